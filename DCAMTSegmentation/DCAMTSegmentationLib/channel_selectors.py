@@ -33,7 +33,11 @@ class ChannelSelectors:
         return None not in self._chosen()
 
     def show(self, names: Sequence[str], volumes: Sequence[Any]) -> None:
-        """Show a row for each channel after the first; `names`: of all channels, `volumes`: of the further ones."""
+        """Show a row for each channel after the first.
+
+        Args:
+            names: of all channels, `volumes`: of the further ones.
+        """
         self._number = len(names) - 1
         self._ui.inputLabel.text = _("{channel}:").format(channel=names[0]) if self._number else _("Volume:")
         while len(self._selectors) < self._number:

@@ -45,7 +45,9 @@ def fill_table(node: Any, rows: Sequence[Measurements]) -> None:
         array.SetName(column)
         for row in rows:
             value = getattr(row, column)
-            array.InsertNextValue(str(value or "") if column in TEXTS else _fixed(value, DECIMALS.get(column, 2)))
+            array.InsertNextValue(
+                str(value or "") if column in TEXTS else _format_fixed(value, DECIMALS.get(column, 2))
+            )
         arrays.append(array)
     # Cleared only here, so that an invalid value leaves the node unchanged.
     node.RemoveAllColumns()
@@ -85,7 +87,7 @@ def table_name(volume: Any) -> str:
     return str(_("{volume} measurements").format(volume=volume.GetName()))
 
 
-def _fixed(value: float, decimals: int) -> str:
+def _format_fixed(value: float, decimals: int) -> str:
     return "" if isnan(value) else f"{value:.{decimals}f}"
 
 

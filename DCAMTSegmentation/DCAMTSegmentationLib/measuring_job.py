@@ -7,8 +7,8 @@ from typing import Any
 
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
-from dcamt.worker.protocol import MeasureRequest, Outline, OutlinesMeasured
-from DCAMTSlicerLib.result_segments import fingerprint_of, own_segments, segment_mask
+from dcamt.worker.protocol import MeasureRequest, SegmentMask, SegmentsMeasured
+from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint_of, segment_mask
 from slicer.i18n import tr as _
 
 from . import review
@@ -30,23 +30,24 @@ class MeasuringJob(WorkerJob):
 
     def prepare(self) -> Iterator[MeasureRequest | None]:
         outlines, masks = [], {}
-        for index, (code, identifier) in enumerate(own_segments(self._segmentation).items()):
+        for index, (code, identifier) in enumerate(find_dcamt_segments(self._segmentation).items()):
             mask, affine = segment_mask(self._segmentation, identifier)
             masks[code] = mask
             file = self.folder / f"{index}.npy"
             for _slab in write_npy_in_slabs(mask, file):
                 yield None
             name = self._segmentation.GetSegmentation().GetSegment(identifier).GetName()
-            outlines.append(Outline(name, file, affine))
+            outlines.append(SegmentMask(name, file, affine))
         self._measured = fingerprint_of(masks)
-        volume = review.referenced(self._segmentation, review.VOLUME)
+        volume = review.get_referenced_node(self._segmentation, review.VOLUME)
         name = (volume or self._segmentation).GetName()
         yield MeasureRequest(tuple(outlines), name)
 
-    def take_answer(self, event: OutlinesMeasured) -> Iterator[JobOutcome | None]:
-        table = review.referenced(self._segmentation, review.MEASUREMENTS)
+    def take_answer(self, event: SegmentsMeasured) -> Iterator[JobOutcome | None]:
+        table = review.get_referenced_node(self._segmentation, review.MEASUREMENTS)
         if table is None:
-            raise InputError(_("was removed meanwhile"), path=self._segmentation.GetName())
+            what = _("The table of measurements of {segmentation} was removed during the measurement.")
+            raise InputError(what.format(segmentation=self._segmentation.GetName()))
         fill_table(table, event.measurements)
         review.mark_measured(self._segmentation, self._measured)
         name = self._segmentation.GetName()

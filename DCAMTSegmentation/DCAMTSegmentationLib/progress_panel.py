@@ -25,7 +25,11 @@ class ProgressPanel:
         ui.logCollapsibleButton.connect("contentsCollapsed(bool)", self._on_log_collapsed)
 
     def show_running(self, running: bool, missing: str) -> None:
-        """Show whether a segmentation runs; `missing`: what the user has to choose before, "" for nothing."""
+        """Show whether a segmentation runs.
+
+        Args:
+            missing: what the user has to choose before, "" for nothing.
+        """
         self._ui.applyButton.text = _("Cancel") if running else _("Apply")
         self._ui.applyButton.toolTip = (
             _("Cancel the segmentation. The scene stays unchanged.")
@@ -40,7 +44,7 @@ class ProgressPanel:
         self._ui.progressBar.setValue(round(1000 * progress.fraction))
         remaining = ""
         if progress.remaining_s is not None:
-            remaining = _(", {time} left").format(time=rounded_time(progress.remaining_s))
+            remaining = _(", {time} left").format(time=format_duration(progress.remaining_s))
         self._set_status(f"{progress.stage}{remaining}")
         self.show_log()
 
@@ -73,7 +77,7 @@ class ProgressPanel:
         self.show_log()
 
 
-def rounded_time(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return the remaining time in whole seconds below a minute, else in whole minutes."""
     if seconds < 60:
         return str(_("{count} s").format(count=max(1, round(seconds))))

@@ -10,13 +10,15 @@ import slicer
 import vtk
 from dcamt.errors import InputError
 from dcamt.geometry import Region
-from DCAMTSlicerLib.result_segments import effective_extent, own_segments
+from DCAMTSlicerLib.result_segments import effective_extent, find_dcamt_segments
 from slicer.i18n import tr as _
 
 EDGE_MM = 140.0
 """A heart with its great vessels fits into a box of this size."""
 MARGIN_MM = 20.0
-COLOUR = (1.0, 0.85, 0.2)
+COLOR = (1.0, 0.85, 0.2)
+BENT_MM = 0.1
+"""A transform is not linear if it moves a point of a region's box by more than this from its linear position."""
 
 
 def region_of(roi: Any, volume: Any) -> Region:
@@ -30,14 +32,14 @@ def region_of(roi: Any, volume: Any) -> Region:
         remedy = _("Press Place around the heart, which gives it one, or choose the whole volume.")
         raise InputError(_("has no extent"), path=roi.GetName(), remedy=remedy)
     to_world = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
-    points = np.array([_in_volume(volume, (to_world @ [*(signs * half), 1.0])[:3]) for signs in _LATTICE])
+    points = np.array([_to_volume_space(volume, (to_world @ [*(signs * half), 1.0])[:3]) for signs in _LATTICE])
     corners = points[_IS_CORNER]
     (low_x, low_y, low_z), (high_x, high_y, high_z) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     centre = corners.mean(axis=0)
     # Half edges of the region in the volume's space, as columns.
     signs = _LATTICE[_IS_CORNER]
     edges = np.stack([(corners[signs[:, axis] > 0].mean(axis=0) - centre) for axis in range(3)], axis=1)
-    if not np.allclose(centre + _LATTICE @ edges.T, points, atol=0.1):
+    if not np.allclose(centre + _LATTICE @ edges.T, points, rtol=0, atol=BENT_MM):
         remedy = _("Choose a region that lies under the volume's own transform.")
         raise InputError(_("lies under a transform that is not linear"), path=roi.GetName(), remedy=remedy)
     rotated = None
@@ -55,7 +57,7 @@ inside."""
 _IS_CORNER = np.abs(_LATTICE).min(axis=1) == 1
 
 
-def _in_volume(volume: Any, world: np.ndarray) -> list[float]:
+def _to_volume_space(volume: Any, world: np.ndarray) -> list[float]:
     position = [0.0, 0.0, 0.0]
     volume.TransformPointFromWorld(world, position)
     return position
@@ -86,15 +88,15 @@ def style_region(roi: Any) -> None:
     roi.CreateDefaultDisplayNodes()
     display = roi.GetDisplayNode()
     display.SetFillVisibility(False)
-    display.SetColor(*COLOUR)
-    display.SetSelectedColor(*COLOUR)
+    display.SetColor(*COLOR)
+    display.SetSelectedColor(*COLOR)
     display.SetPropertiesLabelVisibility(False)
 
 
 def _corners_of(result: Any) -> np.ndarray:
     """Return the corners (N, 3), in RAS mm of the world, of the bounding boxes of DCAMT's segments."""
     corners: list[list[float]] = []
-    for identifier in own_segments(result).values():
+    for identifier in find_dcamt_segments(result).values():
         image = slicer.vtkOrientedImageData()
         result.GetBinaryLabelmapRepresentation(identifier, image)
         extent = effective_extent(image)

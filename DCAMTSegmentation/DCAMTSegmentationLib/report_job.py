@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import vtk
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.wall.files import write_wall
-from dcamt.worker.protocol import Outline, PageRequest, PageSegment, PageWritten
-from DCAMTSlicerLib.result_segments import own_segments, segment_mask
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between, voxels_of
+from dcamt.worker.protocol import PageRequest, PageSegment, PageWritten, SegmentMask
+from DCAMTSlicerLib.result_segments import find_dcamt_segments, segment_mask
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, pad_to_volume_grid, transform_between, voxels_of
 from slicer.i18n import tr as _
 
 from . import review
-from .wall_job import on_scan_grid
-from .wall_nodes import is_outdated, measured_segment, measured_volume, notice_changed_outline, wall_in_scene
+from .wall_nodes import is_outdated, measured_segment, measured_volume, update_outdated_mark, wall_in_scene
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
 
@@ -32,6 +32,10 @@ class ReportJob(WorkerJob):
     The report shows a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. Names in the scene, which
     may identify the patient, are not used: segments that DCAMT wrote have the names of their classes, others none.
     """
+
+    # Set by `start`.
+    _voxels: np.ndarray
+    _to_volume: np.ndarray
 
     def __init__(
         self,
@@ -61,20 +65,23 @@ class ReportJob(WorkerJob):
         scan = self.folder / "volume.npy"
         for _slab in write_npy_in_slabs(self._voxels, scan):
             yield None
-        own_results = list(own_segments(self._segmentation).values())
-        is_own = self._segment in own_results
+        dcamt_segment_ids = list(find_dcamt_segments(self._segmentation).values())
+        is_dcamt_segment = self._segment in dcamt_segment_ids
         segments: list[PageSegment] = []
-        for identifier in [self._segment, *(one for one in own_results if is_own and one != self._segment)]:
+        for identifier in [
+            self._segment,
+            *(one for one in dcamt_segment_ids if is_dcamt_segment and one != self._segment),
+        ]:
             mask, affine = segment_mask(self._segmentation, identifier)
-            mask, affine = on_scan_grid(mask, affine, self._volume, self._to_volume)
+            mask, affine = pad_to_volume_grid(mask, self._to_volume @ affine, self._volume)
             yield None
             file = self.folder / f"segment-{len(segments)}.npy"
             for _slab in write_npy_in_slabs(mask, file):
                 yield None
             segment = self._segmentation.GetSegmentation().GetSegment(identifier)
-            name = _class_name(segment) if is_own else _("Outlined segment")
-            segments.append(PageSegment(Outline(name, file, affine), tuple(segment.GetColor())))
-        map_node = review.referenced(self._segmentation, review.DISAGREEMENT) if is_own else None
+            name = _class_name(segment) if is_dcamt_segment else _("Outlined segment")
+            segments.append(PageSegment(SegmentMask(name, file, affine), tuple(segment.GetColor())))
+        map_node = review.get_referenced_node(self._segmentation, review.DISAGREEMENT) if is_dcamt_segment else None
         disagreement = map_affine = None
         if map_node is not None:
             disagreement = self.folder / "disagreement.npy"
@@ -95,13 +102,13 @@ class ReportJob(WorkerJob):
             tuple(segments),
             self._report,
             name=self._volume.GetName(),
-            method=review.outline_method(self._segmentation) if is_own else None,
+            method=review.outline_method(self._segmentation) if is_dcamt_segment else None,
             is_corrected=review.is_corrected(self._segmentation),
             disagreement=disagreement,
             disagreement_affine=map_affine,
-            trust=review.trust(self._segmentation) if is_own else None,
-            doubts=self._doubts() if is_own else (),
-            expected_overlap=review.expected_overlap(self._segmentation) if is_own else None,
+            trust=review.trust(self._segmentation) if is_dcamt_segment else None,
+            doubts=self._doubts() if is_dcamt_segment else (),
+            expected_overlap=review.expected_overlap(self._segmentation) if is_dcamt_segment else None,
             wall=wall_file,
             notes=tuple(notes),
         )
@@ -116,7 +123,7 @@ class ReportJob(WorkerJob):
         if measured_segment(self._segmentation) != self._segment:
             return WALL_OF_OTHER_SEGMENT
         # An edit of another segment marks the wall as outdated, too.
-        notice_changed_outline(self._segmentation)
+        update_outdated_mark(self._segmentation)
         return OUTDATED_WALL if is_outdated(self._segmentation) else ""
 
     def _doubts(self) -> tuple[DoubtfulPlace, ...]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import slicer
 from dcamt.errors import InputError
+from dcamt.machine import AUTO
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.models.package import read_card
-from dcamt.models.store import model_path
+from dcamt.models.store import DEFAULT_MODEL, model_path
+from dcamt.recipe import ACCURATE
 from dcamt.worker.protocol import OutlineMethod, ScanSegmented, SegmentResult
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.result_segments import (
@@ -21,8 +23,8 @@ from DCAMTSlicerLib.result_segments import (
     add_surface,
     build_segment,
     build_surface,
-    has_own_conversion,
     surface_name,
+    uses_dcamt_conversion,
     write_segments,
 )
 from DCAMTSlicerLib.subject_hierarchy import place_below, place_result
@@ -30,15 +32,37 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
 from . import review
-from .disagreement_map import add_display, build_image, map_name, set_range
+from .disagreement_map import add_display, build_image, map_name, set_display_range
 from .measurements_table import fill_table, table_name
-
-if TYPE_CHECKING:
-    from .segmentation_job import SegmentationRequest
 
 
 @dataclass(frozen=True)
-class SegmentationResult:
+class SegmentationOptions:
+    """The arguments of a segmentation.
+
+    Attributes:
+        volume: a scalar volume node.
+        channels: the volume nodes of the second and further channels, for a model that takes several.
+        target: the segmentation node to write to, None for a new one.
+        region: a Markups ROI node, or None.
+        show_3d: show the surface in the 3D views.
+        model: a name in the store, or a file.
+        quality: "accurate" or "fast".
+        device: "auto", "cuda", "mps" or "cpu".
+    """
+
+    volume: Any
+    channels: tuple[Any, ...] = ()
+    target: Any = None
+    region: Any = None
+    show_3d: bool = True
+    model: str = DEFAULT_MODEL
+    quality: str = ACCURATE
+    device: str = AUTO
+
+
+@dataclass(frozen=True)
+class LoadedResult:
     """The worker's `ScanSegmented` with open files; labels and disagreement (or None) are memory maps, (K, J, I)."""
 
     labels: np.ndarray
@@ -50,7 +74,7 @@ class SegmentationResult:
     expected_overlap: ExpectedOverlap | None = None
 
     @classmethod
-    def read(cls, event: ScanSegmented) -> SegmentationResult:
+    def read(cls, event: ScanSegmented) -> LoadedResult:
         """Return the result of an event after reading the files that it names.
 
         Raises:
@@ -96,8 +120,8 @@ def transform_to_target(volume: Any, target: Any | None) -> np.ndarray:
     return transform_between(volume, target, remedy)
 
 
-def insert_result(result: SegmentationResult, request: SegmentationRequest) -> Generator[None, None, Any]:
-    """Write a result into the request's target, or a new node, with map, table and doubtful places.
+def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generator[None, None, Any]:
+    """Write a result into the options' target, or a new node, with map, table and doubtful places.
 
     A step between two yields takes at most some tens of milliseconds. Only the last step changes an existing
     segmentation. If a step fails, or if the steps are not finished, the added nodes are removed.
@@ -108,7 +132,7 @@ def insert_result(result: SegmentationResult, request: SegmentationRequest) -> G
     Raises:
         InputError: the target is related to the volume by a non-linear transform.
     """
-    insertion = _Insertion(result, request)
+    insertion = _Insertion(result, options)
     try:
         return (yield from insertion.steps())
     except BaseException:
@@ -120,17 +144,17 @@ def insert_result(result: SegmentationResult, request: SegmentationRequest) -> G
 class _Insertion:
     """The steps of one insertion, and the nodes that they added."""
 
-    result: SegmentationResult
-    request: SegmentationRequest
+    result: LoadedResult
+    options: SegmentationOptions
     added: list[Any] = field(default_factory=list)
 
     def steps(self) -> Generator[None, None, Any]:
-        volume, target = self.request.volume, self.request.target
+        volume, target = self.options.volume, self.options.target
         if target is not None and not slicer.mrmlScene.IsNodePresent(target):
             target = None
         empty = target is None or target.GetSegmentation().GetNumberOfSegments() == 0
         to_local = transform_to_target(volume, target)
-        with_surface = self.request.show_3d or (
+        with_surface = self.options.show_3d or (
             not empty and target.GetSegmentation().ContainsRepresentation(surface_name())
         )
         built = []
@@ -158,7 +182,7 @@ class _Insertion:
             if map_node in self.added:
                 _set_map(map_node, image, volume)
                 yield
-        earlier_map = review.referenced(target, review.DISAGREEMENT)
+        earlier_map = review.get_referenced_node(target, review.DISAGREEMENT)
         is_new = target is None
         if is_new:
             target = self._new_segmentation(volume)
@@ -187,7 +211,7 @@ class _Insertion:
 
     def _add_surface(self, built: BuiltSegment, item: SegmentResult, target: Any | None, to_local: np.ndarray) -> None:
         """Add the worker's surface, or compute one if there is none or if the target uses other smoothing."""
-        if item.surface is not None and has_own_conversion(target):
+        if item.surface is not None and uses_dcamt_conversion(target):
             with np.load(item.surface) as surface:
                 points, triangles = surface["points"], surface["triangles"]
             add_surface(built, points @ to_local[:3, :3].T + to_local[:3, 3], triangles)
@@ -196,7 +220,7 @@ class _Insertion:
 
     def _helper(self, kind: str, name: str, earlier: Any | None, role: str) -> Any:
         """Return the node that an earlier result references in a role; without one, add a node."""
-        found = review.referenced(earlier, role)
+        found = review.get_referenced_node(earlier, role)
         if found is None:
             found = slicer.mrmlScene.AddNewNodeByClass(kind, slicer.mrmlScene.GenerateUniqueName(name))
             self.added.append(found)
@@ -215,33 +239,33 @@ class _Insertion:
             target.CreateDefaultDisplayNodes()
             self.added.append(target.GetDisplayNode())
         review.store_review_data(target, self.result.trust, self.result.doubts, to_local, self.result.expected_overlap)
-        review.keep_model(target, title_of(self.request.model), _outline_method(self.request))
+        review.keep_model(target, title_of(self.options.model), _outline_method(self.options))
         for role, node in (
             (review.DISAGREEMENT, map_node),
             (review.MEASUREMENTS, table),
-            (review.VOLUME, self.request.volume),
+            (review.VOLUME, self.options.volume),
         ):
             target.SetNodeReferenceID(role, node.GetID() if node is not None else None)
-        mark = review.referenced(target, review.MARK)
+        mark = review.get_referenced_node(target, review.MARK)
         if mark is not None:
             review.remove_with_display(mark)
-        if self.request.show_3d:
+        if self.options.show_3d:
             review.show_in_3d(target, True)
 
 
-def _outline_method(request: SegmentationRequest) -> OutlineMethod | None:
-    """Return the method from the card of the request's model; None if the file was removed meanwhile."""
+def _outline_method(options: SegmentationOptions) -> OutlineMethod | None:
+    """Return the method from the model's card; None if the model was removed during the computation."""
     try:
-        card = read_card(model_path(request.model))
+        card = read_card(model_path(options.model))
     except InputError:
         return None
-    return OutlineMethod(card.name, card.title, card.version, card.modality, request.quality)
+    return OutlineMethod(card.name, card.title, card.version, card.modality, options.quality)
 
 
 def _set_map(node: Any, image: Any, volume: Any) -> None:
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    set_range(node.GetDisplayNode())
+    set_display_range(node.GetDisplayNode())
     node.SetAndObserveImageData(image)
 
 

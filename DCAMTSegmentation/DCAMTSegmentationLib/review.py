@@ -18,12 +18,12 @@ from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.worker.protocol import OutlineMethod
-from DCAMTSlicerLib.result_segments import fingerprint, own_segments, surface_name
+from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint, surface_name
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
 MARK = "DCAMT.mark"
-WALL, WALL_COLOURS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
-HELPERS = (DISAGREEMENT, MEASUREMENTS, MARK, WALL, WALL_COLOURS, WALL_TABLE)
+WALL, WALL_COLORS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
+HELPERS = (DISAGREEMENT, MEASUREMENTS, MARK, WALL, WALL_COLORS, WALL_TABLE)
 """Roles of the nodes that are removed with their result."""
 _EXPECTED = "DCAMT.expectedOverlap"
 _TRUST, _PLACES, _CURRENT_PLACE = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
@@ -41,7 +41,7 @@ class StoredDoubtfulPlace:
     volume_ml: float
 
 
-def referenced(segmentation_node: Any, role: str) -> Any | None:
+def get_referenced_node(segmentation_node: Any, role: str) -> Any | None:
     """Return the node that a result refers to in a role, such as `VOLUME`; None if it is no longer in the scene."""
     return segmentation_node.GetNodeReference(role) if segmentation_node is not None else None
 
@@ -72,7 +72,7 @@ def keep_model(segmentation_node: Any, title: str, method: OutlineMethod | None 
 def outline_method(segmentation_node: Any) -> OutlineMethod:
     """Return the model and quality that made a result.
 
-    Results of older versions store the model's title only, as do results whose model was removed meanwhile.
+    Results of older versions, and results whose model was removed during the computation, store its title only.
     """
     text = segmentation_node.GetAttribute(_METHOD)
     if text:
@@ -93,7 +93,8 @@ def store_review_data(
     The first place becomes the next one to visit. The marks of a correction and of outdated measurements are removed.
     The segments' fingerprint is stored as that of the written and of the measured segments.
 
-    `to_local`: (4, 4), mm in the volume's space, where `doubts` lie -> mm in the segmentation's.
+    Args:
+        to_local: (4, 4), mm in the volume's space, where `doubts` lie -> mm in the segmentation's.
     """
     places = []
     for doubt in doubts:
@@ -154,7 +155,7 @@ def results() -> list[Any]:
 
 def results_of(volume: Any | None) -> list[Any]:
     """Return the results of one volume, the newest last."""
-    return [node for node in results() if volume is not None and referenced(node, VOLUME) is volume]
+    return [node for node in results() if volume is not None and get_referenced_node(node, VOLUME) is volume]
 
 
 def result_of(volume: Any | None) -> Any | None:
@@ -168,7 +169,7 @@ def can_hold_result_of(segmentation_node: Any | None, volume: Any) -> bool:
     volume."""
     if segmentation_node is None:
         return False
-    return not own_segments(segmentation_node) or referenced(segmentation_node, VOLUME) is volume
+    return not find_dcamt_segments(segmentation_node) or get_referenced_node(segmentation_node, VOLUME) is volume
 
 
 def mark_map(volume: Any) -> None:

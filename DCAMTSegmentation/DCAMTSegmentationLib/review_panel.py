@@ -34,13 +34,13 @@ class ReviewPanel:
     @property
     def has_measurements(self) -> bool:
         """Whether the shown node has a table of measurements."""
-        return review.referenced(self._node, review.MEASUREMENTS) is not None
+        return review.get_referenced_node(self._node, review.MEASUREMENTS) is not None
 
     def show(self, segmentation: Any) -> None:
         """Show the result of a node, or nothing for None and for a node without a result."""
         ui, changed = self._ui, segmentation is not self._node
         self._node = segmentation
-        table = review.referenced(segmentation, review.MEASUREMENTS)
+        table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
         if ui.measurementsTable.mrmlTableNode() is not table:
             ui.measurementsTable.setMRMLTableNode(table)
             if table is not None:
@@ -59,9 +59,9 @@ class ReviewPanel:
         model = review.model_title(segmentation)
         ui.resultLabel.toolTip = _("Segmented with the model {model}.").format(model=model) if model else ""
         ui.trustLabel.text = self._trust_text()
-        ui.disagreementCheckBox.enabled = review.referenced(segmentation, review.DISAGREEMENT) is not None
+        ui.disagreementCheckBox.enabled = review.get_referenced_node(segmentation, review.DISAGREEMENT) is not None
         ui.nextPlaceButton.enabled = bool(review.doubtful_places(segmentation))
-        volume = review.referenced(segmentation, review.VOLUME)
+        volume = review.get_referenced_node(segmentation, review.VOLUME)
         ui.correctButton.enabled = segmentation is not None and volume is not None
         ui.teachButton.enabled = segmentation is not None and volume is not None
         if changed:
@@ -71,7 +71,7 @@ class ReviewPanel:
 
     def _result_text(self, table: Any) -> str:
         """Return text that names the result: its scan and segments."""
-        volume = review.referenced(self._node, review.VOLUME)
+        volume = review.get_referenced_node(self._node, review.VOLUME)
         if volume is None:
             return ""
         found = ""
@@ -81,7 +81,7 @@ class ReviewPanel:
         return f"{volume.GetName()}: {found}"
 
     def _trust_text(self) -> str:
-        if review.referenced(self._node, review.VOLUME) is None:
+        if review.get_referenced_node(self._node, review.VOLUME) is None:
             return str(_("No result yet: choose a volume and press Apply."))
         trust, count = review.trust(self._node), len(review.doubtful_places(self._node))
         expected = review.expected_overlap(self._node)
@@ -107,11 +107,11 @@ class ReviewPanel:
         return str(text)
 
     def on_copy(self, checked: bool = False) -> None:
-        table = review.referenced(self._node, review.MEASUREMENTS)
+        table = review.get_referenced_node(self._node, review.MEASUREMENTS)
         slicer.app.clipboard().setText(measurements_table.as_text(table))
 
     def on_export(self, checked: bool = False) -> None:
-        table: Any = review.referenced(self._node, review.MEASUREMENTS)
+        table: Any = review.get_referenced_node(self._node, review.MEASUREMENTS)
         title = _("Export measurements")
         path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, f"{table.GetName()}.csv", "CSV (*.csv)")
         if not path:
@@ -122,7 +122,7 @@ class ReviewPanel:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
 
     def on_next_place(self, checked: bool = False) -> None:
-        volume = review.referenced(self._node, review.VOLUME)
+        volume = review.get_referenced_node(self._node, review.VOLUME)
         if volume is not None:
             views.show_scan(volume)
         number, place = review.next_place(self._node)
@@ -135,13 +135,13 @@ class ReviewPanel:
         self._ui.placeLabel.text = text
 
     def on_correct(self, checked: bool = False) -> None:
-        volume = review.referenced(self._node, review.VOLUME)
+        volume = review.get_referenced_node(self._node, review.VOLUME)
         # Segment Editor removes a foreground if the background is not its own volume, and the map would disappear.
         views.show_scan(volume)
         segment_editor.correct(self._node, volume, back_to="DCAMTSegmentation")
 
     def on_teach(self, checked: bool = False) -> None:
-        volume: Any = review.referenced(self._node, review.VOLUME)
+        volume: Any = review.get_referenced_node(self._node, review.VOLUME)
         training_cases.add_case(volume, self._node)
         text = _("{volume} with this segmentation is a training case now: the DCAMT Training module lists it.")
         self._ui.teachLabel.text = text.format(volume=volume.GetName())

@@ -22,7 +22,8 @@ from slicer.util import VTKObservationMixin
 from . import measurements_table, region_of_interest, review, training_cases, views
 from .measuring_job import MeasuringJob
 from .report_job import ReportJob
-from .segmentation_job import SegmentationJob, SegmentationProgress, SegmentationRequest
+from .result_insertion import SegmentationOptions
+from .segmentation_job import SegmentationJob, SegmentationProgress
 from .segmentation_log import SegmentationLog
 from .wall_job import WallJob
 from .worker_job import JobOutcome, WorkerJob
@@ -80,7 +81,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return views.background_scan() or next((node for node in volumes if review.is_scalar_image(node)), None)
 
     def ensurePackages(self) -> None:
-        """Install missing packages after one question. Raises NotInstalledError if that fails or is declined."""
+        """Install missing packages after confirmation. Raises NotInstalledError if that fails or is declined."""
         installation.ensure_packages()
 
     def isRunning(self) -> bool:
@@ -100,9 +101,12 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     ) -> None:
         """Start segmenting a volume node, and return at once.
 
-        `choices`: the other fields of `SegmentationRequest` (channels, target, region, show_3d, model, quality,
-        device). `onProgress` is called during the work. `onFinished` is called once, with the segmentation node or,
-        after a failure or `cancel`, with the reason; then the scene is as it was.
+        `onProgress` is called during the work. `onFinished` is called once, with the segmentation node or, after a
+        failure or `cancel`, with the reason; then the scene is as it was.
+
+        Args:
+            choices: the other fields of `SegmentationOptions` (channels, target, region, show_3d, model, quality,
+                device).
 
         Raises:
             RuntimeError: a segmentation is running.
@@ -110,7 +114,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             OutputError: the folder for the request's files cannot be created.
         """
         self._refuse_second()
-        request = SegmentationRequest(volume, **choices)
+        options = SegmentationOptions(volume, **choices)
 
         def report(progress: SegmentationProgress) -> None:
             self._log.add_stage(progress.stage)
@@ -118,10 +122,10 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
                 onProgress(progress)
 
         started = _("{volume}, model {model}, {quality}").format(
-            volume=volume.GetName(), model=request.model, quality=request.quality
+            volume=volume.GetName(), model=options.model, quality=options.quality
         )
         self._log.add(started)
-        self._start(SegmentationJob(self._worker, request, report, self._finisher(onFinished)))
+        self._start(SegmentationJob(self._worker, options, report, self._finisher(onFinished)))
 
     def apply(self, settings: Any, onProgress: OnProgress | None = None, onFinished: OnFinished | None = None) -> None:
         """Segment with the parameter node's settings. If its input is unchanged at the end, the result becomes its
@@ -176,7 +180,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def measureWall(self, volume: Any, segmentation: Any, segment: str, onFinished: OnFinished | None = None) -> None:
         """Start measuring late enhancement on the surface of a segment; `onFinished` is called once.
 
-        `segment`: the identifier of any segment of the segmentation node, whoever drew it.
+        Args:
+            segment: the identifier of any segment of the segmentation node, whoever drew it.
 
         Raises:
             RuntimeError: a segmentation is running.
@@ -221,12 +226,12 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def measurements(self, segmentation: Any) -> list[dict[str, str]]:
         """Return a result's measurements: for each segment the texts by column; empty without a result."""
-        table = review.referenced(segmentation, review.MEASUREMENTS)
+        table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
         return measurements_table.rows_of(table) if table is not None else []
 
     def exportMeasurements(self, segmentation: Any, path: str | Path) -> None:
         """Write a result's measurements to a CSV file. Raises OutputError if the file cannot be written."""
-        measurements_table.export_csv(review.referenced(segmentation, review.MEASUREMENTS), Path(path))
+        measurements_table.export_csv(review.get_referenced_node(segmentation, review.MEASUREMENTS), Path(path))
 
     def trust(self, segmentation: Any) -> float | None:
         """Return the Dice (0 to 1) between the branches' own segmentations; None in fast quality."""
@@ -242,7 +247,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def addTrainingCase(self, segmentation: Any) -> training_cases.SceneCase:
         """Add a result and its volume as a training case; the segmentation is read when training starts."""
-        return training_cases.add_case(review.referenced(segmentation, review.VOLUME), segmentation)
+        return training_cases.add_case(review.get_referenced_node(segmentation, review.VOLUME), segmentation)
 
     def _refuse_second(self) -> None:
         if self.isRunning():
@@ -268,7 +273,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def _on_node_about_to_be_removed(self, caller: Any, event: Any, node: Any) -> None:
         """Remember the helper nodes of a result that is being deleted."""
         if node.IsA("vtkMRMLSegmentationNode") and not slicer.mrmlScene.IsBatchProcessing():
-            helpers = [review.referenced(node, role) for role in review.HELPERS]
+            helpers = [review.get_referenced_node(node, role) for role in review.HELPERS]
             self._orphans += [helper for helper in helpers if helper is not None]
 
     @vtk.calldata_type(vtk.VTK_OBJECT)

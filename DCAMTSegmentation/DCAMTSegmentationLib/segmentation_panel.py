@@ -14,7 +14,7 @@ import vtk
 from dcamt.errors import DCAMTError
 from DCAMTSlicerLib.installation import InstallationDeclined
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
-from DCAMTSlicerLib.result_segments import own_segments
+from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.stepped_task import error_text
 from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
@@ -148,7 +148,7 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_segment_edited(self, caller: Any, event: Any) -> None:
         self._wall.show_edit(caller)
-        if own_segments(caller):
+        if find_dcamt_segments(caller):
             review.mark_corrected(caller)
             self._update()
 
@@ -222,12 +222,12 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_output_changed(self, settings: Any) -> None:
         """Show the scan of a newly selected result, and make it the input."""
-        volume = review.referenced(settings.outputSegmentation, review.VOLUME)
+        volume = review.get_referenced_node(settings.outputSegmentation, review.VOLUME)
         if not self._logic.isRunning():
             self._progress.clear()
         if volume is None:
             return
-        if own_segments(settings.outputSegmentation):
+        if find_dcamt_segments(settings.outputSegmentation):
             settings.inputVolume = self._handled.volume = volume
         views.show_scan(volume)
 
@@ -249,7 +249,7 @@ class SegmentationPanel(VTKObservationMixin):
         # A report, like the wall, needs a volume and one segment.
         self._ui.reportButton.enabled = self._wall.can_measure
         self._ui.placeRegionButton.enabled = settings.inputVolume is not None
-        disagreement_map = review.referenced(segmentation_node, review.DISAGREEMENT)
+        disagreement_map = review.get_referenced_node(segmentation_node, review.DISAGREEMENT)
         self._overlay.show(disagreement_map if settings.showDisagreement else None, segmentation_node)
 
     def _on_model_chosen(self, name: str) -> None:
@@ -364,7 +364,7 @@ class SegmentationPanel(VTKObservationMixin):
         """Show a new result in the views, and make room for it in the panel, unless another output was selected."""
         if segmentation_node is not self._settings.outputSegmentation:
             return
-        volume = review.referenced(segmentation_node, review.VOLUME)
+        volume = review.get_referenced_node(segmentation_node, review.VOLUME)
         if volume is not None:
             views.show_scan(volume)
         if self._scene_had_no_result and self._settings.show3D:

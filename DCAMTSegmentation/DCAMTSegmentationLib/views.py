@@ -8,11 +8,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import review
-from .disagreement_map import PERCENT
+from .disagreement_map import MAX_PERCENT
 
 MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
-_MARK_COLOUR = (0.2, 1.0, 1.0)
+_MARK_COLOR = (0.2, 1.0, 1.0)
 LEGEND_SIZE, LEGEND_POSITION = (0.1, 0.3), (0.98, 0.05)
 """Position and size as fractions of a view: at the bottom right, away from the heart, and small, since letters scale
 with it."""
@@ -39,7 +39,7 @@ def show_scan(volume: Any) -> None:
     if slicer.app.layoutManager() is not None and any(v.GetBackgroundVolumeID() != volume.GetID() for v in views):
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
     for segmentation in review.results():
-        _show_result(segmentation, review.referenced(segmentation, review.VOLUME) is volume)
+        _show_result(segmentation, review.get_referenced_node(segmentation, review.VOLUME) is volume)
 
 
 def _show_result(segmentation: Any, shown: bool) -> None:
@@ -53,7 +53,7 @@ def _show_result(segmentation: Any, shown: bool) -> None:
     elif not shown and display.GetVisibility():
         segmentation.SetAttribute(_HIDDEN, "1")
         display.SetVisibility(False)
-    mark = review.referenced(segmentation, review.MARK)
+    mark = review.get_referenced_node(segmentation, review.MARK)
     if mark is not None and not shown:
         review.remove_with_display(mark)
 
@@ -66,8 +66,12 @@ def centre_3d_views() -> None:
 
 
 def mark_place(segmentation: Any, position: tuple[float, float, float], text: str) -> None:
-    """Put a mark at a place of a result; `position`: mm in the segmentation node's space."""
-    mark = review.referenced(segmentation, review.MARK)
+    """Put a mark at a place of a result.
+
+    Args:
+        position: mm in the segmentation node's space.
+    """
+    mark = review.get_referenced_node(segmentation, review.MARK)
     if mark is None:
         mark = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Doubtful place"))
         mark.SetSaveWithScene(False)
@@ -75,8 +79,8 @@ def mark_place(segmentation: Any, position: tuple[float, float, float], text: st
         mark.CreateDefaultDisplayNodes()
         display = mark.GetDisplayNode()
         display.SetSaveWithScene(False)
-        display.SetSelectedColor(*_MARK_COLOUR)
-        display.SetColor(*_MARK_COLOUR)
+        display.SetSelectedColor(*_MARK_COLOR)
+        display.SetColor(*_MARK_COLOR)
         display.SetGlyphTypeFromString("CrossDot2D")
         display.SetTextScale(3.0)
         segmentation.SetNodeReferenceID(review.MARK, mark.GetID())
@@ -149,7 +153,7 @@ def _show_legend(volume: Any | None) -> None:
         return
     legend.SetSaveWithScene(False)
     whole = volume.GetDisplayNode().GetWindowLevelMax()
-    title = _("Disagreement (%)") if whole == PERCENT else _("Disagreement (0 to 255)")
+    title = _("Disagreement (%)") if whole == MAX_PERCENT else _("Disagreement (0 to 255)")
     legend.SetTitleText(title)
     legend.SetLabelFormat("%.0f")
     legend.SetNumberOfLabels(5)

@@ -43,10 +43,10 @@ class VolumeSnapshot:
         """
         volume, remedy = self._volume, _("Try again.")
         if not slicer.mrmlScene.IsNodePresent(volume) or voxels_of(volume).shape != self.voxels.shape:
-            what = _("was removed or changed meanwhile, so its result was dropped")
+            what = _("was removed or changed during the computation, so the result was discarded")
             raise InputError(what, path=volume.GetName(), remedy=remedy)
         if not np.allclose(ijk_to_ras(volume), self.geometry, rtol=0, atol=1e-6):
-            what = _("was moved meanwhile (its origin, spacing or axes), so its result was dropped")
+            what = _("was moved during the computation (its origin, spacing or axes), so the result was discarded")
             raise InputError(what, path=volume.GetName(), remedy=remedy)
         voxels, checksum = voxels_of(volume), 0
         for slab in slabs(voxels):
@@ -54,9 +54,13 @@ class VolumeSnapshot:
             yield
         notes = []
         if checksum != self._checksum:
-            notes.append(_("The voxels of {volume} were changed meanwhile: the result is that of the scan before."))
+            notes.append(
+                _("The voxels of {volume} were changed during the computation; the result belongs to the earlier ones.")
+            )
         if not np.allclose(world_positions(volume), self._positions, rtol=0, atol=1e-6):
-            notes.append(_("The transform of {volume} was changed meanwhile: the result moved with the volume."))
+            notes.append(
+                _("The transform of {volume} was changed during the computation; the result moved with the volume.")
+            )
         return [note.format(volume=volume.GetName()) for note in notes]
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
-from dcamt.worker.protocol import Outline, WallMeasured, WallRequest
+from dcamt.wall.files import read_wall
+from dcamt.worker.protocol import SegmentMask, WallMeasured, WallRequest
 from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
+from DCAMTSlicerLib.volume_bridge import pad_to_volume_grid, transform_between
 from slicer.i18n import tr as _
 
 from .volume_snapshot import VolumeSnapshot, write_snapshots
-from .wall_nodes import insert_wall, note_outline, notice_changed_outline
+from .wall_nodes import insert_wall, store_measured_outline, update_outdated_mark
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
 
@@ -23,16 +24,21 @@ from .worker_process import SegmentationWorker
 class WallJob(WorkerJob):
     """Sends a volume and a segment to the worker, and inserts the wall into the scene."""
 
+    # Set by `start`.
+    _snapshot: VolumeSnapshot
+    _to_volume: np.ndarray
+
     def __init__(
         self,
         worker: SegmentationWorker,
         volume: Any,
         segmentation: Any,
-        segment: str,
+        segment_id: str,
         on_finished: Callable[[JobOutcome], None],
     ) -> None:
         super().__init__(worker, on_finished)
-        self._volume, self._segmentation, self._segment = volume, segmentation, segment
+        self._volume, self._segmentation, self._segment_id = volume, segmentation, segment_id
+        self._fingerprint = ""
 
     def start(self) -> None:
         """Start the job in the next turn of the event loop.
@@ -47,52 +53,28 @@ class WallJob(WorkerJob):
         super().start()
 
     def prepare(self) -> Iterator[WallRequest | None]:
-        scan, segment = self.folder / "volume.npy", self.folder / "segment.npy"
-        for _fraction in write_snapshots([self._snapshot], scan):
+        volume_file, mask_file = self.folder / "volume.npy", self.folder / "segment.npy"
+        for _fraction in write_snapshots([self._snapshot], volume_file):
             yield None
-        mask, affine = segment_mask(self._segmentation, self._segment)
-        self._outline = fingerprint_of({self._segment: mask})
-        mask, affine = on_scan_grid(mask, affine, self._volume, self._to_volume)
+        cropped_mask, cropped_affine = segment_mask(self._segmentation, self._segment_id)
+        self._fingerprint = fingerprint_of({self._segment_id: cropped_mask})
+        mask, affine = pad_to_volume_grid(cropped_mask, self._to_volume @ cropped_affine, self._volume)
         yield None
-        for _slab in write_npy_in_slabs(mask, segment):
+        for _slab in write_npy_in_slabs(mask, mask_file):
             yield None
-        name = self._segmentation.GetSegmentation().GetSegment(self._segment).GetName()
-        outline = Outline(name, segment, affine)
-        yield WallRequest(scan, self._snapshot.geometry, outline, self.folder, self._volume.GetName())
+        name = self._segmentation.GetSegmentation().GetSegment(self._segment_id).GetName()
+        segment = SegmentMask(name, mask_file, affine)
+        yield WallRequest(volume_file, self._snapshot.geometry, segment, self.folder, self._volume.GetName())
 
     def take_answer(self, event: WallMeasured) -> Iterator[JobOutcome | None]:
-        from dcamt.wall.files import read_wall
-
         wall = read_wall(event.wall)
         yield None
-        for note in (yield from self._snapshot.compare()):
-            self.add_note(note)
+        yield from self.compare_snapshots([self._snapshot])
         if not slicer.mrmlScene.IsNodePresent(self._segmentation):
-            what = _("was removed meanwhile, so its wall was dropped")
-            raise InputError(what, path=self._segmentation.GetName(), remedy=_("Try again."))
+            what = _("The segmentation {segmentation} was removed during the measurement; the wall was discarded.")
+            raise InputError(what.format(segmentation=self._segmentation.GetName()), remedy=_("Try again."))
         insert_wall(wall, self._volume, self._segmentation)
-        note_outline(self._segmentation, self._segment, self._outline)
+        store_measured_outline(self._segmentation, self._segment_id, self._fingerprint)
         # The segment may have been edited while the worker measured.
-        notice_changed_outline(self._segmentation)
+        update_outdated_mark(self._segmentation)
         yield JobOutcome(self._segmentation, _("The wall of {scan} was measured.").format(scan=self._volume.GetName()))
-
-
-def on_scan_grid(
-    mask: np.ndarray, affine: np.ndarray, volume: Any, to_volume: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a mask (K, J, I) and its affine in the volume's space; if possible, on the volume's whole grid.
-
-    `affine`: (4, 4), index (i, j, k) in the mask -> mm in the segmentation's space. `to_volume`: (4, 4), from that
-    space to the volume's.
-    """
-    whole_affine = ijk_to_ras(volume)
-    in_scan = np.linalg.inv(whole_affine) @ to_volume @ affine
-    start = np.rint(in_scan[:3, 3]).astype(int)
-    shape = np.array(volume.GetImageData().GetDimensions())
-    aligned = np.allclose(in_scan[:3, :3], np.eye(3), atol=1e-4) and np.allclose(in_scan[:3, 3], start, atol=1e-3)
-    if not aligned or (start < 0).any() or (start + mask.shape[::-1] > shape).any():
-        return mask, to_volume @ affine
-    whole = np.zeros(shape[::-1], np.uint8)
-    i, j, k = (slice(first, first + size) for first, size in zip(start, mask.shape[::-1], strict=True))
-    whole[k, j, i] = mask
-    return whole, whole_affine

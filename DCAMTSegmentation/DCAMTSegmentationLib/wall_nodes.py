@@ -28,28 +28,29 @@ _SEGMENT, _OUTLINE, _OUTDATED = "DCAMT.wallSegment", "DCAMT.wallOutline", "DCAMT
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
 LOWEST, HIGHEST = RATIO_RANGE
 """Ratios at the ends of the colour table."""
-COLOURS = 256
+COLORS = 256
 
 
 def insert_wall(wall: WallResult, volume: Any, segmentation: Any) -> Any:
     """Insert a segmentation's wall into the scene, replacing an earlier one, and return the model node.
 
-    `wall`: in the volume's own space.
+    Args:
+        wall: in the volume's own space.
     """
     scene = slicer.mrmlScene
-    model = review.referenced(segmentation, review.WALL)
+    model = review.get_referenced_node(segmentation, review.WALL)
     if model is None:
         name = _("{volume} wall").format(volume=volume.GetName())
         model = scene.AddNewNodeByClass("vtkMRMLModelNode", scene.GenerateUniqueName(name))
         model.CreateDefaultDisplayNodes()
-        colours = scene.AddNewNodeByClass("vtkMRMLColorTableNode", scene.GenerateUniqueName(f"{name} colours"))
-        colours.SetTypeToUser()
-        colours.SetNumberOfColors(COLOURS)
-        colours.SetNamesFromColors()
-        colours.GetLookupTable().SetRange(LOWEST, HIGHEST)
-        model.GetDisplayNode().SetAndObserveColorNodeID(colours.GetID())
+        colors = scene.AddNewNodeByClass("vtkMRMLColorTableNode", scene.GenerateUniqueName(f"{name} colours"))
+        colors.SetTypeToUser()
+        colors.SetNumberOfColors(COLORS)
+        colors.SetNamesFromColors()
+        colors.GetLookupTable().SetRange(LOWEST, HIGHEST)
+        model.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
         table = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(f"{name} burden"))
-        for role, node in ((review.WALL, model), (review.WALL_COLOURS, colours), (review.WALL_TABLE, table)):
+        for role, node in ((review.WALL, model), (review.WALL_COLORS, colors), (review.WALL_TABLE, table)):
             segmentation.SetNodeReferenceID(role, node.GetID())
         for node in (model, table):
             place_below(node, segmentation)
@@ -66,7 +67,7 @@ def insert_wall(wall: WallResult, volume: Any, segmentation: Any) -> Any:
 
 def wall_in_scene(segmentation: Any) -> WallResult | None:
     """Return the measured wall of a segmentation; None if there is none."""
-    model = review.referenced(segmentation, review.WALL)
+    model = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData() if model is not None else None
     facts = model.GetAttribute(_FACTS) if model is not None else None
     if surface is None or not facts or surface.GetPointData().GetArray(RATIO) is None:
@@ -79,50 +80,50 @@ def wall_in_scene(segmentation: Any) -> WallResult | None:
     return wall_of(Surface(points, triangles), ratio, kind.astype(np.uint8), region.astype(np.uint8), facts)
 
 
-def note_outline(segmentation: Any, segment: str, outline: str) -> None:
-    """Record the segment of a wall, and its `result_segments.fingerprint_of` at the time of measuring."""
-    model: Any = review.referenced(segmentation, review.WALL)
-    for name, text in ((_SEGMENT, segment), (_OUTLINE, outline), (_OUTDATED, None)):
+def store_measured_outline(segmentation: Any, segment: str, fingerprint: str) -> None:
+    """Store the segment of a wall, and its `result_segments.fingerprint_of` at the time of measuring."""
+    model: Any = review.get_referenced_node(segmentation, review.WALL)
+    for name, text in ((_SEGMENT, segment), (_OUTLINE, fingerprint), (_OUTDATED, None)):
         model.SetAttribute(name, text)
 
 
 def measured_volume(segmentation: Any) -> Any | None:
     """Return the volume in which a segmentation's wall was measured; None if it is no longer in the scene."""
-    return review.referenced(review.referenced(segmentation, review.WALL), review.VOLUME)
+    return review.get_referenced_node(review.get_referenced_node(segmentation, review.WALL), review.VOLUME)
 
 
 def measured_segment(segmentation: Any) -> str:
     """Return the identifier of the segment whose wall was measured; "" without a wall."""
-    model = review.referenced(segmentation, review.WALL)
+    model = review.get_referenced_node(segmentation, review.WALL)
     segment = (model.GetAttribute(_SEGMENT) if model is not None else None) or ""
     return segment if segment and segmentation.GetSegmentation().GetSegment(segment) is not None else ""
 
 
 def mark_outdated(segmentation: Any) -> None:
-    """Record that a segment was edited, so that the wall may be that of an earlier outline."""
-    model = review.referenced(segmentation, review.WALL)
+    """Mark a wall as outdated, since a segment was edited, so that the wall may be that of an earlier outline."""
+    model = review.get_referenced_node(segmentation, review.WALL)
     if model is not None and model.GetAttribute(_OUTLINE):
         model.SetAttribute(_OUTDATED, "1")
 
 
-def notice_changed_outline(segmentation: Any) -> None:
-    """Compare the segment that a wall was measured of with what it was then.
+def update_outdated_mark(segmentation: Any) -> None:
+    """Mark a wall as outdated, or not, by comparing its segment with the fingerprint at the time of measuring.
 
     Events are not enough: undo and redo send none, and an edit of another segment sends one.
     """
-    model = review.referenced(segmentation, review.WALL)
-    outline = model.GetAttribute(_OUTLINE) if model is not None else None
-    if model is None or not outline:
+    model = review.get_referenced_node(segmentation, review.WALL)
+    fingerprint = model.GetAttribute(_OUTLINE) if model is not None else None
+    if model is None or not fingerprint:
         return
     segment = model.GetAttribute(_SEGMENT)
     known = segmentation.GetSegmentation().GetSegment(segment) is not None
     now = fingerprint_of({segment: segment_mask(segmentation, segment)[0]}) if known else ""
-    model.SetAttribute(_OUTDATED, None if now == outline else "1")
+    model.SetAttribute(_OUTDATED, None if now == fingerprint else "1")
 
 
 def is_outdated(segmentation: Any) -> bool:
     """Return whether the wall may be that of an earlier outline."""
-    model = review.referenced(segmentation, review.WALL)
+    model = review.get_referenced_node(segmentation, review.WALL)
     return model is not None and model.GetAttribute(_OUTDATED) is not None
 
 
@@ -133,20 +134,20 @@ def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
 
 def show_wall(wall: WallResult, segmentation: Any) -> None:
     """Update colours, scalars and table of a segmentation's wall after a change of threshold or openings."""
-    model: Any = review.referenced(segmentation, review.WALL)
+    model: Any = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData()
     is_wall = wall.kind == WALL
     _set_scalars(surface, KIND, wall.kind)
     _set_scalars(surface, ENHANCED, wall.enhanced().astype(np.uint8))
     # The table's first colour is for points that are not wall.
-    step = (HIGHEST - LOWEST) / COLOURS
+    step = (HIGHEST - LOWEST) / COLORS
     lowest = LOWEST + 1.5 * step
     _set_scalars(surface, SHOWN, np.where(is_wall, wall.ratio.clip(lowest, HIGHEST), LOWEST).astype(np.float32))
     surface.GetPointData().SetActiveScalars(SHOWN)
     surface.Modified()
     model.SetAttribute(_FACTS, wall_facts(wall))
-    _set_colours(review.referenced(segmentation, review.WALL_COLOURS), wall.threshold_ratio())
-    fill_burden(review.referenced(segmentation, review.WALL_TABLE), wall)
+    _set_colors(review.get_referenced_node(segmentation, review.WALL_COLORS), wall.threshold_ratio())
+    fill_burden(review.get_referenced_node(segmentation, review.WALL_TABLE), wall)
 
 
 def fill_burden(table: Any, wall: WallResult) -> None:
@@ -194,17 +195,17 @@ def _set_scalars(surface: Any, name: str, values: np.ndarray) -> None:
     surface.GetPointData().AddArray(array)
 
 
-def _set_colours(colours: Any, threshold: float) -> None:
+def _set_colors(colors: Any, threshold: float) -> None:
     """Set the colours so that they change at the threshold."""
-    if colours is None:
+    if colors is None:
         return
-    modifying = colours.StartModify()
-    table = threshold_colors(np.linspace(LOWEST, HIGHEST, COLOURS), threshold)
+    modifying = colors.StartModify()
+    table = threshold_colors(np.linspace(LOWEST, HIGHEST, COLORS), threshold)
     # The first is that of what is no wall: openings, and what the scan's border cuts off.
     table[0] = OPENING_COLOR
     for index, color in enumerate(table.tolist()):
-        colours.SetColor(index, *color, 1.0)
-    colours.EndModify(modifying)
+        colors.SetColor(index, *color, 1.0)
+    colors.EndModify(modifying)
 
 
 def _show(model: Any) -> None:

@@ -15,8 +15,10 @@ def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
     """Return the mask (N,) bool of the surface's points inside a closed curve.
 
     A point is enclosed if it lies inside the curve's outline, seen along the normal of the plane that fits the curve
-    best, near that plane, and faces as the surface does along the curve. `curve`: (P, 3), P >= 3, mm in the surface's
-    space.
+    best, near that plane, and faces as the surface does along the curve.
+
+    Args:
+        curve: (P, 3), P >= 3, mm in the surface's space.
     """
     centre = curve.mean(axis=0)
     _scores, _spread, axes = np.linalg.svd(curve - centre, full_matrices=False)
@@ -31,11 +33,11 @@ def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
     near = (np.abs(away @ normal) <= depth) & (surface.normals @ normal > 0)
     inside = np.zeros(len(surface.points), bool)
     outline = np.stack([(curve - centre) @ right, (curve - centre) @ up], axis=1)
-    inside[near] = _in_polygon(np.stack([away[near] @ right, away[near] @ up], axis=1), outline)
+    inside[near] = _is_in_polygon(np.stack([away[near] @ right, away[near] @ up], axis=1), outline)
     return inside
 
 
-def _in_polygon(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
+def _is_in_polygon(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
     """Return (Q,) bool for points (Q, 2): whether a ray crosses the closed outline (P, 2) an odd number of times."""
     inside = np.zeros(len(points), bool)
     x, y = points.T

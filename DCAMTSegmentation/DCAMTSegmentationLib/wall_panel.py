@@ -56,12 +56,16 @@ class WallPanel:
         self._show_threshold(DEFAULT_THRESHOLD)
 
     def show(self, segmentation: Any, ready: bool) -> None:
-        """Show the wall of a segmentation; `ready`: a volume is chosen and nothing runs."""
+        """Show the wall of a segmentation.
+
+        Args:
+            ready: a volume is chosen and nothing runs.
+        """
         ui = self._ui
         self._show_segments(segmentation)
         self.can_measure = ready and bool(self._segments)
         ui.wallMeasureButton.enabled = self.can_measure
-        model = review.referenced(segmentation, review.WALL)
+        model = review.get_referenced_node(segmentation, review.WALL)
         changed = segmentation is not self._segmentation or (model is None) != (self._wall is None)
         self._segmentation = segmentation
         if changed:
@@ -75,7 +79,7 @@ class WallPanel:
 
     def compare_outline(self) -> None:
         """Warn if the segment has changed since the wall was measured."""
-        wall_nodes.notice_changed_outline(self._segmentation)
+        wall_nodes.update_outdated_mark(self._segmentation)
         self._show_wall()
 
     def reload(self) -> None:
@@ -136,7 +140,7 @@ class WallPanel:
     def _show_wall(self) -> None:
         """Show the burden with its method, and what else to know."""
         ui, wall = self._ui, self._wall
-        table = review.referenced(self._segmentation, review.WALL_TABLE) if wall is not None else None
+        table = review.get_referenced_node(self._segmentation, review.WALL_TABLE) if wall is not None else None
         if ui.wallTable.mrmlTableNode() is not table:
             ui.wallTable.setMRMLTableNode(table)
         if table is not None:
@@ -184,7 +188,7 @@ class WallPanel:
             message = _("Draw a closed curve on the surface first: create one in the list, and place three points.")
             slicer.util.errorDisplay(message, windowTitle=title)
             return
-        wall, model = self._wall, review.referenced(self._segmentation, review.WALL)
+        wall, model = self._wall, review.get_referenced_node(self._segmentation, review.WALL)
         if wall is None or model is None:
             return
         inside = points_inside(wall.surface, curve_in_space_of(curve, model))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from DCAMTSlicerLib.engine_messages import translated
 from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from slicer.i18n import tr as _
 
+from .volume_snapshot import VolumeSnapshot
 from .worker_process import ENDED, SegmentationWorker
 
 UNEXPECTED = (InternalError.reason, ENDED)
@@ -27,9 +28,11 @@ UNEXPECTED = (InternalError.reason, ENDED)
 class JobOutcome:
     """How a job ended.
 
-    segmentation: the node of the job; None after a failure, which leaves the scene unchanged. message: one line for the
-    user. notes: further messages, such as that the GPU had too little memory. detail: the traceback or the log of an
-    unexpected failure; otherwise empty.
+    Attributes:
+        segmentation: the node of the job; None after a failure, which leaves the scene unchanged.
+        message: one line for the user.
+        notes: further messages, such as that the GPU had too little memory.
+        detail: the traceback or the log of an unexpected failure; otherwise empty.
     """
 
     segmentation: Any | None
@@ -49,6 +52,9 @@ class WorkerJob(ABC):
 
     A subclass yields the request in `prepare`, and the outcome in `take_answer`.
     """
+
+    folder: Path
+    """The folder of the request's files; set by `start`."""
 
     def __init__(self, worker: SegmentationWorker, on_finished: Callable[[JobOutcome], None]) -> None:
         self._worker, self._on_finished = worker, on_finished
@@ -84,12 +90,18 @@ class WorkerJob(ABC):
     def take_answer(self, event: Any) -> Iterator[JobOutcome | None]:
         """Insert the answer into the scene step by step; the last step yields the outcome."""
 
-    def on_progress(self, event: WorkerProgress) -> None:  # noqa: B027 - a short job need not report it
-        """Report the progress of the worker."""
+    def handle_progress(self, event: WorkerProgress) -> None:  # noqa: B027 - a short job need not report it
+        """Handle an event of the worker's progress."""
 
-    def add_note(self, note: str) -> None:
-        """Add a line to the notes of the outcome."""
-        self._notes.append(note)
+    def compare_snapshots(self, snapshots: Sequence[VolumeSnapshot]) -> Iterator[None]:
+        """Compare volumes with their snapshots in short steps, and add the differences to the notes of the outcome.
+
+        Raises:
+            InputError: a volume was removed, or its grid has changed.
+        """
+        for snapshot in snapshots:
+            differences = yield from snapshot.compare()
+            self._notes += differences
 
     def _send(self) -> Iterator[None]:
         try:
@@ -104,9 +116,9 @@ class WorkerJob(ABC):
         if not self.running:
             return
         if isinstance(event, WorkerProgress):
-            self.on_progress(event)
+            self.handle_progress(event)
         elif isinstance(event, WorkerNote):
-            self.add_note(translated(event.message))
+            self._notes.append(translated(event.message))
         elif isinstance(event, RequestFailed):
             detail = event.detail if event.reason in UNEXPECTED else ""
             self._end(JobOutcome(None, translated(event.message), detail=detail))

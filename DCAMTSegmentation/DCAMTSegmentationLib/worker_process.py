@@ -180,7 +180,8 @@ class WorkerProcess:
     def _end_process(self, keep_files: bool = True) -> None:
         """Kill the process, and forget its requests.
 
-        keep_files: the process must not remove the folders, since a later request may already have one.
+        Args:
+            keep_files: the process must not remove the folders, since a later request may already have one.
         """
         self._idle.stop()
         self._grace.stop()
@@ -217,11 +218,11 @@ class WorkerProcess:
         if isinstance(event, RequestFailed) and (identifier is None or event.reason == InternalError.reason):
             self._fail(event)
         elif isinstance(event, Answer):
-            self._answered(str(identifier), event)
+            self._mark_answered(str(identifier), event)
         elif identifier in self._listeners:
             self._listeners[identifier](event)
 
-    def _answered(self, identifier: str, event: WorkerEvent) -> None:
+    def _mark_answered(self, identifier: str, event: WorkerEvent) -> None:
         self._unanswered.pop(identifier, None)
         listener = self._listeners.pop(identifier, None)
         if identifier == self._computing:
@@ -248,7 +249,11 @@ class WorkerProcess:
 
 
 def end_message(crashed: bool, code: int, last_line: str) -> str:
-    """Return the message about a worker that ended unexpectedly; `code`: its exit status or, on Unix, the signal."""
+    """Return the message about a worker that ended unexpectedly.
+
+    Args:
+        code: its exit status or, on Unix, the signal.
+    """
     if (crashed and code == KILLED and os.name != "nt") or code == 128 + KILLED:
         return str(
             _(

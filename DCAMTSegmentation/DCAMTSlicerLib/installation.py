@@ -1,4 +1,4 @@
-"""Install the packages that the engine needs, after one question."""
+"""Install the packages that the engine needs, after the user has confirmed it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def missing_packages() -> list[str]:
 
 
 def ensure_packages() -> None:
-    """Install the missing packages after one question; do nothing if none is missing.
+    """Ask the user for confirmation and install the missing packages; do nothing if none is missing.
 
     Raises:
         InstallationDeclined: the user declined.

@@ -80,7 +80,7 @@ def card_text(card: Card, channels: Sequence[str] = ()) -> str:
     if len(channels) > 1:
         text = _("Needs {count} volumes, one for each channel: {names}")
         lines.append(text.format(count=len(channels), names=", ".join(channels)))
-    lines += [_("Measured: {text}").format(text=_measured(entry)) for entry in card.measured]
+    lines += [_("Measured: {text}").format(text=_measurement_text(entry)) for entry in card.measured]
     if not card.measured:
         lines.append(_("Its accuracy was not measured."))
     return "\n".join([*lines, card.notes] if card.notes else lines)
@@ -126,7 +126,7 @@ def _mean_dice(entry: Mapping[str, Any]) -> float | None:
     return float(dice) if isinstance(dice, int | float) else None
 
 
-def _measured(entry: Mapping[str, Any]) -> str:
+def _measurement_text(entry: Mapping[str, Any]) -> str:
     """Return one measurement of a card: the Dice, or the Dice of each branch and class, and on which cases."""
     dice = entry.get("dice_mean")
     if dice is None and isinstance(entry.get("dice"), Mapping):

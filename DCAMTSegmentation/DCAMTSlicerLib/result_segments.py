@@ -15,7 +15,7 @@ from dcamt.io.writers import TERMINOLOGY_CONTEXT
 from dcamt.worker.protocol import SegmentResult
 from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
-OWN_TAG = "DCAMT.Class"
+CLASS_TAG = "DCAMT.Class"
 """Tag of the segments that DCAMT wrote; its value is the code of the class, for instance `SCT 82471001`."""
 # Surface nets produce an equally smooth surface in a third of the time of Slicer's default, and preserve the volume.
 SURFACE_PARAMETERS = {"Conversion method": "1", "SurfaceNets smoothing": "1"}
@@ -23,7 +23,7 @@ SURFACE_PARAMETERS = {"Conversion method": "1", "SurfaceNets smoothing": "1"}
 
 @dataclass(frozen=True)
 class BuiltSegment:
-    """A segment that is not yet part of a segmentation; `code` is the value of its `OWN_TAG`."""
+    """A segment that is not yet part of a segmentation; `code` is the value of its `CLASS_TAG`."""
 
     code: str
     segment: Any
@@ -42,7 +42,7 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentRes
     segment = slicer.vtkSegment()
     segment.SetName(info.name)
     segment.SetColor(*info.color)
-    segment.SetTag(OWN_TAG, code)
+    segment.SetTag(CLASS_TAG, code)
     triples = [getattr(term, part) for term in (info.category, info.type) for part in ("value", "scheme", "meaning")]
     entry = slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
         TERMINOLOGY_CONTEXT, *triples, *[""] * 10
@@ -116,7 +116,7 @@ def _set_conversion(segmentation: Any) -> None:
         segmentation.SetConversionParameter(name, value)
 
 
-def has_own_conversion(segmentation_node: Any | None) -> bool:
+def uses_dcamt_conversion(segmentation_node: Any | None) -> bool:
     """Return whether a node makes its surfaces with `SURFACE_PARAMETERS`; a new node (None) does."""
     if segmentation_node is None or segmentation_node.GetSegmentation().GetNumberOfSegments() == 0:
         return True
@@ -127,7 +127,7 @@ def has_own_conversion(segmentation_node: Any | None) -> bool:
 def write_segments(segmentation_node: Any, built: Sequence[BuiltSegment]) -> None:
     """Replace the segments that DCAMT wrote into a node before with new ones; others stay unchanged."""
     segmentation = segmentation_node.GetSegmentation()
-    before = own_segments(segmentation_node)
+    before = find_dcamt_segments(segmentation_node)
     for identifier in before.values():
         segmentation.RemoveSegment(identifier)
     if segmentation.GetNumberOfSegments() == 0:
@@ -140,11 +140,11 @@ def write_segments(segmentation_node: Any, built: Sequence[BuiltSegment]) -> Non
         item.segment.Modified()
 
 
-def own_segments(segmentation_node: Any) -> dict[str, str]:
+def find_dcamt_segments(segmentation_node: Any) -> dict[str, str]:
     """Return the identifiers of the segments that DCAMT wrote into a node, by the code of their class."""
     segmentation, found, text = segmentation_node.GetSegmentation(), {}, vtk.reference("")
     for identifier in segmentation.GetSegmentIDs():
-        if segmentation.GetSegment(identifier).GetTag(OWN_TAG, text):
+        if segmentation.GetSegment(identifier).GetTag(CLASS_TAG, text):
             found[str(text.get())] = identifier
     return found
 
@@ -174,7 +174,7 @@ def fingerprint(segmentation_node: Any) -> str:
     Hardening a transform does not change the text. It is empty if a segment has no labelmap.
     """
     masks = {}
-    for code, identifier in own_segments(segmentation_node).items():
+    for code, identifier in find_dcamt_segments(segmentation_node).items():
         if not segmentation_node.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap_name()):
             return ""
         masks[code], _affine = segment_mask(segmentation_node, identifier)

@@ -8,7 +8,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from .result_segments import own_segments
+from .result_segments import find_dcamt_segments
 
 BACK_BUTTON = "DCAMTBackButton"
 
@@ -16,7 +16,8 @@ BACK_BUTTON = "DCAMTBackButton"
 def correct(segmentation_node: Any, volume: Any | None, back_to: str) -> None:
     """Open the Segment Editor with a result, its volume and its first segment.
 
-    back_to: the module that the button in the Segment Editor's panel leads to.
+    Args:
+        back_to: the module that the button in the Segment Editor's panel leads to.
     """
     slicer.util.selectModule("SegmentEditor")
     panel = slicer.modules.segmenteditor.widgetRepresentation()
@@ -24,7 +25,7 @@ def correct(segmentation_node: Any, volume: Any | None, back_to: str) -> None:
     editor.setSegmentationNode(segmentation_node)
     if volume is not None:
         editor.setSourceVolumeNode(volume)
-    segments = list(own_segments(segmentation_node).values())
+    segments = list(find_dcamt_segments(segmentation_node).values())
     if segments:
         editor.setCurrentSegmentID(segments[0])
     _show_back_button(panel, back_to)

@@ -43,7 +43,11 @@ class Device(Enum):
 
 @parameterNodeWrapper
 class SegmentationSettings:
-    """The parameters; `model` is a name in the store of models. `channelVolumes`: the second and further channels."""
+    """The parameters; `model` is a name in the store of models.
+
+    Attributes:
+        channelVolumes: the second and further channels.
+    """
 
     inputVolume: vtkMRMLScalarVolumeNode  # noqa: N815
     channelVolumes: list[vtkMRMLScalarVolumeNode]  # noqa: N815

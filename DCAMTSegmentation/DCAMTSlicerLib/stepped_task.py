@@ -12,12 +12,15 @@ from .engine_messages import translated
 
 
 class SteppedTask:
-    """Takes the steps of a generator one by one, with a turn of the event loop before each.
+    """Runs a generator step by step; Qt processes other events before each step.
 
-    on_end(error): called once: with None after the last step, else with the exception that a step raised.
-    on_step(value): called after each step with the value that the generator yielded.
+    After `cancel` neither function is called, and the generator is closed, so that it can undo what it began. An error
+    of a step that cancelled its own task is raised to the event loop.
 
-    After `cancel` neither is called, and the generator is closed, so that it can undo what it began.
+    Args:
+        steps: the generator.
+        on_end: on_end(error) is called once, with None after the last step or with the exception of a step.
+        on_step: on_step(value) is called after each step with the value that the generator yielded.
     """
 
     def __init__(
@@ -30,7 +33,7 @@ class SteppedTask:
         self.running = False
 
     def start(self) -> SteppedTask:
-        """Schedule the first step; returns the task itself."""
+        """Schedule the first step, and return the task."""
         self.running = True
         qt.QTimer.singleShot(0, self._take_step)
         return self
@@ -51,9 +54,11 @@ class SteppedTask:
         except Exception as error:
             self._end(error)
         else:
-            if not self.running:  # The step itself cancelled the task, and a running generator cannot be closed.
+            if not self.running:
+                # The step cancelled the task; `cancel` could not close the generator while it ran.
                 self._close()
                 return
+            # Scheduled first, so that an error of `on_step` does not end the task.
             qt.QTimer.singleShot(0, self._take_step)
             self._on_step(value)
 
@@ -71,9 +76,9 @@ class SteppedTask:
 
 
 class DelayedCall:
-    """Calls a function once, some time after the last `start`.
+    """Calls a function once, when the time given to the last `start` has passed (a debounce timer).
 
-    Qt references the function, and thus its object, until `close`, which the owner of a `DelayedCall` must call.
+    The timer keeps a bound method's object alive until `close`, so the owner must call `close`.
     """
 
     def __init__(self, function: Callable[[], None]) -> None:
@@ -92,7 +97,7 @@ class DelayedCall:
         self._timer.stop()
 
     def close(self) -> None:
-        """Stop for good, and release the function."""
+        """Stop the timer, and release the function."""
         self._timer.stop()
         if self._function is not None:
             self._timer.timeout.disconnect(self._function)

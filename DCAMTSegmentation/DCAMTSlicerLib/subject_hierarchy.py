@@ -15,7 +15,8 @@ _FOLDER = "DCAMT.folder"
 def place_result(node: Any, volume: Any, others: Iterable[Any] = ()) -> None:
     """Move a result into its scan's folder, which lies beside the scan, in the same study or the scene.
 
-    others: earlier results of the scan, whose folder is used again.
+    Args:
+        others: earlier results of the scan, whose folder is used again.
     """
     hierarchy = _hierarchy(node)
     beside = hierarchy.GetItemByDataNode(volume)

@@ -14,6 +14,11 @@ from dcamt.geometry import Grid
 from dcamt.volume import check_channel_grid
 from slicer.i18n import tr as _
 
+SAME_VOXEL = 1e-3
+"""Positions that differ by less, in voxels, are those of the same voxel."""
+SAME_AXIS = 1e-4
+"""Axes are the same if they diverge by less, in voxels, from one voxel to the next."""
+
 
 def voxels_of(volume: Any) -> np.ndarray:
     """Return the voxels (K, J, I) of a scalar volume node as a view of its memory.
@@ -85,6 +90,30 @@ def transform_between(source: Any, target: Any, remedy: str = "") -> np.ndarray:
         what = _("is related to {volume} by a non-linear transform").format(volume=source.GetName())
         raise InputError(what, path=target.GetName(), remedy=remedy or _("Harden the transform."))
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
+
+
+def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mask padded to a volume's grid, with that grid's affine, so that nobody has to interpolate it.
+
+    If the mask's voxels do not coincide with the volume's, or lie outside the volume, return mask and affine unchanged.
+
+    Args:
+        mask: (K, J, I).
+        affine: (4, 4), voxel index (i, j, k) of the mask -> mm in the volume's own space.
+        volume: a volume node with an image.
+    """
+    volume_affine = ijk_to_ras(volume)
+    mask_to_volume_ijk = np.linalg.inv(volume_affine) @ affine
+    start = np.rint(mask_to_volume_ijk[:3, 3]).astype(int)
+    shape = np.array(volume.GetImageData().GetDimensions())
+    axes_agree = np.allclose(mask_to_volume_ijk[:3, :3], np.eye(3), rtol=0, atol=SAME_AXIS)
+    aligned = axes_agree and np.allclose(mask_to_volume_ijk[:3, 3], start, rtol=0, atol=SAME_VOXEL)
+    if not aligned or (start < 0).any() or (start + mask.shape[::-1] > shape).any():
+        return mask, affine
+    padded = np.zeros(shape[::-1], np.uint8)
+    i, j, k = (slice(first, first + size) for first, size in zip(start, mask.shape[::-1], strict=True))
+    padded[k, j, i] = mask
+    return padded, volume_affine
 
 
 def world_positions(volume: Any) -> np.ndarray:

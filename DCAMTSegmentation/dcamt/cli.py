@@ -96,13 +96,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _with_signed_roi(arguments: Sequence[str]) -> list[str]:
     """Join `--roi -10,20,...` to `--roi=-10,20,...`, since argparse would read `-10,20,...` as an option."""
-    words: list[str] = []
-    for word in arguments:
-        if words and words[-1] == "--roi" and "--" not in words and re.match(r"-[\d.]", word):
-            words[-1] = f"--roi={word}"
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--roi" and "--" not in joined and re.match(r"-[\d.]", argument):
+            joined[-1] = f"--roi={argument}"
         else:
-            words.append(word)
-    return words
+            joined.append(argument)
+    return joined
 
 
 def _silence_stdout() -> None:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def choose_device(name: str, training: bool = False) -> torch.device:
     """Return the named device. `auto` chooses a CUDA GPU, else an Apple GPU with all needed operations, else the CPU.
 
-    training: whether the device must also support the operations of training.
+    Args:
+        training: whether the device must also support the operations of training.
 
     Raises:
         InputError: this machine has no such device.

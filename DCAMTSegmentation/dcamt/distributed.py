@@ -102,7 +102,8 @@ class Team:
     def fail_together(self, scales_gradients: bool = False) -> Iterator[None]:
         """Run a block that may fail, such as reading files; if it fails in one process, raise an error in all.
 
-        scales_gradients: whether this process scales its gradients (float16); all processes must do the same.
+        Args:
+            scales_gradients: whether this process scales its gradients (float16); all processes must do the same.
 
         Raises:
             Exception: in the leader, its own failure.
@@ -206,7 +207,7 @@ def is_first_on_machine() -> bool:
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
-def own_device(device: torch.device) -> torch.device:
+def local_device(device: torch.device) -> torch.device:
     """Return this process's own GPU if the team computes on GPUs, otherwise `device`.
 
     Raises:
@@ -231,7 +232,10 @@ def own_device(device: torch.device) -> torch.device:
 def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Team]:
     """Connect the processes that `torchrun` started, and yield the team: over NCCL on CUDA GPUs, otherwise over Gloo.
 
-    patience: how long a process waits for the others. The connection closes at the end of the block.
+    The connection closes at the end of the block.
+
+    Args:
+        patience: how long a process waits for the others.
 
     Raises:
         TeamLost: the other processes cannot be reached.

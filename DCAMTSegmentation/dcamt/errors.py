@@ -19,7 +19,9 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 class DCAMTError(Exception):
     """Base class of the errors whose message is one line for the user.
 
-    reason: a word for the kind of error. detail: the output of a program that failed, for a report of the error.
+    Attributes:
+        reason: a word for the kind of error.
+        detail: the output of a program that failed, for a report of the error.
     """
 
     reason: ClassVar[str] = "internal"
@@ -28,6 +30,11 @@ class DCAMTError(Exception):
 
 class InputError(DCAMTError):
     """Raised when an input file, folder or setting cannot be used.
+
+    Args:
+        what: what happened; the verb's subject is `path`.
+        path: the file or folder or, for an object without a file such as a node of Slicer's scene, its name.
+        remedy: what the user can do, as one or more sentences.
 
     >>> str(InputError("is empty", path="scan.nii.gz", remedy="Copy it again."))
     'scan.nii.gz: is empty. Copy it again.'
@@ -105,9 +112,12 @@ def missing_packages(names: list[str]) -> MissingPackage:
 
 
 def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
-    """Convert any exception to a user-facing error. `path`: the file being processed, named if `error` names none.
+    """Convert any exception to a user-facing error.
 
     The environment variable DCAMT_TRACEBACK=1 prints the traceback of an unexpected exception.
+
+    Args:
+        path: the file being processed, named if `error` names none.
     """
     text = " ".join(str(error).split())
     if isinstance(error, DCAMTError):

@@ -86,7 +86,9 @@ class Grid:
 class Reorientation:
     """A permutation and reversal of a grid's axes; nothing is interpolated.
 
-    order: the stored axis that becomes each new axis. flipped: whether the new axis runs opposite to the stored one.
+    Attributes:
+        order: the stored axis that becomes each new axis.
+        flipped: whether the new axis runs opposite to the stored one.
     """
 
     order: tuple[int, int, int]
@@ -137,7 +139,7 @@ def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
     # Column a contains the step along the source's axis a, in steps of the target.
     steps = np.linalg.solve(target.affine[:3, :3], source.affine[:3, :3])
     turn = np.rint(steps).astype(int)
-    if not np.allclose(steps, turn, atol=0.02):
+    if not np.allclose(steps, turn, rtol=0, atol=0.02):
         return None
     if not ((np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all()):
         return None
@@ -150,8 +152,11 @@ def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
 class NetworkGrid:
     """A scan's grid resampled for the network: canonical axes, the recipe's spacing, the scan's own centre.
 
-    source: the scan's grid. orientation: from the scan's axes to canonical ones. spacing: mm along R, A, S.
-    shape: voxels along R, A, S.
+    Attributes:
+        source: the scan's grid.
+        orientation: from the scan's axes to canonical ones.
+        spacing: mm along R, A, S.
+        shape: voxels along R, A, S.
     """
 
     source: Grid
@@ -239,8 +244,11 @@ def axis_weights(grid: NetworkGrid, axis: int, *, backward: bool = False) -> np.
 def interpolation_matrix(inputs: int, step_in: float, outputs: int, step_out: float) -> np.ndarray:
     """Return the matrix (outputs, inputs) of linear interpolation along an axis; both grids share their centre.
 
-    step_in, step_out: mm. If the output is coarser, the linear kernel is as wide as the output's spacing, so that fine
-    detail is averaged instead of aliased. Beyond the border the nearest voxel is repeated.
+    If the output is coarser, the linear kernel is as wide as the output's spacing, so that fine detail is averaged
+    instead of aliased. Beyond the border the nearest voxel is repeated.
+
+    Args:
+        step_in, step_out: mm.
     """
     at = (np.arange(outputs) - (outputs - 1) / 2) * (step_out / step_in) + (inputs - 1) / 2
     width = max(1.0, step_out / step_in)
@@ -321,8 +329,9 @@ def reverse_slice(side: slice, length: int, flipped: bool) -> slice:
 class Region:
     """A box along the patient's axes from the corner `low` to the corner `high`, RAS mm.
 
-    to_unit: for a rotated region, which this box encloses: (4, 4) as nested tuples, RAS mm -> coordinates that lie
-    between -1 and 1 along each axis inside the region.
+    Attributes:
+        to_unit: for a rotated region, which this box encloses: (4, 4) as nested tuples, RAS mm -> coordinates that lie
+            between -1 and 1 along each axis inside the region.
     """
 
     low: tuple[float, float, float]

@@ -24,7 +24,8 @@ SLAB = 1 << 18
 def scan_to_network(volume: Volume, recipe: Recipe, grid: NetworkGrid | None = None) -> tuple[Tensor, NetworkGrid]:
     """Return the network's input for a scan, float32 (C, X, Y, Z), and its network grid.
 
-    grid: the scan's network grid, if already computed.
+    Args:
+        grid: the scan's network grid, if already computed.
 
     Raises:
         InputError: the scan's number of channels differs from the recipe's.
@@ -50,7 +51,8 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
 def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Tensor:
     """Return labels on the network grid, uint8 (X, Y, Z): each voxel gets the class that fills most of it.
 
-    outputs: number of classes, including background.
+    Args:
+        outputs: number of classes, including background.
     """
     stored = grid.orientation.apply(labelmap.voxels)
     labels = torch.zeros(grid.shape, dtype=torch.uint8)
@@ -83,7 +85,8 @@ def nearest_labels(labels: np.ndarray, grid: NetworkGrid) -> np.ndarray:
 def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.ndarray:
     """Interpolate values (..., X, Y, Z) on the network grid linearly to the scan's own grid, (..., I, J, K).
 
-    part: the box of the scan's voxels to compute; by default all.
+    Args:
+        part: the box of the scan's voxels to compute; by default all.
     """
     values = values.float()
     for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
@@ -98,7 +101,7 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
     return grid.orientation.invert(array).copy()
 
 
-def reached_from(box: Box, grid: NetworkGrid) -> Box:
+def source_box_of(box: Box, grid: NetworkGrid) -> Box:
     """Return the box (I, J, K) of the scan's voxels whose values in `to_source` depend on a box of the network grid."""
     reached = [slice(0)] * 3
     for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
@@ -119,7 +122,8 @@ def intensity_reach(rule: Intensity) -> float:
 def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float]) -> Tensor:
     """Return intensities (C, X, Y, Z) normalised by the rule, within plus or minus its `intensity_reach`.
 
-    spacing: spacing of the voxels in mm.
+    Args:
+        spacing: spacing of the voxels in mm.
     """
     if rule.rule == "clip":
         return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1
@@ -150,7 +154,10 @@ def _slabs(image: Tensor | np.ndarray, axis: int) -> Iterator[slice]:
 def smoothing_matrix(length: int, reach: int, device: torch.device) -> Tensor:
     """Return the matrix (length, length) of three passes of a box filter, which is nearly a Gaussian.
 
-    reach: number of voxels on either side of the box's centre. At the border only voxels inside the scan are averaged.
+    At the border only voxels inside the scan are averaged.
+
+    Args:
+        reach: number of voxels on either side of the box's centre.
     """
     index = torch.arange(length, device=device)
     near = (index[:, None] - index).abs() <= reach
@@ -167,7 +174,8 @@ def _axis_weights(grid: NetworkGrid, axis: int, *, backward: bool) -> Tensor | N
 def apply_along_axis(values: Tensor, weights: Tensor | None, axis: int) -> Tensor:
     """Return `values` (..., X, Y, Z) multiplied along axis -3, -2 or -1 by a matrix (outputs, inputs).
 
-    weights: the matrix; None for the identity.
+    Args:
+        weights: the matrix; None for the identity.
     """
     if weights is None:
         return values

@@ -162,7 +162,8 @@ class Inference:
 class Recipe:
     """The data that define a task.
 
-    classes: any number of classes with the labels 1, 2, ... in order; 0 is the background.
+    Attributes:
+        classes: any number of classes with the labels 1, 2, ... in order; 0 is the background.
     """
 
     name: str
@@ -210,7 +211,8 @@ class Recipe:
 def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: bool = True) -> Recipe:
     """Return the recipe with the content of a recipe file, after checking it. `source` is the file that errors name.
 
-    for_training: raise an error if the recipe uses a removed key; otherwise such keys are ignored.
+    Args:
+        for_training: raise an error if the recipe uses a removed key; otherwise such keys are ignored.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type, or values do not fit together.

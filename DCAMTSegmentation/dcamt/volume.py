@@ -33,9 +33,10 @@ class IdentifyingNote(str):
 class Volume:
     """A scan: `voxels` (C, I, J, K) of any real type, on `grid`.
 
-    path: the file or folder that the scan was read from. notes: messages for the user on how the file was interpreted;
-    those that name files are `IdentifyingNote`. frames: for each slice of a DICOM scan, its file and the index of its
-    frame in that file.
+    Attributes:
+        path: the file or folder that the scan was read from.
+        notes: messages for the user on how the file was interpreted; those that name files are `IdentifyingNote`.
+        frames: for each slice of a DICOM scan, its file and the index of its frame in that file.
     """
 
     voxels: np.ndarray
@@ -53,8 +54,10 @@ class Volume:
 class Labelmap:
     """Labels: `voxels` (I, J, K) of an unsigned integer type, 0 = background, on `grid`.
 
-    path: the file that the labels were read from. partial: whether the file can cover only the surroundings of its
-    segments, as `.seg.nrrd` files often do; everything outside the grid is then background.
+    Attributes:
+        path: the file that the labels were read from.
+        partial: whether the file can cover only the surroundings of its segments, as `.seg.nrrd` files often do;
+            everything outside the grid is then background.
     """
 
     voxels: np.ndarray
@@ -264,7 +267,8 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     of a `partial` labelmap may also be a part of the scan's lattice; it may reach beyond the scan if the labels there
     are background. Grids may differ by `GRID_TOLERANCE` of a voxel.
 
-    scan: the name of the scan in messages.
+    Args:
+        scan: the name of the scan in messages.
 
     Raises:
         InputError: the labelmap does not fit; the message states the difference.
@@ -278,7 +282,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     start = np.linalg.solve(grid.affine[:3, :3], turned.affine[:3, 3] - grid.affine[:3, 3])
     offset = np.rint(start).astype(int)
     i, j, k = (slice(int(first), int(first) + size) for first, size in zip(offset, turned.shape, strict=True))
-    placed = _shifted(grid, offset, turned.shape)
+    placed = _shift_grid(grid, offset, turned.shape)
     mm, fraction = grid_difference(turned, placed)
     if fraction > GRID_TOLERANCE:
         raise _grid_mismatch(labelmap, grid, scan, f": it lies up to {mm:.2g} mm ({fraction:.2g} voxels) off")
@@ -311,10 +315,10 @@ def enclosing_grid(grid: Grid, other: Grid) -> Grid:
     if float(size.prod()) > MAXIMUM_VOXELS:  # Far apart: fitting will refuse them.
         return other
     i, j, k = (int(voxels) for voxels in size)
-    return _shifted(other, first, (i, j, k))
+    return _shift_grid(other, first, (i, j, k))
 
 
-def _shifted(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> Grid:
+def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> Grid:
     """Return a grid of `shape` on the same lattice as `grid`, whose first voxel has the index `offset` in `grid`."""
     affine = grid.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ offset

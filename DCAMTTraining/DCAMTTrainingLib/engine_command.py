@@ -10,15 +10,19 @@ from slicer.i18n import tr as _
 
 
 class EngineCommand:
-    """Runs `dcamt` with the given words.
+    """Runs `dcamt` with the given arguments.
 
-    on_event(event): called with each event. on_end(message): called once after the last event; the message is empty
-    after exit status 0, else the last line of stderr. After `cancel` neither is called.
+    After `cancel` neither is called.
+
+    Args:
+        on_event: called as on_event(event) with each event.
+        on_end: called as on_end(message) once after the last event; the message is empty after exit status 0, else the
+            last line of stderr.
     """
 
-    def __init__(self, words: Sequence[str], on_event: OnEvent, on_end: Callable[[str], None]) -> None:
+    def __init__(self, arguments: Sequence[str], on_event: OnEvent, on_end: Callable[[str], None]) -> None:
         self._on_end = on_end
-        arguments = ["-m", "dcamt", *words, "--json", "--end-with-stdin"]
+        arguments = ["-m", "dcamt", *arguments, "--json", "--end-with-stdin"]
         self._process = EngineProcess(arguments, on_event, self._on_process_end)
 
     @property

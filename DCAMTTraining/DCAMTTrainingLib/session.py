@@ -20,12 +20,12 @@ from .cases.lists import read_rows_in_steps
 from .cases.rows import CaseTable
 from .cases.scene_source import sent_rows
 from .cases.store import load_rows, save_rows, save_rows_in_steps
-from .measurement import Measurement
+from .estimation import Estimation
 from .runs.folders import runs_folder
 from .runs.model_store import current_model
 from .runs.preflight import Problem, case_problems, folder_problems, machine_problems
 from .settings import TrainingSettings, chosen_settings, device_name
-from .task import classes_from_json, continued_recipe, recipe_of
+from .task import classes_from_json, recipe_from_model, recipe_of
 
 SETTLE_MS = 400
 """Delay after an edit before the cases are saved and checked, since more edits may follow."""
@@ -46,7 +46,7 @@ class TrainingSession:
         self.settings: TrainingSettings | None = None
         self.on_news: list[Callable[[], None]] = []
         self.check_failure = ""
-        self.measurement = Measurement(self.table, self.planned_recipe, self.device, self._notify)
+        self.estimation = Estimation(self.table, self.planned_recipe, self.device, self._notify)
         self._node: Any = None
         self._check: CaseCheck | None = None
         self._checked = False
@@ -75,7 +75,7 @@ class TrainingSession:
         self.on_news.clear()
         self.detach()
         self._settling.close()
-        self.measurement.cancel()
+        self.estimation.cancel()
 
     def notify_settings_changed(self) -> None:
         """Tell the listeners that a setting was changed, in the panel or by a script."""
@@ -94,7 +94,7 @@ class TrainingSession:
         assert self.settings is not None
         settings = self.settings
         recipe = recipe_of(settings.task, classes_from_json(settings.ownClasses), settings.suggestedRecipe)
-        return continued_recipe(self.settings.startFrom, recipe) if self.settings.startFrom else recipe
+        return recipe_from_model(self.settings.startFrom, recipe) if self.settings.startFrom else recipe
 
     def planned_recipe(self) -> Recipe:
         """Return the recipe of the next run, with effort and settings; raise InputError if they do not fit."""
@@ -112,7 +112,7 @@ class TrainingSession:
         if self.settings is None or self.settings.startFrom or not model:
             return
         try:
-            continued_recipe(model, self.recipe())
+            recipe_from_model(model, self.recipe())
         except InputError:
             return
         self.settings.startFrom = model
@@ -140,7 +140,7 @@ class TrainingSession:
         settings = self.settings
         rows = yield from read_rows_in_steps(path)
         yield
-        if self.settings is settings:  # Otherwise another scene was opened meanwhile.
+        if self.settings is settings:  # Otherwise another scene was opened during the steps.
             self.table.add(rows, roles_chosen=True)
 
     @property
@@ -178,7 +178,7 @@ class TrainingSession:
         if self.check_failure:
             problems.append(Problem(self.check_failure))
         problems += folder_problems(runs_folder(), self.settings.runName)
-        estimate = self.measurement.estimate()
+        estimate = self.estimation.estimate()
         return problems + (machine_problems(estimate) if estimate is not None else [])
 
     def _on_checked(self, message: str) -> None:

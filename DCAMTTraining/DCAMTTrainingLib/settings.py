@@ -37,9 +37,13 @@ class Effort(Enum):
 class TrainingSettings:
     """The choices for the next run.
 
-    task: a shipped recipe's name, or a task of `task.recipe_of`. ownClasses: text of `task.classes_to_json`.
-    suggestedRecipe: text of `Recipe.to_json`, empty if none was suggested. startFrom: a model's name, empty for random
-    weights. The fields from `iterations` on are texts, empty for the recipe's value.
+    The fields from `iterations` on are texts, empty for the recipe's value.
+
+    Attributes:
+        task: a shipped recipe's name, or a task of `task.recipe_of`.
+        ownClasses: text of `task.classes_to_json`.
+        suggestedRecipe: text of `Recipe.to_json`, empty if none was suggested.
+        startFrom: a model's name, empty for random weights.
     """
 
     task: str = "la"

@@ -18,8 +18,9 @@ from .settings import chosen_settings
 class StartJob:
     """Starts a run in the background, with the session's settings at the time when the job was created.
 
-    on_step(text): called with the current step. on_end(run, message): called once; if nothing was started, run is None
-    and message states the reason.
+    Args:
+        on_step: called as on_step(text) with the current step.
+        on_end: called as on_end(run, message) once; if nothing was started, run is None and message states the reason.
 
     Raises:
         InputError: the run's name is taken, or the name, the task or a setting is not usable.
@@ -66,7 +67,7 @@ class StartJob:
         """Stop the job; nothing is started and no file remains."""
         if self.running:
             self._finish()
-            self._session.measurement.cancel()
+            self._session.estimation.cancel()
             if self._writing is not None:
                 self._writing.cancel()
             self._on_end(None, _("Cancelled; nothing was started."))
@@ -74,26 +75,26 @@ class StartJob:
     def _advance(self) -> None:
         """Take the next step once the session knows enough."""
         session = self._session
-        if not self.running or self._writing is not None or session.measurement.running:
+        if not self.running or self._writing is not None or session.estimation.running:
             return
         if not session.checked:
             if session.check_failure:
                 self._fail(session.check_failure)
             elif not session.checking:
-                self._fail(_("The cases were changed meanwhile. Press Start again."))
+                self._fail(_("The cases were changed during the check. Press Start again."))
             return
         blocking = [problem.text for problem in session.problems() if problem.blocks]
         if blocking:
             self._fail(" ".join(blocking))
-        elif session.measurement.estimate() is not None:
+        elif session.estimation.estimate() is not None:
             self._write()
         elif self._measured:
-            self._fail(_("The settings were changed meanwhile. Press Start again."))
+            self._fail(_("The settings were changed during the estimation. Press Start again."))
         else:
             self._measured = True
             self._on_step(_("Measuring how long the run will take…"))
             try:
-                session.measurement.start(self._run.path.parent, self._device, self._on_measured)
+                session.estimation.start(self._run.path.parent, self._device, self._on_measured)
             except DCAMTError as error:
                 self._fail(error_text(error))
 

@@ -23,9 +23,10 @@ from .engine_command import EngineCommand
 class RecipeSuggestion:
     """Writes the scene's labelled cases to files, and lets the engine suggest a recipe for all cases.
 
-    recipe: the recipe of the current task, whose classes the segments of the scene's cases have.
-    on_end(recipe, message): called once unless cancelled; after a failure, recipe is None and message states the
-    reason.
+    Args:
+        recipe: the recipe of the current task, whose classes the segments of the scene's cases have.
+        on_end: called as on_end(recipe, message) once unless cancelled; after a failure, recipe is None and message
+            states the reason.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class RecipeSuggestion:
         if error is not None or self._folder is None:
             self._end(error_text(error))
             return
-        words = ["recipe", "suggest", str(self._folder / "cases.csv"), "-o", str(self._folder / "suggested.json")]
-        self._command = EngineCommand([*words, "--device", self._device], self._on_event, self._end).start()
+        arguments = ["recipe", "suggest", str(self._folder / "cases.csv"), "-o", str(self._folder / "suggested.json")]
+        self._command = EngineCommand([*arguments, "--device", self._device], self._on_event, self._end).start()
 
     def _on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == "recipe":

@@ -16,9 +16,9 @@ from dcamt.report.colors import SEGMENT_COLORS
 from dcamt.volume import Code, SegmentInfo
 from slicer.i18n import tr as _
 
-OWN_MRI, OWN_CT = "own-mri", "own-ct"
+USER_MRI, USER_CT = "own-mri", "own-ct"
 SUGGESTED = "suggested"
-BASES = {OWN_MRI: "la", OWN_CT: "pancreas"}
+BASES = {USER_MRI: "la", USER_CT: "pancreas"}
 """The shipped recipe whose intensities, network and schedule a task with user-defined classes uses."""
 TISSUE = Code("SCT", "85756007", "Tissue")
 
@@ -27,7 +27,9 @@ TISSUE = Code("SCT", "85756007", "Tissue")
 class UserClass:
     """A class defined by the user.
 
-    color: (red, green, blue), 0 to 1. code: the terminology code (scheme, value, meaning) of the structure.
+    Attributes:
+        color: (red, green, blue), 0 to 1.
+        code: the terminology code (scheme, value, meaning) of the structure.
     """
 
     name: str
@@ -36,16 +38,17 @@ class UserClass:
 
 
 def recipe_of(task: str, classes: Sequence[UserClass], suggested: str = "") -> Recipe:
-    """Return the recipe of a task: the name of a shipped one, `OWN_MRI`, `OWN_CT` or `SUGGESTED`.
+    """Return the recipe of a task: the name of a shipped one, `USER_MRI`, `USER_CT` or `SUGGESTED`.
 
-    suggested: the text of the suggested recipe, as `Recipe.to_json` writes it.
+    Args:
+        suggested: the text of the suggested recipe, as `Recipe.to_json` writes it.
 
     Raises:
         InputError: a task with user-defined classes has none, one without a name, or two with the same name; or there
             is no suggested recipe.
     """
     if task == SUGGESTED:
-        return suggested_recipe(suggested)
+        return parse_suggested_recipe(suggested)
     if task not in BASES:
         return load_recipe(task)
     names = [user_class.name.strip() for user_class in classes]
@@ -58,12 +61,12 @@ def recipe_of(task: str, classes: Sequence[UserClass], suggested: str = "") -> R
         for label, user_class in enumerate(classes, start=1)
     )
     base = load_recipe(BASES[task])
-    modality = _("MRI") if task == OWN_MRI else _("CT")
+    modality = _("MRI") if task == USER_MRI else _("CT")
     return replace(base, name=task, title=", ".join(names), modality=modality, classes=infos)
 
 
 @lru_cache(maxsize=4)
-def suggested_recipe(text: str) -> Recipe:
+def parse_suggested_recipe(text: str) -> Recipe:
     """Return the recipe of a `Recipe.to_json` text; raise InputError for any other text."""
     try:
         return recipe_from_dict(json.loads(text), _("Task"))
@@ -72,7 +75,7 @@ def suggested_recipe(text: str) -> Recipe:
         raise InputError(_("there is no suggested recipe"), path=_("Task"), remedy=remedy) from error
 
 
-def continued_recipe(model: str, recipe: Recipe) -> Recipe:
+def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
     """Return the recipe for training a model further: the model's own, with the task's classes and iterations.
 
     Raises:
@@ -82,11 +85,11 @@ def continued_recipe(model: str, recipe: Recipe) -> Recipe:
     model_recipe = _cached_recipe(path, path.stat().st_mtime_ns)
     remedy = _("Start from scratch or from another model.")
     if model_recipe.output_channels != recipe.output_channels:
-        what = _("segments {has} class(es), but the task has {wanted}")
+        what = _("the number of classes is {has} in the model, but {wanted} in the task")
         what = what.format(has=model_recipe.output_channels - 1, wanted=recipe.output_channels - 1)
         raise InputError(what, path=model, remedy=remedy)
     if model_recipe.input_channels != recipe.input_channels:
-        what = _("expects {has} channel(s) in each scan, but the task has {wanted}")
+        what = _("the number of channels is {has} in the model, but {wanted} in the recipe")
         what = what.format(has=model_recipe.input_channels, wanted=recipe.input_channels)
         raise InputError(what, path=model, remedy=remedy)
     training = replace(

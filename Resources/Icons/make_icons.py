@@ -94,10 +94,10 @@ def rim(mask: Image.Image, width: float) -> Image.Image:
     return ImageChops.subtract(mask, inner.resize(mask.size, Image.Resampling.BICUBIC))
 
 
-def paint(tile: Image.Image, mask: Image.Image, colour: Image.Image | tuple[int, int, int]) -> None:
+def paint(tile: Image.Image, mask: Image.Image, color: Image.Image | tuple[int, int, int]) -> None:
     """Put a colour or a picture onto the tile where the mask is, keeping the tile's round corners."""
     corners = tile.getchannel("A")
-    picture = colour if isinstance(colour, Image.Image) else Image.new("RGB", tile.size, colour)
+    picture = color if isinstance(color, Image.Image) else Image.new("RGB", tile.size, color)
     tile.paste(picture.convert("RGBA"), (0, 0), ImageChops.multiply(mask, corners))
     tile.putalpha(corners)
 
@@ -109,10 +109,10 @@ def shade(mask: Image.Image) -> Image.Image:
     return Image.composite(flesh, Image.blend(flesh, Image.new("RGB", flesh.size, DEEP), 0.55), lit)
 
 
-def glow(tile: Image.Image, mask: Image.Image, colour: tuple[int, int, int], strength: float) -> None:
+def glow(tile: Image.Image, mask: Image.Image, color: tuple[int, int, int], strength: float) -> None:
     """A soft light around a mask."""
     light = mask.filter(ImageFilter.GaussianBlur(CANVAS / 18)).point(lambda value: round(value * strength))
-    paint(tile, light, colour)
+    paint(tile, light, color)
 
 
 def extension_icon() -> Image.Image:
@@ -159,10 +159,10 @@ def training_icon() -> Image.Image:
     paint(tile, rim(heart, 2.5), RIM)
     paint(tile, mouths(0.68), DEEP)
     box = (0.1, 0.1, 0.9, 0.9)
-    for colour, start, end in ((GOLD, 202, 328), (CYAN, 22, 148)):
+    for color, start, end in ((GOLD, 202, 328), (CYAN, 22, 148)):
         mask = Image.new("L", heart.size, 0)
         arrow(ImageDraw.Draw(mask), box, start, end)
-        paint(tile, mask, colour)
+        paint(tile, mask, color)
     return tile
 
 

@@ -88,8 +88,18 @@ def test_every_public_name_is_typed_in_the_stub() -> None:
 def test_file_volume_and_array_give_the_same_labels_as_the_command(
     model: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["segment", str(scan), "-o", str(tmp_path / "out.nrrd"), "--model", str(model), "--device", "cpu", "--json"]
-    assert cli.main(words) == 0
+    arguments = [
+        "segment",
+        str(scan),
+        "-o",
+        str(tmp_path / "out.nrrd"),
+        "--model",
+        str(model),
+        "--device",
+        "cpu",
+        "--json",
+    ]
+    assert cli.main(arguments) == 0
     event = next(e for e in map(json.loads, capsys.readouterr().out.splitlines()) if e["event"] == "segmented")
     expected = dcamt.read_labelmap(tmp_path / "out.nrrd")
     assert expected.voxels.any()
@@ -213,8 +223,8 @@ def test_train_makes_the_same_model_as_the_command(tmp_path: Path) -> None:
     """On a CPU, equal settings and seeds give equal weights."""
     cases = write_cases_folder(tmp_path / "cases", labelled=2, unlabelled=1, validation=1)
     settings = [word for word in set_options("iterations=4", "validate_every=2") if word != "--set"]
-    words = ["train", str(cases), "--run", str(tmp_path / "command"), "--device", "cpu", "--set", *settings]
-    assert cli.main(words) == 0
+    arguments = ["train", str(cases), "--run", str(tmp_path / "command"), "--device", "cpu", "--set", *settings]
+    assert cli.main(arguments) == 0
     seen: list[str] = []
     done = dcamt.train(
         cases, run=tmp_path / "api", settings=settings, device="cpu", on_event=lambda event: seen.append(event.kind)

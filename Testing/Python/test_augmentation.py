@@ -104,10 +104,10 @@ def test_gamma_is_a_power_of_the_intensity_scaled_from_minus_4_to_4() -> None:
     source = images()
     found = changed(only(gamma=0.4), source)
     exponents = (((found + 4) / 8).double().log() / ((source + 4) / 8).double().log())[source.abs() < 3.5]
-    one = torch.stack([e.median() for e in _by_sample(source, found)])
+    one = torch.stack([e.median() for e in _group_by_sample(source, found)])
     assert float(one.log().abs().max()) <= 0.4 + 1e-3
     assert float(one.log().std()) > 0.1
-    for sample, exponent in zip(_by_sample(source, found), one, strict=True):
+    for sample, exponent in zip(_group_by_sample(source, found), one, strict=True):
         assert torch.allclose(sample, exponent.expand_as(sample), rtol=1e-3)
     assert len(exponents) > 0
     ends = torch.tensor([-4.0, 4.0, -9.0, 9.0]).reshape(1, 1, 1, 2, 2)
@@ -127,7 +127,7 @@ def test_gamma_scales_from_minus_1_to_1_when_the_reach_is_1() -> None:
     assert torch.allclose(changed(only(gamma=0.4), ends, reach=1.0), ends.clamp(-1, 1))
 
 
-def _by_sample(source: Tensor, found: Tensor) -> list[Tensor]:
+def _group_by_sample(source: Tensor, found: Tensor) -> list[Tensor]:
     """Return the exponents of the voxels of each sample and channel, without voxels near the ends of the range."""
     pairs = zip(source.flatten(0, 1), found.flatten(0, 1), strict=True)
     return [(((b + 4) / 8).double().log() / ((a + 4) / 8).double().log())[a.abs() < 3.5] for a, b in pairs]

@@ -53,7 +53,8 @@ def calibration_of(package: ModelPackage, model: OverlapModel = LINE) -> Calibra
 def balls(*shifts: float) -> torch.Tensor:
     """Return probabilities (branches, 2, 24, 24, 24) of a ball with a radius of 8 voxels and a soft edge.
 
-    shifts: for each branch, the ball's shift along the first axis in voxels.
+    Args:
+        shifts: for each branch, the ball's shift along the first axis in voxels.
     """
     place = np.indices((24, 24, 24)) - 11.5
     branches = []

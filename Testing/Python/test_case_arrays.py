@@ -59,8 +59,8 @@ def test_segmentation_on_a_different_grid_is_refused(case: tuple[Path, Path, Pat
 
 def test_arrays_are_removed_when_the_application_ends(case: tuple[Path, Path, Path]) -> None:
     scan, label, folder = case
-    words = [sys.executable, "-m", "dcamt.commands.case_arrays", str(scan), str(label), str(folder)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    arguments = [sys.executable, "-m", "dcamt.commands.case_arrays", str(scan), str(label), str(folder)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         arrays = CaseArrays.from_event(json.loads(process.stdout.readline()))

@@ -92,7 +92,9 @@ def test_missing_and_empty_labels_are_reported(cases: list[Case]) -> None:
 
 def test_wrong_channel_count_and_unknown_label_values_are_reported(cases: list[Case]) -> None:
     two = replace(RECIPE, input_channels=2)
-    assert all("holds 1 channel(s), but the recipe takes 2" in fact.problems[0] for fact in facts_of(cases, two))
+    assert all(
+        "number of channels is 1 in the scan, but 2 in the recipe" in fact.problems[0] for fact in facts_of(cases, two)
+    )
     assert cases[3].label
     write_nifti(cases[3].label, 3 * ellipsoid_scan()[1])
     assert "The label holds 3, but the recipe 'la' knows 1 to 1" in problem(cases, 3)
@@ -117,7 +119,7 @@ def test_class_absent_from_all_labels_is_reported(cases: list[Case]) -> None:
     wall = replace(RECIPE.classes[0], label=2, name="Wall")
     recipe = replace(RECIPE, classes=(*RECIPE.classes, wall))
     (message,) = list_problems(cases, facts_of(cases, recipe), recipe)
-    assert message.startswith("No labelled case holds the class 'Wall' (label 2)")
+    assert message.startswith("No labelled case holds the class 'Wall' (label value 2)")
 
 
 def test_list_without_labelled_cases_is_reported(cases: list[Case]) -> None:
@@ -166,8 +168,8 @@ def test_command_prints_facts_as_json_without_importing_torch(tmp_path: Path) ->
         "import sys; from dcamt.cli import main; code = main(sys.argv[1:]);"
         "print(*sorted({'torch', 'SimpleITK'} & set(sys.modules)), file=sys.stderr); sys.exit(code)"
     )
-    words = [sys.executable, "-c", program, "cases", "check", str(path), "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, encoding="utf-8")
+    arguments = [sys.executable, "-c", program, "cases", "check", str(path), "--json"]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, encoding="utf-8")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"dcamt: {path}: 1 of 4 cases have problems", ""]
     events = [json.loads(line) for line in done.stdout.splitlines()]

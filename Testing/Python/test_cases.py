@@ -243,4 +243,6 @@ def test_rules_of_roles_are_checked_without_reading_files() -> None:
     assert violations(good, recipe, {0: (1,)}) == []
     (missing,) = violations(good, recipe, {0: ()})
     name = recipe.classes[0].name
-    assert str(missing) == f"No labelled case holds the class '{name}' (label 1). Add one, or leave the class out."
+    assert (
+        str(missing) == f"No labelled case holds the class '{name}' (label value 1). Add one, or leave the class out."
+    )

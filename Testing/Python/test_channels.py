@@ -118,8 +118,8 @@ def test_two_channel_data_set_is_found_checked_trained_on_and_segmented(
     recipe.write_text(trained.to_json(), encoding="utf-8")
     assert cli.main(["cases", "check", str(table), "--recipe", str(recipe)]) == 0
     capsys.readouterr()
-    words = ["segment", str(data / "imagesTs"), "-o", str(out), "--model", str(model), "--format", "nii.gz"]
-    assert cli.main(words) == 0
+    arguments = ["segment", str(data / "imagesTs"), "-o", str(out), "--model", str(model), "--format", "nii.gz"]
+    assert cli.main(arguments) == 0
     printed = capsys.readouterr()
     assert "Read as channels: c_0000.nii.gz (LGE), c_0001.nii.gz (cine)." in printed.err
     assert [path.name for path in out.iterdir()] == ["c_0000.nii.gz"]

@@ -67,9 +67,9 @@ def with_voxel(value: float) -> np.ndarray:
 
 
 def rgb(path: Path) -> None:
-    colour = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    colour["R"] = noise()
-    nib.save(nib.Nifti1Image(colour, np.eye(4)), path)
+    color = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    color["R"] = noise()
+    nib.save(nib.Nifti1Image(color, np.eye(4)), path)
 
 
 def truncated(path: Path) -> None:
@@ -126,7 +126,7 @@ def test_unusable_scan_is_refused_in_one_line(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
     """The output folder exists or is new. `capfd` also captures what C libraries print."""
-    make, words = UNUSABLE[name]
+    make, message_part = UNUSABLE[name]
     scan, out = tmp_path / "scans" / "scan.nii.gz", tmp_path / "out"
     scan.parent.mkdir()
     out.mkdir()
@@ -139,7 +139,7 @@ def test_unusable_scan_is_refused_in_one_line(
         )
         printed = capfd.readouterr()
         assert (found, printed.out) == (1, "")
-        check_line(printed.err, str(scan), words)
+        check_line(printed.err, str(scan), message_part)
         assert listing(tmp_path) == before
 
 
@@ -215,18 +215,18 @@ def test_other_invalid_input_is_refused_in_one_line(
         ([*good], 2, ("SCAN",)),
         ([scan, "--model", model], 2, ("-o",)),
     ]
-    for words, code, parts in cases:
+    for arguments, code, parts in cases:
         try:
-            found = call_dcamt(["segment", *map(str, words)])
+            found = call_dcamt(["segment", *map(str, arguments)])
         except BaseException as error:
-            raise AssertionError(words) from error
+            raise AssertionError(arguments) from error
         printed = capfd.readouterr()
-        assert found == code, (words, printed.err)
-        assert printed.out == "", words
+        assert found == code, (arguments, printed.err)
+        assert printed.out == "", arguments
         check_line(printed.err, *parts)
-        assert listing(tmp_path) == before, words
-    for words in ([], ["paint"]):
-        assert call_dcamt(words) == 2
+        assert listing(tmp_path) == before, arguments
+    for arguments in ([], ["paint"]):
+        assert call_dcamt(arguments) == 2
         check_line(capfd.readouterr().err, "dcamt --help")
 
 
@@ -241,8 +241,8 @@ def test_missing_gpu_is_refused(model: Path, tmp_path: Path, capfd: pytest.Captu
     save(tmp_path / "scan.nii.gz")
     assert absent, "a machine with both kinds of GPU"
     for name in absent:
-        words = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out"), "--device", name]
-        assert call_dcamt([*words, "--model", str(model)]) == 1
+        arguments = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out"), "--device", name]
+        assert call_dcamt([*arguments, "--model", str(model)]) == 1
         check_line(capfd.readouterr().err, name, "--device auto")
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
 
@@ -282,8 +282,8 @@ def test_full_disk_leaves_folders_unchanged(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, "fsync", full)
-    words = ["segment", str(scan), "-o", str(out), "--format", form, "--model", str(model), "--overwrite"]
-    assert call_dcamt([*words, *(["--agreement"] if agreement else [])]) == 1
+    arguments = ["segment", str(scan), "-o", str(out), "--format", form, "--model", str(model), "--overwrite"]
+    assert call_dcamt([*arguments, *(["--agreement"] if agreement else [])]) == 1
     assert calls
     check_line(capfd.readouterr().err, str(out / "scan"), "disk is full")
     monkeypatch.undo()
@@ -297,8 +297,8 @@ def test_write_refused_by_the_system_leaves_no_file(model: Path, tmp_path: Path,
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
     save(scan)
     out.mkdir()
-    words = ["segment", scan, "-o", out, "--format", form, "--model", model, "--measurements", tmp_path / "m.csv"]
-    done = run_with_file_size_limit(40, words)
+    arguments = ["segment", scan, "-o", out, "--format", form, "--model", model, "--measurements", tmp_path / "m.csv"]
+    done = run_with_file_size_limit(40, arguments)
     assert (done.returncode, done.stdout) == (1, "")
     check_line(done.stderr, str(out / f"scan.{form}"), "disk is full")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "scan.nii.gz"]
@@ -331,8 +331,8 @@ def test_any_exception_is_reported_in_one_line(
     monkeypatch.setattr("dcamt.inference.predictor.predict_bounded", fail)
     scan = tmp_path / "scan.nii.gz"
     save(scan)
-    words = ["segment", str(scan), "-o", str(tmp_path / "out"), "--model", str(model)]
-    assert call_dcamt(words) == 1
+    arguments = ["segment", str(scan), "-o", str(tmp_path / "out"), "--model", str(model)]
+    assert call_dcamt(arguments) == 1
     errors = capfd.readouterr().err
     assert errors.count("\n") == 1
     for part in parts:
@@ -340,7 +340,7 @@ def test_any_exception_is_reported_in_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
     if isinstance(raised, ZeroDivisionError):
         monkeypatch.setenv("DCAMT_TRACEBACK", "1")
-        assert call_dcamt(words) == 1
+        assert call_dcamt(arguments) == 1
         assert "Traceback" in capfd.readouterr().err
 
 
@@ -362,10 +362,10 @@ def test_output_of_libraries_is_not_printed(
 
     monkeypatch.setattr(DualVNet, "forward", chatty)
     save(tmp_path / "scan.nii.gz", noise() * 0 + np.arange(SHAPE[2], dtype=np.float32))
-    words = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out.nrrd"), "--model", str(model)]
+    arguments = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out.nrrd"), "--model", str(model)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert call_dcamt(words) == 0
+        assert call_dcamt(arguments) == 0
         assert warnings.filters[0][0] == "error"  # the caller's filters are unchanged
     errors = capfd.readouterr().err
     assert "three" not in errors
@@ -378,8 +378,10 @@ def test_characters_that_the_terminal_cannot_encode_are_escaped(model: Path, tmp
     name = os.fsdecode("vorhof_ä_\udcff.nii.gz".encode("utf-8", "surrogateescape"))
     save(tmp_path / "scan.nii.gz")
     (tmp_path / "scan.nii.gz").rename(tmp_path / name)
-    words = [sys.executable, "-m", "dcamt", "segment", tmp_path / name, "-o", tmp_path / "out", "--model", model]
+    arguments = [sys.executable, "-m", "dcamt", "segment", tmp_path / name, "-o", tmp_path / "out", "--model", model]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([os.fsencode(word) for word in words], capture_output=True, env=environment, check=False)
+    done = subprocess.run(
+        [os.fsencode(argument) for argument in arguments], capture_output=True, env=environment, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name.replace(".nii.gz", ".seg.nrrd")]

@@ -43,9 +43,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return predictions, labels
 
 
-def run(folders: tuple[Path, Path], *words: str | Path) -> int:
+def run(folders: tuple[Path, Path], *arguments: str | Path) -> int:
     predictions, labels = folders
-    return cli.main(["evaluate", "--predictions", str(predictions), "--labels", str(labels), *map(str, words)])
+    return cli.main(["evaluate", "--predictions", str(predictions), "--labels", str(labels), *map(str, arguments)])
 
 
 def test_json_and_csv_hold_the_exact_scores(
@@ -99,8 +99,8 @@ def test_wrong_input_is_refused_in_one_line_without_a_table(
     notes.write_text("notes", encoding="utf-8")
     label = (labels / "a_label.nii.gz").read_bytes()
 
-    def check(words: list, *parts: str) -> None:
-        assert cli.main(["evaluate", *map(str, words)]) == 1
+    def check(arguments: list, *parts: str) -> None:
+        assert cli.main(["evaluate", *map(str, arguments)]) == 1
         printed = capfd.readouterr()
         assert (printed.out, printed.err.count("\n")) == ("", 1), printed
         for part in parts:
@@ -130,8 +130,10 @@ def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_exit_status_and_output_of_a_separate_process(folders: tuple[Path, Path]) -> None:
-    words = [interpreter(), "-m", "dcamt", "evaluate", "--predictions", folders[0], "--labels", folders[1]]
-    done = subprocess.run([*map(str, words), "--json"], capture_output=True, text=True, check=True, encoding="utf-8")
+    arguments = [interpreter(), "-m", "dcamt", "evaluate", "--predictions", folders[0], "--labels", folders[1]]
+    done = subprocess.run(
+        [*map(str, arguments), "--json"], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"
     assert done.stderr.count("\n") == 1
     if os.path.exists("/dev/full"):
@@ -139,7 +141,7 @@ def test_exit_status_and_output_of_a_separate_process(folders: tuple[Path, Path]
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with open("/dev/full", "w", encoding="utf-8") as full:
             lost = subprocess.run(
-                [*map(str, words)],
+                [*map(str, arguments)],
                 stdout=full,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -206,8 +208,8 @@ def test_mapping_names_a_segment_of_the_other_file(
     assert run(mapped, "--label-mapping", "420,421=left-atrium", "--json") == 0
     assert scores_of(capsys)["a", 2] == pytest.approx(2 * 4 / 12)
     # A segment of the prediction chosen by its name, and the label's values by their numbers.
-    words = ("--prediction-mapping", "left atrium=7", "--label-mapping", "420,421=7", "--json")
-    assert run(mapped, *words) == 0
+    arguments = ("--prediction-mapping", "left atrium=7", "--label-mapping", "420,421=7", "--json")
+    assert run(mapped, *arguments) == 0
     assert scores_of(capsys)["a", 7] == pytest.approx(2 * 4 / 12)
 
 

@@ -40,8 +40,8 @@ def make(path: Path, name: str = "tiny", broken: bool = False) -> Path:
     return path
 
 
-def run(*words: str | Path) -> int:
-    return cli.main(["models", *map(str, words)])
+def run(*arguments: str | Path) -> int:
+    return cli.main(["models", *map(str, arguments)])
 
 
 def test_model_is_imported_listed_shown_verified_and_removed(
@@ -49,8 +49,8 @@ def test_model_is_imported_listed_shown_verified_and_removed(
 ) -> None:
     file = make(tmp_path / "some name.dcamt")
 
-    def run_json(*words: str | Path) -> list[dict]:
-        assert run(*words, "--json") == 0
+    def run_json(*arguments: str | Path) -> list[dict]:
+        assert run(*arguments, "--json") == 0
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     assert run_json("list") == []
@@ -104,10 +104,10 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: 
         (("remove", "nobody"), ("nobody", "dcamt models list")),
         (("remove", good), ("good.dcamt",)),
     ]
-    for words, parts in cases:
-        assert run(*words) == 1, words
+    for arguments, parts in cases:
+        assert run(*arguments) == 1, arguments
         printed = capsys.readouterr()
-        assert (printed.out, printed.err.count("\n")) == ("", 1), words
+        assert (printed.out, printed.err.count("\n")) == ("", 1), arguments
         for part in parts:
             assert part in printed.err
         assert [path.name for path in (home / "models").iterdir()] == ["tiny.dcamt"]
@@ -135,8 +135,8 @@ def test_unwritable_store_is_refused(tmp_path: Path, home: Path, capsys: pytest.
 
 
 def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in ([], ["show"], ["paint"]):
+    for arguments in ([], ["show"], ["paint"]):
         with pytest.raises(SystemExit) as caught:
-            run(*words)
+            run(*arguments)
         assert caught.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1

@@ -55,8 +55,8 @@ def save_scan(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def run(*words: str | Path) -> int:
-    return cli.main(["segment", *map(str, words), "--device", "cpu"])
+def run(*arguments: str | Path) -> int:
+    return cli.main(["segment", *map(str, arguments), "--device", "cpu"])
 
 
 def signed_volume(points: np.ndarray, triangles: np.ndarray) -> float:
@@ -91,8 +91,8 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
 
 def test_most_probable_classes_equal_the_labels(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nrrd")
-    words = [scan, "-o", tmp_path / "x.nii.gz", "--model", model, "--probabilities", tmp_path / "p.nii.gz"]
-    assert run(*words) == 0
+    arguments = [scan, "-o", tmp_path / "x.nii.gz", "--model", model, "--probabilities", tmp_path / "p.nii.gz"]
+    assert run(*arguments) == 0
     image = nibabel.load(tmp_path / "p.nii.gz")
     probabilities = np.asarray(image.dataobj)
     labels = nibabel.load(tmp_path / "x.nii.gz")
@@ -107,8 +107,8 @@ def test_further_results_of_several_scans_lie_beside_the_segmentations(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
-    words = [*scans, "-o", tmp_path / "out", "--model", model, "--json"]
-    assert run(*words, "--surface", "stl", "--probabilities", "nrrd", "--report", "html") == 0
+    arguments = [*scans, "-o", tmp_path / "out", "--model", model, "--json"]
+    assert run(*arguments, "--surface", "stl", "--probabilities", "nrrd", "--report", "html") == 0
     expected = {f"s{n}{end}" for n in range(2) for end in (".seg.nrrd", ".stl", "_probabilities.nrrd", ".html")}
     assert {path.name for path in (tmp_path / "out").iterdir()} == expected
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -124,10 +124,10 @@ def dicom_run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     affine = np.diag([-1.5, -1.5, 2.5, 1.0])
     affine[:3, 3] = (20, 30, -40)
     write_mr_series(home / "series", noise(), affine)
-    words = [home / "series", "-o", home / "out", "--format", "dcm", "--model", model, "--measurements", "dcm"]
-    assert run(*words, "--agreement", "--report", home / "page.html", "--identity") == 0
-    words = [home / "series", "-o", home / "labels.nrrd", "--model", model, "--report", home / "anonymous.html"]
-    assert run(*words) == 0
+    arguments = [home / "series", "-o", home / "out", "--format", "dcm", "--model", model, "--measurements", "dcm"]
+    assert run(*arguments, "--agreement", "--report", home / "page.html", "--identity") == 0
+    arguments = [home / "series", "-o", home / "labels.nrrd", "--model", model, "--report", home / "anonymous.html"]
+    assert run(*arguments) == 0
     return home
 
 
@@ -194,10 +194,10 @@ def test_page_names_no_patient_without_identity(dicom_run: Path) -> None:
 def test_page_names_no_channel_file_without_identity(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "imagesTs" / "Mueller_0000.nii.gz")
     save_scan(scan.with_name("Mueller_0001.nii.gz"))
-    words = [scan, "-o", tmp_path / "out.nrrd", "--model", model, "--report", tmp_path / "page.html"]
-    assert run(*words) == 0
+    arguments = [scan, "-o", tmp_path / "out.nrrd", "--model", model, "--report", tmp_path / "page.html"]
+    assert run(*arguments) == 0
     assert "Mueller" not in (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert run(*words, "--overwrite", "--identity") == 0
+    assert run(*arguments, "--overwrite", "--identity") == 0
     assert "not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
@@ -271,11 +271,11 @@ def test_result_refers_to_the_chosen_series(model: Path, tmp_path: Path, capsys:
         affine[:3, 3] = (20, 30, -40 * number)
         for path in write_mr_series(tmp_path / f"s{number}", noise(number), affine):
             path.rename(study / f"s{number}_{path.name}")
-    words = [study, "-o", tmp_path / "out.dcm", "--model", model]
-    assert run(*words) == 1
+    arguments = [study, "-o", tmp_path / "out.dcm", "--model", model]
+    assert run(*arguments) == 1
     assert "--series" in capsys.readouterr().err
     chosen = pydicom.dcmread(next(study.glob("s2_*")))
-    assert run(*words, "--series", chosen.SeriesInstanceUID) == 0
+    assert run(*arguments, "--series", chosen.SeriesInstanceUID) == 0
     found = pydicom.dcmread(tmp_path / "out.dcm")
     assert found.FrameOfReferenceUID == chosen.FrameOfReferenceUID
     heights = [f.PlanePositionSequence[0].ImagePositionPatient[2] for f in found.PerFrameFunctionalGroupsSequence]
@@ -321,8 +321,8 @@ def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
         identity=dict.fromkeys(("Patient", "ID", "Born", "Study date", "Accession", "File"), "A rather long text"),
     )
     (tmp_path / "page.html").write_text(render_scan_page(page), encoding="utf-8")
-    words = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
-    command = [BROWSER, *words, f"--print-to-pdf={tmp_path / 'page.pdf'}", str(tmp_path / "page.html")]
+    arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command = [BROWSER, *arguments, f"--print-to-pdf={tmp_path / 'page.pdf'}", str(tmp_path / "page.html")]
     subprocess.run(command, check=True, capture_output=True, timeout=180)
     pdf = (tmp_path / "page.pdf").read_bytes()
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1

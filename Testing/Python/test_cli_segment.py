@@ -58,8 +58,8 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def run_process(*words: str | Path, **options) -> subprocess.CompletedProcess[str]:
-    command = [interpreter(), "-m", "dcamt", *map(str, words)]
+def run_process(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
+    command = [interpreter(), "-m", "dcamt", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, **{"encoding": "utf-8", **options}
     )
@@ -85,8 +85,8 @@ def test_result_of_every_format_lies_on_the_scan_s_grid(model: Path, tmp_path: P
 
 def test_json_holds_agreement_and_measurements(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scan, out, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "deep" / "out", tmp_path / "tables" / "m.csv"
-    words = ["segment", scan, "-o", out, "--model", model, "--agreement", "--measurements", table, "--json"]
-    assert cli.main([str(word) for word in words]) == 0
+    arguments = ["segment", scan, "-o", out, "--model", model, "--agreement", "--measurements", table, "--json"]
+    assert cli.main([str(argument) for argument in arguments]) == 0
     printed_events = events(capsys)
     assert [one["event"] for one in printed_events[-2:]] == ["segmented", "done"]
     assert printed_events[-1] == {"event": "done", "scans": 1, "failed": 0}
@@ -136,8 +136,8 @@ def test_region_limits_the_result_and_may_begin_with_a_minus_sign(model: Path, t
     ras = index @ AFFINE[:3, :3].T + AFFINE[:3, 3]
     inside = ((ras >= (-12, -22, 8)) & (ras <= (10, 2.5, 40))).all(axis=-1)
     assert whole[~inside].any()
-    for words in ([f"--roi={box}"], ["--roi", box], ["--roi", "10,-12,-22,2.5,40,8"]):
-        assert cli.main([*base, *words]) == 0
+    for arguments in ([f"--roi={box}"], ["--roi", box], ["--roi", "10,-12,-22,2.5,40,8"]):
+        assert cli.main([*base, *arguments]) == 0
         found = read_labelmap(out).voxels
         assert found.any()
         assert not found[~inside].any()
@@ -196,7 +196,7 @@ def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
 def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(model: Path, tmp_path: Path) -> None:
     pty = pytest.importorskip("pty")
     scan = save_scan(tmp_path / "x.nrrd")
-    words = [
+    arguments = [
         interpreter(),
         "-m",
         "dcamt",
@@ -209,7 +209,7 @@ def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(model: Path, tmp_p
         "--overwrite",
     ]
     leader, follower = pty.openpty()
-    done = subprocess.run([*map(str, words)], stdout=subprocess.PIPE, stderr=follower, timeout=120, check=True)
+    done = subprocess.run([*map(str, arguments)], stdout=subprocess.PIPE, stderr=follower, timeout=120, check=True)
     os.close(follower)
     drawn = b""
     try:
@@ -221,7 +221,7 @@ def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(model: Path, tmp_p
     assert b"[###" in drawn
     assert drawn.endswith(b"\r\x1b[K")
     assert b"[#" not in done.stdout
-    piped = run_process(*words[3:])
+    piped = run_process(*arguments[3:])
     assert (piped.returncode, piped.stderr) == (0, "")
     assert len(piped.stdout.splitlines()) == 3
 
@@ -248,8 +248,8 @@ def test_signal_during_writing_leaves_no_partial_file(model: Path, tmp_path: Pat
     scan, out = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out"
     out.mkdir()
     (out / "x.nrrd").write_text("earlier", encoding="utf-8")
-    words = ["segment", scan, "-o", out, "--format", "nrrd", "--model", model, "--overwrite"]
-    process = open_dcamt(*words, script=SLOW_WRITER)
+    arguments = ["segment", scan, "-o", out, "--format", "nrrd", "--model", model, "--overwrite"]
+    process = open_dcamt(*arguments, script=SLOW_WRITER)
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
     assert len(list(out.iterdir())) == 2  # the result and the half-written temporary file
@@ -268,11 +268,19 @@ def measured_scans(table: Path) -> list[str]:
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_during_inference_keeps_the_finished_results(model: Path, tmp_path: Path) -> None:
     scan, out, table = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out", tmp_path / "m.csv"
-    words = ["segment", *[scan.with_name(f"x{n}.nii.gz") for n in range(200)], "-o", out, "--model", model, "--json"]
-    for path in words[1:201]:
+    arguments = [
+        "segment",
+        *[scan.with_name(f"x{n}.nii.gz") for n in range(200)],
+        "-o",
+        out,
+        "--model",
+        model,
+        "--json",
+    ]
+    for path in arguments[1:201]:
         os.link(scan, path)
-    words += ["--measurements", table]
-    process = open_dcamt(*words)
+    arguments += ["--measurements", table]
+    process = open_dcamt(*arguments)
     read_until(process, "segmented")
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
@@ -308,8 +316,8 @@ def test_table_lists_every_written_result_when_interrupted(
         line(self, text)
 
     monkeypatch.setattr(Console, "print_line", line_until)
-    words = ["segment", *scans, "-o", out, "--model", model, "--measurements", table, *["--json"][: int(as_json)]]
-    assert cli.main([str(word) for word in words]) == 1
+    arguments = ["segment", *scans, "-o", out, "--model", model, "--measurements", table, *["--json"][: int(as_json)]]
+    assert cli.main([str(argument) for argument in arguments]) == 1
     names = [f"s{number}" for number in range(3)]
     assert sorted(path.name for path in out.iterdir()) == [f"{name}.seg.nrrd" for name in names]
     assert measured_scans(table) == names
@@ -323,8 +331,8 @@ def test_no_table_is_written_when_no_scan_was_segmented(
 
     monkeypatch.setattr("dcamt.commands.segment.read_scan", stop)
     scan, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "m.csv"
-    words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--measurements", table]
-    assert cli.main([str(word) for word in words]) == 1
+    arguments = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--measurements", table]
+    assert cli.main([str(argument) for argument in arguments]) == 1
     assert not table.exists()
 
 
@@ -335,8 +343,8 @@ def test_agreement_maps_are_neither_scans_nor_segmentations(
     scans, out, again = tmp_path / "scans", tmp_path / "out", tmp_path / "again"
     for number in range(2):
         save_scan(scans / f"la{number}.nrrd", number)
-    words = ["segment", scans, "--model", model, "--agreement"]
-    assert cli.main([str(word) for word in (*words, "-o", out, "--format", form)]) == 0
+    arguments = ["segment", scans, "--model", model, "--agreement"]
+    assert cli.main([str(argument) for argument in (*arguments, "-o", out, "--format", form)]) == 0
     end = "nrrd" if form == "seg.nrrd" else form
     expected = {f"la{n}.{form}" for n in range(2)} | {f"la{n}_agreement.{end}" for n in range(2)}
     assert {path.name for path in out.iterdir()} == expected
@@ -348,7 +356,7 @@ def test_agreement_maps_are_neither_scans_nor_segmentations(
     if form == "seg.nrrd":  # results beside the scans are not taken for scans
         for path in out.iterdir():
             path.rename(scans / path.name)
-        assert cli.main([str(word) for word in (*words, "-o", again)]) == 0
+        assert cli.main([str(argument) for argument in (*arguments, "-o", again)]) == 0
         assert {path.name for path in again.iterdir()} == expected
 
 
@@ -367,7 +375,7 @@ def test_help_version_and_model_list_import_no_heavy_package(tmp_path: Path) -> 
         "print('loaded', sorted(heavy), code)\n"
     )
     environment = os.environ | {"DCAMT_HOME": str(tmp_path)}
-    for words in (
+    for arguments in (
         ["--help"],
         ["--version"],
         ["models", "list"],
@@ -375,17 +383,17 @@ def test_help_version_and_model_list_import_no_heavy_package(tmp_path: Path) -> 
         ["segment", "gone.nii", "-o", "x"],
     ):
         done = subprocess.run(
-            [sys.executable, "-c", script, *words],
+            [sys.executable, "-c", script, *arguments],
             capture_output=True,
             text=True,
             env=environment,
             check=True,
             encoding="utf-8",
         )
-        code = 1 if "gone.nii" in words else 0
-        assert done.stdout.splitlines()[-1] == f"loaded [] {code}", words
-        if words[-1] == "--help":
-            assert f"example:\n  dcamt {' '.join(words[:-1])}" in done.stdout
+        code = 1 if "gone.nii" in arguments else 0
+        assert done.stdout.splitlines()[-1] == f"loaded [] {code}", arguments
+        if arguments[-1] == "--help":
+            assert f"example:\n  dcamt {' '.join(arguments[:-1])}" in done.stdout
 
 
 def test_nifti_and_nrrd_are_segmented_without_simpleitk(model: Path, tmp_path: Path) -> None:
@@ -394,9 +402,13 @@ def test_nifti_and_nrrd_are_segmented_without_simpleitk(model: Path, tmp_path: P
         "import sys; from dcamt import cli; code = cli.main(sys.argv[1:])\n"
         "print(code, {'SimpleITK', 'matplotlib', 'pandas', 'skimage'} & set(sys.modules))"
     )
-    words = ["segment", scan, "-o", tmp_path / "x.seg.nrrd", "--model", model, "--json"]
+    arguments = ["segment", scan, "-o", tmp_path / "x.seg.nrrd", "--model", model, "--json"]
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True, check=True, encoding="utf-8"
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     assert done.stdout.splitlines()[-1] == "0 set()"
     assert done.stderr == ""
@@ -404,10 +416,10 @@ def test_nifti_and_nrrd_are_segmented_without_simpleitk(model: Path, tmp_path: P
 
 def test_closed_stdout_causes_no_traceback(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nrrd")
-    words = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--json"]
+    arguments = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--json"]
     read, write = os.pipe()
     os.close(read)
-    command = [interpreter(), "-m", "dcamt", *map(str, words)]
+    command = [interpreter(), "-m", "dcamt", *map(str, arguments)]
     done = subprocess.run(
         command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False, encoding="utf-8"
     )
@@ -421,10 +433,14 @@ def test_closed_stdout_causes_no_traceback(model: Path, tmp_path: Path) -> None:
 def test_error_is_not_printed_to_stdout_when_stderr_is_closed(model: Path, tmp_path: Path) -> None:
     """`print` writes to stdout if sys.stderr is None; an error line there would not be JSON."""
     (tmp_path / "bad.nrrd").write_text("no image", encoding="utf-8")
-    words = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", model, "--json"]
+    arguments = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", model, "--json"]
     script = "import sys; sys.stderr = None; from dcamt import cli; sys.exit(cli.main(sys.argv[1:]))"
     done = subprocess.run(
-        [interpreter(), "-c", script, *map(str, words)], capture_output=True, text=True, check=False, encoding="utf-8"
+        [interpreter(), "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 1
     printed_events = [json.loads(line)["event"] for line in done.stdout.splitlines()]

@@ -45,10 +45,10 @@ def scans(tmp_path: Path) -> Path:
     return folder
 
 
-def segment(processes: int, *words: str | Path) -> subprocess.CompletedProcess[str]:
+def segment(processes: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `dcamt segment` as a team without torchrun, which takes seconds to start."""
-    status, output, errors = run_team(processes, "segment", *words)
-    return subprocess.CompletedProcess(words, status, output, errors)
+    status, output, errors = run_team(processes, "segment", *arguments)
+    return subprocess.CompletedProcess(arguments, status, output, errors)
 
 
 def own_lines(text: str) -> list[str]:
@@ -66,8 +66,10 @@ def test_two_processes_give_the_same_results_as_one(model: Path, scans: Path, tm
     event_names, tables, outputs = [], [], []
     for processes in (1, 2):
         out, table = tmp_path / f"out{processes}", tmp_path / f"m{processes}.csv"
-        words = ["-o", out, "--model", model, "--format", "nii.gz", "--quality", "accurate", "--device", "cpu"]
-        result = segment(processes, scans, *words, "--roi", REGION, "--agreement", "--measurements", table, "--json")
+        arguments = ["-o", out, "--model", model, "--format", "nii.gz", "--quality", "accurate", "--device", "cpu"]
+        result = segment(
+            processes, scans, *arguments, "--roi", REGION, "--agreement", "--measurements", table, "--json"
+        )
         assert result.returncode == 1, result.stderr
         (line,) = own_lines(result.stderr)
         assert "s3.nii.gz" in line
@@ -128,11 +130,11 @@ def test_results_are_kept_and_missing_ones_named_when_a_process_is_killed(
     script.write_text(KILLED_AT_A_SCAN, encoding="utf-8")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     out, table = tmp_path / "out", tmp_path / "out.csv"
-    words = ["segment", str(scans), "-o", str(out), "--model", str(model), "--measurements", str(table)]
+    arguments = ["segment", str(scans), "-o", str(out), "--model", str(model), "--measurements", str(table)]
     home = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(home)}
     result = subprocess.run(
-        [interpreter(), *launcher, *words],
+        [interpreter(), *launcher, *arguments],
         capture_output=True,
         text=True,
         timeout=180,
@@ -156,8 +158,8 @@ def test_interrupted_team_keeps_the_table_of_finished_scans(model: Path, scans: 
     for number in range(5, 40):
         (scans / f"s{number}.nii.gz").write_bytes((scans / "s0.nii.gz").read_bytes())
     table = tmp_path / "out.csv"
-    words = [scans, "-o", tmp_path / "out", "--model", model, "--measurements", table, "--json"]
-    command = [interpreter(), "-m", "dcamt", "segment", *map(str, words)]
+    arguments = [scans, "-o", tmp_path / "out", "--model", model, "--measurements", table, "--json"]
+    command = [interpreter(), "-m", "dcamt", "segment", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment, encoding="utf-8") as process:
         assert process.stdout is not None
@@ -192,17 +194,17 @@ def test_fewer_scans_than_processes_are_segmented(model: Path, scans: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("words", "status"),
+    ("arguments", "status"),
     [(["--roi", "1,2,3"], 1), (["--model", "no-such-model"], 1), (["--quality", "fast", "--agreement"], 2)],
     ids=["region", "model", "usage"],
 )
 def test_failure_of_all_processes_is_reported_once(
-    words: list[str], status: int, model: Path, scans: Path, tmp_path: Path
+    arguments: list[str], status: int, model: Path, scans: Path, tmp_path: Path
 ) -> None:
-    words = [*(["--model", str(model)] if "--model" not in words else []), *words]
-    alone = segment(1, scans, "-o", tmp_path / "out", *words)
+    arguments = [*(["--model", str(model)] if "--model" not in arguments else []), *arguments]
+    alone = segment(1, scans, "-o", tmp_path / "out", *arguments)
     assert alone.returncode == status
-    result = segment(2, scans, "-o", tmp_path / "out", *words)
+    result = segment(2, scans, "-o", tmp_path / "out", *arguments)
     assert result.returncode != 0
     messages = [line for line in result.stderr.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
     assert messages == [line for line in alone.stderr.splitlines() if re.match(r"dcamt( \w+)*: ", line)]

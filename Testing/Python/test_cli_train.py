@@ -46,8 +46,8 @@ def settings(**changed: str) -> list[str]:
     return ["--set", *THREE_STEPS, *(f"{key}={value}" for key, value in changed.items())]
 
 
-def train(*words: str | Path) -> int:
-    return call_dcamt(["train", "--device", "cpu", *words])
+def train(*arguments: str | Path) -> int:
+    return call_dcamt(["train", "--device", "cpu", *arguments])
 
 
 def test_finished_run_makes_a_model_that_segments(
@@ -65,8 +65,8 @@ def test_finished_run_makes_a_model_that_segments(
     card = open_model(run / "model.dcamt").card
     assert (card.name, card.trained_on["labelled"], card.trained_on["iterations"]) == ("first", 1, 3)
     out = tmp_path / "a.seg.nrrd"
-    words = ["segment", tmp_path / "data" / "a.nii.gz", "-o", out, "--model", run / "model.dcamt"]
-    assert cli.main([*map(str, words)]) == 0
+    arguments = ["segment", tmp_path / "data" / "a.nii.gz", "-o", out, "--model", run / "model.dcamt"]
+    assert cli.main([*map(str, arguments)]) == 0
     assert out.exists()
 
     # A finished run, including its model's card, is not changed by the same command.
@@ -99,17 +99,17 @@ def test_finished_run_makes_a_model_that_segments(
 
 def test_settings_may_stand_before_the_case_list(cases: Path, tmp_path: Path) -> None:
     each = [word for setting in THREE_STEPS for word in ("--set", setting)]
-    for number, words in enumerate(([cases, *each], [cases, *settings()], [*settings(), cases])):
+    for number, arguments in enumerate(([cases, *each], [cases, *settings()], [*settings(), cases])):
         run = tmp_path / f"run{number}"
-        assert train("--run", run, *words) == 0
+        assert train("--run", run, *arguments) == 0
         assert open_model(run / "model.dcamt").recipe.training.iterations == 3
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_ctrl_c_pauses_and_resume_continues(cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "a run"
-    words = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
-    process = open_dcamt(*words)
+    arguments = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
+    process = open_dcamt(*arguments)
     read_until(process, "progress")
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
@@ -129,8 +129,8 @@ def test_ctrl_c_pauses_and_resume_continues(cases: Path, tmp_path: Path, capsys:
 def test_closed_stdout_pauses_the_run(cases: Path, tmp_path: Path) -> None:
     """The application that reads stdout may end at any time; the weights learnt until then are kept."""
     run = tmp_path / "run"
-    words = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
-    process = open_dcamt(*words)
+    arguments = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
+    process = open_dcamt(*arguments)
     read_until(process, "started")
     assert process.stdout is not None
     assert process.stderr is not None
@@ -200,12 +200,12 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
         ([cases, *new, "--resume", "--set", "batch=2"], 2, "--resume"),
         ([cases], 2, "--run"),
     ]
-    for words, code, part in found:
-        assert train(*words) == code, words
+    for arguments, code, part in found:
+        assert train(*arguments) == code, arguments
         printed = capfd.readouterr()
         assert part in printed.err, printed.err
-        assert (printed.out, printed.err.count("\n")) == ("", 1), words
-        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before, words
+        assert (printed.out, printed.err.count("\n")) == ("", 1), arguments
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before, arguments
         assert list((tmp_path / "empty").iterdir()) == []
         assert not (tmp_path / "runs" / "new").exists()
 
@@ -242,9 +242,9 @@ def test_lack_of_memory_is_reported_in_one_line(
     assert train("--run", tmp_path / "run", "--resume") == 0
 
 
-def start(script: str, *words: str | Path) -> subprocess.Popen[str]:
+def start(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
     """Run `script` and then `dcamt train` in a new process; return when the process prints `here`."""
-    process = open_dcamt("train", "--device", "cpu", *words, script=script + RUN)
+    process = open_dcamt("train", "--device", "cpu", *arguments, script=script + RUN)
     assert process.stdout is not None
     while (line := process.stdout.readline()) != "here\n":
         assert line or process.poll() is None, process.communicate()
@@ -339,8 +339,8 @@ def test_second_process_on_a_run_is_refused(cases: Path, tmp_path: Path, capfd: 
     run = tmp_path / "run"
     process = start(LOADING, cases, "--run", run, *settings())
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "train.lock"}
-    for words in ([cases, "--run", run, *settings()], ["--run", run, "--resume"]):
-        assert train(*words) == 1
+    for arguments in ([cases, "--run", run, *settings()], ["--run", run, "--resume"]):
+        assert train(*arguments) == 1
         printed = capfd.readouterr()
         printed_events = f"dcamt: {run}: is being trained by another process. Stop that process first, or wait.\n"
         assert (printed.out, printed.err) == ("", printed_events)

@@ -119,7 +119,7 @@ def test_central_component_is_preferred_to_a_larger_one_at_the_border() -> None:
         assert kept[10, 4, 4] == central_stays
         # The selection is the same in a part of the scan.
         part = (slice(4, 21), slice(1, 9), slice(0, 9))
-        assert np.array_equal(largest_component(mask[part], prior=prior.within(part)), kept[part])
+        assert np.array_equal(largest_component(mask[part], prior=prior.crop_to(part)), kept[part])
 
 
 # ---- selection on a coarse grid
@@ -198,7 +198,7 @@ PART: Box = (slice(10, 50), slice(30, 75), slice(5, 33))
 
 def test_prior_has_the_same_centre_in_a_part_and_on_the_network_grid() -> None:
     part = SCAN.crop(PART)
-    here = CentrePrior.from_box((slice(0, 60), slice(0, 80), slice(0, 40))).within(PART)
+    here = CentrePrior.from_box((slice(0, 60), slice(0, 80), slice(0, 40))).crop_to(PART)
     grid = network_grid(part, (1.0, 1.2, 3.0))
     there = CentrePrior.on_network_grid(SCAN, grid)
     mm = TURNED @ [29.5, 39.5, 19.5, 1]

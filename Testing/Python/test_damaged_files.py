@@ -273,7 +273,7 @@ def test_stack_of_few_slices_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spacing", "words"),
+    ("spacing", "message_parts"),
     [
         ((100.0, 100.0, 200.0), ("measures 0.9 x 1 x 2.2 m with a voxel spacing of 100 x 100 x 200 mm",)),
         ((625.0, 625.0, 625.0), ("5.6 x 6.2 x 6.9 m",)),
@@ -281,10 +281,10 @@ def test_stack_of_few_slices_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_error_states_the_impossible_size(
-    tmp_path: Path, spacing: tuple[float, float, float], words: tuple[str, ...]
+    tmp_path: Path, spacing: tuple[float, float, float], message_parts: tuple[str, ...]
 ) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan(), np.diag([*spacing, 1.0]))
-    refused(lambda: read_scan(path), path, *words)
+    refused(lambda: read_scan(path), path, *message_parts)
 
 
 @pytest.mark.parametrize("stated", [None, 0, -20, 50])
@@ -319,7 +319,7 @@ def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("start", "words"),
+    ("start", "message_parts"),
     [
         (b"PK\x05\x06", "empty zip"),
         (b"7z\xbc\xaf\x27\x1c", "7z archive"),
@@ -327,13 +327,13 @@ def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) 
         (bytes(257) + b"ustar", "tar archive"),
     ],
 )
-def test_archives_and_documents_are_named(tmp_path: Path, start: bytes, words: str) -> None:
+def test_archives_and_documents_are_named(tmp_path: Path, start: bytes, message_parts: str) -> None:
     path = tmp_path / "scan"
     path.write_bytes(start + bytes(500))
-    refused(lambda: read_scan(path), path, words)
-    if "tar" in words:
+    refused(lambda: read_scan(path), path, message_parts)
+    if "tar" in message_parts:
         path.write_bytes(gzip.compress(path.read_bytes()))
-        refused(lambda: read_scan(path), path, words)
+        refused(lambda: read_scan(path), path, message_parts)
 
 
 def test_zip_file_in_a_zip_file_is_refused(tmp_path: Path) -> None:

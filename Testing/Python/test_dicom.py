@@ -122,14 +122,14 @@ def test_unusable_dicom_folder_is_refused(tmp_path: Path, capfd: pytest.CaptureF
     def read(name: str) -> Callable[[], object]:
         return lambda: read_scan(tmp_path / name)
 
-    for name, options, words in [
+    for name, options, message_parts in [
         ("gap", {"skip": (4, 5)}, ["lacks about 2", "2.50 to 7.50 mm"]),
         ("uneven", {"shift": {4: 0.7}}, ["unevenly spaced"]),
         ("doubled", {"shift": {4: 2.5}}, ["same place"]),
         ("single", {"skip": tuple(range(1, SHAPE[2]))}, ["one DICOM slice"]),
     ]:
         write_dicom(tmp_path / name, scan("int16"), affine, **options)  # type: ignore[arg-type]
-        refused(read(name), tmp_path / name, *words)
+        refused(read(name), tmp_path / name, *message_parts)
     write_dicom(tmp_path / "two", scan("int16"), affine)
     write_dicom(tmp_path / "two", scan("int16"), affine, uid="1.2.826.0.1.2", description="Cine 4ch", skip=(0,))
     refused(

@@ -78,14 +78,14 @@ def test_missing_numbers_of_images_cause_a_note(tmp_path: Path, removed: list[st
 
 
 @pytest.mark.parametrize(
-    ("attributes", "words"),
+    ("attributes", "message_parts"),
     [({"ImagesInAcquisition": 20}, "20 images, of which 8"), ({"SpacingBetweenSlices": 1.0}, "1 mm according")],
 )
 def test_counts_and_distances_of_the_headers_cause_a_note(
-    tmp_path: Path, attributes: dict[str, object], words: str
+    tmp_path: Path, attributes: dict[str, object], message_parts: str
 ) -> None:
     (note,) = read_scan(_write_series(tmp_path, **attributes)).notes
-    assert words in note
+    assert message_parts in note
 
 
 @pytest.mark.parametrize("shift", [0.1, 0.5])
@@ -110,7 +110,7 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message_parts"),
     [
         (_describe_one_frame_less, "more pixels than 11 frames"),
         (lambda data: setattr(data, "NumberOfFrames", 11), "has 11 frames, but places 12"),
@@ -120,10 +120,10 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
     ],
 )
 def test_message_names_what_the_header_lacks(
-    tmp_path: Path, change: Callable[[pydicom.Dataset], object], words: str
+    tmp_path: Path, change: Callable[[pydicom.Dataset], object], message_parts: str
 ) -> None:
     file = write_frames(tmp_path / "x.dcm", range(12))
     data = pydicom.dcmread(file)
     change(data)
     data.save_as(file)
-    refused(lambda: read_scan(file), file, words)
+    refused(lambda: read_scan(file), file, message_parts)

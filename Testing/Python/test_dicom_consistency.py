@@ -107,12 +107,12 @@ def test_error_names_the_difference_between_stacks(tmp_path: Path, differing: di
     refused(lambda: read_scan(tmp_path), tmp_path, f"2 stacks of slices of different {word}: 1 ")
 
 
-@pytest.mark.parametrize("colour", [False, True])
-def test_single_image_of_another_class_is_skipped_with_a_note(tmp_path: Path, colour: bool) -> None:
+@pytest.mark.parametrize("color", [False, True])
+def test_single_image_of_another_class_is_skipped_with_a_note(tmp_path: Path, color: bool) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     path = write_slice(tmp_path / "shot.dcm", 4, number=99, sop_class=SECONDARY_CAPTURE)
-    if colour:
+    if color:
         data = pydicom.dcmread(path)
         data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
         data.PixelData = bytes(2 * 3 * SIZE**2)

@@ -33,8 +33,10 @@ def program(name: str) -> str:
     return found
 
 
-def run(*words: str | Path) -> str:
-    done = subprocess.run([program(str(words[0])), *map(str, words[1:])], capture_output=True, text=True, timeout=120)
+def run(*arguments: str | Path) -> str:
+    done = subprocess.run(
+        [program(str(arguments[0])), *map(str, arguments[1:])], capture_output=True, text=True, timeout=120
+    )
     return done.stdout + done.stderr
 
 

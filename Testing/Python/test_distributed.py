@@ -50,9 +50,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cases_folder(tmp_path_factory.mktemp("data"), labelled=3, unlabelled=2, validation=1)
 
 
-def start(processes: int, run: Path, *words: str | Path) -> subprocess.Popen[str]:
+def start(processes: int, run: Path, *arguments: str | Path) -> subprocess.Popen[str]:
     """Start `dcamt train` on the CPU under torchrun."""
-    command = torchrun(processes, "-m", "dcamt", "train", "--run-folder", run, "--device", "cpu", *words)
+    command = torchrun(processes, "-m", "dcamt", "train", "--run-folder", run, "--device", "cpu", *arguments)
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -64,15 +64,15 @@ def start(processes: int, run: Path, *words: str | Path) -> subprocess.Popen[str
     )
 
 
-def torchrun(processes: int, *words: str | Path) -> list[str]:
+def torchrun(processes: int, *arguments: str | Path) -> list[str]:
     """Return the command line of torchrun; it starts each process by `PYTHON_EXEC` of `ENVIRONMENT`."""
     launcher = [interpreter(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [*launcher, *map(str, words)]
+    return [*launcher, *map(str, arguments)]
 
 
-def train(processes: int, run: Path, *words: str | Path) -> tuple[int, str, str]:
+def train(processes: int, run: Path, *arguments: str | Path) -> tuple[int, str, str]:
     """Train without torchrun, which takes seconds to start; return the exit status, stdout and stderr."""
-    return run_team(processes, "train", "--run-folder", run, "--device", "cpu", *words)
+    return run_team(processes, "train", "--run-folder", run, "--device", "cpu", *arguments)
 
 
 def own_lines(errors: str) -> list[str]:
@@ -226,7 +226,7 @@ def test_failure_of_all_processes_is_reported_once(table: Path, tmp_path: Path) 
     broken = table.with_name("broken.csv")
     (table.parent / "broken.nii.gz").write_bytes(b"no scan")
     broken.write_text("\n".join([*rows, "broken,broken.nii.gz,,unlabelled"]) + "\n", encoding="utf-8")
-    for words, message in (
+    for arguments, message in (
         ([table, "--set", "colour=1"], "there is no setting 'colour'"),
         ([table, "--colour"], "unrecognized arguments: --colour"),
         ([table.with_name("none.csv")], "none.csv"),
@@ -234,7 +234,7 @@ def test_failure_of_all_processes_is_reported_once(table: Path, tmp_path: Path) 
         (["--resume"], "holds no run to resume"),
         ([broken, *set_options(*BATCH)], "broken.nii.gz"),
     ):
-        status, output, errors = train(2, tmp_path / "run", *words)
+        status, output, errors = train(2, tmp_path / "run", *arguments)
         assert status != 0
         assert output == ""
         assert len(own_lines(errors)) == 1, errors
@@ -251,17 +251,17 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("words", [["--colour"], ["--recipe", "none"]])
-def test_leader_that_starts_late_still_reports_the_failure(table: Path, tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["--colour"], ["--recipe", "none"]])
+def test_leader_that_starts_late_still_reports_the_failure(table: Path, tmp_path: Path, arguments: list[str]) -> None:
     script = tmp_path / "late_leader.py"
     script.write_text(LATE_LEADER, encoding="utf-8")
-    command = torchrun(2, script, "train", table, "--run-folder", tmp_path / "run", *words)
+    command = torchrun(2, script, "train", table, "--run-folder", tmp_path / "run", *arguments)
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8", env=ENVIRONMENT
     )
     assert ended.returncode != 0
     assert len(own_lines(ended.stderr)) == 1, ended.stderr
-    assert words[-1] in own_lines(ended.stderr)[0]
+    assert arguments[-1] in own_lines(ended.stderr)[0]
 
 
 TEAM_SCRIPT = """
@@ -270,8 +270,8 @@ import torch
 from dcamt.errors import InputError
 from dcamt.distributed import TeamLost, process_group
 
-def say(*words):
-    sys.stdout.write(f"{os.environ['RANK']} {' '.join(map(str, words))}\\n")
+def say(*values):
+    sys.stdout.write(f"{os.environ['RANK']} {' '.join(map(str, values))}\\n")
 
 with process_group(torch.device("cpu")) as team:
     say(team.broadcast("news" if team.leads else None))
@@ -332,10 +332,10 @@ def test_signal_to_torchrun_pauses_the_team_and_the_run_resumes(table: Path, tmp
     step = load_checkpoint(RunFolder(run).checkpoint, CPU)["step"]
     assert f"paused at iteration {step}. Continue with: dcamt train" in line
     set_target(run, step + 2)
-    for words in ("resuming at", "finished"):  # the second command finds the run finished
+    for text in ("resuming at", "finished"):  # the second command finds the run finished
         status, output, errors = train(2, run, "--resume")
         assert status == 0, errors
-        assert words in output
+        assert text in output
         assert output.count("finished") == 1
         assert own_lines(errors) == []
 
@@ -392,10 +392,10 @@ def process_of(run: Path, rank: int) -> int:
     """Return the process id of a rank of a run under torchrun."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
+            command_line = (folder / "cmdline").read_bytes().split(b"\0")
             environment = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if os.fsencode(run) in words and b"RANK=%d" % rank in environment:
+        if os.fsencode(run) in command_line and b"RANK=%d" % rank in environment:
             return int(folder.name)
     raise AssertionError(f"no process of rank {rank}")

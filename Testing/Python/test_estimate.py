@@ -95,8 +95,8 @@ def test_estimated_disk_space_and_memory_suffice_for_a_run(tmp_path: Path) -> No
     assert exact <= resident_bytes(recipe, grids) * 1.2
     assert resident_bytes(recipe, grids) < 1.5 * exact
     run = RunFolder(tmp_path / "run")
-    words = ["train", str(table), "--run", str(run.path), *set_options("channels=16,32,64", "validate_every=1")]
-    assert run_dcamt(words, tmp_path / "out") == 0
+    arguments = ["train", str(table), "--run", str(run.path), *set_options("channels=16,32,64", "validate_every=1")]
+    assert run_dcamt(arguments, tmp_path / "out") == 0
     taken = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
     # While a checkpoint is written, the previous one still exists.
     assert taken + run.checkpoint.stat().st_size < disk_bytes(recipe, validated=True)
@@ -108,9 +108,9 @@ def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytes
     taken: list[int] = []
     whole = estimate_module.try_steps
 
-    def trial(*words: Any) -> Trial:
+    def trial(*arguments: Any) -> Trial:
         taken.append(6)
-        return whole(*words)
+        return whole(*arguments)
 
     monkeypatch.setattr(estimate_module, "try_steps", trial)
     monkeypatch.setattr(estimate_module, "free_memory_bytes", lambda: 10 - sum(taken))
@@ -126,14 +126,22 @@ def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytes
 
 def test_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
-    words = ["estimate", table, "--device", "cpu", "--run", tmp_path / "not" / "there", *set_options("iterations=60")]
-    assert call_dcamt([*words, "--json"]) == 0
+    arguments = [
+        "estimate",
+        table,
+        "--device",
+        "cpu",
+        "--run",
+        tmp_path / "not" / "there",
+        *set_options("iterations=60"),
+    ]
+    assert call_dcamt([*arguments, "--json"]) == 0
     events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [event["effort"] for event in events] == list(EFFORTS)
     assert all(event["seconds"] == event["step_s"] * event["iterations"] for event in events)
     assert all(event["disk_free"] > 0 for event in events)
     assert not (tmp_path / "not").exists()
-    assert call_dcamt([*words, "--effort", QUICK]) == 0
+    assert call_dcamt([*arguments, "--effort", QUICK]) == 0
     assert capfd.readouterr().out.startswith("quick")
 
 
@@ -142,7 +150,7 @@ def test_effort_of_a_run_sets_its_iterations(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     recipe = replace(tiny_recipe(), training=replace(tiny_recipe().training, iterations=24))
     (tmp_path / "own.json").write_text(recipe.to_json(), encoding="utf-8")
-    words = ["train", table, "--run", run.path, "--recipe", tmp_path / "own.json", "--device", "cpu"]
-    assert call_dcamt([*words, "--effort", QUICK]) == 0
+    arguments = ["train", table, "--run", run.path, "--recipe", tmp_path / "own.json", "--device", "cpu"]
+    assert call_dcamt([*arguments, "--effort", QUICK]) == 0
     assert run.open()[0].training.iterations == 2
     assert call_dcamt(["train", "--run", run.path, "--resume", "--effort", QUICK]) == 2

@@ -192,13 +192,13 @@ def test_prediction_with_other_axis_order_is_reoriented_exactly(folders: tuple[P
         assert_same_score(row.score, wanted.score)
 
 
-def assert_refused(folders: tuple[Path, Path], *words: str) -> None:
+def assert_refused(folders: tuple[Path, Path], *message_parts: str) -> None:
     with pytest.raises(InputError) as caught:
         evaluate_folders(*folders)
     message = str(caught.value)
     assert "\n" not in message
-    for word in words:
-        assert word in message
+    for part in message_parts:
+        assert part in message
 
 
 def test_unpaired_duplicate_and_missing_files_are_refused_by_name(folders: tuple[Path, Path], tmp_path: Path) -> None:

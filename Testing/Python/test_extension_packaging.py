@@ -122,9 +122,9 @@ def cmake_lists(module: str) -> set[str]:
     files: set[str] = set()
     for name, body in re.findall(r"set\((\w+)\s+([^)]*)\)", text):
         if name in {"MODULE_PYTHON_SCRIPTS", "MODULE_PYTHON_RESOURCES", "TRAINING_RESOURCES"}:
-            words = [re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], word) for word in body.split()]
-            assert len(words) == len(set(words)), f"{name} names a file twice"
-            files |= set(words)
+            names = [re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], word) for word in body.split()]
+            assert len(names) == len(set(names)), f"{name} names a file twice"
+            files |= set(names)
     return files
 
 
@@ -244,11 +244,11 @@ def test_icons_equal_those_drawn_by_their_script(tmp_path: Path) -> None:
 
 
 def test_licence_is_apache_2() -> None:
-    words = " ".join((ROOT / "LICENSE.txt").read_text(encoding="utf-8").split())
-    assert words.startswith("Apache License Version 2.0, January 2004 http://www.apache.org/licenses/")
+    terms = " ".join((ROOT / "LICENSE.txt").read_text(encoding="utf-8").split())
+    assert terms.startswith("Apache License Version 2.0, January 2004 http://www.apache.org/licenses/")
     for section in range(1, 10):
-        assert re.search(rf"\b{section}\. [A-Z]", words)
-    assert "END OF TERMS AND CONDITIONS" in words
+        assert re.search(rf"\b{section}\. [A-Z]", terms)
+    assert "END OF TERMS AND CONDITIONS" in terms
     assert "license: Apache-2.0" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
@@ -257,8 +257,8 @@ def test_homepage_describes_what_the_extensions_index_requires() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.startswith("# DCAMT\n")
     assert re.search(r"!\[[^]]+\]\(Resources/Screenshots/", text)
-    for words in ("DCAMT Segmentation", "DCAMT Training", "Apache License 2.0", "LICENSE.txt"):
-        assert words in text
+    for phrase in ("DCAMT Segmentation", "DCAMT Training", "Apache License 2.0", "LICENSE.txt"):
+        assert phrase in text
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     paper = re.search(r'doi: "([^"]+)"', citation)
     assert paper is not None

@@ -78,6 +78,6 @@ def test_commands_that_run_a_network_keep_freed_memory(
 ) -> None:
     asked: list[None] = []
     monkeypatch.setattr(cli, "keep_freed_memory", lambda: asked.append(None))
-    words = {"train": ["no.csv", "--run", "nowhere"], "segment": ["no.nrrd", "-o", "x.nrrd"], "models": ["list"]}
-    cli.main([command, *words[command]])
+    arguments = {"train": ["no.csv", "--run", "nowhere"], "segment": ["no.nrrd", "-o", "x.nrrd"], "models": ["list"]}
+    cli.main([command, *arguments[command]])
     assert bool(asked) is keeps

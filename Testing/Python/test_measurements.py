@@ -38,7 +38,12 @@ ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.2, 0.2), Code("SCT", "82471001", 
 
 
 def ellipsoid(axes: np.ndarray, semi: tuple[float, ...], turn: np.ndarray, seed: int) -> np.ndarray:
-    """Return the mask of an ellipsoid. semi: half axes in mm. turn: (3, 3), rotates the ellipsoid in RAS."""
+    """Return the mask of an ellipsoid.
+
+    Args:
+        semi: half axes in mm.
+        turn: (3, 3), rotates the ellipsoid in RAS.
+    """
     reach = np.linalg.norm(np.linalg.inv(axes) @ turn @ np.diag(semi), axis=1)
     shape = 2 * np.ceil(reach).astype(int) + 3
     centre = (shape - 1) / 2 + np.random.default_rng(seed).uniform(-0.5, 0.5, 3)

@@ -110,7 +110,7 @@ def test_stored_bytes_are_those_that_were_checked(download: Path) -> None:
 
     def check_then_spoil(path: Path, data: bytes) -> Card:
         card = check_package(path, data)
-        download.write_bytes(b"spoiled meanwhile")
+        download.write_bytes(b"spoiled")
         return card
 
     assert import_model(download, check_then_spoil).path.read_bytes() == sound

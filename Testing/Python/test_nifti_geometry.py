@@ -37,7 +37,11 @@ def write_header(
     qfac: float = 1,
     unit: int = 2,
 ) -> Path:
-    """Write a scan with a header made byte by byte as in nifti1.h. codes: sform_code and qform_code."""
+    """Write a scan with a header made byte by byte as in nifti1.h.
+
+    Args:
+        codes: sform_code and qform_code.
+    """
     raw = bytearray(save_nifti(path, scan("int16")).read_bytes())
     struct.pack_into("<8f", raw, 76, qfac, *spacing, 1, 1, 1, 1)
     struct.pack_into("<B", raw, 123, unit)

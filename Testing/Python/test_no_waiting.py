@@ -1,6 +1,6 @@
 """A training iteration never waits for the GPU: it reads no value back and copies data to it asynchronously.
 
-PyTorch's device `meta` stands in for the GPU. Its tensors have shapes but no values, so reading a value back raises an
+PyTorch's device `meta` replaces the GPU. Its tensors have shapes but no values, so reading a value back raises an
 error, and copies from the CPU can be detected.
 """
 

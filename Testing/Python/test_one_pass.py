@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class LocalNetwork(nn.Module):
-    """Stands in for the dual V-Net. Each branch is one convolution with a kernel of `edge` voxels along each axis."""
+    """Replaces the dual V-Net. Each branch is one convolution with a kernel of `edge` voxels along each axis."""
 
     def __init__(self, edge: int, levels: int = 3) -> None:
         super().__init__()

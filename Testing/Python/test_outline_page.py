@@ -10,7 +10,7 @@ import pytest
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.report import outline_page
 from dcamt.report.scan_page import ScanPage
-from dcamt.worker.protocol import Outline, OutlineMethod, PageRequest, PageSegment, parse_request, request_line
+from dcamt.worker.protocol import OutlineMethod, PageRequest, PageSegment, SegmentMask, parse_request, request_line
 
 AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])
 
@@ -23,7 +23,7 @@ def request_(tmp_path: Path) -> PageRequest:
     noise = np.random.default_rng(0).normal(0, 5, mask.shape)
     for name, array in (("scan", 100.0 * mask + noise), ("mask", mask), ("map", 80 * mask)):
         np.save(tmp_path / f"{name}.npy", array)
-    outline = Outline("Left atrium", tmp_path / "mask.npy", AFFINE)
+    outline = SegmentMask("Left atrium", tmp_path / "mask.npy", AFFINE)
     segments = (PageSegment(outline, (0.8, 0.3, 0.3)),)
     page, disagreement = tmp_path / "page.html", tmp_path / "map.npy"
     return PageRequest(

@@ -29,16 +29,16 @@ MAX_DICE_UNTRAINED = 0.25
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ct")
-    words = [interpreter(), str(EXAMPLE / "make_phantoms.py"), str(folder)]
-    subprocess.run(words, check=True, stdout=subprocess.PIPE)
+    arguments = [interpreter(), str(EXAMPLE / "make_phantoms.py"), str(folder)]
+    subprocess.run(arguments, check=True, stdout=subprocess.PIPE)
     return folder
 
 
 def dice_of_new_scan(model: Path, scans: Path, place: Path) -> dict[str, float]:
     """Return the Dice of each organ in a scan that is not in the case list, from the segmentation file."""
     result, output = place / "new1.seg.nrrd", place / "output"
-    words = ["segment", str(scans / "new" / "new1.nii.gz"), "-o", str(result), "--model", str(model)]
-    assert run_dcamt([*words, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")
+    arguments = ["segment", str(scans / "new" / "new1.nii.gz"), "-o", str(result), "--model", str(model)]
+    assert run_dcamt([*arguments, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")
     predicted, header = nrrd.read(str(result))
     expected = np.asarray(nibabel.load(scans / "new_labels" / "new1_label.nii.gz").dataobj)
     scores = {}
@@ -54,10 +54,10 @@ def dice_of_new_scan(model: Path, scans: Path, place: Path) -> dict[str, float]:
 def test_organs_are_learnt_from_a_recipe_file(scans: Path, tmp_path: Path) -> None:
     """The example's command, with a coarser grid to be fast, learns each organ and names each segment."""
     run, output = tmp_path / "abdomen", tmp_path / "output"
-    words = ["train", str(scans / "cases.csv"), "--recipe", str(EXAMPLE / "recipe.json"), "--run", str(run)]
+    arguments = ["train", str(scans / "cases.csv"), "--recipe", str(EXAMPLE / "recipe.json"), "--run", str(run)]
     faster = ("spacing=6,6,10", "patch=32,24,12", "iterations=200", "learning_rate=0.02")
-    words += [word for setting in faster for word in ("--set", setting)]
-    assert run_dcamt([*words, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")
+    arguments += [word for setting in faster for word in ("--set", setting)]
+    assert run_dcamt([*arguments, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")
     scores = dice_of_new_scan(run / "model.dcamt", scans, tmp_path)
     assert set(scores) == {"Liver", "Spleen", "Kidneys", "Aorta"}
     assert min(scores.values()) > MIN_DICE_TRAINED, scores

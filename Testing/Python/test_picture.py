@@ -208,7 +208,7 @@ def test_surface_of_a_ball_is_drawn_as_a_disc_of_its_radius() -> None:
     assert top > bottom  # the light comes from above
 
 
-def test_doubt_colours_the_surface_amber() -> None:
+def test_doubt_colors_the_surface_amber() -> None:
     volume, labelmap = make_case()
     disagreement = np.zeros(SHAPE, np.float32)
     disagreement[30:] = 1
@@ -273,9 +273,7 @@ def test_other_grid_and_other_ending_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_command_takes_names_and_colours_from_a_segmentation(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_takes_names_and_colors_from_a_segmentation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     volume, labelmap = make_case()
     write_volume(volume, tmp_path / "scan.nrrd")
     write_labelmap(labelmap, tmp_path / "atrium.seg.nrrd", [GREEN])
@@ -310,7 +308,7 @@ def test_names_follow_renumbered_labels(tmp_path: Path, values: tuple[int, int, 
         assert found[name].color == color
 
 
-def test_missing_or_invalid_names_and_colours_get_defaults(tmp_path: Path) -> None:
+def test_missing_or_invalid_names_and_colors_get_defaults(tmp_path: Path) -> None:
     path = tmp_path / "x.seg.nrrd"
     voxels = np.zeros(SHAPE, np.uint8)
     voxels[2:5], voxels[6:9] = 1, 2
@@ -345,8 +343,8 @@ def test_unexpected_error_is_reported_in_one_line(
         raise ZeroDivisionError("a fault\nof two lines")
 
     monkeypatch.setattr(picture, "draw_picture", broken)
-    words = [str(tmp_path / "scan.nrrd"), str(tmp_path / "atrium.nrrd"), "-o", str(tmp_path / "p.png")]
-    assert cli.main(["picture", *words]) == 1
+    arguments = [str(tmp_path / "scan.nrrd"), str(tmp_path / "atrium.nrrd"), "-o", str(tmp_path / "p.png")]
+    assert cli.main(["picture", *arguments]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("dcamt: unexpected error (ZeroDivisionError: a fault of two lines)")

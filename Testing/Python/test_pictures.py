@@ -35,10 +35,10 @@ def test_all_pictures_together_are_small() -> None:
 def test_command_draws_panel_and_views(tmp_path: Path) -> None:
     pytest.importorskip("slicer")
     pytest.importorskip("PySide6")
-    words = [sys.executable, "-m", "pictures", str(tmp_path), "--only", "segmentation", "--first"]
+    arguments = [sys.executable, "-m", "pictures", str(tmp_path), "--only", "segmentation", "--first"]
     place = {**os.environ, "PYTHONPATH": str(ROOT / "Testing"), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
-        words, env=place, capture_output=True, text=True, timeout=240, cwd=tmp_path, encoding="utf-8"
+        arguments, env=place, capture_output=True, text=True, timeout=240, cwd=tmp_path, encoding="utf-8"
     )
     assert ended.returncode == 0, ended.stderr
     (path,) = tmp_path.glob("*.png")
@@ -58,7 +58,7 @@ def test_command_draws_panel_and_views(tmp_path: Path) -> None:
     assert len(np.unique(grey[:, 0])) > 20
 
 
-def test_large_picture_is_saved_with_fewer_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_picture_is_saved_with_fewer_colors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "Testing"))
     from pictures import png
 

@@ -244,7 +244,7 @@ def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
 
 
 def fail_on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every pass on the device `meta`, which stands in for a GPU, run out of memory."""
+    """Let every pass on the device `meta`, used instead of a GPU, run out of memory."""
     for name in ("predict_whole", "predict_tiled"):
         real = getattr(tiling, name)
 
@@ -397,7 +397,7 @@ def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
 def test_cpu_is_used_when_the_gpu_is_too_small(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
     network = NetworkOfScan(device="meta")
     predictor, scan = predictor_and_scan(tiny_package, network)
-    predictor.device = torch.device("meta")  # stands in for a GPU
+    predictor.device = torch.device("meta")  # instead of a GPU
     monkeypatch.setattr(network, "to", lambda *_: pytest.fail("the GPU's network is for the next scan"))
     asked: list[torch.device] = []
     spare = NetworkOfScan()
@@ -417,7 +417,7 @@ def test_cpu_copy_of_the_network_has_the_cpu_s_precision(
 ) -> None:
     predictor = Predictor(tiny_package, precision=precision)
     expected = predictor.segment(oblique_scan, keep_probabilities=True)
-    predictor.network = fold(build_network(tiny_package)).float().to("meta")  # stands in for the network on a GPU
+    predictor.network = fold(build_network(tiny_package)).float().to("meta")  # instead of the network on a GPU
     predictor.device = torch.device("meta")
     before = dict(predictor.network.state_dict())
     fail_on_gpu(monkeypatch)

@@ -17,8 +17,8 @@ from dcamt.io.readers import read_labelmap
 from dcamt.preprocessing import (
     labels_to_network,
     normalise,
-    reached_from,
     scan_to_network,
+    source_box_of,
     to_source,
 )
 from dcamt.recipe import Intensity, Recipe, load_recipe
@@ -220,7 +220,7 @@ def test_reached_voxels_are_those_that_depend_on_the_box(
     values = torch.zeros(grid.shape)
     values[box] = 1
     changed = np.argwhere(to_source(values, grid) > 0)
-    found = np.array([(side.start, side.stop) for side in reached_from(box, grid)])
+    found = np.array([(side.start, side.stop) for side in source_box_of(box, grid)])
     assert found[:, 0].tolist() == changed.min(axis=0).tolist()
     assert found[:, 1].tolist() == (changed.max(axis=0) + 1).tolist()
 

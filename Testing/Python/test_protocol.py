@@ -20,13 +20,13 @@ from dcamt.worker.protocol import (
     LoadRequest,
     MeasureRequest,
     ModelLoaded,
-    Outline,
-    OutlinesMeasured,
     Request,
     RequestFailed,
     ScanSegmented,
+    SegmentMask,
     SegmentRequest,
     SegmentResult,
+    SegmentsMeasured,
     WorkerEvent,
     WorkerNote,
     WorkerProgress,
@@ -50,7 +50,9 @@ SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE"
         LoadRequest("left-atrium", id="1"),
         SEGMENT,
         replace(SEGMENT, region=Region((-1.0, 2.5, 3.0), (4.0, 5.0, 6.0))),
-        MeasureRequest((Outline("LA", Path("0.npy"), AFFINE), Outline("RA", Path("1.npy"), AFFINE * 2)), "LGE", "3"),
+        MeasureRequest(
+            (SegmentMask("LA", Path("0.npy"), AFFINE), SegmentMask("RA", Path("1.npy"), AFFINE * 2)), "LGE", "3"
+        ),
     ],
     ids=lambda one: one.kind,
 )
@@ -83,7 +85,7 @@ def test_request_is_parsed_back(request_: Request) -> None:
             ("x", "y"),
             ExpectedOverlap(0.92, 0.88, 0.95),
         ),
-        OutlinesMeasured("1", (ROW, ROW)),
+        SegmentsMeasured("1", (ROW, ROW)),
         RequestFailed(None, "missing_package", "torch is missing.", packages=("torch",)),
         RequestFailed("1", "input", "LGE: is empty.", "Traceback\n  ..."),
     ],
@@ -97,8 +99,8 @@ def test_event_is_parsed_back(event: WorkerEvent) -> None:
 
 def test_undefined_measurements_are_parsed_as_nan() -> None:
     empty = replace(ROW, volume_ml=0.0, sphericity=math.nan)
-    found = parse_worker_event(json.loads(worker_event_line(OutlinesMeasured("1", (empty,)))))
-    assert isinstance(found, OutlinesMeasured)
+    found = parse_worker_event(json.loads(worker_event_line(SegmentsMeasured("1", (empty,)))))
+    assert isinstance(found, SegmentsMeasured)
     assert math.isnan(found.measurements[0].sphericity)
     assert found.measurements[0].volume_ml == 0
 

@@ -81,8 +81,8 @@ def test_command_ranks_the_unlabelled_cases(tmp_path: Path, capsys: pytest.Captu
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=3, validation=1)
     model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
     (tmp_path / "unlabelled1.nii.gz").write_bytes(b"spoilt")
-    words = ["rank", table, "--model", model, "--device", "cpu", "--csv", tmp_path / "next.csv", "--json"]
-    assert call_dcamt([*words, "--segmentations", tmp_path / "proposed"]) == 1
+    arguments = ["rank", table, "--model", model, "--device", "cpu", "--csv", tmp_path / "next.csv", "--json"]
+    assert call_dcamt([*arguments, "--segmentations", tmp_path / "proposed"]) == 1
     printed = capsys.readouterr()
     assert "unlabelled1.nii.gz" in printed.err
     events = [json.loads(line) for line in printed.out.splitlines()]

@@ -49,9 +49,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         nrrd.write(str(home / f"{name}.seg.nrrd"), label, frame)
         rows.append([name, f"{name}.nii.gz", "" if role == "unlabelled" else f"{name}.seg.nrrd", role])
     table = write_table(home / "cases.csv", rows)
-    words = ["train", str(table), "--run", str(home / "PID-4711" / "run"), "--device", "cpu"]
+    arguments = ["train", str(table), "--run", str(home / "PID-4711" / "run"), "--device", "cpu"]
     output = home / "output.txt"
-    assert run_dcamt([*words, *set_options("validate_every=3")], output) == 0, output.read_text(encoding="utf-8")
+    assert run_dcamt([*arguments, *set_options("validate_every=3")], output) == 0, output.read_text(encoding="utf-8")
     assert "report" not in output.read_text(encoding="utf-8")  # a failure to write the report would be printed
     return home / "PID-4711" / "run"
 

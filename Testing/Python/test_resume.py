@@ -44,15 +44,17 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, table: Path) -> RunF
     """Return the run with which the interrupted runs are compared."""
     folder = tmp_path_factory.mktemp("reference")
     run = RunFolder(folder / "run")
-    assert run_dcamt(train_words(table, run), folder / "output") == 0, (folder / "output").read_text(encoding="utf-8")
+    assert run_dcamt(train_arguments(table, run), folder / "output") == 0, (folder / "output").read_text(
+        encoding="utf-8"
+    )
     return run
 
 
-def train_words(table: Path, run: RunFolder, settings: tuple[str, ...] = FULL) -> list[str]:
+def train_arguments(table: Path, run: RunFolder, settings: tuple[str, ...] = FULL) -> list[str]:
     return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
 
 
-def resume_words(run: RunFolder) -> list[str]:
+def resume_arguments(run: RunFolder) -> list[str]:
     return ["train", "--run", str(run.path), "--device", "cpu", "--resume"]
 
 
@@ -97,7 +99,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, table: Path, uninterrupted: RunFolder, seed: int
 ) -> None:
     run, draw = RunFolder(tmp_path / "run"), random.Random(seed)
-    arguments, reached, kills = train_words(table, run), -1, 0
+    arguments, reached, kills = train_arguments(table, run), -1, 0
     for goal in (0, 6, 13):
         process = start_dcamt(arguments, tmp_path / "output")
         wait_for(run, lambda events, goal=goal: last_checkpoint(events) >= goal, process)  # type: ignore[misc]
@@ -109,7 +111,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
         step = load_checkpoint(run.checkpoint, CPU)["step"]
         assert step >= reached
         assert not run.model.exists()
-        reached, arguments = step, resume_words(run)
+        reached, arguments = step, resume_arguments(run)
     assert kills == 3
     assert run_dcamt(arguments, tmp_path / "output") == 0, (tmp_path / "output").read_text(encoding="utf-8")
     assert_same_result(run, uninterrupted)
@@ -136,7 +138,7 @@ def test_reference_run_uses_all_losses_and_averaged_weights(uninterrupted: RunFo
 @processes
 def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: Path, uninterrupted: RunFolder) -> None:
     run, output = RunFolder(tmp_path / "run"), tmp_path / "output"
-    process = start_dcamt(train_words(table, run), output)
+    process = start_dcamt(train_arguments(table, run), output)
     wait_for(run, lambda events: last_checkpoint(events) >= 4, process)
     process.terminate()
     process.wait(300)
@@ -151,7 +153,7 @@ def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: P
     assert messages[0].startswith(f"dcamt: {run.path}: paused at iteration {step}. Continue with: dcamt train")
     assert "Traceback" not in output.read_text(encoding="utf-8")
     assert not run.model.exists()
-    assert run_dcamt(resume_words(run), output) == 0, output.read_text(encoding="utf-8")
+    assert run_dcamt(resume_arguments(run), output) == 0, output.read_text(encoding="utf-8")
     assert_same_result(run, uninterrupted)
 
 
@@ -202,7 +204,7 @@ def test_full_disk_loses_only_iterations_after_the_last_checkpoint(
 def test_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     settings = ("iterations=40", "learning_rate=1e18", "checkpoint_every_s=0.000001")
-    assert run_dcamt(train_words(table, run, settings), tmp_path / "output") == 1
+    assert run_dcamt(train_arguments(table, run, settings), tmp_path / "output") == 1
     assert "no longer finite" in (tmp_path / "output").read_text(encoding="utf-8")
     state = load_checkpoint(run.checkpoint, CPU)
     assert state["step"] < 40

@@ -104,14 +104,14 @@ def test_origin_of_the_weights_is_stored(tmp_path: Path, table: Path) -> None:
     run, origin = RunFolder(tmp_path / "run"), Origin("left-atrium", "Left atrium", "for research only", "abc123")
     run.create(tiny_recipe(), read_cases(table), save_no_checkpoint, origin)
     assert json.loads(run.origin.read_text(encoding="utf-8"))["checksum"] == "abc123"
-    assert RunFolder(run.path).started_from() == origin
+    assert RunFolder(run.path).read_origin() == origin
     run.withdraw()
     assert list(run.path.iterdir()) == []
 
     # The same run is created again, now from random weights, after a first creation that was killed.
     run.origin.write_text("{}", encoding="utf-8")
     run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
-    assert run.started_from() is None
+    assert run.read_origin() is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x"}', '{"name":1,"title":"","licence":"","checksum":""}'])
@@ -119,7 +119,7 @@ def test_damaged_origin_is_refused(tmp_path: Path, text: str) -> None:
     run = RunFolder(tmp_path)
     run.origin.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"origin\.json: cannot be read .* Start a new run\.$"):
-        run.started_from()
+        run.read_origin()
 
 
 def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:

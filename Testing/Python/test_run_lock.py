@@ -116,9 +116,9 @@ def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
 
 def test_competing_processes_never_hold_the_lock_together(tmp_path: Path) -> None:
     """The file is removed on release; even so, two processes never hold locks on different files."""
-    words = [interpreter(), "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
+    arguments = [interpreter(), "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-    contenders = [subprocess.Popen(words, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    contenders = [subprocess.Popen(arguments, **pipes) for _ in range(4)]  # type: ignore[call-overload]
     results = [one.communicate() for one in contenders]
     assert [errors for _, errors in results] == [""] * 4
     assert sum(int(held) for held, _ in results) > 20

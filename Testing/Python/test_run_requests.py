@@ -31,7 +31,7 @@ def table(tmp_path: Path) -> Path:
     return write_cases_folder(tmp_path / "data", labelled=1, unlabelled=1, validation=1)
 
 
-def train_words(table: Path, run: RunFolder, *settings: str) -> list[str]:
+def train_arguments(table: Path, run: RunFolder, *settings: str) -> list[str]:
     return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
 
 
@@ -48,7 +48,7 @@ def wait(holds: Callable[[], Any], seconds: float = 60) -> None:
 
 def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    process = start_dcamt(train_words(table, run, *LONG), tmp_path / "out")
+    process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("validation") > 2)
     assert run_state(run).state == RUNNING
     write_request(run, PAUSE)
@@ -69,7 +69,7 @@ def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -
 
 def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    process = start_dcamt(train_words(table, run, *LONG, "validate_every=1"), tmp_path / "out")
+    process = start_dcamt(train_arguments(table, run, *LONG, "validate_every=1"), tmp_path / "out")
 
     def dice() -> list[float]:
         return [e.dice["mean"]["Left atrium"] for e in run.read_events() if e.kind == "validation"]  # type: ignore[index]
@@ -101,7 +101,7 @@ def test_paused_run_is_stopped_from_its_checkpoint(
     assert call_dcamt(stop) == 1
     assert "no run to resume" in capfd.readouterr().err
     assert call_dcamt([*stop, "--set", "batch=2"]) == 2
-    process = start_dcamt(train_words(table, run, *LONG), tmp_path / "out")
+    process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("validation") > 2)
     write_request(run, PAUSE)
     process.wait(60)
@@ -121,7 +121,7 @@ def test_paused_run_is_stopped_from_its_checkpoint(
 
 def test_running_run_is_stopped_by_the_command(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    process = start_dcamt(train_words(table, run, *LONG), tmp_path / "out")
+    process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("validation") > 0)
     assert call_dcamt(["train", "--run", run.path, "--stop"]) == 0
     process.wait(120)
@@ -140,7 +140,9 @@ def test_finished_run_keeps_its_best_model(tmp_path: Path, table: Path) -> None:
     """The learning rate is so high that the result gets worse after the first iterations."""
     run = RunFolder(tmp_path / "run")
     assert (
-        run_dcamt(train_words(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5"), tmp_path / "out")
+        run_dcamt(
+            train_arguments(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5"), tmp_path / "out"
+        )
         == 0
     )
     by_step = {
@@ -159,7 +161,7 @@ def test_request_left_by_an_earlier_process_is_ignored(tmp_path: Path, table: Pa
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     write_request(run, STOP)
-    assert run_dcamt(train_words(table, run, "iterations=2"), tmp_path / "out") == 0
+    assert run_dcamt(train_arguments(table, run, "iterations=2"), tmp_path / "out") == 0
     assert run_state(run).state == FINISHED
 
 
@@ -178,7 +180,7 @@ def test_request_is_read_back(tmp_path: Path) -> None:
 
 def test_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    process = start_dcamt(train_words(table, run, *LONG), tmp_path / "out")
+    process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
     wait(lambda: events(run).count("checkpoint") > 2)
     process.kill()
     process.wait(60)
@@ -197,8 +199,8 @@ def test_full_disk_pauses_the_run_and_is_its_reason(tmp_path: Path, table: Path)
     """The growing log of events exceeds the limit of a file's size."""
     run = RunFolder(tmp_path / "run")
     without_checkpoints = "dcamt.training.trainer.save_checkpoint = lambda *_: None\n"  # larger than the limit
-    words = train_words(table, run, *LONG[:2], "checkpoint_every_s=0.00001")
-    done = run_with_file_size_limit(6000, words, without_checkpoints + CALL_DCAMT)
+    arguments = train_arguments(table, run, *LONG[:2], "checkpoint_every_s=0.00001")
+    done = run_with_file_size_limit(6000, arguments, without_checkpoints + CALL_DCAMT)
     assert done.returncode == 1
     run.checkpoint.parent.mkdir(exist_ok=True)
     run.checkpoint.touch()
@@ -283,7 +285,7 @@ def test_watching_prints_all_events_until_the_run_ends(
     assert call_dcamt(["train", "--run", tmp_path / "none", "--watch"]) == 1
     assert "holds no run to watch" in capfd.readouterr().err
     assert call_dcamt(["train", table, "--run", run.path, "--watch"]) == 2
-    process = start_dcamt(train_words(table, run, *LONG), tmp_path / "out")
+    process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
     wait(lambda: run.recipe.exists())
     watcher = subprocess.Popen(
         [interpreter(), "-m", "dcamt", "train", "--run", str(run.path), "--watch", "--json"],

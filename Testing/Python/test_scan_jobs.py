@@ -22,7 +22,7 @@ from dcamt.commands.scan_jobs import (
 )
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
-from dcamt.io.writers import is_own_result, write_labelmap, write_volume
+from dcamt.io.writers import is_dcamt_result, write_labelmap, write_volume
 from dcamt.metrics.measurements import Measurements, read_measurements_csv, write_measurements_csv
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 
@@ -45,7 +45,7 @@ def touch(folder: Path, *names: str) -> Path:
     return folder
 
 
-def write_own_result(path: Path) -> None:
+def write_dcamt_result(path: Path) -> None:
     write_labelmap(Labelmap(np.ones(GRID.shape, np.uint8), GRID, None), path, SEGMENTS)
 
 
@@ -137,7 +137,7 @@ def test_every_command_refuses_an_existing_output_without_overwrite(
     cases, old = tmp_path / "cases.csv", tmp_path / "old.csv"
     cases.write_text("name,image,label,role\na,scan.nrrd,,unlabelled\n", encoding="utf-8")
     gone = tmp_path / "gone"
-    words, target = {
+    arguments, target = {
         "cases find": (["cases", "find", gone, "-o", old], old),
         "evaluate": (["evaluate", "--predictions", gone, "--labels", gone, "--csv", old], old),
         "picture": (["picture", gone, gone, "-o", old], old),
@@ -145,10 +145,10 @@ def test_every_command_refuses_an_existing_output_without_overwrite(
         "rank to folder": (["rank", cases, "--segmentations", tmp_path / "out"], tmp_path / "out" / "a.seg.nrrd"),
         "recipe suggest": (["recipe", "suggest", cases, "-o", old], old),
     }[command]
-    assert cli.main([str(word) for word in words]) == 1
+    assert cli.main([str(argument) for argument in arguments]) == 1
     assert f"{target}: exists already" in capsys.readouterr().err
     assert target.stat().st_size == 0
-    assert cli.main([*(str(word) for word in words), "--overwrite"]) == 1
+    assert cli.main([*(str(argument) for argument in arguments), "--overwrite"]) == 1
     assert "exists already" not in capsys.readouterr().err
 
 
@@ -174,14 +174,14 @@ def test_existing_file_is_not_replaced_without_overwrite(tmp_path: Path) -> None
 
 def test_existing_results_of_dcamt_are_refused_and_named_as_results(tmp_path: Path) -> None:
     scans = touch(tmp_path / "scans", "a.nrrd")
-    write_own_result(tmp_path / "out" / "a.seg.nrrd")
+    write_dcamt_result(tmp_path / "out" / "a.seg.nrrd")
     with pytest.raises(InputError, match=r"a\.seg\.nrrd: exists already\. "):
         plan([scans], tmp_path / "out")
 
 
 def test_partly_segmented_folder_is_continued(tmp_path: Path) -> None:
     scans, out = touch(tmp_path / "scans", "a.nrrd", "b.nrrd", "c.nrrd"), tmp_path / "out"
-    write_own_result(out / "a.seg.nrrd")
+    write_dcamt_result(out / "a.seg.nrrd")
     touch(out, "b.seg.nrrd")  # a manual segmentation
     assert [job.scan.name for job in plan([scans], out, SKIP)] == ["c.nrrd"]
     assert kept_files(plan([scans], out, OVERWRITE)) == [out / "b.seg.nrrd"]
@@ -202,18 +202,18 @@ def test_existing_table_is_not_replaced_without_overwrite(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["x.seg.nrrd", "x.nrrd", "x.nii.gz", "x.nii"])
 def test_own_result_is_recognised_until_another_program_saves_it(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    write_own_result(path)
-    assert is_own_result(path)
+    write_dcamt_result(path)
+    assert is_dcamt_result(path)
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((8, 8, 8), np.uint8)), str(path))
-    assert not is_own_result(path)
+    assert not is_dcamt_result(path)
     path.write_bytes(b"cut")
-    assert not is_own_result(path)
-    assert not is_own_result(tmp_path / "gone.nrrd")
+    assert not is_dcamt_result(path)
+    assert not is_dcamt_result(tmp_path / "gone.nrrd")
 
 
 def test_agreement_map_is_recognised_as_own_result(tmp_path: Path) -> None:
     write_volume(Volume(np.ones((1, *GRID.shape), np.float32), GRID), tmp_path / "map.nii.gz")
-    assert is_own_result(tmp_path / "map.nii.gz")
+    assert is_dcamt_result(tmp_path / "map.nii.gz")
 
 
 def test_table_of_measurements_is_read_back(tmp_path: Path) -> None:

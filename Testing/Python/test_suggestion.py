@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from dcamt.cases.case_list import Case, read_cases
-from dcamt.cases.suggestion import CHANNELS, mapped_classes, plan_network, plan_strides, suggest_recipe
+from dcamt.cases.suggestion import CHANNELS, list_mapped_classes, plan_network, plan_strides, suggest_recipe
 from dcamt.errors import InputError
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
@@ -57,7 +57,11 @@ def ball(shape: tuple[int, int, int], spacing: np.ndarray, centre: np.ndarray, r
 def write_task(
     folder: Path, shape: tuple[int, int, int], spacing: tuple[float, float, float], radii: tuple[float, ...]
 ) -> Path:
-    """Write six cases, two of them unlabelled, with one ball per class, bright or dark. radii: mm."""
+    """Write six cases, two of them unlabelled, with one ball per class, bright or dark.
+
+    Args:
+        radii: mm.
+    """
     sides = np.array(spacing)
     rows = []
     for number in range(6):
@@ -120,8 +124,8 @@ def test_mapped_labels_on_turned_axes_suggest_the_same_recipe(tmp_path: Path) ->
         values[:12][values[:12] > 0] = 421
         turned = nibabel.Nifti1Image(values, stored.affine).as_reoriented([[1, -1], [2, 1], [0, 1]])
         nibabel.save(turned, path)
-    words = ["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]
-    assert call_dcamt([*words, "--labels", "420,421=Left atrium"]) == 0
+    arguments = ["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]
+    assert call_dcamt([*arguments, "--labels", "420,421=Left atrium"]) == 0
     recipe = load_recipe(tmp_path / "own.json")
     assert [(info.label, info.name) for info in recipe.classes] == [(1, "Left atrium")]
     for name in ("spacing", "intensity", "inference"):
@@ -131,7 +135,7 @@ def test_mapped_labels_on_turned_axes_suggest_the_same_recipe(tmp_path: Path) ->
 
 def test_classes_of_mappings_are_numbered() -> None:
     cases = [Case(name, Path(), Path(), "labelled", text) for name, text in (("a", "5=wall; 6=1"), ("b", "7=Wall"))]
-    assert mapped_classes(cases) == {"1": 1, "wall": 2}
+    assert list_mapped_classes(cases) == {"1": 1, "wall": 2}
 
 
 def test_list_without_labels_is_refused(tmp_path: Path) -> None:
@@ -168,8 +172,8 @@ def test_task_is_learnt_with_its_suggested_recipe(
     recipe_file = tmp_path / "small.json"
     data = recipe.to_dict()
     recipe_file.write_text(change_settings(data, small), encoding="utf-8")
-    words = ["train", table, "--run", tmp_path / "run", "--recipe", recipe_file, "--device", "cpu"]
-    assert call_dcamt([*words, "--set", *settings[len(small) :]]) == 0
+    arguments = ["train", table, "--run", tmp_path / "run", "--recipe", recipe_file, "--device", "cpu"]
+    assert call_dcamt([*arguments, "--set", *settings[len(small) :]]) == 0
     predictor = Predictor(verify_model(tmp_path / "run" / "model.dcamt"))
     found = predictor.segment(read_scan(tmp_path / "c5.nii.gz")).labelmap.voxels
     truth = read_labelmap(tmp_path / "c5_label.nii.gz").voxels

@@ -373,10 +373,10 @@ def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeyp
     real = validation.predict_bounded
     measured: list[int] = []
 
-    def ask_meanwhile(*words: Any) -> Tensor:
+    def ask_meanwhile(*arguments: Any) -> Tensor:
         measured.append(trainer.step)
         write_request(RunFolder(tmp_path / "run"), PAUSE)  # as Slicer's panel does
-        return real(*words)
+        return real(*arguments)
 
     monkeypatch.setattr(validation, "predict_bounded", ask_meanwhile)
     cases = read_cases(table)
@@ -386,7 +386,7 @@ def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeyp
     assert not any(isinstance(event, ValidationScored) for event in received)
     assert trainer.learner.network.training
     remove_request(RunFolder(tmp_path / "run"))
-    monkeypatch.setattr(validation, "predict_bounded", lambda *words: (measured.append(4), real(*words))[1])
+    monkeypatch.setattr(validation, "predict_bounded", lambda *arguments: (measured.append(4), real(*arguments))[1])
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2")
     trainer.resume()
     assert trainer.fit([*cases, *again], resumed=True).finished

@@ -224,7 +224,12 @@ def test_big_endian_files_and_trailing_axes_are_read(tmp_path: Path) -> None:
 
 
 def save_nifti_header(path: Path, sform: tuple[np.ndarray, int], qform: tuple[np.ndarray, int], **raw: object) -> None:
-    """Write a `.nii` file. sform, qform: affine and code. raw: header fields that nibabel would not write."""
+    """Write a `.nii` file.
+
+    Args:
+        sform, qform: affine and code.
+        raw: header fields that nibabel would not write.
+    """
     header = nib.Nifti1Header()
     header.set_data_shape(SHAPE)
     header.set_data_dtype(np.float32)

@@ -185,13 +185,13 @@ def test_voxels_that_are_not_intensities_are_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(save_nifti(path, voxels)), path, "4 NaN or infinite voxels out of 990")
     refused(lambda: read_scan(save_nifti(path, np.full(SHAPE, 7, np.int16))), path, "blank", "7")
     refused(lambda: read_scan(save_nifti(path, scan("float64") * 1e300)), path, "3e38")
-    colours = np.random.default_rng(0).integers(0, 255, (*SHAPE[::-1], 3)).astype(np.uint8)
+    colors = np.random.default_rng(0).integers(0, 255, (*SHAPE[::-1], 3)).astype(np.uint8)
     for ending in (".nrrd", ".mha"):
-        colour = tmp_path / f"c{ending}"
-        sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), str(colour))
+        color = tmp_path / f"c{ending}"
+        sitk.WriteImage(sitk.GetImageFromArray(colors, isVector=True), str(color))
         if ending == ".nrrd":  # SimpleITK writes kind "vector" here; a colour image has kind "RGB-color"
-            colour.write_bytes(colour.read_bytes().replace(b"kinds: vector", b"kinds: RGB-color"))
-        refused(lambda colour=colour: read_scan(colour), colour, "RGB")
+            color.write_bytes(color.read_bytes().replace(b"kinds: vector", b"kinds: RGB-color"))
+        refused(lambda color=color: read_scan(color), color, "RGB")
 
 
 def test_file_that_is_not_a_labelmap_is_refused(tmp_path: Path) -> None:
@@ -224,29 +224,31 @@ def test_unwritable_path_and_unknown_ending_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("voxels", "words"),
+    ("voxels", "arguments"),
     [
         (np.arange(512).reshape(8, 8, 8) + 2**53, "lost in 32-bit numbers"),
         (np.arange(512).reshape(8, 8, 8) + 2**32, "lost in 32-bit numbers"),
     ],
 )
 def test_intensities_that_float32_cannot_distinguish_are_refused(
-    tmp_path: Path, voxels: np.ndarray, words: str
+    tmp_path: Path, voxels: np.ndarray, arguments: str
 ) -> None:
     path = tmp_path / "x.nii"
     nib.save(nib.Nifti1Image(voxels, np.eye(4), dtype=np.int64), path)
-    refused(lambda: read_scan(path), path, words)
+    refused(lambda: read_scan(path), path, arguments)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "words"),
+    ("field", "value", "arguments"),
     [
         ("datatype", 1, "unknown type (number 1)"),
         ("datatype", 77, "unknown type"),
         ("qoffset_x", 1e30, "from the origin"),
     ],
 )
-def test_unknown_type_and_impossible_position_are_refused(tmp_path: Path, field: str, value: float, words: str) -> None:
+def test_unknown_type_and_impossible_position_are_refused(
+    tmp_path: Path, field: str, value: float, arguments: str
+) -> None:
     image = nib.Nifti1Image(np.arange(512, dtype=np.int16).reshape(8, 8, 8), np.eye(4))
     image.set_qform(np.eye(4), 1)
     image.set_sform(None, 0)
@@ -256,7 +258,7 @@ def test_unknown_type_and_impossible_position_are_refused(tmp_path: Path, field:
     header = nib.Nifti1Header(bytes(data[:348]), check=False)
     header[field] = value
     path.write_bytes(header.binaryblock + bytes(data[348:]))
-    refused(lambda: read_scan(path), path, words)
+    refused(lambda: read_scan(path), path, arguments)
 
 
 def test_mask_of_255_with_a_slope_of_1_by_255_is_read_as_1(tmp_path: Path) -> None:

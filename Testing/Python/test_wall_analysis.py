@@ -434,7 +434,7 @@ def test_scan_of_several_images_is_refused(scan: tuple[Volume, Labelmap]) -> Non
 # Colours
 
 
-def test_colours_are_interpolated_between_stops_and_grey_off_the_wall() -> None:
+def test_colors_are_interpolated_between_stops_and_grey_off_the_wall() -> None:
     ratios, expected = np.array([stop for stop, _ in COLOR_STOPS]), np.array([color for _, color in COLOR_STOPS])
     np.testing.assert_allclose(ratio_colors(ratios), expected)
     np.testing.assert_allclose(ratio_colors(np.array([0.0, 9.0])), expected[[0, -1]])

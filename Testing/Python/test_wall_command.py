@@ -35,8 +35,8 @@ def folder(phantom: tuple[Volume, Labelmap], tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*words: str | Path) -> int:
-    return cli.main(["wall", *map(str, words)])
+def run(*arguments: str | Path) -> int:
+    return cli.main(["wall", *map(str, arguments)])
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -67,8 +67,8 @@ def test_values_of_the_segmentation_are_mapped_to_the_left_atrium(
     write_labelmap(Labelmap(parts, labels.grid), folder / "labels" / "parts.nii.gz")
     scan = folder / "scans" / "a_image.nrrd"
     assert run(scan, folder / "labels" / "a_label.nii.gz", "-o", folder / "plain") == 0
-    words = ["--labels", "420,421=left-atrium", "--report", folder / "mapped" / "page.html"]
-    assert run(scan, folder / "labels" / "parts.nii.gz", "-o", folder / "mapped", *words) == 0
+    arguments = ["--labels", "420,421=left-atrium", "--report", folder / "mapped" / "page.html"]
+    assert run(scan, folder / "labels" / "parts.nii.gz", "-o", folder / "mapped", *arguments) == 0
     tables = [rows_of(folder / name / "a_image.wall.csv") for name in ("plain", "mapped")]
     assert tables[0] == tables[1]
 
@@ -157,7 +157,7 @@ def test_painted_openings_are_excluded_from_the_wall(
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "message"),
+    ("options", "status", "message"),
     [
         (["--preset", "iir-much"], 1, "the threshold 'iir-much' is not known"),
         (["--from-mm", "4"], 1, "cannot be sampled from 4 to 3 mm"),
@@ -172,7 +172,7 @@ def test_painted_openings_are_excluded_from_the_wall(
     ],
 )
 def test_invalid_input_is_refused_with_the_reason(
-    words: list[str],
+    options: list[str],
     status: int,
     message: str,
     folder: Path,
@@ -180,7 +180,7 @@ def test_invalid_input_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(folder)
-    arguments = ["scans/a_image.nrrd", "labels/a_label.nii.gz", "-o", "out", *words]
+    arguments = ["scans/a_image.nrrd", "labels/a_label.nii.gz", "-o", "out", *options]
     if status == 2:
         with pytest.raises(SystemExit) as ended:
             run(*arguments)
@@ -209,7 +209,7 @@ def test_unusable_inputs_are_refused_with_a_remedy(
 ) -> None:
     volume, labels = phantom
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
-    words: list[str | Path] = []
+    arguments: list[str | Path] = []
     if unusable in ("small", "voxel"):
         tiny = Atrium((6.0, 6.0, 6.0)).mask(points_of(volume.grid)).astype(np.uint8)
         if unusable == "voxel":
@@ -218,7 +218,7 @@ def test_unusable_inputs_are_refused_with_a_remedy(
         write_labelmap(Labelmap(tiny, volume.grid), label)
     elif unusable == "no wall":
         write_labelmap(Labelmap(np.ones_like(labels.voxels), labels.grid), folder / "openings.nrrd")
-        words = ["--openings", folder / "openings.nrrd"]
+        arguments = ["--openings", folder / "openings.nrrd"]
     else:
         voxels = {
             "dark": 250 - volume.voxels,
@@ -226,7 +226,7 @@ def test_unusable_inputs_are_refused_with_a_remedy(
             "offset": volume.voxels - 60,
         }[unusable]
         write_volume(Volume(voxels, volume.grid), scan)
-    assert run(scan, label, "-o", folder / "out", *words) == 1
+    assert run(scan, label, "-o", folder / "out", *arguments) == 1
     printed = capsys.readouterr().err
     assert re.search(message, printed)
     assert printed.count("\n") == 1
@@ -267,15 +267,15 @@ def test_results_are_not_replaced_without_overwrite(
     write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
     write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
     out = folder / "out"
-    words = (folder / "scans", folder / "labels", "-o", out)
+    arguments = (folder / "scans", folder / "labels", "-o", out)
     assert run(folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz", "-o", out) == 0
     surface = out / "a_image.wall.vtp"
     before = surface.stat().st_mtime_ns
     capsys.readouterr()
-    assert run(*words) == 1
+    assert run(*arguments) == 1
     assert f"{surface}: exists already. " in capsys.readouterr().err
     assert not (out / "b_image.wall.vtp").exists()
-    assert run(*words, "--skip-existing") == 0
+    assert run(*arguments, "--skip-existing") == 0
     assert "1 of 2 scans have results already and are skipped" in capsys.readouterr().err
     assert surface.stat().st_mtime_ns == before
     assert [row["scan"] for row in rows_of(out / "wall.csv")] == ["a_image"] * 13 + ["b_image"] * 13
@@ -283,7 +283,7 @@ def test_results_are_not_replaced_without_overwrite(
         path.unlink()
     (out / "a_image.wall.csv").unlink()
     surface.unlink()
-    assert run(*words, "--skip-existing") == 0
+    assert run(*arguments, "--skip-existing") == 0
     assert surface.stat().st_mtime_ns != before
     assert [row["scan"] for row in rows_of(out / "wall.csv")].count("b_image") == 13
 
@@ -294,7 +294,7 @@ def test_table_of_interrupted_work_is_completed_later(
     write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
     write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
     table = folder / "out" / "wall.csv"
-    words = (folder / "scans", folder / "labels", "-o", folder / "out")
+    arguments = (folder / "scans", folder / "labels", "-o", folder / "out")
 
     def read(path: Path) -> Volume:
         if path.name == "b_image.nrrd":
@@ -303,11 +303,11 @@ def test_table_of_interrupted_work_is_completed_later(
 
     with monkeypatch.context() as patched:
         patched.setattr("dcamt.commands.wall.read_scan", read)
-        assert run(*words) != 0
+        assert run(*arguments) != 0
     own = rows_of(folder / "out" / "a_image.wall.csv")
     assert rows_of(table) == own
     table.unlink()  # lost, for example in a power failure
-    assert run(*words, "--skip-existing") == 0
+    assert run(*arguments, "--skip-existing") == 0
     assert rows_of(table) == own + rows_of(folder / "out" / "b_image.wall.csv")
 
 
@@ -342,14 +342,14 @@ def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
     outlined = read_labelmap(label)
     segment = Segmenter.segment
 
-    def outline(self: Segmenter, *words: object, **more: object) -> object:
-        return replace(segment(self, *words, **more), labelmap=outlined)  # type: ignore[arg-type]
+    def outline(self: Segmenter, *arguments: object, **more: object) -> object:
+        return replace(segment(self, *arguments, **more), labelmap=outlined)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Segmenter, "segment", outline)
     model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
     scan, out = folder / "scans" / "a_image.nrrd", folder / "out"
-    words = ["segment", scan, "-o", out, "--model", model, "--device", "cpu", "--wall", "--json"]
-    assert cli.main([str(word) for word in words]) == 0
+    arguments = ["segment", scan, "-o", out, "--model", model, "--device", "cpu", "--wall", "--json"]
+    assert cli.main([str(argument) for argument in arguments]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events if event["event"] != "progress"] == ["segmented", "wall", "done"]
     assert run(scan, label, "-o", folder / "other") == 0

@@ -122,7 +122,11 @@ def import_time_graph(home: Path) -> dict[str, set[str]]:
 
 
 def reached(graph: dict[str, set[str]], start: str, *, packages: bool = True) -> set[str]:
-    """Return all modules that importing `start` imports. packages: include the imports of parent packages."""
+    """Return all modules that importing `start` imports.
+
+    Args:
+        packages: include the imports of parent packages.
+    """
     seen: set[str] = set()
     waiting = [start]
     while waiting:

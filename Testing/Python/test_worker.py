@@ -18,9 +18,9 @@ from dcamt.worker.protocol import (
     LoadRequest,
     MeasureRequest,
     ModelLoaded,
-    Outline,
     RequestFailed,
     ScanSegmented,
+    SegmentMask,
     WorkerProgress,
 )
 from dcamt_testing.analytic_scans import CENTRE, analytic_scan, centred_grid, points_of, rotation
@@ -129,7 +129,7 @@ def test_corrected_outline_is_measured(shared_worker: Child, tmp_path: Path) -> 
     grid = centred_grid((60, 50, 44), (1.0, 1.2, 1.5), rotation(20, -10, 30))
     ball = np.linalg.norm(points_of(grid) - CENTRE, axis=-1) <= 20
     np.save(tmp_path / "ball.npy", ball.transpose(2, 1, 0).astype(np.uint8))
-    outline = Outline("Ball", tmp_path / "ball.npy", grid.affine)
+    outline = SegmentMask("Ball", tmp_path / "ball.npy", grid.affine)
     shared_worker.send(MeasureRequest((outline,), "LGE", "m"))
     finished, _ = shared_worker.wait_for(last("m"))
     (row,) = finished.measurements

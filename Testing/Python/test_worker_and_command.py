@@ -1,14 +1,14 @@
-"""The panel's worker and the command `segment` give the same labels, or refuse or question a scan in the same words."""
+"""The worker and the command `segment` give the same labels, and report the same errors and warnings for a scan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 import torch
 from dcamt import cli
 from dcamt.inference.serving import Worker
@@ -28,38 +28,53 @@ def intensities(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 200, shape).astype(np.float32)
 
 
-def with_voxel(value: float) -> np.ndarray:
-    """Return random float64 intensities, one of which is replaced."""
+def intensities_with(value: float) -> np.ndarray:
+    """Return random float64 intensities with `value` in one voxel."""
     voxels = intensities().astype(np.float64)
     voxels[3, 4, 5] = value
     return voxels
 
 
-REFUSED: dict[str, tuple[Callable[[], np.ndarray], tuple[float, float, float], str]] = {
-    "spacing in micrometres": (intensities, (1500, 1500, 2000), "measures"),
-    "spacing in metres": (intensities, (0.0015, 0.0015, 0.002), "measures"),
-    "NaN": (lambda: with_voxel(np.nan), SPACING, "holds 1 NaN or infinite voxels"),
-    "infinite": (lambda: with_voxel(-np.inf), SPACING, "holds 1 NaN or infinite voxels"),
-    "huge": (lambda: with_voxel(1e39), SPACING, "beyond 3e38"),
-    "constant": (lambda: np.full(SHAPE, 7, np.int16), SPACING, "is blank"),
-    "two slices": (lambda: intensities((2, 12, 10)), SPACING, "is too small"),
-    "one slice": (lambda: intensities((1, 12, 10)), SPACING, "holds one slice only"),
-    "one voxel": (lambda: intensities((1, 1, 1)), SPACING, "holds a single voxel"),
-    "two channels": (lambda: np.stack([intensities()] * 2, axis=-1), SPACING, "holds 2 volumes (4D)"),
+@dataclass(frozen=True)
+class UnusableScan:
+    """A scan that cannot be segmented.
+
+    Attributes:
+        make_voxels: returns the voxels, (K, J, I) or (K, J, I, C).
+        message_part: a part of the error's message.
+        spacing: mm along i, j, k.
+    """
+
+    make_voxels: Callable[[], np.ndarray]
+    message_part: str
+    spacing: tuple[float, float, float] = SPACING
+
+
+UNUSABLE_SCANS = {
+    "spacing in micrometres": UnusableScan(intensities, "measures 15 x 18 x 32 m with", (1500, 1500, 2000)),
+    "spacing in metres": UnusableScan(intensities, "measures 0.015 x 0.018 x 0.032 mm with", (0.0015, 0.0015, 0.002)),
+    "NaN": UnusableScan(lambda: intensities_with(np.nan), "holds 1 NaN or infinite voxels"),
+    "infinite": UnusableScan(lambda: intensities_with(-np.inf), "holds 1 NaN or infinite voxels"),
+    "beyond float32": UnusableScan(lambda: intensities_with(1e39), "beyond 3e38"),
+    "constant": UnusableScan(lambda: np.full(SHAPE, 7, np.int16), "is blank"),
+    "two slices": UnusableScan(lambda: intensities((2, 12, 10)), "is too small"),
+    "one slice": UnusableScan(lambda: intensities((1, 12, 10)), "holds one slice only"),
+    "one voxel": UnusableScan(lambda: intensities((1, 1, 1)), "holds a single voxel"),
+    "two channels": UnusableScan(lambda: np.stack([intensities()] * 2, axis=-1), "holds 2 volumes (4D)"),
 }
-"""Voxels (K, J, I) or (K, J, I, C), the spacing in mm, and a part of the refusal, by the kind of scan."""
 
 
 def write_scan(path: Path, voxels: np.ndarray, spacing: tuple[float, float, float]) -> Path:
     image = sitk.GetImageFromArray(voxels, isVector=voxels.ndim == 4)
     image.SetSpacing(spacing)
+    # Oblique, so that the affine matters.
     image.SetDirection((1, 0, 0, 0, 0.6, -0.8, 0, 0.8, 0.6))
     sitk.WriteImage(image, str(path))
     return path
 
 
 def ask_worker(scan: Path, model: Path, folder: Path) -> list[WorkerEvent]:
-    """Serve a request for what SimpleITK, like Slicer, reads from the file; return the worker's events."""
+    """Read a scan with SimpleITK, as Slicer does, send it to a worker, and return the worker's events."""
     image = sitk.ReadImage(str(scan))
     folder.mkdir()
     np.save(folder / "volume.npy", sitk.GetArrayFromImage(image))
@@ -72,39 +87,39 @@ def ask_worker(scan: Path, model: Path, folder: Path) -> list[WorkerEvent]:
 
 
 def command_messages(scan: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
-    """Run the command `segment`; return its exit status and its messages without the scan's name."""
-    words = ["segment", scan, "-o", scan.with_name("result.seg.nrrd"), "--model", model, "--device", "cpu"]
-    status = cli.main([str(word) for word in words])
+    """Run the command `segment`; return the exit status and the messages, without the prefix `dcamt: PATH: `."""
+    arguments = ["segment", scan, "-o", scan.with_name("result.seg.nrrd"), "--model", model, "--device", "cpu"]
+    status = cli.main([str(argument) for argument in arguments])
     return status, [line.removeprefix(f"dcamt: {scan}: ") for line in capsys.readouterr().err.splitlines()]
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_worker_and_command_refuse_a_scan_with_the_same_sentence(
+@pytest.mark.parametrize("kind", UNUSABLE_SCANS)
+def test_worker_and_command_report_the_same_error(
     kind: str, saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make, spacing, words = REFUSED[kind]
-    scan = write_scan(tmp_path / "x.nrrd", make(), spacing)
+    unusable = UNUSABLE_SCANS[kind]
+    scan = write_scan(tmp_path / "x.nrrd", unusable.make_voxels(), unusable.spacing)
     failed = ask_worker(scan, saved_model, tmp_path / "worker")[-1]
     assert isinstance(failed, RequestFailed)
     assert failed.reason == "input"
-    sentence = failed.message.removeprefix(f"{scan.name}: ")
-    assert words in sentence
-    assert command_messages(scan, saved_model, capsys) == (1, [sentence])
+    message = failed.message.removeprefix(f"{scan.name}: ")
+    assert unusable.message_part in message
+    assert command_messages(scan, saved_model, capsys) == (1, [message])
 
 
 @pytest.mark.parametrize("values", [2, 3])
-def test_worker_and_command_question_a_scan_of_few_values_with_the_same_sentence(
+def test_worker_and_command_report_the_same_warning_for_a_scan_with_few_different_intensities(
     values: int, saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mask = np.digitize(intensities(), np.linspace(0, 200, values + 1)[1:-1]).astype(np.uint8)
-    scan = write_scan(tmp_path / "x.nrrd", mask, SPACING)
+    labelmap = np.digitize(intensities(), np.linspace(0, 200, values + 1)[1:-1]).astype(np.uint8)
+    scan = write_scan(tmp_path / "x.nrrd", labelmap, SPACING)
     result = ask_worker(scan, saved_model, tmp_path / "worker")[-1]
     assert isinstance(result, ScanSegmented)
     status, messages = command_messages(scan, saved_model, capsys)
     assert status == 0
-    question = f"The scan has only {values} different intensities, like a label. Check that the file is the scan."
-    assert question in result.notes
-    assert question in messages
+    warning = f"The scan has only {values} different intensities, like a label. Check that the file is the scan."
+    assert warning in result.notes
+    assert warning in messages
 
 
 def command_labels(scan: Path, model: Path) -> np.ndarray:
@@ -146,13 +161,13 @@ def test_worker_and_command_give_the_same_labels_for_two_channels(tmp_path: Path
     assert not np.array_equal(command_labels(tmp_path / "y_0000.nrrd", model), labels)  # the order matters
 
 
-def test_worker_and_command_refuse_a_scan_of_one_channel_for_a_model_of_two(
+def test_worker_and_command_report_the_same_error_for_one_channel_and_a_model_with_two(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = two_channel_model(tmp_path)
     scan = write_scan(tmp_path / "x.nrrd", intensities(), SPACING)
     failed = ask_worker(scan, model, tmp_path / "worker")[-1]
     assert isinstance(failed, RequestFailed)
-    sentence = failed.message.removeprefix(f"{scan.name}: ")
-    assert sentence.startswith("holds one channel, but 2 are needed. ")
-    assert command_messages(scan, model, capsys) == (1, [sentence])
+    message = failed.message.removeprefix(f"{scan.name}: ")
+    assert message.startswith("holds one channel, but 2 are needed. ")
+    assert command_messages(scan, model, capsys) == (1, [message])

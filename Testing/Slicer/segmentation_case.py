@@ -44,7 +44,9 @@ def add_scan(
 ) -> Any:
     """Add a scalar volume node with a bright ellipsoid in noise.
 
-    shape: (K, J, I). affine: (4, 4), IJK to RAS mm.
+    Args:
+        shape: (K, J, I).
+        affine: (4, 4), IJK to RAS mm.
     """
     draw = np.random.default_rng(seed)
     k, j, i = np.ogrid[[slice(-1, 1, complex(n)) for n in shape]]

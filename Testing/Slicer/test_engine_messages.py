@@ -69,7 +69,7 @@ class RenamedLocals(ast.NodeTransformer):
 
 
 def translate_to_capitals(text: str) -> str:
-    """Return a text in capitals, which stands in for a translation."""
+    """Return a text in capitals, as a translation."""
     return text.upper()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import slicer
 from dcamt.models.package import Card, ModelPackage, write_package
 from dcamt_testing.tiny_recipes import tiny_recipe
-from DCAMTSegmentationLib.segmentation_job import SegmentationRequest
+from DCAMTSegmentationLib.result_insertion import SegmentationOptions
 from fake_worker import FakePanel, FakeWorker
 from segmentation_case import Person, add_scan, choose, click, process_events_until
 
@@ -174,4 +174,4 @@ class ChannelsTest(unittest.TestCase):
 
         with self.assertRaisesRegex(InputError, "There is no volume for channel 2. Choose one for each channel."):
             self.module.logic.segment(self.volumes[0], channels=(None,))
-        self.assertEqual(SegmentationRequest(self.volumes[0]).channels, ())
+        self.assertEqual(SegmentationOptions(self.volumes[0]).channels, ())

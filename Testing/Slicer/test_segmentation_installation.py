@@ -1,4 +1,4 @@
-"""Installation of packages at the first Apply: one question, Slicer's packages are kept, and each kind of failure."""
+"""Installation of packages at the first Apply: confirmation, Slicer's own packages, and each kind of failure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ QUESTION = "packages that are not installed yet"
 
 
 class FakePyTorch:
-    """Stands in for the PyTorch extension.
+    """Replaces the PyTorch extension.
 
-    outcome: what `installTorch` returns, or raises if it is an exception. version: the installed torch, None for none.
-    `asked`: the arguments of each call.
+    Args:
+        outcome: what `installTorch` returns, or raises if it is an exception.
+        version: the installed torch, None for none.
+
+    Attributes:
+        asked: the arguments of each call of `installTorch`.
     """
 
     def __init__(self, test: unittest.TestCase, outcome: Any = "installed", version: str | None = None) -> None:
@@ -61,7 +65,7 @@ class InstallationTest(SegmentationCase):
     def setUp(self) -> None:
         super().setUp()
         stack = ExitStack()
-        stack.enter_context(pip.in_place_of_slicers())
+        stack.enter_context(pip.replace_pip_of_slicer())
         self.addCleanup(stack.close)
         self.volume = add_scan()
         self.prepare(self.volume)

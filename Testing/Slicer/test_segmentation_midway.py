@@ -145,7 +145,7 @@ class SceneMidwayTest(FaultCase):
         volume = add_scan()
         self.begin(volume)
         with Person() as person:
-            person.expects("removed or changed meanwhile", "Ok")
+            person.expects("removed or changed during the computation", "Ok")
             self.proceed()
             slicer.mrmlScene.RemoveNode(volume)
             process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
@@ -179,7 +179,7 @@ class SceneMidwayTest(FaultCase):
         volume = add_scan()
         self.begin(volume)
         with Person() as person:
-            person.expects("was moved meanwhile", "Ok")
+            person.expects("was moved during the computation", "Ok")
             self.proceed()
             volume.SetOrigin(5.0, 6.0, 7.0)
             process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
@@ -197,20 +197,23 @@ class SceneMidwayTest(FaultCase):
         transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
         volume.SetAndObserveTransformNodeID(transform.GetID())
         self.wait()
-        for text in ("The voxels of LGE were changed meanwhile", "The transform of LGE was changed meanwhile"):
+        for text in (
+            "The voxels of LGE were changed during the computation",
+            "The transform of LGE was changed during the computation",
+        ):
             self.assertIn(text, self.ui.statusLabel.text)
         segmentation = self.settings.outputSegmentation
         self.assertEqual(segmentation.GetTransformNodeID(), transform.GetID())
 
     def test_unchanged_volume_causes_no_note(self) -> None:
         self.segment(add_scan())
-        self.assertNotIn("meanwhile", self.ui.statusLabel.text)
+        self.assertNotIn("during the computation", self.ui.statusLabel.text)
 
     def test_volume_replaced_by_another_size_is_reported(self) -> None:
         volume = add_scan()
         self.begin(volume)
         with Person() as person:
-            person.expects("removed or changed meanwhile", "Ok")
+            person.expects("removed or changed during the computation", "Ok")
             self.proceed()
             slicer.util.updateVolumeFromArray(volume, np.zeros((5, 6, 7), np.int16))
             process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")

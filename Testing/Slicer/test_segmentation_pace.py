@@ -39,8 +39,7 @@ class PaceTest(SegmentationCase):
 
     def test_sending_and_loading_a_large_scan_does_not_block_the_window(self) -> None:
         from dcamt.io.slabs import write_npy_in_slabs
-        from DCAMTSegmentationLib.result_insertion import insert_result
-        from DCAMTSegmentationLib.segmentation_job import SegmentationRequest
+        from DCAMTSegmentationLib.result_insertion import SegmentationOptions, insert_result
         from DCAMTSlicerLib.volume_bridge import voxels_of
         from test_segmentation_result import result_of
 
@@ -52,7 +51,7 @@ class PaceTest(SegmentationCase):
         path = self.home / "volume.npy"
         for name, steps in (
             ("handing over", lambda: write_npy_in_slabs(voxels_of(volume), path)),
-            ("bringing in", lambda: insert_result(result, SegmentationRequest(volume))),
+            ("bringing in", lambda: insert_result(result, SegmentationOptions(volume))),
         ):
             assert_stays_responsive(longest_step(steps, TRIES), name)
         np.testing.assert_array_equal(np.load(path), slicer.util.arrayFromVolume(volume))

@@ -73,9 +73,9 @@ class ProcessTest(FaultCase):
 class EngineProcessTest(unittest.TestCase):
     def test_process_object_is_not_deleted_during_its_own_signal(self) -> None:
         """PythonQt deletes an object with its last Python reference, but Qt still uses the object after the signal."""
-        for python, words in (("/nowhere/PythonSlicer", []), (None, ["-c", 'print(\'{"event": "x"}\')'])):
+        for python, arguments in (("/nowhere/PythonSlicer", []), (None, ["-c", 'print(\'{"event": "x"}\')'])):
             received: list[Any] = []
-            process = EngineProcess(words, received.append, received.append, python).start()
+            process = EngineProcess(arguments, received.append, received.append, python).start()
             wrapper = weakref.ref(process._process)
             with mock.patch.object(process, "_let_go", wraps=process._let_go) as let_go:
                 process_events_until(

@@ -21,8 +21,7 @@ from dcamt.wall.closed_surface import closed_surface
 from dcamt.worker.protocol import SegmentResult
 from DCAMTSegmentationLib import review
 from DCAMTSegmentationLib.measurements_table import rows_of
-from DCAMTSegmentationLib.result_insertion import SegmentationResult, insert_result
-from DCAMTSegmentationLib.segmentation_job import SegmentationRequest
+from DCAMTSegmentationLib.result_insertion import LoadedResult, SegmentationOptions, insert_result
 from segmentation_case import (
     ROOT,
     SegmentationCase,
@@ -234,17 +233,17 @@ class SurfaceTest(unittest.TestCase):
         labels[4:8, 4:8, 4:8] = 1
         segmentation = put(result_of(labels), volume)
         mask = np.array(segment_mask(segmentation, volume))
-        rows = rows_of(review.referenced(segmentation, review.MEASUREMENTS))
+        rows = rows_of(review.get_referenced_node(segmentation, review.MEASUREMENTS))
         state = scene_state()
         broken = replace(result_of(np.ones_like(labels)), measurements=[Measurements("LGE", "LA", *["no number"] * 6)])
         with self.assertRaises(TypeError):
             put(broken, volume, segmentation)
         self.assertEqual(scene_state(), state)
         np.testing.assert_array_equal(segment_mask(segmentation, volume), mask)
-        self.assertEqual(rows_of(review.referenced(segmentation, review.MEASUREMENTS)), rows)
+        self.assertEqual(rows_of(review.get_referenced_node(segmentation, review.MEASUREMENTS)), rows)
 
 
-def result_of(labels: np.ndarray) -> SegmentationResult:
+def result_of(labels: np.ndarray) -> LoadedResult:
     """Return a result with a disagreement map, as made from the worker's event."""
     info = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
     filled = np.argwhere(labels)[:, ::-1]
@@ -252,12 +251,12 @@ def result_of(labels: np.ndarray) -> SegmentationResult:
     if len(filled):
         box = tuple((low, high + 1) for low, high in zip(filled.min(0), filled.max(0), strict=True))
     row = Measurements("LGE", "Left atrium", 1.0, *[float("nan")] * 5)
-    return SegmentationResult(labels, np.zeros_like(labels), 0.9, [], [row], [SegmentResult(info, box)])
+    return LoadedResult(labels, np.zeros_like(labels), 0.9, [], [row], [SegmentResult(info, box)])
 
 
-def put(result: SegmentationResult, volume: Any, target: Any = None) -> Any:
+def put(result: LoadedResult, volume: Any, target: Any = None) -> Any:
     """Run all steps that insert a result into the scene; return the segmentation node."""
-    steps = insert_result(result, SegmentationRequest(volume, target))
+    steps = insert_result(result, SegmentationOptions(volume, target))
     while True:
         try:
             next(steps)
@@ -266,7 +265,7 @@ def put(result: SegmentationResult, volume: Any, target: Any = None) -> Any:
 
 
 class NameTest(SegmentationCase):
-    def test_segment_has_name_colour_and_code(self) -> None:
+    def test_segment_has_name_color_and_code(self) -> None:
         segmentation = self.segment(add_scan())
         self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
         segment = segmentation.GetSegmentation().GetNthSegment(0)

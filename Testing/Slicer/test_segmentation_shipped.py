@@ -70,7 +70,7 @@ class TutorialTest(unittest.TestCase):
         self.assert_surface(segmentation, float(row["volume_ml"]), float(row["surface_cm2"]))
         self.assertGreater(self.logic.trust(segmentation), 0.5)
         self.ui.disagreementCheckBox.click()
-        map_node = review.referenced(segmentation, review.DISAGREEMENT)
+        map_node = review.get_referenced_node(segmentation, review.DISAGREEMENT)
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
         places = self.logic.doubtfulPlaces(segmentation)

@@ -73,12 +73,12 @@ class NonLinearTransformTest(ViewCase):
         for _time in range(2):  # first into a new segmentation, then into the same one
             segmentation = self.segment(volume)
             self.assertEqual(segmentation.GetTransformNodeID(), bend.GetID())
-            self.assertNotIn("meanwhile", self.ui.statusLabel.text)
+            self.assertNotIn("during the computation", self.ui.statusLabel.text)
         expected = self.module.worker.labels_of(slicer.util.arrayFromVolume(volume))
         segmentation.SetAndObserveTransformNodeID(None)
         volume.SetAndObserveTransformNodeID(None)
         np.testing.assert_array_equal(segment_mask(segmentation, volume), expected)
-        self.assertIs(review.referenced(segmentation, review.VOLUME), volume)
+        self.assertIs(review.get_referenced_node(segmentation, review.VOLUME), volume)
 
     def test_non_linear_transform_changed_during_the_computation_is_noted(self) -> None:
         volume, bend = add_scan(), add_bend()
@@ -86,7 +86,7 @@ class NonLinearTransformTest(ViewCase):
         other = add_bend(push_mm=9.0)
         self.module.worker.before_answer = lambda: volume.SetAndObserveTransformNodeID(other.GetID())
         self.segment(volume)
-        self.assertIn("The transform of LGE was changed meanwhile", self.ui.statusLabel.text)
+        self.assertIn("The transform of LGE was changed during the computation", self.ui.statusLabel.text)
 
     def test_world_positions_follow_a_non_linear_transform(self) -> None:
         volume = add_scan()

@@ -358,22 +358,23 @@ class PanelLayoutTest(ViewCase):
         self.assertRegex(text, r"^\d+\.\d\d$")
 
     def test_progress_bar_never_moves_back(self) -> None:
-        from DCAMTSegmentationLib.segmentation_job import SegmentationJob, SegmentationRequest
+        from DCAMTSegmentationLib.result_insertion import SegmentationOptions
+        from DCAMTSegmentationLib.segmentation_job import SegmentationJob
 
         fractions: list[float] = []
         job = SegmentationJob(
             self.module.worker,
-            SegmentationRequest(add_scan()),
+            SegmentationOptions(add_scan()),
             lambda progress: fractions.append(progress.fraction),
             lambda outcome: None,
         )
         for fraction in (0.0, 0.3, 0.1, 0.5, 0.0):
-            job.on_progress(WorkerProgress("1", "segmenting", fraction))
+            job.handle_progress(WorkerProgress("1", "segmenting", fraction))
         self.assertEqual(fractions, [0.0, 0.3, 0.3, 0.5, 0.5])
 
 
 class RegionDisplayTest(ViewCase):
-    def test_region_has_no_fill_and_a_distinct_colour(self) -> None:
+    def test_region_has_no_fill_and_a_distinct_color(self) -> None:
         choose(self.ui.inputSelector, add_scan())
         click(self.ui.placeRegionButton)
         added = self.ui.regionSelector.addNode()

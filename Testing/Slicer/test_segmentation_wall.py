@@ -81,12 +81,12 @@ def expected_wall() -> WallResult:
 
 
 def scalars(segmentation: Any, name: str) -> np.ndarray:
-    surface = review.referenced(segmentation, review.WALL).GetPolyData()
+    surface = review.get_referenced_node(segmentation, review.WALL).GetPolyData()
     return np.array(vtk_to_numpy(surface.GetPointData().GetArray(name)))
 
 
 def burden_cell(segmentation: Any, column: str = "burden_percent", row: int = 0) -> str:
-    table = review.referenced(segmentation, review.WALL_TABLE).GetTable()
+    table = review.get_referenced_node(segmentation, review.WALL_TABLE).GetTable()
     return str(table.GetValueByName(row, column).ToString())
 
 
@@ -204,7 +204,7 @@ class WorkerWallTest(unittest.TestCase):
         self.measure()
         self.assertEqual(burden_cell(segmentation), f"{expected_wall().burden.percent:.1f}")
         bounds = [0.0] * 6
-        review.referenced(segmentation, review.WALL).GetRASBounds(bounds)
+        review.get_referenced_node(segmentation, review.WALL).GetRASBounds(bounds)
         centre = matrix[:3, :3] @ (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3] + matrix[:3, 3]
         np.testing.assert_allclose((np.array(bounds[::2]) + bounds[1::2]) / 2, centre, atol=1.0)
 
@@ -232,7 +232,7 @@ class WorkerWallTest(unittest.TestCase):
                 self.measure()
             self.assertIn(message, self.ui.statusLabel.text)
             self.assertEqual(scene_state(), before)
-            self.assertIsNone(review.referenced(segmentation, review.WALL))
+            self.assertIsNone(review.get_referenced_node(segmentation, review.WALL))
 
     def test_wall_at_the_scan_s_border_is_excluded_and_reported(self) -> None:
         volume, segmentation = add_phantom()
@@ -329,8 +329,8 @@ class ChangedMeanwhileTest(unittest.TestCase):
         choose(self.ui.inputSelector, self.volume)
         choose(self.ui.outputSelector, self.segmentation)
 
-    def measure(self, meanwhile: Callable[[], object]) -> None:
-        self.module.worker.before_answer = meanwhile
+    def measure(self, before_answer: Callable[[], object]) -> None:
+        self.module.worker.before_answer = before_answer
         click(self.ui.wallMeasureButton)
         process_events_until(lambda: not self.module.logic.isRunning(), PATIENCE_S, "the wall")
 
@@ -347,13 +347,16 @@ class ChangedMeanwhileTest(unittest.TestCase):
             self.volume.SetAndObserveTransformNodeID(transform.GetID())
 
         self.measure(change)
-        for text in ("The voxels of ball were changed meanwhile", "The transform of ball was changed meanwhile"):
+        for text in (
+            "The voxels of ball were changed during the computation",
+            "The transform of ball was changed during the computation",
+        ):
             self.assertIn(text, self.ui.statusLabel.text)
 
     def test_a_removed_node_drops_the_wall(self) -> None:
         for node, message in (
-            (self.segmentation, "drawn: was removed meanwhile, so its wall was dropped"),
-            (self.volume, "ball: was removed or changed meanwhile, so its result was dropped"),
+            (self.segmentation, "segmentation drawn was removed during the measurement; the wall was discarded"),
+            (self.volume, "ball: was removed or changed during the computation, so the result was discarded"),
         ):
             with self.subTest(message), Person() as person:
                 person.expects(message, "Ok")
@@ -379,7 +382,11 @@ class PageAnswers(FakeWorker):
 
 
 def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace: str = "") -> PageRequest | None:
-    """Click *Report…* and return the request; `replace`: the answer to the question whether to replace a file."""
+    """Click *Report…* and return the request.
+
+    Args:
+        replace: the answer when asked whether to replace a file.
+    """
     earlier = len(module.worker.requests)
     with Person() as person:
         person.expects("Write the report", path)
@@ -409,7 +416,7 @@ class ReportRequestTest(unittest.TestCase):
         choose(self.ui.outputSelector, self.segmentation)
         wall_nodes.insert_wall(self.wall, self.volume, self.segmentation)
         mask = segment_mask(self.segmentation, "blood")[0]
-        wall_nodes.note_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
+        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
 
     def add_segment(self) -> np.ndarray:
         """Add the segment "other", half of the ball, and return its voxels."""
@@ -491,7 +498,7 @@ class InsertedWallCase(unittest.TestCase):
 class OutlineTest(InsertedWallCase):
     def test_changed_outline_is_noticed_until_the_change_is_undone(self) -> None:
         mask = segment_mask(self.segmentation, "blood")[0]
-        wall_nodes.note_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
+        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
         warning, label = "The outline was changed since", phantom()[1]
         self.module.panel.enter()
         self.assertNotIn(warning, self.ui.wallLabel.text)
@@ -509,7 +516,7 @@ class OutlineTest(InsertedWallCase):
 
 
 class ThresholdTest(InsertedWallCase):
-    def test_presets_and_slider_change_colours_and_burden_without_the_worker(self) -> None:
+    def test_presets_and_slider_change_colors_and_burden_without_the_worker(self) -> None:
         before = burden_cell(self.segmentation)
         preset = next(
             self.ui.wallPresetComboBox.itemText(index)
@@ -525,20 +532,20 @@ class ThresholdTest(InsertedWallCase):
         np.testing.assert_array_equal(scalars(self.segmentation, "enhanced"), (ratio > 0.6) & (kind == 0))
         self.assertEqual(self.module.worker.requests, [])
 
-    def test_colours_change_at_the_threshold(self) -> None:
-        colours = review.referenced(self.segmentation, review.WALL_COLOURS)
+    def test_colors_change_at_the_threshold(self) -> None:
+        colors = review.get_referenced_node(self.segmentation, review.WALL_COLORS)
         for threshold in (0.8, 1.2, 1.6):
             self.ui.wallThresholdSlider.value = threshold
-            at = (threshold - wall_nodes.LOWEST) / (wall_nodes.HIGHEST - wall_nodes.LOWEST) * (wall_nodes.COLOURS - 1)
+            at = (threshold - wall_nodes.LOWEST) / (wall_nodes.HIGHEST - wall_nodes.LOWEST) * (wall_nodes.COLORS - 1)
             below, above = [0.0] * 4, [0.0] * 4
-            colours.GetColor(int(at) - 2, below)
-            colours.GetColor(int(at) + 2, above)
+            colors.GetColor(int(at) - 2, below)
+            colors.GetColor(int(at) + 2, above)
             self.assertGreater(below[2], below[0])  # bluish
             self.assertGreater(above[0], above[2] + 0.4)  # yellow to red
         # The end colours and the grey of openings equal those in the report's pictures.
-        for index, color in ((1, COLOR_STOPS[0][1]), (wall_nodes.COLOURS - 1, COLOR_STOPS[-1][1]), (0, OPENING_COLOR)):
+        for index, color in ((1, COLOR_STOPS[0][1]), (wall_nodes.COLORS - 1, COLOR_STOPS[-1][1]), (0, OPENING_COLOR)):
             found = [0.0] * 4
-            colours.GetColor(index, found)
+            colors.GetColor(index, found)
             np.testing.assert_allclose(found[:3], color, atol=0.01)
 
     def test_burden_of_a_threshold_is_computed_within_50_ms(self) -> None:
@@ -626,7 +633,7 @@ class WallSceneTest(InsertedWallCase):
         self.assertEqual(burden_cell(loaded), cells)
         self.ui.wallThresholdSlider.value = 0.6
         self.assertNotEqual(burden_cell(loaded), cells)
-        model = review.referenced(loaded, review.WALL)
+        model = review.get_referenced_node(loaded, review.WALL)
         self.assertEqual(model.GetDisplayNode().GetActiveScalarName(), wall_nodes.SHOWN)
 
     def test_wall_is_removed_with_its_segmentation(self) -> None:
@@ -635,7 +642,7 @@ class WallSceneTest(InsertedWallCase):
         names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLModelNode")]
         self.assertNotIn("ball wall", names)
 
-    def test_scalar_bar_explains_the_colours(self) -> None:
+    def test_scalar_bar_explains_the_colors(self) -> None:
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertTrue(legend.GetVisibility())
         self.assertEqual(legend.GetTitleText(), "Intensity ratio")

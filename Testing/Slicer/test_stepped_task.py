@@ -79,10 +79,6 @@ class SteppedTaskTest(unittest.TestCase):
         self.assertEqual((self.ends, self.closed), ([], 1))
 
 
-if __name__ == "__main__":
-    unittest.main()
-
-
 class DelayedCallTest(unittest.TestCase):
     def test_delayed_call_is_made_once_after_the_last_start_unless_closed(self) -> None:
         calls: list[int] = []
@@ -99,3 +95,7 @@ class DelayedCallTest(unittest.TestCase):
         qt.QTimer.singleShot(10, lambda: marker.append(1))
         process_events_until(lambda: bool(marker), what="a later timer")
         self.assertEqual(calls, [1])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -155,7 +155,7 @@ class AfterARunTest(TrainingCase):
         self.assertEqual(scores, sorted(scores, reverse=True))
         name = model.data(model.index(0, 0))
         click(self.ui.addCaseButton)
-        self.assertIn("Open", self.ui.rankStatusLabel.text)
+        self.assertIn(f"Open “{name}” first", self.ui.rankStatusLabel.text)
         volumes = len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"))
         self.open_case()
         self.assertEqual(slicer.util.selectedModule(), "SegmentEditor")

@@ -54,7 +54,7 @@ class LoopTest(TrainingCase):
         run = RunFolder(self.runs / "run-1")
         self.wait_for(lambda: run_state(run).state == FINISHED, "the end of the run", timeout=300)
         self.wait_for(lambda: self.ui.useModelButton.enabled, "its model")
-        self.assertEqual(run.started_from().name, "tiny")
+        self.assertEqual(run.read_origin().name, "tiny")
 
         # The charts have data.
         click(self.ui.lossesButton)

@@ -82,7 +82,7 @@ class CategoryTest(TrainingCase):
         from DCAMTTraining import DCAMTTraining
 
         class Parent:
-            """Stands in for the module's entry in the list of modules."""
+            """Replaces the module's entry in the list of modules."""
 
             path = "."
 
@@ -323,7 +323,7 @@ class PackagesTest(TrainingCase):
     def setUp(self) -> None:
         super().setUp()
         stack = ExitStack()
-        stack.enter_context(pip.in_place_of_slicers())
+        stack.enter_context(pip.replace_pip_of_slicer())
         self.addCleanup(stack.close)
         pip.missing = {"nibabel"}
 
@@ -336,7 +336,7 @@ class PackagesTest(TrainingCase):
                 person.expects("DCAMT needs Python packages", "Cancel")
                 click(button)
             self.assertEqual(person.errors(), [])  # declining causes no error message
-        self.assertFalse(self.session.measurement.running or self.session.checking)
+        self.assertFalse(self.session.estimation.running or self.session.checking)
         self.assertEqual(list(self.runs.iterdir()), [])
         self.assertTrue(self.ui.startButton.enabled)
 

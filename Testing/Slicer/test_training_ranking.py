@@ -28,9 +28,9 @@ class RankingButtonsTest(TrainingCase):
         commands = []
 
         class FakeCommand:
-            """Stands in for the command; its process can have ended before all events are delivered."""
+            """Replaces the command; its process can have ended before all events are delivered."""
 
-            def __init__(self, words, on_event, on_end) -> None:
+            def __init__(self, arguments, on_event, on_end) -> None:
                 self.on_event, self.on_end, self.running = on_event, on_end, False
                 commands.append(self)
 

@@ -125,8 +125,8 @@ class RunsTest(TrainingCase):
         step = run_state(run).step
         choose(self.ui.deviceSelector, "CPU")
         click(self.ui.stopButton)
-        words = [one.process.args for one in started if one.run.path == run.path][-1]
-        self.assertEqual(words[-2:], ["--device", "cpu"])
+        arguments = [one.process.args for one in started if one.run.path == run.path][-1]
+        self.assertEqual(arguments[-2:], ["--device", "cpu"])
         self.assertFalse(self.ui.stopButton.enabled)
         self.assertFalse(self.ui.resumeButton.enabled)
         self.wait_for(lambda: self.state(run) == STOPPED, "the stop")
@@ -272,10 +272,10 @@ class RunsTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.choose_tiny_model_and_settings()
         click(self.ui.startButton)  # the scene is closed while the estimate is measured
-        self.wait_for(lambda: self.session.measurement.running, "the measurement")
+        self.wait_for(lambda: self.session.estimation.running, "the estimation")
         close_scene()
         process_events()
-        self.assertFalse(self.session.measurement.running)
+        self.assertFalse(self.session.estimation.running)
         self.assertEqual(list(self.runs.iterdir()), [])
 
     def test_reason_of_a_failed_start_is_shown(self) -> None:
@@ -328,8 +328,8 @@ class LauncherTest(TrainingCase):
             run = RunFolder(self.runs / "watched")
             run.path.mkdir()
             with run_lock(run.lock):
-                words = ["train", "--run", str(run.path), "--watch"]
-                command = engine_command.EngineCommand(words, received.append, received.append).start()
+                arguments = ["train", "--run", str(run.path), "--watch"]
+                command = engine_command.EngineCommand(arguments, received.append, received.append).start()
                 pid = self.folder / "child"
                 self.wait_for(lambda: pid.exists() and pid.read_text(encoding="utf-8"), "the launcher's child")
                 child = int(pid.read_text(encoding="utf-8"))
@@ -371,11 +371,11 @@ class KilledApplicationTest(TrainingCase):
         self.wait_for(lambda: plan.run.checkpoint.exists() and is_held(plan.run.lock), "the run")
         write_request(plan.run, PAUSE)
         self.wait_for(lambda: run_state(plan.run).state == PAUSED, "the pause")
-        words = [sys.executable, "-c", KILLED_APPLICATION, str(plan.run.path)]
+        arguments = [sys.executable, "-c", KILLED_APPLICATION, str(plan.run.path)]
         places = [str(ROOT / name) for name in ("Testing", "DCAMTSegmentation", "DCAMTTraining")]
         # A killed application does not remove its temporary files.
         environment = {**os.environ, "TMPDIR": str(self.folder)}
-        killed = subprocess.run([*words, *places], check=False, capture_output=True, env=environment)
+        killed = subprocess.run([*arguments, *places], check=False, capture_output=True, env=environment)
         self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
         self.wait_for(lambda: run_state(plan.run).state == FINISHED, "the end of the run")
         self.assertEqual(open_model(plan.run.model).card.trained_on["iterations"], 60)

@@ -16,7 +16,7 @@ from dcamt.recipe import load_recipe
 from dcamt.runs.preview import Preview
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import review, training_cases
-from DCAMTSlicerLib.result_segments import OWN_TAG
+from DCAMTSlicerLib.result_segments import CLASS_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases.check import scene_remark
 from DCAMTTrainingLib.cases.rows import CaseTable, SceneScan
@@ -65,7 +65,7 @@ class SceneSourceTest(unittest.TestCase):
         for scan in (volume, plain):
             result = add_outline(scan, ellipsoid(2)[1])
             result.SetNodeReferenceID(review.VOLUME, scan.GetID())
-            result.GetSegmentation().GetNthSegment(0).SetTag(OWN_TAG, "SCT:82471001")
+            result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT:82471001")
             review.store_review_data(result, None, [], np.eye(4))
         proposal = add_outline(plain, ellipsoid(2)[1])
         proposal.SetAttribute("DCAMT.proposal", "/runs/run-1/ranking/plain.seg.nrrd")

@@ -106,7 +106,7 @@ class SourcesTest(TrainingCase):
         written.parent.mkdir()
         with Person() as person:
             person.expects("Save the list", str(written))
-            person.expects("1 case(s) are not in the list", "Ok")
+            person.expects("in the scene only: 1.", "Ok")
             click(self.ui.exportListButton)
         cases = list_cases(written)
         self.assertEqual([(case.name, case.role) for case in cases], [("A", "labelled"), ("B", "left out")])

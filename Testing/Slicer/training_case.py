@@ -95,7 +95,7 @@ class TrainingCase(EngineCase):
         """Set an estimate instead of measuring it, which would take long."""
         known = {"seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12, "device": "cpu"}
         known |= {"disk_bytes": 10**7}
-        self.session.measurement.set_estimate({**known, **estimate})
+        self.session.estimation.set_estimate({**known, **estimate})
 
     def open_case(self) -> None:
         """Open the selected case, and wait for the Segment Editor."""
@@ -105,7 +105,8 @@ class TrainingCase(EngineCase):
     def save_proposal_of_earlier_run(self, place: tuple[float, float, float] = (0, 0, 0)) -> SavedProposal:
         """Write a run with a ranking of one unlabelled case, and the case's files, as an earlier session left them.
 
-        place: the case's doubtful place, RAS mm.
+        Args:
+            place: the case's doubtful place, RAS mm.
         """
         image, label = ellipsoid(5)
         proposed = np.roll(label, 3, axis=2)

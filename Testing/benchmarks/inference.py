@@ -257,7 +257,7 @@ def _windows_text(window: tuple[int, ...], stride: tuple[int, ...] | str) -> str
 # ---- scans inside a large field
 
 
-def in_a_field(scan: Volume, truth: np.ndarray, surroundings: str) -> tuple[Volume, np.ndarray]:
+def place_in_field(scan: Volume, truth: np.ndarray, surroundings: str) -> tuple[Volume, np.ndarray]:
     """Return the scan at the centre of a larger field, and the mask of its atrium there."""
     room = [max(0, n - m) for n, m in zip(FIELD, scan.grid.shape, strict=True)]
     sides = [(r // 2, r - r // 2) for r in room]
@@ -283,7 +283,7 @@ def measure_whole(options: Options, cases: list[str], surroundings: str) -> list
     ratios, seconds, dices, points = [], [], [], []
     for case in cases:
         scan, truth = options.scan(case)
-        field, there = in_a_field(scan, truth, surroundings)
+        field, there = place_in_field(scan, truth, surroundings)
         cropped = dice(predictor.segment(scan).labelmap.voxels > 0, truth)
         dices.append(dice(predictor.segment(field).labelmap.voxels > 0, there))
         points.append(100 * (dices[-1] - cropped))

@@ -99,12 +99,12 @@ def draw(table: list[dict[str, Any]], file: Path) -> None:
 
     rows = [row for row in ROWS if any(entry["row"] == row for entry in table)]
     figure, axes = pyplot.subplots(figsize=(8, 0.5 * len(rows) + 1.2), layout="constrained")
-    for shift, quality, colour in ((-0.15, "accurate", "#c0392b"), (0.15, "fast", "#2c7fb8")):
+    for shift, quality, color in ((-0.15, "accurate", "#c0392b"), (0.15, "fast", "#2c7fb8")):
         for place, row in enumerate(rows):
             dice = [entry["dice_mean"] for entry in table if (entry["row"], entry["quality"]) == (row, quality)]
             label = {"accurate": "both branches", "fast": "one branch"}[quality] if place == 0 else None
-            axes.plot(dice, [place + shift] * len(dice), "o", color=colour, alpha=0.6, label=label)
-            axes.plot([sum(dice) / len(dice)], [place + shift], "|", color=colour, markersize=14, markeredgewidth=2)
+            axes.plot(dice, [place + shift] * len(dice), "o", color=color, alpha=0.6, label=label)
+            axes.plot([sum(dice) / len(dice)], [place + shift], "|", color=color, markersize=14, markeredgewidth=2)
     axes.set_yticks(range(len(rows)), rows)
     axes.invert_yaxis()
     axes.set_xlabel("Dice on 20 cases never seen (a dot a seed, a bar for the mean)")

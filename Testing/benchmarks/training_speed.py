@@ -157,7 +157,11 @@ def conventional_step(options: argparse.Namespace, recipe: Recipe, names: list[s
 def dcamt_step(
     options: argparse.Namespace, recipe: Recipe, names: list[str], files: Path, loaded: bool = False
 ) -> tuple[Step, Trainer]:
-    """Return DCAMT's iteration. loaded: batches come from the DataLoader instead of resident cases."""
+    """Return DCAMT's iteration.
+
+    Args:
+        loaded: batches come from the DataLoader instead of resident cases.
+    """
     device = torch.device(options.device)
     trainer = Trainer(recipe, RunFolder(files / "run"), device, EventLog(None))
     training = recipe.training

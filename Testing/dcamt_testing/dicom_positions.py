@@ -61,7 +61,8 @@ def write_slice(path: Path, place: float, **attributes: object) -> Path:
 def write_frames(path: Path, places: Sequence[float], frames: Sequence[dict[str, dict[str, object]]] = ()) -> Path:
     """Write an enhanced MR image.
 
-    frames: further functional groups of each frame, {sequence: {attribute: value}}.
+    Args:
+        frames: further functional groups of each frame, {sequence: {attribute: value}}.
     """
     data = new_data_set(ENHANCED_MR)
     data.NumberOfFrames = len(places)

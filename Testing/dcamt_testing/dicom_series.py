@@ -16,7 +16,9 @@ STUDY = {"StudyDate": "20200102", "StudyTime": "101112", "StudyID": "S7", "Acces
 def write_mr_series(folder: Path, voxels: np.ndarray, affine: np.ndarray, shuffle: bool = True) -> list[Path]:
     """Write voxels (I, J, K) as single-frame MR images.
 
-    affine: (4, 4), voxel index to RAS mm. shuffle: file names follow a random order, not the slices' order.
+    Args:
+        affine: (4, 4), voxel index to RAS mm.
+        shuffle: file names follow a random order, not the slices' order.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lps = RAS_TO_LPS @ affine
@@ -41,7 +43,8 @@ def write_mr_series(folder: Path, voxels: np.ndarray, affine: np.ndarray, shuffl
 def write_enhanced_mr(path: Path, voxels: np.ndarray, affine: np.ndarray, order: list[int]) -> Path:
     """Write voxels (I, J, K) as one multi-frame MR image.
 
-    order: the slice index of each frame; an index may occur more than once.
+    Args:
+        order: the slice index of each frame; an index may occur more than once.
     """
     lps = RAS_TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)

@@ -43,7 +43,8 @@ def case() -> np.ndarray:
 def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
     """Return a scan with the case in a large field, and the mask of the case's organ.
 
-    kind: what surrounds the case: "air" (-1), "noise", or "mirrored tissue" (mirror images of the case).
+    Args:
+        kind: what surrounds the case: "air" (-1), "noise", or "mirrored tissue" (mirror images of the case).
     """
     room = [(at, n - m - at) for at, n, m in zip(AT, FIELD, CASE, strict=True)]
     if kind == "mirrored tissue":

@@ -22,26 +22,26 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 CALL_DCAMT = "sys.exit(dcamt.cli.main(sys.argv[1:]))"
 
 
-def start_dcamt(words: Iterable[str | Path], output: Path) -> subprocess.Popen[bytes]:
+def start_dcamt(arguments: Iterable[str | Path], output: Path) -> subprocess.Popen[bytes]:
     """Start `dcamt` in another process, which may be killed; append what it prints to the file `output`."""
     with output.open("ab") as file:
-        return subprocess.Popen([interpreter(), "-m", "dcamt", *map(str, words)], stdout=file, stderr=file)
+        return subprocess.Popen([interpreter(), "-m", "dcamt", *map(str, arguments)], stdout=file, stderr=file)
 
 
-def run_dcamt(words: Iterable[str | Path], output: Path) -> int:
+def run_dcamt(arguments: Iterable[str | Path], output: Path) -> int:
     """Run `dcamt` in another process and wait for its end; return the exit status."""
-    return start_dcamt(words, output).wait(600)
+    return start_dcamt(arguments, output).wait(600)
 
 
 def run_with_file_size_limit(
-    limit: int, words: Iterable[str | Path], script: str = CALL_DCAMT
+    limit: int, arguments: Iterable[str | Path], script: str = CALL_DCAMT
 ) -> subprocess.CompletedProcess[str]:
     """Run `dcamt`, or a script, in a process in which no file can exceed `limit` bytes (POSIX only).
 
     The operating system refuses further bytes, as it does when a disk is full.
     """
     return subprocess.run(
-        [interpreter(), "-c", FILE_SIZE_LIMIT.format(limit=limit) + script, *map(str, words)],
+        [interpreter(), "-c", FILE_SIZE_LIMIT.format(limit=limit) + script, *map(str, arguments)],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
@@ -50,21 +50,21 @@ def run_with_file_size_limit(
     )
 
 
-def call_dcamt(words: Iterable[str | Path]) -> int:
+def call_dcamt(arguments: Iterable[str | Path]) -> int:
     """Run `dcamt` in this process; return the exit status, including that of a usage error."""
     from dcamt import cli
 
     try:
-        return cli.main([*map(str, words)])
+        return cli.main([*map(str, arguments)])
     except SystemExit as end:
         return int(end.code or 0)
 
 
-def open_dcamt(*words: str | Path, script: str | None = None) -> subprocess.Popen[str]:
+def open_dcamt(*arguments: str | Path, script: str | None = None) -> subprocess.Popen[str]:
     """Start `dcamt`, or a script that calls it, as a shell does; its output goes to pipes."""
     program = ["-m", "dcamt"] if script is None else ["-c", script]
     return subprocess.Popen(
-        [interpreter(), *program, *map(str, words)],
+        [interpreter(), *program, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -72,7 +72,7 @@ def open_dcamt(*words: str | Path, script: str | None = None) -> subprocess.Pope
     )
 
 
-def run_team(processes: int, *words: str | Path) -> tuple[int, str, str]:
+def run_team(processes: int, *arguments: str | Path) -> tuple[int, str, str]:
     """Run `dcamt` as a team, with the environment variables that torchrun sets; terminate all when one fails.
 
     Returns the exit status (that of the first process that failed, or 0) and what all processes printed to standard
@@ -86,7 +86,7 @@ def run_team(processes: int, *words: str | Path) -> tuple[int, str, str]:
         for rank in range(processes):
             numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
             environment = {**os.environ, **place, **{name: str(number) for name, number in numbers.items()}}
-            command = [interpreter(), "-m", "dcamt", *map(str, words)]
+            command = [interpreter(), "-m", "dcamt", *map(str, arguments)]
             team.append(subprocess.Popen(command, stdout=printed[0], stderr=printed[1], env=environment))
         failed = 0
         while any(process.poll() is None for process in team):

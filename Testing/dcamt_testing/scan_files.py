@@ -94,13 +94,13 @@ def save_nrrd(path: Path, voxels: np.ndarray, **header: object) -> Path:
     return path
 
 
-def refused(action: Callable[[], object], path: Path, *words: str) -> str:
-    """Return the message of the InputError that `action` raises; fail unless it is one line with `path` and `words`."""
+def refused(action: Callable[[], object], path: Path, *message_parts: str) -> str:
+    """Return the message of the InputError that `action` raises; fail unless it is one line with all its parts."""
     with pytest.raises(InputError) as caught:
         action()
     message = str(caught.value)
     assert "\n" not in message
     assert message.endswith(".")
-    for word in (path.name, *words):
-        assert word in message, message
+    for part in (path.name, *message_parts):
+        assert part in message, message
     return message

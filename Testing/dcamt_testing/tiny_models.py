@@ -22,13 +22,16 @@ TESTING = Path(__file__).resolve().parents[1]
 def tiny_models(testing: Path = TESTING) -> Path:
     """Return a folder with segmenting/tiny.dcamt, segmenting/other.dcamt and training/tiny.dcamt.
 
-    testing: the folder that contains the package dcamt_testing. The models are made once per test process.
+    The models are made once per test process.
+
+    Args:
+        testing: the folder that contains the package dcamt_testing.
     """
     folder = tempfile.mkdtemp(prefix="dcamt-models-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     python = shutil.which("PythonSlicer") or sys.executable
-    words = [python, "-m", "dcamt_testing.tiny_models", folder]
-    subprocess.run(words, check=True, timeout=600, cwd=testing, env={**os.environ, "PYTHONPATH": str(testing)})
+    arguments = [python, "-m", "dcamt_testing.tiny_models", folder]
+    subprocess.run(arguments, check=True, timeout=600, cwd=testing, env={**os.environ, "PYTHONPATH": str(testing)})
     return Path(folder)
 
 

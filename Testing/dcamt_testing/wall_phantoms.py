@@ -28,12 +28,15 @@ SAMPLE_MM = 1.0
 class Atrium:
     """An ellipsoid of blood, centred at `centre` and surrounded by a wall, with an optional patch, valve and vein.
 
-    radii: mm along R, A, S. shell_mm: thickness of the wall.
-    patch_degrees: half angle of a bright cap of the wall about `patch_axis` (0: no patch), measured on the unit ball
-        from which the ellipsoid is stretched. patch_ratio: the cap's intensity divided by the blood's.
-    valve_mm: distance of the valve's plane from the centre (None: no valve); the blood continues beyond the plane.
-    vein_mm: the vein's radius (None: no vein). The expert's outline includes the vein's first `vein_length_mm` from
-        the centre; the vein itself has no end.
+    Attributes:
+        radii: mm along R, A, S.
+        shell_mm: thickness of the wall.
+        patch_degrees: half angle of a bright cap of the wall about `patch_axis` (0: no patch), measured on the unit
+            ball from which the ellipsoid is stretched.
+        patch_ratio: the cap's intensity divided by the blood's.
+        valve_mm: distance of the valve's plane from the centre (None: no valve); the blood continues beyond the plane.
+        vein_mm: the vein's radius (None: no vein). The expert's outline includes the vein's first `vein_length_mm` from
+            the centre; the vein itself has no end.
     """
 
     radii: tuple[float, float, float] = (20.0, 20.0, 20.0)
@@ -99,7 +102,8 @@ class Atrium:
     def area_mm2(self, chosen: Callable[[np.ndarray], np.ndarray] = lambda unit: np.ones(len(unit), bool)) -> float:
         """Return the area of the part of the ellipsoid's surface for which `chosen` holds, by numerical integration.
 
-        chosen: maps unit vectors (N, 3) of the unit ball to booleans (N,).
+        Args:
+            chosen: maps unit vectors (N, 3) of the unit ball to booleans (N,).
         """
         steps = 600
         polar = (np.arange(steps) + 0.5) / steps * np.pi
@@ -126,8 +130,12 @@ class Atrium:
 class Ring(Atrium):
     """A tube of blood bent to a ring about the axis S, curved either way, in a shell of wall.
 
-    ring_mm: from the centre to the tube's own axis. tube_mm: the tube's radius. The bright patch lies where the angle
-    about the tube's axis, 0 on the outside of the ring, is at most `patch_degrees`.
+    The bright patch lies where the angle about the tube's axis, 0 on the outside of the ring, is at most
+    `patch_degrees`.
+
+    Attributes:
+        ring_mm: from the centre to the tube's own axis.
+        tube_mm: the tube's radius.
     """
 
     ring_mm: float = 20.0
@@ -170,7 +178,8 @@ def grid_about(
 ) -> Grid:
     """Return a grid centred at the phantoms' centre plus `shift`, at least `extent_mm` wide along each axis.
 
-    axes: (3, 3), whose columns are the directions of the grid's axes (None: R, A, S).
+    Args:
+        axes: (3, 3), whose columns are the directions of the grid's axes (None: R, A, S).
     """
     shape = tuple(int(np.ceil(extent_mm / step)) for step in spacing)
     affine = np.eye(4)

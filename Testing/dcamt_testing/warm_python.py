@@ -71,8 +71,8 @@ def start() -> bool:
     program = os.path.join(folder, "PythonSlicer")
     address = os.path.join(folder, "socket")
     with open(program, "w", encoding="utf-8") as file:
-        words = (sys.executable, "-I", "-S", os.path.abspath(__file__), address, sys.executable)
-        file.write(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        arguments = (sys.executable, "-I", "-S", os.path.abspath(__file__), address, sys.executable)
+        file.write(f'#!/bin/sh\nexec {shlex.join(arguments)} "$@"\n')
     os.chmod(program, 0o755)
     os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
     server = socket.socket(socket.AF_UNIX)
@@ -231,10 +231,10 @@ def _watch(connection: socket.socket) -> Request:
     os._exit(0)
 
 
-def _is_forked(words: list[str]) -> bool:
-    if words[:1] == ["-m"]:
-        return words[1].split(".")[0] in ("dcamt", "dcamt_testing", "torch")
-    return bool(words) and (words[0] == "-c" or not words[0].startswith("-"))
+def _is_forked(arguments: list[str]) -> bool:
+    if arguments[:1] == ["-m"]:
+        return arguments[1].split(".")[0] in ("dcamt", "dcamt_testing", "torch")
+    return bool(arguments) and (arguments[0] == "-c" or not arguments[0].startswith("-"))
 
 
 def _end(status: int) -> NoReturn:
@@ -259,10 +259,10 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 def main() -> None:
     """Act as the launcher PythonSlicer: run a program in a child of the server, or else in the real interpreter."""
     address, real, *given = sys.argv[1:]
-    words = given[1:] if given[:1] == ["-u"] else given  # torchrun adds -u
+    arguments = given[1:] if given[:1] == ["-u"] else given  # torchrun adds -u
     connection = socket.socket(socket.AF_UNIX)
     try:
-        if not _is_forked(words):
+        if not _is_forked(arguments):
             raise OSError
         connection.connect(address)
     except OSError:
@@ -274,7 +274,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     described = {
-        "arguments": words,
+        "arguments": arguments,
         "environment": dict(os.environ),
         "folder": os.getcwd(),
         "unbuffered": given[:1] == ["-u"],

@@ -41,7 +41,11 @@ PATIENCE_S = 120
 
 
 class Child:
-    """A worker process. broken: a script that runs in the process before the worker starts."""
+    """A worker process.
+
+    Args:
+        broken: a script that runs in the process before the worker starts.
+    """
 
     def __init__(self, broken: str = "", *arguments: str) -> None:
         program = ["-m", "dcamt.commands.worker", *arguments]

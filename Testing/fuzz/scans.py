@@ -187,8 +187,8 @@ def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Qu
 
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary, "out")
-        words = ["segment", path, "-o", out / "x.seg.nrrd", "--model", model, "--device", "cpu"]
-        program = [interpreter(), "-c", COMMAND, str(ROOT / "DCAMTSegmentation"), str(seconds), *map(str, words)]
+        arguments = ["segment", path, "-o", out / "x.seg.nrrd", "--model", model, "--device", "cpu"]
+        program = [interpreter(), "-c", COMMAND, str(ROOT / "DCAMTSegmentation"), str(seconds), *map(str, arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": temporary}
         ended = subprocess.run(program, capture_output=True, encoding="utf-8", env=environment, check=False)
         try:

@@ -23,8 +23,8 @@ def count_differences(series: Path, segmentation: Path, packages: Path) -> tuple
     """Return the number of labelled voxels that OHIF's package reads, and the number of voxels with other labels."""
     program = Path(shutil.copy(Path(__file__).with_name("read_segmentation.mjs"), packages))
     images = {pydicom.dcmread(file).SOPInstanceUID: file for file in sorted(series.iterdir()) if pydicom_reads(file)}
-    words = ["node", program, segmentation, *images.values()]
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, encoding="utf-8", check=True)
+    arguments = ["node", program, segmentation, *images.values()]
+    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, encoding="utf-8", check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     ours = read_labelmap(segmentation)
     to_index = np.linalg.inv(ours.grid.affine)

@@ -17,7 +17,9 @@ TITLE_POINTS, AXIS_POINTS, LABEL_POINTS = 14, 12, 11
 def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
     """Return the picture (rows, columns, 3) of a vtkMRMLPlotChartNode with line series.
 
-    size: width and height in pixels. scale: pixels of the picture per pixel of the screen, for the font.
+    Args:
+        size: width and height in pixels.
+        scale: pixels of the picture per pixel of the screen, for the font.
     """
     view = vtk.vtkContextView()
     window = view.GetRenderWindow()

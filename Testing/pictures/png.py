@@ -17,9 +17,9 @@ def write_png(pixels: np.ndarray, path: Path) -> None:
         ValueError: the file is too large even with 32 colours.
     """
     image = Image.fromarray(pixels)
-    for colours in (256, 128, 64, 32):
+    for colors in (256, 128, 64, 32):
         # No dithering: it would blur letters and compress badly.
-        image.quantize(colours, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
+        image.quantize(colors, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
         if path.stat().st_size <= MOST_BYTES:
             return
     raise ValueError(f"{path.name} has {path.stat().st_size} bytes: make it smaller")

@@ -12,7 +12,7 @@ from DCAMTSlicerLib.terms_of_use import record_acceptance
 from slicer_harness import choose, click, close_scene, open_module, process_events_until
 
 from .views import show_volume, zoom_slices
-from .window import beside_views, grab_panel, save
+from .window import grab_panel, place_beside_views, save
 
 TITLE = "DCAMT Segmentation"
 FROM_BEHIND = {"turn": 200.0, "tilt": 15.0, "zoom": 1.0}
@@ -39,19 +39,19 @@ def _steps(module: Any) -> Iterator[tuple[str, Any]]:
     volume = SampleData.downloadSample(NAME)
     show_volume(volume)
     choose(ui.inputSelector, volume)
-    yield "tutorial-1-choose", beside_views(grab_panel(module, TITLE), **FROM_BEHIND)
+    yield "tutorial-1-choose", place_beside_views(grab_panel(module, TITLE), **FROM_BEHIND)
 
     def grab_run() -> Any:
         return grab_panel(module, TITLE, down_to="statusLabel")
 
     yield "tutorial-2-running", segment_and_watch(module, grab_run)
 
-    yield "tutorial-3-result", beside_views(grab_panel(module, TITLE), **FROM_BEHIND)
+    yield "tutorial-3-result", place_beside_views(grab_panel(module, TITLE), **FROM_BEHIND)
 
     ui.disagreementCheckBox.checked = True
     click(ui.nextPlaceButton)
     zoom_slices(2)
-    yield "tutorial-4-doubts", beside_views(grab_panel(module, TITLE), fit=False, **FROM_BEHIND)
+    yield "tutorial-4-doubts", place_beside_views(grab_panel(module, TITLE), fit=False, **FROM_BEHIND)
 
 
 def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:

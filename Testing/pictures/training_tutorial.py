@@ -15,7 +15,7 @@ from dcamt.io.writers import MARK
 from slicer_harness import Person, choose, click, close_scene, open_module, process_events, process_events_until
 
 from .application import ROOT
-from .window import beside_charts, grab_panel, in_window, save
+from .window import grab_panel, is_window_shown, place_beside_charts, save
 
 TITLE = "DCAMT Training"
 WIDTH = 510
@@ -52,9 +52,9 @@ def make_scans(folder: Path, count: int = SCANS, labelled: int = LABELLED) -> Pa
     folder.mkdir()
     script = ROOT / "Resources" / "SampleData" / "make_phantom.py"
     for number in range(1, count + 1):
-        words = ["-o", str(folder / f"heart-{number}_image.nrrd"), "--seed", str(number)]
-        words += ["--label", str(folder / f"heart-{number}_label.nrrd")] if number <= labelled else []
-        subprocess.run([sys.executable, str(script), *words], check=True, stdout=subprocess.DEVNULL)
+        arguments = ["-o", str(folder / f"heart-{number}_image.nrrd"), "--seed", str(number)]
+        arguments += ["--label", str(folder / f"heart-{number}_label.nrrd")] if number <= labelled else []
+        subprocess.run([sys.executable, str(script), *arguments], check=True, stdout=subprocess.DEVNULL)
         if number <= labelled:
             _remove_mark(folder / f"heart-{number}_label.nrrd")
     return folder
@@ -91,24 +91,24 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
     for name, text in SETTINGS.items():
         getattr(ui, name).text = text
     click(ui.measureButton)
-    process_events_until(lambda: not module.logic.session.measurement.running, PATIENCE_S, "the measurement")
-    if not in_window():
+    process_events_until(lambda: not module.logic.session.estimation.running, PATIENCE_S, "the measurement")
+    if not is_window_shown():
         _open(ui, "casesButton", "taskButton", "effortButton")
     with _shown_folder(ui, runs):
         yield "training-1-cases", grab_panel(module, TITLE, WIDTH)
 
-    if module.logic.session.measurement.estimate() is None:
+    if module.logic.session.estimation.estimate() is None:
         raise RuntimeError(ui.estimateLabel.text)
     click(ui.startButton)
-    process_events_until(lambda: _step(module) >= _of(module) * 5 // 6 > 0, PATIENCE_S, "most of the run")
+    process_events_until(lambda: _step(module) >= _total_steps(module) * 5 // 6 > 0, PATIENCE_S, "most of the run")
     charts = _charts(module)
     with _shown_folder(ui, runs):
-        yield "training-2-charts", beside_charts(grab_panel(module, TITLE, WIDTH), charts)
+        yield "training-2-charts", place_beside_charts(grab_panel(module, TITLE, WIDTH), charts)
 
     process_events_until(lambda: ui.useModelButton.enabled, PATIENCE_S, "the end of the run")
     click(ui.rankButton)
     process_events_until(lambda: ui.rankButton.text != "Cancel", PATIENCE_S, "the ranking")
-    if not in_window():
+    if not is_window_shown():
         _open(ui, "resultsButton", "outlineButton")
     yield "training-3-results", grab_panel(module, TITLE, WIDTH)
 
@@ -134,7 +134,7 @@ def _step(module: Any) -> int:
     return watch.state.step if watch is not None else 0
 
 
-def _of(module: Any) -> int:
+def _total_steps(module: Any) -> int:
     watch = module.widget.runs.watch
     return watch.state.total_steps if watch is not None else 0
 

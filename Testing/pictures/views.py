@@ -51,7 +51,9 @@ class _Window:
 def slice_picture(name: str, size: tuple[int, int], fit: bool) -> np.ndarray:
     """Return the picture (rows, columns, 3) of the layout's slice view `name`.
 
-    size: width and height in pixels. fit: show the whole background volume; else keep the view's centre and zoom.
+    Args:
+        size: width and height in pixels.
+        fit: show the whole background volume; else keep the view's centre and zoom.
     """
     logic = slicer.app.layoutManager().sliceWidget(name).sliceLogic()
     logic.ResizeSliceNode(*size)
@@ -72,7 +74,12 @@ def slice_picture(name: str, size: tuple[int, int], fit: bool) -> np.ndarray:
 
 
 def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0, zoom: float = 1.0) -> np.ndarray:
-    """Return the picture (rows, columns, 3) of the 3D view from the front. turn, tilt: degrees. zoom: a factor."""
+    """Return the picture (rows, columns, 3) of the 3D view from the front.
+
+    Args:
+        turn, tilt: degrees.
+        zoom: a factor.
+    """
     node = slicer.app.layoutManager().threeDWidget(0).mrmlViewNode()
     node.SetBoxVisible(False)
     node.SetAxisLabelsVisible(False)

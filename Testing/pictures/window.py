@@ -22,8 +22,8 @@ BAR = 20
 MARGIN, EDGE = 16, 4
 AROUND = 140
 """Height in pixels of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
-COLOURS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
-THREE_D_COLOUR = "#7483be"
+COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
+THREE_D_COLOR = "#7483be"
 
 
 _window: tuple[int, int] | None = None
@@ -35,7 +35,7 @@ def show_in_window(width: int, height: int) -> None:
     _window = (width, height)
 
 
-def in_window() -> bool:
+def is_window_shown() -> bool:
     """Return whether pictures are limited to a window's size; then the panel itself decides which sections are open."""
     return _window is not None
 
@@ -43,7 +43,10 @@ def in_window() -> bool:
 def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str = "") -> QtGui.QImage:
     """Return the picture of a module's open panel, below a bar with the module's title.
 
-    The picture shows the whole panel, or what `show_in_window` allows. down_to: the name of the last widget to show.
+    The picture shows the whole panel, or what `show_in_window` allows.
+
+    Args:
+        down_to: the name of the last widget to show.
     """
     panel = module.panel._object  # the PySide6 object in the harness's wrapper
     panel.setFixedWidth(width)
@@ -65,7 +68,7 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
     return _stacked([head.grab().toImage(), panel.grab(shown).toImage()], down=True)
 
 
-def beside_views(panel: QtGui.QImage, fit: bool = True, **camera: float) -> QtGui.QImage:
+def place_beside_views(panel: QtGui.QImage, fit: bool = True, **camera: float) -> QtGui.QImage:
     """Return a panel's picture with Slicer's four views of the scene to its right, at the same height."""
     width = _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
     return _stacked([panel, grab_views(width, round(panel.height() / SCALE), fit, **camera)])
@@ -74,21 +77,23 @@ def beside_views(panel: QtGui.QImage, fit: bool = True, **camera: float) -> QtGu
 def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QImage:
     """Return the axial, 3D, coronal and sagittal views in one picture.
 
-    width, height: size of the whole picture in pixels of the screen. fit: show the whole volume; else slices keep
-    their centre and zoom. camera: see `views.three_d_picture`.
+    Args:
+        width, height: size of the whole picture in pixels of the screen.
+        fit: show the whole volume; else slices keep their centre and zoom.
+        camera: see `views.three_d_picture`.
     """
     size = (round(width * SCALE / 2), round((height / 2 - BAR) * SCALE))
     layout = slicer.app.layoutManager()
-    parts = {"3D": _under_bar(three_d_picture(size, **camera), "1", "", THREE_D_COLOUR)}
+    parts = {"3D": _under_bar(three_d_picture(size, **camera), "1", "", THREE_D_COLOR)}
     for name, letter in (("Red", "S"), ("Green", "A"), ("Yellow", "R")):
         pixels = slice_picture(name, size, fit)
         offset = layout.sliceWidget(name).sliceLogic().GetSliceOffset()
-        parts[name] = _under_bar(pixels, name[0], f"{letter}: {offset:.1f} mm", COLOURS[name])
+        parts[name] = _under_bar(pixels, name[0], f"{letter}: {offset:.1f} mm", COLORS[name])
     rows = [_stacked([parts[left], parts[right]]) for left, right in (("Red", "3D"), ("Green", "Yellow"))]
     return _stacked(rows, down=True)
 
 
-def beside_charts(panel: QtGui.QImage, charts: Sequence[Any]) -> QtGui.QImage:
+def place_beside_charts(panel: QtGui.QImage, charts: Sequence[Any]) -> QtGui.QImage:
     """Return a panel's picture with chart nodes to its right, one below the other, at the same height."""
     width = _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
     size = (round(width * SCALE), panel.height() // len(charts))
@@ -128,12 +133,12 @@ def _shows_others(widget: QtWidgets.QWidget) -> bool:
     return not closed and any(child.isVisible() for child in widget.findChildren(QtWidgets.QWidget))
 
 
-def _under_bar(pixels: np.ndarray, name: str, note: str, colour: str) -> QtGui.QImage:
+def _under_bar(pixels: np.ndarray, name: str, note: str, color: str) -> QtGui.QImage:
     """Return a view's picture below its bar, in Slicer's colour of the view."""
     view = _image(pixels)
     bar = QtWidgets.QLabel(f"  <b>{name}</b>&nbsp;&nbsp;&nbsp;{note}")
     bar.setFixedSize(round(pixels.shape[1] / SCALE), BAR)
-    bar.setStyleSheet(f"background: {colour}; color: black; padding-left: 6px")
+    bar.setStyleSheet(f"background: {color}; color: black; padding-left: 6px")
     return _stacked([bar.grab().toImage(), view], down=True)
 
 

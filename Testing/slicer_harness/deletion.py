@@ -8,7 +8,7 @@ the parent a second time: a segmentation fault.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ def is_owned_by_python(wrapper: Any) -> bool:
     return bool(wrapper.__dict__.get("_made_in_python")) and shiboken6.isValid(target) and target.parent() is None
 
 
-def refuse_slot_of_own_dialog(sender: QtCore.QObject, signature: str, receiver: Any) -> None:
+def refuse_slot_of_unowned_dialog(sender: QtCore.QObject, signature: str, receiver: Any) -> None:
     """Raise FatalConnection if another object's signal is connected to a slot of a Python-owned dialog."""
     wrapper = getattr(receiver, "wrapper", None)
     if wrapper is None or not isinstance(wrapper._object, QtWidgets.QDialog) or wrapper._object is sender:
@@ -70,22 +70,18 @@ def refuse_release_in_own_signal(target: QtCore.QObject) -> None:
 class _Watcher(QtCore.QObject):
     """Checks who holds the last reference to an object, just before Qt deletes the object."""
 
-    def __init__(self, wrapper: Any) -> None:
+    def __init__(self, wrapper: Any, release: Callable[[QtCore.QObject], None]) -> None:
         super().__init__()
-        self._wrapper = weakref.ref(wrapper)
+        self._wrapper, self._release = weakref.ref(wrapper), release
         self._kept: Any = None
 
     def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
         if event.type() == QtCore.QEvent.Type.DeferredDelete and shiboken6.isValid(watched):
-            from .signals import SignalConnections
-
             # PySide must not delete the object while Qt delivers its event.
             self._kept = watched
             had_reference = self._wrapper() is not None
             for sender in (watched, *watched.findChildren(QtCore.QObject)):
-                connections = SignalConnections.known(sender)
-                if connections is not None:
-                    connections.release()
+                self._release(sender)
             if had_reference and self._wrapper() is None:
                 with slot_errors.keep_errors():
                     raise FatalConnection(
@@ -98,12 +94,17 @@ class _Watcher(QtCore.QObject):
 _watchers: dict[int, _Watcher] = {}
 
 
-def watch(wrapper: Any) -> None:
-    """Check an object at the moment when Qt deletes it after a call of deleteLater()."""
+def watch(wrapper: Any, release: Callable[[QtCore.QObject], None]) -> None:
+    """Check an object at the moment when Qt deletes it after a call of deleteLater().
+
+    Args:
+        wrapper: the object's wrapper.
+        release: removes the connections of a Qt object to Python callables.
+    """
     target = wrapper._object
     if not is_owned_by_python(wrapper) or target.property("_harness_watched"):
         return
-    watcher = _Watcher(wrapper)
+    watcher = _Watcher(wrapper, release)
     key = id(watcher)
     _watchers[key] = watcher
     target.setProperty("_harness_watched", True)

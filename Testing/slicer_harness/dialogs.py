@@ -31,7 +31,8 @@ def run_message_box(box: QtWidgets.QMessageBox) -> int:
 def choose_path(kind: str, title: str) -> Any:
     """Return the path that the person chooses in a file dialog.
 
-    kind: "open", "open several", "save" or "directory".
+    Args:
+        kind: "open", "open several", "save" or "directory".
     """
     return answer(Question(kind, title, title, "", ()))
 

@@ -40,8 +40,8 @@ class Ended(NamedTuple):
 
 def find_classes(files: Sequence[str]) -> list[str]:
     """Return the pytest node identifier of each test class, and of each test outside of a class."""
-    words = ["--collect-only", "-q", *(files or [str(TESTS)])]
-    listed = _pytest(words)
+    options = ["--collect-only", "-q", *(files or [str(TESTS)])]
+    listed = _pytest(options)
     if listed.status != PASSED:
         raise RuntimeError(listed.output)
     found = [line.rpartition("::")[0] for line in listed.output.splitlines() if "::" in line]
@@ -86,9 +86,9 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _pytest(words: Sequence[str]) -> Ended:
+def _pytest(options: Sequence[str]) -> Ended:
     """Run pytest in a separate process, which is forked from this one if the system supports it."""
-    arguments = ["-o", "addopts=", "-p", "no:cacheprovider", *words]
+    arguments = ["-o", "addopts=", "-p", "no:cacheprovider", *options]
     if not hasattr(os, "fork"):
         command = [sys.executable, "-m", "pytest", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=TESTS.parents[1])

@@ -66,7 +66,10 @@ def work_seconds(action: Callable[[], object], tries: int = 3) -> float:
 def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> float:
     """Return the processor time of a job's longest step in seconds, the minimum of up to `tries` runs.
 
-    start: starts the job and returns an iterator over its steps. The first run without a pause is the last one made.
+    The first run without a pause is the last one made.
+
+    Args:
+        start: starts the job and returns an iterator over its steps.
     """
     longest = []
     freeze_garbage()

@@ -13,7 +13,7 @@ from vtkmodules.vtkCommonCore import vtkObjectBase
 from . import deletion
 from .conversion import accepts, for_property, unwrap, wrap
 from .handles import Handle, is_plain, valid_object
-from .signals import Signal
+from .signals import Signal, release_connections
 from .slots import slot_of
 
 
@@ -76,7 +76,7 @@ class BoundMethod:
         if any(isinstance(argument, os.PathLike) for argument in args):
             raise ValueError(f"{self.method.name}: Qt converts no pathlib.Path; pass str(path)")
         if self.method.name == "deleteLater" and self.wrapper is not None:
-            deletion.watch(self.wrapper)
+            deletion.watch(self.wrapper, release_connections)
         if self.method.name == "setParent" and args[:1] == (None,) and self.wrapper is not None:
             deletion.refuse_release_in_own_signal(self.wrapper._object)
         return wrap(self._function()(*(_to_qt_argument(argument) for argument in args)))

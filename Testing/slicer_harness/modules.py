@@ -15,7 +15,7 @@ from PySide6 import QtCore
 
 from .conversion import wrap
 from .mrml_widgets import qSlicerScriptedLoadableModuleWidget
-from .signals import SignalConnections
+from .signals import find_connections
 from .wrapping import wrapper_class
 
 
@@ -113,7 +113,7 @@ class ScriptedModule(_ScriptedModuleParent):
             module_manager().moduleAboutToBeUnloaded.emit(self.name)
             self._widget.hide()
             panel = self._widget._object
-            connections = [SignalConnections.known(part) for part in (panel, *panel.findChildren(QtCore.QObject))]
+            connections = [find_connections(part) for part in (panel, *panel.findChildren(QtCore.QObject))]
             self._widget.deleteLater()
             QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
             # PythonQt releases the slots of deleted senders.

@@ -15,8 +15,12 @@ from . import slot_errors
 
 @dataclass(frozen=True)
 class Question:
-    """A question or message of a window. `kind`: "question", "information", "warning", "error", "open", "open several",
-    "save", "directory", "text", "link" or "dialog"."""
+    """A question or message of a window.
+
+    Attributes:
+        kind: "question", "information", "warning", "error", "open", "open several", "save", "directory", "text", "link"
+            or "dialog".
+    """
 
     kind: str
     title: str
@@ -49,7 +53,8 @@ class Person:
     def expects(self, text: str, answer: Any = "Ok") -> Person:
         """Expect a window whose title, text or details contain `text`; upper and lower case are equal.
 
-        answer: the name of a button, a path, a text or, for a dialog, a function that gets the dialog.
+        Args:
+            answer: the name of a button, a path, a text or, for a dialog, a function that gets the dialog.
         """
         self._expected.append((text, answer))
         return self

@@ -24,10 +24,11 @@ from packaging.utils import canonicalize_name
 class PipRecorder:
     """Records the requests to pip.
 
-    `missing`: packages that count as not installed.
-    `returncode`: pip's exit status; not 0 acts as if there were no network.
-    `output`: the lines that pip writes, which Slicer only prints.
-    `updates_imported`: already imported packages that an installation would change, so that Slicer offers a restart.
+    Attributes:
+        missing: packages that count as not installed.
+        returncode: pip's exit status; not 0 acts as if there were no network.
+        output: the lines that pip writes, which Slicer only prints.
+        updates_imported: already imported packages that an installation would change, so that Slicer offers a restart.
     """
 
     missing: set[str] = field(default_factory=set)
@@ -42,7 +43,7 @@ class PipRecorder:
         self.__init__()  # type: ignore[misc]
 
     @contextmanager
-    def in_place_of_slicers(self) -> Iterator[None]:
+    def replace_pip_of_slicer(self) -> Iterator[None]:
         """Replace `slicer.packaging` by the recorder also in a real Slicer, whose environment must not change."""
         self.reset()
         made = make_module()

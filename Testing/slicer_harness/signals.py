@@ -1,11 +1,11 @@
-"""Connect signals as PythonQt does: by attribute or by signature; a receiver gets as many arguments as it takes."""
+"""Connect signals as PythonQt does: by attribute or by signature. Arguments that a receiver cannot take are dropped."""
 
 from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import shiboken6
 from PySide6 import QtCore
@@ -17,22 +17,22 @@ from .slots import slot_of
 
 
 class Signal:
-    """A signal of one object."""
+    """A signal of a Qt object, as PythonQt shows it: an attribute to connect, disconnect and emit."""
 
     def __init__(self, wrapper: Any, name: str) -> None:
         self._wrapper, self._name = wrapper, name
 
     def connect(self, receiver: Callable[..., Any]) -> bool:
-        return SignalConnections.of(self._wrapper).connect(self._name, receiver)
+        return get_or_create(self._wrapper, "connect a signal").connect(self._name, receiver)
 
     def disconnect(self, receiver: Callable[..., Any] | None = None) -> bool:
-        return SignalConnections.of(self._wrapper).disconnect(self._name, receiver)
+        return get_or_create(self._wrapper, "disconnect a signal").disconnect(self._name, receiver)
 
     def emit(self, *args: Any) -> None:
         getattr(self._wrapper._object, self._name).emit(*(unwrap(argument) for argument in args))
 
     def argument_count(self) -> int | None:
-        """Return None: a signal that receives a signal takes any number of arguments."""
+        """Return None: a signal connected to another signal accepts any number of arguments (see `slots.slot_of`)."""
         return None
 
     def __call__(self, *args: Any) -> None:
@@ -42,27 +42,26 @@ class Signal:
         return f"<qt signal {self._name} of {self._wrapper!r}>"
 
 
+class Connection(NamedTuple):
+    """A connection of a signal to a Python callable.
+
+    Attributes:
+        signature: the signal's signature.
+        receiver: the callable.
+        slot: the function that Qt calls, which calls the receiver.
+    """
+
+    signature: str
+    receiver: Callable[..., Any]
+    slot: Callable[..., Any]
+
+
 class SignalConnections:
     """The connections of one Qt object's signals to Python callables."""
 
-    _all: ClassVar[weakref.WeakKeyDictionary[QtCore.QObject, SignalConnections]] = weakref.WeakKeyDictionary()
-
     def __init__(self, target: QtCore.QObject) -> None:
         self._target = weakref.ref(target)
-        self._slots: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = []
-
-    @classmethod
-    def known(cls, target: QtCore.QObject) -> SignalConnections | None:
-        """Return the connections of a Qt object, or None if it has none."""
-        return cls._all.get(target)
-
-    @classmethod
-    def of(cls, wrapper: Any) -> SignalConnections:
-        target = valid_object(wrapper, "connect")
-        found = cls._all.get(target)
-        if found is None:
-            found = cls._all[target] = cls(target)
-        return found
+        self._connections: list[Connection] = []
 
     def connect(self, signal: str, receiver: Callable[..., Any]) -> bool:
         """Connect a signal to a callable, which stays alive as long as the sender.
@@ -73,20 +72,24 @@ class SignalConnections:
         if not callable(receiver):
             raise TypeError(f"{receiver!r} cannot be connected to {signal}: it cannot be called")
         target, signature = self._find_signal(signal)
-        deletion.refuse_slot_of_own_dialog(target, signature, receiver)
+        deletion.refuse_slot_of_unowned_dialog(target, signature, receiver)
         slot = slot_of(receiver, self._target)
-        self._slots.append((signature, receiver, slot))
+        self._connections.append(Connection(signature, receiver, slot))
         QtCore.QObject.connect(target, QtCore.SIGNAL(signature), slot)
         return True
 
     def disconnect(self, signal: str, receiver: Callable[..., Any] | None) -> bool:
-        """Remove a connection, or all of a signal; return False if there was none."""
+        """Remove the connections of a signal to `receiver`, or to every receiver if None; return False without any."""
         target, signature = self._find_signal(signal)
-        gone = [slot for slot in self._slots if slot[0] == signature and (receiver is None or slot[1] == receiver)]
-        for connected in gone:
-            QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), connected[2])
-            self._slots.remove(connected)
-        return bool(gone)
+        removed = [
+            connection
+            for connection in self._connections
+            if connection.signature == signature and (receiver is None or connection.receiver == receiver)
+        ]
+        for connection in removed:
+            QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), connection.slot)
+            self._connections.remove(connection)
+        return bool(removed)
 
     def connect_by_name(self, signal: str, receiver: Any, slot: str) -> bool:
         """Connect a signal to a slot or signal of another Qt object; Python holds no reference to the receiver.
@@ -94,50 +97,45 @@ class SignalConnections:
         Raises ValueError for a signal or a slot that its object lacks.
         """
         target, signature = self._find_signal(signal)
-        other, name = self._find_slot(receiver, slot)
-        return bool(QtCore.QObject.connect(target, QtCore.SIGNAL(signature), other, name))
+        receiver_object, slot_signature = self._find_slot(valid_object(receiver, "connect a slot"), slot)
+        return bool(QtCore.QObject.connect(target, QtCore.SIGNAL(signature), receiver_object, slot_signature))
 
     def disconnect_by_name(self, signal: str, receiver: Any, slot: str) -> bool:
+        """Remove a connection made by `connect_by_name`; return False if there was none."""
         target, signature = self._find_signal(signal)
-        other, name = self._find_slot(receiver, slot)
-        return bool(QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), other, name))
+        receiver_object, slot_signature = self._find_slot(valid_object(receiver, "disconnect a slot"), slot)
+        return bool(QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), receiver_object, slot_signature))
 
     def release(self) -> None:
-        """Drop all connections and the references that they hold."""
+        """Remove the connections to Python callables, and the references to them.
+
+        Connections made by `connect_by_name` hold no reference; Qt removes them with the sender or the receiver.
+        """
         target = self._target()
         exists = target is not None and shiboken6.isValid(target)
-        for signature, _receiver, slot in self._slots if exists else ():
-            QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), slot)
-        self._slots.clear()
+        for connection in self._connections if exists else ():
+            QtCore.QObject.disconnect(target, QtCore.SIGNAL(connection.signature), connection.slot)
+        self._connections.clear()
 
     @staticmethod
-    def _find_slot(receiver: Any, slot: str) -> tuple[QtCore.QObject, str]:
+    def _find_slot(target: QtCore.QObject, slot: str) -> tuple[QtCore.QObject, str]:
         """Return the receiver's Qt object and its slot (or signal) as QObject.connect takes it."""
-        target = valid_object(receiver, "connect")
-        wanted = _normalized(slot)
-        names = (wanted, re.sub(r"vtkMRML\w+\*", "PyObject", wanted))
-        meta = target.metaObject()
-        for method in (meta.method(index) for index in range(meta.methodCount())):
-            signature = bytes(method.methodSignature().data()).decode()
-            if signature in names:
-                is_signal = method.methodType() == QtCore.QMetaMethod.MethodType.Signal
+        wanted = _normalize(slot)
+        # Slots defined in Python declare MRML arguments as PyObject.
+        signatures = (wanted, re.sub(r"vtkMRML\w+\*", "PyObject", wanted))
+        for signature, is_signal in _methods(target):
+            if signature in signatures:
                 return target, (QtCore.SIGNAL if is_signal else QtCore.SLOT)(signature)
         raise ValueError(f"QObject::connect() slot '{slot}' does not exist on {type(target).__name__}")
 
     def _find_signal(self, signal: str) -> tuple[QtCore.QObject, str]:
-        """Return the object and Qt's signature of `signal`, which is a signature or a name."""
+        """Return the Qt object and the signature of a signal, given by its signature or its name."""
         target = self._target()
+        # The caller holds the sender's wrapper, which keeps the object.
         assert target is not None
-        meta = target.metaObject()
-        methods = [meta.method(index) for index in range(meta.methodCount())]
-        signals = [
-            bytes(method.methodSignature().data()).decode()
-            for method in methods
-            if method.methodType() == QtCore.QMetaMethod.MethodType.Signal
-        ]
-        wanted = _normalized(signal)
-        for signature in signals:
-            if wanted == signature or wanted == signature.split("(")[0]:
+        wanted = _normalize(signal)
+        for signature, is_signal in _methods(target):
+            if is_signal and wanted in (signature, signature.split("(")[0]):
                 return target, signature
         # The signatures of Slicer's widgets contain C++ classes that the harness's meta-objects lack.
         declared = getattr(type(target), "SIGNATURES", {}).get(wanted)
@@ -146,6 +144,38 @@ class SignalConnections:
         raise ValueError(f"QObject::connect() signal '{signal}' does not exist on {type(target).__name__}")
 
 
-def _normalized(signature: str) -> str:
-    """Return a signature as Qt's meta-object writes it: no spaces, no `const` and no reference."""
+_all_connections: weakref.WeakKeyDictionary[QtCore.QObject, SignalConnections] = weakref.WeakKeyDictionary()
+"""The connections of each Qt object of which a signal was connected."""
+
+
+def find_connections(target: QtCore.QObject) -> SignalConnections | None:
+    """Return the connections of a Qt object; None if none of its signals was connected."""
+    return _all_connections.get(target)
+
+
+def get_or_create(wrapper: Any, purpose: str) -> SignalConnections:
+    """Return the connections of a wrapper's Qt object; raise ValueError with `purpose` if Qt destroyed the object."""
+    target = valid_object(wrapper, purpose)
+    if target not in _all_connections:
+        _all_connections[target] = SignalConnections(target)
+    return _all_connections[target]
+
+
+def release_connections(target: QtCore.QObject) -> None:
+    """Remove the connections of a Qt object to Python callables, as PythonQt does when Qt deletes the object."""
+    connections = find_connections(target)
+    if connections is not None:
+        connections.release()
+
+
+def _methods(target: QtCore.QObject) -> Iterator[tuple[str, bool]]:
+    """Yield the signature of each method of a Qt object, and whether the method is a signal."""
+    meta = target.metaObject()
+    for method in (meta.method(index) for index in range(meta.methodCount())):
+        is_signal = method.methodType() == QtCore.QMetaMethod.MethodType.Signal
+        yield bytes(method.methodSignature().data()).decode(), is_signal
+
+
+def _normalize(signature: str) -> str:
+    """Return a signature without spaces, `const` and `&`, which suffices for the signatures of Slicer's widgets."""
     return re.sub(r"\bconst\b|[\s&]", "", signature)

@@ -21,7 +21,7 @@ from .conversion import for_property, unwrap, wrap
 from .enums import EnumValue, enum_class
 from .handles import ClassWrapper, Handle, is_plain
 from .members import QtMethod, QtProperty, QtSignal
-from .signals import SignalConnections
+from .signals import get_or_create
 
 _HIDDEN = {"connect", "disconnect", "emit", "receivers", "staticMetaObject", "tr", "inherits", "sender"}
 
@@ -114,7 +114,7 @@ class WrappedQObject(Wrapped):
         Raises ValueError for a signature that its object lacks, and for a name without a signature.
         """
         _refuse_bare_name(signal)
-        connections = SignalConnections.of(self)
+        connections = get_or_create(self, "connect a signal")
         return (
             connections.connect(signal, receiver)
             if slot is None
@@ -123,7 +123,7 @@ class WrappedQObject(Wrapped):
 
     def disconnect(self, signal: str, receiver: Any, slot: str | None = None, /) -> bool:
         _refuse_bare_name(signal)
-        connections = SignalConnections.of(self)
+        connections = get_or_create(self, "disconnect a signal")
         if slot is None:
             return connections.disconnect(signal, receiver)
         return connections.disconnect_by_name(signal, receiver, slot)

@@ -29,7 +29,8 @@ DICOM_ENDING = ".dcm"
 def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceImages | None = None) -> None:
     """Write the labels in the format of the ending: `.seg.nrrd`, `.nrrd`, `.nii.gz`, `.nii`, or `.dcm` (DICOM SEG).
 
-    `source`: the DICOM images of the scan; found beside the scan by default.
+    Args:
+        source: the DICOM images of the scan; found beside the scan by default.
 
     Raises:
         InputError: the ending is unknown, or it is `.dcm` and the scan was not read from DICOM.
@@ -49,7 +50,8 @@ def write_dicom_results(
 ) -> None:
     """Write a DICOM segmentation and, if `measurements` is a path, a DICOM report (TID 1500) of the measurements.
 
-    `source`: the DICOM images of the scan; found beside the scan by default.
+    Args:
+        source: the DICOM images of the scan; found beside the scan by default.
 
     Raises:
         InputError: the scan was not read from DICOM.

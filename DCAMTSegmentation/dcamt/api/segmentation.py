@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..devices import choose_device
-from ..distributed import own_device
+from ..distributed import local_device
 from ..geometry import Grid, Region
 from ..inference.predictor import Predictor, Progress
 from ..io.formats import scan_name
@@ -82,13 +82,16 @@ class Segmenter:
 
     @classmethod
     def load(cls, model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Segmenter:
-        """Return a segmenter with the model of this name or file. `device`: `auto`, `cpu`, `cuda` or `mps`.
+        """Return a segmenter with the model of this name or file.
+
+        Args:
+            device: `auto`, `cpu`, `cuda` or `mps`.
 
         Raises:
             InputError: the model or the device does not exist, or the model file is damaged.
         """
         package = verify_model(model)
-        return cls(package, Predictor(package, own_device(choose_device(device))))
+        return cls(package, Predictor(package, local_device(choose_device(device))))
 
     @property
     def segments(self) -> tuple[SegmentInfo, ...]:

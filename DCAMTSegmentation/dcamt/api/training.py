@@ -16,7 +16,7 @@ from ..distributed import (
     Team,
     describe_process,
     is_first_on_machine,
-    own_device,
+    local_device,
     process_group,
     team_rank,
     team_size,
@@ -50,9 +50,11 @@ _NETWORK_FIELDS = ("network", "input_channels", "output_channels")
 class TrainingPlan:
     """The plan of a run: folder, recipe, cases, first weights and device.
 
-    origin, start_weights: the model that the run starts from, and its weights; None for random weights. device: `auto`,
-    `cpu`, `cuda` or `mps`. resume: continue the run in the folder. conclude: validate the last checkpoint and write the
-    models, without further training.
+    Attributes:
+        origin, start_weights: the model that the run starts from, and its weights; None for random weights.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        resume: continue the run in the folder.
+        conclude: validate the last checkpoint and write the models, without further training.
     """
 
     run: RunFolder
@@ -189,7 +191,7 @@ def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = Fal
     """Return the plan of the run in a folder. Raises InputError if there is none, or its files are damaged."""
     folder = RunFolder(Path(run))
     recipe, cases = folder.open(for_training=not conclude)
-    return TrainingPlan(folder, recipe, cases, folder.started_from(), None, device, resume=True, conclude=conclude)
+    return TrainingPlan(folder, recipe, cases, folder.read_origin(), None, device, resume=True, conclude=conclude)
 
 
 def choose_recipe(
@@ -210,7 +212,7 @@ def choose_recipe(
 
         package = verify_model(start_from)
         base = base or read_recipe(model_path(start_from))  # refuses removed parts, which a package is opened without
-        origin, weights = Origin.of(package.card), dict(build_network(package).state_dict())
+        origin, weights = Origin.from_card(package.card), dict(build_network(package).state_dict())
     base = base or load_recipe(DEFAULT_RECIPE)
     changes = effort_settings(base, effort) if effort is not None else []
     chosen = with_settings(base, [*changes, *_setting_lines(settings)])
@@ -289,7 +291,7 @@ class TrainingSession:
         from ..training.trainer import Trainer
 
         plan, run = self._plan, self._plan.run
-        device = own_device(choose_device(plan.device, training=True))
+        device = local_device(choose_device(plan.device, training=True))
         with process_group(device) as team:
             if team.size > 1:
                 # torchrun ends all processes once one has ended; this one still has to save the weights.
@@ -307,7 +309,7 @@ class TrainingSession:
                         self._observer.on_event(finished)
                     else:  # the process was killed after it had written the model
                         log(finished)
-                    return self._trained_run(trainer.step)
+                    return self._build_trained_run(trainer.step)
             try:
                 if not plan.resume:
                     # Write a checkpoint before the first step, so that a run killed early can be resumed.
@@ -328,7 +330,7 @@ class TrainingSession:
             trainer.stop_requested = False
         self._calibrate(trainer, device)
         self._write_report(device)
-        return self._trained_run(result.step)
+        return self._build_trained_run(result.step)
 
     def _save_models(self, trainer: Trainer, result: TrainingResult) -> None:
         from ..networks.packaging import save_model
@@ -391,7 +393,7 @@ class TrainingSession:
         self._has_started = self._has_started or isinstance(event, RunStarted)
         self._observer.on_event(event)
 
-    def _trained_run(self, iterations: int) -> TrainedRun:
+    def _build_trained_run(self, iterations: int) -> TrainedRun:
         run = self._plan.run
 
         def existing(path: Path) -> Path | None:
@@ -410,7 +412,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
     from ..training.trainer import Trainer
 
     try:
-        device = own_device(choose_device(device_name, training=True))
+        device = local_device(choose_device(device_name, training=True))
     except InputError:
         if is_first_on_machine():
             raise  # The leader runs on another machine and does not see this failure.

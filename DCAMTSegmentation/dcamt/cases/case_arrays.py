@@ -18,8 +18,11 @@ EVENT = "arrays"
 class CaseArrays:
     """The arrays of a case, (K, J, I) on the scan's grid.
 
-    affine: voxel (i, j, k) -> RAS mm, four rows. labels: `.npy` file of the labels. scan: `.npy` file of the scan's
-    voxels, of the first channel if there are several; None if only the labels were requested.
+    Attributes:
+        affine: voxel (i, j, k) -> RAS mm, four rows.
+        labels: `.npy` file of the labels.
+        scan: `.npy` file of the scan's voxels, of the first channel if there are several; None if only the labels were
+            requested.
     """
 
     affine: list[list[float]]
@@ -39,7 +42,8 @@ class CaseArrays:
 def write_case_arrays(image: Path, segmentation: Path, folder: Path, labels_only: bool = False) -> CaseArrays:
     """Read a scan and its segmentation, and write their arrays into a folder.
 
-    labels_only: read only the scan's header.
+    Args:
+        labels_only: read only the scan's header.
 
     Raises:
         InputError: a file cannot be read, or the segmentation lies on a different grid.

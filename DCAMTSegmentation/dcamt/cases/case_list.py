@@ -34,7 +34,8 @@ _DELIMITERS = ",;\t|"
 class Case:
     """One scan of a run; `label` is None if it has no label.
 
-    labels: the label mapping (see `cases.labels.parse_mapping`); empty if the label file has the recipe's values.
+    Attributes:
+        labels: the label mapping (see `cases.labels.parse_mapping`); empty if the label file has the recipe's values.
     """
 
     name: str
@@ -52,7 +53,10 @@ class Case:
 def read_cases(path: Path, labels: str = "") -> list[Case]:
     """Return the cases of a table with the columns `name,image,label,role`; paths are relative to the file.
 
-    Lines of the role `left out` are skipped. labels: the mapping of the lines whose column `labels` is empty.
+    Lines of the role `left out` are skipped.
+
+    Args:
+        labels: the mapping of the lines whose column `labels` is empty.
 
     Raises:
         InputError: the file, a column, a scan or a label is missing, a role is unknown, or the cases cannot train
@@ -79,7 +83,8 @@ def read_cases(path: Path, labels: str = "") -> list[Case]:
 def list_cases(path: Path, labels: str = "") -> list[Case]:
     """Return all cases of a list, including those left out and those whose files do not exist.
 
-    labels: as for `read_cases`.
+    Args:
+        labels: as for `read_cases`.
 
     Raises:
         InputError: the file or a column is missing, or a line has no name, no scan or an unknown role.
@@ -188,7 +193,7 @@ def violations(
         present = {value for index in labelled for value in label_values[index]}
         for info in recipe.classes:
             if info.label not in present:
-                text = f"no labelled case holds the class '{info.name}' (label {info.label})"
+                text = f"no labelled case holds the class '{info.name}' (label value {info.label})"
                 found.append(Violation(Rule.EVERY_CLASS, text, "Add one, or leave the class out.", info=info))
     return found
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..io.readers import Header, read_header, read_scan
-from ..io.writers import is_own_result
+from ..io.writers import is_dcamt_result
 from ..recipe import Recipe
 from ..volume import Volume
 from .case_list import LABELLED, LEFT_OUT, VALIDATION, Case, Rule, violations
@@ -34,9 +34,13 @@ _SAMPLE = 1 << 16
 class CaseFacts:
     """Facts about the case at `index` of the list; later facts of an index replace earlier ones.
 
-    size: voxels along the stored axes (I, J, K). spacing: mm along these axes. channels: channels in the scan's file.
-    labels: classes in the label after label mapping, without background. These fields are None while unknown.
-    problems: why training would refuse the case, each with its remedy. warnings: what a person should check.
+    Attributes:
+        size: voxels along the stored axes (I, J, K).
+        spacing: mm along these axes.
+        channels: channels in the scan's file.
+        labels: classes in the label after label mapping, without background. These fields are None while unknown.
+        problems: why training would refuse the case, each with its remedy.
+        warnings: what a person should check.
     """
 
     index: int
@@ -72,7 +76,11 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
 
 
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
-    """Return the problems of the list as a whole. `facts`: the last facts that `check_cases` yielded for each case."""
+    """Return the problems of the list as a whole.
+
+    Args:
+        facts: the last facts that `check_cases` yielded for each case.
+    """
     values = {fact.index: fact.labels or () for fact in facts}
     return [str(one) for one in violations(cases, recipe, values) if not one.cases]
 
@@ -106,7 +114,7 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
         spacing = tuple(round(float(mm), 4) for mm in scan.grid.spacing)
         facts = replace(facts, size=scan.grid.shape, spacing=spacing, channels=scan.channels)
         if scan.channels != recipe.input_channels:
-            what = f"The scan holds {scan.channels} channel(s), but the recipe takes {recipe.input_channels}"
+            what = f"The number of channels is {scan.channels} in the scan, but {recipe.input_channels} in the recipe"
             facts = _with_problem(facts, f"{what}. Choose another file or recipe.")
     if not _needs_label(case):
         return facts
@@ -144,7 +152,7 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
         if (covered := np.count_nonzero(labelmap.voxels) / labelmap.voxels.size) > _MOST_OF_THE_SCAN:
             what = f"The label covers {covered:.0%} of the scan. Check that its background is 0."
             facts = replace(facts, warnings=(*facts.warnings, what))
-        if is_own_result(case.label):
+        if is_dcamt_result(case.label):
             what = "The label is a result of DCAMT that was not corrected. Check it before training on it."
             facts = replace(facts, warnings=(*facts.warnings, what))
         check_label(case, labelmap, recipe)
@@ -161,7 +169,7 @@ def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
     for same, key in (("file", _identity), ("content", _content)):
         groups: defaultdict[Hashable, list[int]] = defaultdict(list)
         if same == "content":
-            used = _of_one_size(cases, used)
+            used = _select_one_size(cases, used)
         for index in used:
             if (identity := key(cases[index].image)) is not None:
                 groups[identity].append(index)
@@ -188,7 +196,7 @@ def _identity(path: Path) -> Hashable:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
-def _of_one_size(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
+def _select_one_size(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
     """Return the cases whose scan file has the same size as one of the other role: only these need a checksum."""
     sizes: defaultdict[int, list[int]] = defaultdict(list)
     for index in used:

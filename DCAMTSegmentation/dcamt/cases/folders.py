@@ -42,8 +42,11 @@ class SkippedFile:
 class FoundCases:
     """The cases found in a folder, without opening any file but `dataset.json`.
 
-    layout: the convention that the folder follows. cases: the cases, with distinct names. skipped: files that belong to
-    no case. classes: label values and their names, if the data set lists them.
+    Attributes:
+        layout: the convention that the folder follows.
+        cases: the cases, with distinct names.
+        skipped: files that belong to no case.
+        classes: label values and their names, if the data set lists them.
     """
 
     layout: str
@@ -71,7 +74,7 @@ def _find(folder: Path) -> FoundCases:
     if reader is not None:
         return reader(folder)
     below = _data_sets_below(folder, _DEPTH)
-    return _join([_find(inner) for inner in below]) if below else _by_names(folder)
+    return _join([_find(inner) for inner in below]) if below else _pair_by_names(folder)
 
 
 def _nothing_found(folder: Path, found: FoundCases) -> InputError:
@@ -97,7 +100,7 @@ def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
     if isinstance(described.get("dataset"), Mapping) and described["dataset"]:
         return _nnunet_with_list
     if described.get("training") or described.get("test"):
-        return _listed_data_set
+        return _find_listed_data_set
     if (folder / "imagesTr").is_dir():
         return _nnunet
     if any(entry.is_dir() and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in folder.iterdir()):
@@ -214,7 +217,7 @@ _OTHER_CHANNEL = "another channel of its case; a one-channel model uses the firs
 _UNNUMBERED_CHANNEL = "another channel of its case; to use both, name the files x_0000, x_0001, ... in one folder"
 
 
-def _listed_data_set(folder: Path) -> FoundCases:
+def _find_listed_data_set(folder: Path) -> FoundCases:
     """Read the list of a Decathlon or nnU-Net v1 data set: `training` has images and labels, `test` images alone."""
     described, listed = _description(folder), _ListedCases(folder)
     has_test_labels = bool(_files(folder / "labelsTs", LABEL_ENDINGS))
@@ -348,7 +351,7 @@ def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:
     return entities, suffixes
 
 
-def _by_names(folder: Path) -> FoundCases:
+def _pair_by_names(folder: Path) -> FoundCases:
     """Pair scans and labels whose paths are equal once the words for image and label are removed."""
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)

@@ -125,7 +125,8 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
     """Raise InputError if a class is lost on the network grid although a component of it is more than stray voxels.
 
-    present: the label values that occur on the network grid (see `classes_on_grid`).
+    Args:
+        present: the label values that occur on the network grid (see `classes_on_grid`).
     """
     voxel_mm3 = labelmap.grid.voxel_volume_mm3
     for info in recipe.classes:

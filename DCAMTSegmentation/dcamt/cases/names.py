@@ -320,7 +320,8 @@ def image_files(files: Iterable[Path]) -> list[Path]:
 def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path]:
     """Return the labelmap files of `folder` by the name of their case.
 
-    skip_images: leave out files that are the scans of labels in the folder.
+    Args:
+        skip_images: leave out files that are the scans of labels in the folder.
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.

@@ -57,9 +57,14 @@ HOUNSFIELD_AIR = -500
 class CaseStatistics:
     """The statistics of a labelled case; axes along patient R-L, A-P, S-I.
 
-    shape: the scan's size in its own voxels. spacing: mm. fractions: the fraction of the scan's voxels that each label
-    value fills. single: label values that form one component, apart from stray voxels. foreground: 0.5th and 99.5th
-    percentile of the intensities within all labels. lowest: the scan's lowest intensity. channels: number of channels.
+    Attributes:
+        shape: the scan's size in its own voxels.
+        spacing: mm.
+        fractions: the fraction of the scan's voxels that each label value fills.
+        single: label values that form one component, apart from stray voxels.
+        foreground: 0.5th and 99.5th percentile of the intensities within all labels.
+        lowest: the scan's lowest intensity.
+        channels: number of channels.
     """
 
     shape: tuple[int, int, int]
@@ -76,9 +81,10 @@ def suggest_recipe(
 ) -> Recipe:
     """Return a complete recipe for the cases.
 
-    memory_bytes: free memory of the device that will train; None means unknown, and 4 GB are assumed. name: the
-    recipe's name. folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or
-    its parent.
+    Args:
+        memory_bytes: free memory of the device that will train; None means unknown, and 4 GB are assumed.
+        name: the recipe's name.
+        folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or its parent.
 
     Raises:
         InputError: no case is labelled, a file cannot be read, or a label is empty.
@@ -87,7 +93,7 @@ def suggest_recipe(
     if not labelled:
         raise InputError("the list holds no labelled case", remedy="Label at least one scan.")
     step = math.ceil(len(labelled) / MAX_CASES)
-    mapped = mapped_classes(labelled)
+    mapped = list_mapped_classes(labelled)
     facts = [examine_case(case, mapped) for case in labelled[::step]]
     values = sorted({value for one in facts for value in one.fractions} | set(mapped.values()))
     classes = name_classes(labelled, values, folder, mapped)
@@ -128,7 +134,7 @@ def suggest_recipe(
     return recipe_from_dict(recipe.to_dict(), "the suggested recipe")
 
 
-def mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
+def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
     """Return the label of each class that the cases' label mappings name: a number is its own, names are counted.
 
     Raises:
@@ -146,7 +152,8 @@ def mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
 def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseStatistics:
     """Read a labelled case as training does, and return what its suggestion needs.
 
-    classes: the labels of the classes that label mappings name.
+    Args:
+        classes: the labels of the classes that label mappings name.
 
     Raises:
         InputError: a file cannot be read, the label does not fit its scan, or the mapping does not fit the label.

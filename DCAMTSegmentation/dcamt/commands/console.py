@@ -19,7 +19,8 @@ class StdoutLost(Exception):
 class Console:
     """Prints JSON events (`as_json`) or text. The progress bar appears on stderr if stderr is a terminal.
 
-    draws_bar: whether to draw the bar; only one of the processes that share a terminal should.
+    Args:
+        draws_bar: whether to draw the bar; only one of the processes that share a terminal should.
     """
 
     def __init__(self, as_json: bool, draws_bar: bool = True) -> None:

@@ -217,7 +217,8 @@ def _add_evaluate(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands,
         "evaluate",
-        "Compare segmentations with labels: Dice, Jaccard, 95% Hausdorff and average surface distance.",
+        "Compare segmentations with labels: Dice, Jaccard, Hausdorff distance (95th percentile, 95HD) and average"
+        " surface distance (ASD).",
         "dcamt evaluate --predictions results --labels labels --csv scores.csv",
     )
     parser.add_argument("--predictions", required=True, type=_path, metavar="FOLDER")

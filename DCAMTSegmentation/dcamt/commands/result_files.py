@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError, OutputError
 from ..io.formats import IMAGE_ENDINGS, ending
-from ..io.writers import is_own_result
+from ..io.writers import is_dcamt_result
 from ..wall.files import is_wall_table
 
 REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
@@ -83,7 +83,7 @@ def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> No
     """Raise InputError for the first path that exists and would be replaced by a result."""
     for path in paths:
         if path.exists():
-            author = "" if is_own_file(path) or path.suffix == ".csv" else ", and DCAMT did not write it"
+            author = "" if is_dcamt_file(path) or path.suffix == ".csv" else ", and DCAMT did not write it"
             raise InputError(f"exists already{author}", path=path, remedy=remedy)
 
 
@@ -101,11 +101,11 @@ def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
     check_file(path, inputs, existing)
 
 
-def is_own_file(path: Path) -> bool:
+def is_dcamt_file(path: Path) -> bool:
     """Return whether a file is marked as written by DCAMT and not saved by another program since."""
-    return is_own_result(path) or is_wall_table(path)
+    return is_dcamt_result(path) or is_wall_table(path)
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:
     """Return the existing files that DCAMT did not write."""
-    return [path for path in paths if path.exists() and not is_own_file(path)]
+    return [path for path in paths if path.exists() and not is_dcamt_file(path)]

@@ -45,7 +45,10 @@ SEGMENTATION_OUTPUTS = (*LABELMAP_OUTPUTS, ".dcm")
 class SideResult:
     """A kind of result besides the segmentation.
 
-    option: the option that requests it. suffix: appended to the segmentation's name. endings: possible file endings.
+    Attributes:
+        option: the option that requests it.
+        suffix: appended to the segmentation's name.
+        endings: possible file endings.
     """
 
     option: str
@@ -75,8 +78,11 @@ DICOM_MEASUREMENTS = SideResult("--measurements", "_measurements", (".dcm",))
 class RequestedResults:
     """The results that a command line requests besides the segmentations.
 
-    The texts are values of the options in `SideResult`. table: the CSV file for the measurements of all scans. wall:
-    whether to measure the wall.
+    The texts are values of the options in `SideResult`.
+
+    Attributes:
+        table: the CSV file for the measurements of all scans.
+        wall: whether to measure the wall.
     """
 
     agreement: bool = False
@@ -92,7 +98,8 @@ class RequestedResults:
 class ScanJob:
     """A scan and the files for its results; None for results that are not requested.
 
-    wall: the files of the wall measurement, which may fail although the other results are written.
+    Attributes:
+        wall: the files of the wall measurement, which may fail although the other results are written.
     """
 
     scan: Path
@@ -134,8 +141,11 @@ def plan_scan_jobs(
 ) -> list[ScanJob]:
     """Return one job for each scan; a folder in `scans` stands for the scans in it.
 
-    output: a file or a folder. format_name: one of `SEGMENTATION_FORMATS`. existing: `REFUSE`, `OVERWRITE` or
-    `SKIP`, for results that exist. channels: number of channels that the model needs.
+    Args:
+        output: a file or a folder.
+        format_name: one of `SEGMENTATION_FORMATS`.
+        existing: `REFUSE`, `OVERWRITE` or `SKIP`, for results that exist.
+        channels: number of channels that the model needs.
 
     Raises:
         InputError: two results would get the same name, or a result would replace a scan or, with `REFUSE`, any file.

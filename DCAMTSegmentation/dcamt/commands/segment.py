@@ -309,8 +309,10 @@ def write_results(
 ) -> None:
     """Write all files of the job, or none.
 
-    source: the DICOM images that a DICOM segmentation refers to. wall: the analysed wall, for the report.
-    shows_identity: whether the report names the patient.
+    Args:
+        source: the DICOM images that a DICOM segmentation refers to.
+        wall: the analysed wall, for the report.
+        shows_identity: whether the report names the patient.
 
     Raises:
         OutputError: a file cannot be written; files that existed before are unchanged.

@@ -51,7 +51,8 @@ TABLE = "wall.csv"
 class WallJob:
     """A scan, its segmentation, and the folder and optional files of its results.
 
-    is_mapped: values or segments of the segmentation were chosen by a label mapping.
+    Attributes:
+        is_mapped: values or segments of the segmentation were chosen by a label mapping.
     """
 
     scan: Path

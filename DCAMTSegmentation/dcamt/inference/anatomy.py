@@ -115,8 +115,11 @@ def _without_smooth_noise(
 ) -> Box:
     """Return `box` without its outer planes of smooth noise, as far as the `ordered` box and `reach` voxels into it.
 
-    grid: the coarse grid. Smooth noise resembles fine tissue, which must not be lost. Therefore nothing is removed if
-    the ordered box is too small for an organ, and no plane that contains ordered voxels further inside.
+    Smooth noise resembles fine tissue, which must not be lost. Therefore nothing is removed if the ordered box is too
+    small for an organ, and no plane that contains ordered voxels further inside.
+
+    Args:
+        grid: the coarse grid.
     """
     for axis, stored in enumerate(grid.order):
         least = recipe.training.patch[axis] * recipe.spacing[axis] / 2
@@ -151,9 +154,12 @@ def _without_empty_faces(voxels: np.ndarray, box: Box, reach: Sequence[int]) -> 
 
 
 def _trim_ends(side: slice, planes: np.ndarray, most: tuple[int, int], is_empty: Callable[[np.ndarray], bool]) -> slice:
-    """Return the side of a box without the empty planes at both ends; `planes`: (N, C, A, B), those of the side.
+    """Return the side of a box without the empty planes at both ends.
 
     At most `most` planes are removed at each end; none if nothing would remain.
+
+    Args:
+        planes: (N, C, A, B), those of the side.
     """
     first = sum(1 for _ in itertools.takewhile(is_empty, planes[: most[0]]))
     last = sum(1 for _ in itertools.takewhile(is_empty, planes[::-1][: most[1]]))

@@ -33,7 +33,7 @@ class Observations:
     overlaps: list[float] = field(default_factory=list)
     cases: list[str] = field(default_factory=list)
 
-    def segmented(self) -> Observations:
+    def select_segmented(self) -> Observations:
         """Return the observations of the scans in which something was segmented."""
         rows = zip(self.features, self.overlaps, self.cases, strict=True)
         found = [row for row in rows if not row[0][NOTHING]]
@@ -92,7 +92,7 @@ def calibrate(
     measured: dict[str, float] = {}
     for quality, rows in observed.items():
         names = [name for name in FEATURES if all(name in one or one[NOTHING] for one in rows.features)]
-        seen = rows.segmented()
+        seen = rows.select_segmented()
         found_in = len(set(seen.cases))
         if found_in < MIN_SEGMENTED:
             raise InputError(

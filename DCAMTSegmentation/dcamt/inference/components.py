@@ -28,7 +28,9 @@ The whole component is selected if the certain part's largest component has less
 class CentrePrior:
     """Prior for the place of an organ, which is likelier near the scan's centre.
 
-    centre, half_edges: (3,) each, the scan's centre and half its edges, in voxels of a grid that may be a part of it.
+    Attributes:
+        centre, half_edges: (3,) each, the scan's centre and half its edges, in voxels of a grid that may be a part of
+            it.
     """
 
     centre: np.ndarray
@@ -47,7 +49,7 @@ class CentrePrior:
         edges = np.array([scan.shape[stored] * float(scan.spacing[stored]) for stored in grid.order])
         return cls((np.linalg.inv(grid.affine) @ centre)[:3], edges / grid.spacing / 2)
 
-    def within(self, box: Sequence[slice]) -> CentrePrior:
+    def crop_to(self, box: Sequence[slice]) -> CentrePrior:
         """Return the same prior in voxels of the grid's part `box`."""
         return CentrePrior(self.centre - [side.start for side in box], self.half_edges)
 
@@ -67,7 +69,9 @@ class CentrePrior:
 class ExpectedOrgans:
     """The expected places of organs, in voxels of a labelmap.
 
-    boxes: the box in which each class was located. prior: the scan's centre prior.
+    Attributes:
+        boxes: the box in which each class was located.
+        prior: the scan's centre prior.
     """
 
     boxes: Mapping[int, Box]
@@ -77,10 +81,12 @@ class ExpectedOrgans:
 def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePrior | None = None) -> np.ndarray:
     """Return the largest component of `mask` (I, J, K) bool as a new mask.
 
-    near: the box in which the organ was located; a component's size is then its number of voxels in this box, unless
-    no component has any. prior: the scan's prior in voxels of the mask; its weights multiply the sizes.
-
     Of equal components, the first in array order is kept. An empty mask stays empty.
+
+    Args:
+        near: the box in which the organ was located; a component's size is then its number of voxels in this box,
+            unless no component has any.
+        prior: the scan's prior in voxels of the mask; its weights multiply the sizes.
     """
     kept = np.zeros(mask.shape, dtype=bool)
     box = bounding_box(mask)
@@ -96,7 +102,7 @@ def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePr
         sizes_near = np.bincount(components[tuple(near_box)].ravel(), minlength=number + 1)
         sizes = sizes_near if sizes_near[1:].any() else sizes
     if prior is not None:
-        sizes = sizes * prior.within(box).weights(components, len(sizes))
+        sizes = sizes * prior.crop_to(box).weights(components, len(sizes))
     sizes[0] = 0
     kept[box] = components == sizes.argmax()
     return kept

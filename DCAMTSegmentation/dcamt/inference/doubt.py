@@ -24,13 +24,15 @@ DISAGREEMENT_OFFSET = 1e-3
 def doubt_features(branches: Tensor, labels: np.ndarray, spacing: tuple[float, float, float]) -> dict[str, float]:
     """Return the features of doubt of a segmentation by name; only `NOTHING` if the segmentation is empty.
 
-    branches: probabilities (branches, K, X, Y, Z) on the network grid. labels: uint8 (X, Y, Z), the segmentation on
-    that grid. spacing: the grid's spacing in mm.
-
     The feature `entropy` is the entropy of the branches' mean probabilities in units of log K, summed over the band,
     divided by the number of segmented voxels; then the square root is taken. The feature `disagreement` is the total
     variation distance of the branches, summed and divided in the same way; then the logarithm is taken. It is absent if
     there is only one branch.
+
+    Args:
+        branches: probabilities (branches, K, X, Y, Z) on the network grid.
+        labels: uint8 (X, Y, Z), the segmentation on that grid.
+        spacing: the grid's spacing in mm.
     """
     box = bounding_box(labels > 0)
     if box is None:

@@ -26,7 +26,7 @@ class FoldedConvolution(nn.Conv3d):
     relu: bool = False
 
     @classmethod
-    def of(cls, plain: nn.Conv3d) -> FoldedConvolution:
+    def from_layer(cls, plain: nn.Conv3d) -> FoldedConvolution:
         """Return a convolution with the weights of `plain`, without ReLU."""
         folded = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.padding)  # type: ignore[arg-type]
         return cast(FoldedConvolution, _take_weights(folded, plain))
@@ -49,7 +49,7 @@ class FoldedTransposedConvolution(nn.ConvTranspose3d):
     relu: bool = False
 
     @classmethod
-    def of(cls, plain: nn.ConvTranspose3d) -> FoldedTransposedConvolution:
+    def from_layer(cls, plain: nn.ConvTranspose3d) -> FoldedTransposedConvolution:
         """Return a transposed convolution with the weights of `plain`, without ReLU."""
         folded = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride)  # type: ignore[arg-type]
         return cast(FoldedTransposedConvolution, _take_weights(folded, plain))
@@ -69,7 +69,7 @@ def fold(network: DualVNet) -> DualVNet:
         if isinstance(module, nn.Sequential):
             _fold_layers(module)
     for vnet in network.vnets:
-        vnet.head = FoldedConvolution.of(vnet.head)
+        vnet.head = FoldedConvolution.from_layer(vnet.head)
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
@@ -92,10 +92,10 @@ def _fold_layers(layers: nn.Sequential) -> None:
     last: Folded | None = None
     for layer in layers:
         if isinstance(layer, nn.Conv3d):
-            last = FoldedConvolution.of(layer)
+            last = FoldedConvolution.from_layer(layer)
             kept.append(last)
         elif isinstance(layer, nn.ConvTranspose3d):
-            last = FoldedTransposedConvolution.of(layer)
+            last = FoldedTransposedConvolution.from_layer(layer)
             kept.append(last)
         elif isinstance(layer, nn.BatchNorm3d) and last is not None:
             _fold_normalisation(last, layer)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import NetworkGrid, bounding_box
-from ..preprocessing import reached_from, to_source
+from ..preprocessing import source_box_of, to_source
 
 
 def most_likely(probabilities: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def labels_on_scan(probabilities: Tensor, grid: NetworkGrid) -> np.ndarray:
     box = bounding_box(most_likely(probabilities).numpy())
     if box is not None:
         x, y, z = box
-        part = reached_from((x, y, z), grid)
+        part = source_box_of((x, y, z), grid)
         organs = torch.from_numpy(to_source(probabilities[1:], grid, part))
         labels[part] = most_likely(torch.cat([1 - organs.sum(dim=0, keepdim=True), organs])).numpy()
     return labels

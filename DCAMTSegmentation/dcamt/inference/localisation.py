@@ -45,8 +45,10 @@ PredictCoarse = Callable[[Tensor], Tensor]
 class OrganLocation:
     """Boxes in a scan's own voxels.
 
-    box: the box to segment: the organs and a margin. anatomy: the box of all anatomy in the scan. organs: the box of
-    each class that was located; empty if all anatomy is segmented without locating organs.
+    Attributes:
+        box: the box to segment: the organs and a margin.
+        anatomy: the box of all anatomy in the scan.
+        organs: the box of each class that was located; empty if all anatomy is segmented without locating organs.
     """
 
     box: Box
@@ -71,7 +73,9 @@ def organ_margin(recipe: Recipe, grid: NetworkGrid) -> tuple[int, int, int]:
 def locate_organs(volume: Volume, grid: NetworkGrid, recipe: Recipe, predict: PredictCoarse) -> OrganLocation | None:
     """Return the location of the organs in a large scan; None if nothing is found.
 
-    grid: the scan's network grid. predict: predicts on a coarse grid.
+    Args:
+        grid: the scan's network grid.
+        predict: predicts on a coarse grid.
     """
     anatomy = anatomy_box(volume, recipe)
     if anatomy is None:
@@ -100,7 +104,7 @@ def locate_organs_in(
     image, grid = scan_to_network(crop_scan(volume, part), replace(recipe, spacing=(x, y, z)))
     fitting = tuple(_without_short_stride(n, stride) for n, stride in zip(grid.shape, recipe.stride, strict=True))
     probabilities = predict(image[(slice(None), *fitting)])[0]
-    prior = CentrePrior.on_network_grid(volume.grid.crop(anatomy), grid).within(fitting)
+    prior = CentrePrior.on_network_grid(volume.grid.crop(anatomy), grid).crop_to(fitting)
     selected = np.zeros(grid.shape, np.uint8)
     selected[fitting] = select_components(probabilities, prior)
     organs: dict[int, Box] = {}
@@ -145,7 +149,11 @@ def paste(part: np.ndarray, box: Box, shape: tuple[int, int, int], outside: floa
 
 
 def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tuple[int, int, int]) -> Box:
-    """Return `box` enlarged by `margin` at each face that the labels touch; `shape`: of the grid that limits it."""
+    """Return `box` enlarged by `margin` at each face that the labels touch.
+
+    Args:
+        shape: of the grid that limits it.
+    """
     sides = []
     for axis, (side, more, length) in enumerate(zip(box, margin, shape, strict=True)):
         first, last = (np.take(labels.voxels, end, axis=axis).any() for end in (0, -1))

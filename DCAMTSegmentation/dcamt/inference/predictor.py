@@ -64,12 +64,15 @@ class Prediction:
 class Predictor:
     """A model loaded on a device, which segments scans.
 
-    package: the model. device: the device that computes. precision: the precision of the convolutions on a CPU. By
-    default bfloat16 if the CPU has hardware for it (two to three times as fast; probabilities change by hundredths,
-    see Testing/benchmarks/README.md), otherwise float32. GPUs compute in float32.
-
     A volume for which the memory is too small (see `memory.free_memory`) is predicted in tiles, with the same result up
     to rounding.
+
+    Args:
+        package: the model.
+        device: the device that computes.
+        precision: the precision of the convolutions on a CPU. By default bfloat16 if the CPU has hardware for it (two
+            to three times as fast; probabilities change by hundredths, see Testing/benchmarks/README.md), otherwise
+            float32. GPUs compute in float32.
 
     Example:
         predictor = Predictor(verify_model("left-atrium.dcamt"))
@@ -98,12 +101,14 @@ class Predictor:
     ) -> Prediction:
         """Segment a scan.
 
-        volume: intensities (C, I, J, K) of any real type. quality: `accurate` (both branches) or `fast` (one).
-        region: the region of the patient to segment; everything outside it becomes background.
-
         In a large scan the organs are located first and segmented in a box around them. The box grows while the
         segmentation touches its faces, unless the organ merges with a similar one there. Among the components of a
         class, those near the scan's centre are preferred. If nothing is located, the whole scan is segmented.
+
+        Args:
+            volume: intensities (C, I, J, K) of any real type.
+            quality: `accurate` (both branches) or `fast` (one).
+            region: the region of the patient to segment; everything outside it becomes background.
 
         Raises:
             InputError: the scan does not fit the model, the region lies outside the scan, or the memory is too small.
@@ -119,7 +124,7 @@ class Predictor:
             result, done = self._segment_around(volume, grid, quality, location, keep_probabilities, report)
             if result:
                 return result
-        return self._segment_all(volume, grid, quality, None, keep_probabilities, _scaled(done, 1.0, report))
+        return self._segment_all(volume, grid, quality, None, keep_probabilities, _scale_progress(done, 1.0, report))
 
     def _segment_around(
         self,
@@ -148,7 +153,7 @@ class Predictor:
                 quality,
                 None,
                 keep_probabilities,
-                _scaled(before, done, report),
+                _scale_progress(before, done, report),
                 _expected_organs(location, box),
             )
             size = int(np.count_nonzero(result.labelmap.voxels))
@@ -178,7 +183,9 @@ class Predictor:
     ) -> Prediction:
         """Segment a whole scan, or its part inside the region.
 
-        grid: the scan's network grid. expected: the places where organs were located in the scan.
+        Args:
+            grid: the scan's network grid.
+            expected: the places where organs were located in the scan.
         """
         report("preparing", 0.0)
         image, _ = scan_to_network(volume, self.recipe, grid)
@@ -278,7 +285,7 @@ def _ignore_tick(done: int, of: int) -> None:
     """Ignore the number of tiles done."""
 
 
-def _scaled(start: float, stop: float, report: Progress) -> Progress:
+def _scale_progress(start: float, stop: float, report: Progress) -> Progress:
     """Return a progress callback that maps a part's 0 to 1 to `start` to `stop` of the whole."""
     return lambda stage, fraction: report(stage, min(stop, start + (stop - start) * fraction))
 
@@ -288,7 +295,7 @@ def _expected_organs(location: OrganLocation, box: Box) -> ExpectedOrgans | None
     if not location.organs:
         return None
     boxes = {label: box_in_part(organ, box) for label, organ in location.organs.items()}
-    return ExpectedOrgans(boxes, CentrePrior.from_box(location.anatomy).within(box))
+    return ExpectedOrgans(boxes, CentrePrior.from_box(location.anatomy).crop_to(box))
 
 
 def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:

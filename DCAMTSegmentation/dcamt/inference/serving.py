@@ -33,7 +33,6 @@ from ..worker.protocol import (
     LoadRequest,
     MeasureRequest,
     ModelLoaded,
-    OutlinesMeasured,
     PageRequest,
     PageWritten,
     Request,
@@ -41,6 +40,7 @@ from ..worker.protocol import (
     ScanSegmented,
     SegmentRequest,
     SegmentResult,
+    SegmentsMeasured,
     WallMeasured,
     WallRequest,
     WorkerEvent,
@@ -66,8 +66,9 @@ TRIAL = (48, 48, 48)
 class Worker:
     """Serves requests one after another with a model that stays loaded, and passes events to `send`.
 
-    cancelled: identifiers of cancelled requests; another thread may add to it. write_page: serves a `PageRequest`,
-    since this module must not import `report`.
+    Args:
+        cancelled: identifiers of cancelled requests; another thread may add to it.
+        write_page: serves a `PageRequest`, since this module must not import `report`.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Worker:
             measure_mask(read_mask(outline), outline.affine[:3, :3], request.name, outline.name)
             for outline in request.outlines
         )
-        self._send(OutlinesMeasured(request.id, rows))
+        self._send(SegmentsMeasured(request.id, rows))
 
     def _measure_wall(self, request: WallRequest) -> None:
         volume = read_scan(request)
@@ -244,7 +245,7 @@ class Worker:
                 wait = TICK_S
                 if estimate.stage:
                     now = time.monotonic()
-                    fraction, left = round(estimate.fraction(now), 3), _rounded(estimate.remaining_s(now))
+                    fraction, left = round(estimate.fraction(now), 3), _round_seconds(estimate.remaining_s(now))
                     self._send(WorkerProgress(request.id, estimate.stage, fraction, left))
 
         thread = threading.Thread(target=report, daemon=True)
@@ -296,5 +297,5 @@ def _extent_mm3(grid: Grid) -> float:
     return grid.voxel_volume_mm3 * float(np.prod(grid.shape))
 
 
-def _rounded(seconds: float | None) -> float | None:
+def _round_seconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)

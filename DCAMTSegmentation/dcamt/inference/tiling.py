@@ -48,9 +48,11 @@ def predict_bounded(
 ) -> Tensor:
     """Predict a whole volume in bounded memory: in one pass, or in tiles if memory is too small.
 
-    image: float (C, X, Y, Z); moved to the network's device and precision. quality: `accurate`, or `fast` for one
-    branch. tick: called as tick(done, of) after each tile. on_shortage: called when memory ran out, before smaller
-    tiles are tried.
+    Args:
+        image: float (C, X, Y, Z); moved to the network's device and precision.
+        quality: `accurate`, or `fast` for one branch.
+        tick: called as tick(done, of) after each tile.
+        on_shortage: called when memory ran out, before smaller tiles are tried.
 
     Returns:
         Probabilities, float32 (branches, K, X, Y, Z) on the network's device, without gradient.
@@ -114,7 +116,9 @@ def predict_whole(network: DualVNet, image: Tensor, quality: str) -> Tensor:
 def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, tick: Tick | None = None) -> Tensor:
     """Return the result of `predict_whole`, up to rounding, with the fine levels computed tile by tile.
 
-    tile: size of a tile in voxels, margin included. tick: called as tick(done, of) after each tile.
+    Args:
+        tile: size of a tile in voxels, margin included.
+        tick: called as tick(done, of) after each tile.
     """
     branches = (0,) if quality == FAST else (0, 1)
     unpadded = size_of(image)
@@ -141,7 +145,7 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
             part = vnet.encoder.downs[fine - 1](fine_features[-1])
             if entering is None:
                 entering = part.new_zeros((1, part.shape[1], *(n // s for n, s in zip(size, step, strict=True))))
-            entering[in_all_channels(coarsen(core, step))] = part[in_all_channels(coarsen(inner, step))]
+            entering[add_channel_axis(coarsen(core, step))] = part[add_channel_axis(coarsen(inner, step))]
             count()
         assert entering is not None
         coarse.append(_coarse_features(vnet, entering, fine))
@@ -153,7 +157,9 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
         decoded = _decode(vnet, exchanged[index], coarse[index][:-1][::-1], slice(None, -fine))
         for outer, core, inner in tiles:
             skips = _fine_features(vnet, image[(slice(None), *outer)], fine)[::-1]
-            logits = vnet.head(_decode(vnet, decoded[in_all_channels(coarsen(outer, step))], skips, slice(-fine, None)))
+            logits = vnet.head(
+                _decode(vnet, decoded[add_channel_axis(coarsen(outer, step))], skips, slice(-fine, None))
+            )
             part = logits[0].float().softmax(dim=0)
             if result is None:
                 result = part.new_zeros((len(vnets), part.shape[0], *size))
@@ -230,7 +236,7 @@ def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> It
         yield (x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2])
 
 
-def in_all_channels(box: Box) -> tuple[slice, ...]:
+def add_channel_axis(box: Box) -> tuple[slice, ...]:
     """Return the index of a box in an array (B, C, X, Y, Z), for all samples and channels."""
     return (slice(None), slice(None), *box)
 

@@ -72,7 +72,8 @@ def _private_streams() -> tuple[BinaryIO, BinaryIO]:
 def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], PageWritten] | None = None) -> int:
     """Serve requests until stdin closes or an internal error happens; return the exit status.
 
-    write_page: serves a `PageRequest`.
+    Args:
+        write_page: serves a `PageRequest`.
     """
     parser = argparse.ArgumentParser(prog="python -m dcamt.commands.worker")
     parser.add_argument("--remove-at-end", metavar="FOLDER")

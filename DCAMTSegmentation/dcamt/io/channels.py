@@ -71,7 +71,7 @@ def one_channel_note(path: Path) -> tuple[str, ...]:
         return ()
     files, names = channel_files(path), channel_names(path)
     others = ", ".join(file.name for file in files[1:])
-    return (IdentifyingNote(f"Read channel 0{_named(names, 0)} of {len(files)}; not used: {others}."),)
+    return (IdentifyingNote(f"Read channel 0{_describe_channel(names, 0)} of {len(files)}; not used: {others}."),)
 
 
 def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callable[[Path], Volume]) -> Volume:
@@ -89,10 +89,10 @@ def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callab
         check_channel_grid(volume.grid, file, grid, files[0].name)
     voxels = np.concatenate([volume.voxels for volume in volumes])
     names = channel_names(path)
-    listed = ", ".join(f"{file.name}{_named(names, number)}" for number, file in enumerate(files))
+    listed = ", ".join(f"{file.name}{_describe_channel(names, number)}" for number, file in enumerate(files))
     notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
     return Volume(voxels, grid, path, (IdentifyingNote(f"Read as channels: {listed}."), *notes))
 
 
-def _named(names: Sequence[str], number: int) -> str:
+def _describe_channel(names: Sequence[str], number: int) -> str:
     return f" ({names[number]})" if number < len(names) else ""

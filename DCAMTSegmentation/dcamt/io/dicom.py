@@ -127,7 +127,7 @@ def _nothing(path: Path, found: FoundFiles) -> InputError:
         return _damaged_error(path, found.damaged)
     if found.unplaced:
         return _unplaced_error(*found.unplaced[0][:2])
-    if found.colour:
+    if found.color:
         return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
     kinds = sorted({kind for _, kind in found.foreign if kind != "no DICOM"})
     seen = f", but {', '.join(kinds)}" if kinds else ""
@@ -158,5 +158,5 @@ def _refuse_damaged(path: Path, found: FoundFiles, series: str, folders: set[Pat
     for file, what, of_series in found.unplaced:
         if of_series == series:
             raise _unplaced_error(file, what)
-    if any(of_series == series for _, of_series in found.colour):
+    if any(of_series == series for _, of_series in found.color):
         raise InputError("holds colour slices", path=path, remedy=GREY_SCALE_REMEDY)

@@ -63,8 +63,11 @@ def _existing(folder: Path, parts: Sequence[str]) -> Path:
 def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> None:
     """Raise InputError if files of a scan are missing or damaged beyond recognition.
 
-    frames: the frames of the scan. Evidence is a concatenation (one image in several files) without all of its files, a
-    file beside the slices that is named like them but is no DICOM file, and a DICOMDIR that names a missing file.
+    Evidence is a concatenation (one image in several files) without all of its files, a file beside the slices that is
+    named like them but is no DICOM file, and a DICOMDIR that names a missing file.
+
+    Args:
+        frames: the frames of the scan.
     """
     _refuse_incomplete_concatenation(path, frames)
     patterns = {(frame.file.parent, _pattern(frame.file)) for frame in frames}
@@ -124,7 +127,9 @@ def _pattern(file: Path) -> str:
 def missing_slices_notes(frames: Sequence[Frame], series: Sequence[Frame], gap: float) -> list[str]:
     """Return notes on slices that the headers count, but that are not there.
 
-    frames: of the scan, one for each slice, `gap` mm apart. series: all frames of the series.
+    Args:
+        frames: of the scan, one for each slice, `gap` mm apart.
+        series: all frames of the series.
     """
     notes = []
     stated = np.median([frame.stated_gap for frame in frames])

@@ -101,7 +101,7 @@ class FoundFiles:
     damaged: list[tuple[Path, str, str]] = field(default_factory=list)  # file, what is wrong, series or ""
     unplaced: list[tuple[Path, str, str]] = field(default_factory=list)  # image without a place, what is wrong, series
     foreign: list[tuple[Path, str]] = field(default_factory=list)  # file, kind
-    colour: list[tuple[Path, str]] = field(default_factory=list)  # file, series
+    color: list[tuple[Path, str]] = field(default_factory=list)  # file, series
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -199,7 +199,7 @@ def _sort_file(path: Path, data: Any, held: int | None, found: FoundFiles) -> No
         if kind in _CAPTURES:
             found.foreign.append((path, "Secondary Capture in colour"))
         else:
-            found.colour.append((path, series))
+            found.color.append((path, series))
         return
     found.frames += frames
 

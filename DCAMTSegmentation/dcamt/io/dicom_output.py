@@ -37,8 +37,9 @@ class Algorithm:
 class SourceImages:
     """The DICOM images at the slices of a labelmap.
 
-    datasets: one for each slice along k, in this order, or one multi-frame image. frames: the index (from 0) of each
-    slice's frame in a multi-frame image, otherwise None.
+    Attributes:
+        datasets: one for each slice along k, in this order, or one multi-frame image.
+        frames: the index (from 0) of each slice's frame in a multi-frame image, otherwise None.
     """
 
     datasets: tuple[Dataset, ...]
@@ -48,8 +49,9 @@ class SourceImages:
 def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, int]] = ()) -> SourceImages:
     """Return the images of a DICOM file or folder (with its subfolders) at the slices of `grid`.
 
-    frames: file and index of the frame that each slice was read from (`Volume.frames`); without them, the first image
-    at each place is used.
+    Args:
+        frames: file and index of the frame that each slice was read from (`Volume.frames`); without them, the first
+            image at each place is used.
 
     Raises:
         InputError: `source` contains no DICOM images, or some slice has no image.

@@ -23,8 +23,10 @@ _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing; at least 0.01 mm, to
 class ScanChoice:
     """The image to read from a DICOM folder. Fields may be None unless the folder contains several possible images.
 
-    series: a number from the list in the error message, the UID or its end, or the description or a part of it.
-    frame_type: "magnitude", "phase", "real", "imaginary", or another kind from the list. time: 1 for the first point.
+    Attributes:
+        series: a number from the list in the error message, the UID or its end, or the description or a part of it.
+        frame_type: "magnitude", "phase", "real", "imaginary", or another kind from the list.
+        time: 1 for the first point.
     """
 
     series: str | None = None
@@ -91,7 +93,7 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: lis
         if len(chosen) == 1:
             return chosen[0]
         what = f'has no image "{wanted}"' if not chosen else f'has {len(chosen)} images "{wanted}"'
-        raise InputError(f"{what}: {_numbered(stacks)}", path=path, remedy="Choose one with --series NUMBER.")
+        raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy="Choose one with --series NUMBER.")
     if len(stacks) == 1:
         return stacks[0]
     large = [stack for stack in stacks if len(stack.frames) >= FEW]
@@ -104,7 +106,7 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: lis
     number = len({stack.first.series for stack in stacks})
     of_one = f"holds {len(stacks)} stacks of slices{_difference(stacks)}"
     what = f"holds {number} DICOM series" if number == len(stacks) else of_one
-    raise InputError(f"{what}: {_numbered(stacks)}", path=path, remedy="Choose one with --series NUMBER.")
+    raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy="Choose one with --series NUMBER.")
 
 
 def _difference(stacks: Sequence[Stack]) -> str:
@@ -135,7 +137,7 @@ def _matching(stacks: list[Stack], wanted: str) -> list[Stack]:
     return next((found for test in tests if (found := [stack for stack in stacks if test(stack)])), [])
 
 
-def _numbered(stacks: Sequence[Stack]) -> str:
+def _list_numbered(stacks: Sequence[Stack]) -> str:
     shown = [f"{number} {stack.describe()}" for number, stack in enumerate(stacks[:SHOWN], start=1)]
     more = f" and {len(stacks) - SHOWN} more" if len(stacks) > SHOWN else ""
     return f"{', '.join(shown)}{more}"
@@ -158,7 +160,9 @@ def lattice(
 ) -> tuple[np.ndarray, list[Frame]]:
     """Return the affine (LPS mm) and the frames in its order.
 
-    others: files beside the frames that are no slices, and their kinds, which the message about a lack of slices names.
+    Args:
+        others: files beside the frames that are no slices, and their kinds, which the message about a lack of slices
+            names.
 
     Raises:
         InputError: the frames lie irregularly.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import SAME_PLACE_MM
 from ..volume import IdentifyingNote
 from .dicom_contradictions import refuse_contradictions
 from .dicom_frames import Frame, list_names
@@ -55,7 +56,7 @@ def _without_copies(frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
     copies: set[str] = set()
     for frame in frames:
         key = (frame.uid or str(frame.file), frame.index)
-        if key in seen and np.allclose(seen[key].position, frame.position):
+        if key in seen and np.allclose(seen[key].position, frame.position, rtol=0, atol=SAME_PLACE_MM):
             copies.add(frame.file.name)
         else:
             seen[key if key not in seen else (str(frame.file), frame.index)] = frame

@@ -12,8 +12,9 @@ from pathlib import Path
 class Format:
     """A file ending and its uses.
 
-    scan, labels: whether files with this ending are read from a folder of scans, or of labelmaps.
-    writes_labels, writes_volume: whether labelmaps, or other volumes, can be written with this ending.
+    Attributes:
+        scan, labels: whether files with this ending are read from a folder of scans, or of labelmaps.
+        writes_labels, writes_volume: whether labelmaps, or other volumes, can be written with this ending.
     """
 
     ending: str

@@ -213,7 +213,9 @@ def _check_compressed_size(path: Path, data: Path, start: int, stated: str) -> N
 def _check_data(path: Path, data: Path, start: int, size: int, each: int, compressed: bool, text: bool) -> None:
     """Raise InputError if the file `data` has less than `size` bytes of voxels of `each` bytes after byte `start`.
 
-    compressed: the voxels are compressed with zlib or gzip. text: they are written as text.
+    Args:
+        compressed: the voxels are compressed with zlib or gzip.
+        text: the voxels are written as text.
     """
     held, ended = max(0, os.path.getsize(data) - start), True
     with open(data, "rb") as file, data_file_errors(path, data):

@@ -47,7 +47,7 @@ _TO_RAS = {
     "lps": (-1, -1, 1),
 }
 _SPATIAL_KINDS = ("domain", "space")
-_COLOUR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", "4-color")
+_COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", "4-color")
 _TYPES = {
     name: np.dtype(code)
     for code, names in {
@@ -107,7 +107,7 @@ def open_nrrd(path: Path) -> StoredImage:
         header = _read_header(path)
         sizes = _sizes(path, header)
         kinds = header.fields.get("kinds", "").lower().split()
-        if any(kind in _COLOUR_KINDS for kind in kinds):
+        if any(kind in _COLOR_KINDS for kind in kinds):
             raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE_REMEDY)
         if "complex" in kinds or ("2-vector" in kinds and "complex" in kinds):
             raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")

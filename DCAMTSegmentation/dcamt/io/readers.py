@@ -104,8 +104,9 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
     numbered 1, 2, ... in the file's order. Where segments overlap, the later one is kept. A segmentation that was saved
     cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's grid.
 
-    mapping: the label for each value or segment name of the file; several may have the same label. All other voxels
-    become background. In names, capitals, blanks, hyphens and underscores are ignored.
+    Args:
+        mapping: the label for each value or segment name of the file; several may have the same label. All other voxels
+            become background. In names, capitals, blanks, hyphens and underscores are ignored.
 
     Raises:
         InputError: as in `read_scan`, except that blank and small labelmaps are allowed; values are negative or

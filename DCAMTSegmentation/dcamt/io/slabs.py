@@ -100,7 +100,9 @@ def _write_npy_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) 
 def write_nrrd_in_slabs(voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path) -> Iterator[None]:
     """Write an uncompressed NRRD file, yielding after each slab; the file appears only after the last slab.
 
-    voxels: (K, J, I), integer or float. ijk_to_ras: (4, 4), voxel index (i, j, k) -> RAS mm.
+    Args:
+        voxels: (K, J, I), integer or float.
+        ijk_to_ras: (4, 4), voxel index (i, j, k) -> RAS mm.
 
     Raises:
         OutputError: the file cannot be written.

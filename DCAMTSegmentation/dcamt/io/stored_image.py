@@ -42,10 +42,13 @@ class StoredSegment:
 class StoredImage:
     """An image file whose header was read: the number of channels C and the grid of its voxels (C, I, J, K).
 
-    load: reads the voxels (C, I, J, K); raises InputError if the file is damaged. verify: raises InputError if the file
-    is incomplete, if possible without reading the voxels. segments: the segments of a segmentation, whose layers are
-    the channels. labels_only: the file is a segmentation and cannot be a scan. notes: messages for the user on how the
-    file was interpreted. frames: see `Volume`.
+    Attributes:
+        load: reads the voxels (C, I, J, K); raises InputError if the file is damaged.
+        verify: raises InputError if the file is incomplete, if possible without reading the voxels.
+        segments: the segments of a segmentation, whose layers are the channels.
+        labels_only: the file is a segmentation and cannot be a scan.
+        notes: messages for the user on how the file was interpreted.
+        frames: see `Volume`.
     """
 
     channels: int
@@ -194,9 +197,10 @@ def read_to_end(file: IO[bytes]) -> None:
 def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, header: Path | None = None) -> None:
     """Raise InputError if a file has fewer than `size` bytes after byte `start`, if possible without reading them.
 
-    packed: the bytes are compressed with gzip, whose last four bytes are their number (RFC 1952). If that number
-    differs, the file may be truncated or have several members; then it is read to its end. header: the file that names
-    this one as its data file; messages name the header.
+    Args:
+        packed: the bytes are compressed with gzip, whose last four bytes are their number (RFC 1952). If that number
+            differs, the file may be truncated or have several members; then it is read to its end.
+        header: the file that names this one as its data file; messages name the header.
     """
     if not packed:
         if (held := max(0, os.path.getsize(path) - start)) < size:

@@ -26,8 +26,11 @@ def write_surface(
 ) -> None:
     """Write a mesh in LPS mm in the format of the path's ending, one of `SURFACE_OUTPUTS`, completely or not at all.
 
-    points: (N, 3) RAS mm. triangles: (M, 3) indices of points, anticlockwise seen from outside. point_data: arrays (N,)
-    by name, with a value for each point. remarks: texts about the mesh by name. Only VTP files store the last two.
+    Args:
+        points: (N, 3) RAS mm.
+        triangles: (M, 3) indices of points, anticlockwise seen from outside.
+        point_data: arrays (N,) by name, with a value for each point.
+        remarks: texts about the mesh by name. Only VTP files store the last two.
 
     Raises:
         InputError: the ending is unknown.
@@ -115,10 +118,10 @@ def _write_vtp(
         array.SetName(name)
         mesh.GetPointData().AddArray(array)
     for name, text in {"SPACE": SPACE.removeprefix("SPACE="), **remarks}.items():
-        words: Any = vtkStringArray()
-        words.SetName(name)
-        words.InsertNextValue(text)
-        mesh.GetFieldData().AddArray(words)
+        remark: Any = vtkStringArray()
+        remark.SetName(name)
+        remark.InsertNextValue(text)
+        mesh.GetFieldData().AddArray(remark)
     writer: Any = vtkXMLPolyDataWriter()
     writer.SetFileName(str(path))
     writer.SetInputData(mesh)

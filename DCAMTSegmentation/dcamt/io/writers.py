@@ -30,8 +30,10 @@ MARK = "DCAMT"
 def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
     """Write a labelmap in the format of the path's ending: `.seg.nrrd` (with segments), `.nrrd`, `.nii.gz` or `.nii`.
 
-    segments: name, colour and codes of each label; only `.seg.nrrd` stores them and needs one for each label. The file
-    is written completely or not at all.
+    The file is written completely or not at all.
+
+    Args:
+        segments: name, colour and codes of each label; only `.seg.nrrd` stores them and needs one for each label.
 
     Raises:
         InputError: the ending is not one of a labelmap file.
@@ -83,7 +85,7 @@ def write_volume(volume: Volume, path: str | Path) -> None:
         )
 
 
-def is_own_result(path: Path) -> bool:
+def is_dcamt_result(path: Path) -> bool:
     """Return whether DCAMT wrote a file and no other program saved it since; False if the file cannot be read.
 
     Slicer and other editors drop the mark when they save the file.

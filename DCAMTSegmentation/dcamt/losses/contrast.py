@@ -14,8 +14,11 @@ from torch import Tensor
 def prototypes(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the mean direction of each class's embeddings, (K, D), and whether each class has any voxel, (K,).
 
-    embeddings: unit vectors (N, D). classes: (N,), -1 to count - 1. Prototypes have no gradient, so that embeddings
-    move towards the prototypes, and not the reverse.
+    Prototypes have no gradient, so that embeddings move towards the prototypes, and not the reverse.
+
+    Args:
+        embeddings: unit vectors (N, D).
+        classes: (N,), -1 to count - 1.
     """
     one_hot = (classes[:, None] == torch.arange(count, device=classes.device)).to(embeddings.dtype)
     sums = one_hot.T @ embeddings.detach()
@@ -25,8 +28,10 @@ def prototypes(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor,
 def intra_class(embeddings: Tensor, classes: Tensor, own_prototypes: Tensor, partner_prototypes: Tensor) -> Tensor:
     """Return the mean of 1 - cos(embedding, prototype of its class), averaged over the prototypes of both branches.
 
-    embeddings: (N, D). classes: (N,). own_prototypes, partner_prototypes: (K, D), of this branch and of
-    the other one.
+    Args:
+        embeddings: (N, D).
+        classes: (N,).
+        own_prototypes, partner_prototypes: (K, D), of this branch and of the other one.
     """
     target = 0.5 * (own_prototypes + partner_prototypes)[classes.clamp_min(0)]
     return _mean_over_classified(1 - (embeddings * target).sum(dim=1), classes)

@@ -23,10 +23,13 @@ def mutual_distillation(
 ) -> Tensor:
     """Return the mean of both directions of T^2 KL(softmax(z_teacher / T) || softmax(z_student / T)) + Dice loss.
 
-    student_logits, teacher_logits: (B, K, X, Y, Z) of branch A and of branch B. Student A learns from teacher B, and
-    student B from teacher A. Teachers have no gradient. A branch's teacher logits may be its student logits, or those
-    of the same voxels without augmentation. KL is averaged over voxels with the teacher's `confidence` as weight; the
-    factor T^2 keeps the gradient's size independent of T (Hinton, Vinyals and Dean, 2015).
+    Student A learns from teacher B, and student B from teacher A. Teachers have no gradient. A branch's teacher logits
+    may be its student logits, or those of the same voxels without augmentation. KL is averaged over voxels with the
+    teacher's `confidence` as weight; the factor T^2 keeps the gradient's size independent of T (Hinton, Vinyals and
+    Dean, 2015).
+
+    Args:
+        student_logits, teacher_logits: (B, K, X, Y, Z) of branch A and of branch B.
     """
     (student_a, student_b), (teacher_a, teacher_b) = student_logits, teacher_logits
     return 0.5 * (
@@ -37,7 +40,10 @@ def mutual_distillation(
 def confidence(logits: Tensor) -> Tensor:
     """Return each voxel's highest probability, (B, ...), scaled from 0 (all classes equal) to 1 (certain).
 
-    logits: (B, K, ...). The result has no gradient.
+    The result has no gradient.
+
+    Args:
+        logits: (B, K, ...).
     """
     classes = logits.shape[1]
     highest = logits.detach().softmax(dim=1).amax(dim=1)

@@ -37,12 +37,14 @@ def objective_losses(
 ) -> Losses:
     """Return the losses by name, unweighted, and their weighted sum as `total`. Losses of weight 0 are not computed.
 
-    outputs: the outputs of branch A and branch B for a batch whose first L samples are labelled.
-    labels: int64 (L, X, Y, Z), the labels of these samples.
-    projections: the projection heads of branch A and branch B.
-    ramp_weight: factor of all losses except supervision, 0 to 1 (`ramp_up`).
-    generator: draws the sampled voxels; a CPU generator, so that the draws are the same on any device.
-    teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; by default those in `outputs`.
+    Args:
+        outputs: the outputs of branch A and branch B for a batch whose first L samples are labelled.
+        labels: int64 (L, X, Y, Z), the labels of these samples.
+        projections: the projection heads of branch A and branch B.
+        ramp_weight: factor of all losses except supervision, 0 to 1 (`ramp_up`).
+        generator: draws the sampled voxels; a CPU generator, so that the draws are the same on any device.
+        teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; by default those in
+            `outputs`.
     """
     a, b = outputs
     labelled = len(labels)

@@ -13,11 +13,13 @@ MAX_CLASS_WEIGHT = 10.0
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean of soft Dice loss and cross-entropy.
 
-    logits: (B, K, X, Y, Z). labels: int64 (B, X, Y, Z), 0 to K - 1.
-
     If there are several foreground classes, all of them count equally in a sample's cross-entropy (`class_weights`).
     Without these weights, networks ignored small classes for hundreds of iterations, since the Dice loss has no
     gradient once a class's probability has become 0 (docs/experiments.md, "Supervision").
+
+    Args:
+        logits: (B, K, X, Y, Z).
+        labels: int64 (B, X, Y, Z), 0 to K - 1.
     """
     classes = logits.shape[1]
     target = F.one_hot(labels, classes).movedim(-1, 1)
@@ -32,10 +34,11 @@ def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def class_weights(target: Tensor, dtype: torch.dtype) -> Tensor:
     """Return each class's weight in each sample's cross-entropy, (B, K), of type `dtype`.
 
-    target: one-hot, (B, K, X, Y, Z); class 0 is the background, which has weight 1.
-
     A foreground class of n voxels has weight m / n, at most `MAX_CLASS_WEIGHT`, where m is the mean number of voxels of
     the sample's foreground classes. The foreground as a whole therefore counts as much as without weights.
+
+    Args:
+        target: one-hot, (B, K, X, Y, Z); class 0 is the background, which has weight 1.
     """
     size = target[:, 1:].sum((2, 3, 4)).to(dtype)
     mean = size.sum(1, keepdim=True) / (size > 0).sum(1, keepdim=True).clamp_min(1)
@@ -46,13 +49,16 @@ def class_weights(target: Tensor, dtype: torch.dtype) -> Tensor:
 def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
     """Return the soft Dice loss, averaged over samples and foreground classes.
 
-    probabilities, target: (B, K, X, Y, Z); the target may be one-hot or soft. Class 0, the background, is ignored.
-
     For each sample and class, with n = sum(y), the loss is n / (n + 1) times 1 - (2 sum(p y) + 1) / (sum(p) + n + 1).
     Source: Milletari et al., 3DV 2016, without the squares. The added 1 keeps the fraction defined if a class is
     neither present nor predicted. The factor n / (n + 1) removes the loss of a class that is absent from a sample.
     Without it, one false voxel of an absent class would cost half as much as missing a whole class, and networks are
     slow to predict small classes, which few patches show (own-organ example: aorta 0.74 without it, 0.95 with it).
+
+    Class 0, the background, is ignored.
+
+    Args:
+        probabilities, target: (B, K, X, Y, Z); the target may be one-hot or soft.
     """
     p, y = probabilities[:, 1:], target[:, 1:].to(probabilities.dtype)
     axes = (2, 3, 4)

@@ -20,8 +20,10 @@ GLANCE_MM = 4.0
 class DoubtfulPlace:
     """A connected cluster of voxels on which the branches disagree.
 
-    position, index: the cluster's voxel around which disagreement is densest, in RAS mm and as (i, j, k). volume_ml:
-    the cluster's volume. severity: its summed disagreement in mL; 1 mL of complete disagreement counts 1.
+    Attributes:
+        position, index: the cluster's voxel around which disagreement is densest, in RAS mm and as (i, j, k).
+        volume_ml: the cluster's volume.
+        severity: its summed disagreement in mL; 1 mL of complete disagreement counts 1.
     """
 
     position: tuple[float, float, float]
@@ -74,7 +76,8 @@ def doubtful_places(
 def densest_voxel(amount: np.ndarray, grid: Grid, inside: np.ndarray | None = None) -> tuple[int, int, int]:
     """Return the voxel (i, j, k) around which `amount` (I, J, K), weighted with a Gaussian of `GLANCE_MM`, is largest.
 
-    inside: bool (I, J, K), the voxels that are summed and may be returned; None for all.
+    Args:
+        inside: bool (I, J, K), the voxels that are summed and may be returned; None for all.
     """
     from scipy import ndimage
 

@@ -23,16 +23,20 @@ from ..volume import Labelmap, enclosing_grid, fit_labelmap, is_mask_of_255, rel
 class SegmentationScore:
     """Scores of one class in one case; distances in mm, and in voxels (as if every spacing were 1).
 
-    dice: 2 |P and L| / (|P| + |L|). jaccard: |P and L| / |P or L|.
     Distances are defined as in `medpy.metric.binary`, which the published left atrium tables use (L. Yu et al., UA-MT,
     MICCAI 2019, and later papers). The surface of a mask consists of its voxels with a face neighbour outside the mask
     (connectivity 1; the image's border counts as outside). A voxel's distance is that between its centre and the
     nearest centre of the other surface.
-    hd95: 95th percentile, linearly interpolated, of the distances in both directions, pooled.
-    asd: mean distance from the prediction's surface to the label's surface, in this direction only.
-    assd: mean of the distances in both directions, pooled.
 
     Both masks empty: Dice and Jaccard 1, distances 0. One empty: Dice and Jaccard 0, distances NaN.
+
+    Attributes:
+        dice: 2 |P and L| / (|P| + |L|).
+        jaccard: |P and L| / |P or L|.
+        hd95_mm, hd95_voxels: 95th percentile, linearly interpolated, of the distances in both directions, pooled
+            (95HD).
+        asd_mm, asd_voxels: mean distance from the prediction's surface to the label's surface, in this direction only.
+        assd_mm, assd_voxels: mean of the distances in both directions, pooled.
     """
 
     dice: float
@@ -54,9 +58,11 @@ SCORE_COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined", "cases", "m
 class EvaluationRow:
     """One class of one case, or a class's mean or standard deviation (`case` is "mean" or "std").
 
-    cases: number of cases in the row. undefined: how many of these have undefined distances, since one mask is empty.
-    missed: how many of the undefined ones have a label but no prediction. empty: how many cases have two empty masks;
-    their distances are 0.
+    Attributes:
+        cases: number of cases in the row.
+        undefined: how many of these have undefined distances, since one mask is empty.
+        missed: how many of the undefined ones have a label but no prediction.
+        empty: how many cases have two empty masks; their distances are 0.
     """
 
     case: str
@@ -91,8 +97,10 @@ class Evaluation:
     The standard deviation is that of the population (divided by n). A class with a single case has no row in `std`, and
     a distance that is defined in a single case is NaN in `std`. Means and deviations of distances omit the cases with
     undefined distances and are NaN if no case is left. Dice, Jaccard and volumes include every case.
-    unscored_labels: label values that occur in predictions but in no label; they are not scored.
-    labels_without_prediction: cases with a label but no prediction; they are not scored.
+
+    Attributes:
+        unscored_labels: label values that occur in predictions but in no label; they are not scored.
+        labels_without_prediction: cases with a label but no prediction; they are not scored.
     """
 
     rows: tuple[EvaluationRow, ...]
@@ -162,8 +170,9 @@ def evaluate_folders(
     of agreement `x_agreement` beside a segmentation `x`. Labels without a prediction are skipped, too, and named in the
     result, so that a part of a data set can be evaluated.
 
-    label_mapping, prediction_mapping: which values or segments of the files are which class, such as "420,421=1"
-    (`read_pair`); all other voxels become background.
+    Args:
+        label_mapping, prediction_mapping: which values or segments of the files are which class, such as "420,421=1"
+            (`read_pair`); all other voxels become background.
 
     Raises:
         InputError: a folder is missing or empty, a case has two files or a prediction but no label, a mapping does not
@@ -223,8 +232,8 @@ def evaluate_pairs(
         raise InputError("all labels are empty", path=labels, remedy="Choose the labels of outlined cases.")
     if in_predictions and not in_predictions & in_labels:
         raise InputError(
-            f"the label values of the predictions ({_listed(in_predictions)}) do not occur in the labels"
-            f" ({_listed(in_labels)})",
+            f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
+            f" ({_list_values(in_labels)})",
             path=predictions,
             remedy=f"Map the labels' values: --label-mapping {min(in_labels)}={min(in_predictions)}, for instance.",
         )
@@ -298,7 +307,7 @@ def _holds_one_structure(labelmap: Labelmap) -> bool:
 
 
 def _distances(prediction: np.ndarray, label: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Return hd95, asd and assd of two non-empty masks as an array (3,), in the unit of `spacing`."""
+    """Return 95HD, ASD and ASSD of two non-empty masks as an array (3,), in the unit of `spacing`."""
     from scipy import ndimage
 
     surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction, label)]
@@ -338,5 +347,5 @@ def _deviation(values: np.ndarray) -> float:
     return float(np.std(values)) if len(values) > 1 else nan
 
 
-def _listed(values: set[int]) -> str:
+def _list_values(values: set[int]) -> str:
     return ", ".join(str(value) for value in sorted(values))

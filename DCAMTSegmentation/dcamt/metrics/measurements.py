@@ -38,15 +38,18 @@ TABLE_COLUMNS = (*MEASUREMENT_COLUMNS, "expected_overlap", "expected_overlap_low
 class Measurements:
     """Measurements of one segment of a scan. An empty segment has volume, area and diameters 0 and sphericity NaN.
 
-    volume_ml: number of voxels times a voxel's volume (|det| of the affine).
-    surface_cm2: see `surface_area`.
-    long_diameter_mm: largest distance between two points of the segment (maximal Feret diameter).
-    anteroposterior_diameter_mm, transverse_diameter_mm: extent along the patient's A-P and R-L axis, whatever the
-    scan's orientation.
-    sphericity: area of a ball of equal volume divided by the segment's area, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
-    J. Geol. 43, 250, 1935): 1 for a ball, less for all other shapes. Errors of the area can raise it slightly above 1.
-    expected_overlap, expected_overlap_low, expected_overlap_high: expected Dice (0 to 1) of the scan's segmentation
-    with an expert's outline, and its 80% interval; NaN without a calibration, and for segments not made by a model.
+    Attributes:
+        volume_ml: number of voxels times a voxel's volume (|det| of the affine).
+        surface_cm2: see `surface_area`.
+        long_diameter_mm: largest distance between two points of the segment (maximal Feret diameter).
+        anteroposterior_diameter_mm, transverse_diameter_mm: extent along the patient's A-P and R-L axis, whatever the
+            scan's orientation.
+        sphericity: area of a ball of equal volume divided by the segment's area, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
+            J. Geol. 43, 250, 1935): 1 for a ball, less for all other shapes. Errors of the area can raise it slightly
+            above 1.
+        expected_overlap, expected_overlap_low, expected_overlap_high: expected Dice (0 to 1) of the scan's segmentation
+            with an expert's outline, and its 80% interval; NaN without a calibration, and for segments not made by a
+            model.
     """
 
     scan: str
@@ -65,7 +68,8 @@ class Measurements:
 def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | None = None) -> list[Measurements]:
     """Return the measurements of each of `segments` in `labelmap`, in their order.
 
-    scan: name for the rows; by default the name of the labelmap's file without its ending, or "" without a file.
+    Args:
+        scan: name for the rows; by default the name of the labelmap's file without its ending, or "" without a file.
     """
     if scan is None:
         scan = scan_name(labelmap.path) if labelmap.path is not None else ""

@@ -68,9 +68,13 @@ class ExpectedOverlap:
 class OverlapModel:
     """The expected overlap as a function of features.
 
-    features: names of the features. means, deviations: for standardising them. weights: weights of the standardised
-    features, none positive. bias: logit of the overlap at the means. knots: increasing expected overlaps. lows, highs:
-    at each knot, the interval's ends minus the expected overlap; interpolated between knots.
+    Attributes:
+        features: names of the features.
+        means, deviations: for standardising them.
+        weights: weights of the standardised features, none positive.
+        bias: logit of the overlap at the means.
+        knots: increasing expected overlaps.
+        lows, highs: at each knot, the interval's ends minus the expected overlap; interpolated between knots.
     """
 
     features: tuple[str, ...]
@@ -112,9 +116,12 @@ class OverlapModel:
 class Calibration:
     """A model's calibration: for each quality, the expected overlap as a function of the doubt.
 
-    model: checksum in the card of the model that was calibrated. qualities: an `OverlapModel` for each quality. cases,
-    scans: number of cases used, and of their scans, including disturbed ones. notes: a description of the cases and
-    their role in the model's training. measured: the calibration's errors, from cross-validation over the cases.
+    Attributes:
+        model: checksum in the card of the model that was calibrated.
+        qualities: an `OverlapModel` for each quality.
+        cases, scans: number of cases used, and of their scans, including disturbed ones.
+        notes: a description of the cases and their role in the model's training.
+        measured: the calibration's errors, from cross-validation over the cases.
     """
 
     model: str
@@ -178,9 +185,11 @@ def fit_overlap(
 ) -> OverlapModel:
     """Return the expected overlap as a function of features, fitted to scans.
 
-    features: feature values of each scan; in each, something was segmented. overlaps: Dice coefficient of each scan (0
-    to 1). cases: name of each scan's case; for the interval, the fit is repeated without each case in turn. names:
-    names of the features to use.
+    Args:
+        features: feature values of each scan; in each, something was segmented.
+        overlaps: Dice coefficient of each scan (0 to 1).
+        cases: name of each scan's case; for the interval, the fit is repeated without each case in turn.
+        names: names of the features to use.
 
     Raises:
         ValueError: there are fewer than two cases.

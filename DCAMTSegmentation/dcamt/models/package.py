@@ -39,9 +39,12 @@ _LARGEST = sum(LIMITS.values()) + (1 << 20)  # the members and the overhead of t
 class Card:
     """The description of a model for people who decide whether to use it.
 
-    segments: names of the structures. modality: the kind of scan. trained_on: number of cases by role, and their
-    source. measured: a table for each evaluation, with the cases, the method and the numbers. checksum: SHA-256 of the
-    weights, the recipe and the card without its checksum; it detects damage, not forgery.
+    Attributes:
+        segments: names of the structures.
+        modality: the kind of scan.
+        trained_on: number of cases by role, and their source.
+        measured: a table for each evaluation, with the cases, the method and the numbers.
+        checksum: SHA-256 of the weights, the recipe and the card without its checksum; it detects damage, not forgery.
     """
 
     name: str
@@ -63,8 +66,10 @@ class Card:
 class ModelPackage:
     """The content of a package; `networks.packaging.build_network` builds its network.
 
-    weights: 16- or 32-bit floats. calibration: None if the model has none; results then show only the agreement of the
-    branches. notes: messages for the user, for example that the calibration beside the model belongs to another model.
+    Attributes:
+        weights: 16- or 32-bit floats.
+        calibration: None if the model has none; results then show only the agreement of the branches.
+        notes: messages for the user, for example that the calibration beside the model belongs to another model.
     """
 
     card: Card
@@ -118,8 +123,12 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     """Open a package and check everything in it: members, sizes, version, checksum, card, recipe and weights.
 
     Weights must be complete arrays of finite floats. `networks.packaging.verify_model` also checks that they fit the
-    recipe's network, which needs torch. `data`: the file's content, if it was already read. A calibration beside the
-    file that belongs to another model is ignored, with a note in the package.
+    recipe's network, which needs torch.
+
+    A calibration beside the file that belongs to another model is ignored, with a note in the package.
+
+    Args:
+        data: the file's content, if it was already read.
 
     Raises:
         InputError: the file is not a package, is truncated, altered or too large, has another version, or contains

@@ -82,12 +82,14 @@ def import_model(
 ) -> StoredModel:
     """Check a model file and copy it into the store under its card's name.
 
-    path: the model file. check: called as check(path, data); returns the card, and raises InputError if the model
-    cannot be used. The default does not check the weights. replace: replace an imported model of the same name, which
-    stays if anything fails.
-
     The same bytes are checked and stored, even if the file changes in between. A calibration file beside the model is
     copied, too, if it belongs to this model.
+
+    Args:
+        path: the model file.
+        check: called as check(path, data); returns the card, and raises InputError if the model cannot be used. The
+            default does not check the weights.
+        replace: replace an imported model of the same name, which stays if anything fails.
 
     Raises:
         InputError: the model cannot be used, or a model of that name exists.

@@ -70,8 +70,11 @@ def queries_at_once(tokens: int, heads: int) -> int:
 def distance_bias(size: tuple[int, int, int], heads: int, device: torch.device, queries: slice = slice(None)) -> Tensor:
     """Return -slope_h * |p - q| for each head h, each p of `queries` and each of all N tokens q: float32 (heads, n, N).
 
-    size: size of the feature map. Distances are in tokens. The first head has the slope 1 and each further head half
-    the slope of the one before. Thus the first head attends to near tokens and the last one also to far ones.
+    Distances are in tokens. The first head has the slope 1 and each further head half the slope of the one before. Thus
+    the first head attends to near tokens and the last one also to far ones.
+
+    Args:
+        size: size of the feature map.
     """
     axes = [torch.arange(n, device=device, dtype=torch.float32) for n in size]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)

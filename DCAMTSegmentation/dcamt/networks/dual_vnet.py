@@ -18,8 +18,10 @@ from .vnet import TransposedUp, TrilinearUp, VNet
 class BranchOutput:
     """One branch's output for a batch.
 
-    logits: (B, K, X, Y, Z). bottleneck: (B, c, x, y, z), before cross-attention, which MMD aligns.
-    decoded: features of the decoder's second finest level (half the resolution), which the projection head embeds.
+    Attributes:
+        logits: (B, K, X, Y, Z).
+        bottleneck: (B, c, x, y, z), before cross-attention, which MMD aligns.
+        decoded: features of the decoder's second finest level (half the resolution), which the projection head embeds.
     """
 
     logits: Tensor
@@ -30,7 +32,9 @@ class BranchOutput:
 class DualVNet(nn.Module):
     """Two V-Nets: branch A upsamples by transposed convolutions, branch B by interpolation, so their errors differ.
 
-    strides: stride from each level to the next. stride: product of all strides, along R-L, A-P, S-I.
+    Attributes:
+        strides: stride from each level to the next.
+        stride: product of all strides, along R-L, A-P, S-I.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -61,8 +65,9 @@ class DualVNet(nn.Module):
     def forward(self, image: Tensor, own_tokens: Tensor | None = None) -> tuple[BranchOutput, BranchOutput]:
         """Return both branches' outputs for (B, C, X, Y, Z), each of X, Y, Z a multiple of `stride`.
 
-        own_tokens: booleans (2, B), True for a branch and sample that attends to its own tokens instead of its
-        partner's; by default none does.
+        Args:
+            own_tokens: booleans (2, B), True for a branch and sample that attends to its own tokens instead of its
+                partner's; by default none does.
         """
         a, b = self.vnets
         features_a, features_b = a.encode(image), b.encode(image)

@@ -127,7 +127,11 @@ class Decoder(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the features of the finest and second finest level; `features`: the encoder's, finest first."""
+        """Return the features of the finest and second finest level.
+
+        Args:
+            features: the encoder's, finest first.
+        """
         decoded = half = features[-1]
         skips = list(features[:-1])[::-1]
         for up, level, skip in zip(self.ups, self.levels, skips, strict=True):
@@ -144,10 +148,14 @@ def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
 class VNet(nn.Module):
     """One branch (Milletari et al., 3DV 2016, with batch normalisation as in the published LA benchmark).
 
-    inputs: channels of the image. outputs: number of classes, including background. shape: channels and convolutions of
-    each level, and the normalisation. strides: stride from each level to the next. up: the decoder's upsampling.
-
     `encode` and `decode` are called separately, since the branches exchange features of the bottleneck between them.
+
+    Args:
+        inputs: channels of the image.
+        outputs: number of classes, including background.
+        shape: channels and convolutions of each level, and the normalisation.
+        strides: stride from each level to the next.
+        up: the decoder's upsampling.
     """
 
     def __init__(

@@ -20,8 +20,10 @@ Line = Sequence[tuple[float, float]]
 def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float] | None = None) -> str:
     """Return a chart of lines of (iteration, value) by name, as SVG text; "" without points.
 
-    bounds: range of the value axis; by default it contains 0 and all values. Points that are not finite are omitted.
-    Names are escaped.
+    Points that are not finite are omitted. Names are escaped.
+
+    Args:
+        bounds: range of the value axis; by default it contains 0 and all values.
     """
     shown = {name: thin_line([p for p in line if math.isfinite(p[1])]) for name, line in lines.items()}
     points = [point for line in shown.values() for point in line]

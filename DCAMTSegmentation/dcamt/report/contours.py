@@ -9,7 +9,10 @@ def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[f
     """Return an SVG path of the outlines of `mask` (rows, columns), in mm: x across the columns, y down the rows.
 
     The outline connects the mid-points between True pixels and their False neighbours, and is closed at the border.
-    spacing: (row, column) mm. origin: (x, y) mm of the centre of pixel (0, 0).
+
+    Args:
+        spacing: (row, column) mm.
+        origin: (x, y) mm of the centre of pixel (0, 0).
 
     >>> contour_path(np.array([[True]]), (1.0, 1.0))
     'M-0.5,0L0,-0.5L0.5,0L0,0.5Z'

@@ -61,7 +61,8 @@ def write_drawn_page(
 ) -> None:
     """Write the page of a segment that no model made; raises OutputError if it cannot be written.
 
-    `identity`: lines that identify the patient and the scan. If it is empty, `segment.name` must not identify them.
+    Args:
+        identity: lines that identify the patient and the scan. If it is empty, `segment.name` must not identify them.
     """
     labelmap, infos = labels_on_scan([segment], volume.grid)
     page = ScanPage(

@@ -42,8 +42,10 @@ class Picture:
 class Report:
     """The content of the page. Cases are named "case 1", "case 2", ...; files are not named.
 
-    facts, versions: values by name. losses, dice: lines of (iteration, value) by name. evaluation: None if there were
-    no validation cases.
+    Attributes:
+        facts, versions: values by name.
+        losses, dice: lines of (iteration, value) by name.
+        evaluation: None if there were no validation cases.
     """
 
     recipe: Recipe

@@ -21,8 +21,10 @@ MARGIN_MM = 26.0
 class Plane:
     """The orientation of a slice on the screen.
 
-    across, along: the LPS axes of its columns and rows. up: whether `along` points upwards. letters: at the left,
-    right, top and bottom edge.
+    Attributes:
+        across, along: the LPS axes of its columns and rows.
+        up: whether `along` points upwards.
+        letters: at the left, right, top and bottom edge.
     """
 
     name: str
@@ -47,8 +49,11 @@ PLANES = (AXIAL, CORONAL, SAGITTAL)
 class Scene:
     """The content of a picture. Arrays are (I, J, K) in LPS order.
 
-    grid: the scan's own grid. spacing: (3,) mm. at: indices of the shown slices. low, high: (3,) corners of the shown
-    box, in mm along the axes from the centre of voxel (0, 0, 0).
+    Attributes:
+        grid: the scan's own grid.
+        spacing: (3,) mm.
+        at: indices of the shown slices.
+        low, high: (3,) corners of the shown box, in mm along the axes from the centre of voxel (0, 0, 0).
     """
 
     grid: Grid
@@ -89,7 +94,10 @@ def build_scene(
 ) -> Scene:
     """Return the scene of `labelmap` over the first channel of `volume`, with slices through the segments' centre.
 
-    disagreement: (I, J, K), from 0 to 1. Only labels in `segments` are shown.
+    Only labels in `segments` are shown.
+
+    Args:
+        disagreement: (I, J, K), from 0 to 1.
 
     Raises:
         InputError: the grids of labels and scan differ.

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 class ScoredCase:
     """A scored validation case.
 
-    rows: one for each class. trust: Dice between the branches (0 to 1). picture: a PNG file.
+    Attributes:
+        rows: one for each class.
+        trust: Dice between the branches (0 to 1).
+        picture: a PNG file.
     """
 
     name: str

@@ -31,7 +31,9 @@ HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
 class View:
     """An orthographic view of a surface.
 
-    screen: (3, 3), the directions right, up and into the screen, as rows. pixels: width and height of the view.
+    Attributes:
+        screen: (3, 3), the directions right, up and into the screen, as rows.
+        pixels: width and height of the view.
     """
 
     screen: np.ndarray
@@ -52,8 +54,12 @@ def view_from(front: bool, pixels: int) -> View:
 class VisibleSurface:
     """The visible points of a surface in a view, one for each pixel that shows the surface.
 
-    pixel: (N,), index of each point's pixel, row by row from the bottom. points: (N, 3) mm. normals: (N, 3) in screen
-    axes. openness: (N,), from 0 deep in a hollow to 1. base: (N, 3), the colour of each point's segment.
+    Attributes:
+        pixel: (N,), index of each point's pixel, row by row from the bottom.
+        points: (N, 3) mm.
+        normals: (N, 3) in screen axes.
+        openness: (N,), from 0 deep in a hollow to 1.
+        base: (N, 3), the colour of each point's segment.
     """
 
     view: View
@@ -82,7 +88,9 @@ def trace_surface(
     Normals are the gradient of the map, and its values in front of the surface show how deep a point lies in a hollow.
     """
     maps = [
-        (segment, _DistanceMap.of(mask, spacing)) for segment in segments if (mask := labels == segment.label).any()
+        (segment, _DistanceMap.from_mask(mask, spacing))
+        for segment in segments
+        if (mask := labels == segment.label).any()
     ]
     return [_trace_view(labels, spacing, maps, view) for view in views]
 
@@ -120,8 +128,10 @@ def _trace_view(
 def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.ndarray:
     """Return for each pixel's ray, (pixels squared,) bool, whether it passes near a voxel.
 
-    places: centres of the voxels on the screen, (N, 2) mm. steps: (pixels,) mm, the positions of pixels along an axis.
-    cell_mm: size of the silhouette's cells, at least a voxel's spacing.
+    Args:
+        places: centres of the voxels on the screen, (N, 2) mm.
+        steps: (pixels,) mm, the positions of pixels along an axis.
+        cell_mm: size of the silhouette's cells, at least a voxel's spacing.
     """
     from scipy import ndimage
 
@@ -148,8 +158,11 @@ def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
 class _DistanceMap:
     """A map of signed distances (mm) to a segment's surface.
 
-    values: negative inside. smooth: the blurred distances, whose gradient gives the normals. first: the scan's voxel at
-    the map's index (0, 0, 0). spacing: (3,) mm.
+    Attributes:
+        values: negative inside.
+        smooth: the blurred distances, whose gradient gives the normals.
+        first: the scan's voxel at the map's index (0, 0, 0).
+        spacing: (3,) mm.
     """
 
     values: np.ndarray
@@ -158,7 +171,7 @@ class _DistanceMap:
     spacing: np.ndarray
 
     @classmethod
-    def of(cls, mask: np.ndarray, spacing: np.ndarray) -> _DistanceMap:
+    def from_mask(cls, mask: np.ndarray, spacing: np.ndarray) -> _DistanceMap:
         """Return the map for the True voxels of `mask` (I, J, K), smoothed to hide the steps between voxels."""
         from scipy import ndimage
 

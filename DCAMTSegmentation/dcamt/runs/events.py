@@ -22,7 +22,11 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class _Timed:
-    """Base class of events. time: when the event was logged, in seconds since the epoch; None before it is logged."""
+    """Base class of events.
+
+    Attributes:
+        time: when the event was logged, in seconds since the epoch; None before it is logged.
+    """
 
     time: float | None = None
 
@@ -54,8 +58,10 @@ class CasesLoading(_Timed):
 class TrainingProgress(_Timed):
     """Progress of the training.
 
-    losses: mean losses since the previous event of this kind. eta_s: estimated seconds to the end. memory_bytes: peak
-    memory of the run so far, on the GPU if it computes there; None if unknown.
+    Attributes:
+        losses: mean losses since the previous event of this kind.
+        eta_s: estimated seconds to the end.
+        memory_bytes: peak memory of the run so far, on the GPU if it computes there; None if unknown.
     """
 
     kind: ClassVar[str] = "progress"
@@ -70,7 +76,11 @@ class TrainingProgress(_Timed):
 
 @dataclass(frozen=True)
 class ValidationScored(_Timed):
-    """A validation of `seconds` is done; `dice`: mean Dice by branch ("A", "B", "mean") and class."""
+    """A validation of `seconds` is done.
+
+    Attributes:
+        dice: mean Dice by branch ("A", "B", "mean") and class.
+    """
 
     kind: ClassVar[str] = "validation"
     step: int
@@ -110,20 +120,20 @@ _CLASSES: dict[str, type[RunEvent]] = {one.kind: one for one in typing.get_args(
 
 
 def run_event_line(event: RunEvent) -> str:
-    """Return an event as a line of JSON with numbers rounded to six digits.
+    """Return an event as a line of JSON with numbers round_value to six digits.
 
     >>> run_event_line(CheckpointSaved(120))
     '{"event": "checkpoint", "step": 120}'
     """
 
-    def rounded(value: object) -> object:
+    def round_value(value: object) -> object:
         if isinstance(value, dict):
-            return {key: rounded(item) for key, item in value.items()}
+            return {key: round_value(item) for key, item in value.items()}
         return float(f"{value:.6g}") if isinstance(value, float) else value
 
     fields = dataclasses.asdict(event)
     logged = fields.pop("time")
-    fields = {key: rounded(value) for key, value in fields.items()}
+    fields = {key: round_value(value) for key, value in fields.items()}
     return json_line(event.kind, fields if logged is None else {**fields, "time": round(logged, 3)})
 
 

@@ -26,7 +26,7 @@ class Origin:
     checksum: str
 
     @classmethod
-    def of(cls, card: Card) -> Origin:
+    def from_card(cls, card: Card) -> Origin:
         return cls(card.name, card.title, card.licence, card.checksum)
 
 
@@ -134,7 +134,9 @@ class RunFolder:
     ) -> None:
         """Create the files of a new run.
 
-        first_checkpoint: writes the checkpoint before the first step. origin: the model of the first weights.
+        Args:
+            first_checkpoint: writes the checkpoint before the first step.
+            origin: the model of the first weights.
 
         Raises:
             InputError: the folder already holds a run, or anything else.
@@ -160,7 +162,7 @@ class RunFolder:
             raise InputError("holds no run to resume", path=self.path, remedy="Start one without --resume.")
         return load_recipe(self.recipe, for_training), read_cases(self.cases)
 
-    def started_from(self) -> Origin | None:
+    def read_origin(self) -> Origin | None:
         """Return the origin of the run's first weights; None if they were random.
 
         Raises:

@@ -23,8 +23,11 @@ from .folder import RunFolder
 class Preview:
     """A case's segmentation at one iteration.
 
-    step: number of iterations trained. affine: voxel (i, j, k) -> RAS mm, four rows. scan: `.npy` file of the scan's
-    voxels, (K, J, I). labels: `.npy` file of the labels, uint8 of the same shape.
+    Attributes:
+        step: number of iterations trained.
+        affine: voxel (i, j, k) -> RAS mm, four rows.
+        scan: `.npy` file of the scan's voxels, (K, J, I).
+        labels: `.npy` file of the labels, uint8 of the same shape.
     """
 
     case: str
@@ -63,8 +66,10 @@ def write_preview(
 ) -> None:
     """Write a preview and remove the files of earlier ones.
 
-    labels: uint8 (I, J, K). affine: (4, 4), voxel -> RAS mm. scan: (I, J, K); None to use that of the last preview,
-    which must be of the same case.
+    Args:
+        labels: uint8 (I, J, K).
+        affine: (4, 4), voxel -> RAS mm.
+        scan: (I, J, K); None to use that of the last preview, which must be of the same case.
 
     Raises:
         OSError, OutputError: a file cannot be written.

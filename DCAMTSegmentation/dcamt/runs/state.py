@@ -22,9 +22,12 @@ KILLED = "The process was killed, or the computer was switched off. Resume from 
 class RunState:
     """The state of a run.
 
-    state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`. reason: why the run failed, or paused without a
-    request; otherwise empty. step, total_steps: iterations trained and planned; 0 if unknown. eta_s: estimated
-    seconds to the end. resumable: whether the run can resume from a checkpoint.
+    Attributes:
+        state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`.
+        reason: why the run failed, or paused without a request; otherwise empty.
+        step, total_steps: iterations trained and planned; 0 if unknown.
+        eta_s: estimated seconds to the end.
+        resumable: whether the run can resume from a checkpoint.
     """
 
     state: str

@@ -58,8 +58,11 @@ def mm_to_voxels(matrix: Tensor, spacing: Sequence[float]) -> Tensor:
 def change_intensities(images: Tensor, settings: Augmentation, reach: float, generator: torch.Generator) -> Tensor:
     """Return images (B, C, X, Y, Z) with random gamma, gain, offset and noise, in this order.
 
-    settings: strength of each change; 0 switches it off. reach: intensities lie within [-reach, reach], which is scaled
-    to [0, 1] for gamma. Gamma, gain and offset are drawn for each channel, the strength of noise for each sample.
+    Gamma, gain and offset are drawn for each channel, the strength of noise for each sample.
+
+    Args:
+        settings: strength of each change; 0 switches it off.
+        reach: intensities lie within [-reach, reach], which is scaled to [0, 1] for gamma.
     """
 
     def uniform(limit: float) -> Tensor:
@@ -85,12 +88,16 @@ def replace_surroundings(
 ) -> tuple[Tensor, Tensor]:
     """Replace the part beyond a random plane with air, noise or a mirror image, as at the border of a cropped scan.
 
-    image: (C, X, Y, Z). label: (X, Y, Z). probability: that anything is replaced. generator: on the CPU.
-
     Air is the lowest intensity of each channel; noise has each channel's mean and standard deviation, within its range.
     Labels beyond the plane become 0, even in a mirror image, since a mirrored organ is not an organ. Without this
     augmentation, networks trained on scans cropped around an organ make errors near the padded border of other scans
     (whole scans: Testing/benchmarks/README.md).
+
+    Args:
+        image: (C, X, Y, Z).
+        label: (X, Y, Z).
+        probability: that anything is replaced.
+        generator: on the CPU.
     """
     # With probability 0 nothing is drawn, so that later draws equal those of a recipe without this augmentation.
     if probability == 0 or float(torch.rand((), generator=generator)) >= probability:

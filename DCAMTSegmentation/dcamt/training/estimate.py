@@ -30,8 +30,10 @@ STEADY_S = 1.0
 class Trial:
     """The cost of a training step, extrapolated from smaller patches to the recipe's patch.
 
-    step_s: seconds for a step. memory_bytes: peak memory of the device; None if unknown. measured: voxels of the
-    largest measured patch as a fraction of the recipe's patch.
+    Attributes:
+        step_s: seconds for a step.
+        memory_bytes: peak memory of the device; None if unknown.
+        measured: voxels of the largest measured patch as a fraction of the recipe's patch.
     """
 
     step_s: float
@@ -43,9 +45,12 @@ class Trial:
 class Estimate:
     """The estimated cost of a run.
 
-    seconds: from start to model. step_s: seconds for an iteration. memory_bytes, memory_free: needed and free memory of
-    the device; None if unknown. disk_bytes, disk_free: needed and free space on the run folder's disk. measured: see
-    `Trial`.
+    Attributes:
+        seconds: from start to model.
+        step_s: seconds for an iteration.
+        memory_bytes, memory_free: needed and free memory of the device; None if unknown.
+        disk_bytes, disk_free: needed and free space on the run folder's disk.
+        measured: see `Trial`.
     """
 
     seconds: float
@@ -69,8 +74,12 @@ def estimate(
 ) -> Estimate:
     """Return the estimate for a run.
 
-    trial: measured steps. grids: grids of the scans. validated: whether there are validation cases. place: a folder on
-    the disk of the run. memory_free: free memory of the device, from `available_memory` before the trial.
+    Args:
+        trial: measured steps.
+        grids: grids of the scans.
+        validated: whether there are validation cases.
+        place: a folder on the disk of the run.
+        memory_free: free memory of the device, from `available_memory` before the trial.
     """
     seconds = trial.step_s * recipe.training.iterations * (1 + VALIDATION_FRACTION * validated)
     memory = None if trial.memory_bytes is None else trial.memory_bytes + resident_bytes(recipe, grids)

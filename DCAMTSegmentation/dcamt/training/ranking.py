@@ -26,8 +26,9 @@ RANKING_COLUMNS = ("rank", "name", "score", "r_mm", "a_mm", "s_mm", "image")
 class RankedCase:
     """An unlabelled case with its score in the ranking.
 
-    score: 1 - Dice between the branches, from 0 (they agree) to 1 (no overlap, or nothing segmented).
-    place: RAS mm of the point around which the branches disagree most.
+    Attributes:
+        score: 1 - Dice between the branches, from 0 (they agree) to 1 (no overlap, or nothing segmented).
+        place: RAS mm of the point around which the branches disagree most.
     """
 
     name: str

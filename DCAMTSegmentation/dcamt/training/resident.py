@@ -23,9 +23,11 @@ VOXELS_PER_CLASS = 4096
 class ResidentCase:
     """A case on the network grid.
 
-    image: uint8 (C, X, Y, Z), see `uint8_scale_offset`. label: uint8 (X, Y, Z); None for an unlabelled case. voxels:
-    for each class in the label, some of its voxels, int64 (N, 3), as possible centres of patches. grid: the scan's
-    network grid; None for a synthetic case.
+    Attributes:
+        image: uint8 (C, X, Y, Z), see `uint8_scale_offset`.
+        label: uint8 (X, Y, Z); None for an unlabelled case.
+        voxels: for each class in the label, some of its voxels, int64 (N, 3), as possible centres of patches.
+        grid: the scan's network grid; None for a synthetic case.
     """
 
     name: str

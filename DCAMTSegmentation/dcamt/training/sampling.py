@@ -31,10 +31,12 @@ BOX, LABELLED_BOX = 1023, 1022
 class Batch:
     """The patches of one iteration.
 
-    images: float32 (B, C, X, Y, Z), labelled samples first. labels: int64 (L, X, Y, Z), the labels of these.
-    unaugmented: (U, C, X, Y, Z), the teachers' input: unlabelled patches before intensity changes and mixing.
-    own_tokens: booleans (2, B), True if a branch attends to its own tokens instead of its partner's.
-    box: booleans (X, Y, Z), the box in which unlabelled patches are mixed (`cut_mix`); None if they are not.
+    Attributes:
+        images: float32 (B, C, X, Y, Z), labelled samples first.
+        labels: int64 (L, X, Y, Z), the labels of these.
+        unaugmented: (U, C, X, Y, Z), the teachers' input: unlabelled patches before intensity changes and mixing.
+        own_tokens: booleans (2, B), True if a branch attends to its own tokens instead of its partner's.
+        box: booleans (X, Y, Z), the box in which unlabelled patches are mixed (`cut_mix`); None if they are not.
     """
 
     images: Tensor

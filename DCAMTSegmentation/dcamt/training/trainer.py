@@ -56,9 +56,13 @@ VALIDATION_FRACTION = 0.1
 class TrainingResult:
     """The state of a run when its training ended or paused.
 
-    weights: state of the network that becomes the model. step: number of iterations trained. seconds: training time,
-    including that before a resume. finished: whether the last iteration was trained. dice: scores of the last
-    validation; None without validation cases. stopped: whether a request ended the run for good.
+    Attributes:
+        weights: state of the network that becomes the model.
+        step: number of iterations trained.
+        seconds: training time, including that before a resume.
+        finished: whether the last iteration was trained.
+        dice: scores of the last validation; None without validation cases.
+        stopped: whether a request ended the run for good.
     """
 
     weights: dict[str, Tensor]

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..io.formats import scan_name
 from ..volume import Labelmap, Volume
 from .burden import BORDER, OPENING, WALL, Burden, count_burden, decaaf_stage, regions_of
-from .openings import PROFILE_FROM_MM, PROFILE_TO_MM, painted_openings, propose_openings
+from .openings import PROFILE_FROM_MM, PROFILE_TO_MM, find_painted_openings, propose_openings
 from .sampling import (
     EROSION_MM,
     BloodPool,
@@ -66,9 +66,14 @@ def import_in_background(names: Iterable[str]) -> None:
 class WallResult:
     """The wall of one segment in one scan.
 
-    surface: N points in RAS mm. pool: reference intensities. ratio: (N,) float32, the wall sample divided by the pool's
-    mean. kind: (N,) uint8, `burden.WALL`, `OPENING` or `BORDER`. region: (N,) uint8 indices into `burden.REGIONS`.
-    proposed: whether the openings are a proposal. notes: messages for the user.
+    Attributes:
+        surface: N points in RAS mm.
+        pool: reference intensities.
+        ratio: (N,) float32, the wall sample divided by the pool's mean.
+        kind: (N,) uint8, `burden.WALL`, `OPENING` or `BORDER`.
+        region: (N,) uint8 indices into `burden.REGIONS`.
+        proposed: whether the openings are a proposal.
+        notes: messages for the user.
     """
 
     scan: str
@@ -161,7 +166,9 @@ def analyse_wall(
     long = profiles(voxels, volume.grid, surface, far)
     _check_surroundings(long[:, far >= SURROUNDINGS_FROM_MM][~border], pool, volume.path)
     opened = (
-        painted_openings(surface, openings) if openings is not None else propose_openings(extraction, long, far, pool)
+        find_painted_openings(surface, openings)
+        if openings is not None
+        else propose_openings(extraction, long, far, pool)
     )
     kind = np.where(border, BORDER, np.where(opened, OPENING, WALL)).astype(np.uint8)
     if not (kind == WALL).any():

@@ -45,8 +45,11 @@ def count_burden(
 ) -> tuple[Burden, ...]:
     """Return the burden of the whole wall, then of each of `REGIONS`.
 
-    ratio, kind, region, areas_mm2: (N,), for each point of the surface its ratio to the blood pool, its kind (`WALL`,
-    `OPENING` or `BORDER`), its region and its area. A point of the wall is enhanced if its ratio exceeds `threshold`.
+    A point of the wall is enhanced if its ratio exceeds `threshold`.
+
+    Args:
+        ratio, kind, region, areas_mm2: (N,), for each point of the surface its ratio to the blood pool, its kind
+            (`WALL`, `OPENING` or `BORDER`), its region and its area.
     """
     cm2 = np.where(kind == WALL, areas_mm2, 0.0) / 100.0
     wall = np.bincount(region, weights=cm2, minlength=len(REGIONS))

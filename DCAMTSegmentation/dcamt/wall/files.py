@@ -52,8 +52,11 @@ def wall_table_path(folder: Path, name: str) -> Path:
 def write_wall_surface(result: WallResult, path: str | Path) -> None:
     """Write the surface as VTP in LPS mm, with the scalars ratio, enhanced, opening and region, and the method as text.
 
-    opening: 0 wall, 1 opening, 2 too near the scan's border. region: index into `burden.REGIONS`. Raises OutputError if
-    the file cannot be written.
+    The scalar opening is 0 for wall, 1 for an opening and 2 for points too near the scan's border. The scalar region is
+    an index into `burden.REGIONS`.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     write_surface(
         result.surface.points,
@@ -156,9 +159,10 @@ def read_wall_rows(path: Path) -> list[list[str]]:
 def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Sequence[Sequence[str]] = ()) -> None:
     """Write each scan's burden: for the chosen method the whole wall and each region, for other presets the whole wall.
 
-    earlier: rows from `read_wall_rows`; those of other scans are kept and come first.
-
     Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
+
+    Args:
+        earlier: rows from `read_wall_rows`; those of other scans are kept and come first.
     """
     measured = {result.scan for result in results}
     kept = [row for row in earlier if row and row[0] not in measured]

@@ -74,7 +74,8 @@ def propose_openings(
 ) -> np.ndarray:
     """Return the mask (N,) bool of the points that probably lie in an opening.
 
-    intensities: (N, S) at `distances_mm` (S,), from `PROFILE_FROM_MM` to `PROFILE_TO_MM` along the normals.
+    Args:
+        intensities: (N, S) at `distances_mm` (S,), from `PROFILE_FROM_MM` to `PROFILE_TO_MM` along the normals.
     """
     surface = extraction.surface
     average = neighbour_average(surface)
@@ -82,7 +83,7 @@ def propose_openings(
     normals = surface.normals
     for _ in range(SURFACE_SMOOTHING):
         deviations, normals = average(deviations), average(normals)
-    unit, blood = unit_vectors(normals), within_blood(deviations, BLOOD_BELOW_SD)
+    unit, blood = unit_vectors(normals), select_blood(deviations, BLOOD_BELOW_SD)
     cut = flat_cut(surface, unit, blood)
     veins = vein_ends(extraction, unit, blood)
     if cut is None:
@@ -91,14 +92,15 @@ def propose_openings(
     deviations = np.ascontiguousarray(deviations[:, ::every])
     for _ in range(MITRAL_SMOOTHING):
         deviations, normals = average(deviations), average(normals)
-    valve = mitral_valve(surface, unit_vectors(normals), within_blood(deviations, MITRAL_BELOW_SD), cut)
+    valve = mitral_valve(surface, unit_vectors(normals), select_blood(deviations, MITRAL_BELOW_SD), cut)
     return np.asarray(valve | veins)
 
 
-def within_blood(deviations: np.ndarray, below_sd: float) -> np.ndarray:
+def select_blood(deviations: np.ndarray, below_sd: float) -> np.ndarray:
     """Return the mask (N,) bool of the profiles in the range of blood.
 
-    deviations: profiles (N, S) in standard deviations from the blood pool's mean.
+    Args:
+        deviations: profiles (N, S) in standard deviations from the blood pool's mean.
     """
     return np.asarray((deviations.min(axis=1) > -below_sd) & (deviations.max(axis=1) < BLOOD_ABOVE_SD))
 
@@ -181,7 +183,7 @@ def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) ->
     return openings
 
 
-def painted_openings(surface: Surface, openings: Labelmap) -> np.ndarray:
+def find_painted_openings(surface: Surface, openings: Labelmap) -> np.ndarray:
     """Return the mask (N,) bool of the points where `openings`, within 1 mm along the normal, is not 0.
 
     The labelmap may lie on any grid.

@@ -96,10 +96,11 @@ def parse_threshold(name: str) -> Threshold:
 class WallSettings:
     """The sampling of the wall, and the threshold of enhancement.
 
-    sample: `MAXIMUM` or `MEAN` of the intensities from `from_mm` to `to_mm` along the outward normal.
-
     Raises InputError if the sample is unknown, or if the distances are in the wrong order or beyond
     `LONGEST_NORMAL_MM`.
+
+    Attributes:
+        sample: `MAXIMUM` or `MEAN` of the intensities from `from_mm` to `to_mm` along the outward normal.
     """
 
     threshold: Threshold = DEFAULT_THRESHOLD

@@ -28,7 +28,9 @@ KEPT_VOLUME_ML = 0.05
 class Surface:
     """A closed triangle mesh.
 
-    points: (N, 3) float64, RAS mm. triangles: (M, 3) int64 indices of points, anticlockwise seen from outside.
+    Attributes:
+        points: (N, 3) float64, RAS mm.
+        triangles: (M, 3) int64 indices of points, anticlockwise seen from outside.
     """
 
     points: np.ndarray
@@ -80,9 +82,10 @@ class Surface:
 class Extraction:
     """A surface extracted from a segment.
 
-    inside: (I, J, K) bool, the inside of the surface on `grid`, whose axes are the patient's, with steps of
-    `GRID_STEP_MM`. separate_ml, hollow_ml: volume of separate parts and of hollows of the segment, which the surface
-    ignores.
+    Attributes:
+        inside: (I, J, K) bool, the inside of the surface on `grid`, whose axes are the patient's, with steps of
+            `GRID_STEP_MM`.
+        separate_ml, hollow_ml: volume of separate parts and of hollows of the segment, which the surface ignores.
     """
 
     surface: Surface
@@ -107,7 +110,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     box = bounding_box(mask)
     if box is None:
         raise InputError("is empty", path=name, remedy="Choose the segment of the left atrium's blood.")
-    cropped, cropped_grid = _cropped_with_margin(mask, grid, (box[0], box[1], box[2]))
+    cropped, cropped_grid = _crop_with_margin(mask, grid, (box[0], box[1], box[2]))
     smoothing_mm = max(SMOOTHING_MM, SMOOTHING_VOXELS * float(grid.spacing.max()))
     field, affine = _patient_field(cropped, cropped_grid, smoothing_mm)
     cell_mm3 = GRID_STEP_MM**3
@@ -134,7 +137,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     return Extraction(surface, field > level, Grid(field.shape, affine), separate_mm3 / 1000.0, hollow_mm3 / 1000.0)
 
 
-def _cropped_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, slice, slice]) -> tuple[np.ndarray, Grid]:
+def _crop_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, slice, slice]) -> tuple[np.ndarray, Grid]:
     """Return the box of `mask` as float32 with an empty rim of `MARGIN_MM`, and its grid."""
     # Along a sheared axis, the distance between planes of voxels is smaller than the spacing.
     planes_mm = 1.0 / np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)

@@ -9,8 +9,11 @@ LARGEST_GUESS = 0.95
 class ProgressEstimate:
     """Estimates the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
 
-    expected_s: the expected duration; None if unknown. It is used until a stage has reported two fractions, for example
-    during one long pass of the network. Then the stage's own speed is used.
+    It is used until a stage has reported two fractions, for example during one long pass of the network. Then the
+    stage's own speed is used.
+
+    Args:
+        expected_s: the expected duration; None if unknown.
     """
 
     def __init__(self, now: float, expected_s: float | None = None) -> None:

@@ -5,7 +5,7 @@ below: `request_line` and `worker_event_line` write lines; `parse_request` and `
 keys and types.
 
 The worker answers each request with events of the same `id`: any number of `WorkerProgress` and `WorkerNote`, then
-exactly one of `ModelLoaded`, `ScanSegmented`, `OutlinesMeasured`, `WallMeasured`, `PageWritten` or `RequestFailed`. It
+exactly one of `ModelLoaded`, `ScanSegmented`, `SegmentsMeasured`, `WallMeasured`, `PageWritten` or `RequestFailed`. It
 does not answer a `CancelRequest` or a `KeepFilesRequest`. `WorkerReady` is sent once, before all other events.
 """
 
@@ -50,9 +50,13 @@ class LoadRequest:
 class SegmentRequest:
     """Segment one scan.
 
-    name: the scan's name for the user. volume: a `.npy` file, (K, J, I) or (K, J, I, C). affine: (4, 4), voxel index
-    (i, j, k) -> RAS mm. output: an existing folder for the results. region: None for the whole scan. surface: whether
-    to compute the closed surface of each class.
+    Attributes:
+        name: the scan's name for the user.
+        volume: a `.npy` file, (K, J, I) or (K, J, I, C).
+        affine: (4, 4), voxel index (i, j, k) -> RAS mm.
+        output: an existing folder for the results.
+        region: None for the whole scan.
+        surface: whether to compute the closed surface of each class.
     """
 
     kind: ClassVar[str] = "segment"
@@ -69,7 +73,7 @@ class SegmentRequest:
 
 
 @dataclass(frozen=True)
-class Outline:
+class SegmentMask:
     """A segment to measure: its name, a `.npy` mask (K, J, I), not 0 inside, and its affine, voxel index -> RAS mm."""
 
     name: str
@@ -82,7 +86,7 @@ class MeasureRequest:
     """Measure segments; `name` is the name, for the user, of the scan on which they were drawn."""
 
     kind: ClassVar[str] = "measure"
-    outlines: tuple[Outline, ...]
+    outlines: tuple[SegmentMask, ...]
     name: str = "The volume"
     id: str = ""
 
@@ -91,14 +95,16 @@ class MeasureRequest:
 class WallRequest:
     """Measure late enhancement on the surface of a segment of a scan.
 
-    volume, affine, name: as in `SegmentRequest`. segment: the segment; its mask may lie on another grid in the same
-    patient. output: an existing folder for the result.
+    Attributes:
+        volume, affine, name: as in `SegmentRequest`.
+        segment: the segment; its mask may lie on another grid in the same patient.
+        output: an existing folder for the result.
     """
 
     kind: ClassVar[str] = "wall"
     volume: Path
     affine: np.ndarray
-    segment: Outline
+    segment: SegmentMask
     output: Path
     name: str = "The volume"
     id: str = ""
@@ -108,7 +114,7 @@ class WallRequest:
 class PageSegment:
     """A segment for a page, and its colour (red, green, blue, each 0 to 1)."""
 
-    outline: Outline
+    outline: SegmentMask
     color: tuple[float, float, float]
 
 
@@ -127,12 +133,17 @@ class OutlineMethod:
 class PageRequest:
     """Write the one-page report of a scan and its segments.
 
-    volume, affine: as in `SegmentRequest`. segments: the page lists all measurements of the first one. page: the
-    `.html` file to write. method: None for outlines that no model made. is_corrected: whether a person has edited the
-    model's outlines. disagreement: a `.npy` file of uint8 percent (K, J, I); shown if it is on the scan's grid.
-    disagreement_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space. trust, doubts,
-    expected_overlap: as in `ScanSegmented`. wall: a file for `wall.files.read_wall`. notes: messages for the reader,
-    without anything that identifies the patient.
+    Attributes:
+        volume, affine: as in `SegmentRequest`.
+        segments: the page lists all measurements of the first one.
+        page: the `.html` file to write.
+        method: None for outlines that no model made.
+        is_corrected: whether a person has edited the model's outlines.
+        disagreement: a `.npy` file of uint8 percent (K, J, I); shown if it is on the scan's grid.
+        disagreement_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space.
+        trust, doubts, expected_overlap: as in `ScanSegmented`.
+        wall: a file for `wall.files.read_wall`.
+        notes: messages for the reader, without anything that identifies the patient.
     """
 
     kind: ClassVar[str] = "page"
@@ -217,8 +228,10 @@ class ModelLoaded:
 class SegmentResult:
     """The result for a class of the model.
 
-    box: (start, stop) along i, j and k of the voxels it fills; None if it is empty. surface: a `.npz` file with its
-    closed surface, `points` (N, 3) in RAS mm and `triangles` (M, 3); None if it was not computed.
+    Attributes:
+        box: (start, stop) along i, j and k of the voxels it fills; None if it is empty.
+        surface: a `.npz` file with its closed surface, `points` (N, 3) in RAS mm and `triangles` (M, 3); None if it was
+            not computed.
     """
 
     info: SegmentInfo
@@ -230,9 +243,11 @@ class SegmentResult:
 class ScanSegmented:
     """The result of a `SegmentRequest`.
 
-    labelmap, disagreement: `.npy` files of uint8 (K, J, I). trust: Dice between the branches' own segmentations. Both
-    disagreement and trust are None in fast quality. doubts: doubtful places, the worst first. expected_overlap:
-    expected Dice with an expert's outline; None if the model has no calibration.
+    Attributes:
+        labelmap, disagreement: `.npy` files of uint8 (K, J, I).
+        trust: Dice between the branches' own segmentations. Both disagreement and trust are None in fast quality.
+        doubts: doubtful places, the worst first.
+        expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.
     """
 
     kind: ClassVar[str] = "segmented"
@@ -250,7 +265,7 @@ class ScanSegmented:
 
 
 @dataclass(frozen=True)
-class OutlinesMeasured:
+class SegmentsMeasured:
     """The result of a `MeasureRequest`: measurements of each segment, in the order of the request."""
 
     kind: ClassVar[str] = "measured"
@@ -282,8 +297,11 @@ class PageWritten:
 class RequestFailed:
     """The failure of a request or, with `id` None, of the worker.
 
-    reason: as in `errors.DCAMTError`, or "ended" if the worker's process ended. message: one line for the user. detail:
-    the traceback. packages: names of missing Python packages.
+    Attributes:
+        reason: as in `errors.DCAMTError`, or "ended" if the worker's process ended.
+        message: one line for the user.
+        detail: the traceback.
+        packages: names of missing Python packages.
     """
 
     kind: ClassVar[str] = "failed"
@@ -294,7 +312,7 @@ class RequestFailed:
     packages: tuple[str, ...] = ()
 
 
-Answer = ModelLoaded | ScanSegmented | OutlinesMeasured | WallMeasured | PageWritten | RequestFailed
+Answer = ModelLoaded | ScanSegmented | SegmentsMeasured | WallMeasured | PageWritten | RequestFailed
 WorkerEvent = WorkerReady | WorkerProgress | WorkerNote | Answer
 _REQUESTS: dict[str, type] = {
     one.kind: one
@@ -306,7 +324,7 @@ _REQUESTS: dict[str, type] = {
 _EVENTS: dict[str, type] = {
     one.kind: one
     for one in (
-        *(WorkerReady, WorkerProgress, WorkerNote, ModelLoaded, ScanSegmented, OutlinesMeasured, WallMeasured),
+        *(WorkerReady, WorkerProgress, WorkerNote, ModelLoaded, ScanSegmented, SegmentsMeasured, WallMeasured),
         *(PageWritten, RequestFailed),
     )
 }
@@ -376,7 +394,7 @@ def parse_worker_event(data: Mapping[str, Any]) -> WorkerEvent:
     kind = fields.pop("event", None)
     if kind not in _EVENTS:
         raise InputError(f"the event '{kind}' is unknown")
-    if kind == OutlinesMeasured.kind or kind == ScanSegmented.kind:
+    if kind == SegmentsMeasured.kind or kind == ScanSegmented.kind:
         # JSON has no NaN, which is the sphericity of an empty segment; null stands for it.
         rows = fields.get("measurements") or ()
         fields["measurements"] = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
@@ -421,7 +439,7 @@ def read_scan(request: SegmentRequest | WallRequest | PageRequest) -> Volume:
     return volume
 
 
-def read_mask(outline: Outline) -> np.ndarray:
+def read_mask(outline: SegmentMask) -> np.ndarray:
     """Return the mask of a segment, bool (I, J, K). Raises InputError if the file cannot be read."""
     return np.asarray(_load(outline.mask, outline.name).transpose() != 0)
 

@@ -30,8 +30,12 @@ PATHS_PER_STEP = 200
 class CaseCheck:
     """Sets size, spacing and remark of all rows of a table.
 
-    on_end(message): called once, unless the check is cancelled; the message is empty unless the check itself failed.
-    label_values: for each row whose label was read, the label values that it contains.
+    Args:
+        on_end: called as on_end(message) once, unless the check is cancelled; the message is empty unless the check
+            itself failed.
+
+    Attributes:
+        label_values: for each row whose label was read, the label values that it contains.
     """
 
     def __init__(self, table: CaseTable, recipe: Recipe, on_end: Callable[[str], None]) -> None:
@@ -72,8 +76,8 @@ class CaseCheck:
             write_lines(lines, cases)
             recipe.write_text(self._recipe.to_json(), encoding="utf-8")
             yield
-            words = ["cases", "check", str(cases), "--recipe", str(recipe)]
-            self._command = EngineCommand(words, self._on_event, self._on_command_end)
+            arguments = ["cases", "check", str(cases), "--recipe", str(recipe)]
+            self._command = EngineCommand(arguments, self._on_event, self._on_command_end)
             self._command.start()
 
     def _on_begun(self, error: Exception | None) -> None:
@@ -135,7 +139,9 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
         return _("The volume is no longer in the scene. Remove the case, or load the volume again."), ()
     channels = volume.GetImageData().GetNumberOfScalarComponents()
     if channels != recipe.input_channels:
-        text = _("The scan has {has} channel(s), but the recipe needs {needs}. Choose another volume or recipe.")
+        text = _(
+            "The number of channels is {has} in the scan, but {needs} in the recipe. Choose another volume or recipe."
+        )
         return text.format(has=channels, needs=recipe.input_channels), ()
     if role not in (LABELLED, VALIDATION):
         return "", ()

@@ -16,8 +16,10 @@ ALL_ROLES = (*ROLES, LEFT_OUT)
 class FileScan:
     """A scan file and its label file.
 
-    label: empty if there is none. labels: the label mapping, such as `420=left atrium` (see
-    `dcamt.cases.labels.parse_mapping`); empty if the label file has the recipe's values.
+    Attributes:
+        label: empty if there is none.
+        labels: the label mapping, such as `420=left atrium` (see `dcamt.cases.labels.parse_mapping`); empty if the
+            label file has the recipe's values.
     """
 
     image: str
@@ -29,7 +31,9 @@ class FileScan:
 class SceneScan:
     """A volume node of the scene and its segmentation node, by their node IDs.
 
-    segments: pairs of segment identifier and label value of the recipe. chosen: whether the user chose the segments.
+    Attributes:
+        segments: pairs of segment identifier and label value of the recipe.
+        chosen: whether the user chose the segments.
     """
 
     volume: str
@@ -42,9 +46,12 @@ class SceneScan:
 class CaseRow:
     """One case.
 
-    size: voxels (I, J, K). spacing: mm along I, J, K. remark: the problem and its remedy, empty if there is none.
-    Until the case is checked, size and spacing are None and remark is empty. note: a message for the user on a case
-    without a problem.
+    Attributes:
+        size: voxels (I, J, K).
+        spacing: mm along I, J, K.
+        remark: the problem and its remedy, empty if there is none. Until the case is checked, size and spacing are None
+            and remark is empty.
+        note: a message for the user on a case without a problem.
     """
 
     name: str
@@ -87,7 +94,9 @@ class CaseTable:
         """Add cases; return how many are new.
 
         A row with the same scan is updated: it takes the new label and keeps its name, role and chosen segments.
-        roles_chosen: whether the user chose the new rows' roles, which then replace those of existing rows.
+
+        Args:
+            roles_chosen: whether the user chose the new rows' roles, which then replace those of existing rows.
         """
         at = {row.scan: index for index, row in enumerate(self.rows)}
         names = {row.name for row in self.rows}
@@ -131,8 +140,8 @@ class CaseTable:
             self.rows[index] = replace(self.rows[index], role=role)
             changed.append(index)
         if changed:
-            self._changed(min(changed), max(changed))
-            self._edited()
+            self._notify_changed(min(changed), max(changed))
+            self._notify_edited()
         return refused
 
     def use_for_validation(self, count: int) -> int:
@@ -142,15 +151,15 @@ class CaseTable:
         for index in outlined:
             self.rows[index] = replace(self.rows[index], role=VALIDATION if index in chosen else LABELLED)
         if outlined:
-            self._changed(outlined[0], outlined[-1])
-            self._edited()
+            self._notify_changed(outlined[0], outlined[-1])
+            self._notify_edited()
         return len(chosen)
 
     def replace_row(self, index: int, row: CaseRow) -> None:
         """Replace the case at `index`."""
         self.rows[index] = row
-        self._changed(index, index)
-        self._edited()
+        self._notify_changed(index, index)
+        self._notify_edited()
 
     def set_facts(
         self,
@@ -165,7 +174,7 @@ class CaseTable:
         sizes, steps = tuple(size) if size else None, tuple(spacing) if spacing else None
         note = row.note if note is None else note
         self.rows[index] = replace(row, size=sizes, spacing=steps, remark=remark, note=note)
-        self._changed(index, index)
+        self._notify_changed(index, index)
 
     def count(self, role: str) -> int:
         """Return how many cases have a role."""
@@ -174,13 +183,13 @@ class CaseTable:
     def _reset(self) -> None:
         for listener in self.on_reset:
             listener()
-        self._edited()
+        self._notify_edited()
 
-    def _edited(self) -> None:
+    def _notify_edited(self) -> None:
         for listener in self.on_edited:
             listener()
 
-    def _changed(self, first: int, last: int) -> None:
+    def _notify_changed(self, first: int, last: int) -> None:
         for listener in self.on_changed:
             listener(first, last)
 
@@ -224,7 +233,8 @@ def _row(data: dict[str, Any]) -> CaseRow:
 def _update_row(row: CaseRow, found: CaseRow, role_chosen: bool) -> CaseRow:
     """Return `found` with the name, chosen segments, label mapping and, if the label allows, the role of `row`.
 
-    role_chosen: whether the user chose the role of `found`, which then takes precedence.
+    Args:
+        role_chosen: whether the user chose the role of `found`, which then takes precedence.
     """
     source, known = found.source, row.source
     if isinstance(source, SceneScan) and isinstance(known, SceneScan) and source.segmentation == known.segmentation:

@@ -15,7 +15,7 @@ from dcamt.geometry import Grid, reorientation_between
 from dcamt.recipe import Recipe
 from dcamt.volume import same_grid
 from DCAMTSegmentationLib import review, training_cases
-from DCAMTSlicerLib.result_segments import labelmap_name, own_segments
+from DCAMTSlicerLib.result_segments import find_dcamt_segments, labelmap_name
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
@@ -179,7 +179,7 @@ def _segments_of_a_person(segmentation: Any) -> list[str]:
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):
         return []
-    by_model = own_segments(segmentation).values()
+    by_model = find_dcamt_segments(segmentation).values()
     return [identifier for identifier in identifiers if identifier not in by_model]
 
 

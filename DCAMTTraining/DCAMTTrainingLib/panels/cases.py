@@ -162,8 +162,8 @@ class CasesPanel:
             return
         if left_out:
             text = _(
-                "{count} case(s) are not in the list, since they are in the scene only. Save their volumes, and add"
-                " the files."
+                "Number of cases that are not in the list, since they are in the scene only: {count}. Save their"
+                " volumes, and add the files."
             )
             slicer.util.infoDisplay(text.format(count=left_out), windowTitle=title)
 

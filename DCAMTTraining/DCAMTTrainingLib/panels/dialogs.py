@@ -17,7 +17,8 @@ from .plain_table import PlainTableModel
 def confirm_pairs(event: dict[str, Any]) -> bool:
     """Show the scans and labels of a folder in pairs; return whether the user accepts them.
 
-    event: the event of `dcamt cases find`.
+    Args:
+        event: the event of `dcamt cases find`.
     """
     dialog = qt.QDialog()
     dialog.setWindowTitle(_("Cases in the folder"))
@@ -99,8 +100,10 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
 def choose_label_values(text: str, recipe: Recipe) -> str | None:
     """Let the user map values of label files to classes; return the mapping, or None if the user cancels.
 
-    text: the current mapping (see `dcamt.cases.labels.parse_mapping`). The result is empty if the values are those of
-    the recipe.
+    The result is empty if the values are those of the recipe.
+
+    Args:
+        text: the current mapping (see `dcamt.cases.labels.parse_mapping`).
     """
     dialog = qt.QDialog()
     dialog.setWindowTitle(_("Values of the label files"))

@@ -9,7 +9,7 @@ from DCAMTSlicerLib.installation import ensure_packages, show_error
 from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder
-from ..runs.preflight import in_gigabytes
+from ..runs.preflight import format_gigabytes
 from ..session import TrainingSession
 from ..settings import SETTINGS
 
@@ -26,10 +26,10 @@ class EffortPanel:
         """Update estimate and default values."""
         if self._session.settings is None:
             return
-        measurement = self._session.measurement
-        estimate = measurement.estimate()
-        self._ui.measureButton.text = _("Stop measuring") if measurement.running else _("Measure")
-        if measurement.running:
+        estimation = self._session.estimation
+        estimate = estimation.estimate()
+        self._ui.measureButton.text = _("Stop measuring") if estimation.running else _("Measure")
+        if estimation.running:
             self._ui.estimateLabel.text = _("Running a few iterations on this computer…")
         elif estimate is None:
             self._ui.estimateLabel.text = _("Press Measure to see how long a run takes on this computer.")
@@ -52,13 +52,13 @@ class EffortPanel:
                     break
 
     def _on_measure(self, checked: bool = False) -> None:
-        measurement = self._session.measurement
-        if measurement.running:
-            measurement.cancel()
+        estimation = self._session.estimation
+        if estimation.running:
+            estimation.cancel()
             return
         try:
             ensure_packages()
-            measurement.start(runs_folder(), self._session.device(), self._on_measured)
+            estimation.start(runs_folder(), self._session.device(), self._on_measured)
         except DCAMTError as error:
             show_error(error, _("Measure"))
         self.refresh()
@@ -76,8 +76,8 @@ def estimate_text(estimate: dict[str, Any]) -> str:
         time=duration_text(estimate["seconds"]), device=device, iterations=estimate["iterations"]
     )
     if estimate["memory_bytes"] is not None:
-        text += _(", {memory} of memory").format(memory=in_gigabytes(estimate["memory_bytes"]))
-    return text + _(", {disk} of disk space.").format(disk=in_gigabytes(estimate["disk_bytes"]))
+        text += _(", {memory} of memory").format(memory=format_gigabytes(estimate["memory_bytes"]))
+    return text + _(", {disk} of disk space.").format(disk=format_gigabytes(estimate["disk_bytes"]))
 
 
 def duration_text(seconds: float) -> str:

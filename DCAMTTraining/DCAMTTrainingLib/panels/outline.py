@@ -121,8 +121,16 @@ class OutlinePanel:
                 self._save_ranking(run)
             self.update()
 
-        words = ["rank", "--run", str(run), "--segmentations", str(run / "ranking"), "--device", self._session.device()]
-        self._command = EngineCommand(words, on_event, on_end)
+        arguments = [
+            "rank",
+            "--run",
+            str(run),
+            "--segmentations",
+            str(run / "ranking"),
+            "--device",
+            self._session.device(),
+        ]
+        self._command = EngineCommand(arguments, on_event, on_end)
         self._command.start()
         self.update()
 

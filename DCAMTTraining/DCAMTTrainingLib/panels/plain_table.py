@@ -13,7 +13,12 @@ HEADER_PIXELS = 44
 
 
 class PlainTableModel(qt.QAbstractTableModel):
-    """Table model of any rows. titles: column headers. cells(row): the texts of one row."""
+    """Table model of any rows.
+
+    Args:
+        titles: column headers.
+        cells: returns the texts of one row.
+    """
 
     def __init__(self, titles: Sequence[str], cells: Callable[[Any], Sequence[str]]) -> None:
         qt.QAbstractTableModel.__init__(self)

@@ -40,7 +40,8 @@ MEAN, DEVIATION = "mean", "std"
 class ResultsPanel:
     """Controls the widgets of the section *Results*.
 
-    on_model(name): called after a model was added to the models of DCAMT Segmentation.
+    Args:
+        on_model: called as on_model(name) after a model was added to the models of DCAMT Segmentation.
     """
 
     def __init__(self, ui: Any, on_model: Callable[[str], None]) -> None:

@@ -18,7 +18,7 @@ from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder, set_runs_folder
-from ..runs.preflight import in_gigabytes
+from ..runs.preflight import format_gigabytes
 from ..runs.start import discard, is_starting, resume, stop_here
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
@@ -28,8 +28,10 @@ from .effort import duration_text
 class RunsPanel:
     """Lists the runs of a folder and controls the selected one.
 
-    on_run(watch): called when another run, or none, is selected. on_news(): called when the run may have changed.
-    on_folder(): called when another folder of runs was chosen.
+    Args:
+        on_run: called as on_run(watch) when another run, or none, is selected.
+        on_news: called as on_news() when the run may have changed.
+        on_folder: called as on_folder() when another folder of runs was chosen.
     """
 
     def __init__(
@@ -229,6 +231,6 @@ def status_text(watch: RunWatch, state: RunState) -> str:
         if curves.eta_s is not None:
             parts.append(_("{time} left").format(time=duration_text(curves.eta_s)))
         if curves.memory_bytes:
-            parts.append(_("{memory} of memory").format(memory=in_gigabytes(curves.memory_bytes)))
+            parts.append(_("{memory} of memory").format(memory=format_gigabytes(curves.memory_bytes)))
     text = ", ".join([state_title(state.state), *parts])
     return f"{text[:1].upper()}{text[1:]}. {translated(state.reason)}".strip()

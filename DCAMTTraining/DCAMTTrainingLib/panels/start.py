@@ -18,7 +18,11 @@ from ..start_job import StartJob
 
 
 class StartPanel:
-    """Starts runs and shows what prevents them. on_started(run): called after a run was started."""
+    """Starts runs and shows what prevents them.
+
+    Args:
+        on_started: called as on_started(run) after a run was started.
+    """
 
     def __init__(self, ui: Any, session: TrainingSession, on_started: Callable[[RunFolder], None]) -> None:
         self._ui, self._session, self._on_started = ui, session, on_started

@@ -15,9 +15,9 @@ from slicer.i18n import tr as _
 
 from ..session import TrainingSession
 from ..suggestion import RecipeSuggestion
-from ..task import BASES, OWN_CT, OWN_MRI, SUGGESTED, UserClass, classes_from_json, classes_to_json, new_class
+from ..task import BASES, SUGGESTED, USER_CT, USER_MRI, UserClass, classes_from_json, classes_to_json, new_class
 
-NAME, COLOUR, CODE = range(3)
+NAME, COLOR, CODE = range(3)
 """Column numbers of the table of classes."""
 
 
@@ -26,13 +26,13 @@ class TaskPanel:
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session
-        self._tasks = [*shipped_recipes(), OWN_MRI, OWN_CT, SUGGESTED]
+        self._tasks = [*shipped_recipes(), USER_MRI, USER_CT, SUGGESTED]
         self._models: list[str] = []
         self._suggestion: RecipeSuggestion | None = None
         self._filling = True
         titles = {
-            OWN_MRI: _("My own classes, in MRI"),
-            OWN_CT: _("My own classes, in CT"),
+            USER_MRI: _("My own classes, in MRI"),
+            USER_CT: _("My own classes, in CT"),
             SUGGESTED: _("Suggested from the cases"),
         }
         for task in self._tasks:
@@ -99,11 +99,11 @@ class TaskPanel:
         table = self._ui.classesTable
         table.setRowCount(len(classes))
         for row, user_class in enumerate(classes):
-            colour = "#" + "".join(f"{round(255 * part):02x}" for part in user_class.color)
-            for column, text in ((NAME, user_class.name), (COLOUR, colour), (CODE, " ".join(user_class.code))):
+            color = "#" + "".join(f"{round(255 * part):02x}" for part in user_class.color)
+            for column, text in ((NAME, user_class.name), (COLOR, color), (CODE, " ".join(user_class.code))):
                 item = qt.QTableWidgetItem(text)
-                if column == COLOUR:
-                    item.setBackground(qt.QBrush(qt.QColor(colour)))
+                if column == COLOR:
+                    item.setBackground(qt.QBrush(qt.QColor(color)))
                 table.setItem(row, column, item)
 
     def _classes(self) -> list[UserClass]:
@@ -179,10 +179,10 @@ class TaskPanel:
         text = self._ui.classesTable.item(row, column).text().strip()
         if column == NAME:
             classes[row] = replace(classes[row], name=text)
-        elif column == COLOUR:
-            colour = qt.QColor(text)
-            if colour.isValid():
-                parts = (colour.red() / 255, colour.green() / 255, colour.blue() / 255)
+        elif column == COLOR:
+            color = qt.QColor(text)
+            if color.isValid():
+                parts = (color.red() / 255, color.green() / 255, color.blue() / 255)
                 classes[row] = replace(classes[row], color=parts)
         else:
             words = text.split(None, 2)

@@ -31,9 +31,12 @@ def read_image(file: str) -> Generator[None, None, Any]:
 
 
 def set_image(volume: Any, image: Any, affine: list[list[float]], file: str) -> None:
-    """Give a volume node the image of a file; affine: voxel (i, j, k) -> RAS mm, four rows.
+    """Give a volume node the image of a file.
 
     The window is set from a sample of the voxels: Slicer would read all of them and block the event loop.
+
+    Args:
+        affine: voxel (i, j, k) -> RAS mm, four rows.
     """
     if volume.GetDisplayNode() is None:
         display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
@@ -48,7 +51,12 @@ def set_image(volume: Any, image: Any, affine: list[list[float]], file: str) -> 
 
 
 def build_segments(labels: np.ndarray, recipe: Recipe, affine: np.ndarray) -> Generator[None, None, list[BuiltSegment]]:
-    """Return a segment for each class of the recipe; labels: (K, J, I). affine: voxel (i, j, k) -> mm, (4, 4)."""
+    """Return a segment for each class of the recipe.
+
+    Args:
+        labels: (K, J, I).
+        affine: voxel (i, j, k) -> mm, (4, 4).
+    """
     built = []
     for info in recipe.classes:
         segment = SegmentResult(info, box_of(labels, info.label))

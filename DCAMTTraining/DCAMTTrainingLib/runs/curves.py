@@ -40,9 +40,12 @@ class Curve:
 class RunCurves:
     """All curves of a run and its latest progress, updated by its events.
 
-    losses: curves by the name of the loss. dice: curves by (class, branch), where branch is "A", "B" or "mean".
-    loading: (cases read so far, total cases) while the run loads its cases; otherwise None. step, total_steps: the
-    latest iteration, and the number of the last. eta_s: estimated seconds to the end.
+    Attributes:
+        losses: curves by the name of the loss.
+        dice: curves by (class, branch), where branch is "A", "B" or "mean".
+        loading: (cases read so far, total cases) while the run loads its cases; otherwise None.
+        step, total_steps: the latest iteration, and the number of the last.
+        eta_s: estimated seconds to the end.
     """
 
     def __init__(self) -> None:

@@ -20,14 +20,22 @@ RESERVE = 0.1
 
 @dataclass(frozen=True)
 class Problem:
-    """A message with its remedy. blocks: whether it prevents a run."""
+    """A message with its remedy.
+
+    Attributes:
+        blocks: whether it prevents a run.
+    """
 
     text: str
     blocks: bool = True
 
 
 def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping[int, Sequence[int]]) -> list[Problem]:
-    """Return the problems of the table. label_values: the values in the label of each row whose label was read."""
+    """Return the problems of the table.
+
+    Args:
+        label_values: the values in the label of each row whose label was read.
+    """
     problems = [
         Problem(_message(violation)) for violation in violations(rows, recipe, label_values) if not violation.cases
     ]
@@ -49,7 +57,7 @@ def _message(violation: Violation) -> str:
     if violation.rule is Rule.ONE_LABELLED:
         text = _("No case is labelled, so there is nothing to train on. Add a scan with its label, or set that role.")
     elif violation.rule is Rule.EVERY_CLASS and info is not None:
-        text = _("No labelled case contains “{name}” (label {label}). Add one, or remove the class.")
+        text = _("No labelled case contains “{name}” (label value {label}). Add one, or remove the class.")
         text = text.format(name=info.name, label=info.label)
     elif violation.rule is Rule.ROOM_FOR_UNLABELLED:
         text = _(
@@ -81,7 +89,7 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
             "The run needs {needed} of disk space, but only {free} are free there. Free some space, or choose another"
             " folder."
         )
-        problems.append(Problem(text.format(needed=in_gigabytes(needed), free=in_gigabytes(free))))
+        problems.append(Problem(text.format(needed=format_gigabytes(needed), free=format_gigabytes(free))))
     free, needed = estimate.get("memory_free"), estimate.get("memory_bytes")
     if free is not None and needed is not None and needed > free * (1 - RESERVE):
         kind = _("GPU memory") if estimate["device"] == "cuda" else _("memory")
@@ -89,11 +97,11 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
             "The run needs {needed} of {kind}, but only {free} were free. Choose a smaller patch or batch, or quick"
             " try; or close other programs and measure again."
         )
-        problems.append(Problem(text.format(needed=in_gigabytes(needed), free=in_gigabytes(free), kind=kind)))
+        problems.append(Problem(text.format(needed=format_gigabytes(needed), free=format_gigabytes(free), kind=kind)))
     return problems
 
 
-def in_gigabytes(count: float) -> str:
+def format_gigabytes(count: float) -> str:
     """Return a number of bytes as `0.4 GB` or `12 GB`."""
     amount = count / 1e9
     return f"{amount:.1f} GB" if amount < 10 else f"{amount:.0f} GB"

@@ -23,7 +23,8 @@ def show_preview(
 ) -> Generator[None, None, None]:
     """Show the preview of a run, in short steps; later previews reuse its nodes.
 
-    scene_volume: the node of the case's scan. If it is None or has a different grid, the scan is added as a node.
+    Args:
+        scene_volume: the node of the case's scan. If it is None or has a different grid, the scan is added as a node.
     """
     first = _find("vtkMRMLSegmentationNode", run) is None
     labels = np.load(preview.labels, mmap_mode="r")

@@ -26,8 +26,11 @@ from .proposal import add_proposal, add_scan, draw_on, proposal_of, scene_volume
 class ProposalOpening:
     """Opens one case; nodes opened before are used again, unchanged.
 
-    case: an entry of a run's ranking. recipe: the run's. on_end(message, volume, segmentation): called once, unless the
-    opening is cancelled; without a failure the message is empty, after a failure the nodes are None.
+    Args:
+        case: an entry of a run's ranking.
+        recipe: the run's.
+        on_end: called as on_end(message, volume, segmentation) once, unless the opening is cancelled; without a failure
+            the message is empty, after a failure the nodes are None.
     """
 
     def __init__(
@@ -59,10 +62,10 @@ class ProposalOpening:
             self._insertion = SteppedTask(self.insert(None), self._on_inserted).start()
             return self
         self._folder = tempfile.mkdtemp(prefix="dcamt-case-", dir=slicer.app.temporaryPath)
-        words = ["-m", "dcamt.commands.case_arrays", self._case["image"], self._case["segmentation"], self._folder]
+        arguments = ["-m", "dcamt.commands.case_arrays", self._case["image"], self._case["segmentation"], self._folder]
         if self._volume is not None:
-            words.append("--labels-only")
-        self._process = EngineProcess(words, self._on_event, self._on_process_end).start()
+            arguments.append("--labels-only")
+        self._process = EngineProcess(arguments, self._on_event, self._on_process_end).start()
         return self
 
     def cancel(self) -> None:

@@ -26,7 +26,11 @@ from ..cases.scene_export import export_case
 
 @dataclass
 class StartedProcess:
-    """A process started by this application. locked: whether it has held the run's lock."""
+    """A process started by this application.
+
+    Attributes:
+        locked: whether it has held the run's lock.
+    """
 
     run: RunFolder
     process: subprocess.Popen[bytes]
@@ -41,7 +45,9 @@ started: list[StartedProcess] = []
 class RunPlan:
     """A run to start: `recipe` is trained on the cases of `rows`, in the folder `run`.
 
-    settings: `key=value` as for `dcamt train --set`. start_from: a model's name or file, empty for random weights.
+    Attributes:
+        settings: `key=value` as for `dcamt train --set`.
+        start_from: a model's name or file, empty for random weights.
     """
 
     run: RunFolder
@@ -84,7 +90,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         write_list(cases, run.scans / "cases.csv")
         (run.scans / "recipe.json").write_text(plan.recipe.to_json(), encoding="utf-8")
         yield len(used), len(used)
-        start_process(run, train_words(plan))
+        start_process(run, train_arguments(plan))
     except BaseException as error:
         discard(run)
         if isinstance(error, OSError):
@@ -92,12 +98,12 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         raise
 
 
-def train_words(plan: RunPlan) -> list[str]:
+def train_arguments(plan: RunPlan) -> list[str]:
     """Return the arguments of `dcamt` for a plan."""
-    words = ["train", str(plan.run.scans / "cases.csv"), "--run", str(plan.run.path), "--device", plan.device]
-    words += ["--recipe", str(plan.run.scans / "recipe.json"), "--effort", plan.effort]
-    words += ["--start-from", plan.start_from] if plan.start_from else []
-    return words + (["--set", *plan.settings] if plan.settings else [])
+    arguments = ["train", str(plan.run.scans / "cases.csv"), "--run", str(plan.run.path), "--device", plan.device]
+    arguments += ["--recipe", str(plan.run.scans / "recipe.json"), "--effort", plan.effort]
+    arguments += ["--start-from", plan.start_from] if plan.start_from else []
+    return arguments + (["--set", *plan.settings] if plan.settings else [])
 
 
 def resume(run: RunFolder, device: str = AUTO) -> None:
@@ -112,7 +118,7 @@ def stop_here(run: RunFolder, device: str = AUTO) -> None:
     start_process(run, ["train", "--run", str(run.path), "--stop", "--device", device])
 
 
-def start_process(run: RunFolder, words: Sequence[str]) -> None:
+def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     """Start `dcamt` without a pipe, terminal or process group of the application, so that the run continues without
     it."""
     started[:] = [one for one in started if one.process.poll() is None]
@@ -120,7 +126,7 @@ def start_process(run: RunFolder, words: Sequence[str]) -> None:
     if os.name == "nt":
         # A fully detached PythonSlicer would open a console window for its child, and closing it would end the run.
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
-    command = [python_program(), "-m", "dcamt", *words]
+    command = [python_program(), "-m", "dcamt", *arguments]
     try:
         with run.log.open("ab") as log:
             process = subprocess.Popen(

@@ -22,7 +22,8 @@ POLL_MS = 500
 class RunWatch:
     """Polls one run from `start` until `close`, whichever process trains it.
 
-    on_poll(state): called after each poll, when all events so far were read.
+    Args:
+        on_poll: called as on_poll(state) after each poll, when all events so far were read.
     """
 
     def __init__(self, run: RunFolder, on_poll: Callable[[RunState], None]) -> None:

@@ -97,8 +97,10 @@ class _Methods:
     def connectGui(self, gui: Any) -> None:
         """Connect each widget that has the property SlicerParameterName.
 
-        gui: a widget, whose children are searched, or an object, whose attributes are searched. As in Slicer's
-        releases, no tag for `disconnectGui` is returned.
+        As in Slicer's releases, no tag for `disconnectGui` is returned.
+
+        Args:
+            gui: a widget, whose children are searched, or an object, whose attributes are searched.
         """
         import qt
 

@@ -1,4 +1,4 @@
-"""Measure in the background the time, memory and disk space of a run on this computer."""
+"""Estimate in the background the time, memory and disk space of a run, from a few steps on this computer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from .engine_command import EngineCommand
 from .runs.folders import runs_folder
 
 
-class Measurement:
+class Estimation:
     """Runs `dcamt estimate` and keeps its results by recipe, device and number of cases.
 
-    planned_recipe, device: return what the next run would use. on_change: called when `running` or `estimate` changed.
+    Args:
+        planned_recipe, device: return what the next run would use.
+        on_change: called when `running` or `estimate` changed.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Measurement:
 
     @property
     def running(self) -> bool:
-        """Whether a measurement is running."""
+        """Whether an estimation is running."""
         return self._command is not None and self._command.running
 
     def estimate(self) -> dict[str, Any] | None:
@@ -67,7 +69,9 @@ class Measurement:
     def start(self, folder: Path, device: str, on_end: Callable[[str], None]) -> None:
         """Measure a few steps in the background.
 
-        folder: where the run would be written. on_end(message): called once unless cancelled, empty after success.
+        Args:
+            folder: where the run would be written.
+            on_end: called as on_end(message) once unless cancelled, empty after success.
 
         Raises:
             InputError: the task or a setting is not usable.
@@ -89,20 +93,20 @@ class Measurement:
             on_end(message)
 
         # "thorough": the recipe file contains the chosen effort already.
-        words = ["estimate", str(cases), "--recipe", str(recipe_file), "--effort", "thorough"]
-        words += ["--run", str(folder), "--device", device]
-        self._command = EngineCommand(words, on_event, on_command_end)
+        arguments = ["estimate", str(cases), "--recipe", str(recipe_file), "--effort", "thorough"]
+        arguments += ["--run", str(folder), "--device", device]
+        self._command = EngineCommand(arguments, on_event, on_command_end)
         self._command.start()
 
     def cancel(self) -> None:
-        """Stop a running measurement; its `on_end` is not called."""
+        """Stop a running estimation; its `on_end` is not called."""
         if self._command is not None:
             self._command.cancel()
             self._remove_folder()
             self._on_change()
 
     def _remove_folder(self) -> None:
-        """Remove the files written for the measurement, which name the cases."""
+        """Remove the files written for the estimation, which name the cases."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
