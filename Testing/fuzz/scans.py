@@ -16,6 +16,7 @@ lines and a file left in the folder are failures; after a failure, the exit stat
 from __future__ import annotations
 
 import argparse
+import bz2
 import faulthandler
 import importlib.util
 import multiprocessing
@@ -80,6 +81,7 @@ def write_seeds(folder: Path) -> list[Path]:
     paths = []
     for name, packed in (
         *((f"x{end}", False) for end in (".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".vtk", ".hdr", ".tif")),
+        *((f"x{end}", False) for end in (".mrc", ".mnc")),
         *((f"x{end}", True) for end in (".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl.gz", ".img.gz", ".tif")),
     ):
         path = folder / f"{len(paths):02}" / name
@@ -103,9 +105,58 @@ def write_seeds(folder: Path) -> list[Path]:
     for k in range(12):
         write_slice(folder / "medium" / f"IM{k:02}", k)
     paths.append(write_dicomdir(folder / "medium"))
+    paths += write_nrrd_encodings(folder / "encodings")
+    paths += [write_nifti2(folder / name) for name in ("nifti2/second.nii", "nifti2_packed/second.nii.gz")]
+    paths += [write_compressed_frames(folder / "rle", "1.2.840.10008.1.2.5")]
     if importlib.util.find_spec("h5py"):
         paths.append(write_benchmark_file(folder / "benchmark"))
     return paths
+
+
+def write_nrrd_encodings(folder: Path) -> list[Path]:
+    """Write the scan as NRRD in the encodings and with the lists of data files that ITK's writer does not use."""
+    header = (
+        "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 16 16 12\nendian: little\n"
+        "space directions: (1.2,0,0) (0,1.3,0) (0,0,2)\nspace origin: (5,-6,7)\nencoding: "
+    )
+    raw = voxels().tobytes("F")
+    text = " ".join(map(str, voxels().ravel("F"))).encode()
+    paths = []
+    for encoding, data in (("ascii", text), ("hex", raw.hex().encode()), ("bzip2", bz2.compress(raw))):
+        path = folder / encoding / "x.nrrd"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(f"{header}{encoding}\n\n".encode() + data)
+        paths.append(path)
+    names = [f"x{k:02}.raw" for k in range(SHAPE[2])]
+    for kind, field in (("list", "LIST\n" + "\n".join(names) + "\n"), ("pattern", "x%02d.raw 0 11 1\n")):
+        path = folder / kind / "x.nhdr"
+        path.parent.mkdir()
+        path.write_text(f"{header}raw\ndata file: {field}", encoding="utf-8")
+        for k, name in enumerate(names):
+            (path.parent / name).write_bytes(voxels()[:, :, k].tobytes("F"))
+        paths.append(path)
+    return paths
+
+
+def write_nifti2(path: Path) -> Path:
+    """Write the scan as NIfTI-2, which ITK does not read; return its path."""
+    import nibabel as nib
+
+    path.parent.mkdir()
+    nib.save(nib.Nifti2Image(voxels(), RAS_TO_LPS @ ITK_AFFINE), path)
+    return path
+
+
+def write_compressed_frames(folder: Path, syntax: str) -> Path:
+    """Write an enhanced MR image in a compressed transfer syntax; return its path."""
+    import pydicom
+    from dcamt_testing.dicom_positions import write_frames
+
+    folder.mkdir()
+    data = pydicom.dcmread(write_frames(folder / "x.dcm", range(12)))
+    data.compress(syntax)
+    data.save_as(folder / "x.dcm")
+    return folder / "x.dcm"
 
 
 def write_benchmark_file(folder: Path) -> Path:
@@ -225,6 +276,8 @@ def judge(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
         return compare_with_h5py(path, found, affine)
     if is_dicom(path):
         return compare_with_pydicom(path, found, affine)
+    if path.name.startswith("second."):
+        return compare_with_nibabel(path, found, affine)
     return compare_with_itk(path, found, affine)
 
 
@@ -272,6 +325,29 @@ def compare_with_pydicom(path: Path, found: np.ndarray, affine: np.ndarray) -> t
         if not any(np.array_equal(plane, found[0, :, :, k]) for _, _, plane in near):
             return "failed", f"pydicom has no frame with the pixels of slice {k} at its place"
     return "other", "as pydicom"
+
+
+def compare_with_nibabel(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
+    """Return "other" if nibabel reads the same voxels at the same positions or cannot read the file, else "failed".
+
+    nibabel takes the spacing from the sform, DCAMT from `pixdim` as ITK does, so only directions are compared.
+    """
+    import nibabel as nib
+
+    try:
+        image = nib.load(path)
+        array = np.asarray(image.dataobj)
+    except Exception:  # nibabel raises errors of many types.
+        return "other", "nibabel does not read it"
+    if array.size != found.size or not np.allclose(array.reshape(found[0].shape), found[0], rtol=1e-4):
+        return "failed", f"nibabel reads {array.shape} other voxels, dcamt {found.shape}"
+    axes = [one[:3, :3] / np.linalg.norm(one[:3, :3], axis=0) for one in (RAS_TO_LPS @ image.affine, affine)]
+    signs = np.sign(image.header["pixdim"][1:4])
+    coded = int(image.header["sform_code"]) == 1
+    if coded and np.isfinite(axes[0]).all() and np.abs(axes[0] * signs - axes[1]).max() > 0.01:
+        orthogonal = np.abs(axes[0].T @ axes[0] - np.eye(3)).max() < 1e-4
+        return ("failed", "nibabel has other directions") if orthogonal else ("other", "sheared: the qform is used")
+    return "other", "as nibabel"
 
 
 def compare_with_h5py(path: Path, found: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
