@@ -1,4 +1,4 @@
-"""Run Slicer's Python with the engine in a child process, and read its JSON events from the event loop."""
+"""Run the engine in a child process, and receive its JSON events without blocking Slicer."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LOG_BYTES = 1 << 14
 """Number of bytes kept from the end of a process's stderr."""
 LAST_LINE_MS = 1000
 """The longest time to write the last line to a process; it takes none unless the pipe is full."""
-TURN_S = 0.02
-"""How long events are delivered before the event loop continues."""
+DELIVERY_S = 0.02
+"""Longest time in seconds for delivering events in one turn of the event loop."""
 OnEvent = Callable[[dict[str, Any]], None]
 
 _alive: set[EngineProcess] = set()
@@ -42,10 +42,10 @@ class ProcessEnd:
 
 
 class EngineProcess:
-    """Runs Slicer's Python with arguments; calls `on_event` with each event and then, once, `on_end`.
+    """Runs Slicer's Python with these arguments, in the engine's folder.
 
-    `start` starts it. After `kill` nothing is called. No method waits, except
-    `wait_for_end` and, for a last line, `kill`.
+    Call `start` to run it: `on_event` is called with each event and then, once, `on_end`. After `kill`, neither is
+    called. Only `wait_for_end` and, for a last line, `kill` block. The program must end when its stdin closes.
     """
 
     def __init__(
@@ -61,27 +61,27 @@ class EngineProcess:
         self._runs = False
         self._on_event, self._on_end = on_event, on_end
         self._python = python or python_program()
-        self._stream, self._errors = JsonLines(newest_progress=True), b""
+        self._stream, self._stderr = JsonLines(newest_progress=True), b""
         self._end: ProcessEnd | None = None
-        self._delivers_later = False
+        self._delivery_scheduled = False
         self._process: Any = qt.QProcess()
-        # `-m` searches the working directory first.
+        # `python -m dcamt` imports `dcamt` from the working directory.
         self._process.setWorkingDirectory(engine_folder)
 
     def start(self) -> EngineProcess:
-        """Start the process; returns it."""
+        """Start the process; return this object."""
         self.listening = self._runs = True
         self._process.readyReadStandardOutput.connect(self._on_output)
-        self._process.readyReadStandardError.connect(self._on_errors)
+        self._process.readyReadStandardError.connect(self._on_stderr)
         self._process.finished.connect(self._on_finished)
-        self._process.errorOccurred.connect(self._on_error)
+        self._process.errorOccurred.connect(self._on_failed_to_start)
         _alive.add(self)
         self._process.start(self._python, self._arguments)
         return self
 
     def log(self) -> str:
         """Return the last lines that the process wrote to stderr."""
-        return "\n".join(line for line in self._errors.decode(errors="replace").splitlines() if line.strip())
+        return "\n".join(line for line in self._stderr.decode(errors="replace").splitlines() if line.strip())
 
     def write(self, line: bytes) -> None:
         """Write to the process's stdin; do nothing after its end, which `on_end` reports."""
@@ -100,7 +100,7 @@ class EngineProcess:
         self._process.closeWriteChannel()
         self._process.kill()
         if self._process.state() == qt.QProcess.NotRunning:
-            self._let_go()
+            self._release()
 
     def wait_for_end(self, milliseconds: int) -> None:
         """Block until the process has ended; used when Slicer itself ends, after its event loop."""
@@ -110,78 +110,80 @@ class EngineProcess:
     def _on_output(self) -> None:
         if self._runs:
             self._stream.feed(self._process.readAllStandardOutput().data())
-            # At most one delivery is scheduled; fast output would otherwise schedule more and more.
-            if not self._delivers_later:
+            # If a delivery is scheduled, it delivers these lines, too.
+            if not self._delivery_scheduled:
                 self._deliver()
 
-    def _on_errors(self) -> None:
+    def _on_stderr(self) -> None:
         if self._runs:
-            self._errors = (self._errors + self._process.readAllStandardError().data())[-LOG_BYTES:]
+            self._stderr = (self._stderr + self._process.readAllStandardError().data())[-LOG_BYTES:]
 
     def _deliver(self) -> None:
         """Deliver events for one turn of the event loop; the rest follow in the next turns, and then the end."""
-        until = time.monotonic() + TURN_S
+        until = time.monotonic() + DELIVERY_S
         try:
             while self.listening and time.monotonic() < until:
                 event = self._stream.next()
                 if event is None:
                     break
                 self._on_event(event)
-        finally:
+        finally:  # Also after an error of `on_event`: the other events must still be delivered.
             if self.listening and self._stream.has_lines():
-                if not self._delivers_later:
-                    self._delivers_later = True
-                    qt.QTimer.singleShot(0, self._deliver_later)
+                if not self._delivery_scheduled:
+                    self._delivery_scheduled = True
+                    qt.QTimer.singleShot(0, self._run_scheduled_delivery)
             elif self.listening and self._end is not None:
                 self.listening = False
                 self._on_end(self._end)
 
-    def _deliver_later(self) -> None:
-        self._delivers_later = False
+    def _run_scheduled_delivery(self) -> None:
+        self._delivery_scheduled = False
         self._deliver()
 
     def _on_finished(self, *status: Any) -> None:
         if not self._runs:
             return
-        self._on_errors()
+        self._on_stderr()
         self._stream.feed(self._process.readAllStandardOutput().data())
-        self._end = ProcessEnd("", self._process.exitStatus() != qt.QProcess.NormalExit, self._process.exitCode())
-        self._let_go()
+        self._end = ProcessEnd(
+            crashed=self._process.exitStatus() != qt.QProcess.NormalExit, code=self._process.exitCode()
+        )
+        self._release()
         self._deliver()
 
-    def _on_error(self, error: Any) -> None:
+    def _on_failed_to_start(self, error: Any) -> None:
         # Any other error is followed by `finished`.
         if error == qt.QProcess.FailedToStart:
             what = _("Slicer's Python could not be started ({program}). Reinstall Slicer or free some memory.")
             self._end = ProcessEnd(what.format(program=self._python))
-            self._let_go()
-            # On Windows, Qt calls this within `start`, before the caller has the process.
+            self._release()
+            # On Windows, Qt emits this signal inside `QProcess.start`, before `start` has returned.
             qt.QTimer.singleShot(0, self._deliver)
 
-    def _let_go(self) -> None:
-        """Delete the Qt process once its signal is over.
+    def _release(self) -> None:
+        """Schedule the deletion of the QProcess.
 
-        Until then it stays referenced: PythonQt would delete it with its last reference, within its own signal.
+        PythonQt deletes a QProcess with the last Python reference, which must not happen in a handler of its signals.
         """
         self._runs = False
         _alive.discard(self)
         qt.QTimer.singleShot(0, self._delete_process)
 
     def _delete_process(self) -> None:
-        # A slot that is still connected would hold the last reference to this object and, through it, to the process:
-        # Qt would delete the process, and PythonQt would delete it again.
+        # Disconnect first: connected slots keep this object, and so PythonQt's wrapper, alive until Qt has deleted the
+        # QProcess, and the wrapper would delete the QProcess again.
         for signal, slot in (
             (self._process.readyReadStandardOutput, self._on_output),
-            (self._process.readyReadStandardError, self._on_errors),
+            (self._process.readyReadStandardError, self._on_stderr),
             (self._process.finished, self._on_finished),
-            (self._process.errorOccurred, self._on_error),
+            (self._process.errorOccurred, self._on_failed_to_start),
         ):
             signal.disconnect(slot)
         self._process.deleteLater()
 
 
 def python_program() -> str:
-    """Return the path of Slicer's own Python."""
+    """Return the path of Slicer's own Python; outside Slicer, of the running Python."""
     return shutil.which("PythonSlicer") or sys.executable
 
 

@@ -77,11 +77,11 @@ class EngineProcessTest(unittest.TestCase):
             received: list[Any] = []
             process = EngineProcess(arguments, received.append, received.append, python).start()
             wrapper = weakref.ref(process._process)
-            with mock.patch.object(process, "_let_go", wraps=process._let_go) as let_go:
+            with mock.patch.object(process, "_release", wraps=process._release) as release:
                 process_events_until(
                     lambda received=received: received and not isinstance(received[-1], dict), 20, "the end"
                 )
-            let_go.assert_called_once()
+            release.assert_called_once()
             self.assertIsNotNone(wrapper())
             self.assertEqual(bool(received[-1].problem), python is not None)
             self.assertEqual(received[:-1], [] if python else [{"event": "x"}])

@@ -1,4 +1,4 @@
-"""Synthetic scenes for the training module's tests: volumes with a bright ellipsoid and its segmentation."""
+"""Add synthetic volumes and segmentations to the scene: a bright ellipsoid and its segment."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dcamt_testing.ellipsoids import ellipsoid_scan
 
 SHAPE = (24, 22, 20)
 """The shape (I, J, K) of a scan."""
+ORIGIN_MM = (-7.0, -2.0, 3.0)
+"""The position (R, A, S) of a volume's first voxel."""
 
 
 def ellipsoid(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +24,7 @@ def ellipsoid(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> tuple[np.nd
 
 
 def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool = False) -> Any:
-    """Add a volume node. turned: with axes oblique to the patient's."""
+    """Add a volume node from voxels (K, J, I). turned: rotate its axes by 20° about S and by -10° about R."""
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(volume, voxels)
     matrix = vtk.vtkMatrix4x4()
@@ -34,7 +36,7 @@ def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool
     for row in range(3):
         for column in range(3):
             matrix.SetElement(row, column, matrix.GetElement(row, column) * spacing)
-        matrix.SetElement(row, 3, 5.0 * row - 7)
+        matrix.SetElement(row, 3, ORIGIN_MM[row])
     volume.SetIJKToRASMatrix(matrix)
     volume.CreateDefaultDisplayNodes()
     return volume
@@ -61,6 +63,7 @@ def add_case(name: str, seed: int = 0, turned: bool = False) -> tuple[Any, Any]:
 
 
 def write_scan(path: Path, voxels: np.ndarray) -> Path:
+    """Write voxels (K, J, I) as an NRRD file with a spacing of 2 mm."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for _ in write_nrrd_in_slabs(voxels, np.diag((2.0, 2.0, 2.0, 1.0)), path):
         pass
