@@ -10,6 +10,7 @@ import unittest
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -19,7 +20,7 @@ from dcamt.metrics.measurements import Measurements
 from dcamt.volume import Code, SegmentInfo
 from dcamt.wall.closed_surface import closed_surface
 from dcamt.worker.protocol import SegmentResult
-from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib import result_insertion, review
 from DCAMTSegmentationLib.measurements_table import rows_of
 from DCAMTSegmentationLib.result_insertion import LoadedResult, SegmentationOptions, insert_result
 from segmentation_case import (
@@ -196,7 +197,9 @@ class SurfaceTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "surface.npz")
             np.savez(path, points=found, triangles=triangles)
-            given = put(replace(result, classes=[replace(item, surface=path)]), volume)
+            with mock.patch.object(result_insertion, "build_surface") as build:
+                given = put(replace(result, classes=[replace(item, surface=path)]), volume)
+            build.assert_not_called()
         own = put(result, volume)
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         surfaces = [node.GetSegmentation().GetNthSegment(0).GetRepresentation(name) for node in (given, own)]
