@@ -167,6 +167,24 @@ def test_fit_finds_the_known_law_and_intervals_hold_80_percent_of_new_scans() ->
     )
 
 
+def test_interval_comes_from_scans_of_other_disturbances() -> None:
+    """Ghosts lower the overlap through a feature of their own, which only fits that have seen ghosts can use."""
+    features, truth, cases = synthetic_features(20, 0)
+    kinds = ["clean" if index < 80 else "noise" for index in range(160)]
+    for index in range(80, 120):
+        kinds[index] = "ghosts"
+        features[index]["ghosting"] = 1.0
+        truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # 2 less on the scale of the logit
+    features = [{"ghosting": 0.0, **one} for one in features]
+    arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
+    seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
+    ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
+    assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
+    # Fits that have not seen ghosts expect too much of them: as much as of a noisy scan.
+    assert seen.expect(noise).low > seen.value(noise) - 0.12
+    assert unseen.expect(noise).low < unseen.value(noise) - 0.2
+
+
 def test_assessment_leaves_out_the_assessed_case() -> None:
     """The feature is pure noise, so only a fit that has seen the case could predict its overlap."""
     draw = np.random.default_rng(0)

@@ -32,6 +32,7 @@ from dcamt.inference.disturbances import Disturbance, DisturbedScan
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.models.calibration import (
+    CLEAN,
     NOTHING,
     Calibration,
     ExpectedOverlap,
@@ -45,7 +46,6 @@ from dcamt.volume import Volume
 from la_cases import HELD_OUT, case_names, print_table
 from scipy import ndimage
 
-CLEAN = "clean"
 MODEL = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
 Row = dict[str, Any]
 
@@ -269,7 +269,11 @@ def expect_unseen(rows: list[Row], names: Sequence[str], unseen: Callable[[Row, 
 def fit_rows(rows: list[Row], names: Sequence[str]) -> Any:
     """Fit a calibration to the rows with a non-empty result."""
     return fit_overlap(
-        [row["doubt"] for row in rows], [row["dice"] for row in rows], [row["case"] for row in rows], names
+        [row["doubt"] for row in rows],
+        [row["dice"] for row in rows],
+        [row["case"] for row in rows],
+        names,
+        [row["disturbance"] for row in rows],
     )
 
 
@@ -283,8 +287,12 @@ def other_case_and_kind(row: Row, other: Row) -> bool:
     return other_case(row, other) and (row["disturbance"] != other["disturbance"] or row["disturbance"] == CLEAN)
 
 
-def calibration_table(rows: list[Row], quality: str) -> list[Row]:
-    """Return the accuracy of overlaps expected by cross-validation; set `expected` in the rows."""
+SPLITS: dict[str, Callable[[Row, Row], bool]] = {"case": other_case, "case and disturbance": other_case_and_kind}
+"""What a calibration has not seen of the scan that it is tested on, and whether it may use another scan."""
+
+
+def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> list[Row]:
+    """Return the accuracy of overlaps expected by cross-validation; set `expected` in the rows, of the last split."""
     groups = {
         "clean": lambda row: row["disturbance"] == CLEAN,
         "disturbed": lambda row: row["disturbance"] in DISTURBANCES,
@@ -294,8 +302,8 @@ def calibration_table(rows: list[Row], quality: str) -> list[Row]:
     }
     printed = []
     names = quality_features(quality)
-    for split, unseen in (("case and disturbance", other_case_and_kind), ("case", other_case)):
-        for row, expected in zip(rows, expect_unseen(rows, names, unseen), strict=True):
+    for split in splits:
+        for row, expected in zip(rows, expect_unseen(rows, names, SPLITS[split]), strict=True):
             row["expected"] = expected
         for group, belongs in groups.items():
             part = [row for row in rows if belongs(row)]
@@ -319,7 +327,7 @@ def table(work: Path) -> None:
     printed: dict[str, list[Row]] = {"calibration": []}
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]
-        printed["calibration"] += calibration_table(part, quality)
+        printed["calibration"] += calibration_table(part, quality, list(SPLITS))
         printed[quality] = robustness_table(part)
     for rows_of in printed.values():
         print_table(rows_of)
@@ -332,8 +340,8 @@ def calibrate(work: Path, output: Path, model: Path) -> None:
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]
         models[quality] = fit_rows([row for row in part if not row["doubt"][NOTHING]], quality_features(quality))
-        for line in calibration_table(part, quality):
-            if line["unseen"] == "case" and line["scans"] in ("clean", "clean and disturbed", "all"):
+        for line in calibration_table(part, quality, ["case"]):
+            if line["scans"] in ("clean", "clean and disturbed", "all"):
                 for figure in ("mean absolute error", "rank correlation", "coverage of the interval"):
                     measured[f"{quality}, {line['scans']}: {figure}"] = line[figure]
     cases = len({row["case"] for row in rows})

@@ -11,7 +11,7 @@ from ..cases.case_list import Case
 from ..cases.labels import read_case_label
 from ..errors import InputError
 from ..io.readers import read_scan
-from ..models.calibration import FEATURES, MIN_CASES, NOTHING, Calibration, assess_overlap, fit_overlap
+from ..models.calibration import CLEAN, FEATURES, MIN_CASES, NOTHING, Calibration, assess_overlap, fit_overlap
 from ..models.package import ModelPackage
 from ..recipe import QUALITIES
 from ..volume import Volume
@@ -27,17 +27,20 @@ MIN_SEGMENTED = 3
 
 @dataclass
 class Observations:
-    """Features of doubt, true overlap and case name of each scan that was segmented in one quality."""
+    """Features of doubt, true overlap, case and disturbance of each scan that was segmented in one quality."""
 
     features: list[dict[str, float]] = field(default_factory=list)
     overlaps: list[float] = field(default_factory=list)
     cases: list[str] = field(default_factory=list)
+    disturbances: list[str] = field(default_factory=list)
 
     def select_segmented(self) -> Observations:
         """Return the observations of the scans in which something was segmented."""
-        rows = zip(self.features, self.overlaps, self.cases, strict=True)
+        rows = zip(self.features, self.overlaps, self.cases, self.disturbances, strict=True)
         found = [row for row in rows if not row[0][NOTHING]]
-        return Observations([row[0] for row in found], [row[1] for row in found], [row[2] for row in found])
+        return Observations(
+            [row[0] for row in found], [row[1] for row in found], [row[2] for row in found], [row[3] for row in found]
+        )
 
 
 def calibrate(
@@ -77,7 +80,7 @@ def calibrate(
         scan = DisturbedScan(volume.voxels.astype(np.float64), label.voxels, volume.grid)
         chosen = [kinds[(number * DISTURBED + index) % len(kinds)] for index in range(DISTURBED)]
         scans = [scan, *(CALIBRATING[kind](scan, np.random.default_rng([number, *kind.encode()])) for kind in chosen)]
-        for one in scans:
+        for kind, one in zip((CLEAN, *chosen), scans, strict=True):
             disturbed = Volume(np.ascontiguousarray(one.image, np.float32), one.grid)
             for quality, rows in observed.items():
                 if check:
@@ -86,6 +89,7 @@ def calibrate(
                 rows.features.append(dict(result.doubt))
                 rows.overlaps.append(mean_dice(result.labelmap.voxels, one.labels, range(1, recipe.output_channels)))
                 rows.cases.append(case.name)
+                rows.disturbances.append(kind)
         if progress:
             progress(number + 1, len(cases))
     models = {}
@@ -100,8 +104,8 @@ def calibrate(
                 f" {MIN_SEGMENTED} such cases or more",
                 remedy="Add cases that show the organ.",
             )
-        models[quality] = fit_overlap(seen.features, seen.overlaps, seen.cases, names)
-        figures = assess_overlap(seen.features, seen.overlaps, seen.cases, names)
+        models[quality] = fit_overlap(seen.features, seen.overlaps, seen.cases, names, seen.disturbances)
+        figures = assess_overlap(seen.features, seen.overlaps, seen.cases, names, seen.disturbances)
         measured |= {f"{quality}, {figure}": round(value, 4) for figure, value in figures.items()}
     scans_made = len(cases) * (1 + DISTURBED)
     return Calibration(package.card.checksum, models, len(cases), scans_made, notes, measured)

@@ -27,6 +27,8 @@ INTERVAL = 0.8
 """Probability that the overlap with an expert's outline lies in the interval."""
 MIN_CASES = 8
 """Smallest number of cases for a calibration."""
+CLEAN = "clean"
+"""The name of no disturbance."""
 NOTHING = "nothing"
 """The feature that is 1 if nothing was segmented, else 0."""
 FEATURES = ("disagreement", "entropy")
@@ -181,15 +183,23 @@ def sigmoid(score: np.ndarray | float) -> np.ndarray:
 
 
 def fit_overlap(
-    features: Sequence[Mapping[str, float]], overlaps: Sequence[float], cases: Sequence[str], names: Sequence[str]
+    features: Sequence[Mapping[str, float]],
+    overlaps: Sequence[float],
+    cases: Sequence[str],
+    names: Sequence[str],
+    disturbances: Sequence[str] | None = None,
 ) -> OverlapModel:
     """Return the expected overlap as a function of features, fitted to scans.
+
+    The interval comes from the residuals of scans that a fit did not use: neither the scan's case nor its disturbance.
+    Otherwise the interval would be too narrow for scans that are poor in a way not seen before.
 
     Args:
         features: feature values of each scan; in each, something was segmented.
         overlaps: Dice coefficient of each scan (0 to 1).
-        cases: name of each scan's case; for the interval, the fit is repeated without each case in turn.
+        cases: name of each scan's case.
         names: names of the features to use.
+        disturbances: name of each scan's disturbance, `CLEAN` for none; by default all are undisturbed.
 
     Raises:
         ValueError: there are fewer than two cases.
@@ -199,26 +209,35 @@ def fit_overlap(
     table = np.array([[one[name] for name in names] for one in features], float)
     truth, groups = np.asarray(overlaps, float), np.asarray(cases)
     model = _fit(table, truth, names)
+    kinds = np.array([CLEAN] * len(truth) if disturbances is None else disturbances)
     unseen = np.empty(len(truth))
-    for case in dict.fromkeys(cases):
-        out = groups == case
-        part = _fit(table[~out], truth[~out], names)
-        unseen[out] = [part.value(dict(zip(names, row, strict=True))) for row in table[out]]
+    for case, kind in dict.fromkeys(zip(groups.tolist(), kinds.tolist(), strict=True)):
+        scans = (groups == case) & (kinds == kind)
+        others = (groups != case) & ((kinds != kind) | (kind == CLEAN))
+        if not others.any():
+            others = groups != case  # all scans have the same disturbance
+        part = _fit(table[others], truth[others], names, start_from=model)
+        unseen[scans] = [part.value(dict(zip(names, row, strict=True))) for row in table[scans]]
     knots, lows, highs = _interval(unseen, truth)
     return replace(model, knots=knots, lows=lows, highs=highs)
 
 
-def _fit(table: np.ndarray, truth: np.ndarray, names: Sequence[str]) -> OverlapModel:
+def _fit(
+    table: np.ndarray, truth: np.ndarray, names: Sequence[str], start_from: OverlapModel | None = None
+) -> OverlapModel:
     """Fit the logistic function of features (N, F), and return it with a placeholder for the interval.
 
     Minimises Huber's loss of the overlap with a ridge penalty, by iteratively reweighted least squares; no weight
-    becomes positive.
+    becomes positive. start_from: a fit to nearly the same scans, from which few steps suffice.
     """
     means, deviations = table.mean(axis=0), table.std(axis=0) + 1e-6
     rows = np.column_stack([np.ones(len(table)), (table - means) / deviations])
     weights = np.zeros(rows.shape[1])
-    start = np.clip(np.median(truth), 0.02, 0.98)
-    weights[0] = np.log(start / (1 - start))
+    if start_from is None:
+        start = np.clip(np.median(truth), 0.02, 0.98)
+        weights[0] = np.log(start / (1 - start))
+    else:
+        weights[:] = (start_from.bias, *start_from.weights)
     ridge = np.array([0.0, *[RIDGE] * len(means)])
     for _ in range(STEPS):
         fitted = sigmoid(rows @ weights)
@@ -277,7 +296,11 @@ def _interval(expected: np.ndarray, truth: np.ndarray) -> tuple[Curve, Curve, Cu
 
 
 def assess_overlap(
-    features: Sequence[Mapping[str, float]], overlaps: Sequence[float], cases: Sequence[str], names: Sequence[str]
+    features: Sequence[Mapping[str, float]],
+    overlaps: Sequence[float],
+    cases: Sequence[str],
+    names: Sequence[str],
+    disturbances: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Return `overlap_figures` by cross-validation: each case is estimated by a fit to all other cases.
 
@@ -291,6 +314,7 @@ def assess_overlap(
             [overlaps[index] for index in inside],
             [cases[index] for index in inside],
             names,
+            None if disturbances is None else [disturbances[index] for index in inside],
         )
         for index, one in enumerate(cases):
             if one == case:
