@@ -96,6 +96,30 @@ def test_labels_are_paired_by_their_own_or_a_shorter_name() -> None:
     assert sorted(map(str, found.values())) == sorted(labels), "no label is lost"
 
 
+@pytest.mark.parametrize(
+    ("case", "label"),
+    [("seg_p1", "gt_p1"), ("img0001", "label0001"), ("p1_laendo", "p1"), ("p1_rvseg", "p1_rvseg_gt"), ("p1", "out_p1")],
+)
+def test_labels_are_paired_whatever_the_words_for_the_kind_of_file(case: str, label: str) -> None:
+    assert pair_with_labels([case], {label: Path(label)}) == {case: Path(label)}
+
+
+@pytest.mark.parametrize(
+    ("case", "label"),
+    [
+        ("p1", "p1_lawall"),
+        ("p1", "p1_scarSegImgM"),
+        ("p1", "p1_rvseg"),
+        ("p1_rvseg", "p1"),
+        ("p1_wallmask", "p1_laseg"),
+        ("p1_lawall", "p1_laendo"),
+        ("seg_p1", "p1_scarmask"),
+    ],
+)
+def test_label_of_another_structure_is_not_paired(case: str, label: str) -> None:
+    assert pair_with_labels([case], {label: Path(label)}) == {label: Path(label)}
+
+
 def test_label_belongs_to_the_case_of_its_longest_shorter_name() -> None:
     found = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a")})
     assert found == {"p1_LA": Path("a")}, "p1 has no label"

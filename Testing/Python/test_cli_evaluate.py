@@ -185,7 +185,7 @@ def test_values_of_labels_are_mapped_to_the_predictions_classes(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(mapped) == 1
-    assert "Map the labels' values: --label-mapping 420=1" in capsys.readouterr().err
+    assert "--label-mapping 420=1" in capsys.readouterr().err
     assert run(mapped, "--label-mapping", "420,421=1", "--json") == 0
     assert scores_of(capsys) == {("a", 1): pytest.approx(2 * 4 / 12), ("mean", 1): pytest.approx(2 * 4 / 12)}
 
@@ -211,6 +211,58 @@ def test_mapping_names_a_segment_of_the_other_file(
     arguments = ("--prediction-mapping", "left atrium=7", "--label-mapping", "420,421=7", "--json")
     assert run(mapped, *arguments) == 0
     assert scores_of(capsys)["a", 7] == pytest.approx(2 * 4 / 12)
+
+
+def save_segments(path: Path, *named: tuple[int, str]) -> None:
+    """Write a `.seg.nrrd` file whose segments are slabs in planes 2 to 8, one beside the other."""
+    voxels = np.zeros(GRID.shape, np.uint8)
+    for number, (value, _) in enumerate(named):
+        voxels[2:8, 1 + 5 * number : 6 + 5 * number, 1:11] = value
+    infos = [SegmentInfo(value, name, (1.0, 0.0, 0.0), Code("SCT", "82471001", "x")) for value, name in named]
+    write_labelmap(Labelmap(voxels, GRID), path, infos)
+
+
+def test_number_in_a_mapping_is_a_value_even_if_a_segment_has_this_name(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mapped[0] / "a.nrrd").unlink()
+    save_segments(mapped[0] / "a.seg.nrrd", (1, "2"), (2, "wall"))
+    assert run(mapped, "--label-mapping", "420=2", "--json") == 0
+    assert ("a", 2) in scores_of(capsys)
+
+
+def test_name_of_several_segments_in_a_mapping_is_refused(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mapped[0] / "a.nrrd").unlink()
+    save_segments(mapped[0] / "a.seg.nrrd", (1, "Left atrium"), (2, "left-atrium"))
+    assert run(mapped, "--label-mapping", "420=left atrium") == 1
+    assert "is the name of several segments, with the label values 1, 2" in capsys.readouterr().err
+
+
+def test_proposed_mapping_of_the_predictions_is_accepted(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(mapped[::-1]) == 1
+    assert "--prediction-mapping 420=1" in capsys.readouterr().err
+    assert run(mapped[::-1], "--prediction-mapping", "420=1") == 0
+
+
+def test_python_api_maps_to_the_segments_of_a_file_for_files_and_labelmaps(mapped: tuple[Path, Path]) -> None:
+    path = mapped[0] / "s.seg.nrrd"
+    save_segments(path, (3, "Left atrium"), (2, "wall"))
+    labels = mapped[1] / "a_label.nrrd"
+    for label in (labels, read_labelmap(labels)):
+        rows = dcamt.evaluate(path, label, label_mapping="420,421=left atrium").rows
+        assert [row.label for row in rows] == [3]
+    for prediction in (path, read_labelmap(path)):
+        (row,) = dcamt.evaluate(prediction, path, label_mapping="left atrium=3").rows
+        assert (row.label, row.score.dice) == (3, 1.0)
+
+
+def test_evaluation_without_a_pair_is_refused() -> None:
+    with pytest.raises(InputError, match="no pair of a prediction and a label"):
+        dcamt.evaluate([], [])
 
 
 @pytest.mark.parametrize(

@@ -220,8 +220,11 @@ class MessageSources:
             if parameter in order and order.index(parameter) < len(call.args):
                 yield call.args[order.index(parameter)], scope
 
-    def _appended_by_calls(self, name: str, function: ast.FunctionDef) -> Iterator[tuple[ast.expr, Scope]]:
-        """Yield what other functions append to a list that a function gives them."""
+    def _appended_by_calls(
+        self, name: str, function: ast.FunctionDef, followed: frozenset[tuple[str, ast.FunctionDef]] = frozenset()
+    ) -> Iterator[tuple[ast.expr, Scope]]:
+        """Yield what other functions append to a list that a function gives them; `followed` ends circles of calls."""
+        followed |= {(name, function)}
         for call in self._calls_in.get(function, ()):
             for position, argument in enumerate(call.args):
                 if not (isinstance(argument, ast.Name) and argument.id == name):
@@ -230,8 +233,8 @@ class MessageSources:
                     order = [one.arg for one in other.args.args if one.arg not in ("self", "cls")]
                     if position < len(order):
                         yield from self._names[other].values.get(order[position], [])
-                        if other is not function:
-                            yield from self._appended_by_calls(order[position], other)
+                        if (order[position], other) not in followed:
+                            yield from self._appended_by_calls(order[position], other, followed)
 
 
 def _bindings(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..cases.labels import parse_value_mapping
 from ..geometry import Grid
 from ..io.formats import scan_name
-from ..io.readers import map_labelmap, read_labelmap
 from ..metrics.evaluation import Evaluation, EvaluationPair, evaluate_folders, evaluate_pairs, read_pair
 from ..volume import Labelmap, as_labels
 
@@ -68,60 +65,34 @@ def evaluate(
         )
     pairs = []
     for number, (prediction, label) in enumerate(zip(prediction_list, label_list, strict=True), start=1):
-        if isinstance(prediction, str | Path) and isinstance(label, str | Path):
-            read = partial(read_pair, Path(prediction), Path(label), label_mapping, prediction_mapping)
-        else:
-            sources = [
-                _Source(prediction, f"prediction {number}", spacing, prediction_mapping),
-                _Source(label, f"label {number}", spacing, label_mapping),
-            ]
-            read = partial(_read_sources, *sources)
+        sources = (
+            _file_or_labelmap(prediction, f"prediction {number}", spacing),
+            _file_or_labelmap(label, f"label {number}", spacing),
+        )
+        read = partial(read_pair, *sources, label_mapping, prediction_mapping)
         pairs.append(EvaluationPair(_case_name(label, number), read))
     return evaluate_pairs(pairs)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What a labelmap is made from.
+def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float] | None) -> Path | Labelmap:
+    """Return the path of a file, a labelmap, or the labelmap of an array.
 
-    Attributes:
-        content: the file, labelmap or array.
-        name: the name of an array in messages.
-        spacing: (3,) mm; needed for an array.
-        mapping: the label mapping, or "".
+    name: the name of an array in messages. spacing: (3,) mm; needed for an array.
 
     Raises:
+        InputError: an array holds no labels.
         ValueError: an array is not (I, J, K), or its spacing is missing.
     """
-
-    content: LabelmapLike
-    name: str
-    spacing: Sequence[float] | None
-    mapping: str
-
-    def __post_init__(self) -> None:
-        if isinstance(self.content, np.ndarray):
-            if self.spacing is None or len(self.spacing) != 3:
-                raise ValueError("arrays need their spacing (3,) in mm")
-            if self.content.ndim != 3:
-                raise ValueError(f"the array {self.content.shape} is not (I, J, K)")
-
-    def read(self) -> Labelmap:
-        labelmap = self._read_unmapped()
-        return map_labelmap(labelmap, parse_value_mapping(self.mapping, {})) if self.mapping else labelmap
-
-    def _read_unmapped(self) -> Labelmap:
-        if isinstance(self.content, Labelmap):
-            return self.content
-        if not isinstance(self.content, np.ndarray):
-            return read_labelmap(self.content)
-        assert self.spacing is not None
-        i, j, k = self.content.shape
-        return Labelmap(as_labels(self.content, self.name), Grid((i, j, k), np.diag([*map(float, self.spacing), 1.0])))
-
-
-def _read_sources(prediction: _Source, label: _Source) -> tuple[Labelmap, Labelmap]:
-    return prediction.read(), label.read()
+    if isinstance(content, Labelmap):
+        return content
+    if not isinstance(content, np.ndarray):
+        return Path(content)
+    if spacing is None or len(spacing) != 3:
+        raise ValueError("arrays need their spacing (3,) in mm")
+    if content.ndim != 3:
+        raise ValueError(f"the array {content.shape} is not (I, J, K)")
+    i, j, k = content.shape
+    return Labelmap(as_labels(content, name), Grid((i, j, k), np.diag([*map(float, spacing), 1.0])))
 
 
 def _as_list(sources: LabelmapLike | Sequence[LabelmapLike]) -> list[LabelmapLike]:

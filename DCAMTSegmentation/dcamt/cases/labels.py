@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from .case_list import Case
 
 STRAY_VOXELS = 4
 """A component smaller than this many voxels of the network grid is stray: it may vanish on that grid."""
+MAXIMUM_CLASS = 255
+"""The highest label value to which a mapping maps."""
 
 
 def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, int]:
@@ -34,37 +37,53 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
     >>> parse_mapping("420,421=left-atrium; LA endo=1", load_recipe("la").classes)
     {420: 1, 421: 1, 'LA endo': 1}
     """
-    known = {info.name: info.label for info in classes} | {str(info.label): info.label for info in classes}
-    return _parse(text, known, f"Known are: {', '.join(info.name for info in classes)}.")
+    named = [(info.name, info.label) for info in classes]
+    known = ", ".join(info.name for info in classes)
+    return _parse(text, [info.label for info in classes], named, f"Known are: {known}.")
 
 
-def parse_value_mapping(text: str, names: Mapping[str, int]) -> dict[int | str, int]:
-    """Parse a label mapping as `parse_mapping` does, to any label value from 1 to 255 or to one of `names`.
+def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int | str, int]:
+    """Parse a label mapping as `parse_mapping` does, to any label value from 1 to 255 or to a name.
+
+    named: the known names and their label values. A number is always a value, even if a name consists of digits.
 
     Raises:
-        InputError: an entry has another form, no such name or value, or a value occurs twice.
+        InputError: an entry has another form, no such name or value, a name with several values, or a value occurs
+            twice.
 
-    >>> parse_value_mapping("420,421=left-atrium; 500=2", {"Left atrium": 1})
+    >>> parse_value_mapping("420,421=left-atrium; 500=2", [("Left atrium", 1)])
     {420: 1, 421: 1, 500: 2}
     """
-    known = {str(value): value for value in range(1, 256)} | dict(names)
-    listed = f" Known names are: {', '.join(names)}." if names else ""
-    return _parse(text, known, f"Write a label value from 1 to 255, such as 420=1.{listed}")
+    listed = f" Known names are: {', '.join(name for name, _ in named)}." if named else ""
+    return _parse(
+        text,
+        range(1, MAXIMUM_CLASS + 1),
+        named,
+        f"Write a label value from 1 to {MAXIMUM_CLASS}, such as 420=1.{listed}",
+    )
 
 
-def _parse(text: str, classes: Mapping[str, int], remedy: str) -> dict[int | str, int]:
-    """Return the label for each source of a label mapping to `classes`."""
-    known = {plain_name(name): label for name, label in classes.items()}
+def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], remedy: str) -> dict[int | str, int]:
+    """Return the label for each source of a label mapping to `values` and to the labels of `named`."""
+    labels_by_name: defaultdict[str, set[int]] = defaultdict(set)
+    for name, label in named:
+        labels_by_name[plain_name(name)].add(label)
+    known = dict(labels_by_name) | {str(value): {value} for value in values}
     mapping: dict[int | str, int] = {}
     for left, right in _entries(text):
         sources = [word.strip() for word in re.split(r"[,;|]", left) if word.strip()]
-        if plain_name(right) not in known or not sources:
+        labels = known.get(plain_name(right), set())
+        if not labels or not sources:
             raise InputError(f"'{left.strip(' ,;|')}={right.strip()}' names no class", remedy=remedy)
+        if len(labels) > 1:
+            listed = ", ".join(map(str, sorted(labels)))
+            what = f"'{right.strip()}' is the name of several segments, with the label values {listed}"
+            raise InputError(what, remedy="Write the label value in place of the name.")
         for word in sources:
             source = int(word) if word.isdecimal() else word
             if source in mapping:
                 raise InputError(f"the label mapping names {word} twice", remedy="Map each value to one class.")
-            mapping[source] = known[plain_name(right)]
+            (mapping[source],) = labels
     return mapping
 
 

@@ -66,6 +66,8 @@ RESULT_WORDS = frozenset(
 """Words for automatic results, but only if a scan of the same name exists, since names of scans may contain them."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_STRUCTURE_WORDS | PREDICTION_WORDS
 """Words that are not part of a key."""
+_PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
+"""Words in which the names of a case's files may differ. A word for another structure makes another label."""
 _SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
 """A word with its number, as in `img0001` and `label0001`."""
@@ -143,7 +145,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     A case gets the label of the same name, otherwise the only label whose name is the same without words for the kind
     of file (`seg_p1` and `gt_p1`, `img0001` and `label0001`), otherwise the only label whose longest short name
-    (`short_names`) that is a case is this one. Other labels keep their own names.
+    (`short_names`) that is a case is this one. Other labels keep their own names. Words for another structure
+    (`p1_lawall`) must be in both names.
     """
     known = set(cases)
     found = _paired_without_kind_words(known, labels)
@@ -166,7 +169,7 @@ def _paired_without_kind_words(cases: Collection[str], labels: Mapping[str, Path
     labels_by_name: defaultdict[str, list[str]] = defaultdict(list)
     for names, by_name in ((cases, cases_by_name), (labels, labels_by_name)):
         for name in names:
-            by_name[_name_without_kind_words(name, _KIND_WORDS | RESULT_WORDS)].append(name)
+            by_name[_name_without_kind_words(name, _PAIRING_WORDS)].append(name)
     for shorter, names in cases_by_name.items():
         fitting = labels_by_name[shorter]
         if shorter and len(names) == len(fitting) == 1 and names[0] not in labels and fitting[0] not in cases:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases.labels import parse_value_mapping
+from ..cases.labels import MAXIMUM_CLASS, parse_value_mapping
 from ..cases.names import labelmaps_by_case, pair_with_labels
 from ..errors import InputError
 from ..geometry import bounding_box
-from ..io.readers import read_labelmap, read_segments
+from ..io.readers import map_labelmap, read_labelmap, read_segments
 from ..io.tables import write_table
 from ..volume import Labelmap, enclosing_grid, fit_labelmap, is_mask_of_255, relabel_255
 
@@ -207,9 +207,11 @@ def evaluate_pairs(
     are the folders that messages name, if the files lie in folders.
 
     Raises:
-        InputError: a file cannot be read, two grids differ, all labels are empty, or no label value of the predictions
-            occurs in a label.
+        InputError: there is no pair, a file cannot be read, two grids differ, all labels are empty, or no label value
+            of the predictions occurs in a label.
     """
+    if not pairs:
+        raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     rows_of_pairs: list[dict[int, EvaluationRow]] = []
@@ -235,7 +237,7 @@ def evaluate_pairs(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
             f" ({_list_values(in_labels)})",
             path=predictions,
-            remedy=f"Map the labels' values: --label-mapping {min(in_labels)}={min(in_predictions)}, for instance.",
+            remedy=_mapping_remedy(min(in_predictions), min(in_labels)),
         )
     # The score of a class that occurs in neither labelmap of a pair.
     absent = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
@@ -247,10 +249,27 @@ def evaluate_pairs(
     return summarize_rows(rows, tuple(sorted(in_predictions - in_labels)))
 
 
+def _mapping_remedy(predicted: int, labelled: int) -> str:
+    """Return the advice to map a value of the predictions and one of the labels to the same class, from 1 to 255."""
+    if labelled <= MAXIMUM_CLASS:
+        return (
+            f"Map the predictions' values: --prediction-mapping {predicted}={labelled}, for instance"
+            " (in Python: prediction_mapping)."
+        )
+    if predicted <= MAXIMUM_CLASS:
+        return (
+            f"Map the labels' values: --label-mapping {labelled}={predicted}, for instance (in Python: label_mapping)."
+        )
+    return (
+        f"Map the values of both: --prediction-mapping {predicted}=1 --label-mapping {labelled}=1, for instance"
+        " (in Python: prediction_mapping and label_mapping)."
+    )
+
+
 def read_pair(
-    prediction: Path, label: Path, label_mapping: str = "", prediction_mapping: str = ""
+    prediction: Path | Labelmap, label: Path | Labelmap, label_mapping: str = "", prediction_mapping: str = ""
 ) -> tuple[Labelmap, Labelmap]:
-    """Return a prediction and its label after mapping their values, each on its own grid.
+    """Return a prediction and its label, files or labelmaps, after mapping their values, each on its own grid.
 
     A mapping names its classes by label values or, if the other file has segments and no mapping, by their names.
 
@@ -263,12 +282,13 @@ def read_pair(
     )
 
 
-def _read_mapped(path: Path, mapping: str, other: Path | None) -> Labelmap:
-    """Read a labelmap, with a mapping to label values and to the names of the segments of another file."""
+def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap | None) -> Labelmap:
+    """Return a labelmap, with a mapping to label values and to the names of the segments of another file."""
     if not mapping:
-        return read_labelmap(path)
-    named = {one.name: one.label for one in read_segments(other) if one.name} if other is not None else {}
-    return read_labelmap(path, parse_value_mapping(mapping, named))
+        return source if isinstance(source, Labelmap) else read_labelmap(source)
+    segments = read_segments(other) if isinstance(other, Path) else ()
+    targets = parse_value_mapping(mapping, [(one.name, one.label) for one in segments if one.name])
+    return map_labelmap(source, targets) if isinstance(source, Labelmap) else read_labelmap(source, targets)
 
 
 def _fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelmap, Labelmap]:
