@@ -54,7 +54,7 @@ def check_channels(volumes: Sequence[Any]) -> None:
             volume.GetParentTransformNode(), first.GetParentTransformNode(), matrix
         ):
             what = _("is related to {volume} by a non-linear transform").format(volume=first.GetName())
-            raise InputError(what, path=name, remedy=_("Resample it to the first channel's grid."))
+            raise InputError(what, path=name, remedy=_("Resample the channel to the first channel's grid."))
         to_first = np.array(slicer.util.arrayFromVTKMatrix(matrix))
         placed = Grid(volume.GetImageData().GetDimensions(), to_first @ ijk_to_ras(volume))
         check_channel_grid(placed, name, grid_of(first), first.GetName())

@@ -29,7 +29,7 @@ def choose_device(name: str, training: bool = False) -> torch.device:
         usable = {**available, "mps": available["mps"] and _supports_volumes("mps", training)}
         name = next(device for device in ("cuda", "mps", "cpu") if usable[device])
     if not available.get(name):
-        remedy = "Let the device be chosen automatically (at a shell: --device auto)."
+        remedy = "Let the device be chosen automatically (in a terminal: --device auto)."
         raise InputError(f"this machine has no '{name}' device that torch can use", remedy=remedy)
     return torch.device(name)
 

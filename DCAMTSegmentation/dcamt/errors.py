@@ -36,8 +36,8 @@ class InputError(DCAMTError):
         path: the file or folder or, for an object without a file such as a node of Slicer's scene, its name.
         remedy: what the user can do, as one or more sentences.
 
-    >>> str(InputError("is empty", path="scan.nii.gz", remedy="Copy it again."))
-    'scan.nii.gz: is empty. Copy it again.'
+    >>> str(InputError("is empty", path="scan.nii.gz", remedy="Copy the file again."))
+    'scan.nii.gz: is empty. Copy the file again.'
     """
 
     reason = "input"
@@ -108,7 +108,9 @@ def write_error(error: OSError, path: str | Path) -> OutputError:
 
 def missing_packages(names: list[str]) -> MissingPackage:
     """Return the error for Python packages that are not installed."""
-    return MissingPackage(f"Python packages are missing: {', '.join(names)}", remedy="Install them, then try again.")
+    return MissingPackage(
+        f"Python packages are missing: {', '.join(names)}", remedy="Install the packages, then try again."
+    )
 
 
 def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
@@ -126,7 +128,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
         traceback.print_exception(error)
     if is_out_of_memory(error):
         remedy = "Close other programs, give a region of interest, or in training use a smaller patch or batch."
-        return MemoryShortage("there is not enough memory", path=path, remedy=remedy)
+        return MemoryShortage("not enough memory", path=path, remedy=remedy)
     if isinstance(error, ModuleNotFoundError):
         return missing_packages([str(error.name)])
     if isinstance(error, OSError) and error.strerror:

@@ -368,7 +368,9 @@ class Region:
         voxels = voxels.clip(-1 - margin, np.array(grid.shape) + margin)
         low, high = np.floor(voxels.min(axis=0)).astype(int), np.ceil(voxels.max(axis=0)).astype(int)
         if (high < 0).any() or (low >= np.array(grid.shape)).any():
-            raise InputError("the region of interest lies outside the scan", remedy="Give it in RAS millimetres.")
+            raise InputError(
+                "the region of interest lies outside the scan", remedy="Give the region in RAS millimetres."
+            )
         inner = [slice(int(first), int(last) + 1) for first, last in zip(low, high, strict=True)]
         return pad_box(inner, (margin,) * 3, whole_box(grid.shape))
 

@@ -291,7 +291,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         ]
         if len(places) != 1:
             known = ", ".join(sorted(section_field.name for _, section_field in _settable_fields()))
-            raise InputError(f"there is no setting '{key}'", remedy=f"Known settings: {known}.")
+            raise InputError(f"there is no setting '{key}'", remedy=f"Choose one of: {known}.")
         section = places[0]
         holder: Any = getattr(recipe, section) if section else recipe
         hint = type_hints(holder.__class__)[name]

@@ -113,7 +113,7 @@ def check_scan(volume: Volume) -> None:
             raise InputError(
                 f"holds {bad} NaN or infinite voxels out of {voxels.size}",
                 path=path,
-                remedy="Replace them, with the background's value for instance, and save the scan again.",
+                remedy="Replace these values, for instance with the value of the background, and save the scan again.",
             )
     for channel, values in enumerate(voxels):
         low, high = values.min(), values.max()
@@ -199,9 +199,9 @@ def check_size(shape: Sequence[int], path: Path | None) -> None:
         )
     if len(shape) >= 3 and np.prod([float(size) for size in shape]) > MAXIMUM_VOXELS:
         raise InputError(
-            f"claims {_sizes(shape)} voxels, more than any scan of a patient has",
+            f"claims {_sizes(shape)} voxels in its header, more than any scan of a patient has",
             path=path,
-            remedy="Crop or resample it, or copy the file again if it is damaged.",
+            remedy="Crop or resample the image, or copy the file again if it is damaged.",
         )
 
 
@@ -257,7 +257,7 @@ def check_channel_grid(grid: Grid, path: Path, first: Grid, first_name: str) -> 
         return
     far = f", {grid_difference(grid, first)[0]:.3g} mm apart" if grid.shape == first.shape else ""
     what = f"lies on a different grid from {first_name}, the first channel of its scan{far}"
-    raise InputError(what, path=path, remedy="Resample it to the first channel's grid.")
+    raise InputError(what, path=path, remedy="Resample the channel to the first channel's grid.")
 
 
 def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:

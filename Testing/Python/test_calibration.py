@@ -278,7 +278,7 @@ def test_invalid_calibration_beside_a_model_causes_a_note_and_can_be_replaced(
     cases = write_cases_folder(tmp_path / "cases", labelled=1, validation=8, shape=(12, 12, 12))
     command = ["models", "calibrate", str(path), str(cases), "--device", "cpu"]
     assert main(command) == 1
-    assert "has a calibration already. Replace it with --overwrite." in capsys.readouterr().err
+    assert "has a calibration already. Replace the calibration with --overwrite." in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
     assert not calibration_path(path).exists()
     assert open_model(path).calibration is not None
@@ -330,7 +330,8 @@ def test_low_expected_overlap_causes_a_note(tiny_package: ModelPackage, oblique_
     low = replace(LINE, bias=-20.0)
     predictor = Predictor(replace(tiny_package, calibration=calibration_of(tiny_package, low)))
     (note,) = predictor.segment(oblique_scan).notes
-    assert note.startswith("The outline is probably wrong: expected overlap with an expert's 0.00 (0.00 to 0.20).")
+    expected = "the expected overlap with an expert's outline is 0.00 (0.00 to 0.20)."
+    assert note.startswith(f"The segmentation is probably wrong: {expected}")
     assert "left atrium in MRI" in note
     found = calibration_of(tiny_package).expect("accurate", {"nothing": 1.0})
     assert found == ExpectedOverlap(0, 0, 0)
@@ -360,7 +361,7 @@ def test_command_calibrates_a_model(
     assert events[-1]["measured"] == found.measured
     before = path.read_bytes()
     assert main(["models", "calibrate", str(path), str(cases)]) == 1
-    assert "has a calibration already. Replace it with --overwrite." in capsys.readouterr().err
+    assert "has a calibration already. Replace the calibration with --overwrite." in capsys.readouterr().err
     assert path.read_bytes() == before
     result = Predictor(open_model(path)).segment(
         Volume(np.random.default_rng(0).random((1, 16, 16, 16)), Grid((16, 16, 16), np.diag([2.0, 2.0, 2.0, 1.0])))

@@ -141,7 +141,7 @@ def test_error_names_the_missing_file(folder: Path) -> None:
 def test_missing_column_is_refused(folder: Path, column: str) -> None:
     header = ",".join(name for name in ("name", "image", "label", "role") if name != column)
     message = error_of(write_table(folder / "cases.csv", [], header))
-    assert message == f"lacks the column '{column}'. Its first line must read name,image,label,role."
+    assert message == f"lacks the column '{column}'. The first line of the file must be name,image,label,role."
 
 
 def test_file_that_is_not_a_case_list_is_refused(folder: Path) -> None:
@@ -204,7 +204,7 @@ def test_composed_and_decomposed_letters_name_the_same_file(folder: Path) -> Non
 def test_column_that_occurs_twice_is_refused(folder: Path) -> None:
     path = folder / "cases.csv"
     path.write_text("name,image,label,label,role\none,a.nii,l.nii,b.nii,labelled\n", encoding="utf-8")
-    assert error_of(path) == "has the column 'label' twice. Remove or rename one of them."
+    assert error_of(path) == "has the column 'label' twice. Remove or rename one of the columns."
 
 
 def test_windows_paths_are_read_on_other_systems(folder: Path) -> None:

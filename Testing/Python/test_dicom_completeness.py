@@ -1,4 +1,4 @@
-"""Slices that are missing from a DICOM scan, damaged beyond recognition, or of several points in time."""
+"""Slices that are missing from a DICOM scan, damaged beyond recognition, or of several time points."""
 
 import os
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def test_points_in_time_whose_slices_do_not_coincide_are_separate_scans(tmp_path
     places = [*range(12), *(k + shift for k in range(12))]
     file = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(12), 2))
     assert_slices_in_place(read_scan(file), 12)
-    assert "2 points in time" in read_scan(file).notes[0]
+    assert "2 time points" in read_scan(file).notes[0]
     assert_slices_in_place(read_scan(file, choice=ScanChoice(time=2)), 12)
 
 

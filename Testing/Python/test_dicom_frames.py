@@ -54,9 +54,9 @@ def test_first_time_point_is_read_with_a_note(tmp_path: Path, named: bool) -> No
     data.save_as(path)
     volume = read_scan(path)
     assert_slices_in_place(volume, 12)
-    assert any("3 points in time" in note for note in volume.notes)
+    assert any("3 time points" in note for note in volume.notes)
     assert_slices_in_place(read_scan(path, choice=ScanChoice(time=2)), 12, 1100)
-    refused(lambda: read_scan(path, choice=ScanChoice(time=4)), path, "3 points in time")
+    refused(lambda: read_scan(path, choice=ScanChoice(time=4)), path, "3 time points")
 
 
 def test_stacks_in_one_file_can_be_chosen(tmp_path: Path) -> None:

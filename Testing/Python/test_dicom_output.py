@@ -234,7 +234,7 @@ def test_source_in_a_zip_archive_is_refused(tmp_path: Path) -> None:
         write_slice(tmp_path / "series" / f"{k}.dcm", k)
     archive = Path(shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "series"))
     scan = read_scan(archive)
-    with pytest.raises(InputError, match=r"x\.zip: is an archive, .* Extract it, and segment the folder\."):
+    with pytest.raises(InputError, match=r"x\.zip: is an archive, .* Extract the archive, and segment the folder\."):
         find_source_images(archive, scan.grid, scan.frames)
 
 

@@ -84,7 +84,7 @@ def test_folded_network_predicts_in_tiles(tiny_recipe: Recipe, normalisation: st
 
 
 def test_folded_network_can_return_from_bfloat16_to_float32(tiny_recipe: Recipe) -> None:
-    """This happens when a GPU's memory does not suffice and the CPU computes instead."""
+    """This happens when a GPU has too little memory and the CPU computes instead."""
     network = fold(network_of(tiny_recipe, "instance"))
     move(network, CPU, torch.bfloat16)
     assert {p.dtype for part in network.modules() if isinstance(part, nn.Conv3d) for p in part.parameters()} == {

@@ -148,7 +148,7 @@ def test_altered_member_is_detected_when_the_zip_checksums_are_valid(model_copy:
         data[-3 if name == WEIGHTS else data.index(b"1")] ^= 1
         members[name] = bytes(data)
         write_zip(model_copy, list(members.items()))
-        assert refusal(model_copy).startswith("was altered after it was made: its checksum does not fit.")
+        assert refusal(model_copy).startswith("is damaged or was changed: its checksum does not match.")
 
 
 @pytest.mark.parametrize("name", [CARD, RECIPE, WEIGHTS])

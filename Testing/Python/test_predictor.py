@@ -390,7 +390,7 @@ def test_out_of_memory_leads_to_smaller_tiles_and_a_note(
     assert tried[1] <= tried[0] / 2
     assert tried[2] <= tried[1] / 2
     assert len(result.notes) == 1  # one note, although memory was insufficient several times
-    assert "memory did not suffice; smaller parts were used" in result.notes[0]
+    assert "memory; the scan was segmented in tiles" in result.notes[0]
     assert predictor.segment(scan).notes == ()  # the next scan has no note
 
 
@@ -438,7 +438,7 @@ def test_insufficient_memory_for_the_smallest_tile_is_a_one_line_error(
     parts = record_tiles(monkeypatch)
     network = NetworkOfScan(OUT_OF_MEMORY[0], failures=10**9)
     predictor, scan = predictor_and_scan(tiny_package, network)
-    with pytest.raises(InputError, match=r"memory does not suffice.*region of interest"):
+    with pytest.raises(InputError, match=r"not enough memory.*region of interest"):
         predictor.segment(scan)
     assert len(parts) < 20
     assert parts[-1] == (16, 16, 16)  # the smallest tile was tried

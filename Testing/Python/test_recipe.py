@@ -166,7 +166,7 @@ def test_every_setting_has_an_unambiguous_short_name() -> None:
     assert [name for name, count in names.items() if count > 1] == []
     with pytest.raises(InputError) as caught:
         with_settings(load_recipe("la"), ["nonsense=1"])
-    known = set(str(caught.value).partition("Known settings: ")[2].rstrip(".").split(", "))
+    known = set(str(caught.value).partition("Choose one of: ")[2].rstrip(".").split(", "))
     assert known == set(names) - {"classes", "format"}
 
 
@@ -211,8 +211,8 @@ def test_error_names_the_invalid_setting(setting: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("colour", 1, "'recipe' has the unknown key 'colour'. Known are: name, title, "),
-        ("training.steps", 1, "'recipe.training' has the unknown key 'steps'. Known are: iterations, "),
+        ("colour", 1, "'recipe' has the unknown key 'colour'. Choose one of: name, title, "),
+        ("training.steps", 1, "'recipe.training' has the unknown key 'steps'. Choose one of: iterations, "),
         ("training", 6000, "'recipe.training' must be an object of keys and values."),
         ("training", None, "'recipe.training' must be an object of keys and values."),
         ("name", 5, "'recipe.name' must be of type str, not 5."),

@@ -48,7 +48,9 @@ def test_run_is_created_in_an_empty_folder_only(tmp_path: Path, table: Path) -> 
     empty = RunFolder(tmp_path / "empty")
     empty.path.mkdir()
     empty.create(recipe, cases, save_no_checkpoint)
-    with pytest.raises(InputError, match=r"already holds a run\. Resume it with --resume, or name a new folder\.$"):
+    with pytest.raises(
+        InputError, match=r"already holds a run\. Resume the run with --resume, or name a new folder\.$"
+    ):
         empty.create(recipe, cases, save_no_checkpoint)
     full = RunFolder(tmp_path / "full")
     full.path.mkdir()
@@ -124,7 +126,7 @@ def test_damaged_origin_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(InputError, match=r"holds no run to resume\. Start one without --resume\.$"):
+        with pytest.raises(InputError, match=r"holds no run to resume\. Start a run without --resume\.$"):
             RunFolder(path).open()
 
 

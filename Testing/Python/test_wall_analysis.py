@@ -412,7 +412,7 @@ def test_blood_pool_that_is_too_small_is_refused(scan: tuple[Volume, Labelmap]) 
 def test_missing_segment_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     assert "holds no segment" in refusal(volume, Labelmap(labels.voxels * 0, volume.grid))
-    assert "has no label 4. Choose one of its labels: 1" in refusal(volume, labels, label=4)
+    assert "has no label 4. Choose one of: 1" in refusal(volume, labels, label=4)
     both = labels.voxels.copy()
     both[:3] = 2
     assert "holds several labels (1, 2)" in refusal(volume, Labelmap(both, volume.grid))

@@ -161,13 +161,13 @@ def test_painted_openings_are_excluded_from_the_wall(
     [
         (["--preset", "iir-much"], 1, "the threshold 'iir-much' is not known"),
         (["--from-mm", "4"], 1, "cannot be sampled from 4 to 3 mm"),
-        (["--label", "3"], 1, "a_label.nii.gz: has no label 3. Choose one of its labels: 1"),
+        (["--label", "3"], 1, "a_label.nii.gz: has no label 3. Choose one of: 1"),
         (["--surface", "x.nii.gz"], 1, "not that of a surface"),
         (["--report", "r.pdf"], 2, "--report r.pdf: the file must end in .html, .htm"),
         (["--surface", "scans/../out/a_image.wall.vtp"], 1, "a_image.wall.vtp: is the file of two results"),
         (["--openings", "missing.nrrd"], 1, "missing.nrrd: does not exist"),
         (["--sample", "median"], 2, "invalid choice"),
-        (["--labels", "1=aorta"], 1, "'1=aorta' names no class. Known are: Left atrium."),
+        (["--labels", "1=aorta"], 1, "'1=aorta' names no class. Choose one of: Left atrium."),
         (["--labels", "1=left-atrium", "--label", "1"], 2, "not allowed with argument"),
     ],
 )

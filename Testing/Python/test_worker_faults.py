@@ -135,7 +135,7 @@ def test_cpu_is_used_when_the_gpu_is_too_small_for_the_model(
     finished, events = child.wait_for(last("1"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.device == "cpu"
-    assert finished.notes == ("The GPU's memory did not suffice; the CPU was used.",)
+    assert finished.notes == ("Not enough GPU memory; the CPU was used.",)
     assert [event.message for event in events if isinstance(event, WorkerNote)] == list(finished.notes)
     assert_result_of(finished, oblique_scan, worker_package)
 
@@ -154,8 +154,8 @@ def test_tiles_and_then_the_cpu_are_used_when_the_gpu_is_too_small_for_the_scan(
     finished, events = child.wait_for(last("1"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.notes == (
-        "The GPU's memory did not suffice; smaller parts were used.",
-        "The GPU's memory did not suffice; the CPU was used.",
+        "Not enough GPU memory; the scan was segmented in tiles.",
+        "Not enough GPU memory; the CPU was used.",
     )
     assert [event.message for event in events if isinstance(event, WorkerNote)] == list(finished.notes)
     assert_result_of(finished, large, worker_package)

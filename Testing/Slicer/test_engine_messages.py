@@ -111,19 +111,21 @@ class EngineMessagesTest(unittest.TestCase):
 
     def test_sentence_is_translated_and_inserted_names_are_kept(self) -> None:
         error = InputError(
-            "the region of interest lies outside the scan", path="/a/Scan 1.nrrd", remedy="Give it in RAS millimetres."
+            "the region of interest lies outside the scan",
+            path="/a/Scan 1.nrrd",
+            remedy="Give the region in RAS millimetres.",
         )
         with mock.patch.object(engine_messages, "tr", translate_to_capitals):
             self.assertEqual(
                 error_text(error),
-                "/a/Scan 1.nrrd: THE REGION OF INTEREST LIES OUTSIDE THE SCAN. GIVE IT IN RAS MILLIMETRES.",
+                "/a/Scan 1.nrrd: THE REGION OF INTEREST LIES OUTSIDE THE SCAN. GIVE THE REGION IN RAS MILLIMETRES.",
             )
             self.assertEqual(translated(METHODS_DISAGREE), METHODS_DISAGREE.upper())
             self.assertEqual(
                 translated("scan.nrrd: holds one channel, but 2 are needed."),
                 "scan.nrrd: HOLDS ONE CHANNEL, BUT 2 ARE NEEDED.",
             )
-            shortage = MemoryShortage("there is not enough memory", remedy="Close other programs, or crop it.")
+            shortage = MemoryShortage("not enough memory", remedy="Close other programs, or crop the image.")
             self.assertEqual(error_text(shortage), str(shortage).upper())
 
     def test_sentence_contained_in_another_is_not_translated_separately(self) -> None:

@@ -142,14 +142,14 @@ class ChannelsTest(unittest.TestCase):
         self.assert_refused(
             moved,
             "moved: lies on a different grid from a, the first channel of its scan, 2 mm apart."
-            " Resample it to the first channel's grid.",
+            " Resample the channel to the first channel's grid.",
         )
 
     def test_channel_of_another_size_is_refused(self) -> None:
         self.assert_refused(
             add_scan("larger", shape=(16, 20, 26)),
             "larger: lies on a different grid from a, the first channel of its scan."
-            " Resample it to the first channel's grid.",
+            " Resample the channel to the first channel's grid.",
         )
 
     def test_channel_moved_by_a_transform_is_refused(self) -> None:
@@ -161,7 +161,7 @@ class ChannelsTest(unittest.TestCase):
         self.assert_refused(
             self.volumes[1],
             "b: lies on a different grid from a, the first channel of its scan, 4 mm apart."
-            " Resample it to the first channel's grid.",
+            " Resample the channel to the first channel's grid.",
         )
 
     def test_volume_chosen_twice_is_refused(self) -> None:

@@ -78,8 +78,8 @@ class WorkerFaultTest(FaultCase):
         volume = add_scan()
         segmentation = self.segment(volume)
         self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
-        self.assertIn("The GPU's memory did not suffice; the CPU was used.", self.ui.statusLabel.text)
-        self.assertIn("The GPU's memory did not suffice", self.logic.log())
+        self.assertIn("Not enough GPU memory; the CPU was used.", self.ui.statusLabel.text)
+        self.assertIn("Not enough GPU memory", self.logic.log())
 
     def test_refused_input_is_shown_without_a_traceback(self) -> None:
         choose(self.ui.deviceComboBox, "GPU (Apple)")

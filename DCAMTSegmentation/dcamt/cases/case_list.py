@@ -230,11 +230,13 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
         columns = [cell.strip().strip('"').lower() for cell in next(reader, [])]
         missing = [column for column in CASE_COLUMNS if column not in columns]
         if missing:
-            remedy = f"Its first line must read {','.join(CASE_COLUMNS)}."
+            remedy = f"The first line of the file must be {','.join(CASE_COLUMNS)}."
             raise InputError(f"lacks the column '{missing[0]}'", path=path, remedy=remedy)
         for column in (*CASE_COLUMNS, LABELS_COLUMN):
             if columns.count(column) > 1:
-                raise InputError(f"has the column '{column}' twice", path=path, remedy="Remove or rename one of them.")
+                raise InputError(
+                    f"has the column '{column}' twice", path=path, remedy="Remove or rename one of the columns."
+                )
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 values = dict(zip(columns, (cell.strip() for cell in cells), strict=False))

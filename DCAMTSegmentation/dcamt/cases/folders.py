@@ -80,7 +80,7 @@ def _find(folder: Path) -> FoundCases:
 def _nothing_found(folder: Path, found: FoundCases) -> InputError:
     """Return the error for a folder without cases; it names the skipped files and the reasons."""
     if not found.skipped:
-        return InputError("holds no scan", path=folder, remedy=f"Scan files end in {', '.join(SCAN_ENDINGS)}.")
+        return InputError("holds no scan", path=folder, remedy=f"Choose a file that ends in {', '.join(SCAN_ENDINGS)}.")
     reasons = [f"{_below(file.path, folder)}: {file.reason}" for file in found.skipped[:MAX_REASONS]]
     more = len(found.skipped) - len(reasons)
     text = "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")
@@ -139,7 +139,7 @@ def _description(folder: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot be read ({error})", path=path, remedy="Repair or remove it.") from error
+        raise InputError(f"cannot be read ({error})", path=path, remedy="Repair or remove the file.") from error
     return data if isinstance(data, dict) else {}
 
 

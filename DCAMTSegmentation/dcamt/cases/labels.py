@@ -39,7 +39,7 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
     """
     named = [(info.name, info.label) for info in classes]
     known = ", ".join(info.name for info in classes)
-    return _parse(text, [info.label for info in classes], named, f"Known are: {known}.")
+    return _parse(text, [info.label for info in classes], named, f"Choose one of: {known}.")
 
 
 def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int | str, int]:
@@ -54,7 +54,7 @@ def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int
     >>> parse_value_mapping("420,421=left-atrium; 500=2", [("Left atrium", 1)])
     {420: 1, 421: 1, 500: 2}
     """
-    listed = f" Known names are: {', '.join(name for name, _ in named)}." if named else ""
+    listed = f" Choose one of: {', '.join(name for name, _ in named)}." if named else ""
     return _parse(
         text,
         range(1, MAXIMUM_CLASS + 1),

@@ -80,7 +80,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     elif existing_rule(options) == REFUSE and (
         open_model(path).calibration is not None or calibration_path(path).exists()
     ):
-        raise InputError("has a calibration already", path=path, remedy="Replace it with --overwrite.")
+        raise InputError("has a calibration already", path=path, remedy="Replace the calibration with --overwrite.")
     # These import torch: after all checks that work without it.
     from ..devices import choose_device
     from ..inference.calibrating import calibrate

@@ -107,7 +107,7 @@ def _add_segment(commands: _Commands[_Parser]) -> None:
         "--frame-type", metavar="NAME", help="the kind of DICOM images to read, if there are several: magnitude, ..."
     )
     parser.add_argument(
-        "--time", type=_number, metavar="N", help="the point in time to read, if there are several (first: 1)"
+        "--time", type=_number, metavar="N", help="the time point to read, if there are several (first: 1)"
     )
     parser.add_argument("--roi", metavar="x0,x1,y0,y1,z0,z1", help="segment only inside this box, in RAS mm")
     parser.add_argument(

@@ -231,12 +231,13 @@ class Predictor:
         return calibration.expect(quality, doubt) if calibration else None, doubt
 
     def _low_overlap_note(self, expected: ExpectedOverlap) -> str:
-        card, what = self._package.card, "Nothing was found" if expected.value == 0 else "The outline is probably wrong"
-        return (
-            f"{what}: expected overlap with an expert's {expected}."
-            f" The model segments the {', '.join(card.segments).lower()} in {card.modality}:"
-            " check that the scan shows it."
-        )
+        card = self._package.card
+        if expected.value == 0:
+            what = "No organ was found."
+        else:
+            what = f"The segmentation is probably wrong: the expected overlap with an expert's outline is {expected}."
+        segments = ", ".join(card.segments).lower()
+        return f"{what} The model segments the {segments} in {card.modality}: check that the scan shows it."
 
     def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
         """Return the branches' probabilities and notes; use the CPU if the GPU has too little memory."""
@@ -244,7 +245,7 @@ class Predictor:
 
         def predict(network: DualVNet, device: torch.device) -> Tensor:
             memory_of = "computer" if device.type == "cpu" else "GPU"
-            note = f"The {memory_of}'s memory did not suffice; smaller parts were used."
+            note = f"Not enough {memory_of} memory; the scan was segmented in tiles."
             return predict_bounded(
                 network, image, self.recipe, quality, tick=tick, on_shortage=lambda: notes.append(note)
             ).cpu()
@@ -255,13 +256,13 @@ class Predictor:
             except OutOfMemory:
                 if self.device.type == "cpu":
                     raise
-                notes.append("The GPU's memory did not suffice; the CPU was used.")
+                notes.append("Not enough GPU memory; the CPU was used.")
                 # A second network, since the one on the GPU stays there for the next scan.
                 cpu = torch.device("cpu")
                 branches = predict(self._network_on(cpu), cpu)
         except OutOfMemory as error:
             raise InputError(
-                "the computer's memory does not suffice for this scan",
+                "not enough memory for this scan",
                 remedy="Close other programs, or give a region of interest.",
             ) from error
         return branches, tuple(dict.fromkeys(notes))

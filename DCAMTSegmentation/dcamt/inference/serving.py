@@ -211,7 +211,7 @@ class Worker:
                 raise
             # `_loaded` stays None, so that the next request tries the GPU again.
             self._predictor, self._loaded = Predictor(package, "cpu"), None
-            self._note(request, "The GPU's memory did not suffice; the CPU was used.", notes)
+            self._note(request, "Not enough GPU memory; the CPU was used.", notes)
             self._time(self._predictor)
         return self._predictor, notes
 

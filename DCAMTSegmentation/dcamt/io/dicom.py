@@ -1,6 +1,6 @@
 """Read DICOM scans: a series of slices in a folder, a multi-frame file, or a DICOMDIR; each frame at its own place.
 
-If a folder contains several images, the error lists its series, stacks, kinds of images or points in time, and
+If a folder contains several images, the error lists its series, stacks, kinds of images or time points, and
 `ScanChoice` chooses one.
 """
 
@@ -146,7 +146,7 @@ def _unplaced_error(file: Path, what: str) -> InputError:
     return InputError(
         what,
         path=file,
-        remedy="Remove it, if it is a report or a screenshot, or export the series again.",
+        remedy="Remove the file, if it is a report or a screenshot, or export the series again.",
     )
 
 

@@ -173,7 +173,7 @@ def _source_of_frames(source: Path, frames: Sequence[tuple[Path, int]]) -> Sourc
     files = list(dict.fromkeys(file for file, _ in frames))
     if not all(file.is_file() for file in files):
         what = "is an archive, and a DICOM segmentation cannot refer to images in an archive"
-        raise InputError(what, path=source, remedy="Extract it, and segment the folder.")
+        raise InputError(what, path=source, remedy="Extract the archive, and segment the folder.")
     headers = {file: pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files}
     if len(files) == 1:
         return SourceImages((headers[files[0]],), tuple(index for _, index in frames))

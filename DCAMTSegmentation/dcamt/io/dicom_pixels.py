@@ -53,7 +53,9 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
 
     data = dcmread(file, force=True)
     if "ModalityLUTSequence" in data:
-        raise InputError("has a modality LUT, which is not supported", path=file, remedy="Export it without one.")
+        raise InputError(
+            "has a modality LUT, which is not supported", path=file, remedy="Export the series without a modality LUT."
+        )
     if not hasattr(getattr(data, "file_meta", None), "TransferSyntaxUID"):
         from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 

@@ -28,7 +28,7 @@ def open_dicom_segments(path: Path) -> StoredImage:
     with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
         data = dcmread(path)
         if str(data.get("SegmentationType", "BINARY")) == "FRACTIONAL":
-            raise InputError("holds fractions, not segments", path=path, remedy="Export it as a binary segmentation.")
+            raise InputError("holds fractions, not segments", path=path, remedy="Export a binary segmentation.")
         affine, shape, slices, segments = _geometry(path, data)
         numbers = [int(item.SegmentNumber) for item in data.SegmentSequence] if "SegmentSequence" in data else []
         numbers = numbers or sorted({segment for segment in segments if segment})
@@ -70,7 +70,7 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
         for place in (frame, shared):
             if place is not None and group in place and keyword in place[group][0]:
                 return place[group][0].get(keyword)
-        raise InputError(f"lacks the place of its frames ({keyword})", path=path, remedy=_REMEDY)
+        raise InputError(f"lacks the position of its frames ({keyword})", path=path, remedy=_REMEDY)
 
     frames = list(data.PerFrameFunctionalGroupsSequence)
     positions = np.array(
@@ -104,7 +104,7 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
     first = positions[int(along.argmin())]
     off = positions - first - np.outer(along - along.min(), normal)
     if np.linalg.norm(off, axis=1).max() > 0.05 * max(spacing):
-        raise InputError("has frames shifted sideways", path=path, remedy=_REMEDY)
+        raise InputError("has frames shifted in plane", path=path, remedy=_REMEDY)
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = row * spacing[1], column * spacing[0], normal * step
     affine[:3, 3] = first

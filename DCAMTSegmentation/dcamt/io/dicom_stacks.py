@@ -93,7 +93,7 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: lis
         if len(chosen) == 1:
             return chosen[0]
         what = f'has no image "{wanted}"' if not chosen else f'has {len(chosen)} images "{wanted}"'
-        raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy="Choose one with --series NUMBER.")
+        raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy="Choose a series with --series NUMBER.")
     if len(stacks) == 1:
         return stacks[0]
     large = [stack for stack in stacks if len(stack.frames) >= FEW]
@@ -106,7 +106,7 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: lis
     number = len({stack.first.series for stack in stacks})
     of_one = f"holds {len(stacks)} stacks of slices{_difference(stacks)}"
     what = f"holds {number} DICOM series" if number == len(stacks) else of_one
-    raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy="Choose one with --series NUMBER.")
+    raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy="Choose a series with --series NUMBER.")
 
 
 def _difference(stacks: Sequence[Stack]) -> str:
@@ -198,5 +198,5 @@ def lattice(
     affine[:3, 3] = positions[0]
     off = positions - (positions[0] + np.arange(len(frames))[:, np.newaxis] * affine[:3, 2])
     if np.linalg.norm(off, axis=1).max() > max(0.05, 0.05 * usual):
-        raise InputError("has slices that are shifted sideways", path=path, remedy=EXPORT_AGAIN)
+        raise InputError("has slices that are shifted in plane", path=path, remedy=EXPORT_AGAIN)
     return affine, frames

@@ -1,4 +1,4 @@
-"""Choose the frames of a DICOM stack that make one image: one kind of image and one point in time."""
+"""Choose the frames of a DICOM stack that make one image: one kind of image and one time point."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .dicom_contradictions import refuse_contradictions
 from .dicom_frames import Frame, list_names
 from .dicom_stacks import ScanChoice, Stack
 
-_STATED_TIMES = 2  # The first values of `Frame.times` are numbers of points in time, the others are times.
+_STATED_TIMES = 2  # The first values of `Frame.times` are numbers of time points, the others are times.
 
 
 def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
-    """Return the frames of the chosen kind and point in time, at most one at each place.
+    """Return the frames of the chosen kind and time point, at most one at each place.
 
     Only the frames of one kind are checked for contradictions, since magnitude and phase have different units.
     """
@@ -38,7 +38,7 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
                 continue  # The word may be the value of another property.
             same = " at the same places" if _share_places(frames) else ""
             what = f"holds {len(offered)} kinds of images{same}: {', '.join(offered)}"
-            raise InputError(what, path=path, remedy="Choose one with --frame-type NAME.")
+            raise InputError(what, path=path, remedy="Choose a kind of image with --frame-type NAME.")
         frames = [frame for frame in frames if name_of(frame) == matching[0]]
         chosen_type = True
     if choice.frame_type and not chosen_type and choice.frame_type.casefold() not in {f.component for f in frames}:
@@ -83,7 +83,7 @@ def _share_places(frames: Sequence[Frame]) -> bool:
 
 
 def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: list[str]) -> list[Frame]:
-    """Return the frames of the chosen point in time, by default the first."""
+    """Return the frames of the chosen time point, by default the first."""
     stated = _stated_times(frames)
     if stated:
         return _choose_stated_time(path, stated, choice, notes)
@@ -91,7 +91,7 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
     number = len(places[0])
     if all(len(place) == 1 for place in places):
         if choice.time not in (None, 1):
-            raise InputError("holds one point in time only", path=path, remedy="Leave out --time.")
+            raise InputError("holds one time point only", path=path, remedy="Leave out --time.")
         return frames
     order = _time_order(places) if all(len(place) == number for place in places) else None
     if order is None:
@@ -105,17 +105,17 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
 
 
 def _time_number(path: Path, number: int, choice: ScanChoice, notes: list[str]) -> int:
-    """Return the number of the chosen point in time among `number`, by default the first, with a note."""
+    """Return the number of the chosen time point among `number`, by default the first, with a note."""
     wanted = 1 if choice.time is None else choice.time
     if not 1 <= wanted <= number:
-        raise InputError(f"holds {number} points in time, not {wanted}", path=path, remedy=f"Choose 1 to {number}.")
+        raise InputError(f"holds {number} time points, not {wanted}", path=path, remedy=f"Choose 1 to {number}.")
     if choice.time is None:
-        notes.append(f"Holds {number} points in time; the first was read (--time chooses another).")
+        notes.append(f"Holds {number} time points; the first was read (--time chooses another).")
     return wanted
 
 
 def _stated_times(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Group frames by the number of their point in time; empty if the header does not number several of them.
+    """Group frames by the number of their time point; empty if the header does not number several of them.
 
     Packages of slices of one image may be numbered as well; they lie one after another, not in the same region.
     """
@@ -135,12 +135,12 @@ def _stated_times(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _choose_stated_time(path: Path, groups: list[list[Frame]], choice: ScanChoice, notes: list[str]) -> list[Frame]:
-    """Return the group of the chosen point in time; raise InputError if none is chosen and their sizes differ."""
+    """Return the group of the chosen time point; raise InputError if none is chosen and their sizes differ."""
     sizes = [len(group) for group in groups]
     if choice.time is None and len(set(sizes)) > 1:
         listed = list_names([str(size) for size in sizes])
-        what = f"holds {len(groups)} points in time with different numbers of slices ({listed})"
-        raise InputError(what, path=path, remedy="Choose one with --time NUMBER.")
+        what = f"holds {len(groups)} time points with different numbers of slices ({listed})"
+        raise InputError(what, path=path, remedy="Choose a time point with --time NUMBER.")
     return groups[_time_number(path, len(groups), choice, notes) - 1]
 
 

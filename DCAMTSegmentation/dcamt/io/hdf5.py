@@ -30,7 +30,9 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
         import h5py
     except ImportError as error:
         raise InputError(
-            "needs the package h5py to be read", path=path, remedy="Install it (pip install h5py), or convert the file."
+            "needs the package h5py to be read",
+            path=path,
+            remedy="Install h5py (pip install h5py), or convert the file.",
         ) from error
     name = "label" if label else "image"
     with library_errors(path, "an HDF5 file"), h5py.File(path, "r") as file:

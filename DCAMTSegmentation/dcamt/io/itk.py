@@ -92,7 +92,7 @@ def open_itk(path: Path) -> StoredImage:
         raise InputError(
             f'is of a format ("{ending(path)}") that cannot be checked for damage',
             path=path,
-            remedy="Open it in 3D Slicer and save it as NRRD.",
+            remedy="Open the file in 3D Slicer and save it as NRRD.",
         )
     size = reader.GetSize()
 
@@ -255,7 +255,7 @@ def _check_vtk(path: Path) -> None:
                 break
         sizes = [int(size) for size in words.get("DIMENSIONS", [])]
         if not sizes:
-            raise InputError("is not a VTK image of structured points", path=path, remedy="Save it as NRRD.")
+            raise InputError("is not a VTK image of structured points", path=path, remedy="Save the image as NRRD.")
         check_size(sizes, path)
         scalars = words.get("SCALARS") or words.get("VECTORS") or ["", "unsigned_char"]
         each = _VTK_BYTES.get(scalars[1].lower().removeprefix("unsigned_"), 1)
@@ -309,7 +309,7 @@ def _check_tiff(path: Path) -> None:
         order = {b"II": "<", b"MM": ">"}.get(head[:2])
         if order is None or len(head) < 8:
             what = "cannot be read as a TIFF image: its content is not TIFF"
-            raise InputError(what, path=path, remedy="Rename or convert it.")
+            raise InputError(what, path=path, remedy="Rename or convert the file.")
         big = struct.unpack(f"{order}H", head[2:4])[0] == 43
         word, entry, count_format = ("Q", 20, "Q") if big else ("I", 12, "H")
         (page,) = struct.unpack(f"{order}{word}", head[8:16] if big else head[4:8])

@@ -53,7 +53,7 @@ def open_nifti(path: Path) -> StoredImage:
         version = _version(head)
         if version is None:
             what = "cannot be read as a NIfTI image: its content is not NIfTI"
-            raise InputError(what, path=path, remedy="Rename or convert it.")
+            raise InputError(what, path=path, remedy="Rename or convert the file.")
         header = kinds[version].from_fileobj(io.BytesIO(head), check=False)
         if bytes(header["magic"])[1:2] == b"i":
             remedy = "Rename it to end in .hdr, and keep it in the same folder as its .img file."
@@ -68,7 +68,7 @@ def open_nifti(path: Path) -> StoredImage:
             dtype = np.dtype("V0")
         if dtype.itemsize == 0:
             what = f"holds voxels of an unknown type (number {int(header['datatype'])})"
-            raise InputError(what, path=path, remedy="Save it again with whole or real numbers.")
+            raise InputError(what, path=path, remedy="Save the file again with whole or real numbers.")
         if dtype.fields is not None:
             raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE_REMEDY)
         offset = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))

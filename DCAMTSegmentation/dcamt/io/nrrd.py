@@ -80,7 +80,7 @@ _ALIASES = {
 }
 _HEADER_LIMIT = 1 << 24  # bytes; larger than any real header
 _HEADER_BUFFER = 1 << 12
-_REMEDY = "Open it in 3D Slicer and save it again."
+_REMEDY = "Open the file in 3D Slicer and save it again."
 
 
 @dataclass
@@ -141,7 +141,7 @@ def _read_header(path: Path) -> _Header:
         limited = file.readline(_HEADER_LIMIT)
         if not limited.startswith(MAGIC):
             what = "cannot be read as a NRRD image: its content is not NRRD"
-            raise InputError(what, path=path, remedy="Rename or convert it.")
+            raise InputError(what, path=path, remedy="Rename or convert the file.")
         used = len(limited)
         while line := file.readline(_HEADER_LIMIT - used):
             used += len(line)
@@ -353,7 +353,7 @@ def _need_three(path: Path, spatial: list[int], axes: int) -> None:
         found = f"is a {axes}D image" if axes < 3 else f"has {len(spatial)} spatial axes of {axes}"
         raise InputError(found, path=path, remedy="A three-dimensional scan is needed.")
     if len(spatial) > 3:
-        raise InputError(f"is a {axes}D image", path=path, remedy="Extract one three-dimensional volume from it.")
+        raise InputError(f"is a {axes}D image", path=path, remedy="Extract one three-dimensional volume.")
 
 
 def _origin(path: Path, header: _Header) -> np.ndarray:

@@ -179,7 +179,7 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
         raise InputError("is not a regular file", path=path, remedy="Choose a file or a folder.")
     with library_errors(path, "a file"):
         if os.path.getsize(path) == 0:
-            raise InputError("is an empty file", path=path, remedy="Copy or export it again.")
+            raise InputError("is an empty file", path=path, remedy="Copy or export the file again.")
         with open(path, "rb") as file:
             start = file.read(4)
     if start == _EMPTY_ZIP_MAGIC:
@@ -215,7 +215,7 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
     if head[257:262] == b"ustar":
         found = "tar archive"
     if found:
-        remedy = "Extract it, and choose the scan." if "archive" in found else "Choose the scan."
+        remedy = "Extract the archive, and choose the scan." if "archive" in found else "Choose the scan."
         raise InputError(f"is a {found}, not a scan", path=path, remedy=remedy)
 
 
@@ -266,18 +266,20 @@ def _unzipped(path: Path) -> Iterator[Path]:
         with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:
             size = sum(item.file_size for item in archive.infolist())
             if size > min(_MAXIMUM_UNZIPPED, shutil.disk_usage(folder).free):
-                raise InputError(f"holds {size >> 30} GiB", path=path, remedy="Extract it, and choose the scan.")
+                raise InputError(
+                    f"holds {size >> 30} GiB", path=path, remedy="Extract the archive, and choose the scan."
+                )
             archive.extractall(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file() and not file.name.startswith(".")]
         images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
         packed = [file.name for file in files if zipfile.is_zipfile(file)]
         if packed and not images and len(packed) == len(files):
             what = f"holds {'another zip file' if len(packed) == 1 else 'zip files'} ({list_names(sorted(packed))})"
-            raise InputError(what, path=path, remedy="Extract it, and choose a zip file in it.")
+            raise InputError(what, path=path, remedy="Extract the archive, and choose a zip file inside.")
         if len(images) > 1 and len(images) == len(files):
             names = ", ".join(sorted(file.name for file in images)[:5])
             what = f"holds {len(images)} images ({names}{', ...' if len(images) > 5 else ''})"
-            raise InputError(what, path=path, remedy="Extract it, and choose one of them.")
+            raise InputError(what, path=path, remedy="Extract the archive, and choose one of its images.")
         try:
             yield images[0] if len(images) == 1 else Path(folder)
         except InputError as error:
@@ -306,7 +308,7 @@ def _map_labels(
             if not named:
                 known = ", ".join(f'"{segment.name}"' for segment in segments if segment.name)
                 what = f'has no segment "{source}"{f", but {known}" if known else ""}'
-                raise InputError(what, path=path, remedy="Name one of its segments or a label value.")
+                raise InputError(what, path=path, remedy="Name one segment of the file or a label value.")
             for segment in named:
                 labels[layers[segment.layer] == segment.value] = label
         else:

@@ -69,13 +69,19 @@ def library_errors(path: Path, kind: str) -> Iterator[None]:
     except DCAMTError:
         raise
     except MemoryError as error:
-        raise InputError("does not fit into memory", path=path, remedy="Close other programs, or crop it.") from error
+        raise InputError(
+            "cannot be read, since there is not enough memory",
+            path=path,
+            remedy="Close other programs, or crop the image.",
+        ) from error
     except PermissionError as error:
         raise InputError("cannot be read (no permission)", path=path, remedy="Change its permissions.") from error
     except EOFError as error:
         raise InputError("ends too early", path=path, remedy=COPY_AGAIN) from error
     except zlib.error as error:
-        raise InputError(f"holds damaged compressed data ({error})", path=path, remedy="Copy it again.") from error
+        raise InputError(
+            f"holds damaged compressed data ({error})", path=path, remedy="Copy the file again."
+        ) from error
     except Exception as error:
         why = _shorten(str(error), path) or type(error).__name__
         raise InputError(
@@ -272,7 +278,7 @@ def data_file_errors(path: Path, data: Path) -> Iterator[None]:
         if data == path or isinstance(error, PermissionError):
             raise
         what = f"needs its data file {data.name}, which holds damaged compressed data ({error})"
-        raise InputError(what, path=path, remedy="Copy it again.") from error
+        raise InputError(what, path=path, remedy="Copy the file again.") from error
 
 
 def _shorten(message: str, path: Path) -> str:

@@ -31,7 +31,7 @@ def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
     names = [field.name for field in known]
     unknown = sorted(set(map(str, data)) - set(names))
     if unknown:
-        remedy = f"Known are: {', '.join(names)}."
+        remedy = f"Choose one of: {', '.join(names)}."
         raise InputError(f"'{where}' has the unknown key '{unknown[0]}'", path=source, remedy=remedy)
     for field in known:
         optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING

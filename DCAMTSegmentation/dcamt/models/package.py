@@ -218,7 +218,7 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Ca
         raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path, remedy=_COPY_AGAIN) from error
     card = _read_card(parts[CARD], path)
     if _checksum(parts[WEIGHTS], parts[RECIPE], replace(card, checksum="")) != card.checksum:
-        raise InputError("was altered after it was made: its checksum does not fit", path=path, remedy=_COPY_AGAIN)
+        raise InputError("is damaged or was changed: its checksum does not match", path=path, remedy=_COPY_AGAIN)
     try:
         recipe = recipe_from_dict(json.loads(parts[RECIPE]), path, for_training=False)
     except (ValueError, RecursionError) as error:

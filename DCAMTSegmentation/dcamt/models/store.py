@@ -103,7 +103,7 @@ def import_model(
         raise InputError(f"its name '{name}' cannot be a file name", path=path)
     existing = next((model for model in stored_models() if model.name == name), None)
     if existing is not None and existing.shipped:
-        raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy="Train it under another name.")
+        raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy="Give the model another name.")
     if existing is not None and not replace:
         remedy = f"Import it with --overwrite, or first run: dcamt models remove {name}"
         raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
@@ -157,4 +157,4 @@ def remove_model(name: str) -> StoredModel:
                     f"{model.path}: cannot be removed ({error.strerror}). Close programs that use it, and try again."
                 ) from error
             return model
-    raise InputError(f"there is no model '{name}'", remedy="List them with: dcamt models list")
+    raise InputError(f"there is no model '{name}'", remedy="List the models with: dcamt models list")

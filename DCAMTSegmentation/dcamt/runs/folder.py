@@ -115,7 +115,7 @@ class RunFolder:
         """Raise InputError if the folder contains a run, or other files than the first ones of a killed run."""
         if self.recipe.exists():
             raise InputError(
-                "already holds a run", path=self.path, remedy="Resume it with --resume, or name a new folder."
+                "already holds a run", path=self.path, remedy="Resume the run with --resume, or name a new folder."
             )
         if not self.path.exists():
             return
@@ -159,7 +159,7 @@ class RunFolder:
             InputError: the folder contains no run, or the run's files cannot be used.
         """
         if not self.recipe.exists():
-            raise InputError("holds no run to resume", path=self.path, remedy="Start one without --resume.")
+            raise InputError("holds no run to resume", path=self.path, remedy="Start a run without --resume.")
         return load_recipe(self.recipe, for_training), read_cases(self.cases)
 
     def read_origin(self) -> Origin | None:

@@ -175,7 +175,7 @@ def analyse_wall(
         raise InputError(
             "leaves no wall: all of the segment's surface is opening or lies at the scan's border",
             path=openings.path if openings is not None and openings.path is not None else segment_file,
-            remedy="Mark the openings alone, and choose a scan of the whole atrium.",
+            remedy="Mark only the openings, and choose a scan of the whole atrium.",
         )
     result = WallResult(
         scan=name,
@@ -203,9 +203,9 @@ def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
         return present[0]
     listed = ", ".join(map(str, present[:20]))
     if label is None:
-        raise InputError(f"holds several labels ({listed})", path=path, remedy="Choose one of them with --label.")
+        raise InputError(f"holds several labels ({listed})", path=path, remedy="Choose a label with --label.")
     if label not in present:
-        raise InputError(f"has no label {label}", path=path, remedy=f"Choose one of its labels: {listed}.")
+        raise InputError(f"has no label {label}", path=path, remedy=f"Choose one of: {listed}.")
     return label
 
 
@@ -271,7 +271,7 @@ def _notes(result: WallResult, extraction: Extraction, same_grid: bool) -> tuple
     if extraction.separate_ml > KEPT_VOLUME_ML:
         notes.append(f"Separate parts of the segment ({extraction.separate_ml:.1f} mL) were ignored.")
     if extraction.hollow_ml > KEPT_VOLUME_ML:
-        notes.append(f"Hollows in the segment ({extraction.hollow_ml:.1f} mL) were filled.")
+        notes.append(f"Cavities in the segment ({extraction.hollow_ml:.1f} mL) were filled.")
     if not same_grid:
         notes.append("Scan and segmentation have different grids; they were aligned by their patient coordinates.")
     return tuple(notes)

@@ -151,7 +151,9 @@ def read_wall_rows(path: Path) -> list[list[str]]:
     if not path.exists():
         return []
     if not is_wall_table(path):
-        raise InputError("is not a table of walls", path=path, remedy="Move it, or replace it with --overwrite.")
+        raise InputError(
+            "is not a table of wall measurements", path=path, remedy="Move the file, or replace it with --overwrite."
+        )
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.reader(file))[1:]
 
