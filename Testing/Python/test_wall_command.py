@@ -201,7 +201,7 @@ def test_invalid_input_is_refused_with_the_reason(
         ("offset", r"a_image\.nrrd: .*negative intensities .*Use the scanner.s original magnitude image"),
         ("small", r"a_label\.nii\.gz: .*blood pool of \d+ voxels .*Choose the segment of the whole left atrium"),
         ("voxel", r"a_label\.nii\.gz: is too small to have a surface\. Choose the segment"),
-        ("no wall", r"openings\.nrrd: leaves no wall: .*Mark the openings alone"),
+        ("no wall", r"openings\.nrrd: leaves no wall: .*Mark only the openings"),
     ],
 )
 def test_unusable_inputs_are_refused_with_a_remedy(
