@@ -140,3 +140,14 @@ def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
             run(*arguments)
         assert caught.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_card_and_calibration_are_shown_a_line_a_fact(capsys: pytest.CaptureFixture[str]) -> None:
+    shipped = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
+    assert cli.main(["models", "show", str(shipped)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "segments:    Left atrium" in lines
+    assert "  labelled patients: 60" in lines
+    assert lines.count("    dice mean: 0.9213") + lines.count("  - dice mean: 0.9213") == 1
+    assert any(line.startswith("  accurate, clean: mean absolute error 0.0") for line in lines)
+    assert not any(mark in line for line in lines for mark in "{}[]")

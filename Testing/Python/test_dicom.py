@@ -143,9 +143,9 @@ def test_unusable_dicom_folder_is_refused(tmp_path: Path, capfd: pytest.CaptureF
     write_dicom(tmp_path / "turned", scan("int16"), ORTHOGONAL["axial"], skip=tuple(range(5)))
     refused(read("turned"), tmp_path / "turned", "2 stacks of slices", "stack 1 of 2", "--series")
     (tmp_path / "none").mkdir()
-    refused(read("none"), tmp_path / "none", "no DICOM")
+    refused(read("none"), tmp_path / "none", "empty folder")
     (tmp_path / "none" / "x.txt").write_text("hello", encoding="utf-8")
-    refused(read("none"), tmp_path / "none", "no DICOM")
+    refused(read("none"), tmp_path / "none", "neither DICOM slices nor other scans")
     write_dicom(tmp_path / "cut", scan("int16"), affine)
     victim = sorted((tmp_path / "cut").iterdir())[5]
     victim.write_bytes(victim.read_bytes()[:-60])

@@ -175,3 +175,13 @@ def test_duplicate_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     assert_slices_in_place(volume, 10)
     assert "copies" in volume.notes[0]
     assert isinstance(volume.notes[0], IdentifyingNote)
+
+
+def test_folder_without_scans_is_refused_by_what_it_holds(tmp_path: Path) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    refused(lambda: read_scan(folder), folder, "is an empty folder")
+    (folder / "notes.txt").write_text("hello", encoding="utf-8")
+    refused(lambda: read_scan(folder), folder, "holds neither DICOM slices nor other scans")
+    new_data_set(RT_DOSE).save_as(folder / "dose.dcm", enforce_file_format=True)
+    refused(lambda: read_scan(folder), folder, "holds no DICOM slices, but RT Dose")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -117,14 +117,39 @@ def _show_calibration(calibration: Calibration | None, console: Console) -> None
         console.print_text("calibration: none; the model shows the agreement of its branches alone")
         return
     console.print_event("calibration", **asdict(calibration))
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in calibration.measured.items())
-    console.print_text(f"calibration: {calibration.notes} ({figures})")
+    console.print_text(f"calibration: {calibration.notes}")
+    groups: dict[str, list[str]] = {}
+    for name, value in calibration.measured.items():
+        group, _, figure = name.rpartition(": ")
+        groups.setdefault(group, []).append(f"{figure} {value:.3f}")
+    for group, figures in groups.items():
+        console.print_text(f"  {group}: {', '.join(figures)}" if group else f"  {', '.join(figures)}")
 
 
 def _show_card(card: Card, console: Console) -> None:
-    console.print_event("card", **asdict(card))
-    for key, value in asdict(card).items():
+    fields = asdict(card)
+    console.print_event("card", **fields)
+    for key, value in fields.items():
         if value not in ("", (), {}):
-            console.print_text(
-                f"{key.replace('_', ' ') + ':':<12} {value if isinstance(value, str) else json.dumps(value)}"
-            )
+            first, *others = _readable_lines(value)
+            console.print_text(f"{key.replace('_', ' ') + ':':<12} {first}".rstrip())
+            for line in others:
+                console.print_text(f"  {line}")
+
+
+def _readable_lines(value: object) -> list[str]:
+    """Return a value of the card as lines: the first continues the line of the key, the others are indented by it."""
+    if isinstance(value, Mapping):
+        lines = [""]
+        for key, entry in value.items():
+            first, *others = _readable_lines(entry)
+            lines += [f"{str(key).replace('_', ' ')}: {first}".rstrip(), *(f"  {line}" for line in others)]
+        return lines
+    if isinstance(value, (list, tuple)):
+        if not any(isinstance(entry, Mapping) for entry in value):
+            return [", ".join(str(entry) for entry in value)]
+        lines = [""]
+        for entry in value:
+            lines += [f"{'-' if number == 0 else ' '} {line}" for number, line in enumerate(_readable_lines(entry)[1:])]
+        return lines
+    return [str(value)]

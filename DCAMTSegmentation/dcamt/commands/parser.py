@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"dcamt {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     _add_segment(commands)
     _add_train(commands)
     _add_estimate(commands)
@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 _Commands = argparse._SubParsersAction
+CASE_LIST = "case list with the columns name,image,label,role"
 
 
 def _command(commands: _Commands[_Parser], name: str, summary: str, example: str) -> _Parser:
@@ -82,17 +83,29 @@ def _add_segment(commands: _Commands[_Parser]) -> None:
     parser = _command(
         commands,
         "segment",
-        "Segment scans: NRRD, NIfTI or MetaImage files, a DICOM folder, or a folder of such files.",
+        "Segment scans: DICOM folders, NIfTI, NRRD and other image files, or folders of them (docs/formats.md).",
         "dcamt segment scan.nrrd -o results --measurements results/measurements.csv",
     )
     parser.add_argument("scans", nargs="+", type=_path, metavar="SCAN", help="a scan, or a folder of scans")
-    parser.add_argument("-o", "--output", required=True, type=_path, metavar="FILE_OR_FOLDER")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=_path,
+        metavar="FILE_OR_FOLDER",
+        help="file of the segmentation, or folder that gets NAME.seg.nrrd",
+    )
     parser.add_argument(
         "--format",
         choices=SEGMENTATION_FORMATS,
         help="format of the segmentations (default: that of the output file, or seg.nrrd)",
     )
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME_OR_FILE", help="default: %(default)s")
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME_OR_FILE",
+        help="installed model, or a model file (default: %(default)s)",
+    )
     parser.add_argument(
         "--quality",
         choices=QUALITIES,
@@ -138,7 +151,9 @@ def _add_train(commands: _Commands[_Parser]) -> None:
         "Train a model on the labelled and unlabelled scans of a CSV file (name,image,label,role).",
         "dcamt train cases.csv --run runs/first --set iterations=2000",
     )
-    parser.add_argument("cases", type=_path, metavar="CASES.csv", nargs="?", help="not needed with --resume")
+    parser.add_argument(
+        "cases", type=_path, metavar="CASES.csv", nargs="?", help=f"{CASE_LIST}; not needed with --resume"
+    )
     parser.add_argument(
         "--run",
         "--run-folder",  # torchrun takes `--run` for an abbreviation of one of its own options
@@ -180,11 +195,13 @@ def _add_estimate(commands: _Commands[_Parser]) -> None:
         "Estimate time, memory and disk space of a run on this machine from a few measured training steps.",
         "dcamt estimate cases.csv --recipe la",
     )
-    parser.add_argument("cases", type=_path, metavar="CASES.csv")
+    parser.add_argument("cases", type=_path, metavar="CASES.csv", help=CASE_LIST)
     parser.add_argument("--recipe", metavar="NAME_OR_FILE", help="as for dcamt train")
     parser.add_argument("--start-from", metavar="MODEL", help="as for dcamt train")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="key=value", help="as for dcamt train")
-    parser.add_argument("--effort", action="append", choices=EFFORTS, help="default: all three")
+    parser.add_argument(
+        "--effort", action="append", choices=EFFORTS, help="estimate this effort only (default: all three)"
+    )
     _add_label_mapping(parser)
     parser.add_argument("--run", type=_path, metavar="FOLDER", help="where the run would be written (default: here)")
     _add_device(parser)
@@ -205,8 +222,10 @@ def _add_recipe(commands: _Commands[_Parser]) -> None:
         "Write a recipe for the labelled cases of a list; its patch and batch fit into this machine's memory.",
         "dcamt recipe suggest cases.csv -o recipe.json",
     )
-    suggest.add_argument("cases", type=_path, metavar="CASES.csv")
-    suggest.add_argument("-o", "--output", required=True, type=_path, metavar="FILE.json")
+    suggest.add_argument("cases", type=_path, metavar="CASES.csv", help=CASE_LIST)
+    suggest.add_argument(
+        "-o", "--output", required=True, type=_path, metavar="FILE.json", help="file of the recipe, for train --recipe"
+    )
     _add_label_mapping(suggest)
     _add_existing(suggest)
     _add_device(suggest)
@@ -221,16 +240,25 @@ def _add_evaluate(commands: _Commands[_Parser]) -> None:
         " surface distance (ASD).",
         "dcamt evaluate --predictions results --labels labels --csv scores.csv",
     )
-    parser.add_argument("--predictions", required=True, type=_path, metavar="FOLDER")
-    parser.add_argument("--labels", required=True, type=_path, metavar="FOLDER")
+    parser.add_argument(
+        "--predictions", required=True, type=_path, metavar="FOLDER", help="folder of the segmentations to score"
+    )
+    parser.add_argument(
+        "--labels", required=True, type=_path, metavar="FOLDER", help="folder of the experts' labels, paired by name"
+    )
     parser.add_argument(
         "--label-mapping",
         default="",
         metavar="VALUE=CLASS",
-        help="classes of the values or segments of the labels: 420,421=1, or the name of a segment of the predictions",
+        help="map values or segments of the labels to the predictions' values or segments: 420,421=1",
     )
-    parser.add_argument("--prediction-mapping", default="", metavar="VALUE=CLASS", help="the same for the predictions")
-    parser.add_argument("--csv", type=_path, metavar="FILE")
+    parser.add_argument(
+        "--prediction-mapping",
+        default="",
+        metavar="VALUE=CLASS",
+        help="map values or segments of the predictions to the labels' values or segments",
+    )
+    parser.add_argument("--csv", type=_path, metavar="FILE", help="write the scores of each case to this table")
     _add_existing(parser)
     _add_json(parser)
 
@@ -243,6 +271,11 @@ def _add_models(commands: _Commands[_Parser]) -> None:
         f"dcamt models show {DEFAULT_MODEL}",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    model_help = {
+        "NAME_OR_FILE": "name of an installed model, or a model file",
+        "FILE": "model file, such as model.dcamt of a run",
+        "NAME": "name of an imported model",
+    }
     for name, argument, summary, example in (
         ("list", None, "List the installed models.", "dcamt models list"),
         ("show", "NAME_OR_FILE", "Show the card of a model.", f"dcamt models show {DEFAULT_MODEL}"),
@@ -258,7 +291,7 @@ def _add_models(commands: _Commands[_Parser]) -> None:
     ):
         action = _command(actions, name, summary, example)
         if argument:
-            action.add_argument("model", metavar=argument)
+            action.add_argument("model", metavar=argument, help=model_help[argument])
         if name == "calibrate":
             action.add_argument(
                 "cases", type=_path, metavar="CASES.csv", help="at least 8 cases of the role validation, with labels"
@@ -285,15 +318,17 @@ def _add_cases(commands: _Commands[_Parser]) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     summary = "Pair scans with labels by name; recognises the folders of nnU-Net, the Decathlon, BIDS and others."
     find = _command(actions, "find", summary, "dcamt cases find scans -o cases.csv --validation 4")
-    find.add_argument("folder", type=_path, metavar="FOLDER")
+    find.add_argument("folder", type=_path, metavar="FOLDER", help="folder of scans and labels, with subfolders")
     find.add_argument("-o", "--output", type=_path, metavar="CASES.csv", help="default: only print the pairs")
     find.add_argument("--validation", type=_count, default=0, metavar="N", help="assign N labelled cases to validation")
     _add_label_mapping(find)
     _add_existing(find)
     summary = "Print size, spacing and problems of each case; exit status 1 if there is a problem."
     check = _command(actions, "check", summary, "dcamt cases check cases.csv --recipe la")
-    check.add_argument("cases", type=_path, metavar="CASES.csv")
-    check.add_argument("--recipe", default="la", metavar="NAME_OR_FILE", help="default: %(default)s")
+    check.add_argument("cases", type=_path, metavar="CASES.csv", help=CASE_LIST)
+    check.add_argument(
+        "--recipe", default="la", metavar="NAME_OR_FILE", help="recipe of the planned training (default: %(default)s)"
+    )
     _add_label_mapping(check)
     _add_json(find)
     _add_json(check)
@@ -334,9 +369,13 @@ def _add_rank(commands: _Commands[_Parser]) -> None:
         "Rank unlabelled scans for outlining: those on which the two branches disagree most come first.",
         "dcamt rank --run runs/first --csv next.csv",
     )
-    parser.add_argument("cases", type=_path, metavar="CASES.csv", nargs="?", help="default: the cases of the run")
+    parser.add_argument(
+        "cases", type=_path, metavar="CASES.csv", nargs="?", help=f"{CASE_LIST}; default: the cases of the run"
+    )
     parser.add_argument("--run", type=_path, metavar="FOLDER", help="use the model and the cases of this run")
-    parser.add_argument("--model", metavar="NAME_OR_FILE", help=f"default: the run's model, or {DEFAULT_MODEL}")
+    parser.add_argument(
+        "--model", metavar="NAME_OR_FILE", help=f"model that ranks (default: the run's, or {DEFAULT_MODEL})"
+    )
     parser.add_argument("--csv", type=_path, metavar="FILE", help="write the ranking to this table")
     parser.add_argument(
         "--segmentations", type=_path, metavar="FOLDER", help="write the proposed segmentations to this folder"
@@ -365,9 +404,9 @@ def _add_picture(commands: _Commands[_Parser]) -> None:
         "Draw a segmentation over its scan: three slices with outlines, the surface and the measurements.",
         "dcamt picture scan.nrrd results/scan.seg.nrrd -o scan.png",
     )
-    parser.add_argument("scan", type=_path, metavar="SCAN")
-    parser.add_argument("segmentation", type=_path, metavar="SEGMENTATION")
-    parser.add_argument("-o", "--output", required=True, type=_path, metavar="FILE.png")
+    parser.add_argument("scan", type=_path, metavar="SCAN", help="the scan")
+    parser.add_argument("segmentation", type=_path, metavar="SEGMENTATION", help="its segmentation")
+    parser.add_argument("-o", "--output", required=True, type=_path, metavar="FILE.png", help="file of the picture")
     _add_existing(parser)
     _add_json(parser)
 

@@ -130,8 +130,12 @@ def _nothing(path: Path, found: FoundFiles) -> InputError:
     if found.color:
         return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
     kinds = sorted({kind for _, kind in found.foreign if kind != "no DICOM"})
-    seen = f", but {', '.join(kinds)}" if kinds else ""
-    return InputError(f"holds no DICOM slices{seen}", path=path, remedy="Choose the folder that holds the slices.")
+    if kinds:
+        what = f"holds no DICOM slices, but {', '.join(kinds)}"
+        return InputError(what, path=path, remedy="Choose the folder that holds the slices.")
+    is_empty = path.is_dir() and not any(path.iterdir())
+    what = "is an empty folder" if is_empty else "holds neither DICOM slices nor other scans"
+    return InputError(what, path=path, remedy="Choose a scan, or the folder that holds its slices.")
 
 
 def _damaged_error(path: Path, damaged: Sequence[tuple[Path, str, str]]) -> InputError:

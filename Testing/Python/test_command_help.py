@@ -1,0 +1,31 @@
+"""The help of the commands: every argument is described."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from dcamt.commands.parser import build_parser
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield a parser and those of its commands and their actions."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for choice in action.choices.values():
+                yield from parsers(choice)
+
+
+def test_every_argument_of_every_command_is_described() -> None:
+    found = list(parsers(build_parser()))
+    assert len(found) > 20
+    missing = [
+        f"{parser.prog} {action.dest}"
+        for parser in found
+        for action in parser._actions
+        if not action.help and not isinstance(action, argparse._SubParsersAction)
+    ]
+    assert missing == []
+    for parser in found:
+        assert parser.format_help()
