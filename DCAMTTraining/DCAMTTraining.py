@@ -130,6 +130,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_start_close(self, caller: Any, event: Any) -> None:
         self.starting.cancel()
+        self.outlining.on_scene_closing()
         self.watching.on_scene_closing()
         self._detach()
 

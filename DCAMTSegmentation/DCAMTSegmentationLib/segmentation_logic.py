@@ -204,6 +204,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._refuse_second()
         self._start(ReportJob(self._worker, volume, segmentation, segment, path, self._finisher(onFinished)))
 
+    writePage = writeReport  # noqa: N815 - its earlier name, for scripts that call it
+
     def cancel(self) -> None:
         """Stop the segmentation, if there is one, at once; `onFinished` is called."""
         if self._job is not None:

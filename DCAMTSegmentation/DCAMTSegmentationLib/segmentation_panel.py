@@ -345,12 +345,17 @@ class SegmentationPanel(VTKObservationMixin):
         self._end_job(outcome, self._show_measured_wall)
 
     def _end_job(self, outcome: JobOutcome, show_result: Callable[[Any], None] | None = None) -> None:
-        """Show how a job ended; `show_result` is called with its segmentation node if the panel is connected."""
+        """Show how a job ended.
+
+        `show_result` is called with the job's segmentation node if it is still the output of a connected panel.
+        """
         if self._closed:
             return
         self._update()
-        if self._is_connected and outcome.segmentation is not None and show_result is not None:
-            show_result(outcome.segmentation)
+        segmentation_node = outcome.segmentation
+        is_selected = self._is_connected and segmentation_node is self._settings.outputSegmentation
+        if segmentation_node is not None and is_selected and show_result is not None:
+            show_result(segmentation_node)
         self._progress.show_outcome(outcome)
         if outcome.failed:
             self._show_error(outcome.message, outcome.detail)
@@ -361,9 +366,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._wall.reload()
 
     def _show_result(self, segmentation_node: Any) -> None:
-        """Show a new result in the views, and make room for it in the panel, unless another output was selected."""
-        if segmentation_node is not self._settings.outputSegmentation:
-            return
+        """Show a new result in the views, and make room for it in the panel."""
         volume = review.get_referenced_node(segmentation_node, review.VOLUME)
         if volume is not None:
             views.show_scan(volume)

@@ -96,6 +96,8 @@ class EngineProcess:
         if last_line:
             self._process.write(last_line)
             self._process.waitForBytesWritten(LAST_LINE_MS)
+            if not self._runs:  # Waiting can emit `finished`, which has released the process.
+                return
         # PythonSlicer may be a launcher, whose child is not killed but ends when its stdin closes.
         self._process.closeWriteChannel()
         self._process.kill()

@@ -41,6 +41,7 @@ def check_channels(volumes: Sequence[Any]) -> None:
         InputError: a volume is missing, holds no image, is used twice, or is on another grid.
     """
     first, *others = volumes
+    voxels_of(first)
     for number, volume in enumerate(others, 2):
         if volume is None:
             what = _("There is no volume for channel {number}").format(number=number)

@@ -16,6 +16,8 @@ from DCAMTSlicerLib.engine_sentences import sentences
 from DCAMTSlicerLib.stepped_task import error_text
 from slicer_harness import in_real_slicer
 
+CONSTRUCTORS = "InputError|OutputError|MemoryShortage|InternalError|IdentifyingNote|_UnplacedError"
+"""A regular expression of the classes whose first argument is shown to the user."""
 FOLLOWED = """
 class Volume:
     voxels: object
@@ -83,7 +85,7 @@ class EngineMessagesTest(unittest.TestCase):
     @unittest.skipIf(in_real_slicer(), "the tests may be installed without the engine's source")
     def test_each_text_written_in_an_error_is_in_the_table(self) -> None:
         # Read with a regular expression, and so independently of the syntax trees from which the table is made.
-        written = re.compile(r'\b(?:InputError|OutputError|MemoryShortage|InternalError)\(\s*"([^"{]+)"')
+        written = re.compile(rf'\b(?:{CONSTRUCTORS})\(\s*"([^"{{]+)"')
         listed = set(sentences(lambda text: text))
         texts = {
             text

@@ -169,6 +169,13 @@ class ChannelsTest(unittest.TestCase):
             self.volumes[0], "a: is chosen for two channels. Choose a different volume for each channel."
         )
 
+    def test_first_channel_without_an_image_is_refused(self) -> None:
+        from dcamt.errors import InputError
+
+        empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+        with self.assertRaisesRegex(InputError, "empty: holds no image. Choose another volume."):
+            self.module.logic.segment(empty, channels=(self.volumes[1],))
+
     def test_script_is_told_which_channel_lacks_a_volume(self) -> None:
         from dcamt.errors import InputError
 

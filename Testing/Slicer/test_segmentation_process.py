@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import qt
 import slicer
 from dcamt_testing.processes import is_alive
 from DCAMTSlicerLib.engine_process import EngineProcess, wait_for_killed
@@ -112,6 +113,18 @@ class EngineProcessTest(unittest.TestCase):
         self.assertEqual(received, [{"event": "x"}])
         process.write(b"nobody reads it\n")
         process.kill()
+
+    def test_process_that_ends_while_its_last_line_is_written_is_released_once(self) -> None:
+        process = EngineProcess([], mock.Mock(), mock.Mock())
+        fake = mock.Mock()
+        fake.state.return_value = qt.QProcess.NotRunning
+        fake.readAllStandardError().data.return_value = fake.readAllStandardOutput().data.return_value = b""
+        # `waitForBytesWritten` emits `finished`, whose handler releases the process.
+        fake.waitForBytesWritten.side_effect = lambda milliseconds: process._on_finished()
+        process._process, process._runs, process.listening = fake, True, True
+        process.kill(b"keep\n")
+        slicer.app.processEvents()
+        fake.deleteLater.assert_called_once_with()
 
 
 class LogTest(FaultCase):

@@ -353,6 +353,16 @@ class ChangedMeanwhileTest(unittest.TestCase):
         ):
             self.assertIn(text, self.ui.statusLabel.text)
 
+    def test_another_output_chosen_meanwhile_keeps_its_surface(self) -> None:
+        other = add_phantom()[1]
+        choose(self.ui.outputSelector, self.segmentation)
+        self.assertTrue(self.ui.show3DCheckBox.checked)
+        self.measure(lambda: choose(self.ui.outputSelector, other))
+        self.assertIs(self.module.settings.outputSegmentation, other)
+        self.assertTrue(self.ui.show3DCheckBox.checked)
+        choose(self.ui.outputSelector, self.segmentation)
+        self.assertIn("of the wall is enhanced", self.ui.wallLabel.text)
+
     def test_a_removed_node_drops_the_wall(self) -> None:
         for node, message in (
             (self.segmentation, "segmentation drawn was removed during the measurement; the wall was discarded"),

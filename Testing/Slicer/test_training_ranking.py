@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -9,12 +10,16 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt.cases.case_arrays import CaseArrays
+from dcamt.errors import InputError
 from dcamt.runs.folder import RunFolder
 from dcamt_testing.tiny_recipes import tiny_recipe
+from DCAMTTrainingLib.cases.derived_nodes import PROPOSAL_FILE
 from DCAMTTrainingLib.panels import outline as outline_panel
+from DCAMTTrainingLib.runs import proposal_opening
 from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
 from slicer_harness import Person, assert_stays_responsive, click, close_scene, longest_step, process_events
 from training_case import TrainingCase
+from training_scenes import add_volume
 
 
 class RankingButtonsTest(TrainingCase):
@@ -101,6 +106,49 @@ class OpeningTest(TrainingCase):
         self.assertEqual(len(self.temporary_folders()), 1)
         self.close_module()
         self.assertEqual(self.temporary_folders(), [])
+
+    def test_closing_or_importing_a_scene_cancels(self) -> None:
+        for event in (slicer.mrmlScene.StartCloseEvent, slicer.mrmlScene.StartImportEvent):
+            with self.subTest(event), mock.patch.object(proposal_opening, "EngineProcess") as process:
+                click(self.ui.openCaseButton)
+                opening = self.module.widget.outlining._opening
+                slicer.mrmlScene.InvokeEvent(event)
+                self.assertFalse(opening.running)
+                process().start().kill.assert_called_once_with()
+                self.assertEqual(self.temporary_folders(), [])
+                self.assertEqual(self.ui.rankStatusLabel.text, "")
+                self.module.enter()
+
+    def test_node_that_is_removed_meanwhile_is_refused(self) -> None:
+        case = {"name": "plain", "image": "plain.nrrd", "segmentation": "plain.seg.nrrd"}
+        for removed in ("volume", "segmentation"):
+            with self.subTest(removed):
+                close_scene()
+                volume = add_volume("volume", np.zeros((2, 2, 2)))
+                segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "segmentation")
+                segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+                segmentation.SetAttribute(PROPOSAL_FILE, case["segmentation"])
+                opening = ProposalOpening(case, [], tiny_recipe(), mock.Mock())
+                self.assertFalse(opening.reads_files)
+                steps = opening.insert(None)
+                next(steps)
+                slicer.mrmlScene.RemoveNode(slicer.util.getNode(removed))
+                with self.assertRaisesRegex(InputError, f"{removed}: was removed from the scene while"):
+                    next(steps)
+
+    def test_folder_that_cannot_be_removed_at_once_is_removed_later(self) -> None:
+        with (
+            mock.patch.object(proposal_opening, "EngineProcess"),
+            mock.patch.object(proposal_opening, "REMOVAL_INTERVAL_MS", 0),
+            mock.patch.object(proposal_opening.shutil, "rmtree", wraps=shutil.rmtree) as rmtree,
+        ):
+            click(self.ui.openCaseButton)
+            # As on Windows while a file of the folder is open.
+            rmtree.side_effect = [None, mock.DEFAULT]
+            self.module.widget.outlining._opening.cancel()
+            self.assertEqual(len(self.temporary_folders()), 1)
+            self.wait_for(lambda: not self.temporary_folders(), "the folder's removal")
+        self.assertEqual(rmtree.call_count, 2)
 
     def test_large_case_is_inserted_in_short_steps(self) -> None:
         shape = (88, 384, 384)

@@ -21,6 +21,7 @@ CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("InputError", "MemoryShortage", "MissingPackage", "InternalError"), ("what", "remedy")),
     "OutputError": ("what",),
     "IdentifyingNote": ("text",),
+    "_UnplacedError": ("what",),
 }
 """Errors and notes whose constructor is not that of a dataclass, with the parameters that hold messages."""
 FIELDS = ("notes", "message", "problems", "warnings", "remedy", "text")

@@ -69,6 +69,12 @@ class OutlinePanel:
         self._stop()
         self._watch = None
 
+    def on_scene_closing(self) -> None:
+        """Cancel the opening of a case, whose nodes belong to the scene that is replaced or imported into."""
+        if self._opening is not None and self._opening.running:
+            self._opening.cancel()
+            self._show_text("")
+
     def update(self) -> None:
         """Update the ranking button."""
         ranking = self._command is not None and self._command.running

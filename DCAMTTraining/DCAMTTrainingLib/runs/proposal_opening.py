@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import qt
 import slicer
 from dcamt.cases.case_arrays import EVENT, CaseArrays
+from dcamt.errors import InputError
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import translated
 from DCAMTSlicerLib.engine_process import EngineProcess, ProcessEnd
@@ -21,6 +24,9 @@ from ..cases.derived_nodes import scan_of
 from ..cases.rows import CaseRow
 from .array_nodes import build_segments, read_image
 from .proposal import add_proposal, add_scan, draw_on, proposal_of, scene_volume
+
+REMOVAL_INTERVAL_MS, REMOVAL_ATTEMPTS = 500, 20
+"""Time between two attempts to remove the folder of the arrays, and their number."""
 
 
 class ProposalOpening:
@@ -80,7 +86,11 @@ class ProposalOpening:
             self._insertion = SteppedTask(self.insert(CaseArrays.from_event(event)), self._on_inserted).start()
 
     def insert(self, arrays: CaseArrays | None) -> Generator[None, None, None]:
-        """Add the missing nodes to the scene; the last step adds all of them. `start` takes the steps."""
+        """Add the missing nodes to the scene; the last step adds all of them. `start` takes the steps.
+
+        Raises:
+            InputError: the volume or the proposal was removed from the scene meanwhile.
+        """
         image, built = None, None
         if arrays is not None:
             if self._volume is None:
@@ -90,12 +100,20 @@ class ProposalOpening:
                 affine = np.array(arrays.affine) if self._volume is None else ijk_to_ras(self._volume)
                 built = yield from build_segments(labels, self._recipe, affine)
         yield
+        self._refuse_removed_nodes()
         if arrays is not None and image is not None:
             self._volume = add_scan(self._case, image, arrays)
         if built is not None:
             self._segmentation = add_proposal(self._case, built, self._volume)
         else:
             draw_on(self._segmentation, self._volume)
+
+    def _refuse_removed_nodes(self) -> None:
+        """Raise InputError if the user removed the volume or the proposal while the files were read."""
+        for node in (self._volume, self._segmentation):
+            if node is not None and not slicer.mrmlScene.IsNodePresent(node):
+                what = _("was removed from the scene while the case was opened")
+                raise InputError(what, path=node.GetName(), remedy=_("Open the case again."))
 
     def _on_inserted(self, error: Exception | None) -> None:
         self._remove_files()
@@ -119,4 +137,14 @@ class ProposalOpening:
         """End the process and remove the arrays, which the process itself removes if Slicer crashes."""
         if self._process is not None:
             self._process.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove_folder(self._folder)
+
+
+def _remove_folder(folder: str, attempts: int = REMOVAL_ATTEMPTS) -> None:
+    """Remove a folder, if necessary in several attempts without blocking.
+
+    On Windows, files stay while the killed process or a memory map has them open.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    if attempts > 1 and os.path.exists(folder):
+        qt.QTimer.singleShot(REMOVAL_INTERVAL_MS, lambda: _remove_folder(folder, attempts - 1))
