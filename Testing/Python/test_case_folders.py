@@ -337,6 +337,15 @@ def test_listed_test_cases_with_labels_are_skipped(tmp_path: Path) -> None:
     assert skip_reasons(found) == {"t.nii.gz": "a test case of the data set"}
 
 
+def test_all_channels_of_a_listed_test_case_have_one_reason(tmp_path: Path) -> None:
+    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    test = ("imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz", "labelsTs/t.nii.gz")
+    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", *test)
+    found = _data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
+    assert sorted(one.path.relative_to(tmp_path).as_posix() for one in found.skipped) == sorted(test)
+    assert {one.reason for one in found.skipped} == {"a test case of the data set"}
+
+
 def test_data_set_with_an_empty_list_is_read_by_its_folders(tmp_path: Path) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     assert pairs(_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}

@@ -299,10 +299,14 @@ def test_meta_image_with_a_wrong_size_of_its_compressed_data_is_refused(tmp_path
     refused(lambda: read_scan(path), path, "bytes of compressed data", str(size))
 
 
-def test_meta_image_without_spacing_is_refused(tmp_path: Path) -> None:
+def test_meta_image_without_spacing_is_read_with_a_note_on_the_assumed_one(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.mha")
     path.write_bytes(re.sub(rb"ElementSpacing = .*\n", b"", path.read_bytes()))
-    refused(lambda: read_scan(path), path, "lacks the spacing")
+    volume = read_scan(path)
+    assert tuple(volume.grid.spacing) == sitk.ReadImage(str(path)).GetSpacing() == (1.0, 1.0, 1.0)
+    (note,) = volume.notes
+    assert "1 mm was assumed" in note
+    assert read_scan(write_scan(tmp_path / "y.mha")).notes == ()
 
 
 def test_data_file_is_found_below_a_folder_written_with_a_backslash(tmp_path: Path) -> None:

@@ -8,7 +8,13 @@ import pydicom
 import pytest
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
-from dcamt_testing.dicom_positions import assert_slices_in_place, time_point_groups, write_frames, write_slice
+from dcamt_testing.dicom_positions import (
+    SECONDARY_CAPTURE,
+    assert_slices_in_place,
+    time_point_groups,
+    write_frames,
+    write_slice,
+)
 from dcamt_testing.dicom_series import write_dicomdir
 from dcamt_testing.scan_files import refused
 
@@ -63,6 +69,33 @@ def test_image_in_several_files_needs_all_of_them(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path / "0.dcm"), tmp_path / "0.dcm", "number 2")
     (tmp_path / "0.dcm").unlink()
     refused(lambda: read_scan(tmp_path), tmp_path, "number 1")
+
+
+def test_image_in_several_files_may_be_several_stacks(tmp_path: Path) -> None:
+    for number in range(2):
+        file = write_frames(tmp_path / f"{number}.dcm", range(8))
+        data = pydicom.dcmread(file)
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.7.{number}"
+        data.ConcatenationUID, data.InConcatenationNumber, data.InConcatenationTotalNumber = "1.2.9", number + 1, 2
+        if number:
+            plane = data.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+            plane.ImageOrientationPatient = [0, 1, 0, 1, 0, 0]  # its normal has the opposite direction
+        data.save_as(file)
+    for stack in ("1", "2"):
+        volume = read_scan(tmp_path, choice=ScanChoice(series=stack))
+        assert {file.name for file, _ in volume.frames} == {f"{int(stack) - 1}.dcm"}
+    (tmp_path / "1.dcm").unlink()
+    refused(lambda: read_scan(tmp_path), tmp_path, "number 2")
+
+
+def test_number_of_a_screenshot_is_not_missing(tmp_path: Path) -> None:
+    for number in range(1, 9):
+        if number != 4:
+            place = number - 1 - (number > 4)
+            write_slice(tmp_path / f"IM{number:03d}", place, number=number)
+    write_slice(tmp_path / "screen.dcm", 3, number=4, sop_class=SECONDARY_CAPTURE)
+    (note,) = read_scan(tmp_path).notes
+    assert "Skipped a file that is not a slice" in note
 
 
 @pytest.mark.parametrize("removed", [["IM000", "IM001"], ["IM001", "IM003", "IM005"]])

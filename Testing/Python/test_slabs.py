@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dcamt.errors import OutputError
 from dcamt.io import slabs
-from dcamt.io.slabs import write_npy_in_slabs, write_nrrd_in_slabs
+from dcamt.io.slabs import write_npy_in_slabs, write_nrrd_in_slabs, write_voxels
 
 VOXELS = np.arange(5 * 64 * 64, dtype=">i2").reshape(5, 64, 64)
 
@@ -27,6 +27,16 @@ def write_nrrd(path: Path) -> Iterator[object]:
     return write_nrrd_in_slabs(VOXELS, np.eye(4), path)
 
 
+def write_at_once(path: Path) -> Iterator[object]:
+    write_voxels(VOXELS.T, path)
+    yield
+
+
+def test_voxels_are_stored_in_the_axis_order_of_slicer(tmp_path: Path) -> None:
+    write_voxels(VOXELS.T, tmp_path / "x.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), VOXELS)
+
+
 def test_npy_file_holds_the_array_and_each_slab_is_reported(tmp_path: Path) -> None:
     steps = list(write_npy_in_slabs(VOXELS, tmp_path / "x.npy"))
     assert [(step.start, step.stop) for step in steps] == [(k, k + 1) for k in range(5)]
@@ -35,7 +45,7 @@ def test_npy_file_holds_the_array_and_each_slab_is_reported(tmp_path: Path) -> N
     np.testing.assert_array_equal(stored, VOXELS)
 
 
-@pytest.mark.parametrize("write", [write_npy, write_nrrd])
+@pytest.mark.parametrize("write", [write_npy, write_nrrd, write_at_once])
 def test_full_disk_is_reported_and_no_file_remains(write: Callable[[Path], Iterator[object]], tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

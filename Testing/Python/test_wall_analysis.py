@@ -355,8 +355,10 @@ def test_modules_are_imported_in_the_background_and_missing_ones_are_ignored(
     )
     tmp_path.joinpath("slow_module_of_a_test.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    import_in_background(["no_such_module_of_a_test", "slow_module_of_a_test"])
+    tmp_path.joinpath("faulty_module_of_a_test.py").write_text("raise ValueError('faulty')\n", encoding="utf-8")
+    import_in_background(["no_such_module_of_a_test", "faulty_module_of_a_test", "slow_module_of_a_test"])
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "imports of the wall"]
+    assert thread.daemon, "the end of the process would wait for the import"
     # It returned although the import waits.
     while "slow_module_of_a_test" not in sys.modules or not hasattr(sys.modules["slow_module_of_a_test"], "continues"):
         time.sleep(0.001)

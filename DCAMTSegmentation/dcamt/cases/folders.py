@@ -188,7 +188,8 @@ class _ListedCases:
     def skip(self, images: Sequence[object]) -> None:
         """Skip the files of a test case that has a label."""
         files = [self._file(text) for text in images if isinstance(text, str) and text]
-        self.skipped += [SkippedFile(file, _TEST_CASE) for file in files]
+        channels = [one for file in files for one in channel_files(file) if one not in files]
+        self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
 
     def skip_unlisted(self, folders: Sequence[str]) -> None:
         """Skip the image files in subfolders of the data set that it does not list."""

@@ -105,7 +105,8 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
     affine, frames = lattice(path, frames, passed)
     refuse_missing_files(path, found, stack.frames)
     of_series = [frame for frame in found.frames if frame.series == series]
-    notes += missing_slices_notes(frames, of_series, slice_gap(affine))
+    apart = [frame for frame in separated if frame.series == series]
+    notes += missing_slices_notes(frames, of_series, slice_gap(affine), apart)
     if passed:
         kinds = sorted({kind for _, kind in passed})
         many = f"{len(passed)} files that are not slices" if len(passed) > 1 else "a file that is not a slice"

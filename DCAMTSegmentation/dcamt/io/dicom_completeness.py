@@ -67,9 +67,10 @@ def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame])
     named like them but is no DICOM file, and a DICOMDIR that names a missing file.
 
     Args:
-        frames: the frames of the scan.
+        frames: the frames of the scan, which may be one of several stacks of slices in the files.
     """
-    _refuse_incomplete_concatenation(path, frames)
+    uids = {frame.concatenation[0] for frame in frames}
+    _refuse_incomplete_concatenation(path, [one for one in found.frames if one.concatenation[0] in uids])
     patterns = {(frame.file.parent, _pattern(frame.file)) for frame in frames}
     damaged = [
         file.name for file, kind in found.foreign if kind == "no DICOM" and (file.parent, _pattern(file)) in patterns
@@ -124,12 +125,15 @@ def _pattern(file: Path) -> str:
     return pattern if "#" in pattern else str(file)
 
 
-def missing_slices_notes(frames: Sequence[Frame], series: Sequence[Frame], gap: float) -> list[str]:
+def missing_slices_notes(
+    frames: Sequence[Frame], series: Sequence[Frame], gap: float, separated: Sequence[Frame] = ()
+) -> list[str]:
     """Return notes on slices that the headers count, but that are not there.
 
     Args:
         frames: of the scan, one for each slice, `gap` mm apart.
         series: all frames of the series.
+        separated: images of another class in the series, such as screenshots, which have numbers, too.
     """
     notes = []
     stated = np.median([frame.stated_gap for frame in frames])
@@ -140,11 +144,13 @@ def missing_slices_notes(frames: Sequence[Frame], series: Sequence[Frame], gap: 
     of_series = {frame.number // 100_000 for frame in series}
     single = len({frame.file for frame in series}) == len(series)
     first, last = min(of_series), max(of_series)
-    lacking = sorted(set(range(1, last + 1)) - of_series)
+    numbered = of_series | {frame.number // 100_000 for frame in separated}
+    lacking = sorted(set(range(1, last + 1)) - numbered)
     counted = max(frame.stated_count for frame in frames)
     if single and first > 0 and lacking and len(lacking) <= len(of_series) and len(of_series) == len(series):
         numbers = list_names([str(number) for number in lacking])
         notes.append(IdentifyingNote(f"The series lacks the images with the numbers {numbers}: slices may be missing."))
-    elif single and counted > len(series):
-        notes.append(f"The headers count {counted} images, of which {len(series)} are here: slices may be missing.")
+    elif single and counted > len(series) + len(separated):
+        held = len(series) + len(separated)
+        notes.append(f"The headers count {counted} images, of which {held} are here: slices may be missing.")
     return notes

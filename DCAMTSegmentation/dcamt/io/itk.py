@@ -41,6 +41,7 @@ _HEADER_LIMIT = 1 << 20
 _TIFF_NOTE = (
     "A TIFF file does not store the distance between slices, the position or the orientation: 1 mm was assumed."
 )
+_META_NOTE = "The header lacks the spacing of the voxels (ElementSpacing): 1 mm was assumed."
 
 
 def quiet_sitk() -> Any:
@@ -112,7 +113,7 @@ def open_itk(path: Path) -> StoredImage:
         channels=reader.GetNumberOfComponents() * math.prod(size[3:]),
         grid=Grid(size[:3], _affine(reader, len(size))),
         load=load,
-        notes=(_TIFF_NOTE,) if check is _check_tiff else (),
+        notes=_notes(path, check),
     )
 
 
@@ -141,8 +142,21 @@ def _affine(reader: Any, axes: int) -> np.ndarray:
     return np.asarray(RAS_TO_LPS @ affine)
 
 
-def _check_meta(path: Path) -> None:
-    """Raise InputError if a MetaImage's data is missing, cut or damaged."""
+def _notes(path: Path, check: Callable[[Path], None]) -> tuple[str, ...]:
+    """Return notes on the geometry that ITK assumes for what a file does not store."""
+    if check is _check_tiff:
+        return (_TIFF_NOTE,)
+    if check is _check_meta and not {"elementspacing", "elementsize"} & _meta_header(path)[0].keys():
+        return (_META_NOTE,)
+    return ()
+
+
+def _meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
+    """Return the fields of a MetaImage's header, the file's beginning, and the header's length in bytes.
+
+    Raises:
+        InputError: the header is damaged.
+    """
     fields: dict[str, str] = {}
     with open(path, "rb") as file:
         head = file.read(_HEADER_LIMIT)
@@ -157,6 +171,12 @@ def _check_meta(path: Path) -> None:
             break
     else:
         raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
+    return fields, head, start
+
+
+def _check_meta(path: Path) -> None:
+    """Raise InputError if a MetaImage's data is missing, cut or damaged."""
+    fields, head, start = _meta_header(path)
     sizes = [int(size) for size in fields.get("dimsize", "").split()]
     check_size(sizes, path) if sizes else None
     element = fields.get("elementtype", "").upper().removeprefix("MET_").removesuffix("_ARRAY")
@@ -167,9 +187,6 @@ def _check_meta(path: Path) -> None:
     size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
     value = fields["elementdatafile"]
     compressed = fields.get("compresseddata", "").lower().startswith(("t", "1"))
-    if not {"elementspacing", "elementsize"} & fields.keys():
-        what = "lacks the spacing of its voxels (ElementSpacing)"
-        raise InputError(what, path=path, remedy="Add it to the header, or export the scan again.")
     text = not fields.get("binarydata", "false").lower().startswith(("t", "1"))  # ITK's default is text.
     if value.upper() == "LOCAL":
         _check_data(path, path, start, size, each, compressed, text)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -33,17 +32,13 @@ def slabs(array: np.ndarray, slab_bytes: int = SLAB_BYTES) -> Iterator[slice]:
 def write_voxels(voxels: np.ndarray, path: Path) -> None:
     """Write voxels (I, J, K) to a `.npy` file in the axis order (K, J, I) of VTK and Slicer.
 
+    A file that is not complete is removed.
+
     Raises:
         OutputError: the file cannot be written.
     """
-    stored = np.ascontiguousarray(voxels.transpose(2, 1, 0))
-    try:
-        # `np.save` raises no error if the disk is full.
-        with path.open("wb") as file:
-            _write_npy_header(file, stored.shape, stored.dtype)
-            file.write(stored.data)
-    except OSError as error:
-        raise write_error(error, path) from error
+    for _slab in write_npy_in_slabs(voxels.transpose(2, 1, 0), path):
+        pass
 
 
 def write_npy_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[slice]:
@@ -79,9 +74,10 @@ def _write_npy(
 ) -> Iterator[slice]:
     try:
         with path.open("wb") as file:
-            _write_npy_header(file, shape, dtype)
+            header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
             for slab, part in parts:
-                # `tofile` would raise an error without a number, which does not say that the disk is full.
+                # `np.save` raises no error if the disk is full; that of `tofile` has no number, which would tell this.
                 file.write(np.ascontiguousarray(part, dtype).data)
                 yield slab
     except BaseException as error:
@@ -90,11 +86,6 @@ def _write_npy(
         if isinstance(error, OSError):
             raise write_error(error, path) from error
         raise
-
-
-def _write_npy_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
-    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
 
 
 def write_nrrd_in_slabs(voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path) -> Iterator[None]:

@@ -52,14 +52,15 @@ def import_in_background(names: Iterable[str]) -> None:
     """Import modules in a thread, for example while a scan is read.
 
     Whoever imports one of them meanwhile waits for it. A module that cannot be imported raises its error only there.
+    A process that ends does not wait for the thread.
     """
 
     def import_all() -> None:
         for name in names:
-            with suppress(ImportError, OSError):  # OSError: a shared library does not load
+            with suppress(Exception):  # An import runs the module's code, which can raise any error.
                 import_module(name)
 
-    Thread(target=import_all, name="imports of the wall").start()
+    Thread(target=import_all, name="imports of the wall", daemon=True).start()
 
 
 @dataclass(frozen=True, eq=False)
