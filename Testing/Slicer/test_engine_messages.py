@@ -111,6 +111,15 @@ class EngineMessagesTest(unittest.TestCase):
                     engine_sentences([ast.parse(FOLLOWED.replace(fault, "None"))]), engine_sentences([module])
                 )
 
+    def test_functions_that_call_each_other_with_a_list_are_followed_once(self) -> None:
+        code = (
+            "class Volume:\n    notes: tuple = ()\n"
+            "def load():\n    found = []\n    visit(found)\n    return Volume(None, notes=found)\n"
+            "def visit(notes):\n    notes.append('of the first function')\n    descend(notes)\n"
+            "def descend(more):\n    more.append('of the second function')\n    visit(more)\n"
+        )
+        self.assertEqual(engine_sentences([ast.parse(code)]), {"of the first function", "of the second function"})
+
     def test_sentence_is_translated_and_inserted_names_are_kept(self) -> None:
         error = InputError(
             "the region of interest lies outside the scan",
