@@ -26,6 +26,7 @@ from dcamt.models.calibration import (
     ExpectedOverlap,
     OverlapModel,
     assess_overlap,
+    expect_left_out,
     fit_overlap,
     overlap_figures,
     parse_calibration,
@@ -183,6 +184,28 @@ def test_interval_comes_from_scans_of_other_disturbances() -> None:
     # Fits that have not seen ghosts expect too much of them: as much as of a noisy scan.
     assert seen.expect(noise).low > seen.value(noise) - 0.12
     assert unseen.expect(noise).low < unseen.value(noise) - 0.2
+
+
+def test_left_out_scans_are_expected_by_fits_to_other_cases_and_disturbances() -> None:
+    features, truth, cases = synthetic_features(4, 2)
+    kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
+    overlaps = truth.tolist()
+    found = expect_left_out(features, overlaps, cases, ("doubt",), kinds)
+    for index in (0, 17, 30):
+        others = [
+            other
+            for other in range(32)
+            if cases[other] != cases[index] and (kinds[other] != kinds[index] or kinds[index] == "clean")
+        ]
+        part = fit_overlap(
+            [features[one] for one in others],
+            [overlaps[one] for one in others],
+            [cases[one] for one in others],
+            ("doubt",),
+        )
+        assert found[index].value == pytest.approx(part.value(features[index]), abs=1e-3)
+        assert found[index].low <= found[index].value <= found[index].high
+    assert 0.6 < np.mean([one.low <= overlap <= one.high for one, overlap in zip(found, overlaps, strict=True)]) <= 1
 
 
 def test_assessment_leaves_out_the_assessed_case() -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -36,6 +36,7 @@ from dcamt.models.calibration import (
     NOTHING,
     Calibration,
     ExpectedOverlap,
+    expect_left_out,
     fit_overlap,
     overlap_figures,
     quality_features,
@@ -46,6 +47,9 @@ from dcamt.volume import Volume
 from la_cases import HELD_OUT, case_names, print_table
 from scipy import ndimage
 
+CASE, CASE_AND_DISTURBANCE = "case", "case and disturbance"
+SPLITS = (CASE, CASE_AND_DISTURBANCE)
+"""What of a scan the calibration that is tested on it has not seen."""
 MODEL = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
 Row = dict[str, Any]
 
@@ -251,19 +255,19 @@ def robustness_table(rows: list[Row]) -> list[Row]:
     return printed
 
 
-def expect_unseen(rows: list[Row], names: Sequence[str], unseen: Callable[[Row, Row], bool]) -> list[ExpectedOverlap]:
-    """Return the expected overlap of each row by a calibration on the rows for which `unseen(row, other)` holds."""
-    expected: list[ExpectedOverlap] = []
-    fitted: dict[tuple[int, ...], Any] = {}
-    for row in rows:
-        if row["doubt"][NOTHING]:
-            expected.append(ExpectedOverlap(0, 0, 0))
-            continue
-        chosen = tuple(at for at, other in enumerate(rows) if unseen(row, other) and not other["doubt"][NOTHING])
-        if chosen not in fitted:
-            fitted[chosen] = fit_rows([rows[at] for at in chosen], names)
-        expected.append(fitted[chosen].expect(row["doubt"]))
-    return expected
+def expect_unseen(rows: list[Row], names: Sequence[str], split: str) -> list[ExpectedOverlap]:
+    """Return the expected overlap of each row by a calibration that has not seen what `split` (of `SPLITS`) names."""
+    found = [row for row in rows if not row["doubt"][NOTHING]]
+    expected = iter(
+        expect_left_out(
+            [row["doubt"] for row in found],
+            [row["dice"] for row in found],
+            [row["case"] for row in found],
+            names,
+            [row["disturbance"] for row in found] if split == CASE_AND_DISTURBANCE else None,
+        )
+    )
+    return [ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected) for row in rows]
 
 
 def fit_rows(rows: list[Row], names: Sequence[str]) -> Any:
@@ -275,20 +279,6 @@ def fit_rows(rows: list[Row], names: Sequence[str]) -> Any:
         names,
         [row["disturbance"] for row in rows],
     )
-
-
-def other_case(row: Row, other: Row) -> bool:
-    """Return whether two rows are of different cases."""
-    return bool(row["case"] != other["case"])
-
-
-def other_case_and_kind(row: Row, other: Row) -> bool:
-    """Return whether two rows are of different cases and, unless the first is undisturbed, different disturbances."""
-    return other_case(row, other) and (row["disturbance"] != other["disturbance"] or row["disturbance"] == CLEAN)
-
-
-SPLITS: dict[str, Callable[[Row, Row], bool]] = {"case": other_case, "case and disturbance": other_case_and_kind}
-"""What a calibration has not seen of the scan that it is tested on, and whether it may use another scan."""
 
 
 def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> list[Row]:
@@ -303,7 +293,7 @@ def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> l
     printed = []
     names = quality_features(quality)
     for split in splits:
-        for row, expected in zip(rows, expect_unseen(rows, names, SPLITS[split]), strict=True):
+        for row, expected in zip(rows, expect_unseen(rows, names, split), strict=True):
             row["expected"] = expected
         for group, belongs in groups.items():
             part = [row for row in rows if belongs(row)]
@@ -327,7 +317,7 @@ def table(work: Path) -> None:
     printed: dict[str, list[Row]] = {"calibration": []}
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]
-        printed["calibration"] += calibration_table(part, quality, list(SPLITS))
+        printed["calibration"] += calibration_table(part, quality, SPLITS)
         printed[quality] = robustness_table(part)
     for rows_of in printed.values():
         print_table(rows_of)
@@ -340,7 +330,7 @@ def calibrate(work: Path, output: Path, model: Path) -> None:
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]
         models[quality] = fit_rows([row for row in part if not row["doubt"][NOTHING]], quality_features(quality))
-        for line in calibration_table(part, quality, ["case"]):
+        for line in calibration_table(part, quality, (CASE,)):
             if line["scans"] in ("clean", "clean and disturbed", "all"):
                 for figure in ("mean absolute error", "rank correlation", "coverage of the interval"):
                     measured[f"{quality}, {line['scans']}: {figure}"] = line[figure]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -207,19 +207,59 @@ def fit_overlap(
     if len(set(cases)) < 2:
         raise ValueError("a calibration needs two cases at least")
     table = np.array([[one[name] for name in names] for one in features], float)
-    truth, groups = np.asarray(overlaps, float), np.asarray(cases)
+    truth = np.asarray(overlaps, float)
     model = _fit(table, truth, names)
-    kinds = np.array([CLEAN] * len(truth) if disturbances is None else disturbances)
     unseen = np.empty(len(truth))
-    for case, kind in dict.fromkeys(zip(groups.tolist(), kinds.tolist(), strict=True)):
-        scans = (groups == case) & (kinds == kind)
-        others = (groups != case) & ((kinds != kind) | (kind == CLEAN))
-        if not others.any():
-            others = groups != case  # all scans have the same disturbance
+    for scans, others in _left_out(cases, disturbances):
         part = _fit(table[others], truth[others], names, start_from=model)
         unseen[scans] = [part.value(dict(zip(names, row, strict=True))) for row in table[scans]]
     knots, lows, highs = _interval(unseen, truth)
     return replace(model, knots=knots, lows=lows, highs=highs)
+
+
+def expect_left_out(
+    features: Sequence[Mapping[str, float]],
+    overlaps: Sequence[float],
+    cases: Sequence[str],
+    names: Sequence[str],
+    disturbances: Sequence[str] | None = None,
+) -> list[ExpectedOverlap]:
+    """Return the expected overlap of each scan by a fit to scans of other cases and other disturbances.
+
+    The arguments are those of `fit_overlap`. The interval comes from the residuals of the same other scans, each
+    expected by such a fit as well.
+    """
+    table = np.array([[one[name] for name in names] for one in features], float)
+    truth = np.asarray(overlaps, float)
+    whole = _fit(table, truth, names)
+    folds = [
+        (scans, others, _fit(table[others], truth[others], names, start_from=whole))
+        for scans, others in _left_out(cases, disturbances)
+    ]
+    values = np.empty(len(truth))
+    for scans, _, model in folds:
+        values[scans] = [model.value(features[index]) for index in np.flatnonzero(scans)]
+    expected = [ExpectedOverlap(0, 0, 0)] * len(truth)
+    for scans, others, model in folds:
+        knots, lows, highs = _interval(values[others], truth[others])
+        model = replace(model, knots=knots, lows=lows, highs=highs)
+        for index in np.flatnonzero(scans):
+            expected[index] = model.expect(features[index])
+    return expected
+
+
+def _left_out(cases: Sequence[str], disturbances: Sequence[str] | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield, for each case and disturbance, its scans and those of other cases and other disturbances: (N,) bool each.
+
+    Undisturbed scans of other cases belong to the latter for an undisturbed scan, too.
+    """
+    groups = np.asarray(cases)
+    kinds = np.array([CLEAN] * len(groups) if disturbances is None else disturbances)
+    for case, kind in dict.fromkeys(zip(groups.tolist(), kinds.tolist(), strict=True)):
+        others = (groups != case) & ((kinds != kind) | (kind == CLEAN))
+        if not others.any():
+            others = groups != case  # all scans have the same disturbance
+        yield (groups == case) & (kinds == kind), others
 
 
 def _fit(
