@@ -103,7 +103,7 @@ class ReportJob(WorkerJob):
             self._report,
             name=self._volume.GetName(),
             method=review.outline_method(self._segmentation) if is_dcamt_segment else None,
-            is_corrected=review.is_corrected(self._segmentation),
+            is_corrected=review.update_correction_marks(self._segmentation),
             disagreement=disagreement,
             disagreement_affine=map_affine,
             trust=review.trust(self._segmentation) if is_dcamt_segment else None,

@@ -56,6 +56,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._handled = HandledSettings()
         self._observed_node: Any = None
         self._observer_tag = 0
+        self._compares_soon = False
         self._entered = False
         self._closed = False
         self._scene_had_no_result = False
@@ -151,6 +152,21 @@ class SegmentationPanel(VTKObservationMixin):
         if find_dcamt_segments(caller):
             review.mark_corrected(caller)
             self._update()
+        if not self._compares_soon:
+            # The event does not name the segment, and the edit may restore earlier voxels. One comparison follows all
+            # edits of this turn of the event loop, since it reads all voxels.
+            self._compares_soon = True
+            qt.QTimer.singleShot(0, self._compare_segments)
+
+    def _compare_segments(self) -> None:
+        """Correct the marks of an edit by the voxels of the observed segmentation."""
+        self._compares_soon = False
+        if self._closed or self._settings is None or self._observed_node is None:
+            return
+        if find_dcamt_segments(self._observed_node):
+            review.update_correction_marks(self._observed_node)
+        self._update()
+        self._wall.compare_outline()
 
     def _observe_edits(self, segmentation_node: Any) -> None:
         """Observe edits of a result, in Segment Editor or elsewhere; None stops observing."""

@@ -62,8 +62,8 @@ class WallJob(WorkerJob):
         yield None
         for _slab in write_npy_in_slabs(mask, mask_file):
             yield None
-        name = self._segmentation.GetSegmentation().GetSegment(self._segment_id).GetName()
-        segment = SegmentMask(name, mask_file, affine)
+        self._segment_name = self._segmentation.GetSegmentation().GetSegment(self._segment_id).GetName()
+        segment = SegmentMask(self._segment_name, mask_file, affine)
         yield WallRequest(volume_file, self._snapshot.geometry, segment, self.folder, self._volume.GetName())
 
     def take_answer(self, event: WallMeasured) -> Iterator[JobOutcome | None]:
@@ -73,6 +73,9 @@ class WallJob(WorkerJob):
         if not slicer.mrmlScene.IsNodePresent(self._segmentation):
             what = _("The segmentation {segmentation} was removed during the measurement; the wall was discarded.")
             raise InputError(what.format(segmentation=self._segmentation.GetName()), remedy=_("Try again."))
+        if self._segmentation.GetSegmentation().GetSegment(self._segment_id) is None:
+            what = _("The segment {segment} was removed during the measurement; the wall was discarded.")
+            raise InputError(what.format(segment=self._segment_name), remedy=_("Choose another segment."))
         insert_wall(wall, self._volume, self._segmentation)
         store_measured_outline(self._segmentation, self._segment_id, self._fingerprint)
         # The segment may have been edited while the worker measured.

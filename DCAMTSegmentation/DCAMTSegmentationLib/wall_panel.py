@@ -53,6 +53,7 @@ class WallPanel:
         ui.wallOpenButton.connect("clicked(bool)", self._on_open)
         ui.wallCloseButton.connect("clicked(bool)", self._on_close)
         ui.wallExportButton.connect("clicked(bool)", self._on_export)
+        ui.wallCurveSelector.connect("nodeAddedByUser(vtkMRMLNode*)", start_drawing)
         self._show_threshold(DEFAULT_THRESHOLD)
 
     def show(self, segmentation: Any, ready: bool) -> None:
@@ -192,6 +193,10 @@ class WallPanel:
         if wall is None or model is None:
             return
         inside = points_inside(wall.surface, curve_in_space_of(curve, model))
+        if not inside.any():
+            message = _("The curve encloses no part of the surface. Draw it on the surface, around the opening.")
+            slicer.util.errorDisplay(message, windowTitle=title)
+            return
         openings = (wall.kind == OPENING) | inside if is_opening else (wall.kind == OPENING) & ~inside
         self._wall = wall.with_openings(openings)
         wall_nodes.show_wall(self._wall, self._segmentation)
@@ -212,6 +217,14 @@ class WallPanel:
                 write_wall_csv([wall], path)
         except DCAMTError as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
+
+
+def start_drawing(curve: Any) -> None:
+    """Let the next clicks in a view place the points of a new curve."""
+    curve.CreateDefaultDisplayNodes()
+    markups = slicer.modules.markups.logic()
+    markups.SetActiveList(curve)
+    markups.StartPlaceMode(True)
 
 
 def curve_in_space_of(curve: Any, node: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall, import_in_background
 from dcamt.wall.burden import BORDER, OPENING, REGIONS, WALL, Burden, count_burden, decaaf_stage, regions_of
 from dcamt.wall.colors import BORDER_COLOR, COLOR_STOPS, OPENING_COLOR, ratio_colors, wall_colors
+from dcamt.wall.sampling import blood_pool, offsets
 from dcamt.wall.settings import IIR, MEAN, PRESETS, SD, Threshold, WallSettings, parse_threshold
 from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
 from dcamt_testing.wall_phantoms import BLOOD, MITRAL, VEIN, Atrium, Ring, grid_about
@@ -370,6 +371,49 @@ def test_modules_are_imported_in_the_background_and_missing_ones_are_ignored(
     assert capfd.readouterr().err == ""
 
 
+# Openings changed by hand
+
+
+def test_changed_openings_replace_the_proposal_and_its_message(scan: tuple[Volume, Labelmap]) -> None:
+    result = analyse_wall(*scan)
+    chosen = angles_to(result, MITRAL) < 40
+    border = angles_to(result, MITRAL) > 140
+    kind = np.where(border, BORDER, OPENING).astype(np.uint8)  # all but the border was proposed as an opening
+    changed = replace(result, kind=kind, remarks=("A remark.",)).with_openings(chosen | border)
+    np.testing.assert_array_equal(changed.kind == OPENING, chosen)
+    np.testing.assert_array_equal(changed.kind == BORDER, border)
+    assert changed.notes == ("A remark.",)  # no proposal to be checked
+    assert not changed.enhanced()[changed.kind != WALL].any()
+    closed = changed.with_openings(np.zeros(len(kind), bool))
+    assert closed.area_cm2(OPENING) == 0
+    assert "all of it counts as wall" in closed.notes[0]
+
+
+def test_ratio_at_the_threshold_is_not_enhanced(scan: tuple[Volume, Labelmap]) -> None:
+    result = analyse_wall(*scan)
+    result = replace(result, ratio=np.full(len(result.ratio), 1.25, np.float32))
+    assert not result.enhanced(Threshold(IIR, 1.25)).any()
+    assert result.enhanced(Threshold(IIR, 1.24)).all()
+
+
+def test_blood_pool_is_the_population_of_the_eroded_segment() -> None:
+    grid = grid_about(9, (1.0, 1.0, 1.0))
+    voxels = np.random.default_rng(0).normal(100, 20, grid.shape)
+    pool = blood_pool(voxels, grid, np.ones(grid.shape, bool), grid)
+    values = voxels[2:-2, 2:-2, 2:-2].ravel()  # all voxels that are 3 mm from the first one outside
+    assert pool.voxels == len(values) == 125
+    assert pool.mean == pytest.approx(values.sum() / 125, rel=1e-12)
+    assert pool.sd == pytest.approx(np.sqrt(((values - pool.mean) ** 2).sum() / 125), rel=1e-12)
+
+
+def test_wall_is_sampled_from_1_mm_inside_to_3_mm_outside_in_steps_of_half_a_voxel() -> None:
+    settings = WallSettings()
+    assert (settings.from_mm, settings.to_mm, settings.sample) == (-1.0, 3.0, "maximum")
+    assert offsets(settings.from_mm, settings.to_mm, grid_about(9, (2.0, 1.0, 4.0))) == pytest.approx(
+        np.linspace(-1.0, 3.0, 9)
+    )
+
+
 # Refusals
 
 
@@ -434,6 +478,13 @@ def test_scan_of_several_images_is_refused(scan: tuple[Volume, Labelmap]) -> Non
 
 
 # Colours
+
+
+def test_enhancement_is_darker_than_the_rest_in_black_and_white() -> None:
+    ratios = np.linspace(0.5, 2.2, 400)
+    grey = ratio_colors(ratios) @ [0.2126, 0.7152, 0.0722]  # the luminance of Rec. ITU-R BT.709
+    assert grey[ratios > 1.2].max() <= grey[ratios <= 1.2].min() + 0.01
+    assert grey[ratios > 1.61].max() < grey[ratios <= 1.2].min() - 0.3
 
 
 def test_colors_are_interpolated_between_stops_and_grey_off_the_wall() -> None:

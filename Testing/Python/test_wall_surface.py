@@ -8,7 +8,7 @@ from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.wall.closed_surface import closed_surface
 from dcamt.wall.sampling import erode, interpolate, offsets, profiles
-from dcamt.wall.surface import extract_surface
+from dcamt.wall.surface import Surface, extract_surface
 from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
 from dcamt_testing.wall_phantoms import Atrium, grid_about
 
@@ -47,6 +47,16 @@ def test_surface_is_closed_and_faces_outwards() -> None:
     assert cosine.min() > 0.8
     assert np.degrees(np.arccos(cosine.clip(-1, 1))).mean() < 5
     assert surface.point_areas.sum() == pytest.approx(surface.area_mm2)
+
+
+def test_point_has_a_third_of_the_area_of_its_triangles() -> None:
+    points = np.array([[0.0, 0, 0], [3, 0, 0], [0, 4, 0], [0, 0, 12]])
+    surface = Surface(points, np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]))
+    floor, front, side = 3 * 4 / 2, 3 * 12 / 2, 4 * 12 / 2
+    slope = np.sqrt(floor**2 + front**2 + side**2)  # de Gua's theorem
+    around = [floor + front + side, floor + front + slope, floor + side + slope, front + side + slope]
+    np.testing.assert_allclose(surface.point_areas, np.array(around) / 3)
+    assert surface.volume_mm3 == pytest.approx(3 * 4 * 12 / 6)
 
 
 def test_surface_is_closed_when_the_segment_touches_the_border() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..volume import SegmentInfo
 from ..wall.analysis import WallResult
+from ..wall.burden import OPENING
 from ..wall.colors import OPENING_COLOR, RATIO_RANGE, ratio_colors, wall_colors
 from .colors import DOUBT_COLOR, to_hex
 from .contours import contour_path
@@ -30,6 +31,12 @@ GAP_MM = 3.0
 """Gap between pictures side by side."""
 SLICE_HEIGHT_MM = 54.0
 """Largest height of a slice on paper."""
+OUTLINE_MM, OUTLINE_RIM_MM = 0.42, 0.75
+"""Width of an outline on paper, and of the dark rim below it."""
+STRIPE_MM = 1.6
+"""Width of the stripes that mark openings, in patient mm."""
+STRIPE_COLOR = (0.86, 0.86, 0.87)
+"""Colour of every other stripe."""
 SURFACE_PIXELS = 440
 """Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0
@@ -73,10 +80,12 @@ def _slice_figure(
     for segment in segments:
         path = contour_path(labels == segment.label, spacing, (-float(low[across]), -float(low[along])))
         if path:
-            parts.append(
-                f'<path{turn} d="{path}" fill="none" stroke="{to_hex(segment.color)}"'
-                f' stroke-width="{0.42 * frame.unit:.2f}" stroke-linejoin="round"/>'
-            )
+            # The dark rim shows the outline in a print in black and white.
+            for color, width_mm in (("#000", OUTLINE_RIM_MM), (to_hex(segment.color), OUTLINE_MM)):
+                parts.append(
+                    f'<path{turn} d="{path}" fill="none" stroke="{color}"'
+                    f' stroke-width="{width_mm * frame.unit:.2f}" stroke-linejoin="round"/>'
+                )
     parts += frame.letters(plane.letters)
     number, total = scene.at[plane.through] + 1, scene.image.shape[plane.through]
     parts.append(frame.text(1.2, 3.4, f"{plane.name} {number}/{total}", 2.6, _NOTE, "start"))
@@ -154,14 +163,20 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
 
 
 def wall_painter(wall: WallResult, scene: Scene) -> Painter:
-    """Return a painter that colours a surface by the wall's ratio to the blood pool; openings and borders are grey."""
+    """Return a painter that colours a surface by the wall's ratio to the blood pool; borders are grey.
+
+    Openings have stripes, since their grey would look like scar in a print in black and white.
+    """
     from scipy.spatial import cKDTree
 
     tree = cKDTree(scene.to_scene_mm(wall.surface.points))
 
     def paint(points: np.ndarray, base: np.ndarray) -> np.ndarray:
         _, nearest = tree.query(points)
-        return wall_colors(wall.ratio[nearest], wall.kind[nearest])
+        colors = wall_colors(wall.ratio[nearest], wall.kind[nearest])
+        is_stripe = np.floor(points.sum(axis=1) / np.sqrt(3.0) / STRIPE_MM) % 2 == 0
+        colors[(wall.kind[nearest] == OPENING) & is_stripe] = STRIPE_COLOR
+        return colors
 
     return paint
 
@@ -182,7 +197,8 @@ def _ratio_scale(wall: WallResult) -> str:
         f'<text x="7" y="2.1" text-anchor="end" {style}>{low:g}</text><text x="39" y="2.1" {style}>{high:g}</text>'
         f'<text x="{at:.2f}" y="5.3" text-anchor="middle" {style}>{threshold:.3g}</text>'
         f'<text x="45" y="2.1" {style}>ratio to blood</text>'
-        f'<circle cx="68" cy="1.2" r="1.2" fill="{to_hex(OPENING_COLOR)}"/>'
+        f'<rect x="66.4" y="0" width="2.4" height="2.4" fill="{to_hex(OPENING_COLOR)}"/>'
+        f'<path d="M66.4 .6h2.4M66.4 1.8h2.4" stroke="{to_hex(STRIPE_COLOR)}" stroke-width=".6"/>'
         f'<text x="70" y="2.1" {style}>opening, no wall</text></svg>'
     )
 

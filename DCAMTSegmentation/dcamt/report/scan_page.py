@@ -63,6 +63,9 @@ td.u { padding-left: 1.2mm; width: 9mm }
 .big { font-size: 13pt; font-weight: 600 } p { margin: .8mm 0 } ul { margin: .8mm 0; padding-left: 4mm }
 .key { display: inline-block; width: 2.6mm; height: 2.6mm; border-radius: 50%; vertical-align: -.2mm;
   margin-right: 1mm }
+.regions td.n { padding-right: 4mm } .regions th + td + th { padding-left: 4mm }
+.sign { display: flex; gap: 4mm; margin-top: 7mm }
+.sign span { flex: 1 1 0; border-bottom: .2mm solid #18202b; font-size: 8.4pt; color: #5a6675 }
 .method p { font-size: 8.4pt; margin: .5mm 0 }
 footer { border-top: .3mm solid #c3ccd7; margin-top: 3mm; padding-top: 1.2mm; font-size: 7.6pt; color: #5a6675 }
 svg text { font-family: inherit }
@@ -131,16 +134,23 @@ def render_scan_page(page: ScanPage) -> str:
         parts.append(draw_surfaces(scene, page.segments, page.wall))
     parts.append('<div class="row"><section>')
     parts.append(_measurement_table(page))
+    parts.append(_wall_regions(page.wall) if page.wall is not None else "")
     parts.append("</section><section>")
     parts.append(_trust(page, scene) if page.wall is not None else "")
     parts.append(_wall(page.wall) if page.wall is not None else _trust(page, scene) + _no_wall())
     parts.append("</section></div>")
     parts.append(_method(page))
+    parts.append('<div class="sign">' + "".join(f"<span>{name}</span>" for name in _fields(page)) + "</div>")
     parts.append(
         f"<footer>Research use only. Not for diagnosis or treatment decisions.{_caution(page)}"
         f"{'' if page.identity else ' This page holds no name, identifier, date or file path.'}</footer>"
     )
     return "".join(parts) + "</body></html>\n"
+
+
+def _fields(page: ScanPage) -> tuple[str, ...]:
+    """Return the fields to fill in by hand on the printed page."""
+    return ("Checked by", "Date") if page.identity else ("Patient", "Date of scan", "Checked by", "Date")
 
 
 def _caution(page: ScanPage) -> str:
@@ -238,17 +248,23 @@ def _no_wall() -> str:
 
 
 def _wall(wall: WallResult) -> str:
-    whole, *regions = wall.burdens()
+    whole = wall.burden
     rows = [
         _row(f"Enhanced wall, {wall.settings.threshold.text}", _number(whole.percent, 1), "%", big=True),
         _row("Enhanced area, of the wall's area", f"{whole.enhanced_cm2:.1f} of {whole.wall_cm2:.1f}", "cm²"),
         _row("DECAAF stage at this threshold", wall.stage or "–"),
     ]
-    by_region = " · ".join(f"{region.region} {_number(region.percent, 1)}" for region in regions)
-    return (
-        f"<h2>Late enhancement of the wall</h2><table>{''.join(rows)}</table>"
-        f'<p class="faint">By region, %: {escape(by_region)}</p>'
-    )
+    return f"<h2>Late enhancement of the wall</h2><table>{''.join(rows)}</table>"
+
+
+def _wall_regions(wall: WallResult) -> str:
+    """Return the HTML table of the enhanced part of each region, with two regions in a row."""
+    cells = [
+        f'<th>{escape(burden.region.capitalize())}</th><td class="n">{_number(burden.percent, 1)}</td>'
+        for burden in wall.burdens()[1:]
+    ]
+    rows = "".join(f"<tr>{''.join(cells[first : first + 2])}</tr>" for first in range(0, len(cells), 2))
+    return f'<h2>Late enhancement by region, %</h2><table class="regions">{rows}</table>'
 
 
 def _outline_method(page: ScanPage) -> str:

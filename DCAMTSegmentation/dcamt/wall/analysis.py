@@ -74,7 +74,7 @@ class WallResult:
         kind: (N,) uint8, `burden.WALL`, `OPENING` or `BORDER`.
         region: (N,) uint8 indices into `burden.REGIONS`.
         proposed: whether the openings are a proposal.
-        notes: messages for the user.
+        remarks: messages for the user that do not depend on the openings.
     """
 
     scan: str
@@ -85,7 +85,7 @@ class WallResult:
     kind: np.ndarray
     region: np.ndarray
     proposed: bool
-    notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def threshold_ratio(self, threshold: Threshold | None = None) -> float:
         """Return a threshold (default: the settings') as a ratio to the blood pool's mean."""
@@ -109,6 +109,23 @@ class WallResult:
     def stage(self) -> str:
         """The stage of `burden` according to the bounds of DECAAF."""
         return decaaf_stage(self.burden.percent)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All messages for the user: on the openings, then `remarks`."""
+        openings = self.area_cm2(OPENING)
+        if self.proposed and openings > 0:
+            what = (
+                f"{openings:.1f} cm² were proposed as openings (mitral valve, veins) and do not count as wall:"
+                " check them."
+            )
+        elif self.proposed:
+            what = "No opening (mitral valve, veins) was found, so openings count as wall. Mark them by hand."
+        elif openings == 0:
+            what = "The given openings do not touch the surface, so all of it counts as wall."
+        else:
+            return self.remarks
+        return (what, *self.remarks)
 
     def area_cm2(self, kind: int) -> float:
         """Return the area of the points of a kind: `burden.WALL`, `OPENING` or `BORDER`."""
@@ -188,7 +205,7 @@ def analyse_wall(
         region=regions_of(surface.normals),
         proposed=openings is None,
     )
-    return replace(result, notes=_notes(result, extraction, volume.grid.matches(labelmap.grid)))
+    return replace(result, remarks=_remarks(result, extraction, volume.grid.matches(labelmap.grid)))
 
 
 def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
@@ -256,17 +273,9 @@ def _check_surroundings(around: np.ndarray, pool: BloodPool, path: Path | None) 
         )
 
 
-def _notes(result: WallResult, extraction: Extraction, same_grid: bool) -> tuple[str, ...]:
+def _remarks(result: WallResult, extraction: Extraction, same_grid: bool) -> tuple[str, ...]:
     notes = []
-    openings, border = result.area_cm2(OPENING), result.area_cm2(BORDER)
-    if result.proposed and openings > 0:
-        notes.append(
-            f"{openings:.1f} cm² were proposed as openings (mitral valve, veins) and do not count as wall: check them."
-        )
-    elif result.proposed:
-        notes.append("No opening (mitral valve, veins) was found, so openings count as wall. Mark them by hand.")
-    elif openings == 0:
-        notes.append("The given openings do not touch the surface, so all of it counts as wall.")
+    border = result.area_cm2(BORDER)
     if border > 0:
         notes.append(f"{border:.1f} cm² of the surface lie at the scan's border and do not count as wall.")
     if extraction.separate_ml > KEPT_VOLUME_ML:

@@ -9,15 +9,18 @@ from .burden import BORDER, OPENING
 RATIO_RANGE = (0.6, 2.0)
 """Ratios at the two ends of the scale; ratios beyond an end have its colour."""
 COLOR_STOPS = (
-    (0.60, (0.16, 0.22, 0.48)),
-    (0.97, (0.44, 0.66, 0.81)),
+    (0.60, (0.52, 0.79, 0.97)),
+    (0.97, (0.74, 0.88, 0.97)),
     (1.10, (0.93, 0.92, 0.84)),
-    (1.20, (0.99, 0.80, 0.36)),
+    (1.20, (0.97, 0.72, 0.28)),
     (1.32, (0.95, 0.49, 0.19)),
     (1.61, (0.78, 0.13, 0.15)),
     (2.00, (0.40, 0.00, 0.13)),
 )
-"""Ratios, including those of the presets, and colours (red, green, blue, 0 to 1), which are interpolated between."""
+"""Ratios, including those of the presets, and colours (red, green, blue, 0 to 1), which are interpolated between.
+
+Ratios above 1.2 are darker than all others, so that a print in black and white shows them.
+"""
 OPENING_COLOR = (0.35, 0.35, 0.37)
 BORDER_COLOR = (0.62, 0.62, 0.64)
 """Colour of points too near the scan's border."""

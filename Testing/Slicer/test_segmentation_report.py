@@ -1,0 +1,216 @@
+"""The one-page report, written from the panel: its request, its numbers, and no identity."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from dcamt.wall.analysis import WallResult
+from dcamt.worker.protocol import OutlineMethod, PageRequest, PageWritten
+from DCAMTSegmentationLib import review, wall_nodes
+from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
+from fake_worker import FakePanel, FakeWorker, ViewCase
+from segmentation_case import (
+    PATIENCE_S,
+    Person,
+    SegmentationCase,
+    add_scan,
+    choose,
+    click,
+    process_events_until,
+)
+from wall_case import (
+    WorkerWallCase,
+    add_phantom,
+    burden_cell,
+    expected_wall,
+    phantom,
+)
+
+
+class DrawnReportTest(WorkerWallCase):
+    def test_report_of_a_drawn_segment_has_the_panel_s_numbers_and_no_patient_name(self) -> None:
+        volume, segmentation = self.volume, self.segmentation
+        volume.SetName("Mueller^Anna")
+        segmentation.GetSegmentation().GetSegment("blood").SetName("Mueller")
+        self.measure()
+        choose(self.ui.wallPresetComboBox, self.ui.wallPresetComboBox.itemText(0))
+        with tempfile.TemporaryDirectory() as folder, Person() as person:
+            page = Path(folder, "report of Mueller.html")
+            person.expects("Write the report", str(page))
+            click(self.ui.reportButton)
+            self.wait()
+            text = page.read_text(encoding="utf-8")
+        self.assertIn("The report was written", self.ui.statusLabel.text)
+        self.assertIn(f">{burden_cell(segmentation)}<", text)
+        for shown in ("IIR &gt; 0.97", "Research use only", "drawn by hand or by another program"):
+            self.assertIn(shown, text)
+        for trace in ("Mueller", "Anna", folder):
+            self.assertNotIn(trace, text)
+        volume_ml = float(np.count_nonzero(phantom()[1])) * 1.25**3 / 1000
+        self.assertIn(f">{volume_ml:.1f}<", text)
+
+
+class SegmentedReportTest(SegmentationCase):
+    def test_report_of_a_result_names_the_model_and_its_correction(self) -> None:
+        volume = add_scan("Mueller^Anna")
+        segmentation = self.segment(volume)
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder, "page.html")
+
+            def write() -> str:
+                with Person() as person:
+                    person.expects("Write the report", str(page))
+                    click(self.ui.reportButton)
+                    process_events_until(lambda: not self.logic.isRunning(), 120, "the report")
+                return page.read_text(encoding="utf-8")
+
+            text = write()
+            trust = review.trust(segmentation)
+            assert trust is not None
+            self.assertIn(f">{100 * trust:.0f}<", text)
+            self.assertIn("Outline: model tiny", text)
+            self.assertIn("quality accurate", text)
+            self.assertNotIn("corrected by hand", text)
+            self.assertNotIn("Mueller", text)
+            identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+            array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
+            array[4:8, 4:8, 4:8] = 1 - array[4:8, 4:8, 4:8]
+            slicer.util.updateSegmentBinaryLabelmapFromArray(array, segmentation, identifier, volume)
+            self.assertIn("then corrected by hand", write())
+
+
+class PageAnswers(FakeWorker):
+    """Reads the mask of a page's first segment, and answers as if the page had been written."""
+
+    first_mask: np.ndarray
+
+    def _answer(self, request: Any, on_event: Any) -> None:
+        if not isinstance(request, PageRequest):
+            super()._answer(request, on_event)
+            return
+        self.first_mask = np.load(request.segments[0].outline.mask)
+        on_event(PageWritten(request.id, request.page))
+
+
+def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace: str = "") -> PageRequest | None:
+    """Click *Report…* and return the request.
+
+    Args:
+        replace: the answer when asked whether to replace a file.
+    """
+    earlier = len(module.worker.requests)
+    with Person() as person:
+        person.expects("Write the report", path)
+        if replace:
+            person.expects("Replace it?", replace)
+        click(module.ui.reportButton)
+        process_events_until(lambda: not module.logic.isRunning(), PATIENCE_S, "the report")
+    requests: list[PageRequest] = module.worker.requests[earlier:]
+    return requests[0] if requests else None
+
+
+class ReportRequestTest(unittest.TestCase):
+    """What a report requests from the worker."""
+
+    wall: WallResult
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.wall = expected_wall()
+
+    def setUp(self) -> None:
+        self.module = FakePanel(PageAnswers())
+        self.addCleanup(self.module.close)
+        self.ui = self.module.ui
+        self.volume, self.segmentation = add_phantom()
+        choose(self.ui.inputSelector, self.volume)
+        choose(self.ui.outputSelector, self.segmentation)
+        wall_nodes.insert_wall(self.wall, self.volume, self.segmentation)
+        mask = segment_mask(self.segmentation, "blood")[0]
+        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
+
+    def add_segment(self) -> np.ndarray:
+        """Add the segment "other", half of the ball, and return its voxels."""
+        label = phantom()[1]
+        label[:28] = 0
+        self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(label, self.segmentation, "other", self.volume)
+        return label
+
+    def report(self) -> PageRequest:
+        request = request_report(self.module)
+        assert request is not None
+        self.assertIn("The report was written", self.ui.statusLabel.text)
+        return request
+
+    def test_file_to_whose_name_the_ending_was_added_is_replaced_only_if_the_person_agrees(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder, "page.html")
+            page.touch()
+            self.assertIsNone(request_report(self.module, str(page.with_suffix("")), "Cancel"))
+            for path, answer in ((page.with_suffix(""), "Ok"), (page, "")):
+                request = request_report(self.module, str(path), answer)
+                assert request is not None
+                self.assertEqual(request.page, page)
+
+    def test_wall_of_the_chosen_scan_and_segment_is_in_the_report(self) -> None:
+        request = self.report()
+        self.assertIsNotNone(request.wall)
+        self.assertEqual(request.notes, ())
+
+    def test_wall_of_another_scan_is_left_out_with_a_note(self) -> None:
+        choose(self.ui.inputSelector, add_phantom()[0])
+        self.assertIs(self.module.settings.outputSegmentation, self.segmentation)
+        request = self.report()
+        self.assertIsNone(request.wall)
+        self.assertEqual(request.notes, ("The wall was measured in another scan and was left out.",))
+
+    def test_report_is_of_the_chosen_segment_and_leaves_out_another_segment_s_wall(self) -> None:
+        label = self.add_segment()
+        choose(self.ui.wallSegmentComboBox, "other")
+        request = self.report()
+        np.testing.assert_array_equal(self.module.worker.first_mask, label)
+        self.assertIsNone(request.wall)
+        self.assertEqual(request.notes, ("The wall was measured of another segment and was left out.",))
+
+    def test_wall_stays_in_the_report_after_an_edit_of_another_segment(self) -> None:
+        self.add_segment()
+        self.assertTrue(wall_nodes.is_outdated(self.segmentation))
+        request = self.report()
+        self.assertIsNotNone(request.wall)
+        self.assertEqual(request.notes, ())
+
+
+class OlderResultReportTest(ViewCase):
+    def test_result_without_stored_method_is_reported_as_a_model_s(self) -> None:
+        self.open(PageAnswers())
+        segmentation = self.segment(add_scan())
+        segmentation.SetAttribute("DCAMT.outlineMethod", None)
+        request = request_report(self.module)
+        assert request is not None
+        self.assertEqual(request.method, OutlineMethod("", "Left atrium in LGE-MRI", "", "", "accurate"))
+        self.assertEqual((request.trust, len(request.doubts)), (0.93, 2))
+
+    def test_undone_edit_is_not_reported_as_corrected_by_hand(self) -> None:
+        self.open(PageAnswers())
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        editor.setSegmentationNode(segmentation)
+        if not hasattr(editor, "saveStateForUndo"):
+            self.skipTest("a real Segment Editor stores undo states only for its own effects")
+        editor.saveStateForUndo()
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        voxels = np.zeros((16, 20, 24), np.uint8)
+        voxels[4:8, 4:8, 4:8] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, segmentation, identifier, volume)
+        for step, is_corrected in ((lambda: None, True), (editor.undo, False), (editor.redo, True)):
+            step()  # undo and redo send no event
+            request = request_report(self.module)
+            assert request is not None
+            self.assertEqual(request.is_corrected, is_corrected)

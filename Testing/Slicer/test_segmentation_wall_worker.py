@@ -1,0 +1,287 @@
+"""The section Wall: measurement by the worker, refusals, and changes of the scene meanwhile."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from dcamt.wall.analysis import WallResult
+from dcamt.wall.burden import BORDER
+from dcamt.wall.files import write_wall, write_wall_csv
+from dcamt.worker.protocol import WallMeasured
+from DCAMTSegmentationLib import review, wall_nodes
+from fake_worker import FakePanel, FakeWorker
+from segmentation_case import (
+    PATIENCE_S,
+    Person,
+    SegmentationCase,
+    choose,
+    click,
+    close_scene,
+    process_events_until,
+    scene_state,
+)
+from wall_case import (
+    AFFINE,
+    PATCH,
+    POOL,
+    SHAPE,
+    WorkerWallCase,
+    add_phantom,
+    burden_cell,
+    expected_wall,
+    phantom,
+    scalars,
+)
+
+
+class WholeWorkflowTest(SegmentationCase):
+    def test_worker_measures_the_same_wall_as_the_command(self) -> None:
+        volume, segmentation = add_phantom()
+        choose(self.ui.inputSelector, volume)
+        choose(self.ui.outputSelector, segmentation)
+        self.assertFalse(self.ui.wallExportButton.enabled)
+        choose(self.ui.wallSegmentComboBox, "blood")
+        click(self.ui.wallMeasureButton)
+        process_events_until(lambda: not self.logic.isRunning(), 120, "the wall")
+        expected = expected_wall()
+        self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
+        for note in expected.notes:
+            self.assertIn(note, self.ui.wallLabel.text)
+        self.assertFalse(self.ui.show3DCheckBox.checked)  # the segment's surface would hide the wall
+        self.assertEqual(burden_cell(segmentation), f"{expected.burden.percent:.1f}")
+        # The patch is a cap of 60 degrees, which covers (1 - cos 60°) / 2 = 25 % of a sphere.
+        self.assertAlmostEqual(float(burden_cell(segmentation)), 25, delta=3)
+        self.assertIn("IIR > 1.2", self.ui.wallLabel.text)
+        self.assertIn("research use only", self.ui.wallLabel.text)
+        with tempfile.TemporaryDirectory() as folder, Person() as person:
+            ours, theirs = Path(folder, "panel.csv"), Path(folder, "shell.csv")
+            person.expects("Export the wall", str(ours))
+            click(self.ui.wallExportButton)
+            write_wall_csv([expected], theirs)
+            self.assertEqual(ours.read_text(encoding="utf-8"), theirs.read_text(encoding="utf-8"))
+
+
+class WorkerWallTest(WorkerWallCase):
+    """The section Wall, operated by clicks, with a real worker process."""
+
+    def test_changed_outline_is_noticed_and_measured_again(self) -> None:
+        volume, segmentation = self.volume, self.segmentation
+        warning = "The outline was changed since"
+
+        self.measure()
+        before = burden_cell(segmentation, "wall_cm2")
+        self.assertNotIn(warning, self.ui.wallLabel.text)
+        smaller = phantom()[1]
+        smaller[:20] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, "blood", volume)
+        self.assertIn(warning, self.ui.wallLabel.text)
+        self.assertEqual(burden_cell(segmentation, "wall_cm2"), before)  # the value of the earlier outline
+        self.measure()
+        self.assertLess(float(burden_cell(segmentation, "wall_cm2")), float(before) - 2)
+        self.assertNotIn(warning, self.ui.wallLabel.text)
+
+    def test_changed_outline_of_a_saved_wall_is_noticed(self) -> None:
+        warning = "The outline was changed since"
+        self.measure()
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder, "scene.mrb"))
+            self.assertTrue(slicer.util.saveScene(path))
+            close_scene()
+            slicer.util.loadScene(path)
+        slicer.app.processEvents()
+        self.assertIn("of the wall is enhanced", self.ui.wallLabel.text)
+        self.assertNotIn(warning, self.ui.wallLabel.text)
+        volume, segmentation = slicer.util.getNode("ball"), slicer.util.getNode("drawn")
+        self.assertIs(wall_nodes.measured_volume(segmentation), volume)
+        smaller = phantom()[1]
+        smaller[:20] = 0
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        self.module.panel.exit()  # Segment Editor's edits of a loaded segment send no event
+        slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, identifier, volume)
+        self.module.panel.enter()
+        self.assertIn(warning, self.ui.wallLabel.text)
+
+    def test_wall_follows_a_transformed_scan_and_keeps_its_values(self) -> None:
+        volume, segmentation = add_phantom()
+        matrix = np.eye(4)
+        matrix[:3, :3], matrix[:3, 3] = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], (40.0, -20.0, 7.0)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "moved")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+        for node in (volume, segmentation):
+            node.SetAndObserveTransformNodeID(transform.GetID())
+        choose(self.ui.inputSelector, volume)
+        choose(self.ui.outputSelector, segmentation)
+        self.measure()
+        self.assertEqual(burden_cell(segmentation), f"{expected_wall().burden.percent:.1f}")
+        bounds = [0.0] * 6
+        review.get_referenced_node(segmentation, review.WALL).GetRASBounds(bounds)
+        centre = matrix[:3, :3] @ (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3] + matrix[:3, 3]
+        np.testing.assert_allclose((np.array(bounds[::2]) + bounds[1::2]) / 2, centre, atol=1.0)
+
+    def test_refused_input_is_reported_and_leaves_the_scene_unchanged(self) -> None:
+        """The engine's four reasons to refuse a wall, each reported by the worker."""
+        volume, segmentation = self.volume, self.segmentation
+        scan, label = phantom()
+        tiny = np.zeros_like(label)
+        tiny[26:32, 26:32, 26:32] = 1
+        for voxels, mask, message in (
+            (POOL + PATCH - scan, label, "Choose the late-enhancement scan"),
+            (
+                np.where(label != 0, np.float32(POOL), scan),
+                label,
+                "Choose the late-enhancement scan, not a mask",
+            ),
+            (scan, tiny, "Choose the segment of the whole left atrium's blood"),
+            (scan - 100, label, "Use the scanner's original magnitude image"),
+        ):
+            slicer.util.updateVolumeFromArray(volume, voxels.astype(np.float32))
+            slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, "blood", volume)
+            before = scene_state()
+            with Person() as person:
+                person.expects(message, "Ok")
+                self.measure()
+            self.assertIn(message, self.ui.statusLabel.text)
+            self.assertEqual(scene_state(), before)
+            self.assertIsNone(review.get_referenced_node(segmentation, review.WALL))
+
+    def test_wall_at_the_scan_s_border_is_excluded_and_reported(self) -> None:
+        volume, segmentation = add_phantom()
+        scan, label = phantom()
+        slicer.util.updateVolumeFromArray(volume, scan[20:])  # the scan does not contain the lowest 10 mm of the ball
+        origin = (AFFINE @ [0, 0, 20, 1])[:3]
+        volume.SetOrigin(*origin)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(label[20:], segmentation, "blood", volume)
+        choose(self.ui.inputSelector, volume)
+        choose(self.ui.outputSelector, segmentation)
+        self.measure()
+        self.assertIn("at the scan's border", self.ui.wallLabel.text)
+        self.assertTrue((scalars(segmentation, "opening") == BORDER).any())
+
+
+class ChangedWhileMeasuredTest(WorkerWallCase):
+    """The scene changes while a real worker measures the wall."""
+
+    def measure_while(self, change: Callable[[], object]) -> None:
+        self.worker.meanwhile = change
+        self.measure()
+        self.assertIsNone(self.worker.meanwhile)
+
+    def smaller(self) -> np.ndarray:
+        label = phantom()[1]
+        label[:20] = 0
+        return label
+
+    def test_edited_outline_is_reported_beside_the_wall_of_the_earlier_one(self) -> None:
+        edit = slicer.util.updateSegmentBinaryLabelmapFromArray
+        self.measure_while(lambda: edit(self.smaller(), self.segmentation, "blood", self.volume))
+        expected = expected_wall()
+        self.assertEqual(burden_cell(self.segmentation), f"{expected.burden.percent:.1f}")
+        self.assertIn("The outline was changed since", self.ui.wallLabel.text)
+
+    def test_edited_voxels_are_reported_beside_the_wall_of_the_earlier_ones(self) -> None:
+        self.measure_while(lambda: slicer.util.updateVolumeFromArray(self.volume, phantom()[0] * 2 + 7))
+        self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
+        self.assertIn("The voxels of ball were changed during the computation", self.ui.statusLabel.text)
+
+    def test_wall_of_a_deleted_segment_is_dropped(self) -> None:
+        self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
+        with Person() as person:
+            person.expects("segment blood was removed during the measurement; the wall was discarded", "Ok")
+            self.measure_while(lambda: self.segmentation.GetSegmentation().RemoveSegment("blood"))
+        self.assertIsNone(review.get_referenced_node(self.segmentation, review.WALL))
+
+    def test_closed_scene_ends_the_measurement_and_the_next_scene_is_measured(self) -> None:
+        self.measure_while(close_scene)
+        self.assertEqual(list(slicer.util.getNodes("*wall*")), [])
+        self.assertIn("No wall yet", self.ui.wallLabel.text)
+        self.volume, self.segmentation = add_phantom()
+        choose(self.ui.inputSelector, self.volume)
+        choose(self.ui.outputSelector, self.segmentation)
+        self.measure()
+        self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
+
+
+class WallAnswers(FakeWorker):
+    """Answers each request for a wall with that of the phantom, after `before_answer`."""
+
+    def __init__(self, wall: WallResult) -> None:
+        super().__init__()
+        self.wall = wall
+
+    def _answer(self, request: Any, on_event: Any) -> None:
+        self.before_answer()
+        path = request.output / "wall.npz"
+        write_wall(self.wall, path)
+        on_event(WallMeasured(request.id, path))
+
+
+class ChangedMeanwhileTest(unittest.TestCase):
+    """The volume or the segmentation is changed or removed while the worker measures the wall."""
+
+    wall: WallResult
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.wall = expected_wall()
+
+    def setUp(self) -> None:
+        self.module = FakePanel(WallAnswers(self.wall))
+        self.addCleanup(self.module.close)
+        self.ui = self.module.ui
+        self.volume, self.segmentation = add_phantom()
+        choose(self.ui.inputSelector, self.volume)
+        choose(self.ui.outputSelector, self.segmentation)
+
+    def measure(self, before_answer: Callable[[], object]) -> None:
+        self.module.worker.before_answer = before_answer
+        click(self.ui.wallMeasureButton)
+        process_events_until(lambda: not self.module.logic.isRunning(), PATIENCE_S, "the wall")
+
+    def test_an_unchanged_volume_is_noted_as_such(self) -> None:
+        self.measure(lambda: None)
+        self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
+
+    def test_edited_voxels_and_a_changed_transform_are_noted(self) -> None:
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "moved")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([-1.0, -1.0, 1.0, 1.0])))
+
+        def change() -> None:
+            slicer.util.arrayFromVolume(self.volume)[0, 0, 0] += 1
+            self.volume.SetAndObserveTransformNodeID(transform.GetID())
+
+        self.measure(change)
+        for text in (
+            "The voxels of ball were changed during the computation",
+            "The transform of ball was changed during the computation",
+        ):
+            self.assertIn(text, self.ui.statusLabel.text)
+
+    def test_another_output_chosen_meanwhile_keeps_its_surface(self) -> None:
+        other = add_phantom()[1]
+        choose(self.ui.outputSelector, self.segmentation)
+        self.assertTrue(self.ui.show3DCheckBox.checked)
+        self.measure(lambda: choose(self.ui.outputSelector, other))
+        self.assertIs(self.module.settings.outputSegmentation, other)
+        self.assertTrue(self.ui.show3DCheckBox.checked)
+        choose(self.ui.outputSelector, self.segmentation)
+        self.assertIn("of the wall is enhanced", self.ui.wallLabel.text)
+
+    def test_a_removed_node_drops_the_wall(self) -> None:
+        for node, message in (
+            (self.segmentation, "segmentation drawn was removed during the measurement; the wall was discarded"),
+            (self.volume, "ball: was removed or changed during the computation, so the result was discarded"),
+        ):
+            with self.subTest(message), Person() as person:
+                person.expects(message, "Ok")
+                self.measure(lambda node=node: slicer.mrmlScene.RemoveNode(node))
+            self.assertEqual(person.seen[0].detail, "")
+            self.assertEqual(list(slicer.util.getNodes("*wall*")), [])
+            slicer.mrmlScene.AddNode(node)
+            choose(self.ui.inputSelector, self.volume)
+            choose(self.ui.outputSelector, self.segmentation)

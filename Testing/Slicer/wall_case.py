@@ -1,0 +1,137 @@
+"""A phantom whose wall is known, its wall in a scene, and panels that measure it."""
+
+from __future__ import annotations
+
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from dcamt.geometry import Grid
+from dcamt.volume import Labelmap, Volume
+from dcamt.wall.analysis import WallResult, analyse_wall
+from dcamt_testing import warm_python
+from DCAMTSegmentationLib import review, wall_nodes
+from DCAMTSegmentationLib.worker_process import WorkerProcess
+from fake_worker import FakePanel, FakeWorker
+from segmentation_case import (
+    PATIENCE_S,
+    choose,
+    click,
+    process_events_until,
+)
+from slicer_harness import in_real_slicer
+from vtk.util.numpy_support import vtk_to_numpy
+
+AFFINE = np.diag([-1.25, -1.25, 1.25, 1.0])
+SHAPE = (56, 56, 56)
+RADIUS_MM, SHELL_MM = 22.0, 4.0
+POOL, SHELL, PATCH, LUNG = 200.0, 160.0, 320.0, 20.0
+
+
+def phantom() -> tuple[np.ndarray, np.ndarray]:
+    """Return a scan and a label (K, J, I): a ball of blood in a dark wall with a bright anterior patch."""
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), axis=-1)[..., ::-1]
+    points = (index - (np.array(SHAPE) - 1) / 2) @ AFFINE[:3, :3].T
+    away = np.linalg.norm(points, axis=-1)
+    anterior = points[..., 1] > 0.5 * away  # a cap with a half angle of 60 degrees, a quarter of the sphere
+    draw = np.random.default_rng(0)
+    scan = np.where(away <= RADIUS_MM, POOL, LUNG)
+    shell = (away > RADIUS_MM) & (away <= RADIUS_MM + SHELL_MM)
+    scan = np.where(shell, np.where(anterior, PATCH, SHELL), scan) + draw.normal(0, 3, SHAPE)
+    return scan.astype(np.float32), (away <= RADIUS_MM).astype(np.uint8)
+
+
+def add_phantom(segment: str = "blood") -> tuple[Any, Any]:
+    """Add a volume node and a segmentation node that counts as drawn by a person; return both."""
+    scan, label = phantom()
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "ball")
+    slicer.util.updateVolumeFromArray(volume, scan)
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(AFFINE))
+    volume.CreateDefaultDisplayNodes()
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    identifier = segmentation.GetSegmentation().AddEmptySegment(segment, segment)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(label, segmentation, identifier, volume)
+    return volume, segmentation
+
+
+def expected_wall() -> WallResult:
+    """Return the phantom's wall as measured by the engine in this process."""
+    scan, label = phantom()
+    grid = Grid(SHAPE[::-1], AFFINE)
+    return analyse_wall(
+        Volume(scan.transpose(2, 1, 0)[None], grid, Path("ball.nrrd")), Labelmap(label.transpose(2, 1, 0), grid)
+    )
+
+
+def scalars(segmentation: Any, name: str) -> np.ndarray:
+    surface = review.get_referenced_node(segmentation, review.WALL).GetPolyData()
+    return np.array(vtk_to_numpy(surface.GetPointData().GetArray(name)))
+
+
+def burden_cell(segmentation: Any, column: str = "burden_percent", row: int = 0) -> str:
+    table = review.get_referenced_node(segmentation, review.WALL_TABLE).GetTable()
+    return str(table.GetValueByName(row, column).ToString())
+
+
+class LastingWorker(WorkerProcess):
+    """A worker process that is shared by all tests of a test case; `meanwhile` is called once, while it computes."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def request(self, request: Any, on_event: Any = None) -> None:
+        super().request(request, on_event)
+        change, self.meanwhile = self.meanwhile, None
+        if change is not None:
+            change()
+
+    def shutdown(self) -> None:
+        """Do nothing; `end` ends the process."""
+
+    def end(self) -> None:
+        super().shutdown()
+
+
+class WorkerWallCase(unittest.TestCase):
+    """A panel with a real worker process, in which a phantom is chosen."""
+
+    worker: LastingWorker
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if not in_real_slicer():
+            warm_python.start()
+        cls.worker = LastingWorker(temporary_folder=slicer.app.temporaryPath)
+        cls.addClassCleanup(cls.worker.end)
+
+    def setUp(self) -> None:
+        self.module = FakePanel(self.worker)
+        self.addCleanup(self.module.close)
+        self.ui = self.module.ui
+        self.volume, self.segmentation = add_phantom()
+        choose(self.ui.inputSelector, self.volume)
+        choose(self.ui.outputSelector, self.segmentation)
+
+    def wait(self) -> None:
+        process_events_until(lambda: not self.module.logic.isRunning(), PATIENCE_S, "the worker")
+
+    def measure(self) -> None:
+        click(self.ui.wallMeasureButton)
+        self.wait()
+
+
+class InsertedWallCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.module = FakePanel(FakeWorker())
+        self.addCleanup(self.module.close)
+        self.ui = self.module.ui
+        self.volume, self.segmentation = add_phantom()
+        choose(self.ui.inputSelector, self.volume)
+        choose(self.ui.outputSelector, self.segmentation)
+        self.wall = expected_wall()
+        wall_nodes.insert_wall(self.wall, self.volume, self.segmentation)
+        self.module.panel.enter()
