@@ -157,15 +157,16 @@ def fill_burden(table: Any, wall: WallResult) -> None:
     rows = [
         (
             _region_name(burden.region),
-            f"{burden.wall_cm2:.1f}",
-            f"{burden.enhanced_cm2:.1f}",
             "" if np.isnan(burden.percent) else f"{burden.percent:.1f}",
             decaaf_stage(burden.percent) if burden.region == WHOLE else "",
+            f"{burden.enhanced_cm2:.1f}",
+            f"{burden.wall_cm2:.1f}",
         )
         for burden in wall.burdens()
     ]
-    titles = (_("Region"), _("Wall (cm²)"), _("Enhanced (cm²)"), _("Burden (%)"), _("Stage"))
-    names = ("region", "wall_cm2", "enhanced_cm2", "burden_percent", "stage")
+    # A narrow panel shows the first columns only.
+    titles = (_("Region"), _("Burden (%)"), _("Stage"), _("Enhanced (cm²)"), _("Wall (cm²)"))
+    names = ("region", "burden_percent", "stage", "enhanced_cm2", "wall_cm2")
     table.RemoveAllColumns()
     for name, title, cells in zip(names, titles, zip(*rows, strict=True), strict=True):
         array = vtk.vtkStringArray()
