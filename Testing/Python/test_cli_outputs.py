@@ -285,8 +285,9 @@ def test_result_refers_to_the_chosen_series(model: Path, tmp_path: Path, capsys:
 
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
-def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
-    """The longest page: patient's name, wall, four segments, long names and many notes."""
+@pytest.mark.parametrize("with_identity", [True, False])
+def test_page_prints_on_one_a4_sheet(with_identity: bool, tmp_path: Path) -> None:
+    """The longest pages: identity or fields to fill in, wall, four segments, long names and many notes."""
     from dcamt.metrics.doubtful_places import DoubtfulPlace
     from dcamt.metrics.measurements import measure
     from dcamt.models.calibration import ExpectedOverlap
@@ -320,7 +321,9 @@ def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
         doubtful_places=[place] * 20,
         wall=analyse_wall(volume, labelmap, WallSettings(), label=1),
         notes=["A note of some length that tells the reader what happened to this scan on its way to here."] * 9,
-        identity=dict.fromkeys(("Patient", "ID", "Born", "Study date", "Accession", "File"), "A rather long text"),
+        identity=dict.fromkeys(
+            ("Patient", "ID", "Born", "Study date", "Accession", "File") if with_identity else (), "A rather long text"
+        ),
     )
     (tmp_path / "page.html").write_text(render_scan_page(page), encoding="utf-8")
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]

@@ -29,7 +29,7 @@ PAGE_WIDTH_MM = 186.0
 """Width of an A4 sheet without its margins."""
 GAP_MM = 3.0
 """Gap between pictures side by side."""
-SLICE_HEIGHT_MM = 54.0
+SLICE_HEIGHT_MM = 52.0
 """Largest height of a slice on paper."""
 OUTLINE_MM, OUTLINE_RIM_MM = 0.42, 0.75
 """Width of an outline on paper, and of the dark rim below it."""

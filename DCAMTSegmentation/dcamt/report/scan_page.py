@@ -28,6 +28,8 @@ MAX_OTHERS = 4
 """The page lists the volumes of at most this many segments besides the first."""
 MAX_NOTES = 3
 """The page shows at most this many notes."""
+HAND_FIELDS = ("Patient", "Date of scan", "Checked by", "Date")
+"""Fields that a page without identity leaves to be filled in by hand."""
 MAX_IDENTITY = 110
 """Longest line of the identity, in characters."""
 
@@ -48,7 +50,7 @@ body { font: 9.2pt/1.35 "Helvetica Neue", Arial, "Liberation Sans", sans-serif; 
 header { display: flex; justify-content: space-between; align-items: flex-end; border-bottom: .6mm solid #24507f;
   padding-bottom: 1.6mm }
 h1 { font-size: 15pt; line-height: 1.15; margin: 0; font-weight: 600 }
-h2 { font-size: 9.6pt; margin: 3.6mm 0 1.2mm; color: #24507f; font-weight: 600 }
+h2 { font-size: 9.6pt; margin: 3.2mm 0 1.1mm; color: #24507f; font-weight: 600 }
 .faint { color: #5a6675 } .mark { text-align: right; white-space: nowrap; padding-left: 4mm } .mark b { color: #9c1f1f }
 .row { display: flex; gap: 3mm } .row > * { flex: 1 1 0; min-width: 0 }
 figure { margin: 0 } figure svg, figure img { display: block; width: 100% }
@@ -63,8 +65,9 @@ td.u { padding-left: 1.2mm; width: 9mm }
 .big { font-size: 13pt; font-weight: 600 } p { margin: .8mm 0 } ul { margin: .8mm 0; padding-left: 4mm }
 .key { display: inline-block; width: 2.6mm; height: 2.6mm; border-radius: 50%; vertical-align: -.2mm;
   margin-right: 1mm }
-.regions td.n { padding-right: 4mm } .regions th + td + th { padding-left: 4mm }
-.sign { display: flex; gap: 4mm; margin-top: 7mm }
+section > .faint { margin-top: 2mm }
+.regions td.n { padding-right: 3mm } .regions td.n:last-child { padding-right: 0 }
+.sign { display: flex; gap: 4mm; margin-top: 5mm }
 .sign span { flex: 1 1 0; border-bottom: .2mm solid #18202b; font-size: 8.4pt; color: #5a6675 }
 .method p { font-size: 8.4pt; margin: .5mm 0 }
 footer { border-top: .3mm solid #c3ccd7; margin-top: 3mm; padding-top: 1.2mm; font-size: 7.6pt; color: #5a6675 }
@@ -140,17 +143,13 @@ def render_scan_page(page: ScanPage) -> str:
     parts.append(_wall(page.wall) if page.wall is not None else _trust(page, scene) + _no_wall())
     parts.append("</section></div>")
     parts.append(_method(page))
-    parts.append('<div class="sign">' + "".join(f"<span>{name}</span>" for name in _fields(page)) + "</div>")
+    if not page.identity:
+        parts.append('<div class="sign">' + "".join(f"<span>{name}</span>" for name in HAND_FIELDS) + "</div>")
     parts.append(
         f"<footer>Research use only. Not for diagnosis or treatment decisions.{_caution(page)}"
         f"{'' if page.identity else ' This page holds no name, identifier, date or file path.'}</footer>"
     )
     return "".join(parts) + "</body></html>\n"
-
-
-def _fields(page: ScanPage) -> tuple[str, ...]:
-    """Return the fields to fill in by hand on the printed page."""
-    return ("Checked by", "Date") if page.identity else ("Patient", "Date of scan", "Checked by", "Date")
 
 
 def _caution(page: ScanPage) -> str:
@@ -258,13 +257,13 @@ def _wall(wall: WallResult) -> str:
 
 
 def _wall_regions(wall: WallResult) -> str:
-    """Return the HTML table of the enhanced part of each region, with two regions in a row."""
+    """Return the HTML table of the enhanced part of each region, with three regions in a row."""
     cells = [
         f'<th>{escape(burden.region.capitalize())}</th><td class="n">{_number(burden.percent, 1)}</td>'
         for burden in wall.burdens()[1:]
     ]
-    rows = "".join(f"<tr>{''.join(cells[first : first + 2])}</tr>" for first in range(0, len(cells), 2))
-    return f'<h2>Late enhancement by region, %</h2><table class="regions">{rows}</table>'
+    rows = "".join(f"<tr>{''.join(cells[first : first + 3])}</tr>" for first in range(0, len(cells), 3))
+    return f'<p class="faint">Late enhancement by region, %</p><table class="regions">{rows}</table>'
 
 
 def _outline_method(page: ScanPage) -> str:
