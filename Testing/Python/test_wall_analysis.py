@@ -384,7 +384,11 @@ def test_changed_openings_replace_the_proposal_and_its_message(scan: tuple[Volum
     chosen = angles_to(result, MITRAL) < 40
     border = angles_to(result, MITRAL) > 140
     kind = np.where(border, BORDER, OPENING).astype(np.uint8)  # all but the border was proposed as an opening
-    changed = replace(result, kind=kind, remarks=("A remark.",)).with_openings(chosen | border)
+    proposal = replace(result, kind=kind)
+    check = (
+        f"{proposal.area_cm2(OPENING):.1f} cm² were proposed as openings (mitral valve, veins) and do not count as wall"
+    )
+    changed = replace(proposal, notes=(f"{check}: check them.", "A remark.")).with_openings(chosen | border)
     np.testing.assert_array_equal(changed.kind == OPENING, chosen)
     np.testing.assert_array_equal(changed.kind == BORDER, border)
     assert changed.notes == ("A remark.",)  # no proposal to be checked

@@ -74,7 +74,7 @@ class WallResult:
         kind: (N,) uint8, `burden.WALL`, `OPENING` or `BORDER`.
         region: (N,) uint8 indices into `burden.REGIONS`.
         proposed: whether the openings are a proposal.
-        remarks: messages for the user that do not depend on the openings.
+        notes: messages for the user.
     """
 
     scan: str
@@ -85,7 +85,7 @@ class WallResult:
     kind: np.ndarray
     region: np.ndarray
     proposed: bool
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def threshold_ratio(self, threshold: Threshold | None = None) -> float:
         """Return a threshold (default: the settings') as a ratio to the blood pool's mean."""
@@ -110,23 +110,6 @@ class WallResult:
         """The stage of `burden` according to the bounds of DECAAF."""
         return decaaf_stage(self.burden.percent)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """All messages for the user: on the openings, then `remarks`."""
-        openings = self.area_cm2(OPENING)
-        if self.proposed and openings > 0:
-            what = (
-                f"{openings:.1f} cm² were proposed as openings (mitral valve, veins) and do not count as wall:"
-                " check them."
-            )
-        elif self.proposed:
-            what = "No opening (mitral valve, veins) was found, so openings count as wall. Mark them by hand."
-        elif openings == 0:
-            what = "The given openings do not touch the surface, so all of it counts as wall."
-        else:
-            return self.remarks
-        return (what, *self.remarks)
-
     def area_cm2(self, kind: int) -> float:
         """Return the area of the points of a kind: `burden.WALL`, `OPENING` or `BORDER`."""
         return float(self.surface.point_areas[self.kind == kind].sum()) / 100.0
@@ -134,7 +117,9 @@ class WallResult:
     def with_openings(self, openings: np.ndarray) -> WallResult:
         """Return the wall with other openings, a mask (N,) bool; points at the scan's border stay `BORDER`."""
         kind = np.where(self.kind == BORDER, BORDER, np.where(openings, OPENING, WALL)).astype(np.uint8)
-        return replace(self, kind=kind, proposed=False)
+        changed = replace(self, kind=kind, proposed=False)
+        others = [note for note in self.notes if note not in _opening_notes(self)]
+        return replace(changed, notes=(*_opening_notes(changed), *others))
 
 
 def analyse_wall(
@@ -205,7 +190,7 @@ def analyse_wall(
         region=regions_of(surface.normals),
         proposed=openings is None,
     )
-    return replace(result, remarks=_remarks(result, extraction, volume.grid.matches(labelmap.grid)))
+    return replace(result, notes=_notes(result, extraction, volume.grid.matches(labelmap.grid)))
 
 
 def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
@@ -273,8 +258,22 @@ def _check_surroundings(around: np.ndarray, pool: BloodPool, path: Path | None) 
         )
 
 
-def _remarks(result: WallResult, extraction: Extraction, same_grid: bool) -> tuple[str, ...]:
+def _opening_notes(result: WallResult) -> list[str]:
+    openings = result.area_cm2(OPENING)
     notes = []
+    if result.proposed and openings > 0:
+        notes.append(
+            f"{openings:.1f} cm² were proposed as openings (mitral valve, veins) and do not count as wall: check them."
+        )
+    elif result.proposed:
+        notes.append("No opening (mitral valve, veins) was found, so openings count as wall. Mark them by hand.")
+    elif openings == 0:
+        notes.append("The given openings do not touch the surface, so all of it counts as wall.")
+    return notes
+
+
+def _notes(result: WallResult, extraction: Extraction, same_grid: bool) -> tuple[str, ...]:
+    notes = _opening_notes(result)
     border = result.area_cm2(BORDER)
     if border > 0:
         notes.append(f"{border:.1f} cm² of the surface lie at the scan's border and do not count as wall.")

@@ -100,7 +100,7 @@ def wall_facts(result: WallResult) -> str:
             "to_mm": settings.to_mm,
             "pool": [pool.mean, pool.sd, pool.voxels],
             "proposed": result.proposed,
-            "remarks": list(result.remarks),
+            "notes": list(result.notes),
         }
     )
 
@@ -122,8 +122,8 @@ def wall_of(surface: Surface, ratio: np.ndarray, kind: np.ndarray, region: np.nd
     threshold = parse_threshold(known["threshold"])
     settings = WallSettings(threshold, known["sample"], known["from_mm"], known["to_mm"])
     pool = BloodPool(mean, sd, int(voxels))
-    remarks = tuple(known.get("remarks", ()))
-    return WallResult(known["scan"], settings, surface, pool, ratio, kind, region, bool(known["proposed"]), remarks)
+    notes = tuple(known["notes"])
+    return WallResult(known["scan"], settings, surface, pool, ratio, kind, region, bool(known["proposed"]), notes)
 
 
 def method_text(result: WallResult, threshold: Threshold | None = None) -> str:
