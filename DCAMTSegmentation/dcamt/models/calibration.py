@@ -238,12 +238,12 @@ def expect_left_out(
     ]
     values = np.empty(len(truth))
     for scans, _, model in folds:
-        values[scans] = [model.value(features[index]) for index in np.flatnonzero(scans)]
+        values[scans] = [model.value(features[index]) for index in np.flatnonzero(scans).tolist()]
     expected = [ExpectedOverlap(0, 0, 0)] * len(truth)
     for scans, others, model in folds:
         knots, lows, highs = _interval(values[others], truth[others])
         model = replace(model, knots=knots, lows=lows, highs=highs)
-        for index in np.flatnonzero(scans):
+        for index in np.flatnonzero(scans).tolist():
             expected[index] = model.expect(features[index])
     return expected
 
