@@ -74,7 +74,7 @@ def test_zip_of_several_images_is_refused_with_their_names(tmp_path: Path) -> No
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/a.nrrd", b"a")
         archive.writestr("x/b.nii.gz", b"b")
-    refused(lambda: read_scan(path), path, "holds 2 images (a.nrrd, b.nii.gz). Extract it")
+    refused(lambda: read_scan(path), path, "holds 2 images (a.nrrd, b.nii.gz). Extract the archive")
 
 
 def test_dicomdir_is_read(tmp_path: Path) -> None:

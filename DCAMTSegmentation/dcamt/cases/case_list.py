@@ -281,7 +281,8 @@ def _file(path: Path, text: str) -> Path:
     accented letters may be composed or decomposed.
     """
     file = path.parent / text
-    if os.path.exists(file):
+    is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text
+    if is_plain or os.path.exists(file):  # the disk is not asked for plain names, since a list may have thousands
         return file
     file = path.parent / text.replace("\\", "/").strip(_QUOTES)
     forms = (Path(unicodedata.normalize(form, str(file))) for form in ("NFC", "NFD"))
