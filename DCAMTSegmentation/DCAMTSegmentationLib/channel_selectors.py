@@ -1,4 +1,4 @@
-"""Show a volume selector for each further channel of a model that takes several."""
+"""Show a volume selector for the second and each further input channel of a model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ FIRST_ROW = 3
 
 
 class ChannelSelectors:
-    """Adds rows to the panel's form of inputs when a model needs them; `on_chosen` is called with all chosen volumes.
+    """Adds rows to the panel's form of inputs when a model needs them.
 
-    The panel's own selector is that of the first channel.
+    The panel's own selector is that of the first channel. `on_chosen` is called with the volumes of the further
+    channels only, None where no volume is chosen.
     """
 
     def __init__(self, ui: Any, on_chosen: Callable[[list[Any]], None]) -> None:
@@ -24,7 +25,7 @@ class ChannelSelectors:
         self._labels: list[Any] = []
         self._selectors: list[Any] = []
         self._hidden: list[str] = []
-        self._number = 0
+        self._further_channels = 0
         self._filling = False
 
     @property
@@ -36,28 +37,29 @@ class ChannelSelectors:
         """Show a row for each channel after the first.
 
         Args:
-            names: of all channels, `volumes`: of the further ones.
+            names: the names of all channels.
+            volumes: the volumes of the further channels, None where no volume is chosen.
         """
-        self._number = len(names) - 1
-        self._ui.inputLabel.text = _("{channel}:").format(channel=names[0]) if self._number else _("Volume:")
-        while len(self._selectors) < self._number:
+        self._further_channels = len(names) - 1
+        self._ui.inputLabel.text = _("{channel}:").format(channel=names[0]) if self._further_channels else _("Volume:")
+        while len(self._selectors) < self._further_channels:
             self._add_row()
         self._filling = True
         for index, (label, selector) in enumerate(zip(self._labels, self._selectors, strict=True)):
-            label.visible = selector.visible = index < self._number
-            if index < self._number:
+            label.visible = selector.visible = index < self._further_channels
+            if index < self._further_channels:
                 label.text = _("{channel}:").format(channel=names[index + 1])
             selector.setCurrentNode(volumes[index] if index < len(volumes) else None)
         self._filling = False
 
-    def hide_nodes(self, identifiers: list[str]) -> None:
-        """Do not offer these volumes, which are no scans."""
-        self._hidden = identifiers
+    def hide_nodes(self, node_ids: list[str]) -> None:
+        """Exclude nodes (disagreement maps) from the selectors."""
+        self._hidden = node_ids
         for selector in self._selectors:
-            selector.sortFilterProxyModel().hiddenNodeIDs = identifiers
+            selector.sortFilterProxyModel().hiddenNodeIDs = node_ids
 
     def _chosen(self) -> list[Any]:
-        return [selector.currentNode() for selector in self._selectors[: self._number]]
+        return [selector.currentNode() for selector in self._selectors[: self._further_channels]]
 
     def _add_row(self) -> None:
         row = len(self._selectors)

@@ -14,7 +14,7 @@ import vtk
 from DCAMTSlicerLib import installation
 from DCAMTSlicerLib.model_choices import channels_of
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
-from DCAMTSlicerLib.subject_hierarchy import forget_removed
+from DCAMTSlicerLib.subject_hierarchy import remove_stale_items
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
@@ -287,4 +287,4 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             if slicer.mrmlScene.IsNodePresent(helper):
                 review.remove_with_display(helper)
         # The subject hierarchy removes the result's item only after this event.
-        qt.QTimer.singleShot(0, lambda: forget_removed(slicer.mrmlScene, [*orphans, node]))
+        qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, node]))

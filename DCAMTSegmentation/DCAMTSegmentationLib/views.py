@@ -14,8 +14,8 @@ MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
 _MARK_COLOR = (0.2, 1.0, 1.0)
 LEGEND_SIZE, LEGEND_POSITION = (0.1, 0.3), (0.98, 0.05)
-"""Position and size as fractions of a view: at the bottom right, away from the heart, and small, since letters scale
-with it."""
+"""Size and position as fractions of a view: small, since the letters scale with the legend, and at the bottom right,
+away from the heart."""
 
 
 def background_scan() -> Any | None:
@@ -29,9 +29,11 @@ def background_scan() -> Any | None:
 
 
 def show_scan(volume: Any) -> None:
-    """Make a scan the background of all slice views, fitted, and hide the results of other scans.
+    """Make a scan the background of all slice views, and show its results instead of those of other scans.
 
-    Views that show the scan already keep their position and zoom.
+    If all views show the scan already, they keep their position and zoom; otherwise all are fitted. Results that the
+    user hid stay hidden. A result of another scan also loses its mark of a doubtful place. A scan without an image
+    changes nothing.
     """
     if volume.GetImageData() is None:
         return
@@ -43,7 +45,10 @@ def show_scan(volume: Any) -> None:
 
 
 def _show_result(segmentation: Any, shown: bool) -> None:
-    """Hide a result, or show it again if this module hid it; results that the user hid stay hidden."""
+    """Hide a result and remove its mark of a doubtful place, or show the result again if this module hid it.
+
+    Results that the user hid stay hidden.
+    """
     display = segmentation.GetDisplayNode()
     if display is None:
         return
@@ -66,7 +71,7 @@ def centre_3d_views() -> None:
 
 
 def mark_place(segmentation: Any, position: tuple[float, float, float], text: str) -> None:
-    """Put a mark at a place of a result.
+    """Move the result's only mark to a place; create it if needed.
 
     Args:
         position: mm in the segmentation node's space.
@@ -90,43 +95,43 @@ def mark_place(segmentation: Any, position: tuple[float, float, float], text: st
 
 
 class MapOverlay:
-    """Shows a result's map over all slice views; afterwards the views show their previous content."""
+    """Shows a result's map as the foreground of all slice views; `show(None)` restores the previous foreground."""
 
     def __init__(self) -> None:
         self._before: dict[str, tuple[str | None, float]] = {}
         self._segmentation: Any = None
 
-    def show(self, volume: Any | None, segmentation: Any | None = None) -> None:
+    def show(self, map_node: Any | None, segmentation: Any | None = None) -> None:
         """Show a map over the slices, with a colour legend and the result as outlines; None removes the map."""
         if self._segmentation is not None and segmentation is not self._segmentation:
             _show_fill(self._segmentation, True)
-        self._segmentation = segmentation if volume is not None else None
+        self._segmentation = segmentation if map_node is not None else None
         if segmentation is not None:
-            _show_fill(segmentation, volume is None)
+            _show_fill(segmentation, map_node is None)
         for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            if volume is not None:
-                self._lay_over(view, volume)
+            if map_node is not None:
+                self._lay_over(view, map_node)
             elif view.GetID() in self._before:
                 foreground, opacity = self._before[view.GetID()]
                 exists = foreground is not None and slicer.mrmlScene.GetNodeByID(foreground) is not None
                 view.SetForegroundVolumeID(foreground if exists else None)
                 view.SetForegroundOpacity(opacity)
-        if volume is None:
+        if map_node is None:
             self._before.clear()
-        _show_legend(volume)
+        _show_legend(map_node)
 
-    def _lay_over(self, view: Any, volume: Any) -> None:
+    def _lay_over(self, view: Any, map_node: Any) -> None:
         foreground = view.GetForegroundVolumeID()
         node = slicer.mrmlScene.GetNodeByID(foreground) if foreground else None
-        # A loaded scene may show a map over the slices.
+        # A loaded scene may show a map over the slices, which must disappear when the overlay is removed.
         was_map = node is not None and review.is_map(node)
         self._before.setdefault(view.GetID(), (None, 0.0) if was_map else (foreground, view.GetForegroundOpacity()))
-        view.SetForegroundVolumeID(volume.GetID())
+        view.SetForegroundVolumeID(map_node.GetID())
         view.SetForegroundOpacity(MAP_OPACITY)
 
 
 def _show_fill(segmentation: Any, shown: bool) -> None:
-    """Show a result as outlines only, so that the map below can be seen, or filled again."""
+    """Show a result filled, or as outlines only so that the map stays visible."""
     display = segmentation.GetDisplayNode()
     if display is None:
         return
@@ -138,22 +143,22 @@ def _show_fill(segmentation: Any, shown: bool) -> None:
         display.SetVisibility2DFill(True)
 
 
-def _show_legend(volume: Any | None) -> None:
-    """Show the colour legend of a map in the views, and of no other map."""
+def _show_legend(map_node: Any | None) -> None:
+    """Show the colour legend of a map in the views, and remove those of all other maps."""
     logic = slicer.modules.colors.logic()
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if review.is_map(node) and node is not volume:
+        if review.is_map(node) and node is not map_node:
             legend = logic.GetColorLegendDisplayNode(node)
             if legend is not None:
                 slicer.mrmlScene.RemoveNode(legend)
-    if volume is None or volume.GetDisplayNode() is None or logic.GetColorLegendDisplayNode(volume) is not None:
+    if map_node is None or map_node.GetDisplayNode() is None or logic.GetColorLegendDisplayNode(map_node) is not None:
         return
-    legend = logic.AddDefaultColorLegendDisplayNode(volume)
+    legend = logic.AddDefaultColorLegendDisplayNode(map_node)
     if legend is None:
         return
     legend.SetSaveWithScene(False)
-    whole = volume.GetDisplayNode().GetWindowLevelMax()
-    title = _("Disagreement (%)") if whole == MAX_PERCENT else _("Disagreement (0 to 255)")
+    upper_limit = map_node.GetDisplayNode().GetWindowLevelMax()
+    title = _("Disagreement (%)") if upper_limit == MAX_PERCENT else _("Disagreement (0 to 255)")
     legend.SetTitleText(title)
     legend.SetLabelFormat("%.0f")
     legend.SetNumberOfLabels(5)

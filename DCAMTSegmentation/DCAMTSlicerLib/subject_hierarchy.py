@@ -19,13 +19,13 @@ def place_result(node: Any, volume: Any, others: Iterable[Any] = ()) -> None:
         others: earlier results of the scan, whose folder is used again.
     """
     hierarchy = _hierarchy(node)
-    beside = hierarchy.GetItemByDataNode(volume)
-    parent = hierarchy.GetItemParent(beside) if beside else hierarchy.GetSceneItemID()
+    scan_item = hierarchy.GetItemByDataNode(volume)
+    parent = hierarchy.GetItemParent(scan_item) if scan_item else hierarchy.GetSceneItemID()
     folder = next((found for other in others if (found := _folder_of(hierarchy, other))), 0)
     if not folder:
         folder = hierarchy.CreateFolderItem(parent, _("{volume} – DCAMT").format(volume=volume.GetName()))
         hierarchy.SetItemAttribute(folder, _FOLDER, "1")
-    # An item that the node has already moves there.
+    # If the node has an item already, CreateItem moves it into the folder.
     hierarchy.CreateItem(folder, node)
 
 
@@ -36,13 +36,13 @@ def place_below(node: Any, result: Any) -> None:
     hierarchy.CreateItem(parent or hierarchy.GetSceneItemID(), node)
 
 
-def forget_removed(scene: Any, nodes: Iterable[Any]) -> None:
-    """Remove the items of nodes that were removed from the scene, and the folders of scans without a result."""
+def remove_stale_items(scene: Any, nodes: Iterable[Any]) -> None:
+    """Remove the items of nodes that were removed from the scene, and empty DCAMT folders."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if hierarchy is None:
         return
     for node in nodes:
-        # With its user interface, Slicer has removed it already.
+        # In Slicer with a GUI the item is already gone.
         item = hierarchy.GetItemByDataNode(node)
         if item:
             hierarchy.RemoveItem(item, False, False)

@@ -77,7 +77,7 @@ def test_seed_determines_the_result(tmp_path: Path, table: Path) -> None:
     assert not torch.equal(results[0]["branches.0.head.weight"], results[2]["branches.0.head.weight"])
 
 
-LEAN = """
+TRAIN_WITHOUT_OPTIONAL_PACKAGES = """
 import sys
 
 REFUSED = {"scipy", "SimpleITK", "nrrd", "slicerio", "matplotlib", "monai"}
@@ -104,7 +104,7 @@ def test_training_needs_neither_scipy_nor_simpleitk_nor_monai(tmp_path: Path, ta
     run = RunFolder(tmp_path / "run")
     arguments = ["train", str(table), "--run", str(run.path), "--json", *set_options("iterations=2")]
     result = subprocess.run(
-        [sys.executable, "-c", LEAN, *arguments],
+        [sys.executable, "-c", TRAIN_WITHOUT_OPTIONAL_PACKAGES, *arguments],
         env={**os.environ, "PYTHONPATH": str(ENGINE_HOME)},
         capture_output=True,
         text=True,
@@ -135,6 +135,7 @@ def test_bfloat16_is_used_when_it_is_faster(
 
 @pytest.mark.parametrize(
     ("patch", "levels", "safe"),
+    # Each level after the first halves the lengths; a length of two voxels along X, the first axis, is not safe.
     [
         ((32, 48, 48), 5, False),
         ((16, 48, 48), 5, False),
@@ -156,23 +157,28 @@ def test_float32_is_used_when_bfloat16_gradients_are_wrong(
     assert half_precision(torch.device("cuda"), recipe) is torch.bfloat16
 
 
+def fill_freed_memory_with_nan(elements: int, tensors: int) -> None:
+    """Allocate float32 tensors of NaN and free them, so that uninitialised memory is not zero by chance."""
+    filled = [torch.full((elements,), math.nan) for _ in range(tensors)]
+    del filled
+
+
 @pytest.mark.skipif(not fast_bfloat16(CPU), reason="needs a processor with bfloat16 instructions")
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7])
-def test_gradients_are_right_for_any_length(length: int) -> None:
-    """A wrong kernel may read uninitialised memory, which may hold any numbers."""
+def test_bfloat16_gradients_are_right_unless_two_voxels_long(length: int) -> None:
+    """A wrong kernel reads uninitialised memory, which is therefore filled with NaN."""
     torch.manual_seed(0)
     features = torch.randn(2, 16, length, 4, 4).contiguous(memory_format=torch.channels_last_3d)
     kernel = torch.randn(16, 16, 3, 3, 3)
     exact, found = kernel.clone().requires_grad_(), kernel.clone().requires_grad_()
     convolved = torch.nn.functional.conv3d(features, exact, padding=1)
-    upper = torch.randn_like(convolved)
-    convolved.backward(upper)
-    for size in (432, 1728, 6912, 27648):
-        rubbish = [torch.full((size,), float("nan")) for _ in range(6)]
-        del rubbish
+    upstream_gradient = torch.randn_like(convolved)
+    convolved.backward(upstream_gradient)
+    for elements in (432, 1728, 6912, 27648):
+        fill_freed_memory_with_nan(elements, tensors=6)
     with torch.autocast("cpu", torch.bfloat16):
         convolved = torch.nn.functional.conv3d(features, found, padding=1)
-    convolved.backward(upper.to(convolved.dtype))
+    convolved.backward(upstream_gradient.to(convolved.dtype))
     torch.testing.assert_close(found.grad, exact.grad, atol=0.05 * float(exact.grad.abs().max()), rtol=0)
 
 
@@ -228,7 +234,7 @@ def test_sgd_uses_momentum_and_weight_decay() -> None:
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_memory_format_of_weights_does_not_change_the_optimiser_s_step(optimiser: str) -> None:
     """The optimisers process weights and gradients in memory order, so both must have the same memory format."""
-    lesson = torch.randn(4, 3, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+    coefficients = torch.randn(4, 3, 3, 3, 3, generator=torch.Generator().manual_seed(1))
     ends = []
     for layout in (torch.contiguous_format, torch.channels_last_3d):
         torch.manual_seed(0)
@@ -236,7 +242,7 @@ def test_memory_format_of_weights_does_not_change_the_optimiser_s_step(optimiser
         ours = make_optimiser(network, Training(optimiser=optimiser, learning_rate=0.1))
         for _ in range(3):
             ours.zero_grad()
-            (network.weight * lesson).square().sum().backward()
+            (network.weight * coefficients).square().sum().backward()
             ours.step()
         ends.append(network.weight.detach())
     assert ends[1].is_contiguous(memory_format=torch.channels_last_3d)
@@ -249,14 +255,12 @@ def test_first_step_that_overflows_in_float16_is_skipped() -> None:
     for overflows in (True, False):
         torch.manual_seed(0)
         network = nn.Linear(64, 64)
-        # Fills freed memory with NaN, so that uninitialised memory is not zero by chance.
-        junk = [torch.full_like(network.weight, math.nan) for _ in range(64)]
-        del junk
+        fill_freed_memory_with_nan(network.weight.numel(), tensors=64)
         optimiser = make_optimiser(network, Training(learning_rate=0.1))
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
-        for lesson in [math.inf, 1.0, 2.0] if overflows else [1.0, 2.0]:
+        for coefficient in [math.inf, 1.0, 2.0] if overflows else [1.0, 2.0]:
             optimiser.zero_grad()
-            scaler.scale((network.weight * lesson).sum() + network.bias.sum()).backward()  # type: ignore[no-untyped-call]
+            scaler.scale((network.weight * coefficient).sum() + network.bias.sum()).backward()  # type: ignore[no-untyped-call]
             scaler.step(optimiser)
             scaler.update()
         weights.append(network.weight.detach())
@@ -267,12 +271,12 @@ def test_first_step_that_overflows_in_float16_is_skipped() -> None:
 def test_checkpoint_of_an_unfused_optimiser_is_loaded(optimiser: str) -> None:
     """An earlier version or another kind of device may have written it."""
     recipe = tiny_recipe(f"optimiser={optimiser}")
-    learner = Learner(recipe, torch.device("cpu"))
-    state = learner.state()
+    loading = Learner(recipe, CPU)
+    state = loading.state()
     for group in state["optimiser"]["param_groups"]:
         group.update(fused=None, foreach=True)
-    learner.load_state(state)
-    (group,) = learner.optimiser.param_groups
+    loading.load_state(state)
+    (group,) = loading.optimiser.param_groups
     assert group["fused"]
     assert not group["foreach"]
 
@@ -295,7 +299,11 @@ def test_average_of_weights_follows_its_formula() -> None:
 
 
 class Clock:
-    """A simulated clock that advances only in iterations and validations."""
+    """Simulates the trainer's clock, iterations and validations.
+
+    An iteration takes 1 s, a validation `validation_s`. Nothing is computed; the loss of an iteration is the time after
+    it.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, validation_s: float = 0.0) -> None:
         self.now = 1000.0
@@ -314,7 +322,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("every", "seconds"), [(1, 7.0), (10, 7.0), (1, 0.05), (1, 500.0)])
-def test_validations_take_at_most_a_tenth_of_the_time(
+def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_time(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, every: int, seconds: float
 ) -> None:
     clock, received = Clock(monkeypatch, seconds), []
@@ -332,7 +340,7 @@ def test_validations_take_at_most_a_tenth_of_the_time(
     assert received[-1][0] == 300
     for number, (step, elapsed) in enumerate(received[:-1]):
         assert step % every == 0
-        # This includes the current validation, except for the first one, whose duration is unknown.
+        # The validations so far and this one; the trainer does not know the duration of the first one beforehand.
         assert (number + 1 if number else 0) * seconds <= 0.1 * elapsed + 1e-6
     total = clock.now - began
     if seconds == 500.0:
@@ -347,7 +355,8 @@ def test_validations_take_at_most_a_tenth_of_the_time(
 def test_first_validation_is_made_only_if_time_remains_for_the_final_one(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
-    # A case has 24^3 voxels, a batch two patches of 8^3: by voxels, a validation is estimated as 4.5 iterations.
+    # The trainer estimates the first validation by voxels as 24^3 / (3 x 2 x 8^3) = 4.5 iterations: the case has 24^3,
+    # a batch two patches of 8^3, and an iteration takes as long as three forward passes.
     clock, received = Clock(monkeypatch, 4.5), []
 
     def receive(event: RunEvent) -> None:
@@ -365,32 +374,34 @@ def test_first_validation_is_made_only_if_time_remains_for_the_final_one(
 
 
 def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancelled validation gives no scores. The final validation of a run is not cancelled."""
+    """A cancelled validation gives no scores. A request does not cancel the final validation of a run."""
     received: list[RunEvent] = []
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", on_event=received.append)
     monkeypatch.setattr(Trainer, "_validation_due", lambda self, cases: self.step == 2)
     monkeypatch.setattr(trainer_module, "REQUEST_EVERY_S", 0.0)
     real = validation.predict_bounded
-    measured: list[int] = []
+    predicted_at: list[int] = []
 
-    def ask_meanwhile(*arguments: Any) -> Tensor:
-        measured.append(trainer.step)
+    def predict_and_request_pause(*arguments: Any) -> Tensor:
+        predicted_at.append(trainer.step)
         write_request(RunFolder(tmp_path / "run"), PAUSE)  # as Slicer's panel does
         return real(*arguments)
 
-    monkeypatch.setattr(validation, "predict_bounded", ask_meanwhile)
+    monkeypatch.setattr(validation, "predict_bounded", predict_and_request_pause)
     cases = read_cases(table)
-    again = [replace(case, name=f"{case.name} again") for case in cases if case.role == VALIDATION]
-    outcome = trainer.fit([*cases, *again])
-    assert (outcome.finished, outcome.step, measured) == (False, 2, [2])
+    # With a second validation case, a request during the prediction of the first can cancel the validation.
+    cases += [replace(case, name=f"{case.name} again") for case in cases if case.role == VALIDATION]
+    outcome = trainer.fit(cases)
+    assert (outcome.finished, outcome.step, predicted_at) == (False, 2, [2])
     assert not any(isinstance(event, ValidationScored) for event in received)
     assert trainer.learner.network.training
     remove_request(RunFolder(tmp_path / "run"))
-    monkeypatch.setattr(validation, "predict_bounded", lambda *arguments: (measured.append(4), real(*arguments))[1])
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2")
     trainer.resume()
-    assert trainer.fit([*cases, *again], resumed=True).finished
-    assert measured == [2, 4, 4]
+    outcome = trainer.fit(cases, resumed=True)
+    assert outcome.finished
+    assert outcome.dice is not None
+    assert predicted_at == [2, 4, 4]
 
 
 def test_resumed_run_keeps_the_time_spent_validating(
@@ -426,7 +437,7 @@ def test_checkpoints_and_reports_follow_the_clock(tmp_path: Path, monkeypatch: p
     assert [report.step for report in reports] == [*range(2, 35, 2), 35]
     for report in reports:
         assert (report.of, report.steps_per_s, report.eta_s) == (35, 1.0, 35 - report.step)
-    # A report holds the means since the previous one: of iterations 1 and 2, of 3 and 4, …
+    # A report has the mean losses since the previous one, here of two iterations; iteration n has the loss 1000 + n.
     assert [report.losses["total"] for report in reports[:3]] == [1001.5, 1003.5, 1005.5]
     assert (outcome.seconds, outcome.dice) == (35, None)
     assert clock.now == 1035
@@ -455,7 +466,7 @@ def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch)
     dice = validation_dice(network, cases, recipe)
     assert network.training
     a1, b1 = 2 * 32 / (64 + 32), 2 * 16 / (16 + 32)
-    # A case without the class in both label and prediction does not count.
+    # A case counts for a class only if its label or its prediction contains the class.
     assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
     assert dice["mean"] == pytest.approx(dice["A"])  # branch A has the higher confidence

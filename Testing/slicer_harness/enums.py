@@ -1,4 +1,4 @@
-"""Provide Qt's enumerations as PythonQt has them: each value is an int and an attribute of its class."""
+"""Provide Qt's enumerations as PythonQt does: each value is an int and an attribute of the class that declares it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EnumValue(int):
         return self.member.name or str(int(self))
 
     @classmethod
-    def named(cls) -> dict[str, EnumValue]:
+    def members_by_name(cls) -> dict[str, EnumValue]:
         """Return all values by name, aliases included."""
         return {name: cls(member) for name, member in cls._enum.__members__.items()}
 
@@ -35,11 +35,13 @@ class EnumValue(int):
         return self._combined(int(self) & int(other), other)
 
     def __invert__(self) -> Any:
+        # The complement of flags keeps their class, so that `flags & ~flag` does, too.
         return type(self)(~self.member) if isinstance(self.member, enum.Flag) else ~int(self)
 
     __ror__, __rand__ = __or__, __and__
 
     def _combined(self, value: int, other: int) -> Any:
+        # Flags of one class combine to a value of this class, all other values to an int.
         same = isinstance(other, EnumValue) and other._enum is self._enum
         return type(self)(value) if same and isinstance(self.member, enum.Flag) else value
 

@@ -166,7 +166,8 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
             names[name] = QtSignal(name)
         elif isinstance(member, type) and issubclass(member, enum.Enum):
             names[name] = enum_class(member)
-            names.update({key: value for key, value in enum_class(member).named().items() if key not in properties})
+            values = enum_class(member).members_by_name()
+            names.update({key: value for key, value in values.items() if key not in properties})
         elif isinstance(member, type):
             names[name] = wrapper_class(member) if _is_qt(member) else member
         elif type(member) is int:  # an enum value of a custom widget

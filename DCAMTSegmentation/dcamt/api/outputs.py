@@ -30,10 +30,11 @@ def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceIm
     """Write the labels in the format of the ending: `.seg.nrrd`, `.nrrd`, `.nii.gz`, `.nii`, or `.dcm` (DICOM SEG).
 
     Args:
-        source: the DICOM images of the scan; found beside the scan by default.
+        source: the DICOM images of the scan; by default those in the files that the scan was read from.
 
     Raises:
-        InputError: the ending is unknown, or it is `.dcm` and the scan was not read from DICOM.
+        InputError: the ending is unknown, or it is `.dcm` and the scan was not read from DICOM or its images cannot be
+            referred to (`write_dicom_results`).
         OutputError: the file cannot be written.
     """
     if ending(path) == DICOM_ENDING:
@@ -51,10 +52,11 @@ def write_dicom_results(
     """Write a DICOM segmentation and, if `measurements` is a path, a DICOM report (TID 1500) of the measurements.
 
     Args:
-        source: the DICOM images of the scan; found beside the scan by default.
+        source: the DICOM images of the scan; by default those in the files that the scan was read from.
 
     Raises:
-        InputError: the scan was not read from DICOM.
+        InputError: the scan was not read from DICOM, its images cannot be found or referred to (`find_dicom_source`),
+            or they lack attributes that a segmentation must copy.
         OutputError: a file cannot be written.
     """
     source = source or find_dicom_source(result.scan)
@@ -72,10 +74,15 @@ def write_dicom_results(
 
 
 def find_dicom_source(scan: Volume) -> SourceImages:
-    """Return the DICOM images that a scan was read from. Raises InputError if the scan was not read from DICOM."""
+    """Return the DICOM images that a scan was read from.
+
+    Raises:
+        InputError: the scan was not read from DICOM, or its images cannot be referred to (`find_source_images`): they
+            lie in an archive or in several multi-frame files, or a slice has no image.
+    """
     if scan.path is None:
         raise InputError(
-            "the scan was not read from DICOM, which a DICOM segmentation must refer to",
+            "the scan was not read from DICOM, but a DICOM segmentation must refer to DICOM images",
             remedy="Read it with dcamt.read_scan from its DICOM folder, or choose another ending.",
         )
     return find_source_images(scan.path, scan.grid, scan.frames)
@@ -95,22 +102,26 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
 
 
 def write_surface(result: SegmentedScan, path: str | Path) -> None:
-    """Write the closed surfaces of all classes in patient mm, as `.stl`, `.obj`, `.ply` or `.vtp` by the path's ending.
+    """Write the closed surfaces of all classes in LPS mm, as `.stl`, `.obj`, `.ply` or `.vtp` by the path's ending.
 
     Raises:
         InputError: the segmentation is empty, or the ending is unknown.
         OutputError: the file cannot be written.
     """
-    points, triangles, count = [], [], 0
+    points, triangles, first_point = [], [], 0
     for info in result.segments:
         mask = result.labelmap.voxels == info.label
         if mask.any():
             surface = extract_surface(mask, result.labelmap.grid, info.name).surface
             points.append(surface.points)
-            triangles.append(surface.triangles + count)
-            count += len(surface.points)
+            triangles.append(surface.triangles + first_point)
+            first_point += len(surface.points)
     if not points:
-        raise InputError("nothing was segmented: there is no surface", path=result.scan.path)
+        raise InputError(
+            "has an empty segmentation, so there is no surface",
+            path=result.scan.path or "the scan",
+            remedy="Choose another scan or model.",
+        )
     write_mesh(np.concatenate(points), np.concatenate(triangles), path)
 
 
@@ -153,9 +164,10 @@ def write_report(
 
 
 def describe_identity(scan: Volume) -> dict[str, str]:
-    """Return the lines that identify a scan, by title: patient, ID, dates and accession number if DICOM, and the file.
+    """Return the lines that identify a scan, by title; lines without a value are left out.
 
-    Empty lines are left out.
+    A scan whose DICOM images are found (`find_source_images`) has the patient's name, ID and birth date, the study's
+    date, the accession number and the file. Any other file has its name and path, and a scan without a path no line.
     """
     lines: dict[str, str] = {}
     if scan.path is None:

@@ -49,6 +49,8 @@ class SegmentationScore:
     assd_voxels: float
 
 
+_BOTH_EMPTY = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
+"""The score of two empty masks."""
 _METRICS = tuple(field.name for field in fields(SegmentationScore))
 _VOLUMES = ("prediction_volume_ml", "label_volume_ml")
 SCORE_COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined", "cases", "missed", "empty")
@@ -92,13 +94,15 @@ class EvaluationRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The rows of all cases, each sorted by label value, and each class's `mean` and `std` over the cases.
+    """The scores of each class in each case, and each class's `mean` and `std` over the cases.
 
     The standard deviation is that of the population (divided by n). A class with a single case has no row in `std`, and
     a distance that is defined in a single case is NaN in `std`. Means and deviations of distances omit the cases with
     undefined distances and are NaN if no case is left. Dice, Jaccard and volumes include every case.
 
     Attributes:
+        rows: one for each case and class; the classes of a case are sorted by label value.
+        mean, std: one for each class, sorted by label value.
         unscored_labels: label values that occur in predictions but in no label; they are not scored.
         labels_without_prediction: cases with a label but no prediction; they are not scored.
     """
@@ -133,24 +137,29 @@ def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | 
     prediction, label = prediction.astype(bool, copy=False), label.astype(bool, copy=False)
     box = bounding_box(prediction | label)
     if box is None:
-        return SegmentationScore(1.0, 1.0, *(0.0,) * 6)
+        return _BOTH_EMPTY
     # Cropping to the box changes no surface: voxels outside it belong to no mask, and its border counts as outside.
     prediction, label = prediction[box], label[box]
     sizes = int(np.count_nonzero(prediction)), int(np.count_nonzero(label))
     if not all(sizes):
         return SegmentationScore(0.0, 0.0, *(nan,) * 6)
     common = int(np.count_nonzero(prediction & label))
-    steps = np.asarray(spacing, dtype=np.float64)
+    spacing_mm = np.asarray(spacing, dtype=np.float64)
     voxels = _distances(prediction, label, np.ones(prediction.ndim))
     # The tolerance allows for spacings that files round to single precision.
-    even = bool(np.ptp(steps) <= 1e-6 * steps[0])
-    mm = voxels * steps[0] if even else _distances(prediction, label, steps)
+    isotropic = bool(np.ptp(spacing_mm) <= 1e-6 * spacing_mm[0])
+    mm = voxels * spacing_mm[0] if isotropic else _distances(prediction, label, spacing_mm)
     return SegmentationScore(2.0 * common / sum(sizes), common / (sum(sizes) - common), *mm.tolist(), *voxels.tolist())
 
 
 @dataclass(frozen=True)
 class EvaluationPair:
-    """A case whose prediction and label `read` returns, in this order, since all cases may not fit into memory."""
+    """A case to evaluate.
+
+    Attributes:
+        read: returns the prediction and the label, in this order. `evaluate_pairs` calls it twice for each case, since
+            the labelmaps of all cases may not fit into memory.
+    """
 
     case: str
     read: Callable[[], tuple[Labelmap, Labelmap]]
@@ -166,17 +175,21 @@ def evaluate_folders(
     """Score every prediction in a folder against the label of the same case in another, as `evaluate_pairs` does.
 
     Files of one case are found by their names (`cases.names.case_name`): `la000_image.seg.nrrd` is compared with
-    `la000_label.nii.gz`, `la_001_0000.nii.gz` with `la_001.nii.gz`. Scans among the labels are skipped, and so are maps
-    of agreement `x_agreement` beside a segmentation `x`. Labels without a prediction are skipped, too, and named in the
-    result, so that a part of a data set can be evaluated.
+    `la000_label.nii.gz`, `la_001_0000.nii.gz` with `la_001.nii.gz`. Scans among the labels are skipped, and so are
+    agreement and probability maps (`x_agreement`, `x_probabilities`) beside a segmentation `x`. Labels without a
+    prediction are skipped, too, and named in the result, so that a part of a data set can be evaluated.
 
     Args:
-        label_mapping, prediction_mapping: which values or segments of the files are which class, such as "420,421=1"
-            (`read_pair`); all other voxels become background.
+        predictions: the folder of the predictions.
+        labels: the folder of the labels.
+        progress: is called with the numbers of evaluated and of all cases after each case.
+        label_mapping: which values or segments of the labels are which class, such as "420,421=1" (`read_pair`); all
+            other voxels become background.
+        prediction_mapping: the same for the predictions.
 
     Raises:
-        InputError: a folder is missing or empty, a case has two files or a prediction but no label, a mapping does not
-            fit, or one of the reasons of `evaluate_pairs`.
+        InputError: a folder is missing or empty, two files of a folder belong to one case, a prediction has no label, a
+            mapping does not fit, or one of the reasons of `evaluate_pairs`.
     """
     predicted, labelled = labelmaps_by_case(Path(predictions)), labelmaps_by_case(Path(labels), skip_images=True)
     labelled = pair_with_labels(predicted, labelled)
@@ -188,7 +201,7 @@ def evaluate_folders(
         for case in sorted(predicted)
     ]
     skipped = tuple(sorted(labelled.keys() - predicted.keys()))
-    evaluation = evaluate_pairs(pairs, progress, predictions=predictions, labels=labels)
+    evaluation = evaluate_pairs(pairs, progress, predictions_folder=predictions, labels_folder=labels)
     return replace(evaluation, labels_without_prediction=skipped)
 
 
@@ -196,25 +209,29 @@ def evaluate_pairs(
     pairs: Sequence[EvaluationPair],
     progress: Callable[[int, int], None] | None = None,
     *,
-    predictions: str | Path | None = None,
-    labels: str | Path | None = None,
+    predictions_folder: str | Path | None = None,
+    labels_folder: str | Path | None = None,
 ) -> Evaluation:
     """Score predictions against their labels.
 
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
-    order or direction is reoriented, without interpolation. If every labelmap is a mask with the value 1 or 255, the
-    two values count as the same class. `progress(done, total)` is called after each pair. `predictions` and `labels`
-    are the folders that messages name, if the files lie in folders.
+    order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
+    background. If every labelmap is a mask with the value 1 or 255, the two values count as the same class.
+
+    Args:
+        progress: is called with the numbers of evaluated and of all pairs after each pair.
+        predictions_folder, labels_folder: the folders that messages name, if the files lie in folders.
 
     Raises:
-        InputError: there is no pair, a file cannot be read, two grids differ, all labels are empty, or no label value
-            of the predictions occurs in a label.
+        InputError: there is no pair, a file cannot be read, a prediction does not fit its label's grid, all labels are
+            empty, or no label value of the predictions occurs in a label.
     """
     if not pairs:
         raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     rows_of_pairs: list[dict[int, EvaluationRow]] = []
+    # All labelmaps are read before the first is scored: another value in any of them makes 255 a class of its own.
     one_structure = all(_holds_one_structure(labelmap) for pair in pairs for labelmap in pair.read())
     for done, pair in enumerate(pairs, start=1):
         prediction, label = pair.read()
@@ -231,18 +248,16 @@ def evaluate_pairs(
         if progress is not None:
             progress(done, len(pairs))
     if not in_labels:
-        raise InputError("all labels are empty", path=labels, remedy="Choose the labels of outlined cases.")
+        raise InputError("all labels are empty", path=labels_folder, remedy="Choose the labels of outlined cases.")
     if in_predictions and not in_predictions & in_labels:
         raise InputError(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
             f" ({_list_values(in_labels)})",
-            path=predictions,
+            path=predictions_folder,
             remedy=_mapping_remedy(min(in_predictions), min(in_labels)),
         )
-    # The score of a class that occurs in neither labelmap of a pair.
-    absent = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
     rows = [
-        rows_of_pair.get(value, EvaluationRow(pair.case, value, absent, 0.0, 0.0, 0, empty=1))
+        rows_of_pair.get(value, EvaluationRow(pair.case, value, _BOTH_EMPTY, 0.0, 0.0, 0, empty=1))
         for pair, rows_of_pair in zip(pairs, rows_of_pairs, strict=True)
         for value in sorted(in_labels)
     ]
@@ -269,9 +284,15 @@ def _mapping_remedy(predicted: int, labelled: int) -> str:
 def read_pair(
     prediction: Path | Labelmap, label: Path | Labelmap, label_mapping: str = "", prediction_mapping: str = ""
 ) -> tuple[Labelmap, Labelmap]:
-    """Return a prediction and its label, files or labelmaps, after mapping their values, each on its own grid.
+    """Return a prediction and its label with their values mapped, each on its own grid.
 
-    A mapping names its classes by label values or, if the other file has segments and no mapping, by their names.
+    Args:
+        prediction: a file, or a labelmap in memory.
+        label: the same for the label.
+        label_mapping: which values or segments of the label are which class, such as "420,421=1"; if empty, the label
+            keeps its values. A class is a label value or, if the prediction is a file with segments and has no
+            mapping, the name of such a segment.
+        prediction_mapping: the same for the prediction, with the names of the label's segments.
 
     Raises:
         InputError: a file cannot be read, or a mapping does not fit it.
@@ -283,7 +304,10 @@ def read_pair(
 
 
 def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap | None) -> Labelmap:
-    """Return a labelmap, with a mapping to label values and to the names of the segments of another file."""
+    """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
+
+    other: the file whose segments the mapping may name as classes; None if that file has a mapping, too.
+    """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source)
     segments = read_segments(other) if isinstance(other, Path) else ()
@@ -292,10 +316,13 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
 
 
 def _fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelmap, Labelmap]:
-    """Return both on one grid: the label's, or if it covers only its segments, the prediction's or an enclosing one.
+    """Return a prediction and its label on one grid.
+
+    This is the label's grid if the label is complete, the prediction's if only the label is partial, and one that
+    encloses both grids if both are partial.
 
     Raises:
-        InputError: the grids differ otherwise.
+        InputError: a labelmap does not fit this grid (`fit_labelmap`).
     """
     if label.partial and prediction.partial:
         label = fit_labelmap(label, enclosing_grid(prediction.grid, label.grid), case)
