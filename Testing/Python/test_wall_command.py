@@ -17,6 +17,7 @@ from dcamt.errors import write_error
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.volume import Labelmap, Volume
+from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
 from dcamt_testing.wall_phantoms import Atrium, grid_about
 
@@ -355,3 +356,8 @@ def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
     assert run(scan, label, "-o", folder / "other") == 0
     assert rows_of(out / "a_image.wall.csv") == rows_of(folder / "other" / "a_image.wall.csv")
     assert (out / "a_image.wall.vtp").exists()
+    capsys.readouterr()
+    assert cli.main([*map(str, arguments[:-1]), "--overwrite"]) == 0
+    printed = capsys.readouterr().out
+    assert "method IIR > 1.2" in printed
+    assert printed.count(METHODS_DISAGREE) == 1

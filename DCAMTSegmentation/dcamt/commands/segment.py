@@ -166,6 +166,10 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
         return 0  # The leader prints the failures; on another status torchrun would end the leader.
     if rows and table:
         console.print_text(f"measurements: {table}")
+    if rows and options.wall:
+        from ..wall.settings import METHODS_DISAGREE
+
+        console.print_text(METHODS_DISAGREE)
     failures = [record.failure for record in records if record.failure is not None]
     for failure in failures:
         console.print_error(failure)
