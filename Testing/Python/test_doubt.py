@@ -1,0 +1,91 @@
+"""Features of doubt: the formulas, the band along the outline, and labels on the network grid."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from dcamt.geometry import Grid, network_grid
+from dcamt.inference.doubt import dilate, doubt_features
+from dcamt.preprocessing import labels_to_network, nearest_labels
+from dcamt.volume import Labelmap
+from scipy import ndimage
+from scipy.ndimage import distance_transform_edt
+
+
+def balls(*shifts: float) -> torch.Tensor:
+    """Return probabilities (branches, 2, 24, 24, 24) of a ball with a radius of 8 voxels and a soft edge.
+
+    Args:
+        shifts: for each branch, the ball's shift along the first axis in voxels.
+    """
+    place = np.indices((24, 24, 24)) - 11.5
+    branches = []
+    for shift in shifts:
+        radius = np.sqrt((place[0] - shift) ** 2 + place[1] ** 2 + place[2] ** 2)
+        branches.append(1 / (1 + np.exp(2 * (radius - 8))))
+    foreground = torch.from_numpy(np.stack(branches).astype(np.float32))
+    return torch.stack([1 - foreground, foreground], dim=1)
+
+
+def test_features_equal_their_formulas() -> None:
+    branches, spacing = balls(-1, 1), (1.0, 1.5, 0.8)
+    labels = (branches.mean(dim=0)[1] > 0.5).numpy().astype(np.uint8)
+    found = doubt_features(branches, labels, spacing)
+    mask = labels > 0
+    outline = mask & ~ndimage.binary_erosion(mask)
+    band = distance_transform_edt(~outline, spacing) <= 2.5
+    a, b = branches[:, 1].numpy()
+    p = (a + b) / 2
+    entropy = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+    assert found["disagreement"] == pytest.approx(math.log(np.abs(a - b)[band].sum() / mask.sum() + 1e-3), abs=1e-4)
+    assert found["entropy"] == pytest.approx(math.sqrt(entropy[band].sum() / mask.sum()), rel=1e-3)
+    assert found["nothing"] == 0
+
+
+def test_doubt_grows_as_the_branches_move_apart() -> None:
+    labels = (balls(0)[0, 1] > 0.5).numpy().astype(np.uint8)
+    found = [doubt_features(balls(-shift, shift), labels, (1.0, 1.0, 1.0)) for shift in (0, 0.5, 1, 2)]
+    for name in ("disagreement", "entropy"):
+        values = [one[name] for one in found]
+        assert values == sorted(values)
+        assert values[-1] > values[0]
+
+
+def test_features_of_one_branch_and_of_an_empty_segmentation() -> None:
+    labels = (balls(0)[0, 1] > 0.5).numpy().astype(np.uint8)
+    assert "disagreement" not in doubt_features(balls(0), labels, (1.0, 1.0, 1.0))
+    assert doubt_features(balls(0, 0), np.zeros_like(labels), (1.0, 1.0, 1.0)) == {"nothing": 1.0}
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 3.0)])
+def test_band_equals_brute_force_and_needs_one_distance_transform(
+    spacing: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop over the offsets in the band would be slow: their number grows with the inverse cube of the spacing."""
+    mask = np.random.default_rng(0).random((14, 12, 10)) > 0.98
+    places = np.argwhere(np.ones_like(mask)) * spacing
+    squares = ((places[:, None] - np.argwhere(mask) * spacing) ** 2).sum(axis=2)
+    expected = (squares.min(axis=1) <= 2.5**2).reshape(mask.shape)
+    transforms: list[int] = []
+    real = ndimage.distance_transform_edt
+    monkeypatch.setattr(ndimage, "distance_transform_edt", lambda *a, **k: (transforms.append(1), real(*a, **k))[1])
+    np.testing.assert_array_equal(dilate(mask, 2.5, spacing), expected)
+    assert transforms == [1]
+    assert not dilate(np.zeros_like(mask), 2.5, spacing).any()
+
+
+def test_nearest_labels_equal_labels_resampled_to_the_network_grid() -> None:
+    affine = np.array([[0, -1.0, 0, 5], [1, 0, 0, 2], [0, 0, -1, 9], [0, 0, 0, 1]])
+    labels = np.random.default_rng(0).integers(0, 3, (7, 6, 5)).astype(np.uint8)
+    scan = Grid(labels.shape, affine)
+    same = network_grid(scan, (1.0, 1.0, 1.0))
+    expected = labels_to_network(Labelmap(labels, scan), same, 3).numpy()
+    np.testing.assert_array_equal(nearest_labels(labels, same), expected)
+    coarser = nearest_labels(
+        np.kron(labels, np.ones((3, 3, 3), np.uint8)),
+        network_grid(Grid((21, 18, 15), affine @ np.diag([1 / 3, 1 / 3, 1 / 3, 1])), (1.0, 1.0, 1.0)),
+    )
+    np.testing.assert_array_equal(coarser, expected)
