@@ -247,14 +247,19 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
     Raises:
         InputError: there is no such recipe, or the file is not a recipe.
     """
-    path = Path(name_or_file)
-    if path.suffix != ".json":
-        path = SHIPPED / f"{name_or_file}.json"
-        if not path.is_file():
-            raise InputError(
-                f"there is no recipe of the name '{name_or_file}'",
-                remedy=f"Shipped recipes: {', '.join(shipped_recipes())}; or give the path of a .json file.",
-            )
+    if Path(name_or_file).suffix == ".json":
+        return _read_recipe(Path(name_or_file), for_training)
+    path = SHIPPED / f"{name_or_file}.json"
+    if not path.is_file():
+        raise InputError(
+            f"there is no recipe of the name '{name_or_file}'",
+            remedy=f"Shipped recipes: {', '.join(shipped_recipes())}; or give the path of a .json file.",
+        )
+    return _shipped_recipe(path, for_training)
+
+
+def _read_recipe(path: Path, for_training: bool) -> Recipe:
+    """Return the recipe in a file. Raises InputError if the file is not a recipe."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -263,6 +268,10 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
         what = f"is not JSON (line {error.lineno}: {error.msg})"
         raise InputError(what, path=path, remedy="Correct the file.") from error
     return recipe_from_dict(data, path, for_training)
+
+
+_shipped_recipe = functools.cache(_read_recipe)
+"""Return a shipped recipe; it is read once, since the panels need it after each change of a setting."""
 
 
 def shipped_recipes() -> list[str]:
@@ -429,14 +438,14 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(training.batch <= 4096, "batch must be at most 4096")
     require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
     # Checked last, so that more precise messages come first.
-    for where, number in _floats(recipe.to_dict()):
+    for where, number in _floats(recipe):
         require(math.isfinite(number), f"{where} must be a finite number")
 
 
 def _floats(value: Any, where: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every float in a recipe's dictionary with its key (`intensity.high`)."""
-    if isinstance(value, dict):
-        for key, item in value.items():
+    """Yield every float in a recipe with its key (`intensity.high`)."""
+    if dataclasses.is_dataclass(value):
+        for key, item in vars(value).items():
             yield from _floats(item, f"{where}.{key}" if where else key)
     elif isinstance(value, (list, tuple)):
         for item in value:

@@ -51,6 +51,8 @@ class Application:
         QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, self._folder.name)
         qt_application.setOrganizationName("harness")
         qt_application.setApplicationName("Slicer")
+        # As in Slicer, one object: each object's end would write the file.
+        self._settings = QtCore.QSettings()
         self.restarts = 0
         self._application_logic = slicer.vtkMRMLApplicationLogic()
         self._application_logic.SetTemporaryPath(self.temporaryPath)
@@ -97,7 +99,7 @@ class Application:
         return self.testing
 
     def settings(self) -> Any:
-        return wrap(QtCore.QSettings())
+        return wrap(self._settings)
 
     userSettings = settings
 

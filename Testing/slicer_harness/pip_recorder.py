@@ -9,6 +9,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -70,10 +71,15 @@ class PipRecorder:
     def version(self, name: str) -> str | None:
         if canonicalize_name(name) in {canonicalize_name(missing) for missing in self.missing}:
             return None
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return None
+        return _installed_version(name)
+
+
+@cache
+def _installed_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 pip = PipRecorder()

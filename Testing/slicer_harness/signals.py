@@ -134,6 +134,8 @@ class SignalConnections:
         # The caller holds the sender's wrapper, which keeps the object.
         assert target is not None
         wanted = _normalize(signal)
+        if target.metaObject().indexOfSignal(wanted) >= 0:
+            return target, wanted
         for signature, is_signal in _methods(target):
             if is_signal and wanted in (signature, signature.split("(")[0]):
                 return target, signature

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from functools import cache
 from typing import Any
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
 from . import ctk_widgets, mrml_widgets, node_combo_box
 from .conversion import wrap
-from .wrapping import property_names, wrapper_class
+from .wrapping import property_names
 
 # Each custom class, with the base classes that Qt Designer writes for it. Its header has the class's name.
 CUSTOM_WIDGETS: dict[str, tuple[type[QtWidgets.QWidget], tuple[str, ...]]] = {
@@ -44,26 +45,33 @@ class QUiLoader:
     """The loader that `slicer.util.loadUI` uses."""
 
     def load(self, device: Any, parent: Any = None) -> Any:
-        text = bytes(device._object.readAll().data()).decode()
-        form = ElementTree.fromstring(text)
-        check(form)
-        connections = [
-            tuple(connection.findtext(part, "") for part in ("sender", "signal", "receiver", "slot"))
-            for connection in form.iterfind("connections/connection")
-        ]
-        # Qt's own loader cannot connect signals whose C++ types it does not know.
-        for element in form.findall("connections"):
-            form.remove(element)
+        description, connections = _checked_form(bytes(device._object.readAll().data()))
         buffer = QtCore.QBuffer()
-        buffer.setData(ElementTree.tostring(form))
+        buffer.setData(description)
         buffer.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
         widget = _Loader().load(buffer, parent._object if parent is not None else None)
         if widget is None:
             raise UiFileError("Qt could not make the form")
-        panel = wrap(widget)
         for sender, signal, receiver, slot in connections:
-            _named(panel, sender).connect(signal, _named(panel, receiver), slot)
-        return panel
+            _named(widget, sender).connect(signal, _named(widget, receiver), slot)
+        return wrap(widget)
+
+
+@cache
+def _checked_form(description: bytes) -> tuple[bytes, list[tuple[str, ...]]]:
+    """Return a checked form without its connections, and the connections: sender, signal, receiver and slot.
+
+    Qt's own loader cannot connect signals whose C++ types it does not know.
+    """
+    form = ElementTree.fromstring(description.decode())
+    check(form)
+    connections = [
+        tuple(connection.findtext(part, "") for part in ("sender", "signal", "receiver", "slot"))
+        for connection in form.iterfind("connections/connection")
+    ]
+    for element in form.findall("connections"):
+        form.remove(element)
+    return ElementTree.tostring(form), connections
 
 
 class _Loader(QtUiTools.QUiLoader):
@@ -113,8 +121,8 @@ def _check_properties(widget: ElementTree.Element, known: list[str]) -> None:
             raise UiFileError(f"{kind} {widget.get('name')} has no property {name}")
 
 
-def _named(panel: Any, name: str) -> Any:
-    for widget in (panel, *panel.findChildren(wrapper_class(QtCore.QObject))):
-        if widget.objectName == name:
-            return widget
-    raise UiFileError(f"a connection names {name}, which the form lacks")
+def _named(widget: QtWidgets.QWidget, name: str) -> Any:
+    target = widget if widget.objectName() == name else widget.findChild(QtCore.QObject, name)
+    if target is None:
+        raise UiFileError(f"a connection names {name}, which the form lacks")
+    return wrap(target)
