@@ -7,9 +7,11 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import dcamt
 import nibabel
 import numpy as np
 import pytest
@@ -65,12 +67,17 @@ def signed_volume(points: np.ndarray, triangles: np.ndarray) -> float:
     return float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6)
 
 
+@pytest.fixture(scope="module")
+def atrium() -> dcamt.SegmentedScan:
+    return dcamt.segment(SAMPLE, quality="fast", device="cpu")
+
+
 @pytest.mark.parametrize("ending", ["stl", "obj", "ply", "vtp"])
-def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) -> None:
+def test_surface_encloses_the_volume_in_patient_mm(atrium: dcamt.SegmentedScan, tmp_path: Path, ending: str) -> None:
     """vtk reads the surface of the sample's atrium. The file is in LPS mm, as 3D Slicer expects."""
     vtk = pytest.importorskip("vtk")
     path = tmp_path / f"atrium.{ending}"
-    assert run(SAMPLE, "-o", tmp_path / "out.nrrd", "--quality", "fast", "--surface", path) == 0
+    dcamt.write_surface(atrium, path)
     readers = {"stl": "vtkSTLReader", "obj": "vtkOBJReader", "ply": "vtkPLYReader", "vtp": "vtkXMLPolyDataReader"}
     reader = getattr(vtk, readers[ending])()
     reader.SetFileName(str(path))
@@ -80,7 +87,7 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
     # vtk returns the same cell object each time, so its points are copied before the next call.
     count = mesh.GetNumberOfCells()
     triangles = np.array([[mesh.GetCell(n).GetPointId(corner) for corner in range(3)] for n in range(count)])
-    labelmap = read_labelmap(tmp_path / "out.nrrd")
+    labelmap = atrium.labelmap
     inside = np.argwhere(labelmap.voxels > 0)
     ras = inside @ labelmap.grid.affine[:3, :3].T + labelmap.grid.affine[:3, 3]
     np.testing.assert_allclose(points.mean(axis=0) * [-1, -1, 1], ras.mean(axis=0), atol=3)
@@ -285,9 +292,11 @@ def test_result_refers_to_the_chosen_series(model: Path, tmp_path: Path, capsys:
 
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
-@pytest.mark.parametrize("with_identity", [True, False])
-def test_page_prints_on_one_a4_sheet(with_identity: bool, tmp_path: Path) -> None:
-    """The longest pages: identity or fields to fill in, wall, four segments, long names and many notes."""
+def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
+    """The longest pages: identity or fields to fill in, wall, four segments, long names and many notes.
+
+    Both are printed one after the other, so that the browser starts once.
+    """
     from dcamt.metrics.doubtful_places import DoubtfulPlace
     from dcamt.metrics.measurements import measure
     from dcamt.models.calibration import ExpectedOverlap
@@ -321,15 +330,17 @@ def test_page_prints_on_one_a4_sheet(with_identity: bool, tmp_path: Path) -> Non
         doubtful_places=[place] * 20,
         wall=analyse_wall(volume, labelmap, WallSettings(), label=1),
         notes=["A note of some length that tells the reader what happened to this scan on its way to here."] * 9,
-        identity=dict.fromkeys(
-            ("Patient", "ID", "Born", "Study date", "Accession", "File") if with_identity else (), "A rather long text"
-        ),
     )
-    (tmp_path / "page.html").write_text(render_scan_page(page), encoding="utf-8")
+    identity = dict.fromkeys(("Patient", "ID", "Born", "Study date", "Accession", "File"), "A rather long text")
+    first = render_scan_page(page)
+    (body,) = re.findall("<body>.*</body>", render_scan_page(replace(page, identity=identity)), re.DOTALL)
+    second = body.replace("<body>", '<div style="break-before: page">').replace("</body>", "</div>")
+    assert first.count("</body>") == second.count("<div style") == 1
+    (tmp_path / "page.html").write_text(first.replace("</body>", f"{second}</body>"), encoding="utf-8")
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     command = [BROWSER, *arguments, f"--print-to-pdf={tmp_path / 'page.pdf'}", str(tmp_path / "page.html")]
     subprocess.run(command, check=True, capture_output=True, timeout=180)
     pdf = (tmp_path / "page.pdf").read_bytes()
-    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
     width, height = map(float, re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf).groups())  # type: ignore[union-attr]
     assert (width, height) == (pytest.approx(210 / 25.4 * 72, abs=1), pytest.approx(297 / 25.4 * 72, abs=1))

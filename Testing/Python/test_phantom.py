@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
@@ -32,46 +32,67 @@ def load_script() -> ModuleType:
 phantom = load_script()
 
 
+class Heart(NamedTuple):
+    """A synthetic scan, its label, and what the script's painter was given.
+
+    Attributes:
+        points: the heart's coordinates, three arrays that broadcast to (I, J, K), in the heart's mm.
+        scale: the heart's size, relative to the standard heart.
+        distance: signed distance (I, J, K) to the whole atrium's surface, in mm.
+    """
+
+    scan: Volume
+    label: Labelmap
+    points: Any
+    scale: float
+    distance: np.ndarray
+
+
 @pytest.fixture(scope="module")
-def hearts() -> dict[int, tuple[Volume, Labelmap]]:
-    return {seed: phantom.make_phantom(seed, spacing_mm=COARSE_MM) for seed in SEEDS}
+def hearts() -> dict[int, Heart]:
+    made = {}
+    paint = phantom._paint_heart
+    painted: list[Any] = []
+
+    def record_and_paint(canvas: Any, *arguments: Any) -> None:
+        painted[:] = arguments
+        paint(canvas, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom, "_paint_heart", record_and_paint)
+        for seed in SEEDS:
+            scan, label = phantom.make_phantom(seed, spacing_mm=COARSE_MM)
+            made[seed] = Heart(scan, label, *painted[:3])
+    return made
 
 
-def test_seed_determines_the_scan(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
+def test_seed_determines_the_scan(hearts: dict[int, Heart]) -> None:
     scan, label = phantom.make_phantom(1, spacing_mm=COARSE_MM)
-    assert np.array_equal(scan.voxels, hearts[1][0].voxels)
-    assert np.array_equal(label.voxels, hearts[1][1].voxels)
-    other_scan, other_label = hearts[2]
-    assert np.corrcoef(scan.voxels.ravel(), other_scan.voxels.ravel())[0, 1] < 0.9
-    assert (label.voxels != other_label.voxels).sum() > 0.05 * label.voxels.sum()
+    assert np.array_equal(scan.voxels, hearts[1].scan.voxels)
+    assert np.array_equal(label.voxels, hearts[1].label.voxels)
+    other = hearts[2]
+    assert np.corrcoef(scan.voxels.ravel(), other.scan.voxels.ravel())[0, 1] < 0.9
+    assert (label.voxels != other.label.voxels).sum() > 0.05 * label.voxels.sum()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_atrium_is_one_component_of_realistic_size(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
-    label = hearts[seed][1]
+def test_atrium_is_one_component_of_realistic_size(hearts: dict[int, Heart], seed: int) -> None:
+    label = hearts[seed].label
     assert set(np.unique(label.voxels)) == {0, 1}
     assert ndimage.label(label.voxels)[1] == 1
     assert 38 < label.voxels.sum() * COARSE_MM**3 / 1000 < 92
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_blood_is_brighter_than_myocardium_and_myocardium_than_lung(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blood_is_brighter_than_myocardium_and_myocardium_than_lung(hearts: dict[int, Heart], seed: int) -> None:
     """Compare the intensities of blood, of the ventricle's posterior wall and of lung (the darkest 10 percent).
 
     The atrium has a dark wall, except at the mitral valve, where its blood continues into the ventricle.
     """
-    frame: dict[str, Any] = {}
-    paint = phantom._paint_heart
-
-    def note_frame(canvas: Any, p: Any, s: float, whole: Any, *rest: Any) -> None:
-        frame.update(p=p, s=s, whole=whole)
-        paint(canvas, p, s, whole, *rest)
-
-    monkeypatch.setattr(phantom, "_paint_heart", note_frame)
-    scan, label = phantom.make_phantom(seed, spacing_mm=COARSE_MM)
+    scan, label, points, scale, distance = hearts[seed]
     image = scan.voxels[0].astype(float)
-    valve, normal = phantom._mitral_plane(frame["s"])
-    from_centre = np.stack(np.broadcast_arrays(*frame["p"]), -1) - (valve + 29 * normal)
+    valve, normal = phantom._mitral_plane(scale)
+    from_centre = np.stack(np.broadcast_arrays(*points), -1) - (valve + 29 * normal)
     along = from_centre @ normal
     outward = from_centre - along[..., None] * normal
     across = np.linalg.norm(outward, axis=-1)
@@ -81,26 +102,26 @@ def test_blood_is_brighter_than_myocardium_and_myocardium_than_lung(seed: int, m
     lung = np.percentile(ndimage.uniform_filter(image, 3), 10)
     assert 1.5 * lung < np.median(image[muscle]) < 0.75 * blood
     assert lung < 0.25 * blood
-    beyond_valve = phantom._half_space(frame["p"], valve, normal)
-    wall = (frame["whole"] > 0.7) & (frame["whole"] < 1.5) & (beyond_valve < -3)
-    behind_valve = (frame["whole"] < 2.5) & (beyond_valve > 1.8) & (beyond_valve < 2.5)
+    beyond_valve = phantom._half_space(points, valve, normal)
+    wall = (distance > 0.7) & (distance < 1.5) & (beyond_valve < -3)
+    behind_valve = (distance < 2.5) & (beyond_valve > 1.8) & (beyond_valve < 2.5)
     assert min(wall.sum(), behind_valve.sum()) > 50
     assert np.median(image[wall]) < 0.7 * blood
     assert np.median(image[behind_valve]) > 0.8 * blood
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_atrium_lies_where_it_does_in_cropped_scans(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
-    label = hearts[seed][1]
+def test_atrium_lies_where_it_does_in_cropped_scans(hearts: dict[int, Heart], seed: int) -> None:
+    label = hearts[seed].label
     assert nibabel.aff2axcodes(label.grid.affine) == ("L", "P", "S")
     centre = np.array(ndimage.center_of_mass(label.voxels)) / label.grid.shape
     assert (np.abs(centre - (0.54, 0.5, 0.55)) < (0.08, 0.08, 0.1)).all()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_aorta_is_a_bright_tube_behind_the_atrium(hearts: dict[int, tuple[Volume, Labelmap]], seed: int) -> None:
+def test_aorta_is_a_bright_tube_behind_the_atrium(hearts: dict[int, Heart], seed: int) -> None:
     """The descending aorta is round, 16 to 30 mm wide, and posterior to the atrium in every slice of the atrium."""
-    scan, label = hearts[seed]
+    scan, label = hearts[seed].scan, hearts[seed].label
     middle = round(float(ndimage.center_of_mass(label.voxels)[2]))
     behind = int(np.argwhere(label.voxels[:, :, middle]).max(0)[1]) - 4
     image = ndimage.gaussian_filter(scan.voxels[0, :, :, middle].astype(float), 0.8)
@@ -116,16 +137,16 @@ def test_aorta_is_a_bright_tube_behind_the_atrium(hearts: dict[int, tuple[Volume
     assert any(16 < width < 30 for width in widths), widths
 
 
-def test_noise_and_scar_are_not_clipped(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
+def test_noise_and_scar_are_not_clipped(hearts: dict[int, Heart]) -> None:
     """In dark lung, Rician noise is above 0, where clipped Gaussian noise would be 0. Scar stays below 255."""
-    for scan, _ in hearts.values():
-        image = scan.voxels[0]
+    for heart in hearts.values():
+        image = heart.scan.voxels[0]
         assert (image == 0).mean() < 0.01
         assert image.max() < 255
 
 
-def test_heart_does_not_depend_on_the_voxel_size(hearts: dict[int, tuple[Volume, Labelmap]]) -> None:
-    fine = hearts[3][1].voxels
+def test_heart_does_not_depend_on_the_voxel_size(hearts: dict[int, Heart]) -> None:
+    fine = hearts[3].label.voxels
     assert fine.shape == (95, 72, 44)
     coarse = phantom.make_phantom(3, spacing_mm=2 * COARSE_MM)[1].voxels.astype(bool)
     shrunk = fine[:94].reshape(47, 2, 36, 2, 22, 2).mean((1, 3, 5)) >= 0.5

@@ -14,24 +14,32 @@ class Observation:
 
     def __init__(self, widget: Any, changed: Callable[[Any], None]) -> None:
         """Call `changed(widget)` after each event."""
-        # The observer must hold no reference to the observed node. Python would collect such a cycle, and the node's
-        # wrapper with it, while the node itself still is in the scene.
-        self._observer = _observer(weakref.ref(widget), changed)
         self._subject: Any = None
         self._tags: list[int] = []
+        # The observer must hold no reference to the observed node. Python would collect such a cycle, and the node's
+        # wrapper with it, while the node itself still is in the scene.
+        self._observer = _observer(weakref.ref(widget), changed, self._tags)
 
     def follow(self, subject: Any, events: Iterable[Any] = ("ModifiedEvent",)) -> None:
         """Observe `subject` instead of the previous object; None observes nothing."""
-        for tag in self._tags:
-            self._subject.RemoveObserver(tag)
+        _remove_observers(self._subject, self._tags)
         self._subject = subject
-        self._tags = [] if subject is None else [subject.AddObserver(event, self._observer) for event in events]
+        if subject is not None:
+            self._tags.extend(subject.AddObserver(event, self._observer) for event in events)
 
 
-def _observer(held: weakref.ref[Any], changed: Callable[[Any], None]) -> Callable[[Any, str], None]:
+def _observer(held: weakref.ref[Any], changed: Callable[[Any], None], tags: list[int]) -> Callable[[Any, str], None]:
     def observe(caller: Any, event: str) -> None:
         widget = held()
         if widget is not None and shiboken6.isValid(widget):
             changed(widget)
+        else:
+            _remove_observers(caller, tags)
 
     return observe
+
+
+def _remove_observers(subject: Any, tags: list[int]) -> None:
+    for tag in tags:
+        subject.RemoveObserver(tag)
+    tags.clear()

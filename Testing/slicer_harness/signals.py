@@ -134,17 +134,23 @@ class SignalConnections:
         # The caller holds the sender's wrapper, which keeps the object.
         assert target is not None
         wanted = _normalize(signal)
-        if target.metaObject().indexOfSignal(wanted) >= 0:
-            return target, wanted
-        for signature, is_signal in _methods(target):
-            if is_signal and wanted in (signature, signature.split("(")[0]):
-                return target, signature
+        known = (type(target), wanted)
+        if known not in _signatures:
+            for signature, is_signal in _methods(target):
+                if is_signal and wanted in (signature, signature.split("(")[0]):
+                    _signatures[known] = signature
+                    break
+        if known in _signatures:
+            return target, _signatures[known]
         # The signatures of Slicer's widgets contain C++ classes that the harness's meta-objects lack.
         declared = getattr(type(target), "SIGNATURES", {}).get(wanted)
         if declared is not None:
             return target, declared
         raise ValueError(f"QObject::connect() signal '{signal}' does not exist on {type(target).__name__}")
 
+
+_signatures: dict[tuple[type, str], str] = {}
+"""The full signature of each signal that was connected, by the class of its object and its signature or name."""
 
 _all_connections: weakref.WeakKeyDictionary[QtCore.QObject, SignalConnections] = weakref.WeakKeyDictionary()
 """The connections of each Qt object of which a signal was connected."""
