@@ -239,6 +239,7 @@ class _Insertion:
             target.CreateDefaultDisplayNodes()
             self.added.append(target.GetDisplayNode())
         review.store_review_data(target, self.result.trust, self.result.doubts, to_local, self.result.expected_overlap)
+        review.store_channels(target, self.options.channels)
         review.keep_model(target, title_of(self.options.model), _outline_method(self.options))
         for role, node in (
             (review.DISAGREEMENT, map_node),

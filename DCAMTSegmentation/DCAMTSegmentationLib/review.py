@@ -1,8 +1,8 @@
 """Store a result's data with its segmentation node, and so with the scene.
 
-References: the volume that was segmented, the map of disagreement, the table of measurements, the point that marks a
-doubtful place. Attributes: the trust, the expected overlap with an expert, the model, and the doubtful places, in the
-segmentation node's own space.
+References: the volume that was segmented, its further channels, the map of disagreement, the table of measurements, the
+point that marks a doubtful place. Attributes: the trust, the expected overlap with an expert, the model, and the
+doubtful places, in the segmentation node's own space.
 """
 
 from __future__ import annotations
@@ -14,21 +14,25 @@ from typing import Any
 
 import numpy as np
 import slicer
+from dcamt.errors import InputError
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.worker.protocol import OutlineMethod
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint, surface_name
+from slicer.i18n import tr as _
 
 VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
 MARK = "DCAMT.mark"
+CHANNELS = "DCAMT.channels"
+"""Role of the volumes of the second and further channels, for a model that takes several."""
 WALL, WALL_COLORS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
 HELPERS = (DISAGREEMENT, MEASUREMENTS, MARK, WALL, WALL_COLORS, WALL_TABLE)
 """Roles of the nodes that are removed with their result."""
 _EXPECTED = "DCAMT.expectedOverlap"
 _TRUST, _PLACES, _CURRENT_PLACE = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
 _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
-_MAP = "DCAMT.map"
+_MAP, _CHANNEL_COUNT = "DCAMT.map", "DCAMT.channelCount"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 
@@ -67,6 +71,30 @@ def keep_model(segmentation_node: Any, title: str, method: OutlineMethod | None 
     """Store the title and the card's data of the model that made a result."""
     segmentation_node.SetAttribute(_MODEL, title)
     segmentation_node.SetAttribute(_METHOD, json.dumps(asdict(method)) if method is not None else None)
+
+
+def store_channels(segmentation_node: Any, channels: Sequence[Any]) -> None:
+    """Store the volumes of the second and further channels that a result was made from."""
+    segmentation_node.RemoveNodeReferenceIDs(CHANNELS)
+    for channel in channels:
+        segmentation_node.AddNodeReferenceID(CHANNELS, channel.GetID())
+    # The scene forgets the references to removed nodes.
+    segmentation_node.SetAttribute(_CHANNEL_COUNT, str(len(channels)) if channels else None)
+
+
+def channels_of(segmentation_node: Any) -> tuple[Any, ...]:
+    """Return the volumes of the second and further channels that a result was made from.
+
+    Raises:
+        InputError: one of them is no longer in the scene.
+    """
+    count = segmentation_node.GetNumberOfNodeReferences(CHANNELS)
+    found = [segmentation_node.GetNthNodeReference(CHANNELS, index) for index in range(count)]
+    if None in found or count != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
+        what = _("was made from several channels, not all of which are in the scene any more")
+        remedy = _("Load the missing volume, and press Apply again.")
+        raise InputError(what, path=segmentation_node.GetName(), remedy=remedy)
+    return tuple(found)
 
 
 def outline_method(segmentation_node: Any) -> OutlineMethod:

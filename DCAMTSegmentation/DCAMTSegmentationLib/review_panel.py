@@ -141,8 +141,11 @@ class ReviewPanel:
         segment_editor.correct(self._node, volume, back_to="DCAMTSegmentation")
 
     def on_teach(self, checked: bool = False) -> None:
-        volume: Any = review.get_referenced_node(self._node, review.VOLUME)
-        training_cases.add_case(volume, self._node)
+        try:
+            channels = training_cases.add_result(self._node)
+        except DCAMTError as error:
+            slicer.util.errorDisplay(error_text(error), windowTitle=_("Add to the training cases"))
+            return
         text = _("{volume} with this segmentation is a training case now: the DCAMT Training module lists it.")
-        self._ui.teachLabel.text = text.format(volume=volume.GetName())
+        self._ui.teachLabel.text = text.format(volume=", ".join(node.GetName() for node in channels))
         self._ui.teachLabel.visible = True

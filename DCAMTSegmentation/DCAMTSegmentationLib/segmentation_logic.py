@@ -247,9 +247,13 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Move the slice views to the next doubtful place; return its number and the place."""
         return review.next_place(segmentation)
 
-    def addTrainingCase(self, segmentation: Any) -> training_cases.SceneCase:
-        """Add a result and its volume as a training case; the segmentation is read when training starts."""
-        return training_cases.add_case(review.get_referenced_node(segmentation, review.VOLUME), segmentation)
+    def addTrainingCase(self, segmentation: Any) -> None:
+        """Add a result and all channels of its scan as a training case; its nodes are read when training starts.
+
+        Raises:
+            InputError: a channel is no longer in the scene.
+        """
+        training_cases.add_result(segmentation)
 
     def _refuse_second(self) -> None:
         if self.isRunning():

@@ -11,6 +11,8 @@ from typing import Any
 
 import slicer
 
+from . import review
+
 IMAGE = "DCAMT.trainingImage"
 _LISTED = "DCAMT.trainingCaseListed"
 
@@ -28,6 +30,20 @@ def add_case(volume: Any, segmentation: Any) -> SceneCase:
     segmentation.SetNodeReferenceID(IMAGE, volume.GetID())
     segmentation.SetAttribute(_LISTED, None)
     return SceneCase(volume, segmentation)
+
+
+def add_result(segmentation: Any) -> tuple[Any, ...]:
+    """Make a result and its scan a case for DCAMT Training; return the volumes of the scan's channels.
+
+    The volumes of further channels are found by `review.channels_of`.
+
+    Raises:
+        InputError: a channel is no longer in the scene.
+    """
+    channels = review.channels_of(segmentation)
+    volume = review.get_referenced_node(segmentation, review.VOLUME)
+    add_case(volume, segmentation)
+    return (volume, *channels)
 
 
 def is_case(segmentation: Any) -> bool:

@@ -14,8 +14,9 @@ from dcamt.errors import InputError
 from dcamt.machine import free_disk_bytes
 from dcamt.recipe import Recipe
 
+from .cases.derived_nodes import channels_of
 from .cases.lists import write_lines
-from .cases.rows import CaseTable, FileScan
+from .cases.rows import CaseTable, FileScan, SceneScan
 from .engine_command import EngineCommand
 from .runs.folders import runs_folder
 
@@ -118,10 +119,10 @@ class Estimation:
         for row in self._table.rows:
             if not isinstance(row.source, FileScan) and row.size and row.spacing:
                 count = row.size[0] * row.size[1] * row.size[2]
-                memory += 2 * count * row.spacing[0] * row.spacing[1] * row.spacing[2] / network_voxel
-                volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
-                image = volume.GetImageData() if volume is not None else None
-                disk += count * (1 + (image.GetScalarSize() if image is not None else 0))
+                scan_voxel = row.spacing[0] * row.spacing[1] * row.spacing[2]
+                memory += 2 * recipe.input_channels * count * scan_voxel / network_voxel
+                images = [node.GetImageData() for node in _used_channels(row.source, recipe)]
+                disk += count * (1 + sum(image.GetScalarSize() for image in images if image is not None))
         measured = event["memory_bytes"]
         more = {"memory_bytes": None if measured is None else measured + round(memory)}
         return {**event, **more, "disk_bytes": event["disk_bytes"] + disk}
@@ -129,3 +130,11 @@ class Estimation:
     def _key(self, recipe: Recipe) -> tuple[Any, ...]:
         """Return the key of an estimate: everything it depends on, except the scans."""
         return recipe, self._device(), tuple(map(self._table.count, ROLES))
+
+
+def _used_channels(source: SceneScan, recipe: Recipe) -> tuple[Any, ...]:
+    """Return the volume nodes that training uses; empty if one is no longer in the scene."""
+    try:
+        return channels_of(source)[: recipe.input_channels]
+    except InputError:
+        return ()

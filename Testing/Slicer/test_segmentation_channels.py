@@ -12,11 +12,18 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from dcamt.errors import InputError
+from dcamt.io.readers import read_scan
 from dcamt.models.package import Card, ModelPackage, write_package
 from dcamt_testing.tiny_recipes import tiny_recipe
+from DCAMTSegmentationLib import training_cases
 from DCAMTSegmentationLib.result_insertion import SegmentationOptions
+from DCAMTTrainingLib.cases.check import channels_note, scene_remark
+from DCAMTTrainingLib.cases.scene_export import export_case
+from DCAMTTrainingLib.cases.scene_source import row_of, sent_rows
 from fake_worker import FakePanel, FakeWorker
 from segmentation_case import Person, add_scan, choose, click, process_events_until
+from training_scenes import run_to_end
 
 LGE, T2, T1 = "LGE MRI", "T2 map", "T1 map"
 
@@ -106,6 +113,58 @@ class ChannelsTest(unittest.TestCase):
     def title(self, start: str) -> str:
         return next(text for text in self.titles() if text.startswith(start))
 
+    def segment_all(self) -> Any:
+        """Segment all three volumes as the channels of one scan; return the segmentation node."""
+        choose(self.ui.inputSelector, self.volumes[0])
+        self.choose_model("Three")
+        for channel, volume in ((2, self.volumes[1]), (3, self.volumes[2])):
+            choose(self.selector(channel), volume)
+        self.apply()
+        return self.module.settings.outputSegmentation
+
+    def test_training_case_has_all_channels_of_the_scan(self) -> None:
+        self.segment_all()
+        click(self.ui.teachButton)
+        self.assertTrue(self.ui.teachLabel.text.startswith("a, b, c with this segmentation is a training case"))
+        recipe = replace(tiny_recipe(), input_channels=3)
+        (row,) = sent_rows(recipe)
+        self.assertEqual(scene_remark(row.source, row.role, recipe)[0], "")
+        self.assertEqual(channels_note(row.source, recipe), "")
+        with tempfile.TemporaryDirectory() as folder:
+            case = run_to_end(export_case(row, Path(folder), 1))
+            np.testing.assert_array_equal(
+                read_scan(case.image, channels=3).voxels.transpose(0, 3, 2, 1),
+                [slicer.util.arrayFromVolume(volume) for volume in self.volumes],
+            )
+            # As with files, a recipe of one channel takes the first one, and says so.
+            self.assertIn("“a” is used, but not “b”, “c”", channels_note(row.source, tiny_recipe()))
+            self.assertEqual(scene_remark(row.source, row.role, tiny_recipe())[0], "")
+            case = run_to_end(export_case(row, Path(folder), 2, one_channel=True))
+            first = slicer.util.arrayFromVolume(self.volumes[0])
+            np.testing.assert_array_equal(read_scan(case.image).voxels[0].T, first)
+            self.volumes[2].SetOrigin(50, 0, 0)
+            with self.assertRaisesRegex(InputError, "c: lies on a different grid"):
+                run_to_end(export_case(row, Path(folder), 3))
+        two = replace(recipe, input_channels=2)
+        self.assertIn("is 3 in the scan, but 2 in the recipe", scene_remark(row.source, row.role, two)[0])
+
+    def test_result_whose_channel_was_removed_is_not_made_a_case(self) -> None:
+        segmentation = self.segment_all()
+        row = row_of(self.volumes[0], segmentation, tiny_recipe())
+        slicer.mrmlScene.RemoveNode(self.volumes[1])
+        message = "a segmentation: was made from several channels, not all of which are in the scene any more."
+        with Person() as person:
+            person.expects(f"{message} Load the missing volume, and press Apply again.", "Ok")
+            click(self.ui.teachButton)
+        self.assertFalse(training_cases.is_case(segmentation))
+        self.assertIn(message, scene_remark(row.source, row.role, replace(tiny_recipe(), input_channels=3))[0])
+        # A new result of the first channel alone needs no other.
+        self.choose_model("One")
+        self.worker.labels_of = lambda voxels: (voxels > 175).astype(np.uint8)
+        self.apply()
+        click(self.ui.teachButton)
+        self.assertTrue(self.ui.teachLabel.text.startswith("a with this segmentation"))
+
     def test_model_of_one_channel_gets_one_volume_after_another_model_had_several(self) -> None:
         choose(self.ui.inputSelector, self.volumes[0])
         self.choose_model("Unnamed")
@@ -170,15 +229,11 @@ class ChannelsTest(unittest.TestCase):
         )
 
     def test_first_channel_without_an_image_is_refused(self) -> None:
-        from dcamt.errors import InputError
-
         empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
         with self.assertRaisesRegex(InputError, "empty: holds no image. Choose another volume."):
             self.module.logic.segment(empty, channels=(self.volumes[1],))
 
     def test_script_is_told_which_channel_lacks_a_volume(self) -> None:
-        from dcamt.errors import InputError
-
         with self.assertRaisesRegex(InputError, "There is no volume for channel 2. Choose one for each channel."):
             self.module.logic.segment(self.volumes[0], channels=(None,))
         self.assertEqual(SegmentationOptions(self.volumes[0]).channels, ())

@@ -88,35 +88,46 @@ def _write_npy(
         raise
 
 
-def write_nrrd_in_slabs(voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path) -> Iterator[None]:
+def write_nrrd_in_slabs(
+    voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path, further_channels: Sequence[np.ndarray] = ()
+) -> Iterator[None]:
     """Write an uncompressed NRRD file, yielding after each slab; the file appears only after the last slab.
+
+    The file has the smallest type that holds the types of all channels.
 
     Args:
         voxels: (K, J, I), integer or float.
         ijk_to_ras: (4, 4), voxel index (i, j, k) -> RAS mm.
+        further_channels: the voxels of the second and further channels.
 
     Raises:
         OutputError: the file cannot be written.
     """
+    channels = (voxels, *further_channels)
+    dtype = np.result_type(*(one.dtype for one in channels)).newbyteorder("=")
     with atomic_path(path) as partial, open(partial, "wb") as file:
-        file.write(_nrrd_header(voxels, ijk_to_ras).encode("ascii"))
-        for part in slabs(voxels):
-            file.write(np.ascontiguousarray(voxels[part], voxels.dtype.newbyteorder("=")).data)
+        file.write(_nrrd_header(voxels.shape, len(channels), dtype, ijk_to_ras).encode("ascii"))
+        for slab in slabs(voxels, SLAB_BYTES // len(channels)):
+            part = np.stack([one[slab] for one in channels], -1) if further_channels else voxels[slab]
+            file.write(np.ascontiguousarray(part, dtype).data)
             yield
 
 
-def _nrrd_header(voxels: np.ndarray, ijk_to_ras: np.ndarray) -> str:
-    kind, bits = voxels.dtype.kind, voxels.dtype.itemsize * 8
+def _nrrd_header(shape: tuple[int, ...], channels: int, dtype: np.dtype, ijk_to_ras: np.ndarray) -> str:
+    kind, bits = dtype.kind, dtype.itemsize * 8
     voxel_type = {32: "float", 64: "double"}[bits] if kind == "f" else f"{_NRRD_TYPES[kind]}{bits}"
     axes = [f"({','.join(repr(float(mm)) for mm in ijk_to_ras[:3, axis])})" for axis in range(3)]
+    sizes, kinds = [*shape[::-1]], ["domain"] * 3
+    if channels > 1:
+        sizes, axes, kinds = [channels, *sizes], ["none", *axes], ["list", *kinds]
     lines = [
         "NRRD0004",
         f"type: {voxel_type}",
-        "dimension: 3",
+        f"dimension: {len(sizes)}",
         "space: right-anterior-superior",
-        f"sizes: {' '.join(str(size) for size in voxels.shape[::-1])}",
+        f"sizes: {' '.join(map(str, sizes))}",
         f"space directions: {' '.join(axes)}",
-        "kinds: domain domain domain",
+        f"kinds: {' '.join(kinds)}",
         f"endian: {sys.byteorder}",
         "encoding: raw",
         f"space origin: ({','.join(repr(float(mm)) for mm in ijk_to_ras[:3, 3])})",

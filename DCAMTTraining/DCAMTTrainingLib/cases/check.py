@@ -11,6 +11,7 @@ from typing import Any
 
 import slicer
 from dcamt.cases.case_list import LABELLED, VALIDATION
+from dcamt.errors import InputError
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import translated
 from DCAMTSlicerLib.result_segments import labelmap_name
@@ -19,7 +20,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..engine_command import EngineCommand
-from .derived_nodes import SCAN_FILE
+from .derived_nodes import SCAN_FILE, channels_of
 from .lists import write_lines
 from .rows import CaseTable, FileScan, SceneScan
 
@@ -128,7 +129,8 @@ class CaseCheck:
                 text = _("The scan is used for training and for validation: “{name}” is the same file. Remove one.")
                 remark = f"{remark} {text.format(name=self._table.rows[others[0]].name)}".strip()
             self.label_values[index] = values
-            self._table.set_facts(index, row.size, row.spacing, remark)
+            note = "" if remark else channels_note(row.source, self._recipe)
+            self._table.set_facts(index, row.size, row.spacing, remark, note or None)
 
 
 def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tuple[int, ...]]:
@@ -137,8 +139,13 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     volume, segmentation = scene.GetNodeByID(source.volume), scene.GetNodeByID(source.segmentation or "")
     if volume is None or volume.GetImageData() is None:
         return _("The volume is no longer in the scene. Remove the case, or load the volume again."), ()
-    channels = volume.GetImageData().GetNumberOfScalarComponents()
-    if channels != recipe.input_channels:
+    try:
+        nodes = channels_of(source)
+    except InputError as error:
+        return error_text(error), ()
+    channels = volume.GetImageData().GetNumberOfScalarComponents() + len(nodes) - 1
+    # As for files, a recipe of one channel uses the first of several volumes.
+    if channels != recipe.input_channels and not (recipe.input_channels == 1 < len(nodes)):
         text = _(
             "The number of channels is {has} in the scan, but {needs} in the recipe. Choose another volume or recipe."
         )
@@ -153,6 +160,15 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     if any(label >= recipe.output_channels for _identifier, label in source.segments):
         return _("A segment belongs to a class that the recipe does not have. Choose the segments again."), values
     return "", values
+
+
+def channels_note(source: SceneScan, recipe: Recipe) -> str:
+    """Return a note that names the channels that a recipe of one channel leaves out; empty if there are none."""
+    first, *others = channels_of(source) or (None,)
+    if recipe.input_channels > 1 or not others:
+        return ""
+    text = _("The task has one channel: “{first}” is used, but not {others}. Suggest from cases uses all channels.")
+    return str(text.format(first=first.GetName(), others=", ".join(f"“{node.GetName()}”" for node in others)))
 
 
 def _is_drawn(segmentation: Any, identifier: str) -> bool:

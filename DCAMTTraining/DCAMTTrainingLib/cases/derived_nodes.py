@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+from DCAMTSegmentationLib import review
+
+from .rows import SceneScan
 
 PREVIEW_OF = "DCAMT.previewOf"
 """Attribute of a run's preview, its scan and its segmentation: the run's name."""
@@ -27,3 +30,20 @@ def is_proposal(segmentation: Any) -> bool:
 def scan_of(segmentation: Any) -> Any | None:
     """Return the volume node on which a segmentation was drawn; None if it was removed from the scene."""
     return segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+
+
+def channels_of(source: SceneScan) -> tuple[Any, ...]:
+    """Return the volume nodes of all channels of a case; empty if its volume is no longer in the scene.
+
+    A result of DCAMT Segmentation refers to the further channels that it was made from.
+
+    Raises:
+        InputError: a further channel is no longer in the scene.
+    """
+    volume = slicer.mrmlScene.GetNodeByID(source.volume)
+    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
+    if volume is None:
+        return ()
+    if segmentation is None or review.get_referenced_node(segmentation, review.VOLUME) is not volume:
+        return (volume,)
+    return (volume, *review.channels_of(segmentation))

@@ -13,17 +13,21 @@ from dcamt.cases.case_list import LABELLED, VALIDATION, Case
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_nrrd_in_slabs
 from DCAMTSlicerLib.result_segments import labelmap_name
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
+from DCAMTSlicerLib.volume_bridge import check_channels, ijk_to_ras, voxels_of
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
+from .derived_nodes import channels_of
 from .rows import CaseRow, FileScan
 
 
-def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None, Case]:
+def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = False) -> Generator[None, None, Case]:
     """Return the case of a row; write scan and label into `folder` first if they are nodes, in short steps.
 
     File names are numbers, so that paths contain no patient's name.
+
+    Args:
+        one_channel: write the first channel only, for a recipe of one channel.
 
     Raises:
         InputError: a node is missing or has unusable contents.
@@ -38,7 +42,10 @@ def export_case(row: CaseRow, folder: Path, number: int) -> Generator[None, None
     if volume is None:
         raise InputError(_("is no longer in the scene"), path=row.name, remedy=_("Remove the case."))
     image = folder / f"{number:05d}.nrrd"
-    yield from write_nrrd_in_slabs(voxels_of(volume), ijk_to_ras(volume), image)
+    channels = (volume,) if one_channel else channels_of(source)
+    check_channels(channels)
+    voxels, *others = map(voxels_of, channels)
+    yield from write_nrrd_in_slabs(voxels, ijk_to_ras(volume), image, others)
     if not needs_label:
         return Case(row.name, image, None, row.role)
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)

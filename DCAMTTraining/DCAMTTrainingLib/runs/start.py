@@ -72,6 +72,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
     if run.path.exists():
         raise InputError(_("exists already"), path=run.path, remedy=_("Choose another name for the run."))
     used = [row for row in plan.rows if row.role != LEFT_OUT]
+    one_channel = plan.recipe.input_channels == 1
     try:
         _make_folder(run.scans)
         cases: list[Case] = []
@@ -79,7 +80,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
             if isinstance(row.source, SceneScan) or number % 500 == 0:  # Files are listed, but not copied.
                 yield len(cases), len(used)
             # Closes open files before the folder is removed, which Windows requires.
-            with closing(export_case(row, run.scans, number)) as writing:
+            with closing(export_case(row, run.scans, number, one_channel)) as writing:
                 while True:
                     try:
                         next(writing)
