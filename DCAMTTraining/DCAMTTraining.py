@@ -29,6 +29,7 @@ from DCAMTTrainingLib.panels.sections import Sections
 from DCAMTTrainingLib.panels.start import StartPanel
 from DCAMTTrainingLib.panels.task import TaskPanel
 from DCAMTTrainingLib.panels.watch import WatchPanel
+from DCAMTTrainingLib.runs.proposal_opening import remove_remaining_folders
 from DCAMTTrainingLib.runs.watch import RunWatch
 from DCAMTTrainingLib.session import TrainingSession
 from DCAMTTrainingLib.settings import Device, TrainingSettings, last_device, remember_device
@@ -124,6 +125,8 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_quit(self) -> None:
         self.watching.hide_charts()
+        self.outlining.close()
+        remove_remaining_folders()
 
     def _on_scene_start_save(self, caller: Any, event: Any) -> None:
         self.logic.session.save()

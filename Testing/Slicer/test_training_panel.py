@@ -26,7 +26,7 @@ from DCAMTSlicerLib import engine_messages
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.cases.store import load_rows
-from DCAMTTrainingLib.cases.table_model import IMAGE, NAME, REMARK
+from DCAMTTrainingLib.cases.table_model import IMAGE, NAME, REMARK, SPACING
 from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.panels import sections
 from DCAMTTrainingLib.runs import watch as watch_module
@@ -61,14 +61,19 @@ class WidthTest(TrainingCase):
         cases = self.ui.casesTable
         self.assertTrue(cases.isColumnHidden(REMARK))
         self.assertGreater(cases.columnWidth(NAME), 150)
+        self.session.table.set_facts(0, (576, 576, 88), (0.625, 0.625, 2.5), "")
+        self.module.widget.cases.refresh()
+        panel = self.module.panel
+        panel.setFixedWidth(510)
+        panel.show()
+        process_events()
+        self.assertLessEqual(max(self.edges(cases, range(SPACING + 1))), cases.viewport().width)
+        self.assertGreaterEqual(cases.columnWidth(SPACING), cases.sizeHintForColumn(SPACING))
         self.session.table.set_facts(0, None, None, "The label is empty. Outline the scan.")
         process_events()
         self.module.widget.cases.refresh()
         self.assertFalse(cases.isColumnHidden(REMARK))
         self.ui.resultsButton.collapsed = False
-        panel = self.module.panel
-        panel.setFixedWidth(510)
-        panel.show()
         process_events()
         results = self.ui.resultsTable
         self.assertLessEqual(max(self.edges(cases, range(REMARK + 1))), cases.viewport().width)

@@ -17,7 +17,15 @@ from DCAMTTrainingLib.cases.derived_nodes import PROPOSAL_FILE
 from DCAMTTrainingLib.panels import outline as outline_panel
 from DCAMTTrainingLib.runs import proposal_opening
 from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
-from slicer_harness import Person, assert_stays_responsive, click, close_scene, longest_step, process_events
+from slicer_harness import (
+    Person,
+    announce_quitting,
+    assert_stays_responsive,
+    click,
+    close_scene,
+    longest_step,
+    process_events,
+)
 from training_case import TrainingCase
 from training_scenes import add_volume
 
@@ -149,6 +157,17 @@ class OpeningTest(TrainingCase):
             self.assertEqual(len(self.temporary_folders()), 1)
             self.wait_for(lambda: not self.temporary_folders(), "the folder's removal")
         self.assertEqual(rmtree.call_count, 2)
+
+    def test_folder_that_cannot_be_removed_at_once_is_removed_when_slicer_ends(self) -> None:
+        with (
+            mock.patch.object(proposal_opening, "EngineProcess"),
+            mock.patch.object(proposal_opening, "REMOVAL_INTERVAL_MS", 10**6),
+            mock.patch.object(proposal_opening.shutil, "rmtree", wraps=shutil.rmtree) as rmtree,
+        ):
+            click(self.ui.openCaseButton)
+            rmtree.side_effect = [None, mock.DEFAULT]
+            announce_quitting()
+            self.assertEqual(self.temporary_folders(), [])
 
     def test_large_case_is_inserted_in_short_steps(self) -> None:
         shape = (88, 384, 384)

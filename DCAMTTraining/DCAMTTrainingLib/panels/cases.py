@@ -31,6 +31,8 @@ LIST_PATTERN = "*.csv"
 WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Widths in pixels of all columns except the last."""
+ANISOTROPIC_SPACING_WIDTH, NAME_WIDTH_BESIDE_IT = 148, 102
+"""Widths if a spacing has three numbers. Both columns, the role and the size are visible without scrolling."""
 ROWS = (3, 5)
 """Smallest and largest number of visible rows, so that the button Start is visible on a laptop."""
 
@@ -92,7 +94,10 @@ class CasesPanel:
         has_remarks = any(row.remark or row.note for row in self._table.rows)
         fit_height(self._ui.casesTable, len(self._table), *ROWS)
         self._ui.casesTable.setColumnHidden(REMARK, not has_remarks)
-        self._ui.casesTable.setColumnWidth(NAME, NAME_WIDTH_WITH_REMARKS if has_remarks else NAME_WIDTH)
+        is_anisotropic = any(len(set(row.spacing or ())) > 1 for row in self._table.rows)
+        name_width = NAME_WIDTH_BESIDE_IT if is_anisotropic else NAME_WIDTH
+        self._ui.casesTable.setColumnWidth(NAME, NAME_WIDTH_WITH_REMARKS if has_remarks else name_width)
+        self._ui.casesTable.setColumnWidth(SPACING, ANISOTROPIC_SPACING_WIDTH if is_anisotropic else WIDTHS[SPACING])
 
     def _show_text(self, text: str) -> None:
         self._ui.casesSummary.text = text

@@ -15,7 +15,7 @@ from dcamt.cases.case_arrays import EVENT, CaseArrays
 from dcamt.errors import InputError
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import translated
-from DCAMTSlicerLib.engine_process import EngineProcess, ProcessEnd
+from DCAMTSlicerLib.engine_process import EngineProcess, ProcessEnd, wait_for_killed
 from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _
@@ -25,8 +25,12 @@ from ..cases.rows import CaseRow
 from .array_nodes import build_segments, read_image
 from .proposal import add_proposal, add_scan, draw_on, proposal_of, scene_volume
 
+KILLED_MS = 2000
+"""Longest time to wait for the end of a killed process when Slicer ends."""
 REMOVAL_INTERVAL_MS, REMOVAL_ATTEMPTS = 500, 20
 """Time between two attempts to remove the folder of the arrays, and their number."""
+_remaining: set[str] = set()
+"""Folders that could not be removed yet."""
 
 
 class ProposalOpening:
@@ -146,5 +150,16 @@ def _remove_folder(folder: str, attempts: int = REMOVAL_ATTEMPTS) -> None:
     On Windows, files stay while the killed process or a memory map has them open.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    if attempts > 1 and os.path.exists(folder):
-        qt.QTimer.singleShot(REMOVAL_INTERVAL_MS, lambda: _remove_folder(folder, attempts - 1))
+    _remaining.discard(folder)
+    if os.path.exists(folder):
+        _remaining.add(folder)
+        if attempts > 1:
+            qt.QTimer.singleShot(REMOVAL_INTERVAL_MS, lambda: _remove_folder(folder, attempts - 1))
+
+
+def remove_remaining_folders() -> None:
+    """Remove the folders that could not be removed before, when Slicer ends and no later attempt will be made."""
+    if _remaining:
+        wait_for_killed(KILLED_MS)
+    for folder in list(_remaining):
+        _remove_folder(folder, attempts=1)
