@@ -16,6 +16,8 @@ COLOR_TABLE_ID = "vtkMRMLColorTableNodeWarm1"  # a colour table of Slicer, from 
 MAX_LEVEL, MAX_PERCENT = 255, 100
 OPAQUE_FROM_PERCENT = 10
 """Lower values are transparent."""
+SLAB_BYTES = 2 << 20
+"""Bytes converted in one step, which takes some milliseconds; much of it to get new memory from the system."""
 
 
 def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
@@ -32,8 +34,9 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
     values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(levels.shape)
     percent_of_level = np.rint(np.arange(MAX_LEVEL + 1) * MAX_PERCENT / MAX_LEVEL).astype(np.uint8)
-    for slab in slabs(levels):
-        np.take(percent_of_level, levels[slab], out=values[slab])
+    for slab in slabs(levels, SLAB_BYTES):
+        # With the default mode NumPy would buffer the output.
+        np.take(percent_of_level, levels[slab], out=values[slab], mode="clip")
         yield
     return image
 

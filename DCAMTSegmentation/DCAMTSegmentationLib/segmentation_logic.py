@@ -69,6 +69,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
+        self.addObserver(scene, scene.EndBatchProcessEvent, self._on_batch_ended)
         slicer.app.connect("aboutToQuit()", self.shutdown)
 
     def getParameterNode(self) -> Any:
@@ -278,17 +279,24 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_about_to_be_removed(self, caller: Any, event: Any, node: Any) -> None:
         """Remember the helper nodes of a result that is being deleted."""
-        if node.IsA("vtkMRMLSegmentationNode") and not slicer.mrmlScene.IsBatchProcessing():
+        if node.IsA("vtkMRMLSegmentationNode"):
             helpers = [review.get_referenced_node(node, role) for role in review.HELPERS]
             self._orphans += [helper for helper in helpers if helper is not None]
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:
-        if not node.IsA("vtkMRMLSegmentationNode") or slicer.mrmlScene.IsBatchProcessing():
-            return
+        if node.IsA("vtkMRMLSegmentationNode") and not slicer.mrmlScene.IsBatchProcessing():
+            self._remove_orphans(node)
+
+    def _on_batch_ended(self, caller: Any, event: Any) -> None:
+        if self._orphans:
+            self._remove_orphans()
+
+    def _remove_orphans(self, *removed: Any) -> None:
+        """Remove the helper nodes of removed results, and later the hierarchy items of all these nodes."""
         orphans, self._orphans = self._orphans, []
         for helper in orphans:
             if slicer.mrmlScene.IsNodePresent(helper):
                 review.remove_with_display(helper)
         # The subject hierarchy removes the result's item only after this event.
-        qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, node]))
+        qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, *removed]))

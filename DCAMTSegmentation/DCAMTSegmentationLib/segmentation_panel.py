@@ -60,6 +60,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._entered = False
         self._closed = False
         self._scene_had_no_result = False
+        self._arrived: Any = None  # The result that arrived while another module was selected.
         self._progress = ProgressPanel(ui, logic.log)
         self._review = ReviewPanel(ui)
         self._models = ModelList(ui.modelComboBox, ui.importModelButton, ui.removeModelButton, self._on_model_chosen)
@@ -116,6 +117,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._logic.cancel()
         self._overlay.show(None)
         self._observe_edits(None)
+        self._arrived = None
         self._disconnect()
         self._progress.clear()
 
@@ -194,6 +196,9 @@ class SegmentationPanel(VTKObservationMixin):
         if self._observed_node is not None and self._observed_node is settings.outputSegmentation:
             # Undo and redo in Segment Editor send no event.
             review.update_correction_marks(self._observed_node)
+        arrived, self._arrived = self._arrived, None
+        if arrived is not None and arrived is settings.outputSegmentation:
+            self._show_result(arrived)
         self._update()
         self._wall.compare_outline()
 
@@ -356,6 +361,10 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_finished(self, outcome: JobOutcome) -> None:
         self._end_job(outcome, self._show_result)
+        if outcome.segmentation is not None and not self._closed:
+            # The result of another scan than the selected one, or a result that arrives in another module.
+            views.hide_over_other_scan(outcome.segmentation)
+            self._arrived = None if self._is_connected else outcome.segmentation
 
     def _on_wall_measured(self, outcome: JobOutcome) -> None:
         self._end_job(outcome, self._show_measured_wall)
@@ -386,6 +395,8 @@ class SegmentationPanel(VTKObservationMixin):
         volume = review.get_referenced_node(segmentation_node, review.VOLUME)
         if volume is not None:
             views.show_scan(volume)
+        # The user may have hidden the earlier result in this node.
+        segmentation_node.GetDisplayNode().SetVisibility(True)
         if self._scene_had_no_result and self._settings.show3D:
             views.centre_3d_views()
         for name in ("inputsCollapsibleButton", "outputCollapsibleButton", "optionsCollapsibleButton"):

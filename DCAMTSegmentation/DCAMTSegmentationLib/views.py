@@ -44,6 +44,15 @@ def show_scan(volume: Any) -> None:
         _show_result(segmentation, review.get_referenced_node(segmentation, review.VOLUME) is volume)
 
 
+def hide_over_other_scan(segmentation: Any) -> None:
+    """Hide a result if a slice view shows another scan; `show_scan` shows the result again with its own scan."""
+    volume = review.get_referenced_node(segmentation, review.VOLUME)
+    own = volume.GetID() if volume is not None else None
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    if any(view.GetBackgroundVolumeID() not in (None, "", own) for view in views):
+        _show_result(segmentation, False)
+
+
 def _show_result(segmentation: Any, shown: bool) -> None:
     """Hide a result and remove its mark of a doubtful place, or show the result again if this module hid it.
 

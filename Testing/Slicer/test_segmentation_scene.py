@@ -32,16 +32,23 @@ def folders() -> list[str]:
 
 class SceneTest(ViewCase):
     def test_helper_nodes_are_removed_with_their_result(self) -> None:
-        segmentation = self.segment(add_scan())
-        self.ui.disagreementCheckBox.click()
-        click(self.ui.nextPlaceButton)
-        self.assertEqual(folders(), ["LGE – DCAMT"])
-        slicer.mrmlScene.RemoveNode(segmentation)
-        self.assertEqual(names("vtkMRMLScalarVolumeNode"), ["LGE"])
-        self.assertEqual(names("vtkMRMLTableNode"), [])
-        self.assertEqual(names("vtkMRMLMarkupsFiducialNode"), [])
-        slicer.app.processEvents()
-        self.assertEqual(folders(), [])
+        scene, volume = slicer.mrmlScene, add_scan()
+        for in_batch in (False, True):
+            segmentation = self.segment(volume)
+            if not self.ui.disagreementCheckBox.checked:
+                self.ui.disagreementCheckBox.click()
+            click(self.ui.nextPlaceButton)
+            self.assertEqual(folders(), ["LGE – DCAMT"])
+            if in_batch:
+                scene.StartState(scene.BatchProcessState)
+            scene.RemoveNode(segmentation)
+            if in_batch:
+                scene.EndState(scene.BatchProcessState)
+            self.assertEqual(names("vtkMRMLScalarVolumeNode"), ["LGE"])
+            self.assertEqual(names("vtkMRMLTableNode"), [])
+            self.assertEqual(names("vtkMRMLMarkupsFiducialNode"), [])
+            slicer.app.processEvents()
+            self.assertEqual(folders(), [])
 
     def test_silent_edit_of_a_loaded_result_is_noticed_on_return(self) -> None:
         self.segment(add_scan())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -14,7 +16,7 @@ from dcamt.models.calibration import ExpectedOverlap
 from dcamt.models.store import model_path
 from dcamt.worker.protocol import WorkerProgress
 from DCAMTSegmentationLib import review
-from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP, read_terms
+from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP, read_terms, record_acceptance
 from fake_worker import FakeWorker, ViewCase, composites
 from segmentation_case import Person, add_scan, choose, click, close_scene, process_events_until
 
@@ -56,12 +58,51 @@ class TwoScansTest(ViewCase):
         self.assertFalse(second.GetDisplayNode().GetVisibility())
         self.assertEqual(self.ui.outputSelector.currentNode(), first)
 
-    def test_result_hidden_by_a_person_stays_hidden(self) -> None:
+    def test_result_hidden_by_a_person_stays_hidden_until_the_next_one(self) -> None:
         first = self.segment(self.one)
         first.GetDisplayNode().SetVisibility(False)
         choose(self.ui.inputSelector, self.two)
         choose(self.ui.inputSelector, self.one)
         self.assertFalse(first.GetDisplayNode().GetVisibility())
+        self.assertIs(self.segment(self.one), first)
+        self.assertTrue(first.GetDisplayNode().GetVisibility())
+
+    def apply_to_first(self, midway: Callable[[], None]) -> Any:
+        """Segment the first scan, call `midway` while it runs, and return the result."""
+        self.module.worker.before_answer = midway
+        choose(self.ui.inputSelector, self.one)
+        record_acceptance("left-atrium")
+        click(self.ui.applyButton)
+        process_events_until(lambda: not self.logic.isRunning(), 20, "the result")
+        (result,) = review.results()
+        return result
+
+    def test_result_is_hidden_if_another_scan_was_chosen_meanwhile(self) -> None:
+        result = self.apply_to_first(lambda: choose(self.ui.inputSelector, self.two))
+        self.assert_shown(self.two)
+        self.assertFalse(result.GetDisplayNode().GetVisibility())
+        self.assertEqual(self.ui.trustLabel.text, "No result yet: choose a volume and press Apply.")
+        choose(self.ui.inputSelector, self.one)
+        self.assertTrue(result.GetDisplayNode().GetVisibility())
+        self.assertIn("one: Left atrium", self.ui.resultLabel.text)
+
+    def test_result_that_arrives_in_another_module_is_shown_on_return(self) -> None:
+        def leave() -> None:
+            self.module.panel.exit()
+            slicer.util.setSliceViewerLayers(background=self.two)
+
+        result = self.apply_to_first(leave)
+        self.assert_shown(self.two)
+        self.assertFalse(result.GetDisplayNode().GetVisibility())
+        self.module.panel.enter()
+        self.assert_shown(self.one)
+        self.assertTrue(result.GetDisplayNode().GetVisibility())
+        self.assertTrue(self.ui.inputsCollapsibleButton.collapsed)
+        # Later returns leave the views as they are.
+        self.module.panel.exit()
+        slicer.util.setSliceViewerLayers(background=self.two)
+        self.module.panel.enter()
+        self.assert_shown(self.two)
 
     def test_choosing_a_result_shows_its_scan(self) -> None:
         first, _second = self.segment(self.one), self.segment(self.two)
