@@ -15,7 +15,7 @@ from dcamt.errors import DCAMTError
 from DCAMTSlicerLib.installation import InstallationDeclined
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
-from DCAMTSlicerLib.stepped_task import error_text
+from DCAMTSlicerLib.stepped_task import StartingClick, error_text
 from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
@@ -60,6 +60,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._entered = False
         self._closed = False
         self._scene_had_no_result = False
+        self._starting_click = StartingClick()
         self._arrived: Any = None  # The result that arrived while another module was selected.
         self._progress = ProgressPanel(ui, logic.log)
         self._review = ReviewPanel(ui)
@@ -289,8 +290,10 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_apply(self, checked: bool = False) -> None:
         if self._logic.isRunning():
-            self._logic.cancel()
+            if not self._starting_click.is_repeated():
+                self._logic.cancel()
             return
+        self._starting_click.record()
         settings = self._settings
         if settings.outputSegmentation is not None:
             review.update_correction_marks(settings.outputSegmentation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,9 @@ import qt
 from dcamt.errors import user_error
 
 from .engine_messages import translated
+
+DOUBLE_CLICK_S = 0.5
+"""A click this soon after another one, in seconds, is the second one of a double click."""
 
 
 class SteppedTask:
@@ -102,6 +106,21 @@ class DelayedCall:
         if self._function is not None:
             self._timer.timeout.disconnect(self._function)
             self._function = None
+
+
+class StartingClick:
+    """Remembers when a button was clicked that starts a job and then cancels it."""
+
+    def __init__(self) -> None:
+        self._time = float("-inf")
+
+    def record(self) -> None:
+        """Record a click that starts a job."""
+        self._time = time.monotonic()
+
+    def is_repeated(self) -> bool:
+        """Return whether a click now is the second one of a double click, which must not cancel the job."""
+        return time.monotonic() - self._time < DOUBLE_CLICK_S
 
 
 def error_text(error: Exception | None) -> str:

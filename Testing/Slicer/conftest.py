@@ -49,6 +49,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _single_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a second click follow at once without being that of a double click."""
+    from DCAMTSlicerLib import stepped_task
+
+    monkeypatch.setattr(stepped_task, "DOUBLE_CLICK_S", 0.0)
+
+
+@pytest.fixture(autouse=True)
 def _hidden_errors() -> Iterator[None]:
     """Fail the test on errors that Slicer would only print."""
     yield

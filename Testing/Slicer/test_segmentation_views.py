@@ -16,6 +16,7 @@ from dcamt.models.calibration import ExpectedOverlap
 from dcamt.models.store import model_path
 from dcamt.worker.protocol import WorkerProgress
 from DCAMTSegmentationLib import review
+from DCAMTSlicerLib import stepped_task
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP, read_terms, record_acceptance
 from fake_worker import FakeWorker, ViewCase, composites
 from segmentation_case import Person, add_scan, choose, click, close_scene, process_events_until
@@ -397,6 +398,16 @@ class PanelLayoutTest(ViewCase):
         table = self.ui.measurementsTable.mrmlTableNode().GetTable()
         text = table.GetValueByName(0, "volume_ml").ToString()
         self.assertRegex(text, r"^\d+\.\d\d$")
+
+    def test_double_click_on_apply_does_not_cancel(self) -> None:
+        add_scan()
+        with mock.patch.object(stepped_task, "DOUBLE_CLICK_S", 3600.0):
+            record_acceptance("left-atrium")
+            click(self.ui.applyButton)
+            click(self.ui.applyButton)
+            self.assertTrue(self.logic.isRunning())
+        click(self.ui.applyButton)
+        self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
 
     def test_progress_bar_never_moves_back(self) -> None:
         from DCAMTSegmentationLib.result_insertion import SegmentationOptions

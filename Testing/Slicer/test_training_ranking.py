@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import unittest
 from pathlib import Path
@@ -165,7 +166,7 @@ class OpeningTest(TrainingCase):
             mock.patch.object(proposal_opening.shutil, "rmtree", wraps=shutil.rmtree) as rmtree,
         ):
             click(self.ui.openCaseButton)
-            rmtree.side_effect = [None, mock.DEFAULT]
+            rmtree.side_effect = itertools.chain([None], itertools.repeat(mock.DEFAULT))
             announce_quitting()
             self.assertEqual(self.temporary_folders(), [])
 

@@ -19,7 +19,7 @@ from dcamt.runs.lock import is_held, run_lock
 from dcamt.runs.requests import PAUSE, write_request
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, run_state
 from dcamt_testing.processes import is_alive
-from DCAMTSlicerLib import engine_process
+from DCAMTSlicerLib import engine_process, stepped_task
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP
 from DCAMTTrainingLib import engine_command
 from DCAMTTrainingLib.runs import start as run_start
@@ -209,6 +209,9 @@ class RunsTest(TrainingCase):
     def test_cancelled_start_leaves_no_file(self) -> None:
         self.choose_tiny_model_and_settings()
         click(self.ui.startButton)
+        self.assertEqual(self.ui.startButton.text, "Cancel start")
+        with mock.patch.object(stepped_task, "DOUBLE_CLICK_S", 3600.0):
+            click(self.ui.startButton)  # the second click of a double click
         self.assertEqual(self.ui.startButton.text, "Cancel start")
         click(self.ui.startButton)
         self.assertEqual(list(self.runs.iterdir()), [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -12,6 +13,7 @@ from dcamt.cases.folders import find_cases
 from DCAMTSegmentationLib import training_cases
 from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.cases.table_model import REMARK, ROLE
+from DCAMTTrainingLib.panels import cases as cases_panel
 from slicer_harness import (
     Person,
     choose,
@@ -86,6 +88,24 @@ class SourcesTest(TrainingCase):
             person.expects("holds no scan", "Ok")
             click(self.ui.addFolderButton)
             self.wait_for(lambda: person.errors(), "the message")
+
+    def test_cases_of_a_folder_are_not_added_to_another_scene(self) -> None:
+        case = {"name": "p1", "image": "p1.nrrd", "label": None, "role": UNLABELLED}
+        for message in ("", "the folder holds no scan"):
+            with (
+                self.subTest(message),
+                mock.patch.object(cases_panel, "EngineCommand") as command,
+                Person() as person,
+            ):
+                command.return_value.start.return_value.running = False
+                person.expects("Folder of scans", str(self.folder))
+                click(self.ui.addFolderButton)
+                _arguments, on_event, on_end = command.call_args.args
+                close_scene()
+                process_events()
+                on_event({"event": "cases", "cases": [case]})
+                on_end(message)
+                self.assertEqual(len(self.table), 0)
 
     def test_case_lists_are_added_and_saved_in_the_format_of_dcamt_train(self) -> None:
         image, label = ellipsoid(1)

@@ -132,10 +132,13 @@ class CasesPanel:
         if not folder or (self._search is not None and self._search.running):
             return
         found: list[dict[str, Any]] = []
+        settings = self._session.settings
         self._show_text(_("Looking for scans in {folder}…").format(folder=folder))
 
         def on_end(message: str) -> None:
             self._show_summary()
+            if self._session.settings is not settings:
+                return  # Another scene was opened during the search.
             if message:
                 slicer.util.errorDisplay(message, windowTitle=_("Folder of scans"))
             elif found and confirm_pairs(found[0]):

@@ -8,7 +8,7 @@ from typing import Any
 from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.installation import ensure_packages, show_error
-from DCAMTSlicerLib.stepped_task import error_text
+from DCAMTSlicerLib.stepped_task import StartingClick, error_text
 from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
 
@@ -27,6 +27,7 @@ class StartPanel:
     def __init__(self, ui: Any, session: TrainingSession, on_started: Callable[[RunFolder], None]) -> None:
         self._ui, self._session, self._on_started = ui, session, on_started
         self.job: StartJob | None = None
+        self._starting_click = StartingClick()
         self._progress_text = ""
         self._problem_texts: list[str] = []
         ui.startButton.connect("clicked(bool)", self._on_start)
@@ -60,8 +61,10 @@ class StartPanel:
 
     def _on_start(self, checked: bool = False) -> None:
         if self.starting:
-            self.cancel()
+            if not self._starting_click.is_repeated():
+                self.cancel()
             return
+        self._starting_click.record()
         settings = self._session.settings
         try:
             if settings is not None and settings.startFrom:
