@@ -67,7 +67,6 @@ def start() -> bool:
     import tempfile
 
     folder = tempfile.mkdtemp(prefix="dcamt-python-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     program = os.path.join(folder, "PythonSlicer")
     address = os.path.join(folder, "socket")
     with open(program, "w", encoding="utf-8") as file:
@@ -83,10 +82,17 @@ def start() -> bool:
         " request = warm_python.serve(int(sys.argv[2])); request and request.run()"
     )
     command = [sys.executable, "-c", code, os.path.dirname(os.path.abspath(__file__)), str(server.fileno())]
-    # The server ends when its stdin closes, that is, when this process ends.
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[server.fileno()], cwd=folder)
+    # The server ends when its stdin closes, that is, when this process ends. It starts in a folder that stays.
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[server.fileno()], cwd=os.path.abspath(os.sep))
     server.close()
     _running.append((program, process))
+
+    def end() -> None:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
     return True
 
 
@@ -187,6 +193,7 @@ def serve(descriptor: int) -> Request | None:
     """
     import gc
     import importlib
+    import shutil
 
     for name in PRELOADED:
         importlib.import_module(name)
@@ -197,6 +204,8 @@ def serve(descriptor: int) -> Request | None:
     while True:
         ready, _writable, _failed = select.select([server, sys.stdin], [], [])
         if sys.stdin in ready:
+            # The test process was killed: this process removes its folder.
+            shutil.rmtree(os.path.dirname(server.getsockname()), ignore_errors=True)
             return None
         connection = server.accept()[0]
         if os.fork() == 0:
