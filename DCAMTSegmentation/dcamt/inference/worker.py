@@ -16,6 +16,7 @@ import os
 import queue
 import shutil
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -40,6 +41,8 @@ from ..worker.protocol import (
 PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3
 """Exit status if a package is missing."""
+REMOVALS = 100
+"""Attempts to remove the folder of scans. Each removes all files that exist when it begins."""
 
 
 def _import_all() -> dict[str, str]:
@@ -69,6 +72,15 @@ def _private_streams() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(requests, "rb"), os.fdopen(events, "wb")
 
 
+def _remove_folder(folder: str) -> None:
+    """Remove a folder, into which the main thread may write a result at this moment."""
+    for _attempt in range(REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            break
+        time.sleep(0.02)
+
+
 def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], PageWritten] | None = None) -> int:
     """Serve requests until stdin closes or an internal error happens; return the exit status.
 
@@ -86,7 +98,7 @@ def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], Page
 
     def end() -> NoReturn:
         if folder and not keep_files.is_set():
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove_folder(folder)
         os._exit(0)  # No other call ends the process while the network computes.
 
     def read() -> None:
