@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from dcamt_testing.processes import wait_until
+from dcamt_testing.temporary_files import temporary_files, use_own_temporary_folder
 from slicer_harness.loop_monitor import freeze_garbage
 
 LONG = (
@@ -11,6 +15,10 @@ LONG = (
     *("test_run_requests", "test_cli_train", "test_segmentation_path"),
 )
 """Test files that take long. They start first, so that all test processes end at about the same time."""
+
+
+def pytest_configure() -> None:
+    use_own_temporary_folder()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -28,3 +36,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _ignore_objects_of_earlier_tests() -> None:
     """Keep Python's garbage collector from examining the objects of earlier test files: that took half of the time."""
     freeze_garbage()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_temporary_file_is_left() -> Iterator[None]:
+    """Fail a test file that leaves files in the temporary folder. Processes that are ending may still remove theirs."""
+    before = temporary_files()
+    yield
+    wait_until(lambda: temporary_files() <= before, f"removed: {temporary_files() - before}", at_most=60)

@@ -27,16 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # With this, pytest shows the compared values when an assertion in a helper fails.
-HELPERS_THAT_ASSERT = ("model_files", "processes", "scan_files", "synthetic", "worker_child")
+HELPERS_THAT_ASSERT = ("model_files", "scan_files", "synthetic", "worker_child")
 pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THAT_ASSERT))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the temporary files of child processes in pytest's folder, which pytest removes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
-        yield
 
 
 @pytest.fixture(scope="session")

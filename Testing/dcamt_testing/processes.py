@@ -8,8 +8,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from dcamt_testing.warm_python import interpreter
 
@@ -19,18 +20,25 @@ import nibabel, nrrd, scipy.ndimage, slicerio, torch  # first, because an import
 import dcamt.cli, dcamt.training.trainer
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 """
+HANGING_S = 600.0
+"""After this time, what is waited for counts as hanging. It is no limit on the pace of a busy machine."""
 CALL_DCAMT = "sys.exit(dcamt.cli.main(sys.argv[1:]))"
 
 
-def start_dcamt(arguments: Iterable[str | Path], output: Path) -> subprocess.Popen[bytes]:
-    """Start `dcamt` in another process, which may be killed; append what it prints to the file `output`."""
+def start_dcamt(arguments: Iterable[str | Path], output: Path, script: str = "") -> subprocess.Popen[bytes]:
+    """Start `dcamt` in another process, which may be killed; append what it prints to the file `output`.
+
+    Args:
+        script: runs in the process before `dcamt`.
+    """
+    program = ["-c", f"{script}\nimport sys, dcamt.cli\n{CALL_DCAMT}"] if script else ["-m", "dcamt"]
     with output.open("ab") as file:
-        return subprocess.Popen([interpreter(), "-m", "dcamt", *map(str, arguments)], stdout=file, stderr=file)
+        return subprocess.Popen([interpreter(), *program, *map(str, arguments)], stdout=file, stderr=file)
 
 
 def run_dcamt(arguments: Iterable[str | Path], output: Path) -> int:
     """Run `dcamt` in another process and wait for its end; return the exit status."""
-    return start_dcamt(arguments, output).wait(600)
+    return start_dcamt(arguments, output).wait(HANGING_S)
 
 
 def run_with_file_size_limit(
@@ -99,6 +107,20 @@ def run_team(processes: int, *arguments: str | Path) -> tuple[int, str, str]:
         for file in printed:
             file.seek(0)
         return failed, printed[0].read(), printed[1].read()
+
+
+def wait_until(condition: Callable[[], Any], what: str = "", pause: float = 0.02, at_most: float = HANGING_S) -> None:
+    """Wait until `condition()` holds; raise AssertionError if it never does.
+
+    Args:
+        what: what is waited for, for the error's message.
+        pause: seconds between two checks.
+        at_most: seconds after which the condition counts as never holding.
+    """
+    end = time.monotonic() + at_most
+    while not condition():
+        assert time.monotonic() < end, f"never: {what or condition}"
+        time.sleep(pause)
 
 
 def is_alive(pid: int) -> bool:

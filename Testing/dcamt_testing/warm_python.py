@@ -5,7 +5,8 @@ Importing PyTorch takes 4 s of processor time, and the tests start hundreds of p
 `interpreter()` returns the path of a launcher named `PythonSlicer`. `start()` puts the launcher's folder on the PATH,
 where a Slicer has its own PythonSlicer. The launcher asks the server for a child, gives the child its own stdin,
 stdout, stderr, environment and working directory, and ends with the child's exit status. It sends SIGINT and SIGTERM
-to the child. When the launcher is killed, the server kills the child shortly afterwards.
+to the child. When the launcher is killed, the server kills the child shortly afterwards. When the test process ends,
+however it ends, the server and all its children end too.
 
 The launcher runs the real interpreter instead for a command line other than `-m MODULE` (a module of DCAMT or
 PyTorch), `-c CODE` or a script, and for every command line on a system without fork.
@@ -209,6 +210,7 @@ def serve(descriptor: int) -> Request | None:
             return None
         connection = server.accept()[0]
         if os.fork() == 0:
+            _die_with_parent()
             server.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             return _watch(connection)
@@ -223,6 +225,7 @@ def _watch(connection: socket.socket) -> Request:
     request = Request(connection)
     child = os.fork()
     if child == 0:
+        _die_with_parent()
         connection.close()
         request.prepare()
         return request
@@ -238,6 +241,14 @@ def _watch(connection: socket.socket) -> Request:
     with contextlib.suppress(OSError):
         connection.sendall(str(status).encode())
     os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """Let the system kill this process when its parent ends: a test may start a run that else goes on for days."""
+    import ctypes
+
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _is_forked(arguments: list[str]) -> bool:

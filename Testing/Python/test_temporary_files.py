@@ -1,0 +1,45 @@
+"""The temporary folder of a test process is removed, however the process ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dcamt_testing import temporary_files
+from dcamt_testing.processes import wait_until
+
+TESTING = Path(temporary_files.__file__).parents[1]
+TEST_PROCESS = """
+import os, sys, tempfile
+from dcamt_testing.temporary_files import use_own_temporary_folder
+use_own_temporary_folder()
+tempfile.mkdtemp()
+print(tempfile.gettempdir(), flush=True)
+if sys.stdin.readline() == "kill\\n":
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs sh")
+@pytest.mark.parametrize("kill", [False, True])
+def test_temporary_folder_is_removed_at_the_end_and_after_a_kill(tmp_path: Path, kill: bool) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(TESTING)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", TEST_PROCESS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+    )
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    assert folder.parent == tmp_path
+    assert len(list(folder.iterdir())) == 1
+    process.communicate("kill\n" if kill else "end\n")
+    assert process.returncode == (-signal.SIGKILL if kill else 0)
+    wait_until(lambda: list(tmp_path.iterdir()) == [], "the folder's removal")

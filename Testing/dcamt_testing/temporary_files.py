@@ -1,0 +1,40 @@
+"""Keep the temporary files of a test run in one folder, which is removed even if the run is killed."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+REMOVER = 'read -r _; for _ in $(seq 100); do rm -rf -- "$1" 2>/dev/null; [ -e "$1" ] || break; sleep 0.1; done'
+"""Waits until stdin closes, then removes a folder; repeated, because child processes may still write into it."""
+KEPT = ("dcamt-python-", "dcamt-models-", "slicer-harness-", "torchinductor_")
+"""Names of folders that serve the whole process begin so."""
+_removers: list[subprocess.Popen[bytes]] = []
+"""Keeps the stdin of the process that removes the folder open until this process ends."""
+
+
+def use_own_temporary_folder() -> None:
+    """Create a folder for the temporary files of this process and of those that it starts; remove it at the end.
+
+    pytest's own folder stays where it is: pytest keeps the last three.
+    """
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = tempfile.mkdtemp(prefix="dcamt-tests-")
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    if os.name == "posix":
+        # The pipe closes when this process ends, by whatever means.
+        command = ["/bin/sh", "-c", REMOVER, "sh", folder]
+        _removers.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
+    else:
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def temporary_files() -> set[Path]:
+    """Return all entries of the temporary folder, and of the harness's, that do not serve the whole process."""
+    folder = Path(tempfile.gettempdir())
+    own = {path for path in folder.iterdir() if not path.name.startswith(KEPT)}
+    return own.union(folder.glob("slicer-harness-*/tmp/*"))
