@@ -22,6 +22,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, STOPPED, RunState, run_state
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
+from dcamt_testing.processes import HANGING_S
 from dcamt_testing.synthetic import save_tiny_model, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 
@@ -62,7 +63,7 @@ def test_import_loads_nothing_until_a_name_is_used() -> None:
         "print('torch' in sys.modules, 'dcamt.geometry' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, encoding="utf-8"
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=HANGING_S, check=True, encoding="utf-8"
     )
     assert done.stdout.splitlines() == ["", "False True"]
 

@@ -13,6 +13,7 @@ from dcamt.cases.case_arrays import CaseArrays, write_case_arrays
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt_testing.ellipsoids import ellipsoid_scan
+from dcamt_testing.processes import HANGING_S
 
 AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1]])
 SHAPE = (12, 11, 10)
@@ -67,5 +68,5 @@ def test_arrays_are_removed_when_the_application_ends(case: tuple[Path, Path, Pa
         assert Path(arrays.labels).is_file()
         assert Path(str(arrays.scan)).is_file()
         process.stdin.close()
-        assert process.wait(120) == 0
+        assert process.wait(HANGING_S) == 0
     assert not folder.exists()

@@ -22,6 +22,7 @@ from dcamt.io.writers import write_volume
 from dcamt.volume import Volume
 from dcamt_testing.dicom_rules import broken_rules
 from dcamt_testing.dicom_series import PATIENT, write_mr_series
+from dcamt_testing.processes import HANGING_S
 from dcamt_testing.scan_files import affine_from_sitk
 from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
@@ -339,7 +340,7 @@ def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(first.replace("</body>", f"{second}</body>"), encoding="utf-8")
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     command = [BROWSER, *arguments, f"--print-to-pdf={tmp_path / 'page.pdf'}", str(tmp_path / "page.html")]
-    subprocess.run(command, check=True, capture_output=True, timeout=180)
+    subprocess.run(command, check=True, capture_output=True, timeout=HANGING_S)
     pdf = (tmp_path / "page.pdf").read_bytes()
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
     width, height = map(float, re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf).groups())  # type: ignore[union-attr]

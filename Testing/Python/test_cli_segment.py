@@ -19,7 +19,7 @@ from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_volume
 from dcamt.volume import Volume
-from dcamt_testing.processes import open_dcamt, read_until
+from dcamt_testing.processes import HANGING_S, open_dcamt, read_until
 from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter
@@ -61,7 +61,7 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
 def run_process(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
     command = [interpreter(), "-m", "dcamt", *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, **{"encoding": "utf-8", **options}
+        command, capture_output=True, text=True, timeout=HANGING_S, check=False, **{"encoding": "utf-8", **options}
     )
 
 
@@ -209,7 +209,9 @@ def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(model: Path, tmp_p
         "--overwrite",
     ]
     leader, follower = pty.openpty()
-    done = subprocess.run([*map(str, arguments)], stdout=subprocess.PIPE, stderr=follower, timeout=120, check=True)
+    done = subprocess.run(
+        [*map(str, arguments)], stdout=subprocess.PIPE, stderr=follower, timeout=HANGING_S, check=True
+    )
     os.close(follower)
     drawn = b""
     try:
@@ -254,7 +256,7 @@ def test_signal_during_writing_leaves_no_partial_file(model: Path, tmp_path: Pat
     assert process.stdout.readline() == "writing\n"
     assert len(list(out.iterdir())) == 2  # the result and the half-written temporary file
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGING_S)
     assert process.returncode == 1
     assert errors == "dcamt: cancelled\n"
     assert [(path.name, path.read_text(encoding="utf-8")) for path in out.iterdir()] == [("x.nrrd", "earlier")]
@@ -283,7 +285,7 @@ def test_ctrl_c_during_inference_keeps_the_finished_results(model: Path, tmp_pat
     process = open_dcamt(*arguments)
     read_until(process, "segmented")
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=60)
+    rest, errors = process.communicate(timeout=HANGING_S)
     assert process.returncode == 1
     assert errors == "dcamt: cancelled\n"
     finished = 1 + sum(json.loads(line)["event"] == "segmented" for line in rest.splitlines())
@@ -421,7 +423,7 @@ def test_closed_stdout_causes_no_traceback(model: Path, tmp_path: Path) -> None:
     os.close(read)
     command = [interpreter(), "-m", "dcamt", *map(str, arguments)]
     done = subprocess.run(
-        command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, check=False, encoding="utf-8"
+        command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=HANGING_S, check=False, encoding="utf-8"
     )
     os.close(write)
     assert done.returncode == 1

@@ -9,7 +9,6 @@ import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_volume
 from dcamt.volume import Volume
-from dcamt_testing.processes import run_team
+from dcamt_testing.processes import HANGING_S, open_dcamt, run_team
 from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter
@@ -137,7 +136,7 @@ def test_results_are_kept_and_missing_ones_named_when_a_process_is_killed(
         [interpreter(), *launcher, *arguments],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=HANGING_S,
         check=False,
         env=environment,
         encoding="utf-8",
@@ -154,23 +153,35 @@ def test_results_are_kept_and_missing_ones_named_when_a_process_is_killed(
     assert leaders == written & {"s0", "s2", "s4"}
 
 
-def test_interrupted_team_keeps_the_table_of_finished_scans(model: Path, scans: Path, tmp_path: Path) -> None:
-    for number in range(5, 40):
-        (scans / f"s{number}.nii.gz").write_bytes((scans / "s0.nii.gz").read_bytes())
+# Prints a line when the second scan begins, and then does nothing until a signal ends it.
+HELD_AT_THE_SECOND_SCAN = """
+import sys, time
+from dcamt.commands import segment
+real = segment.SegmentSession._segment_scan
+def segment_scan(self, number):
+    if number == 0:
+        return real(self, number)
+    print("held", flush=True)
+    while True:
+        time.sleep(0.01)
+segment.SegmentSession._segment_scan = segment_scan
+from dcamt.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_interrupted_command_keeps_the_table_of_finished_scans(model: Path, scans: Path, tmp_path: Path) -> None:
     table = tmp_path / "out.csv"
-    arguments = [scans, "-o", tmp_path / "out", "--model", model, "--measurements", table, "--json"]
-    command = [interpreter(), "-m", "dcamt", "segment", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment, encoding="utf-8") as process:
+    arguments = ["segment", scans, "-o", tmp_path / "out", "--model", model, "--measurements", table, "--json"]
+    with open_dcamt(*arguments, script=HELD_AT_THE_SECOND_SCAN) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        next(line for line in process.stdout if '"segmented"' in line)
+        assert "held\n" in process.stdout
         process.terminate()
         process.stdout.read()
         messages = own_lines(process.stderr.read())
     assert process.returncode == 1
-    done = [row["scan"] for row in rows_of(table)]
-    assert 1 <= len(done) < 39
+    assert [row["scan"] for row in rows_of(table)] == ["s0"]
     assert messages == ["dcamt: cancelled"]
 
 

@@ -16,7 +16,7 @@ from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.models.package import open_model
 from dcamt.volume import Labelmap, Volume
-from dcamt_testing.processes import call_dcamt, open_dcamt, read_until, run_with_file_size_limit
+from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt, read_until, run_with_file_size_limit
 from dcamt_testing.synthetic import write_table
 from dcamt_testing.tiny_recipes import TINY
 
@@ -112,7 +112,7 @@ def test_ctrl_c_pauses_and_resume_continues(cases: Path, tmp_path: Path, capsys:
     process = open_dcamt(*arguments)
     read_until(process, "progress")
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=60)
+    rest, errors = process.communicate(timeout=HANGING_S)
     assert process.returncode == 1
     assert [json.loads(line)["event"] for line in rest.splitlines()][-2:] == ["checkpoint", "paused"]
     assert errors.count("\n") == 1
@@ -135,7 +135,7 @@ def test_closed_stdout_pauses_the_run(cases: Path, tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=HANGING_S) == 1
     errors = process.stderr.read()
     process.stderr.close()
     assert errors.count("\n") == 1
@@ -282,7 +282,7 @@ def test_ctrl_c_before_the_first_step_removes_the_run(cases: Path, tmp_path: Pat
     process = start(LOADING, cases, "--run", run, *settings())
     assert {"recipe.json", "train.lock"} <= {path.name for path in run.iterdir()}
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGING_S)
     assert (process.returncode, errors) == (1, "dcamt: cancelled\n")
     assert run.exists() is there
     assert not there or list(run.iterdir()) == []

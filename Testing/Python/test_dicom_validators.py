@@ -17,6 +17,7 @@ from dcamt.metrics.measurements import Measurements, measure
 from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap
 from dcamt_testing.dicom_series import RAS_TO_LPS, write_enhanced_mr, write_mr_series
+from dcamt_testing.processes import HANGING_S
 from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_from_sitk
 
 pydicom = pytest.importorskip("pydicom")
@@ -35,7 +36,7 @@ def program(name: str) -> str:
 
 def run(*arguments: str | Path) -> str:
     done = subprocess.run(
-        [program(str(arguments[0])), *map(str, arguments[1:])], capture_output=True, text=True, timeout=120
+        [program(str(arguments[0])), *map(str, arguments[1:])], capture_output=True, text=True, timeout=HANGING_S
     )
     return done.stdout + done.stderr
 

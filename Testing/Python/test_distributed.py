@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -29,7 +28,7 @@ from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt.training.resident import load_case
 from dcamt.training.sampling import BatchSampler
-from dcamt_testing.processes import run_team
+from dcamt_testing.processes import HANGING_S, run_team, wait_until
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter
@@ -257,7 +256,7 @@ def test_leader_that_starts_late_still_reports_the_failure(table: Path, tmp_path
     script.write_text(LATE_LEADER, encoding="utf-8")
     command = torchrun(2, script, "train", table, "--run-folder", tmp_path / "run", *arguments)
     ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8", env=ENVIRONMENT
+        command, capture_output=True, text=True, timeout=HANGING_S, check=False, encoding="utf-8", env=ENVIRONMENT
     )
     assert ended.returncode != 0
     assert len(own_lines(ended.stderr)) == 1, ended.stderr
@@ -326,7 +325,7 @@ def test_signal_to_torchrun_pauses_the_team_and_the_run_resumes(table: Path, tmp
     process = start(2, run, table, *set_options(*BATCH, "iterations=100000"))
     wait_for_checkpoints(run)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=HANGING_S)
     assert process.returncode != 0
     (line,) = own_lines(errors)
     step = load_checkpoint(RunFolder(run).checkpoint, CPU)["step"]
@@ -368,15 +367,13 @@ def errors_after_kill(run: Path, table: Path, rank: int) -> str:
     process = start(2, run, table, *set_options(*BATCH, "iterations=100000"))
     wait_for_checkpoints(run)
     os.kill(process_of(run, rank), signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGING_S)
     assert process.returncode != 0
     return errors
 
 
 def wait_for_checkpoints(run: Path) -> None:
-    limit = time.monotonic() + 120
-    while not events(run, "checkpoint")[3:] and time.monotonic() < limit:
-        time.sleep(0.05)
+    wait_until(lambda: events(run, "checkpoint")[3:], "checkpoints")
 
 
 def set_target(run: Path, iterations: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ from dcamt.training.resident import load_case
 from dcamt_testing.processes import call_dcamt, run_dcamt
 from dcamt_testing.synthetic import CPU, new_trainer, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def test_effort_thorough_is_the_recipe_and_smaller_efforts_take_fewer_iterations() -> None:
@@ -50,17 +50,22 @@ def test_trial_patches_grow_up_to_the_recipe_s_patch() -> None:
     assert trial_patches(lowest) == [(4, 4, 4)]
 
 
-def test_estimated_time_of_a_step_is_about_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Processor time, since other programs change the duration of a step.
-    monkeypatch.setattr(estimate_module, "time", SimpleNamespace(monotonic=time.process_time))
+def test_estimated_time_of_a_step_is_that_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that counts multiplications instead of seconds, which depend on the machine and on other programs."""
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1, shape=(40, 40, 40))
-    trainer = new_trainer(tmp_path / "run", table, "patch=32,32,32", "iterations=6")
-    found = try_steps(trainer.recipe, CPU)
-    assert found.measured == 1
-    began = time.process_time()
-    trainer.fit(read_cases(table))
-    # The run also writes checkpoints, and the estimate takes the fastest of several steps.
-    assert 0.1 < found.step_s / ((time.process_time() - began) / 6) < 2
+    with FlopCounterMode(display=False) as counter:
+
+        def clock() -> float:
+            return counter.get_total_flops() / 5e8
+
+        monkeypatch.setattr(estimate_module, "time", SimpleNamespace(monotonic=clock))
+        trainer = new_trainer(tmp_path / "run", table, "patch=32,32,32", "iterations=3")
+        found = try_steps(trainer.recipe, CPU)
+        assert found.measured == 1
+        began = clock()
+        trainer.fit(read_cases(table))
+        assert found.step_s == pytest.approx((clock() - began) / 3, rel=0.1)
+    assert found.step_s > 0.1
 
 
 def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from dcamt_testing.processes import HANGING_S
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("DCAMTSegmentation", "DCAMTTraining")
@@ -356,7 +357,7 @@ def build_and_install(source: Path, place: Path, *options: str) -> subprocess.Co
         ["--install", str(build), "--prefix", str(place / "installed")],
     ):
         done = subprocess.run(
-            ["cmake", *arguments], capture_output=True, text=True, timeout=300, check=False, encoding="utf-8"
+            ["cmake", *arguments], capture_output=True, text=True, timeout=HANGING_S, check=False, encoding="utf-8"
         )
         if done.returncode != 0:
             break

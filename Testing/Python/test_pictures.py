@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt_testing.processes import HANGING_S
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "Resources" / "Screenshots"
@@ -38,7 +39,7 @@ def test_command_draws_panel_and_views(tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "pictures", str(tmp_path), "--only", "segmentation", "--first"]
     place = {**os.environ, "PYTHONPATH": str(ROOT / "Testing"), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
-        arguments, env=place, capture_output=True, text=True, timeout=240, cwd=tmp_path, encoding="utf-8"
+        arguments, env=place, capture_output=True, text=True, timeout=HANGING_S, cwd=tmp_path, encoding="utf-8"
     )
     assert ended.returncode == 0, ended.stderr
     (path,) = tmp_path.glob("*.png")

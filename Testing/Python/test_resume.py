@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,9 @@ from dcamt.errors import InputError, OutputError
 from dcamt.io import atomic as files
 from dcamt.networks.packaging import verify_model
 from dcamt.runs.folder import RunFolder
-from dcamt.runs.lock import is_held
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
-from dcamt_testing.processes import run_dcamt, start_dcamt
+from dcamt_testing.processes import HANGING_S, run_dcamt, start_dcamt, wait_until
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 from torch import Tensor
 
@@ -74,23 +70,32 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
     assert cards[0].measured
 
 
-def wait_for(run: RunFolder, holds: Callable[[list[dict[str, Any]]], bool], process: subprocess.Popen[bytes]) -> None:
-    """Wait until a condition on the run's events holds or the process ends."""
-    limit = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < limit and not holds(run.read_events()):
-        time.sleep(0.002)
+# Ends the process, as abruptly as SIGKILL, after some processor time from the first iteration after GOAL.
+# It never reaches the last iteration, however long the killing takes.
+KILLED = """
+import signal
+from dcamt.training.trainer import Trainer
+iterate, running = Trainer.iterate, []
+def iterate_until_killed(trainer, batch):
+    if trainer.step >= {goal} and not running:
+        running.append(signal.setitimer(signal.ITIMER_PROF, {seconds}))
+    while trainer.step == {last}:
+        pass
+    return iterate(trainer, batch)
+Trainer.iterate = iterate_until_killed
+"""
 
-
-def wait_until_unlocked(run: RunFolder) -> None:
-    """Wait until the training process has ended. `process` is its launcher, which ends a moment earlier."""
-    limit = time.monotonic() + 60
-    while is_held(run.lock):
-        assert time.monotonic() < limit
-        time.sleep(0.002)
-
-
-def last_checkpoint(events: list[dict[str, Any]]) -> int:
-    return max((int(event.step) for event in events if event.kind == "checkpoint"), default=-1)
+# Waits for a signal before the iteration after the fifth.
+HELD = """
+import time
+from dcamt.training.trainer import Trainer
+iterate = Trainer.iterate
+def iterate_after_signal(trainer, batch):
+    while trainer.step == 5 and not trainer.stop_requested:
+        time.sleep(0.01)
+    return iterate(trainer, batch)
+Trainer.iterate = iterate_after_signal
+"""
 
 
 @processes
@@ -99,20 +104,16 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, table: Path, uninterrupted: RunFolder, seed: int
 ) -> None:
     run, draw = RunFolder(tmp_path / "run"), random.Random(seed)
-    arguments, reached, kills = train_arguments(table, run), -1, 0
+    arguments, reached = train_arguments(table, run), -1
     for goal in (0, 6, 13):
-        process = start_dcamt(arguments, tmp_path / "output")
-        wait_for(run, lambda events, goal=goal: last_checkpoint(events) >= goal, process)  # type: ignore[misc]
-        time.sleep(draw.uniform(0, 0.06))  # a random time: during an iteration, or while a checkpoint is written
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        wait_until_unlocked(run)
-        kills += process.returncode == -signal.SIGKILL
+        # At a random time: during an iteration, or while a checkpoint is written.
+        script = KILLED.format(goal=goal, seconds=draw.uniform(0.001, 0.2), last=STEPS - 1)
+        process = start_dcamt(arguments, tmp_path / "output", script)
+        assert process.wait(HANGING_S) == -signal.SIGPROF, (tmp_path / "output").read_text(encoding="utf-8")
         step = load_checkpoint(run.checkpoint, CPU)["step"]
-        assert step >= reached
+        assert step >= max(reached, goal)
         assert not run.model.exists()
         reached, arguments = step, resume_arguments(run)
-    assert kills == 3
     assert run_dcamt(arguments, tmp_path / "output") == 0, (tmp_path / "output").read_text(encoding="utf-8")
     assert_same_result(run, uninterrupted)
     started = [event for event in run.read_events() if event.kind == "started"]
@@ -138,16 +139,16 @@ def test_reference_run_uses_all_losses_and_averaged_weights(uninterrupted: RunFo
 @processes
 def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: Path, uninterrupted: RunFolder) -> None:
     run, output = RunFolder(tmp_path / "run"), tmp_path / "output"
-    process = start_dcamt(train_arguments(table, run), output)
-    wait_for(run, lambda events: last_checkpoint(events) >= 4, process)
+    process = start_dcamt(train_arguments(table, run), output, HELD)
+    wait_until(
+        lambda: process.poll() is not None or any(e.kind == "checkpoint" and e.step == 5 for e in run.read_events())
+    )
     process.terminate()
-    process.wait(300)
-    assert process.returncode == 1
+    assert process.wait(HANGING_S) == 1
     events = run.read_events()
     step = events[-1].step
     assert [event.kind for event in events[-2:]] == ["checkpoint", "paused"]
-    assert events[-2].step == step == load_checkpoint(run.checkpoint, CPU)["step"]
-    assert 4 <= int(str(step)) < STEPS
+    assert events[-2].step == step == load_checkpoint(run.checkpoint, CPU)["step"] == 6
     messages = [line for line in output.read_text(encoding="utf-8").splitlines() if "paused" in line]
     assert len(messages) == 1
     assert messages[0].startswith(f"dcamt: {run.path}: paused at iteration {step}. Continue with: dcamt train")

@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,15 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held, run_lock
 from dcamt.runs.requests import PAUSE, STOP, read_request, remove_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
-from dcamt_testing.processes import CALL_DCAMT, call_dcamt, run_dcamt, run_with_file_size_limit, start_dcamt
+from dcamt_testing.processes import (
+    CALL_DCAMT,
+    HANGING_S,
+    call_dcamt,
+    run_dcamt,
+    run_with_file_size_limit,
+    start_dcamt,
+    wait_until,
+)
 from dcamt_testing.synthetic import set_options, write_cases_folder
 from dcamt_testing.warm_python import interpreter
 
@@ -39,20 +45,13 @@ def events(run: RunFolder) -> list[str]:
     return [str(event.kind) for event in run.read_events()]
 
 
-def wait(holds: Callable[[], Any], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
-    wait(lambda: events(run).count("validation") > 2)
+    wait_until(lambda: events(run).count("validation") > 2)
     assert run_state(run).state == RUNNING
     write_request(run, PAUSE)
-    process.wait(60)
+    process.wait(HANGING_S)
     assert process.returncode == 1
     state = run_state(run)
     assert (state.state, state.reason, state.total_steps, state.resumable) == (PAUSED, "", 100000, True)
@@ -60,10 +59,10 @@ def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -
     assert not run.failure.exists()
     assert not run.model.exists()
     again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
-    wait(lambda: events(run).count("started") == 2)
+    wait_until(lambda: events(run).count("started") == 2)
     assert [e.step for e in run.read_events() if e.kind == "started"] == [0, state.step]
     write_request(run, PAUSE)
-    again.wait(60)
+    again.wait(HANGING_S)
     assert run_state(run).step >= state.step
 
 
@@ -74,9 +73,9 @@ def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> 
     def dice() -> list[float]:
         return [e.dice["mean"]["Left atrium"] for e in run.read_events() if e.kind == "validation"]  # type: ignore[index]
 
-    wait(lambda: len(dice()) > 4)
+    wait_until(lambda: len(dice()) > 4)
     write_request(run, STOP)
-    process.wait(120)
+    process.wait(HANGING_S)
     assert process.returncode == 0, (tmp_path / "out").read_text(encoding="utf-8")
     state = run_state(run)
     assert (state.state, state.resumable) == (STOPPED, True)
@@ -102,9 +101,9 @@ def test_paused_run_is_stopped_from_its_checkpoint(
     assert "no run to resume" in capfd.readouterr().err
     assert call_dcamt([*stop, "--set", "batch=2"]) == 2
     process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
-    wait(lambda: events(run).count("validation") > 2)
+    wait_until(lambda: events(run).count("validation") > 2)
     write_request(run, PAUSE)
-    process.wait(60)
+    process.wait(HANGING_S)
     paused = run_state(run)
     assert not run.model.exists()
     assert run_dcamt(stop, tmp_path / "out") == 0, (tmp_path / "out").read_text(encoding="utf-8")
@@ -122,9 +121,9 @@ def test_paused_run_is_stopped_from_its_checkpoint(
 def test_running_run_is_stopped_by_the_command(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
-    wait(lambda: events(run).count("validation") > 0)
+    wait_until(lambda: events(run).count("validation") > 0)
     assert call_dcamt(["train", "--run", run.path, "--stop"]) == 0
-    process.wait(120)
+    process.wait(HANGING_S)
     assert run_state(run).state == STOPPED
 
 
@@ -181,16 +180,16 @@ def test_request_is_read_back(tmp_path: Path) -> None:
 def test_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
-    wait(lambda: events(run).count("checkpoint") > 2)
+    wait_until(lambda: events(run).count("checkpoint") > 2)
     process.kill()
-    process.wait(60)
-    wait(lambda: not is_held(run.lock))
+    process.wait(HANGING_S)
+    wait_until(lambda: not is_held(run.lock))
     state = run_state(run)
     assert (state.state, state.reason, state.resumable) == (FAILED, KILLED, True)
     again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
-    wait(lambda: events(run).count("started") == 2)
+    wait_until(lambda: events(run).count("started") == 2)
     write_request(run, PAUSE)
-    again.wait(60)
+    again.wait(HANGING_S)
     assert run_state(run).state == PAUSED
 
 
@@ -286,17 +285,17 @@ def test_watching_prints_all_events_until_the_run_ends(
     assert "holds no run to watch" in capfd.readouterr().err
     assert call_dcamt(["train", table, "--run", run.path, "--watch"]) == 2
     process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
-    wait(lambda: run.recipe.exists())
+    wait_until(lambda: run.recipe.exists())
     watcher = subprocess.Popen(
         [interpreter(), "-m", "dcamt", "train", "--run", str(run.path), "--watch", "--json"],
         stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",
     )
-    wait(lambda: events(run).count("validation") > 3)
+    wait_until(lambda: events(run).count("validation") > 3)
     write_request(run, PAUSE)
-    process.wait(60)
-    shown, _ = watcher.communicate(timeout=60)
+    process.wait(HANGING_S)
+    shown, _ = watcher.communicate(timeout=HANGING_S)
     assert watcher.returncode == 0
     assert [json.loads(text)["event"] for text in shown.splitlines()] == events(run)
     capfd.readouterr()

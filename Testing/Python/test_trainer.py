@@ -31,6 +31,7 @@ from dcamt.training.learner import Learner, half_precision, make_optimiser, set_
 from dcamt.training.resident import load_case
 from dcamt.training.trainer import Trainer
 from dcamt.training.validation import validation_dice
+from dcamt_testing.processes import HANGING_S
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, resident, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ def test_training_needs_neither_scipy_nor_simpleitk_nor_monai(tmp_path: Path, ta
         env={**os.environ, "PYTHONPATH": str(ENGINE_HOME)},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=HANGING_S,
         encoding="utf-8",
     )
     assert result.returncode == 0, result.stderr

@@ -356,9 +356,7 @@ def test_percentage_gives_the_decaaf_stage() -> None:
 def test_modules_are_imported_in_the_background_and_missing_ones_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    text = (
-        "from threading import Event\nbegun, continues = Event(), Event()\nbegun.set()\ncontinues.wait(60)\ndone = 1\n"
-    )
+    text = "from threading import Event\nbegun, continues = Event(), Event()\nbegun.set()\ncontinues.wait()\ndone = 1\n"
     tmp_path.joinpath("slow_module_of_a_test.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     tmp_path.joinpath("faulty_module_of_a_test.py").write_text("raise ValueError('faulty')\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from dcamt_testing.processes import HANGING_S
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE_HOME = ROOT / "DCAMTSegmentation"
@@ -256,7 +257,7 @@ def test_lowest_floor_can_be_imported_without_torch() -> None:
         env={**os.environ, "PYTHONPATH": str(ENGINE_HOME)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGING_S,
         check=False,
         encoding="utf-8",
     )
@@ -273,7 +274,7 @@ def test_basic_modules_import_no_heavy_package(module: str) -> None:
         env={**os.environ, "PYTHONPATH": str(ENGINE_HOME)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGING_S,
         check=False,
         encoding="utf-8",
     )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from dcamt_testing.processes import HANGING_S
 from dcamt_testing.warm_python import interpreter, start
 
 pytestmark = pytest.mark.skipif(not start(), reason="the system has no fork and pidfd")
@@ -46,7 +47,7 @@ def test_signal_reaches_the_program(number: signal.Signals) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(number)
-    assert process.wait(60) == 7
+    assert process.wait(HANGING_S) == 7
     process.stdout.close()
 
 

@@ -133,7 +133,7 @@ class ViewCase(unittest.TestCase):
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
         record_acceptance("left-atrium")
         click(self.ui.applyButton)
-        process_events_until(lambda: self.ui.applyButton.text == "Apply", 20, "the result")
+        process_events_until(lambda: self.ui.applyButton.text == "Apply", "the result")
         self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
         return self.settings.outputSegmentation
 

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from dcamt_testing.broken_workers import HELD
 from segmentation_case import (
-    PATIENCE_S,
     SegmentationCase,
     add_scan,
     click,
@@ -19,21 +19,6 @@ from segmentation_case import (
 )
 
 WORKING = ("Preparing", "Segmenting", "Finding")
-GATE = """
-import os, time, torch
-from dcamt.inference import predictor
-predict = predictor.predict_bounded
-def predict_bounded(*arguments, **options):
-    layer, hooks = torch.nn.Identity(), torch.nn.modules.module._global_forward_pre_hooks
-    while hooks and os.path.exists({gate!r}):  # no hooks: the model is being timed
-        layer(None)  # raises an error if the request was cancelled, as a layer of the network does
-        time.sleep(0.01)
-    return predict(*arguments, **options)
-predictor.predict_bounded = predict_bounded
-"""
-"""A script after which the network computes only while the file `gate` does not exist."""
-
-
 RUN = "import runpy, sys; del sys.argv[1:3]; runpy.run_module('dcamt.commands.worker', run_name='__main__')"
 """Runs the worker with the options that follow `-m dcamt.commands.worker`."""
 
@@ -52,7 +37,7 @@ class FaultCase(SegmentationCase):
         return self.logic._worker
 
     def pid(self) -> int:
-        process_events_until(lambda: self.worker._process is not None, 10, "the worker's start")
+        process_events_until(lambda: self.worker._process is not None, "the worker's start")
         return int(self.worker._process._process.processId())
 
     def begin(self, volume: Any) -> int:
@@ -68,10 +53,10 @@ class FaultCase(SegmentationCase):
         """Let the network compute."""
         self._gate.unlink(missing_ok=True)
 
-    def wait(self, timeout: float = PATIENCE_S) -> None:
+    def wait(self) -> None:
         """Let the network compute and wait until the segmentation has ended."""
         self.proceed()
-        super().wait(timeout)
+        super().wait()
 
     def assert_the_next_apply_works(self, volume: Any = None) -> None:
         volume = volume or add_scan("next")
@@ -94,4 +79,4 @@ class FaultCase(SegmentationCase):
         self.use_broken_worker(self.gate_script())
 
     def gate_script(self) -> str:
-        return GATE.format(gate=str(self._gate))
+        return HELD.format(gate=str(self._gate))

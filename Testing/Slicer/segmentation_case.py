@@ -28,8 +28,6 @@ from slicer_harness import (
     work_seconds,
 )
 
-PATIENCE_S = 120.0
-
 
 def model_folder() -> Path:
     """Return a folder with the models tiny.dcamt and other.dcamt, which have random weights."""
@@ -107,10 +105,10 @@ class SegmentationCase(EngineCase):
         choose(self.ui.inputSelector, volume)
         choose(self.ui.modelComboBox, model)
 
-    def wait(self, timeout: float = PATIENCE_S) -> None:
+    def wait(self) -> None:
         """Wait until the segmentation has ended."""
-        process_events_until(lambda: not self.logic.isRunning(), timeout, "the segmentation's end")
-        process_events_until(lambda: self.ui.applyButton.text == "Apply", PATIENCE_S, "the button")
+        process_events_until(lambda: not self.logic.isRunning(), "the segmentation's end")
+        process_events_until(lambda: self.ui.applyButton.text == "Apply", "the button")
 
     def segment(self, volume: Any, model: str = "Tiny") -> Any:
         """Choose a volume and a model, click Apply and wait; return the segmentation node."""
@@ -122,13 +120,10 @@ class SegmentationCase(EngineCase):
 
     def wait_for_stage(self, *stages: str) -> None:
         """Wait until the panel's status begins with one of `stages`."""
-        process_events_until(
-            lambda: any(self.ui.statusLabel.text.startswith(stage) for stage in stages), PATIENCE_S, str(stages)
-        )
+        process_events_until(lambda: any(self.ui.statusLabel.text.startswith(stage) for stage in stages), str(stages))
 
 
 __all__ = [
-    "PATIENCE_S",
     "ROOT",
     "LoopMonitor",
     "Person",

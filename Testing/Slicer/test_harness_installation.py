@@ -74,20 +74,23 @@ class InstallationTest(unittest.TestCase):
         self.assertEqual((int(count), errors), (len(tests), ["[]"]), done.stderr)
         self.assertGreater(int(fewest), 0)
 
-    def test_no_test_has_a_time_limit_below_a_second(self) -> None:
-        limits = []
+    def test_no_test_has_a_time_limit_of_its_own(self) -> None:
+        """The only limit is that of `process_events_until`, after which a test counts as hanging."""
+        calls, limits = 0, []
         for path in sorted(HERE.glob("*.py")):
             for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 name = ast.unparse(call.func).rpartition(".")[2] if isinstance(call, ast.Call) else ""
                 if not name.startswith(("process_events_until", "wait")):
                     continue
+                calls += 1
                 given = [word.value for word in call.keywords if word.arg == "timeout"] + call.args[1:2]
-                numbers = [
-                    one.value for one in given if isinstance(one, ast.Constant) and not isinstance(one.value, str)
+                limits += [
+                    (path.name, call.lineno)
+                    for one in given
+                    if isinstance(one, ast.Constant) and not isinstance(one.value, str)
                 ]
-                limits += [(path.name, call.lineno, number) for number in numbers]
-        self.assertGreater(len(limits), 20)
-        self.assertEqual([found for found in limits if found[2] < 1], [])
+        self.assertGreater(calls, 20)
+        self.assertEqual(limits, [])
 
     def test_modules_do_not_import_the_harness(self) -> None:
         root = HERE.parents[1]

@@ -75,7 +75,7 @@ class ChannelsTest(unittest.TestCase):
 
     def apply(self) -> None:
         click(self.ui.applyButton)
-        process_events_until(lambda: self.ui.applyButton.text == "Apply", 20, "the result")
+        process_events_until(lambda: self.ui.applyButton.text == "Apply", "the result")
 
     def test_model_of_one_channel_shows_one_selector(self) -> None:
         self.choose_model("One")

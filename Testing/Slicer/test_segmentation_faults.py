@@ -152,7 +152,7 @@ class WorkerFaultTest(FaultCase):
         with Person() as person:
             person.expects("memory ran out", "Ok")
             os.kill(pid, signal.SIGKILL)
-            process_events_until(lambda: not self.logic.isRunning(), 10, "the end")
+            process_events_until(lambda: not self.logic.isRunning(), "the end")
         self.assertEqual(len(person.seen), 1)
         self.module.enter()
         self.assertEqual(self.ui.applyButton.text, "Apply")

@@ -13,7 +13,6 @@ from dcamt_testing.processes import is_alive
 from DCAMTSegmentationLib import worker_process
 from fault_case import FaultCase
 from segmentation_case import (
-    PATIENCE_S,
     Person,
     add_scan,
     assert_stays_responsive,
@@ -60,7 +59,7 @@ class CancelTest(FaultCase):
             volume = add_scan("next")
             self.prepare(volume)
             click(self.ui.applyButton)
-            process_events_until(lambda: not is_alive(pid), PATIENCE_S, "the process's end")
+            process_events_until(lambda: not is_alive(pid), "the process's end")
         self.wait()
         self.assertGreater(int(segment_mask(self.settings.outputSegmentation, volume).sum()), 0)
 
@@ -148,7 +147,7 @@ class SceneMidwayTest(FaultCase):
             person.expects("removed or changed during the computation", "Ok")
             self.proceed()
             slicer.mrmlScene.RemoveNode(volume)
-            process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
+            process_events_until(lambda: not self.logic.isRunning(), "the end")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [])
         self.assert_the_next_apply_works()
@@ -182,7 +181,7 @@ class SceneMidwayTest(FaultCase):
             person.expects("was moved during the computation", "Ok")
             self.proceed()
             volume.SetOrigin(5.0, 6.0, 7.0)
-            process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
+            process_events_until(lambda: not self.logic.isRunning(), "the end")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
 
     def test_edited_voxels_and_a_changed_transform_are_noted(self) -> None:
@@ -216,5 +215,5 @@ class SceneMidwayTest(FaultCase):
             person.expects("removed or changed during the computation", "Ok")
             self.proceed()
             slicer.util.updateVolumeFromArray(volume, np.zeros((5, 6, 7), np.int16))
-            process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the end")
+            process_events_until(lambda: not self.logic.isRunning(), "the end")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])

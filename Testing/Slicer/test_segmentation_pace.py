@@ -27,8 +27,8 @@ class PaceTest(SegmentationCase):
         for _attempt in range(TRIES):
             with LoopMonitor() as monitor:
                 self.ui.applyButton.click()
-                process_events_until(lambda: not self.logic.isRunning(), 300, "the end")
-                process_events_until(lambda: self.ui.applyButton.text == "Apply", 5)
+                process_events_until(lambda: not self.logic.isRunning(), "the end")
+                process_events_until(lambda: self.ui.applyButton.text == "Apply")
             self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
             self.assertGreater(monitor.turns, 20)
             # Each attempt replaces the previous result with its surface, map and table.

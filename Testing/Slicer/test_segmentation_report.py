@@ -15,7 +15,6 @@ from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
 from fake_worker import FakePanel, FakeWorker, ViewCase
 from segmentation_case import (
-    PATIENCE_S,
     Person,
     SegmentationCase,
     add_scan,
@@ -66,7 +65,7 @@ class SegmentedReportTest(SegmentationCase):
                 with Person() as person:
                     person.expects("Write the report", str(page))
                     click(self.ui.reportButton)
-                    process_events_until(lambda: not self.logic.isRunning(), 120, "the report")
+                    process_events_until(lambda: not self.logic.isRunning(), "the report")
                 return page.read_text(encoding="utf-8")
 
             text = write()
@@ -109,7 +108,7 @@ def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace:
         if replace:
             person.expects("Replace it?", replace)
         click(module.ui.reportButton)
-        process_events_until(lambda: not module.logic.isRunning(), PATIENCE_S, "the report")
+        process_events_until(lambda: not module.logic.isRunning(), "the report")
     requests: list[PageRequest] = module.worker.requests[earlier:]
     return requests[0] if requests else None
 

@@ -12,7 +12,7 @@ import slicer
 import vtk
 from DCAMTSegmentationLib import review
 from fake_worker import ViewCase
-from segmentation_case import PATIENCE_S, add_scan, choose, click, close_scene, process_events_until
+from segmentation_case import add_scan, choose, click, close_scene, process_events_until
 from vtk.util.numpy_support import vtk_to_numpy
 
 RESULTS = 10
@@ -57,7 +57,7 @@ class SceneTest(ViewCase):
             self.assertTrue(slicer.util.saveScene(path))
             close_scene()
             slicer.util.loadScene(path)
-        process_events_until(lambda: self.settings.outputSegmentation is not None, PATIENCE_S, "the result")
+        process_events_until(lambda: self.settings.outputSegmentation is not None, "the result")
         segmentation = self.settings.outputSegmentation
         self.assertNotIn("before the correction", self.ui.trustLabel.text)
         self.module.panel.exit()
@@ -118,4 +118,4 @@ class SceneTest(ViewCase):
 
         # The slice views keep the images that they drew last: at most one volume and one map.
         few = {"volume", "map"}
-        process_events_until(lambda: len(left()) <= 2 and set(left()) <= few, PATIENCE_S, "the images to be freed")
+        process_events_until(lambda: len(left()) <= 2 and set(left()) <= few, "the images to be freed")

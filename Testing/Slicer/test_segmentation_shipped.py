@@ -23,8 +23,6 @@ from segmentation_case import (
     start_afresh,
 )
 
-PATIENCE_S = 900
-
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
     return float(2 * (one & other).sum() / (one.sum() + other.sum()))
@@ -45,7 +43,7 @@ class TutorialTest(unittest.TestCase):
         """
         with LoopMonitor() as monitor:
             self.ui.applyButton.click()
-            process_events_until(lambda: not self.logic.isRunning(), PATIENCE_S, "the segmentation's end")
+            process_events_until(lambda: not self.logic.isRunning(), "the segmentation's end")
         return min(monitor.longest_pause, monitor.longest_work)
 
     def test_sample_scan_is_segmented_and_added_as_a_training_case(self) -> None:

@@ -158,7 +158,7 @@ class NewVolumeTest(ViewCase):
     def test_loaded_volume_is_chosen_when_none_was_chosen(self) -> None:
         self.assertIsNone(self.ui.inputSelector.currentNode())
         volume = add_scan()
-        process_events_until(lambda: self.ui.inputSelector.currentNode() is not None, 5, "the volume")
+        process_events_until(lambda: self.ui.inputSelector.currentNode() is not None, "the volume")
         self.assertEqual(self.ui.inputSelector.currentNode(), volume)
         self.assertTrue(self.ui.applyButton.enabled)
         add_scan("second")
@@ -472,9 +472,9 @@ class TermsTest(ViewCase):
         with Person() as person:
             person.expects("terms of use", "Ok")
             click(self.ui.applyButton)
-            process_events_until(lambda: not self.logic.isRunning(), 20, "the result")
+            process_events_until(lambda: not self.logic.isRunning(), "the result")
             click(self.ui.applyButton)  # not asked again
-            process_events_until(lambda: not self.logic.isRunning(), 20, "the result")
+            process_events_until(lambda: not self.logic.isRunning(), "the result")
         self.assertEqual(len(self.module.worker.requests), 2)
 
     def test_dialog_states_that_ok_accepts_the_terms(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,11 @@ from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
 from segmentation_case import (
     Person,
+    assert_stays_responsive,
     choose,
     click,
     close_scene,
+    work_seconds,
 )
 from slicer_harness import process_events
 from wall_case import (
@@ -117,13 +118,13 @@ class ThresholdTest(InsertedWallCase):
             colors.GetColor(index, found)
             np.testing.assert_allclose(found[:3], color, atol=0.01)
 
-    def test_burden_of_a_threshold_is_computed_within_50_ms(self) -> None:
-        took = []
-        for step in range(8):
-            began = time.thread_time()
-            self.ui.wallThresholdSlider.value = 1.0 + 0.05 * step
-            took.append(time.thread_time() - began)
-        self.assertLess(min(took), 0.05, took)
+    def test_burden_of_a_threshold_is_computed_within_half_a_noticeable_pause(self) -> None:
+        steps = iter(range(1, 9))
+
+        def move_slider() -> None:
+            self.ui.wallThresholdSlider.value = 1.0 + 0.05 * next(steps)
+
+        assert_stays_responsive(2 * work_seconds(move_slider, tries=8))
 
     def test_threshold_by_standard_deviations_is_another_method(self) -> None:
         choose(self.ui.wallKindComboBox, "Blood pool mean + SD")

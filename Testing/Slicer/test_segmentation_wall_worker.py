@@ -17,7 +17,6 @@ from dcamt.worker.protocol import WallMeasured
 from DCAMTSegmentationLib import review, wall_nodes
 from fake_worker import FakePanel, FakeWorker
 from segmentation_case import (
-    PATIENCE_S,
     Person,
     SegmentationCase,
     choose,
@@ -48,7 +47,7 @@ class WholeWorkflowTest(SegmentationCase):
         self.assertFalse(self.ui.wallExportButton.enabled)
         choose(self.ui.wallSegmentComboBox, "blood")
         click(self.ui.wallMeasureButton)
-        process_events_until(lambda: not self.logic.isRunning(), 120, "the wall")
+        process_events_until(lambda: not self.logic.isRunning(), "the wall")
         expected = expected_wall()
         self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
         for note in expected.notes:
@@ -241,7 +240,7 @@ class ChangedMeanwhileTest(unittest.TestCase):
     def measure(self, before_answer: Callable[[], object]) -> None:
         self.module.worker.before_answer = before_answer
         click(self.ui.wallMeasureButton)
-        process_events_until(lambda: not self.module.logic.isRunning(), PATIENCE_S, "the wall")
+        process_events_until(lambda: not self.module.logic.isRunning(), "the wall")
 
     def test_an_unchanged_volume_is_noted_as_such(self) -> None:
         self.measure(lambda: None)

@@ -422,7 +422,7 @@ def open_nodes(case: dict[str, Any], rows: list[CaseRow]) -> tuple[Any, Any]:
     """Open a proposal; return its volume node and its segmentation node."""
     ends: list[tuple[Any, ...]] = []
     ProposalOpening(case, rows, tiny_recipe(), lambda *end: ends.append(end)).start()
-    process_events_until(lambda: bool(ends), 120, "the case")
+    process_events_until(lambda: bool(ends), "the case")
     message, volume, segmentation = ends[0]
     if message:
         raise AssertionError(message)

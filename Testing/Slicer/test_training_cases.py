@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
 import unittest
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import qt
@@ -16,6 +16,8 @@ import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.recipe import load_recipe
+from DCAMTSlicerLib import engine_process
+from DCAMTSlicerLib.engine_process import wait_for_killed
 from DCAMTTrainingLib.cases.check import CaseCheck
 from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan, parse_rows, rows_to_json
 from DCAMTTrainingLib.cases.scene_source import row_of, scene_rows
@@ -25,11 +27,12 @@ from slicer_harness import (
     LoopMonitor,
     assert_stays_responsive,
     close_scene,
+    process_events,
     process_events_until,
     start_afresh,
     work_seconds,
 )
-from training_scenes import add_case, add_volume, ellipsoid
+from training_scenes import add_case, add_volume, ellipsoid, endless_program
 
 
 def file_row(name: str, role: str = UNLABELLED, label: str = "") -> CaseRow:
@@ -212,7 +215,7 @@ class CaseCheckTest(unittest.TestCase):
 
     def check(self, table, recipe="la"):
         found = CaseCheck(table, load_recipe(recipe), self.ended.append).start()
-        process_events_until(lambda: self.ended, timeout=60)
+        process_events_until(lambda: self.ended)
         return found
 
     def test_headers_labels_and_nodes_are_checked_in_the_background(self):
@@ -250,14 +253,21 @@ class CaseCheckTest(unittest.TestCase):
         self.check(table)
         self.assertIn("used for training and for validation", table.rows[0].remark)
 
+    @unittest.skipIf(os.name == "nt", "runs a shell script")
     def test_on_end_is_not_called_after_cancelling(self):
         table = CaseTable()
         table.add([file_row(f"c{n}") for n in range(50)])
-        found = CaseCheck(table, load_recipe("la"), self.ended.append).start()
-        found.cancel()
-        self.assertFalse(found.running)
-        began = time.monotonic()
-        process_events_until(lambda: time.monotonic() - began > 1)
+        before, during = (CaseCheck(table, load_recipe("la"), self.ended.append) for _ in range(2))
+        before.start().cancel()
+        self.assertFalse(before.running)
+        with mock.patch.object(engine_process, "python_program", return_value=endless_program(self.folder)):
+            during.start()
+            process_events_until(lambda: during._command is not None, "the command")
+        self.assertTrue(during.running)
+        during.cancel()
+        self.assertFalse(during.running)
+        wait_for_killed(120_000)
+        process_events()
         self.assertEqual(self.ended, [])
 
 

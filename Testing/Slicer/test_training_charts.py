@@ -207,7 +207,7 @@ class LongRunTest(unittest.TestCase):
             watch = RunWatch(run, lambda state: None).start()
             self.addCleanup(watch.close)
             with LoopMonitor() as monitor:
-                process_events_until(lambda watch=watch: watch.caught_up, timeout=120)
+                process_events_until(lambda watch=watch: watch.caught_up)
             best = min(best, monitor.longest_work)
             if not is_unresponsive(best):
                 break
@@ -219,7 +219,7 @@ class LongRunTest(unittest.TestCase):
         with run.events.open("a") as file:
             file.write(run_event_line(progress(count + 1, count + 1, total=7.0)) + "\n")
         with LoopMonitor() as monitor:
-            process_events_until(lambda: watch.curves.step == count + 1, timeout=120)
+            process_events_until(lambda: watch.curves.step == count + 1)
         assert_stays_responsive(monitor.longest_work)
 
 

@@ -52,7 +52,7 @@ class LoopTest(TrainingCase):
         self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
         click(self.ui.startButton)
         run = RunFolder(self.runs / "run-1")
-        self.wait_for(lambda: run_state(run).state == FINISHED, "the end of the run", timeout=300)
+        self.wait_for(lambda: run_state(run).state == FINISHED, "the end of the run")
         self.wait_for(lambda: self.ui.useModelButton.enabled, "its model")
         self.assertEqual(run.read_origin().name, "tiny")
 
@@ -83,7 +83,7 @@ class LoopTest(TrainingCase):
             choose(module.ui.modelComboBox, model)
         choose(module.ui.outputSelector, None)
         click(module.ui.applyButton)
-        process_events_until(lambda: not module.logic.isRunning(), 120, "the segmentation's end")
+        process_events_until(lambda: not module.logic.isRunning(), "the segmentation's end")
         found = module.logic.getParameterNode().outputSegmentation
         self.assertIsNotNone(found, module.ui.statusLabel.text)
         return found

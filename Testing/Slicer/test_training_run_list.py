@@ -162,7 +162,7 @@ class ListOfRunsTest(TrainingCase):
         with run_lock(run.lock):
             self.module.widget.runs.refresh()
             text = "Running, 343 of 400 iterations, 0.74 per second, 77 s left, 0.8 GB of memory."
-            self.wait_for(lambda: self.ui.runStatusLabel.text == text, self.ui.runStatusLabel.text, timeout=120)
+            self.wait_for(lambda: self.ui.runStatusLabel.text == text, self.ui.runStatusLabel.text)
             self.assertTrue(self.ui.pauseButton.enabled and self.ui.stopButton.enabled)
             self.assertFalse(self.ui.resumeButton.enabled or self.ui.discardButton.enabled)
 

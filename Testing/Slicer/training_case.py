@@ -78,7 +78,7 @@ class TrainingCase(EngineCase):
             run = RunFolder(path)
             if is_held(run.lock):
                 write_request(run, PAUSE)
-                process_events_until(lambda run=run: not is_held(run.lock), timeout=60)
+                process_events_until(lambda run=run: not is_held(run.lock))
 
     def choose_tiny_model_and_settings(self, **changes: str) -> None:
         """Choose to continue the tiny model with settings that train in seconds; `changes` are further settings."""
@@ -122,5 +122,5 @@ class TrainingCase(EngineCase):
         (run.path / "ranking" / "ranking.json").write_text(json.dumps([case]), encoding="utf-8")
         return SavedProposal(scan, image, label, proposed)
 
-    def wait_for(self, condition, what: str = "", timeout: float = 120) -> None:
-        process_events_until(condition, timeout=timeout, what=what)
+    def wait_for(self, condition, what: str = "") -> None:
+        process_events_until(condition, what)

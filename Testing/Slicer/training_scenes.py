@@ -77,3 +77,11 @@ def run_to_end(steps):
             next(steps)
         except StopIteration as end:
             return end.value
+
+
+def endless_program(folder: Path) -> str:
+    """Write a program that prints nothing and, like a computation, ends when its stdin closes; return its path."""
+    program = folder / "endless"
+    program.write_text("#!/bin/sh\nexec cat > /dev/null\n", encoding="utf-8")
+    program.chmod(0o755)
+    return str(program)

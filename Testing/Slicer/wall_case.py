@@ -17,7 +17,6 @@ from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSegmentationLib.worker_process import WorkerProcess
 from fake_worker import FakePanel, FakeWorker
 from segmentation_case import (
-    PATIENCE_S,
     choose,
     click,
     process_events_until,
@@ -117,7 +116,7 @@ class WorkerWallCase(unittest.TestCase):
         choose(self.ui.outputSelector, self.segmentation)
 
     def wait(self) -> None:
-        process_events_until(lambda: not self.module.logic.isRunning(), PATIENCE_S, "the worker")
+        process_events_until(lambda: not self.module.logic.isRunning(), "the worker")
 
     def measure(self) -> None:
         click(self.ui.wallMeasureButton)

@@ -13,6 +13,37 @@ def move(network, device, precision):
     return real(network, device, precision)
 predictor.move = move
 """
+ENDLESS = """
+from dcamt.inference import predictor
+from torch.nn.modules.module import _global_forward_pre_hooks
+predict = predictor.predict_bounded
+def predict_bounded(*arguments, **options):
+    while _global_forward_pre_hooks:  # there are none while a new model is timed
+        predict(*arguments, **options)
+    return predict(*arguments, **options)
+predictor.predict_bounded = predict_bounded
+"""
+"""A script after which the network computes a scan again and again, without end."""
+
+HELD = """
+import os, time, torch
+from dcamt.inference import predictor
+predict = predictor.predict_bounded
+def predict_bounded(*arguments, **options):
+    layer, hooks = torch.nn.Identity(), torch.nn.modules.module._global_forward_pre_hooks
+    while hooks and os.path.exists({gate!r}):  # no hooks: the model is being timed
+        layer(None)  # raises an error if the request was cancelled, as a layer of the network does
+        time.sleep(0.01)
+    return predict(*arguments, **options)
+predictor.predict_bounded = predict_bounded
+"""
+"""A script after which the network computes only while the file `gate` does not exist."""
+EXPECTS_LONG_WORK = """
+from dcamt.inference import serving
+expected_s = serving.Worker._expected_s
+serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) else None
+"""
+"""A script after which the worker expects that a scan takes ten minutes, if its model was timed."""
 BUG = """
 from dcamt.inference import predictor
 def segment(self, *a, **k):

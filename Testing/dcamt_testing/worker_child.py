@@ -7,7 +7,6 @@ import os
 import queue
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -34,10 +33,10 @@ from dcamt.worker.protocol import (
 )
 
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
+from dcamt_testing.processes import HANGING_S
 from dcamt_testing.warm_python import interpreter
 
 ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
-PATIENCE_S = 120
 
 
 class Child:
@@ -60,42 +59,35 @@ class Child:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        self._events: queue.SimpleQueue[tuple[WorkerEvent, float] | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[WorkerEvent | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            event = parse_worker_event(json.loads(line))  # a line that is not an event raises
-            self._events.put((event, time.monotonic()))
+            self._events.put(parse_worker_event(json.loads(line)))  # a line that is not an event raises
         self._events.put(None)
 
-    def send(self, request: Request | str) -> float:
-        """Send a request, or a line of text; return the time at which it was sent."""
+    def send(self, request: Request | str) -> None:
+        """Send a request, or a line of text."""
         assert self.process.stdin is not None
         line = request if isinstance(request, str) else request_line(request)
-        now = time.monotonic()
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
-        return now
 
     def wait_for(self, wanted: Callable[[WorkerEvent], bool]) -> tuple[WorkerEvent, list[WorkerEvent]]:
-        """Return the first event for which `wanted` holds, and the events before it.
-
-        Sets `received_at` to the time at which the event arrived.
-        """
+        """Return the first event for which `wanted` holds, and the events before it."""
         before: list[WorkerEvent] = []
         while True:
-            found = self._events.get(timeout=PATIENCE_S)
-            assert found is not None, f"the worker ended; before that it sent {before}"
-            event, self.received_at = found
+            event = self._events.get(timeout=HANGING_S)
+            assert event is not None, f"the worker ended; before that it sent {before}"
             if wanted(event):
                 return event, before
             before.append(event)
 
     def exit_status(self) -> int:
         """Wait until the worker has ended by itself; return its exit status."""
-        return self.process.wait(timeout=PATIENCE_S)
+        return self.process.wait(timeout=HANGING_S)
 
     def close(self) -> None:
         self.process.kill()

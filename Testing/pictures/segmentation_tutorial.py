@@ -69,8 +69,8 @@ def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:
         return not module.logic.isRunning()
 
     click(ui.applyButton)
-    process_events_until(done, PATIENCE_S, "the segmentation's end")
-    process_events_until(lambda: ui.applyButton.text == "Apply", 5, "the button")
+    process_events_until(done, "the segmentation's end", timeout=PATIENCE_S)
+    process_events_until(lambda: ui.applyButton.text == "Apply", "the button")
     if module.logic.getParameterNode().outputSegmentation is None:
         raise RuntimeError(ui.statusLabel.text)
     if not taken:

@@ -74,11 +74,11 @@ def add_cases(module: Any, scans: Path) -> None:
         person.expects("Folder of scans", str(scans))
         person.expects("Cases in the folder", lambda dialog: dialog.accept())
         click(ui.addFolderButton)
-        process_events_until(lambda: len(module.logic.session.table), PATIENCE_S, "the cases of the folder")
+        process_events_until(lambda: len(module.logic.session.table), "the cases of the folder", timeout=PATIENCE_S)
     ui.validationSpinBox.value = FOR_VALIDATION
     click(ui.validationButton)
     rows = module.logic.session.table.rows
-    process_events_until(lambda: all(row.size for row in rows), PATIENCE_S, "the look over the cases")
+    process_events_until(lambda: all(row.size for row in rows), "the look over the cases", timeout=PATIENCE_S)
 
 
 def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
@@ -91,7 +91,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
     for name, text in SETTINGS.items():
         getattr(ui, name).text = text
     click(ui.measureButton)
-    process_events_until(lambda: not module.logic.session.estimation.running, PATIENCE_S, "the measurement")
+    process_events_until(lambda: not module.logic.session.estimation.running, "the measurement", timeout=PATIENCE_S)
     if not is_window_shown():
         _open(ui, "casesButton", "taskButton", "effortButton")
     with _shown_folder(ui, runs):
@@ -100,14 +100,16 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
     if module.logic.session.estimation.estimate() is None:
         raise RuntimeError(ui.estimateLabel.text)
     click(ui.startButton)
-    process_events_until(lambda: _step(module) >= _total_steps(module) * 5 // 6 > 0, PATIENCE_S, "most of the run")
+    process_events_until(
+        lambda: _step(module) >= _total_steps(module) * 5 // 6 > 0, "most of the run", timeout=PATIENCE_S
+    )
     charts = _charts(module)
     with _shown_folder(ui, runs):
         yield "training-2-charts", place_beside_charts(grab_panel(module, TITLE, WIDTH), charts)
 
-    process_events_until(lambda: ui.useModelButton.enabled, PATIENCE_S, "the end of the run")
+    process_events_until(lambda: ui.useModelButton.enabled, "the end of the run", timeout=PATIENCE_S)
     click(ui.rankButton)
-    process_events_until(lambda: ui.rankButton.text != "Cancel", PATIENCE_S, "the ranking")
+    process_events_until(lambda: ui.rankButton.text != "Cancel", "the ranking", timeout=PATIENCE_S)
     if not is_window_shown():
         _open(ui, "resultsButton", "outlineButton")
     yield "training-3-results", grab_panel(module, TITLE, WIDTH)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from dcamt_testing.processes import HANGING_S
 
 from . import slot_errors
 from .installation import in_real_slicer
@@ -100,8 +101,12 @@ def process_events() -> None:
     slicer.app.processEvents()
 
 
-def process_events_until(condition: Callable[[], Any], timeout: float = 30.0, what: str = "") -> None:
-    """Process events until `condition()` holds; raise AssertionError after `timeout` seconds."""
+def process_events_until(condition: Callable[[], Any], what: str = "", *, timeout: float = HANGING_S) -> None:
+    """Process events until `condition()` holds; raise AssertionError after `timeout` seconds.
+
+    Args:
+        what: what is waited for, for the error's message.
+    """
     end = time.monotonic() + timeout
     pause = SHORTEST_PAUSE_S
     while not condition():
