@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import os
 import re
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_error("cancelled")
     except Exception as error:
         print_error(str(user_error(error)))
+    finally:
+        if arguments is None:  # The process ends: Python shall not search all objects for reference cycles before.
+            gc.freeze()
     return 1
 
 

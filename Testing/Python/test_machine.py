@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dcamt import cli, machine
-from dcamt.machine import free_disk_bytes, free_memory_bytes, keep_freed_memory, peak_memory_bytes
+from dcamt.machine import (
+    free_disk_bytes,
+    free_memory_bytes,
+    keep_freed_memory,
+    peak_memory_bytes,
+    without_garbage_collection,
+)
 
 REPEATED = """
 import resource
@@ -81,3 +89,31 @@ def test_commands_that_run_a_network_keep_freed_memory(
     arguments = {"train": ["no.csv", "--run", "nowhere"], "segment": ["no.nrrd", "-o", "x.nrrd"], "models": ["list"]}
     cli.main([command, *arguments[command]])
     assert bool(asked) is keeps
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Undo the exemption of objects from garbage collection at the end."""
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("collected")
+def test_objects_of_imports_are_never_searched_for_reference_cycles() -> None:
+    passes = sum(generation["collections"] for generation in gc.get_stats())
+    with without_garbage_collection():
+        objects = [[] for _ in range(5000)]  # by default, 700 new objects start a search
+        assert sum(generation["collections"] for generation in gc.get_stats()) == passes
+    assert gc.isenabled()
+    assert not any(one is objects for one in gc.get_objects())
+    later: list[int] = []
+    assert any(one is later for one in gc.get_objects())
+
+
+@pytest.mark.usefixtures("collected")
+@pytest.mark.parametrize("is_process", [True, False])
+def test_end_of_the_command_searches_no_objects(is_process: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["dcamt", "models", "list"])
+    before = gc.get_freeze_count()
+    assert cli.main(None if is_process else ["models", "list"]) == 0
+    assert (gc.get_freeze_count() > before) is is_process

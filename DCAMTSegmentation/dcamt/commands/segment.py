@@ -21,6 +21,7 @@ from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_scan
 from ..io.writers import write_labelmap, write_volume
+from ..machine import without_garbage_collection
 from ..metrics.measurements import Measurements, read_measurements_csv, write_measurements_csv
 from ..models.package import open_model
 from ..models.store import model_path
@@ -94,7 +95,10 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
         if existing == SKIP:
             _print_kept(plan_scan_jobs(*planned, OVERWRITE, channels), jobs)
     # Imported late, since it imports torch, which no check above needs.
-    import torch
+    with without_garbage_collection():
+        import torch
+
+        from ..api import segmentation  # noqa: F401
 
     try:
         with process_group(torch.device("cpu"), TEAM_TIMEOUT) as team:

@@ -26,6 +26,7 @@ from typing import BinaryIO, NoReturn
 from .. import __version__
 from ..errors import MissingPackage, missing_packages
 from ..io.interruption import detach_stdin
+from ..machine import without_garbage_collection
 from ..worker.protocol import (
     CancelRequest,
     KeepFilesRequest,
@@ -52,11 +53,12 @@ def _import_all() -> dict[str, str]:
         ImportError: a package cannot be imported.
         OSError: a shared library cannot be loaded.
     """
-    import scipy.ndimage
-    import scipy.optimize
-    import scipy.spatial.distance  # noqa: F401
+    with without_garbage_collection():
+        import scipy.ndimage
+        import scipy.optimize
+        import scipy.spatial.distance  # noqa: F401
 
-    from . import serving  # noqa: F401
+        from . import serving  # noqa: F401
 
     versions = {}
     for name in PACKAGES:
