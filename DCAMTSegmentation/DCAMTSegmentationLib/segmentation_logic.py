@@ -65,6 +65,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._worker: SegmentationWorker = worker or WorkerProcess(temporary_folder=slicer.app.temporaryPath)
         self._job: WorkerJob | None = None
         self._log = SegmentationLog()
+        self._removed: list[Any] = []
         self._orphans: list[Any] = []
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed)
@@ -282,18 +283,20 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         if node.IsA("vtkMRMLSegmentationNode"):
             helpers = [review.get_referenced_node(node, role) for role in review.HELPERS]
             self._orphans += [helper for helper in helpers if helper is not None]
+            self._removed.append(node)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:
         if node.IsA("vtkMRMLSegmentationNode") and not slicer.mrmlScene.IsBatchProcessing():
-            self._remove_orphans(node)
-
-    def _on_batch_ended(self, caller: Any, event: Any) -> None:
-        if self._orphans:
             self._remove_orphans()
 
-    def _remove_orphans(self, *removed: Any) -> None:
+    def _on_batch_ended(self, caller: Any, event: Any) -> None:
+        if self._removed:
+            self._remove_orphans()
+
+    def _remove_orphans(self) -> None:
         """Remove the helper nodes of removed results, and later the hierarchy items of all these nodes."""
+        removed, self._removed = self._removed, []
         orphans, self._orphans = self._orphans, []
         for helper in orphans:
             if slicer.mrmlScene.IsNodePresent(helper):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import slicer
 import vtk
 from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.recipe import load_recipe
+from DCAMTTrainingLib.cases.check import scene_remark
+from DCAMTTrainingLib.cases.derived_nodes import SCAN_FILE, SEVERAL_CHANNELS
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import row_of, segments_of
 from slicer_harness import (
@@ -52,6 +56,25 @@ class ExportTest(unittest.TestCase):
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), before)
             self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
             self.assertIsNone(volume.GetStorageNode())
+
+    def test_corrected_proposal_of_a_file_with_several_channels_keeps_them(self):
+        image, label = ellipsoid(4)
+        path = self.folder / "two.nrrd"
+        for _step in write_nrrd_in_slabs(image, np.diag((2.0, 2.0, 2.0, 1.0)), path, [image + 1]):
+            pass
+        two = replace(self.recipe, input_channels=2)
+        volume = add_volume("two", image)
+        volume.SetAttribute(SCAN_FILE, str(path))
+        volume.SetAttribute(SEVERAL_CHANNELS, "1")
+        row = row_of(volume, add_outline(volume, label), two)
+        self.assertEqual(scene_remark(row.source, row.role, two)[0], "")
+        case = run_to_end(export_case(row, self.folder, 1))
+        self.assertEqual(case.image, path)
+        np.testing.assert_array_equal(read_labelmap(case.label).voxels.T, label)
+        case = run_to_end(export_case(row, self.folder, 2, one_channel=True))
+        np.testing.assert_array_equal(read_scan(case.image).voxels[0].T, image)
+        path.unlink()
+        self.assertIn("two.nrrd", scene_remark(row.source, row.role, two)[0])
 
     def test_common_transform_keeps_scan_and_label_aligned(self):
         image, label = ellipsoid(5)

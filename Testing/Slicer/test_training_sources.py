@@ -218,6 +218,10 @@ class SourcesTest(TrainingCase):
         self.wait_for(lambda: self.session.checked, "the check")
         self.assertEqual(model.data(model.index(1, REMARK)), "")
         self.assertTrue(self.ui.startButton.enabled)
+        for button in (self.ui.removeButton, self.ui.setRoleButton):
+            click(button)
+            self.assertIn("Select the rows", self.ui.casesSummary.text)
+        self.assertEqual(len(self.table.rows), 2)
         self.ui.casesTable.selectRow(0)
         choose(self.ui.roleSelector, "validation")
         click(self.ui.setRoleButton)

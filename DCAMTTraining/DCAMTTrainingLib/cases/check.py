@@ -12,6 +12,7 @@ from typing import Any
 import slicer
 from dcamt.cases.case_list import LABELLED, VALIDATION
 from dcamt.errors import InputError
+from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import translated
 from DCAMTSlicerLib.result_segments import labelmap_name
@@ -20,7 +21,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..engine_command import EngineCommand
-from .derived_nodes import SCAN_FILE, channels_of
+from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels
 from .lists import write_lines
 from .rows import CaseTable, FileScan, SceneScan
 
@@ -139,13 +140,15 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     volume, segmentation = scene.GetNodeByID(source.volume), scene.GetNodeByID(source.segmentation or "")
     if volume is None or volume.GetImageData() is None:
         return _("The volume is no longer in the scene. Remove the case, or load the volume again."), ()
+    components, file = volume.GetImageData().GetNumberOfScalarComponents(), file_of_all_channels(volume)
     try:
-        nodes = channels_of(source)
+        channels = components + len(channels_of(source)) - 1
+        if file is not None and recipe.input_channels > 1:
+            channels = read_header(file, channels=recipe.input_channels).channels
     except InputError as error:
         return error_text(error), ()
-    channels = volume.GetImageData().GetNumberOfScalarComponents() + len(nodes) - 1
     # As for files, a recipe of one channel uses the first of several volumes.
-    if channels != recipe.input_channels and not (recipe.input_channels == 1 < len(nodes)):
+    if channels != recipe.input_channels and not (recipe.input_channels == components == 1):
         text = _(
             "The number of channels is {has} in the scan, but {needs} in the recipe. Choose another volume or recipe."
         )

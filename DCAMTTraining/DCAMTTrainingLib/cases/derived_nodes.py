@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -15,6 +16,8 @@ PROPOSAL_FILE = "DCAMT.proposal"
 """Attribute of a proposed segmentation: the file that it was read from."""
 SCAN_FILE = "DCAMT.scanFile"
 """Attribute of a proposal's volume that DCAMT Training read from a file: this file."""
+SEVERAL_CHANNELS = "DCAMT.severalChannels"
+"""Attribute of a proposal's volume: its file has further channels, which are not in the scene."""
 
 
 def is_preview(node: Any) -> bool:
@@ -30,6 +33,12 @@ def is_proposal(segmentation: Any) -> bool:
 def scan_of(segmentation: Any) -> Any | None:
     """Return the volume node on which a segmentation was drawn; None if it was removed from the scene."""
     return segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+
+
+def file_of_all_channels(volume: Any) -> Path | None:
+    """Return the file of a proposal's scan if it has several channels, the first of which is in the volume node."""
+    file = volume.GetAttribute(SCAN_FILE)
+    return Path(file) if file and volume.GetAttribute(SEVERAL_CHANNELS) else None
 
 
 def channels_of(source: SceneScan) -> tuple[Any, ...]:

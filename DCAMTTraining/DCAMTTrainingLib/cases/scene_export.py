@@ -17,7 +17,7 @@ from DCAMTSlicerLib.volume_bridge import check_channels, ijk_to_ras, voxels_of
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .derived_nodes import channels_of
+from .derived_nodes import channels_of, file_of_all_channels
 from .rows import CaseRow, FileScan
 
 
@@ -41,11 +41,15 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     if volume is None:
         raise InputError(_("is no longer in the scene"), path=row.name, remedy=_("Remove the case."))
-    image = folder / f"{number:05d}.nrrd"
-    channels = (volume,) if one_channel else channels_of(source)
-    check_channels(channels)
-    voxels, *others = map(voxels_of, channels)
-    yield from write_nrrd_in_slabs(voxels, ijk_to_ras(volume), image, others)
+    file = file_of_all_channels(volume)
+    if file is not None and not one_channel:
+        image = file
+    else:
+        image = folder / f"{number:05d}.nrrd"
+        channels = (volume,) if one_channel else channels_of(source)
+        check_channels(channels)
+        voxels, *others = map(voxels_of, channels)
+        yield from write_nrrd_in_slabs(voxels, ijk_to_ras(volume), image, others)
     if not needs_label:
         return Case(row.name, image, None, row.role)
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)

@@ -190,9 +190,11 @@ class CasesPanel:
             self._table.set_role([row], next_role(self._table.rows[row]))
 
     def _on_set_role(self, checked: bool = False) -> None:
-        role = ALL_ROLES[self._ui.roleSelector.currentIndex]
-        refused = self._table.set_role(selected_rows(self._ui.casesTable), role)
-        if refused:
+        role, selected = ALL_ROLES[self._ui.roleSelector.currentIndex], selected_rows(self._ui.casesTable)
+        refused = self._table.set_role(selected, role)
+        if not selected:
+            self._show_text(_("Select the rows whose role is to be set."))
+        elif refused:
             self._show_text(_("{count} of them have no label, which this role needs.").format(count=refused))
 
     def _on_validation(self, checked: bool = False) -> None:
@@ -204,7 +206,11 @@ class CasesPanel:
             self._show_text(text.format(count=count, total=total))
 
     def _on_remove(self, checked: bool = False) -> None:
-        self._table.remove(selected_rows(self._ui.casesTable))
+        selected = selected_rows(self._ui.casesTable)
+        if selected:
+            self._table.remove(selected)
+        else:
+            self._show_text(_("Select the rows to be removed."))
 
     def _on_segments(self, checked: bool = False) -> None:
         selected = selected_rows(self._ui.casesTable)

@@ -96,6 +96,7 @@ class OutlinePanel:
 
     def _show_text(self, text: str) -> None:
         self._ui.rankStatusLabel.text = text
+        self._ui.rankStatusLabel.visible = bool(text)
 
     def _on_rank(self, checked: bool = False) -> None:
         if self._command is not None and self._command.running:

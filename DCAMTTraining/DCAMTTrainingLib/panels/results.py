@@ -129,6 +129,7 @@ class ResultsPanel:
 
     def _show_text(self, text: str) -> None:
         self._ui.resultsStatusLabel.text = text
+        self._ui.resultsStatusLabel.visible = bool(text)
 
     def _on_use(self, checked: bool = False) -> None:
         path, watch = self._selected_model(), self._watch

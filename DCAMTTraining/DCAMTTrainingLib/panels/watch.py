@@ -74,7 +74,7 @@ class WatchPanel:
         self._ui.lossesButton.enabled = watch is not None and bool(watch.curves.losses)
         self._ui.scoresButton.enabled = watch is not None and bool(watch.curves.dice)
         if watch is None:
-            self._ui.previewStatusLabel.text = ""
+            self._show_text("")
             return
         running = watch.state.state == RUNNING
         if self._was_running and not running:
@@ -88,10 +88,10 @@ class WatchPanel:
         preview = read_preview(watch.run)
         wanted = chosen_preview(watch.run)
         if wanted is None or self._recipe is None:
-            self._ui.previewStatusLabel.text = ""
+            self._show_text("")
             return
         if preview is None or preview.case != wanted:
-            self._ui.previewStatusLabel.text = missing_preview_text(watch.state)
+            self._show_text(missing_preview_text(watch.state))
             return
         key = (watch.run.path.name, preview.case, preview.step)
         if key != self._shown and (self._loading is None or not self._loading.running):
@@ -101,10 +101,14 @@ class WatchPanel:
 
     def _on_shown(self, error: Exception | None) -> None:
         if error is not None:
-            self._ui.previewStatusLabel.text = error_text(error)
+            self._show_text(error_text(error))
         elif self._shown is not None:
             text = _("Segmentation after iteration {step}.").format(step=self._shown[2])
-            self._ui.previewStatusLabel.text = text
+            self._show_text(text)
+
+    def _show_text(self, text: str) -> None:
+        self._ui.previewStatusLabel.text = text
+        self._ui.previewStatusLabel.visible = bool(text)
 
     def _show_chart(self, kind: str) -> None:
         if self._watch is not None:

@@ -18,7 +18,7 @@ from DCAMTSlicerLib.result_segments import BuiltSegment, fingerprint_of, labelma
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
-from ..cases.derived_nodes import PROPOSAL_FILE, SCAN_FILE
+from ..cases.derived_nodes import PROPOSAL_FILE, SCAN_FILE, SEVERAL_CHANNELS
 from ..cases.rows import CaseRow, SceneScan
 from .array_nodes import set_image
 
@@ -68,10 +68,11 @@ def _is_on_grid(volume: Any, image: Path) -> bool:
         return False
 
 
-def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays) -> Any:
-    """Add the volume node of a case with the image that was read."""
+def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays, channels: int) -> Any:
+    """Add the volume node of a case with the image that was read, the first of the scan's channels."""
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", case["name"])
     volume.SetAttribute(SCAN_FILE, case["image"])
+    volume.SetAttribute(SEVERAL_CHANNELS, "1" if channels > 1 else None)
     set_image(volume, image, arrays.affine, str(arrays.scan))
     return volume
 

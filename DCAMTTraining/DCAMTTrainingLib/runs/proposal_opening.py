@@ -106,7 +106,7 @@ class ProposalOpening:
         yield
         self._refuse_removed_nodes()
         if arrays is not None and image is not None:
-            self._volume = add_scan(self._case, image, arrays)
+            self._volume = add_scan(self._case, image, arrays, self._recipe.input_channels)
         if built is not None:
             self._segmentation = add_proposal(self._case, built, self._volume)
         else:
