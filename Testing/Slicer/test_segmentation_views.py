@@ -400,7 +400,7 @@ class PanelLayoutTest(ViewCase):
         self.assertRegex(text, r"^\d+\.\d\d$")
 
     def test_double_click_on_apply_does_not_cancel(self) -> None:
-        add_scan()
+        choose(self.ui.inputSelector, add_scan())
         with mock.patch.object(stepped_task, "DOUBLE_CLICK_S", 3600.0):
             record_acceptance("left-atrium")
             click(self.ui.applyButton)
