@@ -31,7 +31,7 @@ from dcamt.training.sampling import BatchSampler
 from dcamt_testing.processes import HANGING_S, run_team, wait_until
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
-from dcamt_testing.warm_python import interpreter
+from dcamt_testing.warm_python import interpreter, program_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -394,5 +394,5 @@ def process_of(run: Path, rank: int) -> int:
         except OSError:
             continue
         if os.fsencode(run) in command_line and b"RANK=%d" % rank in environment:
-            return int(folder.name)
+            return program_of(int(folder.name))
     raise AssertionError(f"no process of rank {rank}")

@@ -19,6 +19,7 @@ from dcamt.runs.requests import PAUSE, write_request
 from dcamt_testing.tiny_models import tiny_models
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTTrainingLib.runs.folders import set_runs_folder
+from DCAMTTrainingLib.runs.start import started
 from engine_case import ROOT, EngineCase
 from slicer_harness import click, close_scene, open_module, process_events_until, start_afresh
 from training_scenes import add_outline, add_volume, ellipsoid
@@ -73,12 +74,18 @@ class TrainingCase(EngineCase):
             self.module = None
 
     def end_runs(self) -> None:
-        """Pause the runs that this test started, and wait for their end."""
+        """Pause the runs that this test started, and wait for the end of their processes."""
+        processes = [one for one in started if one.run.path.parent == self.runs]
+        for one in processes:
+            # A process that has not locked its run yet would go on in the removed folder.
+            process_events_until(lambda one=one: is_held(one.run.lock) or one.process.poll() is not None)
         for path in self.runs.iterdir() if self.runs.exists() else ():
             run = RunFolder(path)
             if is_held(run.lock):
                 write_request(run, PAUSE)
                 process_events_until(lambda run=run: not is_held(run.lock))
+        for one in processes:
+            process_events_until(lambda one=one: one.process.poll() is not None)
 
     def choose_tiny_model_and_settings(self, **changes: str) -> None:
         """Choose to continue the tiny model with settings that train in seconds; `changes` are further settings."""

@@ -47,6 +47,8 @@ PRELOADED = (
     "filelock",
 )
 """Packages that the engine uses. The engine itself is not preloaded: each child imports it from its own path."""
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
+"""Options of Linux's `prctl`."""
 _running: list[tuple[str, subprocess.Popen[bytes]]] = []
 """The launcher's path and the server process of this test process; empty until `start()`."""
 
@@ -103,6 +105,7 @@ class Request:
     def __init__(self, connection: socket.socket) -> None:
         size = int.from_bytes(_receive(connection, 8), "big")
         described = json.loads(_receive(connection, size))
+        self.launcher: int = described["launcher"]
         self.arguments: list[str] = described["arguments"]
         self.environment: dict[str, str] = described["environment"]
         self.folder: str = described["folder"]
@@ -114,8 +117,9 @@ class Request:
         self.descriptors = list(descriptors)
 
     def prepare(self) -> None:
-        """Set up this process as a newly started interpreter: streams, environment, folder, path, signals."""
+        """Set up this process as a newly started interpreter: streams, environment, folder, path, signals, name."""
         os.setsid()
+        _call_prctl(PR_SET_NAME, _name_of_child(self.launcher).encode())
         for target, descriptor in enumerate(self.descriptors):
             os.dup2(descriptor, target)
             os.close(descriptor)
@@ -243,12 +247,32 @@ def _watch(connection: socket.socket) -> Request:
     os._exit(0)
 
 
+def program_of(launcher: int) -> int:
+    """Return the id of the process that runs a launcher's program: a child of the server, or the launcher itself.
+
+    A program that is killed ends at once. If its launcher is killed, the program ends some time later.
+    """
+    for process in os.listdir("/proc"):
+        with contextlib.suppress(OSError), open(f"/proc/{process}/comm", encoding="utf-8") as file:
+            if file.read().strip() == _name_of_child(launcher):
+                return int(process)
+    return launcher
+
+
+def _name_of_child(launcher: int) -> str:
+    """Return the system's name of the process that runs a launcher's program."""
+    return f"of-{launcher}"
+
+
 def _die_with_parent() -> None:
     """Let the system kill this process when its parent ends: a test may start a run that else goes on for days."""
+    _call_prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _call_prctl(option: int, value: int | bytes) -> None:
     import ctypes
 
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(option, value)
 
 
 def _is_forked(arguments: list[str]) -> bool:
@@ -294,6 +318,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     described = {
+        "launcher": os.getpid(),
         "arguments": arguments,
         "environment": dict(os.environ),
         "folder": os.getcwd(),
