@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from dcamt.errors import InputError, OutputError
+from dcamt.runs import lock
 from dcamt.runs.lock import is_held, run_lock
 from dcamt_testing.warm_python import interpreter
 from filelock import FileLock
@@ -121,6 +122,31 @@ def test_competing_processes_never_hold_the_lock_together(tmp_path: Path) -> Non
     contenders = [subprocess.Popen(arguments, **pipes) for _ in range(4)]  # type: ignore[call-overload]
     results = [(one.communicate()[1], one.returncode) for one in contenders]
     assert results == [("", 0)] * 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs flock")
+def test_test_of_the_lock_by_a_stopped_process_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may stop a process at any moment, also while it tests whether the lock is held."""
+    import fcntl
+
+    path, asked = tmp_path / "train.lock", []
+    path.touch()
+    monkeypatch.setattr(lock, "ACQUIRE_TIMEOUT_S", 0)
+    with path.open("rb") as tested:
+        fcntl.flock(tested, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert not is_held(path)
+
+        def held(path: Path) -> bool:
+            """End the other process's test at the third question whether a run holds the lock."""
+            asked.append(is_held(path))
+            if len(asked) == 3:
+                fcntl.flock(tested, fcntl.LOCK_UN)
+            return asked[-1]
+
+        monkeypatch.setattr(lock, "is_held", held)
+        with run_lock(path):
+            assert asked == [False] * 3
+            assert is_held(path)
 
 
 def test_run_is_not_refused_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

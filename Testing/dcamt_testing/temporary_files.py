@@ -11,8 +11,8 @@ from pathlib import Path
 
 REMOVER = 'read -r _; for _ in $(seq 100); do rm -rf -- "$1" 2>/dev/null; [ -e "$1" ] || break; sleep 0.1; done'
 """Waits until stdin closes, then removes a folder; repeated, because child processes may still write into it."""
-KEPT = ("dcamt-python-", "dcamt-models-", "slicer-harness-", "torchinductor_")
-"""Names of folders that serve the whole process begin so."""
+KEPT = ("dcamt-python-", "dcamt-models-", "slicer-harness-", "torchinductor_", "torchelastic_")
+"""Folders whose names begin so may stay until the process ends. `torchrun` leaves logs of failures (torchelastic)."""
 _removers: list[subprocess.Popen[bytes]] = []
 """Keeps the stdin of the process that removes the folder open until this process ends."""
 

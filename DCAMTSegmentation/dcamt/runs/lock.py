@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 ACQUIRE_TIMEOUT_S = 0.3
-"""How long `run_lock` tries: longer than `is_held` holds the lock for its test."""
+"""How long `run_lock` waits between two checks whether a process holds the lock or only tests it (`is_held`)."""
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 """Error numbers of a file system without locks, such as some network drives."""
 _ATTEMPTS = 20
@@ -53,11 +53,27 @@ def run_lock(path: Path) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Return whether a process holds the lock file; False on a file system without locks.
 
-    The test acquires the lock for an instant, so `run_lock` tries for `ACQUIRE_TIMEOUT_S`. If `filelock` is not
-    installed, as in Slicer before the first installation, an existing lock file counts as held.
+    On Windows, the test acquires the lock for an instant, and if `filelock` is not installed, as in Slicer before the
+    first installation, an existing lock file counts as held.
     """
     if not path.is_file():
         return False
+    if sys.platform == "win32":
+        return _cannot_be_acquired(path)
+    import fcntl
+
+    try:
+        with path.open("rb") as file:
+            # A shared lock, which other tests do not take for the lock of a run.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _cannot_be_acquired(path: Path) -> bool:
     try:
         from filelock import FileLock, Timeout
     except ImportError:
@@ -78,14 +94,16 @@ def _acquire(path: Path) -> BaseFileLock | None:
     # Imported here, since Slicer imports this module before its packages are installed.
     from filelock import FileLock, Timeout
 
-    failure: OSError | None = None
-    for _ in range(_ATTEMPTS):
+    failures: list[OSError] = []
+    while len(failures) < _ATTEMPTS:
         lock = FileLock(path, mode=0o644)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=ACQUIRE_TIMEOUT_S)
             return lock
         except Timeout as error:
+            if not is_held(path):  # A test by `is_held`, whose process may be stopped, or the end of the other run.
+                continue
             raise InputError(
                 "is being trained by another process", path=path.parent, remedy="Stop that process first, or wait."
             ) from error
@@ -94,9 +112,9 @@ def _acquire(path: Path) -> BaseFileLock | None:
         except OSError as error:
             if error.errno in _WITHOUT_LOCKS:
                 return None
-            failure = error  # The previous process may be removing the folder.
+            failures.append(error)  # The previous process may be removing the folder.
             time.sleep(0.01)
-    assert failure is not None
+    failure = failures[-1]
     raise OutputError(f"{path}: could not be written ({failure.strerror}). Choose another folder.") from failure
 
 
