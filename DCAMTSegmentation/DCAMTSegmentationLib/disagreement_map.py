@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.io.slabs import slabs
+from DCAMTSlicerLib.node_types import VolumeNode
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -65,6 +66,6 @@ def set_display_range(display: Any) -> None:
     display.ApplyThresholdOn()
 
 
-def map_name(volume: Any) -> str:
+def map_name(volume: VolumeNode) -> str:
     """Return the name of the disagreement map of a volume."""
     return str(_("{volume} disagreement").format(volume=volume.GetName()))

@@ -13,6 +13,7 @@ import vtk
 from dcamt.io.atomic import atomic_path
 from dcamt.io.tables import csv_cell
 from dcamt.metrics.measurements import MEASUREMENT_COLUMNS, Measurements
+from DCAMTSlicerLib.node_types import VolumeNode
 from slicer.i18n import tr as _
 
 TEXTS = ("scan", "segment")
@@ -82,7 +83,7 @@ def as_text(node: Any) -> str:
     return buffer.getvalue()
 
 
-def table_name(volume: Any) -> str:
+def table_name(volume: VolumeNode) -> str:
     """Return the name of the table of a volume's result."""
     return str(_("{volume} measurements").format(volume=volume.GetName()))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.worker.protocol import MeasureRequest, SegmentMask, SegmentsMeasured
+from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint_of, segment_mask
 from slicer.i18n import tr as _
 
@@ -22,7 +22,7 @@ class MeasuringJob(WorkerJob):
     table."""
 
     def __init__(
-        self, worker: SegmentationWorker, segmentation: Any, on_finished: Callable[[JobOutcome], None]
+        self, worker: SegmentationWorker, segmentation: SegmentationNode, on_finished: Callable[[JobOutcome], None]
     ) -> None:
         super().__init__(worker, on_finished)
         self._segmentation = segmentation

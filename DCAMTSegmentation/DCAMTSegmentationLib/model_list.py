@@ -10,8 +10,8 @@ import qt
 import slicer
 from dcamt.errors import DCAMTError
 from dcamt.models.store import MODEL_ENDING
+from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.model_choices import import_choice, model_choices, remove_choice
-from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 

@@ -10,6 +10,7 @@ import slicer
 import vtk
 from dcamt.errors import InputError
 from dcamt.geometry import Region
+from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.result_segments import effective_extent, find_dcamt_segments
 from slicer.i18n import tr as _
 
@@ -21,7 +22,7 @@ BENT_MM = 0.1
 """A transform is not linear if it moves a point of a region's box by more than this from its linear position."""
 
 
-def region_of(roi: Any, volume: Any) -> Region:
+def region_of(roi: Any, volume: VolumeNode) -> Region:
     """Return a Markups ROI as a region of the engine, RAS mm in the volume's space.
 
     Raises:
@@ -57,13 +58,13 @@ inside."""
 _IS_CORNER = np.abs(_LATTICE).min(axis=1) == 1
 
 
-def _to_volume_space(volume: Any, world: np.ndarray) -> list[float]:
+def _to_volume_space(volume: VolumeNode, world: np.ndarray) -> list[float]:
     position = [0.0, 0.0, 0.0]
     volume.TransformPointFromWorld(world, position)
     return position
 
 
-def place_region(roi: Any, volume: Any, result: Any | None) -> None:
+def place_region(roi: Any, volume: VolumeNode, result: Any | None) -> None:
     """Place a Markups ROI around a result with some margin or, without one, around the volume's centre.
 
     The heart is not located: it usually lies near the scan's centre, and the user can move the box.

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import vtk
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.wall.files import write_wall
-from dcamt.worker.protocol import PageRequest, PageSegment, PageWritten, SegmentMask
+from dcamt.worker.protocol import ReportRequest, ReportSegment, ReportWritten, SegmentMask
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, segment_mask
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, pad_to_volume_grid, transform_between, voxels_of
 from slicer.i18n import tr as _
 
 from . import review
 from .wall_nodes import is_outdated, measured_segment, measured_volume, update_outdated_mark, wall_in_scene
-from .worker_job import JobOutcome, WorkerJob
+from .worker_job import JobOutcome, SegmentJob
 from .worker_process import SegmentationWorker
 
 OUTDATED_WALL = "The wall was measured of an earlier outline and was left out."
@@ -26,51 +26,35 @@ WALL_OF_OTHER_SCAN = "The wall was measured in another scan and was left out."
 WALL_OF_OTHER_SEGMENT = "The wall was measured of another segment and was left out."
 
 
-class ReportJob(WorkerJob):
+class ReportJob(SegmentJob):
     """Sends a volume, segments and their review data to the worker, which writes the report.
 
     The report shows a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. Names in the scene, which
     may identify the patient, are not used: segments that DCAMT wrote have the names of their classes, others none.
     """
 
-    # Set by `start`.
-    _voxels: np.ndarray
-    _to_volume: np.ndarray
-
     def __init__(
         self,
         worker: SegmentationWorker,
-        volume: Any,
-        segmentation: Any,
-        segment: str,
+        volume: VolumeNode,
+        segmentation: SegmentationNode,
+        segment_id: str,
         report: Path,
         on_finished: Callable[[JobOutcome], None],
     ) -> None:
-        super().__init__(worker, on_finished)
-        self._volume, self._segmentation, self._segment, self._report = volume, segmentation, segment, report
+        super().__init__(worker, volume, segmentation, segment_id, on_finished)
+        self._report = report
 
-    def start(self) -> None:
-        """Start the job in the next turn of the event loop.
-
-        Raises:
-            InputError: the volume holds no image or several channels, or is related to the segmentation by a non-linear
-                transform.
-            OutputError: the folder for the request's files cannot be created.
-        """
-        self._voxels = voxels_of(self._volume)
-        self._to_volume = transform_between(self._segmentation, self._volume)
-        super().start()
-
-    def prepare(self) -> Iterator[PageRequest | None]:
+    def prepare(self) -> Iterator[ReportRequest | None]:
         scan = self.folder / "volume.npy"
-        for _slab in write_npy_in_slabs(self._voxels, scan):
+        for _slab in write_npy_in_slabs(self._snapshot.voxels, scan):
             yield None
         dcamt_segment_ids = list(find_dcamt_segments(self._segmentation).values())
-        is_dcamt_segment = self._segment in dcamt_segment_ids
-        segments: list[PageSegment] = []
+        is_dcamt_segment = self._segment_id in dcamt_segment_ids
+        segments: list[ReportSegment] = []
         for identifier in [
-            self._segment,
-            *(one for one in dcamt_segment_ids if is_dcamt_segment and one != self._segment),
+            self._segment_id,
+            *(one for one in dcamt_segment_ids if is_dcamt_segment and one != self._segment_id),
         ]:
             mask, affine = segment_mask(self._segmentation, identifier)
             mask, affine = pad_to_volume_grid(mask, self._to_volume @ affine, self._volume)
@@ -80,7 +64,7 @@ class ReportJob(WorkerJob):
                 yield None
             segment = self._segmentation.GetSegmentation().GetSegment(identifier)
             name = _class_name(segment) if is_dcamt_segment else _("Outlined segment")
-            segments.append(PageSegment(SegmentMask(name, file, affine), tuple(segment.GetColor())))
+            segments.append(ReportSegment(SegmentMask(name, file, affine), tuple(segment.GetColor())))
         map_node = review.get_referenced_node(self._segmentation, review.DISAGREEMENT) if is_dcamt_segment else None
         disagreement = map_affine = None
         if map_node is not None:
@@ -96,9 +80,9 @@ class ReportJob(WorkerJob):
         if wall is not None and wall_file is not None:
             write_wall(wall, wall_file)
         yield None
-        yield PageRequest(
+        yield ReportRequest(
             scan,
-            ijk_to_ras(self._volume),
+            self._snapshot.geometry,
             tuple(segments),
             self._report,
             name=self._volume.GetName(),
@@ -113,14 +97,14 @@ class ReportJob(WorkerJob):
             notes=tuple(notes),
         )
 
-    def take_answer(self, event: PageWritten) -> Iterator[JobOutcome | None]:
+    def take_answer(self, event: ReportWritten) -> Iterator[JobOutcome | None]:
         yield JobOutcome(self._segmentation, _("The report was written to {file}.").format(file=self._report))
 
     def _reason_against_wall(self) -> str:
         """Return why the measured wall does not belong in the report; "" if it does."""
         if measured_volume(self._segmentation) is not self._volume:
             return WALL_OF_OTHER_SCAN
-        if measured_segment(self._segmentation) != self._segment:
+        if measured_segment(self._segmentation) != self._segment_id:
             return WALL_OF_OTHER_SEGMENT
         # An edit of another segment marks the wall as outdated, too.
         update_outdated_mark(self._segmentation)

@@ -18,6 +18,7 @@ from dcamt.models.store import DEFAULT_MODEL, model_path
 from dcamt.recipe import ACCURATE
 from dcamt.worker.protocol import OutlineMethod, ScanSegmented, SegmentResult
 from DCAMTSlicerLib.model_choices import title_of
+from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.result_segments import (
     BuiltSegment,
     add_surface,
@@ -51,7 +52,7 @@ class SegmentationOptions:
         device: "auto", "cuda", "mps" or "cpu".
     """
 
-    volume: Any
+    volume: VolumeNode
     channels: tuple[Any, ...] = ()
     target: Any = None
     region: Any = None
@@ -106,7 +107,7 @@ class LoadedResult:
         return " ".join([done, *missing])
 
 
-def transform_to_target(volume: Any, target: Any | None) -> np.ndarray:
+def transform_to_target(volume: VolumeNode, target: Any | None) -> np.ndarray:
     """Return the affine (4, 4), mm in the volume's space -> mm in the space of the segmentation node to write into.
 
     A new node (None) and a node without segments take over the volume's transform, so it is the identity for them.
@@ -220,13 +221,13 @@ class _Insertion:
 
     def _helper(self, kind: str, name: str, earlier: Any | None, role: str) -> Any:
         """Return the node that an earlier result references in a role; without one, add a node."""
-        found = review.get_referenced_node(earlier, role)
-        if found is None:
-            found = slicer.mrmlScene.AddNewNodeByClass(kind, slicer.mrmlScene.GenerateUniqueName(name))
-            self.added.append(found)
-        return found
+        node = review.get_referenced_node(earlier, role)
+        if node is None:
+            node = slicer.mrmlScene.AddNewNodeByClass(kind, slicer.mrmlScene.GenerateUniqueName(name))
+            self.added.append(node)
+        return node
 
-    def _new_segmentation(self, volume: Any) -> Any:
+    def _new_segmentation(self, volume: VolumeNode) -> Any:
         name = _("{volume} segmentation").format(volume=volume.GetName())
         unique = slicer.mrmlScene.GenerateUniqueName(name)
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", unique)
@@ -263,14 +264,14 @@ def _outline_method(options: SegmentationOptions) -> OutlineMethod | None:
     return OutlineMethod(card.name, card.title, card.version, card.modality, options.quality)
 
 
-def _set_map(node: Any, image: Any, volume: Any) -> None:
+def _set_map(node: Any, image: Any, volume: VolumeNode) -> None:
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     set_display_range(node.GetDisplayNode())
     node.SetAndObserveImageData(image)
 
 
-def _write(target: Any, volume: Any, built: Sequence[BuiltSegment]) -> None:
+def _write(target: Any, volume: VolumeNode, built: Sequence[BuiltSegment]) -> None:
     others = target.GetSegmentation().GetNumberOfSegments() > 0
     if not others:
         target.SetAndObserveTransformNodeID(volume.GetTransformNodeID())

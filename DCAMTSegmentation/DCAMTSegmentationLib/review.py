@@ -19,6 +19,7 @@ from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.worker.protocol import OutlineMethod
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint, surface_name
 from slicer.i18n import tr as _
 
@@ -45,35 +46,35 @@ class StoredDoubtfulPlace:
     volume_ml: float
 
 
-def get_referenced_node(segmentation_node: Any, role: str) -> Any | None:
+def get_referenced_node(segmentation_node: SegmentationNode, role: str) -> Any | None:
     """Return the node that a result refers to in a role, such as `VOLUME`; None if it is no longer in the scene."""
     return segmentation_node.GetNodeReference(role) if segmentation_node is not None else None
 
 
-def trust(segmentation_node: Any) -> float | None:
+def trust(segmentation_node: SegmentationNode) -> float | None:
     """Return the trust, 0 to 1; None in quality `fast`."""
     text = segmentation_node.GetAttribute(_TRUST) if segmentation_node is not None else None
     return float(text) if text else None
 
 
-def expected_overlap(segmentation_node: Any) -> ExpectedOverlap | None:
+def expected_overlap(segmentation_node: SegmentationNode) -> ExpectedOverlap | None:
     """Return the expected overlap with an expert's outline; None if the model had no calibration."""
     text = segmentation_node.GetAttribute(_EXPECTED) if segmentation_node is not None else None
     return ExpectedOverlap(*json.loads(text)) if text else None
 
 
-def model_title(segmentation_node: Any) -> str:
+def model_title(segmentation_node: SegmentationNode) -> str:
     """Return the title of the model that made a result; empty if unknown."""
     return (segmentation_node.GetAttribute(_MODEL) if segmentation_node is not None else None) or ""
 
 
-def keep_model(segmentation_node: Any, title: str, method: OutlineMethod | None = None) -> None:
+def keep_model(segmentation_node: SegmentationNode, title: str, method: OutlineMethod | None = None) -> None:
     """Store the title and the card's data of the model that made a result."""
     segmentation_node.SetAttribute(_MODEL, title)
     segmentation_node.SetAttribute(_METHOD, json.dumps(asdict(method)) if method is not None else None)
 
 
-def store_channels(segmentation_node: Any, channels: Sequence[Any]) -> None:
+def store_channels(segmentation_node: SegmentationNode, channels: Sequence[Any]) -> None:
     """Store the volumes of the second and further channels that a result was made from."""
     segmentation_node.RemoveNodeReferenceIDs(CHANNELS)
     for channel in channels:
@@ -82,22 +83,22 @@ def store_channels(segmentation_node: Any, channels: Sequence[Any]) -> None:
     segmentation_node.SetAttribute(_CHANNEL_COUNT, str(len(channels)) if channels else None)
 
 
-def channels_of(segmentation_node: Any) -> tuple[Any, ...]:
+def channels_of(segmentation_node: SegmentationNode) -> tuple[Any, ...]:
     """Return the volumes of the second and further channels that a result was made from.
 
     Raises:
         InputError: one of them is no longer in the scene.
     """
     count = segmentation_node.GetNumberOfNodeReferences(CHANNELS)
-    found = [segmentation_node.GetNthNodeReference(CHANNELS, index) for index in range(count)]
-    if None in found or count != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
+    channels = [segmentation_node.GetNthNodeReference(CHANNELS, index) for index in range(count)]
+    if None in channels or count != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
         what = _("was made from several channels, not all of which are in the scene any more")
         remedy = _("Load the missing volume, and press Apply again.")
         raise InputError(what, path=segmentation_node.GetName(), remedy=remedy)
-    return tuple(found)
+    return tuple(channels)
 
 
-def outline_method(segmentation_node: Any) -> OutlineMethod:
+def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     """Return the model and quality that made a result.
 
     Results of older versions, and results whose model was removed during the computation, store its title only.
@@ -110,7 +111,7 @@ def outline_method(segmentation_node: Any) -> OutlineMethod:
 
 
 def store_review_data(
-    segmentation_node: Any,
+    segmentation_node: SegmentationNode,
     trust: float | None,
     doubts: Sequence[DoubtfulPlace],
     to_local: np.ndarray,
@@ -139,20 +140,20 @@ def store_review_data(
     segmentation_node.SetAttribute(_MEASURED, written)
 
 
-def mark_corrected(segmentation_node: Any) -> None:
+def mark_corrected(segmentation_node: SegmentationNode) -> None:
     """Mark a result as a correction and its measurements as outdated."""
     segmentation_node.SetAttribute(_CORRECTED, "1")
     segmentation_node.SetAttribute(_OUTDATED, "1")
 
 
-def mark_measured(segmentation_node: Any, measured: str) -> None:
+def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
     """Record that the table holds the measurements of the segments with the fingerprint `measured`."""
     segmentation_node.SetAttribute(_MEASURED, measured)
     if fingerprint(segmentation_node) in (measured, ""):
         segmentation_node.SetAttribute(_OUTDATED, None)
 
 
-def update_correction_marks(segmentation_node: Any) -> bool:
+def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     """Compare a result's voxels with those that were written and measured; return whether it `is_corrected`.
 
     Events are not enough: undo and redo send none, and other modules may edit while the panel does not observe.
@@ -165,12 +166,12 @@ def update_correction_marks(segmentation_node: Any) -> bool:
     return is_corrected(segmentation_node)
 
 
-def is_outdated(segmentation_node: Any | None) -> bool:
+def is_outdated(segmentation_node: SegmentationNode | None) -> bool:
     """Return whether the measurements may predate a correction."""
     return segmentation_node is not None and segmentation_node.GetAttribute(_OUTDATED) is not None
 
 
-def is_corrected(segmentation_node: Any | None) -> bool:
+def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
     """Return whether a person has edited the result since it was written."""
     return segmentation_node is not None and segmentation_node.GetAttribute(_CORRECTED) is not None
 
@@ -181,18 +182,18 @@ def results() -> list[Any]:
     return [node for node in nodes if node.GetNodeReferenceID(VOLUME) is not None]
 
 
-def results_of(volume: Any | None) -> list[Any]:
+def results_of(volume: VolumeNode | None) -> list[Any]:
     """Return the results of one volume, the newest last."""
     return [node for node in results() if volume is not None and get_referenced_node(node, VOLUME) is volume]
 
 
-def result_of(volume: Any | None) -> Any | None:
+def result_of(volume: VolumeNode | None) -> Any | None:
     """Return the newest result of a volume; None if there is none."""
-    found = results_of(volume)
-    return found[-1] if found else None
+    results = results_of(volume)
+    return results[-1] if results else None
 
 
-def can_hold_result_of(segmentation_node: Any | None, volume: Any) -> bool:
+def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode) -> bool:
     """Return whether a volume's result may be written into a node, which must not contain a result of another
     volume."""
     if segmentation_node is None:
@@ -200,28 +201,28 @@ def can_hold_result_of(segmentation_node: Any | None, volume: Any) -> bool:
     return not find_dcamt_segments(segmentation_node) or get_referenced_node(segmentation_node, VOLUME) is volume
 
 
-def mark_map(volume: Any) -> None:
+def mark_map(volume: VolumeNode) -> None:
     """Mark a scalar volume node as a map of disagreement, so that it is recognised after its result is deleted."""
     volume.SetAttribute(_MAP, "1")
 
 
-def is_map(volume: Any) -> bool:
+def is_map(volume: VolumeNode) -> bool:
     """Return whether a scalar volume node is a map of disagreement rather than a scan."""
     return volume.GetAttribute(_MAP) is not None
 
 
-def is_scalar_image(volume: Any) -> bool:
+def is_scalar_image(volume: VolumeNode) -> bool:
     """Return whether a node is a scalar volume but neither a map of disagreement nor a labelmap."""
     return volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
 
 
-def doubtful_places(segmentation_node: Any) -> list[StoredDoubtfulPlace]:
+def doubtful_places(segmentation_node: SegmentationNode) -> list[StoredDoubtfulPlace]:
     """Return a result's doubtful places, the worst first, in the segmentation node's space."""
     text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
     return [StoredDoubtfulPlace(tuple(item["position"]), item["volume_ml"]) for item in json.loads(text or "[]")]
 
 
-def next_place(segmentation_node: Any) -> tuple[int, StoredDoubtfulPlace]:
+def next_place(segmentation_node: SegmentationNode) -> tuple[int, StoredDoubtfulPlace]:
     """Move every slice view to the next doubtful place (the first follows the last); return its number from 1.
 
     Raises:
@@ -239,7 +240,7 @@ def next_place(segmentation_node: Any) -> tuple[int, StoredDoubtfulPlace]:
     return index + 1, places[index]
 
 
-def show_in_3d(segmentation_node: Any, shown: bool) -> None:
+def show_in_3d(segmentation_node: SegmentationNode, shown: bool) -> None:
     """Show or hide a result's surfaces in the 3D views; compute them if they do not exist."""
     segmentation_node.CreateDefaultDisplayNodes()
     if shown:

@@ -9,7 +9,8 @@ import qt
 import slicer
 from dcamt.errors import DCAMTError
 from DCAMTSlicerLib import segment_editor
-from DCAMTSlicerLib.stepped_task import error_text
+from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.node_types import SegmentationNode
 from slicer.i18n import tr as _
 
 from . import measurements_table, review, training_cases, views
@@ -36,7 +37,7 @@ class ReviewPanel:
         """Whether the shown node has a table of measurements."""
         return review.get_referenced_node(self._node, review.MEASUREMENTS) is not None
 
-    def show(self, segmentation: Any) -> None:
+    def show(self, segmentation: SegmentationNode) -> None:
         """Show the result of a node, or nothing for None and for a node without a result."""
         ui, changed = self._ui, segmentation is not self._node
         self._node = segmentation
@@ -74,11 +75,11 @@ class ReviewPanel:
         volume = review.get_referenced_node(self._node, review.VOLUME)
         if volume is None:
             return ""
-        found = ""
+        volumes = ""
         if table is not None:
             rows = measurements_table.rows_of(table)
-            found = ", ".join(f"{row['segment']} {float(row['volume_ml'] or 0):.1f} mL" for row in rows)
-        return f"{volume.GetName()}: {found}"
+            volumes = ", ".join(f"{row['segment']} {float(row['volume_ml'] or 0):.1f} mL" for row in rows)
+        return f"{volume.GetName()}: {volumes}"
 
     def _trust_text(self) -> str:
         if review.get_referenced_node(self._node, review.VOLUME) is None:

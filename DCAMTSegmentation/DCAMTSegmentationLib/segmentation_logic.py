@@ -13,6 +13,7 @@ import slicer
 import vtk
 from DCAMTSlicerLib import installation
 from DCAMTSlicerLib.model_choices import channels_of
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 from DCAMTSlicerLib.subject_hierarchy import remove_stale_items
 from slicer.i18n import tr as _
@@ -96,7 +97,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def segment(
         self,
-        volume: Any,
+        volume: VolumeNode,
         onProgress: OnProgress | None = None,
         onFinished: OnFinished | None = None,
         **choices: Any,
@@ -154,7 +155,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             device=settings.device.value,
         )
 
-    def process(self, volume: Any, **choices: Any) -> Any:
+    def process(self, volume: VolumeNode, **choices: Any) -> Any:
         """Segment a volume node and return the segmentation node; `choices` as for `segment`.
 
         Raises:
@@ -169,7 +170,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             raise RuntimeError(outcomes[0].message)
         return outcomes[0].segmentation
 
-    def measure(self, segmentation: Any, onFinished: OnFinished | None = None) -> None:
+    def measure(self, segmentation: SegmentationNode, onFinished: OnFinished | None = None) -> None:
         """Start measuring a result's segments as they are now, after a correction; `onFinished` is called once.
 
         Raises:
@@ -179,7 +180,9 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._refuse_second()
         self._start(MeasuringJob(self._worker, segmentation, self._finisher(onFinished)))
 
-    def measureWall(self, volume: Any, segmentation: Any, segment: str, onFinished: OnFinished | None = None) -> None:
+    def measureWall(
+        self, volume: VolumeNode, segmentation: SegmentationNode, segment: str, onFinished: OnFinished | None = None
+    ) -> None:
         """Start measuring late enhancement on the surface of a segment; `onFinished` is called once.
 
         Args:
@@ -194,7 +197,12 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._start(WallJob(self._worker, volume, segmentation, segment, self._finisher(onFinished)))
 
     def writeReport(
-        self, volume: Any, segmentation: Any, segment: str, path: Path, onFinished: OnFinished | None = None
+        self,
+        volume: VolumeNode,
+        segmentation: SegmentationNode,
+        segment: str,
+        path: Path,
+        onFinished: OnFinished | None = None,
     ) -> None:
         """Start writing the one-page report of a segment to an `.html` file; `onFinished` is called once.
 
@@ -220,7 +228,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self.cancel()
         self._worker.shutdown()
 
-    def placeRegion(self, volume: Any, segmentation: Any = None, region: Any = None) -> Any:
+    def placeRegion(self, volume: VolumeNode, segmentation: SegmentationNode | None = None, region: Any = None) -> Any:
         """Place a Markups ROI, a new one without `region`, around the result or around the volume's centre."""
         if region is None:
             region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", _("Heart region"))
@@ -228,28 +236,28 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         region_of_interest.place_region(region, volume, segmentation)
         return region
 
-    def measurements(self, segmentation: Any) -> list[dict[str, str]]:
+    def measurements(self, segmentation: SegmentationNode) -> list[dict[str, str]]:
         """Return a result's measurements: for each segment the texts by column; empty without a result."""
         table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
         return measurements_table.rows_of(table) if table is not None else []
 
-    def exportMeasurements(self, segmentation: Any, path: str | Path) -> None:
+    def exportMeasurements(self, segmentation: SegmentationNode, path: str | Path) -> None:
         """Write a result's measurements to a CSV file. Raises OutputError if the file cannot be written."""
         measurements_table.export_csv(review.get_referenced_node(segmentation, review.MEASUREMENTS), Path(path))
 
-    def trust(self, segmentation: Any) -> float | None:
+    def trust(self, segmentation: SegmentationNode) -> float | None:
         """Return the Dice (0 to 1) between the branches' own segmentations; None in fast quality."""
         return review.trust(segmentation)
 
-    def doubtfulPlaces(self, segmentation: Any) -> list[review.StoredDoubtfulPlace]:
+    def doubtfulPlaces(self, segmentation: SegmentationNode) -> list[review.StoredDoubtfulPlace]:
         """Return the places where the branches disagree, the worst first."""
         return review.doubtful_places(segmentation)
 
-    def nextDoubtfulPlace(self, segmentation: Any) -> tuple[int, review.StoredDoubtfulPlace]:
+    def nextDoubtfulPlace(self, segmentation: SegmentationNode) -> tuple[int, review.StoredDoubtfulPlace]:
         """Move the slice views to the next doubtful place; return its number and the place."""
         return review.next_place(segmentation)
 
-    def addTrainingCase(self, segmentation: Any) -> None:
+    def addTrainingCase(self, segmentation: SegmentationNode) -> None:
         """Add a result and all channels of its scan as a training case; its nodes are read when training starts.
 
         Raises:

@@ -12,10 +12,12 @@ import qt
 import slicer
 import vtk
 from dcamt.errors import DCAMTError
+from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import InstallationDeclined
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
-from DCAMTSlicerLib.stepped_task import StartingClick, error_text
+from DCAMTSlicerLib.stepped_task import StartingClick
 from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
@@ -36,7 +38,7 @@ from .worker_job import JobOutcome
 class HandledSettings:
     """The settings to which the views already correspond; a difference from the parameter node is a new choice."""
 
-    volume: Any = None
+    volume: VolumeNode | None = None
     output: Any = None
     show_3d: bool = True
 
@@ -171,7 +173,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._update()
         self._wall.compare_outline()
 
-    def _observe_edits(self, segmentation_node: Any) -> None:
+    def _observe_edits(self, segmentation_node: SegmentationNode) -> None:
         """Observe edits of a result, in Segment Editor or elsewhere; None stops observing."""
         if segmentation_node is self._observed_node:
             return
@@ -388,12 +390,12 @@ class SegmentationPanel(VTKObservationMixin):
         if outcome.failed:
             self._show_error(outcome.message, outcome.detail)
 
-    def _show_measured_wall(self, segmentation_node: Any) -> None:
+    def _show_measured_wall(self, segmentation_node: SegmentationNode) -> None:
         # The segment's own surface would cover the wall.
         self._settings.show3D = False
         self._wall.reload()
 
-    def _show_result(self, segmentation_node: Any) -> None:
+    def _show_result(self, segmentation_node: SegmentationNode) -> None:
         """Show a new result in the views, and make room for it in the panel."""
         volume = review.get_referenced_node(segmentation_node, review.VOLUME)
         if volume is not None:

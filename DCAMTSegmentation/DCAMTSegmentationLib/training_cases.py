@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import slicer
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 
 from . import review
 
@@ -21,18 +22,18 @@ _LISTED = "DCAMT.trainingCaseListed"
 class SceneCase:
     """A volume node and the segmentation node that outlines it."""
 
-    volume: Any
-    segmentation: Any
+    volume: VolumeNode
+    segmentation: SegmentationNode
 
 
-def add_case(volume: Any, segmentation: Any) -> SceneCase:
+def add_case(volume: VolumeNode, segmentation: SegmentationNode) -> SceneCase:
     """Make a volume and its segmentation a case for DCAMT Training; a segmentation is a case of at most one volume."""
     segmentation.SetNodeReferenceID(IMAGE, volume.GetID())
     segmentation.SetAttribute(_LISTED, None)
     return SceneCase(volume, segmentation)
 
 
-def add_result(segmentation: Any) -> tuple[Any, ...]:
+def add_result(segmentation: SegmentationNode) -> tuple[Any, ...]:
     """Make a result and its scan a case for DCAMT Training; return the volumes of the scan's channels.
 
     The volumes of further channels are found by `review.channels_of`.
@@ -46,7 +47,7 @@ def add_result(segmentation: Any) -> tuple[Any, ...]:
     return (volume, *channels)
 
 
-def is_case(segmentation: Any) -> bool:
+def is_case(segmentation: SegmentationNode) -> bool:
     """Return whether a segmentation node is a case whose volume is in the scene."""
     return segmentation is not None and segmentation.GetNodeReference(IMAGE) is not None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from slicer.i18n import tr as _
 
 from . import review
@@ -28,7 +29,7 @@ def background_scan() -> Any | None:
     return None
 
 
-def show_scan(volume: Any) -> None:
+def show_scan(volume: VolumeNode) -> None:
     """Make a scan the background of all slice views, and show its results instead of those of other scans.
 
     If all views show the scan already, they keep their position and zoom; otherwise all are fitted. Results that the
@@ -44,7 +45,7 @@ def show_scan(volume: Any) -> None:
         _show_result(segmentation, review.get_referenced_node(segmentation, review.VOLUME) is volume)
 
 
-def hide_over_other_scan(segmentation: Any) -> None:
+def hide_over_other_scan(segmentation: SegmentationNode) -> None:
     """Hide a result if a slice view shows another scan; `show_scan` shows the result again with its own scan."""
     volume = review.get_referenced_node(segmentation, review.VOLUME)
     own = volume.GetID() if volume is not None else None
@@ -53,7 +54,7 @@ def hide_over_other_scan(segmentation: Any) -> None:
         _show_result(segmentation, False)
 
 
-def _show_result(segmentation: Any, shown: bool) -> None:
+def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
     """Hide a result and remove its mark of a doubtful place, or show the result again if this module hid it.
 
     Results that the user hid stay hidden.
@@ -79,7 +80,7 @@ def centre_3d_views() -> None:
         layout.threeDWidget(index).threeDView().resetFocalPoint()
 
 
-def mark_place(segmentation: Any, position: tuple[float, float, float], text: str) -> None:
+def mark_place(segmentation: SegmentationNode, position: tuple[float, float, float], text: str) -> None:
     """Move the result's only mark to a place; create it if needed.
 
     Args:
@@ -110,7 +111,7 @@ class MapOverlay:
         self._before: dict[str, tuple[str | None, float]] = {}
         self._segmentation: Any = None
 
-    def show(self, map_node: Any | None, segmentation: Any | None = None) -> None:
+    def show(self, map_node: Any | None, segmentation: SegmentationNode | None = None) -> None:
         """Show a map over the slices, with a colour legend and the result as outlines; None removes the map."""
         if self._segmentation is not None and segmentation is not self._segmentation:
             _show_fill(self._segmentation, True)
@@ -139,7 +140,7 @@ class MapOverlay:
         view.SetForegroundOpacity(MAP_OPACITY)
 
 
-def _show_fill(segmentation: Any, shown: bool) -> None:
+def _show_fill(segmentation: SegmentationNode, shown: bool) -> None:
     """Show a result filled, or as outlines only so that the map stays visible."""
     display = segmentation.GetDisplayNode()
     if display is None:

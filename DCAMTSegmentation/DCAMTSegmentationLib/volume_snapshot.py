@@ -5,12 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import slabs, write_channels_in_slabs
+from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of, world_positions
 from slicer.i18n import tr as _
 
@@ -22,7 +22,7 @@ class VolumeSnapshot:
         InputError: the node holds no image, or an image of several channels.
     """
 
-    def __init__(self, volume: Any) -> None:
+    def __init__(self, volume: VolumeNode) -> None:
         self._volume = volume
         self.voxels, self.geometry = voxels_of(volume), ijk_to_ras(volume)
         self._positions = world_positions(volume)

@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.wall.files import read_wall
 from dcamt.worker.protocol import SegmentMask, WallMeasured, WallRequest
 from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
-from DCAMTSlicerLib.volume_bridge import pad_to_volume_grid, transform_between
+from DCAMTSlicerLib.volume_bridge import pad_to_volume_grid
 from slicer.i18n import tr as _
 
-from .volume_snapshot import VolumeSnapshot, write_snapshots
+from .volume_snapshot import write_snapshots
 from .wall_nodes import insert_wall, store_measured_outline, update_outdated_mark
-from .worker_job import JobOutcome, WorkerJob
-from .worker_process import SegmentationWorker
+from .worker_job import JobOutcome, SegmentJob
 
 
-class WallJob(WorkerJob):
+class WallJob(SegmentJob):
     """Sends a volume and a segment to the worker, and inserts the wall into the scene."""
 
-    # Set by `start`.
-    _snapshot: VolumeSnapshot
-    _to_volume: np.ndarray
-
-    def __init__(
-        self,
-        worker: SegmentationWorker,
-        volume: Any,
-        segmentation: Any,
-        segment_id: str,
-        on_finished: Callable[[JobOutcome], None],
-    ) -> None:
-        super().__init__(worker, on_finished)
-        self._volume, self._segmentation, self._segment_id = volume, segmentation, segment_id
-        self._fingerprint = ""
-
-    def start(self) -> None:
-        """Start the job in the next turn of the event loop.
-
-        Raises:
-            InputError: the volume holds no image or several channels, or is related to the segmentation by a non-linear
-                transform.
-            OutputError: the folder for the request's files cannot be created.
-        """
-        self._snapshot = VolumeSnapshot(self._volume)
-        self._to_volume = transform_between(self._segmentation, self._volume)
-        super().start()
+    _fingerprint = ""
+    """The fingerprint of the segment as it is sent; set by `prepare`."""
 
     def prepare(self) -> Iterator[WallRequest | None]:
         volume_file, mask_file = self.folder / "volume.npy", self.folder / "segment.npy"

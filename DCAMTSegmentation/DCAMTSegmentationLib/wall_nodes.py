@@ -16,6 +16,7 @@ from dcamt.wall.colors import OPENING_COLOR, RATIO_RANGE, threshold_colors
 from dcamt.wall.files import wall_facts, wall_of
 from dcamt.wall.settings import Threshold
 from dcamt.wall.surface import Surface
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import build_poly_data, fingerprint_of, segment_mask
 from DCAMTSlicerLib.subject_hierarchy import place_below
 from slicer.i18n import tr as _
@@ -31,7 +32,7 @@ LOWEST, HIGHEST = RATIO_RANGE
 COLORS = 256
 
 
-def insert_wall(wall: WallResult, volume: Any, segmentation: Any) -> Any:
+def insert_wall(wall: WallResult, volume: VolumeNode, segmentation: SegmentationNode) -> Any:
     """Insert a segmentation's wall into the scene, replacing an earlier one, and return the model node.
 
     Args:
@@ -65,7 +66,7 @@ def insert_wall(wall: WallResult, volume: Any, segmentation: Any) -> Any:
     return model
 
 
-def wall_in_scene(segmentation: Any) -> WallResult | None:
+def wall_in_scene(segmentation: SegmentationNode) -> WallResult | None:
     """Return the measured wall of a segmentation; None if there is none."""
     model = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData() if model is not None else None
@@ -80,33 +81,33 @@ def wall_in_scene(segmentation: Any) -> WallResult | None:
     return wall_of(Surface(points, triangles), ratio, kind.astype(np.uint8), region.astype(np.uint8), facts)
 
 
-def store_measured_outline(segmentation: Any, segment: str, fingerprint: str) -> None:
+def store_measured_outline(segmentation: SegmentationNode, segment: str, fingerprint: str) -> None:
     """Store the segment of a wall, and its `result_segments.fingerprint_of` at the time of measuring."""
     model: Any = review.get_referenced_node(segmentation, review.WALL)
     for name, text in ((_SEGMENT, segment), (_OUTLINE, fingerprint), (_OUTDATED, None)):
         model.SetAttribute(name, text)
 
 
-def measured_volume(segmentation: Any) -> Any | None:
+def measured_volume(segmentation: SegmentationNode) -> Any | None:
     """Return the volume in which a segmentation's wall was measured; None if it is no longer in the scene."""
     return review.get_referenced_node(review.get_referenced_node(segmentation, review.WALL), review.VOLUME)
 
 
-def measured_segment(segmentation: Any) -> str:
+def measured_segment(segmentation: SegmentationNode) -> str:
     """Return the identifier of the segment whose wall was measured; "" without a wall."""
     model = review.get_referenced_node(segmentation, review.WALL)
     segment = (model.GetAttribute(_SEGMENT) if model is not None else None) or ""
     return segment if segment and segmentation.GetSegmentation().GetSegment(segment) is not None else ""
 
 
-def mark_outdated(segmentation: Any) -> None:
+def mark_outdated(segmentation: SegmentationNode) -> None:
     """Mark a wall as outdated, since a segment was edited, so that the wall may be that of an earlier outline."""
     model = review.get_referenced_node(segmentation, review.WALL)
     if model is not None and model.GetAttribute(_OUTLINE):
         model.SetAttribute(_OUTDATED, "1")
 
 
-def update_outdated_mark(segmentation: Any) -> None:
+def update_outdated_mark(segmentation: SegmentationNode) -> None:
     """Mark a wall as outdated, or not, by comparing its segment with the fingerprint at the time of measuring.
 
     Events are not enough: undo and redo send none, and an edit of another segment sends one.
@@ -121,7 +122,7 @@ def update_outdated_mark(segmentation: Any) -> None:
     model.SetAttribute(_OUTDATED, None if now == fingerprint else "1")
 
 
-def is_outdated(segmentation: Any) -> bool:
+def is_outdated(segmentation: SegmentationNode) -> bool:
     """Return whether the wall may be that of an earlier outline."""
     model = review.get_referenced_node(segmentation, review.WALL)
     return model is not None and model.GetAttribute(_OUTDATED) is not None
@@ -132,7 +133,7 @@ def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
     return replace(wall, settings=replace(wall.settings, threshold=threshold))
 
 
-def show_wall(wall: WallResult, segmentation: Any) -> None:
+def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
     """Update colours, scalars and table of a segmentation's wall after a change of threshold or openings."""
     model: Any = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData()

@@ -13,8 +13,8 @@ from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING
 from dcamt.wall.files import method_text, write_wall_csv, write_wall_surface
 from dcamt.wall.settings import DEFAULT_THRESHOLD, IIR, METHODS_DISAGREE, PRESETS, SD, Threshold
-from DCAMTSlicerLib.engine_messages import translated
-from DCAMTSlicerLib.stepped_task import error_text
+from DCAMTSlicerLib.engine_messages import error_text, translated
+from DCAMTSlicerLib.node_types import SegmentationNode
 from slicer.i18n import tr as _
 
 from . import review, wall_nodes
@@ -56,7 +56,7 @@ class WallPanel:
         ui.wallCurveSelector.connect("nodeAddedByUser(vtkMRMLNode*)", start_drawing)
         self._show_threshold(DEFAULT_THRESHOLD)
 
-    def show(self, segmentation: Any, ready: bool) -> None:
+    def show(self, segmentation: SegmentationNode, ready: bool) -> None:
         """Show the wall of a segmentation.
 
         Args:
@@ -72,7 +72,7 @@ class WallPanel:
         if changed:
             self.reload()
 
-    def show_edit(self, segmentation: Any) -> None:
+    def show_edit(self, segmentation: SegmentationNode) -> None:
         """Warn that a segment was edited since the wall was measured."""
         wall_nodes.mark_outdated(segmentation)
         if segmentation is self._segmentation:
@@ -90,7 +90,7 @@ class WallPanel:
             self._show_threshold(self._wall.settings.threshold)
         self._show_wall()
 
-    def _show_segments(self, segmentation: Any) -> None:
+    def _show_segments(self, segmentation: SegmentationNode) -> None:
         """List the segments of the segmentation, and keep the selected one."""
         segments = list(segmentation.GetSegmentation().GetSegmentIDs()) if segmentation is not None else []
         if segments == self._segments:
@@ -231,10 +231,10 @@ def curve_in_space_of(curve: Any, node: Any) -> np.ndarray:
     """Return the points (P, 3) of a Markups curve, interpolated between its control points, mm in a node's space."""
     points = curve.GetCurvePointsWorld()
     local = [0.0, 0.0, 0.0]
-    found = []
+    positions = []
     for index in range(points.GetNumberOfPoints()):
         node.TransformPointFromWorld(points.GetPoint(index), local)
-        found.append(list(local))
+        positions.append(list(local))
     # A curve has many points between its control points.
-    step = max(1, len(found) // 120)
-    return np.array(found[::step])
+    step = max(1, len(positions) // 120)
+    return np.array(positions[::step])

@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import slicer
 from dcamt.errors import DCAMTError, InternalError, OutputError, write_error
 from dcamt.worker.protocol import Request, RequestFailed, WorkerEvent, WorkerNote, WorkerProgress
-from DCAMTSlicerLib.engine_messages import translated
-from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from DCAMTSlicerLib.engine_messages import error_text, translated
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.stepped_task import SteppedTask
+from DCAMTSlicerLib.volume_bridge import transform_between
 from slicer.i18n import tr as _
 
 from .volume_snapshot import VolumeSnapshot
@@ -35,7 +38,7 @@ class JobOutcome:
         detail: the traceback or the log of an unexpected failure; otherwise empty.
     """
 
-    segmentation: Any | None
+    segmentation: SegmentationNode | None
     message: str
     notes: tuple[str, ...] = ()
     detail: str = ""
@@ -148,6 +151,38 @@ class WorkerJob(ABC):
         self._worker.remove_folder(str(self.folder))
         on_finished, self._on_finished = self._on_finished, _ignore
         on_finished(outcome)
+
+
+class SegmentJob(WorkerJob):
+    """A job that sends a volume and a segment of a segmentation, whose transforms may differ, to the worker."""
+
+    _snapshot: VolumeSnapshot
+    """The volume as it is sent; set by `start`."""
+    _to_volume: np.ndarray
+    """(4, 4), from the segmentation's space to the volume's, RAS mm; set by `start`."""
+
+    def __init__(
+        self,
+        worker: SegmentationWorker,
+        volume: VolumeNode,
+        segmentation: SegmentationNode,
+        segment_id: str,
+        on_finished: Callable[[JobOutcome], None],
+    ) -> None:
+        super().__init__(worker, on_finished)
+        self._volume, self._segmentation, self._segment_id = volume, segmentation, segment_id
+
+    def start(self) -> None:
+        """Start the job in the next turn of the event loop.
+
+        Raises:
+            InputError: the volume holds no image or several channels, or is related to the segmentation by a non-linear
+                transform.
+            OutputError: the folder for the request's files cannot be created.
+        """
+        self._snapshot = VolumeSnapshot(self._volume)
+        self._to_volume = transform_between(self._segmentation, self._volume)
+        super().start()
 
 
 def _with_hint(error: OutputError) -> OutputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from dcamt.errors import user_error
 from slicer.i18n import tr
 
 from .engine_sentences import sentences
@@ -18,8 +19,13 @@ def translated(message: str) -> str:
     Known sentences and parts of sentences are replaced; file names and numbers stay unchanged.
     """
     for pattern, translation in _patterns(sentences(tr)):
-        message = pattern.sub(lambda found, text=translation: _fill(text, found), message)  # type: ignore[misc]
+        message = pattern.sub(lambda match, text=translation: _fill(text, match), message)  # type: ignore[misc]
     return message
+
+
+def error_text(error: Exception | None) -> str:
+    """Return the user-facing text of an error in the application's language; empty for None."""
+    return "" if error is None else translated(str(user_error(error)))
 
 
 @lru_cache(maxsize=2)
@@ -39,6 +45,6 @@ def _pattern(sentence: str) -> re.Pattern[str]:
     return re.compile("(.+?)".join(parts) + r"(?=[\s.,;:)]|$)")
 
 
-def _fill(translation: str, found: re.Match[str]) -> str:
-    text = translation.format(*found.groups())
-    return text[:1].upper() + text[1:] if found.group()[:1].isupper() else text
+def _fill(translation: str, match: re.Match[str]) -> str:
+    text = translation.format(*match.groups())
+    return text[:1].upper() + text[1:] if match.group()[:1].isupper() else text

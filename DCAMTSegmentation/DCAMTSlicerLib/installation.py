@@ -14,7 +14,7 @@ import slicer
 from dcamt.errors import DCAMTError
 from slicer.i18n import tr as _
 
-from .stepped_task import error_text
+from .engine_messages import error_text
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"

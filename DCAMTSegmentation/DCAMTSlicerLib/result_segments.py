@@ -15,6 +15,8 @@ from dcamt.io.writers import TERMINOLOGY_CONTEXT
 from dcamt.worker.protocol import SegmentResult
 from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
+from .node_types import SegmentationNode
+
 CLASS_TAG = "DCAMT.Class"
 """Tag of the segments that DCAMT wrote; its value is the code of the class, for instance `SCT 82471001`."""
 # Surface nets produce an equally smooth surface in a third of the time of Slicer's default, and preserve the volume.
@@ -62,7 +64,7 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentRes
     return BuiltSegment(code, segment)
 
 
-def build_surface(built: BuiltSegment, segmentation_node: Any | None) -> None:
+def build_surface(built: BuiltSegment, segmentation_node: SegmentationNode | None) -> None:
     """Compute a segment's closed surface with the smoothing of the node that will hold it; None: a new node."""
     apart = slicer.vtkSegmentation()
     apart.SetSourceRepresentationName(labelmap_name())
@@ -97,8 +99,8 @@ def effective_extent(image: Any) -> tuple[int, ...] | None:
     """Return the first and last index along i, j, k of the set voxels; None if the image is empty."""
     extent = [0] * 6
     # The image of an edited segment is larger than the box of its set voxels.
-    found = slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent)
-    return tuple(extent) if found else None
+    valid = slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent)
+    return tuple(extent) if valid else None
 
 
 def labelmap_name() -> str:
@@ -111,12 +113,12 @@ def surface_name() -> str:
     return str(slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName())
 
 
-def _set_conversion(segmentation: Any) -> None:
+def _set_conversion(segmentation: SegmentationNode) -> None:
     for name, value in SURFACE_PARAMETERS.items():
         segmentation.SetConversionParameter(name, value)
 
 
-def uses_dcamt_conversion(segmentation_node: Any | None) -> bool:
+def uses_dcamt_conversion(segmentation_node: SegmentationNode | None) -> bool:
     """Return whether a node makes its surfaces with `SURFACE_PARAMETERS`; a new node (None) does."""
     if segmentation_node is None or segmentation_node.GetSegmentation().GetNumberOfSegments() == 0:
         return True
@@ -124,7 +126,7 @@ def uses_dcamt_conversion(segmentation_node: Any | None) -> bool:
     return all(segmentation.GetConversionParameter(name) == value for name, value in SURFACE_PARAMETERS.items())
 
 
-def write_segments(segmentation_node: Any, built: Sequence[BuiltSegment]) -> None:
+def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSegment]) -> None:
     """Replace the segments that DCAMT wrote into a node before with new ones; others stay unchanged."""
     segmentation = segmentation_node.GetSegmentation()
     before = find_dcamt_segments(segmentation_node)
@@ -140,16 +142,16 @@ def write_segments(segmentation_node: Any, built: Sequence[BuiltSegment]) -> Non
         item.segment.Modified()
 
 
-def find_dcamt_segments(segmentation_node: Any) -> dict[str, str]:
+def find_dcamt_segments(segmentation_node: SegmentationNode) -> dict[str, str]:
     """Return the identifiers of the segments that DCAMT wrote into a node, by the code of their class."""
-    segmentation, found, text = segmentation_node.GetSegmentation(), {}, vtk.reference("")
+    segmentation, identifiers, text = segmentation_node.GetSegmentation(), {}, vtk.reference("")
     for identifier in segmentation.GetSegmentIDs():
         if segmentation.GetSegment(identifier).GetTag(CLASS_TAG, text):
-            found[str(text.get())] = identifier
-    return found
+            identifiers[str(text.get())] = identifier
+    return identifiers
 
 
-def segment_mask(segmentation_node: Any, identifier: str) -> tuple[np.ndarray, np.ndarray]:
+def segment_mask(segmentation_node: SegmentationNode, identifier: str) -> tuple[np.ndarray, np.ndarray]:
     """Return a segment's mask (K, J, I), cropped to the set voxels, and its affine (4, 4), index (i, j, k) -> mm."""
     image = slicer.vtkOrientedImageData()
     segmentation_node.GetBinaryLabelmapRepresentation(identifier, image)
@@ -168,7 +170,7 @@ def segment_mask(segmentation_node: Any, identifier: str) -> tuple[np.ndarray, n
     return np.array(whole[k, j, i] != 0, np.uint8), affine
 
 
-def fingerprint(segmentation_node: Any) -> str:
+def fingerprint(segmentation_node: SegmentationNode) -> str:
     """Return a text that changes when voxels of a segment that DCAMT wrote are added or removed.
 
     Hardening a transform does not change the text. It is empty if a segment has no labelmap.

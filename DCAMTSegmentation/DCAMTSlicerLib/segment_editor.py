@@ -8,12 +8,13 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .node_types import SegmentationNode, VolumeNode
 from .result_segments import find_dcamt_segments
 
 BACK_BUTTON = "DCAMTBackButton"
 
 
-def correct(segmentation_node: Any, volume: Any | None, back_to: str) -> None:
+def correct(segmentation_node: SegmentationNode, volume: VolumeNode | None, back_to: str) -> None:
     """Open the Segment Editor with a result, its volume and its first segment.
 
     Args:

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import qt
-from dcamt.errors import user_error
-
-from .engine_messages import translated
 
 DOUBLE_CLICK_S = 0.5
 """A click this soon after another one, in seconds, is the second one of a double click."""
@@ -121,8 +118,3 @@ class StartingClick:
     def is_repeated(self) -> bool:
         """Return whether a click now is the second one of a double click, which must not cancel the job."""
         return time.monotonic() - self._time < DOUBLE_CLICK_S
-
-
-def error_text(error: Exception | None) -> str:
-    """Return the user-facing text of an error in the application's language; empty for None."""
-    return "" if error is None else translated(str(user_error(error)))

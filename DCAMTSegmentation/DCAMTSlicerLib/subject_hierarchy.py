@@ -9,10 +9,12 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from .node_types import VolumeNode
+
 _FOLDER = "DCAMT.folder"
 
 
-def place_result(node: Any, volume: Any, others: Iterable[Any] = ()) -> None:
+def place_result(node: Any, volume: VolumeNode, others: Iterable[Any] = ()) -> None:
     """Move a result into its scan's folder, which lies beside the scan, in the same study or the scene.
 
     Args:
@@ -21,7 +23,7 @@ def place_result(node: Any, volume: Any, others: Iterable[Any] = ()) -> None:
     hierarchy = _hierarchy(node)
     scan_item = hierarchy.GetItemByDataNode(volume)
     parent = hierarchy.GetItemParent(scan_item) if scan_item else hierarchy.GetSceneItemID()
-    folder = next((found for other in others if (found := _folder_of(hierarchy, other))), 0)
+    folder = next((holder for other in others if (holder := _folder_of(hierarchy, other))), 0)
     if not folder:
         folder = hierarchy.CreateFolderItem(parent, _("{volume} – DCAMT").format(volume=volume.GetName()))
         hierarchy.SetItemAttribute(folder, _FOLDER, "1")

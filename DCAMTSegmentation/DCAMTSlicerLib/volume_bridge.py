@@ -14,13 +14,15 @@ from dcamt.geometry import Grid
 from dcamt.volume import check_channel_grid
 from slicer.i18n import tr as _
 
+from .node_types import VolumeNode
+
 SAME_VOXEL = 1e-3
 """Positions that differ by less, in voxels, are those of the same voxel."""
 SAME_AXIS = 1e-4
 """Axes are the same if they diverge by less, in voxels, from one voxel to the next."""
 
 
-def voxels_of(volume: Any) -> np.ndarray:
+def voxels_of(volume: VolumeNode) -> np.ndarray:
     """Return the voxels (K, J, I) of a scalar volume node as a view of its memory.
 
     Raises:
@@ -61,14 +63,14 @@ def check_channels(volumes: Sequence[Any]) -> None:
         check_channel_grid(placed, name, grid_of(first), first.GetName())
 
 
-def ijk_to_ras(volume: Any) -> np.ndarray:
+def ijk_to_ras(volume: VolumeNode) -> np.ndarray:
     """Return the affine (4, 4), voxel index (i, j, k) -> RAS mm in the volume's own space, without transforms."""
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
 
 
-def grid_of(volume: Any) -> Grid:
+def grid_of(volume: VolumeNode) -> Grid:
     """Return the grid of a volume node that holds an image, in the volume's own space."""
     return Grid(volume.GetImageData().GetDimensions(), ijk_to_ras(volume))
 
@@ -93,7 +95,7 @@ def transform_between(source: Any, target: Any, remedy: str = "") -> np.ndarray:
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
 
 
-def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: Any) -> tuple[np.ndarray, np.ndarray]:
+def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: VolumeNode) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask padded to a volume's grid, with that grid's affine, so that nobody has to interpolate it.
 
     If the mask's voxels do not coincide with the volume's, or lie outside the volume, return mask and affine unchanged.
@@ -117,7 +119,7 @@ def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: Any) -> tup
     return padded, volume_affine
 
 
-def world_positions(volume: Any) -> np.ndarray:
+def world_positions(volume: VolumeNode) -> np.ndarray:
     """Return 125 evenly spaced points of a volume, (125, 3) RAS mm in the world, to compare its transforms."""
     affine, steps = ijk_to_ras(volume), np.linspace(0, 1, 5)
     fractions = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)

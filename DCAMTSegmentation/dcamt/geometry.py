@@ -1,4 +1,4 @@
-"""Define grids, orientations, boxes and regions: where voxels lie in the patient. Imports no torch.
+"""Define grids, orientations, boxes and regions: where voxels lie in the patient.
 
 Every affine maps voxel indices (i, j, k) to RAS millimetres (patient right, anterior, superior), whatever the
 convention of the file it came from.

@@ -11,7 +11,7 @@ import functools
 import json
 import math
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -336,6 +336,10 @@ def _parse(text: str, hint: Any, where: str) -> Any:
     return value_of(data, hint, where, "value")
 
 
+Require = Callable[[bool, str], None]
+"""Raises InputError with the text if the condition does not hold."""
+
+
 def _check(recipe: Recipe, source: str | Path) -> None:
     """Raise InputError if values are out of range or contradict each other."""
 
@@ -343,8 +347,18 @@ def _check(recipe: Recipe, source: str | Path) -> None:
         if not holds:
             raise InputError(what, path=source)
 
-    network, training, objective = recipe.network, recipe.training, recipe.objective
-    augmentation = recipe.augmentation
+    _check_task(recipe, require)
+    _check_network(recipe, require)
+    _check_training(recipe, require)
+    _check_objective(recipe.objective, require)
+    _check_limits(recipe, require)
+    # Checked last, so that more precise messages come first.
+    for where, number in _floats(recipe):
+        require(math.isfinite(number), f"{where} must be a finite number")
+
+
+def _check_task(recipe: Recipe, require: Require) -> None:
+    """Check classes, channels, spacing and intensity rule."""
     require(recipe.format == FORMAT, f"the recipe's format is {recipe.format}; this DCAMT reads {FORMAT}")
     require(len(recipe.classes) > 0, "the recipe names no class")
     require(
@@ -367,6 +381,11 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(recipe.intensity.rule in ("local", "clip"), "intensity.rule must be 'local' or 'clip'")
     require(recipe.intensity.low < recipe.intensity.high, "intensity.low must be less than intensity.high")
     require(recipe.intensity.radius_mm > 0, "intensity.radius_mm must be above 0")
+
+
+def _check_network(recipe: Recipe, require: Require) -> None:
+    """Check the network, and that the patch fits its strides."""
+    network, training = recipe.network, recipe.training
     require(len(network.channels) >= 2, "network.channels must name at least two levels")
     require(
         len(network.channels) == len(network.convolutions),
@@ -404,6 +423,11 @@ def _check(recipe: Recipe, source: str | Path) -> None:
         or (network.normalisation == "batch" and training.batch > 1),
         f"patch must be at least {2 * min(stride)} along at least one axis",
     )
+
+
+def _check_training(recipe: Recipe, require: Require) -> None:
+    """Check the schedule and the augmentation."""
+    training, augmentation = recipe.training, recipe.augmentation
     require(training.iterations >= 1, "iterations must be at least 1")
     require(1 <= training.labelled_per_batch <= training.batch, "labelled_per_batch must lie between 1 and batch")
     require(training.optimiser in ("sgd", "adamw"), "optimiser must be 'sgd' or 'adamw'")
@@ -422,6 +446,9 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     require(0 <= augmentation.surroundings <= 1, "surroundings must lie between 0 and 1")
     require(0 <= augmentation.mix <= 1, "mix must lie between 0 and 1")
     require(0 <= augmentation.mix_labelled <= 1, "mix_labelled must lie between 0 and 1")
+
+
+def _check_objective(objective: Objective, require: Require) -> None:
     require(0 <= objective.confidence <= 1, "confidence must lie between 0 and 1")
     require(0 <= objective.ramp_up <= 1, "ramp_up must lie between 0 and 1")
     weights = (objective.supervised, objective.distillation, objective.mmd, objective.intra_class)
@@ -431,15 +458,16 @@ def _check(recipe: Recipe, source: str | Path) -> None:
     temperatures = (objective.distillation_temperature, objective.contrast_temperature)
     require(all(temperature > 0 for temperature in temperatures), "temperatures must be above 0")
     require(objective.supervised > 0, "objective.supervised must be above 0, since nothing is learnt without it")
-    # Limits far above any usable size keep size computations from overflowing.
+
+
+def _check_limits(recipe: Recipe, require: Require) -> None:
+    """Check limits far above any usable size, which keep computations of sizes from overflowing."""
+    network, training = recipe.network, recipe.training
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
     require(training.batch <= 4096, "batch must be at most 4096")
     require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
-    # Checked last, so that more precise messages come first.
-    for where, number in _floats(recipe):
-        require(math.isfinite(number), f"{where} must be a finite number")
 
 
 def _floats(value: Any, where: str = "") -> Iterator[tuple[str, float]]:

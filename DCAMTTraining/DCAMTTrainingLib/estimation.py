@@ -57,10 +57,10 @@ class Estimation:
         if not self._estimates:
             return None
         try:
-            found = self._estimates.get(self._key(self._planned_recipe()))
+            known = self._estimates.get(self._key(self._planned_recipe()))
         except InputError:
             return None
-        return None if found is None else {**found, "disk_free": free_disk_bytes(runs_folder())}
+        return None if known is None else {**known, "disk_free": free_disk_bytes(runs_folder())}
 
     def set_estimate(self, event: dict[str, Any]) -> None:
         """Use an estimate for the current settings. Raises InputError if these are not usable."""

@@ -11,8 +11,9 @@ from dcamt.errors import InputError
 from dcamt.machine import AUTO
 from dcamt.recipe import Recipe, with_settings
 from dcamt.runs.efforts import effort_settings
+from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import NotInstalledError, missing_packages
-from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask, error_text
+from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
 
 from .cases.check import CaseCheck

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from dcamt.errors import DCAMTError, InputError
 from dcamt.runs.folder import RunFolder
-from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.stepped_task import SteppedTask
 from slicer.i18n import tr as _
 
 from .runs.folders import run_named

@@ -12,7 +12,8 @@ from typing import Any
 import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
 from dcamt.recipe import Recipe, recipe_from_dict
-from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.stepped_task import SteppedTask
 
 from .cases.lists import write_list
 from .cases.rows import CaseRow, SceneScan

@@ -1,7 +1,7 @@
 """Draw the extension's and the modules' icons: `python Resources/Icons/make_icons.py` (needs Pillow).
 
-One motif, a left atrium seen from behind with its four pulmonary veins and its appendage:
-filled (extension), half outlined over a slice (segmentation), one teaching the other (training).
+Each shows a left atrium from behind with its four pulmonary veins and its appendage: filled (extension), half of it
+outlined (segmentation), or between two circular arrows (training).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-SIZE = 128  # pixels, what the Extensions Catalog asks for
-SCALE = 8  # drawn larger, then reduced: smooth edges
+SIZE = 128  # pixels; the Extensions Catalog demands this size
+SCALE = 8  # An icon is drawn larger by this factor and then reduced, for smooth edges.
 CANVAS = SIZE * SCALE
 
 NAVY_TOP, NAVY_BOTTOM = (38, 62, 110), (14, 24, 50)
@@ -23,7 +23,7 @@ GREYS = (176, 186, 204), (96, 108, 132)
 DEEP = (96, 14, 40)
 RIM = (255, 222, 210)
 
-# (from, to, radius) in a unit square, y down: the body's lobes, then the veins, then the appendage.
+# (start, end, radius) in a unit square, y down: the lobes of the body, then the veins, then the appendage.
 STROKES = (
     ((0.43, 0.49), (0.57, 0.49), 0.205),
     ((0.45, 0.62), (0.55, 0.62), 0.165),
@@ -38,13 +38,13 @@ VEINS = STROKES[2:6]
 
 
 def vertical_gradient(top: tuple[int, int, int], bottom: tuple[int, int, int]) -> Image.Image:
-    """An opaque canvas that runs from one colour down to the other."""
+    """Return an opaque canvas with a gradient between two colours."""
     ramp = Image.linear_gradient("L").resize((CANVAS, CANVAS))
     return Image.composite(Image.new("RGB", ramp.size, bottom), Image.new("RGB", ramp.size, top), ramp)
 
 
 def rounded_tile() -> Image.Image:
-    """The dark tile with round corners that every icon stands on."""
+    """Return the dark tile with round corners that is the background of every icon."""
     mask = Image.new("L", (CANVAS, CANVAS), 0)
     margin = CANVAS // 64
     ImageDraw.Draw(mask).rounded_rectangle(
@@ -55,47 +55,47 @@ def rounded_tile() -> Image.Image:
     return tile
 
 
-def place(point: tuple[float, float], size: float) -> tuple[float, float]:
-    """From the unit square to canvas pixels, the atrium's middle at the canvas's."""
+def to_pixels(point: tuple[float, float], size: float) -> tuple[float, float]:
+    """Convert a point of the unit square to pixels; the centre of the atrium is that of the canvas."""
     x, y = point
     return (0.5 + (x - 0.5) * size) * CANVAS, (0.5 + (y - 0.48) * size) * CANVAS
 
 
-def mouths(size: float) -> Image.Image:
-    """Mask of the openings at the veins' ends, which tell vessels from limbs."""
+def vein_openings(size: float) -> Image.Image:
+    """Return the mask of the openings at the ends of the veins, by which they are recognised as vessels."""
     mask = Image.new("L", (CANVAS, CANVAS), 0)
     for _, end, radius in VEINS:
-        (x, y), r = place(end, size), 0.52 * radius * size * CANVAS
+        (x, y), r = to_pixels(end, size), 0.52 * radius * size * CANVAS
         ImageDraw.Draw(mask).ellipse((x - r, y - r, x + r, y + r), fill=255)
     return mask
 
 
 def atrium(size: float) -> Image.Image:
-    """Mask of the atrium, `size` of the canvas wide."""
+    """Return the mask of the atrium; `size` is its width as a fraction of the canvas."""
     mask = Image.new("L", (CANVAS, CANVAS), 0)
     draw = ImageDraw.Draw(mask)
     for start, end, radius in STROKES:
         r = radius * size * CANVAS
-        (x0, y0), (x1, y1) = place(start, size), place(end, size)
+        (x0, y0), (x1, y1) = to_pixels(start, size), to_pixels(end, size)
         draw.line((x0, y0, x1, y1), fill=255, width=round(2 * r))
         for x, y in ((x0, y0), (x1, y1)):
             draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
-    # Blurring and cutting at half height rounds the corners where vein and body meet.
+    # Blurring and a threshold at half of the maximum round the corners between veins and body.
     soft = mask.filter(ImageFilter.GaussianBlur(0.028 * size * CANVAS))
     return soft.point(lambda value: 255 if value > 127 else 0).filter(ImageFilter.GaussianBlur(SCALE / 2))
 
 
 def rim(mask: Image.Image, width: float) -> Image.Image:
-    """The band of `width` icon pixels just inside a mask's border."""
+    """Return the band of `width` icon pixels inside the border of a mask."""
     step = 2 * round(width * SCALE / 2) + 1
-    # A small image keeps the minimum filter, whose cost grows with its window, quick.
+    # The image is reduced first, since the time of the minimum filter grows with its window.
     small = mask.resize((CANVAS // 4, CANVAS // 4), Image.Resampling.LANCZOS)
     inner = small.filter(ImageFilter.MinFilter(max(3, 2 * (step // 8) + 1)))
     return ImageChops.subtract(mask, inner.resize(mask.size, Image.Resampling.BICUBIC))
 
 
 def paint(tile: Image.Image, mask: Image.Image, color: Image.Image | tuple[int, int, int]) -> None:
-    """Put a colour or a picture onto the tile where the mask is, keeping the tile's round corners."""
+    """Paint a colour or a picture onto the tile inside the mask; the corners of the tile stay round."""
     corners = tile.getchannel("A")
     picture = color if isinstance(color, Image.Image) else Image.new("RGB", tile.size, color)
     tile.paste(picture.convert("RGBA"), (0, 0), ImageChops.multiply(mask, corners))
@@ -103,37 +103,38 @@ def paint(tile: Image.Image, mask: Image.Image, color: Image.Image | tuple[int, 
 
 
 def shade(mask: Image.Image) -> Image.Image:
-    """Coral flesh, lit from above left, for the inside of a mask."""
+    """Return the coral colours of the inside of a mask, lit from the upper left."""
     flesh = vertical_gradient(CORAL_LIGHT, CORAL_DARK)
     lit = ImageChops.offset(mask.filter(ImageFilter.GaussianBlur(CANVAS / 22)), -CANVAS // 28, -CANVAS // 28)
     return Image.composite(flesh, Image.blend(flesh, Image.new("RGB", flesh.size, DEEP), 0.55), lit)
 
 
 def glow(tile: Image.Image, mask: Image.Image, color: tuple[int, int, int], strength: float) -> None:
-    """A soft light around a mask."""
+    """Paint a soft light around a mask."""
     light = mask.filter(ImageFilter.GaussianBlur(CANVAS / 18)).point(lambda value: round(value * strength))
     paint(tile, light, color)
 
 
 def extension_icon() -> Image.Image:
+    """Draw the filled atrium."""
     tile, heart = rounded_tile(), atrium(1.02)
     glow(tile, heart, CORAL_LIGHT, 0.5)
     paint(tile, heart, shade(heart))
     paint(tile, rim(heart, 2.5), RIM)
-    paint(tile, mouths(1.02), DEEP)
+    paint(tile, vein_openings(1.02), DEEP)
     return tile
 
 
 def segmentation_icon() -> Image.Image:
-    """The left half as the scanner sees it, the right half found: filled and outlined."""
+    """Draw the left half in grey, as in a scan, and the right half segmented: filled and outlined."""
     tile, heart = rounded_tile(), atrium(1.02)
-    found = Image.new("L", heart.size, 0)
-    ImageDraw.Draw(found).rectangle((CANVAS // 2, 0, CANVAS, CANVAS), fill=255)
-    glow(tile, ImageChops.multiply(heart, found), CYAN, 0.35)
-    paint(tile, ImageChops.multiply(heart, ImageChops.invert(found)), vertical_gradient(*GREYS))
-    paint(tile, ImageChops.multiply(heart, found), shade(heart))
-    paint(tile, ImageChops.multiply(rim(heart, 5), found), CYAN)
-    paint(tile, mouths(1.02), DEEP)
+    right_half = Image.new("L", heart.size, 0)
+    ImageDraw.Draw(right_half).rectangle((CANVAS // 2, 0, CANVAS, CANVAS), fill=255)
+    glow(tile, ImageChops.multiply(heart, right_half), CYAN, 0.35)
+    paint(tile, ImageChops.multiply(heart, ImageChops.invert(right_half)), vertical_gradient(*GREYS))
+    paint(tile, ImageChops.multiply(heart, right_half), shade(heart))
+    paint(tile, ImageChops.multiply(rim(heart, 5), right_half), CYAN)
+    paint(tile, vein_openings(1.02), DEEP)
     line = Image.new("L", heart.size, 0)
     ImageDraw.Draw(line).line((CANVAS // 2, CANVAS * 0.09, CANVAS // 2, CANVAS * 0.91), fill=255, width=2 * SCALE)
     paint(tile, line, CYAN)
@@ -141,7 +142,7 @@ def segmentation_icon() -> Image.Image:
 
 
 def arrow(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], start: float, end: float) -> None:
-    """A circular arrow within `box`, from angle `start` to `end` in degrees, its head at `end`."""
+    """Draw a circular arrow within `box` from the angle `start` to `end`, in degrees, with its head at `end`."""
     x0, y0, x1, y1 = (value * CANVAS for value in box)
     draw.arc((x0, y0, x1, y1), start, end, fill=255, width=6 * SCALE)
     radius, angle = (x1 - x0) / 2 - 3 * SCALE, math.radians(end)
@@ -153,11 +154,11 @@ def arrow(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], sta
 
 
 def training_icon() -> Image.Image:
-    """Two that teach each other: arrows run both ways around the atrium."""
+    """Draw the atrium between two circular arrows, for two networks that teach each other."""
     tile, heart = rounded_tile(), atrium(0.68)
     paint(tile, heart, shade(heart))
     paint(tile, rim(heart, 2.5), RIM)
-    paint(tile, mouths(0.68), DEEP)
+    paint(tile, vein_openings(0.68), DEEP)
     box = (0.1, 0.1, 0.9, 0.9)
     for color, start, end in ((GOLD, 202, 328), (CYAN, 22, 148)):
         mask = Image.new("L", heart.size, 0)

@@ -11,7 +11,7 @@ from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotati
 TURNED = centred_grid((60, 56, 40), (1.0, 1.0, 1.5), rotation(20, -10, 30) @ np.diag([-1, 1, -1]))
 
 
-def balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float, float]) -> np.ndarray:
+def disagreement_of_balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float, float]) -> np.ndarray:
     """Return a disagreement map of balls, each given by centre (mm from `CENTRE`), radius (mm) and disagreement."""
     values = np.zeros(grid.shape)
     for offset, radius, height in shapes:
@@ -20,7 +20,7 @@ def balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float, float]) 
 
 
 def test_doubtful_ball_gives_its_centre_and_volume() -> None:
-    place = doubtful_places(balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
+    place = doubtful_places(disagreement_of_balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
     volume_ml = 4 / 3 * np.pi * 9**3 / 1000
     np.testing.assert_allclose(place.position, np.add(CENTRE, (5, -4, 3)), atol=0.9)  # half a voxel's diagonal
     assert place.volume_ml == pytest.approx(volume_ml, rel=0.02)
@@ -29,33 +29,35 @@ def test_doubtful_ball_gives_its_centre_and_volume() -> None:
 
 
 def test_places_are_sorted_by_severity_not_by_volume() -> None:
-    found = doubtful_places(balls(TURNED, ((-14, 0, 0), 8, 0.5), ((14, 0, 0), 7, 1.0), ((0, 18, 0), 3, 1.0)), TURNED)
-    offsets = [place.position[0] - CENTRE[0] for place in found]
+    places = doubtful_places(
+        disagreement_of_balls(TURNED, ((-14, 0, 0), 8, 0.5), ((14, 0, 0), 7, 1.0), ((0, 18, 0), 3, 1.0)), TURNED
+    )
+    offsets = [place.position[0] - CENTRE[0] for place in places]
     np.testing.assert_allclose(offsets, [14, -14, 0], atol=1.1)  # a voxel's centre: off by half a diagonal
-    assert found[1].volume_ml > found[0].volume_ml
-    assert found[0].severity > found[1].severity > found[2].severity
+    assert places[1].volume_ml > places[0].volume_ml
+    assert places[0].severity > places[1].severity > places[2].severity
 
 
 def test_place_of_a_shell_lies_on_the_shell_not_in_its_centre() -> None:
-    values = balls(TURNED, ((0, 0, 0), 16, 1.0)) - balls(TURNED, ((0, 0, 0), 13, 1.0))
+    values = disagreement_of_balls(TURNED, ((0, 0, 0), 16, 1.0)) - disagreement_of_balls(TURNED, ((0, 0, 0), 13, 1.0))
     (place,) = doubtful_places(values, TURNED)
     assert values[place.index] == 1
     assert 13 < np.linalg.norm(np.array(place.position) - CENTRE) <= 16
 
 
 def test_place_of_a_dumbbell_lies_in_its_thicker_end() -> None:
-    values = balls(TURNED, ((-14, 0, 0), 4, 1.0), ((12, 0, 0), 8, 1.0))
+    values = disagreement_of_balls(TURNED, ((-14, 0, 0), 4, 1.0), ((12, 0, 0), 8, 1.0))
     x, y, z = np.moveaxis(points_of(TURNED) - CENTRE, -1, 0)
     values[(abs(x) < 14) & (np.hypot(y, z) < 2)] = 1  # the bar connects the balls to one component
     (place,) = doubtful_places(values, TURNED)
     np.testing.assert_allclose(place.position, np.add(CENTRE, (12, 0, 0)), atol=2)
 
 
-def test_places_do_not_depend_on_the_grid_s_orientation() -> None:
+def test_places_do_not_depend_on_the_orientation_of_the_grid() -> None:
     shapes = (((-12, 6, 2), 5.0, 0.9), ((10, -6, -4), 4.0, 0.9))
     straight = centred_grid((60, 60, 60), (1.0, 1.0, 1.0))
     turned = Grid((60, 60, 60), straight.affine @ [[0, 0, -1, 59], [1, 0, 0, 0], [0, -1, 0, 59], [0, 0, 0, 1]])
-    one, other = (doubtful_places(balls(grid, *shapes), grid) for grid in (straight, turned))
+    one, other = (doubtful_places(disagreement_of_balls(grid, *shapes), grid) for grid in (straight, turned))
     assert len(one) == 2
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a.position, b.position, atol=1.01)
@@ -64,7 +66,7 @@ def test_places_do_not_depend_on_the_grid_s_orientation() -> None:
 
 def test_small_or_weak_disagreement_gives_no_place() -> None:
     assert doubtful_places(np.zeros(TURNED.shape), TURNED) == []
-    assert doubtful_places(balls(TURNED, ((0, 0, 0), 10, 0.49)), TURNED) == []
+    assert doubtful_places(disagreement_of_balls(TURNED, ((0, 0, 0), 10, 0.49)), TURNED) == []
     few = np.zeros(TURNED.shape)
     enough = int(np.ceil(SMALLEST_ML * 1000 / TURNED.voxel_volume_mm3))
     few[20, 20, : enough - 1] = 1
@@ -78,7 +80,7 @@ def test_small_or_weak_disagreement_gives_no_place() -> None:
 
 
 def test_at_most_the_requested_number_of_places_is_returned() -> None:
-    values = balls(TURNED, *[((x, y, 0), 2.5, 1.0) for x in (-16, -8, 0, 8, 16) for y in (-12, 0, 12)])
+    values = disagreement_of_balls(TURNED, *[((x, y, 0), 2.5, 1.0) for x in (-16, -8, 0, 8, 16) for y in (-12, 0, 12)])
     assert len(doubtful_places(values, TURNED)) == 15
     assert len(doubtful_places(values, TURNED, max_places=4)) == 4
 

@@ -42,14 +42,14 @@ def test_anatomy_box_encloses_the_tissue_and_excludes_air_and_noise() -> None:
     assert anatomy_box(Volume(np.zeros_like(noise), centred_grid(FIELD, SPACING)), local) is None
 
 
-def case_box() -> Box:
+def crop_box() -> Box:
     i, j, k = (slice(at, at + n) for at, n in zip(AT, CASE, strict=True))
     return i, j, k
 
 
 def test_constant_padding_is_cut_off_exactly() -> None:
     scan, _ = scan_in("air")
-    i, j, k = case_box()
+    i, j, k = crop_box()
     assert anatomy_box(scan, RECIPE) == (i, j, k)
     flat = np.full_like(scan.voxels, 7)
     for channels in ((flat, scan.voxels), (scan.voxels, flat)):
@@ -74,7 +74,7 @@ def test_tissue_up_to_the_border_is_kept_up_to_the_border() -> None:
 def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
     """Planes of a ramp are not empty; only the coarse grid detects them, and its local mean reaches into anatomy."""
     scan, _ = scan_in("air")
-    where = case_box()
+    where = crop_box()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
     padded = ramp.copy()
     padded[where] = scan.voxels[0][where]
@@ -93,7 +93,7 @@ def test_outlier_voxels_extend_the_box_by_at_most_a_rim() -> None:
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
     assert box is not None
     rim = (3 * VARIED_WITHIN + 1.5) * 8
-    for side, tissue in zip(box[:2], case_box()[:2], strict=True):
+    for side, tissue in zip(box[:2], crop_box()[:2], strict=True):
         assert side.start <= tissue.start + rim
         assert side.stop >= tissue.stop - rim
 

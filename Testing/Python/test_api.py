@@ -15,7 +15,8 @@ import dcamt
 import numpy as np
 import pytest
 from dcamt import cli
-from dcamt.api.training import EventObserver, TrainingSession, plan_new_run
+from dcamt.api.training import EventObserver, TrainingSession
+from dcamt.api.training_plan import plan_new_run
 from dcamt.models.package import open_model
 from dcamt.runs.events import RunEvent
 from dcamt.runs.folder import RunFolder
@@ -281,7 +282,7 @@ def test_pause_request_ends_the_calibration_with_a_warning(
     checks: list[str | None] = []
     observer = WarningObserver()
 
-    def ask(*arguments: object, check: Callable[[], None], **options: object) -> None:
+    def request_pause(*arguments: object, check: Callable[[], None], **options: object) -> None:
         check()
         checks.append(read_request(run))
         write_request(run, PAUSE)
@@ -293,7 +294,7 @@ def test_pause_request_ends_the_calibration_with_a_warning(
             write_request(run, STOP)
 
     monkeypatch.setattr("dcamt.api.training.MIN_CASES", 1)
-    monkeypatch.setattr("dcamt.inference.calibrating.calibrate", ask)
+    monkeypatch.setattr("dcamt.inference.calibrating.calibrate", request_pause)
     monkeypatch.setattr(observer, "on_event", stop)
     done = short_session(tmp_path, observer, 100000 if stops else 2).run()
     assert checks == [None]

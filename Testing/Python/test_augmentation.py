@@ -15,20 +15,20 @@ OFF = {"rotation_degrees": 0.0, "scale": 0.0, "gain": 0.0, "offset": 0.0, "gamma
 SPACING = (1.0, 1.0, 2.0)
 
 
-def only(**kind: object) -> Augmentation:
+def augmentation_of(**kind: object) -> Augmentation:
     return Augmentation(**{**OFF, **kind})  # type: ignore[arg-type]
 
 
-def transforms(settings: Augmentation, count: int = 400) -> np.ndarray:
+def draw_transforms(settings: Augmentation, count: int = 400) -> np.ndarray:
     draw = torch.Generator().manual_seed(1)
     return np.stack([random_transform(settings, draw).numpy() for _ in range(count)])
 
 
-def images(samples: int = 40) -> Tensor:
+def random_images(samples: int = 40) -> Tensor:
     return torch.rand((samples, 2, 5, 6, 7), generator=torch.Generator().manual_seed(2)) * 8 - 4
 
 
-def changed(settings: Augmentation, source: Tensor, reach: float = 4.0) -> Tensor:
+def change_and_keep_source(settings: Augmentation, source: Tensor, reach: float = 4.0) -> Tensor:
     before = source.clone()
     result = change_intensities(source, settings, reach, torch.Generator().manual_seed(3))
     assert torch.equal(source, before)
@@ -36,14 +36,14 @@ def changed(settings: Augmentation, source: Tensor, reach: float = 4.0) -> Tenso
 
 
 def test_augmentation_changes_nothing_when_turned_off() -> None:
-    assert np.array_equal(transforms(only(), 5), np.broadcast_to(np.eye(3), (5, 3, 3)))
-    assert torch.equal(changed(only(), images()), images())
+    assert np.array_equal(draw_transforms(augmentation_of(), 5), np.broadcast_to(np.eye(3), (5, 3, 3)))
+    assert torch.equal(change_and_keep_source(augmentation_of(), random_images()), random_images())
 
 
 def test_rotation_angles_are_normal_and_within_the_limit() -> None:
     rotation = pytest.importorskip("scipy.spatial.transform").Rotation
     limit = 15.0
-    drawn = transforms(only(rotation_degrees=limit))
+    drawn = draw_transforms(augmentation_of(rotation_degrees=limit))
     assert np.allclose(drawn @ drawn.transpose(0, 2, 1), np.eye(3), atol=1e-12)
     assert np.allclose(np.linalg.det(drawn), 1)
     angles = rotation.from_matrix(drawn).as_euler("XYZ", degrees=True)
@@ -54,7 +54,7 @@ def test_rotation_angles_are_normal_and_within_the_limit() -> None:
 
 
 def test_scaling_is_isotropic_and_enlarges_as_often_as_it_shrinks() -> None:
-    drawn = transforms(only(scale=0.25))
+    drawn = draw_transforms(augmentation_of(scale=0.25))
     factors = drawn[:, 0, 0]
     assert np.allclose(drawn, factors[:, None, None] * np.eye(3))
     assert factors.min() >= 1 / 1.25 - 1e-12
@@ -64,7 +64,7 @@ def test_scaling_is_isotropic_and_enlarges_as_often_as_it_shrinks() -> None:
 
 
 def test_mirroring_affects_only_the_allowed_axes() -> None:
-    drawn = transforms(only(flip=(True, False, True)))
+    drawn = draw_transforms(augmentation_of(flip=(True, False, True)))
     signs = drawn.diagonal(axis1=1, axis2=2)
     assert np.array_equal(drawn, signs[:, :, None] * np.eye(3))
     assert (signs[:, 1] == 1).all()
@@ -74,15 +74,15 @@ def test_mirroring_affects_only_the_allowed_axes() -> None:
 
 
 def test_combined_transform_is_a_scaled_orthogonal_matrix() -> None:
-    drawn = transforms(Augmentation(rotation_degrees=20, scale=0.1, flip=(True, True, True)), 50)
+    drawn = draw_transforms(Augmentation(rotation_degrees=20, scale=0.1, flip=(True, True, True)), 50)
     size = np.abs(np.linalg.det(drawn)) ** (1 / 3)
     assert np.allclose(drawn @ drawn.transpose(0, 2, 1), size[:, None, None] ** 2 * np.eye(3))
     assert size.max() <= 1.1 + 1e-12
 
 
 def test_gain_is_one_factor_per_sample_and_channel() -> None:
-    source = images()
-    factors = changed(only(gain=0.3), source) / source
+    source = random_images()
+    factors = change_and_keep_source(augmentation_of(gain=0.3), source) / source
     one = factors[:, :, 0, 0, 0]
     assert torch.allclose(factors, one[:, :, None, None, None].expand_as(factors), rtol=1e-4)
     assert float(one.log().abs().max()) <= 0.3 + 1e-5
@@ -92,8 +92,8 @@ def test_gain_is_one_factor_per_sample_and_channel() -> None:
 
 
 def test_offset_is_one_constant_per_sample_and_channel() -> None:
-    source = images()
-    shifts = changed(only(offset=0.3), source) - source
+    source = random_images()
+    shifts = change_and_keep_source(augmentation_of(offset=0.3), source) - source
     one = shifts[:, :, 0, 0, 0]
     assert torch.allclose(shifts, one[:, :, None, None, None].expand_as(shifts), atol=1e-5)
     assert float(one.abs().max()) <= 0.3
@@ -101,41 +101,41 @@ def test_offset_is_one_constant_per_sample_and_channel() -> None:
 
 
 def test_gamma_is_a_power_of_the_intensity_scaled_from_minus_4_to_4() -> None:
-    source = images()
-    found = changed(only(gamma=0.4), source)
-    exponents = (((found + 4) / 8).double().log() / ((source + 4) / 8).double().log())[source.abs() < 3.5]
-    one = torch.stack([e.median() for e in _group_by_sample(source, found)])
+    source = random_images()
+    image = change_and_keep_source(augmentation_of(gamma=0.4), source)
+    exponents = (((image + 4) / 8).double().log() / ((source + 4) / 8).double().log())[source.abs() < 3.5]
+    one = torch.stack([e.median() for e in _group_by_sample(source, image)])
     assert float(one.log().abs().max()) <= 0.4 + 1e-3
     assert float(one.log().std()) > 0.1
-    for sample, exponent in zip(_group_by_sample(source, found), one, strict=True):
+    for sample, exponent in zip(_group_by_sample(source, image), one, strict=True):
         assert torch.allclose(sample, exponent.expand_as(sample), rtol=1e-3)
     assert len(exponents) > 0
     ends = torch.tensor([-4.0, 4.0, -9.0, 9.0]).reshape(1, 1, 1, 2, 2)
-    assert torch.allclose(changed(only(gamma=0.4), ends), ends.clamp(-4, 4))
+    assert torch.allclose(change_and_keep_source(augmentation_of(gamma=0.4), ends), ends.clamp(-4, 4))
 
 
 def test_gamma_scales_from_minus_1_to_1_when_the_reach_is_1() -> None:
     """The curve on [-1, 1] is that on [-4, 4], scaled: its ends are fixed, its middle moves by the same fraction."""
-    source = images()
-    wide = changed(only(gamma=0.4), source)
-    found = changed(only(gamma=0.4), source / 4, reach=1.0)
-    assert torch.allclose(found, wide / 4, atol=1e-6)
-    middle = changed(only(gamma=0.4), torch.zeros(40, 1, 1, 1, 1), reach=1.0).flatten()
+    source = random_images()
+    wide = change_and_keep_source(augmentation_of(gamma=0.4), source)
+    image = change_and_keep_source(augmentation_of(gamma=0.4), source / 4, reach=1.0)
+    assert torch.allclose(image, wide / 4, atol=1e-6)
+    middle = change_and_keep_source(augmentation_of(gamma=0.4), torch.zeros(40, 1, 1, 1, 1), reach=1.0).flatten()
     assert float(middle.min()) == pytest.approx(2 * 0.5 ** math.exp(0.4) - 1, abs=0.03)
     assert float(middle.max()) == pytest.approx(2 * 0.5 ** math.exp(-0.4) - 1, abs=0.03)
     ends = torch.tensor([-1.0, 1.0, -2.0, 2.0]).reshape(1, 1, 1, 2, 2)
-    assert torch.allclose(changed(only(gamma=0.4), ends, reach=1.0), ends.clamp(-1, 1))
+    assert torch.allclose(change_and_keep_source(augmentation_of(gamma=0.4), ends, reach=1.0), ends.clamp(-1, 1))
 
 
-def _group_by_sample(source: Tensor, found: Tensor) -> list[Tensor]:
+def _group_by_sample(source: Tensor, image: Tensor) -> list[Tensor]:
     """Return the exponents of the voxels of each sample and channel, without voxels near the ends of the range."""
-    pairs = zip(source.flatten(0, 1), found.flatten(0, 1), strict=True)
+    pairs = zip(source.flatten(0, 1), image.flatten(0, 1), strict=True)
     return [(((b + 4) / 8).double().log() / ((a + 4) / 8).double().log())[a.abs() < 3.5] for a, b in pairs]
 
 
 def test_noise_is_normal_with_a_random_strength_up_to_the_limit() -> None:
     source = torch.zeros(60, 1, 20, 20, 20)
-    noise = changed(only(noise=0.5), source).flatten(1)
+    noise = change_and_keep_source(augmentation_of(noise=0.5), source).flatten(1)
     strengths = noise.std(dim=1)
     assert float(strengths.max()) <= 0.5 * 1.05
     assert float(strengths.mean()) == pytest.approx(0.25, rel=0.25)
@@ -147,8 +147,8 @@ def test_noise_is_normal_with_a_random_strength_up_to_the_limit() -> None:
 def test_random_numbers_come_from_the_given_generator_only() -> None:
     settings = Augmentation()
     torch.manual_seed(0)
-    first = changed(settings, images(3))
+    first = change_and_keep_source(settings, random_images(3))
     torch.manual_seed(99)
-    assert torch.equal(changed(settings, images(3)), first)
-    other = change_intensities(images(3), settings, 4.0, torch.Generator().manual_seed(4))
+    assert torch.equal(change_and_keep_source(settings, random_images(3)), first)
+    other = change_intensities(random_images(3), settings, 4.0, torch.Generator().manual_seed(4))
     assert not torch.allclose(other, first)

@@ -111,7 +111,7 @@ def test_left_out_scans_are_expected_by_fits_to_other_cases_and_disturbances() -
     features, truth, cases = synthetic_features(4, 2)
     kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
     overlaps = truth.tolist()
-    found = expect_left_out(features, overlaps, cases, ("doubt",), kinds)
+    expected = expect_left_out(features, overlaps, cases, ("doubt",), kinds)
     for index in (0, 17, 30):
         others = [
             other
@@ -124,9 +124,9 @@ def test_left_out_scans_are_expected_by_fits_to_other_cases_and_disturbances() -
             [cases[one] for one in others],
             ("doubt",),
         )
-        assert found[index].value == pytest.approx(part.value(features[index]), abs=1e-3)
-        assert found[index].low <= found[index].value <= found[index].high
-    assert 0.6 < np.mean([one.low <= overlap <= one.high for one, overlap in zip(found, overlaps, strict=True)]) <= 1
+        assert expected[index].value == pytest.approx(part.value(features[index]), abs=1e-3)
+        assert expected[index].low <= expected[index].value <= expected[index].high
+    assert 0.6 < np.mean([one.low <= overlap <= one.high for one, overlap in zip(expected, overlaps, strict=True)]) <= 1
 
 
 def test_assessment_leaves_out_the_assessed_case() -> None:
@@ -136,9 +136,9 @@ def test_assessment_leaves_out_the_assessed_case() -> None:
     level = draw.uniform(0.6, 0.95, 8)
     cases = [f"case{index % 8}" for index in range(64)]
     overlaps = [float(level[index % 8]) for index in range(64)]
-    found = assess_overlap(features, overlaps, cases, ("doubt",))
+    assessment = assess_overlap(features, overlaps, cases, ("doubt",))
     constant = np.mean([abs(one - np.median(np.delete(level, index))) for index, one in enumerate(level)])
-    assert found["mean absolute error"] > 0.6 * constant
+    assert assessment["mean absolute error"] > 0.6 * constant
 
 
 def test_fit_of_fewer_than_two_cases_is_refused() -> None:
@@ -277,8 +277,8 @@ def test_low_expected_overlap_causes_a_note(tiny_package: ModelPackage, oblique_
     expected = "the expected overlap with an expert's outline is 0.00 (0.00 to 0.20)."
     assert note.startswith(f"The segmentation is probably wrong: {expected}")
     assert "left atrium in MRI" in note
-    found = calibration_of(tiny_package).expect("accurate", {"nothing": 1.0})
-    assert found == ExpectedOverlap(0, 0, 0)
+    overlap = calibration_of(tiny_package).expect("accurate", {"nothing": 1.0})
+    assert overlap == ExpectedOverlap(0, 0, 0)
 
 
 def test_command_calibrates_a_model(
@@ -297,12 +297,12 @@ def test_command_calibrates_a_model(
     assert main(["models", "calibrate", str(path), str(cases), "--device", "cpu", "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["step"] for one in events if one["event"] == "progress"] == [*range(1, 9)]
-    found = open_model(path).calibration
-    assert found is not None
-    assert (found.model, found.cases, found.scans) == (card.checksum, 8, 16)
-    assert set(found.qualities) == {"fast", "accurate"}
-    assert "disagreement" not in found.qualities["fast"].features
-    assert events[-1]["measured"] == found.measured
+    calibration = open_model(path).calibration
+    assert calibration is not None
+    assert (calibration.model, calibration.cases, calibration.scans) == (card.checksum, 8, 16)
+    assert set(calibration.qualities) == {"fast", "accurate"}
+    assert "disagreement" not in calibration.qualities["fast"].features
+    assert events[-1]["measured"] == calibration.measured
     before = path.read_bytes()
     assert main(["models", "calibrate", str(path), str(cases)]) == 1
     assert "has a calibration already. Replace the calibration with --overwrite." in capsys.readouterr().err
@@ -348,13 +348,13 @@ def test_check_can_cancel_the_calibration_between_two_segmentations(tiny_package
     cases = [case for case in read_cases(table) if case.role == VALIDATION]
     calls: list[int] = []
 
-    def check() -> None:
+    def cancel_third() -> None:
         calls.append(1)
         if len(calls) == 3:
             raise Cancelled("Cancelled.")
 
     with pytest.raises(Cancelled):
-        calibrate(tiny_package, cases, FakePredictor(80), check=check)  # type: ignore[arg-type]
+        calibrate(tiny_package, cases, FakePredictor(80), check=cancel_third)  # type: ignore[arg-type]
     assert len(calls) == 3
 
 
@@ -366,17 +366,17 @@ def test_disturbance_changes_the_image_and_keeps_its_shape(name: str) -> None:
     labels[3:6, 3:9, 3:9], labels[6:9, 3:9, 3:9] = 1, 2
     before = image.copy(), labels.copy()
     scan = DisturbedScan(image, labels, Grid((12, 12, 12), np.eye(4)))
-    found = CALIBRATING[name](scan, np.random.default_rng(1))
-    assert found.image.shape == (2, *found.grid.shape)
-    assert found.labels.shape == found.grid.shape
-    assert np.isfinite(found.image).all()
-    assert found.image.shape != image.shape or not np.allclose(found.image, image)
+    disturbed = CALIBRATING[name](scan, np.random.default_rng(1))
+    assert disturbed.image.shape == (2, *disturbed.grid.shape)
+    assert disturbed.labels.shape == disturbed.grid.shape
+    assert np.isfinite(disturbed.image).all()
+    assert disturbed.image.shape != image.shape or not np.allclose(disturbed.image, image)
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(labels, before[1])
     # The organs keep their position unless the disturbance rotates or removes the anatomy itself.
     if name not in ("no organ", "upside down"):
-        index = np.argwhere(found.labels > 0)
-        centre = found.grid.affine[:3, :3] @ index.mean(axis=0) + found.grid.affine[:3, 3]
+        index = np.argwhere(disturbed.labels > 0)
+        centre = disturbed.grid.affine[:3, :3] @ index.mean(axis=0) + disturbed.grid.affine[:3, 3]
         np.testing.assert_allclose(centre, [5.5, 5.5, 5.5], atol=1)
 
 
@@ -384,10 +384,10 @@ def test_noise_is_unbiased_in_ct_and_keeps_magnitudes_positive() -> None:
     labels, grid = np.zeros((12, 12, 12), np.uint8), Grid((12, 12, 12), np.eye(4))
     image = np.full((1, 12, 12, 12), -1000.0)
     image[0, 6:] = 400.0
-    found = CALIBRATING["noise"](DisturbedScan(image, labels, grid), np.random.default_rng(0)).image
-    assert found[0, :6].mean() == pytest.approx(-1000, abs=15)
-    assert found[0, 6:].mean() == pytest.approx(400, abs=15)
-    assert found[0, :6].std() == pytest.approx(100, rel=0.1)
+    noisy = CALIBRATING["noise"](DisturbedScan(image, labels, grid), np.random.default_rng(0)).image
+    assert noisy[0, :6].mean() == pytest.approx(-1000, abs=15)
+    assert noisy[0, 6:].mean() == pytest.approx(400, abs=15)
+    assert noisy[0, :6].std() == pytest.approx(100, rel=0.1)
     magnitudes = CALIBRATING["noise"](DisturbedScan(image.clip(0), labels, grid), np.random.default_rng(0)).image
     assert magnitudes.min() >= 0
 
@@ -402,9 +402,9 @@ def test_calibration_in_the_package_takes_precedence_on_import(
     calibration_path(path).write_text(beside.to_json(), encoding="utf-8")
     stored = import_model(path).path
     assert not calibration_path(stored).exists()
-    found = open_model(stored).calibration
-    assert found is not None
-    assert found.notes == "made up"
+    calibration = open_model(stored).calibration
+    assert calibration is not None
+    assert calibration.notes == "made up"
 
 
 def test_worker_reloads_the_model_when_a_calibration_appears_beside_it(
@@ -427,6 +427,6 @@ def test_worker_reloads_the_model_when_a_calibration_appears_beside_it(
 
 
 def test_mean_dice_ignores_labels_absent_from_both() -> None:
-    truth, found = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 0, 2, 2, 2, 0])
-    assert mean_dice(found, truth, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
-    assert mean_dice(0 * found, 0 * truth, [1]) == 0
+    truth, prediction = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 0, 2, 2, 2, 0])
+    assert mean_dice(prediction, truth, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert mean_dice(0 * prediction, 0 * truth, [1]) == 0

@@ -38,7 +38,7 @@ def facts_of(cases: list[Case], recipe: Recipe = RECIPE) -> list[CaseFacts]:
     return [last[index] for index in range(len(cases))]
 
 
-def problem(cases: list[Case], index: int, recipe: Recipe = RECIPE) -> str:
+def only_problem(cases: list[Case], index: int, recipe: Recipe = RECIPE) -> str:
     """Return the only problem of the case at `index`; fail if another case has a problem."""
     facts = facts_of(cases, recipe)
     assert [len(fact.problems) for fact in facts] == [int(place == index) for place in range(len(cases))]
@@ -61,27 +61,27 @@ def test_headers_of_all_cases_are_reported_before_labels(cases: list[Case]) -> N
 
 def test_unreadable_files_are_reported(cases: list[Case]) -> None:
     cases[2].image.write_bytes(cases[2].image.read_bytes()[:-500])
-    assert problem(cases, 2).startswith("The scan ends too early")
+    assert only_problem(cases, 2).startswith("The scan ends too early")
     cases[0].label.write_bytes(b"none of it")  # type: ignore[union-attr]
     assert facts_of(cases)[0].problems[0].startswith("The label cannot be read")
 
 
 def test_missing_scan_is_reported(cases: list[Case], tmp_path: Path) -> None:
     cases[2] = replace(cases[2], image=tmp_path / "gone.nii.gz")
-    assert problem(cases, 2) == "The scan does not exist. Check the name and the folder."
+    assert only_problem(cases, 2) == "The scan does not exist. Check the name and the folder."
 
 
 def test_label_on_another_grid_is_reported(cases: list[Case]) -> None:
     assert cases[1].label
     write_nifti(cases[1].label, ellipsoid_scan((24, 24, 22))[1])
-    assert "a different grid (24 x 24 x 22 voxels of 2 x 2 x 2 mm) from " in problem(cases, 1)
+    assert "a different grid (24 x 24 x 22 voxels of 2 x 2 x 2 mm) from " in only_problem(cases, 1)
     write_nifti(cases[1].label, ellipsoid_scan()[1], spacing_mm=2.1)
-    assert "a different grid" in problem(cases, 1)
+    assert "a different grid" in only_problem(cases, 1)
 
 
 def test_missing_and_empty_labels_are_reported(cases: list[Case]) -> None:
     cases[0] = replace(cases[0], label=None)
-    assert "has no label" in problem(cases, 0)
+    assert "has no label" in only_problem(cases, 0)
     assert cases[1].label
     write_nifti(cases[1].label, np.zeros((24, 24, 24), np.uint8))
     assert [fact.problems[0].split(".")[0] for fact in facts_of(cases)[:2]] == [
@@ -97,7 +97,7 @@ def test_wrong_channel_count_and_unknown_label_values_are_reported(cases: list[C
     )
     assert cases[3].label
     write_nifti(cases[3].label, 3 * ellipsoid_scan()[1])
-    assert "The label holds 3, but the recipe 'la' knows 1 to 1" in problem(cases, 3)
+    assert "The label holds 3, but the recipe 'la' knows 1 to 1" in only_problem(cases, 3)
 
 
 def test_value_255_counts_as_the_only_class(cases: list[Case]) -> None:
@@ -108,11 +108,13 @@ def test_value_255_counts_as_the_only_class(cases: list[Case]) -> None:
     assert facts_of(cases)[3].problems == ()
     mask[0, 0, 0] = 7
     write_nifti(cases[3].label, np.where(mask == 1, 255, mask).astype(np.uint8))
-    assert "The label holds 7, 255, but the recipe" in problem(cases, 3)
+    assert "The label holds 7, 255, but the recipe" in only_problem(cases, 3)
     # With several classes, 255 could mean any of them.
     wall = replace(RECIPE.classes[0], label=2, name="Wall")
     write_nifti(cases[3].label, 255 * ellipsoid_scan()[1])
-    assert "The label holds 255, but the recipe" in problem(cases, 3, replace(RECIPE, classes=(*RECIPE.classes, wall)))
+    assert "The label holds 255, but the recipe" in only_problem(
+        cases, 3, replace(RECIPE, classes=(*RECIPE.classes, wall))
+    )
 
 
 def test_class_absent_from_all_labels_is_reported(cases: list[Case]) -> None:
@@ -229,7 +231,7 @@ def test_structure_too_thin_for_the_network_grid_is_reported(tmp_path: Path) -> 
     write_nifti(tmp_path / "label.nii.gz", voxels)
     case = Case("a", tmp_path / "scan.nii.gz", tmp_path / "label.nii.gz", LABELLED)
     two = replace(RECIPE, classes=(*RECIPE.classes, replace(RECIPE.classes[0], label=2, name="Scar")))
-    assert problem([case], 0, replace(two, spacing=(8.0, 8.0, 8.0))) == (
+    assert only_problem([case], 0, replace(two, spacing=(8.0, 8.0, 8.0))) == (
         "The label its 'Scar' (3.2 mL) is too thin for the recipe's grid of 8 x 8 x 8 mm."
         " No voxel of it remains there. Set a finer spacing in the recipe."
     )

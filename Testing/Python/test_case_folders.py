@@ -18,17 +18,17 @@ def folder(home: Path, *files: str) -> Path:
     return home
 
 
-def pairs(found: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
+def pairs(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
     """Return {name: (image, label)} with paths relative to `home`; fail if a role does not follow from the label."""
-    assert all(case.role == ("labelled" if case.label else "unlabelled") for case in found.cases)
+    assert all(case.role == ("labelled" if case.label else "unlabelled") for case in found_cases.cases)
     result = {
         case.name: (
             case.image.relative_to(home).as_posix(),
             case.label.relative_to(home).as_posix() if case.label else None,
         )
-        for case in found.cases
+        for case in found_cases.cases
     }
-    assert len(result) == len(found.cases)
+    assert len(result) == len(found_cases.cases)
     return result
 
 
@@ -53,15 +53,15 @@ def pairs(found: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
     ],
 )
 def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: str, name: str) -> None:
-    found = find_cases(folder(tmp_path, image, label, "other.nii.gz"))
-    assert found.layout == NAMES
-    assert found.skipped == ()
-    assert pairs(found, tmp_path) == {name: (image, label), "other": ("other.nii.gz", None)}
+    found_cases = find_cases(folder(tmp_path, image, label, "other.nii.gz"))
+    assert found_cases.layout == NAMES
+    assert found_cases.skipped == ()
+    assert pairs(found_cases, tmp_path) == {name: (image, label), "other": ("other.nii.gz", None)}
 
 
 def test_word_that_only_contains_mask_or_seg_does_not_make_a_label(tmp_path: Path) -> None:
-    found = find_cases(folder(tmp_path, "maskell.nii", "segal_2.nii", "imagery.nii"))
-    assert {name for name, (_, label) in pairs(found, tmp_path).items() if label is None} == {
+    found_cases = find_cases(folder(tmp_path, "maskell.nii", "segal_2.nii", "imagery.nii"))
+    assert {name for name, (_, label) in pairs(found_cases, tmp_path).items() if label is None} == {
         "maskell",
         "segal_2",
         "imagery",
@@ -70,47 +70,47 @@ def test_word_that_only_contains_mask_or_seg_does_not_make_a_label(tmp_path: Pat
 
 def test_ambiguous_files_are_skipped(tmp_path: Path) -> None:
     files = ("a_image.nii", "a_label.nii", "a_seg.nii", "b.nii", "b_image.nii", "b_label.nii", "c_label.nii")
-    found = find_cases(folder(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
-    assert pairs(found, tmp_path) == {"d": ("d.nii", None)}
-    assert {one.path.name for one in found.skipped} == set(files)
-    assert {one.reason for one in found.skipped if one.path.name == "c_label.nii"} == {"a label without a scan"}
+    found_cases = find_cases(folder(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
+    assert pairs(found_cases, tmp_path) == {"d": ("d.nii", None)}
+    assert {one.path.name for one in found_cases.skipped} == set(files)
+    assert {one.reason for one in found_cases.skipped if one.path.name == "c_label.nii"} == {"a label without a scan"}
 
 
 def test_case_names_are_unique(tmp_path: Path) -> None:
     files = ("site1/x_image.nii", "site1/x_label.nii", "site2/x_image.nii", "y.nii", "y.nrrd")
-    found = find_cases(folder(tmp_path, *files))
-    got = pairs(found, tmp_path)
+    found_cases = find_cases(folder(tmp_path, *files))
+    got = pairs(found_cases, tmp_path)
     assert got["site1_x"] == ("site1/x_image.nii", "site1/x_label.nii")
     assert got["site2_x"] == ("site2/x_image.nii", None)
     assert len(got) == 4
 
 
 def test_folder_of_dicom_slices_is_one_scan(tmp_path: Path) -> None:
-    found = find_cases(folder(tmp_path, "p1/slices/1.dcm", "p1/slices/2.dcm", "p2/IM1.IMA", "p2/label.nrrd"))
-    assert pairs(found, tmp_path) == {"slices": ("p1/slices", None), "p2": ("p2", "p2/label.nrrd")}
+    found_cases = find_cases(folder(tmp_path, "p1/slices/1.dcm", "p1/slices/2.dcm", "p2/IM1.IMA", "p2/label.nrrd"))
+    assert pairs(found_cases, tmp_path) == {"slices": ("p1/slices", None), "p2": ("p2", "p2/label.nrrd")}
 
 
 def test_nnunet_data_set_is_recognised(tmp_path: Path) -> None:
     files = ("imagesTr/la_001_0000.nii.gz", "imagesTr/la_001_0001.nii.gz", "imagesTr/la_002_0000.nii.gz")
     labels = ("labelsTr/la_001.nii.gz", "labelsTr/la_009.nii.gz")
-    found = find_cases(folder(tmp_path, *files, *labels, "imagesTs/la_005_0000.nii.gz"))
-    assert found.layout == NNUNET
-    assert pairs(found, tmp_path) == {
+    found_cases = find_cases(folder(tmp_path, *files, *labels, "imagesTs/la_005_0000.nii.gz"))
+    assert found_cases.layout == NNUNET
+    assert pairs(found_cases, tmp_path) == {
         "la_001": (files[0], labels[0]),
         "la_002": (files[2], None),
         "la_005": ("imagesTs/la_005_0000.nii.gz", None),
     }
-    assert {one.path.name for one in found.skipped} == {"la_001_0001.nii.gz", "la_009.nii.gz"}
+    assert {one.path.name for one in found_cases.skipped} == {"la_001_0001.nii.gz", "la_009.nii.gz"}
 
 
 def test_nnunet_test_set_is_skipped_when_it_has_labels(tmp_path: Path) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz")
     description = {"labels": {"background": 0, "Left atrium": 1, "Wall": 2}, "channel_names": {"0": "MRI"}}
     (folder(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-    found = find_cases(tmp_path)
-    assert pairs(found, tmp_path) == {"a": (files[0], files[1])}
-    assert {one.reason for one in found.skipped} == {"a test case of the data set"}
-    assert found.classes == ((1, "Left atrium"), (2, "Wall"))
+    found_cases = find_cases(tmp_path)
+    assert pairs(found_cases, tmp_path) == {"a": (files[0], files[1])}
+    assert {one.reason for one in found_cases.skipped} == {"a test case of the data set"}
+    assert found_cases.classes == ((1, "Left atrium"), (2, "Wall"))
 
 
 def test_decathlon_data_set_is_recognised(tmp_path: Path) -> None:
@@ -124,11 +124,11 @@ def test_decathlon_data_set_is_recognised(tmp_path: Path) -> None:
         "test": [f"./{files[2]}"],
     }
     (folder(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-    found = find_cases(tmp_path)
-    assert found.layout == DECATHLON
-    assert pairs(found, tmp_path) == {"la_003": (files[0], files[1]), "la_001": (files[2], None)}
-    assert [one.path.name for one in found.skipped] == ["gone.nii.gz"]
-    assert found.classes == ((1, "left atrium"),)
+    found_cases = find_cases(tmp_path)
+    assert found_cases.layout == DECATHLON
+    assert pairs(found_cases, tmp_path) == {"la_003": (files[0], files[1]), "la_001": (files[2], None)}
+    assert [one.path.name for one in found_cases.skipped] == ["gone.nii.gz"]
+    assert found_cases.classes == ((1, "left atrium"),)
 
 
 def test_errors_name_the_folder(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_errors_name_the_folder(tmp_path: Path) -> None:
         find_cases(tmp_path)
 
 
-def skip_reasons(found: FoundCases) -> dict[str, str]:
-    return {one.path.name: one.reason for one in found.skipped}
+def skip_reasons(found_cases: FoundCases) -> dict[str, str]:
+    return {one.path.name: one.reason for one in found_cases.skipped}
 
 
 def test_nnunet_v1_lists_images_without_channel_suffix(tmp_path: Path) -> None:
@@ -155,11 +155,14 @@ def test_nnunet_v1_lists_images_without_channel_suffix(tmp_path: Path) -> None:
     (folder(tmp_path, *files, "imagesTs/la_009_0000.nii.gz") / "dataset.json").write_text(
         json.dumps(description), encoding="utf-8"
     )
-    found = find_cases(tmp_path)
-    assert found.layout == NNUNET
-    assert pairs(found, tmp_path) == {"la_003": (files[0], files[2]), "la_009": ("imagesTs/la_009_0000.nii.gz", None)}
-    assert skip_reasons(found) == {"la_003_0001.nii.gz": folders._OTHER_CHANNEL}
-    assert found.classes == ((1, "LA"),)
+    found_cases = find_cases(tmp_path)
+    assert found_cases.layout == NNUNET
+    assert pairs(found_cases, tmp_path) == {
+        "la_003": (files[0], files[2]),
+        "la_009": ("imagesTs/la_009_0000.nii.gz", None),
+    }
+    assert skip_reasons(found_cases) == {"la_003_0001.nii.gz": folders._OTHER_CHANNEL}
+    assert found_cases.classes == ((1, "LA"),)
 
 
 def test_nnunet_v2_lists_several_files_per_case(tmp_path: Path) -> None:
@@ -173,29 +176,29 @@ def test_nnunet_v2_lists_several_files_per_case(tmp_path: Path) -> None:
     (tmp_path / "data/dataset.json").write_text(
         json.dumps({"labels": {"background": 0, "LA": 1}, "dataset": listed}), encoding="utf-8"
     )
-    found = find_cases(tmp_path / "data")
-    cases = {case.name: (case.image.name, case.label.name if case.label else None) for case in found.cases}
+    found_cases = find_cases(tmp_path / "data")
+    cases = {case.name: (case.image.name, case.label.name if case.label else None) for case in found_cases.cases}
     assert cases == {"case1": ("a.nii.gz", "a_label.nii.gz"), "case2": ("c.nii.gz", None)}
-    assert skip_reasons(found).keys() == {"b.nii.gz", "gone.nii.gz"}
-    assert found.classes == ((1, "LA"),)
+    assert skip_reasons(found_cases).keys() == {"b.nii.gz", "gone.nii.gz"}
+    assert found_cases.classes == ((1, "LA"),)
 
 
 def test_parent_folder_of_nnunet_data_sets_gives_all_their_cases(tmp_path: Path) -> None:
     one = ("nnUNet_raw/Dataset001_LA/imagesTr/a_0000.nii.gz", "nnUNet_raw/Dataset001_LA/labelsTr/a.nii.gz")
     two = ("nnUNet_raw/Dataset002_RA/imagesTr/a_0000.nii.gz", "nnUNet_raw/Dataset002_RA/labelsTr/a.nii.gz")
     folder(tmp_path, *one, *two, "nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz")
-    found = find_cases(tmp_path / "nnUNet_raw")
-    assert found.layout == NNUNET
-    got = sorted(pairs(found, tmp_path).values())
+    found_cases = find_cases(tmp_path / "nnUNet_raw")
+    assert found_cases.layout == NNUNET
+    got = sorted(pairs(found_cases, tmp_path).values())
     assert got == sorted([one, two, ("nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz", None)])
 
 
 def test_number_suffixes_are_patients_unless_a_label_shows_that_they_are_channels(tmp_path: Path) -> None:
     names = [f"p_{number:04d}.nrrd" for number in range(3)]
     assert pairs(find_cases(folder(tmp_path, *names)), tmp_path).keys() == {"p_0000", "p_0001", "p_0002"}
-    found = find_cases(folder(tmp_path, "p_seg.nrrd"))
-    assert pairs(found, tmp_path) == {"p": ("p_0000.nrrd", "p_seg.nrrd")}
-    assert skip_reasons(found).keys() == {"p_0001.nrrd", "p_0002.nrrd"}
+    found_cases = find_cases(folder(tmp_path, "p_seg.nrrd"))
+    assert pairs(found_cases, tmp_path) == {"p": ("p_0000.nrrd", "p_seg.nrrd")}
+    assert skip_reasons(found_cases).keys() == {"p_0001.nrrd", "p_0002.nrrd"}
 
 
 def test_left_atrial_challenge_lascarqs_and_emidec_are_recognised(tmp_path: Path) -> None:
@@ -204,21 +207,23 @@ def test_left_atrial_challenge_lascarqs_and_emidec_are_recognised(tmp_path: Path
     emidec = ["emidec/Case_N01/Images/Case_N01.nii.gz", "emidec/Case_N01/Contours/Case_N01.nii.gz"]
     folder(tmp_path, *challenge, *lascarqs, *emidec)
     for files, name in ((challenge, "P1"), (lascarqs, "train_1"), (emidec, "Case_N01")):
-        found = find_cases(tmp_path / files[0].split("/")[0])
-        assert pairs(found, tmp_path) == {name: (files[0], files[1])}
-        assert set(skip_reasons(found).values()) <= {OTHER}
-        assert len(found.skipped) == len(files) - 2
+        found_cases = find_cases(tmp_path / files[0].split("/")[0])
+        assert pairs(found_cases, tmp_path) == {name: (files[0], files[1])}
+        assert set(skip_reasons(found_cases).values()) <= {OTHER}
+        assert len(found_cases.skipped) == len(files) - 2
 
 
 def test_slicer_segmentation_belongs_to_the_only_scan_in_its_folder(tmp_path: Path) -> None:
     files = ("p1/LGE axial.nrrd", "p1/Segmentation.seg.nrrd", "p2/5 scan.nii.gz", "p2/Segmentation_1.seg.nrrd")
-    found = find_cases(folder(tmp_path, *files))
-    assert set(pairs(found, tmp_path).values()) == {files[:2], files[2:]}
+    found_cases = find_cases(folder(tmp_path, *files))
+    assert set(pairs(found_cases, tmp_path).values()) == {files[:2], files[2:]}
     # With two scans in the folder, or a name that Slicer did not choose, the label's scan is unknown.
     unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd", "r/a.nrrd", "r/other.seg.nrrd")
-    found = find_cases(folder(tmp_path / "unsure", *unsure))
-    assert all(case.label is None for case in found.cases)
-    assert skip_reasons(found) == dict.fromkeys(["Segmentation.seg.nrrd", "other.seg.nrrd"], "a label without a scan")
+    found_cases = find_cases(folder(tmp_path / "unsure", *unsure))
+    assert all(case.label is None for case in found_cases.cases)
+    assert skip_reasons(found_cases) == dict.fromkeys(
+        ["Segmentation.seg.nrrd", "other.seg.nrrd"], "a label without a scan"
+    )
 
 
 def test_bids_labels_are_found_in_derivatives(tmp_path: Path) -> None:
@@ -228,10 +233,10 @@ def test_bids_labels_are_found_in_derivatives(tmp_path: Path) -> None:
     suffixed = "derivatives/manual/sub-02/ses-1/anat/sub-02_ses-1_acq-lge_T1w_seg.nii.gz"
     others = ("derivatives/prep/sub-01/anat/sub-01_ses-1_acq-lge_desc-preproc_T1w.nii.gz", "sub-03/anat/notes.json")
     stray = "derivatives/manual/sub-09/anat/sub-09_label-LA_mask.nii.gz"
-    found = find_cases(folder(tmp_path, *raw, second, label, suffixed, *others, stray))
-    assert found.layout == BIDS
-    assert set(pairs(found, tmp_path).values()) == {(raw[0], label), (raw[1], suffixed), (second, None)}
-    assert skip_reasons(found) == {
+    found_cases = find_cases(folder(tmp_path, *raw, second, label, suffixed, *others, stray))
+    assert found_cases.layout == BIDS
+    assert set(pairs(found_cases, tmp_path).values()) == {(raw[0], label), (raw[1], suffixed), (second, None)}
+    assert skip_reasons(found_cases) == {
         Path(others[0]).name: "a derived image",
         Path(stray).name: "a label without a scan",
     }
@@ -239,9 +244,9 @@ def test_bids_labels_are_found_in_derivatives(tmp_path: Path) -> None:
 
 def test_bids_label_is_skipped_when_it_fits_several_scans(tmp_path: Path) -> None:
     raw = [f"sub-01/anat/sub-01_run-{n}_T1w.nii.gz" for n in (1, 2)]
-    found = find_cases(folder(tmp_path, *raw, "derivatives/sub-01/anat/sub-01_dseg.nii.gz"))
-    assert all(case.label is None for case in found.cases)
-    assert skip_reasons(found) == {"sub-01_dseg.nii.gz": "its name fits several scans"}
+    found_cases = find_cases(folder(tmp_path, *raw, "derivatives/sub-01/anat/sub-01_dseg.nii.gz"))
+    assert all(case.label is None for case in found_cases.cases)
+    assert skip_reasons(found_cases) == {"sub-01_dseg.nii.gz": "its name fits several scans"}
 
 
 def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:
@@ -261,15 +266,17 @@ OTHER = "a label of another structure; to train on it, enter it as the label in 
 @pytest.mark.parametrize("word", ["pred", "Prediction", "auto", "result", "output", "dcamt", "seg_auto"])
 @pytest.mark.parametrize("label", ["a_label.nii", None])
 def test_automatic_results_are_neither_scans_nor_labels(tmp_path: Path, word: str, label: str | None) -> None:
-    found = find_cases(folder(tmp_path, "a.nii", f"a_{word}.nii", *([label] if label else [])))
-    assert pairs(found, tmp_path) == {"a": ("a.nii", label)}
-    assert skip_reasons(found) == {f"a_{word}.nii": RESULT}
+    found_cases = find_cases(folder(tmp_path, "a.nii", f"a_{word}.nii", *([label] if label else [])))
+    assert pairs(found_cases, tmp_path) == {"a": ("a.nii", label)}
+    assert skip_reasons(found_cases) == {f"a_{word}.nii": RESULT}
 
 
-def test_results_in_a_folder_of_their_own(tmp_path: Path) -> None:
-    found = find_cases(folder(tmp_path, "images/x.nii", "labels/x.nii", "predictions/x.nii", "results/x.seg.nrrd"))
-    assert pairs(found, tmp_path) == {"x": ("images/x.nii", "labels/x.nii")}
-    assert skip_reasons(found) == {"x.nii": RESULT, "x.seg.nrrd": RESULT}
+def test_files_in_a_folder_of_results_are_neither_scans_nor_labels(tmp_path: Path) -> None:
+    found_cases = find_cases(
+        folder(tmp_path, "images/x.nii", "labels/x.nii", "predictions/x.nii", "results/x.seg.nrrd")
+    )
+    assert pairs(found_cases, tmp_path) == {"x": ("images/x.nii", "labels/x.nii")}
+    assert skip_reasons(found_cases) == {"x.nii": RESULT, "x.seg.nrrd": RESULT}
 
 
 @pytest.mark.parametrize("files", [("output/x.nii", "output/x_seg.nii"), ("out/images/x.nii", "out/labels/x.nii")])
@@ -289,25 +296,25 @@ def test_scans_in_a_folder_named_like_results_are_scans(tmp_path: Path, files: t
         ("p1/LGE 3D.nrrd", "p1/LA.seg.nrrd"),
     ],
 )
-def test_a_structures_name_in_a_label(tmp_path: Path, image: str, label: str) -> None:
-    found = find_cases(folder(tmp_path, image, label))
-    assert [*pairs(found, tmp_path).values()] == [(image, label)]
+def test_label_whose_name_contains_a_structure_is_paired(tmp_path: Path, image: str, label: str) -> None:
+    found_cases = find_cases(folder(tmp_path, image, label))
+    assert [*pairs(found_cases, tmp_path).values()] == [(image, label)]
 
 
 def test_labels_of_other_structures_and_of_other_scans_are_left_out(tmp_path: Path) -> None:
     files = ("p1.nii", "p1_LA_gt.nii", "p1_RA_gt.nii", "p2.nii", "p2_scar_seg.nii", "p3.nii", "p3_post_seg.nii")
-    found = find_cases(folder(tmp_path, *files))
-    assert pairs(found, tmp_path) == {"p1": files[:2], "p2": ("p2.nii", None), "p3": ("p3.nii", None)}
-    assert skip_reasons(found) == {files[2]: OTHER, files[4]: OTHER, files[6]: "a label without a scan"}
+    found_cases = find_cases(folder(tmp_path, *files))
+    assert pairs(found_cases, tmp_path) == {"p1": files[:2], "p2": ("p2.nii", None), "p3": ("p3.nii", None)}
+    assert skip_reasons(found_cases) == {files[2]: OTHER, files[4]: OTHER, files[6]: "a label without a scan"}
 
 
-def test_words_with_numbers(tmp_path: Path) -> None:
+def test_number_directly_after_a_word_is_the_name_of_the_case(tmp_path: Path) -> None:
     assert pairs(find_cases(folder(tmp_path, "img0001.nii", "label0001.nii")), tmp_path) == {
         "0001": ("img0001.nii", "label0001.nii")
     }
 
 
-def _data_set(home: Path, training: list[dict[str, str]], *files: str, **further: object) -> FoundCases:
+def find_in_data_set(home: Path, training: list[dict[str, str]], *files: str, **further: object) -> FoundCases:
     description = {"labels": {"0": "background", "1": "LA"}, "training": training} | further
     (folder(home, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return find_cases(home)
@@ -317,35 +324,35 @@ def _data_set(home: Path, training: list[dict[str, str]], *files: str, **further
 def test_paths_of_a_data_set_from_another_computer_are_found(tmp_path: Path, start: str) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     listed = {"image": f"{start}a.nii.gz", "label": f"{start.replace('images', 'labels')}a.nii.gz"}
-    assert pairs(_data_set(tmp_path, [listed], *files), tmp_path) == {"a": files}
+    assert pairs(find_in_data_set(tmp_path, [listed], *files), tmp_path) == {"a": files}
 
 
 def test_files_that_the_data_set_does_not_list_are_named(tmp_path: Path) -> None:
     listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
     files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz")
-    found = _data_set(tmp_path, [listed], *files)
-    assert pairs(found, tmp_path) == {"a": files[:2]}
-    assert skip_reasons(found) == dict.fromkeys(["b.nii.gz"], "dataset.json does not list it")
-    assert len(found.skipped) == 2
+    found_cases = find_in_data_set(tmp_path, [listed], *files)
+    assert pairs(found_cases, tmp_path) == {"a": files[:2]}
+    assert skip_reasons(found_cases) == dict.fromkeys(["b.nii.gz"], "dataset.json does not list it")
+    assert len(found_cases.skipped) == 2
 
 
 def test_listed_test_cases_with_labels_are_skipped(tmp_path: Path) -> None:
     listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
     files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/t.nii.gz", "labelsTs/t.nii.gz")
-    found = _data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
-    assert pairs(found, tmp_path) == {"a": files[:2]}
-    assert skip_reasons(found) == {"t.nii.gz": "a test case of the data set"}
+    found_cases = find_in_data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
+    assert pairs(found_cases, tmp_path) == {"a": files[:2]}
+    assert skip_reasons(found_cases) == {"t.nii.gz": "a test case of the data set"}
 
 
 def test_all_channels_of_a_listed_test_case_have_one_reason(tmp_path: Path) -> None:
     listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
     test = ("imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz", "labelsTs/t.nii.gz")
     files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", *test)
-    found = _data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
-    assert sorted(one.path.relative_to(tmp_path).as_posix() for one in found.skipped) == sorted(test)
-    assert {one.reason for one in found.skipped} == {"a test case of the data set"}
+    found_cases = find_in_data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
+    assert sorted(one.path.relative_to(tmp_path).as_posix() for one in found_cases.skipped) == sorted(test)
+    assert {one.reason for one in found_cases.skipped} == {"a test case of the data set"}
 
 
 def test_data_set_with_an_empty_list_is_read_by_its_folders(tmp_path: Path) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
-    assert pairs(_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}
+    assert pairs(find_in_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}

@@ -25,12 +25,12 @@ def two_class_recipe() -> Recipe:
     return replace(recipe, classes=(replace(recipe.classes[0], name="Left atrium"), other))
 
 
-def case_of(path: Path, values: np.ndarray, labels: str = "") -> Case:
+def write_label_case(path: Path, values: np.ndarray, labels: str = "") -> Case:
     write_labelmap(Labelmap(values, GRID, None), path)
     return Case("x", Path("scan.nii"), path, LABELLED, labels)
 
 
-def voxels(*values: int) -> np.ndarray:
+def label_voxels(*values: int) -> np.ndarray:
     array = np.zeros(GRID.shape, np.uint16)
     array.ravel()[: len(values)] = values
     return array
@@ -57,14 +57,16 @@ def test_invalid_mapping_is_refused(text: str) -> None:
 
 
 def test_several_values_map_to_one_class_and_unmapped_values_to_background(tmp_path: Path) -> None:
-    case = case_of(tmp_path / "l.nii.gz", voxels(420, 421, 500, 7), "420=left-atrium,421=left-atrium,500=right-atrium")
-    found = read_case_label(case, two_class_recipe(), GRID)
-    assert found.voxels.ravel()[:5].tolist() == [1, 1, 2, 0, 0]
-    assert check_label(case, found, two_class_recipe()) == (1, 2)
+    case = write_label_case(
+        tmp_path / "l.nii.gz", label_voxels(420, 421, 500, 7), "420=left-atrium,421=left-atrium,500=right-atrium"
+    )
+    label = read_case_label(case, two_class_recipe(), GRID)
+    assert label.voxels.ravel()[:5].tolist() == [1, 1, 2, 0, 0]
+    assert check_label(case, label, two_class_recipe()) == (1, 2)
 
 
 def test_value_255_becomes_the_only_class(tmp_path: Path) -> None:
-    case = case_of(tmp_path / "l.nii.gz", voxels(255, 255))
+    case = write_label_case(tmp_path / "l.nii.gz", label_voxels(255, 255))
     assert read_case_label(case, tiny_recipe(), GRID).voxels.max() == 1
     assert read_case_label(case, two_class_recipe(), GRID).voxels.max() == 255
 
@@ -72,26 +74,26 @@ def test_value_255_becomes_the_only_class(tmp_path: Path) -> None:
 def test_empty_unknown_and_misplaced_labels_are_refused(tmp_path: Path) -> None:
     recipe = tiny_recipe()
     for values, labels, message in (
-        (voxels(0), "", "is empty: no voxel is labelled. Outline the scan"),
-        (voxels(5), "420=1", "is empty: no voxel is labelled with a value of its mapping."),
-        (voxels(420, 421), "", "holds 420, 421, but the recipe"),
+        (label_voxels(0), "", "is empty: no voxel is labelled. Outline the scan"),
+        (label_voxels(5), "420=1", "is empty: no voxel is labelled with a value of its mapping."),
+        (label_voxels(420, 421), "", "holds 420, 421, but the recipe"),
     ):
-        case = case_of(tmp_path / "l.nii.gz", values, labels)
+        case = write_label_case(tmp_path / "l.nii.gz", values, labels)
         with pytest.raises(InputError) as caught:
             check_label(case, read_case_label(case, recipe, GRID), recipe)
         assert str(caught.value).startswith(f"{case.label}: {message}")
-    case = case_of(tmp_path / "l.nii.gz", voxels(1))
+    case = write_label_case(tmp_path / "l.nii.gz", label_voxels(1))
     with pytest.raises(InputError, match="8 x 9 x 10"):
         read_case_label(case, recipe, Grid((8, 9, 11), np.eye(4)))
 
 
-def test_segmentation_cropped_by_slicer_is_read_on_the_scan_s_grid(tmp_path: Path) -> None:
+def test_segmentation_cropped_by_slicer_is_read_on_the_grid_of_the_scan(tmp_path: Path) -> None:
     """Slicer saves only the box around the segments."""
     small = Grid((3, 4, 5), np.array([[1, 0, 0, 2], [0, 1, 0, 3], [0, 0, 1, 4], [0, 0, 0, 1.0]]))
     path = tmp_path / "l.seg.nrrd"
     write_labelmap(Labelmap(np.ones(small.shape, np.uint8), small, None), path, two_class_recipe().classes[:1])
-    found = read_case_label(Case("x", Path("scan.nii"), path, LABELLED), two_class_recipe(), GRID)
-    assert found.grid.matches(GRID)
+    label = read_case_label(Case("x", Path("scan.nii"), path, LABELLED), two_class_recipe(), GRID)
+    assert label.grid.matches(GRID)
     expected = np.zeros(GRID.shape, np.uint8)
     expected[2:5, 3:7, 4:9] = 1
-    np.testing.assert_array_equal(found.voxels, expected)
+    np.testing.assert_array_equal(label.voxels, expected)

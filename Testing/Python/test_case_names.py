@@ -73,8 +73,8 @@ def test_files_of_public_data_sets_are_classified(tmp_path: Path) -> None:
 def test_label_is_recognised_by_the_scan_beside_it() -> None:
     folder = Path("patients")
     names = ["p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nii.gz", "p03_0000.nii", "p03_gt.nii", "q_seg.nii"]
-    found = labels_beside_scans([folder / name for name in names], folder)
-    assert [path.name for path in found] == ["p01_seg.nii.gz", "p02_mask.nii.gz", "p03_gt.nii"]
+    recognised = labels_beside_scans([folder / name for name in names], folder)
+    assert [path.name for path in recognised] == ["p01_seg.nii.gz", "p02_mask.nii.gz", "p03_gt.nii"]
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,12 @@ def test_results_and_labels_of_a_structure_are_known_by_the_scan_beside_them(wor
 
 def test_labels_are_paired_by_their_own_or_a_shorter_name() -> None:
     labels = {name: Path(name) for name in ("p1_LA", "p2", "p2_LA", "p3_LA", "LA_p3", "p4_post_LA")}
-    found = pair_with_labels(["p1", "p2", "p3", "p4"], labels)
-    assert found["p1"] == Path("p1_LA")
-    assert found["p2"] == Path("p2")
-    assert "p3" not in found, "two labels fit"
-    assert "p4" not in found, "p4_post is another scan"
-    assert sorted(map(str, found.values())) == sorted(labels), "no label is lost"
+    paired = pair_with_labels(["p1", "p2", "p3", "p4"], labels)
+    assert paired["p1"] == Path("p1_LA")
+    assert paired["p2"] == Path("p2")
+    assert "p3" not in paired, "two labels fit"
+    assert "p4" not in paired, "p4_post is another scan"
+    assert sorted(map(str, paired.values())) == sorted(labels), "no label is lost"
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ def test_label_of_another_structure_is_not_paired(case: str, label: str) -> None
 
 
 def test_label_belongs_to_the_case_of_its_longest_shorter_name() -> None:
-    found = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a")})
-    assert found == {"p1_LA": Path("a")}, "p1 has no label"
-    found = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a"), "p1_final": Path("b")})
-    assert found == {"p1_LA": Path("a"), "p1": Path("b")}
-    found = pair_with_labels(["p1", "p1_LA"], {"p1_LA": Path("a"), "p1_LA_final": Path("b")})
-    assert found == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
+    paired = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a")})
+    assert paired == {"p1_LA": Path("a")}, "p1 has no label"
+    paired = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a"), "p1_final": Path("b")})
+    assert paired == {"p1_LA": Path("a"), "p1": Path("b")}
+    paired = pair_with_labels(["p1", "p1_LA"], {"p1_LA": Path("a"), "p1_LA_final": Path("b")})
+    assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
 
 
 def test_short_names_of_each_label_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +138,6 @@ def test_short_names_of_each_label_are_found_once(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("dcamt.cases.names.short_names", count)
     cases = [f"p{number}" for number in range(30)]
-    found = pair_with_labels(cases, {f"{case}_LA": Path(case) for case in cases})
-    assert found == {case: Path(case) for case in cases}
+    paired = pair_with_labels(cases, {f"{case}_LA": Path(case) for case in cases})
+    assert paired == {case: Path(case) for case in cases}
     assert sorted(asked) == sorted(f"{case}_LA" for case in cases)

@@ -74,9 +74,9 @@ def test_written_list_is_read_after_its_folder_was_moved(folder: Path) -> None:
     path = folder / "run" / "deep" / "cases.csv"
     write_cases(cases, path)
     assert "../../a.nii" in path.read_text(encoding="utf-8")
-    found = read_cases(path)
-    assert [(case.name, case.role) for case in found] == [(case.name, case.role) for case in cases]
-    assert [case.image.resolve() for case in found] == [case.image for case in cases]
+    read = read_cases(path)
+    assert [(case.name, case.role) for case in read] == [(case.name, case.role) for case in cases]
+    assert [case.image.resolve() for case in read] == [case.image for case in cases]
     # Paths in the list are relative.
     moved = folder.with_name("moved")
     folder.rename(moved)
@@ -232,8 +232,8 @@ def test_rules_of_roles_are_checked_without_reading_files() -> None:
     recipe = tiny_recipe()
     full = replace(recipe, training=replace(recipe.training, batch=2, labelled_per_batch=2))
     cases = [Case("x", Path("a.nii"), Path("l.nii"), VALIDATION), Case("x", Path("a.nii"), None, UNLABELLED)]
-    found = violations([*cases, Case("x", Path("b.nii"), None, LEFT_OUT)], full, {})
-    assert [(one.rule, one.cases) for one in found] == [
+    broken = violations([*cases, Case("x", Path("b.nii"), None, LEFT_OUT)], full, {})
+    assert [(one.rule, one.cases) for one in broken] == [
         (Rule.DISTINCT_NAMES, (0, 1)),
         (Rule.ONE_LABELLED, ()),
         (Rule.HELD_OUT, (1,)),

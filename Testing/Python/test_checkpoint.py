@@ -35,10 +35,10 @@ def make_state(step: int, size: int = 1000) -> dict[str, Any]:
 
 def assert_only_checkpoint(path: Path, step: int) -> None:
     """Fail unless `path` is the complete checkpoint of `step` and the only file in its folder."""
-    found, wanted = load_checkpoint(path, CPU), make_state(step)
-    assert (found["step"], found["seconds"], found["average"]) == (step, 0.1 * step, None)
-    assert torch.equal(found["network"]["weight"], wanted["network"]["weight"])
-    buffers = [s["optimiser"]["state"][0]["momentum_buffer"] for s in (found, wanted)]
+    loaded, wanted = load_checkpoint(path, CPU), make_state(step)
+    assert (loaded["step"], loaded["seconds"], loaded["average"]) == (step, 0.1 * step, None)
+    assert torch.equal(loaded["network"]["weight"], wanted["network"]["weight"])
+    buffers = [s["optimiser"]["state"][0]["momentum_buffer"] for s in (loaded, wanted)]
     assert torch.equal(*buffers)
     assert os.listdir(path.parent) == [path.name]
 
@@ -53,9 +53,9 @@ def test_saved_checkpoint_is_loaded_unchanged(tmp_path: Path) -> None:
 def test_memory_format_of_a_tensor_is_kept(tmp_path: Path) -> None:
     tensor = torch.randn(2, 3, 4, 4, 4).contiguous(memory_format=torch.channels_last_3d)
     save_checkpoint(tmp_path / "x.pt", {"a": tensor})
-    found = load_checkpoint(tmp_path / "x.pt", CPU)["a"]
-    assert found.stride() == tensor.stride()
-    assert torch.equal(found, tensor)
+    loaded = load_checkpoint(tmp_path / "x.pt", CPU)["a"]
+    assert loaded.stride() == tensor.stride()
+    assert torch.equal(loaded, tensor)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
@@ -120,7 +120,7 @@ def test_interrupt_during_writing_keeps_the_previous_checkpoint(
     assert_only_checkpoint(path, 1)
 
 
-def refusal(path: Path) -> str:
+def refusal_text(path: Path) -> str:
     with pytest.raises(InputError) as caught:
         load_checkpoint(path, CPU)
     assert "\n" not in str(caught.value)
@@ -128,7 +128,7 @@ def refusal(path: Path) -> str:
 
 
 def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "last.pt") == "there is no checkpoint to resume from. Start a new run."
+    assert refusal_text(tmp_path / "last.pt") == "there is no checkpoint to resume from. Start a new run."
 
 
 def test_truncated_checkpoint_and_other_files_are_refused(tmp_path: Path) -> None:
@@ -137,10 +137,10 @@ def test_truncated_checkpoint_and_other_files_are_refused(tmp_path: Path) -> Non
     whole = path.read_bytes()
     for length in [0, 1, 4, 100, *range(0, len(whole), len(whole) // 25)]:
         path.write_bytes(whole[:length])
-        assert refusal(path) == "the checkpoint is damaged. Start a new run."
+        assert refusal_text(path) == "the checkpoint is damaged. Start a new run."
     for junk in (b"no checkpoint", b"PK\x03\x04", os.urandom(500), pickle.dumps({"step": 1}, 0), b"\x80\x02."):
         path.write_bytes(junk)
-        assert refusal(path) == "the checkpoint is damaged. Start a new run."
+        assert refusal_text(path) == "the checkpoint is damaged. Start a new run."
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -173,7 +173,7 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"step": Trap(mark)}, buffer)
     path.write_bytes(buffer.getvalue())
-    assert refusal(path) == "the checkpoint is damaged. Start a new run."
+    assert refusal_text(path) == "the checkpoint is damaged. Start a new run."
     assert not mark.exists()
     torch.load(path, weights_only=False)
     assert mark.exists()  # an unsafe load does create the folder

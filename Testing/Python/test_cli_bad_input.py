@@ -25,12 +25,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny.dcamt", tiny_recipe())
 
 
-def noise(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+def random_voxels(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     return np.random.default_rng(0).normal(100, 20, shape).astype(np.float32)
 
 
-def save(path: Path, voxels: np.ndarray | None = None, spacing: tuple[float, ...] | None = None) -> None:
-    image = nib.Nifti1Image(noise() if voxels is None else voxels, None)
+def save_scan(path: Path, voxels: np.ndarray | None = None, spacing: tuple[float, ...] | None = None) -> None:
+    image = nib.Nifti1Image(random_voxels() if voxels is None else voxels, None)
     image.header.set_xyzt_units("mm")
     if spacing is None:
         image.set_sform(np.diag([2.0, 2.0, 2.0, 1.0]), 1)
@@ -41,7 +41,7 @@ def save(path: Path, voxels: np.ndarray | None = None, spacing: tuple[float, ...
     nib.save(image, path)
 
 
-def listing(folder: Path) -> dict[str, bytes | None]:
+def content_of(folder: Path) -> dict[str, bytes | None]:
     """Return all files of a folder, at any depth, with their content."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
@@ -60,40 +60,40 @@ def check_line(errors: str, *parts: str) -> None:
         assert part in errors, errors
 
 
-def with_voxel(value: float) -> np.ndarray:
-    voxels = noise()
+def voxels_with(value: float) -> np.ndarray:
+    voxels = random_voxels()
     voxels[3, 4, 5] = value
     return voxels
 
 
-def rgb(path: Path) -> None:
+def save_rgb(path: Path) -> None:
     color = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    color["R"] = noise()
+    color["R"] = random_voxels()
     nib.save(nib.Nifti1Image(color, np.eye(4)), path)
 
 
-def truncated(path: Path) -> None:
-    save(path)
+def save_truncated(path: Path) -> None:
+    save_scan(path)
     path.write_bytes(path.read_bytes()[:4000])
 
 
-def flipped_bits(path: Path) -> None:
-    save(path)
+def save_with_flipped_bits(path: Path) -> None:
+    save_scan(path)
     data = bytearray(path.read_bytes())
     for place in range(20, len(data)):
         data[place] ^= 0xFF
     path.write_bytes(data)
 
 
-def wrong_type(path: Path) -> None:
-    save(path)
+def save_with_unknown_type(path: Path) -> None:
+    save_scan(path)
     header = bytearray(gzip.decompress(path.read_bytes()))
     header[70:72] = (12345).to_bytes(2, "little")  # datatype: an unknown code
     path.write_bytes(gzip.compress(bytes(header)))
 
 
-def flat(path: Path) -> None:
-    save(path)
+def save_with_flat_axes(path: Path) -> None:
+    save_scan(path)
     header = bytearray(gzip.decompress(path.read_bytes()))
     header[312:328] = bytes(16)  # srow_z is 0, so all voxels lie in one plane
     header[252:254] = bytes(2)  # without a qform, which ITK (and Slicer) would use instead
@@ -104,20 +104,20 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "does not exist"),
     "text": (lambda path: path.write_text("Dear radiologist,\n" * 50, encoding="utf-8"), "NIfTI"),
     "empty file": (lambda path: path.write_bytes(b""), "empty"),
-    "truncated gzip": (truncated, "early"),
-    "damaged gzip": (flipped_bits, "NIfTI"),
-    "unknown voxel type": (wrong_type, "unknown type"),
-    "2D": (lambda path: save(path, noise(SHAPE[:2])), "2D"),
-    "4D": (lambda path: save(path, noise((*SHAPE, 3))), "3 volumes (4D)"),
-    "RGB": (rgb, "colour"),
-    "complex": (lambda path: save(path, noise().astype(np.complex64)), "complex"),
-    "NaN": (lambda path: save(path, with_voxel(np.nan)), "1 NaN or infinite"),
-    "infinite": (lambda path: save(path, with_voxel(-np.inf)), "1 NaN or infinite"),
-    "constant": (lambda path: save(path, np.full(SHAPE, 7, np.float32)), "blank"),
-    "one slice": (lambda path: save(path, noise((16, 18, 1))), "one slice"),
-    "one voxel": (lambda path: save(path, noise((1, 1, 1))), "single voxel"),
-    "zero spacing": (lambda path: save(path, spacing=(2.0, 0.0, 2.0)), "spacing"),
-    "singular": (flat, "spacing of zero"),
+    "truncated gzip": (save_truncated, "early"),
+    "damaged gzip": (save_with_flipped_bits, "NIfTI"),
+    "unknown voxel type": (save_with_unknown_type, "unknown type"),
+    "2D": (lambda path: save_scan(path, random_voxels(SHAPE[:2])), "2D"),
+    "4D": (lambda path: save_scan(path, random_voxels((*SHAPE, 3))), "3 volumes (4D)"),
+    "RGB": (save_rgb, "colour"),
+    "complex": (lambda path: save_scan(path, random_voxels().astype(np.complex64)), "complex"),
+    "NaN": (lambda path: save_scan(path, voxels_with(np.nan)), "1 NaN or infinite"),
+    "infinite": (lambda path: save_scan(path, voxels_with(-np.inf)), "1 NaN or infinite"),
+    "constant": (lambda path: save_scan(path, np.full(SHAPE, 7, np.float32)), "blank"),
+    "one slice": (lambda path: save_scan(path, random_voxels((16, 18, 1))), "one slice"),
+    "one voxel": (lambda path: save_scan(path, random_voxels((1, 1, 1))), "single voxel"),
+    "zero spacing": (lambda path: save_scan(path, spacing=(2.0, 0.0, 2.0)), "spacing"),
+    "singular": (save_with_flat_axes, "spacing of zero"),
 }
 
 
@@ -132,15 +132,15 @@ def test_unusable_scan_is_refused_in_one_line(
     out.mkdir()
     make(scan)
     (out / "scan.seg.nrrd").write_text("earlier", encoding="utf-8")
-    before = listing(tmp_path)
+    before = content_of(tmp_path)
     for output in (out, tmp_path / "new" / "folder", tmp_path / "new.nii.gz"):
-        found = call_dcamt(
+        exit_status = call_dcamt(
             ["segment", str(scan), "-o", str(output), "--model", str(model), "--agreement", "--overwrite"]
         )
         printed = capfd.readouterr()
-        assert (found, printed.out) == (1, "")
+        assert (exit_status, printed.out) == (1, "")
         check_line(printed.err, str(scan), message_part)
-        assert listing(tmp_path) == before
+        assert content_of(tmp_path) == before
 
 
 def test_other_invalid_input_is_refused_in_one_line(
@@ -148,7 +148,7 @@ def test_other_invalid_input_is_refused_in_one_line(
 ) -> None:
     scan, other, file = tmp_path / "scan.nii.gz", tmp_path / "other" / "scan.nrrd", tmp_path / "notes.txt"
     other.parent.mkdir()
-    save(scan)
+    save_scan(scan)
     other.write_bytes(scan.read_bytes())
     file.write_text("notes", encoding="utf-8")
     (tmp_path / "empty").mkdir()
@@ -158,7 +158,7 @@ def test_other_invalid_input_is_refused_in_one_line(
     text_model.write_text("no model", encoding="utf-8")
     cut_model = tmp_path / "cut.dcamt"
     cut_model.write_bytes(model.read_bytes()[:-200])
-    before = listing(tmp_path)
+    before = content_of(tmp_path)
     good = ["-o", tmp_path / "out", "--model", model]
     cases: list[tuple[list, int, tuple[str, ...]]] = [
         ([tmp_path / "empty", *good], 1, ("empty",)),
@@ -217,14 +217,14 @@ def test_other_invalid_input_is_refused_in_one_line(
     ]
     for arguments, code, parts in cases:
         try:
-            found = call_dcamt(["segment", *map(str, arguments)])
+            exit_status = call_dcamt(["segment", *map(str, arguments)])
         except BaseException as error:
             raise AssertionError(arguments) from error
         printed = capfd.readouterr()
-        assert found == code, (arguments, printed.err)
+        assert exit_status == code, (arguments, printed.err)
         assert printed.out == "", arguments
         check_line(printed.err, *parts)
-        assert listing(tmp_path) == before, arguments
+        assert content_of(tmp_path) == before, arguments
     for arguments in ([], ["paint"]):
         assert call_dcamt(arguments) == 2
         check_line(capfd.readouterr().err, "dcamt --help")
@@ -238,7 +238,7 @@ def test_missing_gpu_is_refused(model: Path, tmp_path: Path, capfd: pytest.Captu
         for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
         if not there
     ]
-    save(tmp_path / "scan.nii.gz")
+    save_scan(tmp_path / "scan.nii.gz")
     assert absent, "a machine with both kinds of GPU"
     for name in absent:
         arguments = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out"), "--device", name]
@@ -249,7 +249,7 @@ def test_missing_gpu_is_refused(model: Path, tmp_path: Path, capfd: pytest.Captu
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs Linux's /proc")
 def test_unwritable_folder_is_refused(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    save(tmp_path / "scan.nii.gz")
+    save_scan(tmp_path / "scan.nii.gz")
     for output in ("/proc/new/out", "/proc/self/x.nrrd"):
         assert call_dcamt(["segment", str(tmp_path / "scan.nii.gz"), "-o", output, "--model", str(model)]) == 1
         check_line(capfd.readouterr().err, output)
@@ -269,11 +269,11 @@ def test_full_disk_leaves_folders_unchanged(
     from dcamt.io import atomic as files
 
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
-    save(scan)
+    save_scan(scan)
     out.mkdir()
     for name in (f"scan.{form}", f"scan_agreement.{form.removeprefix('seg.')}"):
         (out / name).write_text("earlier", encoding="utf-8")
-    before = listing(tmp_path)
+    before = content_of(tmp_path)
     calls = []
 
     def full(handle: int) -> None:
@@ -287,7 +287,7 @@ def test_full_disk_leaves_folders_unchanged(
     assert calls
     check_line(capfd.readouterr().err, str(out / "scan"), "disk is full")
     monkeypatch.undo()
-    assert listing(tmp_path) == before
+    assert content_of(tmp_path) == before
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
@@ -295,7 +295,7 @@ def test_full_disk_leaves_folders_unchanged(
 def test_write_refused_by_the_system_leaves_no_file(model: Path, tmp_path: Path, form: str) -> None:
     """In a real process, the operating system limits the size of files and so refuses part of the result."""
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
-    save(scan)
+    save_scan(scan)
     out.mkdir()
     arguments = ["segment", scan, "-o", out, "--format", form, "--model", model, "--measurements", tmp_path / "m.csv"]
     done = run_with_file_size_limit(40, arguments)
@@ -330,7 +330,7 @@ def test_any_exception_is_reported_in_one_line(
 
     monkeypatch.setattr("dcamt.inference.predictor.predict_bounded", fail)
     scan = tmp_path / "scan.nii.gz"
-    save(scan)
+    save_scan(scan)
     arguments = ["segment", str(scan), "-o", str(tmp_path / "out"), "--model", str(model)]
     assert call_dcamt(arguments) == 1
     errors = capfd.readouterr().err
@@ -361,7 +361,7 @@ def test_output_of_libraries_is_not_printed(
         return genuine(*arguments, **named)
 
     monkeypatch.setattr(DualVNet, "forward", chatty)
-    save(tmp_path / "scan.nii.gz", noise() * 0 + np.arange(SHAPE[2], dtype=np.float32))
+    save_scan(tmp_path / "scan.nii.gz", random_voxels() * 0 + np.arange(SHAPE[2], dtype=np.float32))
     arguments = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out.nrrd"), "--model", str(model)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -376,7 +376,7 @@ def test_output_of_libraries_is_not_printed(
 @pytest.mark.skipif(os.name == "nt", reason="file names are not bytes on this system")
 def test_characters_that_the_terminal_cannot_encode_are_escaped(model: Path, tmp_path: Path) -> None:
     name = os.fsdecode("vorhof_ä_\udcff.nii.gz".encode("utf-8", "surrogateescape"))
-    save(tmp_path / "scan.nii.gz")
+    save_scan(tmp_path / "scan.nii.gz")
     (tmp_path / "scan.nii.gz").rename(tmp_path / name)
     arguments = [sys.executable, "-m", "dcamt", "segment", tmp_path / name, "-o", tmp_path / "out", "--model", model]
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}

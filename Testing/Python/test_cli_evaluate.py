@@ -43,7 +43,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return predictions, labels
 
 
-def run(folders: tuple[Path, Path], *arguments: str | Path) -> int:
+def run_evaluate(folders: tuple[Path, Path], *arguments: str | Path) -> int:
     predictions, labels = folders
     return cli.main(["evaluate", "--predictions", str(predictions), "--labels", str(labels), *map(str, arguments)])
 
@@ -52,7 +52,7 @@ def test_json_and_csv_hold_the_exact_scores(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "new" / "scores.csv"
-    assert run(folders, "--json", "--csv", table) == 0
+    assert run_evaluate(folders, "--json", "--csv", table) == 0
     printed = capsys.readouterr()
     events = [json.loads(line) for line in printed.out.splitlines()]
     scores = {one["case"]: one for one in events if one["event"] == "score"}
@@ -76,7 +76,7 @@ def test_json_and_csv_hold_the_exact_scores(
 
 
 def test_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(folders) == 0
+    assert run_evaluate(folders) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1][:4] == ["a", "1", "100.00", "100.00"]
     assert lines[2][:4] == ["b", "1", "66.67", "50.00"]
@@ -84,7 +84,7 @@ def test_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.CaptureF
 
 def test_undefined_distances_are_null(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     save(folders[0] / "c.nrrd", 0, 0)
-    assert run(folders, "--json") == 0
+    assert run_evaluate(folders, "--json") == 0
     events = [json.loads(line, parse_constant=pytest.fail) for line in capsys.readouterr().out.splitlines()]
     (empty,) = [one for one in events if one.get("case") == "c"]
     assert (empty["dice"], empty["hd95_mm"], empty["asd_mm"], empty["undefined"]) == (0.0, None, None, 1)
@@ -99,7 +99,7 @@ def test_wrong_input_is_refused_in_one_line_without_a_table(
     notes.write_text("notes", encoding="utf-8")
     label = (labels / "a_label.nii.gz").read_bytes()
 
-    def check(arguments: list, *parts: str) -> None:
+    def assert_refused(arguments: list, *parts: str) -> None:
         assert cli.main(["evaluate", *map(str, arguments)]) == 1
         printed = capfd.readouterr()
         assert (printed.out, printed.err.count("\n")) == ("", 1), printed
@@ -108,18 +108,20 @@ def test_wrong_input_is_refused_in_one_line_without_a_table(
         assert not table.exists()
 
     both = ["--predictions", predictions, "--labels", labels]
-    check(["--predictions", tmp_path / "gone", "--labels", labels, "--csv", table], "gone", "not a folder")
-    check(["--predictions", predictions, "--labels", tmp_path / "empty", "--csv", table], "empty", "no segmentation")
-    check([*both, "--csv", notes / "scores.csv"], "scores.csv", "not a folder")
-    check([*both, "--csv", labels], "labels", "is a folder")
-    check([*both, "--csv", labels / "a_label.nii.gz"], "a_label.nii.gz", ".csv")
+    assert_refused(["--predictions", tmp_path / "gone", "--labels", labels, "--csv", table], "gone", "not a folder")
+    assert_refused(
+        ["--predictions", predictions, "--labels", tmp_path / "empty", "--csv", table], "empty", "no segmentation"
+    )
+    assert_refused([*both, "--csv", notes / "scores.csv"], "scores.csv", "not a folder")
+    assert_refused([*both, "--csv", labels], "labels", "is a folder")
+    assert_refused([*both, "--csv", labels / "a_label.nii.gz"], "a_label.nii.gz", ".csv")
     assert (labels / "a_label.nii.gz").read_bytes() == label
     (predictions / "b.nrrd").write_bytes(b"NRRD0004\n")
-    check([*both, "--csv", table], "b.nrrd", "same case")
+    assert_refused([*both, "--csv", table], "b.nrrd", "same case")
     (predictions / "b.nrrd").rename(predictions / "z.nrrd")
-    check([*both, "--csv", table], "z.nrrd", "no label")
+    assert_refused([*both, "--csv", table], "z.nrrd", "no label")
     (predictions / "z.nrrd").rename(predictions / "c.nrrd")
-    check([*both, "--csv", table], "c.nrrd")
+    assert_refused([*both, "--csv", table], "c.nrrd")
 
 
 def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +148,7 @@ def test_exit_status_and_output_of_a_separate_process(folders: tuple[Path, Path]
                 stderr=subprocess.PIPE,
                 text=True,
                 env=buffered,
-                check=False,
+                assert_refused=False,
                 encoding="utf-8",
             )
         assert lost.returncode == 1
@@ -184,16 +186,16 @@ def scores_of(capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, int], float
 def test_values_of_labels_are_mapped_to_the_predictions_classes(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(mapped) == 1
+    assert run_evaluate(mapped) == 1
     assert "--label-mapping 420=1" in capsys.readouterr().err
-    assert run(mapped, "--label-mapping", "420,421=1", "--json") == 0
+    assert run_evaluate(mapped, "--label-mapping", "420,421=1", "--json") == 0
     assert scores_of(capsys) == {("a", 1): pytest.approx(2 * 4 / 12), ("mean", 1): pytest.approx(2 * 4 / 12)}
 
 
 def test_values_of_predictions_are_mapped_to_the_labels_classes(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(mapped[::-1], "--prediction-mapping", "420,421=1", "--json") == 0
+    assert run_evaluate(mapped[::-1], "--prediction-mapping", "420,421=1", "--json") == 0
     assert scores_of(capsys)["a", 1] == pytest.approx(2 * 4 / 12)
 
 
@@ -205,11 +207,11 @@ def test_mapping_names_a_segment_of_the_other_file(
     voxels[2:8, 1:11, 1:11] = 2
     (mapped[0] / "a.nrrd").unlink()
     write_labelmap(Labelmap(voxels, GRID), mapped[0] / "a.seg.nrrd", (info,))
-    assert run(mapped, "--label-mapping", "420,421=left-atrium", "--json") == 0
+    assert run_evaluate(mapped, "--label-mapping", "420,421=left-atrium", "--json") == 0
     assert scores_of(capsys)["a", 2] == pytest.approx(2 * 4 / 12)
     # A segment of the prediction chosen by its name, and the label's values by their numbers.
     arguments = ("--prediction-mapping", "left atrium=7", "--label-mapping", "420,421=7", "--json")
-    assert run(mapped, *arguments) == 0
+    assert run_evaluate(mapped, *arguments) == 0
     assert scores_of(capsys)["a", 7] == pytest.approx(2 * 4 / 12)
 
 
@@ -227,7 +229,7 @@ def test_number_in_a_mapping_is_a_value_even_if_a_segment_has_this_name(
 ) -> None:
     (mapped[0] / "a.nrrd").unlink()
     save_segments(mapped[0] / "a.seg.nrrd", (1, "2"), (2, "wall"))
-    assert run(mapped, "--label-mapping", "420=2", "--json") == 0
+    assert run_evaluate(mapped, "--label-mapping", "420=2", "--json") == 0
     assert ("a", 2) in scores_of(capsys)
 
 
@@ -236,16 +238,16 @@ def test_name_of_several_segments_in_a_mapping_is_refused(
 ) -> None:
     (mapped[0] / "a.nrrd").unlink()
     save_segments(mapped[0] / "a.seg.nrrd", (1, "Left atrium"), (2, "left-atrium"))
-    assert run(mapped, "--label-mapping", "420=left atrium") == 1
+    assert run_evaluate(mapped, "--label-mapping", "420=left atrium") == 1
     assert "is the name of several segments, with the label values 1, 2" in capsys.readouterr().err
 
 
 def test_proposed_mapping_of_the_predictions_is_accepted(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(mapped[::-1]) == 1
+    assert run_evaluate(mapped[::-1]) == 1
     assert "--prediction-mapping 420=1" in capsys.readouterr().err
-    assert run(mapped[::-1], "--prediction-mapping", "420=1") == 0
+    assert run_evaluate(mapped[::-1], "--prediction-mapping", "420=1") == 0
 
 
 def test_python_api_maps_to_the_segments_of_a_file_for_files_and_labelmaps(mapped: tuple[Path, Path]) -> None:
@@ -276,7 +278,7 @@ def test_evaluation_without_a_pair_is_refused() -> None:
 def test_wrong_mapping_is_refused_in_one_line(
     mapping: str, message: str, mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(mapped, "--label-mapping", mapping) == 1
+    assert run_evaluate(mapped, "--label-mapping", mapping) == 1
     assert capsys.readouterr().err == f"dcamt: {message}\n"
 
 

@@ -21,7 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def make(path: Path, name: str = "tiny", broken: bool = False) -> Path:
+def save_model_named(path: Path, name: str = "tiny", broken: bool = False) -> Path:
     import torch
     from dcamt.models.package import Card
     from dcamt.networks.dual_vnet import DualVNet
@@ -40,42 +40,42 @@ def make(path: Path, name: str = "tiny", broken: bool = False) -> Path:
     return path
 
 
-def run(*arguments: str | Path) -> int:
+def run_models(*arguments: str | Path) -> int:
     return cli.main(["models", *map(str, arguments)])
 
 
 def test_model_is_imported_listed_shown_verified_and_removed(
     tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = make(tmp_path / "some name.dcamt")
+    file = save_model_named(tmp_path / "some name.dcamt")
 
-    def run_json(*arguments: str | Path) -> list[dict]:
-        assert run(*arguments, "--json") == 0
+    def models_events(*arguments: str | Path) -> list[dict]:
+        assert run_models(*arguments, "--json") == 0
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
-    assert run_json("list") == []
-    (imported,) = run_json("import", file)
+    assert models_events("list") == []
+    (imported,) = models_events("import", file)
     assert imported["name"] == "tiny"
     assert Path(imported["path"]).read_bytes() == file.read_bytes()
-    (listed,) = run_json("list")
+    (listed,) = models_events("list")
     assert (listed["name"], listed["title"], listed["shipped"]) == ("tiny", "A tiny model", False)
-    (card,) = run_json("show", "tiny")
+    (card,) = models_events("show", "tiny")
     assert (card["version"], card["licence"], card["trained_on"]) == ("7", "CC0", {"labelled": 3})
-    (verified,) = run_json("verify", "tiny")
+    (verified,) = models_events("verify", "tiny")
     assert verified["checksum"] == card["checksum"]
-    assert run("show", file) == 0
+    assert run_models("show", file) == 0
     assert "A tiny model" in capsys.readouterr().out
-    assert run("list") == 0
+    assert run_models("list") == 0
     assert capsys.readouterr().out.startswith("tiny ")
-    (removed,) = run_json("remove", "tiny")
+    (removed,) = models_events("remove", "tiny")
     assert removed["name"] == "tiny"
     assert list((home / "models").iterdir()) == []
 
 
 def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make(tmp_path / "shipped" / "first.dcamt", "first")
-    good = make(tmp_path / "good.dcamt")
-    assert run("import", good) == 0
+    save_model_named(tmp_path / "shipped" / "first.dcamt", "first")
+    good = save_model_named(tmp_path / "good.dcamt")
+    assert run_models("import", good) == 0
     capsys.readouterr()
     cut = tmp_path / "cut.dcamt"
     cut.write_bytes(good.read_bytes()[:-300])
@@ -87,8 +87,8 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: 
     extra.write_bytes(good.read_bytes())
     with zipfile.ZipFile(extra, "a") as archive:
         archive.writestr("code.py", "print('run me')")
-    climbing = make(tmp_path / "climbing.dcamt", "../../climbing")
-    broken = make(tmp_path / "broken.dcamt", "broken", broken=True)
+    climbing = save_model_named(tmp_path / "climbing.dcamt", "../../climbing")
+    broken = save_model_named(tmp_path / "broken.dcamt", "broken", broken=True)
     (tmp_path / "text.dcamt").write_text("no model", encoding="utf-8")
     cases = [
         (("show", "nobody"), ("nobody", "Available models", "tiny")),
@@ -105,7 +105,7 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: 
         (("remove", good), ("good.dcamt",)),
     ]
     for arguments, parts in cases:
-        assert run(*arguments) == 1, arguments
+        assert run_models(*arguments) == 1, arguments
         printed = capsys.readouterr()
         assert (printed.out, printed.err.count("\n")) == ("", 1), arguments
         for part in parts:
@@ -115,9 +115,9 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: 
 
 
 def test_damaged_model_does_not_hide_the_others(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make(home / "models" / "b.dcamt", "b")
+    save_model_named(home / "models" / "b.dcamt", "b")
     (home / "models" / "a.dcamt").write_text("no model", encoding="utf-8")
-    assert run("list", "--json") == 1
+    assert run_models("list", "--json") == 1
     printed = capsys.readouterr()
     assert [json.loads(line)["name"] for line in printed.out.splitlines()] == ["b"]
     assert printed.err.count("\n") == 1
@@ -125,9 +125,9 @@ def test_damaged_model_does_not_hide_the_others(tmp_path: Path, home: Path, caps
 
 
 def test_unwritable_store_is_refused(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = make(tmp_path / "good.dcamt")
+    file = save_model_named(tmp_path / "good.dcamt")
     home.write_text("a file where the folder should be", encoding="utf-8")
-    assert run("import", file) == 1
+    assert run_models("import", file) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "not a folder" in error
@@ -137,12 +137,12 @@ def test_unwritable_store_is_refused(tmp_path: Path, home: Path, capsys: pytest.
 def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["show"], ["paint"]):
         with pytest.raises(SystemExit) as caught:
-            run(*arguments)
+            run_models(*arguments)
         assert caught.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_card_and_calibration_are_shown_a_line_a_fact(capsys: pytest.CaptureFixture[str]) -> None:
+def test_card_and_calibration_are_shown_with_one_line_for_each_fact(capsys: pytest.CaptureFixture[str]) -> None:
     shipped = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
     assert cli.main(["models", "show", str(shipped)]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -43,22 +43,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "tiny.dcamt"
     for seed in range(100):
         save_tiny_model(path, tiny_recipe("largest_component=false"), seed)
-        found = Segmenter.load(path, "cpu").segment(noise(), affine=AFFINE).labelmap.voxels.mean()
-        if 0.1 < found < 0.9:
+        fraction = Segmenter.load(path, "cpu").segment(random_voxels(), affine=AFFINE).labelmap.voxels.mean()
+        if 0.1 < fraction < 0.9:
             return path
     raise AssertionError("no such network among a hundred")
 
 
-def noise(seed: int = 0) -> np.ndarray:
+def random_voxels(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(300, 80, SHAPE).clip(0).astype(np.float32)
 
 
 def save_scan(path: Path, seed: int = 0) -> Path:
-    write_volume(Volume(noise(seed)[None], Grid(SHAPE, AFFINE)), path)
+    write_volume(Volume(random_voxels(seed)[None], Grid(SHAPE, AFFINE)), path)
     return path
 
 
-def run(*arguments: str | Path) -> int:
+def run_segment(*arguments: str | Path) -> int:
     return cli.main(["segment", *map(str, arguments), "--device", "cpu"])
 
 
@@ -100,7 +100,7 @@ def test_surface_encloses_the_volume_in_patient_mm(atrium: dcamt.SegmentedScan, 
 def test_most_probable_classes_equal_the_labels(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nrrd")
     arguments = [scan, "-o", tmp_path / "x.nii.gz", "--model", model, "--probabilities", tmp_path / "p.nii.gz"]
-    assert run(*arguments) == 0
+    assert run_segment(*arguments) == 0
     image = nibabel.load(tmp_path / "p.nii.gz")
     probabilities = np.asarray(image.dataobj)
     labels = nibabel.load(tmp_path / "x.nii.gz")
@@ -116,7 +116,7 @@ def test_further_results_of_several_scans_lie_beside_the_segmentations(
 ) -> None:
     scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
     arguments = [*scans, "-o", tmp_path / "out", "--model", model, "--json"]
-    assert run(*arguments, "--surface", "stl", "--probabilities", "nrrd", "--report", "html") == 0
+    assert run_segment(*arguments, "--surface", "stl", "--probabilities", "nrrd", "--report", "html") == 0
     expected = {f"s{n}{end}" for n in range(2) for end in (".seg.nrrd", ".stl", "_probabilities.nrrd", ".html")}
     assert {path.name for path in (tmp_path / "out").iterdir()} == expected
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -131,11 +131,11 @@ def dicom_run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("dicom")
     affine = np.diag([-1.5, -1.5, 2.5, 1.0])
     affine[:3, 3] = (20, 30, -40)
-    write_mr_series(home / "series", noise(), affine)
+    write_mr_series(home / "series", random_voxels(), affine)
     arguments = [home / "series", "-o", home / "out", "--format", "dcm", "--model", model, "--measurements", "dcm"]
-    assert run(*arguments, "--agreement", "--report", home / "page.html", "--identity") == 0
+    assert run_segment(*arguments, "--agreement", "--report", home / "page.html", "--identity") == 0
     arguments = [home / "series", "-o", home / "labels.nrrd", "--model", model, "--report", home / "anonymous.html"]
-    assert run(*arguments) == 0
+    assert run_segment(*arguments) == 0
     return home
 
 
@@ -145,9 +145,9 @@ def test_dicom_series_gives_dicom_objects(dicom_run: Path) -> None:
     assert names == {"series.dcm", "series_measurements.dcm", "series_agreement.nrrd"}
     segmentation = pydicom.dcmread(dicom_run / "out" / "series.dcm")
     report = pydicom.dcmread(dicom_run / "out" / "series_measurements.dcm")
-    for found in (segmentation, report):
-        assert broken_rules(found) == []
-        assert found.PatientID == PATIENT["PatientID"]
+    for written in (segmentation, report):
+        assert broken_rules(written) == []
+        assert written.PatientID == PATIENT["PatientID"]
     assert (segmentation.Modality, report.Modality) == ("SEG", "SR")
     evidence = json.dumps(report.to_json_dict())
     assert segmentation.SOPInstanceUID in evidence
@@ -180,7 +180,7 @@ class Page(HTMLParser):
             self.words.append(data.strip())
 
 
-def test_page_names_no_patient_without_identity(dicom_run: Path) -> None:
+def test_report_names_no_patient_without_identity(dicom_run: Path) -> None:
     anonymous = (dicom_run / "anonymous.html").read_text(encoding="utf-8")
     pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", anonymous)
     assert len(pictures) == 5
@@ -199,19 +199,19 @@ def test_page_names_no_patient_without_identity(dicom_run: Path) -> None:
     assert "no name, identifier" not in named
 
 
-def test_page_names_no_channel_file_without_identity(model: Path, tmp_path: Path) -> None:
+def test_report_names_no_channel_file_without_identity(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "imagesTs" / "Mueller_0000.nii.gz")
     save_scan(scan.with_name("Mueller_0001.nii.gz"))
     arguments = [scan, "-o", tmp_path / "out.nrrd", "--model", model, "--report", tmp_path / "page.html"]
-    assert run(*arguments) == 0
+    assert run_segment(*arguments) == 0
     assert "Mueller" not in (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert run(*arguments, "--overwrite", "--identity") == 0
+    assert run_segment(*arguments, "--overwrite", "--identity") == 0
     assert "not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_page_loads_nothing_and_shows_the_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_loads_nothing_and_shows_the_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "page.html"
-    assert run(SAMPLE, "-o", tmp_path / "out.nrrd", "--report", path, "--wall", "--json") == 0
+    assert run_segment(SAMPLE, "-o", tmp_path / "out.nrrd", "--report", path, "--wall", "--json") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     result = next(event for event in events if event["event"] == "segmented")
     wall = next(event for event in events if event["event"] == "wall")
@@ -279,21 +279,21 @@ def test_result_refers_to_the_chosen_series(model: Path, tmp_path: Path, capsys:
     affine = np.diag([-1.5, -1.5, 2.5, 1.0])
     for number in (1, 2):
         affine[:3, 3] = (20, 30, -40 * number)
-        for path in write_mr_series(tmp_path / f"s{number}", noise(number), affine):
+        for path in write_mr_series(tmp_path / f"s{number}", random_voxels(number), affine):
             path.rename(study / f"s{number}_{path.name}")
     arguments = [study, "-o", tmp_path / "out.dcm", "--model", model]
-    assert run(*arguments) == 1
+    assert run_segment(*arguments) == 1
     assert "--series" in capsys.readouterr().err
     chosen = pydicom.dcmread(next(study.glob("s2_*")))
-    assert run(*arguments, "--series", chosen.SeriesInstanceUID) == 0
-    found = pydicom.dcmread(tmp_path / "out.dcm")
-    assert found.FrameOfReferenceUID == chosen.FrameOfReferenceUID
-    heights = [f.PlanePositionSequence[0].ImagePositionPatient[2] for f in found.PerFrameFunctionalGroupsSequence]
+    assert run_segment(*arguments, "--series", chosen.SeriesInstanceUID) == 0
+    written = pydicom.dcmread(tmp_path / "out.dcm")
+    assert written.FrameOfReferenceUID == chosen.FrameOfReferenceUID
+    heights = [f.PlanePositionSequence[0].ImagePositionPatient[2] for f in written.PerFrameFunctionalGroupsSequence]
     assert min(heights) == pytest.approx(-80)
 
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
-def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
+def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     """The longest pages: identity or fields to fill in, wall, four segments, long names and many notes.
 
     Both are printed one after the other, so that the browser starts once.
@@ -302,7 +302,7 @@ def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     from dcamt.metrics.measurements import measure
     from dcamt.models.calibration import ExpectedOverlap
     from dcamt.models.package import Card
-    from dcamt.report.scan_page import ScanPage, render_scan_page
+    from dcamt.report.scan_report import ScanReport, render_scan_report
     from dcamt.volume import Code, Labelmap, SegmentInfo
     from dcamt.wall.analysis import analyse_wall
     from dcamt.wall.settings import WallSettings
@@ -318,7 +318,7 @@ def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     code = Code("SCT", "85756007", "Tissue")
     segments = [SegmentInfo(n, f"Segment {n} of a rather long name", (0.9, 0.3, 0.2 * n), code) for n in range(1, 5)]
     place = DoubtfulPlace((45.0, 40.0, 35.0), (45, 40, 29), 1.25, 0.9)
-    page = ScanPage(
+    page = ScanReport(
         volume=volume,
         labelmap=labelmap,
         segments=segments,
@@ -333,8 +333,8 @@ def test_page_prints_on_one_a4_sheet(tmp_path: Path) -> None:
         notes=["A note of some length that tells the reader what happened to this scan on its way to here."] * 9,
     )
     identity = dict.fromkeys(("Patient", "ID", "Born", "Study date", "Accession", "File"), "A rather long text")
-    first = render_scan_page(page)
-    (body,) = re.findall("<body>.*</body>", render_scan_page(replace(page, identity=identity)), re.DOTALL)
+    first = render_scan_report(page)
+    (body,) = re.findall("<body>.*</body>", render_scan_report(replace(page, identity=identity)), re.DOTALL)
     second = body.replace("<body>", '<div style="break-before: page">').replace("</body>", "</div>")
     assert first.count("</body>") == second.count("<div style") == 1
     (tmp_path / "page.html").write_text(first.replace("</body>", f"{second}</body>"), encoding="utf-8")

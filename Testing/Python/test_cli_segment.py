@@ -58,7 +58,7 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def run_process(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
+def run_dcamt_process(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
     command = [interpreter(), "-m", "dcamt", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=HANGING_S, check=False, **{"encoding": "utf-8", **options}
@@ -66,7 +66,7 @@ def run_process(*arguments: str | Path, **options) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
-def test_result_of_every_format_lies_on_the_scan_s_grid(model: Path, tmp_path: Path, form: str) -> None:
+def test_result_of_every_format_lies_on_the_grid_of_the_scan(model: Path, tmp_path: Path, form: str) -> None:
     """Other libraries read the results: all formats hold the same voxels at the same RAS positions."""
     sitk = pytest.importorskip("SimpleITK")
     scan = save_scan(tmp_path / "a.b.nii.gz")
@@ -138,10 +138,10 @@ def test_region_limits_the_result_and_may_begin_with_a_minus_sign(model: Path, t
     assert whole[~inside].any()
     for arguments in ([f"--roi={box}"], ["--roi", box], ["--roi", "10,-12,-22,2.5,40,8"]):
         assert cli.main([*base, *arguments]) == 0
-        found = read_labelmap(out).voxels
-        assert found.any()
-        assert not found[~inside].any()
-        np.testing.assert_array_equal(found, whole * inside)
+        limited = read_labelmap(out).voxels
+        assert limited.any()
+        assert not limited[~inside].any()
+        np.testing.assert_array_equal(limited, whole * inside)
 
 
 def test_other_files_in_a_folder_of_scans_are_skipped(model: Path, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(model: Path, tmp_p
     assert b"[###" in drawn
     assert drawn.endswith(b"\r\x1b[K")
     assert b"[#" not in done.stdout
-    piped = run_process(*arguments[3:])
+    piped = run_dcamt_process(*arguments[3:])
     assert (piped.returncode, piped.stderr) == (0, "")
     assert len(piped.stdout.splitlines()) == 3
 

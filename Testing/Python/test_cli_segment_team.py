@@ -44,7 +44,7 @@ def scans(tmp_path: Path) -> Path:
     return folder
 
 
-def segment(processes: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def segment_as_team(processes: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `dcamt segment` as a team without torchrun, which takes seconds to start."""
     status, output, errors = run_team(processes, "segment", *arguments)
     return subprocess.CompletedProcess(arguments, status, output, errors)
@@ -66,7 +66,7 @@ def test_two_processes_give_the_same_results_as_one(model: Path, scans: Path, tm
     for processes in (1, 2):
         out, table = tmp_path / f"out{processes}", tmp_path / f"m{processes}.csv"
         arguments = ["-o", out, "--model", model, "--format", "nii.gz", "--quality", "accurate", "--device", "cpu"]
-        result = segment(
+        result = segment_as_team(
             processes, scans, *arguments, "--roi", REGION, "--agreement", "--measurements", table, "--json"
         )
         assert result.returncode == 1, result.stderr
@@ -91,7 +91,7 @@ def test_two_processes_give_the_same_results_as_one(model: Path, scans: Path, tm
 
 def test_lines_of_two_processes_are_not_mixed(model: Path, scans: Path) -> None:
     (scans / "s3.nii.gz").unlink()
-    result = segment(2, scans, "-o", scans, "--model", model)  # results beside the scans
+    result = segment_as_team(2, scans, "-o", scans, "--model", model)  # results beside the scans
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[-1] == "4 of 4 scans segmented"
@@ -189,17 +189,17 @@ def test_skipped_folders_are_named_once(model: Path, scans: Path, tmp_path: Path
     (scans / "patient1").mkdir()
     for number in range(1, 5):
         (scans / f"s{number}.nii.gz").unlink()
-    result = segment(1, scans, "-o", tmp_path / "out", "--model", model)
+    result = segment_as_team(1, scans, "-o", tmp_path / "out", "--model", model)
     assert result.returncode == 0
     (line,) = own_lines(result.stderr)
     assert "skipped the folders beside its scans (patient1)" in line
     (scans / "patient1").rename(scans / "out")
-    result = segment(1, scans, "-o", scans / "out", "--model", model)
+    result = segment_as_team(1, scans, "-o", scans / "out", "--model", model)
     assert (result.returncode, own_lines(result.stderr)) == (0, [])  # folders of results cause no note
 
 
 def test_fewer_scans_than_processes_are_segmented(model: Path, scans: Path, tmp_path: Path) -> None:
-    result = segment(2, scans / "s0.nii.gz", "-o", tmp_path / "one.nrrd", "--model", model)
+    result = segment_as_team(2, scans / "s0.nii.gz", "-o", tmp_path / "one.nrrd", "--model", model)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "one.nrrd").exists()
 
@@ -213,9 +213,9 @@ def test_failure_of_all_processes_is_reported_once(
     arguments: list[str], status: int, model: Path, scans: Path, tmp_path: Path
 ) -> None:
     arguments = [*(["--model", str(model)] if "--model" not in arguments else []), *arguments]
-    alone = segment(1, scans, "-o", tmp_path / "out", *arguments)
+    alone = segment_as_team(1, scans, "-o", tmp_path / "out", *arguments)
     assert alone.returncode == status
-    result = segment(2, scans, "-o", tmp_path / "out", *arguments)
+    result = segment_as_team(2, scans, "-o", tmp_path / "out", *arguments)
     assert result.returncode != 0
     messages = [line for line in result.stderr.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
     assert messages == [line for line in alone.stderr.splitlines() if re.match(r"dcamt( \w+)*: ", line)]

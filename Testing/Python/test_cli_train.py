@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt import cli
+from dcamt.commands import console
 from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.models.package import open_model
@@ -97,6 +98,16 @@ def test_finished_run_makes_a_model_that_segments(
     assert "starting at 0 of 1: 1 labelled, 1 unlabelled, 1 validation cases" in output
 
 
+def test_terminal_shows_progress_before_pytorch_is_loaded(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_is_terminal", lambda: True)
+    assert train(cases, "--run", tmp_path / "run", "--start-from", tmp_path / "missing.dcamt") == 1
+    assert "loading PyTorch" in capsys.readouterr().err
+    assert train(cases, "--run", tmp_path / "run", "--start-from", tmp_path / "missing.dcamt", "--json") == 1
+    assert "loading PyTorch" not in capsys.readouterr().err
+
+
 def test_settings_may_stand_before_the_case_list(cases: Path, tmp_path: Path) -> None:
     each = [word for setting in THREE_STEPS for word in ("--set", setting)]
     for number, arguments in enumerate(([cases, *each], [cases, *settings()], [*settings(), cases])):
@@ -173,7 +184,7 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     new = ["--run", tmp_path / "runs" / "new"]
-    found = [
+    refused = [
         ([tmp_path / "nowhere.csv", *new], 1, "nowhere.csv"),
         ([tmp_path / "binary.csv", *new], 1, "binary.csv"),
         ([tables["column"], *new], 1, "lacks the column 'label'"),
@@ -200,7 +211,7 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
         ([cases, *new, "--resume", "--set", "batch=2"], 2, "--resume"),
         ([cases], 2, "--run"),
     ]
-    for arguments, code, part in found:
+    for arguments, code, part in refused:
         assert train(*arguments) == code, arguments
         printed = capfd.readouterr()
         assert part in printed.err, printed.err
@@ -242,7 +253,7 @@ def test_lack_of_memory_is_reported_in_one_line(
     assert train("--run", tmp_path / "run", "--resume") == 0
 
 
-def start(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
+def start_script_and_train(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
     """Run `script` and then `dcamt train` in a new process; return when the process prints `here`."""
     process = open_dcamt("train", "--device", "cpu", *arguments, script=script + RUN)
     assert process.stdout is not None
@@ -279,7 +290,7 @@ def test_ctrl_c_before_the_first_step_removes_the_run(cases: Path, tmp_path: Pat
     run = tmp_path / "runs" / "new"
     if there:
         run.mkdir(parents=True)
-    process = start(LOADING, cases, "--run", run, *settings())
+    process = start_script_and_train(LOADING, cases, "--run", run, *settings())
     assert {"recipe.json", "train.lock"} <= {path.name for path in run.iterdir()}
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=HANGING_S)
@@ -312,7 +323,7 @@ def test_ctrl_c_before_the_first_step_keeps_a_resumed_run(
 @pytest.mark.parametrize("name", ["cases.csv", "last.pt", "recipe.json"])
 def test_run_killed_during_creation_is_started_by_the_same_command(cases: Path, tmp_path: Path, name: str) -> None:
     run = tmp_path / "run"
-    process = start(WRITING.format(name=name), cases, "--run", run, *settings())
+    process = start_script_and_train(WRITING.format(name=name), cases, "--run", run, *settings())
     process.kill()
     process.communicate()
     assert len(list(run.rglob(f".????????-{name}"))) == 1
@@ -325,7 +336,7 @@ def test_run_killed_during_creation_is_started_by_the_same_command(cases: Path, 
 
 def test_partial_checkpoint_of_a_killed_run_is_removed_on_resume(cases: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start(WRITING.format(name="model.dcamt"), cases, "--run", run, *settings())
+    process = start_script_and_train(WRITING.format(name="model.dcamt"), cases, "--run", run, *settings())
     process.kill()
     process.communicate()
     (run / "checkpoints" / ".deadbeef-last.pt").touch()
@@ -337,7 +348,7 @@ def test_partial_checkpoint_of_a_killed_run_is_removed_on_resume(cases: Path, tm
 
 def test_second_process_on_a_run_is_refused(cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    process = start(LOADING, cases, "--run", run, *settings())
+    process = start_script_and_train(LOADING, cases, "--run", run, *settings())
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "train.lock"}
     for arguments in ([cases, "--run", run, *settings()], ["--run", run, "--resume"]):
         assert train(*arguments) == 1

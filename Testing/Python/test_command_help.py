@@ -18,14 +18,14 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 
 def test_every_argument_of_every_command_is_described() -> None:
-    found = list(parsers(build_parser()))
-    assert len(found) > 20
+    all_parsers = list(parsers(build_parser()))
+    assert len(all_parsers) > 20
     missing = [
         f"{parser.prog} {action.dest}"
-        for parser in found
+        for parser in all_parsers
         for action in parser._actions
         if not action.help and not isinstance(action, argparse._SubParsersAction)
     ]
     assert missing == []
-    for parser in found:
+    for parser in all_parsers:
         assert parser.format_help()

@@ -125,7 +125,9 @@ def test_central_component_is_preferred_to_a_larger_one_at_the_border() -> None:
 # ---- selection on a coarse grid
 
 
-def probabilities_of(*balls: tuple[tuple[int, int, int], float], shape: tuple[int, int, int] = (60, 40, 40)) -> Tensor:
+def probabilities_of_balls(
+    *balls: tuple[tuple[int, int, int], float], shape: tuple[int, int, int] = (60, 40, 40)
+) -> Tensor:
     at = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
     organ = np.zeros(shape, np.float32)
     for place, radius in balls:
@@ -137,17 +139,20 @@ CENTRE = CentrePrior(np.array([29.5, 19.5, 19.5]), np.array([30.0, 20.0, 20.0]))
 
 
 def test_central_component_is_selected_unless_it_is_tiny() -> None:
-    alike = probabilities_of(((26, 20, 20), 7), ((50, 20, 20), 7.4))
+    alike = probabilities_of_balls(((26, 20, 20), 7), ((50, 20, 20), 7.4))
     chosen = select_components(alike, CENTRE)
     assert chosen[26, 20, 20] == 1
     assert chosen[50, 20, 20] == 0
-    unlike = probabilities_of(((29, 20, 20), 2.2), ((50, 20, 20), 8))
+    unlike = probabilities_of_balls(((29, 20, 20), 2.2), ((50, 20, 20), 8))
     assert select_components(unlike, CENTRE)[50, 20, 20] == 1
-    assert not select_components(probabilities_of(((29, 20, 20), 2.2)), CENTRE).any()
+    assert not select_components(probabilities_of_balls(((29, 20, 20), 2.2)), CENTRE).any()
 
 
 def test_component_is_selected_by_certainty_rather_than_size() -> None:
-    large, small = probabilities_of(((14, 20, 20), 8))[1] > 0.5, probabilities_of(((45, 20, 20), 6))[1] > 0.5
+    large, small = (
+        probabilities_of_balls(((14, 20, 20), 8))[1] > 0.5,
+        probabilities_of_balls(((45, 20, 20), 6))[1] > 0.5,
+    )
     assert large.sum() > 2 * small.sum()
     organ = torch.where(large, 0.55, 0.01)
     organ[small] = 0.9
@@ -165,7 +170,10 @@ def test_component_is_selected_by_certainty_rather_than_size() -> None:
 
 
 def test_slightly_more_certain_small_component_does_not_replace_a_large_one() -> None:
-    central, away = probabilities_of(((26, 20, 20), 11))[1] > 0.5, probabilities_of(((52, 20, 20), 7.5))[1] > 0.5
+    central, away = (
+        probabilities_of_balls(((26, 20, 20), 11))[1] > 0.5,
+        probabilities_of_balls(((52, 20, 20), 7.5))[1] > 0.5,
+    )
     organ = torch.where(central, SURE - 0.01, 0.01)
     organ[away] = SURE + 0.01
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[26, 20, 20] == 1
@@ -173,7 +181,7 @@ def test_slightly_more_certain_small_component_does_not_replace_a_large_one() ->
 
 def test_touching_components_are_separated_at_uncertain_voxels() -> None:
     """An organ and its mirror image may touch on a coarse grid."""
-    two = probabilities_of(((24, 20, 20), 9), ((45, 20, 20), 10))
+    two = probabilities_of_balls(((24, 20, 20), 9), ((45, 20, 20), 10))
     for certain, bridge in ((0.99, 0.7), (0.99, 0.97), (0.9, 0.7)):
         organ = torch.where(two[1] > 0.5, certain, 0.01)
         organ[32:37, 18:23, 18:23] = bridge
@@ -183,7 +191,7 @@ def test_touching_components_are_separated_at_uncertain_voxels() -> None:
         assert chosen[45, 20, 20] == (not parted)
         assert (chosen > 0).sum() == ((organ[:34] > SURE) if parted else organ > 0.5).sum()
     # A few certain voxels elsewhere do not raise the threshold for a less certain organ.
-    organ = torch.where(probabilities_of(((40, 20, 20), 11))[1] > 0.5, 0.9, 0.01)
+    organ = torch.where(probabilities_of_balls(((40, 20, 20), 11))[1] > 0.5, 0.9, 0.01)
     organ[28:33, 3:8, 18:23] = 0.99
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[40, 20, 20] == 1
 

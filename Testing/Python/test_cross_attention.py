@@ -103,9 +103,9 @@ def test_untrained_cross_attention_is_the_identity_but_has_gradients() -> None:
 
 @pytest.mark.parametrize("size", [(2, 3, 4), (1, 1, 1), (7, 7, 5), (1, 9, 1)])
 def test_bias_equals_a_loop_over_pairs_of_tokens(size: tuple[int, int, int]) -> None:
-    found = distance_bias(size, 3, CPU).double().numpy()
-    assert np.allclose(found, bias_by_hand(size, 3), rtol=1e-6, atol=1e-6)
-    assert (np.diagonal(found, axis1=1, axis2=2) == 0).all()
+    bias = distance_bias(size, 3, CPU).double().numpy()
+    assert np.allclose(bias, bias_by_hand(size, 3), rtol=1e-6, atol=1e-6)
+    assert (np.diagonal(bias, axis1=1, axis2=2) == 0).all()
 
 
 def test_bias_depends_only_on_the_distance() -> None:

@@ -128,6 +128,13 @@ def test_formats_without_integrity_checks_are_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path / "x.xyz"), tmp_path / "x.xyz", "cannot be")
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "cases.csv", "slice.dcm", "scan"])
+def test_text_file_is_refused_in_words_of_the_engine(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("Dear radiologist,\n" * 50, encoding="utf-8")
+    refused(lambda: read_scan(path), path, "is not an image in a known format", "Choose a scan")
+
+
 def test_gzip_is_detected_by_content_not_by_name(tmp_path: Path) -> None:
     plain = save_nifti(tmp_path / "x.nii", scan())
     packed = tmp_path / "packed.nii"
@@ -145,7 +152,7 @@ def test_gzip_is_detected_by_content_not_by_name(tmp_path: Path) -> None:
 # ---- NRRD as ITK reads it
 
 
-def spread(change: Callable[[bytes], bytes], *, encoding: str = "raw", data: bytes | None = None) -> bytes:
+def nrrd_bytes(change: Callable[[bytes], bytes], *, encoding: str = "raw", data: bytes | None = None) -> bytes:
     header = (
         b"NRRD0004\n# a comment\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 9 10 11\n"
         b"space directions: (0.625,0,0) (0,0.625,0) (0,0,2.5)\nkinds: domain domain domain\nendian: little\n"
@@ -157,21 +164,23 @@ def spread(change: Callable[[bytes], bytes], *, encoding: str = "raw", data: byt
 RAW = VOXELS.tobytes(order="F")
 HEX = b"\n".join(RAW.hex().encode()[n : n + 70] for n in range(0, 2 * len(RAW), 70))
 NRRDS = {
-    "plain": spread(lambda h: h),
-    "trailing bytes": spread(lambda h: h) + b"left over",
-    "trailing bytes after gzip": spread(lambda h: h, encoding="gzip", data=gzip.compress(RAW) + b"left over"),
-    "hex": spread(lambda h: h, encoding="hex", data=HEX),
-    "ascii": spread(lambda h: h, encoding="ascii", data=b" ".join(b"%d" % v for v in VOXELS.ravel(order="F"))),
-    "keywords in capitals": spread(lambda h: h.replace(b"type:", b"Type:").replace(b"sizes:", b"SIZES:")),
-    "values in capitals": spread(lambda h: h.replace(b"short", b"Short").replace(b"little", b"LITTLE")),
-    "blanks in vectors": spread(lambda h: h.replace(b"(0.625,0,0)", b"( 0.625, 0 , 0 )")),
-    "many blanks": spread(lambda h: h.replace(b"sizes: 9 10 11", b"sizes:   9  10 11  ")),
-    "windows line ends": spread(lambda h: h.replace(b"\n", b"\r\n")),
-    "byte skip": spread(lambda h: h + b"byte skip: 7\n", data=b"skipped" + RAW),
-    "byte skip from the end": spread(lambda h: h + b"byteskip: -1\n", data=b"skipped" + RAW),
-    "line skip": spread(lambda h: h + b"line skip: 2\n", data=b"one\ntwo\n" + RAW),
-    "other byte order": spread(lambda h: h.replace(b"little", b"big"), data=VOXELS.astype(">i2").tobytes(order="F")),
-    "other space": spread(lambda h: h.replace(b"left-posterior-superior", b"RAS")),
+    "plain": nrrd_bytes(lambda h: h),
+    "trailing bytes": nrrd_bytes(lambda h: h) + b"left over",
+    "trailing bytes after gzip": nrrd_bytes(lambda h: h, encoding="gzip", data=gzip.compress(RAW) + b"left over"),
+    "hex": nrrd_bytes(lambda h: h, encoding="hex", data=HEX),
+    "ascii": nrrd_bytes(lambda h: h, encoding="ascii", data=b" ".join(b"%d" % v for v in VOXELS.ravel(order="F"))),
+    "keywords in capitals": nrrd_bytes(lambda h: h.replace(b"type:", b"Type:").replace(b"sizes:", b"SIZES:")),
+    "values in capitals": nrrd_bytes(lambda h: h.replace(b"short", b"Short").replace(b"little", b"LITTLE")),
+    "blanks in vectors": nrrd_bytes(lambda h: h.replace(b"(0.625,0,0)", b"( 0.625, 0 , 0 )")),
+    "many blanks": nrrd_bytes(lambda h: h.replace(b"sizes: 9 10 11", b"sizes:   9  10 11  ")),
+    "windows line ends": nrrd_bytes(lambda h: h.replace(b"\n", b"\r\n")),
+    "byte skip": nrrd_bytes(lambda h: h + b"byte skip: 7\n", data=b"skipped" + RAW),
+    "byte skip from the end": nrrd_bytes(lambda h: h + b"byteskip: -1\n", data=b"skipped" + RAW),
+    "line skip": nrrd_bytes(lambda h: h + b"line skip: 2\n", data=b"one\ntwo\n" + RAW),
+    "other byte order": nrrd_bytes(
+        lambda h: h.replace(b"little", b"big"), data=VOXELS.astype(">i2").tobytes(order="F")
+    ),
+    "other space": nrrd_bytes(lambda h: h.replace(b"left-posterior-superior", b"RAS")),
 }
 
 
@@ -204,7 +213,7 @@ def test_nrrd_data_in_several_files_is_read(tmp_path: Path, how: str) -> None:
         "one": "data file: ./all.raw\n",
     }[how]
     path = tmp_path / "x.nhdr"
-    path.write_bytes(spread(lambda h: h + field.encode(), data=b"").rstrip(b"\n") + b"\n")
+    path.write_bytes(nrrd_bytes(lambda h: h + field.encode(), data=b"").rstrip(b"\n") + b"\n")
     read = read_scan(path)
     np.testing.assert_array_equal(read.voxels[0], VOXELS)
     itk = sitk.ReadImage(str(path))

@@ -26,12 +26,12 @@ def test_apple_gpu_without_the_needed_operations_is_not_chosen(monkeypatch: pyte
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     asked: list[str] = []
 
-    def supports(device: str, training: bool, yes: bool) -> bool:
+    def record_device(device: str, training: bool, yes: bool) -> bool:
         asked.append(device)
         return yes
 
     for yes, chosen in ((True, "mps"), (False, "cpu")):
-        monkeypatch.setattr(devices, "_supports_volumes", partial(supports, yes=yes))
+        monkeypatch.setattr(devices, "_supports_volumes", partial(record_device, yes=yes))
         assert choose_device("auto").type == chosen
     assert asked == ["mps", "mps"]
     assert choose_device("mps").type == "mps"  # an explicit request is honoured

@@ -108,12 +108,12 @@ def test_each_dicom_slice_is_rescaled_by_its_own_slope(tmp_path: Path, sop_class
         assert slope not in raw
         extra = intercept + b"0 " + slope + slopes[k % 3]
         path.write_bytes(raw.replace(pixels, extra + pixels))
-    found = read_scan(folder)
+    read = read_scan(folder)
     expected = scan("int16") * np.array([float(slopes[k % 3]) for k in range(SHAPE[2])])
-    if found.grid.affine[2, 2] < 0:
+    if read.grid.affine[2, 2] < 0:
         expected = expected[:, :, ::-1]
-    np.testing.assert_allclose(found.voxels[0], expected, rtol=1e-6)
-    assert found.voxels.dtype == np.float32
+    np.testing.assert_allclose(read.voxels[0], expected, rtol=1e-6)
+    assert read.voxels.dtype == np.float32
 
 
 def test_unusable_dicom_folder_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def test_other_file_without_ending_is_skipped_with_a_note(tmp_path: Path) -> Non
     assert "VERSION" in volume.notes[0]
 
 
-def test_file_that_the_dicomdir_names_is_missing_beside_the_slices(tmp_path: Path) -> None:
+def test_missing_file_that_a_dicomdir_names_is_refused(tmp_path: Path) -> None:
     write_dicomdir(_write_series(tmp_path))
     (tmp_path / "IM007").unlink()
     refused(lambda: read_scan(tmp_path), tmp_path / "DICOMDIR", "IM007")
@@ -88,7 +88,7 @@ def test_image_in_several_files_may_be_several_stacks(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "number 2")
 
 
-def test_number_of_a_screenshot_is_not_missing(tmp_path: Path) -> None:
+def test_number_of_a_screenshot_does_not_count_as_missing(tmp_path: Path) -> None:
     for number in range(1, 9):
         if number != 4:
             place = number - 1 - (number > 4)
@@ -122,7 +122,7 @@ def test_counts_and_distances_of_the_headers_cause_a_note(
 
 
 @pytest.mark.parametrize("shift", [0.1, 0.5])
-def test_points_in_time_whose_slices_do_not_coincide_are_separate_scans(tmp_path: Path, shift: float) -> None:
+def test_time_points_whose_slices_do_not_coincide_are_separate_scans(tmp_path: Path, shift: float) -> None:
     places = [*range(12), *(k + shift for k in range(12))]
     file = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(12), 2))
     assert_slices_in_place(read_scan(file), 12)
@@ -130,7 +130,7 @@ def test_points_in_time_whose_slices_do_not_coincide_are_separate_scans(tmp_path
     assert_slices_in_place(read_scan(file, choice=ScanChoice(time=2)), 12)
 
 
-def test_point_in_time_with_fewer_slices_is_not_read_unasked(tmp_path: Path) -> None:
+def test_time_point_with_fewer_slices_is_read_only_if_chosen(tmp_path: Path) -> None:
     groups = time_point_groups(range(12), 2)[1:]
     file = write_frames(tmp_path / "x.dcm", [*range(1, 12), *range(12)], groups)
     refused(lambda: read_scan(file), file, "11, 12")
@@ -145,7 +145,7 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
 @pytest.mark.parametrize(
     ("change", "message_parts"),
     [
-        (_describe_one_frame_less, "more pixels than 11 frames"),
+        (_describe_one_frame_less, "more pixels than its frames hold"),
         (lambda data: setattr(data, "NumberOfFrames", 11), "has 11 frames, but places 12"),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence"), "lacks the pixel spacing"),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PlaneOrientationSequence"), "lacks the orientation"),

@@ -74,7 +74,7 @@ def test_slices_with_contradictory_attributes_are_refused(
     assert value not in message, "an identity is not printed"
 
 
-def test_points_in_time_of_different_units_are_refused(tmp_path: Path) -> None:
+def test_time_points_of_different_units_are_refused(tmp_path: Path) -> None:
     for n, unit in enumerate(("normalized", "mrad")):
         for k in range(8):
             write_slice(tmp_path / f"{n}{k}.dcm", k, number=10 * n + k, AcquisitionNumber=n, RescaleType=unit)

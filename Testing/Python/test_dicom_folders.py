@@ -44,7 +44,7 @@ def write_study(folder: Path, ending: str = ".dcm") -> Path:
 
 
 @pytest.mark.parametrize("ending", [".dcm", ""])
-def test_series_of_a_patient_s_folder_can_be_chosen(tmp_path: Path, ending: str) -> None:
+def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending: str) -> None:
     folder = write_study(tmp_path / "patient", ending)
     refused(lambda: read_scan(folder), folder, '2 "LGE 3D" (10 slices of 16 x 16)', '3 "Cine" (12 slices', "--series")
     for wanted in ("2", "lge 3d", "LGE", "1.2.2"):

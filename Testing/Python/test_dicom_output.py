@@ -70,22 +70,25 @@ def written(case: tuple[Path, Labelmap], tmp_path_factory: pytest.TempPathFactor
 
 
 def test_segmentation_keeps_patient_study_and_source(written: Path, case: tuple[Path, Labelmap]) -> None:
-    found = pydicom.dcmread(written)
+    data_set = pydicom.dcmread(written)
     sources = {str(h.SOPInstanceUID): h for h in map(pydicom.dcmread, sorted(case[0].glob("IM*")))}
     first = next(iter(sources.values()))
     for name, value in {**PATIENT, **STUDY}.items():
-        assert str(getattr(found, name)) == value
-    assert (found.StudyInstanceUID, found.FrameOfReferenceUID) == (first.StudyInstanceUID, first.FrameOfReferenceUID)
-    assert found.SeriesInstanceUID != first.SeriesInstanceUID
-    assert found.Modality == "SEG"
+        assert str(getattr(data_set, name)) == value
+    assert (data_set.StudyInstanceUID, data_set.FrameOfReferenceUID) == (
+        first.StudyInstanceUID,
+        first.FrameOfReferenceUID,
+    )
+    assert data_set.SeriesInstanceUID != first.SeriesInstanceUID
+    assert data_set.Modality == "SEG"
     referenced = {
         str(item.ReferencedSOPInstanceUID)
-        for series in found.ReferencedSeriesSequence
+        for series in data_set.ReferencedSeriesSequence
         for item in series.ReferencedInstanceSequence
     }
     assert referenced == set(sources)
     # Each frame refers to the source image at the frame's position.
-    for frame in found.PerFrameFunctionalGroupsSequence:
+    for frame in data_set.PerFrameFunctionalGroupsSequence:
         uid = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
         place = frame.PlanePositionSequence[0].ImagePositionPatient
         np.testing.assert_allclose(place, sources[uid].ImagePositionPatient, atol=1e-3)
@@ -126,13 +129,13 @@ def test_highdicom_reads_the_same_voxels_at_the_same_positions(written: Path, ca
     for number, info in enumerate(SEGMENTS, start=1):
         expected[labelmap.voxels == info.label] = number
     # Voxels are compared by RAS position, so the order of the axes does not matter.
-    found = np.argwhere(np.asarray(volume.array) > 0)
-    places = volume.map_indices_to_reference(found)
+    indices = np.argwhere(np.asarray(volume.array) > 0)
+    places = volume.map_indices_to_reference(indices)
     index = np.linalg.inv(RAS_TO_LPS @ labelmap.grid.affine) @ np.column_stack([places, np.ones(len(places))]).T
     np.testing.assert_allclose(index[:3], np.rint(index[:3]), atol=1e-2)
     i, j, k = np.rint(index[:3]).astype(int)
-    np.testing.assert_array_equal(np.asarray(volume.array)[tuple(found.T)], expected[i, j, k])
-    assert len(found) == np.count_nonzero(expected)
+    np.testing.assert_array_equal(np.asarray(volume.array)[tuple(indices.T)], expected[i, j, k])
+    assert len(indices) == np.count_nonzero(expected)
 
 
 @pytest.mark.parametrize("place", ["folder", "DICOMDIR", "zip"])
@@ -159,20 +162,20 @@ def test_segmentation_beside_its_scan_is_the_label_and_the_slices_are_the_scan(
             read_labelmap(folder)
 
 
-def test_simpleitk_reads_one_segment_on_the_scan_s_grid(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+def test_simpleitk_reads_one_segment_on_the_grid_of_the_scan(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     sitk = pytest.importorskip("SimpleITK")
     folder, labelmap = case
     source = find_source_images(folder, labelmap.grid)
     write_dicom(build_dicom_segmentation(labelmap, SEGMENTS[:1], source, MODEL), tmp_path / "one.dcm")
     image = sitk.ReadImage(str(tmp_path / "one.dcm"))
-    found = sitk.GetArrayFromImage(image).transpose(2, 1, 0) > 0
+    mask = sitk.GetArrayFromImage(image).transpose(2, 1, 0) > 0
     expected, affine = labelmap.voxels == LEFT_ATRIUM.label, affine_from_sitk(image)
     if np.dot(affine[:3, 2], labelmap.grid.affine[:3, 2]) < 0:  # DICOM sorts frames along the slice normal
         flip = np.diag([1.0, 1.0, -1.0, 1.0])
         flip[2, 3] = SHAPE[2] - 1
-        found, affine = found[:, :, ::-1], affine @ flip
+        mask, affine = mask[:, :, ::-1], affine @ flip
     assert corner_distance_mm(Grid(SHAPE, affine), labelmap.grid) <= 0.01
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(mask, expected)
 
 
 def test_source_is_found_among_other_series_and_subfolders(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
@@ -195,11 +198,11 @@ def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Pa
     source = find_source_images(path, labelmap.grid)
     assert source.frames == tuple(order.index(k) for k in range(SHAPE[2]))
     write_dicom(build_dicom_segmentation(labelmap, SEGMENTS[:1], source, MODEL), tmp_path / "seg.dcm")
-    found = pydicom.dcmread(tmp_path / "seg.dcm")
-    assert broken_rules(found) == []
+    data_set = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert broken_rules(data_set) == []
     image = pydicom.dcmread(path)
-    assert found.NumberOfFrames == SHAPE[2]
-    for frame in found.PerFrameFunctionalGroupsSequence:
+    assert data_set.NumberOfFrames == SHAPE[2]
+    for frame in data_set.PerFrameFunctionalGroupsSequence:
         (reference,) = frame.DerivationImageSequence[0].SourceImageSequence
         assert reference.ReferencedSOPInstanceUID == image.SOPInstanceUID
         numbers = reference.ReferencedFrameNumber
@@ -278,12 +281,12 @@ def test_measurement_report_holds_all_measurements(
         reference = group.referenced_segment
         assert reference.referenced_sop_instance_uid == segmentation.SOPInstanceUID
         assert list(reference.referenced_segment_numbers) == [number]
-        found = {m.name.value: (m.value, m.unit.value) for m in group.get_measurements()}
+        measured = {m.name.value: (m.value, m.unit.value) for m in group.get_measurements()}
         # The volume is computed here: number of voxels times 0.75 x 0.9 x 2.5 mm3.
         volume_ml = np.count_nonzero(labelmap.voxels == info.label) * 0.75 * 0.9 * 2.5 / 1000
-        assert found["118565006"] == (pytest.approx(volume_ml, rel=1e-5), "mL")
-        assert found["C0JK"] == (pytest.approx(row.surface_cm2, rel=1e-5), "cm2")
-        assert found["L0JK"] == (pytest.approx(row.long_diameter_mm, rel=1e-5), "mm")
-        assert found["AP-EXTENT"] == (pytest.approx(row.anteroposterior_diameter_mm, rel=1e-5), "mm")
-        assert found["RL-EXTENT"] == (pytest.approx(row.transverse_diameter_mm, rel=1e-5), "mm")
-        assert found["QCFX"] == (pytest.approx(row.sphericity, rel=1e-5), "1")
+        assert measured["118565006"] == (pytest.approx(volume_ml, rel=1e-5), "mL")
+        assert measured["C0JK"] == (pytest.approx(row.surface_cm2, rel=1e-5), "cm2")
+        assert measured["L0JK"] == (pytest.approx(row.long_diameter_mm, rel=1e-5), "mm")
+        assert measured["AP-EXTENT"] == (pytest.approx(row.anteroposterior_diameter_mm, rel=1e-5), "mm")
+        assert measured["RL-EXTENT"] == (pytest.approx(row.transverse_diameter_mm, rel=1e-5), "mm")
+        assert measured["QCFX"] == (pytest.approx(row.sphericity, rel=1e-5), "1")

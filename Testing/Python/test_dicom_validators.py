@@ -1,4 +1,4 @@
-"""DICOM results under the programs of others: dciodvfy checks them, and dcmqi, which 3D Slicer uses, reads them."""
+"""DICOM results checked by other programs: dciodvfy finds no fault, and dcmqi, which 3D Slicer uses, reads them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
 
 def program(name: str) -> str:
     """Return the path of a program beside this Python; skip the test if it is not installed."""
-    found = shutil.which(name, path=str(Path(sys.executable).parent))
-    if found is None:
+    path = shutil.which(name, path=str(Path(sys.executable).parent))
+    if path is None:
         pytest.skip(f"needs {name}, of the packages dicom3tools and dcmqi")
-    return found
+    return path
 
 
-def run(*arguments: str | Path) -> str:
+def run_program(*arguments: str | Path) -> str:
     done = subprocess.run(
         [program(str(arguments[0])), *map(str, arguments[1:])], capture_output=True, text=True, timeout=HANGING_S
     )
@@ -43,7 +43,7 @@ def run(*arguments: str | Path) -> str:
 
 def errors(path: Path) -> list[str]:
     """Return what dciodvfy finds wrong in a file."""
-    printed = run("dciodvfy", path).splitlines()
+    printed = run_program("dciodvfy", path).splitlines()
     # The coding scheme of a measurement that no standard names is private.
     return [line for line in printed if line.startswith(("Error", "Warning")) and "<99DCAMT>" not in line]
 
@@ -75,10 +75,10 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         write_mr_series(source, image, affine())
     else:
         source = write_enhanced_mr(folder / "enhanced.dcm", image, affine(), [4, 0, 2, 6, 1, 3, 5])
-    found = find_source_images(source, labelmap().grid)
-    segmentation = build_dicom_segmentation(labelmap(), SEGMENTS, found, MODEL)
+    images = find_source_images(source, labelmap().grid)
+    segmentation = build_dicom_segmentation(labelmap(), SEGMENTS, images, MODEL)
     write_dicom(segmentation, folder / "seg.dcm")
-    report = build_measurement_report(rows(), SEGMENTS, segmentation, found, MODEL)
+    report = build_measurement_report(rows(), SEGMENTS, segmentation, images, MODEL)
     write_dicom(report, folder / "report.dcm")
     return folder / "seg.dcm", folder / "report.dcm"
 
@@ -96,7 +96,7 @@ def test_dciodvfy_finds_no_fault(results: tuple[Path, Path], tmp_path: Path) -> 
 
 
 def test_dcmqi_reads_the_segments_at_their_places(results: tuple[Path, Path], tmp_path: Path) -> None:
-    run("segimage2itkimage", "--inputDICOM", results[0], "--outputDirectory", tmp_path, "-t", "nrrd")
+    run_program("segimage2itkimage", "--inputDICOM", results[0], "--outputDirectory", tmp_path, "-t", "nrrd")
     expected = labelmap()
     for number, info in enumerate(SEGMENTS, start=1):
         image = sitk.ReadImage(str(tmp_path / f"{number}.nrrd"))
@@ -114,12 +114,12 @@ def test_dcmqi_reads_the_segments_at_their_places(results: tuple[Path, Path], tm
 
 
 def test_dcmqi_reads_the_measurements(results: tuple[Path, Path], tmp_path: Path) -> None:
-    run("tid1500reader", "--inputDICOM", results[1], "--outputMetadata", tmp_path / "report.json")
+    run_program("tid1500reader", "--inputDICOM", results[1], "--outputMetadata", tmp_path / "report.json")
     groups = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["Measurements"]
     assert [group["Finding"]["CodeValue"] for group in groups] == [info.type.value for info in SEGMENTS]
     assert [group["ReferencedSegment"] for group in groups] == [1, 2]
     for group, row, info in zip(groups, rows(), SEGMENTS, strict=True):
-        found = {item["quantity"]["CodeValue"]: float(item["value"]) for item in group["measurementItems"]}
+        measured = {item["quantity"]["CodeValue"]: float(item["value"]) for item in group["measurementItems"]}
         volume_ml = np.count_nonzero(labelmap().voxels == info.label) * 0.75 * 0.875 * 2.5 / 1000
-        assert found["118565006"] == pytest.approx(volume_ml, rel=1e-4)
-        assert found["L0JK"] == pytest.approx(row.long_diameter_mm, rel=1e-4)
+        assert measured["118565006"] == pytest.approx(volume_ml, rel=1e-4)
+        assert measured["L0JK"] == pytest.approx(row.long_diameter_mm, rel=1e-4)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from dcamt.api import training as training_api
-from dcamt.api.training import TrainingPlan
+from dcamt.api.training_plan import TrainingPlan
 from dcamt.cases.case_list import LABELLED, UNLABELLED, read_cases
 from dcamt.distributed import Team, TeamLost
 from dcamt.errors import InputError
@@ -49,7 +49,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cases_folder(tmp_path_factory.mktemp("data"), labelled=3, unlabelled=2, validation=1)
 
 
-def start(processes: int, run: Path, *arguments: str | Path) -> subprocess.Popen[str]:
+def start_torchrun(processes: int, run: Path, *arguments: str | Path) -> subprocess.Popen[str]:
     """Start `dcamt train` on the CPU under torchrun."""
     command = torchrun(processes, "-m", "dcamt", "train", "--run-folder", run, "--device", "cpu", *arguments)
     return subprocess.Popen(
@@ -69,7 +69,7 @@ def torchrun(processes: int, *arguments: str | Path) -> list[str]:
     return [*launcher, *map(str, arguments)]
 
 
-def train(processes: int, run: Path, *arguments: str | Path) -> tuple[int, str, str]:
+def train_as_team(processes: int, run: Path, *arguments: str | Path) -> tuple[int, str, str]:
     """Train without torchrun, which takes seconds to start; return the exit status, stdout and stderr."""
     return run_team(processes, "train", "--run-folder", run, "--device", "cpu", *arguments)
 
@@ -95,7 +95,7 @@ def test_team_splits_the_batch() -> None:
 @pytest.mark.parametrize("parts", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
 def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, parts: tuple[str, ...]) -> None:
     """This holds for operations on single samples: supervision and distillation, without batch normalisation."""
-    runs = one_and_two(table, tmp_path, *UNCOUPLED, *parts)
+    runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *parts)
     one, two = ([event["losses"] for event in events(run, "progress")] for run in runs)
     assert len(one) == 5
     for name in one[0]:
@@ -110,16 +110,16 @@ def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, 
 
 def test_comparison_of_losses_detects_operations_across_samples(table: Path, tmp_path: Path) -> None:
     """Batch normalisation over half of the batch differs from that over the whole batch, so the losses differ."""
-    runs = one_and_two(table, tmp_path, *UNCOUPLED, *SUPERVISED, "normalisation=batch")
+    runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *SUPERVISED, "normalisation=batch")
     one, two = ([event["losses"]["total"] for event in events(run, "progress")] for run in runs)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) > 1e-3
 
 
-def one_and_two(table: Path, folder: Path, *settings: str) -> list[Path]:
+def train_with_one_and_two_processes(table: Path, folder: Path, *settings: str) -> list[Path]:
     """Train five iterations with one process and with two; return both run folders."""
     runs = [folder / name for name in ("one", "two")]
     for processes, run in enumerate(runs, start=1):
-        status, output, errors = train(processes, run, table, *set_options(*BATCH, *settings, "iterations=5"))
+        status, output, errors = train_as_team(processes, run, table, *set_options(*BATCH, *settings, "iterations=5"))
         assert status == 0, errors
         assert output.count("starting at 0 of 5") == 1  # only the leader prints
         assert own_lines(errors) == []
@@ -131,7 +131,7 @@ def test_operations_across_samples_stay_within_each_process(
 ) -> None:
     """With all losses and batch normalisation, the team's losses are the mean of the losses of each half batch."""
     settings = (*BATCH, "ramp_up=0", "iterations=1")
-    assert train(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
+    assert train_as_team(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
     (together,) = (event["losses"] for event in events(tmp_path / "two", "progress"))
     monkeypatch.setattr(Team, "average", lambda team, tensors: None)
     alone = []
@@ -212,7 +212,7 @@ def test_follower_waits_for_torchrun_unless_its_signal_came_already(
 
 
 def test_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> None:
-    status, _, errors = train(2, tmp_path / "run", table, *set_options("batch=3", "labelled_per_batch=1"))
+    status, _, errors = train_as_team(2, tmp_path / "run", table, *set_options("batch=3", "labelled_per_batch=1"))
     assert status != 0
     assert len(own_lines(errors)) == 1
     assert "cannot be split among 2 processes. Set batch and labelled_per_batch" in own_lines(errors)[0]
@@ -233,7 +233,7 @@ def test_failure_of_all_processes_is_reported_once(table: Path, tmp_path: Path) 
         (["--resume"], "holds no run to resume"),
         ([broken, *set_options(*BATCH)], "broken.nii.gz"),
     ):
-        status, output, errors = train(2, tmp_path / "run", *arguments)
+        status, output, errors = train_as_team(2, tmp_path / "run", *arguments)
         assert status != 0
         assert output == ""
         assert len(own_lines(errors)) == 1, errors
@@ -322,7 +322,7 @@ def test_failure_of_one_process_ends_the_team_and_leaves_no_file(tmp_path: Path)
 
 def test_signal_to_torchrun_pauses_the_team_and_the_run_resumes(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start(2, run, table, *set_options(*BATCH, "iterations=100000"))
+    process = start_torchrun(2, run, table, *set_options(*BATCH, "iterations=100000"))
     wait_for_checkpoints(run)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=HANGING_S)
@@ -332,7 +332,7 @@ def test_signal_to_torchrun_pauses_the_team_and_the_run_resumes(table: Path, tmp
     assert f"paused at iteration {step}. Continue with: dcamt train" in line
     set_target(run, step + 2)
     for text in ("resuming at", "finished"):  # the second command finds the run finished
-        status, output, errors = train(2, run, "--resume")
+        status, output, errors = train_as_team(2, run, "--resume")
         assert status == 0, errors
         assert text in output
         assert output.count("finished") == 1
@@ -356,7 +356,7 @@ def test_run_of_a_killed_process_resumes_with_any_number_of_processes(table: Pat
     assert step >= 3
     for processes, target in ((1, step + 2), (2, step + 4)):
         set_target(run, target)
-        status, _, errors = train(processes, run, "--resume")
+        status, _, errors = train_as_team(processes, run, "--resume")
         assert status == 0, errors
         assert load_checkpoint(RunFolder(run).checkpoint, CPU)["step"] == target
         assert verify_model(RunFolder(run).model).card.trained_on["iterations"] == target
@@ -364,7 +364,7 @@ def test_run_of_a_killed_process_resumes_with_any_number_of_processes(table: Pat
 
 def errors_after_kill(run: Path, table: Path, rank: int) -> str:
     """Kill one of the two processes of a run that has saved checkpoints; return what the run printed to stderr."""
-    process = start(2, run, table, *set_options(*BATCH, "iterations=100000"))
+    process = start_torchrun(2, run, table, *set_options(*BATCH, "iterations=100000"))
     wait_for_checkpoints(run)
     os.kill(process_of(run, rank), signal.SIGKILL)
     _, errors = process.communicate(timeout=HANGING_S)

@@ -15,7 +15,7 @@ from scipy import ndimage
 from scipy.ndimage import distance_transform_edt
 
 
-def balls(*shifts: float) -> torch.Tensor:
+def probabilities_of_ball(*shifts: float) -> torch.Tensor:
     """Return probabilities (branches, 2, 24, 24, 24) of a ball with a radius of 8 voxels and a soft edge.
 
     Args:
@@ -31,33 +31,35 @@ def balls(*shifts: float) -> torch.Tensor:
 
 
 def test_features_equal_their_formulas() -> None:
-    branches, spacing = balls(-1, 1), (1.0, 1.5, 0.8)
+    branches, spacing = probabilities_of_ball(-1, 1), (1.0, 1.5, 0.8)
     labels = (branches.mean(dim=0)[1] > 0.5).numpy().astype(np.uint8)
-    found = doubt_features(branches, labels, spacing)
+    features = doubt_features(branches, labels, spacing)
     mask = labels > 0
     outline = mask & ~ndimage.binary_erosion(mask)
     band = distance_transform_edt(~outline, spacing) <= 2.5
     a, b = branches[:, 1].numpy()
     p = (a + b) / 2
     entropy = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
-    assert found["disagreement"] == pytest.approx(math.log(np.abs(a - b)[band].sum() / mask.sum() + 1e-3), abs=1e-4)
-    assert found["entropy"] == pytest.approx(math.sqrt(entropy[band].sum() / mask.sum()), rel=1e-3)
-    assert found["nothing"] == 0
+    assert features["disagreement"] == pytest.approx(math.log(np.abs(a - b)[band].sum() / mask.sum() + 1e-3), abs=1e-4)
+    assert features["entropy"] == pytest.approx(math.sqrt(entropy[band].sum() / mask.sum()), rel=1e-3)
+    assert features["nothing"] == 0
 
 
 def test_doubt_grows_as_the_branches_move_apart() -> None:
-    labels = (balls(0)[0, 1] > 0.5).numpy().astype(np.uint8)
-    found = [doubt_features(balls(-shift, shift), labels, (1.0, 1.0, 1.0)) for shift in (0, 0.5, 1, 2)]
+    labels = (probabilities_of_ball(0)[0, 1] > 0.5).numpy().astype(np.uint8)
+    features = [
+        doubt_features(probabilities_of_ball(-shift, shift), labels, (1.0, 1.0, 1.0)) for shift in (0, 0.5, 1, 2)
+    ]
     for name in ("disagreement", "entropy"):
-        values = [one[name] for one in found]
+        values = [one[name] for one in features]
         assert values == sorted(values)
         assert values[-1] > values[0]
 
 
 def test_features_of_one_branch_and_of_an_empty_segmentation() -> None:
-    labels = (balls(0)[0, 1] > 0.5).numpy().astype(np.uint8)
-    assert "disagreement" not in doubt_features(balls(0), labels, (1.0, 1.0, 1.0))
-    assert doubt_features(balls(0, 0), np.zeros_like(labels), (1.0, 1.0, 1.0)) == {"nothing": 1.0}
+    labels = (probabilities_of_ball(0)[0, 1] > 0.5).numpy().astype(np.uint8)
+    assert "disagreement" not in doubt_features(probabilities_of_ball(0), labels, (1.0, 1.0, 1.0))
+    assert doubt_features(probabilities_of_ball(0, 0), np.zeros_like(labels), (1.0, 1.0, 1.0)) == {"nothing": 1.0}
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 3.0)])

@@ -38,7 +38,7 @@ def test_effort_thorough_is_the_recipe_and_smaller_efforts_take_fewer_iterations
     assert with_settings(tiny, effort_settings(tiny, QUICK)).training.iterations == 1
 
 
-def test_trial_patches_grow_up_to_the_recipe_s_patch() -> None:
+def test_trial_patches_grow_up_to_the_patch_of_the_recipe() -> None:
     recipe = load_recipe("la")
     patches = trial_patches(recipe)
     assert patches[-1] == recipe.training.patch
@@ -60,12 +60,12 @@ def test_estimated_time_of_a_step_is_that_of_training(tmp_path: Path, monkeypatc
 
         monkeypatch.setattr(estimate_module, "time", SimpleNamespace(monotonic=clock))
         trainer = new_trainer(tmp_path / "run", table, "patch=32,32,32", "iterations=3")
-        found = try_steps(trainer.recipe, CPU)
-        assert found.measured == 1
+        cost = try_steps(trainer.recipe, CPU)
+        assert cost.measured == 1
         began = clock()
         trainer.fit(read_cases(table))
-        assert found.step_s == pytest.approx((clock() - began) / 3, rel=0.1)
-    assert found.step_s > 0.1
+        assert cost.step_s == pytest.approx((clock() - began) / 3, rel=0.1)
+    assert cost.step_s > 0.1
 
 
 def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,21 +74,21 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
     whole = math.prod(recipe.training.patch)
     shares: list[float] = []
 
-    def measured(trainer: object, recipe: object, patch: tuple[int, ...], device: object) -> tuple[float, int]:
+    def pretend_cost(trainer: object, recipe: object, patch: tuple[int, ...], device: object) -> tuple[float, int]:
         shares.append(math.prod(patch) / whole)
         return 2 + 8 * shares[-1], round((100 + 800 * shares[-1]) * 1e6)
 
-    monkeypatch.setattr(estimate_module, "_measure", measured)
+    monkeypatch.setattr(estimate_module, "_measure", pretend_cost)
     monkeypatch.setattr(estimate_module, "BUDGET_S", 20)
-    found = try_steps(recipe, CPU)
+    cost = try_steps(recipe, CPU)
     assert shares == [1 / 64]
-    assert found.step_s > 10
+    assert cost.step_s > 10
     monkeypatch.setattr(estimate_module, "BUDGET_S", 70)
-    found = try_steps(recipe, CPU)
+    cost = try_steps(recipe, CPU)
     assert shares[1:] == [1 / 64, 1 / 8]
-    assert found.measured == 1 / 8
-    assert found.step_s == pytest.approx(10)
-    assert found.memory_bytes == pytest.approx(900e6)
+    assert cost.measured == 1 / 8
+    assert cost.step_s == pytest.approx(10)
+    assert cost.memory_bytes == pytest.approx(900e6)
 
 
 def test_estimated_disk_space_and_memory_suffice_for_a_run(tmp_path: Path) -> None:
@@ -113,11 +113,11 @@ def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytes
     taken: list[int] = []
     whole = estimate_module.try_steps
 
-    def trial(*arguments: Any) -> Trial:
+    def record_trial(*arguments: Any) -> Trial:
         taken.append(6)
         return whole(*arguments)
 
-    monkeypatch.setattr(estimate_module, "try_steps", trial)
+    monkeypatch.setattr(estimate_module, "try_steps", record_trial)
     monkeypatch.setattr(estimate_module, "free_memory_bytes", lambda: 10 - sum(taken))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 - sum(taken), 24))
     assert estimate_module.available_memory(torch.device("cuda")) == 20

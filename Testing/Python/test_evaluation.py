@@ -19,7 +19,7 @@ SPACINGS = [(1.0, 1.0, 1.0), (0.625, 0.625, 0.625), (0.625, 0.625, 2.5), (3.0, 0
 AFFINE = np.array([[0.0, -0.75, 0.0, 11.0], [1.25, 0.0, 0.0, -5.0], [0.0, 0.0, 2.5, 3.0], [0.0, 0.0, 0.0, 1.0]])
 
 
-def blob(seed: int, shape: tuple[int, ...] = (22, 25, 18), share: float = 0.12) -> np.ndarray:
+def random_mask(seed: int, shape: tuple[int, ...] = (22, 25, 18), share: float = 0.12) -> np.ndarray:
     """Return the mask of a few smooth random blobs, some of which touch the image's border."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2.5)
     return noise > np.quantile(noise, 1.0 - share)
@@ -34,14 +34,17 @@ def assert_same_score(one: SegmentationScore, other: SegmentationScore) -> None:
 def test_scores_equal_those_of_medpy(spacing: tuple[float, float, float]) -> None:
     medpy = pytest.importorskip("medpy.metric.binary")
     for seed in range(6):
-        prediction, label = blob(seed), np.roll(blob(seed), 2, axis=seed % 3) | blob(seed + 50, share=0.01)
-        found = score(prediction, label, spacing)
-        assert found.dice == pytest.approx(medpy.dc(prediction, label))
-        assert found.jaccard == pytest.approx(medpy.jc(prediction, label))
+        prediction, label = (
+            random_mask(seed),
+            np.roll(random_mask(seed), 2, axis=seed % 3) | random_mask(seed + 50, share=0.01),
+        )
+        scores = score(prediction, label, spacing)
+        assert scores.dice == pytest.approx(medpy.dc(prediction, label))
+        assert scores.jaccard == pytest.approx(medpy.jc(prediction, label))
         for unit, steps in (("mm", spacing), ("voxels", None)):
             for name in ("hd95", "asd", "assd"):
                 expected = getattr(medpy, name)(prediction, label, voxelspacing=steps)
-                assert getattr(found, f"{name}_{unit}") == pytest.approx(expected, rel=1e-9), (name, unit)
+                assert getattr(scores, f"{name}_{unit}") == pytest.approx(expected, rel=1e-9), (name, unit)
 
 
 def test_surface_distances_equal_brute_force_over_all_pairs() -> None:
@@ -53,28 +56,28 @@ def test_surface_distances_equal_brute_force_over_all_pairs() -> None:
         return np.argwhere(mask & ~np.all(shifted, axis=0)).astype(float)
 
     spacing = np.array([0.625, 0.8, 2.5])
-    prediction, label = blob(1), blob(2)
-    found = score(prediction, label, spacing)
+    prediction, label = random_mask(1), random_mask(2)
+    scores = score(prediction, label, spacing)
     for unit, steps in (("mm", spacing), ("voxels", np.ones(3))):
         pairs = cdist(surface(prediction) * steps, surface(label) * steps)
         there, back = pairs.min(axis=1), pairs.min(axis=0)
         pooled = np.concatenate([there, back])
-        assert getattr(found, f"asd_{unit}") == pytest.approx(there.mean())
-        assert getattr(found, f"assd_{unit}") == pytest.approx(pooled.mean())
-        assert getattr(found, f"hd95_{unit}") == pytest.approx(np.percentile(pooled, 95))
-    assert found.asd_mm != pytest.approx(score(label, prediction, spacing).asd_mm)
+        assert getattr(scores, f"asd_{unit}") == pytest.approx(there.mean())
+        assert getattr(scores, f"assd_{unit}") == pytest.approx(pooled.mean())
+        assert getattr(scores, f"hd95_{unit}") == pytest.approx(np.percentile(pooled, 95))
+    assert scores.asd_mm != pytest.approx(score(label, prediction, spacing).asd_mm)
 
 
 def test_scores_of_a_shifted_slab() -> None:
     """Two slabs one voxel thick lie three voxels of 2 mm apart, so every surface distance is 6 mm."""
     prediction, label = np.zeros((2, 12, 12, 12), dtype=bool)
     prediction[3] = label[6] = True
-    found = score(prediction, label, (2.0, 1.0, 1.0))
-    assert_same_score(found, SegmentationScore(0.0, 0.0, 6.0, 6.0, 6.0, 3.0, 3.0, 3.0))
+    scores = score(prediction, label, (2.0, 1.0, 1.0))
+    assert_same_score(scores, SegmentationScore(0.0, 0.0, 6.0, 6.0, 6.0, 3.0, 3.0, 3.0))
 
 
 def test_scores_do_not_depend_on_cropping_or_axis_order() -> None:
-    prediction, label = blob(3), blob(4)
+    prediction, label = random_mask(3), random_mask(4)
     inner = score(prediction, label, (0.7, 0.9, 2.0))
     assert_same_score(score(np.pad(prediction, 7), np.pad(label, 7), (0.7, 0.9, 2.0)), inner)
     turned = [mask.transpose(2, 0, 1)[:, ::-1] for mask in (prediction, label)]
@@ -99,8 +102,8 @@ def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> None:
 
 
 def two_classes(seed: int) -> np.ndarray:
-    voxels = blob(seed).astype(np.uint8)
-    voxels[blob(seed + 90, share=0.05)] = 2
+    voxels = random_mask(seed).astype(np.uint8)
+    voxels[random_mask(seed + 90, share=0.05)] = 2
     return voxels
 
 
@@ -121,31 +124,31 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     # Class 2 is absent from one prediction, so its distances are undefined.
     save(predictions / "la001_image.nrrd", np.where(two_classes(11) == 2, 0, two_classes(11)))
     seen: list[tuple[int, int]] = []
-    found = evaluate_folders(predictions, labels, lambda done, total: seen.append((done, total)))
+    evaluation = evaluate_folders(predictions, labels, lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert [(row.case, row.label) for row in found.rows] == [(f"la00{n}", c) for n in range(3) for c in (1, 2)]
-    for number, row in ((0, found.rows[0]), (2, found.rows[4])):
+    assert [(row.case, row.label) for row in evaluation.rows] == [(f"la00{n}", c) for n in range(3) for c in (1, 2)]
+    for number, row in ((0, evaluation.rows[0]), (2, evaluation.rows[4])):
         prediction, label = two_classes(number + 10) == 1, two_classes(number) == 1
         # The spacing: the lengths of the columns of AFFINE.
         assert_same_score(row.score, score(prediction, label, (1.25, 0.75, 2.5)))
         assert row.prediction_volume_ml == pytest.approx(prediction.sum() * 1.25 * 0.75 * 2.5 / 1000)
         assert row.label_volume_ml == pytest.approx(label.sum() * 1.25 * 0.75 * 2.5 / 1000)
-    dice = [row.score.dice for row in found.rows if row.label == 2]
-    hd95 = [row.score.hd95_mm for row in found.rows if row.label == 2]
+    dice = [row.score.dice for row in evaluation.rows if row.label == 2]
+    hd95 = [row.score.hd95_mm for row in evaluation.rows if row.label == 2]
     assert dice[1] == 0.0
     assert np.isnan(hd95[1])
-    assert found.mean[1].score.dice == pytest.approx(np.mean(dice))
-    assert found.mean[1].score.hd95_mm == pytest.approx((hd95[0] + hd95[2]) / 2)
-    assert found.std[1].score.hd95_mm == pytest.approx(abs(hd95[0] - hd95[2]) / 2)
-    assert [row.undefined for row in found.mean] == [0, 1]
-    assert found.unscored_labels == ()
+    assert evaluation.mean[1].score.dice == pytest.approx(np.mean(dice))
+    assert evaluation.mean[1].score.hd95_mm == pytest.approx((hd95[0] + hd95[2]) / 2)
+    assert evaluation.std[1].score.hd95_mm == pytest.approx(abs(hd95[0] - hd95[2]) / 2)
+    assert [row.undefined for row in evaluation.mean] == [0, 1]
+    assert evaluation.unscored_labels == ()
 
-    found.write_csv(tmp_path / "evaluation.csv")
+    evaluation.write_csv(tmp_path / "evaluation.csv")
     with open(tmp_path / "evaluation.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == SCORE_COLUMNS
     assert [row["case"] for row in rows[-4:]] == ["mean", "mean", "std", "std"]
-    assert float(rows[0]["dice"]) == pytest.approx(found.rows[0].score.dice, rel=1e-5)
+    assert float(rows[0]["dice"]) == pytest.approx(evaluation.rows[0].score.dice, rel=1e-5)
     assert rows[3]["hd95_mm"] == ""
     assert rows[3]["dice"] == "0"
     assert rows[3]["undefined"] == "1"
@@ -156,26 +159,26 @@ def test_class_absent_from_a_case_is_not_scored_and_unscored_values_are_reported
 ) -> None:
     predictions, labels = folders
     for path in (labels / "la000_label.nii.gz", predictions / "la000_image.nrrd"):
-        save(path, blob(0))
+        save(path, random_mask(0))
     foreign = two_classes(12)
     foreign[0, 0, :3] = 7
     save(predictions / "la002_image.nrrd", foreign)
-    found = evaluate_folders(predictions, labels)
-    assert (found.rows[1].case, found.rows[1].label) == ("la000", 2)
-    assert_same_score(found.rows[1].score, SegmentationScore(1.0, 1.0, *[0.0] * 6))
-    assert found.unscored_labels == (7,)
-    assert {row.label for row in found.rows} == {1, 2}
+    evaluation = evaluate_folders(predictions, labels)
+    assert (evaluation.rows[1].case, evaluation.rows[1].label) == ("la000", 2)
+    assert_same_score(evaluation.rows[1].score, SegmentationScore(1.0, 1.0, *[0.0] * 6))
+    assert evaluation.unscored_labels == (7,)
+    assert {row.label for row in evaluation.rows} == {1, 2}
 
 
 def test_label_without_prediction_is_skipped_and_named(folders: tuple[Path, Path]) -> None:
     predictions, labels = folders
     (predictions / "la001_image.nrrd").unlink()
     (labels / "la007_label.nii.gz").write_text("never read", encoding="utf-8")
-    found = evaluate_folders(predictions, labels)
-    assert found.labels_without_prediction == ("la001", "la007")
-    assert {row.case for row in found.rows} == {"la000", "la002"}
-    expected = np.mean([row.score.dice for row in found.rows if row.label == 1])
-    assert found.mean[0].score.dice == pytest.approx(expected)
+    evaluation = evaluate_folders(predictions, labels)
+    assert evaluation.labels_without_prediction == ("la001", "la007")
+    assert {row.case for row in evaluation.rows} == {"la000", "la002"}
+    expected = np.mean([row.score.dice for row in evaluation.rows if row.label == 1])
+    assert evaluation.mean[0].score.dice == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (1, 0, 2)])
@@ -187,8 +190,8 @@ def test_prediction_with_other_axis_order_is_reoriented_exactly(folders: tuple[P
     path = predictions / "la001_image.nrrd"
     image = sitk.Flip(sitk.PermuteAxes(sitk.ReadImage(str(path)), order), (True, False, True))
     sitk.WriteImage(image, str(path))
-    found = evaluate_folders(predictions, labels)
-    for row, wanted in zip(found.rows, expected.rows, strict=True):
+    evaluation = evaluate_folders(predictions, labels)
+    for row, wanted in zip(evaluation.rows, expected.rows, strict=True):
         assert_same_score(row.score, wanted.score)
 
 
@@ -203,7 +206,7 @@ def assert_refused(folders: tuple[Path, Path], *message_parts: str) -> None:
 
 def test_unpaired_duplicate_and_missing_files_are_refused_by_name(folders: tuple[Path, Path], tmp_path: Path) -> None:
     predictions, labels = folders
-    save(predictions / "x7.nii.gz", blob(1))
+    save(predictions / "x7.nii.gz", random_mask(1))
     assert_refused(folders, "x7.nii.gz", "no label")
     (predictions / "x7.nii.gz").rename(predictions / "la002.nii.gz")
     assert_refused((predictions, labels), "la002.nii.gz", "la002_image.nrrd", "same case")
@@ -238,31 +241,31 @@ def test_prediction_of_another_size_is_refused(folders: tuple[Path, Path]) -> No
 def test_masks_of_255_and_of_1_are_comparable(folders: tuple[Path, Path], white: str) -> None:
     predictions, labels = folders
     for number in range(3):
-        shown = blob(number) if number else np.zeros((22, 25, 18))  # one case is empty
+        shown = random_mask(number) if number else np.zeros((22, 25, 18))  # one case is empty
         save(labels / f"la00{number}_label.nii.gz", shown * (255 if white != "predictions" else 1))
-        save(predictions / f"la00{number}_image.nrrd", blob(number + 10) * (255 if white != "labels" else 1))
-    found = evaluate_folders(predictions, labels)
-    assert [row.label for row in found.rows] == [1, 1, 1]
-    assert_same_score(found.rows[2].score, score(blob(12), blob(2), (1.25, 0.75, 2.5)))
+        save(predictions / f"la00{number}_image.nrrd", random_mask(number + 10) * (255 if white != "labels" else 1))
+    evaluation = evaluate_folders(predictions, labels)
+    assert [row.label for row in evaluation.rows] == [1, 1, 1]
+    assert_same_score(evaluation.rows[2].score, score(random_mask(12), random_mask(2), (1.25, 0.75, 2.5)))
 
 
 def test_value_255_beside_other_values_is_another_class(folders: tuple[Path, Path]) -> None:
     """This also holds for a case that contains only 255."""
     predictions, labels = folders
     for number, value in enumerate((128, 0, 0)):
-        mask = blob(number) * 255
+        mask = random_mask(number) * 255
         mask[0, 0, 0] = value
         save(labels / f"la00{number}_label.nii.gz", mask)
-        save(predictions / f"la00{number}_image.nrrd", blob(number + 10) * 255)
-    found = {(row.case, row.label): row.score for row in evaluate_folders(predictions, labels).rows}
-    assert {value for _case, value in found} == {128, 255}
-    assert_same_score(found["la002", 255], score(blob(12), blob(2), (1.25, 0.75, 2.5)))
+        save(predictions / f"la00{number}_image.nrrd", random_mask(number + 10) * 255)
+    scores = {(row.case, row.label): row.score for row in evaluate_folders(predictions, labels).rows}
+    assert {value for _case, value in scores} == {128, 255}
+    assert_same_score(scores["la002", 255], score(random_mask(12), random_mask(2), (1.25, 0.75, 2.5)))
 
 
 def test_labels_without_a_common_class_or_empty_are_refused(folders: tuple[Path, Path]) -> None:
     _predictions, labels = folders
     for number in range(3):
-        save(labels / f"la00{number}_label.nii.gz", blob(number) * 255)
+        save(labels / f"la00{number}_label.nii.gz", random_mask(number) * 255)
     assert_refused(folders, "1, 2", "255")
     for number in range(3):
         save(labels / f"la00{number}_label.nii.gz", np.zeros((22, 25, 18)))
@@ -279,14 +282,14 @@ def test_means_are_given_with_the_number_of_missed_cases(tmp_path: Path) -> None
     ):
         save(tmp_path / "pred" / f"{name}.nii.gz", predicted, np.eye(4))
         save(tmp_path / "lab" / f"{name}.nii.gz", label, np.eye(4))
-    found = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
-    (mean,), (std,) = found.mean, found.std
+    evaluation = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+    (mean,), (std,) = evaluation.mean, evaluation.std
     assert (mean.cases, mean.undefined, mean.missed, mean.empty) == (3, 1, 1, 1)
     assert mean.title == "mean (95HD of 2 of 3 cases, 1 missed)"
     assert std.title == "std (95HD of 2 of 3 cases, 1 missed)"
     assert mean.score.hd95_mm == pytest.approx((4 + 0) / 2)
-    assert [row.title for row in found.rows] == ["found", "missed", "none_there"]
-    found.write_csv(tmp_path / "scores.csv")
+    assert [row.title for row in evaluation.rows] == ["found", "missed", "none_there"]
+    evaluation.write_csv(tmp_path / "scores.csv")
     with open(tmp_path / "scores.csv", newline="", encoding="utf-8") as file:
         rows = {row["case"]: row for row in csv.DictReader(file)}
     assert [rows["mean"][name] for name in ("undefined", "cases", "missed", "empty")] == ["1", "3", "1", "1"]
@@ -296,9 +299,9 @@ def test_single_value_has_no_standard_deviation(tmp_path: Path) -> None:
     mask = np.pad(np.ones((9, 9, 9), np.uint8), 12)
     for folder in ("pred", "lab"):
         save(tmp_path / folder / "one.nii.gz", mask, np.eye(4))
-    found = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
-    assert found.std == ()
-    found.write_csv(tmp_path / "scores.csv")
+    evaluation = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+    assert evaluation.std == ()
+    evaluation.write_csv(tmp_path / "scores.csv")
     written = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
     assert [line.partition(",")[0] for line in written] == ["case", "one", "mean"]
     # One of two cases is missed: distances have one value and no deviation, Dice has two values.
@@ -330,9 +333,11 @@ def test_file_names_with_dots_and_channels_are_paired(tmp_path: Path, prediction
     (tmp_path / "pred").mkdir()
     segments = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium")),)
     write_labelmap(
-        Labelmap(blob(1).astype(np.uint8), Grid((22, 25, 18), AFFINE), None), tmp_path / "pred" / prediction, segments
+        Labelmap(random_mask(1).astype(np.uint8), Grid((22, 25, 18), AFFINE), None),
+        tmp_path / "pred" / prediction,
+        segments,
     )
-    save(tmp_path / "lab" / label, blob(1))
+    save(tmp_path / "lab" / label, random_mask(1))
     (row,) = evaluate_folders(tmp_path / "pred", tmp_path / "lab").rows
     assert row.score.dice == 1
 
@@ -348,7 +353,7 @@ def test_file_names_with_dots_and_channels_are_paired(tmp_path: Path, prediction
     ],
 )
 def test_files_of_different_cases_are_not_paired(tmp_path: Path, prediction: str, label: str) -> None:
-    save(tmp_path / "pred" / prediction, blob(1))
-    save(tmp_path / "lab" / label, blob(1))
+    save(tmp_path / "pred" / prediction, random_mask(1))
+    save(tmp_path / "lab" / label, random_mask(1))
     with pytest.raises(InputError, match="has no label in"):
         evaluate_folders(tmp_path / "pred", tmp_path / "lab")

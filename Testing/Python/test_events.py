@@ -28,7 +28,7 @@ TEXT = 'a "b"\nc\u2028d'
 EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: TEXT, bool: True, int | None: 7, float | None: 0.25}
 
 
-def example(kind: type) -> RunEvent:
+def example_event(kind: type) -> RunEvent:
     """Return an event of a kind, with a value for each field."""
     hints = typing.get_type_hints(kind)
     values = {}
@@ -45,7 +45,7 @@ def example(kind: type) -> RunEvent:
 
 @pytest.mark.parametrize("kind", typing.get_args(events.RunEvent))
 def test_every_event_is_one_line_of_json_and_is_parsed_back(kind: type) -> None:
-    event = example(kind)
+    event = example_event(kind)
     line = run_event_line(event)
     assert len(line.splitlines()) == 1
     assert json.loads(line) == {"event": event.kind, **dataclasses.asdict(event)}
@@ -59,8 +59,8 @@ def test_events_of_earlier_and_later_versions_are_parsed() -> None:
     assert parse_run_event({"event": "dance", "step": 1}) is None
     assert parse_run_event({"event": "checkpoint", "step": 7, "more": "x"}) == CheckpointSaved(7)
     old = {"event": "progress", "step": 1, "of": 2, "losses": {"total": None, "mmd": 0.5}, "learning_rate": 0.1}
-    found = parse_run_event(old)  # written before memory was recorded; one loss was not finite
-    assert found == TrainingProgress(1, 2, {"mmd": 0.5}, 0.1, None, None, None)
+    event = parse_run_event(old)  # written before memory was recorded; one loss was not finite
+    assert event == TrainingProgress(1, 2, {"mmd": 0.5}, 0.1, None, None, None)
     bent = parse_run_event({"event": "validation", "step": "3", "dice": {"A": None, "B": {"x": "y", "z": 1}}})
     assert isinstance(bent, ValidationScored)
     assert (bent.step, bent.dice) == (0, {"A": {}, "B": {"z": 1.0}})
@@ -77,10 +77,10 @@ def test_numbers_that_are_not_finite_become_null() -> None:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
-    found = json.loads(line, parse_constant=refuse)
-    assert found["losses"] == {"total": None, "mmd": None}
-    assert found["learning_rate"] is None
-    assert found["steps_per_s"] == pytest.approx(1 / 3, rel=1e-5)
+    values = json.loads(line, parse_constant=refuse)
+    assert values["losses"] == {"total": None, "mmd": None}
+    assert values["learning_rate"] is None
+    assert values["steps_per_s"] == pytest.approx(1 / 3, rel=1e-5)
     nested = json.loads(
         run_event_line(ValidationScored(1, {"A": {"x": math.nan, "y": 1.0}}, 0.0)), parse_constant=refuse
     )
@@ -139,7 +139,7 @@ def test_unwritable_events_file_causes_a_one_line_error(tmp_path: Path) -> None:
         EventLog(path)(CheckpointSaved(1))
 
 
-def take(tail: EventTail) -> list[RunEvent]:
+def take_all(tail: EventTail) -> list[RunEvent]:
     taken = []
     while (event := tail.next()) is not None:
         taken.append(event)
@@ -155,10 +155,10 @@ def test_tail_returns_each_event_once_and_waits_for_complete_lines(tmp_path: Pat
     tail = EventTail(path)
     assert tail.next() is None  # the file does not exist yet
     path.write_bytes(line(1) + line(2)[:10])
-    assert [event.step for event in take(tail)] == [1]
+    assert [event.step for event in take_all(tail)] == [1]
     with path.open("ab") as file:
         file.write(line(2)[10:] + line(3))
-    assert [event.step for event in take(tail)] == [2, 3]
+    assert [event.step for event in take_all(tail)] == [2, 3]
     assert tail.at_end
     assert tail.next() is None
 
@@ -166,7 +166,7 @@ def test_tail_returns_each_event_once_and_waits_for_complete_lines(tmp_path: Pat
 def test_tail_skips_a_truncated_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1) + line(2)[:10] + b"\n" + b'"text"\n[1]\n{"step": 1}\n' + line(3))
-    assert [event.step for event in take(EventTail(path))] == [1, 3]
+    assert [event.step for event in take_all(EventTail(path))] == [1, 3]
 
 
 def test_tail_reads_a_long_file_in_small_parts(tmp_path: Path) -> None:
@@ -176,22 +176,22 @@ def test_tail_reads_a_long_file_in_small_parts(tmp_path: Path) -> None:
     tail = EventTail(path)
     tail.next()
     assert not tail.at_end
-    assert [event.step for event in take(tail)] == list(range(10001, 10000 + count))
+    assert [event.step for event in take_all(tail)] == list(range(10001, 10000 + count))
     assert tail.at_end
 
 
 def test_tail_that_starts_near_the_end_skips_the_first_partial_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"".join(line(step) for step in range(10, 60)))
-    steps = [event.step for event in take(EventTail(path, from_end=3 * len(line(10)) + 5))]
+    steps = [event.step for event in take_all(EventTail(path, from_end=3 * len(line(10)) + 5))]
     assert steps == [57, 58, 59]
-    assert len(take(EventTail(path, from_end=1 << 20))) == 50
+    assert len(take_all(EventTail(path, from_end=1 << 20))) == 50
 
 
 def test_tail_restarts_when_the_file_became_shorter(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1) + line(2))
     tail = EventTail(path)
-    take(tail)
+    take_all(tail)
     path.write_bytes(line(7))
-    assert [event.step for event in take(tail)] == [7]
+    assert [event.step for event in take_all(tail)] == [7]

@@ -123,7 +123,7 @@ def cmake_lists(module: str) -> set[str]:
     files: set[str] = set()
     for name, body in re.findall(r"set\((\w+)\s+([^)]*)\)", text):
         if name in {"MODULE_PYTHON_SCRIPTS", "MODULE_PYTHON_RESOURCES", "TRAINING_RESOURCES"}:
-            names = [re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], word) for word in body.split()]
+            names = [re.sub(r"\$\{(\w+)\}", lambda match: variables[match[1]], word) for word in body.split()]
             assert len(names) == len(set(names)), f"{name} names a file twice"
             files |= set(names)
     return files
@@ -297,14 +297,14 @@ def test_citation_names_paper_and_data() -> None:
         assert re.fullmatch(r"10\.\d{4,}/\S+", reference["doi"])
 
 
-def test_requirements_do_not_replace_slicer_s_own_packages() -> None:
+def test_requirements_do_not_replace_packages_of_slicer() -> None:
     lines = (ROOT / "DCAMTSegmentation/Resources/requirements.txt").read_text(encoding="utf-8").splitlines()
     names = {re.split(r"[^A-Za-z0-9_.-]", line)[0].lower() for line in lines if line and not line.startswith("#")}
     assert {"nibabel", "pynrrd", "slicerio", "scipy"} <= names
     assert names & {"numpy", "simpleitk", "torch", "vtk", "pydicom", "requests"} == set()
 
 
-def test_slicer_requirements_equal_the_pip_package_s() -> None:
+def test_slicer_requirements_equal_those_of_the_pip_package() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     dependencies = re.findall(r'"([^"]+)"', re.search(r"\ndependencies = \[(.*?)\]", text, re.S)[1])  # type: ignore[index]
     lines = (ROOT / "DCAMTSegmentation/Resources/requirements.txt").read_text(encoding="utf-8").splitlines()

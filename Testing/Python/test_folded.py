@@ -53,8 +53,8 @@ def test_folding_removes_layers_and_keeps_the_output(
     with torch.no_grad():
         expected = predict_whole(network, image, quality)
         lean = fold(copy.deepcopy(network))
-        found = predict_whole(lean, image, quality)
-        assert (found - expected).abs().max() < 2e-5
+        output = predict_whole(lean, image, quality)
+        assert (output - expected).abs().max() < 2e-5
         # The offsets of normalisation and head affect the output, otherwise their folding would not be tested.
         for vnet in lean.vnets:
             for part in vnet.modules():

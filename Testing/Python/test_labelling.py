@@ -15,7 +15,7 @@ from scipy import ndimage
 SHAPE, SPACING = (34, 29, 21), (1.1, 0.8, 2.0)
 
 
-def blobs(shape: tuple[int, ...], classes: int, background: float, seed: int) -> torch.Tensor:
+def random_probabilities(shape: tuple[int, ...], classes: int, background: float, seed: int) -> torch.Tensor:
     """Return smooth random probabilities (K, X, Y, Z); a higher `background` gives less foreground."""
     noise = np.random.default_rng(seed).normal(size=(classes, *shape))
     logits = torch.from_numpy(np.stack([6 * ndimage.gaussian_filter(one, 2) for one in noise])).float()
@@ -29,7 +29,7 @@ def test_labels_equal_those_of_full_interpolation(classes: int, spacing: tuple[f
     grid = network_grid(centred_grid(SHAPE, SPACING, rotation(10, -15, 170)), spacing)
     counts = []
     for seed in range(4):
-        shares = blobs(grid.shape, classes, 0.5 * seed, seed)
+        shares = random_probabilities(grid.shape, classes, 0.5 * seed, seed)
         labels = labels_on_scan(shares, grid)
         everything = to_source(shares, grid)
         first, second = np.sort(everything, axis=0)[[-1, -2]]

@@ -19,7 +19,7 @@ from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_of, refused, rota
 GRID = Grid((30, 24, 20), affine_of(rotation(2) * (0.68359375, 0.7, 1.25)))
 
 
-def outline() -> np.ndarray:
+def two_boxes() -> np.ndarray:
     voxels = np.zeros(GRID.shape, np.uint8)
     voxels[8:15, 5:11, 6:12], voxels[15:18, 5:11, 6:9] = 1, 5
     return voxels
@@ -30,8 +30,8 @@ def test_grids_that_differ_by_rounding_match(tmp_path: Path) -> None:
     mm, voxels = grid_difference(rounded, GRID)
     assert 0 < voxels < 0.001
     assert mm < 0.001
-    fitted = fit_labelmap(Labelmap(outline(), rounded), GRID, "scan.nrrd")
-    np.testing.assert_array_equal(fitted.voxels, outline())
+    fitted = fit_labelmap(Labelmap(two_boxes(), rounded), GRID, "scan.nrrd")
+    np.testing.assert_array_equal(fitted.voxels, two_boxes())
     assert fitted.grid is GRID
 
 
@@ -39,7 +39,7 @@ def test_grids_that_differ_by_rounding_match(tmp_path: Path) -> None:
 def test_tolerance_is_a_fraction_of_a_voxel(fraction: float) -> None:
     affine = GRID.affine.copy()
     affine[:3, 3] += fraction * affine[:3, 2]
-    moved = Labelmap(outline(), Grid(GRID.shape, affine), Path("label.nrrd"))
+    moved = Labelmap(two_boxes(), Grid(GRID.shape, affine), Path("label.nrrd"))
     assert grid_difference(moved.grid, GRID) == pytest.approx((1.25 * fraction, fraction))
     assert same_grid(moved.grid, GRID) == (fraction <= GRID_TOLERANCE)
     if fraction <= GRID_TOLERANCE:
@@ -50,32 +50,32 @@ def test_tolerance_is_a_fraction_of_a_voxel(fraction: float) -> None:
 
 
 def test_label_with_another_axis_order_is_reoriented() -> None:
-    voxels = outline().transpose(2, 0, 1)[::-1]
+    voxels = two_boxes().transpose(2, 0, 1)[::-1]
     affine = GRID.affine[:, [2, 0, 1, 3]] * [-1, 1, 1, 1]
     affine[:3, 3] += GRID.affine[:3, 2] * (GRID.shape[2] - 1)
     turned = Labelmap(np.ascontiguousarray(voxels), Grid((20, 30, 24), affine))
-    np.testing.assert_array_equal(fit_labelmap(turned, GRID, "scan").voxels, outline())
+    np.testing.assert_array_equal(fit_labelmap(turned, GRID, "scan").voxels, two_boxes())
 
 
-def test_cropped_segmentation_is_placed_on_the_scan_s_grid() -> None:
+def test_cropped_segmentation_is_placed_on_the_grid_of_the_scan() -> None:
     box = (slice(8, 18), slice(5, 11), slice(6, 12))
-    part = Labelmap(outline()[box], GRID.crop(box), partial=True)
-    np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, outline())
+    part = Labelmap(two_boxes()[box], GRID.crop(box), partial=True)
+    np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, two_boxes())
     flipped = Grid(
         part.grid.shape, GRID.crop(box).affine * [-1, 1, 1, 1] + np.outer(part.grid.affine[:, 0] * 9, [0, 0, 0, 1])
     )
-    turned = Labelmap(np.ascontiguousarray(outline()[box][::-1]), flipped, partial=True)
-    np.testing.assert_array_equal(fit_labelmap(turned, GRID, "scan").voxels, outline())
+    turned = Labelmap(np.ascontiguousarray(two_boxes()[box][::-1]), flipped, partial=True)
+    np.testing.assert_array_equal(fit_labelmap(turned, GRID, "scan").voxels, two_boxes())
     with pytest.raises(InputError, match="a different grid"):
-        fit_labelmap(Labelmap(outline()[box], GRID.crop(box)), GRID, "scan")
+        fit_labelmap(Labelmap(two_boxes()[box], GRID.crop(box)), GRID, "scan")
 
 
 def test_segmentation_may_extend_beyond_the_scan_only_with_background() -> None:
-    wide = np.pad(outline(), 3)
+    wide = np.pad(two_boxes(), 3)
     affine = GRID.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ [3, 3, 3]
     part = Labelmap(wide, Grid(wide.shape, affine), partial=True)
-    np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, outline())
+    np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, two_boxes())
     wide[0, 0, 0] = 1
     with pytest.raises(InputError, match="reaches beyond the scan"):
         fit_labelmap(part, GRID, "scan")
@@ -85,20 +85,20 @@ def test_cropped_segmentation_file_of_slicer_is_read(tmp_path: Path) -> None:
     """Slicer stores the smallest box around the segments, and the box's position in the file's header."""
     box = (slice(8, 18), slice(5, 11), slice(6, 12))
     path = tmp_path / "Segmentation.seg.nrrd"
-    write_labelmap(Labelmap(outline()[box], GRID.crop(box)), path, [LEFT_ATRIUM, WALL])
+    write_labelmap(Labelmap(two_boxes()[box], GRID.crop(box)), path, [LEFT_ATRIUM, WALL])
     itk = sitk.ReadImage(str(path))
     assert itk.GetSize() == (10, 6, 6)
-    np.testing.assert_array_equal(fit_labelmap(read_labelmap(path), GRID, "scan").voxels, outline())
+    np.testing.assert_array_equal(fit_labelmap(read_labelmap(path), GRID, "scan").voxels, two_boxes())
 
 
 def test_segments_are_chosen_by_name(tmp_path: Path) -> None:
     path = tmp_path / "s.seg.nrrd"
-    write_labelmap(Labelmap(outline(), GRID), path, [LEFT_ATRIUM, WALL])
+    write_labelmap(Labelmap(two_boxes(), GRID), path, [LEFT_ATRIUM, WALL])
     assert [segment.name for segment in read_segments(path)] == ["Left atrium", "Atrial wall"]
     for name in ("Left atrium", "left-atrium", "LEFT_ATRIUM"):
-        np.testing.assert_array_equal(read_labelmap(path, {name: 1}).voxels, outline() == 1)
+        np.testing.assert_array_equal(read_labelmap(path, {name: 1}).voxels, two_boxes() == 1)
     np.testing.assert_array_equal(
-        read_labelmap(path, {"atrial wall": 2, 1: 3}).voxels, 2 * (outline() == 5) + 3 * (outline() == 1)
+        read_labelmap(path, {"atrial wall": 2, 1: 3}).voxels, 2 * (two_boxes() == 5) + 3 * (two_boxes() == 1)
     )
     refused(lambda: read_labelmap(path, {"aorta": 1}), path, 'no segment "aorta"', '"Left atrium", "Atrial wall"')
 
@@ -114,22 +114,22 @@ def test_several_values_are_mapped_to_one(tmp_path: Path) -> None:
 
 def test_labelmap_of_few_slices_is_read(tmp_path: Path) -> None:
     path = tmp_path / "thin.nrrd"
-    write_labelmap(Labelmap(outline()[:, :, 6:7], GRID.crop((slice(0, 30), slice(0, 24), slice(6, 7)))), path)
+    write_labelmap(Labelmap(two_boxes()[:, :, 6:7], GRID.crop((slice(0, 30), slice(0, 24), slice(6, 7)))), path)
     assert read_labelmap(path).voxels.shape == (30, 24, 1)
     refused(lambda: read_scan(path), path, "one slice only")
 
 
 def test_segmentations_cropped_to_different_boxes_are_compared_on_a_common_grid() -> None:
     """Two readers' segmentations, as 3D Slicer saves them, score as on the scan's grid."""
-    voxels = outline()
+    voxels = two_boxes()
     other = np.roll(voxels, 2, axis=0)
     boxes = [(slice(6, 19), slice(4, 12), slice(5, 13)), (slice(9, 21), slice(3, 14), slice(4, 12))]
     cropped = [Labelmap(v[box], GRID.crop(box), partial=True) for v, box in zip((voxels, other), boxes, strict=True)]
     whole = [Labelmap(v, GRID) for v in (voxels, other)]
     expected = [row.score for row in score_case("x", whole[0], whole[1], [1, 5])]
     for prediction, label in (cropped, (whole[0], cropped[1]), (cropped[0], whole[1])):
-        found = [row.score for row in score_case("x", prediction, label, [1, 5])]
-        for one, right in zip(found, expected, strict=True):
+        scores = [row.score for row in score_case("x", prediction, label, [1, 5])]
+        for one, right in zip(scores, expected, strict=True):
             np.testing.assert_allclose(astuple(one), astuple(right))
 
 

@@ -70,7 +70,7 @@ def predictor() -> Predictor:
     return made
 
 
-def locate(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> OrganLocation | None:
+def locate_on_network_grid(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> OrganLocation | None:
     return locate_organs(volume, network_grid(volume.grid, recipe.spacing), recipe, predict)
 
 
@@ -102,12 +102,12 @@ def test_labels_from_the_box_equal_those_of_the_whole_scan(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan, _ = scan_in("air")
-    found = predictor.segment(scan)
+    result = predictor.segment(scan)
     monkeypatch.setattr(module, "is_large", lambda *_: False)
     whole = predictor.segment(scan)
     # Both grids have voxels of 2 mm, but at different positions.
-    assert dice(found.labelmap.voxels == 1, whole.labelmap.voxels == 1) > 0.95
-    assert found.trust == whole.trust == 1
+    assert dice(result.labelmap.voxels == 1, whole.labelmap.voxels == 1) > 0.95
+    assert result.trust == whole.trust == 1
 
 
 @pytest.mark.parametrize("kind", ["air", "mirrored tissue"])
@@ -200,19 +200,19 @@ def test_small_central_component_does_not_replace_the_organ(monkeypatch: pytest.
         asked.append(tuple(image.shape[1:]))
         return torch.cat([-20 * image, 20 * image]).softmax(dim=0)[None]
 
-    found = locate(Volume(voxels[None], grid), RECIPE, run)
-    assert found is not None
-    box = found.box
+    location = locate_on_network_grid(Volume(voxels[None], grid), RECIPE, run)
+    assert location is not None
+    box = location.box
     assert all(side.start <= at < side.stop for side, at in zip(box, (142, 40, 12), strict=True))
-    assert is_close_to_bounding_box(found.organs[1], organ)
+    assert is_close_to_bounding_box(location.organs[1], organ)
     assert len(asked) == 2
     assert np.prod(asked[0]) < 0.7 * np.prod(asked[1])
     monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.001)
-    found = locate(Volume(voxels[None], grid), RECIPE, run)
-    assert found is not None
-    box = found.box
+    location = locate_on_network_grid(Volume(voxels[None], grid), RECIPE, run)
+    assert location is not None
+    box = location.box
     assert box[0].start < 80 < box[0].stop < 130
-    assert is_close_to_bounding_box(found.organs[1], little)
+    assert is_close_to_bounding_box(location.organs[1], little)
     assert len(asked) == 3
 
 
@@ -229,13 +229,13 @@ def test_each_class_is_located_and_one_box_contains_all() -> None:
     def run(image: Tensor) -> Tensor:
         return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
 
-    found = locate(Volume(voxels[None], grid), two, run)
-    assert found is not None
-    assert set(found.organs) == {1, 2}
-    assert is_close_to_bounding_box(found.organs[1], second)
-    assert is_close_to_bounding_box(found.organs[2], first)
-    for organ in found.organs.values():
-        assert all(a.start <= b.start < b.stop <= a.stop for a, b in zip(found.box, organ, strict=True))
+    location = locate_on_network_grid(Volume(voxels[None], grid), two, run)
+    assert location is not None
+    assert set(location.organs) == {1, 2}
+    assert is_close_to_bounding_box(location.organs[1], second)
+    assert is_close_to_bounding_box(location.organs[2], first)
+    for organ in location.organs.values():
+        assert all(a.start <= b.start < b.stop <= a.stop for a, b in zip(location.box, organ, strict=True))
 
 
 def test_anatomy_is_segmented_when_a_class_is_missed_on_the_coarse_grid() -> None:
@@ -254,11 +254,11 @@ def test_anatomy_is_segmented_when_a_class_is_missed_on_the_coarse_grid() -> Non
         return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
 
     volume = Volume(voxels[None], grid)
-    found = locate(volume, two, run)
-    assert found is not None
-    assert found.box == found.anatomy
-    assert set(found.organs) == {1}  # the organ that was located is still used
-    assert all(side.start <= at < side.stop for side, at in zip(found.box, (135, 30, 12), strict=True))
+    location = locate_on_network_grid(volume, two, run)
+    assert location is not None
+    assert location.box == location.anatomy
+    assert set(location.organs) == {1}  # the organ that was located is still used
+    assert all(side.start <= at < side.stop for side, at in zip(location.box, (135, 30, 12), strict=True))
 
     def never(image: Tensor) -> Tensor:
         raise AssertionError("nothing is to be looked for")
@@ -266,14 +266,14 @@ def test_anatomy_is_segmented_when_a_class_is_missed_on_the_coarse_grid() -> Non
     # A second organ of sufficient size outside the inner part, which is searched first: the box contains both.
     voxels[(i - 135) ** 2 + (j - 60) ** 2 + (k - 12) ** 2 < 8**2] = 0.9
     looked.clear()
-    seen = locate(Volume(voxels[None], grid), two, run)
+    seen = locate_on_network_grid(Volume(voxels[None], grid), two, run)
     assert seen is not None
     assert len(looked) == 2
     assert set(seen.organs) == {1, 2}
     assert seen.box != seen.anatomy
 
     every = replace(RECIPE, inference=replace(RECIPE.inference, largest_component=False))
-    assert locate(volume, every, never) == OrganLocation(found.anatomy, found.anatomy)
+    assert locate_on_network_grid(volume, every, never) == OrganLocation(location.anatomy, location.anatomy)
 
 
 def test_inner_part_is_at_least_two_patches() -> None:
@@ -296,8 +296,8 @@ def test_box_grows_only_at_touched_faces_and_within_the_scan() -> None:
     box = (slice(10, 20), slice(2, 12), slice(0, 10))
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[3:10, 0:4, 0] = 2
-    found = grow_box(box, Labelmap(labels, Grid((10, 10, 10), np.eye(4))), (5, 5, 5), (22, 30, 30))
-    assert found == (slice(10, 22), slice(0, 12), slice(0, 10))
+    grown = grow_box(box, Labelmap(labels, Grid((10, 10, 10), np.eye(4))), (5, 5, 5), (22, 30, 30))
+    assert grown == (slice(10, 22), slice(0, 12), slice(0, 10))
 
 
 def scan_beside_larger_organ() -> tuple[Volume, np.ndarray, np.ndarray]:
@@ -422,7 +422,7 @@ def test_box_does_not_grow_into_a_larger_organ_that_touches_the_located_one(
     scan.voxels[0, neighbour | bridge] = 0.9
     box = (slice(40, 90), slice(60, 98), slice(0, 24))
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE))
-    found = predictor.segment(scan).labelmap.voxels == 1
-    assert dice(found, own) > 0.8
+    mask = predictor.segment(scan).labelmap.voxels == 1
+    assert dice(mask, own) > 0.8
     monkeypatch.setattr(module, "MERGED", 100.0)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.7

@@ -12,7 +12,7 @@ from dcamt.losses.contrast import inter_class, intra_class, prototypes
 from torch import Tensor
 
 
-def unit_vectors(count: int, dimensions: int = 5, seed: int = 0) -> Tensor:
+def random_unit_vectors(count: int, dimensions: int = 5, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return F.normalize(torch.randn(count, dimensions, generator=generator, dtype=torch.float64), dim=1)
 
@@ -20,7 +20,12 @@ def unit_vectors(count: int, dimensions: int = 5, seed: int = 0) -> Tensor:
 def random_case(classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return embeddings, their classes (each class occurs), and the prototypes of two branches."""
     labels = torch.cat([torch.arange(classes), torch.randint(classes, (12,), generator=torch.manual_seed(seed))])
-    return unit_vectors(len(labels), seed=seed), labels, unit_vectors(classes, seed=7), unit_vectors(classes, seed=8)
+    return (
+        random_unit_vectors(len(labels), seed=seed),
+        labels,
+        random_unit_vectors(classes, seed=7),
+        random_unit_vectors(classes, seed=8),
+    )
 
 
 def info_nce_by_hand(e: Tensor, labels: Tensor, centres: Tensor, present: list[bool], temperature: float) -> float:
@@ -33,15 +38,15 @@ def info_nce_by_hand(e: Tensor, labels: Tensor, centres: Tensor, present: list[b
 
 
 def test_prototypes_are_normalised_means_of_embeddings() -> None:
-    e = unit_vectors(9)
+    e = random_unit_vectors(9)
     labels = torch.tensor([0, 2, 2, 0, 3, 0, 2, 2, 0])
-    found, present = prototypes(e, labels, 5)
+    means, present = prototypes(e, labels, 5)
     assert present.tolist() == [True, False, True, True, False]
     for k in range(5):
         members = e.numpy()[labels.numpy() == k]
         mean = members.mean(axis=0) if len(members) else np.zeros(5)
         expected = mean / np.linalg.norm(mean) if len(members) else mean
-        assert np.allclose(found[k].numpy(), expected)
+        assert np.allclose(means[k].numpy(), expected)
     assert not prototypes(e.clone().requires_grad_(), labels, 5)[0].requires_grad
 
 
@@ -56,7 +61,7 @@ def test_intra_class_equals_a_loop_over_voxels(classes: int) -> None:
 
 
 def test_intra_class_is_0_at_the_prototype_and_2_opposite_to_it() -> None:
-    centres = unit_vectors(3)
+    centres = random_unit_vectors(3)
     labels = torch.tensor([0, 1, 2, 2])
     e = centres[labels]
     assert float(intra_class(e, labels, centres, centres)) == pytest.approx(0, abs=1e-12)
@@ -72,8 +77,8 @@ def test_inter_class_equals_info_nce(classes: int, temperature: float) -> None:
     e, labels, own, partner = random_case(classes)
     present = torch.ones(classes, dtype=torch.bool)
     expected = [info_nce_by_hand(e, labels, centres, present.tolist(), temperature) for centres in (own, partner)]
-    found = inter_class(e, labels, own, partner, present, temperature)
-    assert float(found) == pytest.approx(sum(expected) / 2, rel=1e-10)
+    loss = inter_class(e, labels, own, partner, present, temperature)
+    assert float(loss) == pytest.approx(sum(expected) / 2, rel=1e-10)
 
 
 def test_inter_class_of_orthogonal_prototypes() -> None:
@@ -83,8 +88,8 @@ def test_inter_class_of_orthogonal_prototypes() -> None:
         labels = torch.arange(classes)
         present = torch.ones(classes, dtype=torch.bool)
         expected = math.log(1 + (classes - 1) * math.exp(-1 / temperature))
-        found = inter_class(centres, labels, centres, centres, present, temperature)
-        assert float(found) == pytest.approx(expected)
+        loss = inter_class(centres, labels, centres, centres, present, temperature)
+        assert float(loss) == pytest.approx(expected)
         worse = inter_class(centres, labels.roll(1), centres, centres, present, temperature)
         assert float(worse) == pytest.approx(expected + 1 / temperature)
 
@@ -105,17 +110,17 @@ def test_voxels_without_a_class_are_ignored() -> None:
     """Losses and gradients equal those of the other voxels alone, even if class 0 is absent."""
     for labels in (torch.tensor([0, -1, 2, 1, -1, 2]), torch.tensor([-1, 1, 2, 1, -1, -1])):
         known = labels >= 0
-        partner = unit_vectors(3, seed=9)
-        found: list[list[Tensor]] = []
+        partner = random_unit_vectors(3, seed=9)
+        results: list[list[Tensor]] = []
         for chosen in (slice(None), known):
-            x = unit_vectors(6).requires_grad_()
+            x = random_unit_vectors(6).requires_grad_()
             own, present = prototypes(x[chosen], labels[chosen], 3)
             pull = intra_class(x[chosen], labels[chosen], own, partner)
             push = inter_class(x[chosen], labels[chosen], own, partner, present, 0.5)
-            found.append([own, present.double(), pull, push, *torch.autograd.grad(pull + 2 * push, x)])
-        for all_of_them, the_others in zip(*found, strict=True):
+            results.append([own, present.double(), pull, push, *torch.autograd.grad(pull + 2 * push, x)])
+        for all_of_them, the_others in zip(*results, strict=True):
             assert torch.allclose(all_of_them, the_others, atol=1e-12)
-        assert float(found[0][-1][~known].abs().max()) == 0 < float(found[0][-1][known].abs().max())
+        assert float(results[0][-1][~known].abs().max()) == 0 < float(results[0][-1][known].abs().max())
 
 
 def test_gradients_point_to_the_own_prototype_and_away_from_others() -> None:

@@ -14,13 +14,13 @@ SHARPENING = 0.5
 """Temperature of the teacher's probabilities in the Dice loss."""
 
 
-def softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
+def tempered_softmax(logits: list[float], temperature: float = 1.0) -> list[float]:
     exponentials = [math.exp(value / temperature) for value in logits]
     return [value / sum(exponentials) for value in exponentials]
 
 
 def reference_confidence(logits: list[float]) -> float:
-    return (max(softmax(logits)) - 1 / len(logits)) / (1 - 1 / len(logits))
+    return (max(tempered_softmax(logits)) - 1 / len(logits)) / (1 - 1 / len(logits))
 
 
 def reference_loss(students: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tensor], temperature: float) -> float:
@@ -41,12 +41,12 @@ def reference_direction(teacher: Tensor, student: Tensor, temperature: float) ->
     for sample_t, sample_s in zip(teacher, student, strict=True):
         logits_t, logits_s = (sample.flatten(1).T.tolist() for sample in (sample_t, sample_s))
         for t, s in zip(logits_t, logits_s, strict=True):
-            soft_t, soft_s = softmax(t, temperature), softmax(s, temperature)
+            soft_t, soft_s = tempered_softmax(t, temperature), tempered_softmax(s, temperature)
             kl = sum(p * math.log(p / q) for p, q in zip(soft_t, soft_s, strict=True))
             divergence += reference_confidence(t) * kl
             voxels += 1
-        probabilities_t = [softmax(logits, SHARPENING) for logits in logits_t]
-        probabilities_s = [softmax(logits) for logits in logits_s]
+        probabilities_t = [tempered_softmax(logits, SHARPENING) for logits in logits_t]
+        probabilities_s = [tempered_softmax(logits) for logits in logits_s]
         for k in range(1, len(sample_t)):
             intersection = sum(t[k] * s[k] for t, s in zip(probabilities_t, probabilities_s, strict=True))
             volume_t, volume_s = sum(t[k] for t in probabilities_t), sum(s[k] for s in probabilities_s)

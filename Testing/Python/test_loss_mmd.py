@@ -34,7 +34,7 @@ def reference_mmd2(x: list[list[float]], y: list[list[float]], median: float) ->
     return mean(x, x) + mean(y, y) - 2 * mean(x, y)
 
 
-def sets(n: int, m: int, dimensions: int = 4, shift: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor]:
+def random_sets(n: int, m: int, dimensions: int = 4, shift: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, dimensions, generator=generator, dtype=torch.float64)
     return x, torch.randn(m, dimensions, generator=generator, dtype=torch.float64) + shift
@@ -43,14 +43,14 @@ def sets(n: int, m: int, dimensions: int = 4, shift: float = 0.0, seed: int = 0)
 @pytest.mark.parametrize(("n", "m"), [(3, 4), (2, 4), (5, 5), (1, 6), (6, 1), (4, 5)])
 def test_mmd_equals_a_loop_over_pairs(n: int, m: int) -> None:
     for seed, shift in ((0, 0.0), (1, 0.7), (2, 5.0)):
-        x, y = sets(n, m, shift=shift, seed=seed)
+        x, y = random_sets(n, m, shift=shift, seed=seed)
         expected = reference_mmd2(x.tolist(), y.tolist(), reference_median(x.tolist(), y.tolist()))
         assert float(mmd2(x, y)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
         assert float(mmd2(x.float(), y.float())) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
 def test_mmd_of_a_set_with_itself_is_0_in_any_order() -> None:
-    x, y = sets(9, 1)
+    x, y = random_sets(9, 1)
     assert float(mmd2(x, x)) == pytest.approx(0, abs=1e-12)
     assert float(mmd2(x, x.flip(0))) == pytest.approx(0, abs=1e-12)
     assert float(mmd2(x, torch.cat([x, x]))) == pytest.approx(0, abs=1e-12)
@@ -69,27 +69,27 @@ def test_mmd_of_two_points() -> None:
 
 def test_mmd_is_symmetric_non_negative_and_independent_of_scale() -> None:
     for seed in range(5):
-        x, y = sets(7, 11, shift=0.2 * seed, seed=seed)
-        found = float(mmd2(x, y))
-        assert found >= 0
-        assert float(mmd2(y, x)) == pytest.approx(found)
-        assert float(mmd2(3 * x, 3 * y)) == pytest.approx(found)
-        assert float(mmd2(x + 5, y + 5)) == pytest.approx(found)
+        x, y = random_sets(7, 11, shift=0.2 * seed, seed=seed)
+        distance = float(mmd2(x, y))
+        assert distance >= 0
+        assert float(mmd2(y, x)) == pytest.approx(distance)
+        assert float(mmd2(3 * x, 3 * y)) == pytest.approx(distance)
+        assert float(mmd2(x + 5, y + 5)) == pytest.approx(distance)
         turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[0]
-        assert float(mmd2(x @ turn, y @ turn)) == pytest.approx(found)
+        assert float(mmd2(x @ turn, y @ turn)) == pytest.approx(distance)
 
 
 def test_mmd_grows_with_the_difference_of_two_distributions() -> None:
-    values = [float(mmd2(*sets(200, 200, shift=shift))) for shift in (0.0, 0.3, 0.6, 1.2, 2.4)]
+    values = [float(mmd2(*random_sets(200, 200, shift=shift))) for shift in (0.0, 0.3, 0.6, 1.2, 2.4)]
     assert values == sorted(values)
     assert values[0] < 0.02 < 0.3 < values[-1]
     # Sets of equal mean but different spread differ too.
-    x, y = sets(200, 200)
+    x, y = random_sets(200, 200)
     assert float(mmd2(x, 3 * y)) > 5 * float(mmd2(x, y))
 
 
 def test_gradient_treats_the_median_as_constant_and_moves_sets_together() -> None:
-    x, y = sets(3, 3, dimensions=2, shift=1.0)
+    x, y = random_sets(3, 3, dimensions=2, shift=1.0)
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(mmd2(x, y), x)
     median, step = reference_median(x.tolist(), y.tolist()), 1e-5

@@ -14,7 +14,7 @@ from torch import Tensor
 def reference_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return half the Dice loss plus half the cross-entropy by a loop over voxels, following the paper's formula."""
     samples, classes, *size = logits.shape
-    surprise, dice_losses = [], []
+    cross_entropies, dice_losses = [], []
     for sample in range(samples):
         counts = [int((labels[sample] == k).sum()) for k in range(classes)]
         present = [count for count in counts[1:] if count]
@@ -24,17 +24,17 @@ def reference_loss(logits: np.ndarray, labels: np.ndarray) -> float:
             z = logits[(sample, slice(None), *voxel)]
             p = np.exp(z) / np.exp(z).sum()
             truth = labels[(sample, *voxel)]
-            surprise.append(-weight[truth] * math.log(p[truth]))
+            cross_entropies.append(-weight[truth] * math.log(p[truth]))
             overlap[truth] += p[truth]
             predicted += p
             labelled[truth] += 1
         for k in range(1, classes):
             missed = 1 - (2 * overlap[k] + 1) / (predicted[k] + labelled[k] + 1)
             dice_losses.append(missed * labelled[k] / (labelled[k] + 1))
-    return 0.5 * (float(np.mean(surprise)) + float(np.mean(dice_losses)))
+    return 0.5 * (float(np.mean(cross_entropies)) + float(np.mean(dice_losses)))
 
 
-def random_case(classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def random_logits_and_labels(classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(3, classes, 3, 4, 2, generator=generator, dtype=torch.float64)
     return logits, torch.randint(classes, (3, 3, 4, 2), generator=generator)
@@ -48,7 +48,7 @@ def confident_logits(labels: Tensor, classes: int) -> Tensor:
 @pytest.mark.parametrize("classes", [2, 3, 4])
 def test_loss_equals_a_loop_over_voxels(classes: int) -> None:
     for seed in range(3):
-        logits, labels = random_case(classes, seed)
+        logits, labels = random_logits_and_labels(classes, seed)
         if seed == 2:
             labels[labels == classes - 1] = 0  # the last class is absent
         expected = reference_loss(logits.numpy(), labels.numpy())
@@ -73,7 +73,7 @@ def test_class_weights_balance_foreground_classes_and_keep_their_sum() -> None:
 
 def test_absent_class_affects_only_cross_entropy() -> None:
     """The Dice part does not depend on the absent class's probability."""
-    logits, labels = random_case(3)
+    logits, labels = random_logits_and_labels(3)
     labels[0][labels[0] == 2] = 0
     logits[0, 2] += 3
     probabilities, target = logits.softmax(dim=1), torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
@@ -92,7 +92,7 @@ def test_absent_class_affects_only_cross_entropy() -> None:
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_perfect_prediction_has_loss_0_even_when_a_class_is_absent(classes: int) -> None:
-    _, labels = random_case(classes)
+    _, labels = random_logits_and_labels(classes)
     assert float(dice_cross_entropy(confident_logits(labels, classes), labels)) == pytest.approx(0, abs=1e-12)
     empty = torch.zeros_like(labels)
     assert float(dice_cross_entropy(confident_logits(empty, classes), empty)) == pytest.approx(0, abs=1e-12)
@@ -112,7 +112,7 @@ def test_loss_of_equal_logits() -> None:
 
 
 def test_gradient_equals_finite_differences_and_lowers_the_loss() -> None:
-    logits, labels = random_case(3)
+    logits, labels = random_logits_and_labels(3)
     logits = logits[:1, :, :2, :2].clone().requires_grad_()
     labels = labels[:1, :2, :2]
     assert torch.autograd.gradcheck(lambda z: dice_cross_entropy(z, labels), (logits,))
@@ -124,7 +124,7 @@ def test_gradient_equals_finite_differences_and_lowers_the_loss() -> None:
 
 
 def test_loss_does_not_depend_on_the_order_of_samples_or_classes() -> None:
-    logits, labels = random_case(4)
+    logits, labels = random_logits_and_labels(4)
     loss = float(dice_cross_entropy(logits, labels))
     assert float(dice_cross_entropy(logits.flip(0), labels.flip(0))) == pytest.approx(loss)
     order = torch.tensor([0, 3, 1, 2])  # the background keeps its place

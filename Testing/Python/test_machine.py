@@ -47,7 +47,7 @@ def test_peak_memory_follows_an_allocation() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_free_memory_equals_the_kernel_s_available_memory() -> None:
+def test_free_memory_equals_the_available_memory_of_the_kernel() -> None:
     with open("/proc/meminfo", encoding="ascii") as file:
         lines = dict(line.split(":", 1) for line in file)
     available = int(lines["MemAvailable"].split()[0]) * 1024

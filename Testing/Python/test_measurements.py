@@ -62,7 +62,7 @@ def ellipsoid_area(semi: tuple[float, ...]) -> float:
     return 2.0 * np.pi * (c**2 + a * b / np.sin(angle) * elliptic)
 
 
-def measured(mask: np.ndarray, axes: np.ndarray) -> Measurements:
+def measure_mask(mask: np.ndarray, axes: np.ndarray) -> Measurements:
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = axes, (-13.0, 40.0, 7.5)
     return measure(Labelmap(mask.astype(np.uint8), Grid(mask.shape, affine)), [ATRIUM])[0]
@@ -75,15 +75,15 @@ def test_measurements_of_ellipsoids_agree_with_formulas(lattice: str, body: str)
     volume, area = 4.0 / 3.0 * np.pi * np.prod(semi), ellipsoid_area(semi)
     voxel = np.linalg.norm(axes, axis=0).max()
     for seed, turn in enumerate([np.eye(3), *special_ortho_group.rvs(3, size=2, random_state=1)]):
-        found = measured(ellipsoid(axes, semi, turn, seed), axes)
+        row = measure_mask(ellipsoid(axes, semi, turn, seed), axes)
         extents = 2.0 * np.linalg.norm(turn * np.array(semi), axis=1)
-        assert found.volume_ml * 1000.0 == pytest.approx(volume, rel=0.01)
-        assert found.surface_cm2 * 100.0 == pytest.approx(area, rel=0.02)
-        assert found.long_diameter_mm == pytest.approx(2.0 * max(semi), abs=voxel)
-        assert found.transverse_diameter_mm == pytest.approx(extents[0], abs=voxel)
-        assert found.anteroposterior_diameter_mm == pytest.approx(extents[1], abs=voxel)
+        assert row.volume_ml * 1000.0 == pytest.approx(volume, rel=0.01)
+        assert row.surface_cm2 * 100.0 == pytest.approx(area, rel=0.02)
+        assert row.long_diameter_mm == pytest.approx(2.0 * max(semi), abs=voxel)
+        assert row.transverse_diameter_mm == pytest.approx(extents[0], abs=voxel)
+        assert row.anteroposterior_diameter_mm == pytest.approx(extents[1], abs=voxel)
         ideal = np.pi ** (1 / 3) * (6 * volume) ** (2 / 3) / area
-        assert found.sphericity == pytest.approx(ideal, rel=0.03)
+        assert row.sphericity == pytest.approx(ideal, rel=0.03)
 
 
 def test_area_of_a_cylinder_on_thick_slices() -> None:
@@ -101,11 +101,11 @@ def test_volume_and_extents_of_a_box_are_exact() -> None:
     axes = np.array([[0.0, 2.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.5]])
     mask = np.zeros((20, 20, 20), dtype=bool)
     mask[3:15, 5:9, 2:19] = True
-    found = measured(mask, axes)
-    assert found.volume_ml == pytest.approx(12 * 4 * 17 / 1000.0)
-    assert found.anteroposterior_diameter_mm == pytest.approx(12.0)
-    assert found.transverse_diameter_mm == pytest.approx(8.0)
-    assert found.long_diameter_mm == pytest.approx(np.sqrt(12**2 + 8**2 + 8.5**2), abs=1.5)
+    row = measure_mask(mask, axes)
+    assert row.volume_ml == pytest.approx(12 * 4 * 17 / 1000.0)
+    assert row.anteroposterior_diameter_mm == pytest.approx(12.0)
+    assert row.transverse_diameter_mm == pytest.approx(8.0)
+    assert row.long_diameter_mm == pytest.approx(np.sqrt(12**2 + 8**2 + 8.5**2), abs=1.5)
 
 
 def test_long_diameter_equals_the_largest_distance_of_face_midpoints() -> None:
@@ -115,10 +115,10 @@ def test_long_diameter_equals_the_largest_distance_of_face_midpoints() -> None:
         axes = rng.normal(size=(3, 3)) + 2 * np.eye(3)
         offsets = np.concatenate([np.eye(3), -np.eye(3)]) / 2
         points = (np.argwhere(mask)[:, None, :] + offsets[None]).reshape(-1, 3) @ axes.T
-        found = measured(mask, axes)
-        assert found.long_diameter_mm == pytest.approx(pdist(points).max())
-        assert found.transverse_diameter_mm == pytest.approx(np.ptp(points[:, 0]))
-        assert found.anteroposterior_diameter_mm == pytest.approx(np.ptp(points[:, 1]))
+        row = measure_mask(mask, axes)
+        assert row.long_diameter_mm == pytest.approx(pdist(points).max())
+        assert row.transverse_diameter_mm == pytest.approx(np.ptp(points[:, 0]))
+        assert row.anteroposterior_diameter_mm == pytest.approx(np.ptp(points[:, 1]))
 
 
 def test_measurements_do_not_depend_on_voxel_axes() -> None:
@@ -127,7 +127,7 @@ def test_measurements_do_not_depend_on_voxel_axes() -> None:
     mask[:4] = False
     turned_mask = mask.transpose(2, 0, 1)[::-1, :, ::-1]
     turned_axes = axes[:, [2, 0, 1]] * [-1.0, 1.0, -1.0]
-    one, other = measured(mask, axes), measured(turned_mask, turned_axes)
+    one, other = measure_mask(mask, axes), measure_mask(turned_mask, turned_axes)
     for column in MEASUREMENT_COLUMNS[2:]:
         # The area has a tolerance because the order of axes decides between equally long directions.
         tolerance = 5e-3 if column in ("surface_cm2", "sphericity") else 1e-9
@@ -155,12 +155,12 @@ def test_measurements_of_a_single_voxel_and_of_an_empty_segment() -> None:
     voxels[0] = 7
     labelmap = Labelmap(voxels, Grid((9, 9, 9), np.diag([1.0, 2.0, 3.0, 1.0])), Path("in/la7.seg.nrrd"))
     dot = SegmentInfo(300, "dot", (0, 0, 1), ATRIUM.type)
-    found, empty = measure(labelmap, [dot, ATRIUM])
-    assert (found.scan, found.segment) == ("la7", "dot")
-    assert found.volume_ml == pytest.approx(0.006)
-    assert found.long_diameter_mm == pytest.approx(3.0)
-    assert found.surface_cm2 > 0
-    assert np.isfinite(found.sphericity)
+    single, empty = measure(labelmap, [dot, ATRIUM])
+    assert (single.scan, single.segment) == ("la7", "dot")
+    assert single.volume_ml == pytest.approx(0.006)
+    assert single.long_diameter_mm == pytest.approx(3.0)
+    assert single.surface_cm2 > 0
+    assert np.isfinite(single.sphericity)
     assert empty.volume_ml == empty.surface_cm2 == empty.long_diameter_mm == 0.0
     assert empty.anteroposterior_diameter_mm == empty.transverse_diameter_mm == 0.0
     assert np.isnan(empty.sphericity)

@@ -39,7 +39,7 @@ def test_memory_of_attention_does_not_grow_with_the_square_of_the_volume() -> No
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])
-def test_tile_and_whole_volume_s_arrays_fit_into_the_limit(normalisation: str) -> None:
+def test_tile_and_arrays_of_the_whole_volume_fit_into_the_limit(normalisation: str) -> None:
     recipe = dataclasses.replace(RECIPE, network=Network(normalisation=normalisation))
     for memory in (2.5e9, 3e9, 5e9, 9e9, 17e9):
         limit = pass_limit(recipe, SCAN, int(memory))
@@ -60,7 +60,7 @@ def test_smallest_tile_is_four_strides_or_the_whole_volume() -> None:
     assert tile_size(tiny_recipe(), (24, 24, 24), 0) == (16, 16, 16)
 
 
-def test_free_gpu_memory_includes_pytorch_s_unused_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_gpu_memory_includes_the_unused_cache_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_memory(CPU) == DEFAULT_MEMORY
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 10000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 8000)

@@ -34,13 +34,13 @@ def test_saved_model_is_read_back_with_matrices_rounded_to_16_bits(saved_model: 
     check_weights(package, saved_model)
     assert package.recipe == tiny_recipe()
     assert replace(package.card, checksum="") == BLANK_CARD
-    network, found = make_tiny_network(), build_network(package).state_dict()
+    network, weights = make_tiny_network(), build_network(package).state_dict()
     for name, tensor in network.state_dict().items():
         if tensor.ndim > 1:  # float16: 11 bits of precision; below 6e-5, a fixed step of 6e-8
-            assert torch.allclose(found[name], tensor, rtol=2**-11, atol=2**-25)
+            assert torch.allclose(weights[name], tensor, rtol=2**-11, atol=2**-25)
             assert package.weights[name].dtype == np.float16
         elif tensor.is_floating_point():
-            assert torch.equal(found[name], tensor)
+            assert torch.equal(weights[name], tensor)
     image = torch.randn(1, 1, 16, 16, 16)
     with torch.no_grad():
         before, after = network(image), build_network(package)(image)
@@ -93,10 +93,10 @@ def test_any_change_changes_the_checksum(saved_model: Path, tmp_path: Path) -> N
 
 
 def test_weights_are_readable_by_safetensors(saved_model: Path) -> None:
-    found = safetensors.numpy.load(read_members(saved_model)[WEIGHTS])
+    weights = safetensors.numpy.load(read_members(saved_model)[WEIGHTS])
     package = open_model(saved_model)
-    assert found.keys() == package.weights.keys()
-    assert all(np.array_equal(array, found[name]) for name, array in package.weights.items())
+    assert weights.keys() == package.weights.keys()
+    assert all(np.array_equal(array, weights[name]) for name, array in package.weights.items())
 
 
 def test_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
@@ -129,13 +129,13 @@ def test_altered_byte_is_detected_or_changes_nothing(model_copy: Path) -> None:
         for value in values - {whole[place]}:
             model_copy.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
             try:
-                found = open_model(model_copy)
+                opened = open_model(model_copy)
             except InputError:
                 detected += 1
                 continue
             assert not is_member[place]
-            assert (found.card, found.recipe) == (package.card, package.recipe)
-            assert all(np.array_equal(found.weights[name], array) for name, array in package.weights.items())
+            assert (opened.card, opened.recipe) == (package.card, package.recipe)
+            assert all(np.array_equal(opened.weights[name], array) for name, array in package.weights.items())
     assert detected > 250
 
 

@@ -40,7 +40,7 @@ def download(tmp_path: Path) -> Path:
     return write_model(tmp_path / "downloads" / "model (1).dcamt", "mine")
 
 
-def names() -> list[tuple[str, bool]]:
+def stored_names() -> list[tuple[str, bool]]:
     return [(model.name, model.shipped) for model in stored_models()]
 
 
@@ -55,7 +55,7 @@ def test_environment_variable_sets_the_home_folder(tmp_path: Path, monkeypatch: 
 
 
 def test_only_the_shipped_model_is_listed_before_any_import(tmp_path: Path, shipped: Path) -> None:
-    assert names() == [("left-atrium", True)]
+    assert stored_names() == [("left-atrium", True)]
     assert not (tmp_path / "home").exists()
     assert model_path("left-atrium") == shipped
 
@@ -65,10 +65,10 @@ def test_model_is_imported_found_and_removed(tmp_path: Path, download: Path) -> 
     assert (model.name, model.shipped) == ("mine", False)
     assert model.path == tmp_path / "home" / "models" / "mine.dcamt"
     assert model.path.read_bytes() == download.read_bytes()
-    assert names() == [("left-atrium", True), ("mine", False)]
+    assert stored_names() == [("left-atrium", True), ("mine", False)]
     assert verify_model("mine").card.name == "mine"
     assert remove_model("mine") == model
-    assert names() == [("left-atrium", True)]
+    assert stored_names() == [("left-atrium", True)]
     assert list(model.path.parent.iterdir()) == []
     import_model(download)
 
@@ -101,7 +101,7 @@ def test_path_of_a_file_named_like_a_stored_model_means_the_file(
     Path("left-atrium").unlink()
     with pytest.raises(InputError, match=r"^left-atrium: there is no such model file"):
         import_model(Path("left-atrium"))
-    assert names() == [("left-atrium", True)]
+    assert stored_names() == [("left-atrium", True)]
 
 
 def test_stored_bytes_are_those_that_were_checked(download: Path) -> None:
@@ -159,7 +159,7 @@ def test_existing_model_is_replaced_or_kept(tmp_path: Path, download: Path, monk
 
     assert import_model(newer, replace=True) == old
     assert open_model(old.path).card.notes == "newer"
-    assert names() == [("left-atrium", True), ("mine", False)]
+    assert stored_names() == [("left-atrium", True), ("mine", False)]
 
 
 def fail_as_if_full(path: Path, data: bytes) -> int:
@@ -184,7 +184,7 @@ def test_shipped_model_cannot_be_replaced_or_removed(shipped: Path, tmp_path: Pa
     assert shipped.exists()
     # A file with its name in the user's folder does not replace it either.
     write_model(tmp_path / "home" / "models" / "left-atrium.dcamt", "left-atrium")
-    assert names() == [("left-atrium", True)]
+    assert stored_names() == [("left-atrium", True)]
     assert model_path("left-atrium") == shipped
 
 
@@ -237,7 +237,7 @@ def test_unwritable_store_is_refused(tmp_path: Path, download: Path) -> None:
     (tmp_path / "home").touch()
     with pytest.raises(OutputError, match="is not a folder"):
         import_model(download)
-    assert names() == [("left-atrium", True)]
+    assert stored_names() == [("left-atrium", True)]
 
 
 def test_full_disk_during_import_leaves_no_partial_model(
@@ -252,7 +252,7 @@ def test_full_disk_during_import_leaves_no_partial_model(
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OutputError, match="the disk is full"):
         import_model(download)
-    assert names() == [("left-atrium", True)]
+    assert stored_names() == [("left-atrium", True)]
     assert not (tmp_path / "home").exists()
 
 

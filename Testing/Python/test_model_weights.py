@@ -20,23 +20,23 @@ Weights = dict[str, np.ndarray]
 MISFIT = "cannot be used: its weights do not fit its recipe's network. Choose another model."
 
 
-def remove_one(weights: Weights) -> None:
+def remove_tensor(weights: Weights) -> None:
     del weights["branches.1.head.bias"]
 
 
-def add_one(weights: Weights) -> None:
+def add_tensor(weights: Weights) -> None:
     weights["more"] = np.zeros(3, np.float32)
 
 
-def flatten_one(weights: Weights) -> None:
+def flatten_tensor(weights: Weights) -> None:
     weights["branches.0.head.weight"] = weights["branches.0.head.weight"].reshape(-1)
 
 
-def set_one_to_nan(weights: Weights) -> None:
+def set_tensor_to_nan(weights: Weights) -> None:
     weights["branches.0.head.bias"] = weights["branches.0.head.bias"] * np.float32("nan")
 
 
-def set_one_to_infinity(weights: Weights) -> None:
+def set_number_to_infinity(weights: Weights) -> None:
     array = weights["branches.0.head.weight"].copy()
     array.flat[3] = np.inf
     weights["branches.0.head.weight"] = array
@@ -45,11 +45,11 @@ def set_one_to_infinity(weights: Weights) -> None:
 @pytest.mark.parametrize(
     ("alter", "message"),
     [
-        (remove_one, MISFIT),
-        (add_one, MISFIT),
-        (flatten_one, MISFIT),
-        (set_one_to_nan, "cannot be used: the weights 'branches.0.head.bias' are not finite numbers."),
-        (set_one_to_infinity, "cannot be used: the weights 'branches.0.head.weight' are not finite numbers."),
+        (remove_tensor, MISFIT),
+        (add_tensor, MISFIT),
+        (flatten_tensor, MISFIT),
+        (set_tensor_to_nan, "cannot be used: the weights 'branches.0.head.bias' are not finite numbers."),
+        (set_number_to_infinity, "cannot be used: the weights 'branches.0.head.weight' are not finite numbers."),
     ],
 )
 def test_weights_that_misfit_the_recipe_or_are_not_finite_are_refused(
@@ -107,7 +107,7 @@ def safetensors_bytes(header: Any, body: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + body
 
 
-def entry(shape: Any = (2,), offsets: Any = (0, 8), dtype: Any = "F32") -> dict[str, Any]:
+def tensor_entry(shape: Any = (2,), offsets: Any = (0, 8), dtype: Any = "F32") -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
@@ -119,41 +119,41 @@ def with_weights(model_copy: Path, weights: bytes) -> Path:
 @pytest.mark.parametrize(
     ("header", "size"),
     [
-        ({"a": entry(), "b": entry(offsets=(4, 12))}, 12),  # overlap
-        ({"a": entry(), "b": entry()}, 8),  # the same bytes twice
-        ({"a": entry(), "b": entry(offsets=(12, 20))}, 20),  # gap
-        ({"a": entry(offsets=(4, 12))}, 12),  # gap at the start
-        ({"a": entry()}, 12),  # surplus bytes
-        ({"a": entry()}, 4),  # bytes missing
-        ({"a": entry(offsets=(8, 0))}, 8),
-        ({"a": entry(offsets=(-8, 0))}, 8),
-        ({"a": entry(offsets=(0, 10**30))}, 8),
-        ({"a": entry(offsets=(0,))}, 8),
-        ({"a": entry(offsets=(0, 4, 8))}, 8),
-        ({"a": entry(offsets=("0", "8"))}, 8),
-        ({"a": entry(offsets=(0.0, 8.0))}, 8),
-        ({"a": entry(offsets=None)}, 8),
-        ({"a": entry(), "b": entry(offsets="x")}, 8),
-        ({"a": entry(shape=(-2,))}, 8),
-        ({"a": entry(shape=(-1, -2))}, 8),
-        ({"a": entry(shape=(3,))}, 8),
-        ({"a": entry(shape=(2.5,))}, 8),
-        ({"a": entry(shape=(float("inf"),))}, 8),
-        ({"a": entry(shape=(float("nan"),))}, 8),
-        ({"a": entry(shape="2")}, 8),
-        ({"a": entry(shape=2)}, 8),
-        ({"a": entry(shape=(1,) * 99 + (2,))}, 8),
-        ({"a": entry(shape=(2**32, 2**32), offsets=(0, 0))}, 0),  # 2**64 elements: 0 in 64 bits
-        ({"a": entry(shape=(0, 2**80), offsets=(0, 0))}, 0),
-        ({"a": entry(shape=(2**61, 2, 2), offsets=(0, 0))}, 0),
-        ({"a": entry(dtype="F64")}, 8),
-        ({"a": entry(dtype="O")}, 8),
-        ({"a": entry(dtype=["F32"])}, 8),
-        ({"a": entry(dtype=None)}, 8),
+        ({"a": tensor_entry(), "b": tensor_entry(offsets=(4, 12))}, 12),  # overlap
+        ({"a": tensor_entry(), "b": tensor_entry()}, 8),  # the same bytes twice
+        ({"a": tensor_entry(), "b": tensor_entry(offsets=(12, 20))}, 20),  # gap
+        ({"a": tensor_entry(offsets=(4, 12))}, 12),  # gap at the start
+        ({"a": tensor_entry()}, 12),  # surplus bytes
+        ({"a": tensor_entry()}, 4),  # bytes missing
+        ({"a": tensor_entry(offsets=(8, 0))}, 8),
+        ({"a": tensor_entry(offsets=(-8, 0))}, 8),
+        ({"a": tensor_entry(offsets=(0, 10**30))}, 8),
+        ({"a": tensor_entry(offsets=(0,))}, 8),
+        ({"a": tensor_entry(offsets=(0, 4, 8))}, 8),
+        ({"a": tensor_entry(offsets=("0", "8"))}, 8),
+        ({"a": tensor_entry(offsets=(0.0, 8.0))}, 8),
+        ({"a": tensor_entry(offsets=None)}, 8),
+        ({"a": tensor_entry(), "b": tensor_entry(offsets="x")}, 8),
+        ({"a": tensor_entry(shape=(-2,))}, 8),
+        ({"a": tensor_entry(shape=(-1, -2))}, 8),
+        ({"a": tensor_entry(shape=(3,))}, 8),
+        ({"a": tensor_entry(shape=(2.5,))}, 8),
+        ({"a": tensor_entry(shape=(float("inf"),))}, 8),
+        ({"a": tensor_entry(shape=(float("nan"),))}, 8),
+        ({"a": tensor_entry(shape="2")}, 8),
+        ({"a": tensor_entry(shape=2)}, 8),
+        ({"a": tensor_entry(shape=(1,) * 99 + (2,))}, 8),
+        ({"a": tensor_entry(shape=(2**32, 2**32), offsets=(0, 0))}, 0),  # 2**64 elements: 0 in 64 bits
+        ({"a": tensor_entry(shape=(0, 2**80), offsets=(0, 0))}, 0),
+        ({"a": tensor_entry(shape=(2**61, 2, 2), offsets=(0, 0))}, 0),
+        ({"a": tensor_entry(dtype="F64")}, 8),
+        ({"a": tensor_entry(dtype="O")}, 8),
+        ({"a": tensor_entry(dtype=["F32"])}, 8),
+        ({"a": tensor_entry(dtype=None)}, 8),
         ({"a": {"dtype": "F32", "shape": [2]}}, 8),
         ({"a": {"shape": [2], "data_offsets": [0, 8]}}, 8),
         ({"a": None}, 8),
-        ([["a", entry()]], 8),
+        ([["a", tensor_entry()]], 8),
         (None, 0),
         (b"", 0),
         (b"{", 0),
@@ -180,7 +180,7 @@ def test_weights_of_wrong_length_are_refused(model_copy: Path) -> None:
 @pytest.mark.parametrize("dtype", ["F64", "I64", "U8", "BOOL"])
 def test_weights_that_are_not_16_or_32_bit_floats_are_refused(model_copy: Path, dtype: str) -> None:
     size = {"F64": 8, "I64": 8, "U8": 1, "BOOL": 1}[dtype] * 2
-    header = {"a": entry(offsets=(0, size), dtype=dtype)}
+    header = {"a": tensor_entry(offsets=(0, size), dtype=dtype)}
     assert "are of the type" in refusal(with_weights(model_copy, safetensors_bytes(header, bytes(size))))
 
 
@@ -191,10 +191,10 @@ def test_package_of_an_earlier_version_is_read(model_copy: Path) -> None:
     for name in sorted(package.weights):
         data = package.weights[name].tobytes()
         kind = {2: "F16", 4: "F32"}[package.weights[name].itemsize]
-        header[name] = entry(list(package.weights[name].shape), (len(body), len(body) + len(data)), kind)
+        header[name] = tensor_entry(list(package.weights[name].shape), (len(body), len(body) + len(data)), kind)
         body += data
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    found = open_model(with_weights(model_copy, safetensors_bytes(text, body)))
-    assert found.weights.keys() == package.weights.keys()
-    assert all(np.array_equal(array, package.weights[name]) for name, array in found.weights.items())
+    opened = open_model(with_weights(model_copy, safetensors_bytes(text, body)))
+    assert opened.weights.keys() == package.weights.keys()
+    assert all(np.array_equal(array, package.weights[name]) for name, array in opened.weights.items())

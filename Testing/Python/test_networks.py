@@ -37,7 +37,7 @@ def exchanging_network(recipe: Recipe, seed: int = 0) -> DualVNet:
     return network
 
 
-def image(*shape: int, seed: int = 1) -> Tensor:
+def random_image(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -48,13 +48,13 @@ def test_outputs_have_the_documented_shapes(
 ) -> None:
     network = DualVNet(small_recipe(classes, input_channels, normalisation=normalisation))
     with torch.no_grad():
-        for output in network(image(2, input_channels, *size)):
+        for output in network(random_image(2, input_channels, *size)):
             assert output.logits.shape == (2, 1 + classes, *size)
             assert output.bottleneck.shape == (2, 8, *(n // 4 for n in size))
             assert output.decoded.shape == (2, 6, *(n // 2 for n in size))
             assert network.projections[0](output.decoded.movedim(1, -1)).shape[-1] == 5
             assert torch.isfinite(output.logits).all()
-        assert network.forward_one(image(1, input_channels, *size)).shape == (1, 1 + classes, *size)
+        assert network.forward_one(random_image(1, input_channels, *size)).shape == (1, 1 + classes, *size)
 
 
 @pytest.mark.parametrize("name", ["la", "pancreas"])
@@ -95,7 +95,7 @@ def test_number_of_weights_equals_the_sum_over_layers() -> None:
 
 
 def test_only_batch_normalisation_makes_samples_depend_on_each_other() -> None:
-    batch = image(3, 1, 8, 8, 8)
+    batch = random_image(3, 1, 8, 8, 8)
     for kind, coupled in (("instance", False), ("batch", True)):
         torch.manual_seed(0)
         network = DualVNet(small_recipe(normalisation=kind)).train()
@@ -112,7 +112,7 @@ def test_untrained_branches_do_not_affect_each_other() -> None:
     assert len(without.attentions) == 0
     kept = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("attentions")}
     without.load_state_dict(kept)
-    scan = image(2, 1, 8, 8, 8)
+    scan = random_image(2, 1, 8, 8, 8)
     with torch.no_grad():
         for one, other in zip(network(scan), without(scan), strict=True):
             assert torch.equal(one.logits, other.logits)
@@ -125,7 +125,7 @@ def test_untrained_branches_do_not_affect_each_other() -> None:
 @pytest.mark.parametrize("branch", [0, 1])
 def test_single_branch_equals_the_branch_attending_to_its_own_tokens(branch: int) -> None:
     network = exchanging_network(small_recipe(classes=2, input_channels=2))
-    scan = image(2, 2, 8, 12, 8)
+    scan = random_image(2, 2, 8, 12, 8)
     own_tokens = torch.zeros(2, 2, dtype=torch.bool)  # (branch, sample)
     own_tokens[branch] = True
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_single_branch_equals_the_branch_attending_to_its_own_tokens(branch: int
 
 def test_exchange_at_inference_equals_the_exchange_in_the_forward_pass() -> None:
     network = exchanging_network(small_recipe())
-    scan = image(2, 1, 8, 12, 8)
+    scan = random_image(2, 1, 8, 12, 8)
     with torch.no_grad():
         encoded = [vnet.encode(scan) for vnet in network.vnets]
         deepest = [features[-1] for features in encoded]
@@ -158,14 +158,14 @@ def test_exchange_at_inference_equals_the_exchange_in_the_forward_pass() -> None
 
 def test_network_without_attention_exchanges_nothing_at_inference() -> None:
     without_attention = DualVNet(small_recipe(attention_heads=0))
-    deepest = [image(1, 8, 2, 3, 2, seed=seed) for seed in (1, 2)]
+    deepest = [random_image(1, 8, 2, 3, 2, seed=seed) for seed in (1, 2)]
     with torch.no_grad():
         assert all(map(torch.equal, without_attention.exchange_at_inference(deepest, (0, 1)), deepest))
 
 
 def test_own_tokens_can_be_set_for_each_sample_and_branch() -> None:
     network = exchanging_network(small_recipe())
-    scan = image(3, 1, 8, 8, 8)
+    scan = random_image(3, 1, 8, 8, 8)
     own_tokens = torch.tensor([[True, False, True], [False, False, True]])  # (branch, sample)
 
     def logits(mask: Tensor | None) -> list[Tensor]:
@@ -232,7 +232,7 @@ def parts_with_gradient(network: DualVNet, output: BranchOutput) -> set[str]:
 
 def test_gradients_cross_between_branches_only_through_attention() -> None:
     network = exchanging_network(small_recipe())
-    scan = image(1, 1, 8, 8, 8)
+    scan = random_image(1, 1, 8, 8, 8)
     own_parts = {"branches.0.encoder", "branches.0.decoder", "branches.0.head", "attentions.0"}
     assert parts_with_gradient(network, network(scan)[0]) == own_parts | {"branches.1.encoder"}
     assert parts_with_gradient(network, network(scan, torch.ones(2, 1, dtype=torch.bool))[0]) == own_parts
@@ -273,7 +273,7 @@ def test_decoder_adds_the_encoder_features_at_each_level() -> None:
     """With the last upsampling set to 0, the decoder's last level gets the encoder's finest features only."""
     torch.manual_seed(0)
     branch: Any = DualVNet(small_recipe()).branches[0].eval()
-    scan = image(1, 1, 8, 8, 8)
+    scan = random_image(1, 1, 8, 8, 8)
     with torch.no_grad():
         features = branch.encode(scan)
         assert [tuple(f.shape[1:3]) for f in features] == [(4, 8), (6, 4), (8, 2)]

@@ -33,14 +33,16 @@ class Case:
     def __init__(self, seed: int = 0, batch: int = 3, labelled: int = 2) -> None:
         generator = torch.Generator().manual_seed(seed)
 
-        def random(*shape: int) -> Tensor:
+        def random_tensor(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, dtype=torch.float64).mul(2).requires_grad_()
 
-        def output() -> BranchOutput:
+        def random_output() -> BranchOutput:
             half = tuple(n // 2 for n in SIZE)
-            return BranchOutput(random(batch, CLASSES, *SIZE), random(batch, 5, 1, 2, 2), random(batch, 6, *half))
+            return BranchOutput(
+                random_tensor(batch, CLASSES, *SIZE), random_tensor(batch, 5, 1, 2, 2), random_tensor(batch, 6, *half)
+            )
 
-        self.outputs = (output(), output())
+        self.outputs = (random_output(), random_output())
         self.labels = torch.randint(CLASSES, (labelled, *SIZE), generator=generator)
         torch.manual_seed(seed)
         self.projections: Any = nn.ModuleList(nn.Linear(6, 4) for _ in range(2)).double()
@@ -56,12 +58,12 @@ class Case:
         weights = [head.weight for head in self.projections]
         leaves = [t for name, t in tensors.items() if "projection" not in name] + weights
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=True)
-        found = {}
+        samples_of = {}
         for name, gradient in zip(tensors, gradients, strict=True):
             if gradient is not None:
                 per_sample = gradient[None] if "projection" in name else gradient
-                found[name] = [i for i, g in enumerate(per_sample) if g.abs().sum() > 0]
-        return {name: samples for name, samples in found.items() if samples}
+                samples_of[name] = [i for i, g in enumerate(per_sample) if g.abs().sum() > 0]
+        return {name: samples for name, samples in samples_of.items() if samples}
 
 
 def test_ramp_follows_its_formula() -> None:
@@ -119,20 +121,20 @@ def test_mmd_compares_only_the_branches_without_unlabelled_samples() -> None:
 
 def voxel_classes_by_hand(case: Case, confidence: float) -> dict[tuple[int, ...], int]:
     """Return the class of each voxel (sample, x, y, z) at half the resolution, without voxels that have none."""
-    found: dict[tuple[int, ...], int] = {}
+    class_at: dict[tuple[int, ...], int] = {}
     for sample in range(len(case.outputs[0].logits)):
         for x in range(0, SIZE[0], 2):
             for y in range(0, SIZE[1], 2):
                 for z in range(0, SIZE[2], 2):
                     place = (sample, x // 2, y // 2, z // 2)
                     if sample < len(case.labels):
-                        found[place] = int(case.labels[sample, x, y, z])
+                        class_at[place] = int(case.labels[sample, x, y, z])
                         continue
                     probabilities = [o.logits[sample, :, x, y, z].detach().softmax(0) for o in case.outputs]
                     classes = [int(p.argmax()) for p in probabilities]
                     if classes[0] == classes[1] and min(float(p.max()) for p in probabilities) > confidence:
-                        found[place] = classes[0]
-    return found
+                        class_at[place] = classes[0]
+    return class_at
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.7, 0.999])

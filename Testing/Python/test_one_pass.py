@@ -36,7 +36,7 @@ class LocalNetwork(nn.Module):
         return self.a(image)
 
 
-def run(network: nn.Module, image: Tensor, quality: str) -> Tensor:
+def predict_without_gradients(network: nn.Module, image: Tensor, quality: str) -> Tensor:
     with torch.no_grad():
         return predict_whole(network, image, quality)  # type: ignore[arg-type]
 
@@ -49,11 +49,11 @@ def test_pass_returns_probabilities_of_the_image_padded_with_its_last_voxel() ->
     padded = torch.from_numpy(np.pad(IMAGE.numpy(), ((0, 0), (0, 3), (0, 0), (0, 2)), mode="edge"))
     with torch.no_grad():
         exponents = network.b(padded[None])[0, :, :41, :36, :22].exp()
-    found = run(network, IMAGE, ACCURATE)
-    assert torch.allclose(found[1], exponents / exponents.sum(dim=0), atol=1e-6)
-    assert found.shape == (2, 3, 41, 36, 22)
+    probabilities = predict_without_gradients(network, IMAGE, ACCURATE)
+    assert torch.allclose(probabilities[1], exponents / exponents.sum(dim=0), atol=1e-6)
+    assert probabilities.shape == (2, 3, 41, 36, 22)
     assert network.sizes == [(44, 36, 24)]  # padded to multiples of the stride
-    assert torch.equal(run(network, IMAGE, FAST), found[:1])
+    assert torch.equal(predict_without_gradients(network, IMAGE, FAST), probabilities[:1])
 
 
 @pytest.mark.parametrize("size", [(100, 90, 80), (33, 200, 64), (64, 64, 64), (10, 10, 300)], ids=str)

@@ -155,7 +155,7 @@ def test_heart_does_not_depend_on_the_voxel_size(hearts: dict[int, Heart]) -> No
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".nii.gz"])
-def test_engine_reads_the_script_s_files(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_reads_the_files_of_the_script(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = phantom.make_phantom(5, spacing_mm=2.5)
     monkeypatch.setattr(phantom, "make_phantom", lambda seed: made if seed == 5 else pytest.fail(f"seed {seed}"))
     scan, label = tmp_path / f"scan{ending}", tmp_path / f"label{ending}"

@@ -64,27 +64,27 @@ def reorder(
     """Return the same scan stored with other axes; nibabel reorders it."""
     ornt = np.array([[order.index(a), -1 if flip[a] else 1] for a in range(3)], float)
 
-    def store(voxels: np.ndarray) -> tuple[np.ndarray, Grid]:
+    def store_reoriented(voxels: np.ndarray) -> tuple[np.ndarray, Grid]:
         image = nibabel.Nifti1Image(voxels, volume.grid.affine).as_reoriented(ornt)
         array = np.asarray(image.dataobj)
         return array, Grid(array.shape, image.affine)
 
-    grey, grid = store(volume.voxels[0])
-    return Volume(grey[None], grid), Labelmap(store(labelmap.voxels)[0], grid)
+    grey, grid = store_reoriented(volume.voxels[0])
+    return Volume(grey[None], grid), Labelmap(store_reoriented(labelmap.voxels)[0], grid)
 
 
-def pixels(figure) -> np.ndarray:  # type: ignore[no-untyped-def]
+def rendered_pixels(figure) -> np.ndarray:  # type: ignore[no-untyped-def]
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
 
 
-def panel(figure, name: str):  # type: ignore[no-untyped-def]
+def find_panel(figure, name: str):  # type: ignore[no-untyped-def]
     return next(axes for axes in figure.axes if axes.get_label() == name)
 
 
 def green_points(figure, name: str) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Return the positions (N, 2) of the pixels in the segment's colour, mm in the panel's coordinates."""
-    image, axes = pixels(figure), panel(figure, name)
+    image, axes = rendered_pixels(figure), find_panel(figure, name)
     box = axes.get_window_extent()
     row, column = np.nonzero((image[..., 1] > 200) & (image[..., 0] < 60) & (image[..., 2] < 60))
     x, y = column + 0.5, image.shape[0] - row - 0.5
@@ -123,9 +123,9 @@ def test_outline_moves_with_the_mask() -> None:
 
 def test_picture_does_not_depend_on_the_storage_order() -> None:
     volume, labelmap = make_case()
-    expected = pixels(draw_picture(volume, labelmap, [GREEN]))
+    expected = rendered_pixels(draw_picture(volume, labelmap, [GREEN]))
     for order, flip in (((0, 1, 2), (True, True, True)), ((2, 0, 1), (False, True, False))):
-        got = pixels(draw_picture(*reorder(volume, labelmap, order, flip), [GREEN]))
+        got = rendered_pixels(draw_picture(*reorder(volume, labelmap, order, flip), [GREEN]))
         assert np.array_equal(got, expected), (order, flip)
 
 
@@ -140,7 +140,7 @@ def test_reorientation_to_lps_agrees_with_nibabel_in_all_48_orientations() -> No
         assert np.allclose(spacing, SPACING)
 
 
-def test_letters_name_the_patient_s_sides() -> None:
+def test_letters_name_the_sides_of_the_patient() -> None:
     """A landmark at a known side appears beside that side's letters in every panel."""
     corner = np.zeros(SHAPE, bool)
     corner[56:62, 34:39, 19:23] = True  # left, posterior, superior
@@ -149,11 +149,11 @@ def test_letters_name_the_patient_s_sides() -> None:
     grey = np.zeros(SHAPE, np.float32)
     grey[50:, 30:, 17:] = 1
     figure = draw_picture(Volume(grey[None], volume.grid), Labelmap(corner.astype(np.uint8), volume.grid), [GREEN])
-    pixels(figure)
+    rendered_pixels(figure)
     ends = {"Axial": ((69, 0), (43, 1)), "Coronal": ((69, 0), (25, 2)), "Sagittal": ((43, 1), (25, 2))}
     names = {0: "RL", 1: "AP", 2: "IS"}
     for name, axes_mm in ends.items():
-        axes = panel(figure, name)
+        axes = find_panel(figure, name)
         places = {t.get_text(): t.get_window_extent() for t in axes.texts if len(t.get_text()) == 1}
         for column, (_, axis) in enumerate(axes_mm):
             low, high = np.zeros(2), np.zeros(2)
@@ -163,17 +163,18 @@ def test_letters_name_the_patient_s_sides() -> None:
             apart = (plus.x0 - minus.x0) if column == 0 else (plus.y0 - minus.y0)
             assert np.sign(apart) == np.sign(toward), (name, names[axis])
     assert (
-        panel(figure, "Axial").transData.transform((10, 0))[0] > panel(figure, "Axial").transData.transform((0, 0))[0]
+        find_panel(figure, "Axial").transData.transform((10, 0))[0]
+        > find_panel(figure, "Axial").transData.transform((0, 0))[0]
     )
 
 
 @pytest.mark.parametrize("name", ["Axial", "Coronal", "Sagittal"])
 def test_all_slices_have_one_scale(name: str) -> None:
     figure = draw_picture(*make_case(), [GREEN])
-    pixels(figure)
+    rendered_pixels(figure)
 
     def step(panel_name: str) -> np.ndarray:
-        transform = panel(figure, panel_name).transData.transform
+        transform = find_panel(figure, panel_name).transData.transform
         return np.abs(transform((1.0, 1.0)) - transform((0.0, 0.0)))
 
     across, along = step(name)
@@ -181,11 +182,11 @@ def test_all_slices_have_one_scale(name: str) -> None:
     assert across == pytest.approx(step("Axial")[0], rel=0.02)
 
 
-def test_both_views_show_the_bar_at_the_patient_s_left() -> None:
+def test_both_views_show_the_bar_at_the_left_of_the_patient() -> None:
     figure = draw_picture(*make_case(), [GREEN])
-    image = pixels(figure)
+    image = rendered_pixels(figure)
     for name, side in (("Behind", -1), ("Front", 1)):
-        box = panel(figure, name).get_window_extent()
+        box = find_panel(figure, name).get_window_extent()
         part = image[::-1][int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
         covered = np.argwhere(part[..., 1] - part[..., 0] > 60)
         middle = np.median(covered[:, 1])
@@ -231,7 +232,7 @@ def test_picture_of_an_empty_segmentation_says_so(tmp_path: Path) -> None:
     volume, labelmap = make_case(np.zeros(SHAPE, bool))
     figure = draw_picture(volume, labelmap, [GREEN])
     assert any("Nothing is segmented" in t.get_text() for axes in figure.axes for t in axes.texts)
-    assert any("14/26" in t.get_text() for t in panel(figure, "Axial").texts)  # the middle slice
+    assert any("14/26" in t.get_text() for t in find_panel(figure, "Axial").texts)  # the middle slice
     assert not len(green_points(figure, "Axial"))
     render_picture(volume, labelmap, [GREEN], tmp_path / "empty.png")
     assert matplotlib.image.imread(tmp_path / "empty.png").shape[1] > 800
@@ -277,8 +278,8 @@ def test_command_takes_names_and_colors_from_a_segmentation(tmp_path: Path, caps
     volume, labelmap = make_case()
     write_volume(volume, tmp_path / "scan.nrrd")
     write_labelmap(labelmap, tmp_path / "atrium.seg.nrrd", [GREEN])
-    found = describe_segments(tmp_path / "atrium.seg.nrrd", labelmap)
-    assert [(s.label, s.name, s.color) for s in found] == [(1, "Left atrium", (0.0, 1.0, 0.0))]
+    described = describe_segments(tmp_path / "atrium.seg.nrrd", labelmap)
+    assert [(s.label, s.name, s.color) for s in described] == [(1, "Left atrium", (0.0, 1.0, 0.0))]
     arguments = [str(tmp_path / "scan.nrrd"), str(tmp_path / "atrium.seg.nrrd"), "-o", str(tmp_path / "p.png")]
     assert cli.main(["picture", *arguments]) == 0
     assert capsys.readouterr() == (f"picture: {tmp_path / 'p.png'}\n", "")
@@ -301,11 +302,11 @@ def test_names_follow_renumbered_labels(tmp_path: Path, values: tuple[int, int, 
     voxels = np.stack([first, second]).astype(np.uint8)
     slicerio.write_segmentation(str(path), {"voxels": voxels, "ijkToLPS": np.eye(4), "segments": segments})
     labelmap = read_labelmap(path)
-    found = {segment.name: segment for segment in describe_segments(path, labelmap)}
-    assert set(found) == {"atrium", "aorta", "vein"}
+    described = {segment.name: segment for segment in describe_segments(path, labelmap)}
+    assert set(described) == {"atrium", "aorta", "vein"}
     for name, box, color in zip(("atrium", "aorta", "vein"), boxes, colors, strict=True):
-        assert np.array_equal(labelmap.voxels == found[name].label, box), name
-        assert found[name].color == color
+        assert np.array_equal(labelmap.voxels == described[name].label, box), name
+        assert described[name].color == color
 
 
 def test_missing_or_invalid_names_and_colors_get_defaults(tmp_path: Path) -> None:
@@ -317,8 +318,8 @@ def test_missing_or_invalid_names_and_colors_get_defaults(tmp_path: Path) -> Non
     header |= {"Segment1_LabelValue": "2", "Segment1_Name": "wall", "Segment1_Color": "0 0.5 7"}
     nrrd.write(str(path), voxels, header)
     assert [(s.label, s.name, s.color) for s in read_segments(path)] == [(1, None, None), (2, "wall", None)]
-    found = describe_segments(path, read_labelmap(path))
-    assert [(s.name, s.color) for s in found] == [("Segment 1", SEGMENT_COLORS[0]), ("wall", SEGMENT_COLORS[1])]
+    described = describe_segments(path, read_labelmap(path))
+    assert [(s.name, s.color) for s in described] == [("Segment 1", SEGMENT_COLORS[0]), ("wall", SEGMENT_COLORS[1])]
     write_labelmap(Labelmap(voxels, Grid(SHAPE, lps_affine())), tmp_path / "x.nii.gz")
     assert read_segments(tmp_path / "x.nii.gz") == ()
 

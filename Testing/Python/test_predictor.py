@@ -261,12 +261,12 @@ GRID = centred_grid((40, 36, 32), (1.5, 1.5, 1.5))
 FROM_CENTRE = points_of(GRID) - CENTRE
 
 
-def ball(x: float, radius: float) -> np.ndarray:
+def ball_mask(x: float, radius: float) -> np.ndarray:
     """Return the mask (I, J, K) of a ball whose centre is `x` mm to the patient's right of the scan's centre."""
     return np.asarray(np.linalg.norm(FROM_CENTRE - (x, 0, 0), axis=-1) < radius)
 
 
-BALLS = ball(-17, 8), ball(12, 11)
+BALLS = ball_mask(-17, 8), ball_mask(12, 11)
 """Two balls. Branch A segments both, branch B only the right one."""
 
 
@@ -414,7 +414,7 @@ def test_cpu_is_used_when_the_gpu_is_too_small(tiny_package: ModelPackage, monke
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-def test_cpu_copy_of_the_network_has_the_cpu_s_precision(
+def test_cpu_copy_of_the_network_has_the_precision_of_the_cpu(
     tiny_package: ModelPackage, oblique_scan: Volume, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor(tiny_package, precision=precision)

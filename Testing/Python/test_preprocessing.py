@@ -49,8 +49,8 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def resample_to_network_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:
     """Resample a labelmap to the network grid and back, as if a network predicted it exactly."""
     labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
-    shares = torch.stack([(labels == label).float() for label in range(recipe.output_channels)])
-    return to_source(shares, network_grid(labelmap.grid, recipe.spacing)).argmax(axis=0)
+    fractions = torch.stack([(labels == label).float() for label in range(recipe.output_channels)])
+    return to_source(fractions, network_grid(labelmap.grid, recipe.spacing)).argmax(axis=0)
 
 
 def itk_image(volume: Volume) -> sitk.Image:
@@ -102,7 +102,7 @@ def test_orientation_of_axes_at_45_degrees_does_not_depend_on_storage(
     assert np.ptp(np.round(affines, 6), axis=0).max() == 0
 
 
-def test_network_grid_has_the_scan_s_centre_and_extent_to_half_a_voxel() -> None:
+def test_network_grid_has_centre_and_extent_of_the_scan_to_half_a_voxel() -> None:
     source = centred_grid((17, 30, 11), (0.7, 1.3, 2.5), rotation(20, 5, -8))
     grid = network_grid(source, (0.625, 0.9, 1.1))
     centre = grid.affine @ [*(np.array(grid.shape) - 1) / 2, 1]
@@ -220,9 +220,9 @@ def test_reached_voxels_are_those_that_depend_on_the_box(
     values = torch.zeros(grid.shape)
     values[box] = 1
     changed = np.argwhere(to_source(values, grid) > 0)
-    found = np.array([(side.start, side.stop) for side in source_box_of(box, grid)])
-    assert found[:, 0].tolist() == changed.min(axis=0).tolist()
-    assert found[:, 1].tolist() == (changed.max(axis=0) + 1).tolist()
+    reached = np.array([(side.start, side.stop) for side in source_box_of(box, grid)])
+    assert reached[:, 0].tolist() == changed.min(axis=0).tolist()
+    assert reached[:, 1].tolist() == (changed.max(axis=0) + 1).tolist()
 
 
 def smooth_label(grid: Grid) -> Labelmap:
@@ -271,19 +271,19 @@ def test_voxel_gets_the_class_that_fills_most_of_it() -> None:
     labelmap = Labelmap(voxels, centred_grid(voxels.shape, (1.0, 1.0, 1.0)))
     grid = network_grid(labelmap.grid, recipe.spacing)
     # Reference: SciPy's correlation with the triangle filter for half the resolution, (1, 3, 3, 1) / 8.
-    shares = []
+    fractions = []
     for label in range(4):
-        share = (voxels == label).astype(float)
+        fraction = (voxels == label).astype(float)
         for axis in range(3):
-            share = ndimage.correlate1d(share, np.array([1, 3, 3, 1]) / 8, axis=axis, origin=-1, mode="nearest")
-        shares.append(share[0::2, 0::2, 0::2])
-    ranked = np.sort(shares, axis=0)
+            fraction = ndimage.correlate1d(fraction, np.array([1, 3, 3, 1]) / 8, axis=axis, origin=-1, mode="nearest")
+        fractions.append(fraction[0::2, 0::2, 0::2])
+    ranked = np.sort(fractions, axis=0)
     clear = np.zeros(grid.shape, bool)
     clear[1:-1, 1:-1, 1:-1] = (ranked[-1] - ranked[-2] > 1e-4)[1:-1, 1:-1, 1:-1]
     assert clear.sum() > 300
     assert np.array_equal(
         labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels).numpy()[clear],
-        np.argmax(shares, axis=0)[clear],
+        np.argmax(fractions, axis=0)[clear],
     )
 
 
@@ -334,7 +334,7 @@ RULE = Intensity("local", radius_mm=6.0)
 
 
 @pytest.mark.parametrize("slab", [1, 700, 1 << 18])
-def test_local_normalisation_equals_scipy_s_running_mean_and_deviation(
+def test_local_normalisation_equals_running_mean_and_deviation_of_scipy(
     slab: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preprocessing, "SLAB", slab)
@@ -367,8 +367,8 @@ def test_local_normalisation_does_not_depend_on_cropping() -> None:
     support = 3 * 4  # the mean is three box filters of four voxels on either side
     far = (slice(None), *(slice(support, -support) for _ in range(3)))
     assert (cropped - whole[crop])[far].abs().max() < 1e-5
-    middle = (slice(None), *(slice(4, -4) for _ in range(3)))
-    assert (cropped - whole[crop])[middle].abs().mean() < 0.05
+    interior = (slice(None), *(slice(4, -4) for _ in range(3)))
+    assert (cropped - whole[crop])[interior].abs().mean() < 0.05
     assert (cropped - whole[crop]).abs().max() > 1e-2  # near the new border the values do differ
 
 

@@ -59,9 +59,9 @@ SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE"
 def test_request_is_parsed_back(request_: Request) -> None:
     line = request_line(request_)
     assert "\n" not in line
-    found = parse_request(line)
-    assert type(found) is type(request_)
-    np.testing.assert_equal(asdict(found), asdict(request_))  # compares arrays by element
+    parsed = parse_request(line)
+    assert type(parsed) is type(request_)
+    np.testing.assert_equal(asdict(parsed), asdict(request_))  # compares arrays by element
 
 
 @pytest.mark.parametrize(
@@ -99,16 +99,16 @@ def test_event_is_parsed_back(event: WorkerEvent) -> None:
 
 def test_undefined_measurements_are_parsed_as_nan() -> None:
     empty = replace(ROW, volume_ml=0.0, sphericity=math.nan)
-    found = parse_worker_event(json.loads(worker_event_line(SegmentsMeasured("1", (empty,)))))
-    assert isinstance(found, SegmentsMeasured)
-    assert math.isnan(found.measurements[0].sphericity)
-    assert found.measurements[0].volume_ml == 0
+    event = parse_worker_event(json.loads(worker_event_line(SegmentsMeasured("1", (empty,)))))
+    assert isinstance(event, SegmentsMeasured)
+    assert math.isnan(event.measurements[0].sphericity)
+    assert event.measurements[0].volume_ml == 0
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"protocol": 1}, "the request is of protocol 1; this worker reads 2. Restart Slicer."),
+        ({"protocol": 1}, "the request is of protocol 1; this worker reads 3. Restart Slicer."),
         ({"quality": "best"}, "the quality 'best' is unknown. Choose one of: fast, accurate."),
         ({"device": "tpu"}, "the device 'tpu' is unknown. Choose one of: auto, cpu, cuda, mps."),
         ({"affine": [[1, 0], [0, 1]]}, "the affine must hold 4 x 4 numbers, not 2 x 2."),

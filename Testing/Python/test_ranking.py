@@ -34,7 +34,7 @@ def test_place_is_where_the_summed_disagreement_is_highest(spacing: tuple[float,
     assert np.linalg.norm(np.array(place) - centre) <= max(spacing)
 
 
-def stub(labels: np.ndarray, agreement: np.ndarray, trust: float) -> Any:
+def fixed_predictor(labels: np.ndarray, agreement: np.ndarray, trust: float) -> Any:
     """Return a predictor with a fixed result."""
 
     def segment(volume: Volume) -> Prediction:
@@ -48,10 +48,10 @@ def test_score_is_one_minus_the_dice_of_the_branches(tmp_path: Path) -> None:
     case = Case("a", tmp_path / "unlabelled0.nii.gz", None, UNLABELLED)
     labels, agreement = np.ones((24, 24, 24), np.uint8), np.ones((24, 24, 24), np.float32)
     agreement[4:8, 4:8, 4:8] = 0.2
-    ranked, _ = rank_case(case, stub(labels, agreement, 0.75))
+    ranked, _ = rank_case(case, fixed_predictor(labels, agreement, 0.75))
     assert ranked.score == pytest.approx(0.25)
     assert np.abs(np.array(ranked.place) - 2.0 * 5.5).max() <= 2.0
-    nothing, _ = rank_case(case, stub(0 * labels, np.ones_like(agreement), 1.0))
+    nothing, _ = rank_case(case, fixed_predictor(0 * labels, np.ones_like(agreement), 1.0))
     assert nothing.score == 1.0
 
 

@@ -24,7 +24,7 @@ CLASSES = [
 SMALLEST = {"name": "heart", "title": "Heart", "modality": "MRI", "spacing": [1, 1.5, 2.0], "classes": CLASSES}
 
 
-def changed(key: str, value: Any) -> dict[str, Any]:
+def recipe_with(key: str, value: Any) -> dict[str, Any]:
     """Return the smallest recipe as a dictionary with `section.field` (or a top-level field) set to `value`."""
     data: dict[str, Any] = copy.deepcopy(SMALLEST)
     section, _, name = key.rpartition(".")
@@ -144,8 +144,8 @@ def test_setting_changes_only_its_field(setting: str, section: str, name: str, e
     expected_dict = before.to_dict()
     (expected_dict[section] if section else expected_dict)[name] = expected
     assert after.to_dict() == expected_dict
-    found = getattr(getattr(after, section) if section else after, name)
-    assert type(found) is type(expected)
+    field = getattr(getattr(after, section) if section else after, name)
+    assert type(field) is type(expected)
     assert before == load_recipe("la")
 
 
@@ -234,7 +234,7 @@ def test_error_names_the_invalid_setting(setting: str, message: str) -> None:
 )
 def test_error_names_the_key_of_a_value_of_wrong_type(key: str, value: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        recipe_from_dict(changed(key, value), "mine.json")
+        recipe_from_dict(recipe_with(key, value), "mine.json")
     assert str(caught.value).startswith(f"mine.json: {message}")
     assert "\n" not in str(caught.value)
 

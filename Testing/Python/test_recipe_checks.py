@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dcamt.api.training import choose_recipe, plan_resumed_run
+from dcamt.api.training_plan import choose_recipe, plan_resumed_run
 from dcamt.cases.case_list import LABELLED, Case, write_cases
 from dcamt.errors import InputError
 from dcamt.models.package import ModelPackage, open_model, write_package
@@ -29,7 +29,7 @@ def la_with(changes: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def classes(*labels: int) -> list[dict[str, Any]]:
+def class_entries(*labels: int) -> list[dict[str, Any]]:
     (first,) = load_recipe("la").to_dict()["classes"]
     return [{**first, "label": label, "name": f"class {label}"} for label in labels]
 
@@ -38,15 +38,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"format": 2}, "the recipe's format is 2; this DCAMT reads 1"),
     ({"classes": []}, "the recipe names no class"),
     *(
-        ({"classes": classes(*labels)}, "the classes must be labelled 1, 2, 3, ... in order (255 at most)")
+        ({"classes": class_entries(*labels)}, "the classes must be labelled 1, 2, 3, ... in order (255 at most)")
         for labels in ((0,), (2,), (1, 3), (2, 1), (1, 1), tuple(range(1, 257)))
     ),
     *(
-        ({"classes": [{**one, "name": name} for one in classes(1, 2)]}, "each class needs a name of its own")
+        ({"classes": [{**one, "name": name} for one in class_entries(1, 2)]}, "each class needs a name of its own")
         for name in ("", " ", "twice")
     ),
     *(
-        ({"classes": [{**classes(1)[0], "color": color}]}, "a class's color is red, green and blue from 0 to 1")
+        ({"classes": [{**class_entries(1)[0], "color": color}]}, "a class's color is red, green and blue from 0 to 1")
         for color in ([220, 20, 60], [0.5, -0.1, 0.5])
     ),
     *(
@@ -130,13 +130,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"intensity.low": -INFINITE}, "intensity.low must be a finite number"),
     *(
-        ({"classes": [{**classes(1)[0], "color": [0.1, value, 0.3]}]}, "classes.color must be a finite number")
+        ({"classes": [{**class_entries(1)[0], "color": [0.1, value, 0.3]}]}, "classes.color must be a finite number")
         for value in (NAN, INFINITE)
     ),
 ]
 
 TAKEN: list[dict[str, Any]] = [
-    {"classes": classes(*range(1, 256))},
+    {"classes": class_entries(*range(1, 256))},
     {"spacing": [0.05, 20.0, 1.0]},
     {"network.attention_heads": 0},
     {"network.attention_heads": 3, "network.channels": [16, 32, 64, 128, 96]},
@@ -175,9 +175,9 @@ def test_values_at_their_limits_are_accepted(changes: dict[str, Any]) -> None:
     recipe = recipe_from_dict(data, "mine.json")
     for key, value in changes.items():
         section, _, name = key.rpartition(".")
-        found = getattr(getattr(recipe, section) if section else recipe, name)
+        accepted = getattr(getattr(recipe, section) if section else recipe, name)
         if key != "classes":
-            assert found == (tuple(value) if isinstance(value, list) else value)
+            assert accepted == (tuple(value) if isinstance(value, list) else value)
     assert recipe.output_channels == 1 + len(data["classes"])
 
 

@@ -56,11 +56,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "PID-4711" / "run"
 
 
-def everything_in(data: bytes) -> Iterator[str]:
+def texts_in(data: bytes) -> Iterator[str]:
     """Yield the content of a file as text, including the content of embedded archives and pictures."""
     yield data.decode("latin-1")
-    for found in re.findall(rb"data:image/png;base64,([A-Za-z0-9+/=]+)", data):
-        yield base64.b64decode(found).decode("latin-1")
+    for picture in re.findall(rb"data:image/png;base64,([A-Za-z0-9+/=]+)", data):
+        yield base64.b64decode(picture).decode("latin-1")
     if zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in archive.namelist():
@@ -70,12 +70,12 @@ def everything_in(data: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", ["report.html", "model.dcamt"])
 def test_report_and_model_name_no_patient(run: Path, file: str) -> None:
-    texts = list(everything_in((run / file).read_bytes()))
+    texts = list(texts_in((run / file).read_bytes()))
     parts = {part for part in run.parts if len(part) > 3 and part not in ("run", "root")}
     for trace in (*PLANTED, *parts, str(run.parent)):
         assert not any(trace.lower() in text.lower() for text in texts), trace
     # The search works: it finds the name in the run's case list.
-    assert any("Mustermann" in text for text in everything_in((run / "cases.csv").read_bytes()))
+    assert any("Mustermann" in text for text in texts_in((run / "cases.csv").read_bytes()))
 
 
 class Page(HTMLParser):
@@ -99,7 +99,7 @@ class Page(HTMLParser):
             self.rows[-1].append(data)
 
 
-def test_page_needs_no_other_file(run: Path) -> None:
+def test_report_needs_no_other_file(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.tags.count("img") == 3
@@ -112,7 +112,7 @@ def test_page_needs_no_other_file(run: Path) -> None:
         assert f"{caption} by Dice: case " in text
 
 
-def test_page_shows_the_run_s_settings_and_results(run: Path) -> None:
+def test_report_shows_settings_and_results_of_the_run(run: Path) -> None:
     rows = {row[0]: row[1:] for row in Page((run / "report.html").read_text(encoding="utf-8")).rows if row}
     assert (rows["Labelled cases"], rows["Unlabelled cases"], rows["Validation cases"]) == (["1"], ["1"], ["4"])
     assert rows["Iterations"] == ["6"]
@@ -150,11 +150,16 @@ def test_command_rewrites_the_report(run: Path, tmp_path: Path) -> None:
 
 
 def test_repeated_iterations_are_drawn_once() -> None:
-    def progress(step: int, loss: float | None) -> dict[str, object]:
+    def progress_event(step: int, loss: float | None) -> dict[str, object]:
         return {"event": "progress", "step": step, "losses": {"total": loss}}
 
-    events = [{"event": "started", "step": 0}, progress(10, 3.0), progress(20, None), progress(30, 2.0)]
-    events += [{"event": "started", "step": 10}, progress(25, 1.5)]
+    events = [
+        {"event": "started", "step": 0},
+        progress_event(10, 3.0),
+        progress_event(20, None),
+        progress_event(30, 2.0),
+    ]
+    events += [{"event": "started", "step": 10}, progress_event(25, 1.5)]
     events += [{"event": "validation", "step": 25, "dice": {"A": {"LA": 0.5}, "mean": {"LA": 0.6}}}]
     losses, dice = collect_curves([event for fields in events if (event := parse_run_event(fields))])
     assert losses == {"total": [(10, 3.0), (25, 1.5)]}

@@ -74,7 +74,7 @@ def test_case_without_a_label_is_loaded(tmp_path: Path) -> None:
     assert held.voxels == ()
 
 
-def refusal(case: Case, recipe: Recipe | None = None) -> str:
+def refusal_text(case: Case, recipe: Recipe | None = None) -> str:
     with pytest.raises(InputError) as caught:
         load_case(case, recipe or tiny_recipe(), CPU)
     assert "\n" not in str(caught.value)
@@ -90,7 +90,9 @@ def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> N
     assert load_case(write_case(tmp_path, image, label), two, CPU).label is not None
     label[:, 7, :] = 2
     case = write_case(tmp_path, image, label)
-    assert refusal(case, two).startswith(f"{case.label}: its 'Scar' (3.2 mL) is too thin for the recipe's grid of 8 x")
+    assert refusal_text(case, two).startswith(
+        f"{case.label}: its 'Scar' (3.2 mL) is too thin for the recipe's grid of 8 x"
+    )
 
 
 def test_value_255_becomes_the_only_class(tmp_path: Path) -> None:
@@ -105,21 +107,21 @@ def test_value_255_becomes_the_only_class(tmp_path: Path) -> None:
 def test_error_of_a_label_names_its_file(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     case = write_case(tmp_path, image, label * 0)
-    assert refusal(case).startswith(f"{case.label}: is empty: no voxel is labelled. ")
+    assert refusal_text(case).startswith(f"{case.label}: is empty: no voxel is labelled. ")
     case = write_case(tmp_path, image, label * 7)
-    assert refusal(case).startswith(f"{case.label}: holds 7, but the recipe 'la' knows 1 to 1. ")
+    assert refusal_text(case).startswith(f"{case.label}: holds 7, but the recipe 'la' knows 1 to 1. ")
     case = write_case(tmp_path, image, label[:-1])
-    assert refusal(case).startswith(f"{case.label}: lies on a different grid (23 x 24 x 24 voxels")
+    assert refusal_text(case).startswith(f"{case.label}: lies on a different grid (23 x 24 x 24 voxels")
     moved = np.diag([2.0, 2.0, 2.0, 1.0])
     moved[0, 3] = 0.5
     assert case.label is not None
     nibabel.save(nibabel.Nifti1Image(label, moved), case.label)
-    assert "lies on a different grid" in refusal(case)
+    assert "lies on a different grid" in refusal_text(case)
     case.label.write_bytes(b"no image")
-    assert refusal(case).startswith(f"{case.label}: ")
+    assert refusal_text(case).startswith(f"{case.label}: ")
 
 
 def test_scan_of_one_intensity_is_refused(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     case = write_case(tmp_path, image * 0, label)
-    assert refusal(case).startswith(f"{case.image}: is blank")
+    assert refusal_text(case).startswith(f"{case.image}: is blank")

@@ -27,9 +27,9 @@ def test_created_run_is_opened(tmp_path: Path, table: Path) -> None:
     recipe, cases = tiny_recipe("mmd=0.25", "flip=true,false,true"), read_cases(table)
     run = RunFolder(tmp_path / "runs" / "first")
     run.create(recipe, cases, save_no_checkpoint)
-    opened, found = RunFolder(run.path).open()
+    opened, opened_cases = RunFolder(run.path).open()
     assert opened == recipe
-    assert [(c.name, c.role, c.image.resolve(), c.label and c.label.resolve()) for c in found] == [
+    assert [(c.name, c.role, c.image.resolve(), c.label and c.label.resolve()) for c in opened_cases] == [
         (c.name, c.role, c.image.resolve(), c.label and c.label.resolve()) for c in cases
     ]
     assert sorted(path.name for path in run.path.iterdir()) == ["cases.csv", "recipe.json"]

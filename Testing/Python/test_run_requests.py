@@ -41,14 +41,14 @@ def train_arguments(table: Path, run: RunFolder, *settings: str) -> list[str]:
     return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
 
 
-def events(run: RunFolder) -> list[str]:
+def event_kinds(run: RunFolder) -> list[str]:
     return [str(event.kind) for event in run.read_events()]
 
 
 def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
-    wait_until(lambda: events(run).count("validation") > 2)
+    wait_until(lambda: event_kinds(run).count("validation") > 2)
     assert run_state(run).state == RUNNING
     write_request(run, PAUSE)
     process.wait(HANGING_S)
@@ -59,7 +59,7 @@ def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -
     assert not run.failure.exists()
     assert not run.model.exists()
     again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
-    wait_until(lambda: events(run).count("started") == 2)
+    wait_until(lambda: event_kinds(run).count("started") == 2)
     assert [e.step for e in run.read_events() if e.kind == "started"] == [0, state.step]
     write_request(run, PAUSE)
     again.wait(HANGING_S)
@@ -101,7 +101,7 @@ def test_paused_run_is_stopped_from_its_checkpoint(
     assert "no run to resume" in capfd.readouterr().err
     assert call_dcamt([*stop, "--set", "batch=2"]) == 2
     process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
-    wait_until(lambda: events(run).count("validation") > 2)
+    wait_until(lambda: event_kinds(run).count("validation") > 2)
     write_request(run, PAUSE)
     process.wait(HANGING_S)
     paused = run_state(run)
@@ -121,7 +121,7 @@ def test_paused_run_is_stopped_from_its_checkpoint(
 def test_running_run_is_stopped_by_the_command(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
-    wait_until(lambda: events(run).count("validation") > 0)
+    wait_until(lambda: event_kinds(run).count("validation") > 0)
     assert call_dcamt(["train", "--run", run.path, "--stop"]) == 0
     process.wait(HANGING_S)
     assert run_state(run).state == STOPPED
@@ -180,14 +180,14 @@ def test_request_is_read_back(tmp_path: Path) -> None:
 def test_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
-    wait_until(lambda: events(run).count("checkpoint") > 2)
+    wait_until(lambda: event_kinds(run).count("checkpoint") > 2)
     process.kill()
     process.wait(HANGING_S)
     wait_until(lambda: not is_held(run.lock))
     state = run_state(run)
     assert (state.state, state.reason, state.resumable) == (FAILED, KILLED, True)
     again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
-    wait_until(lambda: events(run).count("started") == 2)
+    wait_until(lambda: event_kinds(run).count("started") == 2)
     write_request(run, PAUSE)
     again.wait(HANGING_S)
     assert run_state(run).state == PAUSED
@@ -292,12 +292,12 @@ def test_watching_prints_all_events_until_the_run_ends(
         text=True,
         encoding="utf-8",
     )
-    wait_until(lambda: events(run).count("validation") > 3)
+    wait_until(lambda: event_kinds(run).count("validation") > 3)
     write_request(run, PAUSE)
     process.wait(HANGING_S)
     shown, _ = watcher.communicate(timeout=HANGING_S)
     assert watcher.returncode == 0
-    assert [json.loads(text)["event"] for text in shown.splitlines()] == events(run)
+    assert [json.loads(text)["event"] for text in shown.splitlines()] == event_kinds(run)
     capfd.readouterr()
     assert call_dcamt(["train", "--run", run.path, "--watch"]) == 0
     text = capfd.readouterr().out

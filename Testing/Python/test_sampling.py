@@ -17,7 +17,7 @@ SIZE = (30, 26, 28)
 TO_BYTE = 255 / 8  # 8-bit steps per unit of intensity, for the rule `local`
 
 
-def noise(shape: tuple[int, ...], seed: int = 0, high: int = 256) -> np.ndarray:
+def random_voxels(shape: tuple[int, ...], seed: int = 0, high: int = 256) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, high, shape).astype(np.uint8)
 
 
@@ -38,13 +38,13 @@ def as_bytes(batch: Batch) -> np.ndarray:
     return (batch.images.numpy() + 4) * TO_BYTE
 
 
-def equal(one: Batch, other: Batch) -> bool:
+def are_equal(one: Batch, other: Batch) -> bool:
     return all(torch.equal(getattr(one, part), getattr(other, part)) for part in ("images", "labels", "own_tokens"))
 
 
 @pytest.mark.parametrize("start", [(0, 0, 0), (3, 7, 12), (14, 10, 12)])
 def test_untransformed_patch_is_a_slice_of_the_case(start: tuple[int, int, int]) -> None:
-    scan, label = noise((2, *SIZE)), noise(SIZE, 1, 3)
+    scan, label = random_voxels((2, *SIZE)), random_voxels(SIZE, 1, 3)
     part = tuple(slice(at, at + 16) for at in start)
     image, labels = cut_patch(resident(scan, label), np.array(start) + (PATCH - 1) / 2, np.eye(3))
     assert np.abs(image - scan[(slice(None), *part)]).max() < 0.01
@@ -53,7 +53,7 @@ def test_untransformed_patch_is_a_slice_of_the_case(start: tuple[int, int, int])
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_mirrored_patch_is_a_mirrored_slice(axis: int) -> None:
-    scan, label = noise(SIZE), noise(SIZE, 1, 3)
+    scan, label = random_voxels(SIZE), random_voxels(SIZE, 1, 3)
     matrix = np.eye(3)
     matrix[axis, axis] = -1
     image, labels = cut_patch(resident(scan, label), np.array([4, 5, 6]) + (PATCH - 1) / 2, matrix)
@@ -63,7 +63,7 @@ def test_mirrored_patch_is_a_mirrored_slice(axis: int) -> None:
 
 def test_rotated_and_scaled_patches_equal_those_of_scipy() -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
-    scan, label = noise((2, *SIZE)), noise(SIZE, 1, 3)
+    scan, label = random_voxels((2, *SIZE)), random_voxels(SIZE, 1, 3)
     settings = tiny_recipe("rotation_degrees=60", "scale=0.5", "flip=true,true,true").augmentation
     generator = torch.Generator().manual_seed(5)
     draw = np.random.default_rng(5)
@@ -100,7 +100,7 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
 
 
 def test_patch_larger_than_the_scan_repeats_the_border() -> None:
-    scan, label = noise((10, 16, 12)), noise((10, 16, 12), 1, 2)
+    scan, label = random_voxels((10, 16, 12)), random_voxels((10, 16, 12), 1, 2)
     batch = sampler_of([resident(scan, label)], *UNCHANGED).draw(0)
     sides = ((3, 3), (0, 0), (2, 2))
     assert np.abs(as_bytes(batch)[:, 0] - np.pad(scan, sides, "edge")).max() < 0.01
@@ -130,14 +130,14 @@ def test_fraction_of_patches_centred_on_a_class() -> None:
     label = np.zeros((64, 64, 64), np.uint8)
     label[5:8, 50:53, 30:33] = 1  # rare in patches at random positions
     label[40:60, 5:25, 5:60] = 2  # much larger, but chosen equally often
-    sampler = sampler_of([resident(noise(label.shape), label)], *UNCHANGED, "foreground=0.5", "batch=4")
+    sampler = sampler_of([resident(random_voxels(label.shape), label)], *UNCHANGED, "foreground=0.5", "batch=4")
     labels = torch.cat([sampler.draw(step).labels for step in range(50)])
     centres = labels[:, 6:10, 6:10, 6:10].flatten(1)
     rare = ((labels == 1).flatten(1).sum(dim=1) >= 8).float().mean()
     # Expected: 1/2 * 1/2, plus a few percent by chance; four standard deviations for 200 patches are 12 %.
     assert 0.14 < float(rare) < 0.4
     assert float((centres == 1).any(dim=1).float().mean()) < float((centres == 2).any(dim=1).float().mean())
-    never = sampler_of([resident(noise(label.shape), label)], *UNCHANGED, "foreground=0", "batch=4")
+    never = sampler_of([resident(random_voxels(label.shape), label)], *UNCHANGED, "foreground=0", "batch=4")
     labels = torch.cat([never.draw(step).labels for step in range(50)])
     assert float(((labels == 1).flatten(1).sum(dim=1) >= 8).float().mean()) < 0.08
 
@@ -166,14 +166,14 @@ def test_all_cases_are_drawn() -> None:
 
 
 def test_batch_depends_only_on_seed_and_iteration() -> None:
-    cases = [resident(noise(SIZE, seed), noise(SIZE, seed + 9, 2)) for seed in range(3)]
+    cases = [resident(random_voxels(SIZE, seed), random_voxels(SIZE, seed + 9, 2)) for seed in range(3)]
     used = sampler_of(cases, unlabelled=cases[:1])
     earlier = [used.draw(step) for step in range(4)]
     torch.manual_seed(123)
     torch.rand(7)
     fresh = sampler_of(cases, unlabelled=cases[:1])
-    assert equal(fresh.draw(3), earlier[3])
-    assert equal(used.draw(0), earlier[0])
+    assert are_equal(fresh.draw(3), earlier[3])
+    assert are_equal(used.draw(0), earlier[0])
     assert not torch.allclose(earlier[0].images, earlier[1].images)
     other = sampler_of(cases, "seed=1", unlabelled=cases[:1]).draw(3)
     assert not torch.allclose(other.images, earlier[3].images)
@@ -202,7 +202,7 @@ def test_every_iteration_has_another_seed() -> None:
 @pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
 def test_fraction_of_own_tokens(share: float, low: float, high: float) -> None:
     recipe: Recipe = tiny_recipe(*UNCHANGED, f"own_tokens={share}", "batch=8", "patch=4,4,4")
-    sampler = BatchSampler([resident(noise(SIZE), noise(SIZE, 1, 2))], [], recipe, CPU)
+    sampler = BatchSampler([resident(random_voxels(SIZE), random_voxels(SIZE, 1, 2))], [], recipe, CPU)
     tokens = torch.stack([sampler.draw(step).own_tokens for step in range(30)])
     assert low <= float(tokens.float().mean()) <= high
     if share == 0.25:  # drawn independently for each branch and sample
@@ -276,10 +276,10 @@ def test_labels_are_mixed_with_the_images() -> None:
 
 
 def test_surroundings_are_replaced_alike_for_teachers_students_and_labels() -> None:
-    case = resident(noise(SIZE), np.ones(SIZE, np.uint8))
+    case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
     settings = (*UNCHANGED, "batch=4", "labelled_per_batch=2")
-    plain = sampler_of([case], *settings, unlabelled=[resident(noise(SIZE, 1))])
-    ending = sampler_of([case], *settings, "surroundings=1", unlabelled=[resident(noise(SIZE, 1))])
+    plain = sampler_of([case], *settings, unlabelled=[resident(random_voxels(SIZE, 1))])
+    ending = sampler_of([case], *settings, "surroundings=1", unlabelled=[resident(random_voxels(SIZE, 1))])
     changed, unlabelled_voxels = np.zeros(4, int), 0
     for step in range(12):
         before, batch = plain.draw(step), ending.draw(step)
@@ -293,8 +293,8 @@ def test_surroundings_are_replaced_alike_for_teachers_students_and_labels() -> N
     assert unlabelled_voxels > 0
 
 
-def test_patches_are_mixed_with_the_recipe_s_probability() -> None:
-    case = resident(noise(SIZE), np.ones(SIZE, np.uint8))
-    sampler = sampler_of([case], "mix=0.3", unlabelled=[resident(noise(SIZE))])
+def test_patches_are_mixed_with_the_probability_of_the_recipe() -> None:
+    case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
+    sampler = sampler_of([case], "mix=0.3", unlabelled=[resident(random_voxels(SIZE))])
     share = sum(sampler.draw(step).box is not None for step in range(200)) / 200
     assert share == pytest.approx(0.3, abs=0.1)

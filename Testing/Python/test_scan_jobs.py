@@ -34,11 +34,11 @@ def refuse_usage(message: str) -> NoReturn:
     raise AssertionError(message)
 
 
-def plan(scans: list[Path], output: Path, existing: str = REFUSE, **requested: object) -> list[ScanJob]:
+def plan_jobs(scans: list[Path], output: Path, existing: str = REFUSE, **requested: object) -> list[ScanJob]:
     return plan_scan_jobs(scans, output, None, RequestedResults(**requested), refuse_usage, existing)  # type: ignore[arg-type]
 
 
-def touch(folder: Path, *names: str) -> Path:
+def create_empty_files(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
@@ -51,7 +51,7 @@ def write_dcamt_result(path: Path) -> None:
 
 def test_labels_beside_their_scans_are_not_segmented(tmp_path: Path) -> None:
     names = ("p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nrrd", "p03.nii", "p03_gt.nii", "x_image.mha")
-    touch(
+    create_empty_files(
         tmp_path,
         *names,
         "x_label.mha",
@@ -67,16 +67,16 @@ def test_labels_beside_their_scans_are_not_segmented(tmp_path: Path) -> None:
 
 
 def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:
-    touch(tmp_path / "P1", "lgemri.nrrd", "laendo.nrrd", "lawall.nrrd")
-    touch(tmp_path / "train_1", "enhanced.nii.gz", "atriumSegImgMO.nii.gz", "scarSegImgM.nii.gz")
+    create_empty_files(tmp_path / "P1", "lgemri.nrrd", "laendo.nrrd", "lawall.nrrd")
+    create_empty_files(tmp_path / "train_1", "enhanced.nii.gz", "atriumSegImgMO.nii.gz", "scarSegImgM.nii.gz")
     assert [path.name for path in expand_scan_path(tmp_path / "P1")] == ["lgemri.nrrd"]
     assert [path.name for path in expand_scan_path(tmp_path / "train_1")] == ["enhanced.nii.gz"]
 
 
 def test_channel_files_of_nnunet_are_one_scan(tmp_path: Path) -> None:
     names = ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
-    touch(tmp_path / "imagesTs", *names)
-    touch(tmp_path / "patients", *names)
+    create_empty_files(tmp_path / "imagesTs", *names)
+    create_empty_files(tmp_path / "patients", *names)
     assert [path.name for path in expand_scan_path(tmp_path / "imagesTs")] == ["a_0000.nii.gz", "b_0000.nii.gz"]
     assert [path.name for path in expand_scan_path(tmp_path / "patients")] == list(names)  # these numbers are patients
     scans = expand_scan_path(tmp_path / "patients", channels=2)
@@ -84,7 +84,7 @@ def test_channel_files_of_nnunet_are_one_scan(tmp_path: Path) -> None:
 
 
 def test_labels_of_a_folder_are_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path, *(f"{number}.nrrd" for number in range(5)))
+    create_empty_files(tmp_path, *(f"{number}.nrrd" for number in range(5)))
     searched = []
 
     def count(files: list[Path], folder: Path) -> list[Path]:
@@ -98,7 +98,7 @@ def test_labels_of_a_folder_are_searched_once(tmp_path: Path, monkeypatch: pytes
 
 def test_each_input_path_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{number}.nrrd" for number in range(20)]
-    touch(tmp_path / "scans", *names)
+    create_empty_files(tmp_path / "scans", *names)
     scans, resolve, looked_up = [tmp_path / "scans" / name for name in names], Path.resolve, list[str]()
 
     def count(path: Path, strict: bool = False) -> Path:
@@ -106,7 +106,7 @@ def test_each_input_path_is_resolved_once(tmp_path: Path, monkeypatch: pytest.Mo
         return resolve(path, strict)
 
     monkeypatch.setattr(Path, "resolve", count)
-    assert len(plan([tmp_path / "scans"], tmp_path / "out")) == 20
+    assert len(plan_jobs([tmp_path / "scans"], tmp_path / "out")) == 20
     assert [looked_up.count(name) for name in names] == [1] * 20
     (tmp_path / "out").mkdir()
     os.link(scans[7], tmp_path / "out" / "linked.nrrd")
@@ -133,7 +133,7 @@ def test_every_command_refuses_an_existing_output_without_overwrite(
     """The output is checked first. With --overwrite the command continues, and here fails for another reason."""
     if command.startswith("rank"):  # after the check, the command loads a model
         monkeypatch.setattr("dcamt.commands.rank.Console", fail_after_checks)
-    touch(tmp_path, "scan.nrrd", "old.csv", "out/a.seg.nrrd")
+    create_empty_files(tmp_path, "scan.nrrd", "old.csv", "out/a.seg.nrrd")
     cases, old = tmp_path / "cases.csv", tmp_path / "old.csv"
     cases.write_text("name,image,label,role\na,scan.nrrd,,unlabelled\n", encoding="utf-8")
     gone = tmp_path / "gone"
@@ -153,50 +153,50 @@ def test_every_command_refuses_an_existing_output_without_overwrite(
 
 
 def test_wall_files_of_segment_are_not_replaced_without_overwrite(tmp_path: Path) -> None:
-    scans = touch(tmp_path / "patients", "p01.nrrd", "p01.wall.csv")
-    plan([scans], scans)
+    scans = create_empty_files(tmp_path / "patients", "p01.nrrd", "p01.wall.csv")
+    plan_jobs([scans], scans)
     with pytest.raises(InputError, match=r"p01\.wall\.csv: exists already"):
-        plan([scans], scans, wall=True)
-    assert plan([scans], scans, SKIP, wall=True) == []  # the table was not written by DCAMT
-    (job,) = plan([scans], scans, OVERWRITE, wall=True)
+        plan_jobs([scans], scans, wall=True)
+    assert plan_jobs([scans], scans, SKIP, wall=True) == []  # the table was not written by DCAMT
+    (job,) = plan_jobs([scans], scans, OVERWRITE, wall=True)
     assert [path.name for path in job.files] == ["p01.seg.nrrd", "p01.wall.vtp", "p01.wall.csv"]
 
 
 def test_existing_file_is_not_replaced_without_overwrite(tmp_path: Path) -> None:
-    scans = touch(tmp_path / "patients", "p01.nrrd", "p01.seg.nrrd", "p02.nrrd")
+    scans = create_empty_files(tmp_path / "patients", "p01.nrrd", "p01.seg.nrrd", "p02.nrrd")
     with pytest.raises(InputError) as caught:
-        plan([scans], scans)
+        plan_jobs([scans], scans)
     assert str(caught.value).startswith(f"{scans / 'p01.seg.nrrd'}: exists already, and DCAMT did not write it. ")
     assert "--overwrite" in str(caught.value)
-    assert [job.scan.name for job in plan([scans], scans, OVERWRITE)] == ["p01.nrrd", "p02.nrrd"]
-    assert [job.scan.name for job in plan([scans], tmp_path / "out")] == ["p01.nrrd", "p02.nrrd"]
+    assert [job.scan.name for job in plan_jobs([scans], scans, OVERWRITE)] == ["p01.nrrd", "p02.nrrd"]
+    assert [job.scan.name for job in plan_jobs([scans], tmp_path / "out")] == ["p01.nrrd", "p02.nrrd"]
 
 
 def test_existing_results_of_dcamt_are_refused_and_named_as_results(tmp_path: Path) -> None:
-    scans = touch(tmp_path / "scans", "a.nrrd")
+    scans = create_empty_files(tmp_path / "scans", "a.nrrd")
     write_dcamt_result(tmp_path / "out" / "a.seg.nrrd")
     with pytest.raises(InputError, match=r"a\.seg\.nrrd: exists already\. "):
-        plan([scans], tmp_path / "out")
+        plan_jobs([scans], tmp_path / "out")
 
 
 def test_partly_segmented_folder_is_continued(tmp_path: Path) -> None:
-    scans, out = touch(tmp_path / "scans", "a.nrrd", "b.nrrd", "c.nrrd"), tmp_path / "out"
+    scans, out = create_empty_files(tmp_path / "scans", "a.nrrd", "b.nrrd", "c.nrrd"), tmp_path / "out"
     write_dcamt_result(out / "a.seg.nrrd")
-    touch(out, "b.seg.nrrd")  # a manual segmentation
-    assert [job.scan.name for job in plan([scans], out, SKIP)] == ["c.nrrd"]
-    assert kept_files(plan([scans], out, OVERWRITE)) == [out / "b.seg.nrrd"]
+    create_empty_files(out, "b.seg.nrrd")  # a manual segmentation
+    assert [job.scan.name for job in plan_jobs([scans], out, SKIP)] == ["c.nrrd"]
+    assert kept_files(plan_jobs([scans], out, OVERWRITE)) == [out / "b.seg.nrrd"]
     # With an agreement map requested, one of the two results is missing.
-    assert [job.scan.name for job in plan([scans], out, SKIP, agreement=True)] == ["a.nrrd", "c.nrrd"]
+    assert [job.scan.name for job in plan_jobs([scans], out, SKIP, agreement=True)] == ["a.nrrd", "c.nrrd"]
 
 
 def test_existing_table_is_not_replaced_without_overwrite(tmp_path: Path) -> None:
-    scans = touch(tmp_path / "scans", "a.nrrd")
+    scans = create_empty_files(tmp_path / "scans", "a.nrrd")
     table = tmp_path / "m.csv"
     table.write_text("mine", encoding="utf-8")
     with pytest.raises(InputError, match=r"m\.csv: exists already\. "):
-        plan([scans], tmp_path / "out", table=table)
-    assert len(plan([scans], tmp_path / "out", OVERWRITE, table=table)) == 1
-    assert len(plan([scans], tmp_path / "out", SKIP, table=table)) == 1
+        plan_jobs([scans], tmp_path / "out", table=table)
+    assert len(plan_jobs([scans], tmp_path / "out", OVERWRITE, table=table)) == 1
+    assert len(plan_jobs([scans], tmp_path / "out", SKIP, table=table)) == 1
 
 
 @pytest.mark.parametrize("name", ["x.seg.nrrd", "x.nrrd", "x.nii.gz", "x.nii"])

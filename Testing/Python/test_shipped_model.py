@@ -94,8 +94,8 @@ def test_card_describes_the_model_and_its_accuracy(package: ModelPackage) -> Non
 def test_atrium_of_the_sample_is_segmented(
     scan: Volume, whole: Prediction, fast: Labelmap, truth: Labelmap, quality: str
 ) -> None:
-    found = whole.labelmap if quality == ACCURATE else fast
-    assert score(found.voxels == 1, truth.voxels == 1, scan.grid.spacing).dice > 0.9
+    labelmap = whole.labelmap if quality == ACCURATE else fast
+    assert score(labelmap.voxels == 1, truth.voxels == 1, scan.grid.spacing).dice > 0.9
 
 
 def test_tiles_change_less_than_one_voxel_in_two_hundred(
@@ -130,8 +130,8 @@ def test_brightness_changes_little(predictor: Predictor, scan: Volume, fast: Lab
 @pytest.mark.parametrize("case", ["la061", "la072", "la079"])
 def test_held_out_scans_are_segmented(predictor: Predictor, case: str) -> None:
     scan, label = read_scan(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
-    found = predictor.segment(scan).labelmap
-    assert score(found.voxels == 1, label.voxels == 1, scan.grid.spacing).dice > 0.85
+    labelmap = predictor.segment(scan).labelmap
+    assert score(labelmap.voxels == 1, label.voxels == 1, scan.grid.spacing).dice > 0.85
 
 
 @pytest.fixture(scope="module", params=["la064", "la065"])

@@ -19,15 +19,15 @@ def _one_slice_a_slab(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slabs.slabs, "__defaults__", (VOXELS[0].nbytes,))
 
 
-def write_npy(path: Path) -> Iterator[object]:
+def npy_steps(path: Path) -> Iterator[object]:
     return write_npy_in_slabs(VOXELS, path)
 
 
-def write_nrrd(path: Path) -> Iterator[object]:
+def nrrd_steps(path: Path) -> Iterator[object]:
     return write_nrrd_in_slabs(VOXELS, np.eye(4), path)
 
 
-def write_at_once(path: Path) -> Iterator[object]:
+def write_whole(path: Path) -> Iterator[object]:
     write_voxels(VOXELS.T, path)
     yield
 
@@ -45,7 +45,7 @@ def test_npy_file_holds_the_array_and_each_slab_is_reported(tmp_path: Path) -> N
     np.testing.assert_array_equal(stored, VOXELS)
 
 
-@pytest.mark.parametrize("write", [write_npy, write_nrrd, write_at_once])
+@pytest.mark.parametrize("write", [npy_steps, nrrd_steps, write_whole])
 def test_full_disk_is_reported_and_no_file_remains(write: Callable[[Path], Iterator[object]], tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -60,7 +60,7 @@ def test_full_disk_is_reported_and_no_file_remains(write: Callable[[Path], Itera
 
 def test_missing_folder_is_not_called_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"x\.npy: could not be written \(No such file"):
-        list(write_npy(tmp_path / "missing" / "x.npy"))
+        list(npy_steps(tmp_path / "missing" / "x.npy"))
 
 
 def test_file_of_an_abandoned_writer_is_removed(tmp_path: Path) -> None:

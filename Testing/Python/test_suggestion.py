@@ -49,7 +49,7 @@ def test_patch_grows_with_memory_and_fits_the_network(spacing: tuple[float, ...]
     assert network.channels == CHANNELS[: len(network.strides) + 1]
 
 
-def ball(shape: tuple[int, int, int], spacing: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+def ball_mask(shape: tuple[int, int, int], spacing: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
     places = np.indices(shape).transpose(1, 2, 3, 0)
     return np.asarray(np.linalg.norm((places - centre) * spacing, axis=-1) < radius)
 
@@ -71,7 +71,7 @@ def write_task(
         for value, radius in enumerate(radii, start=1):
             low = np.array([radius + 4] * 3) / sides
             centre = draw.uniform(np.minimum(low, np.array(shape) / 2), np.maximum(shape - low, np.array(shape) / 2))
-            label[ball(shape, sides, centre, radius)] = value
+            label[ball_mask(shape, sides, centre, radius)] = value
         for value in range(1, len(radii) + 1):
             image[label == value] += 60 if value % 2 else -60
         role = "labelled" if number < 3 else "unlabelled" if number < 5 else "validation"
@@ -175,10 +175,10 @@ def test_task_is_learnt_with_its_suggested_recipe(
     arguments = ["train", table, "--run", tmp_path / "run", "--recipe", recipe_file, "--device", "cpu"]
     assert call_dcamt([*arguments, "--set", *settings[len(small) :]]) == 0
     predictor = Predictor(verify_model(tmp_path / "run" / "model.dcamt"))
-    found = predictor.segment(read_scan(tmp_path / "c5.nii.gz")).labelmap.voxels
+    labels = predictor.segment(read_scan(tmp_path / "c5.nii.gz")).labelmap.voxels
     truth = read_labelmap(tmp_path / "c5_label.nii.gz").voxels
     for value in range(1, len(radii) + 1):
-        a, b = found == value, truth == value
+        a, b = labels == value, truth == value
         assert 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)) > dice, value
 
 

@@ -37,9 +37,9 @@ def test_nothing_changes_and_no_random_number_is_used_when_turned_off() -> None:
     image, label = patch()
     draws = torch.Generator().manual_seed(0)
     before = draws.get_state()
-    found = replace_surroundings(image, label, 0.0, draws)
-    assert torch.equal(found[0], image)
-    assert torch.equal(found[1], label)
+    unchanged = replace_surroundings(image, label, 0.0, draws)
+    assert torch.equal(unchanged[0], image)
+    assert torch.equal(unchanged[1], label)
     assert torch.equal(draws.get_state(), before)
 
 
@@ -67,10 +67,10 @@ def test_axis_of_one_voxel_is_left_unchanged() -> None:
     draws = torch.Generator().manual_seed(3)
     kept = 0
     for _ in range(60):
-        found, found_label = replace_surroundings(thin, thin_label, 1.0, draws)
-        assert found.shape == thin.shape
-        assert found_label.shape == thin_label.shape
-        kept += torch.equal(found, thin)
+        new_image, new_label = replace_surroundings(thin, thin_label, 1.0, draws)
+        assert new_image.shape == thin.shape
+        assert new_label.shape == thin_label.shape
+        kept += torch.equal(new_image, thin)
     assert 8 < kept < 32
 
 
@@ -81,19 +81,19 @@ def test_every_side_is_filled_with_air_noise_or_mirror_image() -> None:
     depths: list[set[int]] = [set(), set(), set()]
     for _ in range(600):
         was_image, was_label = image.clone(), label.clone()
-        found, found_label = replace_surroundings(image, label, 1.0, draws)
+        new_image, new_label = replace_surroundings(image, label, 1.0, draws)
         assert torch.equal(image, was_image)
         assert torch.equal(label, was_label)
-        side = side_that_changed(image, found)
+        side = side_that_changed(image, new_image)
         if side is None:
-            assert torch.equal(found_label, label)
+            assert torch.equal(new_label, label)
             continue
         axis, depth, at_the_end = side
         assert depth <= DEEPEST * SHAPE[axis]
         flip = (lambda t, axis=axis: t.flip(axis)) if at_the_end else (lambda t: t)
         # Flipped and transposed so that the slab is at the start of the first axis.
-        now, old = flip(found.movedim(0, -1)).movedim(axis, 0), flip(image.movedim(0, -1)).movedim(axis, 0)
-        now_label, old_label = flip(found_label).movedim(axis, 0), flip(label).movedim(axis, 0)
+        now, old = flip(new_image.movedim(0, -1)).movedim(axis, 0), flip(image.movedim(0, -1)).movedim(axis, 0)
+        now_label, old_label = flip(new_label).movedim(axis, 0), flip(label).movedim(axis, 0)
         assert torch.equal(now[depth:], old[depth:])
         assert torch.equal(now_label[depth:], old_label[depth:])
         assert not now_label[:depth].any()

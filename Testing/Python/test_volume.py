@@ -386,8 +386,8 @@ def test_segmentation_written_by_an_old_slicer_is_read(tmp_path: Path) -> None:
     header = {"space": "LPS", "space directions": directions, "kinds": ["list", *["domain"] * 3]}
     header.update({"Segment0_ID": "a", "Segment0_Name": "a", "Segment1_ID": "b", "Segment1_Name": "b"})
     nrrd.write(str(tmp_path / "x.seg.nrrd"), layers, header)
-    found = read_labelmap(tmp_path / "x.seg.nrrd").voxels
-    assert found[:, 0, 0].tolist() == [1, 1, 1, 0, 0, 2, 2, 2, 2]
+    voxels = read_labelmap(tmp_path / "x.seg.nrrd").voxels
+    assert voxels[:, 0, 0].tolist() == [1, 1, 1, 0, 0, 2, 2, 2, 2]
 
 
 # ---- labels ----
@@ -395,7 +395,7 @@ def test_segmentation_written_by_an_old_slicer_is_read(tmp_path: Path) -> None:
 
 def test_labels_stored_as_floats_and_empty_labels_are_read(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", labels().astype(np.float32) * 255)
-    found = read_labelmap(path).voxels
-    assert found.dtype == np.uint16
-    np.testing.assert_array_equal(found, labels().astype(int) * 255)
+    voxels = read_labelmap(path).voxels
+    assert voxels.dtype == np.uint16
+    np.testing.assert_array_equal(voxels, labels().astype(int) * 255)
     assert not read_labelmap(save_nifti(path, np.zeros(SHAPE, np.uint8))).voxels.any()

@@ -28,11 +28,11 @@ PATCH = Atrium(patch_degrees=60.0)
 ROOM = 15.0  # mm around the blood, for the wall and the samples beyond it
 
 
-def extent(atrium: Atrium) -> float:
+def extent_mm(atrium: Atrium) -> float:
     return 2 * max(atrium.radii) + ROOM
 
 
-def analyse(atrium: Atrium, grid: Grid, settings: WallSettings | None = None) -> WallResult:
+def analyse_phantom(atrium: Atrium, grid: Grid, settings: WallSettings | None = None) -> WallResult:
     return analyse_wall(*atrium.on(grid), settings)
 
 
@@ -49,7 +49,7 @@ def test_burden_of_a_ball_with_a_patch_of_known_solid_angle(
     degrees: float, axes: np.ndarray, spacing: tuple[float, float, float]
 ) -> None:
     atrium = replace(PATCH, patch_degrees=degrees)
-    result = analyse(atrium, grid_about(extent(atrium), spacing, axes, shift=(0.3, 0.1, -0.2)))
+    result = analyse_phantom(atrium, grid_about(extent_mm(atrium), spacing, axes, shift=(0.3, 0.1, -0.2)))
     burden = result.burden
     assert burden.percent == pytest.approx(50 * (1 - np.cos(np.radians(degrees))), abs=2)
     assert burden.wall_cm2 == pytest.approx(4 * np.pi * 4, rel=0.02)  # a ball with a radius of 2 cm
@@ -65,7 +65,7 @@ def test_burden_of_an_ellipsoid_with_a_patch(
     axis: tuple[float, float, float], spacing: tuple[float, float, float]
 ) -> None:
     atrium = Atrium((27.0, 20.0, 17.0), patch_degrees=55.0, patch_axis=axis)
-    burden = analyse(atrium, grid_about(extent(atrium), spacing, TURN)).burden
+    burden = analyse_phantom(atrium, grid_about(extent_mm(atrium), spacing, TURN)).burden
     assert burden.percent == pytest.approx(100 * atrium.patch_area_mm2() / atrium.area_mm2(), abs=2)
     assert burden.wall_cm2 == pytest.approx(atrium.area_mm2() / 100, rel=0.02)
 
@@ -85,35 +85,35 @@ def test_ring_that_is_curved_inwards_and_outwards(
     degrees: float, spacing: tuple[float, float, float], axes: np.ndarray
 ) -> None:
     ring = Ring(patch_degrees=degrees, shell_mm=4.5)
-    result = analyse(ring, grid_about(76, spacing, axes, shift=(0.2, -0.3, 0.1)))
+    result = analyse_phantom(ring, grid_about(76, spacing, axes, shift=(0.2, -0.3, 0.1)))
     assert result.burden.percent == pytest.approx(100 * ring.ring_area_mm2(degrees) / ring.ring_area_mm2(), abs=2)
     assert result.burden.wall_cm2 == pytest.approx(ring.ring_area_mm2() / 100, rel=0.02)
     assert result.area_cm2(OPENING) == result.area_cm2(BORDER) == 0
 
 
 def test_burden_of_a_wall_of_3_mm_at_fine_spacing() -> None:
-    result = analyse(replace(PATCH, shell_mm=3.0), grid_about(55, FINE, TURN))
+    result = analyse_phantom(replace(PATCH, shell_mm=3.0), grid_about(55, FINE, TURN))
     assert result.burden.percent == pytest.approx(25.0, abs=2)
     assert np.median(result.ratio[angles_to(result, np.array(PATCH.patch_axis)) < 50]) == pytest.approx(1.5, abs=0.02)
 
 
 def test_mean_along_the_normal_averages_blood_and_patch() -> None:
-    result = analyse(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=1.5, to_mm=4.0))
+    result = analyse_phantom(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=1.5, to_mm=4.0))
     inside = angles_to(result, np.array(PATCH.patch_axis)) < 50
     assert np.median(result.ratio[inside]) == pytest.approx(1.5, abs=0.02)
-    across = analyse(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=-2.0, to_mm=2.0))
+    across = analyse_phantom(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=-2.0, to_mm=2.0))
     # Half of the samples are in blood, half in the patch.
     assert np.median(across.ratio[inside]) == pytest.approx(1.25, abs=0.03)
 
 
 def test_maximum_is_taken_over_the_distances_of_the_settings() -> None:
-    result = analyse(PATCH, grid_about(55, FINE), WallSettings(from_mm=-3.0, to_mm=-1.5))
+    result = analyse_phantom(PATCH, grid_about(55, FINE), WallSettings(from_mm=-3.0, to_mm=-1.5))
     assert result.ratio.max() < 1.2  # only blood is sampled
-    beyond = analyse(replace(PATCH, shell_mm=2.0), grid_about(60, FINE), WallSettings(from_mm=4.0, to_mm=6.0))
+    beyond = analyse_phantom(replace(PATCH, shell_mm=2.0), grid_about(60, FINE), WallSettings(from_mm=4.0, to_mm=6.0))
     assert np.percentile(beyond.ratio, 99) < 0.5  # only the outside is sampled
 
 
-def _flipped(volume: Volume, labels: Labelmap) -> tuple[Volume, Labelmap]:
+def _with_other_axes(volume: Volume, labels: Labelmap) -> tuple[Volume, Labelmap]:
     affine = volume.grid.affine.copy()
     affine[:3, 3] += affine[:3, 0] * (volume.grid.shape[0] - 1)
     affine[:3, 0] *= -1
@@ -129,7 +129,7 @@ def test_result_does_not_depend_on_axis_order_or_intensity_scale() -> None:
     volume, labels = PATCH.on(grid_about(55, THICK, TURN))
     expected = analyse_wall(volume, labels)
     for other in (
-        analyse_wall(*_flipped(volume, labels)),
+        analyse_wall(*_with_other_axes(volume, labels)),
         analyse_wall(Volume(volume.voxels * 13.5, volume.grid), labels),
         analyse_wall(Volume((volume.voxels * 100).astype(np.uint16), volume.grid), labels),
         analyse_wall(Volume(volume.voxels.astype(np.float64), volume.grid), labels),
@@ -141,7 +141,7 @@ def test_result_does_not_depend_on_axis_order_or_intensity_scale() -> None:
             assert one.enhanced_cm2 == pytest.approx(two.enhanced_cm2, abs=0.3)
 
 
-def _moved(grid: Grid, matrix: np.ndarray) -> Grid:
+def _move_grid(grid: Grid, matrix: np.ndarray) -> Grid:
     return Grid(grid.shape, matrix @ grid.affine)
 
 
@@ -150,7 +150,7 @@ def test_rigid_transform_moves_the_wall_and_keeps_all_numbers() -> None:
     expected = analyse_wall(volume, labels)
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = TURN, (30.0, -200.0, 7.0)
-    grid = _moved(volume.grid, matrix)
+    grid = _move_grid(volume.grid, matrix)
     moved = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))
     assert moved.burden.percent == pytest.approx(expected.burden.percent, abs=0.5)
     assert moved.burden.wall_cm2 == pytest.approx(expected.burden.wall_cm2, rel=0.01)
@@ -162,7 +162,7 @@ def test_rigid_transform_moves_the_wall_and_keeps_all_numbers() -> None:
 
 def test_sheared_grid_is_analysed() -> None:
     shear = TURN @ np.array([[1.0, 0.25, 0.0], [0.0, 1.0, 0.15], [0.0, 0.0, 1.0]])
-    result = analyse(PATCH, grid_about(75, (1.0, 1.0, 1.5), shear))
+    result = analyse_phantom(PATCH, grid_about(75, (1.0, 1.0, 1.5), shear))
     assert result.burden.percent == pytest.approx(25.0, abs=2)
     assert result.burden.wall_cm2 == pytest.approx(4 * np.pi * 4, rel=0.02)
 
@@ -186,7 +186,7 @@ VEINED = Atrium(patch_degrees=45.0, patch_axis=(-1.0, 0.0, 0.0), vein_mm=6.0)
 
 @pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
 def test_valve_is_proposed_and_excluded_from_the_wall(spacing: tuple[float, float, float]) -> None:
-    result = analyse(VALVE, grid_about(62, spacing, TURN))
+    result = analyse_phantom(VALVE, grid_about(62, spacing, TURN))
     away = angles_to(result, MITRAL)
     rim = np.degrees(np.arccos(13 / 20))
     assert result.proposed
@@ -215,7 +215,7 @@ def test_flat_cut_with_another_direction_is_not_a_valve() -> None:
     volume, labels = VALVE.on(grid_about(62, FINE))
     # The same heart, flipped left to right and upside down: its flat cut faces right and superior.
     matrix = np.diag([-1.0, 1.0, -1.0, 1.0])
-    grid = _moved(volume.grid, matrix)
+    grid = _move_grid(volume.grid, matrix)
     result = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))
     assert result.area_cm2(OPENING) == 0
     assert any("No opening" in note for note in result.notes)
@@ -226,7 +226,7 @@ def test_vein_adds_its_side_to_the_wall_and_its_end_to_the_openings(
     spacing: tuple[float, float, float], axes: np.ndarray
 ) -> None:
     assert VEINED.vein_mm is not None
-    result = analyse(VEINED, grid_about(84, spacing, axes, shift=(10, -8, 0)))
+    result = analyse_phantom(VEINED, grid_about(84, spacing, axes, shift=(10, -8, 0)))
     radius, vein, length = VEINED.radii[0], VEINED.vein_mm, VEINED.vein_length_mm
     distance = np.linalg.norm(result.surface.points - (CENTRE + length * VEIN), axis=1)
     assert (result.kind[distance < 4.5] == OPENING).mean() > 0.95
@@ -264,7 +264,7 @@ def test_painted_openings_replace_the_proposal(own_grid: bool) -> None:
     assert result.burden.enhanced_cm2 == pytest.approx(patch - expected, abs=0.5)
 
 
-def test_surface_cut_off_by_the_scan_s_border_is_excluded_and_reported() -> None:
+def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() -> None:
     grid = grid_about(55, (1.0, 1.0, 1.0), shift=(0, 0, 17.5))  # the scan ends 10 mm inferior to the centre
     volume, labels = PATCH.on(grid)
     result = analyse_wall(volume, labels)
@@ -286,7 +286,7 @@ def test_surface_cut_off_by_the_scan_s_border_is_excluded_and_reported() -> None
 
 
 def test_threshold_names_give_their_ratios() -> None:
-    result = analyse(PATCH, grid_about(55, THICK))
+    result = analyse_phantom(PATCH, grid_about(55, THICK))
     assert [preset.threshold.name for preset in PRESETS] == [
         *("iir-0.97", "iir-1.2", "iir-1.32", "iir-1.61"),
         *("sd-2", "sd-3", "sd-3.3"),
@@ -337,7 +337,7 @@ def test_region_of_a_point_follows_from_its_normal() -> None:
 
 def test_patch_on_the_posterior_wall_counts_in_the_posterior_region() -> None:
     atrium = replace(PATCH, patch_degrees=40.0)  # all its normals are mainly posterior
-    rows = {row.region: row for row in analyse(atrium, grid_about(55, FINE, TURN)).burdens()}
+    rows = {row.region: row for row in analyse_phantom(atrium, grid_about(55, FINE, TURN)).burdens()}
     sixth = 4 * np.pi * 4 / 6
     for name in REGIONS:
         assert rows[name].wall_cm2 == pytest.approx(sixth, rel=0.04)

@@ -12,7 +12,7 @@ from dcamt_testing.analytic_scans import points_of
 from dcamt_testing.wall_phantoms import Atrium, grid_about
 
 
-def refusal(volume: Volume, labels: Labelmap, **more: object) -> str:
+def refusal_text(volume: Volume, labels: Labelmap, **more: object) -> str:
     with pytest.raises(InputError) as caught:
         analyse_wall(volume, labels, **more)  # type: ignore[arg-type]
     text = str(caught.value)
@@ -28,15 +28,15 @@ def scan() -> tuple[Volume, Labelmap]:
 def test_scans_without_late_enhancement_are_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     dark = Volume(250 - volume.voxels, volume.grid)
-    assert "surroundings" in refusal(dark, labels)
+    assert "surroundings" in refusal_text(dark, labels)
     flat = Volume(np.where(labels.voxels != 0, 100.0, volume.voxels), volume.grid)
-    assert "one intensity, 100" in refusal(flat, labels)
+    assert "one intensity, 100" in refusal_text(flat, labels)
 
 
 def test_negative_intensities_are_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     shifted = Volume(volume.voxels - 60.0, volume.grid)
-    assert "negative intensities (down to -3" in refusal(shifted, labels)
+    assert "negative intensities (down to -3" in refusal_text(shifted, labels)
     rippled = volume.voxels.copy()
     rippled[0, 0, 0, 0] = -2.0  # interpolation may overshoot at a sharp edge
     assert analyse_wall(Volume(rippled, volume.grid), labels).burden.percent == pytest.approx(25, abs=2)
@@ -45,18 +45,18 @@ def test_negative_intensities_are_refused(scan: tuple[Volume, Labelmap]) -> None
 def test_blood_pool_that_is_too_small_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, _ = scan
     small = Atrium((7.0, 7.0, 7.0)).mask(points_of(volume.grid))
-    text = refusal(volume, Labelmap(small.astype(np.uint8), volume.grid))
+    text = refusal_text(volume, Labelmap(small.astype(np.uint8), volume.grid))
     assert "but 500 are needed" in text
     assert "3 mm" in text
 
 
 def test_missing_segment_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
-    assert "holds no segment" in refusal(volume, Labelmap(labels.voxels * 0, volume.grid))
-    assert "has no label 4. Choose one of: 1" in refusal(volume, labels, label=4)
+    assert "holds no segment" in refusal_text(volume, Labelmap(labels.voxels * 0, volume.grid))
+    assert "has no label 4. Choose one of: 1" in refusal_text(volume, labels, label=4)
     both = labels.voxels.copy()
     both[:3] = 2
-    assert "holds several labels (1, 2)" in refusal(volume, Labelmap(both, volume.grid))
+    assert "holds several labels (1, 2)" in refusal_text(volume, Labelmap(both, volume.grid))
     assert analyse_wall(volume, Labelmap(both, volume.grid), label=1).burden.percent == pytest.approx(25, abs=2)
 
 
@@ -64,11 +64,11 @@ def test_segmentation_of_another_scan_is_refused(scan: tuple[Volume, Labelmap]) 
     volume, labels = scan
     matrix = np.eye(4)
     matrix[0, 3] = 300.0
-    assert "lies mostly outside the scan" in refusal(
+    assert "lies mostly outside the scan" in refusal_text(
         volume, Labelmap(labels.voxels, Grid(labels.grid.shape, matrix @ labels.grid.affine))
     )
 
 
 def test_scan_of_several_images_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
-    assert "holds 2 images" in refusal(Volume(np.repeat(volume.voxels, 2, axis=0), volume.grid), labels)
+    assert "holds 2 images" in refusal_text(Volume(np.repeat(volume.voxels, 2, axis=0), volume.grid), labels)

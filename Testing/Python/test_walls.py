@@ -55,7 +55,7 @@ def imports_of(path: Path, home: Path) -> Iterator[Import]:
     if path.name != "__init__.py":
         package = package[:-1]
 
-    def visit(node: ast.AST, at_import_time: bool) -> Iterator[Import]:
+    def visit_node(node: ast.AST, at_import_time: bool) -> Iterator[Import]:
         deferred = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         unrun = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         at_import_time = at_import_time and not deferred and not unrun
@@ -79,18 +79,18 @@ def imports_of(path: Path, home: Path) -> Iterator[Import]:
         ):
             yield Import(str(node.args[0].value), line, at_import_time)
         for child in ast.iter_child_nodes(node):
-            yield from visit(child, at_import_time)
+            yield from visit_node(child, at_import_time)
 
-    yield from visit(ast.parse(path.read_text(encoding="utf-8")), True)
+    yield from visit_node(ast.parse(path.read_text(encoding="utf-8")), True)
 
 
 def forbidden(paths: Iterator[Path] | list[Path], home: Path, names: set[str]) -> list[str]:
     """Return the places where files import one of the top-level packages `names`, also inside functions."""
     return [
-        f"{path.relative_to(home)}:{found.line} imports {found.target}"
+        f"{path.relative_to(home)}:{one_import.line} imports {one_import.target}"
         for path in paths
-        for found in imports_of(path, home)
-        if found.target.split(".")[0] in names
+        for one_import in imports_of(path, home)
+        if one_import.target.split(".")[0] in names
     ]
 
 
@@ -105,19 +105,21 @@ def upward_imports(home: Path) -> list[str]:
     faults = []
     for path in sorted((home / "dcamt").rglob("*.py")):
         own = floor_of(module_name(path, home))
-        for found in imports_of(path, home):
-            if found.target.split(".")[0] != "dcamt":
+        for one_import in imports_of(path, home):
+            if one_import.target.split(".")[0] != "dcamt":
                 continue
-            theirs = floor_of(found.target)
+            theirs = floor_of(one_import.target)
             if own is not None and theirs is not None and theirs > own:
-                faults.append(f"{path.relative_to(home)}:{found.line} imports {found.target}")
+                faults.append(f"{path.relative_to(home)}:{one_import.line} imports {one_import.target}")
     return faults
 
 
 def import_time_graph(home: Path) -> dict[str, set[str]]:
     """Return, for each engine module, the modules and external packages that it imports when it is imported."""
     return {
-        module_name(path, home): {found.target for found in imports_of(path, home) if found.at_import_time}
+        module_name(path, home): {
+            one_import.target for one_import in imports_of(path, home) if one_import.at_import_time
+        }
         for path in (home / "dcamt").rglob("*.py")
     }
 
@@ -151,7 +153,10 @@ def cycles(graph: dict[str, set[str]]) -> list[str]:
 def import_graph(home: Path) -> dict[str, set[str]]:
     """Return, for each engine module, the engine modules that it imports, also inside functions."""
     return {
-        module: {found.target for found in imports_of(path, home) if found.target.split(".")[0] == "dcamt"} - {module}
+        module: {
+            one_import.target for one_import in imports_of(path, home) if one_import.target.split(".")[0] == "dcamt"
+        }
+        - {module}
         for path in (home / "dcamt").rglob("*.py")
         for module in [module_name(path, home)]
     }
@@ -186,10 +191,10 @@ def test_engine_does_not_import_slicer_or_qt() -> None:
     assert forbidden(others, ENGINE_HOME, APPLICATION | MODULES) == []
     assert forbidden(makes_surfaces, ENGINE_HOME, (APPLICATION | MODULES) - {"vtk", "vtkmodules"}) == []
     at_once = [
-        f"{path.relative_to(ENGINE_HOME)}:{found.line} imports {found.target}"
+        f"{path.relative_to(ENGINE_HOME)}:{one_import.line} imports {one_import.target}"
         for path in makes_surfaces
-        for found in imports_of(path, ENGINE_HOME)
-        if found.at_import_time and found.target.split(".")[0] in {"vtk", "vtkmodules"}
+        for one_import in imports_of(path, ENGINE_HOME)
+        if one_import.at_import_time and one_import.target.split(".")[0] in {"vtk", "vtkmodules"}
     ]
     assert at_once == []
 
@@ -205,11 +210,11 @@ def test_modules_use_only_engine_files_that_import_no_torch() -> None:
     graph = import_time_graph(ENGINE_HOME)
     # Imports inside functions count too, because they would load torch in the application.
     costly = [
-        f"{path.relative_to(ROOT)}:{found.line} imports {found.target}"
+        f"{path.relative_to(ROOT)}:{one_import.line} imports {one_import.target}"
         for path in module_files()
-        for found in imports_of(path, ENGINE_HOME if ENGINE_HOME in path.parents else ROOT)
-        if found.target.startswith("dcamt")
-        and any(name.split(".")[0] == "torch" for name in reached(graph, found.target))
+        for one_import in imports_of(path, ENGINE_HOME if ENGINE_HOME in path.parents else ROOT)
+        if one_import.target.startswith("dcamt")
+        and any(name.split(".")[0] == "torch" for name in reached(graph, one_import.target))
     ]
     assert costly == []
 
@@ -324,7 +329,7 @@ def test_packages_with_similar_names_are_allowed(tmp_path: Path) -> None:
         ("volume", "def f():\n    from dcamt.training import trainer"),
         ("runs__events", "def f():\n    from ..training import trainer"),
         ("networks__vnet", "from .. import cli"),
-        ("training__learner", "import dcamt.report.run_page"),
+        ("training__learner", "import dcamt.report.run_report_html"),
     ],
 )
 def test_import_from_a_higher_floor_is_detected(tmp_path: Path, file: str, fault: str) -> None:

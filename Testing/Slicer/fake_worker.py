@@ -17,6 +17,7 @@ from dcamt.volume import Code, SegmentInfo
 from dcamt.worker.protocol import ScanSegmented, SegmentRequest, SegmentResult, WorkerProgress
 from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
 from DCAMTSegmentationLib.segmentation_panel import SegmentationPanel
+from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from segmentation_case import ROOT
 from slicer_harness import choose, click, close_scene, process_events, process_events_until
@@ -109,7 +110,7 @@ class FakePanel:
         process_events()
 
 
-def composites() -> list[Any]:
+def slice_composites() -> list[Any]:
     return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
 
 
@@ -128,7 +129,7 @@ class ViewCase(unittest.TestCase):
     def settings(self) -> Any:
         return self.module.settings
 
-    def segment(self, volume: Any) -> Any:
+    def segment(self, volume: VolumeNode) -> Any:
         choose(self.ui.inputSelector, volume)
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
         record_acceptance("left-atrium")
@@ -137,6 +138,6 @@ class ViewCase(unittest.TestCase):
         self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
         return self.settings.outputSegmentation
 
-    def assert_shown(self, volume: Any) -> None:
-        for composite in composites():
+    def assert_shown(self, volume: VolumeNode) -> None:
+        for composite in slice_composites():
             self.assertEqual(composite.GetBackgroundVolumeID(), volume.GetID())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dcamt_testing.broken_workers import HELD
+from DCAMTSlicerLib.node_types import VolumeNode
 from segmentation_case import (
     SegmentationCase,
     add_scan,
@@ -40,7 +41,7 @@ class FaultCase(SegmentationCase):
         process_events_until(lambda: self.worker._process is not None, "the worker's start")
         return int(self.worker._process._process.processId())
 
-    def begin(self, volume: Any) -> int:
+    def begin(self, volume: VolumeNode) -> int:
         """Start a segmentation and hold it before the network computes; return the worker's process id."""
         self._gate.touch()
         self.prepare(volume)
@@ -58,7 +59,7 @@ class FaultCase(SegmentationCase):
         self.proceed()
         super().wait()
 
-    def assert_the_next_apply_works(self, volume: Any = None) -> None:
+    def assert_the_next_apply_works(self, volume: VolumeNode | None = None) -> None:
         volume = volume or add_scan("next")
         segmentation = self.segment(volume)
         self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import slicer
 from dcamt_testing.tiny_models import tiny_models
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from engine_case import ROOT, EngineCase
 from slicer_harness import (
     LoopMonitor,
@@ -58,7 +59,7 @@ def add_scan(
     return volume
 
 
-def segment_mask(segmentation: Any, volume: Any, index: int = 0) -> np.ndarray:
+def segment_mask(segmentation: SegmentationNode, volume: VolumeNode, index: int = 0) -> np.ndarray:
     """Return the voxels (K, J, I) of a segment on the volume's grid; Slicer resamples them."""
     identifier = segmentation.GetSegmentation().GetNthSegmentID(index)
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
@@ -100,7 +101,7 @@ class SegmentationCase(EngineCase):
     def settings(self) -> Any:
         return self.logic.getParameterNode()
 
-    def prepare(self, volume: Any, model: str = "Tiny") -> None:
+    def prepare(self, volume: VolumeNode, model: str = "Tiny") -> None:
         """Choose a volume and a model, as a person does."""
         choose(self.ui.inputSelector, volume)
         choose(self.ui.modelComboBox, model)
@@ -110,7 +111,7 @@ class SegmentationCase(EngineCase):
         process_events_until(lambda: not self.logic.isRunning(), "the segmentation's end")
         process_events_until(lambda: self.ui.applyButton.text == "Apply", "the button")
 
-    def segment(self, volume: Any, model: str = "Tiny") -> Any:
+    def segment(self, volume: VolumeNode, model: str = "Tiny") -> Any:
         """Choose a volume and a model, click Apply and wait; return the segmentation node."""
         self.prepare(volume, model)
         click(self.ui.applyButton)

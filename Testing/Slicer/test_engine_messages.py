@@ -11,9 +11,8 @@ from dcamt.errors import InputError, MemoryShortage
 from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.engine_sentences import COMMAND_LINE, ENGINE, FEWEST_LETTERS, engine_sentences
 from DCAMTSlicerLib import engine_messages
-from DCAMTSlicerLib.engine_messages import translated
+from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.engine_sentences import sentences
-from DCAMTSlicerLib.stepped_task import error_text
 from slicer_harness import in_real_slicer
 
 CONSTRUCTORS = "InputError|OutputError|MemoryShortage|InternalError|IdentifyingNote|_UnplacedError"

@@ -256,13 +256,13 @@ class ScriptedModuleTest(unittest.TestCase):
         self.assertEqual(calls, ["setup", "enter", "exit", "cleanup"])
         self.assertFalse(hasattr(slicer.modules, "HarnessSampleWidget"))
 
-    def test_only_the_properties_of_slicer_s_module_class_can_be_set(self) -> None:
+    def test_only_the_properties_of_the_module_class_of_slicer_can_be_set(self) -> None:
         module = self.open()
         self.assertEqual(module.title, "Sample")
         with self.assertRaises(AttributeError):
             module.titel = "Sample"
 
-    def test_resource_path_points_into_the_module_s_folder(self) -> None:
+    def test_resource_path_points_into_the_folder_of_the_module(self) -> None:
         self.open()
         expected = str(self.path.parent / "Resources" / "UI" / "x.ui")
         self.assertEqual(slicer.modules.HarnessSampleWidget.resourcePath("UI/x.ui"), expected)

@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
-def run(code: list[str], *folders: str) -> subprocess.CompletedProcess[str]:
+def run_python(code: list[str], *folders: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, str(HERE.parent)])}
     return subprocess.run(
         [sys.executable, *code],
@@ -39,7 +39,7 @@ class InstallationTest(unittest.TestCase):
             "import sys, slicer, slicer_harness as h; print(h.install(), h.in_real_slicer());"
             "print([n for n in ('qt', 'ctk', 'SampleData', 'PySide6') if n in sys.modules], dir(slicer)[-1])"
         )
-        done = run(["-c", code], str(self.folder))
+        done = run_python(["-c", code], str(self.folder))
         self.assertEqual(done.stdout.split("\n")[:2], ["False True", "[] app"], done.stderr)
 
     def test_harness_installs_once_and_imports_no_heavy_package(self) -> None:
@@ -48,12 +48,14 @@ class InstallationTest(unittest.TestCase):
             "print(h.install(), slicer.app is app, h.in_real_slicer());"
             "print([n for n in ('torch', 'monai', 'SimpleITK', 'pytest') if n in sys.modules])"
         )
-        done = run(["-c", code])
+        done = run_python(["-c", code])
         self.assertEqual(done.stdout.split("\n")[:3], ["True", "True True False", "[]"], done.stderr)
 
     def test_tests_are_skipped_with_a_reason_when_packages_are_missing(self) -> None:
         (self.folder / "PySide6.py").write_text("raise ImportError('no wheel for this machine')\n", encoding="utf-8")
-        done = run(["-m", "pytest", "-rs", "-p", "no:cacheprovider", "test_harness_packaging.py"], str(self.folder))
+        done = run_python(
+            ["-m", "pytest", "-rs", "-p", "no:cacheprovider", "test_harness_packaging.py"], str(self.folder)
+        )
         self.assertIn("skipped", done.stdout)
         self.assertIn("need the wheels of slicer-core and PySide6-Essentials: no wheel for this machine", done.stdout)
         self.assertNotIn("error", done.stdout.lower())
@@ -68,7 +70,7 @@ class InstallationTest(unittest.TestCase):
             "print(len(files), min(counts), loader.errors)"
         )
         root = HERE.parents[1]
-        done = run(["-c", code, *(str(root / name) for name in ("DCAMTSegmentation", "DCAMTTraining"))])
+        done = run_python(["-c", code, *(str(root / name) for name in ("DCAMTSegmentation", "DCAMTTraining"))])
         tests = [path for path in HERE.glob("test_*.py") if not path.name.startswith("test_harness_")]
         count, fewest, *errors = done.stdout.splitlines()[-1].split(" ", 2)
         self.assertEqual((int(count), errors), (len(tests), ["[]"]), done.stderr)

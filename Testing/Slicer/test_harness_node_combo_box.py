@@ -19,7 +19,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.received: list[object] = []
         self.combo.currentNodeChanged.connect(self.received.append)
 
-    def add(self, name: str, kind: str = "vtkMRMLScalarVolumeNode") -> object:
+    def add_node(self, name: str, kind: str = "vtkMRMLScalarVolumeNode") -> object:
         return slicer.mrmlScene.AddNewNodeByClass(kind, name)
 
     def test_selector_is_disabled_without_a_scene(self) -> None:
@@ -27,21 +27,21 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertTrue(self.combo.enabled)
 
     def test_first_node_becomes_current_when_none_is_disabled(self) -> None:
-        first = self.add("first")
-        self.add("second")
+        first = self.add_node("first")
+        self.add_node("second")
         self.assertIs(self.combo.currentNode(), first)
         self.assertEqual((self.combo.currentNodeID, self.combo.nodeCount()), (first.GetID(), 2))
         self.assertEqual(self.received, [first])
 
     def test_none_stays_current_when_none_is_enabled(self) -> None:
         self.combo.noneEnabled = True
-        self.add("first")
+        self.add_node("first")
         self.assertIsNone(self.combo.currentNode())
         self.assertEqual(self.combo.currentNodeID, "")
 
     def test_choosing_a_node_emits_the_signal(self) -> None:
         self.combo.noneEnabled = True
-        first, second = self.add("first"), self.add("second")
+        first, second = self.add_node("first"), self.add_node("second")
         self.combo.setCurrentNode(second)
         self.combo.currentNodeID = first.GetID()
         self.combo.setCurrentNode(None)
@@ -51,14 +51,14 @@ class NodeComboBoxTest(unittest.TestCase):
         received: list[object] = []
         self.combo.connect("currentNodeChanged(vtkMRMLNode*)", received.append)
         self.combo.connect("currentNodeIDChanged(QString)", received.append)
-        node = self.add("first")
+        node = self.add_node("first")
         self.assertEqual(received, [node, node.GetID()])
         with self.assertRaises(ValueError):
             self.combo.connect("currentNodeChanged(vtkMRMLVolumeNode*)", received.append)
 
     def test_removed_node_is_no_longer_current(self) -> None:
         self.combo.noneEnabled = True
-        node = self.add("first")
+        node = self.add_node("first")
         self.combo.setCurrentNode(node)
         slicer.mrmlScene.RemoveNode(node)
         self.assertIsNone(self.combo.currentNode())
@@ -69,15 +69,15 @@ class NodeComboBoxTest(unittest.TestCase):
         for removed, expected in ((0, 1), (1, 0), (2, 1)):
             with self.subTest(removed):
                 close_scene()
-                nodes = [self.add(name) for name in ("first", "second", "third")]
+                nodes = [self.add_node(name) for name in ("first", "second", "third")]
                 self.combo.setCurrentNode(nodes[removed])
                 slicer.mrmlScene.RemoveNode(nodes[removed])
                 self.assertIs(self.combo.currentNode(), nodes[expected])
 
     def test_all_scalar_volumes_are_listed_without_a_filter(self) -> None:
         self.combo.nodeTypes = ["vtkMRMLScalarVolumeNode"]
-        self.add("scan")
-        derived = self.add("map")
+        self.add_node("scan")
+        derived = self.add_node("map")
         derived.SetAttribute("Derived", "1")
         labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
         self.assertEqual(self.combo.nodeCount(), 3)
@@ -87,13 +87,13 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertEqual([self.combo.nodeFromIndex(0), self.combo.nodeCount()], [derived, 1])
 
     def test_selector_is_empty_after_closing_the_scene(self) -> None:
-        self.add("first")
+        self.add_node("first")
         close_scene()
         self.assertIsNone(self.combo.currentNode())
         self.assertEqual(self.combo.nodeCount(), 0)
 
     def test_nodes_of_a_loaded_scene_are_listed(self) -> None:
-        self.add("first")
+        self.add_node("first")
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder, "scene.mrb"))
             self.assertTrue(slicer.util.saveScene(path))
@@ -103,8 +103,8 @@ class NodeComboBoxTest(unittest.TestCase):
 
     def test_only_nodes_of_the_given_types_are_listed(self) -> None:
         self.combo.showChildNodeTypes = False
-        self.add("labels", "vtkMRMLLabelMapVolumeNode")
-        self.add("surface", "vtkMRMLModelNode")
+        self.add_node("labels", "vtkMRMLLabelMapVolumeNode")
+        self.add_node("surface", "vtkMRMLModelNode")
         self.assertEqual(self.combo.nodeCount(), 0)
         self.combo.showChildNodeTypes = True
         self.assertEqual(self.combo.nodeCount(), 1)
@@ -119,7 +119,7 @@ class NodeComboBoxTest(unittest.TestCase):
 
     def test_nodes_can_be_filtered_by_attribute(self) -> None:
         self.combo.addAttribute("vtkMRMLScalarVolumeNode", "Role", "scan")
-        node = self.add("first")
+        node = self.add_node("first")
         self.assertEqual(self.combo.nodeCount(), 0)
         node.SetAttribute("Role", "scan")
         self.combo.setMRMLScene(slicer.mrmlScene)
@@ -139,7 +139,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.combo.deleteLater()
         process_events()
         self.combo = None
-        self.add("first")
+        self.add_node("first")
 
 
 class OtherWidgetsTest(unittest.TestCase):

@@ -69,7 +69,7 @@ class ParameterNodeTest(unittest.TestCase):
         self.assertIsNone(choices.region)
         self.assertEqual(choices.weights, Weights(1.0, 0.1))
 
-    def test_values_are_stored_as_text_in_slicer_s_format(self) -> None:
+    def test_values_are_stored_as_text_in_the_format_of_slicer(self) -> None:
         """The expected names and texts are those that Slicer's serializers write."""
         self.choices.show3D = True
         self.choices.names = ["a", "b"]

@@ -84,7 +84,7 @@ class QuestionTest(unittest.TestCase):
             box.setStandardButtons(qt.QMessageBox.Ok)
             self.assertEqual(box.exec_(), qt.QMessageBox.Ok)
 
-    def test_dialog_of_a_module_is_passed_to_the_test_s_function(self) -> None:
+    def test_dialog_of_a_module_is_passed_to_the_function_of_the_test(self) -> None:
         dialog = qt.QDialog()
         dialog.windowTitle = "Pairs"
         edit = qt.QLineEdit(dialog)
@@ -167,10 +167,10 @@ class LoopMonitorTest(unittest.TestCase):
             return [str(type(item)) for item in gc.get_objects() if item is earlier]
 
         self.assertNotEqual(collect(), [])
-        found: list[list[str]] = []
-        work_seconds(lambda: found.append(collect()), tries=1)
-        longest_step(lambda: iter([found.append(collect())]), tries=1)
-        self.assertEqual(found, [[], []])
+        collected: list[list[str]] = []
+        work_seconds(lambda: collected.append(collect()), tries=1)
+        longest_step(lambda: iter([collected.append(collect())]), tries=1)
+        self.assertEqual(collected, [[], []])
 
     def test_longest_step_of_the_fastest_run_counts(self) -> None:
         pause = 30 * reference_seconds()
@@ -183,9 +183,9 @@ class LoopMonitorTest(unittest.TestCase):
                     pass
                 yield
 
-        found = longest_step(steps)
-        self.assertGreaterEqual(found, 0.002)
-        self.assertFalse(is_unresponsive(found))
+        longest = longest_step(steps)
+        self.assertGreaterEqual(longest, 0.002)
+        self.assertFalse(is_unresponsive(longest))
         self.assertEqual(next(runs), (pause,))  # unused, because the second run had no pause
 
     def test_processor_time_of_work_is_measured(self) -> None:

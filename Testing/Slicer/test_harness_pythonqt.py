@@ -310,14 +310,14 @@ class TableModelTest(unittest.TestCase):
 
         self.cells = Cells()
 
-    def test_view_shows_the_model_s_data(self) -> None:
+    def test_view_shows_the_data_of_the_model(self) -> None:
         view = qt.QTableView()
         view.setModel(self.cells)
         self.assertIs(view.model(), self.cells)
         self.assertEqual(view.model().index(0, 0).data(), "b")
         self.assertEqual(self.cells.index(0, 0).data(qt.Qt.CheckStateRole), 2)
 
-    def test_super_calls_qt_s_method(self) -> None:
+    def test_super_calls_the_method_of_qt(self) -> None:
         flags = self.cells.flags(self.cells.index(0, 0))
         self.assertTrue(flags & qt.Qt.ItemIsEditable)
         self.assertTrue(flags & qt.Qt.ItemIsEnabled)

@@ -21,10 +21,10 @@ def add_volume(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
     return node
 
 
-def composites() -> list[slicer.vtkMRMLSliceCompositeNode]:
-    found = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-    assert len(found) == 3
-    return found
+def slice_composites() -> list[slicer.vtkMRMLSliceCompositeNode]:
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    assert len(nodes) == 3
+    return nodes
 
 
 class SceneTest(unittest.TestCase):
@@ -96,7 +96,7 @@ class BackgroundTest(unittest.TestCase):
         self.editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
 
     def shown(self) -> set[tuple[str | None, str | None]]:
-        return {(node.GetBackgroundVolumeID(), node.GetForegroundVolumeID()) for node in composites()}
+        return {(node.GetBackgroundVolumeID(), node.GetForegroundVolumeID()) for node in slice_composites()}
 
     def test_loaded_volume_becomes_the_background(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +110,7 @@ class BackgroundTest(unittest.TestCase):
             self.assertEqual(self.shown(), {(loaded.GetID(), None)})
             labels = slicer.util.loadLabelVolume(path)
             self.assertEqual(self.shown(), {(loaded.GetID(), None)})
-            self.assertEqual({node.GetLabelVolumeID() for node in composites()}, {labels.GetID()})
+            self.assertEqual({node.GetLabelVolumeID() for node in slice_composites()}, {labels.GetID()})
 
     def test_segment_editor_removes_the_foreground_over_another_background(self) -> None:
         scan, over, other = add_volume("scan"), add_volume("map"), add_volume("other")

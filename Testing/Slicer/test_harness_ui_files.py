@@ -34,7 +34,7 @@ FORM = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 class LoadingTest(unittest.TestCase):
-    def load(self, form: str) -> object:
+    def load_form(self, form: str) -> object:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "Panel.ui")
             path.write_text(form, encoding="utf-8")

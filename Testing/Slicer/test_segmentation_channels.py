@@ -56,15 +56,15 @@ class ChannelsTest(unittest.TestCase):
         self.volumes = [add_scan(name, seed=seed) for seed, name in enumerate(("a", "b", "c"))]
 
     def choose_model(self, title: str) -> None:
-        choose(self.ui.modelComboBox, next(text for text in self.titles() if text.startswith(title)))
+        choose(self.ui.modelComboBox, next(text for text in self.model_titles() if text.startswith(title)))
 
-    def titles(self) -> list[str]:
+    def model_titles(self) -> list[str]:
         return [self.ui.modelComboBox.itemText(index) for index in range(self.ui.modelComboBox.count)]
 
-    def selector(self, channel: int) -> Any:
+    def channel_selector(self, channel: int) -> Any:
         return slicer.util.findChild(self.module.widget, f"channelSelector{channel}")
 
-    def shown(self) -> list[str]:
+    def shown_labels(self) -> list[str]:
         """Return the labels of the visible rows of volumes."""
         names = [self.ui.inputLabel.text]
         layout = self.ui.inputsCollapsibleButton.layout()
@@ -79,16 +79,16 @@ class ChannelsTest(unittest.TestCase):
 
     def test_model_of_one_channel_shows_one_selector(self) -> None:
         self.choose_model("One")
-        self.assertEqual(self.shown(), ["Volume:"])
+        self.assertEqual(self.shown_labels(), ["Volume:"])
 
     def test_each_channel_has_a_selector_with_its_name(self) -> None:
         self.choose_model("Three")
-        self.assertEqual(self.shown(), [f"{LGE}:", f"{T2}:", f"{T1}:"])
+        self.assertEqual(self.shown_labels(), [f"{LGE}:", f"{T2}:", f"{T1}:"])
         self.assertIn(f"Needs 3 volumes, one for each channel: {LGE}, {T2}, {T1}", self.ui.modelComboBox.toolTip)
         self.choose_model("Unnamed")
-        self.assertEqual(self.shown(), ["Channel 1:", "Channel 2:"])
+        self.assertEqual(self.shown_labels(), ["Channel 1:", "Channel 2:"])
         self.choose_model("One")
-        self.assertEqual(self.shown(), ["Volume:"])
+        self.assertEqual(self.shown_labels(), ["Volume:"])
 
     def test_apply_waits_for_every_channel_and_sends_them_in_order(self) -> None:
         first, second, third = self.volumes
@@ -97,10 +97,10 @@ class ChannelsTest(unittest.TestCase):
         choose(self.ui.inputSelector, first)
         self.choose_model("Three")
         self.assertFalse(self.ui.applyButton.enabled)
-        choose(self.selector(2), second)
+        choose(self.channel_selector(2), second)
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertEqual(self.ui.applyButton.toolTip, "Choose a volume for each channel first.")
-        choose(self.selector(3), third)
+        choose(self.channel_selector(3), third)
         self.assertTrue(self.ui.applyButton.enabled)
         sent: list[np.ndarray] = []
         self.worker.before_answer = lambda: sent.append(np.load(self.worker.requests[-1].volume))
@@ -111,7 +111,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.module.settings.outputSegmentation.GetName(), "a segmentation")
 
     def title(self, start: str) -> str:
-        return next(text for text in self.titles() if text.startswith(start))
+        return next(text for text in self.model_titles() if text.startswith(start))
 
     def segment_all(self) -> Any:
         """Segment all three volumes as the channels of one scan; return the segmentation node."""
@@ -168,7 +168,7 @@ class ChannelsTest(unittest.TestCase):
     def test_model_of_one_channel_gets_one_volume_after_another_model_had_several(self) -> None:
         choose(self.ui.inputSelector, self.volumes[0])
         self.choose_model("Unnamed")
-        choose(self.selector(2), self.volumes[1])
+        choose(self.channel_selector(2), self.volumes[1])
         self.choose_model("One")
         self.worker.labels_of = lambda voxels: (voxels > 175).astype(np.uint8)
         sent: list[np.ndarray] = []
@@ -176,20 +176,20 @@ class ChannelsTest(unittest.TestCase):
         self.apply()
         np.testing.assert_array_equal(sent[0], slicer.util.arrayFromVolume(self.volumes[0]))
         self.choose_model("Unnamed")
-        self.assertEqual(self.selector(2).currentNode(), self.volumes[1])
+        self.assertEqual(self.channel_selector(2).currentNode(), self.volumes[1])
 
     def test_removed_channel_disables_apply(self) -> None:
         choose(self.ui.inputSelector, self.volumes[0])
         self.choose_model("Unnamed")
-        choose(self.selector(2), self.volumes[1])
+        choose(self.channel_selector(2), self.volumes[1])
         slicer.mrmlScene.RemoveNode(self.volumes[1])
-        self.assertIsNone(self.selector(2).currentNode())
+        self.assertIsNone(self.channel_selector(2).currentNode())
         self.assertFalse(self.ui.applyButton.enabled)
 
     def assert_refused(self, second: Any, message: str) -> None:
         choose(self.ui.inputSelector, self.volumes[0])
         self.choose_model("Unnamed")
-        choose(self.selector(2), second)
+        choose(self.channel_selector(2), second)
         with Person() as person:
             person.expects(message, "Ok")
             click(self.ui.applyButton)

@@ -31,14 +31,14 @@ def image(dtype: type = np.int16, upright: bool = False) -> sitk.Image:
     return made
 
 
-def save(path: Path, packed: bool = False, dtype: type = np.int16, upright: bool = False) -> Path:
+def save_image(path: Path, packed: bool = False, dtype: type = np.int16, upright: bool = False) -> Path:
     sitk.WriteImage(image(dtype, upright), str(path), useCompression=packed)
     return path
 
 
 def nifti(path: Path, *changes: tuple[int, str, tuple[float, ...]]) -> Path:
     """Write a NIfTI file and change header fields, each given by its offset, type and values."""
-    data = bytearray(save(path.with_name("plain.nii")).read_bytes())
+    data = bytearray(save_image(path.with_name("plain.nii")).read_bytes())
     for offset, kind, values in changes:
         struct.pack_into(f"<{len(values)}{kind}", data, offset, *values)
     path.write_bytes(gzip.compress(bytes(data)) if path.suffix == ".gz" else bytes(data))
@@ -48,16 +48,16 @@ def nifti(path: Path, *changes: tuple[int, str, tuple[float, ...]]) -> Path:
 QFORM, SFORM, PIXDIM, SLOPE, UNITS = 252, 254, 76, 112, 123
 """Offsets of fields in the NIfTI header."""
 INPUTS: dict[str, Callable[[Path], Path]] = {
-    "nrrd": lambda folder: save(folder / "x.nrrd"),
-    "nrrd, gzip": lambda folder: save(folder / "x.nrrd", packed=True),
-    "nrrd, float64": lambda folder: save(folder / "x.nrrd", dtype=np.float64),
-    "nrrd, uint8": lambda folder: save(folder / "x.nrrd", dtype=np.uint8),
-    "nhdr": lambda folder: save(folder / "x.nhdr"),
-    "mha": lambda folder: save(folder / "x.mha"),
-    "mha, compressed": lambda folder: save(folder / "x.mha", packed=True),
-    "mhd": lambda folder: save(folder / "x.mhd"),
-    "nii": lambda folder: save(folder / "x.nii"),
-    "nii.gz": lambda folder: save(folder / "x.nii.gz"),
+    "nrrd": lambda folder: save_image(folder / "x.nrrd"),
+    "nrrd, gzip": lambda folder: save_image(folder / "x.nrrd", packed=True),
+    "nrrd, float64": lambda folder: save_image(folder / "x.nrrd", dtype=np.float64),
+    "nrrd, uint8": lambda folder: save_image(folder / "x.nrrd", dtype=np.uint8),
+    "nhdr": lambda folder: save_image(folder / "x.nhdr"),
+    "mha": lambda folder: save_image(folder / "x.mha"),
+    "mha, compressed": lambda folder: save_image(folder / "x.mha", packed=True),
+    "mhd": lambda folder: save_image(folder / "x.mhd"),
+    "nii": lambda folder: save_image(folder / "x.nii"),
+    "nii.gz": lambda folder: save_image(folder / "x.nii.gz"),
     "nii.gz, qform alone": lambda folder: nifti(folder / "x.nii.gz", (SFORM, "h", (0,))),
     "nii.gz, sform alone": lambda folder: nifti(folder / "x.nii.gz", (QFORM, "h", (0,))),
     "nii.gz, no form": lambda folder: nifti(folder / "x.nii.gz", (QFORM, "h", (0, 0))),
@@ -68,7 +68,7 @@ INPUTS: dict[str, Callable[[Path], Path]] = {
     "nii.gz, micrometres": lambda folder: nifti(
         folder / "x.nii.gz", (UNITS, "B", (3,)), (PIXDIM + 4, "f", (1250.0, 1500.0, 3000.0))
     ),
-    "hdr and img": lambda folder: save(folder / "x.hdr", upright=True),
+    "hdr and img": lambda folder: save_image(folder / "x.hdr", upright=True),
 }
 
 

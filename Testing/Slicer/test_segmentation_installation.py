@@ -104,7 +104,7 @@ class InstallationTest(SegmentationCase):
         self.assertEqual([[text.split(">")[0] for text in texts] for texts in pip.installed], [["pynrrd", "slicerio"]])
         self.assertIsNotNone(self.settings.outputSegmentation)
 
-    def test_slicer_s_own_packages_are_not_replaced(self) -> None:
+    def test_packages_of_slicer_are_not_replaced(self) -> None:
         pip.missing = {"slicerio"}
         with Person() as person:
             person.expects(QUESTION, "Ok")
@@ -134,7 +134,7 @@ class InstallationTest(SegmentationCase):
         self.assertEqual(person.errors(), [])
         self.assertFalse(self.logic.isRunning())
 
-    def test_reason_of_pip_s_failure_is_shown(self) -> None:
+    def test_reason_why_pip_failed_is_shown(self) -> None:
         # Slicer prints pip's output; its exception does not contain it.
         reason = "ERROR: No matching distribution found for slicerio>=1.1"
         pip.missing, pip.returncode = {"slicerio"}, 1

@@ -232,7 +232,7 @@ class ReviewTest(SegmentationCase):
             self.assertEqual(composite.GetForegroundVolumeID(), before.GetID())
             self.assertEqual(composite.GetForegroundOpacity(), 0.25)
 
-    def test_disagreement_map_has_the_volume_s_grid_and_is_high_at_doubtful_places(self) -> None:
+    def test_disagreement_map_has_the_grid_of_the_volume_and_is_high_at_doubtful_places(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         map_node = slicer.util.getNode("LGE disagreement")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-import unittest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
-from dcamt.wall.analysis import WallResult
-from dcamt.worker.protocol import OutlineMethod, PageRequest, PageWritten
+from dcamt.worker.protocol import OutlineMethod, ReportRequest, ReportWritten
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
 from fake_worker import FakePanel, FakeWorker, ViewCase
@@ -23,16 +21,16 @@ from segmentation_case import (
     process_events_until,
 )
 from wall_case import (
+    InsertedWallCase,
     WorkerWallCase,
     add_phantom,
     burden_cell,
-    expected_wall,
     phantom,
 )
 
 
 class DrawnReportTest(WorkerWallCase):
-    def test_report_of_a_drawn_segment_has_the_panel_s_numbers_and_no_patient_name(self) -> None:
+    def test_report_of_a_drawn_segment_has_the_numbers_of_the_panel_and_no_patient_name(self) -> None:
         volume, segmentation = self.volume, self.segmentation
         volume.SetName("Mueller^Anna")
         segmentation.GetSegmentation().GetSegment("blood").SetName("Mueller")
@@ -83,20 +81,20 @@ class SegmentedReportTest(SegmentationCase):
             self.assertIn("then corrected by hand", write())
 
 
-class PageAnswers(FakeWorker):
-    """Reads the mask of a page's first segment, and answers as if the page had been written."""
+class ReportAnswers(FakeWorker):
+    """Reads the mask of a report's first segment, and answers as if the report had been written."""
 
     first_mask: np.ndarray
 
     def _answer(self, request: Any, on_event: Any) -> None:
-        if not isinstance(request, PageRequest):
+        if not isinstance(request, ReportRequest):
             super()._answer(request, on_event)
             return
         self.first_mask = np.load(request.segments[0].outline.mask)
-        on_event(PageWritten(request.id, request.page))
+        on_event(ReportWritten(request.id, request.report))
 
 
-def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace: str = "") -> PageRequest | None:
+def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace: str = "") -> ReportRequest | None:
     """Click *Report…* and return the request.
 
     Args:
@@ -109,27 +107,17 @@ def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace:
             person.expects("Replace it?", replace)
         click(module.ui.reportButton)
         process_events_until(lambda: not module.logic.isRunning(), "the report")
-    requests: list[PageRequest] = module.worker.requests[earlier:]
+    requests: list[ReportRequest] = module.worker.requests[earlier:]
     return requests[0] if requests else None
 
 
-class ReportRequestTest(unittest.TestCase):
+class ReportRequestTest(InsertedWallCase):
     """What a report requests from the worker."""
 
-    wall: WallResult
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.wall = expected_wall()
+    worker_class = ReportAnswers
 
     def setUp(self) -> None:
-        self.module = FakePanel(PageAnswers())
-        self.addCleanup(self.module.close)
-        self.ui = self.module.ui
-        self.volume, self.segmentation = add_phantom()
-        choose(self.ui.inputSelector, self.volume)
-        choose(self.ui.outputSelector, self.segmentation)
-        wall_nodes.insert_wall(self.wall, self.volume, self.segmentation)
+        super().setUp()
         mask = segment_mask(self.segmentation, "blood")[0]
         wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
 
@@ -141,7 +129,7 @@ class ReportRequestTest(unittest.TestCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(label, self.segmentation, "other", self.volume)
         return label
 
-    def report(self) -> PageRequest:
+    def report(self) -> ReportRequest:
         request = request_report(self.module)
         assert request is not None
         self.assertIn("The report was written", self.ui.statusLabel.text)
@@ -155,7 +143,7 @@ class ReportRequestTest(unittest.TestCase):
             for path, answer in ((page.with_suffix(""), "Ok"), (page, "")):
                 request = request_report(self.module, str(path), answer)
                 assert request is not None
-                self.assertEqual(request.page, page)
+                self.assertEqual(request.report, page)
 
     def test_wall_of_the_chosen_scan_and_segment_is_in_the_report(self) -> None:
         request = self.report()
@@ -169,7 +157,7 @@ class ReportRequestTest(unittest.TestCase):
         self.assertIsNone(request.wall)
         self.assertEqual(request.notes, ("The wall was measured in another scan and was left out.",))
 
-    def test_report_is_of_the_chosen_segment_and_leaves_out_another_segment_s_wall(self) -> None:
+    def test_report_is_of_the_chosen_segment_and_leaves_out_the_wall_of_another_segment(self) -> None:
         label = self.add_segment()
         choose(self.ui.wallSegmentComboBox, "other")
         request = self.report()
@@ -186,8 +174,8 @@ class ReportRequestTest(unittest.TestCase):
 
 
 class OlderResultReportTest(ViewCase):
-    def test_result_without_stored_method_is_reported_as_a_model_s(self) -> None:
-        self.open(PageAnswers())
+    def test_result_without_stored_method_is_reported_as_that_of_a_model(self) -> None:
+        self.open(ReportAnswers())
         segmentation = self.segment(add_scan())
         segmentation.SetAttribute("DCAMT.outlineMethod", None)
         request = request_report(self.module)
@@ -196,7 +184,7 @@ class OlderResultReportTest(ViewCase):
         self.assertEqual((request.trust, len(request.doubts)), (0.93, 2))
 
     def test_undone_edit_is_not_reported_as_corrected_by_hand(self) -> None:
-        self.open(PageAnswers())
+        self.open(ReportAnswers())
         volume = add_scan()
         segmentation = self.segment(volume)
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor

@@ -23,6 +23,7 @@ from dcamt.worker.protocol import SegmentResult
 from DCAMTSegmentationLib import result_insertion, review
 from DCAMTSegmentationLib.measurements_table import rows_of
 from DCAMTSegmentationLib.result_insertion import LoadedResult, SegmentationOptions, insert_result
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from segmentation_case import (
     ROOT,
     SegmentationCase,
@@ -49,7 +50,7 @@ def oblique(degrees: float = 25.0) -> np.ndarray:
     return affine
 
 
-def segment_by_command(volume: Any) -> np.ndarray:
+def segment_by_command(volume: VolumeNode) -> np.ndarray:
     """Return the labels (K, J, I) of `dcamt segment`, run in a separate process on the same voxels and geometry."""
     with tempfile.TemporaryDirectory() as folder:
         scan, result = Path(folder, "scan.nrrd"), Path(folder, "out.seg.nrrd")
@@ -72,14 +73,14 @@ def segment_by_command(volume: Any) -> np.ndarray:
             slicer.mrmlScene.RemoveNode(loaded)
 
 
-def tag(segment: Any, name: str) -> str:
+def segment_tag(segment: Any, name: str) -> str:
     text = vtk.reference("")
     segment.GetTag(name, text)
     return str(text.get())
 
 
 class GridTest(SegmentationCase):
-    def assert_equals_the_command_line(self, volume: Any, segmentation: Any) -> None:
+    def assert_equals_the_command_line(self, volume: VolumeNode, segmentation: SegmentationNode) -> None:
         mask = segment_mask(segmentation, volume)
         expected = segment_by_command(volume)
         self.assertGreater(int(mask.sum()), 50)
@@ -87,7 +88,7 @@ class GridTest(SegmentationCase):
         # Threads may add in another order, which can change voxels exactly on the boundary.
         self.assertLessEqual(differing, 2)
 
-    def test_result_equals_the_command_s_in_any_orientation(self) -> None:
+    def test_result_equals_that_of_the_command_in_any_orientation(self) -> None:
         axes = np.diag([-1.5, -1.5, 1.5, 1.0])
         sagittal = np.array([[0, 0, 2.0, 5], [1.4, 0, 0, -7], [0, -1.4, 0, 9], [0, 0, 0, 1]])
         for name, affine in (("axial", axes), ("sagittal", sagittal), ("oblique", oblique())):
@@ -95,7 +96,7 @@ class GridTest(SegmentationCase):
                 volume = add_scan(name, affine=affine, seed=len(name))
                 self.assert_equals_the_command_line(volume, self.segment(volume))
 
-    def test_result_lies_on_the_volume_s_grid(self) -> None:
+    def test_result_lies_on_the_grid_of_the_volume(self) -> None:
         volume = add_scan(affine=oblique())
         segmentation = self.segment(volume)
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
@@ -165,7 +166,7 @@ class SurfaceTest(unittest.TestCase):
         index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)[..., ::-1]
         points = (index - index.mean(axis=(0, 1, 2))) @ oblique()[:3, :3].T
         labels = (((points / [30, 24, 27]) ** 2).sum(axis=-1) <= 1).astype(np.uint8)
-        segmentation = put(result_of(labels), volume)
+        segmentation = insert_all(result_of(labels), volume)
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         surface = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(name)
         edges = vtk.vtkFeatureEdges()
@@ -183,7 +184,7 @@ class SurfaceTest(unittest.TestCase):
         centre = oblique() @ [*((np.array(shape[::-1]) - 1) / 2), 1]
         np.testing.assert_allclose((bounds[::2] + bounds[1::2]) / 2, centre[:3], atol=0.7)
 
-    def test_worker_s_surface_equals_slicer_s(self) -> None:
+    def test_surface_of_the_worker_equals_that_of_slicer(self) -> None:
         shape = (30, 36, 40)
         volume = add_scan(shape=shape, affine=oblique())
         index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)[..., ::-1]
@@ -193,14 +194,14 @@ class SurfaceTest(unittest.TestCase):
         (item,) = result.classes
         i, j, k = (slice(low, high) for low, high in item.box)
         grid = Grid(shape[::-1], oblique())
-        found, triangles = closed_surface(labels.T[i, j, k] == 1, grid, (i.start, j.start, k.start))
+        vertices, triangles = closed_surface(labels.T[i, j, k] == 1, grid, (i.start, j.start, k.start))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "surface.npz")
-            np.savez(path, points=found, triangles=triangles)
+            np.savez(path, points=vertices, triangles=triangles)
             with mock.patch.object(result_insertion, "build_surface") as build:
-                given = put(replace(result, classes=[replace(item, surface=path)]), volume)
+                given = insert_all(replace(result, classes=[replace(item, surface=path)]), volume)
             build.assert_not_called()
-        own = put(result, volume)
+        own = insert_all(result, volume)
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         surfaces = [node.GetSegmentation().GetNthSegment(0).GetRepresentation(name) for node in (given, own)]
         ours, slicers = (vtk_to_numpy(surface.GetPoints().GetData()) for surface in surfaces)
@@ -216,7 +217,7 @@ class SurfaceTest(unittest.TestCase):
 
     def test_empty_result_is_an_empty_segment(self) -> None:
         volume = add_scan()
-        segmentation = put(result_of(np.zeros((16, 20, 24), np.uint8)), volume)
+        segmentation = insert_all(result_of(np.zeros((16, 20, 24), np.uint8)), volume)
         self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
         self.assertEqual(int(segment_mask(segmentation, volume).sum()), 0)
 
@@ -227,20 +228,20 @@ class SurfaceTest(unittest.TestCase):
         labels[4:8, 4:8, 4:8] = 1
         broken = replace(result_of(labels), measurements=[Measurements("LGE", "LA", *["no number"] * 6)])
         with self.assertRaises(TypeError):
-            put(broken, volume)
+            insert_all(broken, volume)
         self.assertEqual(scene_state(), state)
 
     def test_failed_step_keeps_the_earlier_result(self) -> None:
         volume = add_scan()
         labels = np.zeros((16, 20, 24), np.uint8)
         labels[4:8, 4:8, 4:8] = 1
-        segmentation = put(result_of(labels), volume)
+        segmentation = insert_all(result_of(labels), volume)
         mask = np.array(segment_mask(segmentation, volume))
         rows = rows_of(review.get_referenced_node(segmentation, review.MEASUREMENTS))
         state = scene_state()
         broken = replace(result_of(np.ones_like(labels)), measurements=[Measurements("LGE", "LA", *["no number"] * 6)])
         with self.assertRaises(TypeError):
-            put(broken, volume, segmentation)
+            insert_all(broken, volume, segmentation)
         self.assertEqual(scene_state(), state)
         np.testing.assert_array_equal(segment_mask(segmentation, volume), mask)
         self.assertEqual(rows_of(review.get_referenced_node(segmentation, review.MEASUREMENTS)), rows)
@@ -257,7 +258,7 @@ def result_of(labels: np.ndarray) -> LoadedResult:
     return LoadedResult(labels, np.zeros_like(labels), 0.9, [], [row], [SegmentResult(info, box)])
 
 
-def put(result: LoadedResult, volume: Any, target: Any = None) -> Any:
+def insert_all(result: LoadedResult, volume: VolumeNode, target: Any = None) -> Any:
     """Run all steps that insert a result into the scene; return the segmentation node."""
     steps = insert_result(result, SegmentationOptions(volume, target))
     while True:
@@ -277,13 +278,13 @@ class NameTest(SegmentationCase):
         self.assertGreater(red, max(green, blue))
         entry = slicer.vtkSlicerTerminologyEntry()
         logic = slicer.vtkSlicerTerminologiesModuleLogic()
-        logic.DeserializeTerminologyEntry(tag(segment, segment.GetTerminologyEntryTagName()), entry)
+        logic.DeserializeTerminologyEntry(segment_tag(segment, segment.GetTerminologyEntryTagName()), entry)
         for code, expected in (
             (entry.GetCategoryObject(), ("SCT", "123037004", "Anatomical Structure")),
             (entry.GetTypeObject(), ("SCT", "82471001", "Left atrium")),
         ):
-            found = (code.GetCodingSchemeDesignator(), code.GetCodeValue(), code.GetCodeMeaning())
-            self.assertEqual(found, expected)
+            code_texts = (code.GetCodingSchemeDesignator(), code.GetCodeValue(), code.GetCodeMeaning())
+            self.assertEqual(code_texts, expected)
 
     def test_result_lies_in_a_folder_beside_its_volume_with_its_helper_nodes(self) -> None:
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)

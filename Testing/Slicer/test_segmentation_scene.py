@@ -18,11 +18,11 @@ from vtk.util.numpy_support import vtk_to_numpy
 RESULTS = 10
 
 
-def names(kind: str) -> list[str]:
+def node_names(kind: str) -> list[str]:
     return [node.GetName() for node in slicer.util.getNodesByClass(kind)]
 
 
-def folders() -> list[str]:
+def dcamt_folders() -> list[str]:
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     items = vtk.vtkIdList()
     hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
@@ -38,17 +38,17 @@ class SceneTest(ViewCase):
             if not self.ui.disagreementCheckBox.checked:
                 self.ui.disagreementCheckBox.click()
             click(self.ui.nextPlaceButton)
-            self.assertEqual(folders(), ["LGE – DCAMT"])
+            self.assertEqual(dcamt_folders(), ["LGE – DCAMT"])
             if in_batch:
                 scene.StartState(scene.BatchProcessState)
             scene.RemoveNode(segmentation)
             if in_batch:
                 scene.EndState(scene.BatchProcessState)
-            self.assertEqual(names("vtkMRMLScalarVolumeNode"), ["LGE"])
-            self.assertEqual(names("vtkMRMLTableNode"), [])
-            self.assertEqual(names("vtkMRMLMarkupsFiducialNode"), [])
+            self.assertEqual(node_names("vtkMRMLScalarVolumeNode"), ["LGE"])
+            self.assertEqual(node_names("vtkMRMLTableNode"), [])
+            self.assertEqual(node_names("vtkMRMLMarkupsFiducialNode"), [])
             slicer.app.processEvents()
-            self.assertEqual(folders(), [])
+            self.assertEqual(dcamt_folders(), [])
 
     def test_silent_edit_of_a_loaded_result_is_noticed_on_return(self) -> None:
         self.segment(add_scan())
@@ -80,8 +80,8 @@ class SceneTest(ViewCase):
         self.segment(volume)
         choose(self.ui.outputSelector, None)
         self.segment(volume)
-        self.assertEqual(len(names("vtkMRMLSegmentationNode")), 2)
-        self.assertEqual(folders(), ["LGE – DCAMT"])
+        self.assertEqual(len(node_names("vtkMRMLSegmentationNode")), 2)
+        self.assertEqual(dcamt_folders(), ["LGE – DCAMT"])
 
     def test_disagreement_map_is_not_listed_as_a_volume(self) -> None:
         volume = add_scan()
@@ -112,10 +112,12 @@ class SceneTest(ViewCase):
         del volume, segmentation, labelmap, map_node, image
         close_scene()
 
-        def left() -> list[str]:
+        def names_of_kept_images() -> list[str]:
             gc.collect()
             return [name for name, weak in images if weak.Get() is not None]
 
         # The slice views keep the images that they drew last: at most one volume and one map.
         few = {"volume", "map"}
-        process_events_until(lambda: len(left()) <= 2 and set(left()) <= few, "the images to be freed")
+        process_events_until(
+            lambda: len(names_of_kept_images()) <= 2 and set(names_of_kept_images()) <= few, "the images to be freed"
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import unittest
-from typing import Any
 
 import numpy as np
 import slicer
@@ -12,6 +11,7 @@ import vtk
 from DCAMTSegmentationLib import review
 from DCAMTSegmentationLib.sample_scan import sample_path
 from DCAMTSegmentationLib.training_cases import scene_cases
+from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from segmentation_case import (
     LoopMonitor,
@@ -98,7 +98,7 @@ class TutorialTest(unittest.TestCase):
         self.assertEqual((case.volume, case.segmentation), (volume, segmentation))
         np.testing.assert_array_equal(segment_mask(case.segmentation, volume), label)
 
-    def assert_surface(self, segmentation: Any, volume_ml: float, surface_cm2: float) -> None:
+    def assert_surface(self, segmentation: SegmentationNode, volume_ml: float, surface_cm2: float) -> None:
         """Fail unless the surface made by Slicer agrees with the measurements, which are computed from voxels."""
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         triangles, mass = vtk.vtkTriangleFilter(), vtk.vtkMassProperties()

@@ -18,7 +18,7 @@ from dcamt.worker.protocol import WorkerProgress
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib import stepped_task
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP, read_terms, record_acceptance
-from fake_worker import FakeWorker, ViewCase, composites
+from fake_worker import FakeWorker, ViewCase, slice_composites
 from segmentation_case import Person, add_scan, choose, click, close_scene, process_events_until
 
 
@@ -181,7 +181,7 @@ class ImportTest(ViewCase):
         self.assertIn("agree to 93%", self.ui.trustLabel.text)
         self.ui.disagreementCheckBox.click()
         map_node = slicer.util.getNode("LGE disagreement")
-        for composite in composites():
+        for composite in slice_composites():
             self.assertNotEqual(composite.GetForegroundVolumeID(), map_node.GetID())
 
     def test_panel_sends_no_events_during_an_import(self) -> None:
@@ -226,10 +226,10 @@ class MapTest(ViewCase):
         self.ui.disagreementCheckBox.click()
         choose(self.ui.inputSelector, two)
         map_node = slicer.util.getNode("one disagreement")
-        for composite in composites():
+        for composite in slice_composites():
             self.assertNotEqual(composite.GetForegroundVolumeID(), map_node.GetID())
         choose(self.ui.inputSelector, one)
-        for composite in composites():
+        for composite in slice_composites():
             self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
 
     def test_map_stays_visible_in_segment_editor_and_a_button_returns(self) -> None:
@@ -244,7 +244,7 @@ class MapTest(ViewCase):
         self.addCleanup(module.close)
         module.ui.outputSelector.setCurrentNode(segmentation)
         click(module.ui.correctButton)
-        for composite in composites():
+        for composite in slice_composites():
             self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
         panel = slicer.modules.segmenteditor.widgetRepresentation()
         button = slicer.util.findChild(panel, "DCAMTBackButton")

@@ -114,9 +114,9 @@ class ThresholdTest(InsertedWallCase):
             self.assertGreater(above[0], above[2] + 0.4)  # yellow to red
         # The end colours and the grey of openings equal those in the report's pictures.
         for index, color in ((1, COLOR_STOPS[0][1]), (wall_nodes.COLORS - 1, COLOR_STOPS[-1][1]), (0, OPENING_COLOR)):
-            found = [0.0] * 4
-            colors.GetColor(index, found)
-            np.testing.assert_allclose(found[:3], color, atol=0.01)
+            table_color = [0.0] * 4
+            colors.GetColor(index, table_color)
+            np.testing.assert_allclose(table_color[:3], color, atol=0.01)
 
     def test_burden_of_a_threshold_is_computed_within_half_a_noticeable_pause(self) -> None:
         steps = iter(range(1, 9))

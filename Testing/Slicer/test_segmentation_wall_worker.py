@@ -149,7 +149,7 @@ class WorkerWallTest(WorkerWallCase):
             self.assertEqual(scene_state(), before)
             self.assertIsNone(review.get_referenced_node(segmentation, review.WALL))
 
-    def test_wall_at_the_scan_s_border_is_excluded_and_reported(self) -> None:
+    def test_wall_at_the_border_of_the_scan_is_excluded_and_reported(self) -> None:
         volume, segmentation = add_phantom()
         scan, label = phantom()
         slicer.util.updateVolumeFromArray(volume, scan[20:])  # the scan does not contain the lowest 10 mm of the ball
@@ -242,7 +242,7 @@ class ChangedMeanwhileTest(unittest.TestCase):
         click(self.ui.wallMeasureButton)
         process_events_until(lambda: not self.module.logic.isRunning(), "the wall")
 
-    def test_an_unchanged_volume_is_noted_as_such(self) -> None:
+    def test_unchanged_volume_causes_no_note(self) -> None:
         self.measure(lambda: None)
         self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import qt
 from dcamt.errors import InputError
-from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask, error_text
+from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer_harness import process_events, process_events_until
 
 

@@ -25,6 +25,7 @@ from dcamt.runs.preview import Preview, read_preview
 from dcamt.runs.state import FINISHED, run_state
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
+from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.segment_editor import BACK_BUTTON
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from DCAMTTrainingLib.cases.derived_nodes import scan_of
@@ -197,8 +198,8 @@ class OutlineFilesTest(TrainingCase):
         self.assertEqual((loaded.GetName(), proposal.GetName()), ("plain", "plain (proposed)"))
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), saved.image)
         identifier = proposal.GetSegmentation().GetNthSegmentID(0)
-        found = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, identifier, loaded)
-        np.testing.assert_array_equal(found, saved.proposed)
+        labels = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, identifier, loaded)
+        np.testing.assert_array_equal(labels, saved.proposed)
         # The proposal is not a label, because nobody has corrected it.
         click(self.ui.addSceneButton)
         self.assertEqual([row.role for row in self.session.table.rows], ["unlabelled"] * 2)
@@ -217,8 +218,8 @@ class OutlineFilesTest(TrainingCase):
         click(self.ui.addCaseButton)
         (row,) = self.session.table.rows
         self.assertEqual((row.name, row.role, row.source.volume), ("plain", LABELLED, loaded.GetID()))
-        found = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, row.source.segments[0][0], loaded)
-        np.testing.assert_array_equal(found, saved.label)
+        labels = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, row.source.segments[0][0], loaded)
+        np.testing.assert_array_equal(labels, saved.label)
 
 
 class ModelInUseTest(TrainingCase):
@@ -249,8 +250,10 @@ class ModelInUseTest(TrainingCase):
         self.assertEqual(stored(), with_beside)
         names = (plain, within, with_beside)
         self.assertEqual(len(set(names)), 3)
-        found = [open_model(model_path(name)).calibration for name in names]
-        self.assertEqual([calibration and calibration.notes for calibration in found], [None, "within", "beside"])
+        calibrations = [open_model(model_path(name)).calibration for name in names]
+        self.assertEqual(
+            [calibration and calibration.notes for calibration in calibrations], [None, "within", "beside"]
+        )
 
 
 def calibration_of(package: ModelPackage, notes: str) -> Calibration:
@@ -260,7 +263,7 @@ def calibration_of(package: ModelPackage, notes: str) -> Calibration:
 
 
 class ProposalTest(TrainingCase):
-    def make_ranked_case(self, volume: Any, name: str = "LGE") -> dict[str, Any]:
+    def make_ranked_case(self, volume: VolumeNode, name: str = "LGE") -> dict[str, Any]:
         """Write files of the volume and of a proposal; return the ranked case."""
         scan, proposed = self.folder / "00001.nrrd", self.folder / f"{name}.seg.nrrd"
         for _step in write_nrrd_in_slabs(voxels_of(volume), ijk_to_ras(volume), scan):
@@ -355,8 +358,8 @@ class ProposalTest(TrainingCase):
         self.open_case()
         expected = (matrix @ [*case["place"], 1.0])[:3]
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-            found = [view.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
-            np.testing.assert_allclose(found, expected, atol=1e-6)
+            position = [view.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
+            np.testing.assert_allclose(position, expected, atol=1e-6)
 
 
 class PreviewTest(unittest.TestCase):

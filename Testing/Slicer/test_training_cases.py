@@ -55,7 +55,7 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.table.rows[1], CaseRow("b", outlined.source, LABELLED))
         self.assertEqual(self.received, ["reset", "reset"])
 
-    def test_case_added_again_keeps_the_person_s_choices(self):
+    def test_case_added_again_keeps_the_choices_of_the_person(self):
         def scene(segmentation, segments=(("s1", 1),)):
             return CaseRow("x", SceneScan("v", segmentation, segments if segmentation else ()), LABELLED)
 
@@ -214,9 +214,9 @@ class CaseCheckTest(unittest.TestCase):
         self.ended = []
 
     def check(self, table, recipe="la"):
-        found = CaseCheck(table, load_recipe(recipe), self.ended.append).start()
+        case_check = CaseCheck(table, load_recipe(recipe), self.ended.append).start()
         process_events_until(lambda: self.ended)
-        return found
+        return case_check
 
     def test_headers_labels_and_nodes_are_checked_in_the_background(self):
         image, label = ellipsoid()
@@ -230,13 +230,13 @@ class CaseCheckTest(unittest.TestCase):
         table.add([CaseRow("a", FileScan(a, str(self.folder / "a_label.nrrd")), LABELLED)])
         table.add([CaseRow("gone", FileScan(str(self.folder / "gone.nrrd")), UNLABELLED)])
         with LoopMonitor() as monitor:
-            found = self.check(table)
+            check = self.check(table)
         assert_stays_responsive(monitor.longest_work)
         self.assertEqual(self.ended, [""])
         self.assertEqual([bool(row.remark) for row in table.rows], [False, False, True])
         self.assertEqual((table.rows[1].size, table.rows[1].spacing), ((24, 22, 20), (2.0, 2.0, 2.0)))
         self.assertIn("does not exist", table.rows[2].remark)
-        self.assertEqual(found.label_values, {0: (1,), 1: (1,)})
+        self.assertEqual(check.label_values, {0: (1,), 1: (1,)})
         table.replace_row(1, CaseRow("a", FileScan(a, str(self.folder / "small_label.nrrd")), LABELLED))
         self.ended.clear()
         self.check(table)

@@ -33,15 +33,15 @@ from slicer_harness import (
 from vtk.util.numpy_support import vtk_to_numpy
 
 
-def progress(step: int, of: int, **losses: float) -> TrainingProgress:
+def progress_event(step: int, of: int, **losses: float) -> TrainingProgress:
     return TrainingProgress(step, of, losses, 0.01, 4.0, (of - step) / 4, 5 * 10**8)
 
 
-def validation(step: int, a: float, b: float, mean: float) -> ValidationScored:
+def validation_event(step: int, a: float, b: float, mean: float) -> ValidationScored:
     return ValidationScored(step, {k: {"Left atrium": value} for k, value in (("A", a), ("B", b), ("mean", mean))}, 1.0)
 
 
-def started(step: int, of: int) -> RunStarted:
+def started_event(step: int, of: int) -> RunStarted:
     return RunStarted(step, of, 1, 1, 1, "cpu", step > 0)
 
 
@@ -64,12 +64,12 @@ class CurvesTest(unittest.TestCase):
     def test_iterations_repeated_after_resuming_count_once(self):
         curves = RunCurves()
         for event in [
-            started(0, 100),
-            progress(10, 100, total=3.0),
-            progress(20, 100, total=2.0),
-            validation(20, 0.1, 0.2, 0.3),
-            started(10, 100),
-            progress(15, 100, total=2.5),
+            started_event(0, 100),
+            progress_event(10, 100, total=3.0),
+            progress_event(20, 100, total=2.0),
+            validation_event(20, 0.1, 0.2, 0.3),
+            started_event(10, 100),
+            progress_event(15, 100, total=2.5),
         ]:
             curves.apply(event)
         self.assertEqual(curves.losses["total"].steps, [10, 15])
@@ -79,7 +79,7 @@ class CurvesTest(unittest.TestCase):
 
     def test_values_that_are_not_finite_are_omitted(self):
         curves = RunCurves()
-        line = run_event_line(progress(1, 2, total=float("nan"), mmd=0.5))
+        line = run_event_line(progress_event(1, 2, total=float("nan"), mmd=0.5))
         self.assertTrue(curves.apply(parse_run_event(json.loads(line))))
         self.assertEqual(list(curves.losses), ["mmd"])
         self.assertFalse(curves.apply(CheckpointSaved(1)))
@@ -92,8 +92,8 @@ class ChartsTest(unittest.TestCase):
         start_afresh()
         self.curves = RunCurves()
         for step in range(1, 6):
-            self.curves.apply(progress(step, 5, total=5.0 - step, mmd=0.1 * step))
-        self.curves.apply(validation(5, 0.7, 0.6, 0.8))
+            self.curves.apply(progress_event(step, 5, total=5.0 - step, mmd=0.1 * step))
+        self.curves.apply(validation_event(5, 0.7, 0.6, 0.8))
 
     def columns(self, charts, kind, name):
         series = [
@@ -124,7 +124,7 @@ class ChartsTest(unittest.TestCase):
         charts.show(LOSSES, self.curves)
         before = slicer.mrmlScene.GetNumberOfNodes()
         for step in range(6, 10):
-            self.curves.apply(progress(step, 9, total=1.0))
+            self.curves.apply(progress_event(step, 9, total=1.0))
         charts.update(self.curves)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(len(self.columns(charts, LOSSES, "total")[0]), 9)
@@ -194,13 +194,13 @@ class LongRunTest(unittest.TestCase):
         names = ("total", "supervised", "distillation", "mmd", "intra_class", "inter_class")
         count = 100_000
         # Formatting each event separately would take most of the test's time.
-        line = run_event_line(progress(-1, count, **dict.fromkeys(names, 0.5)))
+        line = run_event_line(progress_event(-1, count, **dict.fromkeys(names, 0.5)))
         before, after = line.split("-1", 1)
         with run.events.open("w", encoding="utf-8") as file:
-            file.write(run_event_line(started(0, count)) + "\n")
+            file.write(run_event_line(started_event(0, count)) + "\n")
             for step in range(1, count + 1):
                 if step % 500 == 0:
-                    file.write(run_event_line(validation(step, 0.5, 0.6, 0.7)) + "\n")
+                    file.write(run_event_line(validation_event(step, 0.5, 0.6, 0.7)) + "\n")
                 file.write(f"{before}{step}{after}\n")
         best = 10.0
         for _ in range(3):  # repeated, because other programs may disturb one attempt
@@ -217,7 +217,7 @@ class LongRunTest(unittest.TestCase):
         self.assertLess(len(watch.curves.losses["total"].steps), POINTS)
         # The same holds for events that arrive while the run is watched.
         with run.events.open("a") as file:
-            file.write(run_event_line(progress(count + 1, count + 1, total=7.0)) + "\n")
+            file.write(run_event_line(progress_event(count + 1, count + 1, total=7.0)) + "\n")
         with LoopMonitor() as monitor:
             process_events_until(lambda: watch.curves.step == count + 1)
         assert_stays_responsive(monitor.longest_work)

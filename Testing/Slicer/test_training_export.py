@@ -104,15 +104,15 @@ class ExportTest(unittest.TestCase):
         fine.SetOrigin(*shift)
         outline = add_outline(fine, np.kron(label, np.ones((2, 2, 2), np.uint8)))
         segments = segments_of(outline, self.recipe)
-        found = run_to_end(label_array(outline, segments, volume))
-        self.assertGreater(2 * (found & label).sum() / (found.sum() + label.sum()), 0.9)
+        exported = run_to_end(label_array(outline, segments, volume))
+        self.assertGreater(2 * (exported & label).sum() / (exported.sum() + label.sum()), 0.9)
         surface = add_outline(volume, label)
         self.assertTrue(surface.CreateClosedSurfaceRepresentation())
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         surface.GetSegmentation().SetSourceRepresentationName(name)
         surface.GetSegmentation().RemoveRepresentation("Binary labelmap")
-        found = run_to_end(label_array(surface, segments_of(surface, self.recipe), volume))
-        self.assertGreater(2 * (found & label).sum() / (found.sum() + label.sum()), 0.85)
+        exported = run_to_end(label_array(surface, segments_of(surface, self.recipe), volume))
+        self.assertGreater(2 * (exported & label).sum() / (exported.sum() + label.sum()), 0.85)
         self.assertFalse(surface.GetSegmentation().ContainsRepresentation("Binary labelmap"))
 
     def test_later_segment_wins_on_overlap_and_missing_segment_is_ignored(self):
@@ -124,9 +124,9 @@ class ExportTest(unittest.TestCase):
         mask[8:12, 8:12, 8:12] = label[8:12, 8:12, 8:12]
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, outline, inner, volume)
         first = outline.GetSegmentation().GetNthSegmentID(0)
-        found = run_to_end(label_array(outline, ((first, 1), (inner, 2), ("gone", 3)), volume))
-        np.testing.assert_array_equal(found == 2, mask > 0)
-        np.testing.assert_array_equal(found > 0, label > 0)
+        exported = run_to_end(label_array(outline, ((first, 1), (inner, 2), ("gone", 3)), volume))
+        np.testing.assert_array_equal(exported == 2, mask > 0)
+        np.testing.assert_array_equal(exported > 0, label > 0)
 
     def test_export_runs_in_short_steps(self):
         rng = np.random.default_rng(0)

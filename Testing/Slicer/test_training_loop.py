@@ -84,9 +84,9 @@ class LoopTest(TrainingCase):
         choose(module.ui.outputSelector, None)
         click(module.ui.applyButton)
         process_events_until(lambda: not module.logic.isRunning(), "the segmentation's end")
-        found = module.logic.getParameterNode().outputSegmentation
-        self.assertIsNotNone(found, module.ui.statusLabel.text)
-        return found
+        segmentation = module.logic.getParameterNode().outputSegmentation
+        self.assertIsNotNone(segmentation, module.ui.statusLabel.text)
+        return segmentation
 
     def mask_of(self, segmentation, volume) -> np.ndarray:
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)

@@ -83,7 +83,7 @@ class WidthTest(TrainingCase):
 
 
 class CategoryTest(TrainingCase):
-    def test_category_has_slicer_s_translated_name(self) -> None:
+    def test_category_has_the_translated_name_of_slicer(self) -> None:
         from DCAMTTraining import DCAMTTraining
 
         class Parent:
@@ -141,7 +141,7 @@ class SavedStateTest(TrainingCase):
     def test_cases_and_settings_are_restored_with_the_scene(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
-        self.session.add_list(self._list())
+        self.session.add_list(self.list_run())
         self.ui.iterationsEdit.text = "123"
         choose(self.ui.effortSelector, "Quick try")
         with tempfile.TemporaryDirectory() as folder:
@@ -185,7 +185,7 @@ class SavedStateTest(TrainingCase):
         self.ui.runsFolderEdit.currentPath = str(other)
         self.assertEqual(self.ui.runNameEdit.text, "run-1")
 
-    def _list(self) -> Path:
+    def list_run(self) -> Path:
         path = self.folder / "cases.csv"
         path.write_text("name,image,label,role\nA,a.nrrd,,unlabelled\n", encoding="utf-8")
         return path

@@ -188,8 +188,8 @@ class OpeningTest(TrainingCase):
         (volume,) = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        found = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
-        np.testing.assert_array_equal(found, labels)
+        voxels = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
+        np.testing.assert_array_equal(voxels, labels)
 
 
 if __name__ == "__main__":

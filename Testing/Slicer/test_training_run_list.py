@@ -27,7 +27,9 @@ from training_case import TrainingCase
 class ListOfRunsTest(TrainingCase):
     """Run folders are written by the tests in various states."""
 
-    def make(self, name: str, events: list[dict], fault: FailureNote | None = None, killed: bool = False) -> RunFolder:
+    def make_run(
+        self, name: str, events: list[dict], fault: FailureNote | None = None, killed: bool = False
+    ) -> RunFolder:
         run = RunFolder(self.runs / name)
         run.checkpoint.parent.mkdir(parents=True)
         run.checkpoint.touch()
@@ -43,12 +45,12 @@ class ListOfRunsTest(TrainingCase):
     def test_each_state_of_a_run_is_listed_with_its_reason(self) -> None:
         counts = {"labelled": 1, "unlabelled": 0, "validation": 0, "device": "cpu", "resumed": False}
         begun = [{"event": "started", "step": 0, "of": 10, **counts}, {"event": "checkpoint", "step": 4}]
-        self.make("paused", [*begun, {"event": "paused", "step": 4}])
-        self.make("stopped", [*begun, {"event": "finished", "step": 4, "model": "", "seconds": 1.0}])
-        self.make("finished", [*begun, {"event": "finished", "step": 10, "model": "", "seconds": 1.0}])
-        self.make("killed", begun, killed=True)
-        self.make("full", begun, FailureNote("events.jsonl: the disk is full. Free some space.", unwritten=True))
-        self.make("faulty", begun, FailureNote("the losses are no longer numbers. Start anew."))
+        self.make_run("paused", [*begun, {"event": "paused", "step": 4}])
+        self.make_run("stopped", [*begun, {"event": "finished", "step": 4, "model": "", "seconds": 1.0}])
+        self.make_run("finished", [*begun, {"event": "finished", "step": 10, "model": "", "seconds": 1.0}])
+        self.make_run("killed", begun, killed=True)
+        self.make_run("full", begun, FailureNote("events.jsonl: the disk is full. Free some space.", unwritten=True))
+        self.make_run("faulty", begun, FailureNote("the losses are no longer numbers. Start anew."))
         self.module.widget.runs.refresh()
         texts = {self.ui.runSelector.itemText(index) for index in range(self.ui.runSelector.count)}
         states = {"paused", "stopped", "finished"}
@@ -75,7 +77,7 @@ class ListOfRunsTest(TrainingCase):
 
     def test_validation_cases_are_listed_even_if_their_files_are_missing(self) -> None:
         begun = [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}]
-        run = self.make("long", begun)
+        run = self.make_run("long", begun)
         lines = [f"case{n},/gone/{n}.nrrd,/gone/{n}_label.nrrd,labelled" for n in range(10_000)]
         lines += ["held out,/gone/a.nrrd,/gone/b.nrrd,validation"]
         run.cases.write_text("\n".join(["name,image,label,role", *lines]), encoding="utf-8")
@@ -91,7 +93,7 @@ class ListOfRunsTest(TrainingCase):
             ("paused", {"event": "paused", "step": 4}, "Once resumed, it shows this case"),
             ("finished", {"event": "finished", "step": 10, "model": ""}, "has ended without a preview"),
         ):
-            run = self.make(name, [begun, last])
+            run = self.make_run(name, [begun, last])
             run.cases.write_text("name,image,label,role\nheld out,a.nrrd,b.nrrd,validation\n", encoding="utf-8")
             self.module.widget.runs.show(run)
             self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
@@ -101,7 +103,7 @@ class ListOfRunsTest(TrainingCase):
     def test_hidden_charts_leave_no_layout_and_no_node_behind(self) -> None:
         events = [{"event": "started", "step": 0, "of": 10}]
         events.append({"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}})
-        run = self.make("going", events)
+        run = self.make_run("going", events)
         manager = slicer.app.layoutManager()
         layout = manager.layout
 
@@ -135,7 +137,7 @@ class ListOfRunsTest(TrainingCase):
 
     def test_next_session_starts_with_the_layout_from_before_the_charts(self) -> None:
         events = [{"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}}]
-        self.make("ended", [{"event": "started", "step": 0, "of": 10}, *events])
+        self.make_run("ended", [{"event": "started", "step": 0, "of": 10}, *events])
         manager = slicer.app.layoutManager()
         layout = manager.layout
         self.module.widget.runs.refresh()
@@ -158,7 +160,7 @@ class ListOfRunsTest(TrainingCase):
         begun = {"event": "started", "step": 0, "of": 400, "labelled": 1, "unlabelled": 0, "validation": 0}
         begun |= {"device": "cpu", "resumed": False}
         going = {"event": "progress", "step": 343, "of": 400, "losses": losses, "steps_per_s": 0.741, "eta_s": 77.4}
-        run = self.make("going", [begun, {**going, "memory_bytes": 820_000_000}])
+        run = self.make_run("going", [begun, {**going, "memory_bytes": 820_000_000}])
         with run_lock(run.lock):
             self.module.widget.runs.refresh()
             text = "Running, 343 of 400 iterations, 0.74 per second, 77 s left, 0.8 GB of memory."
@@ -167,7 +169,7 @@ class ListOfRunsTest(TrainingCase):
             self.assertFalse(self.ui.resumeButton.enabled or self.ui.discardButton.enabled)
 
     def test_damaged_run_folder_does_not_block_the_module(self) -> None:
-        run = self.make("damaged", [])
+        run = self.make_run("damaged", [])
         run.recipe.write_text("{", encoding="utf-8")
         run.events.write_bytes(b"\xff\xfe\n{\n[]\n")
         (self.runs / "no run").mkdir()

@@ -258,11 +258,11 @@ class RunsTest(TrainingCase):
         self.assertEqual(seen, [[]])
 
     def open_files(self) -> list[str]:
-        found = []
+        paths = []
         for descriptor in Path("/proc/self/fd").iterdir():
             with suppress(OSError):  # the descriptor with which the folder was listed
-                found.append(os.readlink(descriptor))
-        return [path for path in found if path.startswith(str(self.runs))]
+                paths.append(os.readlink(descriptor))
+        return [path for path in paths if path.startswith(str(self.runs))]
 
     @unittest.skipIf(os.name == "nt", "runs a shell script")
     def test_closing_the_scene_cancels_a_start(self) -> None:
@@ -326,7 +326,7 @@ sys.exit(child.wait())
 
 @unittest.skipUnless(sys.platform == "linux", "needs /proc")
 class LauncherTest(TrainingCase):
-    def test_cancelling_a_command_ends_the_launcher_s_child(self) -> None:
+    def test_cancelling_a_command_ends_the_child_of_the_launcher(self) -> None:
         launcher = self.folder / "launcher"
         launcher.write_text(LAUNCHER.format(python=sys.executable), encoding="utf-8")
         launcher.chmod(0o755)

@@ -149,7 +149,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertIsNone(loaded.GetNodeReference("referenceImageGeometryRef"))
         return loaded
 
-    def test_segmentation_from_a_file_on_the_scan_s_grid_is_its_label(self):
+    def test_segmentation_from_a_file_on_the_grid_of_the_scan_is_its_label(self):
         for crop in (False, True):
             close_scene()
             image, label = ellipsoid(1)
@@ -159,8 +159,8 @@ class SceneSourceTest(unittest.TestCase):
             rows = scene_rows(self.recipe)
             self.assertEqual([(row.name, row.role) for row in rows], [("scan", LABELLED), ("elsewhere", UNLABELLED)])
             self.assertEqual(rows[0].source.segmentation, loaded.GetID())
-            found = run_to_end(label_array(loaded, rows[0].source.segments, volume))
-            np.testing.assert_array_equal(found, label)
+            exported = run_to_end(label_array(loaded, rows[0].source.segments, volume))
+            np.testing.assert_array_equal(exported, label)
 
     def test_segmentation_from_a_file_that_is_not_a_label_is_noted(self):
         image, label = ellipsoid(1)

@@ -42,7 +42,7 @@ class SourcesTest(TrainingCase):
         write_scan(data / "p2_pred.nrrd", label)
         seen = []
 
-        def look(answer):
+        def reader_that(answer):
             def act(dialog):
                 tables = [child for child in dialog.children() if child.className() == "QTableView"]
                 for table in tables:
@@ -54,7 +54,7 @@ class SourcesTest(TrainingCase):
 
         with Person() as person:
             person.expects("Folder of scans", str(data))
-            person.expects("Cases in the folder", look("reject"))
+            person.expects("Cases in the folder", reader_that("reject"))
             click(self.ui.addFolderButton)
             self.wait_for(lambda: len(seen) == 2, "the pairs")
             process_events()
@@ -63,7 +63,7 @@ class SourcesTest(TrainingCase):
         self.assertEqual(len(self.table), 0)
         with Person() as person:
             person.expects("Folder of scans", str(data))
-            person.expects("Cases in the folder", look("accept"))
+            person.expects("Cases in the folder", reader_that("accept"))
             click(self.ui.addFolderButton)
             self.wait_for(lambda: len(self.table) == 3, "the cases")
         self.assertEqual([row.role for row in self.table.rows], [LABELLED, LABELLED, UNLABELLED])
@@ -275,7 +275,7 @@ class LabelValuesTest(TrainingCase):
         self.ui.casesTable.selectRow(0)
         for text, failure in (("420=aorta", "names no class"), ("420=Left atrium", "")):
             with Person() as person:
-                person.expects("Values of the label files", self.enter(text))
+                person.expects("Values of the label files", self.enter_mapping(text))
                 if failure:
                     person.expects(failure, "Ok")
                 click(self.ui.segmentsButton)
@@ -290,7 +290,7 @@ class LabelValuesTest(TrainingCase):
             click(self.ui.exportListButton)
         self.assertEqual(list_cases(self.folder / "out.csv")[0].labels, "420=Left atrium")
 
-    def enter(self, text: str) -> Any:
+    def enter_mapping(self, text: str) -> Any:
         def act(dialog: Any) -> None:
             (edit,) = (child for child in dialog.children() if child.className() == "QLineEdit")
             edit.setText(text)

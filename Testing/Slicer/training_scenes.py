@@ -10,6 +10,7 @@ import slicer
 import vtk
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt_testing.ellipsoids import ellipsoid_scan
+from DCAMTSlicerLib.node_types import VolumeNode
 
 SHAPE = (24, 22, 20)
 """The shape (I, J, K) of a scan."""
@@ -42,7 +43,7 @@ def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool
     return volume
 
 
-def add_outline(volume: Any, labels: np.ndarray, names: tuple[str, ...] = ("Left atrium",)) -> Any:
+def add_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str, ...] = ("Left atrium",)) -> Any:
     """Add a segmentation node of the volume, with one segment for each label value 1, 2, …"""
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volume.GetName()} outline")
     segmentation.CreateDefaultDisplayNodes()

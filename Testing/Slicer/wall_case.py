@@ -15,6 +15,7 @@ from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt_testing import warm_python
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSegmentationLib.worker_process import WorkerProcess
+from DCAMTSlicerLib.node_types import SegmentationNode
 from fake_worker import FakePanel, FakeWorker
 from segmentation_case import (
     choose,
@@ -67,12 +68,12 @@ def expected_wall() -> WallResult:
     )
 
 
-def scalars(segmentation: Any, name: str) -> np.ndarray:
+def scalars(segmentation: SegmentationNode, name: str) -> np.ndarray:
     surface = review.get_referenced_node(segmentation, review.WALL).GetPolyData()
     return np.array(vtk_to_numpy(surface.GetPointData().GetArray(name)))
 
 
-def burden_cell(segmentation: Any, column: str = "burden_percent", row: int = 0) -> str:
+def burden_cell(segmentation: SegmentationNode, column: str = "burden_percent", row: int = 0) -> str:
     table = review.get_referenced_node(segmentation, review.WALL_TABLE).GetTable()
     return str(table.GetValueByName(row, column).ToString())
 
@@ -124,13 +125,21 @@ class WorkerWallCase(unittest.TestCase):
 
 
 class InsertedWallCase(unittest.TestCase):
+    """A panel in which a phantom with its measured wall is chosen; `worker_class` answers its requests."""
+
+    worker_class: type[FakeWorker] = FakeWorker
+    wall: WallResult
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.wall = expected_wall()
+
     def setUp(self) -> None:
-        self.module = FakePanel(FakeWorker())
+        self.module = FakePanel(self.worker_class())
         self.addCleanup(self.module.close)
         self.ui = self.module.ui
         self.volume, self.segmentation = add_phantom()
         choose(self.ui.inputSelector, self.volume)
         choose(self.ui.outputSelector, self.segmentation)
-        self.wall = expected_wall()
         wall_nodes.insert_wall(self.wall, self.volume, self.segmentation)
         self.module.panel.enter()

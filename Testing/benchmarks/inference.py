@@ -98,8 +98,8 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    return float(2 * (found & truth).sum() / max(1, found.sum() + truth.sum()))
+def dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    return float(2 * (mask & truth).sum() / max(1, mask.sum() + truth.sum()))
 
 
 # ---- time of a pass relative to its number of operations

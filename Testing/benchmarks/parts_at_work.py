@@ -1,4 +1,4 @@
-"""Measure the effect of each part of DCA-MT on networks load_trained with it and without it.
+"""Measure the effect of each part of DCA-MT on networks trained with it and without it.
 
     python Testing/benchmarks/parts_at_work.py LA_FOLDER WORK [--seeds 0 1]
 
@@ -101,10 +101,10 @@ def dice_of(
     for batch in batches:
         with torch.no_grad():
             a, b = forward(batch)
-        found = (a.logits.softmax(dim=1) + b.logits.softmax(dim=1)).argmax(dim=1) == 1
+        mask = (a.logits.softmax(dim=1) + b.logits.softmax(dim=1)).argmax(dim=1) == 1
         truth = batch.labels == 1
-        both += int((found & truth).sum())
-        total += int(found.sum() + truth.sum())
+        both += int((mask & truth).sum())
+        total += int(mask.sum() + truth.sum())
     return round(2 * both / total, 4)
 
 
@@ -141,16 +141,16 @@ def contrast_row(network: DualVNet, labelled: list[Batch], unlabelled: list[Batc
     known_classes, plain_classes = classes_of(labelled), classes_of(unlabelled)
     row = {}
     for branch, name in enumerate("AB"):
-        features = embedded(known, branch)
+        features = embeddings_of(known, branch)
         centres = F.normalize(torch.stack([features[known_classes == label].mean(dim=0) for label in (0, 1)]), dim=1)
-        right = (embedded(plain, branch) @ centres.T).argmax(dim=1) == plain_classes
+        right = (embeddings_of(plain, branch) @ centres.T).argmax(dim=1) == plain_classes
         accuracies = [right[plain_classes == label].float().mean() for label in (0, 1)]
         row[f"branch {name}"] = round(float(sum(accuracies) / 2), 4)
         row[f"between {name}"] = round(float(centres[0] @ centres[1]), 3)
     return row
 
 
-def embedded(outputs: list[tuple[BranchOutput, BranchOutput]], branch: int) -> Tensor:
+def embeddings_of(outputs: list[tuple[BranchOutput, BranchOutput]], branch: int) -> Tensor:
     """Return the embeddings (N, D), unit vectors, of all voxels at half the resolution."""
     features = torch.cat([output[branch].decoded for output in outputs])
     return F.normalize(features.movedim(1, -1).flatten(0, -2), dim=1)

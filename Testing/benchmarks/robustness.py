@@ -240,16 +240,16 @@ def robustness_table(rows: list[Row]) -> list[Row]:
     clean = {row["case"]: row["dice"] for row in rows if row["disturbance"] == CLEAN}
     printed = []
     for kind in KINDS:
-        found = [row for row in rows if row["disturbance"] == kind and row["case"] in clean]
-        if found:
+        disturbed = [row for row in rows if row["disturbance"] == kind and row["case"] in clean]
+        if disturbed:
             printed.append(
                 {
                     "disturbance": kind,
-                    "cases": len(found),
-                    "dice": round(mean(row["dice"] for row in found), 4),
-                    "same, clean": round(mean(clean[row["case"]] for row in found), 4),
-                    "lowest": round(min(row["dice"] for row in found), 4),
-                    "expected": round(mean(row["expected"].value for row in found), 4),
+                    "cases": len(disturbed),
+                    "dice": round(mean(row["dice"] for row in disturbed), 4),
+                    "same, clean": round(mean(clean[row["case"]] for row in disturbed), 4),
+                    "lowest": round(min(row["dice"] for row in disturbed), 4),
+                    "expected": round(mean(row["expected"].value for row in disturbed), 4),
                 }
             )
     return printed
@@ -257,14 +257,14 @@ def robustness_table(rows: list[Row]) -> list[Row]:
 
 def expect_unseen(rows: list[Row], names: Sequence[str], split: str) -> list[ExpectedOverlap]:
     """Return the expected overlap of each row by a calibration that has not seen what `split` (of `SPLITS`) names."""
-    found = [row for row in rows if not row["doubt"][NOTHING]]
+    segmented = [row for row in rows if not row["doubt"][NOTHING]]
     expected = iter(
         expect_left_out(
-            [row["doubt"] for row in found],
-            [row["dice"] for row in found],
-            [row["case"] for row in found],
+            [row["doubt"] for row in segmented],
+            [row["dice"] for row in segmented],
+            [row["case"] for row in segmented],
             names,
-            [row["disturbance"] for row in found] if split == CASE_AND_DISTURBANCE else None,
+            [row["disturbance"] for row in segmented] if split == CASE_AND_DISTURBANCE else None,
         )
     )
     return [ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected) for row in rows]

@@ -55,7 +55,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 `all-labelled`: the same with the labels of all training cases, an upper limit.
 `la-best`: the recipe of that name, with more unlabelled patches per iteration and a higher learning rate.
 """
-ALONE = ("labelled-only", "labelled-mixed")
+WITHOUT_UNLABELLED = ("labelled-only", "labelled-mixed")
 """Rows that use no unlabelled scan."""
 
 
@@ -63,7 +63,7 @@ def cases(la: Path, row: str, labelled: int) -> list[Case]:
     """Return the case list of a row."""
     names = training_names(la)
     count = len(names) if row == "all-labelled" else labelled
-    roles = [LABELLED] * count + ([] if row in ALONE else [UNLABELLED] * (len(names) - count))
+    roles = [LABELLED] * count + ([] if row in WITHOUT_UNLABELLED else [UNLABELLED] * (len(names) - count))
     return [
         Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz" if role == LABELLED else None, role)
         for name, role in zip(names, roles, strict=False)
@@ -72,19 +72,19 @@ def cases(la: Path, row: str, labelled: int) -> list[Case]:
 
 def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: list[str]) -> None:
     """Train a row and measure both qualities, unless the results exist."""
-    place = work / f"{row}-{labelled}-seed{seed}"
-    done = place / "scores.json"
+    folder = work / f"{row}-{labelled}-seed{seed}"
+    done = folder / "scores.json"
     if done.exists():
         return
-    place.mkdir(parents=True, exist_ok=True)
-    write_cases(cases(la, row, labelled), place / "cases.csv")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_cases(cases(la, row, labelled), folder / "cases.csv")
     options = ["--recipe", "la-best" if row == "la-best" else "la"]
     options += [word for setting in (*SCALE, *ROWS[row], f"seed={seed}", *settings) for word in ("--set", setting)]
-    run = place / "run"
+    run = folder / "run"
     begun = (run / "recipe.json").exists()
-    dcamt("train", "--run", run, *(("--resume",) if begun else (place / "cases.csv", *options)))
+    dcamt("train", "--run", run, *(("--resume",) if begun else (folder / "cases.csv", *options)))
     scores = [
-        {"row": row, "seed": seed, "quality": quality, **held_out_scores(la, run / "model.dcamt", place, quality)}
+        {"row": row, "seed": seed, "quality": quality, **held_out_scores(la, run / "model.dcamt", folder, quality)}
         for quality in ("fast", "accurate")
     ]
     done.write_text(json.dumps(scores, indent=2), encoding="utf-8")

@@ -65,10 +65,12 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
     from dcamt.networks.dual_vnet import DualVNet
     from dcamt.preprocessing import scan_to_network
 
-    torch.manual_seed(seed)
-    network = DualVNet(recipe)
-    for attention in network.attentions:
-        torch.nn.init.normal_(attention.output.weight, std=0.3)  # its initial weights are 0: no information would cross
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = DualVNet(recipe)
+        for attention in network.attentions:
+            # Its initial weights are 0, with which no information would cross.
+            torch.nn.init.normal_(attention.output.weight, std=0.3)
     image = scan_to_network(scan, recipe)[0][None]
     lengths = zip(image.shape[2:], recipe.stride, strict=True)
     image = image[(..., *(slice(n // stride * stride) for n, stride in lengths))]

@@ -65,8 +65,8 @@ def engine_sentences(modules: list[ast.Module] | None = None) -> set[str]:
 
     modules: syntax trees in place of the engine's.
     """
-    found = MessageSources(modules if modules is not None else engine_modules()).texts()
-    return {text for text in found if sum(letter.isalpha() for letter in text.replace("{}", "")) >= FEWEST_LETTERS}
+    texts = MessageSources(modules if modules is not None else engine_modules()).texts()
+    return {text for text in texts if sum(letter.isalpha() for letter in text.replace("{}", "")) >= FEWEST_LETTERS}
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,13 @@ class MessageSources:
 
     def texts(self) -> set[str]:
         """Return the texts that reach a message."""
-        found: set[str] = set()
+        collected: set[str] = set()
         for name in (*self._fields, "replace"):
             for call, scope in self._calls.get(name, ()):
                 for parameter in self._fields.get(name, FIELDS):
                     for value in self._arguments(call, name, parameter):
-                        found |= self._follow(value, scope)
-        return found | self._follow_all((one for name in CONSTANTS for one in self._globals.get(name, ())), False)
+                        collected |= self._follow(value, scope)
+        return collected | self._follow_all((one for name in CONSTANTS for one in self._globals.get(name, ())), False)
 
     def _index(self, node: ast.AST, scope: Scope) -> None:
         """Record the functions, calls, bindings and dataclasses below a node."""
@@ -165,11 +165,11 @@ class MessageSources:
             return {text} if text and (" " in text or not inserted) else set()
         if isinstance(node, ast.JoinedStr):
             parts = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
-            found = {"".join(map(str, parts)).strip()}
+            collected = {"".join(map(str, parts)).strip()}
             for part in node.values:
                 if isinstance(part, ast.FormattedValue):
-                    found |= self._follow(part.value, scope, inserted=True)
-            return found
+                    collected |= self._follow(part.value, scope, inserted=True)
+            return collected
         if isinstance(node, ast.Name):
             return self._follow_all(self._values_of(node.id, scope), inserted)
         if isinstance(node, ast.Call):

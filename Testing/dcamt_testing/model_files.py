@@ -25,11 +25,12 @@ BLANK_CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0
 
 def make_tiny_network() -> DualVNet:
     """Return a tiny network. Its weights are random with a fixed seed, and none is exactly 0 or 1."""
-    torch.manual_seed(7)
-    network = DualVNet(tiny_recipe())
-    for tensor in network.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.add_(torch.randn(tensor.shape) * 0.1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        network = DualVNet(tiny_recipe())
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.randn(tensor.shape) * 0.1)
     return network.eval()
 
 

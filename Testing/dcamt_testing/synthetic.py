@@ -36,9 +36,11 @@ def set_options(*settings: str) -> list[str]:
 
 def save_tiny_model(path: Path, recipe: Recipe, seed: int = 0) -> Path:
     """Save the recipe's network with its initial random weights as a model file."""
-    torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        weights = DualVNet(recipe).state_dict()
     card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "1", "none", "2020-01-01")
-    save_model(path, DualVNet(recipe).state_dict(), recipe, card)
+    save_model(path, weights, recipe, card)
     return path
 
 
@@ -88,10 +90,12 @@ def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = 
     places: list every labelled voxel as a possible centre of a training patch.
     """
     channels = image if image.ndim == 4 else image[None]
-    found = ()
+    positions = ()
     if label is not None and places:
-        found = tuple(torch.from_numpy(np.argwhere(label == value)) for value in np.unique(label) if value)
-    return ResidentCase("case", torch.from_numpy(channels), None if label is None else torch.from_numpy(label), found)
+        positions = tuple(torch.from_numpy(np.argwhere(label == value)) for value in np.unique(label) if value)
+    return ResidentCase(
+        "case", torch.from_numpy(channels), None if label is None else torch.from_numpy(label), positions
+    )
 
 
 def new_trainer(
@@ -104,7 +108,6 @@ def new_trainer(
     recipe, run = tiny_recipe(*settings), RunFolder(folder)
     if table is not None and not run.recipe.exists():
         run.create(recipe, read_cases(table), lambda: None)
-    torch.set_num_threads(1)
     return Trainer(recipe, run, CPU, EventLog(None, [on_event] if on_event else []), **more)
 
 

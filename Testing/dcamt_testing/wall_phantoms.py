@@ -128,7 +128,7 @@ class Atrium:
 
 @dataclass(frozen=True)
 class Ring(Atrium):
-    """A tube of blood bent to a ring about the axis S, curved either way, in a shell of wall.
+    """A ring-shaped tube of blood around the axis S, in a shell of wall; its surface is convex outside, concave inside.
 
     The bright patch lies where the angle about the tube's axis, 0 on the outside of the ring, is at most
     `patch_degrees`.

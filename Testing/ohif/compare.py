@@ -25,11 +25,11 @@ def count_differences(series: Path, segmentation: Path, packages: Path) -> tuple
     images = {pydicom.dcmread(file).SOPInstanceUID: file for file in sorted(series.iterdir()) if pydicom_reads(file)}
     arguments = ["node", program, segmentation, *images.values()]
     done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, encoding="utf-8", check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    answer = json.loads(done.stdout.splitlines()[-1])
     ours = read_labelmap(segmentation)
     to_index = np.linalg.inv(ours.grid.affine)
     labelled = differing = 0
-    for uid, labels in found["labels"].items():
+    for uid, labels in answer["labels"].items():
         image = pydicom.dcmread(images[uid])
         theirs = np.array(labels).reshape(image.Rows, image.Columns)
         rows, columns = (axis[..., None] for axis in np.mgrid[: image.Rows, : image.Columns])

@@ -69,8 +69,10 @@ def _static_box(kind: str) -> Any:
 def _names(buttons: Any) -> tuple[str, ...]:
     value = int(getattr(buttons, "value", buttons))
     single = [(name, int(button.value)) for name, button in _Buttons.__members__.items()]
-    found = {code: name for name, code in reversed(single) if code and code & value == code and code & (code - 1) == 0}
-    return tuple(found.values()) or ("Ok",)
+    flag_names = {
+        code: name for name, code in reversed(single) if code and code & value == code and code & (code - 1) == 0
+    }
+    return tuple(flag_names.values()) or ("Ok",)
 
 
 class _Exec(QtMethod):

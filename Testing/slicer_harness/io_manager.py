@@ -43,8 +43,8 @@ class IOManager:
 
     def fileType(self, fileName: Any) -> str:
         name = str(fileName).lower()
-        found = [ending for ending in _ENDINGS if name.endswith(ending)]
-        return _ENDINGS[max(found, key=len)] if found else "VolumeFile"
+        endings = [ending for ending in _ENDINGS if name.endswith(ending)]
+        return _ENDINGS[max(endings, key=len)] if endings else "VolumeFile"
 
     def fileWriterFileType(self, node: Any) -> str:
         return "NodeFile"
@@ -59,8 +59,8 @@ class IOManager:
             slicer.vtkDataFileFormatHelper.GetFileExtensionFromFormatString(kind)
             for kind in self.fileWriterExtensions(node)
         ]
-        found = [ending for ending in known if str(fileName).lower().endswith(ending)]
-        return max(found, key=len) if found else "." + str(fileName).rpartition(".")[2]
+        endings = [ending for ending in known if str(fileName).lower().endswith(ending)]
+        return max(endings, key=len) if endings else "." + str(fileName).rpartition(".")[2]
 
     def loadNodes(self, fileType: str, properties: dict[str, Any], nodes: Any, messages: Any = None) -> bool:
         path = properties["fileName"]

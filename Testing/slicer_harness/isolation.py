@@ -44,8 +44,8 @@ def find_classes(files: Sequence[str]) -> list[str]:
     listed = _pytest(options)
     if listed.status != PASSED:
         raise RuntimeError(listed.output)
-    found = [line.rpartition("::")[0] for line in listed.output.splitlines() if "::" in line]
-    whole = [name if "::" in name else f"{name}::" for name in found]
+    class_names = [line.rpartition("::")[0] for line in listed.output.splitlines() if "::" in line]
+    whole = [name if "::" in name else f"{name}::" for name in class_names]
     return [name.removesuffix("::") for name in dict.fromkeys(whole)]
 
 

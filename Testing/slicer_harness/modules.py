@@ -179,14 +179,14 @@ class qSlicerModuleSelectorToolBar(QtCore.QObject):
 
     def selectModule(self, name: str) -> None:
         before = module_manager().module(self._selected) if self._selected else None
-        found = module_manager().module(name)
-        if found is None:
+        module = module_manager().module(name)
+        if module is None:
             raise RuntimeError(f"There is no module {name}")
         if isinstance(before, ScriptedModule) and before.name != name:
             before.exit()
         self._selected = name
-        if isinstance(found, ScriptedModule) and not found.widgetRepresentation().isEntered:
-            found.enter()
+        if isinstance(module, ScriptedModule) and not module.widgetRepresentation().isEntered:
+            module.enter()
 
 
 @cache

@@ -169,9 +169,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             return []
         kinds = self.property("nodeTypes")
         if len(kinds) == 1:
-            found = self._scene.GetNodesByClass(kinds[0])
-            found.UnRegister(None)
-            nodes = [found.GetItemAsObject(index) for index in range(found.GetNumberOfItems())]
+            collection = self._scene.GetNodesByClass(kinds[0])
+            collection.UnRegister(None)
+            nodes = [collection.GetItemAsObject(index) for index in range(collection.GetNumberOfItems())]
         else:
             nodes = [self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes())]
         return [node for node in nodes if self._offers(node, kinds)] if nodes else []

@@ -65,11 +65,11 @@ class Wrapped(Handle):
         raise AttributeError(f"{type(self).__name__} has no attribute named '{name}'")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        found = _lookup(type(self), name)
-        if isinstance(found, QtProperty | QtMethod | QtSignal):
-            found.__set__(self, value)
+        attribute = _lookup(type(self), name)
+        if isinstance(attribute, QtProperty | QtMethod | QtSignal):
+            attribute.__set__(self, value)
             return
-        if isinstance(found, EnumValue | ClassWrapper):
+        if isinstance(attribute, EnumValue | ClassWrapper):
             raise AttributeError(f"EnumValue '{name}' can not be overwritten on {type(self).__name__} object")
         target = self.__dict__.get("_object")
         is_alive = isinstance(target, QtCore.QObject) and shiboken6.isValid(target)

@@ -15,7 +15,7 @@ from ..io.dicom_output import Algorithm, SourceImages, build_dicom_segmentation,
 from ..io.formats import ending, scan_name
 from ..io.surfaces import write_surface as write_mesh
 from ..io.writers import write_labelmap, write_volume
-from ..report.scan_page import ScanPage, render_scan_page
+from ..report.scan_report import ScanReport, render_scan_report
 from ..volume import IdentifyingNote, Volume
 from ..wall.surface import extract_surface
 
@@ -144,7 +144,7 @@ def write_report(
     Raises:
         OutputError: the file cannot be written.
     """
-    page = ScanPage(
+    report = ScanReport(
         volume=result.scan,
         labelmap=result.labelmap,
         segments=result.segments,
@@ -160,7 +160,7 @@ def write_report(
         identity=identity or {},
         software=f"DCAMT {__version__}",
     )
-    write_text(path, render_scan_page(page))
+    write_text(path, render_scan_report(report))
 
 
 def describe_identity(scan: Volume) -> dict[str, str]:
@@ -177,14 +177,14 @@ def describe_identity(scan: Volume) -> dict[str, str]:
     except InputError:
         lines["Scan"] = scan_name(scan.path)
     else:
-        found = {
+        facts = {
             "Patient": str(image.get("PatientName", "")).replace("^", " "),
             "ID": str(image.get("PatientID", "")),
             "Born": str(image.get("PatientBirthDate", "")),
             "Study date": str(image.get("StudyDate", "")),
             "Accession": str(image.get("AccessionNumber", "")),
         }
-        lines |= {name: text.strip() for name, text in found.items() if text.strip()}
+        lines |= {name: text.strip() for name, text in facts.items() if text.strip()}
     lines["File"] = str(scan.path)
     return lines
 

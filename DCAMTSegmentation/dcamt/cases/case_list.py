@@ -168,39 +168,39 @@ def violations(
     """
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
     labelled = [index for index in used if cases[index].role == LABELLED]
-    found = []
+    broken = []
     counts = Counter(cases[index].name for index in used)
     for name in sorted(name for name, count in counts.items() if count > 1):
         members = tuple(index for index in used if cases[index].name == name)
         text = f"the name '{name}' occurs twice"
-        found.append(Violation(Rule.DISTINCT_NAMES, text, "Give each case its own name.", members))
+        broken.append(Violation(Rule.DISTINCT_NAMES, text, "Give each case its own name.", members))
     if not labelled:
         text = "no case is labelled, so there is nothing to learn from"
-        found.append(Violation(Rule.ONE_LABELLED, text, "Give a case its label and the role 'labelled'."))
+        broken.append(Violation(Rule.ONE_LABELLED, text, "Give a case its label and the role 'labelled'."))
     held_out = {cases[index].scan for index in used if cases[index].role == VALIDATION}
     for index in used:
         if cases[index].role != VALIDATION and cases[index].scan in held_out:
             text = f"the scan of '{cases[index].name}' is trained on and also used for validation"
-            found.append(Violation(Rule.HELD_OUT, text, "Choose one role.", (index,)))
+            broken.append(Violation(Rule.HELD_OUT, text, "Choose one role.", (index,)))
     if recipe is None:
-        return found
+        return broken
     training = recipe.training
     if any(cases[index].role == UNLABELLED for index in used) and training.labelled_per_batch == training.batch:
         text = "there are unlabelled cases, but a batch has room for labelled ones only"
         remedy = "Set labelled_per_batch below batch, or leave the unlabelled cases out."
-        found.append(Violation(Rule.ROOM_FOR_UNLABELLED, text, remedy))
+        broken.append(Violation(Rule.ROOM_FOR_UNLABELLED, text, remedy))
     if labelled and label_values is not None and all(index in label_values for index in labelled):
         present = {value for index in labelled for value in label_values[index]}
         for info in recipe.classes:
             if info.label not in present:
                 text = f"no labelled case holds the class '{info.name}' (label value {info.label})"
-                found.append(Violation(Rule.EVERY_CLASS, text, "Add one, or leave the class out.", info=info))
-    return found
+                broken.append(Violation(Rule.EVERY_CLASS, text, "Add one, or leave the class out.", info=info))
+    return broken
 
 
-def refuse_violations(found: Sequence[Violation], path: Path | None = None) -> None:
+def refuse_violations(broken: Sequence[Violation], path: Path | None = None) -> None:
     """Raise InputError, naming the case list `path`, for the first violation."""
-    for violation in found:
+    for violation in broken:
         raise InputError(violation.text, path=path, remedy=violation.remedy)
 
 

@@ -35,10 +35,10 @@ class CaseFacts:
     """Facts about the case at `index` of the list; later facts of an index replace earlier ones.
 
     Attributes:
-        size: voxels along the stored axes (I, J, K).
+        size: voxels along the stored axes (I, J, K); like the next three fields, None while unknown.
         spacing: mm along these axes.
         channels: channels in the scan's file.
-        labels: classes in the label after label mapping, without background. These fields are None while unknown.
+        labels: classes in the label after label mapping, without background.
         problems: why training would refuse the case, each with its remedy.
         warnings: what a person should check.
     """
@@ -58,11 +58,11 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
     facts: list[CaseFacts] = []
     repeated = {i for one in violations(cases) if one.rule is Rule.DISTINCT_NAMES for i in one.cases}
     for index, case in enumerate(cases):
-        found = _check_headers(index, case, recipe)
+        case_facts = _check_headers(index, case, recipe)
         if index in repeated:
-            found = _with_problem(found, f"The name '{case.name}' occurs twice. Give each case its own.")
-        facts.append(found)
-        yield found
+            case_facts = _with_problem(case_facts, f"The name '{case.name}' occurs twice. Give each case its own.")
+        facts.append(case_facts)
+        yield case_facts
     for index, case in enumerate(cases):
         # A case with a damaged header cannot be read further; a repeated name alone does not prevent reading.
         if case.role != LEFT_OUT and (not facts[index].problems or index in repeated):

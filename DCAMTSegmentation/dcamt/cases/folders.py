@@ -63,10 +63,10 @@ def find_cases(folder: Path) -> FoundCases:
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the scans.")
-    found = _find(folder)
-    if not found.cases:
-        raise _nothing_found(folder, found)
-    return replace(found, cases=_with_distinct_names(found.cases))
+    found_cases = _find(folder)
+    if not found_cases.cases:
+        raise _nothing_found(folder, found_cases)
+    return replace(found_cases, cases=_with_distinct_names(found_cases.cases))
 
 
 def _find(folder: Path) -> FoundCases:
@@ -77,12 +77,12 @@ def _find(folder: Path) -> FoundCases:
     return _join([_find(inner) for inner in below]) if below else _pair_by_names(folder)
 
 
-def _nothing_found(folder: Path, found: FoundCases) -> InputError:
+def _nothing_found(folder: Path, found_cases: FoundCases) -> InputError:
     """Return the error for a folder without cases; it names the skipped files and the reasons."""
-    if not found.skipped:
+    if not found_cases.skipped:
         return InputError("holds no scan", path=folder, remedy=f"Choose a file that ends in {', '.join(SCAN_ENDINGS)}.")
-    reasons = [f"{_below(file.path, folder)}: {file.reason}" for file in found.skipped[:MAX_REASONS]]
-    more = len(found.skipped) - len(reasons)
+    reasons = [f"{_below(file.path, folder)}: {file.reason}" for file in found_cases.skipped[:MAX_REASONS]]
+    more = len(found_cases.skipped) - len(reasons)
     text = "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")
     return InputError(f"contains no usable scan ({text})", path=folder, remedy="Rename or move these files.")
 
@@ -110,13 +110,13 @@ def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
 
 def _data_sets_below(folder: Path, depth: int) -> list[Path]:
     """Return the folders of nnU-Net and Decathlon data sets below a folder such as `nnUNet_raw`."""
-    found: list[Path] = []
+    data_sets: list[Path] = []
     for inner in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         if _data_set_reader(inner) is not None:
-            found.append(inner)
+            data_sets.append(inner)
         elif depth > 1:
-            found += _data_sets_below(inner, depth - 1)
-    return found
+            data_sets += _data_sets_below(inner, depth - 1)
+    return data_sets
 
 
 def _join(parts: Sequence[FoundCases]) -> FoundCases:
@@ -155,12 +155,12 @@ def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     """Return label values and names; the Decathlon writes {"1": "name"}, nnU-Net {"name": 1}."""
     listed = described.get("labels")
-    found = {}
+    class_names = {}
     for key, value in listed.items() if isinstance(listed, dict) else ():
         for number, name in ((key, value), (value, key)):
             if str(number).isdigit() and isinstance(name, str) and int(number) > 0:
-                found[int(number)] = name
-    return tuple(sorted(found.items()))
+                class_names[int(number)] = name
+    return tuple(sorted(class_names.items()))
 
 
 class _ListedCases:

@@ -130,14 +130,14 @@ def short_names(name: str) -> list[str]:
     ['p1_LA', 'p1']
     """
     droppable = ATRIUM_WORDS | _QUALIFIERS
-    words, found = _SEPARATORS.split(name), []
+    words, shorter = _SEPARATORS.split(name), []
     while len(words) > 2 and words[-1].lower() in droppable:
         words = words[:-2]
-        found.append("".join(words))
+        shorter.append("".join(words))
     while len(words) > 2 and words[0].lower() in droppable:
         words = words[2:]
-        found.append("".join(words))
-    return found
+        shorter.append("".join(words))
+    return shorter
 
 
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
@@ -149,8 +149,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     (`p1_lawall`) must be in both names.
     """
     known = set(cases)
-    found = _paired_without_kind_words(known, labels)
-    labels = dict(found)
+    paired = _paired_without_kind_words(known, labels)
+    labels = dict(paired)
     fitting: defaultdict[str, list[str]] = defaultdict(list)
     for name in (name for name in labels if name not in known):
         case = next((short for short in short_names(name) if short in known), None)
@@ -158,13 +158,13 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
             fitting[case].append(name)
     for case, names in fitting.items():
         if len(names) == 1:
-            found[case] = found.pop(names[0])
-    return found
+            paired[case] = paired.pop(names[0])
+    return paired
 
 
 def _paired_without_kind_words(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
     """Return the labels, those that one case equals without the words for the kind of file by this case's name."""
-    found = dict(labels)
+    paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
     labels_by_name: defaultdict[str, list[str]] = defaultdict(list)
     for names, by_name in ((cases, cases_by_name), (labels, labels_by_name)):
@@ -173,8 +173,8 @@ def _paired_without_kind_words(cases: Collection[str], labels: Mapping[str, Path
     for shorter, names in cases_by_name.items():
         fitting = labels_by_name[shorter]
         if shorter and len(names) == len(fitting) == 1 and names[0] not in labels and fitting[0] not in cases:
-            found[names[0]] = found.pop(fitting[0])
-    return found
+            paired[names[0]] = paired.pop(fitting[0])
+    return paired
 
 
 def _name_without_kind_words(name: str, kind_words: Collection[str]) -> str:
@@ -199,19 +199,19 @@ def classify(path: Path, folder: Path) -> NamedFile:
 def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedFile:
     """Return the same as `classify`, except that `result_words` mark a result and are not part of the key."""
     parts = _parts(path, folder)
-    found: set[str] = set()
+    name_words: set[str] = set()
     key = []
     for part in parts:
         words = _split_words(part)
-        found.update(word.lower() for word in words[::2])
+        name_words.update(word.lower() for word in words[::2])
         if text := _name_without_kind_words(part, _KIND_WORDS | frozenset(result_words)):
             key.append(text)
     kind = FileKind.SCAN
-    if found & PREDICTION_WORDS or not found.isdisjoint(result_words):
+    if name_words & PREDICTION_WORDS or not name_words.isdisjoint(result_words):
         kind = FileKind.RESULT
-    elif found & OTHER_STRUCTURE_WORDS:
+    elif name_words & OTHER_STRUCTURE_WORDS:
         kind = FileKind.OTHER_LABEL
-    elif found & LABEL_WORDS or (ending(path) not in SCAN_ENDINGS and ending(path) in LABEL_ENDINGS):
+    elif name_words & LABEL_WORDS or (ending(path) not in SCAN_ENDINGS and ending(path) in LABEL_ENDINGS):
         kind = FileKind.LABEL
     return NamedFile(path, kind, tuple(key))
 

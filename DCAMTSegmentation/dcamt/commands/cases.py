@@ -25,13 +25,13 @@ def _find(options: argparse.Namespace) -> int:
     console = Console(options.json)
     if options.output:
         check_table_path(options.output, [], existing_rule(options))
-    found = find_cases(options.folder)
-    mapped = tuple(replace(case, labels=options.labels) if case.label else case for case in found.cases)
-    found = replace(found, cases=mapped)
-    found = replace(found, cases=assign_validation(found.cases, options.validation))
-    _show_found(found, console)
+    found_cases = find_cases(options.folder)
+    mapped = tuple(replace(case, labels=options.labels) if case.label else case for case in found_cases.cases)
+    found_cases = replace(found_cases, cases=mapped)
+    found_cases = replace(found_cases, cases=assign_validation(found_cases.cases, options.validation))
+    _show_found(found_cases, console)
     if options.output:
-        write_cases(found.cases, options.output)
+        write_cases(found_cases.cases, options.output)
         console.print_text(f"case list: {options.output}")
     return 0
 
@@ -52,10 +52,10 @@ def assign_validation(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
     return tuple(replace(case, role=VALIDATION) if i in chosen else case for i, case in enumerate(cases))
 
 
-def _show_found(found: FoundCases, console: Console) -> None:
+def _show_found(found_cases: FoundCases, console: Console) -> None:
     console.print_event(
         "found",
-        layout=found.layout,
+        layout=found_cases.layout,
         cases=[
             {
                 "name": case.name,
@@ -64,14 +64,14 @@ def _show_found(found: FoundCases, console: Console) -> None:
                 "role": case.role,
                 "labels": case.labels,
             }
-            for case in found.cases
+            for case in found_cases.cases
         ],
-        left_over=[{"path": str(file.path), "why": file.reason} for file in found.skipped],
-        classes=[{"label": value, "name": name} for value, name in found.classes],
+        left_over=[{"path": str(file.path), "why": file.reason} for file in found_cases.skipped],
+        classes=[{"label": value, "name": name} for value, name in found_cases.classes],
     )
-    for case in found.cases:
+    for case in found_cases.cases:
         console.print_text(f"{case.role:<10} {case.name}: {case.image}{f' with {case.label}' if case.label else ''}")
-    for file in found.skipped:
+    for file in found_cases.skipped:
         console.print_error(f"{file.path}: left out: {file.reason}")
 
 

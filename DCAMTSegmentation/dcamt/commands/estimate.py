@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..api.training import choose_recipe
+from ..api.training_plan import choose_recipe
 from ..cases.case_list import VALIDATION, list_cases
 from ..errors import InputError
 from ..geometry import Grid
@@ -43,12 +43,12 @@ def run_estimate(options: argparse.Namespace) -> int:
         if key not in measured:
             console.show_progress(f"measuring a step ({effort})", 0.5)
             measured[key] = try_steps(planned, device)
-        found = estimate(planned, measured[key], grids, validated, device, options.run or Path(), memory_free)
-        console.print_event("estimate", effort=effort, iterations=planned.training.iterations, **asdict(found))
-        memory = f"{found.memory_bytes / 1e9:.1f} GB" if found.memory_bytes else "unknown"
+        estimated = estimate(planned, measured[key], grids, validated, device, options.run or Path(), memory_free)
+        console.print_event("estimate", effort=effort, iterations=planned.training.iterations, **asdict(estimated))
+        memory = f"{estimated.memory_bytes / 1e9:.1f} GB" if estimated.memory_bytes else "unknown"
         console.print_text(
-            f"{effort:<9} {planned.training.iterations:>6} iterations  {format_duration(found.seconds):>10}"
-            f"  memory {memory} ({found.device})  disk {found.disk_bytes / 1e9:.1f} GB"
+            f"{effort:<9} {planned.training.iterations:>6} iterations  {format_duration(estimated.seconds):>10}"
+            f"  memory {memory} ({estimated.device})  disk {estimated.disk_bytes / 1e9:.1f} GB"
         )
     return 0
 

@@ -18,7 +18,7 @@ def run_report(options: argparse.Namespace) -> int:
         raise InputError("the run has no model yet", path=run.path, remedy="Wait until the run has finished.")
     # These import torch: after all checks that work without it.
     from ..devices import choose_device
-    from ..report.run_report import write_report
+    from ..report.run_report import write_run_report
 
     console = Console(options.json)
 
@@ -26,7 +26,7 @@ def run_report(options: argparse.Namespace) -> int:
         console.print_event("progress", step=done, of=of)
         console.show_progress("scoring the validation cases", done / of)
 
-    path = write_report(run, choose_device(options.device), progress)
+    path = write_run_report(run, choose_device(options.device), progress)
     console.print_event("report", report=str(path))
     console.print_text(f"report: {path}")
     return 0

@@ -60,10 +60,10 @@ def _file_keys(path: Path) -> tuple[object, ...]:
     """Return keys that all names of a file share: its resolved path and, if it exists, its device and inode."""
     resolved = path.resolve()
     try:
-        found = resolved.stat()
+        status = resolved.stat()
     except OSError:
         return (resolved,)
-    return resolved, (found.st_dev, found.st_ino)
+    return resolved, (status.st_dev, status.st_ino)
 
 
 def _check_place(path: Path) -> None:

@@ -152,15 +152,7 @@ def plan_scan_jobs(
         OutputError: a result's folder cannot be written.
     """
     files = [file for scan in scans for file in expand_scan_path(scan, channels)]
-    output_ending = ending(output)
-    is_file = output_ending in SEGMENTATION_OUTPUTS and not output.is_dir()
-    if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILE_ENDINGS) and not output.is_dir():
-        usage_error(f"-o {output}: results cannot be written as {output_ending}; use {', '.join(SEGMENTATION_OUTPUTS)}")
-    if is_file and len(files) > 1:
-        usage_error(f"-o {output} is one file, but there are {len(files)} scans: give a folder")
-    if is_file and format_name and f".{format_name}" != output_ending:
-        usage_error(f"-o {output} does not end in .{format_name}")
-    suffix = output_ending if is_file else f".{format_name or DEFAULT_FORMAT}"
+    is_file, suffix = _segmentation_ending(output, format_name, len(files), usage_error)
     if requested.dicom_measurements and suffix != ".dcm":
         usage_error("--measurements as a DICOM report refers to a DICOM segmentation: it needs --format dcm")
 
@@ -202,6 +194,21 @@ def plan_scan_jobs(
     return [job for job in jobs if not _is_done(job)] if existing == SKIP else jobs
 
 
+def _segmentation_ending(
+    output: Path, format_name: str | None, scans: int, usage_error: Callable[[str], object]
+) -> tuple[bool, str]:
+    """Return whether `output` is a file, not a folder, and the ending of the segmentations; refuse contradictions."""
+    output_ending = ending(output)
+    is_file = output_ending in SEGMENTATION_OUTPUTS and not output.is_dir()
+    if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILE_ENDINGS) and not output.is_dir():
+        usage_error(f"-o {output}: results cannot be written as {output_ending}; use {', '.join(SEGMENTATION_OUTPUTS)}")
+    if is_file and scans > 1:
+        usage_error(f"-o {output} is one file, but there are {scans} scans: give a folder")
+    if is_file and format_name and f".{format_name}" != output_ending:
+        usage_error(f"-o {output} does not end in .{format_name}")
+    return is_file, output_ending if is_file else f".{format_name or DEFAULT_FORMAT}"
+
+
 def _wall_files(scan: Path, segmentation: Path) -> tuple[Path, ...]:
     """Return the files of the atrium's wall, which lie beside the segmentation."""
     folder, name = segmentation.parent, scan_name(scan)
@@ -233,9 +240,9 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     A file is one scan. A folder with scan files stands for these scans. A folder of folders alone stands for one scan
     in each, unless they are the series of one DICOM study. Any other folder is one scan of DICOM files.
 
-    In a folder, hidden files, labels of scans (`cases.names`), and our own maps of agreement and probabilities are
-    skipped. So are the files of a scan's further channels (`io.channels`) in nnU-Net's folders; for a model of several
-    `channels` in any folder, unless the first file contains several channels itself.
+    In a folder, hidden files, labels of scans (`cases.names`), and DCAMT's maps of agreement and probabilities are
+    skipped. The files of a scan's further channels (`io.channels`) are skipped in nnU-Net's folders and, for a model of
+    several `channels`, in any folder, unless the first file contains several channels itself.
     """
     if not os.path.isdir(scan):  # pathlib raises an error for names that the system does not allow.
         return [scan]

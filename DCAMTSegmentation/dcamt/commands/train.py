@@ -6,14 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from ..api.training import (
-    TrainingSession,
-    choose_recipe,
-    follow_leader,
-    leads_team,
-    plan_new_run,
-    plan_resumed_run,
-)
+from ..api.training import TrainingSession, follow_leader, leads_team
+from ..api.training_plan import choose_recipe, plan_new_run, plan_resumed_run
 from ..cases.case_list import read_cases
 from ..distributed import TeamLost, team_size
 from ..errors import DCAMTError, user_error
@@ -61,13 +55,15 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
 def _train(options: argparse.Namespace) -> int:
     if not leads_team():
         return follow_leader(RunFolder(options.run), options.device, print_error)
+    console = Console(options.json)
+    console.show_progress("loading PyTorch", 0)
     if options.resume:
         plan = plan_resumed_run(options.run, options.device, conclude=options.stop)
     else:
         cases = read_cases(options.cases, options.labels)
         recipe, origin, weights = choose_recipe(options.recipe, options.start_from, options.set, options.effort)
         plan = plan_new_run(cases, options.run, recipe, origin, weights, options.device)
-    observer = ConsoleObserver(Console(options.json))
+    observer = ConsoleObserver(console)
     session = TrainingSession(plan, observer)
     observer.on_stdout_lost = session.pause
     session.run()

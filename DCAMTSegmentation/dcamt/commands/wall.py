@@ -187,13 +187,13 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
         if not segmentation.is_dir():
             usage_error(f"{scan} is a folder of scans: give a folder of segmentations too")
         names = [case_name(one) for one in scans]
-        found = pair_with_labels(names, labelmaps_by_case(segmentation, skip_images=True))
+        paired = pair_with_labels(names, labelmaps_by_case(segmentation, skip_images=True))
         jobs = []
         for one, case in zip(scans, names, strict=True):
-            if case not in found:
+            if case not in paired:
                 remedy = f"Put {case}.seg.nrrd there, or leave the scan out."
                 raise InputError(f"has no segmentation in {segmentation}", path=one, remedy=remedy)
-            jobs.append(WallJob(one, found[case], output))
+            jobs.append(WallJob(one, paired[case], output))
     written = [path for job in jobs for path in job.results]
     if options.scan.is_dir():
         written.append(output / TABLE)
@@ -234,7 +234,7 @@ def _write_report(
 ) -> None:
     """Write the one-page report of an outline that was read from a file, with its wall."""
     from ..api.outputs import describe_identity
-    from ..report.outline_page import DrawnSegment, write_drawn_page
+    from ..report.outline_report import DrawnSegment, write_outline_report
 
     value = segment_label(labelmap, label)
     # A mapping may unite several segments.
@@ -245,7 +245,7 @@ def _write_report(
     color = stored.color if stored is not None else None
     segment = DrawnSegment(name or SEGMENT_NAME, color or SEGMENT_COLOR, labelmap.voxels == value, labelmap.grid)
     identity = describe_identity(volume) if job.shows_identity else {}
-    write_drawn_page(volume, segment, path, result, identity)
+    write_outline_report(volume, segment, path, result, identity)
 
 
 def print_wall(result: WallResult, job: WallJob, console: Console, seconds: float) -> None:

@@ -1,20 +1,20 @@
-"""Run the worker process of an application (`inference.worker`) with all of its requests, the page included."""
+"""Run the worker process of an application (`inference.worker`) with all of its requests, reports included."""
 
 from __future__ import annotations
 
 import sys
 
 from ..inference.worker import main
-from ..worker.protocol import PageRequest, PageWritten
+from ..worker.protocol import ReportRequest, ReportWritten
 
 
-def write_page(request: PageRequest) -> PageWritten:
-    """Write the page of a request; raises InputError if it cannot be made, OutputError if it cannot be written."""
+def _write_report(request: ReportRequest) -> ReportWritten:
+    """Write the report of a request; raises InputError if it cannot be made, OutputError if it cannot be written."""
     # Imported with the first request, since a segmentation does not need it.
-    from ..report.outline_page import write_requested_page
+    from ..report.outline_report import write_requested_report
 
-    return write_requested_page(request)
+    return write_requested_report(request)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], write_page))
+    sys.exit(main(sys.argv[1:], _write_report))

@@ -37,9 +37,12 @@ class Observations:
     def select_segmented(self) -> Observations:
         """Return the observations of the scans in which something was segmented."""
         rows = zip(self.features, self.overlaps, self.cases, self.disturbances, strict=True)
-        found = [row for row in rows if not row[0][NOTHING]]
+        segmented = [row for row in rows if not row[0][NOTHING]]
         return Observations(
-            [row[0] for row in found], [row[1] for row in found], [row[2] for row in found], [row[3] for row in found]
+            [row[0] for row in segmented],
+            [row[1] for row in segmented],
+            [row[2] for row in segmented],
+            [row[3] for row in segmented],
         )
 
 

@@ -157,8 +157,8 @@ def _tested_operator(precision: torch.dtype) -> Callable[..., Tensor] | None:
         for size in ((1, 2, 3, 4, 5), (2, 2, 3, 3, 3), (2,))
     )
     try:
-        found = operator(image, weight, bias, [1] * 3, [1] * 3, [1] * 3, 1, "relu", [], "")
+        computed = operator(image, weight, bias, [1] * 3, [1] * 3, [1] * 3, 1, "relu", [], "")
         expected = F.conv3d(image, weight, bias, padding=1).relu()
     except (RuntimeError, TypeError):
         return None
-    return operator if torch.allclose(found.float(), expected.float(), rtol=2e-2, atol=2e-2) else None
+    return operator if torch.allclose(computed.float(), expected.float(), rtol=2e-2, atol=2e-2) else None

@@ -164,7 +164,7 @@ def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tu
 
 
 def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) -> bool:
-    """Return whether the summed certainty of each class of `selected` (X, Y, Z) is at least `SMALLEST_ORGAN`."""
+    """Return whether the certainty, summed over the voxels of each class of `selected` (X, Y, Z), is large enough."""
     enough = SMALLEST_ORGAN * math.prod(recipe.training.patch) / COARSER**3
     labels = range(1, recipe.output_channels)
     return all(certainty(probabilities, label)[selected == label].sum() >= enough for label in labels)

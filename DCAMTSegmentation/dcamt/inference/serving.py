@@ -33,8 +33,8 @@ from ..worker.protocol import (
     LoadRequest,
     MeasureRequest,
     ModelLoaded,
-    PageRequest,
-    PageWritten,
+    ReportRequest,
+    ReportWritten,
     Request,
     RequestFailed,
     ScanSegmented,
@@ -68,18 +68,18 @@ class Worker:
 
     Args:
         cancelled: identifiers of cancelled requests; another thread may add to it.
-        write_page: serves a `PageRequest`, since this module must not import `report`.
+        write_report: serves a `ReportRequest`, since this module must not import `report`.
     """
 
     def __init__(
         self,
         send: Callable[[WorkerEvent], None],
         cancelled: Collection[str] = (),
-        write_page: Callable[[PageRequest], PageWritten] | None = None,
+        write_report: Callable[[ReportRequest], ReportWritten] | None = None,
     ) -> None:
         self._send = send
         self._cancelled = cancelled
-        self._write_page = write_page
+        self._write_report = write_report
         self._predictor: Predictor | None = None
         self._loaded: object = None
         self._seconds_per_mm3: dict[str, float] = {}
@@ -96,8 +96,8 @@ class Worker:
                 self._measure(request)
             elif isinstance(request, WallRequest):
                 self._measure_wall(request)
-            elif isinstance(request, PageRequest) and self._write_page is not None:
-                self._send(self._write_page(request))
+            elif isinstance(request, ReportRequest) and self._write_report is not None:
+                self._send(self._write_report(request))
             elif isinstance(request, LoadRequest):
                 with self._reporting(request, None) as estimate:
                     predictor, notes = self._load(request, estimate)

@@ -30,8 +30,8 @@ from ..machine import without_garbage_collection
 from ..worker.protocol import (
     CancelRequest,
     KeepFilesRequest,
-    PageRequest,
-    PageWritten,
+    ReportRequest,
+    ReportWritten,
     RequestFailed,
     WorkerEvent,
     WorkerReady,
@@ -83,11 +83,11 @@ def _remove_folder(folder: str) -> None:
         time.sleep(0.02)
 
 
-def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], PageWritten] | None = None) -> int:
+def main(arguments: Sequence[str] = (), write_report: Callable[[ReportRequest], ReportWritten] | None = None) -> int:
     """Serve requests until stdin closes or an internal error happens; return the exit status.
 
     Args:
-        write_page: serves a `PageRequest`.
+        write_report: serves a `ReportRequest`.
     """
     parser = argparse.ArgumentParser(prog="python -m dcamt.commands.worker")
     parser.add_argument("--remove-at-end", metavar="FOLDER")
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] = (), write_page: Callable[[PageRequest], Page
     send(WorkerReady(__version__, versions))
     from .serving import Worker
 
-    worker = Worker(send, cancelled, write_page)
+    worker = Worker(send, cancelled, write_report)
     while worker.serve(lines.get()):
         pass
     return 1

@@ -21,8 +21,8 @@ _MAXIMUM_CHANNELS = 10
 
 def channel_of(path: str | Path) -> int | None:
     """Return the channel at the end of a scan's name, such as 0 for `la_001_0000.nii.gz`; None if there is none."""
-    found = _CHANNEL.search(scan_name(path))
-    return int(found[1]) if found and int(found[1]) < _MAXIMUM_CHANNELS else None
+    match = _CHANNEL.search(scan_name(path))
+    return int(match[1]) if match and int(match[1]) < _MAXIMUM_CHANNELS else None
 
 
 def without_channel(name: str) -> str:

@@ -66,45 +66,45 @@ def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
 
 def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:
     """Open a multi-frame DICOM file; errors as in `open_dicom_folder`, and InputError if the file is a single slice."""
-    found = FoundFiles()
-    read_file(path, found)
-    if found.foreign:
-        kind = found.foreign[0][1]
+    collected = FoundFiles()
+    read_file(path, collected)
+    if collected.foreign:
+        kind = collected.foreign[0][1]
         raise InputError(f"is a DICOM file, but not a scan ({kind})", path=path, remedy="Choose the scan itself.")
-    if len(found.frames) == 1:
+    if len(collected.frames) == 1:
         remedy = "Choose the folder that holds the whole series."
         raise InputError("is one DICOM slice", path=path, remedy=remedy)
-    return _open_found(path, found, choice)
+    return _open_collected(path, collected, choice)
 
 
 def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> StoredImage:
     """Open the only or the chosen image among `files`; messages name `path`."""
-    found = FoundFiles()
+    collected = FoundFiles()
     for file in files:
-        read_file(file, found)
-    return _open_found(path, found, choice)
+        read_file(file, collected)
+    return _open_collected(path, collected, choice)
 
 
-def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImage:
-    """Return the image made of the chosen frames among those found."""
-    separated = separate_other_classes(found)
-    stacks = group_stacks(found.frames)
+def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> StoredImage:
+    """Return the image made of the chosen frames among those collected."""
+    separated = separate_other_classes(collected)
+    stacks = group_stacks(collected.frames)
     notes: list[str] = []
     if not stacks:
-        raise _nothing(path, found)
+        raise _no_frames_error(path, collected)
     stack = choose_stack(path, stacks, choice, notes)
     series, folders = stack.first.series, {frame.file.parent for frame in stack.frames}
-    _refuse_damaged(path, found, series, folders)
+    _refuse_damaged(path, collected, series, folders)
     frames = choose_frames(path, stack, choice, notes)
     if len(frames) == 1:
         raise InputError(
             "holds one DICOM slice only", path=path, remedy="Choose the folder that holds the whole series."
         )
-    passed = [(file, kind) for file, kind in found.foreign if file.parent in folders]
+    passed = [(file, kind) for file, kind in collected.foreign if file.parent in folders]
     refuse_separated_slices(path, separated, frames)
     affine, frames = lattice(path, frames, passed)
-    refuse_missing_files(path, found, stack.frames)
-    of_series = [frame for frame in found.frames if frame.series == series]
+    refuse_missing_files(path, collected, stack.frames)
+    of_series = [frame for frame in collected.frames if frame.series == series]
     apart = [frame for frame in separated if frame.series == series]
     notes += missing_slices_notes(frames, of_series, slice_gap(affine), apart)
     if passed:
@@ -122,15 +122,15 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
     )
 
 
-def _nothing(path: Path, found: FoundFiles) -> InputError:
+def _no_frames_error(path: Path, collected: FoundFiles) -> InputError:
     """Return the error for a folder without frames: files are damaged, lack a position, or are not grey images."""
-    if found.damaged:
-        return _damaged_error(path, found.damaged)
-    if found.unplaced:
-        return _unplaced_error(*found.unplaced[0][:2])
-    if found.color:
+    if collected.damaged:
+        return _damaged_error(path, collected.damaged)
+    if collected.unplaced:
+        return _unplaced_error(*collected.unplaced[0][:2])
+    if collected.color:
         return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
-    kinds = sorted({kind for _, kind in found.foreign if kind != "no DICOM"})
+    kinds = sorted({kind for _, kind in collected.foreign if kind != "no DICOM"})
     if kinds:
         what = f"holds no DICOM slices, but {', '.join(kinds)}"
         return InputError(what, path=path, remedy="Choose the folder that holds the slices.")
@@ -155,13 +155,13 @@ def _unplaced_error(file: Path, what: str) -> InputError:
     )
 
 
-def _refuse_damaged(path: Path, found: FoundFiles, series: str, folders: set[Path]) -> None:
+def _refuse_damaged(path: Path, collected: FoundFiles, series: str, folders: set[Path]) -> None:
     """Raise InputError if a file of the series, or an unreadable file beside it, is damaged, or has no position."""
-    damaged = [item for item in found.damaged if item[2] == series or (not item[2] and item[0].parent in folders)]
+    damaged = [item for item in collected.damaged if item[2] == series or (not item[2] and item[0].parent in folders)]
     if damaged:
         raise _damaged_error(path, damaged)
-    for file, what, of_series in found.unplaced:
+    for file, what, of_series in collected.unplaced:
         if of_series == series:
             raise _unplaced_error(file, what)
-    if any(of_series == series for _, of_series in found.color):
+    if any(of_series == series for _, of_series in collected.color):
         raise InputError("holds colour slices", path=path, remedy=GREY_SCALE_REMEDY)

@@ -38,15 +38,15 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
     """
     from pydicom import dcmread
 
-    found, series = [], ""
+    named, series = [], ""
     with library_errors(path, "a DICOMDIR"), quiet_pydicom():
         for record in dcmread(path).DirectoryRecordSequence:
             series = str(record.get("SeriesInstanceUID", "")) or series
             if "ReferencedFileID" in record:
                 names = record.ReferencedFileID
                 parts = [names] if isinstance(names, str) else [str(word) for word in names]
-                found.append((series, _existing(path.parent, parts)))
-    return found
+                named.append((series, _existing(path.parent, parts)))
+    return named
 
 
 def _existing(folder: Path, parts: Sequence[str]) -> Path:
@@ -60,7 +60,7 @@ def _existing(folder: Path, parts: Sequence[str]) -> Path:
     return file
 
 
-def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> None:
+def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Frame]) -> None:
     """Raise InputError if files of a scan are missing or damaged beyond recognition.
 
     Evidence is a concatenation (one image in several files) without all of its files, a file beside the slices that is
@@ -70,10 +70,12 @@ def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame])
         frames: the frames of the scan, which may be one of several stacks of slices in the files.
     """
     uids = {frame.concatenation[0] for frame in frames}
-    _refuse_incomplete_concatenation(path, [one for one in found.frames if one.concatenation[0] in uids])
+    _refuse_incomplete_concatenation(path, [one for one in collected.frames if one.concatenation[0] in uids])
     patterns = {(frame.file.parent, _pattern(frame.file)) for frame in frames}
     damaged = [
-        file.name for file, kind in found.foreign if kind == "no DICOM" and (file.parent, _pattern(file)) in patterns
+        file.name
+        for file, kind in collected.foreign
+        if kind == "no DICOM" and (file.parent, _pattern(file)) in patterns
     ]
     if damaged:
         what = f"holds {len(damaged)} files named like its slices that are not DICOM: {list_names(damaged)}"

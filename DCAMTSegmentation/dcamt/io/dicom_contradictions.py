@@ -13,21 +13,21 @@ from .dicom_frames import CONSTANT_ATTRIBUTES, FoundFiles, Frame, class_name, li
 from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry, sort_frames
 
 
-def separate_other_classes(found: FoundFiles) -> list[Frame]:
+def separate_other_classes(collected: FoundFiles) -> list[Frame]:
     """Move images of another class than most of their series, such as one or two screenshots, to `found.foreign`.
 
     Returns their frames.
     """
     separated: list[Frame] = []
     of_series: defaultdict[str, defaultdict[str, list[Frame]]] = defaultdict(lambda: defaultdict(list))
-    for frame in found.frames:
+    for frame in collected.frames:
         of_series[frame.series][frame.sop_class].append(frame)
     for classes in of_series.values():
         usual = max(classes, key=lambda name: len(classes[name]))
         others = [frames for name, frames in classes.items() if name != usual and len(frames) < FEW]
         for frame in (frame for frames in others for frame in frames if len(classes[usual]) >= FEW):
-            found.frames.remove(frame)
-            found.foreign.append((frame.file, class_name(frame.sop_class)))
+            collected.frames.remove(frame)
+            collected.foreign.append((frame.file, class_name(frame.sop_class)))
             separated.append(frame)
     return separated
 

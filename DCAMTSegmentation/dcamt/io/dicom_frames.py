@@ -116,8 +116,8 @@ def files_below(folder: Path) -> list[Path]:
     return files
 
 
-def read_file(path: Path, found: FoundFiles) -> None:
-    """Add the frames of a file, or the reason why it has none, to `found`."""
+def read_file(path: Path, collected: FoundFiles) -> None:
+    """Add the frames of a file, or the reason why it has none, to `collected`."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
@@ -126,7 +126,7 @@ def read_file(path: Path, found: FoundFiles) -> None:
     try:
         size = path.stat().st_size
         if size == 0:
-            found.damaged.append((path, "empty", ""))
+            collected.damaged.append((path, "empty", ""))
             return
         with open(path, "rb") as file, quiet_pydicom():
             head = file.read(132)
@@ -138,70 +138,70 @@ def read_file(path: Path, found: FoundFiles) -> None:
     except InvalidDicomError:
         # With the ending of a slice, it may be a slice whose beginning is damaged; zeros are an unfinished copy.
         if path.suffix.lower() in (".dcm", ".ima"):
-            found.damaged.append((path, "no DICOM", ""))
+            collected.damaged.append((path, "no DICOM", ""))
         elif not any(head):
-            found.damaged.append((path, "only zeros", ""))
+            collected.damaged.append((path, "only zeros", ""))
         else:
-            found.foreign.append((path, "no DICOM"))
+            collected.foreign.append((path, "no DICOM"))
         return
     except OSError as error:
-        found.damaged.append((path, error.strerror or "unreadable", ""))
+        collected.damaged.append((path, error.strerror or "unreadable", ""))
         return
     except Exception:
-        found.damaged.append((path, "damaged", ""))
+        collected.damaged.append((path, "damaged", ""))
         return
     try:
         with quiet_pydicom():
-            _sort_file(path, data, held, found)
+            _sort_file(path, data, held, collected)
     except InputError:
         raise
     except Exception:
-        found.damaged.append((path, "damaged header", str(data.get("SeriesInstanceUID", ""))))
+        collected.damaged.append((path, "damaged header", str(data.get("SeriesInstanceUID", ""))))
 
 
-def _sort_file(path: Path, data: Any, held: int | None, found: FoundFiles) -> None:
-    """Add the frames of a file, or the reason why it has none, to `found`; `data` is the file's header."""
+def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -> None:
+    """Add the frames of a file, or the reason why it has none, to `collected`; `data` is the file's header."""
     series = str(data.get("SeriesInstanceUID", ""))
     meta = getattr(data, "file_meta", None)
     kind = str(data.get("SOPClassUID", "") or getattr(meta, "MediaStorageSOPClassUID", ""))
     if kind == DIRECTORY_CLASS:
         return
     if held is None and max(map(int, data.keys()), default=0) <= _CLASS_TAG:
-        found.damaged.append((path, "cut", series))  # The class itself may be cut.
+        collected.damaged.append((path, "cut", series))  # The class itself may be cut.
         return
     is_image = kind in _IMAGE_CLASSES or (not kind and "Rows" in data)
     if not is_image:
-        found.foreign.append((path, class_name(kind)))
+        collected.foreign.append((path, class_name(kind)))
         return
     if "MOSAIC" in [str(word).upper() for word in data.get("ImageType") or []]:
-        found.foreign.append((path, "mosaic of several slices"))
+        collected.foreign.append((path, "mosaic of several slices"))
         return
     try:
         frames = _frames_of(path, data)
     except _UnplacedError as error:
         if kind in _CAPTURES:
-            found.foreign.append((path, "Secondary Capture without a position"))
+            collected.foreign.append((path, "Secondary Capture without a position"))
         elif held is None:
-            found.damaged.append((path, "cut", series))
+            collected.damaged.append((path, "cut", series))
         else:
-            found.unplaced.append((path, str(error), series))
+            collected.unplaced.append((path, str(error), series))
         return
     expected = _expected_bytes(data)
     if expected and held is not None and len(frames) > 1 and held >= expected + expected // len(frames):
-        found.damaged.append((path, f"more pixels than {len(frames)} frames", series))
+        collected.damaged.append((path, "more pixels than its frames hold", series))
         return
     if held is None or (expected is not None and held < expected):
-        found.damaged.append((path, "cut", series))
+        collected.damaged.append((path, "cut", series))
         return
     if int(data.get("SamplesPerPixel", 1)) != 1 or not str(
         data.get("PhotometricInterpretation", "MONOCHROME2")
     ).startswith("MONOCHROME"):
         if kind in _CAPTURES:
-            found.foreign.append((path, "Secondary Capture in colour"))
+            collected.foreign.append((path, "Secondary Capture in colour"))
         else:
-            found.color.append((path, series))
+            collected.color.append((path, series))
         return
-    found.frames += frames
+    collected.frames += frames
 
 
 def class_name(sop_class: str) -> str:
@@ -293,8 +293,8 @@ def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame:
     position = _numbers(value("ImagePositionPatient", "PlanePositionSequence"), 3)
     orientation = _numbers(value("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
     spacing = _numbers(value("PixelSpacing", "PixelMeasuresSequence"), 2)
-    for found, name in ((position, "position"), (orientation, "orientation")):
-        if found is None:
+    for attribute, name in ((position, "position"), (orientation, "orientation")):
+        if attribute is None:
             raise _UnplacedError(f"lacks the {name} of its slice in the patient")
     if spacing is None:
         raise _UnplacedError("lacks the pixel spacing of its slice")

@@ -75,9 +75,9 @@ def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, in
         what = "is not DICOM, but a DICOM segmentation must refer to DICOM images"
         raise InputError(what, path=source, remedy=remedy)
     for images in by_series.values():
-        found = _match_slices(images, affine, grid.shape)
-        if found is not None:
-            return found
+        matched = _match_slices(images, affine, grid.shape)
+        if matched is not None:
+            return matched
     raise InputError(
         "holds no DICOM images at the slices of the segmentation",
         path=source,

@@ -134,7 +134,7 @@ def _matching(stacks: list[Stack], wanted: str) -> list[Stack]:
         lambda stack: stack.first.series.endswith(wanted),
         lambda stack: text in stack.first.title.casefold(),
     ]
-    return next((found for test in tests if (found := [stack for stack in stacks if test(stack)])), [])
+    return next((fitting for test in tests if (fitting := [stack for stack in stacks if test(stack)])), [])
 
 
 def _list_numbered(stacks: Sequence[Stack]) -> str:

@@ -118,8 +118,15 @@ def open_itk(path: Path) -> StoredImage:
 
 
 def _information(path: Path) -> Any:
-    """Return a reader that has read the file's header. Raises InputError if the image cannot be a scan."""
+    """Return a reader that has read the file's header.
+
+    Raises:
+        InputError: ITK does not recognise the format, or the image cannot be a scan.
+    """
     sitk = quiet_sitk()
+    if not sitk.ImageFileReader.GetImageIOFromFileName(str(path)):
+        remedy = "Choose a scan, such as a NIfTI or NRRD file, or a folder of DICOM files."
+        raise InputError("is not an image in a known format, or its beginning is damaged", path=path, remedy=remedy)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()

@@ -43,34 +43,15 @@ def open_nifti(path: Path) -> StoredImage:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has
             colours, fewer than three dimensions, no voxels or too many (`check_size`), or an impossible spacing.
     """
-    import nibabel as nib
-
     _silence_nibabel()
     packed = is_gzip(path)
     with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
-        head = read_head(path, 544)
-        kinds: dict[str, Any] = {"1": nib.Nifti1Header, "2": nib.Nifti2Header}
-        version = _version(head)
-        if version is None:
-            what = "cannot be read as a NIfTI image: its content is not NIfTI"
-            raise InputError(what, path=path, remedy="Rename or convert the file.")
-        header = kinds[version].from_fileobj(io.BytesIO(head), check=False)
-        if bytes(header["magic"])[1:2] == b"i":
-            remedy = "Rename it to end in .hdr, and keep it in the same folder as its .img file."
-            raise InputError("is the header of a NIfTI pair", path=path, remedy=remedy)
+        header = _read_header(path)
         shape = tuple(int(size) for size in header["dim"][1 : 1 + int(header["dim"][0])])
         if len(shape) < 3:
             raise InputError(f"is a {len(shape)}D image", path=path, remedy="A three-dimensional scan is needed.")
         check_size(shape, path)
-        try:
-            dtype = header.get_data_dtype()
-        except KeyError:
-            dtype = np.dtype("V0")
-        if dtype.itemsize == 0:
-            what = f"holds voxels of an unknown type (number {int(header['datatype'])})"
-            raise InputError(what, path=path, remedy="Save the file again with whole or real numbers.")
-        if dtype.fields is not None:
-            raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE_REMEDY)
+        dtype = _voxel_type(path, header)
         offset = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))
         affine = itk_affine(path, header)
         affine[:3] *= _MM_PER_UNIT.get(_length_unit(header), 1.0)
@@ -99,6 +80,37 @@ def open_nifti(path: Path) -> StoredImage:
         load=load,
         verify=lambda: check_complete(path, size + offset, packed=packed),
     )
+
+
+def _read_header(path: Path) -> Any:
+    """Return the header as an object of nibabel; refuse other files, and the header of a pair of files."""
+    import nibabel as nib
+
+    head = read_head(path, 544)
+    kinds: dict[str, Any] = {"1": nib.Nifti1Header, "2": nib.Nifti2Header}
+    version = _version(head)
+    if version is None:
+        what = "cannot be read as a NIfTI image: its content is not NIfTI"
+        raise InputError(what, path=path, remedy="Rename or convert the file.")
+    header = kinds[version].from_fileobj(io.BytesIO(head), check=False)
+    if bytes(header["magic"])[1:2] == b"i":
+        remedy = "Rename it to end in .hdr, and keep it in the same folder as its .img file."
+        raise InputError("is the header of a NIfTI pair", path=path, remedy=remedy)
+    return header
+
+
+def _voxel_type(path: Path, header: Any) -> np.dtype:
+    """Return the type of the voxels; refuse unknown types and colours."""
+    try:
+        dtype: np.dtype = header.get_data_dtype()
+    except KeyError:
+        dtype = np.dtype("V0")
+    if dtype.itemsize == 0:
+        what = f"holds voxels of an unknown type (number {int(header['datatype'])})"
+        raise InputError(what, path=path, remedy="Save the file again with whole or real numbers.")
+    if dtype.fields is not None:
+        raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE_REMEDY)
+    return dtype
 
 
 def _scaling(header: Any) -> tuple[float | None, float | None]:

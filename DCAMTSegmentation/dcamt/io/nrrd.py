@@ -109,7 +109,7 @@ def open_nrrd(path: Path) -> StoredImage:
         kinds = header.fields.get("kinds", "").lower().split()
         if any(kind in _COLOR_KINDS for kind in kinds):
             raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE_REMEDY)
-        if "complex" in kinds or ("2-vector" in kinds and "complex" in kinds):
+        if "complex" in kinds:
             raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
         directions, spatial = _directions(path, header, len(sizes), kinds)
         affine = np.eye(4)
@@ -335,12 +335,12 @@ def _directions(path: Path, header: _Header, axes: int, kinds: list[str]) -> tup
             raise InputError("has a different number of space directions and axes", path=path, remedy=DAMAGED)
         # An axis without direction ("none") is not spatial; `check_grid` refuses an axis with some NaN.
         spatial = [axis for axis, row in enumerate(rows) if not np.isnan(row).all()]
-        _need_three(path, spatial, axes)
+        _require_three_axes(path, spatial, axes)
         if any(rows[axis].shape != (3,) for axis in spatial):
             raise InputError("has directions that are not three-dimensional", path=path, remedy=_REMEDY)
         return np.stack([rows[axis] for axis in spatial]), spatial
     spatial = [axis for axis, kind in enumerate(kinds) if kind in _SPATIAL_KINDS] or list(range(axes))
-    _need_three(path, spatial, axes)
+    _require_three_axes(path, spatial, axes)
     words = header.fields.get("spacings", "").split()
     spacings = np.array([float(word) for word in words] if len(words) == axes else [np.nan] * axes)[spatial]
     if np.isnan(spacings).any():
@@ -348,10 +348,10 @@ def _directions(path: Path, header: _Header, axes: int, kinds: list[str]) -> tup
     return np.diag(spacings), spatial
 
 
-def _need_three(path: Path, spatial: list[int], axes: int) -> None:
+def _require_three_axes(path: Path, spatial: list[int], axes: int) -> None:
     if axes < 3 or len(spatial) < 3:
-        found = f"is a {axes}D image" if axes < 3 else f"has {len(spatial)} spatial axes of {axes}"
-        raise InputError(found, path=path, remedy="A three-dimensional scan is needed.")
+        what = f"is a {axes}D image" if axes < 3 else f"has {len(spatial)} spatial axes of {axes}"
+        raise InputError(what, path=path, remedy="A three-dimensional scan is needed.")
     if len(spatial) > 3:
         raise InputError(f"is a {axes}D image", path=path, remedy="Extract one three-dimensional volume.")
 
@@ -383,9 +383,9 @@ def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[St
 
     Files from before Slicer 4.11 have no label values or layers: segment n consists of the voxels of 1 in layer n.
     """
-    found = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
+    numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     places: list[tuple[int, int, int]] = []
-    for number in sorted(found):
+    for number in sorted(numbers):
         try:
             value = int(pairs.get(f"Segment{number}_LabelValue", 1))
             layer = int(pairs.get(f"Segment{number}_Layer", number if layers > 1 else 0))

@@ -211,12 +211,12 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
 
 def _refuse_other_kinds(path: Path, head: bytes) -> None:
     """Raise InputError if a file's first bytes are those of an archive or a document."""
-    found = next((name for magic, name in _OTHER_KINDS.items() if head.startswith(magic)), "")
+    kind = next((name for magic, name in _OTHER_KINDS.items() if head.startswith(magic)), "")
     if head[257:262] == b"ustar":
-        found = "tar archive"
-    if found:
-        remedy = "Extract the archive, and choose the scan." if "archive" in found else "Choose the scan."
-        raise InputError(f"is a {found}, not a scan", path=path, remedy=remedy)
+        kind = "tar archive"
+    if kind:
+        remedy = "Extract the archive, and choose the scan." if "archive" in kind else "Choose the scan."
+        raise InputError(f"is a {kind}, not a scan", path=path, remedy=remedy)
 
 
 def _is_bare_dicom(kind: str, head: bytes) -> bool:
@@ -244,7 +244,7 @@ def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
     """Return the only DICOM segmentation among the files of `path`, None without one; raise InputError for several."""
     from pydicom import dcmread
 
-    found = []
+    segmentations = []
     for file in files:
         try:
             with quiet_pydicom():
@@ -252,11 +252,11 @@ def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
         except Exception:  # pydicom raises many kinds for files that are no DICOM
             continue
         if data.get("SOPClassUID", "") == SEGMENTATION_CLASS:
-            found.append(file)
-    if len(found) > 1:
-        what = f"holds {len(found)} segmentations: {list_names([file.name for file in found])}"
+            segmentations.append(file)
+    if len(segmentations) > 1:
+        what = f"holds {len(segmentations)} segmentations: {list_names([file.name for file in segmentations])}"
         raise InputError(what, path=path, remedy="Choose one of the files.")
-    return found[0] if found else None
+    return segmentations[0] if segmentations else None
 
 
 @contextmanager

@@ -262,10 +262,10 @@ def missing_data_file(path: Path, data: Path) -> InputError:
     remedy = "Copy both files."
     beside = [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]
     same = [file for file in sorted(data.parent.iterdir()) if file.is_file()] if data.parent.is_dir() else []
-    found = next((file for file in beside if file.is_file() and file != path), None)
-    found = next((file for file in same if file.name.casefold() == data.name.casefold()), found)
-    if found is not None:
-        remedy = f"If {found.name} is that file, rename it to {data.name}."
+    similar = next((file for file in beside if file.is_file() and file != path), None)
+    similar = next((file for file in same if file.name.casefold() == data.name.casefold()), similar)
+    if similar is not None:
+        remedy = f"If {similar.name} is that file, rename it to {data.name}."
     return InputError(f"needs its data file {data.name}, which is missing", path=path, remedy=remedy)
 
 

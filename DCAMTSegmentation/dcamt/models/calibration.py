@@ -155,13 +155,15 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
     """
     try:
         data = json.loads(text)
-        found = data.get("format")
+        file_format = data.get("format")
     except (ValueError, AttributeError, RecursionError) as error:
         remedy = "Calibrate the model again with: dcamt models calibrate"
         raise InputError(f"the calibration cannot be read ({error})", path=path, remedy=remedy) from error
-    if found != FORMAT:
+    if file_format != FORMAT:
         raise InputError(
-            f"the calibration is of format {found}; this DCAMT reads format {FORMAT}", path=path, remedy="Update DCAMT."
+            f"the calibration is of format {file_format}; this DCAMT reads format {FORMAT}",
+            path=path,
+            remedy="Update DCAMT.",
         )
     calibration: Calibration = build(Calibration, data, path, "calibration")
     for quality, model in calibration.qualities.items():
@@ -268,7 +270,10 @@ def _fit(
     """Fit the logistic function of features (N, F), and return it with a placeholder for the interval.
 
     Minimises Huber's loss of the overlap with a ridge penalty, by iteratively reweighted least squares; no weight
-    becomes positive. start_from: a fit to nearly the same scans, from which few steps suffice.
+    becomes positive.
+
+    Args:
+        start_from: a fit to nearly the same scans, from which few steps suffice.
     """
     means, deviations = table.mean(axis=0), table.std(axis=0) + 1e-6
     rows = np.column_stack([np.ones(len(table)), (table - means) / deviations])

@@ -51,11 +51,11 @@ def user_folder() -> Path:
 
 def stored_models() -> list[StoredModel]:
     """Return all models, shipped ones first. If a name occurs twice, only the first model is returned."""
-    found: dict[str, StoredModel] = {}
+    models: dict[str, StoredModel] = {}
     for folder, shipped in [*((folder, True) for folder in shipped_folders()), (user_folder(), False)]:
         for path in sorted(folder.glob(f"*{MODEL_ENDING}")) if folder.is_dir() else []:
-            found.setdefault(path.stem, StoredModel(path.stem, path, shipped))
-    return list(found.values())
+            models.setdefault(path.stem, StoredModel(path.stem, path, shipped))
+    return list(models.values())
 
 
 def model_path(name_or_file: str | Path) -> Path:

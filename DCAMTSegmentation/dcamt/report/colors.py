@@ -1,4 +1,4 @@
-"""Define the colours of pictures, charts and pages, except those of the wall (`wall.colors`)."""
+"""Define the colours of pictures, charts and reports, except those of the wall (`wall.colors`)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from ..models.package import Card
 from ..runs.events import RunEvent, RunStarted, TrainingProgress, ValidationScored
 from ..runs.folder import RunFolder
 from .charts import Line
-from .run_page import Picture, Report, render_page
+from .run_report_html import Picture, RunReport, render_run_report
 from .scored_cases import ScoredCase, pick_best_median_worst, score_cases
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ROLE_NAMES = {"labelled": "Labelled cases", "unlabelled": "Unlabelled cases", "validation": "Validation cases"}
 
 
-def write_report(
+def write_run_report(
     run: RunFolder, device: torch.device | str = "cpu", progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """Score the run's model on its validation cases; write `validation.csv` and `report.html` into the run folder.
@@ -48,7 +48,7 @@ def write_report(
         summarize_rows([row for case in scored for row in case.rows]).write_csv(run.validation)
     events = run.read_events()
     losses, dice = collect_curves(events)
-    report = Report(
+    report = RunReport(
         recipe,
         list_facts(package.card, cases, events),
         losses,
@@ -57,7 +57,7 @@ def write_report(
         choose_pictures(scored),
         list_versions(),
     )
-    write_text(run.report, render_page(report))
+    write_text(run.report, render_run_report(report))
     return run.report
 
 
@@ -122,10 +122,10 @@ def choose_pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
 
 def list_versions() -> dict[str, str]:
     """Return the versions of DCAMT, Python and the packages, and the operating system, by name."""
-    found = {"DCAMT": __version__, "Python": platform.python_version(), "System": platform.system()}
+    versions = {"DCAMT": __version__, "Python": platform.python_version(), "System": platform.system()}
     for package in ("torch", "numpy", "scipy", "nibabel", "pynrrd", "SimpleITK"):
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

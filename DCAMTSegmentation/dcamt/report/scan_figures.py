@@ -1,4 +1,4 @@
-"""Draw the figures of a scan's page with numpy and SVG: slices with outlines, and views of the surface.
+"""Draw the figures of a report of a scan with numpy and SVG: slices with outlines, and views of the surface.
 
 This needs no display, imaging library or browser.
 """
@@ -25,7 +25,7 @@ SLICE_MARGIN_MM = 20.0
 """Margin around the segmentation in the slices."""
 PIXELS_PER_MM = 9.0
 """Resolution of the slices on paper: about 230 pixels per inch."""
-PAGE_WIDTH_MM = 186.0
+REPORT_WIDTH_MM = 186.0
 """Width of an A4 sheet without its margins."""
 GAP_MM = 3.0
 """Gap between pictures side by side."""
@@ -51,7 +51,7 @@ def draw_slices(scene: Scene, segments: Sequence[SegmentInfo]) -> str:
     size = high - low
     gaps_mm = 2 * GAP_MM
     scale = min(
-        (PAGE_WIDTH_MM - gaps_mm) / sum(size[plane.across] for plane in PLANES),
+        (REPORT_WIDTH_MM - gaps_mm) / sum(size[plane.across] for plane in PLANES),
         SLICE_HEIGHT_MM / max(size[plane.along] for plane in PLANES),
     )
     figures = "".join(_slice_figure(scene, plane, segments, low, high, scale) for plane in PLANES)

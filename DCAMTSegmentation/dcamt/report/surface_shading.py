@@ -113,10 +113,10 @@ def _trace_view(
     points, normals = np.zeros((u.size, 3)), np.zeros((u.size, 3))
     openness, base = np.zeros(u.size), np.zeros((u.size, 3))
     for segment, distance in maps:
-        found, depth = distance.trace(start, into, nearest[rays])
-        hit = rays[found]
+        reached, depth = distance.trace(start, into, nearest[rays])
+        hit = rays[reached]
         nearest[hit] = depth
-        points[hit] = start[found] + depth[:, None] * into
+        points[hit] = start[reached] + depth[:, None] * into
         outward = distance.normals(points[hit])
         normals[hit] = outward @ screen.T
         openness[hit] = distance.openness(points[hit], outward)

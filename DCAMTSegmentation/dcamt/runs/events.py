@@ -120,7 +120,7 @@ _CLASSES: dict[str, type[RunEvent]] = {one.kind: one for one in typing.get_args(
 
 
 def run_event_line(event: RunEvent) -> str:
-    """Return an event as a line of JSON with numbers round_value to six digits.
+    """Return an event as a line of JSON with numbers rounded to six digits.
 
     >>> run_event_line(CheckpointSaved(120))
     '{"event": "checkpoint", "step": 120}'

@@ -63,16 +63,16 @@ def run_state(run: RunFolder) -> RunState:
 
 def find_runs(folder: Path) -> Iterator[RunFolder]:
     """Yield the runs whose folders lie directly in `folder`, the newest first."""
-    found = []
+    dated_runs = []
     for path in _subfolders(folder):
         run = RunFolder(path)
         try:
             begun = next((file for file in (run.recipe, run.log) if file.is_file()), None)
             if begun is not None:
-                found.append((begun.stat().st_mtime, run))
+                dated_runs.append((begun.stat().st_mtime, run))
         except OSError:  # The user may not read this folder, such as a disk's lost+found.
             continue
-    for _, run in sorted(found, key=lambda item: -item[0]):
+    for _, run in sorted(dated_runs, key=lambda item: -item[0]):
         yield run
 
 

@@ -126,13 +126,13 @@ def try_steps(recipe: Recipe, device: torch.device) -> Trial:
 
 def trial_patches(recipe: Recipe) -> list[Shape]:
     """Return the recipe's patch after repeated halving, the smallest (two strides along each axis) first."""
-    patch, found = recipe.training.patch, [recipe.training.patch]
+    patch, patches = recipe.training.patch, [recipe.training.patch]
     while True:
         smaller = [max(min(n, 2 * s), n // 2 // s * s) for n, s in zip(patch, recipe.stride, strict=True)]
         patch = (smaller[0], smaller[1], smaller[2])
-        if patch == found[-1]:
-            return found[::-1]
-        found.append(patch)
+        if patch == patches[-1]:
+            return patches[::-1]
+        patches.append(patch)
 
 
 def _measure(trainer: Trainer, recipe: Recipe, patch: Shape, device: torch.device) -> tuple[float, int | None]:

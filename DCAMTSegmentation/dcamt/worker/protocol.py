@@ -5,8 +5,8 @@ below: `request_line` and `worker_event_line` write lines; `parse_request` and `
 keys and types.
 
 The worker answers each request with events of the same `id`: any number of `WorkerProgress` and `WorkerNote`, then
-exactly one of `ModelLoaded`, `ScanSegmented`, `SegmentsMeasured`, `WallMeasured`, `PageWritten` or `RequestFailed`. It
-does not answer a `CancelRequest` or a `KeepFilesRequest`. `WorkerReady` is sent once, before all other events.
+exactly one of `ModelLoaded`, `ScanSegmented`, `SegmentsMeasured`, `WallMeasured`, `ReportWritten` or `RequestFailed`.
+It does not answer a `CancelRequest` or a `KeepFilesRequest`. `WorkerReady` is sent once, before all other events.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..models.calibration import ExpectedOverlap
 from ..recipe import ACCURATE, QUALITIES
 from ..volume import SegmentInfo, Volume, check_scan
 
-VERSION = 2
+VERSION = 3
 """Version of this protocol; a request of another version is refused."""
 
 
@@ -111,8 +111,8 @@ class WallRequest:
 
 
 @dataclass(frozen=True)
-class PageSegment:
-    """A segment for a page, and its colour (red, green, blue, each 0 to 1)."""
+class ReportSegment:
+    """A segment for a report, and its colour (red, green, blue, each 0 to 1)."""
 
     outline: SegmentMask
     color: tuple[float, float, float]
@@ -130,13 +130,13 @@ class OutlineMethod:
 
 
 @dataclass(frozen=True)
-class PageRequest:
+class ReportRequest:
     """Write the one-page report of a scan and its segments.
 
     Attributes:
         volume, affine: as in `SegmentRequest`.
-        segments: the page lists all measurements of the first one.
-        page: the `.html` file to write.
+        segments: the report lists all measurements of the first one.
+        report: the `.html` file to write.
         method: None for outlines that no model made.
         is_corrected: whether a person has edited the model's outlines.
         disagreement: a `.npy` file of uint8 percent (K, J, I); shown if it is on the scan's grid.
@@ -146,11 +146,11 @@ class PageRequest:
         notes: messages for the reader, without anything that identifies the patient.
     """
 
-    kind: ClassVar[str] = "page"
+    kind: ClassVar[str] = "report"
     volume: Path
     affine: np.ndarray
-    segments: tuple[PageSegment, ...]
-    page: Path
+    segments: tuple[ReportSegment, ...]
+    report: Path
     name: str = "The volume"
     method: OutlineMethod | None = None
     is_corrected: bool = False
@@ -181,7 +181,7 @@ class KeepFilesRequest:
 
 
 ControlRequest = CancelRequest | KeepFilesRequest
-Request = LoadRequest | SegmentRequest | MeasureRequest | WallRequest | PageRequest | ControlRequest
+Request = LoadRequest | SegmentRequest | MeasureRequest | WallRequest | ReportRequest | ControlRequest
 
 
 @dataclass(frozen=True)
@@ -284,12 +284,12 @@ class WallMeasured:
 
 
 @dataclass(frozen=True)
-class PageWritten:
-    """The page of a `PageRequest` is in its file."""
+class ReportWritten:
+    """The report of a `ReportRequest` is in its file."""
 
-    kind: ClassVar[str] = "page_written"
+    kind: ClassVar[str] = "report_written"
     id: str
-    page: Path
+    report: Path
     notes: tuple[str, ...] = ()
 
 
@@ -312,12 +312,12 @@ class RequestFailed:
     packages: tuple[str, ...] = ()
 
 
-Answer = ModelLoaded | ScanSegmented | SegmentsMeasured | WallMeasured | PageWritten | RequestFailed
+Answer = ModelLoaded | ScanSegmented | SegmentsMeasured | WallMeasured | ReportWritten | RequestFailed
 WorkerEvent = WorkerReady | WorkerProgress | WorkerNote | Answer
 _REQUESTS: dict[str, type] = {
     one.kind: one
     for one in (
-        *(LoadRequest, SegmentRequest, MeasureRequest, WallRequest, PageRequest),
+        *(LoadRequest, SegmentRequest, MeasureRequest, WallRequest, ReportRequest),
         *(CancelRequest, KeepFilesRequest),
     )
 }
@@ -325,7 +325,7 @@ _EVENTS: dict[str, type] = {
     one.kind: one
     for one in (
         *(WorkerReady, WorkerProgress, WorkerNote, ModelLoaded, ScanSegmented, SegmentsMeasured, WallMeasured),
-        *(PageWritten, RequestFailed),
+        *(ReportWritten, RequestFailed),
     )
 }
 
@@ -334,7 +334,7 @@ def request_line(request: Request) -> str:
     """Return a request as a line of JSON.
 
     >>> request_line(LoadRequest("left-atrium", id="1"))
-    '{"request": "load", "protocol": 2, "model": "left-atrium", "device": "auto", "id": "1"}'
+    '{"request": "load", "protocol": 3, "model": "left-atrium", "device": "auto", "id": "1"}'
     """
     return json.dumps({"request": request.kind, "protocol": VERSION, **_fields(request)}, allow_nan=False)
 
@@ -373,7 +373,7 @@ def parse_request(line: str) -> Request:
     elif isinstance(request, WallRequest):
         _check_affine(request.affine)
         _check_affine(request.segment.affine)
-    elif isinstance(request, PageRequest):
+    elif isinstance(request, ReportRequest):
         _check_affine(request.affine)
         if request.disagreement_affine is not None:
             _check_affine(request.disagreement_affine)
@@ -421,7 +421,7 @@ def request_id(line: str) -> str | None:
         return None
 
 
-def read_scan(request: SegmentRequest | WallRequest | PageRequest) -> Volume:
+def read_scan(request: SegmentRequest | WallRequest | ReportRequest) -> Volume:
     """Return the scan of a request, (C, I, J, K), memory-mapped; errors name the scan by its name for the user.
 
     Raises:

@@ -14,9 +14,10 @@ from dcamt.cases.case_list import LABELLED, VALIDATION
 from dcamt.errors import InputError
 from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
-from DCAMTSlicerLib.engine_messages import translated
+from DCAMTSlicerLib.engine_messages import error_text, translated
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import labelmap_name
-from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from DCAMTSlicerLib.stepped_task import SteppedTask
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -174,7 +175,7 @@ def channels_note(source: SceneScan, recipe: Recipe) -> str:
     return str(text.format(first=first.GetName(), others=", ".join(f"“{node.GetName()}”" for node in others)))
 
 
-def _is_drawn(segmentation: Any, identifier: str) -> bool:
+def _is_drawn(segmentation: SegmentationNode, identifier: str) -> bool:
     """Return whether a segment has any voxel or, if it has only a surface, any extent."""
     segment = segmentation.GetSegmentation().GetSegment(identifier)
     if segment is None:
@@ -189,7 +190,7 @@ def _is_drawn(segmentation: Any, identifier: str) -> bool:
     return scalars is not None and bool((vtk_to_numpy(scalars) == segment.GetLabelValue()).any())
 
 
-def _file_of(volume: Any) -> str:
+def _file_of(volume: VolumeNode) -> str:
     """Return the resolved path of the file that a volume node was loaded from; empty if there is none."""
     storage = volume.GetStorageNode()
     loaded = storage.GetFullNameFromFileName() if storage and storage.GetFileName() else volume.GetAttribute(SCAN_FILE)

@@ -7,6 +7,7 @@ from typing import Any
 
 import slicer
 from DCAMTSegmentationLib import review
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 
 from .rows import SceneScan
 
@@ -25,17 +26,17 @@ def is_preview(node: Any) -> bool:
     return node.GetAttribute(PREVIEW_OF) is not None
 
 
-def is_proposal(segmentation: Any) -> bool:
+def is_proposal(segmentation: SegmentationNode) -> bool:
     """Return whether a segmentation node is a model's proposal for a case."""
     return segmentation.GetAttribute(PROPOSAL_FILE) is not None
 
 
-def scan_of(segmentation: Any) -> Any | None:
+def scan_of(segmentation: SegmentationNode) -> Any | None:
     """Return the volume node on which a segmentation was drawn; None if it was removed from the scene."""
     return segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
 
 
-def file_of_all_channels(volume: Any) -> Path | None:
+def file_of_all_channels(volume: VolumeNode) -> Path | None:
     """Return the file of a proposal's scan if it has several channels, the first of which is in the volume node."""
     file = volume.GetAttribute(SCAN_FILE)
     return Path(file) if file and volume.GetAttribute(SEVERAL_CHANNELS) else None

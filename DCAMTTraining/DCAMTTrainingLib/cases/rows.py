@@ -230,23 +230,23 @@ def _row(data: dict[str, Any]) -> CaseRow:
     return CaseRow(data["name"], scan, data["role"], tuple(size) if size else None, tuple(spacing) if spacing else None)
 
 
-def _update_row(row: CaseRow, found: CaseRow, role_chosen: bool) -> CaseRow:
+def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
     """Return `found` with the name, chosen segments, label mapping and, if the label allows, the role of `row`.
 
     Args:
         role_chosen: whether the user chose the role of `found`, which then takes precedence.
     """
-    source, known = found.source, row.source
+    source, known = new_row.source, row.source
     if isinstance(source, SceneScan) and isinstance(known, SceneScan) and source.segmentation == known.segmentation:
         source = known if known.chosen else source
     if isinstance(source, FileScan) and isinstance(known, FileScan) and source.label == known.label:
         source = replace(source, labels=source.labels or known.labels)
-    found = replace(found, name=row.name, source=source)
+    new_row = replace(new_row, name=row.name, source=source)
     if role_chosen:
-        return found
+        return new_row
     # A case without a label is unlabelled by default, not by choice.
-    keeps = row.role == LEFT_OUT or (row.has_label and found.has_label)
-    return replace(found, role=row.role if keeps else default_role(found.has_label))
+    keeps = row.role == LEFT_OUT or (row.has_label and new_row.has_label)
+    return replace(new_row, role=row.role if keeps else default_role(new_row.has_label))
 
 
 def unique_name(name: str, taken: set[str]) -> str:

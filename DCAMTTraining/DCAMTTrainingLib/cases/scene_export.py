@@ -12,6 +12,7 @@ import vtk
 from dcamt.cases.case_list import LABELLED, VALIDATION, Case
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_nrrd_in_slabs
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import labelmap_name
 from DCAMTSlicerLib.volume_bridge import check_channels, ijk_to_ras, voxels_of
 from slicer.i18n import tr as _
@@ -62,7 +63,7 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
 
 
 def label_array(
-    segmentation: Any, segments: tuple[tuple[str, int], ...], volume: Any
+    segmentation: SegmentationNode, segments: tuple[tuple[str, int], ...], volume: VolumeNode
 ) -> Generator[None, None, np.ndarray]:
     """Return the segments as label values on the volume's grid, uint8 (K, J, I); where they overlap, the last is
     kept."""
@@ -94,7 +95,7 @@ def label_array(
     return labels
 
 
-def _copy_labelmap(segmentation: Any, identifier: str, image: Any) -> bool:
+def _copy_labelmap(segmentation: SegmentationNode, identifier: str, image: Any) -> bool:
     """Copy a segment's voxels, in the segmentation's space, into `image`; return whether there are any.
 
     A segment that has only a surface is converted in a copy.
@@ -111,7 +112,7 @@ def _copy_labelmap(segmentation: Any, identifier: str, image: Any) -> bool:
     return True
 
 
-def _reference_grid(volume: Any) -> Any:
+def _reference_grid(volume: VolumeNode) -> Any:
     """Return the volume's grid without voxels, in the volume's space."""
     grid = slicer.vtkOrientedImageData()
     grid.SetExtent(volume.GetImageData().GetExtent())

@@ -15,6 +15,7 @@ from dcamt.geometry import Grid, reorientation_between
 from dcamt.recipe import Recipe
 from dcamt.volume import same_grid
 from DCAMTSegmentationLib import review, training_cases
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, labelmap_name
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
@@ -66,23 +67,23 @@ def sent_rows(recipe: Recipe, unlisted_only: bool = False) -> list[CaseRow]:
     return rows
 
 
-def is_scan(volume: Any) -> bool:
+def is_scan(volume: VolumeNode) -> bool:
     """Return whether a volume node is a scan: it has voxels, and is no labelmap and no node of DCAMT's own."""
     labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode") or not volume.IsA("vtkMRMLScalarVolumeNode")
     is_result = review.is_map(volume) or is_preview(volume)
     return not (labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
 
 
-def outline_of(volume: Any, recipe: Recipe) -> Any | None:
+def outline_of(volume: VolumeNode, recipe: Recipe) -> Any | None:
     """Return the volume's last segmentation node with a class that a person outlined; None if there is none."""
-    found = None
+    outline = None
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if scan_of(segmentation) is volume and segments_of(segmentation, recipe):
-            found = segmentation
-    return found
+            outline = segmentation
+    return outline
 
 
-def lies_on_grid(segmentation: Any, volume: Any) -> bool:
+def lies_on_grid(segmentation: SegmentationNode, volume: VolumeNode) -> bool:
     """Return whether a segmentation lies on the volume's grid or a part of it."""
     if segmentation.GetTransformNodeID() != volume.GetTransformNodeID():
         return False
@@ -115,7 +116,7 @@ def _grid_of_image(image: Any) -> Grid:
     return Grid(image.GetDimensions(), affine)
 
 
-def row_of(volume: Any, segmentation: Any | None, recipe: Recipe) -> CaseRow:
+def row_of(volume: VolumeNode, segmentation: SegmentationNode | None, recipe: Recipe) -> CaseRow:
     """Return the row of a volume node and its segmentation node (or None)."""
     segments = segments_of(segmentation, recipe) if segmentation is not None else ()
     source = SceneScan(volume.GetID(), segmentation.GetID() if segmentation is not None else "", segments)
@@ -124,7 +125,7 @@ def row_of(volume: Any, segmentation: Any | None, recipe: Recipe) -> CaseRow:
     return CaseRow(volume.GetName(), source, default_role(bool(segments)), tuple(size), spacing)
 
 
-def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...]:
+def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[str, int], ...]:
     """Return pairs of segment identifier and label value, ordered by label.
 
     A segment is matched to a class by its terminology code, otherwise by its name, otherwise as the only segment to the
@@ -132,7 +133,7 @@ def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...
     """
     parts = segmentation.GetSegmentation()
     free = _segments_of_a_person(segmentation)
-    found: dict[int, str] = {}
+    segment_of_label: dict[int, str] = {}
     if len(recipe.classes) == len(free) == 1:
         return ((free[0], recipe.classes[0].label),)
     codes = {identifier: _type_code(parts.GetSegment(identifier)) for identifier in free}
@@ -144,10 +145,10 @@ def segments_of(segmentation: Any, recipe: Recipe) -> tuple[tuple[str, int], ...
     ):
         for label, key in wanted.items():
             same = next((identifier for identifier in free if known[identifier] == key), None)
-            if label not in found and same is not None:
-                found[label] = same
+            if label not in segment_of_label and same is not None:
+                segment_of_label[label] = same
                 free.remove(same)
-    return tuple((identifier, label) for label, identifier in sorted(found.items()))
+    return tuple((identifier, label) for label, identifier in sorted(segment_of_label.items()))
 
 
 def _segmentations_without_scan() -> list[Any]:
@@ -156,7 +157,7 @@ def _segmentations_without_scan() -> list[Any]:
     return [node for node in nodes if scan_of(node) is None and _segments_of_a_person(node)]
 
 
-def _why_unlabelled(volume: Any, loaded: list[Any], fitting: dict[str, list[Any]]) -> str:
+def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, list[Any]]) -> str:
     """Return why none of the segmentations without a scan is the volume's label; empty if there are none."""
     for node in loaded:
         scans = fitting[node.GetID()]
@@ -172,7 +173,7 @@ def _why_unlabelled(volume: Any, loaded: list[Any], fitting: dict[str, list[Any]
     return ""
 
 
-def _segments_of_a_person(segmentation: Any) -> list[str]:
+def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     """Return identifiers of the segments that a person drew, corrected or added to the training cases."""
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation) or review.update_correction_marks(segmentation):

@@ -13,8 +13,9 @@ from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION
 from dcamt.cases.labels import parse_mapping
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe
+from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
-from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask, error_text
+from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
 
 from ..cases.lists import write_rows
@@ -131,7 +132,7 @@ class CasesPanel:
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder of scans"))
         if not folder or (self._search is not None and self._search.running):
             return
-        found: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
         settings = self._session.settings
         self._show_text(_("Looking for scans in {folder}…").format(folder=folder))
 
@@ -141,10 +142,10 @@ class CasesPanel:
                 return  # Another scene was opened during the search.
             if message:
                 slicer.util.errorDisplay(message, windowTitle=_("Folder of scans"))
-            elif found and confirm_pairs(found[0]):
-                self._table.add([_row_of_found(case) for case in found[0]["cases"]])
+            elif results and confirm_pairs(results[0]):
+                self._table.add([_row_of_found(case) for case in results[0]["cases"]])
 
-        self._search = EngineCommand(["cases", "find", folder], found.append, on_end).start()
+        self._search = EngineCommand(["cases", "find", folder], results.append, on_end).start()
 
     def _on_add_list(self, checked: bool = False) -> None:
         title = _("List of cases")

@@ -14,9 +14,10 @@ from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
 from dcamt.recipe import load_recipe
 from DCAMTSegmentationLib import training_cases
+from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_editor import correct
-from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from ..cases.derived_nodes import scan_of
@@ -111,7 +112,7 @@ class OutlinePanel:
         except DCAMTError as error:
             show_error(error, _("What to outline next"))
             return
-        run, found = self._watch.run.path, []
+        run, ranked = self._watch.run.path, []
         self._show_text(_("Segmenting the unlabelled cases…"))
 
         def on_event(event: dict[str, Any]) -> None:
@@ -119,12 +120,12 @@ class OutlinePanel:
                 text = _("Segmenting the unlabelled cases: {done} of {total}…")
                 self._show_text(text.format(done=event["step"], total=event["of"]))
             elif event["event"] == "scored":
-                found.append({key: event[key] for key in ("name", "image", "score", "place", "segmentation")})
-                self._show_ranked(found)
+                ranked.append({key: event[key] for key in ("name", "image", "score", "place", "segmentation")})
+                self._show_ranked(ranked)
 
         def on_end(message: str) -> None:
-            self._show_text(message or _("{count} cases, the largest disagreement first.").format(count=len(found)))
-            if found:
+            self._show_text(message or _("{count} cases, the largest disagreement first.").format(count=len(ranked)))
+            if ranked:
                 self._save_ranking(run)
             self.update()
 
@@ -173,7 +174,9 @@ class OutlinePanel:
         self._show_text(_("Loading “{name}”…").format(name=case["name"]))
         self._opening = opening.start()
 
-    def _on_opened(self, case: dict[str, Any], message: str, volume: Any, segmentation: Any) -> None:
+    def _on_opened(
+        self, case: dict[str, Any], message: str, volume: VolumeNode, segmentation: SegmentationNode
+    ) -> None:
         if message:
             self._show_text("")
             slicer.util.errorDisplay(message, windowTitle=_("What to outline next"))

@@ -15,8 +15,8 @@ from dcamt.io.atomic import atomic_path
 from dcamt.models.store import MODEL_ENDING
 from dcamt.recipe import load_recipe
 from dcamt.runs.state import FINISHED, STOPPED
+from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
-from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from ..engine_command import EngineCommand

@@ -12,9 +12,8 @@ from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunState, find_runs, run_state
-from DCAMTSlicerLib.engine_messages import translated
+from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.installation import ensure_packages, show_error
-from DCAMTSlicerLib.stepped_task import error_text
 from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder, set_runs_folder

@@ -7,8 +7,9 @@ from typing import Any
 
 from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
+from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
-from DCAMTSlicerLib.stepped_task import StartingClick, error_text
+from DCAMTSlicerLib.stepped_task import StartingClick
 from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
 

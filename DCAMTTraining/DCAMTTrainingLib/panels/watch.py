@@ -12,7 +12,8 @@ from dcamt.recipe import Recipe, load_recipe
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.preview import choose_preview, chosen_preview, read_preview
 from dcamt.runs.state import RUNNING, RunState
-from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.stepped_task import SteppedTask
 from slicer.i18n import tr as _
 
 from ..cases.rows import SceneScan

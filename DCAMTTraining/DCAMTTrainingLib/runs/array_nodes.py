@@ -12,6 +12,7 @@ from dcamt.geometry import bounding_box
 from dcamt.io.slabs import slabs
 from dcamt.recipe import Recipe
 from dcamt.worker.protocol import SegmentResult
+from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment
 from vtk.util.numpy_support import numpy_to_vtk
 
@@ -30,7 +31,7 @@ def read_image(file: str) -> Generator[None, None, Any]:
     return image
 
 
-def set_image(volume: Any, image: Any, affine: list[list[float]], file: str) -> None:
+def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: str) -> None:
     """Give a volume node the image of a file.
 
     The window is set from a sample of the voxels: Slicer would read all of them and block the event loop.

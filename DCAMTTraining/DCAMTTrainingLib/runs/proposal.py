@@ -14,6 +14,7 @@ import slicer
 from dcamt.cases.case_arrays import CaseArrays
 from dcamt.errors import DCAMTError
 from dcamt.io.readers import read_header
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, fingerprint_of, labelmap_name, segment_mask, write_segments
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
@@ -32,7 +33,7 @@ def proposal_of(case: Mapping[str, Any]) -> Any | None:
     return next((node for node in nodes if node.GetAttribute(PROPOSAL_FILE) == case["segmentation"]), None)
 
 
-def is_unchanged(segmentation: Any) -> bool:
+def is_unchanged(segmentation: SegmentationNode) -> bool:
     """Return whether a proposal's voxels are unchanged since it was read.
 
     The voxels are compared, since undo and redo in Segment Editor send no event.
@@ -40,7 +41,7 @@ def is_unchanged(segmentation: Any) -> bool:
     return segmentation.GetAttribute(_VOXELS) == _fingerprint(segmentation)
 
 
-def _fingerprint(segmentation: Any) -> str:
+def _fingerprint(segmentation: SegmentationNode) -> str:
     """Return a text that changes if the voxels of any segment or their place change."""
     if not segmentation.GetSegmentation().ContainsRepresentation(labelmap_name()):
         return ""
@@ -61,7 +62,7 @@ def scene_volume(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Any | None
     return None
 
 
-def _is_on_grid(volume: Any, image: Path) -> bool:
+def _is_on_grid(volume: VolumeNode, image: Path) -> bool:
     try:
         return read_header(image).grid.matches(grid_of(volume))
     except DCAMTError:
@@ -77,13 +78,13 @@ def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays, channels: 
     return volume
 
 
-def draw_on(segmentation: Any, volume: Any) -> None:
+def draw_on(segmentation: SegmentationNode, volume: VolumeNode) -> None:
     """Give a segmentation node the grid and the transform of the volume node that it outlines."""
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
 
 
-def add_proposal(case: Mapping[str, Any], built: Sequence[BuiltSegment], volume: Any) -> Any:
+def add_proposal(case: Mapping[str, Any], built: Sequence[BuiltSegment], volume: VolumeNode) -> Any:
     """Add the segmentation node of a case's proposal, drawn on its volume node."""
     name = _("{name} (proposed)").format(name=case["name"])
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)

@@ -14,9 +14,9 @@ import slicer
 from dcamt.cases.case_arrays import EVENT, CaseArrays
 from dcamt.errors import InputError
 from dcamt.recipe import Recipe
-from DCAMTSlicerLib.engine_messages import translated
+from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.engine_process import EngineProcess, ProcessEnd, wait_for_killed
-from DCAMTSlicerLib.stepped_task import SteppedTask, error_text
+from DCAMTSlicerLib.stepped_task import SteppedTask
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _
 

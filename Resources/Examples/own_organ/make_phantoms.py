@@ -1,12 +1,12 @@
-"""Make up abdominal CT scans with outlined organs, to try out training on your own organs.
+"""Write synthetic abdominal CT scans with labels of four organs, for trying the training on organs of your own.
 
     python make_phantoms.py FOLDER [--labelled 4] [--unlabelled 0] [--validation 1] [--new 1] [--spacing 3 3 7.5]
 
-FOLDER gets the scans, their outlines and the case list `cases.csv`; FOLDER/new gets scans that are no cases, and
-FOLDER/new_labels their outlines, to see how good a model is. Values are in HU, voxels are much longer along the body
-than across it, and the axes run to the patient's left, posterior and superior, as in many CT scans. They show nobody.
+Writes scans, labels and the case list `cases.csv` into FOLDER. For testing a model, writes further scans, which are not
+in the list, into FOLDER/new and their labels into FOLDER/new_labels. Intensities are in HU; voxels are longer along the
+body than across it; the axes run to the patient's left, posterior and superior, as in many CT scans.
 
-Needs NumPy, SciPy and nibabel, which come with DCAMT.
+Needs NumPy, SciPy and nibabel, which are installed with DCAMT.
 """
 
 from __future__ import annotations
@@ -21,67 +21,67 @@ import numpy as np
 from scipy import ndimage
 
 FIELD_MM = (320.0, 250.0, 170.0)
-"""What a scan covers along R-L, A-P, S-I; the spine lies in its middle plane."""
+"""Field of view along R-L, A-P, S-I; the spine lies in its median plane."""
 LIVER, SPLEEN, KIDNEYS, AORTA = 1, 2, 3, 4
 BRIGHTNESS_HU = {LIVER: (95, 125), SPLEEN: (115, 145), KIDNEYS: (170, 220), AORTA: (230, 300)}
-"""From and to, as the contrast agent has come more or less far. The liver's and the spleen's overlap."""
+"""Lowest and highest intensity of each organ, which depends on the contrast agent; liver and spleen overlap."""
 
 
 def ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray, tilt_degrees: float = 0.0) -> np.ndarray:
-    """Voxels inside an ellipsoid, tilted about the A-P axis: booleans (I, J, K), from points (I, J, K, 3) in mm."""
+    """Return which points (I, J, K, 3), mm, lie inside an ellipsoid tilted about the A-P axis: bool (I, J, K)."""
     angle = np.radians(tilt_degrees)
     turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
     return (((points - centre) @ turn / radii) ** 2).sum(axis=-1) <= 1
 
 
 def phantom(spacing: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Voxels in HU (I, J, K) int16, labels (I, J, K) uint8, and the affine to RAS mm (4, 4)."""
+    """Return a scan's voxels in HU, int16 (I, J, K), its labels, uint8 (I, J, K), and the affine to RAS mm, (4, 4)."""
     draw = np.random.default_rng(seed)
     shape = [round(mm / step) for mm, step in zip(FIELD_MM, spacing, strict=True)]
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
     affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
     affine[:3, 3] = [-axes[0][0], -axes[1][0], axes[2][0]]
-    # Places in RAS mm: the first two axes run to the left and to the back.
+    # Positions in RAS mm; the first two axes run to the left and to posterior, hence the signs.
     points = np.stack(np.meshgrid(-axes[0], -axes[1], axes[2], indexing="ij"), axis=-1)
     x, y, z = np.moveaxis(points, -1, 0)
 
     size = draw.uniform(0.9, 1.1)
 
-    def place(*mm: float) -> np.ndarray:
+    def random_position(*mm: float) -> np.ndarray:
         return size * np.array(mm) + draw.uniform(-7, 7, 3)
 
-    def radii(*mm: float) -> np.ndarray:
+    def random_radii(*mm: float) -> np.ndarray:
         return size * np.array(mm) * draw.uniform(0.9, 1.1, 3)
 
-    def tissue(low: float, high: float) -> float:
+    def random_hu(low: float, high: float) -> float:
         return float(draw.uniform(low, high))
 
     body = (x / (145 * size)) ** 2 + (y / (105 * size)) ** 2 <= 1
     wall = body & ((x / (128 * size)) ** 2 + (y / (90 * size)) ** 2 > 1)
     texture = ndimage.gaussian_filter(draw.normal(size=shape), [12 / step for step in spacing])
     hu = np.where(body, np.where(texture > 0.2 * texture.std(), 30.0, -95.0), -1000.0)  # bowel in fat
-    hu[wall] = tissue(45, 60)
+    hu[wall] = random_hu(45, 60)
     spine = ((x - 2) / (22 * size)) ** 2 + ((y + 68 * size) / (20 * size)) ** 2 <= 1
-    hu[spine] = np.where(np.sin(z / 6) > -0.7, tissue(250, 450), 90)[spine]  # vertebrae and discs
+    hu[spine] = np.where(np.sin(z / 6) > -0.7, random_hu(250, 450), 90)[spine]  # vertebrae and discs
 
     labels = np.zeros(shape, dtype=np.uint8)
-    labels[ellipsoid(points, place(58, 15, 22), radii(60, 55, 50), draw.uniform(-15, 15))] = LIVER
-    labels[ellipsoid(points, place(-88, -22, 30), radii(24, 36, 36), draw.uniform(-15, 15))] = SPLEEN
+    labels[ellipsoid(points, random_position(58, 15, 22), random_radii(60, 55, 50), draw.uniform(-15, 15))] = LIVER
+    labels[ellipsoid(points, random_position(-88, -22, 30), random_radii(24, 36, 36), draw.uniform(-15, 15))] = SPLEEN
     for side in (-1, 1):
         tilt = -side * draw.uniform(5, 20)
-        labels[ellipsoid(points, place(side * 55, -50, -25), radii(20, 20, 42), tilt)] = KIDNEYS
-    bend, at = draw.uniform(-6, 6), place(-14, -34, 0)
-    tube = (x - at[0] - bend * np.sin(z / 40)) ** 2 + (y - at[1]) ** 2 <= (12 * size) ** 2
+        labels[ellipsoid(points, random_position(side * 55, -50, -25), random_radii(20, 20, 42), tilt)] = KIDNEYS
+    bend, centre = draw.uniform(-6, 6), random_position(-14, -34, 0)
+    tube = (x - centre[0] - bend * np.sin(z / 40)) ** 2 + (y - centre[1]) ** 2 <= (12 * size) ** 2
     labels[tube] = AORTA
     labels[~body | spine] = 0
     for label, (low, high) in BRIGHTNESS_HU.items():
-        hu[labels == label] = tissue(low, high)
+        hu[labels == label] = random_hu(low, high)
     hu = ndimage.gaussian_filter(hu, [1.5 / step for step in spacing]) + draw.normal(0, 18, shape)
     return np.clip(hu.round(), -1024, 3071).astype(np.int16), labels, affine
 
 
-def write(folder: Path, name: str, spacing: Sequence[float], seed: int, label_folder: Path | None) -> None:
-    """Write a scan, and its outlines unless `label_folder` is None."""
+def write_case(folder: Path, name: str, spacing: Sequence[float], seed: int, label_folder: Path | None) -> None:
+    """Write a scan, and its label unless `label_folder` is None."""
     voxels, labels, affine = phantom(spacing, seed)
     folder.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, affine), folder / f"{name}.nii.gz")
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--labelled", type=int, default=4)
     parser.add_argument("--unlabelled", type=int, default=0)
     parser.add_argument("--validation", type=int, default=1)
-    parser.add_argument("--new", type=int, default=1, help="scans that are no cases")
+    parser.add_argument("--new", type=int, default=1, help="number of scans that are not in the case list")
     parser.add_argument("--spacing", type=float, nargs=3, default=[3.0, 3.0, 7.5], metavar="MM")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -106,11 +106,11 @@ def main() -> None:
         for _ in range(getattr(options, role)):
             name, seed = f"ct{len(rows) + 1:02d}", seed + 1
             outlined = role != "unlabelled"
-            write(options.folder, name, options.spacing, seed, options.folder if outlined else None)
+            write_case(options.folder, name, options.spacing, seed, options.folder if outlined else None)
             rows.append([name, f"{name}.nii.gz", f"{name}_label.nii.gz" if outlined else "", role])
     for number in range(options.new):
         seed += 1
-        write(options.folder / "new", f"new{number + 1}", options.spacing, seed, options.folder / "new_labels")
+        write_case(options.folder / "new", f"new{number + 1}", options.spacing, seed, options.folder / "new_labels")
     with (options.folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["name", "image", "label", "role"], *rows])
     print(f"{len(rows)} cases in {options.folder / 'cases.csv'}, {options.new} new scans in {options.folder / 'new'}")

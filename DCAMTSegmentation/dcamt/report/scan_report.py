@@ -23,13 +23,13 @@ from .scan_figures import draw_slices, draw_surfaces
 from .scene import AXIAL, Scene, build_scene
 
 MAX_PLACES = 3
-"""The page names at most this many doubtful places."""
+"""The report names at most this many doubtful places."""
 MAX_OTHERS = 4
-"""The page lists the volumes of at most this many segments besides the first."""
+"""The report lists the volumes of at most this many segments besides the first."""
 MAX_NOTES = 3
-"""The page shows at most this many notes."""
+"""The report shows at most this many notes."""
 HAND_FIELDS = ("Patient", "Date of scan", "Checked by", "Date")
-"""Fields that a page without identity leaves to be filled in by hand."""
+"""Fields that a report without identity leaves to be filled in by hand."""
 MAX_IDENTITY = 110
 """Longest line of the identity, in characters."""
 
@@ -82,13 +82,13 @@ _HEAD = """<!DOCTYPE html>
 
 
 @dataclass(frozen=True, eq=False)
-class ScanPage:
-    """The content of the page; scan, labels and disagreement lie on one grid.
+class ScanReport:
+    """The content of the report; scan, labels and disagreement lie on one grid.
 
     Attributes:
         volume: the scan, (C, I, J, K), of which the first channel is shown.
         labelmap: labels (I, J, K).
-        segments: name and colour of each label; the page lists all measurements of the first one.
+        segments: name and colour of each label; the report lists all measurements of the first one.
         measurements: one row for each segment.
         model: the card of the model, with an empty name if only its title is known; None for outlines that no model of
             DCAMT made.
@@ -121,57 +121,57 @@ class ScanPage:
     software: str = "DCAMT"
 
 
-def render_scan_page(page: ScanPage) -> str:
-    """Return the page as HTML text.
+def render_scan_report(report: ScanReport) -> str:
+    """Return the report as HTML text.
 
-    The page contains no name, identifier, date or path except those in `page.identity`; the notes must not contain any.
+    The HTML contains no name, identifier, date or path except those in `report.identity`; notes must not contain any.
 
     Raises:
         InputError: the grids of labels and scan differ.
     """
-    scene = build_scene(page.volume, page.labelmap, page.segments, page.disagreement)
-    title = f"{page.segments[0].name}: segmentation report"
-    parts = [_HEAD.format(title=escape(title), style=_STYLE), _header(page, title)]
-    parts.append(f"<h2>Slices through the centre of the segmentation</h2>{draw_slices(scene, page.segments)}")
+    scene = build_scene(report.volume, report.labelmap, report.segments, report.disagreement)
+    title = f"{report.segments[0].name}: segmentation report"
+    parts = [_HEAD.format(title=escape(title), style=_STYLE), _header(report, title)]
+    parts.append(f"<h2>Slices through the centre of the segmentation</h2>{draw_slices(scene, report.segments)}")
     if scene.labels.any():
-        parts.append(draw_surfaces(scene, page.segments, page.wall))
+        parts.append(draw_surfaces(scene, report.segments, report.wall))
     parts.append('<div class="row"><section>')
-    parts.append(_measurement_table(page))
-    parts.append(_wall_regions(page.wall) if page.wall is not None else "")
+    parts.append(_measurement_table(report))
+    parts.append(_wall_regions(report.wall) if report.wall is not None else "")
     parts.append("</section><section>")
-    parts.append(_trust(page, scene) if page.wall is not None else "")
-    parts.append(_wall(page.wall) if page.wall is not None else _trust(page, scene) + _no_wall())
+    parts.append(_trust(report, scene) if report.wall is not None else "")
+    parts.append(_wall(report.wall) if report.wall is not None else _trust(report, scene) + _no_wall())
     parts.append("</section></div>")
-    parts.append(_method(page))
-    if not page.identity:
+    parts.append(_method(report))
+    if not report.identity:
         parts.append('<div class="sign">' + "".join(f"<span>{name}</span>" for name in HAND_FIELDS) + "</div>")
     parts.append(
-        f"<footer>Research use only. Not for diagnosis or treatment decisions.{_caution(page)}"
-        f"{'' if page.identity else ' This page holds no name, identifier, date or file path.'}</footer>"
+        f"<footer>Research use only. Not for diagnosis or treatment decisions.{_caution(report)}"
+        f"{'' if report.identity else ' This page holds no name, identifier, date or file path.'}</footer>"
     )
     return "".join(parts) + "</body></html>\n"
 
 
-def _caution(page: ScanPage) -> str:
+def _caution(report: ScanReport) -> str:
     """Return the warning about an automatic outline; "" for an outline that no model made."""
-    if page.model is None:
+    if report.model is None:
         return ""
-    made = "made automatically and corrected by hand" if page.is_corrected else "made automatically"
+    made = "made automatically and corrected by hand" if report.is_corrected else "made automatically"
     return (
         f" The outline was {made}: check it against the images. Errors that both branches make are not shown as doubt."
     )
 
 
-def _header(page: ScanPage, title: str) -> str:
-    lines = " · ".join(f"{escape(name)}: {escape(_shorten(value))}" for name, value in page.identity.items())
-    voxel = " × ".join(f"{mm:.3g}" for mm in page.volume.grid.spacing)
-    modality = page.model.modality if page.model is not None else ""
+def _header(report: ScanReport, title: str) -> str:
+    lines = " · ".join(f"{escape(name)}: {escape(_shorten(value))}" for name, value in report.identity.items())
+    voxel = " × ".join(f"{mm:.3g}" for mm in report.volume.grid.spacing)
+    modality = report.model.modality if report.model is not None else ""
     subtitle = f"{f'{escape(modality)}, ' if modality else ''}voxels {voxel} mm"
     return (
         f"<header><div><h1>{escape(title)}</h1>"
         f'<div class="faint">{subtitle}</div>{f"<div>{lines}</div>" if lines else ""}</div>'
         '<div class="mark"><b>Research use only</b><br>'
-        f'<span class="faint">{escape(page.software)}</span></div></header>'
+        f'<span class="faint">{escape(report.software)}</span></div></header>'
     )
 
 
@@ -191,9 +191,9 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
-def _measurement_table(page: ScanPage) -> str:
+def _measurement_table(report: ScanReport) -> str:
     """Return the HTML table of the first segment's measurements and the volumes of at most `MAX_OTHERS` others."""
-    (first, *others), (info, *other_infos) = page.measurements, page.segments
+    (first, *others), (info, *other_infos) = report.measurements, report.segments
     rows = [
         _row(name, _number(float(getattr(first, column)), digits), unit, big=column == "volume_ml")
         for column, name, unit, digits in _QUANTITIES
@@ -209,29 +209,29 @@ def _measurement_table(page: ScanPage) -> str:
     return f"<h2>{key}{escape(info.name)}</h2><table>{''.join(rows)}</table>{empty}"
 
 
-def _trust(page: ScanPage, scene: Scene) -> str:
-    if page.model is None:
+def _trust(report: ScanReport, scene: Scene) -> str:
+    if report.model is None:
         return "<h2>Agreement of the two branches</h2><p>None: no model of DCAMT made this outline.</p>"
-    expected = page.expected_overlap
+    expected = report.expected_overlap
     title = "Agreement of the two branches" if expected is None else "Expected overlap with an expert's outline"
     rows = ""
     if expected is not None:
         rows += _row("Dice, between 0 and 1", f"{expected.value:.2f}", big=True)
         rows += _row("80% interval", f"{expected.low:.2f} to {expected.high:.2f}")
-    if page.trust is None:
+    if report.trust is None:
         text = f"<p>{'Agreement is not' if expected else 'Not'} measured: quality fast runs one branch.</p>"
         return f"<h2>{title}</h2>{f'<table>{rows}</table>' if rows else ''}{text}"
-    rows += _row("Dice between the branches' outlines", f"{100 * page.trust:.0f}", "%", big=expected is None)
-    count = len(page.doubtful_places)
+    rows += _row("Dice between the branches' outlines", f"{100 * report.trust:.0f}", "%", big=expected is None)
+    count = len(report.doubtful_places)
     text = "No doubtful place."
     if count:
         named = [
             f"axial slice {_axial_slice(scene, place)} ({place.volume_ml:.2f} mL)"
-            for place in page.doubtful_places[:MAX_PLACES]
+            for place in report.doubtful_places[:MAX_PLACES]
         ]
         which = "" if count <= MAX_PLACES else "worst first, "
         text = f"{count} doubtful {'place' if count == 1 else 'places'}: {which}{', '.join(named)}."
-    if page.is_corrected:
+    if report.is_corrected:
         text += " These values are of the model's outline before its correction."
     return f"<h2>{title}</h2><table>{rows}</table><p>{text}</p>"
 
@@ -266,35 +266,35 @@ def _wall_regions(wall: WallResult) -> str:
     return f'<p class="faint">Late enhancement by region, %</p><table class="regions">{rows}</table>'
 
 
-def _outline_method(page: ScanPage) -> str:
+def _outline_method(report: ScanReport) -> str:
     """Return who or what made the outline, as HTML text."""
-    card = page.model
+    card = report.model
     if card is None:
         return "drawn by hand or by another program"
-    branches = "two V-Nets that attend to one another" if page.quality == ACCURATE else "one V-Net"
-    corrected = "; then corrected by hand" if page.is_corrected else ""
+    branches = "two V-Nets that attend to one another" if report.quality == ACCURATE else "one V-Net"
+    corrected = "; then corrected by hand" if report.is_corrected else ""
     if not card.name:
         title = f" ({escape(card.title)})" if card.title else ""
         return f"a model of DCAMT{title}, version unknown{corrected}"
     return (
         f"model {escape(card.name)} ({escape(card.title)}, version {escape(card.version)}),"
-        f" quality {escape(page.quality)}: {branches}{corrected}"
+        f" quality {escape(report.quality)}: {branches}{corrected}"
     )
 
 
-def _method(page: ScanPage) -> str:
+def _method(report: ScanReport) -> str:
     lines = [
-        f"Outline: {_outline_method(page)}. Volume from the number of voxels, surface area by Crofton's formula,"
+        f"Outline: {_outline_method(report)}. Volume from the number of voxels, surface area by Crofton's formula,"
         " extents along the patient's axes."
     ]
-    if page.wall is not None:
-        pool, wall = page.wall.pool, page.wall
+    if report.wall is not None:
+        pool, wall = report.wall.pool, report.wall
         origin = "proposed automatically, not checked" if wall.proposed else "corrected by hand"
         lines.append(
             f"Wall: {escape(method_text(wall))}. Blood pool: mean {pool.mean:.4g}, SD {pool.sd:.3g},"
             f" {pool.voxels} voxels. Openings {origin}. {escape(METHODS_DISAGREE)}"
         )
-    notes = [*page.notes, *(page.wall.notes if page.wall is not None else ())]
+    notes = [*report.notes, *(report.wall.notes if report.wall is not None else ())]
     lines += [escape(note) for note in notes[:MAX_NOTES]]
     if len(notes) > MAX_NOTES:
         lines.append(f"{len(notes) - MAX_NOTES} more notes are in the program's output.")

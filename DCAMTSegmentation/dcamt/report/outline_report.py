@@ -1,4 +1,4 @@
-"""Write the page of outlines that were not made in this process: drawn by hand, corrected, or read from a file."""
+"""Write the report of outlines that were not made in this process: drawn by hand, corrected, or read from a file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..volume import Code, Labelmap, SegmentInfo, Volume
 from ..wall.analysis import WallResult
 from ..wall.files import read_wall
 from ..wall.sampling import nearest_values
-from ..worker.protocol import PageRequest, PageWritten, read_mask, read_scan
-from .scan_page import ScanPage, render_scan_page
+from ..worker.protocol import ReportRequest, ReportWritten, read_mask, read_scan
+from .scan_report import ScanReport, render_scan_report
 
 TISSUE = Code("SCT", "85756007", "Tissue")
 """The type of a segment whose type is not known."""
@@ -28,7 +28,7 @@ TISSUE = Code("SCT", "85756007", "Tissue")
 
 @dataclass(frozen=True, eq=False)
 class DrawnSegment:
-    """A segment (I, J, K), bool, on a grid of its own, with the name and colour that the page shows."""
+    """A segment (I, J, K), bool, on a grid of its own, with the name and colour that the report shows."""
 
     name: str
     color: tuple[float, float, float]
@@ -52,20 +52,20 @@ def labels_on_scan(segments: Sequence[DrawnSegment], grid: Grid) -> tuple[Labelm
     return Labelmap(labels, grid), [SegmentInfo(n, one.name, one.color, TISSUE) for n, one in enumerate(segments, 1)]
 
 
-def write_drawn_page(
+def write_outline_report(
     volume: Volume,
     segment: DrawnSegment,
     path: Path,
     wall: WallResult | None = None,
     identity: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the page of a segment that no model made; raises OutputError if it cannot be written.
+    """Write the report of a segment that no model made; raises OutputError if it cannot be written.
 
     Args:
         identity: lines that identify the patient and the scan. If it is empty, `segment.name` must not identify them.
     """
     labelmap, infos = labels_on_scan([segment], volume.grid)
-    page = ScanPage(
+    report = ScanReport(
         volume=volume,
         labelmap=labelmap,
         segments=infos,
@@ -74,15 +74,15 @@ def write_drawn_page(
         identity=identity or {},
         software=f"DCAMT {__version__}",
     )
-    write_text(path, render_scan_page(page))
+    write_text(path, render_scan_report(report))
 
 
-def write_requested_page(request: PageRequest) -> PageWritten:
-    """Write the page that a request describes.
+def write_requested_report(request: ReportRequest) -> ReportWritten:
+    """Write the report that a request describes.
 
     Raises:
         InputError: a file of the request cannot be read, or it names no segment.
-        OutputError: the page cannot be written.
+        OutputError: the report cannot be written.
     """
     if not request.segments:
         raise InputError("holds no segment", path=request.name, remedy="Choose a segmentation with a segment.")
@@ -98,7 +98,7 @@ def write_requested_page(request: PageRequest) -> PageWritten:
         card = Card(
             method.name, method.title, tuple(info.name for info in infos), method.modality, method.version, "", ""
         )
-    page = ScanPage(
+    report = ScanReport(
         volume=volume,
         labelmap=labelmap,
         segments=infos,
@@ -114,11 +114,11 @@ def write_requested_page(request: PageRequest) -> PageWritten:
         notes=request.notes,
         software=f"DCAMT {__version__}",
     )
-    write_text(request.page, render_scan_page(page))
-    return PageWritten(request.id, request.page)
+    write_text(request.report, render_scan_report(report))
+    return ReportWritten(request.id, request.report)
 
 
-def _disagreement(request: PageRequest, grid: Grid) -> np.ndarray | None:
+def _disagreement(request: ReportRequest, grid: Grid) -> np.ndarray | None:
     """Return the disagreement (I, J, K), 0 to 1; None if the request has none, or if it is not on the scan's grid."""
     file, affine = request.disagreement, request.disagreement_affine
     if file is None or affine is None:
@@ -132,19 +132,19 @@ def _disagreement(request: PageRequest, grid: Grid) -> np.ndarray | None:
 
 def _mask_on(grid: Grid, segment: DrawnSegment) -> np.ndarray:
     """Return a segment on the scan's grid, bool (I, J, K), plane by plane to bound the memory."""
-    found = np.zeros(grid.shape, bool)
+    mask = np.zeros(grid.shape, bool)
     edges = np.stack(np.meshgrid(*[(-0.5, size - 0.5) for size in segment.grid.shape], indexing="ij"), axis=-1)
     to_scan = np.linalg.inv(grid.affine) @ segment.grid.affine
     index = edges.reshape(8, 3) @ to_scan[:3, :3].T + to_scan[:3, 3]
     low = np.maximum(np.floor(index.min(axis=0)).astype(int), 0)
     high = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 1, grid.shape)
     if (low >= high).any():
-        return found
+        return mask
     j, k = np.meshgrid(np.arange(low[1], high[1]), np.arange(low[2], high[2]), indexing="ij")
     for i in range(low[0], high[0]):
         places = np.stack([np.full(j.size, i), j.ravel(), k.ravel()], axis=1)
         points = places @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-        found[i, low[1] : high[1], low[2] : high[2]] = nearest_values(segment.mask, segment.grid, points).reshape(
+        mask[i, low[1] : high[1], low[2] : high[2]] = nearest_values(segment.mask, segment.grid, points).reshape(
             j.shape
         )
-    return found
+    return mask

@@ -39,8 +39,8 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The content of the page. Cases are named "case 1", "case 2", ...; files are not named.
+class RunReport:
+    """The content of the report. Cases are named "case 1", "case 2", ...; files are not named.
 
     Attributes:
         facts, versions: values by name.
@@ -57,8 +57,8 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def render_page(report: Report) -> str:
-    """Return the page as HTML text."""
+def render_run_report(report: RunReport) -> str:
+    """Return the report as HTML text."""
     title = f"{report.recipe.title}: training report"
     parts = [_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>", _pairs(report.facts)]
     parts.append("<h2>Validation cases</h2>")
@@ -85,7 +85,7 @@ def _pairs(lines: Mapping[str, str]) -> str:
     return _table((), ((key, value) for key, value in lines.items()))
 
 
-def _scores(report: Report) -> str:
+def _scores(report: RunReport) -> str:
     """Return the table of the validation scores, with mean and standard deviation."""
     assert report.evaluation is not None
     names = {info.label: info.name for info in report.recipe.classes}

@@ -1,0 +1,129 @@
+"""Plan a training: cases, recipe, first weights and device of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cases.case_list import UNLABELLED, Case, read_cases, refuse_violations, violations
+from ..distributed import Team, team_size
+from ..errors import InputError
+from ..models.package import read_recipe
+from ..models.store import model_path
+from ..recipe import Recipe, load_recipe, with_settings
+from ..runs.efforts import effort_settings
+from ..runs.folder import Origin, RunFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEFAULT_RECIPE = "la"
+_NETWORK_FIELDS = ("network", "input_channels", "output_channels")
+"""Recipe fields that must equal those of the model whose weights a run starts from."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The plan of a run: folder, recipe, cases, first weights and device.
+
+    Attributes:
+        origin, start_weights: the model that the run starts from, and its weights; None for random weights.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        resume: continue the run in the folder.
+        conclude: validate the last checkpoint and write the models, without further training.
+    """
+
+    run: RunFolder
+    recipe: Recipe
+    cases: Sequence[Case]
+    origin: Origin | None = None
+    start_weights: dict[str, Tensor] | None = None
+    device: str = "auto"
+    resume: bool = False
+    conclude: bool = False
+
+
+def plan_new_run(
+    cases: str | Path | Sequence[Case],
+    run: str | Path,
+    recipe: Recipe,
+    origin: Origin | None = None,
+    start_weights: dict[str, Tensor] | None = None,
+    device: str = "auto",
+) -> TrainingPlan:
+    """Return the plan of a new run.
+
+    Raises:
+        InputError: the cases cannot be read, or do not fill one batch of the recipe.
+    """
+    listed = read_cases(Path(cases)) if isinstance(cases, str | Path) else list(cases)
+    check_batch(recipe, listed)
+    return TrainingPlan(RunFolder(Path(run)), recipe, listed, origin, start_weights, device)
+
+
+def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = False) -> TrainingPlan:
+    """Return the plan of the run in a folder. Raises InputError if there is none, or its files are damaged."""
+    folder = RunFolder(Path(run))
+    recipe, cases = folder.open(for_training=not conclude)
+    return TrainingPlan(folder, recipe, cases, folder.read_origin(), None, device, resume=True, conclude=conclude)
+
+
+def choose_recipe(
+    recipe: str | Path | Recipe | None = None,
+    start_from: str | Path | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    effort: str | None = None,
+) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
+    """Return the recipe with its settings, and the model and weights to start from (None and None: random weights).
+
+    Raises:
+        InputError: recipe, setting or model cannot be used, or the model's network differs from the recipe's.
+    """
+    origin, weights = None, None
+    base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe) if recipe else None
+    if start_from is not None:
+        from ..networks.packaging import build_network, verify_model
+
+        package = verify_model(start_from)
+        base = base or read_recipe(model_path(start_from))  # refuses removed parts, which a package is opened without
+        origin, weights = Origin.from_card(package.card), dict(build_network(package).state_dict())
+    base = base or load_recipe(DEFAULT_RECIPE)
+    changes = effort_settings(base, effort) if effort is not None else []
+    chosen = with_settings(base, [*changes, *_setting_lines(settings)])
+    if start_from is not None and any(
+        getattr(chosen, name) != getattr(package.recipe, name) for name in _NETWORK_FIELDS
+    ):
+        raise InputError(
+            f"has a different network from the recipe '{chosen.name}'",
+            path=start_from,
+            remedy="Choose the model's own recipe, or start with random weights.",
+        )
+    return chosen, origin, weights
+
+
+def check_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
+    """Raise InputError if the cases do not fill one batch of the recipe, or the processes cannot split the batch."""
+    training = recipe.training
+    refuse_violations(violations(cases, recipe))
+    mixed = any(case.role == UNLABELLED for case in cases)
+    # Raises InputError if the batch cannot be split.
+    Team(0, team_size()).sample_indices(training.labelled_per_batch if mixed else training.batch, training.batch)
+
+
+def _setting_lines(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """Return settings as `key=value` lines.
+
+    >>> _setting_lines({"patch": (64, 64, 32), "mixed_precision": False})
+    ['patch=64,64,32', 'mixed_precision=false']
+    """
+    if not isinstance(settings, Mapping):
+        return list(settings)
+
+    def text(value: Any) -> str:
+        if isinstance(value, list | tuple):
+            return ",".join(map(text, value))
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    return [f"{key}={text(value)}" for key, value in settings.items()]

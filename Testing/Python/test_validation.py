@@ -1,0 +1,126 @@
+"""The validation: Dice over cases and classes, tiles for large scans, and a pause during a validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dcamt.cases.case_list import VALIDATION, read_cases
+from dcamt.inference import tiling
+from dcamt.networks.dual_vnet import DualVNet
+from dcamt.runs.events import RunEvent, ValidationScored
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.requests import PAUSE, remove_request, write_request
+from dcamt.training import trainer as trainer_module
+from dcamt.training import validation
+from dcamt.training.resident import load_case
+from dcamt.training.trainer import Trainer
+from dcamt.training.validation import validation_dice
+from dcamt_testing.synthetic import CPU, new_trainer, resident, write_cases_folder
+from dcamt_testing.tiny_recipes import tiny_recipe
+from torch import Tensor
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cases_folder(tmp_path_factory.mktemp("data"), labelled=2, unlabelled=2, validation=1)
+
+
+def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are two cases and two classes; the branches' predictions are fixed."""
+    info = tiny_recipe().classes[0]
+    recipe = replace(tiny_recipe(), classes=(info, replace(info, label=2, name="Scar")))
+    label = np.zeros((4, 4, 4), np.uint8)
+    label[:2] = 1  # 32 voxels
+    other = label.copy()
+    other[3] = 2  # 16 voxels
+    cases = [resident(label * 100, label), resident(other * 100, other)]
+    class_a = np.ones((4, 4, 4), int)  # all class 1
+    class_b = np.zeros((4, 4, 4), int)
+    class_b[:1] = 1  # 16 voxels, all correct
+    class_b[3] = 2
+
+    def predict(*_: Any) -> Tensor:
+        probabilities = [0.9 * np.eye(3)[class_a] + 0.03, 0.7 * np.eye(3)[class_b] + 0.1]
+        return torch.from_numpy(np.stack(probabilities)).movedim(-1, 1)
+
+    monkeypatch.setattr(validation, "predict_bounded", predict)
+    network = DualVNet(tiny_recipe())
+    dice = validation_dice(network, cases, recipe)
+    assert network.training
+    a1, b1 = 2 * 32 / (64 + 32), 2 * 16 / (16 + 32)
+    # A case counts for a class only if its label or its prediction contains the class.
+    assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
+    assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
+    assert dice["mean"] == pytest.approx(dice["A"])  # branch A has the higher confidence
+    without = validation_dice(network, cases[:1], recipe)  # the labels do not contain the second class
+    assert without is not None
+    assert [list(without[key]) for key in ("A", "B", "mean")] == [[info.name]] * 3
+    assert validation_dice(network, [resident(label * 100, label * 0)], recipe) is None  # the label is empty
+    assert network.training
+
+
+def record_calls(function: Callable[..., Tensor], name: str, calls: list[str]) -> Callable[..., Tensor]:
+    """Return a function that appends `name` to `calls` and then calls the given one."""
+
+    def call(network: DualVNet, *arguments: Any) -> Tensor:
+        assert not network.training
+        calls.append(name)
+        return function(network, *arguments)
+
+    return call
+
+
+def test_validation_uses_tiles_for_a_scan_too_large_for_memory(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = new_trainer(tmp_path / "run", table, "iterations=30", "learning_rate=0.1")
+    trainer.fit(read_cases(table))
+    recipe, network = trainer.recipe, trainer.learner.network
+    held_out = [load_case(case, recipe, CPU) for case in read_cases(table) if case.role == "validation"]
+    passes: list[str] = []
+    for name in ("predict_whole", "predict_tiled"):
+        monkeypatch.setattr(tiling, name, record_calls(getattr(tiling, name), name, passes))
+    expected = validation_dice(network, held_out, recipe)
+    assert network.training
+    monkeypatch.setattr(tiling, "free_memory", lambda device: 1)
+    assert validation_dice(network, held_out, recipe) == expected
+    assert network.training
+    assert passes == ["predict_whole", "predict_tiled"]
+    assert 0.1 < expected["mean"]["Left atrium"] < 1  # otherwise the comparison would be meaningless
+
+
+def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancelled validation gives no scores. A request does not cancel the final validation of a run."""
+    received: list[RunEvent] = []
+    trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2", on_event=received.append)
+    monkeypatch.setattr(Trainer, "_validation_due", lambda self, cases: self.step == 2)
+    monkeypatch.setattr(trainer_module, "REQUEST_EVERY_S", 0.0)
+    real = validation.predict_bounded
+    predicted_at: list[int] = []
+
+    def predict_and_request_pause(*arguments: Any) -> Tensor:
+        predicted_at.append(trainer.step)
+        write_request(RunFolder(tmp_path / "run"), PAUSE)  # as Slicer's panel does
+        return real(*arguments)
+
+    monkeypatch.setattr(validation, "predict_bounded", predict_and_request_pause)
+    cases = read_cases(table)
+    # With a second validation case, a request during the prediction of the first can cancel the validation.
+    cases += [replace(case, name=f"{case.name} again") for case in cases if case.role == VALIDATION]
+    outcome = trainer.fit(cases)
+    assert (outcome.finished, outcome.step, predicted_at) == (False, 2, [2])
+    assert not any(isinstance(event, ValidationScored) for event in received)
+    assert trainer.learner.network.training
+    remove_request(RunFolder(tmp_path / "run"))
+    trainer = new_trainer(tmp_path / "run", table, "iterations=4", "validate_every=2")
+    trainer.resume()
+    outcome = trainer.fit(cases, resumed=True)
+    assert outcome.finished
+    assert outcome.dice is not None
+    assert predicted_at == [2, 4, 4]
