@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from dcamt_testing.processes import HANGING_S
@@ -55,3 +57,24 @@ def test_unbuffered_output_of_a_killed_program_is_kept() -> None:
     code = "import os, signal; print('before'); os.kill(os.getpid(), signal.SIGKILL)"
     done = subprocess.run([interpreter(), "-u", "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"before\n")
+
+
+def test_engine_of_another_folder_is_imported_from_there(tmp_path: Path) -> None:
+    (tmp_path / "dcamt").mkdir()
+    (tmp_path / "dcamt" / "__init__.py").write_text("PLACE = 'elsewhere'\n", encoding="utf-8")
+    code = "import sys, dcamt; print(dcamt.PLACE, [name for name in sys.modules if name.startswith('dcamt.')])"
+    for program in (sys.executable, interpreter()):
+        done = subprocess.run([program, "-c", code], cwd=tmp_path, capture_output=True, check=True)
+        assert done.stdout == b"elsewhere []\n"
+
+
+def test_killed_launcher_takes_its_program_along() -> None:
+    code = "import time; print('ready', flush=True); time.sleep(100)"
+    process = subprocess.Popen([interpreter(), "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    began = time.monotonic()
+    process.kill()
+    assert process.stdout.read() == b""  # the pipe closes when the program has ended
+    process.wait()
+    assert time.monotonic() - began < 90

@@ -59,6 +59,6 @@ import importlib.machinery as machinery
 real = machinery.PathFinder.find_spec
 machinery.PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name == {name!r} else real(name, *a))
 import sys
-for module in [module for module in sys.modules if module.split(".")[0] == {name!r}]:
-    del sys.modules[module]  # warm_python's children start with these packages imported
+for module in [module for module in sys.modules if module.split(".")[0] in ({name!r}, "dcamt")]:
+    del sys.modules[module]  # warm_python's children start with the engine and its packages imported
 """

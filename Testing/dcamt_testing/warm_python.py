@@ -11,22 +11,27 @@ however it ends, the server and all its children end too.
 The launcher runs the real interpreter instead for a command line other than `-m MODULE` (a module of DCAMT or
 PyTorch), `-c CODE` or a script, and for every command line on a system without fork.
 
-A child has imported the packages in `PRELOADED` before its program begins. Therefore a test of a program's imports,
-or of the interpreter's exit, starts `sys.executable`.
+A child has imported the modules in `PRELOADED` and `ENGINE` before its program begins; it imports the engine anew if
+it finds the engine in another folder. Therefore a test of a program's imports, or of the interpreter's exit, starts
+`sys.executable`.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
-import json
+import marshal
 import os
 import select
 import signal
 import socket
-import subprocess
 import sys
-from typing import NoReturn
+
+# The launcher imports this module: what only the tests and the server need is imported inside functions.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import subprocess
+    from typing import Any, NoReturn
 
 PRELOADED = (
     "torch",
@@ -46,7 +51,12 @@ PRELOADED = (
     "psutil",
     "filelock",
 )
-"""Packages that the engine uses. The engine itself is not preloaded: each child imports it from its own path."""
+"""Packages that the engine uses."""
+ENGINE_HOME = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, os.pardir, "DCAMTSegmentation")
+ENGINE = ("dcamt.cli", "dcamt.commands.segment", "dcamt.commands.train", "dcamt.inference.serving")
+"""Modules of the engine that import most others."""
+_FAST_FORK = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Environment of the server: a fork copies a table entry for each memory page, of which large pages need fewer."""
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 """Options of Linux's `prctl`."""
 _running: list[tuple[str, subprocess.Popen[bytes]]] = []
@@ -67,13 +77,16 @@ def start() -> bool:
     import atexit
     import shlex
     import shutil
+    import subprocess
     import tempfile
 
     folder = tempfile.mkdtemp(prefix="dcamt-python-")
     program = os.path.join(folder, "PythonSlicer")
     address = os.path.join(folder, "socket")
     with open(program, "w", encoding="utf-8") as file:
-        arguments = (sys.executable, "-I", "-S", os.path.abspath(__file__), address, sys.executable)
+        code = "import sys; sys.path.insert(0, sys.argv.pop(1)); import warm_python; warm_python.main()"
+        here = os.path.dirname(os.path.abspath(__file__))
+        arguments = (sys.executable, "-I", "-S", "-c", code, here, address, sys.executable)
         file.write(f'#!/bin/sh\nexec {shlex.join(arguments)} "$@"\n')
     os.chmod(program, 0o755)
     os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
@@ -86,7 +99,13 @@ def start() -> bool:
     )
     command = [sys.executable, "-c", code, os.path.dirname(os.path.abspath(__file__)), str(server.fileno())]
     # The server ends when its stdin closes, that is, when this process ends. It starts in a folder that stays.
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[server.fileno()], cwd=os.path.abspath(os.sep))
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        pass_fds=[server.fileno()],
+        cwd=os.path.abspath(os.sep),
+        env={**os.environ, **_FAST_FORK},
+    )
     server.close()
     _running.append((program, process))
 
@@ -104,7 +123,7 @@ class Request:
 
     def __init__(self, connection: socket.socket) -> None:
         size = int.from_bytes(_receive(connection, 8), "big")
-        described = json.loads(_receive(connection, size))
+        described = marshal.loads(_receive(connection, size))
         self.launcher: int = described["launcher"]
         self.arguments: list[str] = described["arguments"]
         self.environment: dict[str, str] = described["environment"]
@@ -172,6 +191,7 @@ class Request:
         if first == "-m":
             sys.path.insert(0, self.folder)
             sys.argv = ["-m", *self.arguments[2:]]
+            _forget_other_engine()
             runpy._run_module_as_main(self.arguments[1])  # type: ignore[attr-defined]
             return
         main_module = types.ModuleType("__main__")
@@ -188,7 +208,67 @@ class Request:
             main_module.__dict__["__file__"] = path
             with open(path, "rb") as file:
                 code = compile(file.read(), path, "exec")
+        _forget_other_engine()
         exec(code, main_module.__dict__)
+
+
+def _forget_other_engine() -> None:
+    """Forget the preloaded engine if the path leads to another one, or to none."""
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec("dcamt")
+    if spec is None or spec.origin is None or not os.path.samefile(spec.origin, sys.modules["dcamt"].__file__ or ""):
+        for name in [name for name in sys.modules if name.split(".")[0] == "dcamt"]:
+            del sys.modules[name]
+
+
+class _Children:
+    """The running children of the server, with the connections to their launchers."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, tuple[int, socket.socket]] = {}
+
+    def start(self, connection: socket.socket) -> Request | None:
+        """Fork a child for the request of a launcher; return the request in the child, and None in the server."""
+        try:
+            request = Request(connection)
+        except (ConnectionError, ValueError):  # the launcher was killed
+            connection.close()
+            return None
+        child = os.fork()
+        if child == 0:
+            _die_with_parent()
+            for handle, (_child, other) in self._running.items():
+                os.close(handle)
+                other.close()
+            connection.close()
+            request.prepare()
+            return request
+        for descriptor in request.descriptors:
+            os.close(descriptor)
+        with contextlib.suppress(OSError):
+            connection.sendall(child.to_bytes(8, "big"))
+        self._running[os.pidfd_open(child)] = (child, connection)
+        return None
+
+    def wait(self, *others: Any) -> list[Any]:
+        """Wait until a child or a launcher ends or one of `others` can be read; return those of `others`.
+
+        The launcher of a child that ended gets its exit status. A child whose launcher ended is killed.
+        """
+        connections = [connection for _child, connection in self._running.values()]
+        ready, _writable, _failed = select.select([*others, *self._running, *connections], [], [])
+        for handle, (child, connection) in list(self._running.items()):
+            if handle in ready or connection in ready:
+                if handle not in ready:
+                    os.kill(child, signal.SIGKILL)
+                status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                with contextlib.suppress(OSError):
+                    connection.sendall(str(status).encode())
+                connection.close()
+                os.close(handle)
+                del self._running[handle]
+        return [other for other in others if other in ready]
 
 
 def serve(descriptor: int) -> Request | None:
@@ -200,51 +280,23 @@ def serve(descriptor: int) -> Request | None:
     import importlib
     import shutil
 
-    for name in PRELOADED:
+    sys.path.insert(0, ENGINE_HOME)
+    for name in (*PRELOADED, *ENGINE):
         importlib.import_module(name)
+    sys.path.remove(ENGINE_HOME)
     gc.collect()
     gc.freeze()
     server = socket.socket(fileno=descriptor)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while True:
-        ready, _writable, _failed = select.select([server, sys.stdin], [], [])
-        if sys.stdin in ready:
-            # The test process was killed: this process removes its folder.
-            shutil.rmtree(os.path.dirname(server.getsockname()), ignore_errors=True)
-            return None
-        connection = server.accept()[0]
-        if os.fork() == 0:
-            _die_with_parent()
-            server.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            return _watch(connection)
-        connection.close()
-
-
-def _watch(connection: socket.socket) -> Request:
-    """Fork the child that runs the request, and return the request in the child.
-
-    The parent waits. It sends the child's exit status to the launcher, or kills the child if the launcher ends first.
-    """
-    request = Request(connection)
-    child = os.fork()
-    if child == 0:
-        _die_with_parent()
-        connection.close()
-        request.prepare()
-        return request
-    for descriptor in (0, *request.descriptors):
-        os.close(descriptor)
-    handle = os.pidfd_open(child)
-    with contextlib.suppress(OSError):
-        connection.sendall(child.to_bytes(8, "big"))
-    ready, _writable, _failed = select.select([handle, connection], [], [])
-    if handle not in ready:
-        os.kill(child, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    with contextlib.suppress(OSError):
-        connection.sendall(str(status).encode())
-    os._exit(0)
+    children = _Children()
+    while sys.stdin not in (ready := children.wait(server, sys.stdin)):
+        if server in ready:
+            request = children.start(server.accept()[0])
+            if request is not None:
+                server.close()
+                return request
+    # The test process was killed: this process removes its folder.
+    shutil.rmtree(os.path.dirname(server.getsockname()), ignore_errors=True)
+    return None
 
 
 def program_of(launcher: int) -> int:
@@ -295,7 +347,7 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     while len(data) < size:
         piece = connection.recv(size - len(data))
         if not piece:
-            os._exit(1)
+            raise ConnectionError("the other end closed the connection")
         data += piece
     return data
 
@@ -324,7 +376,7 @@ def main() -> None:
         "folder": os.getcwd(),
         "unbuffered": given[:1] == ["-u"],
     }
-    data = json.dumps(described).encode()
+    data = marshal.dumps(described)
     connection.sendall(len(data).to_bytes(8, "big") + data)
     connection.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -332,9 +384,9 @@ def main() -> None:
         os.dup2(nothing, descriptor)
     child = int.from_bytes(_receive(connection, 8), "big")
     while connection not in select.select([connection, signals], [], [])[0]:
-        for number in signals.recv(64):
+        for received in signals.recv(64):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child, number)
+                os.kill(child, received)
     _end(int(connection.recv(16) or b"1"))
 
 
