@@ -74,7 +74,7 @@ class TwoScansTest(ViewCase):
         choose(self.ui.inputSelector, self.one)
         record_acceptance("left-atrium")
         click(self.ui.applyButton)
-        process_events_until(lambda: not self.logic.isRunning(), 20, "the result")
+        process_events_until(lambda: not self.logic.isRunning(), "the result")
         (result,) = review.results()
         return result
 

@@ -100,6 +100,20 @@ class ListOfRunsTest(TrainingCase):
             choose(self.ui.previewSelector, "held out")
             self.assertIn(text, self.ui.previewStatusLabel.text)
 
+    def test_scores_have_fixed_digits_and_no_deviation_of_one_case(self) -> None:
+        ended = [{"event": "started", "step": 0, "of": 10}, {"event": "finished", "step": 10, "model": ""}]
+        summary = ["mean,1,0.5,0.3333333,12,3.25", "std,1,0,0,0,0"]
+        two = ["one,1,0.5,0.3333333,12,3.25", "two,1,0.5,0.3333333,12,3.25", *summary]
+        for name, lines in (("single", [two[0], *summary]), ("pair", two)):
+            run = self.make(name, ended)
+            run.validation.write_text("\n".join(["case,label,dice,jaccard,hd95_mm,asd_mm", *lines]), encoding="utf-8")
+            self.module.widget.runs.show(run)
+            model = self.ui.resultsTable.model()
+            cells = [[model.data(model.index(row, column)) for column in range(6)] for row in range(model.rowCount())]
+            shown = ["one", "mean"] if name == "single" else ["one", "two", "mean", "std"]
+            self.assertEqual([row[0] for row in cells], shown)
+            self.assertEqual(cells[0][2:], ["0.500", "0.333", "12.00", "3.25"])
+
     def test_hidden_charts_leave_no_layout_and_no_node_behind(self) -> None:
         events = [{"event": "started", "step": 0, "of": 10}]
         events.append({"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}})
