@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dcamt_testing.temporary_files import use_own_temporary_folder
+
 ROOT = Path(__file__).resolve().parents[2]
 SCALE = 1.25
 """Pixels of a picture per pixel of the screen, so that small text is legible and files stay small."""
@@ -24,6 +26,7 @@ def start() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+    use_own_temporary_folder()
     os.environ["DCAMT_HOME"] = tempfile.mkdtemp(prefix="dcamt-pictures-")
     sys.path[:0] = [str(ROOT / "Testing"), *(str(ROOT / module) for module in ("DCAMTSegmentation", "DCAMTTraining"))]
     import slicer_harness
