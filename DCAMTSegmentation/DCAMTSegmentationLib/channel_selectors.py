@@ -53,7 +53,7 @@ class ChannelSelectors:
         self._filling = False
 
     def hide_nodes(self, node_ids: list[str]) -> None:
-        """Exclude nodes (disagreement maps) from the selectors."""
+        """Exclude nodes (maps of doubt) from the selectors."""
         self._hidden = node_ids
         for selector in self._selectors:
             selector.sortFilterProxyModel().hiddenNodeIDs = node_ids

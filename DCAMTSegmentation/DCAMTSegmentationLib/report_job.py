@@ -65,12 +65,13 @@ class ReportJob(SegmentJob):
             segment = self._segmentation.GetSegmentation().GetSegment(identifier)
             name = _class_name(segment) if is_dcamt_segment else _("Outlined segment")
             segments.append(ReportSegment(SegmentMask(name, file, affine), tuple(segment.GetColor())))
-        map_node = review.get_referenced_node(self._segmentation, review.DISAGREEMENT) if is_dcamt_segment else None
-        disagreement = map_affine = None
-        if map_node is not None:
-            disagreement = self.folder / "disagreement.npy"
+        map_node = review.get_referenced_node(self._segmentation, review.DOUBT_MAP) if is_dcamt_segment else None
+        doubt_map = map_affine = None
+        # The map of an older version shows disagreement, which the report would show as doubt.
+        if map_node is not None and review.shows_doubt(map_node):
+            doubt_map = self.folder / "doubt.npy"
             map_affine = transform_between(map_node, self._volume) @ ijk_to_ras(map_node)
-            for _slab in write_npy_in_slabs(voxels_of(map_node), disagreement):
+            for _slab in write_npy_in_slabs(voxels_of(map_node), doubt_map):
                 yield None
         wall, notes = wall_in_scene(self._segmentation), []
         reason = self._reason_against_wall() if wall is not None else ""
@@ -88,8 +89,8 @@ class ReportJob(SegmentJob):
             name=self._volume.GetName(),
             method=review.outline_method(self._segmentation) if is_dcamt_segment else None,
             is_corrected=review.update_correction_marks(self._segmentation),
-            disagreement=disagreement,
-            disagreement_affine=map_affine,
+            doubt_map=doubt_map,
+            doubt_map_affine=map_affine,
             trust=review.trust(self._segmentation) if is_dcamt_segment else None,
             doubts=self._doubts() if is_dcamt_segment else (),
             expected_overlap=review.expected_overlap(self._segmentation) if is_dcamt_segment else None,

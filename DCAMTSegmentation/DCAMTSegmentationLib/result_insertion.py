@@ -33,7 +33,7 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
 from . import review
-from .disagreement_map import add_display, build_image, map_name, set_display_range
+from .doubt_map import add_display, build_image, map_name, set_display_range
 from .measurements_table import fill_table, table_name
 
 
@@ -64,10 +64,10 @@ class SegmentationOptions:
 
 @dataclass(frozen=True)
 class LoadedResult:
-    """The worker's `ScanSegmented` with open files; labels and disagreement (or None) are memory maps, (K, J, I)."""
+    """The worker's `ScanSegmented` with open files; labels and doubt (or None) are memory maps, (K, J, I)."""
 
     labels: np.ndarray
-    disagreement: np.ndarray | None
+    doubt_map: np.ndarray | None
     trust: float | None
     doubts: Sequence[DoubtfulPlace]
     measurements: Sequence[Measurements]
@@ -81,11 +81,11 @@ class LoadedResult:
         Raises:
             InputError: a file cannot be read.
         """
-        disagreement = event.disagreement
+        doubt_map = event.doubt_map
         try:
             return cls(
                 labels=np.load(event.labelmap, mmap_mode="r"),
-                disagreement=np.load(disagreement, mmap_mode="r") if disagreement else None,
+                doubt_map=np.load(doubt_map, mmap_mode="r") if doubt_map else None,
                 trust=event.trust,
                 doubts=event.doubts,
                 measurements=event.measurements,
@@ -166,8 +166,8 @@ class _Insertion:
                 self._add_surface(built[-1], item, target, to_local)
                 yield
         image = None
-        if self.result.disagreement is not None:
-            image = yield from build_image(self.result.disagreement)
+        if self.result.doubt_map is not None:
+            image = yield from build_image(self.result.doubt_map)
         table = self._helper("vtkMRMLTableNode", table_name(volume), target, review.MEASUREMENTS)
         rows_before = None if table in self.added else table
         if rows_before is None:
@@ -175,15 +175,16 @@ class _Insertion:
             yield
         map_node = None
         if image is not None:
-            map_node = self._helper("vtkMRMLScalarVolumeNode", map_name(volume), target, review.DISAGREEMENT)
-            review.mark_map(map_node)
+            map_node = self._helper("vtkMRMLScalarVolumeNode", map_name(volume), target, review.DOUBT_MAP)
+            if map_node in self.added:
+                review.mark_map(map_node)
             if map_node.GetDisplayNode() is None:
                 self.added.append(add_display(map_node))
             yield
             if map_node in self.added:
                 _set_map(map_node, image, volume)
                 yield
-        earlier_map = review.get_referenced_node(target, review.DISAGREEMENT)
+        earlier_map = review.get_referenced_node(target, review.DOUBT_MAP)
         is_new = target is None
         if is_new:
             target = self._new_segmentation(volume)
@@ -243,7 +244,7 @@ class _Insertion:
         review.store_channels(target, self.options.channels)
         review.keep_model(target, title_of(self.options.model), _outline_method(self.options))
         for role, node in (
-            (review.DISAGREEMENT, map_node),
+            (review.DOUBT_MAP, map_node),
             (review.MEASUREMENTS, table),
             (review.VOLUME, self.options.volume),
         ):
@@ -265,6 +266,9 @@ def _outline_method(options: SegmentationOptions) -> OutlineMethod | None:
 
 
 def _set_map(node: Any, image: Any, volume: VolumeNode) -> None:
+    if not review.shows_doubt(node):  # a map of disagreement from an older version of DCAMT is replaced
+        node.SetName(slicer.mrmlScene.GenerateUniqueName(map_name(volume)))
+        review.mark_map(node)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     set_display_range(node.GetDisplayNode())

@@ -1,6 +1,6 @@
 """Store a result's data with its segmentation node, and so with the scene.
 
-References: the volume that was segmented, its further channels, the map of disagreement, the table of measurements, the
+References: the volume that was segmented, its further channels, the map of doubt, the table of measurements, the
 point that marks a doubtful place. Attributes: the trust, the expected overlap with an expert, the model, and the
 doubtful places, in the segmentation node's own space.
 """
@@ -23,17 +23,19 @@ from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint, surface_name
 from slicer.i18n import tr as _
 
-VOLUME, DISAGREEMENT, MEASUREMENTS = "DCAMT.volume", "DCAMT.disagreement", "DCAMT.measurements"
+VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
+DOUBT_MAP = "DCAMT.disagreement"
+"""The role is named as in scenes of older versions, whose map shows the disagreement of the branches."""
 MARK = "DCAMT.mark"
 CHANNELS = "DCAMT.channels"
 """Role of the volumes of the second and further channels, for a model that takes several."""
 WALL, WALL_COLORS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
-HELPERS = (DISAGREEMENT, MEASUREMENTS, MARK, WALL, WALL_COLORS, WALL_TABLE)
+HELPERS = (DOUBT_MAP, MEASUREMENTS, MARK, WALL, WALL_COLORS, WALL_TABLE)
 """Roles of the nodes that are removed with their result."""
 _EXPECTED = "DCAMT.expectedOverlap"
 _TRUST, _PLACES, _CURRENT_PLACE = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
 _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
-_MAP, _CHANNEL_COUNT = "DCAMT.map", "DCAMT.channelCount"
+_MAP, _DOUBT, _CHANNEL_COUNT = "DCAMT.map", "doubt", "DCAMT.channelCount"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 
@@ -202,17 +204,22 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
 
 
 def mark_map(volume: VolumeNode) -> None:
-    """Mark a scalar volume node as a map of disagreement, so that it is recognised after its result is deleted."""
-    volume.SetAttribute(_MAP, "1")
+    """Mark a scalar volume node as a map of doubt, so that it is recognised after its result is deleted."""
+    volume.SetAttribute(_MAP, _DOUBT)
 
 
 def is_map(volume: VolumeNode) -> bool:
-    """Return whether a scalar volume node is a map of disagreement rather than a scan."""
+    """Return whether a scalar volume node is a map of doubt, or of disagreement, rather than a scan."""
     return volume.GetAttribute(_MAP) is not None
 
 
+def shows_doubt(volume: VolumeNode) -> bool:
+    """Return whether a map shows doubt rather than disagreement, as the maps of older versions do."""
+    return volume.GetAttribute(_MAP) == _DOUBT
+
+
 def is_scalar_image(volume: VolumeNode) -> bool:
-    """Return whether a node is a scalar volume but neither a map of disagreement nor a labelmap."""
+    """Return whether a node is a scalar volume but neither a map nor a labelmap."""
     return volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
 
 

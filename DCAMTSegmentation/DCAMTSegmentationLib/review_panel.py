@@ -60,7 +60,7 @@ class ReviewPanel:
         model = review.model_title(segmentation)
         ui.resultLabel.toolTip = _("Segmented with the model {model}.").format(model=model) if model else ""
         ui.trustLabel.text = self._trust_text()
-        ui.disagreementCheckBox.enabled = review.get_referenced_node(segmentation, review.DISAGREEMENT) is not None
+        ui.doubtCheckBox.enabled = review.get_referenced_node(segmentation, review.DOUBT_MAP) is not None
         ui.nextPlaceButton.enabled = bool(review.doubtful_places(segmentation))
         volume = review.get_referenced_node(segmentation, review.VOLUME)
         ui.correctButton.enabled = segmentation is not None and volume is not None

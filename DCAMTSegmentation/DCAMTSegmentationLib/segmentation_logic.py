@@ -250,7 +250,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return review.trust(segmentation)
 
     def doubtfulPlaces(self, segmentation: SegmentationNode) -> list[review.StoredDoubtfulPlace]:
-        """Return the places where the branches disagree, the worst first."""
+        """Return the places whose labels are probably wrong, the worst first."""
         return review.doubtful_places(segmentation)
 
     def nextDoubtfulPlace(self, segmentation: SegmentationNode) -> tuple[int, review.StoredDoubtfulPlace]:

@@ -212,7 +212,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._settings = None
 
     def _hide_maps(self) -> None:
-        """Hide disagreement maps in the input selectors, which would select a map when its scan is deleted."""
+        """Hide maps of doubt in the input selectors, which would select a map when its scan is deleted."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         hidden = [node.GetID() for node in volumes if review.is_map(node)]
         self._ui.inputSelector.sortFilterProxyModel().hiddenNodeIDs = hidden
@@ -273,8 +273,8 @@ class SegmentationPanel(VTKObservationMixin):
         # A report, like the wall, needs a volume and one segment.
         self._ui.reportButton.enabled = self._wall.can_measure
         self._ui.placeRegionButton.enabled = settings.inputVolume is not None
-        disagreement_map = review.get_referenced_node(segmentation_node, review.DISAGREEMENT)
-        self._overlay.show(disagreement_map if settings.showDisagreement else None, segmentation_node)
+        doubt_map = review.get_referenced_node(segmentation_node, review.DOUBT_MAP)
+        self._overlay.show(doubt_map if settings.showDisagreement else None, segmentation_node)
 
     def _on_model_chosen(self, name: str) -> None:
         if self._is_connected:

@@ -9,7 +9,7 @@ from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from slicer.i18n import tr as _
 
 from . import review
-from .disagreement_map import MAX_PERCENT
+from .doubt_map import MAX_PERCENT
 
 MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
@@ -168,7 +168,10 @@ def _show_legend(map_node: Any | None) -> None:
         return
     legend.SetSaveWithScene(False)
     upper_limit = map_node.GetDisplayNode().GetWindowLevelMax()
-    title = _("Disagreement (%)") if upper_limit == MAX_PERCENT else _("Disagreement (0 to 255)")
+    if review.shows_doubt(map_node):
+        title = _("Doubt (%)")
+    else:  # a map of disagreement from an older version of DCAMT
+        title = _("Disagreement (%)") if upper_limit == MAX_PERCENT else _("Disagreement (0 to 255)")
     legend.SetTitleText(title)
     legend.SetLabelFormat("%.0f")
     legend.SetNumberOfLabels(5)

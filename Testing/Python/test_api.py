@@ -119,6 +119,11 @@ def test_file_volume_and_array_give_the_same_labels_as_the_command(
         assert result.trust == pytest.approx(event["trust"])
         assert result.disagreement is not None
         assert result.disagreement.shape == expected.voxels.shape
+        assert result.doubt_map is not None
+        assert result.doubt_map.shape == expected.voxels.shape
+        assert result.doubtful_places() == dcamt.metrics.doubtful_places.doubtful_places(
+            result.doubt_map, result.labelmap.grid
+        )
     probabilities = results[1].probabilities
     assert probabilities is not None
     assert results[0].probabilities is None

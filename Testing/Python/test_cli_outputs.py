@@ -324,7 +324,7 @@ def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
         segments=segments,
         measurements=measure(labelmap, segments, ""),
         model=Card("a-model-of-a-long-name", "Left atrium and more in LGE-MRI", ("A",), "Cardiac MRI", "1", "", ""),
-        disagreement=np.clip(1 - np.abs(distance - 22) / 3, 0, 1).astype(np.float32),
+        doubt_map=np.clip(1 - np.abs(distance - 22) / 3, 0, 1).astype(np.float32),
         is_corrected=True,
         trust=0.87,
         expected_overlap=ExpectedOverlap(0.89, 0.81, 0.94),

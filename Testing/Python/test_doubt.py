@@ -1,4 +1,4 @@
-"""Features of doubt: the formulas, the band along the outline, and labels on the network grid."""
+"""Doubt: the map, the formulas of the features, the band along the outline, and labels on the network grid."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from dcamt.geometry import Grid, network_grid
-from dcamt.inference.doubt import dilate, doubt_features
+from dcamt.geometry import Grid, NetworkGrid, network_grid
+from dcamt.inference.doubt import dilate, doubt_features, doubt_map
 from dcamt.preprocessing import labels_to_network, nearest_labels
 from dcamt.volume import Labelmap
 from scipy import ndimage
@@ -91,3 +91,54 @@ def test_nearest_labels_equal_labels_resampled_to_the_network_grid() -> None:
         network_grid(Grid((21, 18, 15), affine @ np.diag([1 / 3, 1 / 3, 1 / 3, 1])), (1.0, 1.0, 1.0)),
     )
     np.testing.assert_array_equal(coarser, expected)
+
+
+def doubt_by_hand(probabilities: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Return the map of doubt (X, Y, Z) of probabilities (K, X, Y, Z) by the formula of its docstring, in numpy."""
+    labels = probabilities.argmax(axis=0)
+    ones = np.ones(labels.shape)
+    widths = [2.0 / step for step in spacing]
+
+    def smooth(values: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(values, widths, mode="constant", radius=[int(3 * width) for width in widths])
+
+    smoothed = np.stack([smooth(one) / smooth(ones) for one in probabilities])
+
+    def logit_of_error(values: np.ndarray) -> np.ndarray:
+        error = np.clip(1 - np.take_along_axis(values, labels[None], axis=0)[0], 1e-3, 1 - 1e-3)
+        return np.log(error / (1 - error))
+
+    score = 0.48 + 0.52 * logit_of_error(probabilities) + 0.71 * logit_of_error(smoothed) - 0.49 * (labels == 0)
+    return 1 / (1 + np.exp(-score))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_map_of_doubt_equals_its_formula(classes: int) -> None:
+    spacing = (1.0, 2.0, 1.25)
+    place = (np.indices((18, 12, 16)).transpose(1, 2, 3, 0) - (9, 6, 8)) * spacing
+    ball = 1 / (1 + np.exp(np.linalg.norm(place, axis=-1) - 6))
+    half = 1 / (1 + np.exp(place[..., 0]))
+    organs = [ball] if classes == 2 else [ball * half, ball * (1 - half)]
+    probabilities = np.stack([1 - ball, *organs])
+    grid = network_grid(Grid((18, 12, 16), np.diag([-1.0, -2.0, 1.25, 1])), spacing)
+    found = doubt_map(torch.from_numpy(grid_order(probabilities, grid)).float(), grid)
+    np.testing.assert_allclose(found, doubt_by_hand(probabilities, spacing), atol=1e-4)
+    assert found.max() > 0.3
+
+
+def grid_order(values: np.ndarray, grid: NetworkGrid) -> np.ndarray:
+    """Return values (K, I, J, K) of a scan with the network's spacing in the axis order of its network grid."""
+    return np.ascontiguousarray(np.stack([grid.orientation.apply(one[None])[0] for one in values]))
+
+
+def test_map_of_doubt_is_a_probability_and_lower_away_from_the_outline() -> None:
+    grid = network_grid(Grid((24, 24, 24), np.diag([1.0, 1, 1, 1])), (1.0, 1.0, 1.0))
+    probabilities = probabilities_of_ball(0)[0]
+    found = doubt_map(probabilities, grid)
+    centre, outline, corner = found[12, 12, 12], found[12, 12, 3:5].max(), found[0, 0, 0]
+    assert centre < 0.02
+    assert corner < 0.02
+    assert 0.3 < outline < 0.7
+    sharper = doubt_map((8 * probabilities.clamp(1e-6).log()).softmax(dim=0), grid)
+    assert sharper.sum() < 0.8 * found.sum()
+    assert not doubt_map(torch.stack([torch.ones(grid.shape), torch.zeros(grid.shape)]), grid).any()

@@ -95,6 +95,10 @@ def test_organ_is_located_in_air_noise_and_mirrored_tissue(kind: str, predictor:
     assert result.probabilities[0, 0, 0, 0] == 1
     assert result.agreement.shape == FIELD
     assert result.agreement[0, 0, 0] == 1
+    assert result.doubt_map is not None
+    assert result.doubt_map.shape == FIELD
+    assert result.doubt_map[0, 0, 0] == 0
+    assert result.doubt_map.max() > 0.1
     assert result.labelmap.grid is scan.grid
 
 

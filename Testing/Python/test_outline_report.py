@@ -27,7 +27,7 @@ AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])
 
 @pytest.fixture
 def request_(tmp_path: Path) -> ReportRequest:
-    """Return the request for the report of a box in a noisy scan, with a map of disagreement."""
+    """Return the request for the report of a box in a noisy scan, with a map of doubt."""
     mask = np.zeros((8, 9, 10), np.uint8)
     mask[2:6, 2:6, 2:6] = 1
     noise = np.random.default_rng(0).normal(0, 5, mask.shape)
@@ -35,23 +35,21 @@ def request_(tmp_path: Path) -> ReportRequest:
         np.save(tmp_path / f"{name}.npy", array)
     outline = SegmentMask("Left atrium", tmp_path / "mask.npy", AFFINE)
     segments = (ReportSegment(outline, (0.8, 0.3, 0.3)),)
-    report, disagreement = tmp_path / "report.html", tmp_path / "map.npy"
-    return ReportRequest(
-        tmp_path / "scan.npy", AFFINE, segments, report, disagreement=disagreement, disagreement_affine=AFFINE
-    )
+    report, doubt_map = tmp_path / "report.html", tmp_path / "map.npy"
+    return ReportRequest(tmp_path / "scan.npy", AFFINE, segments, report, doubt_map=doubt_map, doubt_map_affine=AFFINE)
 
 
 @pytest.mark.parametrize(("shift_mm", "is_shown"), [(0.0, True), (3.0, False)])
-def test_map_of_disagreement_is_shown_only_on_the_grid_of_the_scan(
+def test_map_of_doubt_is_shown_only_on_the_grid_of_the_scan(
     shift_mm: float, is_shown: bool, request_: ReportRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports: list[ScanReport] = []
     monkeypatch.setattr(outline_report, "render_scan_report", lambda report: reports.append(report) or "")
     affine = AFFINE.copy()
     affine[0, 3] += shift_mm
-    request_ = parse_request(request_line(replace(request_, disagreement_affine=affine)))
+    request_ = parse_request(request_line(replace(request_, doubt_map_affine=affine)))
     outline_report.write_requested_report(request_)
-    assert (reports[0].disagreement is not None) == is_shown
+    assert (reports[0].doubt_map is not None) == is_shown
 
 
 def test_report_of_an_unknown_version_of_a_model_keeps_its_caution_and_doubts(request_: ReportRequest) -> None:

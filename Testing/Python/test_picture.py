@@ -17,7 +17,7 @@ from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_segments
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.report import picture
-from dcamt.report.colors import SEGMENT_COLORS
+from dcamt.report.colors import DOUBT_COLOR, SEGMENT_COLORS
 from dcamt.report.picture import describe_segments, draw_picture, format_measurements, render_picture
 from dcamt.report.scene import build_scene, turn_to_lps
 from dcamt.report.surface_shading import View, doubt_painter, trace_surface, view_from
@@ -209,23 +209,36 @@ def test_surface_of_a_ball_is_drawn_as_a_disc_of_its_radius() -> None:
     assert top > bottom  # the light comes from above
 
 
-def test_doubt_colors_the_surface_amber() -> None:
+def test_surface_is_amber_where_the_outline_is_probably_off() -> None:
+    """Some doubt is along every outline: only a thick layer of it is painted."""
     volume, labelmap = make_case()
-    disagreement = np.zeros(SHAPE, np.float32)
-    disagreement[30:] = 1
+    mask = labelmap.voxels > 0
+    distance = np.where(
+        mask,
+        ndimage.distance_transform_edt(mask, labelmap.grid.spacing),
+        ndimage.distance_transform_edt(~mask, labelmap.grid.spacing),
+    )
+    thin, thick = (np.where(distance < half, 0.5, 0).astype(np.float32) for half in (0.9, 6))
 
-    def shade(doubt: np.ndarray) -> np.ndarray:
+    def amber(doubt: np.ndarray) -> int:
         scene = build_scene(volume, labelmap, [GREEN], doubt)
         assert scene.doubt is not None
         (surface,) = trace_surface(scene.labels, scene.spacing, [GREEN], [view_from(True, 200)])
-        return 255 * surface.shade(doubt_painter(scene.doubt, scene.spacing))
-
-    sure, unsure = shade(np.zeros_like(disagreement)), shade(disagreement)
-
-    def amber(image: np.ndarray) -> int:
+        image = 255 * surface.shade(doubt_painter(scene.doubt, scene.spacing))
         return int(((image[..., 0] > 150) & (image[..., 1] > 90) & (image[..., 2] < 90)).sum())
 
-    assert amber(unsure) > 20 * max(amber(sure), 100)
+    assert amber(thick) > 20 * max(amber(thin), 100)
+
+
+@pytest.mark.parametrize(("thickness_mm", "weight"), [(0.9, 0.0), (1.5, 0.5), (2.5, 1.0)])
+def test_weight_of_amber_follows_the_expected_thickness_of_the_wrong_layer(thickness_mm: float, weight: float) -> None:
+    """The doubt of a plane layer times its thickness, here 0.5 times twice the thickness, is the expected distance."""
+    spacing = np.array([0.2, 1.0, 1.0])
+    place = np.abs(np.arange(161) - 80) * spacing[0]
+    doubt = np.broadcast_to(np.where(place < thickness_mm, 0.5, 0.0)[:, None, None], (161, 33, 33))
+    base = np.zeros((1, 3))
+    painted = doubt_painter(doubt.astype(np.float32), spacing)(np.array([[80.0, 16, 16]]) * spacing, base)
+    np.testing.assert_allclose(painted / np.array([DOUBT_COLOR]), weight, atol=0.06)
 
 
 def test_picture_of_an_empty_segmentation_says_so(tmp_path: Path) -> None:

@@ -151,6 +151,10 @@ def test_label_is_the_class_of_highest_mean_probability(
     assert np.array_equal(result.labelmap.voxels[clear], mean.argmax(axis=0)[clear])
     assert result.labelmap.voxels.dtype == np.uint8
     assert np.abs(result.agreement - (1 - np.abs(both[0][1] - both[1][1]))).max() < 1e-5
+    # Doubt depends on the mean of the branches alone, and is highest where this is undecided.
+    order = np.argsort(np.abs(mean[1] - mean[0]).ravel())
+    doubt = result.doubt_map.ravel()[order]
+    assert doubt[:100].mean() > doubt[-100:].mean()
     a, b = (share[1] > share[0] for share in both)
     assert result.trust == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=1e-3)
     assert result.notes == ()
@@ -167,6 +171,7 @@ def test_fast_quality_uses_branch_a_only(predictor: Predictor, tiny_package: Mod
         alone = build_network(tiny_package).forward_one(image[None])[0].softmax(dim=0).numpy()
     assert np.abs(result.probabilities - alone).max() < 1e-5
     assert result.agreement is None
+    assert result.doubt_map is None
     assert result.trust is None
     assert result.labelmap.voxels.any()
 

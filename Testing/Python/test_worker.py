@@ -125,7 +125,7 @@ def test_region_is_segmented_in_fast_quality(
     finished, _ = child.wait_for(last("1"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.trust is None
-    assert finished.disagreement is None
+    assert finished.doubt_map is None
     assert finished.doubts == ()
     index = np.argwhere(np.load(finished.labelmap).transpose(2, 1, 0))
     points = index @ oblique_scan.grid.affine[:3, :3].T + oblique_scan.grid.affine[:3, 3]

@@ -95,7 +95,7 @@ def test_unusable_input_is_reported_and_the_next_request_served(
     assert shared_worker.wait_for(last("good"))[0].kind == "segmented"
 
 
-@pytest.mark.parametrize("file", ["labelmap.npy", "disagreement.npy"])
+@pytest.mark.parametrize("file", ["labelmap.npy", "doubt.npy"])
 def test_full_disk_is_reported_and_the_next_request_served(
     shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, file: str
 ) -> None:

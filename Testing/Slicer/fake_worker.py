@@ -57,9 +57,9 @@ class FakeWorker:
     def _answer(self, request: SegmentRequest, on_event: Any) -> None:
         self.before_answer()
         labels = self.labels_of(np.load(request.volume))
-        labelmap, disagreement = request.output / "labelmap.npy", request.output / "disagreement.npy"
+        labelmap, doubt_map = request.output / "labelmap.npy", request.output / "doubt.npy"
         np.save(labelmap, labels)
-        np.save(disagreement, labels * 200)
+        np.save(doubt_map, labels * 200)
         index = np.argwhere(labels)[:, ::-1]
         box = None
         if len(index):
@@ -71,7 +71,7 @@ class FakeWorker:
             ScanSegmented(
                 "1",
                 labelmap,
-                disagreement if self.trust is not None else None,
+                doubt_map if self.trust is not None else None,
                 self.trust,
                 tuple(DoubtfulPlace((x, y, z), (0, 0, 0), 0.5 / (n + 1), 0.25 / (n + 1)) for n in range(self.places)),
                 (Measurements(request.name, "Left atrium", volume_ml, *[float("nan")] * 5),),

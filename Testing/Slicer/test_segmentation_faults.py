@@ -127,7 +127,7 @@ class WorkerFaultTest(FaultCase):
             self.skipTest("needs /dev/full")
         volume = add_scan()
         self.prepare(volume)
-        self.fill_disk_at("disagreement.npy")
+        self.fill_disk_at("doubt.npy")
         self.assert_one_error("the disk is full", self.apply)
         del self.worker.make_folder
         self.assert_the_next_apply_works(volume)

@@ -135,7 +135,7 @@ class ModuleTest(SegmentationCase):
         assert top is not None
         self.assertEqual(top.get("class"), "qMRMLWidget")
 
-    def test_existing_volume_is_chosen_but_not_a_disagreement_map(self) -> None:
+    def test_existing_volume_is_chosen_but_not_a_map_of_doubt(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         self.module.close()

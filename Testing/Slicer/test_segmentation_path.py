@@ -75,7 +75,7 @@ class WholeWorkflowTest(SegmentationCase):
         self.assertIsNone(self.logic.trust(segmentation))
         self.assertIn("one branch", self.ui.trustLabel.text)
         self.assertFalse(self.ui.nextPlaceButton.enabled)
-        self.assertFalse(self.ui.disagreementCheckBox.enabled)
+        self.assertFalse(self.ui.doubtCheckBox.enabled)
 
     def test_corrected_result_is_replaced_only_after_a_question(self) -> None:
         volume = add_scan()
@@ -187,8 +187,8 @@ class ReviewTest(SegmentationCase):
         self.assertFalse(self.ui.exportButton.enabled)
         self.assertFalse(self.ui.copyButton.enabled)
         self.assertFalse(self.ui.measureButton.enabled)
-        slicer.mrmlScene.RemoveNode(slicer.util.getNode("LGE disagreement"))
-        self.assertFalse(self.ui.disagreementCheckBox.enabled)
+        slicer.mrmlScene.RemoveNode(slicer.util.getNode("LGE doubt"))
+        self.assertFalse(self.ui.doubtCheckBox.enabled)
 
     def test_nothing_is_exported_when_no_file_is_chosen(self) -> None:
         self.segment(add_scan())
@@ -214,7 +214,7 @@ class ReviewTest(SegmentationCase):
                 self.assertAlmostEqual(y, height / 2, delta=1)
         self.assertEqual(self.ui.placeLabel.text, "1 of 3: 0.50 mL in doubt")
 
-    def test_disagreement_map_is_shown_over_the_slices_and_hidden_again(self) -> None:
+    def test_map_of_doubt_is_shown_over_the_slices_and_hidden_again(self) -> None:
         volume, before = add_scan(), add_scan("CT", seed=5)
         composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
         self.assertEqual(len(composites), 3)
@@ -222,20 +222,20 @@ class ReviewTest(SegmentationCase):
             composite.SetForegroundVolumeID(before.GetID())
             composite.SetForegroundOpacity(0.25)
         self.segment(volume)
-        self.ui.disagreementCheckBox.click()
-        map_node = slicer.util.getNode("LGE disagreement")
+        self.ui.doubtCheckBox.click()
+        map_node = slicer.util.getNode("LGE doubt")
         for composite in composites:
             self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
             self.assertGreater(composite.GetForegroundOpacity(), 0.3)
-        self.ui.disagreementCheckBox.click()
+        self.ui.doubtCheckBox.click()
         for composite in composites:
             self.assertEqual(composite.GetForegroundVolumeID(), before.GetID())
             self.assertEqual(composite.GetForegroundOpacity(), 0.25)
 
-    def test_disagreement_map_has_the_grid_of_the_volume_and_is_high_at_doubtful_places(self) -> None:
+    def test_map_of_doubt_has_the_grid_of_the_volume_and_is_high_at_doubtful_places(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
-        map_node = slicer.util.getNode("LGE disagreement")
+        map_node = slicer.util.getNode("LGE doubt")
         values = slicer.util.arrayFromVolume(map_node)
         self.assertEqual(values.shape, slicer.util.arrayFromVolume(volume).shape)
         to_ijk = np.linalg.inv(np.diag([-1.5, -1.5, 1.5, 1.0]))

@@ -125,7 +125,7 @@ class GridTest(SegmentationCase):
         segmentation = self.segment(volume)
         self.assertEqual(segmentation.GetParentTransformNode(), transform)
         self.assert_equals_the_command_line(volume, segmentation)
-        map_node = slicer.util.getNode("LGE disagreement")
+        map_node = slicer.util.getNode("LGE doubt")
         self.assertEqual(map_node.GetParentTransformNode(), transform)
 
     def test_result_is_placed_correctly_in_a_segmentation_under_another_transform(self) -> None:
@@ -248,7 +248,7 @@ class SurfaceTest(unittest.TestCase):
 
 
 def result_of(labels: np.ndarray) -> LoadedResult:
-    """Return a result with a disagreement map, as made from the worker's event."""
+    """Return a result with a map of doubt, as made from the worker's event."""
     info = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
     filled = np.argwhere(labels)[:, ::-1]
     box = None
@@ -297,7 +297,7 @@ class NameTest(SegmentationCase):
         folder = hierarchy.GetItemParent(result)
         self.assertEqual(hierarchy.GetItemName(folder), "LGE – DCAMT")
         self.assertEqual(hierarchy.GetItemParent(folder), study)
-        for name in ("LGE disagreement", "LGE measurements"):
+        for name in ("LGE doubt", "LGE measurements"):
             item = hierarchy.GetItemByDataNode(slicer.util.getNode(name))
             self.assertEqual(hierarchy.GetItemParent(item), result, name)
 
@@ -338,12 +338,12 @@ class ExistingSegmentationTest(SegmentationCase):
         self.segment(volume)
         self.assertIsNone(self.logic.trust(segmentation))
         self.assertEqual(self.logic.doubtfulPlaces(segmentation), [])
-        self.assertFalse(self.ui.disagreementCheckBox.enabled)
+        self.assertFalse(self.ui.doubtCheckBox.enabled)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [volume])
         choose(self.ui.qualityComboBox, "Accurate: both branches")
         self.segment(volume)
         _volume, map_ = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        segmentation.SetNodeReferenceID(review.DISAGREEMENT, None)
+        segmentation.SetNodeReferenceID(review.DOUBT_MAP, None)
         self.assertTrue(review.is_map(map_))  # still recognised as a map, although no result refers to it
         self.assertIs(self.logic.firstVolume(), volume)
 
@@ -372,7 +372,7 @@ class PersistenceTest(SegmentationCase):
         segmentation = self.segment(volume)
         choose(self.ui.qualityComboBox, "Fast: one branch")
         choose(self.ui.deviceComboBox, "CPU")
-        self.ui.disagreementCheckBox.click()
+        self.ui.doubtCheckBox.click()
         click(self.ui.placeRegionButton)
         click(self.ui.teachButton)
         mask, rows = np.array(segment_mask(segmentation, volume)), self.logic.measurements(segmentation)
@@ -391,7 +391,7 @@ class PersistenceTest(SegmentationCase):
         self.assertEqual(self.ui.modelComboBox.currentText, "Tiny")
         self.assertEqual(self.ui.qualityComboBox.currentText, "Fast: one branch")
         self.assertEqual(self.ui.deviceComboBox.currentText, "CPU")
-        self.assertTrue(self.ui.disagreementCheckBox.checked)
+        self.assertTrue(self.ui.doubtCheckBox.checked)
         loaded, volume = self.settings.outputSegmentation, self.settings.inputVolume
         np.testing.assert_array_equal(segment_mask(loaded, volume), mask)
         self.assertEqual(self.logic.measurements(loaded), rows)
@@ -402,9 +402,9 @@ class PersistenceTest(SegmentationCase):
         self.assertTrue(self.ui.nextPlaceButton.enabled)
         self.assertIn("training case", self.ui.teachLabel.text)
         # The map was visible when the scene was saved; it can be hidden.
-        self.ui.disagreementCheckBox.click()
+        self.ui.doubtCheckBox.click()
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            self.assertNotEqual(composite.GetForegroundVolumeID(), slicer.util.getNode("LGE disagreement").GetID())
+            self.assertNotEqual(composite.GetForegroundVolumeID(), slicer.util.getNode("LGE doubt").GetID())
         # The segments are still recognised as made by DCAMT.
         choose(self.ui.qualityComboBox, "Accurate: both branches")
         self.segment(volume)

@@ -35,8 +35,8 @@ class SceneTest(ViewCase):
         scene, volume = slicer.mrmlScene, add_scan()
         for in_batch in (False, True):
             segmentation = self.segment(volume)
-            if not self.ui.disagreementCheckBox.checked:
-                self.ui.disagreementCheckBox.click()
+            if not self.ui.doubtCheckBox.checked:
+                self.ui.doubtCheckBox.click()
             click(self.ui.nextPlaceButton)
             self.assertEqual(dcamt_folders(), ["LGE – DCAMT"])
             if in_batch:
@@ -83,7 +83,7 @@ class SceneTest(ViewCase):
         self.assertEqual(len(node_names("vtkMRMLSegmentationNode")), 2)
         self.assertEqual(dcamt_folders(), ["LGE – DCAMT"])
 
-    def test_disagreement_map_is_not_listed_as_a_volume(self) -> None:
+    def test_map_of_doubt_is_not_listed_as_a_volume(self) -> None:
         volume = add_scan()
         self.segment(volume)
         slicer.mrmlScene.RemoveNode(volume)
@@ -96,10 +96,10 @@ class SceneTest(ViewCase):
         for number in range(RESULTS):
             volume = add_scan(f"scan {number}", seed=number)
             segmentation = self.segment(volume)
-            self.ui.disagreementCheckBox.click()
+            self.ui.doubtCheckBox.click()
             click(self.ui.nextPlaceButton)
             labelmap = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
-            map_node = slicer.util.getNode(f"scan {number} disagreement")
+            map_node = slicer.util.getNode(f"scan {number} doubt")
             for name, image in (
                 ("volume", volume.GetImageData()),
                 ("map", map_node.GetImageData()),

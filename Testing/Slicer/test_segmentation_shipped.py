@@ -75,10 +75,10 @@ class TutorialTest(unittest.TestCase):
         self.assertLess(float(row["sphericity"]), 1)
         self.assert_surface(segmentation, float(row["volume_ml"]), float(row["surface_cm2"]))
 
-        # The disagreement map covers the slices, and the doubtful places can be visited.
+        # The map of doubt covers the slices, and the doubtful places can be visited.
         self.assertGreater(self.logic.trust(segmentation), 0.5)
-        self.ui.disagreementCheckBox.click()
-        map_node = review.get_referenced_node(segmentation, review.DISAGREEMENT)
+        self.ui.doubtCheckBox.click()
+        map_node = review.get_referenced_node(segmentation, review.DOUBT_MAP)
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
         places = self.logic.doubtfulPlaces(segmentation)

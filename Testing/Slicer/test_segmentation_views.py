@@ -169,7 +169,7 @@ class NewVolumeTest(ViewCase):
 class ImportTest(ViewCase):
     def test_scene_loaded_while_the_panel_is_open_keeps_its_result(self) -> None:
         self.segment(add_scan())
-        self.ui.disagreementCheckBox.click()
+        self.ui.doubtCheckBox.click()
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder, "scene.mrb"))
             self.assertTrue(slicer.util.saveScene(path))
@@ -179,8 +179,8 @@ class ImportTest(ViewCase):
         slicer.app.processEvents()
         self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")
         self.assertIn("agree to 93%", self.ui.trustLabel.text)
-        self.ui.disagreementCheckBox.click()
-        map_node = slicer.util.getNode("LGE disagreement")
+        self.ui.doubtCheckBox.click()
+        map_node = slicer.util.getNode("LGE doubt")
         for composite in slice_composites():
             self.assertNotEqual(composite.GetForegroundVolumeID(), map_node.GetID())
 
@@ -203,29 +203,46 @@ class MapTest(ViewCase):
         segmentation = self.segment(add_scan())
         display = segmentation.GetDisplayNode()
         self.assertTrue(display.GetVisibility2DFill())
-        self.ui.disagreementCheckBox.click()
+        self.ui.doubtCheckBox.click()
         self.assertFalse(display.GetVisibility2DFill())
         self.assertTrue(display.GetVisibility2DOutline())
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertTrue(legend.GetVisibility())
-        self.assertIn("Disagreement (%)", legend.GetTitleText())
+        self.assertIn("Doubt (%)", legend.GetTitleText())
         self.assertLessEqual(max(legend.GetSize()), 0.3)  # the font size follows the legend's size
-        self.assertEqual(legend.GetDisplayableNode(), slicer.util.getNode("LGE disagreement"))
-        self.ui.disagreementCheckBox.click()
+        self.assertEqual(legend.GetDisplayableNode(), slicer.util.getNode("LGE doubt"))
+        self.ui.doubtCheckBox.click()
         self.assertTrue(display.GetVisibility2DFill())
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"), [])
 
     def test_map_is_in_percent(self) -> None:
         self.segment(add_scan())
-        values = slicer.util.arrayFromVolume(slicer.util.getNode("LGE disagreement"))
+        values = slicer.util.arrayFromVolume(slicer.util.getNode("LGE doubt"))
         self.assertEqual(set(np.unique(values)), {0, round(200 / 2.55)})
+
+    def test_map_of_an_older_version_keeps_its_title_until_it_is_replaced(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        map_node = slicer.util.getNode("LGE doubt")
+        map_node.SetName("LGE disagreement")
+        map_node.SetAttribute("DCAMT.map", "1")  # as older versions marked a map of disagreement
+        self.ui.doubtCheckBox.click()
+        (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        self.assertIn("Disagreement (%)", legend.GetTitleText())
+        self.ui.doubtCheckBox.click()
+        self.segment(volume)
+        self.assertIn("LGE doubt", map_node.GetName())
+        self.assertEqual(review.get_referenced_node(segmentation, review.DOUBT_MAP), map_node)
+        self.ui.doubtCheckBox.click()
+        (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        self.assertIn("Doubt (%)", legend.GetTitleText())
 
     def test_map_of_another_scan_is_hidden(self) -> None:
         one, two = add_scan("one"), add_scan("two", seed=3)
         self.segment(one)
-        self.ui.disagreementCheckBox.click()
+        self.ui.doubtCheckBox.click()
         choose(self.ui.inputSelector, two)
-        map_node = slicer.util.getNode("one disagreement")
+        map_node = slicer.util.getNode("one doubt")
         for composite in slice_composites():
             self.assertNotEqual(composite.GetForegroundVolumeID(), map_node.GetID())
         choose(self.ui.inputSelector, one)
@@ -237,8 +254,8 @@ class MapTest(ViewCase):
 
         other = add_scan("other", seed=4)
         segmentation = self.segment(add_scan())
-        self.ui.disagreementCheckBox.click()
-        map_node = slicer.util.getNode("LGE disagreement")
+        self.ui.doubtCheckBox.click()
+        map_node = slicer.util.getNode("LGE doubt")
         slicer.util.setSliceViewerLayers(background=other)
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
@@ -318,7 +335,7 @@ class DoubtTextTest(ViewCase):
             self.open(FakeWorker(trust=None, places=0, expected=expected))
             self.segment(add_scan())
             self.assertEqual(self.ui.trustLabel.text, shown)
-            self.assertFalse(self.ui.nextPlaceButton.enabled or self.ui.disagreementCheckBox.enabled)
+            self.assertFalse(self.ui.nextPlaceButton.enabled or self.ui.doubtCheckBox.enabled)
 
 
 class ApplyTooltipTest(ViewCase):

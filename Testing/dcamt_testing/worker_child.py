@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from dcamt.inference.predictor import Predictor
-from dcamt.metrics.doubtful_places import disagreement_levels
+from dcamt.metrics.doubtful_places import doubt_levels
 from dcamt.metrics.measurements import measure
 from dcamt.models.package import Card, ModelPackage
 from dcamt.networks.packaging import save_model
@@ -126,8 +126,8 @@ def assert_result_of(event: ScanSegmented, scan: Volume, package: ModelPackage) 
     labels = np.load(event.labelmap)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels.transpose(2, 1, 0), expected.labelmap.voxels)
-    assert expected.agreement is not None
-    difference = np.load(event.disagreement).transpose(2, 1, 0).astype(int) - disagreement_levels(expected.agreement)
+    assert expected.doubt_map is not None
+    difference = np.load(event.doubt_map).transpose(2, 1, 0).astype(int) - doubt_levels(expected.doubt_map)
     assert abs(difference).max() <= 1
     assert event.trust == pytest.approx(expected.trust)
     rows = measure(expected.labelmap, package.recipe.classes, "LGE")

@@ -48,7 +48,7 @@ def _steps(module: Any) -> Iterator[tuple[str, Any]]:
 
     yield "tutorial-3-result", place_beside_views(grab_panel(module, TITLE), **FROM_BEHIND)
 
-    ui.disagreementCheckBox.checked = True
+    ui.doubtCheckBox.checked = True
     click(ui.nextPlaceButton)
     zoom_slices(2)
     yield "tutorial-4-doubts", place_beside_views(grab_panel(module, TITLE), fit=False, **FROM_BEHIND)

@@ -151,7 +151,7 @@ def write_report(
         measurements=result.measurements,
         model=result.model,
         quality=result.quality,
-        disagreement=result.disagreement,
+        doubt_map=result.doubt_map,
         trust=result.trust,
         expected_overlap=result.expected_overlap,
         doubtful_places=result.doubtful_places(),

@@ -38,6 +38,7 @@ class SegmentedScan:
         segments: name, colour and codes of each class.
         measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity.
         disagreement: float32 (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
+        doubt_map: float32 (I, J, K), the probability that a voxel's label is wrong; None in quality `fast`.
         trust: Dice (0 to 1) of the two branches' own segmentations; None in quality `fast`.
         probabilities: float32 (1 + classes, I, J, K), background first; None without `keep_probabilities`.
         notes: messages for the user, such as how the file was interpreted or that the GPU had too little memory.
@@ -53,6 +54,7 @@ class SegmentedScan:
     segments: tuple[SegmentInfo, ...]
     measurements: tuple[Measurements, ...]
     disagreement: np.ndarray | None
+    doubt_map: np.ndarray | None
     trust: float | None
     probabilities: np.ndarray | None
     notes: tuple[str, ...]
@@ -63,9 +65,9 @@ class SegmentedScan:
 
     def doubtful_places(self, max_places: int = 20) -> list[DoubtfulPlace]:
         """Return at most `max_places` doubtful places, the worst first; an empty list in quality `fast`."""
-        if self.disagreement is None:
+        if self.doubt_map is None:
             return []
-        return doubtful_places(self.disagreement, self.labelmap.grid, max_places)
+        return doubtful_places(self.doubt_map, self.labelmap.grid, max_places)
 
 
 class Segmenter:
@@ -124,6 +126,7 @@ class Segmenter:
             segments=self.segments,
             measurements=with_expected_overlap(measure(result.labelmap, self.segments, name), result.expected_overlap),
             disagreement=None if result.agreement is None else 1 - result.agreement,
+            doubt_map=result.doubt_map,
             trust=result.trust,
             probabilities=result.probabilities,
             notes=(*volume.notes, *result.notes),

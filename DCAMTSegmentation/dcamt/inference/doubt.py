@@ -1,7 +1,8 @@
-"""Compute features of a segmentation's doubt, from which `models.calibration` estimates the expected overlap.
+"""Compute the doubt of a segmentation: a map for each voxel, and features for the whole.
 
-Doubt is summed in the band within `BAND_MM` of the outline and divided by the number of segmented voxels, as the Dice
-coefficient relates errors to the volume. Each feature grows with the doubt.
+The map is the probability that a voxel's label is wrong. From the features `models.calibration` estimates the expected
+overlap; for them, entropy and disagreement are summed in the band within `BAND_MM` of the outline and divided by the
+number of segmented voxels, as the Dice coefficient relates errors to the volume. Each feature grows with the doubt.
 """
 
 from __future__ import annotations
@@ -9,16 +10,86 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from ..geometry import bounding_box
+from ..geometry import NetworkGrid, bounding_box, pad_box, whole_box
 from ..models.calibration import NOTHING
+from ..preprocessing import apply_along_axis, source_box_of, to_source
 from .agreement import agreement_map
+from .labelling import most_likely
 
 BAND_MM = 2.5
 """Most errors of a good segmentation lie within this distance of its outline."""
 DISAGREEMENT_OFFSET = 1e-3
 """Added to the disagreement, so that the logarithm of zero disagreement is finite."""
+
+NEIGHBOURHOOD_MM = 2.0
+"""Standard deviation of the Gaussian that averages the probabilities around a voxel for the map of doubt."""
+DOUBT_BIAS, DOUBT_OWN, DOUBT_AROUND, DOUBT_BACKGROUND = 0.48, 0.52, 0.71, -0.49
+"""Coefficients of the map of doubt, fitted to the voxels within 8 mm of the outline in eight training cases of the
+shipped model; docs/experiments.md gives their reliability on other cases."""
+CUT_OFF = 3.0
+"""The Gaussian ends at this many standard deviations."""
+NEGLIGIBLE = 0.05
+"""Probability of all organs below which the map of doubt is computed only if an organ is near."""
+LEAST_PROBABILITY = 1e-3
+"""Probabilities are limited to this and to 1 minus this before their logit is computed."""
+
+
+def doubt_map(mean: Tensor, grid: NetworkGrid) -> np.ndarray:
+    """Return the probability that the most likely label is wrong, float32 (I, J, K) on the scan's own grid.
+
+    It is a logistic function of q, 1 minus the probability of the voxel's label, of the same value after smoothing the
+    probabilities by `NEIGHBOURHOOD_MM`, and of the label: sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) +
+    DOUBT_AROUND * logit(smoothed q) + DOUBT_BACKGROUND [the label is background]). It is 0 where no organ is near.
+
+    Args:
+        mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.
+        grid: that grid.
+    """
+    doubt = np.zeros(grid.source.shape, np.float32)
+    found = bounding_box((mean[0] < 1 - NEGLIGIBLE).numpy())
+    if found is None:
+        return doubt
+    reach = [math.ceil(CUT_OFF * NEIGHBOURHOOD_MM / step) for step in grid.spacing]
+    box = pad_box(found, reach, whole_box(grid.shape))
+    mean = mean[(slice(None), *box)]
+    organs = mean[1:]
+    for axis, step in enumerate(grid.spacing):
+        weights = gaussian_matrix(mean.shape[axis + 1], NEIGHBOURHOOD_MM / step)
+        organs = apply_along_axis(organs, weights, axis - 3)
+    labels = most_likely(mean)
+    own = mean[0].clone()
+    around = 1 - organs.sum(dim=0)
+    for label in range(1, len(mean)):
+        chosen = labels == label
+        own = torch.where(chosen, mean[label], own)
+        around = torch.where(chosen, organs[label - 1], around)
+    score = DOUBT_BIAS + DOUBT_OWN * _logit(1 - own) + DOUBT_AROUND * _logit(1 - around)
+    on_grid = torch.zeros(grid.shape)
+    on_grid[box] = (score + DOUBT_BACKGROUND * (labels == 0)).sigmoid()
+    part = source_box_of(box, grid)
+    doubt[part] = to_source(on_grid, grid, part)
+    return doubt
+
+
+def gaussian_matrix(size: int, deviation: float) -> Tensor:
+    """Return the matrix (size, size) that smooths along an axis by a Gaussian, cut off at `CUT_OFF` of it.
+
+    Each row sums to 1, so that a constant stays constant up to the ends.
+
+    Args:
+        deviation: the standard deviation in voxels.
+    """
+    place = torch.arange(size, dtype=torch.float32)
+    distance = (place[:, None] - place) / deviation
+    weights = torch.exp(-0.5 * distance**2) * (distance.abs() <= CUT_OFF)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _logit(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY).logit()
 
 
 def doubt_features(branches: Tensor, labels: np.ndarray, spacing: tuple[float, float, float]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from ..recipe import ACCURATE, FAST, Recipe
 from ..volume import Labelmap, Volume
 from .agreement import agreement_map, branch_dice
 from .components import CentrePrior, ExpectedOrgans, keep_largest_components
-from .doubt import doubt_features
+from .doubt import doubt_features, doubt_map
 from .folded import fold, move
 from .labelling import labels_on_scan
 from .localisation import OrganLocation, crop_scan, grow_box, is_large, locate_organs, organ_margin, paste
@@ -45,6 +45,7 @@ class Prediction:
     labelmap: 0 background, 1, 2, ... the recipe's classes.
     probabilities: float32 (K', I, J, K), mean of the branches; None without `keep_probabilities`.
     agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None in fast quality.
+    doubt_map: float32 (I, J, K), probability that a voxel's most likely label is wrong; None in fast quality.
     trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
         quality.
     notes: messages for the user, for example that the GPU had too little memory.
@@ -55,6 +56,7 @@ class Prediction:
     labelmap: Labelmap
     probabilities: np.ndarray | None
     agreement: np.ndarray | None
+    doubt_map: np.ndarray | None
     trust: float | None
     notes: tuple[str, ...] = field(default=())
     expected_overlap: ExpectedOverlap | None = None
@@ -212,15 +214,16 @@ class Predictor:
         if expected_overlap is not None and expected_overlap.is_low:
             notes = (*notes, self._low_overlap_note(expected_overlap))
         probabilities = to_source(mean, grid) if keep_probabilities else None
-        agreement = trust = None
+        agreement = doubtful = trust = None
         if len(branches) == 2:
+            doubtful = doubt_map(mean, grid)
             agreement = to_source(agreement_map(branches), grid)
             if region:
                 branches = branches * torch.from_numpy(region.mask(Grid(grid.shape, grid.affine)))
             trust = branch_dice(branches)
         report("finishing", 1.0)
         labelmap = Labelmap(labels, volume.grid, volume.path)
-        return Prediction(labelmap, probabilities, agreement, trust, notes, expected_overlap, doubt)
+        return Prediction(labelmap, probabilities, agreement, doubtful, trust, notes, expected_overlap, doubt)
 
     def _expect_overlap(
         self, branches: Tensor, labels: np.ndarray, grid: NetworkGrid, quality: str
@@ -313,6 +316,7 @@ def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:
         labelmap=Labelmap(paste(part.labelmap.voxels, box, shape, 0), volume.grid, volume.path),
         probabilities=probabilities,
         agreement=None if part.agreement is None else paste(part.agreement, box, shape, 1),
+        doubt_map=None if part.doubt_map is None else paste(part.doubt_map, box, shape, 0),
     )
 
 

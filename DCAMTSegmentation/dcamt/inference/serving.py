@@ -18,7 +18,7 @@ from ..devices import choose_device
 from ..errors import Cancelled, InternalError, is_out_of_memory, user_error, write_error
 from ..geometry import Grid, bounding_box
 from ..io.slabs import write_voxels
-from ..metrics.doubtful_places import disagreement_levels, doubtful_places
+from ..metrics.doubtful_places import doubt_levels, doubtful_places
 from ..metrics.measurements import measure, measure_mask
 from ..models.package import calibration_path
 from ..models.store import model_path
@@ -149,24 +149,24 @@ class Worker:
             estimate.report("measuring", PREDICTED, time.monotonic())
             classes = predictor.recipe.classes
             measurements = measure(result.labelmap, classes, request.name)
-            disagreement, doubts = None, []
-            if result.agreement is not None:
-                levels = disagreement_levels(result.agreement)
-                doubts = doubtful_places(1 - result.agreement, volume.grid)
-                disagreement = request.output / "disagreement.npy"
+            doubt_map, doubts = None, []
+            if result.doubt_map is not None:
+                levels = doubt_levels(result.doubt_map)
+                doubts = doubtful_places(result.doubt_map, volume.grid)
+                doubt_map = request.output / "doubt.npy"
             self._stop_if_cancelled(request)
             estimate.report("writing", 0.97, time.monotonic())
             labelmap = request.output / "labelmap.npy"
             write_voxels(result.labelmap.voxels, labelmap)
-            if disagreement is not None:
-                write_voxels(levels, disagreement)
+            if doubt_map is not None:
+                write_voxels(levels, doubt_map)
             segments = tuple(_segment_result(info, result.labelmap, request) for info in classes)
         self._seconds_per_mm3[request.quality] = (time.monotonic() - started) / size_mm3
         self._send(
             ScanSegmented(
                 request.id,
                 labelmap,
-                disagreement,
+                doubt_map,
                 result.trust,
                 tuple(doubts),
                 tuple(measurements),

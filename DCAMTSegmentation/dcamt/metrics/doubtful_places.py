@@ -1,4 +1,4 @@
-"""Find the places where the two branches disagree most, from a map of their disagreement on the scan's grid."""
+"""Find the places whose labels are most doubtful, from a map of doubt (see `inference.doubt`) on the scan's grid."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 from ..geometry import Grid, connected_components
 
 THRESHOLD = 0.5
-"""A voxel is doubtful from this disagreement on: half of the probability lies on different classes."""
-SMALLEST_ML = 0.02
+"""A voxel is doubtful from this doubt on: its label is more likely wrong than right."""
+SMALLEST_ML = 0.04
 """Smaller clusters are omitted, since two readers also differ by a few voxels at a segment's edge."""
 GLANCE_MM = 4.0
-"""Standard deviation of the Gaussian that sums disagreement around a place: about what a reader sees at a glance."""
+"""Standard deviation of the Gaussian that sums doubt around a place: about what a reader sees at a glance."""
 
 
 @dataclass(frozen=True)
 class DoubtfulPlace:
-    """A connected cluster of voxels on which the branches disagree.
+    """A connected cluster of doubtful voxels.
 
     Attributes:
-        position, index: the cluster's voxel around which disagreement is densest, in RAS mm and as (i, j, k).
+        position, index: the cluster's voxel around which doubt is densest, in RAS mm and as (i, j, k).
         volume_ml: the cluster's volume.
-        severity: its summed disagreement in mL; 1 mL of complete disagreement counts 1.
+        severity: its summed doubt in mL, the expected volume of wrong labels.
     """
 
     position: tuple[float, float, float]
@@ -32,27 +32,27 @@ class DoubtfulPlace:
     severity: float
 
 
-def disagreement_levels(agreement: np.ndarray) -> np.ndarray:
-    """Convert agreement (I, J, K), 0 to 1, to disagreement in uint8, from 0 (none) to 255 (complete)."""
-    levels: np.ndarray = np.rint((1 - agreement.clip(0, 1)) * 255).astype(np.uint8)
+def doubt_levels(doubt: np.ndarray) -> np.ndarray:
+    """Convert doubt (I, J, K), 0 to 1, to uint8, from 0 (the label is right) to 255 (it is wrong)."""
+    levels: np.ndarray = np.rint(doubt.clip(0, 1) * 255).astype(np.uint8)
     return levels
 
 
 def doubtful_places(
-    disagreement: np.ndarray, grid: Grid, max_places: int = 20, threshold: float = THRESHOLD
+    doubt: np.ndarray, grid: Grid, max_places: int = 20, threshold: float = THRESHOLD
 ) -> list[DoubtfulPlace]:
-    """Return the clusters of voxels whose `disagreement` (I, J, K), 0 to 1, is at least `threshold`; most severe first.
+    """Return the clusters of voxels whose `doubt` (I, J, K), 0 to 1, is at least `threshold`; most severe first.
 
     Voxels are connected through faces, edges and corners. Clusters below `SMALLEST_ML` and single voxels are omitted.
     """
     from scipy import ndimage
 
-    clusters, number = connected_components(disagreement >= threshold)
+    clusters, number = connected_components(doubt >= threshold)
     if not number:
         return []
     voxel_ml = grid.voxel_volume_mm3 / 1000
     sizes = np.bincount(clusters.ravel())[1:]
-    sums = np.bincount(clusters.ravel(), weights=disagreement.ravel())[1:]
+    sums = np.bincount(clusters.ravel(), weights=doubt.ravel())[1:]
     boxes = ndimage.find_objects(clusters)
     places: list[DoubtfulPlace] = []
     for number in np.argsort(-sums, kind="stable"):
@@ -60,9 +60,7 @@ def doubtful_places(
             continue
         box = boxes[number]
         inside = clusters[box] == number + 1
-        i, j, k = (
-            at + part.start for at, part in zip(densest_voxel(disagreement[box], grid, inside), box, strict=True)
-        )
+        i, j, k = (at + part.start for at, part in zip(densest_voxel(doubt[box], grid, inside), box, strict=True))
         places.append(
             DoubtfulPlace(
                 grid.position((i, j, k)), (i, j, k), float(sizes[number] * voxel_ml), float(sums[number] * voxel_ml)

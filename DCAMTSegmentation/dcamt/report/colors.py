@@ -14,7 +14,7 @@ SEGMENT_COLORS: tuple[Color, ...] = (
 )
 """Colours of segments without a colour in their file, in turn."""
 DOUBT_COLOR: Color = (1.0, 0.72, 0.2)
-"""Colour of voxels on which the two branches disagree: amber."""
+"""Colour of voxels whose labels are doubtful: amber."""
 LABEL_COLOR: Color = (1.0, 1.0, 1.0)
 """Colour of a label's outline."""
 CHART_COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#333333")

@@ -106,7 +106,7 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
         model=card,
         quality=method.quality if method is not None else ACCURATE,
         is_corrected=request.is_corrected,
-        disagreement=_disagreement(request, volume.grid),
+        doubt_map=_doubt_map(request, volume.grid),
         trust=request.trust,
         doubtful_places=request.doubts,
         expected_overlap=request.expected_overlap,
@@ -118,9 +118,9 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
     return ReportWritten(request.id, request.report)
 
 
-def _disagreement(request: ReportRequest, grid: Grid) -> np.ndarray | None:
-    """Return the disagreement (I, J, K), 0 to 1; None if the request has none, or if it is not on the scan's grid."""
-    file, affine = request.disagreement, request.disagreement_affine
+def _doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
+    """Return the doubt (I, J, K), 0 to 1; None if the request has none, or if it is not on the scan's grid."""
+    file, affine = request.doubt_map, request.doubt_map_affine
     if file is None or affine is None:
         return None
     try:

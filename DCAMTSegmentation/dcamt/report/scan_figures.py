@@ -19,7 +19,7 @@ from .colors import DOUBT_COLOR, to_hex
 from .contours import contour_path
 from .png import encode_png, png_data_uri
 from .scene import AXIAL, PLANES, Plane, Scene
-from .surface_shading import Painter, doubt_painter, trace_surface, view_from
+from .surface_shading import OFF_MM, Painter, doubt_painter, trace_surface, view_from
 
 SLICE_MARGIN_MM = 20.0
 """Margin around the segmentation in the slices."""
@@ -37,6 +37,8 @@ STRIPE_MM = 1.6
 """Width of the stripes that mark openings, in patient mm."""
 STRIPE_COLOR = (0.86, 0.86, 0.87)
 """Colour of every other stripe."""
+LEAST_DOUBT = 0.2
+"""Slices show no lower doubt, since some is along every outline."""
 SURFACE_PIXELS = 440
 """Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0
@@ -121,7 +123,8 @@ def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> 
     pixels = np.repeat(ndimage.map_coordinates(grey, places, order=1, mode="nearest")[..., np.newaxis], 3, axis=2)
     if scene.doubt is not None:
         doubt = scene.cut(scene.doubt, plane).astype(np.float32)
-        weight = 0.6 * ndimage.map_coordinates(doubt, places, order=1, mode="nearest")[..., np.newaxis]
+        doubt[doubt < LEAST_DOUBT] = 0
+        weight = 0.8 * ndimage.map_coordinates(doubt, places, order=1, mode="nearest")[..., np.newaxis]
         pixels = pixels * (1 - weight) + np.array(DOUBT_COLOR) * weight
     return np.asarray(pixels)
 
@@ -129,7 +132,8 @@ def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> 
 def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResult | None) -> str:
     """Return the views of the surface as HTML: with doubt, and with late enhancement if the wall was measured."""
     doubt = doubt_painter(scene.doubt, scene.spacing) if scene.doubt is not None else None
-    key = f'<span class="key" style="background:{to_hex(DOUBT_COLOR)}"></span>The two branches disagree'
+    off = f"Outline probably off by {OFF_MM[0]:.0f} mm (pale) to {OFF_MM[1]:.0f} mm"
+    key = f'<span class="key" style="background:{to_hex(DOUBT_COLOR)}"></span>{off}'
     groups: list[tuple[str, Painter | None, str]] = [
         ("Surface, and where to doubt it", doubt, key) if doubt is not None else ("Surface", None, "&nbsp;")
     ]

@@ -83,7 +83,7 @@ _HEAD = """<!DOCTYPE html>
 
 @dataclass(frozen=True, eq=False)
 class ScanReport:
-    """The content of the report; scan, labels and disagreement lie on one grid.
+    """The content of the report; scan, labels and doubt lie on one grid.
 
     Attributes:
         volume: the scan, (C, I, J, K), of which the first channel is shown.
@@ -94,9 +94,9 @@ class ScanReport:
             DCAMT made.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
-        disagreement: (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
+        doubt_map: (I, J, K), the probability that a voxel's label is wrong; None in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
-        doubtful_places: the places where the branches disagree, the worst first.
+        doubtful_places: the places whose labels are probably wrong, the worst first.
         expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.
         wall: late enhancement of the wall; None if it was not measured.
         notes: messages for the reader.
@@ -111,7 +111,7 @@ class ScanReport:
     model: Card | None = None
     quality: str = ACCURATE
     is_corrected: bool = False
-    disagreement: np.ndarray | None = None
+    doubt_map: np.ndarray | None = None
     trust: float | None = None
     doubtful_places: Sequence[DoubtfulPlace] = ()
     expected_overlap: ExpectedOverlap | None = None
@@ -129,7 +129,7 @@ def render_scan_report(report: ScanReport) -> str:
     Raises:
         InputError: the grids of labels and scan differ.
     """
-    scene = build_scene(report.volume, report.labelmap, report.segments, report.disagreement)
+    scene = build_scene(report.volume, report.labelmap, report.segments, report.doubt_map)
     title = f"{report.segments[0].name}: segmentation report"
     parts = [_HEAD.format(title=escape(title), style=_STYLE), _header(report, title)]
     parts.append(f"<h2>Slices through the centre of the segmentation</h2>{draw_slices(scene, report.segments)}")
@@ -157,9 +157,8 @@ def _caution(report: ScanReport) -> str:
     if report.model is None:
         return ""
     made = "made automatically and corrected by hand" if report.is_corrected else "made automatically"
-    return (
-        f" The outline was {made}: check it against the images. Errors that both branches make are not shown as doubt."
-    )
+    certain = "Errors of which the model is certain are not shown as doubt."
+    return f" The outline was {made}: check it against the images. {certain}"
 
 
 def _header(report: ScanReport, title: str) -> str:

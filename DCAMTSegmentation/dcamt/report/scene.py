@@ -90,29 +90,29 @@ def build_scene(
     volume: Volume,
     labelmap: Labelmap,
     segments: Sequence[SegmentInfo],
-    disagreement: np.ndarray | None = None,
+    doubt_map: np.ndarray | None = None,
 ) -> Scene:
     """Return the scene of `labelmap` over the first channel of `volume`, with slices through the segments' centre.
 
     Only labels in `segments` are shown.
 
     Args:
-        disagreement: (I, J, K), from 0 to 1.
+        doubt_map: (I, J, K), from 0 to 1.
 
     Raises:
         InputError: the grids of labels and scan differ.
-        ValueError: the shape of `disagreement` differs from that of the labels.
+        ValueError: the shape of `doubt_map` differs from that of the labels.
     """
     if not same_grid(labelmap.grid, volume.grid):
         raise InputError(
             "does not lie on the scan's grid", path=labelmap.path, remedy="Choose the scan of this segmentation."
         )
-    if disagreement is not None and disagreement.shape != labelmap.grid.shape:
-        raise ValueError(f"disagreement {disagreement.shape} is not on the labelmap's grid {labelmap.grid.shape}")
+    if doubt_map is not None and doubt_map.shape != labelmap.grid.shape:
+        raise ValueError(f"the map of doubt {doubt_map.shape} is not on the labelmap's grid {labelmap.grid.shape}")
     image, spacing = turn_to_lps(volume.voxels[0], volume.grid)
     labels, _ = turn_to_lps(labelmap.voxels, volume.grid)
     labels = np.where(np.isin(labels, [segment.label for segment in segments]), labels, 0)
-    doubt = None if disagreement is None else np.clip(turn_to_lps(disagreement, volume.grid)[0], 0, 1)
+    doubt = None if doubt_map is None else np.clip(turn_to_lps(doubt_map, volume.grid)[0], 0, 1)
     size, at = np.array(image.shape), []
     low, high = np.zeros(3), size.astype(float)
     for axis in range(3):

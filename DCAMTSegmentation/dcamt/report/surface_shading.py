@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..metrics.doubtful_places import GLANCE_MM
 from ..volume import SegmentInfo
 from .colors import DOUBT_COLOR
 
@@ -25,6 +26,10 @@ MARGIN_MM = 10
 """Margin of the distance map around a segment: at least the largest distance in `HOLLOW_WEIGHTS`."""
 HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
 """Distances (mm) from the surface at which hollows are detected, and the weight of each."""
+
+OFF_MM = (1.0, 2.0)
+"""Expected thickness of the layer with wrong labels from which an outline is painted as doubtful, and from which on
+entirely."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +148,29 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 
 
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
-    """Return a painter that blends in `DOUBT_COLOR` according to `doubt` (I, J, K), 0 to 1, in LPS order."""
+    """Return a painter that blends in `DOUBT_COLOR` where the outline is probably wrong, from none to all of it
+    between the distances of `OFF_MM`.
+
+    On an outline the doubt itself is high everywhere. Its integral across the outline is the expected thickness of the
+    layer with wrong labels. It is computed from the mean of the doubt, weighted with a Gaussian of `GLANCE_MM`: near a
+    plane layer of thickness t, this mean is t / (GLANCE_MM * sqrt(2 pi)).
+
+    Args:
+        doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.
+        spacing: (3,) mm.
+    """
 
     def paint(points: np.ndarray, base: np.ndarray) -> np.ndarray:
         from scipy import ndimage
 
-        weight = ndimage.map_coordinates(doubt.astype(np.float32, copy=False), (points / spacing).T, order=1)[:, None]
+        index = points / spacing
+        reach = np.ceil(2 * GLANCE_MM / spacing).astype(int) + 1
+        low = np.maximum(np.floor(index.min(axis=0)).astype(int) - reach, 0)
+        high = np.ceil(index.max(axis=0)).astype(int) + reach + 1
+        near = doubt[tuple(slice(*ends) for ends in zip(low, high, strict=True))].astype(np.float32, copy=False)
+        around = ndimage.gaussian_filter(near, GLANCE_MM / spacing, mode="constant", truncate=2)
+        off_mm = GLANCE_MM * np.sqrt(2 * np.pi) * ndimage.map_coordinates(around, (index - low).T, order=1)
+        weight = np.clip((off_mm - OFF_MM[0]) / (OFF_MM[1] - OFF_MM[0]), 0, 1)[:, None]
         return np.asarray(base * (1 - weight) + np.array(DOUBT_COLOR) * weight)
 
     return paint

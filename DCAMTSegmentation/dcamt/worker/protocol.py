@@ -139,8 +139,8 @@ class ReportRequest:
         report: the `.html` file to write.
         method: None for outlines that no model made.
         is_corrected: whether a person has edited the model's outlines.
-        disagreement: a `.npy` file of uint8 percent (K, J, I); shown if it is on the scan's grid.
-        disagreement_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space.
+        doubt_map: a `.npy` file of uint8 percent (K, J, I); shown if it is on the scan's grid.
+        doubt_map_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space.
         trust, doubts, expected_overlap: as in `ScanSegmented`.
         wall: a file for `wall.files.read_wall`.
         notes: messages for the reader, without anything that identifies the patient.
@@ -154,8 +154,8 @@ class ReportRequest:
     name: str = "The volume"
     method: OutlineMethod | None = None
     is_corrected: bool = False
-    disagreement: Path | None = None
-    disagreement_affine: np.ndarray | None = None
+    doubt_map: Path | None = None
+    doubt_map_affine: np.ndarray | None = None
     trust: float | None = None
     doubts: tuple[DoubtfulPlace, ...] = ()
     expected_overlap: ExpectedOverlap | None = None
@@ -244,8 +244,8 @@ class ScanSegmented:
     """The result of a `SegmentRequest`.
 
     Attributes:
-        labelmap, disagreement: `.npy` files of uint8 (K, J, I).
-        trust: Dice between the branches' own segmentations. Both disagreement and trust are None in fast quality.
+        labelmap, doubt_map: `.npy` files of uint8 (K, J, I); the map from 0 (the label is right) to 255 (it is wrong).
+        trust: Dice between the branches' own segmentations. Both doubt_map and trust are None in fast quality.
         doubts: doubtful places, the worst first.
         expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.
     """
@@ -253,7 +253,7 @@ class ScanSegmented:
     kind: ClassVar[str] = "segmented"
     id: str
     labelmap: Path
-    disagreement: Path | None
+    doubt_map: Path | None
     trust: float | None
     doubts: tuple[DoubtfulPlace, ...]
     measurements: tuple[Measurements, ...]
@@ -375,8 +375,8 @@ def parse_request(line: str) -> Request:
         _check_affine(request.segment.affine)
     elif isinstance(request, ReportRequest):
         _check_affine(request.affine)
-        if request.disagreement_affine is not None:
-            _check_affine(request.disagreement_affine)
+        if request.doubt_map_affine is not None:
+            _check_affine(request.doubt_map_affine)
         for segment in request.segments:
             _check_affine(segment.outline.affine)
     elif not isinstance(request, ControlRequest):

@@ -1,4 +1,7 @@
-"""Build the image and the display of the disagreement map, a volume of percent values shown as a colour overlay."""
+"""Build the image and the display of the map of doubt, a volume of percent values shown as a colour overlay.
+
+Doubt is the probability that a voxel's label is wrong.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,17 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 COLOR_TABLE_ID = "vtkMRMLColorTableNodeWarm1"  # a colour table of Slicer, from yellow to red
 MAX_LEVEL, MAX_PERCENT = 255, 100
-OPAQUE_FROM_PERCENT = 10
-"""Lower values are transparent."""
+OPAQUE_FROM_PERCENT = 20
+"""Lower values are transparent, since some doubt is along every outline."""
 SLAB_BYTES = 2 << 20
 """Bytes converted in one step, which takes some milliseconds; much of it to get new memory from the system."""
 
 
 def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
-    """Build image data of the disagreement in percent, slab by slab; yield None after each slab.
+    """Build image data of the doubt in percent, slab by slab; yield None after each slab.
 
     Args:
-        levels: (K, J, I), uint8, from 0 (the branches agree) to 255 (they contradict each other).
+        levels: (K, J, I), uint8, from 0 (the label is right) to 255 (it is wrong).
 
     Returns:
         vtkImageData, uint8 percent, without spacing and origin.
@@ -67,5 +70,5 @@ def set_display_range(display: Any) -> None:
 
 
 def map_name(volume: VolumeNode) -> str:
-    """Return the name of the disagreement map of a volume."""
-    return str(_("{volume} disagreement").format(volume=volume.GetName()))
+    """Return the name of the map of doubt of a volume."""
+    return str(_("{volume} doubt").format(volume=volume.GetName()))

@@ -1,18 +1,18 @@
-"""Doubtful places: their position and volume are those of synthetic shapes of disagreement, on rotated grids too."""
+"""Doubtful places: their position and volume are those of synthetic shapes of doubt, on rotated grids too."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from dcamt.geometry import Grid
-from dcamt.metrics.doubtful_places import SMALLEST_ML, disagreement_levels, doubtful_places
+from dcamt.metrics.doubtful_places import SMALLEST_ML, doubt_levels, doubtful_places
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
 
 TURNED = centred_grid((60, 56, 40), (1.0, 1.0, 1.5), rotation(20, -10, 30) @ np.diag([-1, 1, -1]))
 
 
-def disagreement_of_balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float, float]) -> np.ndarray:
-    """Return a disagreement map of balls, each given by centre (mm from `CENTRE`), radius (mm) and disagreement."""
+def doubt_of_balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float, float]) -> np.ndarray:
+    """Return a map of doubt of balls, each given by centre (mm from `CENTRE`), radius (mm) and doubt."""
     values = np.zeros(grid.shape)
     for offset, radius, height in shapes:
         values[np.linalg.norm(points_of(grid) - CENTRE - offset, axis=-1) <= radius] = height
@@ -20,7 +20,7 @@ def disagreement_of_balls(grid: Grid, *shapes: tuple[tuple[float, float, float],
 
 
 def test_doubtful_ball_gives_its_centre_and_volume() -> None:
-    place = doubtful_places(disagreement_of_balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
+    place = doubtful_places(doubt_of_balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
     volume_ml = 4 / 3 * np.pi * 9**3 / 1000
     np.testing.assert_allclose(place.position, np.add(CENTRE, (5, -4, 3)), atol=0.9)  # half a voxel's diagonal
     assert place.volume_ml == pytest.approx(volume_ml, rel=0.02)
@@ -30,7 +30,7 @@ def test_doubtful_ball_gives_its_centre_and_volume() -> None:
 
 def test_places_are_sorted_by_severity_not_by_volume() -> None:
     places = doubtful_places(
-        disagreement_of_balls(TURNED, ((-14, 0, 0), 8, 0.5), ((14, 0, 0), 7, 1.0), ((0, 18, 0), 3, 1.0)), TURNED
+        doubt_of_balls(TURNED, ((-14, 0, 0), 8, 0.5), ((14, 0, 0), 7, 1.0), ((0, 18, 0), 3, 1.0)), TURNED
     )
     offsets = [place.position[0] - CENTRE[0] for place in places]
     np.testing.assert_allclose(offsets, [14, -14, 0], atol=1.1)  # a voxel's centre: off by half a diagonal
@@ -39,14 +39,14 @@ def test_places_are_sorted_by_severity_not_by_volume() -> None:
 
 
 def test_place_of_a_shell_lies_on_the_shell_not_in_its_centre() -> None:
-    values = disagreement_of_balls(TURNED, ((0, 0, 0), 16, 1.0)) - disagreement_of_balls(TURNED, ((0, 0, 0), 13, 1.0))
+    values = doubt_of_balls(TURNED, ((0, 0, 0), 16, 1.0)) - doubt_of_balls(TURNED, ((0, 0, 0), 13, 1.0))
     (place,) = doubtful_places(values, TURNED)
     assert values[place.index] == 1
     assert 13 < np.linalg.norm(np.array(place.position) - CENTRE) <= 16
 
 
 def test_place_of_a_dumbbell_lies_in_its_thicker_end() -> None:
-    values = disagreement_of_balls(TURNED, ((-14, 0, 0), 4, 1.0), ((12, 0, 0), 8, 1.0))
+    values = doubt_of_balls(TURNED, ((-14, 0, 0), 4, 1.0), ((12, 0, 0), 8, 1.0))
     x, y, z = np.moveaxis(points_of(TURNED) - CENTRE, -1, 0)
     values[(abs(x) < 14) & (np.hypot(y, z) < 2)] = 1  # the bar connects the balls to one component
     (place,) = doubtful_places(values, TURNED)
@@ -57,16 +57,16 @@ def test_places_do_not_depend_on_the_orientation_of_the_grid() -> None:
     shapes = (((-12, 6, 2), 5.0, 0.9), ((10, -6, -4), 4.0, 0.9))
     straight = centred_grid((60, 60, 60), (1.0, 1.0, 1.0))
     turned = Grid((60, 60, 60), straight.affine @ [[0, 0, -1, 59], [1, 0, 0, 0], [0, -1, 0, 59], [0, 0, 0, 1]])
-    one, other = (doubtful_places(disagreement_of_balls(grid, *shapes), grid) for grid in (straight, turned))
+    one, other = (doubtful_places(doubt_of_balls(grid, *shapes), grid) for grid in (straight, turned))
     assert len(one) == 2
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a.position, b.position, atol=1.01)
         assert a.volume_ml == pytest.approx(b.volume_ml)
 
 
-def test_small_or_weak_disagreement_gives_no_place() -> None:
+def test_small_or_weak_doubt_gives_no_place() -> None:
     assert doubtful_places(np.zeros(TURNED.shape), TURNED) == []
-    assert doubtful_places(disagreement_of_balls(TURNED, ((0, 0, 0), 10, 0.49)), TURNED) == []
+    assert doubtful_places(doubt_of_balls(TURNED, ((0, 0, 0), 10, 0.49)), TURNED) == []
     few = np.zeros(TURNED.shape)
     enough = int(np.ceil(SMALLEST_ML * 1000 / TURNED.voxel_volume_mm3))
     few[20, 20, : enough - 1] = 1
@@ -80,12 +80,12 @@ def test_small_or_weak_disagreement_gives_no_place() -> None:
 
 
 def test_at_most_the_requested_number_of_places_is_returned() -> None:
-    values = disagreement_of_balls(TURNED, *[((x, y, 0), 2.5, 1.0) for x in (-16, -8, 0, 8, 16) for y in (-12, 0, 12)])
+    values = doubt_of_balls(TURNED, *[((x, y, 0), 2.5, 1.0) for x in (-16, -8, 0, 8, 16) for y in (-12, 0, 12)])
     assert len(doubtful_places(values, TURNED)) == 15
     assert len(doubtful_places(values, TURNED, max_places=4)) == 4
 
 
-def test_disagreement_levels_span_a_byte() -> None:
-    levels = disagreement_levels(np.array([[[1.0, 0.75, 0.5, 0.0, 1.0000001, -1e-7]]], np.float32))
+def test_doubt_levels_span_a_byte() -> None:
+    levels = doubt_levels(np.array([[[0.0, 0.25, 0.5, 1.0, -1e-7, 1.0000001]]], np.float32))
     assert levels.dtype == np.uint8
     assert levels.ravel().tolist() == [0, 64, 128, 255, 0, 255]

@@ -1,0 +1,105 @@
+"""Measure whether the map of doubt finds wrong voxels, and whether its percentages are right.
+
+    python Testing/benchmarks/doubt_map.py LA_FOLDER [--cases la060 la061] [--json FILE]
+
+Segments the held-out cases, or those of --cases, in quality `accurate`, and prints
+- the area under the ROC curve with which doubt and disagreement detect wrong voxels within 2.5 mm of the outline,
+- for voxels of about the same doubt, the fraction of wrong ones,
+- the amount of wrong voxels at the first doubtful place: its rank (0 to 1) among all places of the same outline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dcamt.inference.doubt import BAND_MM, dilate, outline_voxels
+from dcamt.inference.predictor import Predictor
+from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.metrics.doubtful_places import GLANCE_MM, doubtful_places
+from dcamt.networks.packaging import verify_model
+from la_cases import HELD_OUT, case_names, print_table
+from scipy import ndimage
+
+MODEL = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
+EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.01])
+"""Limits of doubt between which the fraction of wrong voxels is counted."""
+
+
+def area_under_curve(scores: np.ndarray, wrong: np.ndarray) -> float:
+    """Return the probability that a wrong voxel has a higher score than a right one; scores float, wrong bool (N,)."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    number = int(wrong.sum())
+    return float((ranks[wrong].sum() - number * (number + 1) / 2) / (number * (len(wrong) - number)))
+
+
+def measure_case(la: Path, name: str, predictor: Predictor) -> tuple[dict[str, Any], np.ndarray]:
+    """Return a case's row, and for each interval of `EDGES` (number of voxels, summed doubt, wrong voxels)."""
+    scan = read_scan(la / f"{name}_image.nii.gz")
+    truth = read_labelmap(la / f"{name}_label.nii.gz").voxels > 0
+    result = predictor.segment(scan)
+    assert result.doubt_map is not None
+    assert result.agreement is not None
+    labels = result.labelmap.voxels
+    spacing = tuple(float(step) for step in scan.grid.spacing)
+    outline = outline_voxels(labels)
+    wrong = (labels > 0) != truth
+    band = dilate(outline, BAND_MM, (spacing[0], spacing[1], spacing[2]))
+    maps = {"doubt": result.doubt_map, "disagreement": 1 - result.agreement}
+    row: dict[str, Any] = {"case": name}
+    widths = [GLANCE_MM / step for step in spacing]
+    around = ndimage.gaussian_filter(wrong.astype(np.float32), widths, mode="constant", truncate=2)
+    along = np.sort(around[outline])
+    for kind, values in maps.items():
+        row[f"{kind}: AUROC"] = area_under_curve(values[band], wrong[band])
+        places = doubtful_places(values, scan.grid)
+        row[f"{kind}: places"] = len(places)
+        if places:
+            row[f"{kind}: rank of the first"] = float(np.searchsorted(along, around[places[0].index]) / len(along))
+    part = np.digitize(result.doubt_map[band], EDGES[1:-1])
+    amounts = (np.ones(len(part)), result.doubt_map[band], wrong[band])
+    return row, np.stack([np.bincount(part, weights=amount, minlength=len(EDGES) - 1) for amount in amounts])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("la", type=Path)
+    parser.add_argument("--cases", nargs="+")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--model", type=Path, default=MODEL)
+    options = parser.parse_args()
+    predictor = Predictor(verify_model(options.model))
+    rows, total = [], np.zeros((3, len(EDGES) - 1))
+    for name in options.cases or case_names(options.la)[-HELD_OUT:]:
+        row, amounts = measure_case(options.la, name, predictor)
+        print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
+        rows.append(row)
+        total += amounts
+    keys = list(dict.fromkeys(key for row in rows for key in row if key != "case"))
+    means = [
+        {"figure": key, "mean": round(float(np.mean([row[key] for row in rows if key in row])), 3)} for key in keys
+    ]
+    number, doubt, wrong = total
+    reliability = [
+        {
+            "doubt": f"{100 * low:.0f} to {min(100 * high, 100):.0f}%",
+            "mean doubt": round(doubt[index] / max(number[index], 1), 3),
+            "wrong": round(wrong[index] / max(number[index], 1), 3),
+            "voxels": f"{100 * number[index] / number.sum():.1f}%",
+        }
+        for index, (low, high) in enumerate(pairwise(EDGES))
+    ]
+    print_table(means)
+    print_table(reliability)
+    if options.json:
+        text = json.dumps({"cases": rows, "means": means, "reliability": reliability}, indent=2)
+        options.json.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
