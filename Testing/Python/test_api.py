@@ -17,6 +17,7 @@ import pytest
 from dcamt import cli
 from dcamt.api.training import EventObserver, TrainingSession
 from dcamt.api.training_plan import plan_new_run
+from dcamt.metrics.doubtful_places import doubtful_places
 from dcamt.models.package import open_model
 from dcamt.runs.events import RunEvent
 from dcamt.runs.folder import RunFolder
@@ -121,9 +122,7 @@ def test_file_volume_and_array_give_the_same_labels_as_the_command(
         assert result.disagreement.shape == expected.voxels.shape
         assert result.doubt_map is not None
         assert result.doubt_map.shape == expected.voxels.shape
-        assert result.doubtful_places() == dcamt.metrics.doubtful_places.doubtful_places(
-            result.doubt_map, result.labelmap.grid
-        )
+        assert result.doubtful_places() == doubtful_places(result.doubt_map, result.labelmap.grid)
     probabilities = results[1].probabilities
     assert probabilities is not None
     assert results[0].probabilities is None
