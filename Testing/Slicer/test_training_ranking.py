@@ -45,6 +45,7 @@ class RankingButtonsTest(TrainingCase):
             """Replaces the command; its process can have ended before all events are delivered."""
 
             def __init__(self, arguments, on_event, on_end) -> None:
+                self.arguments = arguments
                 self.on_event, self.on_end, self.running = on_event, on_end, False
                 commands.append(self)
 
@@ -61,6 +62,8 @@ class RankingButtonsTest(TrainingCase):
         with mock.patch.object(outline_panel, "EngineCommand", FakeCommand):
             click(self.ui.rankButton)
         self.assertFalse(self.ui.addCaseButton.enabled)
+        # Without it, a second ranking of the run would be refused, since the first one's proposals exist.
+        self.assertIn("--overwrite", commands[0].arguments)
         for number, score in enumerate((0.1, 0.3), start=1):
             commands[0].on_event({**case, "name": f"case {number}", "score": score})
             self.assertTrue(self.ui.addCaseButton.enabled and self.ui.openCaseButton.enabled)

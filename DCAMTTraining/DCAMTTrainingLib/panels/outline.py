@@ -135,6 +135,8 @@ class OutlinePanel:
             str(run),
             "--segmentations",
             str(run / "ranking"),
+            # The folder holds the proposals of an earlier ranking; corrections are in the scene.
+            "--overwrite",
             "--device",
             self._session.device(),
         ]
