@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 class EngineCommand:
     """Runs `dcamt` with the given arguments.
 
-    After `cancel` neither is called.
+    After `cancel` neither `on_event` nor `on_end` is called.
 
     Args:
         on_event: called as on_event(event) with each event.

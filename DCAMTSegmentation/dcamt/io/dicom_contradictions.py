@@ -14,7 +14,7 @@ from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry, sort_frames
 
 
 def separate_other_classes(collected: FoundFiles) -> list[Frame]:
-    """Move images of another class than most of their series, such as one or two screenshots, to `found.foreign`.
+    """Move images of another class than most of their series, such as one or two screenshots, to `collected.foreign`.
 
     Returns their frames.
     """
