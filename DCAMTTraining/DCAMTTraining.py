@@ -183,11 +183,11 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
     """Training without the panel. A script that trains on all loaded scans, in the background:
 
-    logic = DCAMTTrainingLogic()
-    logic.attach().runName = "first"
-    logic.add_scene_cases()
-    logic.session.table.use_for_validation(2)
-    logic.start(print, lambda run, message: print(run or message))
+        logic = DCAMTTrainingLogic()
+        logic.attach().runName = "first"
+        logic.add_scene_cases()
+        logic.session.table.use_for_validation(2)
+        logic.start(print, lambda run, message: print(run or message))
 
     The logic does not ask for consent to the terms of use of the model to start from: whoever writes a script must read
     them (`DCAMTSlicerLib.terms_of_use.read_terms`).
@@ -252,5 +252,5 @@ class DCAMTTrainingTest(ScriptedLoadableModuleTest):
         again = DCAMTTrainingLogic()
         again.attach()
         assert [row.name for row in again.session.table.rows] == ["scan"]
-        for one in (logic, again):
-            one.close()
+        for each_logic in (logic, again):
+            each_logic.close()

@@ -30,7 +30,7 @@ class ChannelSelectors:
 
     @property
     def are_chosen(self) -> bool:
-        """Return whether each further channel of the model has a volume."""
+        """Whether each further channel of the model has a volume."""
         return None not in self._chosen()
 
     def show(self, names: Sequence[str], volumes: Sequence[Any]) -> None:

@@ -54,7 +54,7 @@ class ReportJob(SegmentJob):
         segments: list[ReportSegment] = []
         for identifier in [
             self._segment_id,
-            *(one for one in dcamt_segment_ids if is_dcamt_segment and one != self._segment_id),
+            *(segment_id for segment_id in dcamt_segment_ids if is_dcamt_segment and segment_id != self._segment_id),
         ]:
             mask, affine = segment_mask(self._segmentation, identifier)
             mask, affine = pad_to_volume_grid(mask, self._to_volume @ affine, self._volume)

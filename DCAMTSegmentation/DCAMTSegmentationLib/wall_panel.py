@@ -1,4 +1,4 @@
-"""Run the panel's section *Wall*: late enhancement on the surface of a segment."""
+"""Control the panel's section *Wall*: late enhancement on the surface of a segment."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ ROW_PIXELS = 22
 class WallPanel:
     """Shows the wall of a segmentation; a new threshold or opening takes effect at once, without the worker.
 
-    `on_measure(segment)` starts the measurement of a segment of the shown segmentation; `can_measure`: whether there is
-    a segment and the user may start.
+    Args:
+        on_measure: called as on_measure(segment) to start the measurement of a segment of the shown segmentation.
+
+    Attributes:
+        can_measure: whether there is a segment and the user may start.
     """
 
     def __init__(self, ui: Any, on_measure: Callable[[str], None]) -> None:

@@ -30,7 +30,9 @@ from DCAMTSlicerLib.stepped_task import DelayedCall
 from slicer.i18n import tr as _
 
 LOG_LINES = 200
+"""Number of lines kept from the end of the log."""
 KILLED = 9
+"""The signal by which the system ends a process, for example when memory runs out."""
 ENDED = "ended"
 """Reason of the failure if the worker ended unexpectedly."""
 CANCEL_GRACE_MS = 20000
@@ -67,7 +69,7 @@ class WorkerProcess:
         python: the interpreter, by default Slicer's own.
         engine_folder: the folder that holds `dcamt`.
         temporary_folder: the parent of the folders that `make_folder` creates. The process removes them when it ends,
-        even if Slicer was killed.
+            even if Slicer was killed.
         idle_minutes: after this time without a request, the process ends and releases its memory.
     """
 
@@ -96,7 +98,7 @@ class WorkerProcess:
 
     @property
     def is_busy(self) -> bool:
-        """Return whether a request runs that was not cancelled."""
+        """Whether a request runs that was not cancelled."""
         return self._computing is not None
 
     def log(self) -> str:

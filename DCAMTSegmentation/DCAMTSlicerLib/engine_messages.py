@@ -32,8 +32,8 @@ def error_text(error: Exception | None) -> str:
 def _patterns(translations: tuple[str, ...]) -> list[tuple[re.Pattern[str], str]]:
     """Return a pattern for each sentence that has a translation, the longest first: others may be parts of it."""
     originals = sentences(lambda text: text)
-    pairs = [(one, other) for one, other in zip(originals, translations, strict=True) if one != other]
-    return [(_pattern(one), other) for one, other in sorted(pairs, key=lambda pair: -len(pair[0]))]
+    pairs = [(original, other) for original, other in zip(originals, translations, strict=True) if original != other]
+    return [(_pattern(original), other) for original, other in sorted(pairs, key=lambda pair: -len(pair[0]))]
 
 
 def _pattern(sentence: str) -> re.Pattern[str]:

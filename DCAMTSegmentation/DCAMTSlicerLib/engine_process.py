@@ -33,7 +33,9 @@ _alive: set[EngineProcess] = set()
 class ProcessEnd:
     """How a process ended.
 
-    problem: why it could not be started, or empty. code: its exit status or, after a crash on Unix, the signal.
+    Attributes:
+        problem: why it could not be started; empty if it was.
+        code: its exit status or, after a crash on Unix, the signal.
     """
 
     problem: str = ""

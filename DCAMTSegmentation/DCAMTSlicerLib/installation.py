@@ -19,6 +19,7 @@ from .engine_messages import error_text
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
 REASON_LENGTH, OUTPUT_LENGTH = 300, 1 << 14
+"""Most characters of a reason in a message, and of kept output."""
 # Slicer has loaded its own builds of these packages; other builds would break it.
 NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
 
@@ -112,8 +113,9 @@ class _Printed:
 
 
 def _failed_installation(error: Exception, output: str) -> NotInstalledError:
-    """Return the error with pip's own reason, the last line of its output marked as an error. Slicer only prints pip's
-    output; its exception does not contain it.
+    """Return the error with pip's own reason: the last line of its output that begins with "error".
+
+    Slicer only prints pip's output; its exception does not contain it.
     """
     marked = [line.strip() for line in output.splitlines() if line.strip().lower().startswith("error")]
     reason = marked[-1] if marked else " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""List, import and remove the models that a user can choose from; imports no torch."""
+"""List, import and remove the models that a user can choose from, without torch, which may not be installed yet."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from slicer.parameterNodeWrapper import SlicerParameterNamePropertyName
 def parameter_widgets(ui: Any) -> dict[str, Any]:
     """Return a panel's widgets by the parameters named in the `.ui` file, for `connectParametersToGui`.
 
-    Unlike `connectGui`, that returns the tag that `disconnectGui` takes. A panel that stays connected loses
-    choices when it connects again: combo boxes are filled again then, and fall back to their first item.
+    `connectParametersToGui`, unlike `connectGui`, returns the tag that `disconnectGui` takes. A panel that connects
+    again without being disconnected loses choices: its combo boxes are filled again, and fall back to their first item.
     """
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
     return {name: widget for name, widget in named.items() if name}

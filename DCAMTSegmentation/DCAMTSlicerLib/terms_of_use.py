@@ -72,7 +72,7 @@ def _shipped_file(model: str) -> Path | None:
     """Return the file of a shipped model, given by its name or its file; None for any other model."""
     path = Path(model).resolve()
     shipped = [stored for stored in stored_models() if stored.shipped]
-    return next((one.path for one in shipped if model == one.name or path == one.path.resolve()), None)
+    return next((stored.path for stored in shipped if model == stored.name or path == stored.path.resolve()), None)
 
 
 def _setting_of(model: str) -> str:

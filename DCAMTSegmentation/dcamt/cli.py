@@ -40,13 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         print_error(str(user_error(error)))
     finally:
-        if arguments is None:  # The process ends: Python shall not search all objects for reference cycles before.
+        if arguments is None:  # The process ends, and Python must not search all objects for reference cycles first.
             gc.freeze()
     return 1
 
 
 NETWORK_COMMANDS = ("segment", "train", "estimate", "rank", "report")
-"""Commands that run a network."""
+"""Commands that always run a network."""
 
 
 def _run(options: argparse.Namespace) -> int:

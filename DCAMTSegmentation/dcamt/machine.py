@@ -30,7 +30,7 @@ def free_memory_bytes() -> int | None:
 
 def free_disk_bytes(folder: Path) -> int | None:
     """Return the free bytes on the disk of `folder`, which may not exist yet; None if unknown."""
-    existing = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), None)
+    existing = next((place for place in (folder, *folder.absolute().parents) if place.is_dir()), None)
     try:
         return shutil.disk_usage(existing).free if existing is not None else None
     except OSError:

@@ -327,8 +327,8 @@ def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> 
 
 def _position_difference(grid: Grid, other: Grid) -> str:
     """Return text on how far the centres of two grids lie apart, and by which angle their axes differ at most."""
-    centres = [one.affine[:3, :3] @ (np.array(one.shape) - 1) / 2 + one.affine[:3, 3] for one in (grid, other)]
-    axes = [one.affine[:3, :3] / one.spacing for one in (grid, other)]
+    centres = [each.affine[:3, :3] @ (np.array(each.shape) - 1) / 2 + each.affine[:3, 3] for each in (grid, other)]
+    axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]
     nearest = np.abs(axes[0].T @ axes[1]).max(axis=0)  # the axis of one grid that is closest to each of the other
     angle = float(np.degrees(np.arccos(np.clip(nearest.min(), 0, 1))))
     turned = f", and its axes are turned by {angle:.2g} degrees" if angle > 0.05 else ""

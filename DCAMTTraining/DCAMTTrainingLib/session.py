@@ -38,8 +38,9 @@ SAVED_AT_ONCE = 1000
 class TrainingSession:
     """Case table and settings of the open scene.
 
-    on_news: functions called when anything that the panel shows may have changed.
-    check_failure: why the cases could not be checked; empty if they could.
+    Attributes:
+        on_news: functions called when anything that the panel shows may have changed.
+        check_failure: why the cases could not be checked; empty if they could.
     """
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ class LoadingTest(unittest.TestCase):
             return slicer.util.loadUI(str(path))
 
     def test_widgets_have_the_classes_of_the_file(self) -> None:
-        panel = self.load(FORM)
+        panel = self.load_form(FORM)
         ui = slicer.util.childWidgetVariables(panel)
         self.assertIs(type(panel), slicer.qMRMLWidget)
         self.assertIs(type(ui.selector), slicer.qMRMLNodeComboBox)
@@ -51,7 +51,7 @@ class LoadingTest(unittest.TestCase):
         self.assertTrue(ui.checkBox.checked)
 
     def test_connections_of_the_file_are_made(self) -> None:
-        panel = self.load(FORM)
+        panel = self.load_form(FORM)
         ui = slicer.util.childWidgetVariables(panel)
         self.assertFalse(ui.selector.enabled)
         panel.setMRMLScene(slicer.mrmlScene)
@@ -73,7 +73,7 @@ class LoadingTest(unittest.TestCase):
             ("an unknown sender", "<sender>checkBox", "<sender>tickBox", "names tickBox, which the form lacks"),
         ):
             with self.subTest(what), self.assertRaisesRegex((UiFileError, ValueError, AttributeError), message):
-                self.load(FORM.replace(old, new))
+                self.load_form(FORM.replace(old, new))
 
     def test_missing_file_is_refused(self) -> None:
         with self.assertRaisesRegex(RuntimeError, "file not found"):
@@ -88,7 +88,7 @@ class LoadingTest(unittest.TestCase):
                     f'<item><widget class="{name}" name="made"/></item></layout></widget>'
                     f"<customwidgets><customwidget>{entry}</customwidget></customwidgets></ui>"
                 )
-                panel = self.load(form)
+                panel = self.load_form(form)
                 made = slicer.util.childWidgetVariables(panel).made
                 self.assertEqual(made.className(), name)
                 with self.assertRaises(AttributeError):

@@ -118,7 +118,7 @@ class ChannelsTest(unittest.TestCase):
         choose(self.ui.inputSelector, self.volumes[0])
         self.choose_model("Three")
         for channel, volume in ((2, self.volumes[1]), (3, self.volumes[2])):
-            choose(self.selector(channel), volume)
+            choose(self.channel_selector(channel), volume)
         self.apply()
         return self.module.settings.outputSegmentation
 

@@ -47,8 +47,7 @@ class SceneTest(ViewCase):
             self.assertEqual(node_names("vtkMRMLScalarVolumeNode"), ["LGE"])
             self.assertEqual(node_names("vtkMRMLTableNode"), [])
             self.assertEqual(node_names("vtkMRMLMarkupsFiducialNode"), [])
-            slicer.app.processEvents()
-            self.assertEqual(dcamt_folders(), [])
+            process_events_until(lambda: not dcamt_folders(), "the result's folder to be removed")
 
     def test_silent_edit_of_a_loaded_result_is_noticed_on_return(self) -> None:
         self.segment(add_scan())

@@ -77,7 +77,9 @@ def evaluate(
 def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float] | None) -> Path | Labelmap:
     """Return the path of a file, a labelmap, or the labelmap of an array.
 
-    name: the name of an array in messages. spacing: (3,) mm; needed for an array.
+    Args:
+        name: the name of an array in messages.
+        spacing: (3,) mm; needed for an array.
 
     Raises:
         InputError: an array holds no labels.

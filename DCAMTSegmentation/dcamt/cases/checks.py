@@ -56,7 +56,7 @@ class CaseFacts:
 def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
     """Yield the facts of each case from its header, then new facts of each case for which a later check found more."""
     facts: list[CaseFacts] = []
-    repeated = {i for one in violations(cases) if one.rule is Rule.DISTINCT_NAMES for i in one.cases}
+    repeated = {i for violation in violations(cases) if violation.rule is Rule.DISTINCT_NAMES for i in violation.cases}
     for index, case in enumerate(cases):
         case_facts = _check_headers(index, case, recipe)
         if index in repeated:
@@ -82,7 +82,7 @@ def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Rec
         facts: the last facts that `check_cases` yielded for each case.
     """
     values = {fact.index: fact.labels or () for fact in facts}
-    return [str(one) for one in violations(cases, recipe, values) if not one.cases]
+    return [str(violation) for violation in violations(cases, recipe, values) if not violation.cases]
 
 
 def count_few_values(volume: Volume) -> int | None:

@@ -188,12 +188,14 @@ class _ListedCases:
     def skip(self, images: Sequence[object]) -> None:
         """Skip the files of a test case that has a label."""
         files = [self._file(text) for text in images if isinstance(text, str) and text]
-        channels = [one for file in files for one in channel_files(file) if one not in files]
+        channels = [channel for file in files for channel in channel_files(file) if channel not in files]
         self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
 
     def skip_unlisted(self, folders: Sequence[str]) -> None:
         """Skip the image files in subfolders of the data set that it does not list."""
-        named = {file for case in self.cases for file in (case.image, case.label)} | {one.path for one in self.skipped}
+        named = {file for case in self.cases for file in (case.image, case.label)} | {
+            left_out.path for left_out in self.skipped
+        }
         for name in folders:
             files = _files(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))
             reason = _TEST_CASE if name == "labelsTs" else "dataset.json does not list it"
@@ -366,7 +368,10 @@ def _pair_by_names(folder: Path) -> FoundCases:
     _pair_lone_labels(scans, labels)
     cases: list[Case] = []
     for key, files_of_scan in scans.items():
-        images, label_paths = [one.path for one in files_of_scan], [one.path for one in labels.pop(key, [])]
+        images, label_paths = (
+            [named_file.path for named_file in files_of_scan],
+            [named_file.path for named_file in labels.pop(key, [])],
+        )
         if len(images) > 1 and label_paths:
             skipped += [SkippedFile(path, "several scans and labels have one name") for path in (*images, *label_paths)]
         elif len(label_paths) > 1:
@@ -377,7 +382,7 @@ def _pair_by_names(folder: Path) -> FoundCases:
                 # A benchmark file (.h5) contains its own label.
                 label = label_paths[0] if label_paths else image if ending(image) == BENCHMARK_ENDING else None
                 cases.append(Case(name, image, label, LABELLED if label else UNLABELLED))
-    skipped += [SkippedFile(one.path, _NO_SCAN) for files in labels.values() for one in files]
+    skipped += [SkippedFile(named_file.path, _NO_SCAN) for files in labels.values() for named_file in files]
     return FoundCases(NAMES, tuple(cases), tuple(skipped))
 
 
@@ -395,7 +400,7 @@ def _pair_channels(scans: _FilesByKey, labels: _FilesByKey, skipped: list[Skippe
             continue
         scans[label] = scans.pop(channels[0])
         for key in channels[1:]:
-            skipped += [SkippedFile(one.path, _OTHER_CHANNEL) for one in scans.pop(key, [])]
+            skipped += [SkippedFile(named_file.path, _OTHER_CHANNEL) for named_file in scans.pop(key, [])]
 
 
 def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
@@ -407,8 +412,10 @@ def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
     labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
     for named, places in ((scans, scans_in), (labels, labels_in)):
         for key, files in named.items():
-            for one in files:
-                places[one.path if one.path.is_dir() else one.path.parent].append((key, one))
+            for named_file in files:
+                places[named_file.path if named_file.path.is_dir() else named_file.path.parent].append(
+                    (key, named_file)
+                )
     for place, folder_labels in labels_in.items():
         images = scans_in.get(place, [])
         if len(images) != 1 or len(folder_labels) != 1:

@@ -144,9 +144,9 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     """Return the labels by the names of their cases.
 
     A case gets the label of the same name, otherwise the only label whose name is the same without words for the kind
-    of file (`seg_p1` and `gt_p1`, `img0001` and `label0001`), otherwise the only label whose longest short name
-    (`short_names`) that is a case is this one. Other labels keep their own names. Words for another structure
-    (`p1_lawall`) must be in both names.
+    of file (`seg_p1` and `gt_p1`, `img0001` and `label0001`), otherwise the only label that has this case
+    as the first case among its short names (`short_names`). Other labels keep their own names. Words for another
+    structure (`p1_lawall`) must be in both names.
     """
     known = set(cases)
     paired = _paired_without_kind_words(known, labels)
@@ -163,7 +163,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
 
 def _paired_without_kind_words(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels, those that one case equals without the words for the kind of file by this case's name."""
+    """Return the labels by their names, or by a case's name if only this label and this case have the same name
+    without the words for the kind of file."""
     paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
     labels_by_name: defaultdict[str, list[str]] = defaultdict(list)
@@ -233,20 +234,22 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     named = [classify(path, folder) for path in files]
     unsure = {path for path in files if any(_words(part) & RESULT_WORDS for part in _parts(path, folder))}
     scans, labels = (
-        {_without_channel(one.key) for one in named if one.kind is kind and one.path not in unsure}
+        {_without_channel(file.key) for file in named if file.kind is kind and file.path not in unsure}
         for kind in (FileKind.SCAN, FileKind.LABEL)
     )
-    for n, one in enumerate(named):
-        if one.path in unsure:
-            result = _classify(one.path, folder, RESULT_WORDS)
-            in_name = bool(_words(scan_name(one.path)) & RESULT_WORDS)
+    for n, file in enumerate(named):
+        if file.path in unsure:
+            result = _classify(file.path, folder, RESULT_WORDS)
+            in_name = bool(_words(scan_name(file.path)) & RESULT_WORDS)
             key = _without_channel(result.key)
             if key in scans or (in_name and key in labels):
                 named[n] = result
-    scans |= {_without_channel(one.key) for one in named if one.kind is FileKind.SCAN}
+    scans |= {_without_channel(file.key) for file in named if file.kind is FileKind.SCAN}
     return [
-        _with_key_of_scan(one, scans) if one.kind is FileKind.LABEL and _without_channel(one.key) not in scans else one
-        for one in named
+        _with_key_of_scan(file, scans)
+        if file.kind is FileKind.LABEL and _without_channel(file.key) not in scans
+        else file
+        for file in named
     ]
 
 
@@ -290,8 +293,8 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     not matter.
     """
     named = classify_all(files, folder)
-    scans = {_lower(_without_channel(one.key)) for one in named if one.kind is FileKind.SCAN}
-    folders_of_scans = {one.path.parent for one in named if one.kind is FileKind.SCAN}
+    scans = {_lower(_without_channel(file.key)) for file in named if file.kind is FileKind.SCAN}
+    folders_of_scans = {file.path.parent for file in named if file.kind is FileKind.SCAN}
 
     def has_scan(key: tuple[str, ...], path: Path) -> bool:
         if path.parent in folders_of_scans and _has_only_label_words(path):
@@ -301,7 +304,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
         keys = (tuple(filter(None, (*folders, "".join(words[:last])))) for last in range(len(words), 0, -2))
         return _without_channel(key) in scans or any(shorter in scans for shorter in keys if shorter)
 
-    return [one.path for one in named if one.kind is not FileKind.SCAN and has_scan(one.key, one.path)]
+    return [file.path for file in named if file.kind is not FileKind.SCAN and has_scan(file.key, file.path)]
 
 
 def _lower(key: tuple[str, ...]) -> tuple[str, ...]:

@@ -95,19 +95,19 @@ def suggest_recipe(
     step = math.ceil(len(labelled) / MAX_CASES)
     mapped = list_mapped_classes(labelled)
     facts = [examine_case(case, mapped) for case in labelled[::step]]
-    values = sorted({value for one in facts for value in one.fractions} | set(mapped.values()))
+    values = sorted({value for scan in facts for value in scan.fractions} | set(mapped.values()))
     classes = name_classes(labelled, values, folder, mapped)
     spacing = median_spacing(facts)
     shape = median_shape(facts, spacing)
     mixed = any(case.role == UNLABELLED for case in cases)
     batch = 4 if mixed else 2
     network, patch = plan_network(spacing, shape, batch, memory_bytes or 4 << 30)
-    held = {value for one in facts for value in one.fractions}
-    smallest = min(median([one.fractions[value] for one in facts if value in one.fractions]) for value in held)
+    held = {value for scan in facts for value in scan.fractions}
+    smallest = min(median([scan.fractions[value] for scan in facts if value in scan.fractions]) for value in held)
     channels = facts[0].channels
     names = channel_names(labelled[0].image)
-    hounsfield = all(one.lowest < HOUNSFIELD_AIR for one in facts)
-    single = all(set(one.fractions) <= one.single for one in facts)
+    hounsfield = all(scan.lowest < HOUNSFIELD_AIR for scan in facts)
+    single = all(set(scan.fractions) <= scan.single for scan in facts)
     recipe = Recipe(
         name=name,
         title=", ".join(info.name for info in classes),
@@ -135,7 +135,9 @@ def suggest_recipe(
 
 
 def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
-    """Return the label of each class that the cases' label mappings name: a number is its own, names are counted.
+    """Return the label of each class that the cases' label mappings name.
+
+    A class that is named by its number has this label; the others get the remaining numbers from 1 on.
 
     Raises:
         InputError: a mapping has another form.
@@ -207,7 +209,7 @@ def name_classes(
     first = labelled[0].label
     assert first is not None
     folders = [folder] if folder else [first.parent, first.parent.parent]
-    names = next((named for one in folders if (named := dict(dataset_classes(one)))), {})
+    names = next((named for place in folders if (named := dict(dataset_classes(place)))), {})
     if mapped:  # the values of the files have another meaning
         names = {label: name for name, label in mapped.items() if not name.isdecimal()}
     colors: dict[int, tuple[float, float, float]] = {}
@@ -230,15 +232,15 @@ def name_classes(
 
 def median_spacing(facts: Sequence[CaseStatistics]) -> tuple[float, float, float]:
     """Return the cases' median spacing along R-L, A-P, S-I, mm."""
-    x, y, z = (round(float(median(sides)), 4) for sides in zip(*(one.spacing for one in facts), strict=True))
+    x, y, z = (round(float(median(sides)), 4) for sides in zip(*(scan.spacing for scan in facts), strict=True))
     return x, y, z
 
 
 def median_shape(facts: Sequence[CaseStatistics], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
     """Return the median size of the scans, in voxels of `spacing`."""
     sizes = [
-        [max(1, round(n * scan_mm / step)) for n, scan_mm, step in zip(one.shape, one.spacing, spacing, strict=True)]
-        for one in facts
+        [max(1, round(n * scan_mm / step)) for n, scan_mm, step in zip(scan.shape, scan.spacing, spacing, strict=True)]
+        for scan in facts
     ]
     x, y, z = (round(median(sides)) for sides in zip(*sizes, strict=True))
     return x, y, z
@@ -248,7 +250,7 @@ def suggest_intensity(facts: Sequence[CaseStatistics], spacing: Sequence[float],
     """Return the intensity rule: for CT `clip` to the intensities within labels, otherwise `local`."""
     if not hounsfield:
         return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))
-    low, high = (median([one.foreground[end] for one in facts]) for end in (0, 1))
+    low, high = (median([scan.foreground[end] for scan in facts]) for end in (0, 1))
     margin = max(50.0, 0.5 * (high - low))
     return Intensity("clip", low=round(low - margin), high=round(high + margin))
 

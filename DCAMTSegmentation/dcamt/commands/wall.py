@@ -186,14 +186,14 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
                 usage_error(f"{option} is for one scan, but {scan} is a folder of scans")
         if not segmentation.is_dir():
             usage_error(f"{scan} is a folder of scans: give a folder of segmentations too")
-        names = [case_name(one) for one in scans]
+        names = [case_name(file) for file in scans]
         paired = pair_with_labels(names, labelmaps_by_case(segmentation, skip_images=True))
         jobs = []
-        for one, case in zip(scans, names, strict=True):
+        for file, case in zip(scans, names, strict=True):
             if case not in paired:
                 remedy = f"Put {case}.seg.nrrd there, or leave the scan out."
-                raise InputError(f"has no segmentation in {segmentation}", path=one, remedy=remedy)
-            jobs.append(WallJob(one, paired[case], output))
+                raise InputError(f"has no segmentation in {segmentation}", path=file, remedy=remedy)
+            jobs.append(WallJob(file, paired[case], output))
     written = [path for job in jobs for path in job.results]
     if options.scan.is_dir():
         written.append(output / TABLE)
@@ -239,7 +239,7 @@ def _write_report(
     value = segment_label(labelmap, label)
     # A mapping may unite several segments.
     segments = () if job.is_mapped else read_segments(job.segmentation)
-    stored = next((one for one in segments if one.label == value), None)
+    stored = next((info for info in segments if info.label == value), None)
     # A name that a person typed may identify the patient.
     name = stored.name if stored is not None and job.shows_identity else None
     color = stored.color if stored is not None else None

@@ -83,14 +83,16 @@ def calibrate(
         scan = DisturbedScan(volume.voxels.astype(np.float64), label.voxels, volume.grid)
         chosen = [kinds[(number * DISTURBED + index) % len(kinds)] for index in range(DISTURBED)]
         scans = [scan, *(CALIBRATING[kind](scan, np.random.default_rng([number, *kind.encode()])) for kind in chosen)]
-        for kind, one in zip((CLEAN, *chosen), scans, strict=True):
-            disturbed = Volume(np.ascontiguousarray(one.image, np.float32), one.grid)
+        for kind, disturbed_scan in zip((CLEAN, *chosen), scans, strict=True):
+            disturbed = Volume(np.ascontiguousarray(disturbed_scan.image, np.float32), disturbed_scan.grid)
             for quality, rows in observed.items():
                 if check:
                     check()
                 result = predictor.segment(disturbed, quality)
                 rows.features.append(dict(result.doubt))
-                rows.overlaps.append(mean_dice(result.labelmap.voxels, one.labels, range(1, recipe.output_channels)))
+                rows.overlaps.append(
+                    mean_dice(result.labelmap.voxels, disturbed_scan.labels, range(1, recipe.output_channels))
+                )
                 rows.cases.append(case.name)
                 rows.disturbances.append(kind)
         if progress:
@@ -98,7 +100,7 @@ def calibrate(
     models = {}
     measured: dict[str, float] = {}
     for quality, rows in observed.items():
-        names = [name for name in FEATURES if all(name in one or one[NOTHING] for one in rows.features)]
+        names = [name for name in FEATURES if all(name in values or values[NOTHING] for values in rows.features)]
         seen = rows.select_segmented()
         found_in = len(set(seen.cases))
         if found_in < MIN_SEGMENTED:

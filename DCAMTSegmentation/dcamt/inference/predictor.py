@@ -42,15 +42,17 @@ MERGED = 1.5
 class Prediction:
     """A scan's segmentation, on the scan's own grid.
 
-    labelmap: 0 background, 1, 2, ... the recipe's classes.
-    probabilities: float32 (K', I, J, K), mean of the branches; None without `keep_probabilities`.
-    agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None in fast quality.
-    doubt_map: float32 (I, J, K), probability that a voxel's most likely label is wrong; None in fast quality.
-    trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
-        quality.
-    notes: messages for the user, for example that the GPU had too little memory.
-    expected_overlap: expected Dice with an expert's outline and its 80% interval; None if the model has no calibration.
-    doubt: the features of doubt from which the overlap is computed (`doubt.doubt_features`).
+    Attributes:
+        labelmap: 0 background, 1, 2, ... the recipe's classes.
+        probabilities: float32 (K', I, J, K), mean of the branches; None without `keep_probabilities`.
+        agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None in fast quality.
+        doubt_map: float32 (I, J, K), probability that a voxel's most likely label is wrong; None in fast quality.
+        trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
+            quality.
+        notes: messages for the user, for example that the GPU had too little memory.
+        expected_overlap: expected Dice with an expert's outline and its 80% interval; None if the model has no
+            calibration.
+        doubt: the features of doubt from which the overlap is computed (`doubt.doubt_features`).
     """
 
     labelmap: Labelmap

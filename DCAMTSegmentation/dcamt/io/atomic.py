@@ -98,10 +98,10 @@ def _make_folders(folder: Path, created: list[Path]) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    for one in reversed(missing):
+    for parent in reversed(missing):
         with suppress(FileExistsError):  # A folder that another process created is not removed on failure.
-            one.mkdir()
-            created.append(one)
+            parent.mkdir()
+            created.append(parent)
 
 
 def _flush(file: Path) -> None:

@@ -70,7 +70,7 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
         frames: the frames of the scan, which may be one of several stacks of slices in the files.
     """
     uids = {frame.concatenation[0] for frame in frames}
-    _refuse_incomplete_concatenation(path, [one for one in collected.frames if one.concatenation[0] in uids])
+    _refuse_incomplete_concatenation(path, [part for part in collected.frames if part.concatenation[0] in uids])
     patterns = {(frame.file.parent, _pattern(frame.file)) for frame in frames}
     damaged = [
         file.name

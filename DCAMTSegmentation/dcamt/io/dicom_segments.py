@@ -110,10 +110,10 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
     affine[:3, 3] = first
     slices = [int(k) for k in index.round()]
     segments = [_segment_number(frame, shared) for frame in frames]
-    doubled: defaultdict[tuple[int, int], int] = defaultdict(int)
+    frames_at: defaultdict[tuple[int, int], int] = defaultdict(int)
     for k, segment in zip(slices, segments, strict=True):
-        doubled[k, segment] += 1
-    if max(doubled.values()) > 1:
+        frames_at[k, segment] += 1
+    if max(frames_at.values()) > 1:
         raise InputError("has several frames of one segment at one place (tiles)", path=path, remedy=_REMEDY)
     return affine, (int(data.Columns), int(data.Rows), max(slices) + 1), slices, segments
 

@@ -66,7 +66,9 @@ def write_channels_in_slabs(channels: Sequence[np.ndarray], path: Path) -> Itera
     shape = (*channels[0].shape, len(channels))
     dtype = np.result_type(*(voxels.dtype for voxels in channels))
     parts = slabs(np.broadcast_to(np.empty((), dtype), shape))
-    yield from _write_npy(path, shape, dtype, ((slab, np.stack([one[slab] for one in channels], -1)) for slab in parts))
+    yield from _write_npy(
+        path, shape, dtype, ((slab, np.stack([channel[slab] for channel in channels], -1)) for slab in parts)
+    )
 
 
 def _write_npy(
@@ -104,11 +106,11 @@ def write_nrrd_in_slabs(
         OutputError: the file cannot be written.
     """
     channels = (voxels, *further_channels)
-    dtype = np.result_type(*(one.dtype for one in channels)).newbyteorder("=")
+    dtype = np.result_type(*(channel.dtype for channel in channels)).newbyteorder("=")
     with atomic_path(path) as partial, open(partial, "wb") as file:
         file.write(_nrrd_header(voxels.shape, len(channels), dtype, ijk_to_ras).encode("ascii"))
         for slab in slabs(voxels, SLAB_BYTES // len(channels)):
-            part = np.stack([one[slab] for one in channels], -1) if further_channels else voxels[slab]
+            part = np.stack([channel[slab] for channel in channels], -1) if further_channels else voxels[slab]
             file.write(np.ascontiguousarray(part, dtype).data)
             yield
 

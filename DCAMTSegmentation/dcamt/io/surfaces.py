@@ -29,8 +29,8 @@ def write_surface(
     Args:
         points: (N, 3) RAS mm.
         triangles: (M, 3) indices of points, anticlockwise seen from outside.
-        point_data: arrays (N,) by name, with a value for each point.
-        remarks: texts about the mesh by name. Only VTP files store the last two.
+        point_data: arrays (N,) by name, with a value for each point; only VTP files store them.
+        remarks: texts about the mesh by name; only VTP files store them.
 
     Raises:
         InputError: the ending is unknown.

@@ -55,15 +55,15 @@ def doubtful_places(
     sums = np.bincount(clusters.ravel(), weights=doubt.ravel())[1:]
     boxes = ndimage.find_objects(clusters)
     places: list[DoubtfulPlace] = []
-    for number in np.argsort(-sums, kind="stable"):
-        if sizes[number] * voxel_ml < SMALLEST_ML or sizes[number] < 2:
+    for cluster in np.argsort(-sums, kind="stable"):
+        if sizes[cluster] * voxel_ml < SMALLEST_ML or sizes[cluster] < 2:
             continue
-        box = boxes[number]
-        inside = clusters[box] == number + 1
+        box = boxes[cluster]
+        inside = clusters[box] == cluster + 1
         i, j, k = (at + part.start for at, part in zip(densest_voxel(doubt[box], grid, inside), box, strict=True))
         places.append(
             DoubtfulPlace(
-                grid.position((i, j, k)), (i, j, k), float(sizes[number] * voxel_ml), float(sums[number] * voxel_ml)
+                grid.position((i, j, k)), (i, j, k), float(sizes[cluster] * voxel_ml), float(sums[cluster] * voxel_ml)
             )
         )
         if len(places) == max_places:
@@ -82,8 +82,8 @@ def densest_voxel(amount: np.ndarray, grid: Grid, inside: np.ndarray | None = No
     if inside is not None:
         amount = np.where(inside, amount, 0)
     widths = [GLANCE_MM / float(step) for step in grid.spacing]
-    held = ndimage.gaussian_filter(amount.astype(np.float32, copy=False), widths, mode="constant", truncate=2)
+    density = ndimage.gaussian_filter(amount.astype(np.float32, copy=False), widths, mode="constant", truncate=2)
     if inside is not None:
-        held[~inside] = -1
-    i, j, k = np.unravel_index(int(held.argmax()), held.shape)
+        density[~inside] = -1
+    i, j, k = np.unravel_index(int(density.argmax()), density.shape)
     return int(i), int(j), int(k)

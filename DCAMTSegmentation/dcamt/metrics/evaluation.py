@@ -306,12 +306,13 @@ def read_pair(
 def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap | None) -> Labelmap:
     """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
 
-    other: the file whose segments the mapping may name as classes; None if that file has a mapping, too.
+    Args:
+        other: the file whose segments the mapping may name as classes; None if that file has a mapping, too.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source)
     segments = read_segments(other) if isinstance(other, Path) else ()
-    targets = parse_value_mapping(mapping, [(one.name, one.label) for one in segments if one.name])
+    targets = parse_value_mapping(mapping, [(segment.name, segment.label) for segment in segments if segment.name])
     return map_labelmap(source, targets) if isinstance(source, Labelmap) else read_labelmap(source, targets)
 
 

@@ -208,7 +208,7 @@ def fit_overlap(
     """
     if len(set(cases)) < 2:
         raise ValueError("a calibration needs two cases at least")
-    table = np.array([[one[name] for name in names] for one in features], float)
+    table = np.array([[values[name] for name in names] for values in features], float)
     truth = np.asarray(overlaps, float)
     model = _fit(table, truth, names)
     unseen = np.empty(len(truth))
@@ -231,7 +231,7 @@ def expect_left_out(
     The arguments are those of `fit_overlap`. The interval comes from the residuals of the same other scans, each
     expected by such a fit as well.
     """
-    table = np.array([[one[name] for name in names] for one in features], float)
+    table = np.array([[values[name] for name in names] for values in features], float)
     truth = np.asarray(overlaps, float)
     whole = _fit(table, truth, names)
     folds = [
@@ -253,7 +253,7 @@ def expect_left_out(
 def _left_out(cases: Sequence[str], disturbances: Sequence[str] | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield, for each case and disturbance, its scans and those of other cases and other disturbances: (N,) bool each.
 
-    Undisturbed scans of other cases belong to the latter for an undisturbed scan, too.
+    For an undisturbed scan, the undisturbed scans of other cases are among the others, too.
     """
     groups = np.asarray(cases)
     kinds = np.array([CLEAN] * len(groups) if disturbances is None else disturbances)
@@ -353,24 +353,24 @@ def assess_overlap(
     """
     expected: list[ExpectedOverlap] = [ExpectedOverlap(0, 0, 0)] * len(cases)
     for case in dict.fromkeys(cases):
-        inside = [index for index, one in enumerate(cases) if one != case]
+        others = [index for index, name in enumerate(cases) if name != case]
         model = fit_overlap(
-            [features[index] for index in inside],
-            [overlaps[index] for index in inside],
-            [cases[index] for index in inside],
+            [features[index] for index in others],
+            [overlaps[index] for index in others],
+            [cases[index] for index in others],
             names,
-            None if disturbances is None else [disturbances[index] for index in inside],
+            None if disturbances is None else [disturbances[index] for index in others],
         )
-        for index, one in enumerate(cases):
-            if one == case:
+        for index, name in enumerate(cases):
+            if name == case:
                 expected[index] = model.expect(features[index])
     return overlap_figures(expected, overlaps)
 
 
 def overlap_figures(expected: Sequence[ExpectedOverlap], overlaps: Sequence[float]) -> dict[str, float]:
     """Return mean absolute error, Spearman's rank correlation and coverage of the interval, by name, of N scans."""
-    values, truth = np.array([one.value for one in expected]), np.asarray(overlaps, float)
-    inside = [one.low <= overlap <= one.high for one, overlap in zip(expected, overlaps, strict=True)]
+    values, truth = np.array([overlap.value for overlap in expected]), np.asarray(overlaps, float)
+    inside = [guess.low <= overlap <= guess.high for guess, overlap in zip(expected, overlaps, strict=True)]
     ranks = np.stack([_ranks(values), _ranks(truth)])
     varied = float(np.ptp(ranks, axis=1).min()) > 0
     return {

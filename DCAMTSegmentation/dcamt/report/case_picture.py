@@ -14,7 +14,7 @@ from .png import encode_png, enlarge
 from .scene import WINDOW_PERCENTILES
 
 HEIGHT = 260
-"""Pixels of each panel."""
+"""Height of each panel in pixels."""
 MARGIN_MM = 20.0
 
 

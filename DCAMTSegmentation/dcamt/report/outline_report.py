@@ -41,7 +41,7 @@ class DrawnSegment:
 
 
 def labels_on_scan(segments: Sequence[DrawnSegment], grid: Grid) -> tuple[Labelmap, list[SegmentInfo]]:
-    """Return the segments as labels 1, 2, … on a scan's grid, and their names; where two overlap, the first one's.
+    """Return the segments as labels 1, 2, … on a scan's grid, and their names; where two overlap, the first counts.
 
     A segment on a different grid is looked up at the centre of each of the scan's voxels.
     """
@@ -49,7 +49,9 @@ def labels_on_scan(segments: Sequence[DrawnSegment], grid: Grid) -> tuple[Labelm
     for label, segment in enumerate(segments, 1):
         mask = segment.mask if segment.grid.matches(grid) else _mask_on(grid, segment)
         labels[mask & (labels == 0)] = label
-    return Labelmap(labels, grid), [SegmentInfo(n, one.name, one.color, TISSUE) for n, one in enumerate(segments, 1)]
+    return Labelmap(labels, grid), [
+        SegmentInfo(n, drawn.name, drawn.color, TISSUE) for n, drawn in enumerate(segments, 1)
+    ]
 
 
 def write_outline_report(
@@ -88,9 +90,13 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
         raise InputError("holds no segment", path=request.name, remedy="Choose a segmentation with a segment.")
     volume = read_scan(request)
     segments = []
-    for one in request.segments:
-        mask = read_mask(one.outline)
-        segments.append(DrawnSegment(one.outline.name, one.color, mask, Grid(mask.shape, one.outline.affine)))
+    for report_segment in request.segments:
+        mask = read_mask(report_segment.outline)
+        segments.append(
+            DrawnSegment(
+                report_segment.outline.name, report_segment.color, mask, Grid(mask.shape, report_segment.outline.affine)
+            )
+        )
     labelmap, infos = labels_on_scan(segments, volume.grid)
     method = request.method
     card = None

@@ -116,7 +116,7 @@ class RunFinished(_Timed):
 
 RunEvent = RunStarted | CasesLoading | TrainingProgress | ValidationScored | CheckpointSaved | RunPaused | RunFinished
 Listener = Callable[[RunEvent], None]
-_CLASSES: dict[str, type[RunEvent]] = {one.kind: one for one in typing.get_args(RunEvent)}
+_CLASSES: dict[str, type[RunEvent]] = {kind.kind: kind for kind in typing.get_args(RunEvent)}
 
 
 def run_event_line(event: RunEvent) -> str:

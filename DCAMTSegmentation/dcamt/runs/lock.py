@@ -35,7 +35,7 @@ def run_lock(path: Path) -> Iterator[None]:
         OutputError: the file cannot be created.
     """
     folder = path.parent
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     lock: BaseFileLock | None = None
     created = False
     try:
@@ -45,9 +45,9 @@ def run_lock(path: Path) -> Iterator[None]:
     finally:
         if created:
             _release(lock, path)
-        for one in missing:
+        for created_folder in missing:
             with suppress(OSError):  # The folder is not empty if the run has begun.
-                one.rmdir()
+                created_folder.rmdir()
 
 
 def is_held(path: Path) -> bool:

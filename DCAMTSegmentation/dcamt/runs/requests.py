@@ -9,13 +9,13 @@ PAUSE, STOP = "pause", "stop"
 """Pause: save a checkpoint and end the process, to resume later. Stop: write the models and finish the run."""
 
 
-def write_request(run: RunFolder, what: str) -> None:
+def write_request(run: RunFolder, request: str) -> None:
     """Write the request `PAUSE` or `STOP`, which the process obeys after its current iteration.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    write_text(run.request, what)
+    write_text(run.request, request)
 
 
 def read_request(run: RunFolder) -> str | None:

@@ -55,7 +55,7 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
 
 def sort_by_score(ranked: Iterable[RankedCase]) -> list[RankedCase]:
     """Return the cases with the highest score first."""
-    return sorted(ranked, key=lambda one: (-one.score, one.name))
+    return sorted(ranked, key=lambda case: (-case.score, case.name))
 
 
 def write_ranking(ranked: Sequence[RankedCase], path: Path) -> None:
@@ -65,7 +65,7 @@ def write_ranking(ranked: Sequence[RankedCase], path: Path) -> None:
         OutputError: the file cannot be written.
     """
     rows: list[tuple[str | float, ...]] = []
-    for number, one in enumerate(sort_by_score(ranked), start=1):
-        place = (str(round(mm, 2)) for mm in one.place)
-        rows.append((number, one.name, str(round(one.score, 4)), *place, str(one.image.resolve())))
+    for number, case in enumerate(sort_by_score(ranked), start=1):
+        place = (str(round(mm, 2)) for mm in case.place)
+        rows.append((number, case.name, str(round(case.score, 4)), *place, str(case.image.resolve())))
     write_table(path, RANKING_COLUMNS, rows)

@@ -319,9 +319,12 @@ class Trainer:
         training = self.recipe.training
         if self.step % training.validate_every:
             return False
-        one = self._validation_s or self._expected_validation_s(cases)
+        validation_s = self._validation_s or self._expected_validation_s(cases)
         spent, whole_run = self.seconds_validating, self.seconds * training.iterations / self.step
-        return spent + one <= VALIDATION_FRACTION * self.seconds and spent + 2 * one <= VALIDATION_FRACTION * whole_run
+        return (
+            spent + validation_s <= VALIDATION_FRACTION * self.seconds
+            and spent + 2 * validation_s <= VALIDATION_FRACTION * whole_run
+        )
 
     def _is_stop_requested(self) -> bool:
         self._check_request()

@@ -29,15 +29,17 @@ def validation_dice(
     are omitted. `is_cancelled` is called before each case.
     """
     names = [info.name for info in recipe.classes]
-    held = {
-        v
+    values = {
+        value
         for case in cases
-        for v in range(1, recipe.output_channels)
-        if case.label is not None and (case.label == v).any()
+        for value in range(1, recipe.output_channels)
+        if case.label is not None and (case.label == value).any()
     }
-    if not held:
+    if not values:
         return None
-    scores: dict[str, dict[int, list[float]]] = {key: {v: [] for v in sorted(held)} for key in ("A", "B", "mean")}
+    scores: dict[str, dict[int, list[float]]] = {
+        key: {value: [] for value in sorted(values)} for key in ("A", "B", "mean")
+    }
     for case in cases:
         if is_cancelled():
             return None

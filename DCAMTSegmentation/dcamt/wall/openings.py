@@ -175,8 +175,8 @@ def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) ->
     ends = drop_small(surface, ends, VEIN_LEAST_CM2)
     number = patches(surface, ends)
     openings = ends.copy()
-    for one in np.unique(number[ends]):
-        end = ends & (number == one)
+    for patch in np.unique(number[ends]):
+        end = ends & (number == patch)
         axis = (surface.point_areas[end, None] * normals[end]).sum(axis=0)
         facing = normals @ (axis / np.linalg.norm(axis)) > np.cos(np.radians(VEIN_RIM_DEGREES))
         openings |= grow(surface, end, facing & (fraction_inside < VEIN_NEARBY_MOST), VEIN_RIM_MM)

@@ -38,7 +38,7 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     planes_mm = 1.0 / np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)
     reach = [int(n) for n in np.ceil(distance_mm / planes_mm)]
     outside = ~np.pad(mask[box], [(n, n) for n in reach])
-    near = np.zeros([stop.stop - stop.start for stop in box], bool)
+    near = np.zeros([side.stop - side.start for side in box], bool)
     grown: dict[tuple[int, int], np.ndarray] = {}
     for j in range(-reach[1], reach[1] + 1):
         for k in range(-reach[2], reach[2] + 1):

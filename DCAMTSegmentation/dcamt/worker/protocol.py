@@ -315,15 +315,15 @@ class RequestFailed:
 Answer = ModelLoaded | ScanSegmented | SegmentsMeasured | WallMeasured | ReportWritten | RequestFailed
 WorkerEvent = WorkerReady | WorkerProgress | WorkerNote | Answer
 _REQUESTS: dict[str, type] = {
-    one.kind: one
-    for one in (
+    request.kind: request
+    for request in (
         *(LoadRequest, SegmentRequest, MeasureRequest, WallRequest, ReportRequest),
         *(CancelRequest, KeepFilesRequest),
     )
 }
 _EVENTS: dict[str, type] = {
-    one.kind: one
-    for one in (
+    event.kind: event
+    for event in (
         *(WorkerReady, WorkerProgress, WorkerNote, ModelLoaded, ScanSegmented, SegmentsMeasured, WallMeasured),
         *(ReportWritten, RequestFailed),
     )

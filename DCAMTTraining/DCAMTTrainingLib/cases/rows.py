@@ -77,8 +77,10 @@ class CaseRow:
 class CaseTable:
     """The rows and the listeners of their changes.
 
-    on_reset(): called after rows were added or removed. on_changed(first, last): called after rows first to last
-    changed. on_edited(): called after either, except when only facts about a case changed.
+    Attributes:
+        on_reset: functions called as on_reset() after rows were added or removed.
+        on_changed: functions called as on_changed(first, last) after the rows `first` to `last` changed.
+        on_edited: functions called as on_edited() after either, except when only facts about a case changed.
     """
 
     def __init__(self) -> None:
@@ -231,10 +233,10 @@ def _row(data: dict[str, Any]) -> CaseRow:
 
 
 def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
-    """Return `found` with the name, chosen segments, label mapping and, if the label allows, the role of `row`.
+    """Return `new_row` with the name, chosen segments, label mapping and, if the label allows, the role of `row`.
 
     Args:
-        role_chosen: whether the user chose the role of `found`, which then takes precedence.
+        role_chosen: whether the user chose the role of `new_row`, which then takes precedence.
     """
     source, known = new_row.source, row.source
     if isinstance(source, SceneScan) and isinstance(known, SceneScan) and source.segmentation == known.segmentation:

@@ -34,8 +34,8 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     named_like_labels = _named_like_labels(scans)
     rows = []
     for volume in scans:
-        # A segmentation loaded from a file references no scan. If it lies on the grid of this scan only, it is its
-        # label.
+        # A segmentation loaded from a file references no scan. If it lies on this scan's grid and on no other's, it is
+        # this scan's label.
         loaded_labels = [node for node in loaded if fitting[node.GetID()] == [volume] and segments_of(node, recipe)]
         segmentation = (
             sent.get(volume.GetID()) or outline_of(volume, recipe) or (loaded_labels[-1] if loaded_labels else None)

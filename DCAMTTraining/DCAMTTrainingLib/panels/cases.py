@@ -1,4 +1,4 @@
-"""Run the section *Cases* of the panel: the case table, its sources and the roles."""
+"""Control the section *Cases* of the panel: the case table, its sources and the roles."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class CasesPanel:
             if message:
                 slicer.util.errorDisplay(message, windowTitle=_("Folder of scans"))
             elif results and confirm_pairs(results[0]):
-                self._table.add([_row_of_found(case) for case in results[0]["cases"]])
+                self._table.add([_row_of_found_case(case) for case in results[0]["cases"]])
 
         self._search = EngineCommand(["cases", "find", folder], results.append, on_end).start()
 
@@ -246,6 +246,6 @@ class CasesPanel:
                 self._table.replace_row(index, replace(row, source=replace(row.source, labels=labels)))
 
 
-def _row_of_found(case: dict[str, Any]) -> CaseRow:
+def _row_of_found_case(case: dict[str, Any]) -> CaseRow:
     """Return the row for a case in the event of `dcamt cases find`."""
     return CaseRow(case["name"], FileScan(case["image"], case["label"] or "", case.get("labels") or ""), case["role"])

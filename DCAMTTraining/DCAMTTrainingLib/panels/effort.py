@@ -1,4 +1,4 @@
-"""Run the section *Effort* of the panel: effort, device, settings and measured estimate."""
+"""Control the section *Effort* of the panel: effort, device, settings and measured estimate."""
 
 from __future__ import annotations
 

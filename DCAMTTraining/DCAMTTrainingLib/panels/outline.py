@@ -1,4 +1,4 @@
-"""Run the section *What to outline next*: rank unlabelled cases, open proposals, add corrections as labelled cases."""
+"""Control the section *What to outline next*: rank unlabelled cases, open proposals, add corrections as cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the section *Results* of the panel: validation scores, report, and use or export of the models."""
+"""Control the section *Results* of the panel: validation scores, report, and use or export of the models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the lower part of the section *Run*: the list of runs, and pause, resume, stop and discard."""
+"""Control the lower part of the section *Run*: the list of runs, and pause, resume, stop and discard."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ RUN_WIDGETS = (
     "progressBar",
     "runStatusLabel",
 )
-"""Sections that are useful only if there is a run."""
+"""Widgets that are useful only if there is a run."""
 TITLE_LENGTH = 40
 
 

@@ -1,4 +1,4 @@
-"""Run the upper part of the section *Run*: name, folder, problems, and the Start button."""
+"""Control the upper part of the section *Run*: name, folder, problems, and the Start button."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the section *Task* of the panel: recipe, user-defined classes, suggested recipe, and the model to start from."""
+"""Control the section *Task* of the panel: recipe, user-defined classes, suggested recipe, model to start from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the section *Watch* of the panel: charts of a run, and the current segmentation of a validation case."""
+"""Control the section *Watch* of the panel: charts of a run, and the current segmentation of a validation case."""
 
 from __future__ import annotations
 

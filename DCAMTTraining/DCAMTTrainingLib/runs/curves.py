@@ -44,7 +44,7 @@ class RunCurves:
         losses: curves by the name of the loss.
         dice: curves by (class, branch), where branch is "A", "B" or "mean".
         loading: (cases read so far, total cases) while the run loads its cases; otherwise None.
-        step, total_steps: the latest iteration, and the number of the last.
+        step, total_steps: the latest iteration, and the number of iterations.
         eta_s: estimated seconds to the end.
     """
 

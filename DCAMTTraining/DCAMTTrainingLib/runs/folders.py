@@ -28,7 +28,7 @@ def set_runs_folder(folder: str) -> None:
 
 def is_writable(folder: Path) -> bool:
     """Return whether a folder, or the nearest existing one above it, can be written to."""
-    existing = next((one for one in (folder, *folder.absolute().parents) if os.path.lexists(one)), None)
+    existing = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), None)
     return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 

@@ -122,7 +122,7 @@ def stop_here(run: RunFolder, device: str = AUTO) -> None:
 def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     """Start `dcamt` without a pipe, terminal or process group of the application, so that the run continues without
     it."""
-    started[:] = [one for one in started if one.process.poll() is None]
+    started[:] = [entry for entry in started if entry.process.poll() is None]
     flags = 0
     if os.name == "nt":
         # A fully detached PythonSlicer would open a console window for its child, and closing it would end the run.
@@ -150,10 +150,10 @@ def is_starting(run: RunFolder) -> bool:
     """Return whether this application started a process for the run that does not hold its lock yet."""
     held = is_held(run.lock)
     waiting = False
-    for one in started:
-        if one.run.path == run.path and one.process.poll() is None:
-            one.locked = one.locked or held
-            waiting = waiting or not one.locked
+    for entry in started:
+        if entry.run.path == run.path and entry.process.poll() is None:
+            entry.locked = entry.locked or held
+            waiting = waiting or not entry.locked
     return waiting
 
 
