@@ -121,9 +121,9 @@ def test_map_of_doubt_equals_its_formula(classes: int) -> None:
     organs = [ball] if classes == 2 else [ball * half, ball * (1 - half)]
     probabilities = np.stack([1 - ball, *organs])
     grid = network_grid(Grid((18, 12, 16), np.diag([-1.0, -2.0, 1.25, 1])), spacing)
-    found = doubt_map(torch.from_numpy(grid_order(probabilities, grid)).float(), grid)
-    np.testing.assert_allclose(found, doubt_by_hand(probabilities, spacing), atol=1e-4)
-    assert found.max() > 0.3
+    computed = doubt_map(torch.from_numpy(grid_order(probabilities, grid)).float(), grid)
+    np.testing.assert_allclose(computed, doubt_by_hand(probabilities, spacing), atol=1e-4)
+    assert computed.max() > 0.3
 
 
 def grid_order(values: np.ndarray, grid: NetworkGrid) -> np.ndarray:
@@ -134,11 +134,11 @@ def grid_order(values: np.ndarray, grid: NetworkGrid) -> np.ndarray:
 def test_map_of_doubt_is_a_probability_and_lower_away_from_the_outline() -> None:
     grid = network_grid(Grid((24, 24, 24), np.diag([1.0, 1, 1, 1])), (1.0, 1.0, 1.0))
     probabilities = probabilities_of_ball(0)[0]
-    found = doubt_map(probabilities, grid)
-    centre, outline, corner = found[12, 12, 12], found[12, 12, 3:5].max(), found[0, 0, 0]
+    computed = doubt_map(probabilities, grid)
+    centre, outline, corner = computed[12, 12, 12], computed[12, 12, 3:5].max(), computed[0, 0, 0]
     assert centre < 0.02
     assert corner < 0.02
     assert 0.3 < outline < 0.7
     sharper = doubt_map((8 * probabilities.clamp(1e-6).log()).softmax(dim=0), grid)
-    assert sharper.sum() < 0.8 * found.sum()
+    assert sharper.sum() < 0.8 * computed.sum()
     assert not doubt_map(torch.stack([torch.ones(grid.shape), torch.zeros(grid.shape)]), grid).any()

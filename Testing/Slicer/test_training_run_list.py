@@ -105,7 +105,7 @@ class ListOfRunsTest(TrainingCase):
         summary = ["mean,1,0.5,0.3333333,12,3.25", "std,1,0,0,0,0"]
         two = ["one,1,0.5,0.3333333,12,3.25", "two,1,0.5,0.3333333,12,3.25", *summary]
         for name, lines in (("single", [two[0], *summary]), ("pair", two)):
-            run = self.make(name, ended)
+            run = self.make_run(name, ended)
             run.validation.write_text("\n".join(["case,label,dice,jaccard,hd95_mm,asd_mm", *lines]), encoding="utf-8")
             self.module.widget.runs.show(run)
             model = self.ui.resultsTable.model()

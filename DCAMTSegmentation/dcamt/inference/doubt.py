@@ -49,11 +49,11 @@ def doubt_map(mean: Tensor, grid: NetworkGrid) -> np.ndarray:
         grid: that grid.
     """
     doubt = np.zeros(grid.source.shape, np.float32)
-    found = bounding_box((mean[0] < 1 - NEGLIGIBLE).numpy())
-    if found is None:
+    organ_box = bounding_box((mean[0] < 1 - NEGLIGIBLE).numpy())
+    if organ_box is None:
         return doubt
     reach = [math.ceil(CUT_OFF * NEIGHBOURHOOD_MM / step) for step in grid.spacing]
-    box = pad_box(found, reach, whole_box(grid.shape))
+    box = pad_box(organ_box, reach, whole_box(grid.shape))
     mean = mean[(slice(None), *box)]
     organs = mean[1:]
     for axis, step in enumerate(grid.spacing):
