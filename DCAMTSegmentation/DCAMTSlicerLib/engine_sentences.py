@@ -229,6 +229,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Update DCAMT."),
         _("Use the scanner's original magnitude image, not a normalised one."),
         _("Use {0}, or a number of your own such as iir-1.25 or sd-2.5 (up to {1})."),
+        _("Voxels of the scan are {0} mm thick, thicker than the wall: the burden is inexact."),
         _("Write VALUE=CLASS, such as 420=left-atrium."),
         _("Write a label value from 1 to {0}, such as 420=1.{1}"),
         _("Write key=value."),

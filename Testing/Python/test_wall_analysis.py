@@ -418,6 +418,29 @@ def test_blood_pool_is_the_population_of_the_eroded_segment() -> None:
     assert pool.sd == pytest.approx(np.sqrt(((values - pool.mean) ** 2).sum() / 125), rel=1e-12)
 
 
+def test_separate_part_of_the_segment_is_not_in_the_blood_pool(scan: tuple[Volume, Labelmap]) -> None:
+    volume, labels = scan
+    smaller = labels.voxels & np.roll(labels.voxels, 5, axis=0)  # an eccentric part of the same ball
+    grid = Grid((2 * labels.grid.shape[0], *labels.grid.shape[1:]), labels.grid.affine)
+    voxels = np.concatenate([volume.voxels, 2 * volume.voxels], axis=1)
+    one, both = (
+        analyse_wall(Volume(voxels, grid), Labelmap(np.concatenate([labels.voxels, part]), grid))
+        for part in (0 * smaller, smaller)
+    )
+    assert any("Separate parts" in note for note in both.notes)
+    assert both.pool == one.pool
+    assert both.burden.percent == pytest.approx(one.burden.percent, abs=0.2)
+
+
+def test_thick_voxels_are_reported() -> None:
+    def notes(slice_mm: float) -> list[str]:
+        result = analyse(PATCH, grid_about(60, (1.25, 1.25, slice_mm)))
+        return [note for note in result.notes if "thick" in note]
+
+    assert notes(4.0) == []
+    assert notes(5.0) == ["Voxels of the scan are 5.0 mm thick, thicker than the wall: the burden is inexact."]
+
+
 def test_wall_is_sampled_from_1_mm_inside_to_3_mm_outside_in_steps_of_half_a_voxel() -> None:
     settings = WallSettings()
     assert (settings.from_mm, settings.to_mm, settings.sample) == (-1.0, 3.0, "maximum")

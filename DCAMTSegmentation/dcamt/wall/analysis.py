@@ -13,6 +13,7 @@ from threading import Thread
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import Grid
 from ..io.formats import scan_name
 from ..volume import Labelmap, Volume
 from .burden import BORDER, OPENING, WALL, Burden, count_burden, decaaf_stage, regions_of
@@ -41,6 +42,9 @@ LEAST_DARKER = 0.33
 """In a late-enhancement scan, at least this fraction of the surroundings (lung, muscle, ...) is darker than blood."""
 LEAST_INSIDE = 0.5
 """If a smaller fraction of the surface lies in the scan, scan and segment do not belong together."""
+
+THICKEST_VOXEL_MM = 4.0
+"""In thicker voxels, the wall (2.4 mm) is averaged with what surrounds it."""
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
 """The parts of vtk that measuring a wall and writing its surface need."""
@@ -157,7 +161,7 @@ def analyse_wall(
             path=segment_file,
             remedy="Choose the segmentation of this scan.",
         )
-    pool = blood_pool(voxels, volume.grid, mask, labelmap.grid)
+    pool = blood_pool(voxels, volume.grid, mask, labelmap.grid, extraction)
     _check_pool(pool, voxels, volume.path, segment_file)
 
     distances = offsets(settings.from_mm, settings.to_mm, volume.grid)
@@ -190,7 +194,7 @@ def analyse_wall(
         region=regions_of(surface.normals),
         proposed=openings is None,
     )
-    return replace(result, notes=_notes(result, extraction, volume.grid.matches(labelmap.grid)))
+    return replace(result, notes=_notes(result, extraction, volume.grid, labelmap.grid))
 
 
 def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
@@ -272,7 +276,7 @@ def _opening_notes(result: WallResult) -> list[str]:
     return notes
 
 
-def _notes(result: WallResult, extraction: Extraction, same_grid: bool) -> tuple[str, ...]:
+def _notes(result: WallResult, extraction: Extraction, scan_grid: Grid, segment_grid: Grid) -> tuple[str, ...]:
     notes = _opening_notes(result)
     border = result.area_cm2(BORDER)
     if border > 0:
@@ -281,6 +285,9 @@ def _notes(result: WallResult, extraction: Extraction, same_grid: bool) -> tuple
         notes.append(f"Separate parts of the segment ({extraction.separate_ml:.1f} mL) were ignored.")
     if extraction.hollow_ml > KEPT_VOLUME_ML:
         notes.append(f"Cavities in the segment ({extraction.hollow_ml:.1f} mL) were filled.")
-    if not same_grid:
+    if not scan_grid.matches(segment_grid):
         notes.append("Scan and segmentation have different grids; they were aligned by their patient coordinates.")
+    thickest = float(scan_grid.spacing.max())
+    if thickest > THICKEST_VOXEL_MM:
+        notes.append(f"Voxels of the scan are {thickest:.1f} mm thick, thicker than the wall: the burden is inexact.")
     return tuple(notes)

@@ -8,7 +8,7 @@ from math import ceil, floor, sqrt
 import numpy as np
 
 from ..geometry import Grid, bounding_box
-from .surface import Surface
+from .surface import Extraction, Surface
 
 EROSION_MM = 3.0
 """The blood pool is the segment eroded by this distance, without wall or partial volume."""
@@ -68,13 +68,20 @@ def _run_within(axes: np.ndarray, j: int, k: int, distance_mm: float) -> tuple[i
     return (low, high) if low <= high else None
 
 
-def blood_pool(voxels: np.ndarray, grid: Grid, mask: np.ndarray, mask_grid: Grid) -> BloodPool:
+def blood_pool(
+    voxels: np.ndarray, grid: Grid, mask: np.ndarray, mask_grid: Grid, extraction: Extraction | None = None
+) -> BloodPool:
     """Return the blood pool of a scan: `voxels` (I, J, K) on `grid`, inside `mask` eroded by `EROSION_MM`.
 
-    If `mask_grid` differs, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored.
-    If no voxel is left, mean and standard deviation are NaN.
+    If `mask_grid` differs, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored, and
+    so are the separate parts of the mask that its `extraction` ignored. If no voxel is left, mean and standard
+    deviation are NaN.
     """
     eroded = erode(mask, mask_grid, EROSION_MM)
+    if extraction is not None and extraction.separate_ml > 0:
+        index = np.argwhere(eroded)
+        points = index @ mask_grid.affine[:3, :3].T + mask_grid.affine[:3, 3]
+        eroded[tuple(index.T)] = nearest_values(extraction.inside, extraction.grid, points)
     if grid.matches(mask_grid):
         values = voxels[eroded].astype(np.float64)
     else:
