@@ -16,7 +16,8 @@ from dcamt.report.scan_report import ScanReport
 from dcamt.report.scene import build_scene
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult
-from dcamt.wall.burden import OPENING, WALL
+from dcamt.wall.burden import BORDER, OPENING, WALL
+from dcamt.wall.files import write_wall
 from dcamt.wall.sampling import BloodPool
 from dcamt.wall.settings import WallSettings
 from dcamt.wall.surface import Surface
@@ -60,7 +61,7 @@ def test_report_of_an_unknown_version_of_a_model_keeps_its_caution_and_doubts(re
     for shown in (
         "Outline: a model of DCAMT (Left atrium in LGE-MRI), version unknown.",
         "The outline was made automatically",
-        '<div class="faint">voxels',
+        '<div class="faint">Voxels',
         ">87<",
         "1 doubtful place:",
     ):
@@ -91,3 +92,16 @@ def test_outlines_have_a_dark_rim(request_: ReportRequest) -> None:
     rims, outlines = (re.findall(f'd="([^"]+)" fill="none" stroke="{color}"', text) for color in ("#000", "#cc4c4c"))
     assert rims == outlines
     assert len(rims) == 3
+
+
+@pytest.mark.parametrize("kind", [WALL, BORDER])
+def test_colour_of_the_scan_s_border_is_explained_where_it_occurs(kind: int, request_: ReportRequest) -> None:
+    points, triangles = np.eye(4, 3) * 5.0, np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+    kinds, pool = np.array([kind, WALL, WALL, OPENING], np.uint8), BloodPool(100.0, 10.0, 1000)
+    ratio = np.ones(4, np.float32)
+    file = request_.report.with_name("wall.npz")
+    write_wall(WallResult("", WallSettings(), Surface(points, triangles), pool, ratio, kinds, kinds * 0, True), file)
+    outline_report.write_requested_report(replace(request_, wall=file))
+    text = request_.report.read_text(encoding="utf-8")
+    assert "opening, no wall" in text
+    assert (">scan's border<" in text) is (kind == BORDER)

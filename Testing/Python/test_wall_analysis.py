@@ -248,6 +248,15 @@ def test_blind_end_of_a_tube_is_not_an_opening() -> None:
     assert analyse_wall(Volume(voxels, volume.grid), labels).area_cm2(OPENING) == 0
 
 
+def test_blood_that_ends_4_mm_beyond_the_outline_is_not_an_opening() -> None:
+    assert VALVE.valve_mm is not None
+    volume, labels = VALVE.on(grid_about(62, (1.0, 1.0, 1.0)))
+    beyond = (points_of(volume.grid) - CENTRE) @ MITRAL > VALVE.valve_mm + 4.0
+    voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(np.float32)
+    assert analyse_wall(volume, labels).area_cm2(OPENING) > 0
+    assert analyse_wall(Volume(voxels, volume.grid), labels).area_cm2(OPENING) == 0
+
+
 @pytest.mark.parametrize("own_grid", [False, True])
 def test_painted_openings_replace_the_proposal(own_grid: bool) -> None:
     volume, labels = VALVE.on(grid_about(62, FINE, TURN))

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..volume import SegmentInfo
 from ..wall.analysis import WallResult
-from ..wall.burden import OPENING
-from ..wall.colors import OPENING_COLOR, RATIO_RANGE, ratio_colors, wall_colors
+from ..wall.burden import BORDER, OPENING
+from ..wall.colors import BORDER_COLOR, OPENING_COLOR, RATIO_RANGE, ratio_colors, wall_colors
 from .colors import DOUBT_COLOR, to_hex
 from .contours import contour_path
 from .png import encode_png, png_data_uri
@@ -44,7 +44,7 @@ SURFACE_PIXELS = 440
 VIEW_WIDTH_MM = 44.0
 """Width of a view of the surface on paper."""
 BEHIND, FRONT = "From behind", "From the front"
-_NOTE, _LETTER, _FAINT, _SKY = "#d3dae3", "#ffd479", "#5a6675", "#14171c"
+_NOTE, _LETTER, _FAINT, _SKY = "#ffffff", "#ffd479", "#5a6675", "#14171c"
 
 
 def draw_slices(scene: Scene, segments: Sequence[SegmentInfo]) -> str:
@@ -195,6 +195,11 @@ def _ratio_scale(wall: WallResult) -> str:
     )
     at = 8 + 30 * min(1.0, max(0.0, (threshold - low) / (high - low)))
     style = f'font-size="2.7" fill="{_FAINT}"'
+    border = (
+        f'<rect x="66.4" y="3.1" width="2.4" height="2.4" fill="{to_hex(BORDER_COLOR)}"/>'
+        f'<text x="70" y="5.3" {style}>scan\'s border</text>'
+    )
+    border = border if (wall.kind == BORDER).any() else ""
     return (
         '<svg viewBox="0 0 90 5.6" style="width:90mm" role="img" aria-label="Colours of the ratio to the blood pool">'
         f'{bars}<path d="M{at:.2f} -.3v3" stroke="#18202b" stroke-width=".3"/>'
@@ -203,7 +208,7 @@ def _ratio_scale(wall: WallResult) -> str:
         f'<text x="45" y="2.1" {style}>ratio to blood</text>'
         f'<rect x="66.4" y="0" width="2.4" height="2.4" fill="{to_hex(OPENING_COLOR)}"/>'
         f'<path d="M66.4 .6h2.4M66.4 1.8h2.4" stroke="{to_hex(STRIPE_COLOR)}" stroke-width=".6"/>'
-        f'<text x="70" y="2.1" {style}>opening, no wall</text></svg>'
+        f'<text x="70" y="2.1" {style}>opening, no wall</text>{border}</svg>'
     )
 
 

@@ -165,7 +165,7 @@ def _header(report: ScanReport, title: str) -> str:
     lines = " · ".join(f"{escape(name)}: {escape(_shorten(value))}" for name, value in report.identity.items())
     voxel = " × ".join(f"{mm:.3g}" for mm in report.volume.grid.spacing)
     modality = report.model.modality if report.model is not None else ""
-    subtitle = f"{f'{escape(modality)}, ' if modality else ''}voxels {voxel} mm"
+    subtitle = f"{escape(modality)}, voxels {voxel} mm" if modality else f"Voxels {voxel} mm"
     return (
         f"<header><div><h1>{escape(title)}</h1>"
         f'<div class="faint">{subtitle}</div>{f"<div>{lines}</div>" if lines else ""}</div>'
