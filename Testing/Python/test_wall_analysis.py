@@ -443,7 +443,7 @@ def test_separate_part_of_the_segment_is_not_in_the_blood_pool(scan: tuple[Volum
 
 def test_thick_voxels_are_reported() -> None:
     def notes(slice_mm: float) -> list[str]:
-        result = analyse(PATCH, grid_about(60, (1.25, 1.25, slice_mm)))
+        result = analyse_phantom(PATCH, grid_about(60, (1.25, 1.25, slice_mm)))
         return [note for note in result.notes if "thick" in note]
 
     assert notes(4.0) == []
