@@ -134,7 +134,7 @@ def test_held_out_scans_are_segmented(predictor: Predictor, case: str) -> None:
     assert score(labelmap.voxels == 1, label.voxels == 1, scan.grid.spacing).dice > 0.85
 
 
-@pytest.fixture(scope="module", params=["la064", "la065"])
+@pytest.fixture(scope="module")
 def cropped(predictor: Predictor, request: pytest.FixtureRequest) -> tuple[Volume, Labelmap, float]:
     """Return a patient's cropped scan, its label, and the Dice of the model's segmentation in fast quality."""
     if not LA.is_dir():
@@ -144,7 +144,11 @@ def cropped(predictor: Predictor, request: pytest.FixtureRequest) -> tuple[Volum
     return scan, label, dice(predictor.segment(scan, FAST).labelmap.voxels == 1, label.voxels == 1)
 
 
-@pytest.mark.parametrize("surroundings", ["air", "noise", "mirrored tissue"])
+@pytest.mark.parametrize(
+    ("cropped", "surroundings"),
+    [("la064", "air"), ("la064", "noise"), ("la064", "mirrored tissue"), ("la065", "mirrored tissue")],
+    indirect=["cropped"],
+)
 def test_atrium_is_located_in_a_scan_padded_to_576_by_576(
     predictor: Predictor, cropped: tuple[Volume, Labelmap, float], surroundings: str
 ) -> None:
