@@ -69,6 +69,19 @@ def test_segmentation_of_another_scan_is_refused(scan: tuple[Volume, Labelmap]) 
     )
 
 
+@pytest.mark.parametrize("left_out", [0, 2])
+def test_label_of_nearly_all_voxels_is_refused_as_one_at_the_border(
+    left_out: int, scan: tuple[Volume, Labelmap]
+) -> None:
+    volume, labels = scan
+    voxels = np.ones_like(labels.voxels)
+    voxels[:left_out] = 0
+    text = refusal_text(volume, Labelmap(voxels, labels.grid))
+    assert "most of its surface at the scan's border" in text
+    assert "outside the scan" not in text
+    assert "Choose the segment of the left atrium's blood" in text
+
+
 def test_scan_of_several_images_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     assert "holds 2 images" in refusal_text(Volume(np.repeat(volume.voxels, 2, axis=0), volume.grid), labels)

@@ -146,7 +146,8 @@ def analyse_wall(
         scan: name of the result (default: the file's name).
 
     Raises:
-        InputError: the segment does not exist, or ratios would be meaningless (`_check_pool`, `_check_surroundings`).
+        InputError: the segment does not exist or does not lie in the scan (`_check_overlap`), or ratios would be
+            meaningless (`_check_pool`, `_check_surroundings`).
     """
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
@@ -155,12 +156,7 @@ def analyse_wall(
     segment_file = labelmap.path or "The segmentation"
     extraction = extract_surface(mask, labelmap.grid, segment_file)
     surface = extraction.surface
-    if inside_scan(volume.grid, surface.points).mean() < LEAST_INSIDE:
-        raise InputError(
-            "lies mostly outside the scan",
-            path=segment_file,
-            remedy="Choose the segmentation of this scan.",
-        )
+    _check_overlap(surface, volume.grid, segment_file)
     pool = blood_pool(voxels, volume.grid, mask, labelmap.grid, extraction)
     _check_pool(pool, voxels, volume.path, segment_file)
 
@@ -222,6 +218,19 @@ def _single_channel(volume: Volume) -> np.ndarray:
             f"holds {len(volume.voxels)} images", path=volume.path, remedy="Extract the late-enhancement image."
         )
     return np.asarray(volume.voxels[0])
+
+
+def _check_overlap(surface: Surface, scan_grid: Grid, segment_file: str | Path) -> None:
+    """Raise InputError if most of the surface lies outside the scan, or at its border, as that of a full label does."""
+    if inside_scan(scan_grid, surface.points).mean() >= LEAST_INSIDE:
+        return
+    if inside_scan(scan_grid, surface.points - EROSION_MM * surface.normals).mean() >= LEAST_INSIDE:
+        raise InputError(
+            "has most of its surface at the scan's border, where no wall can be measured",
+            path=segment_file,
+            remedy="Choose the segment of the left atrium's blood, and a scan of the whole atrium.",
+        )
+    raise InputError("lies mostly outside the scan", path=segment_file, remedy="Choose the segmentation of this scan.")
 
 
 def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_file: str | Path) -> None:
