@@ -209,8 +209,9 @@ def _measurement_table(report: ScanReport) -> str:
 
 
 def _trust(report: ScanReport, scene: Scene) -> str:
+    """Return the HTML of the model's agreement and doubtful places; "" for an outline that no model made."""
     if report.model is None:
-        return "<h2>Agreement of the two branches</h2><p>None: no model of DCAMT made this outline.</p>"
+        return ""
     expected = report.expected_overlap
     title = "Agreement of the two branches" if expected is None else "Expected overlap with an expert's outline"
     rows = ""
