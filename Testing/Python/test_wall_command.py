@@ -16,10 +16,11 @@ from dcamt.commands import wall as wall_command
 from dcamt.errors import write_error
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.volume import Labelmap, Volume
+from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
 from dcamt_testing.wall_phantoms import Atrium, grid_about
+from vtkmodules.vtkIOGeometry import vtkSTLReader
 
 THICK = (1.25, 1.25, 2.5)
 
@@ -51,6 +52,12 @@ def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.C
     assert run_wall(scan, label, "-o", out, "--surface", out / "plain.stl") == 0
     printed = capsys.readouterr()
     assert sorted(path.name for path in out.iterdir()) == ["a_image.wall.csv", "a_image.wall.vtp", "plain.stl"]
+    reader = vtkSTLReader()
+    reader.SetFileName(str(out / "plain.stl"))
+    reader.Update()
+    x_min, x_max, y_min, y_max, z_min, z_max = reader.GetOutput().GetBounds()
+    extents = (x_max - x_min, y_max - y_min, z_max - z_min)
+    assert extents == pytest.approx((40, 40, 40), abs=1.0)  # a ball with a radius of 20 mm
     assert "% of the wall enhanced" in printed.out
     assert "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm" in printed.out
     assert "Methods disagree" in printed.out
@@ -95,7 +102,9 @@ def test_report_shows_the_measured_wall_and_no_name_without_identity(
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
     if own_grid:
         _, outline = Atrium(patch_degrees=60.0).on(grid_about(50, (1.0, 1.0, 1.0), shift=(0.2, 0.3, 0.1)))
-        write_labelmap(outline, label)
+        label = folder / "labels" / "a_label.seg.nrrd"
+        named = SegmentInfo(1, "Mueller, drawn", (0.8, 0.2, 0.2), Code("SCT", "82471001", "Left atrium"))
+        write_labelmap(outline, label, [named])
     assert run_wall(scan, label, "-o", out, "--report", page) == 0
     text = page.read_text(encoding="utf-8")
     row = rows_of(out / "a_image.wall.csv")[0]
@@ -108,7 +117,9 @@ def test_report_shows_the_measured_wall_and_no_name_without_identity(
     for trace in ("a_image", "a_label", "Mueller", str(folder)):
         assert trace not in text
     assert run_wall(scan, label, "-o", out, "--report", page, "--identity", "--overwrite") == 0
-    assert str(scan) in page.read_text(encoding="utf-8")
+    identified = page.read_text(encoding="utf-8")
+    assert str(scan) in identified
+    assert ("Mueller, drawn" in identified) == own_grid
 
 
 def test_events_hold_the_same_numbers_as_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +130,13 @@ def test_events_hold_the_same_numbers_as_the_table(folder: Path, capsys: pytest.
     assert [event["event"] for event in events] == ["progress", "wall", "done"]
     wall, first = events[1], rows_of(out / "a_image.wall.csv")[0]
     assert (wall["method"], first["method"], first["sample"]) == ("sd-3", "sd-3", "mean")
-    assert wall["burden"][0]["percent"] == pytest.approx(float(first["burden_percent"]), rel=1e-4)
+    regions = [row for row in rows_of(out / "a_image.wall.csv") if row["method"] == "sd-3"]
+    assert [burden["region"] for burden in wall["burden"]] == [row["region"] for row in regions]
+    for burden, row in zip(wall["burden"], regions, strict=True):
+        for key, column in (("percent", "burden_percent"), ("enhanced_cm2",) * 2, ("wall_cm2",) * 2):
+            assert burden[key] == pytest.approx(float(row[column]), rel=1e-3, abs=1e-3)
+    assert wall["stage"] == first["stage"]
+    assert wall["remark"] == METHODS_DISAGREE
     assert wall["threshold_ratio"] == pytest.approx(1 + 3 * wall["blood_pool"]["sd"] / wall["blood_pool"]["mean"])
     assert events[-1] == {"event": "done", "scans": 1, "failed": 0}
 
