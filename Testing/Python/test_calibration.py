@@ -328,7 +328,7 @@ class FakePredictor:
         self._left -= 1
         doubt = {"nothing": float(self._left < 0), "entropy": 0.1 * self._left, "disagreement": -0.1 * self._left}
         labelmap = Labelmap(np.ones(volume.grid.shape, np.uint8), volume.grid)
-        return Prediction(labelmap, None, None, None, doubt=doubt)
+        return Prediction(labelmap, None, None, None, None, doubt=doubt)
 
 
 def test_calibration_is_refused_when_fewer_than_three_cases_have_a_result(

@@ -148,7 +148,7 @@ def test_exit_status_and_output_of_a_separate_process(folders: tuple[Path, Path]
                 stderr=subprocess.PIPE,
                 text=True,
                 env=buffered,
-                assert_refused=False,
+                check=False,
                 encoding="utf-8",
             )
         assert lost.returncode == 1

@@ -38,7 +38,7 @@ def fixed_predictor(labels: np.ndarray, agreement: np.ndarray, trust: float) -> 
     """Return a predictor with a fixed result."""
 
     def segment(volume: Volume) -> Prediction:
-        return Prediction(Labelmap(labels, volume.grid), None, agreement, trust)
+        return Prediction(Labelmap(labels, volume.grid), None, agreement, None, trust)
 
     return SimpleNamespace(segment=segment, recipe=tiny_recipe())
 

@@ -38,8 +38,9 @@ def test_missing_empty_and_damaged_files_are_refused(tmp_path: Path, capfd: pyte
         path.write_bytes(b"")
         refused(lambda path=path: read_scan(path), path, "empty")
         path.write_text("patient,age\n1,62\n" * 50, encoding="utf-8")
-        refused(lambda path=path: read_scan(path), path, "cannot be read")
-        refused(lambda path=path: read_labelmap(path), path, "cannot be read")
+        message = "is not an image in a known format" if ending in (".dcm", ".xyz", "") else "cannot be read"
+        refused(lambda path=path: read_scan(path), path, message)
+        refused(lambda path=path: read_labelmap(path), path, message)
     refused(lambda: read_scan(tmp_path / ("x" * 300)), tmp_path / ("x" * 300), "does not exist")
     assert capfd.readouterr() == ("", ""), "a library wrote to the terminal"
 

@@ -260,7 +260,7 @@ def result_of(labels: np.ndarray) -> LoadedResult:
 
 def insert_all(result: LoadedResult, volume: VolumeNode, target: Any = None) -> Any:
     """Run all steps that insert a result into the scene; return the segmentation node."""
-    steps = insert_result(result, SegmentationOptions(volume, target))
+    steps = insert_result(result, SegmentationOptions(volume, target=target))
     while True:
         try:
             next(steps)
