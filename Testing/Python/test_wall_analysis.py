@@ -239,6 +239,15 @@ def test_vein_adds_its_side_to_the_wall_and_its_end_to_the_openings(
     assert result.burden.percent == pytest.approx(100 * patch_mm2 / wall_mm2, abs=2)
 
 
+def test_valve_and_vein_of_one_atrium_are_both_openings() -> None:
+    both = replace(VEINED, valve_mm=VALVE.valve_mm)
+    result = analyse_phantom(both, grid_about(84, THICK, shift=(10, -8, 0)))
+    distance = np.linalg.norm(result.surface.points - (CENTRE + both.vein_length_mm * VEIN), axis=1)
+    assert (result.kind[distance < 4.5] == OPENING).mean() > 0.9
+    rim = np.degrees(np.arccos(13 / 20))
+    assert (result.kind[angles_to(result, MITRAL) < rim - 8] == OPENING).mean() > 0.9
+
+
 def test_blind_end_of_a_tube_is_not_an_opening() -> None:
     atrium = replace(VEINED, vein_mm=6.0)
     volume, labels = atrium.on(grid_about(84, (1.0, 1.0, 1.0), shift=(10, -8, 0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from dcamt.errors import InputError
 from dcamt.io.surfaces import SURFACE_OUTPUTS, write_surface
 from dcamt.wall.analysis import WallResult, analyse_wall
-from dcamt.wall.burden import REGIONS
+from dcamt.wall.burden import BORDER, REGIONS, WALL
 from dcamt.wall.files import WALL_COLUMNS, write_wall_csv, write_wall_surface
 from dcamt.wall.settings import PRESETS
 from dcamt_testing.analytic_scans import CENTRE
@@ -103,9 +104,24 @@ def test_table_has_all_regions_and_presets(result: WallResult, tmp_path: Path) -
         float(whole["burden_percent"]) / 100, rel=1e-3
     )
     assert (whole["stage"], whole["openings"], whole["scan"]) == ("III", "proposed", "case 1")
+    pool = [float(whole[f"blood_pool_{column}"]) for column in ("mean", "sd", "voxels")]
+    assert pool == pytest.approx([result.pool.mean, result.pool.sd, result.pool.voxels], rel=1e-3)
     assert all("research use only" in row["remark"] for row in rows)
-    lower = next(row for row in rows if row["method"] == "iir-0.97")
-    assert float(lower["burden_percent"]) >= float(whole["burden_percent"])
+    areas = result.surface.point_areas
+    for row in (rows[0], *rows[7:]):
+        above = areas[result.ratio > float(row["threshold_ratio"])].sum() / areas.sum()
+        assert float(row["burden_percent"]) == pytest.approx(100 * above, rel=1e-3), row["method"]
+
+
+def test_table_has_the_areas_of_openings_and_of_the_scan_s_border(result: WallResult, tmp_path: Path) -> None:
+    cut = replace(result, kind=np.where(result.region == 1, BORDER, WALL).astype(np.uint8))
+    write_wall_csv([cut.with_openings(result.region == 0)], tmp_path / "x.wall.csv")
+    with (tmp_path / "x.wall.csv").open(newline="", encoding="utf-8") as file:
+        whole = next(csv.DictReader(file))
+    for column, region in (("openings_cm2", 0), ("border_cm2", 1)):
+        area = result.surface.point_areas[result.region == region].sum() / 100
+        assert float(whole[column]) == pytest.approx(area, rel=1e-3)
+    assert whole["openings"] == "given"
 
 
 def test_other_endings_are_refused(result: WallResult, tmp_path: Path) -> None:

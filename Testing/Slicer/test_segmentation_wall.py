@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import slicer
-from dcamt.wall.burden import OPENING
+from dcamt.wall.burden import OPENING, decaaf_stage
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
+from dcamt.wall.settings import IIR, METHODS_DISAGREE, Threshold
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
 from segmentation_case import (
@@ -95,7 +96,12 @@ class ThresholdTest(InsertedWallCase):
         )
         choose(self.ui.wallPresetComboBox, preset)
         self.assertLess(float(burden_cell(self.segmentation)), float(before))
-        self.assertIn("IIR > 1.61", self.ui.wallLabel.text)
+        burdens = self.wall.burdens(Threshold(IIR, 1.61))
+        self.assertIn(f"stage {decaaf_stage(burdens[0].percent)} by IIR > 1.61", self.ui.wallLabel.text)
+        self.assertIn(METHODS_DISAGREE, self.ui.wallLabel.text)
+        for row, burden in enumerate(burdens):
+            self.assertEqual(burden_cell(self.segmentation, row=row), f"{burden.percent:.1f}")
+            self.assertEqual(burden_cell(self.segmentation, "wall_cm2", row), f"{burden.wall_cm2:.1f}")
         self.ui.wallThresholdSlider.value = 0.6
         self.assertEqual(self.ui.wallPresetComboBox.currentText, "Own threshold")
         ratio, kind = scalars(self.segmentation, "ratio"), scalars(self.segmentation, "opening")
