@@ -99,7 +99,8 @@ def collected() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("collected")
-def test_objects_of_imports_are_never_searched_for_reference_cycles() -> None:
+def test_objects_of_imports_are_never_searched_for_reference_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     passes = sum(generation["collections"] for generation in gc.get_stats())
     with without_garbage_collection():
         objects = [[] for _ in range(5000)]  # by default, 700 new objects start a search
@@ -108,6 +109,15 @@ def test_objects_of_imports_are_never_searched_for_reference_cycles() -> None:
     assert not any(one is objects for one in gc.get_objects())
     later: list[int] = []
     assert any(one is later for one in gc.get_objects())
+
+
+@pytest.mark.usefixtures("collected")
+def test_objects_of_the_caller_are_searched_if_torch_was_imported_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    callers: list[int] = []
+    with without_garbage_collection():
+        assert gc.isenabled()
+    assert any(one is callers for one in gc.get_objects())
 
 
 @pytest.mark.usefixtures("collected")

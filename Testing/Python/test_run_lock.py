@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,20 @@ def test_test_of_the_lock_by_a_stopped_process_is_no_run(tmp_path: Path, monkeyp
         with run_lock(path):
             assert asked == [False] * 3
             assert is_held(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no shared lock")
+def test_lock_kept_by_another_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    monkeypatch.setattr(lock, "PATIENCE_S", 0.0)
+    path = tmp_path / "lock"
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with pytest.raises(InputError, match="is kept locked by another program"), run_lock(path):
+            pass
+    with run_lock(path):
+        pass
 
 
 def test_run_is_not_refused_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

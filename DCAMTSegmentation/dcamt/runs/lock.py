@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ACQUIRE_TIMEOUT_S = 0.3
 """How long `run_lock` waits between two checks whether a process holds the lock or only tests it (`is_held`)."""
+PATIENCE_S = 30.0
+"""How long `run_lock` waits for a lock that no run holds."""
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 """Error numbers of a file system without locks, such as some network drives."""
 _ATTEMPTS = 20
@@ -31,7 +33,7 @@ def run_lock(path: Path) -> Iterator[None]:
     is locked, and no process is refused.
 
     Raises:
-        InputError: another process holds the lock.
+        InputError: another run holds the lock, or another program keeps it locked for `PATIENCE_S`.
         OutputError: the file cannot be created.
     """
     folder = path.parent
@@ -94,6 +96,7 @@ def _acquire(path: Path) -> BaseFileLock | None:
     # Imported here, since Slicer imports this module before its packages are installed.
     from filelock import FileLock, Timeout
 
+    end = time.monotonic() + PATIENCE_S
     failures: list[OSError] = []
     while len(failures) < _ATTEMPTS:
         lock = FileLock(path, mode=0o644)
@@ -102,11 +105,14 @@ def _acquire(path: Path) -> BaseFileLock | None:
             lock.acquire(timeout=ACQUIRE_TIMEOUT_S)
             return lock
         except Timeout as error:
-            if not is_held(path):  # A test by `is_held`, whose process may be stopped, or the end of the other run.
-                continue
-            raise InputError(
-                "is being trained by another process", path=path.parent, remedy="Stop that process first, or wait."
-            ) from error
+            if is_held(path):
+                raise InputError(
+                    "is being trained by another process", path=path.parent, remedy="Stop that process first, or wait."
+                ) from error
+            # A test by `is_held`, whose process may be stopped, the end of the other run, or a backup program.
+            if time.monotonic() > end:
+                remedy = "Close programs that use this folder, or choose another one."
+                raise InputError("is kept locked by another program", path=path, remedy=remedy) from error
         except NotImplementedError:
             return None
         except OSError as error:
