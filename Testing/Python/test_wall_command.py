@@ -7,6 +7,7 @@ import errno
 import json
 import re
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,8 @@ def test_report_shows_the_measured_wall_and_no_name_without_identity(
     assert volume_ml == pytest.approx(4 / 3 * np.pi * 2**3, rel=0.02)  # a ball with a radius of 2 cm
     # The label's outline in each of the three slices.
     assert text.count("<path transform") + text.count("stroke-linejoin") >= 3
+    assert re.search(f"<th>DECAAF stage at this threshold</th><td[^>]*>{row['stage']}<", text)
+    assert escape(METHODS_DISAGREE) in text
     assert "drawn by hand or by another program" in text
     for trace in ("a_image", "a_label", "Mueller", str(folder)):
         assert trace not in text
