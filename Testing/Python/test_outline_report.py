@@ -68,10 +68,10 @@ def test_report_of_an_unknown_version_of_a_model_keeps_its_caution_and_doubts(re
         assert shown in text
 
 
-def test_report_of_an_outline_drawn_by_hand_names_no_model_and_loads_nothing(request_: ReportRequest) -> None:
+def test_report_of_an_outline_of_unknown_origin_names_no_model_and_loads_nothing(request_: ReportRequest) -> None:
     outline_report.write_requested_report(request_)
     text = request_.report.read_text(encoding="utf-8")
-    assert "Outline: drawn by hand or by another program." in text
+    assert "Outline: of unknown origin (drawn by hand, or made by a program)." in text
     for unfounded in ("Agreement of", "branches", "Expected overlap", "made automatically"):
         assert unfounded not in text
     assert "default-src 'none'" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import gzip
 import json
 import re
 from dataclasses import replace
@@ -40,6 +41,14 @@ def folder(phantom: tuple[Volume, Labelmap], tmp_path: Path) -> Path:
 
 def run_wall(*arguments: str | Path) -> int:
     return cli.main(["wall", *map(str, arguments)])
+
+
+def drop_mark(path: Path) -> None:
+    """Remove DCAMT's mark from a labelmap, as another program does when it saves the file."""
+    data = path.read_bytes()
+    data = gzip.decompress(data) if path.suffix == ".gz" else data
+    data = data.replace(b"DCAMT result", b"other result").replace(b"DCAMT:=result\n", b"")
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -116,13 +125,17 @@ def test_report_shows_the_measured_wall_and_no_name_without_identity(
     assert text.count("<path transform") + text.count("stroke-linejoin") >= 3
     assert re.search(f"<th>DECAAF stage at this threshold</th><td[^>]*>{row['stage']}<", text)
     assert escape(METHODS_DISAGREE) in text
-    assert "drawn by hand or by another program" in text
+    assert "Outline: a result of DCAMT, read from a file that does not name the model." in text
+    assert "The outline was made automatically" in text
     for trace in ("a_image", "a_label", "Mueller", str(folder)):
         assert trace not in text
+    drop_mark(label)
     assert run_wall(scan, label, "-o", out, "--report", page, "--identity", "--overwrite") == 0
     identified = page.read_text(encoding="utf-8")
     assert str(scan) in identified
     assert ("Mueller, drawn" in identified) == own_grid
+    assert "Outline: of unknown origin" in identified
+    assert "made automatically" not in identified
 
 
 def test_events_hold_the_same_numbers_as_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,7 @@ class DrawnReportTest(WorkerWallCase):
             text = page.read_text(encoding="utf-8")
         self.assertIn("The report was written", self.ui.statusLabel.text)
         self.assertIn(f">{burden_cell(segmentation)}<", text)
-        for shown in ("IIR &gt; 0.97", "Research use only", "drawn by hand or by another program"):
+        for shown in ("IIR &gt; 0.97", "Research use only", "Outline: of unknown origin"):
             self.assertIn(shown, text)
         for trace in ("Mueller", "Anna", folder):
             self.assertNotIn(trace, text)

@@ -16,6 +16,7 @@ from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_labelmap, read_scan, read_segments
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_surface
+from ..io.writers import is_dcamt_result
 from ..recipe import load_recipe
 from ..volume import Labelmap, Volume
 from ..wall.analysis import (
@@ -245,7 +246,7 @@ def _write_report(
     color = stored.color if stored is not None else None
     segment = DrawnSegment(name or SEGMENT_NAME, color or SEGMENT_COLOR, labelmap.voxels == value, labelmap.grid)
     identity = describe_identity(volume) if job.shows_identity else {}
-    write_outline_report(volume, segment, path, result, identity)
+    write_outline_report(volume, segment, path, result, identity, is_dcamt_result(job.segmentation))
 
 
 def print_wall(result: WallResult, job: WallJob, console: Console, seconds: float) -> None:

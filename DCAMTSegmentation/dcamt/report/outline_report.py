@@ -60,11 +60,13 @@ def write_outline_report(
     path: Path,
     wall: WallResult | None = None,
     identity: Mapping[str, str] | None = None,
+    from_dcamt_file: bool = False,
 ) -> None:
-    """Write the report of a segment that no model made; raises OutputError if it cannot be written.
+    """Write the report of a segment whose model is not known; raises OutputError if it cannot be written.
 
     Args:
         identity: lines that identify the patient and the scan. If it is empty, `segment.name` must not identify them.
+        from_dcamt_file: whether the segment was read from a file that DCAMT wrote and nobody edited since.
     """
     labelmap, infos = labels_on_scan([segment], volume.grid)
     report = ScanReport(
@@ -72,6 +74,7 @@ def write_outline_report(
         labelmap=labelmap,
         segments=infos,
         measurements=[segment.measure()],
+        from_dcamt_file=from_dcamt_file,
         wall=wall,
         identity=identity or {},
         software=f"DCAMT {__version__}",

@@ -90,10 +90,11 @@ class ScanReport:
         labelmap: labels (I, J, K).
         segments: name and colour of each label; the report lists all measurements of the first one.
         measurements: one row for each segment.
-        model: the card of the model, with an empty name if only its title is known; None for outlines that no model of
-            DCAMT made.
+        model: the card of the model, with an empty name if only its title is known; None if no model is known to have
+            made the outlines.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
+        from_dcamt_file: whether the outlines were read from a file that DCAMT wrote, which does not name its model.
         doubt_map: (I, J, K), the probability that a voxel's label is wrong; None in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
         doubtful_places: the places whose labels are probably wrong, the worst first.
@@ -111,6 +112,7 @@ class ScanReport:
     model: Card | None = None
     quality: str = ACCURATE
     is_corrected: bool = False
+    from_dcamt_file: bool = False
     doubt_map: np.ndarray | None = None
     trust: float | None = None
     doubtful_places: Sequence[DoubtfulPlace] = ()
@@ -153,7 +155,9 @@ def render_scan_report(report: ScanReport) -> str:
 
 
 def _caution(report: ScanReport) -> str:
-    """Return the warning about an automatic outline; "" for an outline that no model made."""
+    """Return the warning about an automatic outline; "" for an outline that no model is known to have made."""
+    if report.from_dcamt_file:
+        return " The outline was made automatically: check it against the images."
     if report.model is None:
         return ""
     made = "made automatically and corrected by hand" if report.is_corrected else "made automatically"
@@ -209,7 +213,7 @@ def _measurement_table(report: ScanReport) -> str:
 
 
 def _trust(report: ScanReport, scene: Scene) -> str:
-    """Return the HTML of the model's agreement and doubtful places; "" for an outline that no model made."""
+    """Return the HTML of the model's agreement and doubtful places; "" without a known model."""
     if report.model is None:
         return ""
     expected = report.expected_overlap
@@ -269,8 +273,10 @@ def _wall_regions(wall: WallResult) -> str:
 def _outline_method(report: ScanReport) -> str:
     """Return who or what made the outline, as HTML text."""
     card = report.model
+    if report.from_dcamt_file:
+        return "a result of DCAMT, read from a file that does not name the model"
     if card is None:
-        return "drawn by hand or by another program"
+        return "of unknown origin (drawn by hand, or made by a program)"
     branches = "two V-Nets that attend to one another" if report.quality == ACCURATE else "one V-Net"
     corrected = "; then corrected by hand" if report.is_corrected else ""
     if not card.name:

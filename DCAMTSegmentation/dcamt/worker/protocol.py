@@ -137,7 +137,7 @@ class ReportRequest:
         volume, affine: as in `SegmentRequest`.
         segments: the report lists all measurements of the first one.
         report: the `.html` file to write.
-        method: None for outlines that no model made.
+        method: None if no model is known to have made the outlines.
         is_corrected: whether a person has edited the model's outlines.
         doubt_map: a `.npy` file of uint8 percent (K, J, I); shown if it is on the scan's grid.
         doubt_map_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space.
