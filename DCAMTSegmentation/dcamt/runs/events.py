@@ -33,7 +33,7 @@ class _Timed:
 
 @dataclass(frozen=True)
 class RunStarted(_Timed):
-    """The run begins or resumes at iteration `step` of `of`, with these numbers of cases by role."""
+    """The run begins or resumes after `step` of `of` iterations, with these numbers of cases by role."""
 
     kind: ClassVar[str] = "started"
     step: int
@@ -47,7 +47,7 @@ class RunStarted(_Timed):
 
 @dataclass(frozen=True)
 class CasesLoading(_Timed):
-    """Cases are being read before the first iteration; `step` of `of` are in memory."""
+    """Cases are being read; `step` of `of` cases were read before this one."""
 
     kind: ClassVar[str] = "loading"
     step: int
@@ -61,7 +61,8 @@ class TrainingProgress(_Timed):
     Attributes:
         losses: mean losses since the previous event of this kind.
         eta_s: estimated seconds to the end.
-        memory_bytes: peak memory of the run so far, on the GPU if it computes there; None if unknown.
+        step, of: finished iterations, and the number of iterations of the whole run.
+        memory_bytes: peak memory of the leader's process so far, on the GPU if it computes there; None if unknown.
     """
 
     kind: ClassVar[str] = "progress"
@@ -76,7 +77,7 @@ class TrainingProgress(_Timed):
 
 @dataclass(frozen=True)
 class ValidationScored(_Timed):
-    """A validation of `seconds` is done.
+    """A validation after `step` iterations is done; it took `seconds`.
 
     Attributes:
         dice: mean Dice by branch ("A", "B", "mean") and class.
@@ -90,7 +91,7 @@ class ValidationScored(_Timed):
 
 @dataclass(frozen=True)
 class CheckpointSaved(_Timed):
-    """All iterations before `step` are saved in a checkpoint."""
+    """The first `step` iterations are saved in a checkpoint."""
 
     kind: ClassVar[str] = "checkpoint"
     step: int
@@ -98,7 +99,7 @@ class CheckpointSaved(_Timed):
 
 @dataclass(frozen=True)
 class RunPaused(_Timed):
-    """The run paused on request; `--resume` continues at `step`."""
+    """The run paused after `step` iterations, on request or by a signal; `--resume` continues there."""
 
     kind: ClassVar[str] = "paused"
     step: int
@@ -116,11 +117,11 @@ class RunFinished(_Timed):
 
 RunEvent = RunStarted | CasesLoading | TrainingProgress | ValidationScored | CheckpointSaved | RunPaused | RunFinished
 Listener = Callable[[RunEvent], None]
-_CLASSES: dict[str, type[RunEvent]] = {kind.kind: kind for kind in typing.get_args(RunEvent)}
+_CLASSES: dict[str, type[RunEvent]] = {event_class.kind: event_class for event_class in typing.get_args(RunEvent)}
 
 
 def run_event_line(event: RunEvent) -> str:
-    """Return an event as a line of JSON with numbers rounded to six digits.
+    """Return an event as a line of JSON; floats have six significant digits, but `time` has milliseconds.
 
     >>> run_event_line(CheckpointSaved(120))
     '{"event": "checkpoint", "step": 120}'
@@ -140,24 +141,24 @@ def run_event_line(event: RunEvent) -> str:
 def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     """Return the event of a parsed line of JSON; None for an event of an unknown kind.
 
-    Keys that are missing or have a different type, as in lines of earlier versions, get a neutral value: 0, NaN, None,
-    or an empty text or table. Losses and scores that are not finite are omitted.
+    Keys that are missing or have a different type, as in lines of earlier versions, get a neutral value: 0, False,
+    NaN, None, or an empty text or table. Losses and scores that are not finite are omitted.
 
     >>> parse_run_event({"event": "checkpoint", "step": 120})
     CheckpointSaved(time=None, step=120)
     """
-    kind = _CLASSES.get(fields.get("event", ""))
-    if kind is None:
+    event_class = _CLASSES.get(fields.get("event", ""))
+    if event_class is None:
         return None
-    return kind(**{name: _value(fields.get(name), hint) for name, hint in _hints(kind.kind).items()})
+    return event_class(**{name: _value(fields.get(name), hint) for name, hint in _hints(event_class.kind).items()})
 
 
 @functools.cache
-def _hints(name: str) -> dict[str, Any]:
-    """Return the types of the fields of an event class, by name."""
-    kind = _CLASSES[name]
-    hints = typing.get_type_hints(kind)
-    return {item.name: hints[item.name] for item in dataclasses.fields(kind)}
+def _hints(kind: str) -> dict[str, Any]:
+    """Return the types of the fields of the event class of a kind, by name."""
+    event_class = _CLASSES[kind]
+    hints = typing.get_type_hints(event_class)
+    return {item.name: hints[item.name] for item in dataclasses.fields(event_class)}
 
 
 def _value(value: Any, hint: Any) -> Any:
@@ -196,9 +197,11 @@ class EventLog:
             try:
                 # A killed process may have left half a line; the next event must begin on a new line.
                 with self.path.open("ab+") as file:
-                    file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-                    broken = file.read(1) not in (b"", b"\n")
-                    file.write(b"\n" * broken + line.encode() + b"\n")
+                    size = file.seek(0, os.SEEK_END)
+                    file.seek(max(0, size - 1))
+                    ends_within_line = file.read(1) not in (b"", b"\n")
+                    start = b"\n" if ends_within_line else b""
+                    file.write(start + line.encode() + b"\n")
             except OSError as error:
                 raise write_error(error, self.path) from error
         for listener in self.listeners:
