@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from dcamt.recipe import Augmentation
-from dcamt.training.augmentation import change_intensities, random_transform
+from dcamt.training.augmentation import change_intensities, mm_to_voxels, random_transform
 from torch import Tensor
 
 OFF = {"rotation_degrees": 0.0, "scale": 0.0, "gain": 0.0, "offset": 0.0, "gamma": 0.0, "noise": 0.0}
@@ -33,6 +33,18 @@ def change_and_keep_source(settings: Augmentation, source: Tensor, reach: float 
     result = change_intensities(source, settings, reach, torch.Generator().manual_seed(3))
     assert torch.equal(source, before)
     return result
+
+
+def test_transform_in_mm_equals_that_in_isotropic_voxels() -> None:
+    matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(mm_to_voxels(matrix, (0.7, 0.7, 0.7)), matrix)
+
+
+def test_offset_in_voxels_is_transformed_in_mm() -> None:
+    matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sides, offset = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), torch.tensor([3.0, -1.0, 2.0]).double()
+    moved = mm_to_voxels(matrix, (1.0, 2.0, 4.0)) @ offset
+    assert torch.allclose(moved, (matrix @ (offset * sides)) / sides)
 
 
 def test_augmentation_changes_nothing_when_turned_off() -> None:

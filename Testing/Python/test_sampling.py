@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-from dcamt.recipe import Recipe
-from dcamt.training.augmentation import mm_to_voxels, random_transform
+from dcamt.training.augmentation import random_transform
 from dcamt.training.resident import ResidentCase, uint8_scale_offset
 from dcamt.training.sampling import Batch, BatchSampler, step_seed
 from dcamt_testing.synthetic import CPU, UNCHANGED, resident
@@ -14,7 +15,13 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 
 PATCH = np.array([16, 16, 16])
 SIZE = (30, 26, 28)
-TO_BYTE = 255 / 8  # 8-bit steps per unit of intensity, for the rule `local`
+SCALE, OFFSET = uint8_scale_offset(tiny_recipe().intensity)
+"""An 8-bit value v means the intensity v * SCALE + OFFSET."""
+
+
+def without(*names: str) -> tuple[str, ...]:
+    """Return the settings that turn augmentation off, except those of the given names."""
+    return tuple(setting for setting in UNCHANGED if setting.partition("=")[0] not in names)
 
 
 def random_voxels(shape: tuple[int, ...], seed: int = 0, high: int = 256) -> np.ndarray:
@@ -30,16 +37,17 @@ def sampler_of(
 def cut_patch(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the image (C, 16, 16, 16), in 8-bit values, and the label of one patch."""
     image, label = sampler_of([case])._cut(case, torch.from_numpy(centre), torch.from_numpy(matrix))
-    _, offset = uint8_scale_offset(tiny_recipe().intensity)
-    return (image.numpy() - offset) * TO_BYTE, label.numpy()
+    return (image.numpy() - OFFSET) / SCALE, label.numpy()
 
 
 def as_bytes(batch: Batch) -> np.ndarray:
-    return (batch.images.numpy() + 4) * TO_BYTE
+    return (batch.images.numpy() - OFFSET) / SCALE
 
 
 def are_equal(one: Batch, other: Batch) -> bool:
-    return all(torch.equal(getattr(one, part), getattr(other, part)) for part in ("images", "labels", "own_tokens"))
+    """Return whether all fields of two batches are equal."""
+    pairs = [(getattr(one, item.name), getattr(other, item.name)) for item in dataclasses.fields(Batch)]
+    return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("start", [(0, 0, 0), (3, 7, 12), (14, 10, 12)])
@@ -91,12 +99,14 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
     for axis in range(3):
         places = np.broadcast_to(np.arange(24).reshape([-1 if a == axis else 1 for a in range(3)]), (24, 24, 24))
         case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))
-        sampler = sampler_of([case], *UNCHANGED[2:], "rotation_degrees=50", "scale=0.4", "flip=true,true,true")
+        sampler = sampler_of(
+            [case], *without("rotation_degrees", "scale"), "rotation_degrees=50", "scale=0.4", "flip=true,true,true"
+        )
         for step in range(6):
             batch = sampler.draw(step)
             far = np.abs(as_bytes(batch)[:, 0] / 10 - (batch.labels.numpy() - 1))
             assert far.max() <= 0.51
-            assert far.max() > 0.3
+            assert far.max() > 0.3  # The patches do not lie at whole voxels, where any error would be 0.
 
 
 def test_patch_larger_than_the_scan_repeats_the_border() -> None:
@@ -123,7 +133,10 @@ def test_patches_lie_inside_the_scan(foreground: float) -> None:
             values = as_bytes(sampler.draw(step))[:, 0]
             assert np.allclose(np.diff(values, axis=1 + axis), 5, atol=0.01)
             starts.add(round(float(values.min()), 1))
-    assert len(starts) > 20 if foreground == 0 else len(starts) == 3
+    if foreground:
+        assert len(starts) == 3  # The class has one voxel, so there is one position on each axis.
+    else:
+        assert len(starts) > 20
 
 
 def test_fraction_of_patches_centred_on_a_class() -> None:
@@ -167,22 +180,25 @@ def test_all_cases_are_drawn() -> None:
 
 def test_batch_depends_only_on_seed_and_iteration() -> None:
     cases = [resident(random_voxels(SIZE, seed), random_voxels(SIZE, seed + 9, 2)) for seed in range(3)]
-    used = sampler_of(cases, unlabelled=cases[:1])
+    mixing = ("mix=1", "mix_labelled=1")
+    used = sampler_of(cases, *mixing, unlabelled=cases[:1])
     earlier = [used.draw(step) for step in range(4)]
     torch.manual_seed(123)
     torch.rand(7)
-    fresh = sampler_of(cases, unlabelled=cases[:1])
+    fresh = sampler_of(cases, *mixing, unlabelled=cases[:1])
     assert are_equal(fresh.draw(3), earlier[3])
     assert are_equal(used.draw(0), earlier[0])
+    assert earlier[0].box is not None
+    assert earlier[0].unaugmented.numel()
     assert not torch.allclose(earlier[0].images, earlier[1].images)
-    other = sampler_of(cases, "seed=1", unlabelled=cases[:1]).draw(3)
+    other = sampler_of(cases, *mixing, "seed=1", unlabelled=cases[:1]).draw(3)
     assert not torch.allclose(other.images, earlier[3].images)
 
 
 @pytest.mark.parametrize("rule", ["local", "clip"])
 def test_gamma_keeps_the_ends_of_the_intensity_range(rule: str) -> None:
     ends = [resident(np.full(SIZE, value, np.uint8)) for value in (0, 255)]
-    only_gamma = [word for word in UNCHANGED if not word.startswith("gamma")]
+    only_gamma = without("gamma")
     sampler = sampler_of(ends, *only_gamma, "gamma=0.5", f"rule={rule}", "foreground=0")
     reach = 1.0 if rule == "clip" else 4.0
     values = torch.cat([sampler.draw(step).images.flatten() for step in range(5)])
@@ -199,13 +215,13 @@ def test_every_iteration_has_another_seed() -> None:
     assert len({step_seed(seed, step) for seed in range(50) for step in steps}) == 50 * len(steps)
 
 
-@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
-def test_fraction_of_own_tokens(share: float, low: float, high: float) -> None:
-    recipe: Recipe = tiny_recipe(*UNCHANGED, f"own_tokens={share}", "batch=8", "patch=4,4,4")
-    sampler = BatchSampler([resident(random_voxels(SIZE), random_voxels(SIZE, 1, 2))], [], recipe, CPU)
+@pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
+def test_fraction_of_own_tokens(fraction: float, low: float, high: float) -> None:
+    case = resident(random_voxels(SIZE), random_voxels(SIZE, 1, 2))
+    sampler = sampler_of([case], *UNCHANGED, f"own_tokens={fraction}", "batch=8", "patch=4,4,4")
     tokens = torch.stack([sampler.draw(step).own_tokens for step in range(30)])
     assert low <= float(tokens.float().mean()) <= high
-    if share == 0.25:  # drawn independently for each branch and sample
+    if fraction == 0.25:  # drawn independently for each branch and sample
         assert bool((tokens[:, 0] != tokens[:, 1]).any())
 
 
@@ -215,7 +231,14 @@ def test_rotated_ball_stays_a_ball_on_anisotropic_voxels() -> None:
     places = np.moveaxis(np.indices((48, 48, 12)), 0, -1)
     ball = ((((places - [23.5, 23.5, 5.5]) * sides) ** 2).sum(axis=-1) <= 14**2).astype(np.uint8)
     case = resident(ball * 200, ball, places=False)
-    settings = (*UNCHANGED[1:], "rotation_degrees=90", "spacing=1,1,4", "patch=48,48,12", "batch=1", "foreground=0")
+    settings = (
+        *without("rotation_degrees"),
+        "rotation_degrees=90",
+        "spacing=1,1,4",
+        "patch=48,48,12",
+        "batch=1",
+        "foreground=0",
+    )
     sampler = sampler_of([case], *settings)
     turned = 0
     for step in range(8):
@@ -227,26 +250,17 @@ def test_rotated_ball_stays_a_ball_on_anisotropic_voxels() -> None:
     assert turned == 8
 
 
-def test_transform_is_unchanged_on_isotropic_voxels() -> None:
-    matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert torch.equal(mm_to_voxels(matrix, (0.7, 0.7, 0.7)), matrix)
-    moved = mm_to_voxels(matrix, (1.0, 2.0, 4.0))
-    # An offset is converted to mm (times sides), transformed, and converted back to voxels (divided by sides).
-    sides, offset = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), torch.tensor([3.0, -1.0, 2.0]).double()
-    assert torch.allclose(moved @ offset, (matrix @ (offset * sides)) / sides)
-
-
 def test_mixed_patch_holds_a_box_of_another_patch_with_the_same_role() -> None:
     """Each of the two labelled and three unlabelled scans has one value, which identifies the box's source."""
     labelled = [resident(np.full(SIZE, 10 * n, np.uint8), np.full(SIZE, n % 2, np.uint8)) for n in (1, 2)]
     unlabelled = [resident(np.full(SIZE, 10 * n, np.uint8)) for n in (3, 4, 5)]
     settings = (*UNCHANGED, "batch=5", "labelled_per_batch=2", "foreground=0")
-    still = sampler_of(labelled, *settings, unlabelled=unlabelled)
-    one = sampler_of(labelled, *settings, "mix=1", unlabelled=unlabelled)
-    both = sampler_of(labelled, *settings, "mix=1", "mix_labelled=1", unlabelled=unlabelled)
+    unmixed = sampler_of(labelled, *settings, unlabelled=unlabelled)
+    mixed_unlabelled = sampler_of(labelled, *settings, "mix=1", unlabelled=unlabelled)
+    mixed_all = sampler_of(labelled, *settings, "mix=1", "mix_labelled=1", unlabelled=unlabelled)
     corners = set()
     for step in range(30):
-        before, batch, mixed = still.draw(step), one.draw(step), both.draw(step)
+        before, batch, mixed = unmixed.draw(step), mixed_unlabelled.draw(step), mixed_all.draw(step)
         assert before.box is None
         assert batch.box is not None
         assert torch.equal(batch.unaugmented, before.unaugmented)  # teachers get the patches without mixing
@@ -279,22 +293,23 @@ def test_surroundings_are_replaced_alike_for_teachers_students_and_labels() -> N
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
     settings = (*UNCHANGED, "batch=4", "labelled_per_batch=2")
     plain = sampler_of([case], *settings, unlabelled=[resident(random_voxels(SIZE, 1))])
-    ending = sampler_of([case], *settings, "surroundings=1", unlabelled=[resident(random_voxels(SIZE, 1))])
-    changed, unlabelled_voxels = np.zeros(4, int), 0
+    replaced = sampler_of([case], *settings, "surroundings=1", unlabelled=[resident(random_voxels(SIZE, 1))])
+    changed, voxels_without_label = np.zeros(4, int), 0
     for step in range(12):
-        before, batch = plain.draw(step), ending.draw(step)
+        before, batch = plain.draw(step), replaced.draw(step)
         assert torch.equal(batch.unaugmented, batch.images[2:])
         changed += (batch.images != before.images).flatten(1).any(dim=1).numpy()
-        # Voxels whose label was removed show no tissue.
-        gone = batch.labels == 0
-        assert bool((batch.images[:2, 0] != before.images[:2, 0])[gone].float().mean() > 0.9) or not gone.any()
-        unlabelled_voxels += int(gone.sum())
+        # Where the label was removed, the image was replaced too.
+        without_label = batch.labels == 0
+        if without_label.any():
+            assert float((batch.images[:2, 0] != before.images[:2, 0])[without_label].float().mean()) > 0.9
+        voxels_without_label += int(without_label.sum())
     assert changed.min() >= 6
-    assert unlabelled_voxels > 0
+    assert voxels_without_label > 0
 
 
 def test_patches_are_mixed_with_the_probability_of_the_recipe() -> None:
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
     sampler = sampler_of([case], "mix=0.3", unlabelled=[resident(random_voxels(SIZE))])
-    share = sum(sampler.draw(step).box is not None for step in range(200)) / 200
-    assert share == pytest.approx(0.3, abs=0.1)
+    fraction = sum(sampler.draw(step).box is not None for step in range(200)) / 200
+    assert fraction == pytest.approx(0.3, abs=0.1)
