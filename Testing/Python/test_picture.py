@@ -241,6 +241,12 @@ def test_weight_of_amber_follows_the_expected_thickness_of_the_wrong_layer(thick
     np.testing.assert_allclose(painted / np.array([DOUBT_COLOR]), weight, atol=0.06)
 
 
+def test_doubt_of_no_visible_point_paints_nothing() -> None:
+    none = np.zeros((0, 3))
+    painted = doubt_painter(np.ones((4, 4, 4), np.float32), np.ones(3))(none, none)
+    assert painted.shape == (0, 3)
+
+
 def test_picture_of_an_empty_segmentation_says_so(tmp_path: Path) -> None:
     volume, labelmap = make_case(np.zeros(SHAPE, bool))
     figure = draw_picture(volume, labelmap, [GREEN])

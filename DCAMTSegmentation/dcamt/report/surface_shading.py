@@ -163,6 +163,8 @@ def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
     def paint(points: np.ndarray, base: np.ndarray) -> np.ndarray:
         from scipy import ndimage
 
+        if not len(points):
+            return base
         index = points / spacing
         reach = np.ceil(2 * GLANCE_MM / spacing).astype(int) + 1
         low = np.maximum(np.floor(index.min(axis=0)).astype(int) - reach, 0)

@@ -32,7 +32,7 @@ from ..models.calibration import ExpectedOverlap
 from ..recipe import ACCURATE, QUALITIES
 from ..volume import SegmentInfo, Volume, check_scan
 
-VERSION = 3
+VERSION = 4
 """Version of this protocol; a request of another version is refused."""
 
 
@@ -334,7 +334,7 @@ def request_line(request: Request) -> str:
     """Return a request as a line of JSON.
 
     >>> request_line(LoadRequest("left-atrium", id="1"))
-    '{"request": "load", "protocol": 3, "model": "left-atrium", "device": "auto", "id": "1"}'
+    '{"request": "load", "protocol": 4, "model": "left-atrium", "device": "auto", "id": "1"}'
     """
     return json.dumps({"request": request.kind, "protocol": VERSION, **_fields(request)}, allow_nan=False)
 
