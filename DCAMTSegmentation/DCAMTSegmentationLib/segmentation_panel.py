@@ -291,11 +291,16 @@ class SegmentationPanel(VTKObservationMixin):
         settings.region = self._logic.placeRegion(settings.inputVolume, settings.outputSegmentation, settings.region)
 
     def _on_apply(self, checked: bool = False) -> None:
-        if self._logic.isRunning():
-            if not self._starting_click.is_repeated():
-                self._logic.cancel()
+        if self._starting_click.is_repeated():
             return
+        if self._logic.isRunning():
+            self._logic.cancel()
+        else:
+            self._apply()
         self._starting_click.record()
+
+    def _apply(self) -> None:
+        """Segment with the panel's settings; ask first if that would replace a corrected result."""
         settings = self._settings
         if settings.outputSegmentation is not None:
             review.update_correction_marks(settings.outputSegmentation)
@@ -381,6 +386,7 @@ class SegmentationPanel(VTKObservationMixin):
         """
         if self._closed:
             return
+        self._starting_click.record()
         self._update()
         segmentation_node = outcome.segmentation
         is_selected = self._is_connected and segmentation_node is self._settings.outputSegmentation

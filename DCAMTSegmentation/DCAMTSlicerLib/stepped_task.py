@@ -106,15 +106,21 @@ class DelayedCall:
 
 
 class StartingClick:
-    """Remembers when a button was clicked that starts a job and then cancels it."""
+    """Recognises the second click of a double click on a button that starts a job and then cancels it.
+
+    The owner ignores a repeated click whether or not a job runs, since the job may have ended between the two clicks.
+    """
 
     def __init__(self) -> None:
         self._time = float("-inf")
 
     def record(self) -> None:
-        """Record a click that starts a job."""
+        """Record that a click was handled or that its job ended.
+
+        Called after the work of the click: Qt delivers a second click that was made during the work only then.
+        """
         self._time = time.monotonic()
 
     def is_repeated(self) -> bool:
-        """Return whether a click now is the second one of a double click, which must not cancel the job."""
+        """Return whether a click now is the second one of a double click, which must neither start nor cancel a job."""
         return time.monotonic() - self._time < DOUBLE_CLICK_S

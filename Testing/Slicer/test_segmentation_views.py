@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 import slicer
 from dcamt.models import store
 from dcamt.models.calibration import ExpectedOverlap
@@ -424,6 +425,36 @@ class PanelLayoutTest(ViewCase):
             click(self.ui.applyButton)
             self.assertTrue(self.logic.isRunning())
         click(self.ui.applyButton)
+        self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
+
+    @pytest.mark.usefixtures("shipped_double_click")
+    def test_double_click_on_apply_starts_one_job_however_slow_the_start_and_fast_the_job(self) -> None:
+        now = [100.0]
+
+        def ensure_packages() -> None:
+            now[0] += 20.0
+
+        choose(self.ui.inputSelector, add_scan())
+        record_acceptance("left-atrium")
+        with (
+            mock.patch.object(stepped_task, "time", mock.Mock(monotonic=lambda: now[0])),
+            mock.patch.object(self.logic, "ensurePackages", ensure_packages),
+        ):
+            click(self.ui.applyButton)
+            now[0] += 0.2
+            click(self.ui.applyButton)
+            self.assertTrue(self.logic.isRunning())
+            now[0] += 20.0
+            process_events_until(lambda: not self.logic.isRunning(), "the result")
+            now[0] += 0.2
+            click(self.ui.applyButton)
+            self.assertFalse(self.logic.isRunning())
+            self.assertEqual(len(self.module.worker.requests), 1)
+            now[0] += 1.0
+            click(self.ui.applyButton)
+            self.assertTrue(self.logic.isRunning())
+            now[0] += 1.0
+            click(self.ui.applyButton)
         self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
 
     def test_progress_bar_never_moves_back(self) -> None:

@@ -14,6 +14,7 @@ from dcamt.cases.case_arrays import CaseArrays
 from dcamt.errors import InputError
 from dcamt.runs.folder import RunFolder
 from dcamt_testing.tiny_recipes import tiny_recipe
+from DCAMTSlicerLib import stepped_task
 from DCAMTTrainingLib.cases.derived_nodes import PROPOSAL_FILE
 from DCAMTTrainingLib.panels import outline as outline_panel
 from DCAMTTrainingLib.runs import proposal_opening
@@ -61,6 +62,9 @@ class RankingButtonsTest(TrainingCase):
         case = {"event": "scored", "image": "", "place": [0, 0, 0], "segmentation": ""}
         with mock.patch.object(outline_panel, "EngineCommand", FakeCommand):
             click(self.ui.rankButton)
+            with mock.patch.object(stepped_task, "DOUBLE_CLICK_S", 3600.0):
+                click(self.ui.rankButton)  # the second click of a double click
+            self.assertEqual(self.ui.rankButton.text, "Cancel")
         self.assertFalse(self.ui.addCaseButton.enabled)
         # Without it, a second ranking of the run would be refused, since the first one's proposals exist.
         self.assertIn("--overwrite", commands[0].arguments)

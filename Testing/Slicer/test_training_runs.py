@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import slicer
 from dcamt.errors import InputError
 from dcamt.models.package import open_model
@@ -23,6 +24,7 @@ from dcamt_testing.processes import is_alive
 from DCAMTSlicerLib import engine_process, stepped_task
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP
 from DCAMTTrainingLib import engine_command
+from DCAMTTrainingLib.panels import start as start_panel
 from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start, resume, started
 from DCAMTTrainingLib.settings import chosen_settings
@@ -224,6 +226,41 @@ class RunsTest(TrainingCase):
             next(steps)
         steps.close()
         self.assertEqual(list(self.runs.iterdir()), [])
+
+    @pytest.mark.usefixtures("shipped_double_click")
+    def test_double_click_on_start_starts_one_job_however_slow_the_start_and_fast_the_job(self) -> None:
+        now = [100.0]
+
+        class FakeJob(mock.Mock):
+            """Replaces the start of a run; it takes 20 s of the event loop."""
+
+            def start(self) -> None:
+                now[0] += 20.0
+                self.running = True
+
+        self.choose_tiny_model_and_settings()
+        jobs = [FakeJob(), FakeJob()]
+        with (
+            mock.patch.object(stepped_task, "time", mock.Mock(monotonic=lambda: now[0])),
+            mock.patch.object(start_panel, "StartJob", side_effect=jobs) as start_job,
+        ):
+            click(self.ui.startButton)
+            now[0] += 0.2
+            click(self.ui.startButton)
+            jobs[0].cancel.assert_not_called()
+            on_end = start_job.call_args.args[-1]
+            now[0] += 20.0
+            jobs[0].running = False
+            on_end(None, "")
+            now[0] += 0.2
+            click(self.ui.startButton)
+            start_job.assert_called_once()
+            now[0] += 1.0
+            click(self.ui.startButton)
+            self.assertEqual(start_job.call_count, 2)
+            now[0] += 1.0
+            click(self.ui.startButton)
+            jobs[1].cancel.assert_called_once()
 
     def test_terms_of_a_shipped_model_are_accepted_before_a_run_starts_from_it(self) -> None:
         slicer.app.settings().remove(f"{SETTINGS_GROUP}/left-atrium")

@@ -18,6 +18,7 @@ from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_editor import correct
+from DCAMTSlicerLib.stepped_task import StartingClick
 from slicer.i18n import tr as _
 
 from ..cases.derived_nodes import scan_of
@@ -42,6 +43,7 @@ class OutlinePanel:
         self._ui, self._session = ui, session
         self._watch: RunWatch | None = None
         self._command: EngineCommand | None = None
+        self._starting_click = StartingClick()
         self._opening: ProposalOpening | None = None
         self._ranked = PlainTableModel(
             (_("Case"), _("Disagreement"), _("Largest at (RAS mm)")),
@@ -100,11 +102,18 @@ class OutlinePanel:
         self._ui.rankStatusLabel.visible = bool(text)
 
     def _on_rank(self, checked: bool = False) -> None:
+        if self._starting_click.is_repeated():
+            return
         if self._command is not None and self._command.running:
             self._command.cancel()
             self._show_text(_("Cancelled."))
             self.update()
-            return
+        else:
+            self._rank()
+        self._starting_click.record()
+
+    def _rank(self) -> None:
+        """Start the ranking of the unlabelled cases by the selected run's model."""
         if self._watch is None:
             return
         try:
@@ -124,6 +133,7 @@ class OutlinePanel:
                 self._show_ranked(ranked)
 
         def on_end(message: str) -> None:
+            self._starting_click.record()
             self._show_text(message or _("{count} cases, the largest disagreement first.").format(count=len(ranked)))
             if ranked:
                 self._save_ranking(run)

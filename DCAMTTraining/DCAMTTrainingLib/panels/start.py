@@ -61,11 +61,15 @@ class StartPanel:
             self.job.cancel()
 
     def _on_start(self, checked: bool = False) -> None:
-        if self.starting:
-            if not self._starting_click.is_repeated():
-                self.cancel()
+        if self._starting_click.is_repeated():
             return
+        if self.starting:
+            self.cancel()
+        else:
+            self._start()
         self._starting_click.record()
+
+    def _start(self) -> None:
         settings = self._session.settings
         try:
             if settings is not None and settings.startFrom:
@@ -80,6 +84,7 @@ class StartPanel:
         self.refresh()
 
     def _on_job_end(self, run: RunFolder | None, message: str) -> None:
+        self._starting_click.record()
         if run is not None:
             self.suggest_name()
             self._on_started(run)
