@@ -125,8 +125,8 @@ def test_report_shows_the_measured_wall_and_no_name_without_identity(
     assert text.count("<path transform") + text.count("stroke-linejoin") >= 3
     assert re.search(f"<th>DECAAF stage at this threshold</th><td[^>]*>{row['stage']}<", text)
     assert escape(METHODS_DISAGREE) in text
-    assert "Outline: a result of DCAMT, read from a file that does not name the model." in text
-    assert "The outline was made automatically" in text
+    assert "Outline: read from a file that DCAMT wrote and that names no model." in text
+    assert "The outline was probably made automatically" in text
     for trace in ("a_image", "a_label", "Mueller", str(folder)):
         assert trace not in text
     drop_mark(label)

@@ -157,8 +157,8 @@ class EvaluationPair:
     """A case to evaluate.
 
     Attributes:
-        read: returns the prediction and the label, in this order. `evaluate_pairs` calls it twice for each case, since
-            the labelmaps of all cases may not fit into memory.
+        read: returns the prediction and the label, in this order. `evaluate_pairs` calls it once or twice for each
+            case, since the labelmaps of all cases may not fit into memory.
     """
 
     case: str
@@ -231,7 +231,7 @@ def evaluate_pairs(
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     rows_of_pairs: list[dict[int, EvaluationRow]] = []
-    # All labelmaps are read before the first is scored: another value in any of them makes 255 a class of its own.
+    # Labelmaps are read before the first is scored, until one has another value, which makes 255 a class of its own.
     one_structure = all(_holds_one_structure(labelmap) for pair in pairs for labelmap in pair.read())
     for done, pair in enumerate(pairs, start=1):
         prediction, label = pair.read()

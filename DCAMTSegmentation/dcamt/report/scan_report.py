@@ -94,7 +94,7 @@ class ScanReport:
             made the outlines.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
-        from_dcamt_file: whether the outlines were read from a file that DCAMT wrote, which does not name its model.
+        from_dcamt_file: whether the outlines were read from a file that DCAMT wrote and that names no model.
         doubt_map: (I, J, K), the probability that a voxel's label is wrong; None in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
         doubtful_places: the places whose labels are probably wrong, the worst first.
@@ -157,7 +157,7 @@ def render_scan_report(report: ScanReport) -> str:
 def _caution(report: ScanReport) -> str:
     """Return the warning about an automatic outline; "" for an outline that no model is known to have made."""
     if report.from_dcamt_file:
-        return " The outline was made automatically: check it against the images."
+        return " The outline was probably made automatically: check it against the images."
     if report.model is None:
         return ""
     made = "made automatically and corrected by hand" if report.is_corrected else "made automatically"
@@ -274,7 +274,7 @@ def _outline_method(report: ScanReport) -> str:
     """Return who or what made the outline, as HTML text."""
     card = report.model
     if report.from_dcamt_file:
-        return "a result of DCAMT, read from a file that does not name the model"
+        return "read from a file that DCAMT wrote and that names no model"
     if card is None:
         return "of unknown origin (drawn by hand, or made by a program)"
     branches = "two V-Nets that attend to one another" if report.quality == ACCURATE else "one V-Net"

@@ -41,7 +41,7 @@ SURROUNDINGS_FROM_MM = 3.0
 LEAST_DARKER = 0.33
 """In a late-enhancement scan, at least this fraction of the surroundings (lung, muscle, ...) is darker than blood."""
 LEAST_INSIDE = 0.5
-"""If a smaller fraction of the surface lies in the scan, scan and segment do not belong together."""
+"""If a smaller fraction of the surface lies in the scan, the wall is not measured (`_check_overlap`)."""
 
 THICKEST_VOXEL_MM = 4.0
 """In thicker voxels, the wall (2.4 mm) is averaged with what surrounds it."""
@@ -146,8 +146,9 @@ def analyse_wall(
         scan: name of the result (default: the file's name).
 
     Raises:
-        InputError: the segment does not exist or does not lie in the scan (`_check_overlap`), or ratios would be
-            meaningless (`_check_pool`, `_check_surroundings`).
+        InputError: the scan has several channels; the segment does not exist, is too small for a surface, or does not
+            lie in the scan (`_check_overlap`); ratios would be meaningless (`_check_pool`, `_check_surroundings`); or
+            no wall is left beside openings and border.
     """
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""

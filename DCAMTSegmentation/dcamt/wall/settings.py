@@ -68,7 +68,7 @@ PRESETS = (
 )
 DEFAULT_THRESHOLD = Threshold(IIR, 1.2)
 LARGEST_VALUE = 20.0
-"""Largest value of a threshold; no ratio or number of standard deviations is as large."""
+"""Largest value of a threshold; larger ones are refused, as they are probably typing errors."""
 
 METHODS_DISAGREE = "Methods disagree; compare numbers of one method and one threshold only. For research use only."
 

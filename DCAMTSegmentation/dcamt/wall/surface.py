@@ -21,7 +21,7 @@ SMOOTHING_VOXELS = 0.7
 MARGIN_MM = 4.0
 """Empty rim around the segment, so that the surface is closed even at the scan's border."""
 KEPT_VOLUME_ML = 0.05
-"""Separate parts and hollows larger than this are reported, although the surface ignores all of them."""
+"""Separate parts, or hollows, of more than this volume in all are reported; the surface ignores smaller ones too."""
 
 
 @dataclass(frozen=True, eq=False)
