@@ -36,7 +36,10 @@ WALL_COLUMNS = (
     "border_cm2",
     "remark",
 )
-"""Columns of the table, which has a row for each region and each preset; only the whole wall has a stage."""
+"""Columns of the table: rows by the chosen method for the whole wall and each region, then one by each other preset.
+
+Rows of a region have no stage.
+"""
 
 
 def wall_surface_path(folder: Path, name: str) -> Path:
