@@ -126,6 +126,20 @@ def test_map_of_doubt_equals_its_formula(classes: int) -> None:
     assert computed.max() > 0.3
 
 
+def test_doubt_of_a_removed_component_is_that_of_background() -> None:
+    grid = network_grid(Grid((32, 24, 24), np.diag([1.0, 1, 1, 1])), (1.0, 1.0, 1.0))
+    place = np.indices((32, 24, 24)).transpose(1, 2, 3, 0)
+    large, small = (
+        np.linalg.norm(place - centre, axis=-1) < radius for centre, radius in (((10, 12, 12), 8), ((26, 12, 12), 4))
+    )
+    organ = np.where(large | small, 0.99, 0.01)
+    mean = torch.from_numpy(grid_order(np.stack([1 - organ, organ]), grid)).float()
+    kept, cut = doubt_map(mean, grid), doubt_map(mean, grid, small.astype(np.uint8))
+    assert kept[26, 12, 12] < 0.1
+    assert cut[26, 12, 12] > 0.9
+    np.testing.assert_array_equal(cut[~small], kept[~small])
+
+
 def grid_order(values: np.ndarray, grid: NetworkGrid) -> np.ndarray:
     """Return values (K, I, J, K) of a scan with the network's spacing in the axis order of its network grid."""
     return np.ascontiguousarray(np.stack([grid.orientation.apply(one[None])[0] for one in values]))

@@ -318,6 +318,11 @@ def test_region_limits_labels_trust_and_computation(tiny_package: ModelPackage) 
     assert part.agreement is not None
     assert part.agreement[left].min() < 1e-3
     assert np.prod(network.sizes) < 0.8 * np.prod(GRID.shape)
+    assert whole.doubt_map is not None
+    assert part.doubt_map is not None
+    assert whole.doubt_map[left & ~inside].max() > 0.2
+    assert not part.doubt_map[~inside].any()
+    assert part.doubt_map[inside].any()
     # Voxels that were not computed are background with probability 1.
     assert part.probabilities is not None
     assert np.abs(part.probabilities.sum(axis=0) - 1).max() < 1e-5
@@ -337,9 +342,14 @@ def test_only_the_largest_component_is_kept_when_the_recipe_says_so(tiny_package
     for component, pieces in ((False, 2), (True, 1)):
         predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan(), component=component)
         both = Volume(np.repeat(scan.voxels[:1], 2, axis=0), scan.grid)
-        labels = predictor.segment(both).labelmap.voxels
+        result = predictor.segment(both)
+        labels = result.labelmap.voxels
         assert ndimage.label(labels)[1] == pieces
         assert np.array_equal(labels == 1, right if component else left | right)
+        assert result.doubt_map is not None
+        # The model calls both balls the organ: without one of them, the labels there are probably wrong.
+        assert (result.doubt_map[left].mean() > 0.9) == component
+        assert result.doubt_map[right].mean() < 0.3
 
 
 def test_memory_limit_leads_to_tiles_that_fit(tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..geometry import NetworkGrid, bounding_box, pad_box, whole_box
 from ..models.calibration import NOTHING
-from ..preprocessing import apply_along_axis, source_box_of, to_source
+from ..preprocessing import apply_along_axis, nearest_labels, source_box_of, to_source
 from .agreement import agreement_map
 from .labelling import most_likely
 
@@ -37,8 +37,10 @@ LEAST_PROBABILITY = 1e-3
 """Probabilities are limited to this and to 1 minus this before their logit is computed."""
 
 
-def doubt_map(mean: Tensor, grid: NetworkGrid) -> np.ndarray:
-    """Return the probability that the most likely label is wrong, float32 (I, J, K) on the scan's own grid.
+def doubt_map(mean: Tensor, grid: NetworkGrid, removed: np.ndarray | None = None) -> np.ndarray:
+    """Return the probability that a voxel's label is wrong, float32 (I, J, K) on the scan's own grid.
+
+    The label is the most likely one, or background where the segmentation was removed.
 
     It is a logistic function of q, 1 minus the probability of the voxel's label, of the same value after smoothing the
     probabilities by `NEIGHBOURHOOD_MM`, and of the label: sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) +
@@ -47,6 +49,7 @@ def doubt_map(mean: Tensor, grid: NetworkGrid) -> np.ndarray:
     Args:
         mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.
         grid: that grid.
+        removed: uint8 (I, J, K) on the scan's grid, not 0 where a removed component was; None for none.
     """
     doubt = np.zeros(grid.source.shape, np.float32)
     organ_box = bounding_box((mean[0] < 1 - NEGLIGIBLE).numpy())
@@ -60,6 +63,8 @@ def doubt_map(mean: Tensor, grid: NetworkGrid) -> np.ndarray:
         weights = gaussian_matrix(mean.shape[axis + 1], NEIGHBOURHOOD_MM / step)
         organs = apply_along_axis(organs, weights, axis - 3)
     labels = most_likely(mean)
+    if removed is not None:
+        labels[torch.from_numpy(nearest_labels(removed, grid)[box] > 0)] = 0
     own = mean[0].clone()
     around = 1 - organs.sum(dim=0)
     for label in range(1, len(mean)):

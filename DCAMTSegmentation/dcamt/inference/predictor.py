@@ -46,7 +46,8 @@ class Prediction:
         labelmap: 0 background, 1, 2, ... the recipe's classes.
         probabilities: float32 (K', I, J, K), mean of the branches; None without `keep_probabilities`.
         agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None in fast quality.
-        doubt_map: float32 (I, J, K), probability that a voxel's most likely label is wrong; None in fast quality.
+        doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the region, None in fast
+            quality.
         trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
             quality.
         notes: messages for the user, for example that the GPU had too little memory.
@@ -210,15 +211,20 @@ class Predictor:
         labels = labels_on_scan(mean, grid)
         if inside is not None:
             labels[~inside] = 0
+        removed = None
         if self.recipe.inference.largest_component:
-            labels = keep_largest_components(labels, range(1, self.recipe.output_channels), expected)
+            kept = keep_largest_components(labels, range(1, self.recipe.output_channels), expected)
+            # Components only lose voxels, so the difference is not 0 exactly in the removed ones.
+            removed, labels = labels - kept, kept
         expected_overlap, doubt = self._expect_overlap(branches, labels, grid, quality)
         if expected_overlap is not None and expected_overlap.is_low:
             notes = (*notes, self._low_overlap_note(expected_overlap))
         probabilities = to_source(mean, grid) if keep_probabilities else None
         agreement = doubtful = trust = None
         if len(branches) == 2:
-            doubtful = doubt_map(mean, grid)
+            doubtful = doubt_map(mean, grid, removed if removed is not None and removed.any() else None)
+            if inside is not None:
+                doubtful[~inside] = 0
             agreement = to_source(agreement_map(branches), grid)
             if region:
                 branches = branches * torch.from_numpy(region.mask(Grid(grid.shape, grid.affine)))
