@@ -8,7 +8,7 @@ from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.worker.protocol import MeasureRequest, SegmentMask, SegmentsMeasured
 from DCAMTSlicerLib.node_types import SegmentationNode
-from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint_of, segment_mask
+from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint_of, segment_checksum, segment_mask
 from slicer.i18n import tr as _
 
 from . import review
@@ -29,16 +29,16 @@ class MeasuringJob(WorkerJob):
         self._measured = ""
 
     def prepare(self) -> Iterator[MeasureRequest | None]:
-        outlines, masks = [], {}
-        for index, (code, identifier) in enumerate(find_dcamt_segments(self._segmentation).items()):
+        outlines, checksums = [], {}
+        for index, identifier in enumerate(find_dcamt_segments(self._segmentation)):
             mask, affine = segment_mask(self._segmentation, identifier)
-            masks[code] = mask
+            checksums[identifier] = segment_checksum(self._segmentation, identifier)
             file = self.folder / f"{index}.npy"
             for _slab in write_npy_in_slabs(mask, file):
                 yield None
             name = self._segmentation.GetSegmentation().GetSegment(identifier).GetName()
             outlines.append(SegmentMask(name, file, affine))
-        self._measured = fingerprint_of(masks)
+        self._measured = fingerprint_of(checksums)
         volume = review.get_referenced_node(self._segmentation, review.VOLUME)
         name = (volume or self._segmentation).GetName()
         yield MeasureRequest(tuple(outlines), name)

@@ -1,61 +1,62 @@
-"""Convert the region of interest, a Markups box, to a region of the engine, and place a new box."""
+"""Convert the region of interest, a Markups box, to a region of the engine, and place it around a result."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import slicer
 import vtk
 from dcamt.errors import InputError
 from dcamt.geometry import Region
-from DCAMTSlicerLib.node_types import VolumeNode
+from DCAMTSlicerLib.node_types import RegionNode, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import effective_extent, find_dcamt_segments
 from slicer.i18n import tr as _
 
 EDGE_MM = 140.0
-"""A heart with its great vessels fits into a box of this size."""
+"""Longest edge of a region around the volume's centre: the atria and most of the heart, which is 150 mm long."""
 MARGIN_MM = 20.0
+"""Distance between a result and the region around it."""
 COLOR = (1.0, 0.85, 0.2)
-BENT_MM = 0.1
-"""A transform is not linear if it moves a point of a region's box by more than this from its linear position."""
+"""Of a region's edges: red, green, blue, each 0 to 1."""
+LINEAR_WITHIN_MM = 0.1
+"""A transform counts as linear if it moves the points of a region by at most this from those of the best affine map."""
+_BOX_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
+"""Corners, mid-points of edges and faces, and centre of a box, (27, 3) in half edges. Points inside are compared too,
+since a transform can bend the inside of a box and leave its corners."""
+_IS_CORNER = np.abs(_BOX_POINTS).min(axis=1) == 1
 
 
-def region_of(roi: Any, volume: VolumeNode) -> Region:
+def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
     """Return a Markups ROI as a region of the engine, RAS mm in the volume's space.
 
     Raises:
-        InputError: the region has no volume, or lies under a non-linear transform.
+        InputError: an edge of the region is 0, or it is related to the volume by a non-linear transform.
     """
     half = np.array(roi.GetSize()) / 2
     if (half <= 0).any():
-        remedy = _("Press Place around the heart, which gives it one, or choose the whole volume.")
-        raise InputError(_("has no extent"), path=roi.GetName(), remedy=remedy)
+        remedy = _("Press Place around the heart, or choose Whole volume.")
+        raise InputError(_("one of its edges is 0 mm"), path=roi.GetName(), remedy=remedy)
     to_world = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
-    points = np.array([_to_volume_space(volume, (to_world @ [*(signs * half), 1.0])[:3]) for signs in _LATTICE])
+    points = np.array([_to_volume_space(volume, (to_world @ [*(signs * half), 1.0])[:3]) for signs in _BOX_POINTS])
     corners = points[_IS_CORNER]
     (low_x, low_y, low_z), (high_x, high_y, high_z) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     centre = corners.mean(axis=0)
     # Half edges of the region in the volume's space, as columns.
-    signs = _LATTICE[_IS_CORNER]
+    signs = _BOX_POINTS[_IS_CORNER]
     edges = np.stack([(corners[signs[:, axis] > 0].mean(axis=0) - centre) for axis in range(3)], axis=1)
-    if not np.allclose(centre + _LATTICE @ edges.T, points, rtol=0, atol=BENT_MM):
-        remedy = _("Choose a region that lies under the volume's own transform.")
-        raise InputError(_("lies under a transform that is not linear"), path=roi.GetName(), remedy=remedy)
-    rotated = None
+    if not np.allclose(centre + _BOX_POINTS @ edges.T, points, rtol=0, atol=LINEAR_WITHIN_MM):
+        what = _("is related to {volume} by a non-linear transform").format(volume=volume.GetName())
+        remedy = _("Harden the transforms of both, or choose Whole volume.")
+        raise InputError(what, path=roi.GetName(), remedy=remedy)
+    to_unit_box = None
+    # More than three entries: the edges do not run along the volume's axes.
     if (np.abs(edges) > 1e-4 * np.abs(edges).max()).sum() > 3:
         to_unit = np.eye(4)
         to_unit[:3, :3] = np.linalg.inv(edges)
         to_unit[:3, 3] = -to_unit[:3, :3] @ centre
-        rotated = tuple(map(tuple, to_unit.tolist()))
-    return Region((low_x, low_y, low_z), (high_x, high_y, high_z), rotated)
-
-
-_LATTICE = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
-"""Corners, mid-points of edges and faces, and centre of a box, (27, 3) in half edges; a transform may bend only its
-inside."""
-_IS_CORNER = np.abs(_LATTICE).min(axis=1) == 1
+        to_unit_box = tuple(map(tuple, to_unit.tolist()))
+    return Region((low_x, low_y, low_z), (high_x, high_y, high_z), to_unit_box)
 
 
 def _to_volume_space(volume: VolumeNode, world: np.ndarray) -> list[float]:
@@ -64,8 +65,8 @@ def _to_volume_space(volume: VolumeNode, world: np.ndarray) -> list[float]:
     return position
 
 
-def place_region(roi: Any, volume: VolumeNode, result: Any | None) -> None:
-    """Place a Markups ROI around a result with some margin or, without one, around the volume's centre.
+def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode | None) -> None:
+    """Place a Markups ROI around a result (plus `MARGIN_MM`); if there is none, around the volume's centre.
 
     The heart is not located: it usually lies near the scan's centre, and the user can move the box.
     """
@@ -84,7 +85,7 @@ def place_region(roi: Any, volume: VolumeNode, result: Any | None) -> None:
     roi.SetSizeWorld(*map(float, high - low))
 
 
-def style_region(roi: Any) -> None:
+def style_region(roi: RegionNode) -> None:
     """Show a region as coloured edges, without a fill that would cover the scan."""
     roi.CreateDefaultDisplayNodes()
     display = roi.GetDisplayNode()
@@ -94,10 +95,10 @@ def style_region(roi: Any) -> None:
     display.SetPropertiesLabelVisibility(False)
 
 
-def _corners_of(result: Any) -> np.ndarray:
+def _corners_of(result: SegmentationNode) -> np.ndarray:
     """Return the corners (N, 3), in RAS mm of the world, of the bounding boxes of DCAMT's segments."""
     corners: list[list[float]] = []
-    for identifier in find_dcamt_segments(result).values():
+    for identifier in find_dcamt_segments(result):
         image = slicer.vtkOrientedImageData()
         result.GetBinaryLabelmapRepresentation(identifier, image)
         extent = effective_extent(image)

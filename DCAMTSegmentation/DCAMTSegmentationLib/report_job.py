@@ -49,7 +49,7 @@ class ReportJob(SegmentJob):
         scan = self.folder / "volume.npy"
         for _slab in write_npy_in_slabs(self._snapshot.voxels, scan):
             yield None
-        dcamt_segment_ids = list(find_dcamt_segments(self._segmentation).values())
+        dcamt_segment_ids = list(find_dcamt_segments(self._segmentation))
         is_dcamt_segment = self._segment_id in dcamt_segment_ids
         segments: list[ReportSegment] = []
         for identifier in [

@@ -1,10 +1,11 @@
-"""Insert a finished segmentation into the scene, completely or not at all."""
+"""Insert a finished segmentation into the scene, completely or not at all: an error restores the earlier result."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import slicer
@@ -23,7 +24,8 @@ from DCAMTSlicerLib.result_segments import (
     BuiltSegment,
     add_surface,
     build_segment,
-    build_surface,
+    compute_surface,
+    is_empty,
     surface_name,
     uses_dcamt_conversion,
     write_segments,
@@ -34,6 +36,7 @@ from slicer.i18n import tr as _
 
 from . import review
 from .doubt_map import add_display, build_image, map_name, set_display_range
+from .earlier_result import EarlierResult
 from .measurements_table import fill_table, table_name
 
 
@@ -62,24 +65,29 @@ class SegmentationOptions:
     device: str = AUTO
 
 
+def _unreadable(scan: str, error: Exception) -> InputError:
+    what = _("the files of its result could not be read ({reason})").format(reason=error)
+    return InputError(what, path=scan, remedy=_("Segment it again."))
+
+
 @dataclass(frozen=True)
 class LoadedResult:
-    """The worker's `ScanSegmented` with open files; labels and doubt (or None) are memory maps, (K, J, I)."""
+    """The worker's `ScanSegmented` with its label and doubt files open: memory maps (K, J, I); doubt may be None."""
 
     labels: np.ndarray
     doubt_map: np.ndarray | None
     trust: float | None
-    doubts: Sequence[DoubtfulPlace]
+    doubtful_places: Sequence[DoubtfulPlace]
     measurements: Sequence[Measurements]
     classes: Sequence[SegmentResult]
     expected_overlap: ExpectedOverlap | None = None
 
     @classmethod
-    def read(cls, event: ScanSegmented) -> LoadedResult:
-        """Return the result of an event after reading the files that it names.
+    def read(cls, event: ScanSegmented, scan: str) -> LoadedResult:
+        """Open the label and doubt files of an event; the surfaces' files are read when the result is inserted.
 
         Raises:
-            InputError: a file cannot be read.
+            InputError: a file cannot be read; the message names `scan`.
         """
         doubt_map = event.doubt_map
         try:
@@ -87,19 +95,20 @@ class LoadedResult:
                 labels=np.load(event.labelmap, mmap_mode="r"),
                 doubt_map=np.load(doubt_map, mmap_mode="r") if doubt_map else None,
                 trust=event.trust,
-                doubts=event.doubts,
+                doubtful_places=event.doubts,
                 measurements=event.measurements,
                 classes=event.segments,
                 expected_overlap=event.expected_overlap,
             )
         except (OSError, ValueError, EOFError) as error:
-            what = _("could not be read ({reason})").format(reason=error)
-            raise InputError(what, path=_("The result"), remedy=_("Press Apply again.")) from error
+            raise _unreadable(scan, error) from error
 
     def summary(self, scan: str, model: str) -> str:
         """Return a line that names the scan, the model and the segments that were not found."""
         missing = [
-            _("No {segment} was found.").format(segment=row.segment.lower())
+            _("No {segment} was found: check that the scan shows it, or place a region around it.").format(
+                segment=row.segment.lower()
+            )
             for row in self.measurements
             if not row.volume_ml
         ]
@@ -115,9 +124,9 @@ def transform_to_target(volume: VolumeNode, target: Any | None) -> np.ndarray:
     Raises:
         InputError: the nodes are related by a non-linear transform.
     """
-    if target is None or target.GetSegmentation().GetNumberOfSegments() == 0:
+    if target is None or is_empty(target):
         return np.eye(4)
-    remedy = _("Harden the transform, or let Apply create a new segmentation.")
+    remedy = _("Harden the transform, or choose to create a new segmentation under Output.")
     return transform_between(volume, target, remedy)
 
 
@@ -125,13 +134,14 @@ def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generat
     """Write a result into the options' target, or a new node, with map, table and doubtful places.
 
     A step between two yields takes at most some tens of milliseconds. Only the last step changes an existing
-    segmentation. If a step fails, or if the steps are not finished, the added nodes are removed.
+    segmentation. If a step fails, or if the steps are not finished, the added nodes are removed and the earlier result
+    is restored.
 
     Returns:
         The segmentation node.
 
     Raises:
-        InputError: the target is related to the volume by a non-linear transform.
+        InputError: the target is related to the volume by a non-linear transform, or a surface's file cannot be read.
     """
     insertion = _Insertion(result, options)
     try:
@@ -143,82 +153,106 @@ def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generat
 
 @dataclass
 class _Insertion:
-    """The steps of one insertion, and the nodes that they added."""
+    """The steps of one insertion, the nodes that they added, and the state of the result that they replace."""
 
     result: LoadedResult
     options: SegmentationOptions
     added: list[Any] = field(default_factory=list)
+    earlier: EarlierResult | None = None
 
     def steps(self) -> Generator[None, None, Any]:
+        """Build all parts beside the scene or in new nodes, then replace the earlier result in one step."""
         volume, target = self.options.volume, self.options.target
         if target is not None and not slicer.mrmlScene.IsNodePresent(target):
             target = None
-        empty = target is None or target.GetSegmentation().GetNumberOfSegments() == 0
         to_local = transform_to_target(volume, target)
-        with_surface = self.options.show_3d or (
-            not empty and target.GetSegmentation().ContainsRepresentation(surface_name())
-        )
-        built = []
-        for item in self.result.classes:
-            built.append(build_segment(self.result.labels, to_local @ ijk_to_ras(volume), item))
-            yield
-            if with_surface:
-                self._add_surface(built[-1], item, target, to_local)
-                yield
+        built = yield from self._build_segments(target, to_local)
         image = None
         if self.result.doubt_map is not None:
             image = yield from build_image(self.result.doubt_map)
-        table = self._helper("vtkMRMLTableNode", table_name(volume), target, review.MEASUREMENTS)
-        rows_before = None if table in self.added else table
-        if rows_before is None:
-            fill_table(table, self.result.measurements)
-            yield
-        map_node = None
-        if image is not None:
-            map_node = self._helper("vtkMRMLScalarVolumeNode", map_name(volume), target, review.DOUBT_MAP)
-            if map_node in self.added:
-                review.mark_map(map_node)
-            if map_node.GetDisplayNode() is None:
-                self.added.append(add_display(map_node))
-            yield
-            if map_node in self.added:
-                _set_map(map_node, image, volume)
-                yield
-        earlier_map = review.get_referenced_node(target, review.DOUBT_MAP)
+        table = yield from self._prepare_table(target)
+        map_node = (yield from self._prepare_map(target, image)) if image is not None else None
         is_new = target is None
         if is_new:
             target = self._new_segmentation(volume)
             yield
         # No yield from here on, so that an earlier result is replaced in one step.
-        if rows_before is not None:
+        replaced_map = review.get_referenced_node(target, review.DOUBT_MAP) if map_node is None else None
+        replaced_mark = review.get_referenced_node(target, review.MARK)
+        helpers = [node for node in (map_node, table) if node is not None]
+        self.earlier = EarlierResult(target, [node for node in helpers if node not in self.added])
+        if table not in self.added:
             fill_table(table, self.result.measurements)
         _write(target, volume, built)
         if map_node is not None and map_node not in self.added:
             _set_map(map_node, image, volume)
         self._finish(target, map_node, table, to_local)
-        # The earlier map belongs to the replaced result.
-        if map_node is None and earlier_map is not None:
-            review.remove_with_display(earlier_map)
         if is_new:
             place_result(target, volume, [node for node in review.results_of(volume) if node is not target])
-        for helper in (map_node, table):
-            if helper is not None:
-                place_below(helper, target)
+        for helper in helpers:
+            place_below(helper, target)
+        # Removed last, since a removed node is not restored. They belong to the replaced result.
+        for node in (replaced_map, replaced_mark):
+            if node is not None:
+                review.remove_with_display(node)
         return target
 
     def undo(self) -> None:
-        """Remove the nodes that were added."""
+        """Restore the earlier result, and remove the nodes that were added."""
+        if self.earlier is not None:
+            self.earlier.restore()
         for node in reversed(self.added):
             slicer.mrmlScene.RemoveNode(node)
+
+    def _build_segments(self, target: Any | None, to_local: np.ndarray) -> Generator[None, None, list[BuiltSegment]]:
+        """Build the segments, with surfaces if they are to be shown or if the target has surfaces."""
+        with_surface = self.options.show_3d or (
+            target is not None
+            and not is_empty(target)
+            and target.GetSegmentation().ContainsRepresentation(surface_name())
+        )
+        built = []
+        for item in self.result.classes:
+            built.append(build_segment(self.result.labels, to_local @ ijk_to_ras(self.options.volume), item))
+            yield
+            if with_surface:
+                self._add_surface(built[-1], item, target, to_local)
+                yield
+        return built
+
+    def _prepare_table(self, target: Any | None) -> Generator[None, None, Any]:
+        """Return the earlier result's table of measurements, unchanged, or a new one with the measurements."""
+        table = self._helper("vtkMRMLTableNode", table_name(self.options.volume), target, review.MEASUREMENTS)
+        if table in self.added:
+            fill_table(table, self.result.measurements)
+            yield
+        return table
+
+    def _prepare_map(self, target: Any | None, image: Any) -> Generator[None, None, Any]:
+        """Return the earlier result's map of doubt, unchanged, or a new one with the image."""
+        volume = self.options.volume
+        map_node = self._helper("vtkMRMLScalarVolumeNode", map_name(volume), target, review.DOUBT_MAP)
+        if map_node in self.added:
+            review.mark_map(map_node)
+        if map_node.GetDisplayNode() is None:
+            self.added.append(add_display(map_node))
+        yield
+        if map_node in self.added:
+            _set_map(map_node, image, volume)
+            yield
+        return map_node
 
     def _add_surface(self, built: BuiltSegment, item: SegmentResult, target: Any | None, to_local: np.ndarray) -> None:
         """Add the worker's surface, or compute one if there is none or if the target uses other smoothing."""
         if item.surface is not None and uses_dcamt_conversion(target):
-            with np.load(item.surface) as surface:
-                points, triangles = surface["points"], surface["triangles"]
+            try:
+                with np.load(item.surface) as surface:
+                    points, triangles = surface["points"], surface["triangles"]
+            except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+                raise _unreadable(self.options.volume.GetName(), error) from error
             add_surface(built, points @ to_local[:3, :3].T + to_local[:3, 3], triangles)
         else:
-            build_surface(built, target)
+            compute_surface(built, target)
 
     def _helper(self, kind: str, name: str, earlier: Any | None, role: str) -> Any:
         """Return the node that an earlier result references in a role; without one, add a node."""
@@ -240,7 +274,9 @@ class _Insertion:
         if target.GetDisplayNode() is None:
             target.CreateDefaultDisplayNodes()
             self.added.append(target.GetDisplayNode())
-        review.store_review_data(target, self.result.trust, self.result.doubts, to_local, self.result.expected_overlap)
+        review.store_review_data(
+            target, self.result.trust, self.result.doubtful_places, to_local, self.result.expected_overlap
+        )
         review.store_channels(target, self.options.channels)
         review.keep_model(target, title_of(self.options.model), _outline_method(self.options))
         for role, node in (
@@ -249,9 +285,6 @@ class _Insertion:
             (review.VOLUME, self.options.volume),
         ):
             target.SetNodeReferenceID(role, node.GetID() if node is not None else None)
-        mark = review.get_referenced_node(target, review.MARK)
-        if mark is not None:
-            review.remove_with_display(mark)
         if self.options.show_3d:
             review.show_in_3d(target, True)
 
@@ -276,11 +309,11 @@ def _set_map(node: Any, image: Any, volume: VolumeNode) -> None:
 
 
 def _write(target: Any, volume: VolumeNode, built: Sequence[BuiltSegment]) -> None:
-    others = target.GetSegmentation().GetNumberOfSegments() > 0
-    if not others:
+    has_segments = not is_empty(target)
+    if not has_segments:
         target.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     reference = target.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
     # Segments drawn on another volume keep that volume's grid.
-    if not others or reference is None:
+    if not has_segments or reference is None:
         target.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     write_segments(target, built)

@@ -20,7 +20,7 @@ from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.worker.protocol import OutlineMethod
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint, surface_name
+from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint, is_same_fingerprint, surface_name
 from slicer.i18n import tr as _
 
 VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
@@ -151,7 +151,8 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
 def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
     """Record that the table holds the measurements of the segments with the fingerprint `measured`."""
     segmentation_node.SetAttribute(_MEASURED, measured)
-    if fingerprint(segmentation_node) in (measured, ""):
+    now = fingerprint(segmentation_node)
+    if not now or is_same_fingerprint(measured, now):
         segmentation_node.SetAttribute(_OUTDATED, None)
 
 
@@ -163,8 +164,9 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
     if now:
-        segmentation_node.SetAttribute(_CORRECTED, None if now == written else "1")
-        segmentation_node.SetAttribute(_OUTDATED, None if now == segmentation_node.GetAttribute(_MEASURED) else "1")
+        measured = segmentation_node.GetAttribute(_MEASURED) or ""
+        segmentation_node.SetAttribute(_CORRECTED, None if is_same_fingerprint(written, now) else "1")
+        segmentation_node.SetAttribute(_OUTDATED, None if is_same_fingerprint(measured, now) else "1")
     return is_corrected(segmentation_node)
 
 

@@ -89,7 +89,7 @@ class SegmentationJob(WorkerJob):
         self._report_progress(stage_name(event.stage), event.fraction, event.eta_s)
 
     def take_answer(self, event: ScanSegmented) -> Iterator[JobOutcome | None]:
-        result = LoadedResult.read(event)
+        result = LoadedResult.read(event, self._options.volume.GetName())
         yield None
         yield from self.compare_snapshots(self._snapshots)
         options = self._options

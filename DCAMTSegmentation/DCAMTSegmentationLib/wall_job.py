@@ -9,7 +9,7 @@ from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.wall.files import read_wall
 from dcamt.worker.protocol import SegmentMask, WallMeasured, WallRequest
-from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
+from DCAMTSlicerLib.result_segments import fingerprint, segment_mask
 from DCAMTSlicerLib.volume_bridge import pad_to_volume_grid
 from slicer.i18n import tr as _
 
@@ -29,7 +29,7 @@ class WallJob(SegmentJob):
         for _fraction in write_snapshots([self._snapshot], volume_file):
             yield None
         cropped_mask, cropped_affine = segment_mask(self._segmentation, self._segment_id)
-        self._fingerprint = fingerprint_of({self._segment_id: cropped_mask})
+        self._fingerprint = fingerprint(self._segmentation, [self._segment_id])
         mask, affine = pad_to_volume_grid(cropped_mask, self._to_volume @ cropped_affine, self._volume)
         yield None
         for _slab in write_npy_in_slabs(mask, mask_file):

@@ -17,7 +17,7 @@ from dcamt.wall.files import wall_facts, wall_of
 from dcamt.wall.settings import Threshold
 from dcamt.wall.surface import Surface
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import build_poly_data, fingerprint_of, segment_mask
+from DCAMTSlicerLib.result_segments import build_poly_data, fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.subject_hierarchy import place_below
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
@@ -81,10 +81,10 @@ def wall_in_scene(segmentation: SegmentationNode) -> WallResult | None:
     return wall_of(Surface(points, triangles), ratio, kind.astype(np.uint8), region.astype(np.uint8), facts)
 
 
-def store_measured_outline(segmentation: SegmentationNode, segment: str, fingerprint: str) -> None:
-    """Store the segment of a wall, and its `result_segments.fingerprint_of` at the time of measuring."""
+def store_measured_outline(segmentation: SegmentationNode, segment: str, measured: str) -> None:
+    """Store the segment of a wall, and its `result_segments.fingerprint` at the time of measuring."""
     model: Any = review.get_referenced_node(segmentation, review.WALL)
-    for name, text in ((_SEGMENT, segment), (_OUTLINE, fingerprint), (_OUTDATED, None)):
+    for name, text in ((_SEGMENT, segment), (_OUTLINE, measured), (_OUTDATED, None)):
         model.SetAttribute(name, text)
 
 
@@ -113,13 +113,13 @@ def update_outdated_mark(segmentation: SegmentationNode) -> None:
     Events are not enough: undo and redo send none, and an edit of another segment sends one.
     """
     model = review.get_referenced_node(segmentation, review.WALL)
-    fingerprint = model.GetAttribute(_OUTLINE) if model is not None else None
-    if model is None or not fingerprint:
+    measured = model.GetAttribute(_OUTLINE) if model is not None else None
+    if model is None or not measured:
         return
     segment = model.GetAttribute(_SEGMENT)
     known = segmentation.GetSegmentation().GetSegment(segment) is not None
-    now = fingerprint_of({segment: segment_mask(segmentation, segment)[0]}) if known else ""
-    model.SetAttribute(_OUTDATED, None if now == fingerprint else "1")
+    now = fingerprint(segmentation, [segment]) if known else ""
+    model.SetAttribute(_OUTDATED, None if is_same_fingerprint(measured, now) else "1")
 
 
 def is_outdated(segmentation: SegmentationNode) -> bool:

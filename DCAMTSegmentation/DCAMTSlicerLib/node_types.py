@@ -6,5 +6,7 @@ from typing import Any, TypeAlias
 
 SegmentationNode: TypeAlias = Any
 """A `vtkMRMLSegmentationNode`."""
+RegionNode: TypeAlias = Any
+"""A `vtkMRMLMarkupsROINode`."""
 VolumeNode: TypeAlias = Any
 """A `vtkMRMLScalarVolumeNode`, of which a `vtkMRMLLabelMapVolumeNode` is one; or a `vtkMRMLVectorVolumeNode`."""

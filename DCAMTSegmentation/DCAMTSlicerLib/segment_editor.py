@@ -26,7 +26,7 @@ def correct(segmentation_node: SegmentationNode, volume: VolumeNode | None, back
     editor.setSegmentationNode(segmentation_node)
     if volume is not None:
         editor.setSourceVolumeNode(volume)
-    segments = list(find_dcamt_segments(segmentation_node).values())
+    segments = list(find_dcamt_segments(segmentation_node))
     if segments:
         editor.setCurrentSegmentID(segments[0])
     _show_back_button(panel, back_to)

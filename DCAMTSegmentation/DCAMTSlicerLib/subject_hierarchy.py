@@ -15,10 +15,10 @@ _FOLDER = "DCAMT.folder"
 
 
 def place_result(node: Any, volume: VolumeNode, others: Iterable[Any] = ()) -> None:
-    """Move a result into its scan's folder, which lies beside the scan, in the same study or the scene.
+    """Move a result into the DCAMT folder of its scan. If no earlier result lies in one, create it beside the scan.
 
     Args:
-        others: earlier results of the scan, whose folder is used again.
+        others: earlier results of the scan.
     """
     hierarchy = _hierarchy(node)
     scan_item = hierarchy.GetItemByDataNode(volume)
@@ -47,6 +47,7 @@ def remove_stale_items(scene: Any, nodes: Iterable[Any]) -> None:
         # In Slicer with a GUI the item is already gone.
         item = hierarchy.GetItemByDataNode(node)
         if item:
+            # False: keep the data node and the item's children.
             hierarchy.RemoveItem(item, False, False)
     items = vtk.vtkIdList()
     hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)

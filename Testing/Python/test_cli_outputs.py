@@ -16,10 +16,12 @@ import nibabel
 import numpy as np
 import pytest
 from dcamt import cli
+from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_volume
-from dcamt.volume import Volume
+from dcamt.models.package import Card
+from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt_testing.dicom_rules import broken_rules
 from dcamt_testing.dicom_series import PATIENT, write_mr_series
 from dcamt_testing.processes import HANGING_S
@@ -345,3 +347,29 @@ def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
     width, height = map(float, re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf).groups())  # type: ignore[union-attr]
     assert (width, height) == (pytest.approx(210 / 25.4 * 72, abs=1), pytest.approx(297 / 25.4 * 72, abs=1))
+
+
+def test_class_too_small_for_a_surface_is_named_with_its_volume(tmp_path: Path) -> None:
+    voxels = np.zeros((9, 9, 9), np.uint8)
+    voxels[4, 4, 4] = 1
+    grid = Grid(voxels.shape, np.diag([0.5, 0.5, 0.5, 1.0]))
+    scan = Volume(np.zeros((1, *voxels.shape), np.float32), grid, path=Path("scan.nii.gz"))
+    info = SegmentInfo(1, "Pancreas", (1.0, 0.0, 0.0), Code("SCT", "15776009", "Pancreas"))
+    result = dcamt.SegmentedScan(
+        scan=scan,
+        labelmap=Labelmap(voxels, grid),
+        segments=(info,),
+        measurements=(),
+        disagreement=None,
+        doubt_map=None,
+        trust=None,
+        probabilities=None,
+        notes=(),
+        model=Card("tiny", "Tiny", ("Pancreas",), "MR", "1", "MIT", "2026-01-01"),
+        quality="fast",
+        seconds=0.0,
+    )
+    expected = r"^scan\.nii\.gz: the segment Pancreas \(0\.000125 mL\) is too small for a surface\. Write no surface"
+    with pytest.raises(InputError, match=expected):
+        dcamt.write_surface(result, tmp_path / "x.stl")
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 from dcamt.worker.protocol import OutlineMethod, ReportRequest, ReportWritten
 from DCAMTSegmentationLib import review, wall_nodes
-from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
+from DCAMTSlicerLib.result_segments import fingerprint
 from fake_worker import FakePanel, FakeWorker, ViewCase
 from segmentation_case import (
     Person,
@@ -118,8 +118,7 @@ class ReportRequestTest(InsertedWallCase):
 
     def setUp(self) -> None:
         super().setUp()
-        mask = segment_mask(self.segmentation, "blood")[0]
-        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
+        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
 
     def add_segment(self) -> np.ndarray:
         """Add the segment "other", half of the ball, and return its voxels."""

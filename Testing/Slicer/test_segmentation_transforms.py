@@ -107,6 +107,6 @@ class NonLinearTransformTest(ViewCase):
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
         record_acceptance("left-atrium")
         with Person() as person:
-            person.expects("box: lies under a transform that is not linear. Choose a region", "Ok")
+            person.expects("box: is related to LGE by a non-linear transform. Harden the transforms of both, or", "Ok")
             click(self.ui.applyButton)
         self.assertEqual((person.seen[0].detail, self.module.worker.requests), ("", []))

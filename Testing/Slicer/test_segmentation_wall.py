@@ -12,7 +12,7 @@ from dcamt.wall.burden import OPENING, decaaf_stage
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
 from dcamt.wall.settings import IIR, METHODS_DISAGREE, Threshold
 from DCAMTSegmentationLib import review, wall_nodes
-from DCAMTSlicerLib.result_segments import fingerprint_of, segment_mask
+from DCAMTSlicerLib.result_segments import fingerprint, segment_mask
 from segmentation_case import (
     Person,
     assert_stays_responsive,
@@ -51,7 +51,7 @@ def closed_curve(towards: np.ndarray, degrees: float = 35.0) -> Any:
 class OutlineTest(InsertedWallCase):
     def test_changed_outline_is_noticed_until_the_change_is_undone(self) -> None:
         mask = segment_mask(self.segmentation, "blood")[0]
-        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
+        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
         warning, label = "The outline was changed since", phantom()[1]
         self.module.panel.enter()
         self.assertNotIn(warning, self.ui.wallLabel.text)
@@ -68,8 +68,7 @@ class OutlineTest(InsertedWallCase):
         self.assertNotIn(warning, self.ui.wallLabel.text)
 
     def test_edit_of_another_segment_is_not_reported_as_a_changed_outline(self) -> None:
-        mask = segment_mask(self.segmentation, "blood")[0]
-        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
+        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
         label = phantom()[1]
         self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
         slicer.util.updateSegmentBinaryLabelmapFromArray(label[::-1] * 0 + 1, self.segmentation, "other", self.volume)
@@ -77,8 +76,7 @@ class OutlineTest(InsertedWallCase):
         self.assertNotIn("The outline was changed since", self.ui.wallLabel.text)
 
     def test_reversed_edit_is_not_reported_as_a_changed_outline(self) -> None:
-        mask = segment_mask(self.segmentation, "blood")[0]
-        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint_of({"blood": mask}))
+        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
         label = phantom()[1]
         for voxels, changed in ((np.where(np.arange(SHAPE[2]) < 20, 0, label), True), (label, False)):
             slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, self.segmentation, "blood", self.volume)

@@ -33,8 +33,7 @@ def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceIm
         source: the DICOM images of the scan; by default those in the files that the scan was read from.
 
     Raises:
-        InputError: the ending is unknown, or it is `.dcm` and the scan was not read from DICOM or its images cannot be
-            referred to (`write_dicom_results`).
+        InputError: the ending is unknown, or it is `.dcm` and `write_dicom_results` cannot refer to the scan's images.
         OutputError: the file cannot be written.
     """
     if ending(path) == DICOM_ENDING:
@@ -55,8 +54,8 @@ def write_dicom_results(
         source: the DICOM images of the scan; by default those in the files that the scan was read from.
 
     Raises:
-        InputError: the scan was not read from DICOM, its images cannot be found or referred to (`find_dicom_source`),
-            or they lack attributes that a segmentation must copy.
+        InputError: the segmentation cannot refer to the scan's images (`find_dicom_source`), or they lack attributes
+            that it must copy.
         OutputError: a file cannot be written.
     """
     source = source or find_dicom_source(result.scan)
@@ -67,6 +66,7 @@ def write_dicom_results(
     dataset = build_dicom_segmentation(result.labelmap, result.segments, source, algorithm)
     write_dicom(dataset, segmentation)
     if measurements is not None:
+        # Imported here, since highdicom loads slowly.
         from ..report.dicom_report import build_measurement_report
 
         report = build_measurement_report(result.measurements, result.segments, dataset, source, algorithm)
@@ -77,13 +77,13 @@ def find_dicom_source(scan: Volume) -> SourceImages:
     """Return the DICOM images that a scan was read from.
 
     Raises:
-        InputError: the scan was not read from DICOM, or its images cannot be referred to (`find_source_images`): they
-            lie in an archive or in several multi-frame files, or a slice has no image.
+        InputError: the scan was not read from DICOM, or a segmentation cannot refer to its images
+            (`find_source_images`): they lie in an archive or in several multi-frame files, or a slice has no image.
     """
     if scan.path is None:
         raise InputError(
             "the scan was not read from DICOM, but a DICOM segmentation must refer to DICOM images",
-            remedy="Read it with dcamt.read_scan from its DICOM folder, or choose another ending.",
+            remedy="Read it with dcamt.read_scan from its DICOM folder, or choose another ending, such as .seg.nrrd.",
         )
     return find_source_images(scan.path, scan.grid, scan.frames)
 
@@ -102,17 +102,28 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
 
 
 def write_surface(result: SegmentedScan, path: str | Path) -> None:
-    """Write the closed surfaces of all classes in LPS mm, as `.stl`, `.obj`, `.ply` or `.vtp` by the path's ending.
+    """Write the closed surface of each class's largest part, without hollows: `.stl`, `.obj`, `.ply` or `.vtp`, LPS mm.
+
+    A class without voxels has no surface; the other classes' surfaces are written.
 
     Raises:
-        InputError: the segmentation is empty, or the ending is unknown.
+        InputError: the segmentation is empty, a class is too small for a surface, or the ending is unknown.
         OutputError: the file cannot be written.
     """
     points, triangles, first_point = [], [], 0
     for info in result.segments:
         mask = result.labelmap.voxels == info.label
         if mask.any():
-            surface = extract_surface(mask, result.labelmap.grid, info.name).surface
+            try:
+                surface = extract_surface(mask, result.labelmap.grid, info.name).surface
+            except InputError as error:
+                # Only a mask without voxels or with too few is refused.
+                volume_ml = np.count_nonzero(mask) * result.labelmap.grid.voxel_volume_mm3 / 1000
+                raise InputError(
+                    f"the segment {info.name} ({volume_ml:.3g} mL) is too small for a surface",
+                    path=result.scan.path or "the scan",
+                    remedy="Write no surface of this scan, or choose another scan.",
+                ) from error
             points.append(surface.points)
             triangles.append(surface.triangles + first_point)
             first_point += len(surface.points)
@@ -167,7 +178,7 @@ def describe_identity(scan: Volume) -> dict[str, str]:
     """Return the lines that identify a scan, by title; lines without a value are left out.
 
     A scan whose DICOM images are found (`find_source_images`) has the patient's name, ID and birth date, the study's
-    date, the accession number and the file. Any other file has its name and path, and a scan without a path no line.
+    date, the accession number and the file. Another scan gets its name and path; a scan without a path gets no lines.
     """
     lines: dict[str, str] = {}
     if scan.path is None:
@@ -190,7 +201,7 @@ def describe_identity(scan: Volume) -> dict[str, str]:
 
 
 def _may_identify(note: str, scan: Volume) -> bool:
-    """Return whether a note may identify the patient: it is an `IdentifyingNote`, or contains a path or file name."""
+    """Return whether a note may identify the patient: it is an `IdentifyingNote`, or has a slash or the scan's name."""
     if isinstance(note, IdentifyingNote):
         return True
     return "/" in note or "\\" in note or (scan.path is not None and scan_name(scan.path) in note)

@@ -180,7 +180,7 @@ def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):
         return []
-    by_model = find_dcamt_segments(segmentation).values()
+    by_model = find_dcamt_segments(segmentation)
     return [identifier for identifier in identifiers if identifier not in by_model]
 
 

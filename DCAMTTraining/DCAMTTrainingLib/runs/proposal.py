@@ -15,7 +15,14 @@ from dcamt.cases.case_arrays import CaseArrays
 from dcamt.errors import DCAMTError
 from dcamt.io.readers import read_header
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import BuiltSegment, fingerprint_of, labelmap_name, segment_mask, write_segments
+from DCAMTSlicerLib.result_segments import (
+    BuiltSegment,
+    fingerprint,
+    is_same_fingerprint,
+    labelmap_name,
+    segment_mask,
+    write_segments,
+)
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
@@ -38,18 +45,26 @@ def is_unchanged(segmentation: SegmentationNode) -> bool:
 
     The voxels are compared, since undo and redo in Segment Editor send no event.
     """
-    return segmentation.GetAttribute(_VOXELS) == _fingerprint(segmentation)
+    stored_voxels, stored_origins = _split(segmentation.GetAttribute(_VOXELS) or "")
+    voxels, origins = _split(_fingerprint(segmentation))
+    return stored_origins == origins and is_same_fingerprint(stored_voxels, voxels)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return the voxels' fingerprint and the origins in a proposal's fingerprint, both as JSON."""
+    voxels, separator, origins = text.partition("} {")
+    return (f"{voxels}}}", f"{{{origins}") if separator else ("", text)
 
 
 def _fingerprint(segmentation: SegmentationNode) -> str:
     """Return a text that changes if the voxels of any segment or their place change."""
     if not segmentation.GetSegmentation().ContainsRepresentation(labelmap_name()):
         return ""
-    masks, origins = {}, {}
-    for identifier in segmentation.GetSegmentation().GetSegmentIDs():
-        masks[identifier], affine = segment_mask(segmentation, identifier)
+    identifiers, origins = list(segmentation.GetSegmentation().GetSegmentIDs()), {}
+    for identifier in identifiers:
+        _mask, affine = segment_mask(segmentation, identifier)
         origins[identifier] = [round(float(mm), 2) for mm in affine[:3, 3]]
-    return f"{fingerprint_of(masks)} {json.dumps(origins, sort_keys=True)}"
+    return f"{fingerprint(segmentation, identifiers)} {json.dumps(origins, sort_keys=True)}"
 
 
 def scene_volume(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Any | None:
