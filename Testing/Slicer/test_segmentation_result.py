@@ -198,7 +198,7 @@ class SurfaceTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "surface.npz")
             np.savez(path, points=vertices, triangles=triangles)
-            with mock.patch.object(result_insertion, "build_surface") as build:
+            with mock.patch.object(result_insertion, "compute_surface") as build:
                 given = insert_all(replace(result, classes=[replace(item, surface=path)]), volume)
             build.assert_not_called()
         own = insert_all(result, volume)
