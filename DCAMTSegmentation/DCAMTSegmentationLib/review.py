@@ -91,13 +91,23 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[Any, ...]:
     Raises:
         InputError: one of them is no longer in the scene.
     """
+    channels = present_channels_of(segmentation_node)
+    if len(channels) != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
+        what = _("was made from several channels, not all of which are in the scene any more")
+        if is_corrected(segmentation_node):
+            # Apply would replace the corrections.
+            remedy = _("Choose a task of one channel, or load a scene that was saved with all channels.")
+        else:
+            remedy = _("Load the missing volume, and press Apply again.")
+        raise InputError(what, path=segmentation_node.GetName(), remedy=remedy)
+    return channels
+
+
+def present_channels_of(segmentation_node: SegmentationNode) -> tuple[Any, ...]:
+    """Return those volumes of `channels_of` that are still in the scene."""
     count = segmentation_node.GetNumberOfNodeReferences(CHANNELS)
     channels = [segmentation_node.GetNthNodeReference(CHANNELS, index) for index in range(count)]
-    if None in channels or count != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
-        what = _("was made from several channels, not all of which are in the scene any more")
-        remedy = _("Load the missing volume, and press Apply again.")
-        raise InputError(what, path=segmentation_node.GetName(), remedy=remedy)
-    return tuple(channels)
+    return tuple(channel for channel in channels if channel is not None)
 
 
 def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:

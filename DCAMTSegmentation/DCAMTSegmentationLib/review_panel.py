@@ -142,11 +142,13 @@ class ReviewPanel:
         segment_editor.correct(self._node, volume, back_to="DCAMTSegmentation")
 
     def on_teach(self, checked: bool = False) -> None:
-        try:
-            channels = training_cases.add_result(self._node)
-        except DCAMTError as error:
-            slicer.util.errorDisplay(error_text(error), windowTitle=_("Add to the training cases"))
-            return
+        case = training_cases.add_result(self._node)
+        volumes = (case.volume, *review.present_channels_of(self._node))
         text = _("{volume} with this segmentation is a training case now: the DCAMT Training module lists it.")
-        self._ui.teachLabel.text = text.format(volume=", ".join(node.GetName() for node in channels))
+        text = text.format(volume=", ".join(node.GetName() for node in volumes))
+        try:
+            review.channels_of(self._node)
+        except DCAMTError as error:
+            text = "\n".join((text, _("Only a task of one channel can use the case."), error_text(error)))
+        self._ui.teachLabel.text = text
         self._ui.teachLabel.visible = True

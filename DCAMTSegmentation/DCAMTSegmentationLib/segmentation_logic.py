@@ -66,8 +66,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._worker: SegmentationWorker = worker or WorkerProcess(temporary_folder=slicer.app.temporaryPath)
         self._job: WorkerJob | None = None
         self._log = SegmentationLog()
-        self._removed: list[Any] = []
-        self._orphans: list[Any] = []
+        self._removed: list[tuple[Any, list[Any]]] = []  # Each removed segmentation node with its helper nodes.
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
@@ -257,13 +256,9 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Move the slice views to the next doubtful place; return its number and the place."""
         return review.next_place(segmentation)
 
-    def addTrainingCase(self, segmentation: SegmentationNode) -> None:
-        """Add a result and all channels of its scan as a training case; its nodes are read when training starts.
-
-        Raises:
-            InputError: a channel is no longer in the scene.
-        """
-        training_cases.add_result(segmentation)
+    def addTrainingCase(self, segmentation: SegmentationNode) -> training_cases.SceneCase:
+        """Add a result and all channels of its scan as a training case; its nodes are read when training starts."""
+        return training_cases.add_result(segmentation)
 
     def _refuse_second(self) -> None:
         if self.isRunning():
@@ -290,8 +285,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Remember the helper nodes of a result that is being deleted."""
         if node.IsA("vtkMRMLSegmentationNode"):
             helpers = [review.get_referenced_node(node, role) for role in review.HELPERS]
-            self._orphans += [helper for helper in helpers if helper is not None]
-            self._removed.append(node)
+            self._removed.append((node, [helper for helper in helpers if helper is not None]))
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:
@@ -303,11 +297,17 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._remove_orphans()
 
     def _remove_orphans(self) -> None:
-        """Remove the helper nodes of removed results, and later the hierarchy items of all these nodes."""
-        removed, self._removed = self._removed, []
-        orphans, self._orphans = self._orphans, []
+        """Remove the helper nodes of removed results, and later the hierarchy items of all these nodes.
+
+        A segmentation that was added again within the batch keeps its helper nodes.
+        """
+        is_present = slicer.mrmlScene.IsNodePresent
+        gone = [(node, helpers) for node, helpers in self._removed if not is_present(node)]
+        self._removed = []
+        removed = [node for node, _helpers in gone]
+        orphans = [helper for _node, helpers in gone for helper in helpers]
         for helper in orphans:
-            if slicer.mrmlScene.IsNodePresent(helper):
+            if is_present(helper):
                 review.remove_with_display(helper)
         # The subject hierarchy removes the result's item only after this event.
         qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, *removed]))

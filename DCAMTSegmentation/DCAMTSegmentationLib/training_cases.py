@@ -7,7 +7,6 @@ scene, is removed with either node, and is known to both modules.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import slicer
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
@@ -33,18 +32,12 @@ def add_case(volume: VolumeNode, segmentation: SegmentationNode) -> SceneCase:
     return SceneCase(volume, segmentation)
 
 
-def add_result(segmentation: SegmentationNode) -> tuple[Any, ...]:
-    """Make a result and its scan a case for DCAMT Training; return the volumes of the scan's channels.
+def add_result(segmentation: SegmentationNode) -> SceneCase:
+    """Make a result and its scan a case for DCAMT Training.
 
-    The volumes of further channels are found by `review.channels_of`.
-
-    Raises:
-        InputError: a channel is no longer in the scene.
+    The volumes of further channels are found by `review.channels_of`. A task of one channel needs none of them.
     """
-    channels = review.channels_of(segmentation)
-    volume = review.get_referenced_node(segmentation, review.VOLUME)
-    add_case(volume, segmentation)
-    return (volume, *channels)
+    return add_case(review.get_referenced_node(segmentation, review.VOLUME), segmentation)
 
 
 def is_case(segmentation: SegmentationNode) -> bool:

@@ -46,11 +46,17 @@ def show_scan(volume: VolumeNode) -> None:
 
 
 def hide_over_other_scan(segmentation: SegmentationNode) -> None:
-    """Hide a result if a slice view shows another scan; `show_scan` shows the result again with its own scan."""
+    """Hide a result if a slice view shows another scan; `show_scan` shows the result again with its own scan.
+
+    All channels of the result are its own scan. A result whose scan was removed stays visible: nothing would show it
+    again.
+    """
     volume = review.get_referenced_node(segmentation, review.VOLUME)
-    own = volume.GetID() if volume is not None else None
+    if volume is None:
+        return
+    own = {node.GetID() for node in (volume, *review.present_channels_of(segmentation))}
     views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-    if any(view.GetBackgroundVolumeID() not in (None, "", own) for view in views):
+    if any(view.GetBackgroundVolumeID() not in (None, "", *own) for view in views):
         _show_result(segmentation, False)
 
 

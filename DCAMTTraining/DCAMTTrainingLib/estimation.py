@@ -134,6 +134,9 @@ class Estimation:
 
 def _used_channels(source: SceneScan, recipe: Recipe) -> tuple[Any, ...]:
     """Return the volume nodes that training uses; empty if one is no longer in the scene."""
+    if recipe.input_channels == 1:
+        volume = slicer.mrmlScene.GetNodeByID(source.volume)
+        return (volume,) if volume is not None else ()
     try:
         return channels_of(source)[: recipe.input_channels]
     except InputError:

@@ -16,12 +16,13 @@ from dcamt.errors import InputError
 from dcamt.io.readers import read_scan
 from dcamt.models.package import Card, ModelPackage, write_package
 from dcamt_testing.tiny_recipes import tiny_recipe
-from DCAMTSegmentationLib import training_cases
+from DCAMTSegmentationLib import review, training_cases, views
 from DCAMTSegmentationLib.result_insertion import SegmentationOptions
 from DCAMTTrainingLib.cases.check import channels_note, scene_remark
 from DCAMTTrainingLib.cases.scene_export import export_case
 from DCAMTTrainingLib.cases.scene_source import row_of, sent_rows
-from fake_worker import FakePanel, FakeWorker
+from DCAMTTrainingLib.estimation import _used_channels
+from fake_worker import FakePanel, FakeWorker, slice_composites
 from segmentation_case import Person, add_scan, choose, click, process_events_until
 from training_scenes import run_to_end
 
@@ -148,22 +149,51 @@ class ChannelsTest(unittest.TestCase):
         two = replace(recipe, input_channels=2)
         self.assertIn("is 3 in the scan, but 2 in the recipe", scene_remark(row.source, row.role, two)[0])
 
-    def test_result_whose_channel_was_removed_is_not_made_a_case(self) -> None:
+    def test_result_whose_channel_was_removed_is_a_case_of_a_task_of_one_channel_only(self) -> None:
         segmentation = self.segment_all()
         row = row_of(self.volumes[0], segmentation, tiny_recipe())
         slicer.mrmlScene.RemoveNode(self.volumes[1])
         message = "a segmentation: was made from several channels, not all of which are in the scene any more."
-        with Person() as person:
-            person.expects(f"{message} Load the missing volume, and press Apply again.", "Ok")
-            click(self.ui.teachButton)
-        self.assertFalse(training_cases.is_case(segmentation))
-        self.assertIn(message, scene_remark(row.source, row.role, replace(tiny_recipe(), input_channels=3))[0])
+        click(self.ui.teachButton)
+        self.assertTrue(training_cases.is_case(segmentation))
+        texts = self.ui.teachLabel.text.split("\n")
+        self.assertTrue(texts[0].startswith("a, c with this segmentation is a training case"), texts)
+        self.assertEqual(texts[1], "Only a task of one channel can use the case.")
+        self.assertEqual(texts[2], f"{message} Load the missing volume, and press Apply again.")
+        one, three = tiny_recipe(), replace(tiny_recipe(), input_channels=3)
+        self.assertIn(message, scene_remark(row.source, row.role, three)[0])
+        self.assertEqual(_used_channels(row.source, three), ())
+        self.assertEqual(scene_remark(row.source, row.role, one)[0], "")
+        self.assertEqual(channels_note(row.source, one), "")
+        self.assertEqual(_used_channels(row.source, one), (self.volumes[0],))
+        # Apply would replace a correction.
+        review.mark_corrected(segmentation)
+        remark = scene_remark(row.source, row.role, three)[0]
+        self.assertIn("Choose a task of one channel", remark)
+        self.assertNotIn("Apply", remark)
+        self.assertEqual(self.module.logic.addTrainingCase(segmentation).segmentation, segmentation)
+        slicer.mrmlScene.RemoveNode(segmentation)
         # A new result of the first channel alone needs no other.
         self.choose_model("One")
         self.worker.labels_of = lambda voxels: (voxels > 175).astype(np.uint8)
         self.apply()
         click(self.ui.teachButton)
         self.assertTrue(self.ui.teachLabel.text.startswith("a with this segmentation"))
+
+    def test_result_is_hidden_over_another_scan_but_not_over_its_own_channels(self) -> None:
+        display = (segmentation := self.segment_all()).GetDisplayNode()
+        for view in slice_composites():
+            view.SetBackgroundVolumeID(self.volumes[1].GetID())
+        views.hide_over_other_scan(segmentation)
+        self.assertTrue(display.GetVisibility())
+        other = add_scan("other")
+        slice_composites()[0].SetBackgroundVolumeID(other.GetID())  # one view is enough
+        views.hide_over_other_scan(segmentation)
+        self.assertFalse(display.GetVisibility())
+        slicer.mrmlScene.RemoveNode(self.volumes[0])
+        display.SetVisibility(True)
+        views.hide_over_other_scan(segmentation)
+        self.assertTrue(display.GetVisibility())
 
     def test_model_of_one_channel_gets_one_volume_after_another_model_had_several(self) -> None:
         choose(self.ui.inputSelector, self.volumes[0])

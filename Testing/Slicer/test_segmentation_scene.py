@@ -49,6 +49,15 @@ class SceneTest(ViewCase):
             self.assertEqual(node_names("vtkMRMLMarkupsFiducialNode"), [])
             process_events_until(lambda: not dcamt_folders(), "the result's folder to be removed")
 
+    def test_result_that_is_added_again_within_a_batch_keeps_its_helper_nodes(self) -> None:
+        scene, segmentation = slicer.mrmlScene, self.segment(add_scan())
+        scene.StartState(scene.BatchProcessState)
+        scene.RemoveNode(segmentation)
+        scene.AddNode(segmentation)
+        scene.EndState(scene.BatchProcessState)
+        self.assertEqual(len(node_names("vtkMRMLTableNode")), 1)
+        self.assertEqual(len(node_names("vtkMRMLScalarVolumeNode")), 2)  # the scan and the map of doubt
+
     def test_silent_edit_of_a_loaded_result_is_noticed_on_return(self) -> None:
         self.segment(add_scan())
         with tempfile.TemporaryDirectory() as folder:

@@ -143,13 +143,15 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
         return _("The volume is no longer in the scene. Remove the case, or load the volume again."), ()
     components, file = volume.GetImageData().GetNumberOfScalarComponents(), file_of_all_channels(volume)
     try:
-        channels = components + len(channels_of(source)) - 1
-        if file is not None and recipe.input_channels > 1:
+        if recipe.input_channels == 1:
+            channels = components  # As for files, a recipe of one channel uses the first of several volumes.
+        elif file is not None:
             channels = read_header(file, channels=recipe.input_channels).channels
+        else:
+            channels = components + len(channels_of(source)) - 1
     except InputError as error:
         return error_text(error), ()
-    # As for files, a recipe of one channel uses the first of several volumes.
-    if channels != recipe.input_channels and not (recipe.input_channels == components == 1):
+    if channels != recipe.input_channels:
         text = _(
             "The number of channels is {has} in the scan, but {needs} in the recipe. Choose another volume or recipe."
         )
@@ -168,8 +170,13 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
 
 def channels_note(source: SceneScan, recipe: Recipe) -> str:
     """Return a note that names the channels that a recipe of one channel leaves out; empty if there are none."""
-    first, *others = channels_of(source) or (None,)
-    if recipe.input_channels > 1 or not others:
+    if recipe.input_channels > 1:
+        return ""
+    try:
+        first, *others = channels_of(source) or (None,)
+    except InputError:  # The left-out channels are no longer in the scene.
+        return ""
+    if not others:
         return ""
     text = _("The task has one channel: “{first}” is used, but not {others}. Suggest from cases uses all channels.")
     return str(text.format(first=first.GetName(), others=", ".join(f"“{node.GetName()}”" for node in others)))
