@@ -151,8 +151,8 @@ def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSeg
         segmentation.RemoveSegment(identifier)
     if is_empty(segmentation_node):
         _set_conversion(segmentation)
-    for item, identifier in zip(built, kept, strict=True):
-        segmentation.AddSegment(item.segment, identifier or _new_identifier(segmentation, item.segment.GetName(), kept))
+    for item, earlier in zip(built, kept, strict=True):
+        segmentation.AddSegment(item.segment, earlier or _new_identifier(segmentation, item.segment.GetName(), kept))
         # This call makes the segmentation observe the labelmap, so that it reports edits.
         item.segment.Modified()
 
