@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dcamt.errors import OutputError
 from dcamt.io import slabs
+from dcamt.io.readers import read_scan
 from dcamt.io.slabs import write_npy_in_slabs, write_nrrd_in_slabs, write_voxels
 
 VOXELS = np.arange(5 * 64 * 64, dtype=">i2").reshape(5, 64, 64)
@@ -43,6 +44,14 @@ def test_npy_file_holds_the_array_and_each_slab_is_reported(tmp_path: Path) -> N
     stored = np.load(tmp_path / "x.npy")
     assert stored.dtype == VOXELS.dtype
     np.testing.assert_array_equal(stored, VOXELS)
+
+
+def test_nrrd_file_has_a_type_that_holds_every_channel(tmp_path: Path) -> None:
+    second = (VOXELS + 0.5).astype(np.float32)
+    for _step in write_nrrd_in_slabs(VOXELS, np.eye(4), tmp_path / "x.nrrd", [second]):
+        pass
+    stored = read_scan(tmp_path / "x.nrrd", channels=2).voxels
+    np.testing.assert_array_equal(stored.transpose(0, 3, 2, 1), [VOXELS, second])
 
 
 @pytest.mark.parametrize("write", [npy_steps, nrrd_steps, write_whole])

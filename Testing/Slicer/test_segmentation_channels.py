@@ -147,6 +147,7 @@ class ChannelsTest(unittest.TestCase):
             with self.assertRaisesRegex(InputError, "c: lies on a different grid"):
                 run_to_end(export_case(row, Path(folder), 3))
         two = replace(recipe, input_channels=2)
+        self.assertEqual(_used_channels(row.source, two), tuple(self.volumes[:2]))
         self.assertIn("is 3 in the scan, but 2 in the recipe", scene_remark(row.source, row.role, two)[0])
 
     def test_result_whose_channel_was_removed_is_a_case_of_a_task_of_one_channel_only(self) -> None:

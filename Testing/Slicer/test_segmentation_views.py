@@ -106,6 +106,11 @@ class TwoScansTest(ViewCase):
         self.module.panel.enter()
         self.assert_shown(self.two)
 
+    def test_result_that_arrived_in_another_module_is_forgotten_with_its_scene(self) -> None:
+        self.assertIs(self.apply_to_first(self.module.panel.exit), self.module.panel._arrived)
+        close_scene()
+        self.assertIsNone(self.module.panel._arrived)
+
     def test_choosing_a_result_shows_its_scan(self) -> None:
         first, _second = self.segment(self.one), self.segment(self.two)
         choose(self.ui.outputSelector, first)
@@ -456,6 +461,18 @@ class PanelLayoutTest(ViewCase):
             now[0] += 1.0
             click(self.ui.applyButton)
         self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
+
+    def test_progress_bar_rises_with_the_fraction(self) -> None:
+        from DCAMTSegmentationLib.segmentation_job import SegmentationProgress
+
+        choose(self.ui.inputSelector, add_scan())
+        record_acceptance("left-atrium")
+        click(self.ui.applyButton)
+        values = []
+        for fraction in (0.1, 0.5, 0.9):
+            self.module.panel._on_progress(SegmentationProgress("Segmenting", fraction))
+            values.append(self.ui.progressBar.value)
+        self.assertEqual(values, [100, 500, 900])
 
     def test_progress_bar_never_moves_back(self) -> None:
         from DCAMTSegmentationLib.result_insertion import SegmentationOptions

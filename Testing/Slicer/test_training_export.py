@@ -13,6 +13,7 @@ import vtk
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.recipe import load_recipe
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases.check import scene_remark
 from DCAMTTrainingLib.cases.derived_nodes import SCAN_FILE, SEVERAL_CHANNELS
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
@@ -60,10 +61,10 @@ class ExportTest(unittest.TestCase):
     def test_corrected_proposal_of_a_file_with_several_channels_keeps_them(self):
         image, label = ellipsoid(4)
         path = self.folder / "two.nrrd"
-        for _step in write_nrrd_in_slabs(image, np.diag((2.0, 2.0, 2.0, 1.0)), path, [image + 1]):
+        volume = add_volume("two", image)
+        for _step in write_nrrd_in_slabs(image, ijk_to_ras(volume), path, [image + 1]):
             pass
         two = replace(self.recipe, input_channels=2)
-        volume = add_volume("two", image)
         volume.SetAttribute(SCAN_FILE, str(path))
         volume.SetAttribute(SEVERAL_CHANNELS, "1")
         row = row_of(volume, add_outline(volume, label), two)
@@ -73,6 +74,13 @@ class ExportTest(unittest.TestCase):
         np.testing.assert_array_equal(read_labelmap(case.label).voxels.T, label)
         case = run_to_end(export_case(row, self.folder, 2, one_channel=True))
         np.testing.assert_array_equal(read_scan(case.image).voxels[0].T, image)
+        volume.SetSpacing(2.0, 2.0, 2.5)
+        self.assertIn("changed, but training", scene_remark(row.source, row.role, two)[0])
+        volume.SetSpacing(2.0, 2.0, 2.0)
+        # The series of a DICOM folder is not read on the event loop.
+        volume.SetAttribute(SCAN_FILE, str(self.folder))
+        self.assertEqual(scene_remark(row.source, row.role, two)[0], "")
+        volume.SetAttribute(SCAN_FILE, str(path))
         path.unlink()
         self.assertIn("two.nrrd", scene_remark(row.source, row.role, two)[0])
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import unittest
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -261,6 +262,22 @@ class RunsTest(TrainingCase):
             now[0] += 1.0
             click(self.ui.startButton)
             jobs[1].cancel.assert_called_once()
+
+    def test_task_of_one_channel_writes_and_estimates_one_channel(self) -> None:
+        estimates, one = [], self.session.recipe()
+        for channels in (1, 2):
+            recipe = replace(one, input_channels=channels)
+            plan = RunPlan(RunFolder(self.runs / "x"), recipe, self.session.table.rows, "quick")
+            with (
+                mock.patch.object(run_start, "export_case", side_effect=InputError("no file")) as export,
+                self.assertRaises(InputError),
+            ):
+                list(prepare_and_start(plan))
+            self.assertEqual(export.call_args.args[3], channels == 1)
+            nothing = {"memory_bytes": 0, "disk_bytes": 0}
+            estimates.append(self.session.estimation._with_scene_volumes(nothing, recipe)["memory_bytes"])
+        self.assertGreater(estimates[0], 0)
+        self.assertAlmostEqual(estimates[1], 2 * estimates[0], delta=1)
 
     def test_terms_of_a_shipped_model_are_accepted_before_a_run_starts_from_it(self) -> None:
         slicer.app.settings().remove(f"{SETTINGS_GROUP}/left-atrium")

@@ -12,12 +12,14 @@ from typing import Any
 import slicer
 from dcamt.cases.case_list import LABELLED, VALIDATION
 from dcamt.errors import InputError
+from dcamt.geometry import Grid
 from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import labelmap_name
 from DCAMTSlicerLib.stepped_task import SteppedTask
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -145,8 +147,15 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     try:
         if recipe.input_channels == 1:
             channels = components  # As for files, a recipe of one channel uses the first of several volumes.
+        elif file is not None and file.is_dir():
+            # Reading a DICOM series would stop the event loop; the run checks it when it starts.
+            channels = recipe.input_channels
         elif file is not None:
-            channels = read_header(file, channels=recipe.input_channels).channels
+            header = read_header(file, channels=recipe.input_channels)
+            if not header.grid.matches(Grid(volume.GetImageData().GetDimensions(), ijk_to_ras(volume))):
+                what = _("The volume was changed, but training with several channels reads its file {file}.")
+                return f"{what.format(file=file.name)} {_('Load the volume from the file again.')}", ()
+            channels = header.channels
         else:
             channels = components + len(channels_of(source)) - 1
     except InputError as error:
