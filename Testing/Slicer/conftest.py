@@ -49,21 +49,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _single_clicks(monkeypatch: pytest.MonkeyPatch) -> float:
-    """Let a second click follow at once without being that of a double click; return the shipped time."""
+def _single_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a second click follow at once without being that of a double click."""
     from DCAMTSlicerLib import stepped_task
 
-    shipped = stepped_task.DOUBLE_CLICK_S
     monkeypatch.setattr(stepped_task, "DOUBLE_CLICK_S", 0.0)
-    return shipped
-
-
-@pytest.fixture
-def shipped_double_click(monkeypatch: pytest.MonkeyPatch, _single_clicks: float) -> None:
-    """Recognise double clicks as the shipped modules do."""
-    from DCAMTSlicerLib import stepped_task
-
-    monkeypatch.setattr(stepped_task, "DOUBLE_CLICK_S", _single_clicks)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import pytest
 import slicer
 from dcamt.models import store
 from dcamt.models.calibration import ExpectedOverlap
@@ -21,6 +20,8 @@ from DCAMTSlicerLib import stepped_task
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP, read_terms, record_acceptance
 from fake_worker import FakeWorker, ViewCase, slice_composites
 from segmentation_case import Person, add_scan, choose, click, close_scene, process_events_until
+
+SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
 
 
 class TwoScansTest(ViewCase):
@@ -432,7 +433,7 @@ class PanelLayoutTest(ViewCase):
         click(self.ui.applyButton)
         self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
 
-    @pytest.mark.usefixtures("shipped_double_click")
+    @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
     def test_double_click_on_apply_starts_one_job_however_slow_the_start_and_fast_the_job(self) -> None:
         now = [100.0]
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-import pytest
 import slicer
 from dcamt.errors import InputError
 from dcamt.models.package import open_model
@@ -43,6 +42,8 @@ from slicer_harness import (
 )
 from training_case import ROOT, TrainingCase
 from training_scenes import add_case, endless_program
+
+SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
 
 
 class RunsTest(TrainingCase):
@@ -228,7 +229,7 @@ class RunsTest(TrainingCase):
         steps.close()
         self.assertEqual(list(self.runs.iterdir()), [])
 
-    @pytest.mark.usefixtures("shipped_double_click")
+    @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
     def test_double_click_on_start_starts_one_job_however_slow_the_start_and_fast_the_job(self) -> None:
         now = [100.0]
 
