@@ -111,8 +111,10 @@ class ReportJob(SegmentJob):
         update_outdated_mark(self._segmentation)
         return OUTDATED_WALL if is_outdated(self._segmentation) else ""
 
-    def _doubts(self) -> tuple[DoubtfulPlace, ...]:
-        """Return the doubtful places in the volume's space."""
+    def _doubts(self) -> tuple[DoubtfulPlace, ...] | None:
+        """Return the doubtful places in the volume's space; None for the places of disagreement of older versions."""
+        if not review.places_show_doubt(self._segmentation):
+            return None
         places = []
         for place in review.doubtful_places(self._segmentation):
             x, y, z = (self._to_volume @ [*place.position, 1.0])[:3]

@@ -34,6 +34,7 @@ HELPERS = (DOUBT_MAP, MEASUREMENTS, MARK, WALL, WALL_COLORS, WALL_TABLE)
 """Roles of the nodes that are removed with their result."""
 _EXPECTED = "DCAMT.expectedOverlap"
 _TRUST, _PLACES, _CURRENT_PLACE = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
+_PLACES_OF = "DCAMT.doubtfulPlacesOf"
 _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
 _MAP, _DOUBT, _CHANNEL_COUNT = "DCAMT.map", "doubt", "DCAMT.channelCount"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
@@ -144,6 +145,7 @@ def store_review_data(
     segmentation_node.SetAttribute(_TRUST, None if trust is None else repr(float(trust)))
     segmentation_node.SetAttribute(_EXPECTED, None if expected is None else json.dumps(astuple(expected)))
     segmentation_node.SetAttribute(_PLACES, json.dumps([asdict(place) for place in places]))
+    segmentation_node.SetAttribute(_PLACES_OF, _DOUBT)
     segmentation_node.SetAttribute(_CURRENT_PLACE, None)
     segmentation_node.SetAttribute(_CORRECTED, None)
     segmentation_node.SetAttribute(_OUTDATED, None)
@@ -239,6 +241,11 @@ def doubtful_places(segmentation_node: SegmentationNode) -> list[StoredDoubtfulP
     """Return a result's doubtful places, the worst first, in the segmentation node's space."""
     text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
     return [StoredDoubtfulPlace(tuple(item["position"]), item["volume_ml"]) for item in json.loads(text or "[]")]
+
+
+def places_show_doubt(segmentation_node: SegmentationNode) -> bool:
+    """Return whether a result's places are of high doubt rather than of disagreement, as those of older versions."""
+    return segmentation_node.GetAttribute(_PLACES_OF) == _DOUBT
 
 
 def next_place(segmentation_node: SegmentationNode) -> tuple[int, StoredDoubtfulPlace]:

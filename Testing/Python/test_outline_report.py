@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from dcamt.geometry import Grid
 from dcamt.metrics.doubtful_places import DoubtfulPlace
+from dcamt.models.calibration import ExpectedOverlap
 from dcamt.report import outline_report
 from dcamt.report.scan_figures import wall_painter
 from dcamt.report.scan_report import ScanReport
@@ -66,6 +67,26 @@ def test_report_of_an_unknown_version_of_a_model_keeps_its_caution_and_doubts(re
         "1 doubtful place:",
     ):
         assert shown in text
+
+
+def test_report_says_for_which_model_the_doubt_is_calibrated_and_makes_no_claim_on_unknown_places(
+    request_: ReportRequest,
+) -> None:
+    method = OutlineMethod("own", "Own model", "1", "LGE-MRI", "accurate")
+    request_ = replace(request_, method=method, trust=0.87)
+
+    def text_of(request: ReportRequest) -> str:
+        outline_report.write_requested_report(parse_request(request_line(request)))
+        return request.report.read_text(encoding="utf-8")
+
+    assert "No doubtful place. Doubt is not calibrated for this model." in text_of(request_)
+    expected = ExpectedOverlap(0.9, 0.8, 0.95)
+    assert "Doubt is calibrated for DCAMT's shipped model only." in text_of(
+        replace(request_, expected_overlap=expected)
+    )
+    unknown = text_of(replace(request_, doubts=None))
+    assert "An older version of DCAMT made this result" in unknown
+    assert "doubtful place" not in unknown
 
 
 def test_report_of_an_outline_of_unknown_origin_names_no_model_and_loads_nothing(request_: ReportRequest) -> None:

@@ -200,3 +200,19 @@ class OlderResultReportTest(ViewCase):
             request = request_report(self.module)
             assert request is not None
             self.assertEqual(request.is_corrected, is_corrected)
+
+    def test_map_and_places_of_an_older_version_are_left_out(self) -> None:
+        self.open(ReportAnswers())
+        segmentation = self.segment(add_scan())
+        request = request_report(self.module)
+        assert request is not None
+        self.assertIsNotNone(request.doubt_map)
+        self.assertTrue(request.doubts)
+        review.get_referenced_node(segmentation, review.DOUBT_MAP).SetAttribute("DCAMT.map", "1")
+        segmentation.SetAttribute("DCAMT.doubtfulPlacesOf", None)
+        request = request_report(self.module)
+        assert request is not None
+        self.assertIsNone(request.doubt_map)
+        self.assertIsNone(request.doubt_map_affine)
+        self.assertIsNone(request.doubts)
+        self.assertTrue(review.doubtful_places(segmentation))

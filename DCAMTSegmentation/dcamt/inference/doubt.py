@@ -1,8 +1,9 @@
 """Compute the doubt of a segmentation: a map for each voxel, and features for the whole.
 
-The map is the probability that a voxel's label is wrong. From the features `models.calibration` estimates the expected
-overlap; for them, entropy and disagreement are summed in the band within `BAND_MM` of the outline and divided by the
-number of segmented voxels, as the Dice coefficient relates errors to the volume. Each feature grows with the doubt.
+The map estimates the probability that a voxel's label is wrong; it is calibrated for the shipped model only. From the
+features `models.calibration` estimates the expected overlap; for them, entropy and disagreement are summed in the band
+within `BAND_MM` of the outline and divided by the number of segmented voxels, as the Dice coefficient relates errors to
+the volume. Each feature grows with the doubt.
 """
 
 from __future__ import annotations

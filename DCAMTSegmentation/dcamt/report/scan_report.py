@@ -95,9 +95,9 @@ class ScanReport:
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
         from_dcamt_file: whether the outlines were read from a file that DCAMT wrote and that names no model.
-        doubt_map: (I, J, K), the probability that a voxel's label is wrong; None in quality `fast`.
+        doubt_map: (I, J, K), as in `dcamt.SegmentedScan`; None in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
-        doubtful_places: the places whose labels are probably wrong, the worst first.
+        doubtful_places: the places of high doubt, the worst first; None if they are unknown.
         expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.
         wall: late enhancement of the wall; None if it was not measured.
         notes: messages for the reader.
@@ -115,7 +115,7 @@ class ScanReport:
     from_dcamt_file: bool = False
     doubt_map: np.ndarray | None = None
     trust: float | None = None
-    doubtful_places: Sequence[DoubtfulPlace] = ()
+    doubtful_places: Sequence[DoubtfulPlace] | None = ()
     expected_overlap: ExpectedOverlap | None = None
     wall: WallResult | None = None
     notes: Sequence[str] = ()
@@ -226,15 +226,20 @@ def _trust(report: ScanReport, scene: Scene) -> str:
         text = f"<p>{'Agreement is not' if expected else 'Not'} measured: quality fast runs one branch.</p>"
         return f"<h2>{title}</h2>{f'<table>{rows}</table>' if rows else ''}{text}"
     rows += _row("Dice between the branches' outlines", f"{100 * report.trust:.0f}", "%", big=expected is None)
-    count = len(report.doubtful_places)
+    places = report.doubtful_places or ()
+    count = len(places)
     text = "No doubtful place."
-    if count:
+    if report.doubtful_places is None:
+        text = "An older version of DCAMT made this result: where to doubt it is not shown."
+    elif count:
         named = [
-            f"axial slice {_axial_slice(scene, place)} ({place.volume_ml:.2f} mL)"
-            for place in report.doubtful_places[:MAX_PLACES]
+            f"axial slice {_axial_slice(scene, place)} ({place.volume_ml:.2f} mL)" for place in places[:MAX_PLACES]
         ]
         which = "" if count <= MAX_PLACES else "worst first, "
         text = f"{count} doubtful {'place' if count == 1 else 'places'}: {which}{', '.join(named)}."
+    if report.doubtful_places is not None:
+        scope = "not calibrated for this model" if expected is None else "calibrated for DCAMT's shipped model only"
+        text += f" Doubt is {scope}."
     if report.is_corrected:
         text += " These values are of the model's outline before its correction."
     return f"<h2>{title}</h2><table>{rows}</table><p>{text}</p>"

@@ -141,7 +141,8 @@ class ReportRequest:
         is_corrected: whether a person has edited the model's outlines.
         doubt_map: a `.npy` file of uint8 percent (K, J, I); shown if it is on the scan's grid.
         doubt_map_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space.
-        trust, doubts, expected_overlap: as in `ScanSegmented`.
+        trust, expected_overlap: as in `ScanSegmented`.
+        doubts: doubtful places, the worst first; None if they are unknown.
         wall: a file for `wall.files.read_wall`.
         notes: messages for the reader, without anything that identifies the patient.
     """
@@ -157,7 +158,7 @@ class ReportRequest:
     doubt_map: Path | None = None
     doubt_map_affine: np.ndarray | None = None
     trust: float | None = None
-    doubts: tuple[DoubtfulPlace, ...] = ()
+    doubts: tuple[DoubtfulPlace, ...] | None = ()
     expected_overlap: ExpectedOverlap | None = None
     wall: Path | None = None
     notes: tuple[str, ...] = ()
