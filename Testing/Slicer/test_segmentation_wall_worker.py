@@ -149,6 +149,18 @@ class WorkerWallTest(WorkerWallCase):
             self.assertEqual(scene_state(), before)
             self.assertIsNone(review.get_referenced_node(segmentation, review.WALL))
 
+    def test_chosen_segment_is_measured_and_not_the_first(self) -> None:
+        """The first segment is the atrium; the chosen one is refused, since it is tiny."""
+        tiny = np.zeros(SHAPE, np.uint8)
+        tiny[26:32, 26:32, 26:32] = 1
+        self.segmentation.GetSegmentation().AddEmptySegment("tiny", "tiny")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(tiny, self.segmentation, "tiny", self.volume)
+        choose(self.ui.wallSegmentComboBox, "tiny")
+        with Person() as person:
+            person.expects("Choose the segment of the whole left atrium's blood", "Ok")
+            self.measure()
+        self.assertIsNone(review.get_referenced_node(self.segmentation, review.WALL))
+
     def test_wall_at_the_border_of_the_scan_is_excluded_and_reported(self) -> None:
         volume, segmentation = add_phantom()
         scan, label = phantom()
