@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.worker.protocol import MeasureRequest, SegmentMask, SegmentsMeasured
+from DCAMTSlicerLib.fingerprints import checksum_of, fingerprint_of
 from DCAMTSlicerLib.node_types import SegmentationNode
-from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint_of, segment_checksum, segment_mask
+from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.segment_voxels import read_segment
 from slicer.i18n import tr as _
 
 from . import review
@@ -31,13 +33,13 @@ class MeasuringJob(WorkerJob):
     def prepare(self) -> Iterator[MeasureRequest | None]:
         outlines, checksums = [], {}
         for index, identifier in enumerate(find_dcamt_segments(self._segmentation)):
-            mask, affine = segment_mask(self._segmentation, identifier)
-            checksums[identifier] = segment_checksum(self._segmentation, identifier)
+            voxels = read_segment(self._segmentation, identifier)
+            checksums[identifier] = checksum_of(voxels)
             file = self.folder / f"{index}.npy"
-            for _slab in write_npy_in_slabs(mask, file):
+            for _slab in write_npy_in_slabs(voxels.mask, file):
                 yield None
             name = self._segmentation.GetSegmentation().GetSegment(identifier).GetName()
-            outlines.append(SegmentMask(name, file, affine))
+            outlines.append(SegmentMask(name, file, voxels.affine))
         self._measured = fingerprint_of(checksums)
         volume = review.get_referenced_node(self._segmentation, review.VOLUME)
         name = (volume or self._segmentation).GetName()

@@ -10,7 +10,8 @@ import vtk
 from dcamt.errors import InputError
 from dcamt.geometry import Region
 from DCAMTSlicerLib.node_types import RegionNode, SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import effective_extent, find_dcamt_segments
+from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.segment_voxels import read_segment
 from slicer.i18n import tr as _
 
 EDGE_MM = 140.0
@@ -96,19 +97,14 @@ def style_region(roi: RegionNode) -> None:
 
 
 def _corners_of(result: SegmentationNode) -> np.ndarray:
-    """Return the corners (N, 3), in RAS mm of the world, of the bounding boxes of DCAMT's segments."""
+    """Return the corners (N, 3), in RAS mm of the world, of the bounding boxes of the segments that DCAMT wrote."""
     corners: list[list[float]] = []
     for identifier in find_dcamt_segments(result):
-        image = slicer.vtkOrientedImageData()
-        result.GetBinaryLabelmapRepresentation(identifier, image)
-        extent = effective_extent(image)
-        if extent is None:
+        voxels = read_segment(result, identifier)
+        if not voxels.mask.any():
             continue
-        matrix = vtk.vtkMatrix4x4()
-        image.GetImageToWorldMatrix(matrix)
-        ends = [(low - 0.5, high + 0.5) for low, high in zip(extent[::2], extent[1::2], strict=True)]
-        for corner in itertools.product(*ends):
+        for corner in itertools.product(*[(-0.5, size - 0.5) for size in reversed(voxels.mask.shape)]):
             world = [0.0, 0.0, 0.0]
-            result.TransformPointToWorld(matrix.MultiplyPoint((*corner, 1.0))[:3], world)
+            result.TransformPointToWorld((voxels.affine @ [*corner, 1.0])[:3], world)
             corners.append(world)
     return np.array(corners).reshape(-1, 3)

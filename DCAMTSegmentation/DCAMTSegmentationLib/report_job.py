@@ -12,7 +12,8 @@ from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.wall.files import write_wall
 from dcamt.worker.protocol import ReportRequest, ReportSegment, ReportWritten, SegmentMask
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import find_dcamt_segments, segment_mask
+from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.segment_voxels import read_segment
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, pad_to_volume_grid, transform_between, voxels_of
 from slicer.i18n import tr as _
 
@@ -56,8 +57,8 @@ class ReportJob(SegmentJob):
             self._segment_id,
             *(segment_id for segment_id in dcamt_segment_ids if is_dcamt_segment and segment_id != self._segment_id),
         ]:
-            mask, affine = segment_mask(self._segmentation, identifier)
-            mask, affine = pad_to_volume_grid(mask, self._to_volume @ affine, self._volume)
+            voxels = read_segment(self._segmentation, identifier)
+            mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._volume)
             yield None
             file = self.folder / f"segment-{len(segments)}.npy"
             for _slab in write_npy_in_slabs(mask, file):

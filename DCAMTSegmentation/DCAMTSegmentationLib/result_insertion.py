@@ -20,16 +20,9 @@ from dcamt.recipe import ACCURATE
 from dcamt.worker.protocol import OutlineMethod, ScanSegmented, SegmentResult
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.node_types import VolumeNode
-from DCAMTSlicerLib.result_segments import (
-    BuiltSegment,
-    add_surface,
-    build_segment,
-    compute_surface,
-    is_empty,
-    surface_name,
-    uses_dcamt_conversion,
-    write_segments,
-)
+from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, write_segments
+from DCAMTSlicerLib.segment_surfaces import add_surface, compute_surface, surface_name, uses_dcamt_conversion
+from DCAMTSlicerLib.segment_voxels import has_segments
 from DCAMTSlicerLib.subject_hierarchy import place_below, place_result
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
@@ -124,7 +117,7 @@ def transform_to_target(volume: VolumeNode, target: Any | None) -> np.ndarray:
     Raises:
         InputError: the nodes are related by a non-linear transform.
     """
-    if target is None or is_empty(target):
+    if not has_segments(target):
         return np.eye(4)
     remedy = _("Harden the transform, or choose to create a new segmentation under Output.")
     return transform_between(volume, target, remedy)
@@ -207,9 +200,7 @@ class _Insertion:
     def _build_segments(self, target: Any | None, to_local: np.ndarray) -> Generator[None, None, list[BuiltSegment]]:
         """Build the segments, with surfaces if they are to be shown or if the target has surfaces."""
         with_surface = self.options.show_3d or (
-            target is not None
-            and not is_empty(target)
-            and target.GetSegmentation().ContainsRepresentation(surface_name())
+            has_segments(target) and target.GetSegmentation().ContainsRepresentation(surface_name())
         )
         built = []
         for item in self.result.classes:
@@ -250,9 +241,9 @@ class _Insertion:
                     points, triangles = surface["points"], surface["triangles"]
             except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
                 raise _unreadable(self.options.volume.GetName(), error) from error
-            add_surface(built, points @ to_local[:3, :3].T + to_local[:3, 3], triangles)
+            add_surface(built.segment, points @ to_local[:3, :3].T + to_local[:3, 3], triangles)
         else:
-            compute_surface(built, target)
+            compute_surface(built.segment, target)
 
     def _helper(self, kind: str, name: str, earlier: Any | None, role: str) -> Any:
         """Return the node that an earlier result references in a role; without one, add a node."""
@@ -309,11 +300,11 @@ def _set_map(node: Any, image: Any, volume: VolumeNode) -> None:
 
 
 def _write(target: Any, volume: VolumeNode, built: Sequence[BuiltSegment]) -> None:
-    has_segments = not is_empty(target)
-    if not has_segments:
+    is_filled = has_segments(target)
+    if not is_filled:
         target.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     reference = target.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
     # Segments drawn on another volume keep that volume's grid.
-    if not has_segments or reference is None:
+    if not is_filled or reference is None:
         target.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     write_segments(target, built)

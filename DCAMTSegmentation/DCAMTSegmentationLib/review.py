@@ -19,8 +19,10 @@ from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.worker.protocol import OutlineMethod
+from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import find_dcamt_segments, fingerprint, is_same_fingerprint, surface_name
+from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.segment_surfaces import surface_name
 from slicer.i18n import tr as _
 
 VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"

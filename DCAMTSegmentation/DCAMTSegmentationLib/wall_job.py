@@ -9,7 +9,8 @@ from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.wall.files import read_wall
 from dcamt.worker.protocol import SegmentMask, WallMeasured, WallRequest
-from DCAMTSlicerLib.result_segments import fingerprint, segment_mask
+from DCAMTSlicerLib.fingerprints import fingerprint
+from DCAMTSlicerLib.segment_voxels import read_segment
 from DCAMTSlicerLib.volume_bridge import pad_to_volume_grid
 from slicer.i18n import tr as _
 
@@ -28,9 +29,9 @@ class WallJob(SegmentJob):
         volume_file, mask_file = self.folder / "volume.npy", self.folder / "segment.npy"
         for _fraction in write_snapshots([self._snapshot], volume_file):
             yield None
-        cropped_mask, cropped_affine = segment_mask(self._segmentation, self._segment_id)
+        voxels = read_segment(self._segmentation, self._segment_id)
         self._fingerprint = fingerprint(self._segmentation, [self._segment_id])
-        mask, affine = pad_to_volume_grid(cropped_mask, self._to_volume @ cropped_affine, self._volume)
+        mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._volume)
         yield None
         for _slab in write_npy_in_slabs(mask, mask_file):
             yield None

@@ -16,8 +16,9 @@ from dcamt.wall.colors import OPENING_COLOR, RATIO_RANGE, threshold_colors
 from dcamt.wall.files import wall_facts, wall_of
 from dcamt.wall.settings import Threshold
 from dcamt.wall.surface import Surface
+from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import build_poly_data, fingerprint, is_same_fingerprint
+from DCAMTSlicerLib.segment_surfaces import build_poly_data
 from DCAMTSlicerLib.subject_hierarchy import place_below
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
@@ -82,7 +83,7 @@ def wall_in_scene(segmentation: SegmentationNode) -> WallResult | None:
 
 
 def store_measured_outline(segmentation: SegmentationNode, segment: str, measured: str) -> None:
-    """Store the segment of a wall, and its `result_segments.fingerprint` at the time of measuring."""
+    """Store the segment of a wall, and its fingerprint at the time of measuring."""
     model: Any = review.get_referenced_node(segmentation, review.WALL)
     for name, text in ((_SEGMENT, segment), (_OUTLINE, measured), (_OUTDATED, None)):
         model.SetAttribute(name, text)

@@ -1,12 +1,27 @@
-"""Name the kinds of MRML nodes in annotations. Slicer's Python has no types, so mypy checks only that names exist."""
+"""Name the kinds of MRML nodes and of their parts in annotations.
+
+Slicer's Python has no types, so mypy checks only that these names exist.
+"""
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+Node: TypeAlias = Any
+"""A `vtkMRMLNode` of any class."""
 SegmentationNode: TypeAlias = Any
 """A `vtkMRMLSegmentationNode`."""
+Segmentation: TypeAlias = Any
+"""A `vtkSegmentation`, which holds the segments of a segmentation node."""
+Segment: TypeAlias = Any
+"""A `vtkSegment`."""
 RegionNode: TypeAlias = Any
 """A `vtkMRMLMarkupsROINode`."""
+CurveNode: TypeAlias = Any
+"""A `vtkMRMLMarkupsCurveNode`, of which a `vtkMRMLMarkupsClosedCurveNode` is one."""
 VolumeNode: TypeAlias = Any
 """A `vtkMRMLScalarVolumeNode`, of which a `vtkMRMLLabelMapVolumeNode` is one; or a `vtkMRMLVectorVolumeNode`."""
+ModelNode: TypeAlias = Any
+"""A `vtkMRMLModelNode`."""
+TableNode: TypeAlias = Any
+"""A `vtkMRMLTableNode`."""

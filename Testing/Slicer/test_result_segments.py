@@ -20,14 +20,9 @@ from dcamt.worker.protocol import SegmentResult
 from DCAMTSegmentationLib import result_insertion, review
 from DCAMTSegmentationLib.measurements_table import rows_of
 from DCAMTSegmentationLib.result_insertion import LoadedResult, SegmentationOptions, insert_result
-from DCAMTSlicerLib.result_segments import (
-    build_segment,
-    find_dcamt_segments,
-    fingerprint,
-    is_same_fingerprint,
-    segment_mask,
-    write_segments,
-)
+from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
+from DCAMTSlicerLib.result_segments import build_segment, find_dcamt_segments, write_segments
+from DCAMTSlicerLib.segment_voxels import read_segment
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from segmentation_case import add_scan, start_afresh
 
@@ -58,7 +53,7 @@ def named_masks(node: Any) -> dict[str, int]:
     """Return the number of voxels of each segment, by name."""
     segmentation = node.GetSegmentation()
     return {
-        segmentation.GetSegment(identifier).GetName(): int(segment_mask(node, identifier)[0].sum())
+        segmentation.GetSegment(identifier).GetName(): int(read_segment(node, identifier).mask.sum())
         for identifier in segmentation.GetSegmentIDs()
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 from dcamt.worker.protocol import OutlineMethod, ReportRequest, ReportWritten
 from DCAMTSegmentationLib import review, wall_nodes
-from DCAMTSlicerLib.result_segments import fingerprint
+from DCAMTSlicerLib.fingerprints import fingerprint
 from fake_worker import FakePanel, FakeWorker, ViewCase
 from segmentation_case import (
     Person,

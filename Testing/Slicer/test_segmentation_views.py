@@ -17,6 +17,7 @@ from dcamt.models.store import model_path
 from dcamt.worker.protocol import WorkerProgress
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib import stepped_task
+from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP, read_terms, record_acceptance
 from fake_worker import FakeWorker, ViewCase, slice_composites
 from segmentation_case import Person, add_scan, choose, click, close_scene, process_events_until
@@ -370,7 +371,7 @@ class UndoTest(ViewCase):
         mask[4:8, 4:8, 4:8] = 1
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
         self.assertTrue(review.is_outdated(segmentation))
-        review.mark_measured(segmentation, review.fingerprint(segmentation))
+        review.mark_measured(segmentation, fingerprint(segmentation))
         self.module.panel.exit()
         editor.undo()
         self.module.panel.enter()

@@ -12,7 +12,8 @@ from dcamt.wall.burden import OPENING, decaaf_stage
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
 from dcamt.wall.settings import IIR, METHODS_DISAGREE, Threshold
 from DCAMTSegmentationLib import review, wall_nodes
-from DCAMTSlicerLib.result_segments import fingerprint, segment_mask
+from DCAMTSlicerLib.fingerprints import fingerprint
+from DCAMTSlicerLib.segment_voxels import read_segment
 from segmentation_case import (
     Person,
     assert_stays_responsive,
@@ -50,7 +51,7 @@ def closed_curve(towards: np.ndarray, degrees: float = 35.0) -> Any:
 
 class OutlineTest(InsertedWallCase):
     def test_changed_outline_is_noticed_until_the_change_is_undone(self) -> None:
-        mask = segment_mask(self.segmentation, "blood")[0]
+        mask = read_segment(self.segmentation, "blood").mask
         wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
         warning, label = "The outline was changed since", phantom()[1]
         self.module.panel.enter()
@@ -62,7 +63,7 @@ class OutlineTest(InsertedWallCase):
         self.module.panel.enter()
         self.assertIn(warning, self.ui.wallLabel.text)
         slicer.util.updateSegmentBinaryLabelmapFromArray(label, self.segmentation, "blood", self.volume)
-        again = segment_mask(self.segmentation, "blood")[0]
+        again = read_segment(self.segmentation, "blood").mask
         np.testing.assert_array_equal(again, mask)
         self.module.panel.enter()
         self.assertNotIn(warning, self.ui.wallLabel.text)

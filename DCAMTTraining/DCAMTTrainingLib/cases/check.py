@@ -17,7 +17,7 @@ from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import labelmap_name
+from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.stepped_task import SteppedTask
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _

@@ -13,7 +13,7 @@ from dcamt.cases.case_list import LABELLED, VALIDATION, Case
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_nrrd_in_slabs
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import labelmap_name
+from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.volume_bridge import check_channels, ijk_to_ras, voxels_of
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy

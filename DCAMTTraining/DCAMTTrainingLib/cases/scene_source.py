@@ -16,7 +16,8 @@ from dcamt.recipe import Recipe
 from dcamt.volume import same_grid
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import find_dcamt_segments, labelmap_name
+from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 

@@ -14,15 +14,10 @@ import slicer
 from dcamt.cases.case_arrays import CaseArrays
 from dcamt.errors import DCAMTError
 from dcamt.io.readers import read_header
+from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import (
-    BuiltSegment,
-    fingerprint,
-    is_same_fingerprint,
-    labelmap_name,
-    segment_mask,
-    write_segments,
-)
+from DCAMTSlicerLib.result_segments import BuiltSegment, write_segments
+from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
@@ -62,7 +57,7 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
         return ""
     identifiers, origins = list(segmentation.GetSegmentation().GetSegmentIDs()), {}
     for identifier in identifiers:
-        _mask, affine = segment_mask(segmentation, identifier)
+        affine = read_segment(segmentation, identifier).affine
         origins[identifier] = [round(float(mm), 2) for mm in affine[:3, 3]]
     return f"{fingerprint(segmentation, identifiers)} {json.dumps(origins, sort_keys=True)}"
 

@@ -1,0 +1,57 @@
+"""Recognise edits of segments by a fingerprint of their voxels; undo and redo in Segment Editor send no event."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from .node_types import SegmentationNode
+from .result_segments import find_dcamt_segments
+from .segment_voxels import SegmentVoxels, labelmap_name, read_segment
+
+
+def fingerprint(segmentation_node: SegmentationNode, identifiers: Iterable[str] | None = None) -> str:
+    """Return a text that changes when voxels of segments are added, removed or moved on the grid of their image.
+
+    A transform of the node, and hardening a linear one, move the grid with its voxels and do not change the text.
+    Hardening a non-linear transform resamples the voxels, which changes the text as an edit does.
+
+    Args:
+        identifiers: the segments, which must exist; by default those that DCAMT wrote.
+
+    Returns:
+        The text; empty if a segment has no labelmap.
+    """
+    checksums = {}
+    for identifier in find_dcamt_segments(segmentation_node) if identifiers is None else identifiers:
+        if not segmentation_node.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap_name()):
+            return ""
+        checksums[identifier] = checksum_of(read_segment(segmentation_node, identifier))
+    return fingerprint_of(checksums)
+
+
+def checksum_of(voxels: SegmentVoxels) -> list[int]:
+    """Return the shape (K, J, I) of a segment's mask, its CRC-32 and the index (i, j, k) of its first voxel."""
+    return [*voxels.mask.shape, zlib.crc32(np.packbits(voxels.mask)), *voxels.first]
+
+
+def fingerprint_of(checksums: Mapping[str, Sequence[int]]) -> str:
+    """Return the `fingerprint` of segments with these checksums (`checksum_of`), by identifier."""
+    return json.dumps(checksums, sort_keys=True)
+
+
+def is_same_fingerprint(stored: str, now: str) -> bool:
+    """Return whether the stored and the present `fingerprint` of a node are those of the same voxels.
+
+    Scenes of older versions store checksums without the first index, by the code of the class; these are compared
+    without the index, so that a segment which was moved on its grid is not noticed.
+    """
+    if stored == now or not stored or not now:
+        return stored == now
+    earlier, present = json.loads(stored).values(), json.loads(now).values()
+    return all(len(numbers) == 4 for numbers in earlier) and sorted(earlier) == sorted(
+        numbers[:4] for numbers in present
+    )

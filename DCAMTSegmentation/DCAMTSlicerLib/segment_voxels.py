@@ -1,0 +1,57 @@
+"""Read the segments of a segmentation node: whether there are any, and the voxels of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeGuard
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+from .node_types import SegmentationNode
+
+
+@dataclass(frozen=True)
+class SegmentVoxels:
+    """A segment's voxels, cropped to the box of the set ones. A segment without set voxels has one voxel of value 0.
+
+    Attributes:
+        mask: (K, J, I), uint8, 1 in the segment.
+        affine: (4, 4), index (i, j, k) of the mask -> mm in the segmentation node's space.
+        first: the index (i, j, k) of the mask's first voxel in the segment's image; zeros without set voxels.
+    """
+
+    mask: np.ndarray
+    affine: np.ndarray
+    first: tuple[int, int, int]
+
+
+def labelmap_name() -> str:
+    """Return Slicer's name of the binary labelmap representation."""
+    return str(slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName())
+
+
+def has_segments(segmentation_node: SegmentationNode | None) -> TypeGuard[SegmentationNode]:
+    """Return whether a node has segments; None has none."""
+    return segmentation_node is not None and segmentation_node.GetSegmentation().GetNumberOfSegments() > 0
+
+
+def read_segment(segmentation_node: SegmentationNode, identifier: str) -> SegmentVoxels:
+    """Read a copy of a segment's voxels."""
+    image = slicer.vtkOrientedImageData()
+    segmentation_node.GetBinaryLabelmapRepresentation(identifier, image)
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    affine = np.array(slicer.util.arrayFromVTKMatrix(matrix))
+    # The image of an edited segment may be larger than the box of its set voxels.
+    extent = [0] * 6
+    if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent):
+        return SegmentVoxels(np.zeros((1, 1, 1), np.uint8), affine, (0, 0, 0))
+    whole = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    start, first, last = (np.array(ends) for ends in (image.GetExtent()[::2], extent[::2], extent[1::2]))
+    i, j, k = (slice(low, high) for low, high in zip(first - start, last - start + 1, strict=True))
+    affine[:3, 3] += affine[:3, :3] @ first
+    # Copied, since the image is released.
+    return SegmentVoxels(np.array(whole[k, j, i] != 0, np.uint8), affine, (extent[0], extent[2], extent[4]))
