@@ -1,4 +1,4 @@
-"""Folding normalisation into convolutions keeps a network's output and removes layers."""
+"""Folding batch normalisation into convolutions keeps a network's output and removes layers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def network_of(recipe: Recipe, normalisation: str) -> DualVNet:
 @pytest.mark.parametrize("fused", [True, False], ids=["oneDNN", "plain"])
 @pytest.mark.parametrize("quality", [FAST, ACCURATE])
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])
-def test_folding_removes_layers_and_keeps_the_output(
+def test_folding_removes_batch_normalisation_and_keeps_the_output(
     tiny_recipe: Recipe, normalisation: str, quality: str, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not fused:
@@ -64,9 +64,9 @@ def test_folding_removes_layers_and_keeps_the_output(
     kinds = {type(part) for part in lean.modules()}
     assert nn.BatchNorm3d not in kinds
     if normalisation == "batch":
-        # Normalisation after an interpolation remains, because no convolution directly precedes it.
-        left = sum(isinstance(part, nn.ReLU) for vnet in lean.vnets for part in vnet.modules())
-        assert left == len(SHAPE.channels) - 1
+        # ReLU remains only after branch B's interpolations, one at each level but the deepest; others are fused.
+        remaining = sum(isinstance(part, nn.ReLU) for vnet in lean.vnets for part in vnet.modules())
+        assert remaining == len(SHAPE.channels) - 1
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])
@@ -84,7 +84,7 @@ def test_folded_network_predicts_in_tiles(tiny_recipe: Recipe, normalisation: st
 
 
 def test_folded_network_can_return_from_bfloat16_to_float32(tiny_recipe: Recipe) -> None:
-    """This happens when a GPU has too little memory and the CPU computes instead."""
+    """This happens if a GPU has too little memory and the CPU computes instead."""
     network = fold(network_of(tiny_recipe, "instance"))
     move(network, CPU, torch.bfloat16)
     assert {p.dtype for part in network.modules() if isinstance(part, nn.Conv3d) for p in part.parameters()} == {

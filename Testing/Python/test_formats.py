@@ -29,7 +29,7 @@ GRID = Grid((9, 10, 11), np.diag([1.0, 2.0, 3.0, 1.0]))
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.ending)
-def test_every_ending_is_recognised_completely(form: Format) -> None:
+def test_ending_of_every_format_is_recognised_and_removed(form: Format) -> None:
     for name in ("x", "a.b", "X.Y"):
         for end in (form.ending, form.ending.upper()):
             assert ending(f"folder.d/{name}{end}") == form.ending
@@ -58,15 +58,17 @@ def test_only_the_writable_formats_of_the_table_can_be_written(tmp_path: Path, f
             write_labelmap(Labelmap(labels, GRID), path)
 
 
-def test_files_of_written_formats_are_found_in_a_folder() -> None:
+def test_every_format_that_is_written_is_also_searched_in_folders() -> None:
     assert set(LABELMAP_OUTPUTS) <= set(LABEL_ENDINGS)
     assert set(VOLUME_OUTPUTS) <= set(SCAN_ENDINGS)
     # A segmentation file in a folder of scans is not a scan.
     assert not any("seg" in end for end in SCAN_ENDINGS)
+
+
+def test_formats_of_the_command_line_can_be_written() -> None:
     assert SEGMENTATION_FORMATS == ("seg.nrrd", "nii.gz", "nrrd", "dcm")  # users' scripts depend on these names
-    assert {f".{form}" for form in SEGMENTATION_FORMATS} - {".dcm"} <= set(
-        LABELMAP_OUTPUTS
-    )  # not in the table: io.dicom_output writes DICOM
+    endings = {f".{form}" for form in SEGMENTATION_FORMATS}
+    assert endings - {".dcm"} <= set(LABELMAP_OUTPUTS)  # DICOM is not in the table: io.dicom_output writes it
 
 
 def test_agreement_map_is_recognised_by_the_segmentation_beside_it() -> None:

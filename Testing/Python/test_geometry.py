@@ -46,8 +46,8 @@ def test_canonical_orientation_agrees_with_nibabel(order: tuple[int, ...], flips
     assert np.array_equal(orientation.apply(voxels), expected.get_fdata())
     assert turned.shape == expected.shape
     assert np.allclose(turned.affine, expected.affine)
-    both = np.stack([voxels, -voxels])
-    assert np.array_equal(orientation.invert(orientation.apply(both)), both)
+    channels = np.stack([voxels, -voxels])
+    assert np.array_equal(orientation.invert(orientation.apply(channels)), channels)
 
 
 def test_reorientation_maps_one_grid_onto_the_other() -> None:
@@ -59,7 +59,7 @@ def test_reorientation_maps_one_grid_onto_the_other() -> None:
     assert np.allclose(turn.apply_to_grid(Grid((4, 5, 6), OBLIQUE.affine)).affine[:3, :3], other.affine[:3, :3])
 
 
-def test_oblique_grids_have_no_reorientation() -> None:
+def test_grids_rotated_against_each_other_have_no_reorientation() -> None:
     assert reorientation_between(OBLIQUE, centred_grid(OBLIQUE.shape, (1.5, 1.2, 2.0), rotation(40, 50, 30))) is None
 
 
@@ -101,7 +101,7 @@ def test_cropped_grid_keeps_the_positions_of_voxels() -> None:
 # ---- regions
 
 
-def test_bounds_of_a_region_may_be_given_in_either_order() -> None:
+def test_region_is_parsed_with_its_bounds_in_either_order() -> None:
     expected = Region((-10.0, 2.5, -7.0), (30.0, 4.0, 8.0))
     for ends in itertools.product(*[(pair, pair[::-1]) for pair in (("-10", "30"), ("2.5", "4"), ("-7", "8"))]):
         assert Region.parse(",".join(itertools.chain(*ends))) == expected
@@ -137,13 +137,13 @@ def test_box_contains_region_and_margin_and_little_more(order: tuple[int, int, i
     inside = np.argwhere(region.mask(on_grid))
     corners = np.array(list(itertools.product(*zip(region.low, region.high, strict=True))))
     voxels = (corners - grid.affine[:3, 3]) @ np.linalg.inv(grid.affine[:3, :3]).T
-    for axis in range(3):  # interpolation needs the next voxel on either side
+    for axis in range(3):
+        # Interpolation needs the next voxel on either side.
         assert tight[axis].start <= voxels[:, axis].min()
         assert voxels[:, axis].max() <= tight[axis].stop - 1
-    for axis in range(3):
         assert 0 <= tight[axis].start <= inside[:, axis].min()
         assert inside[:, axis].max() < tight[axis].stop <= grid.shape[axis]
-        # For an oblique region the box is larger, by less than the region's diagonal.
+        # On an oblique grid the box is longer than the region: at most its diagonal, and three voxels for rounding.
         assert tight[axis].stop - tight[axis].start < 2 * np.linalg.norm((4, 3, 5)) / min(grid.spacing) + 3
     wide = region.box(grid, margin=3)
     for axis in range(3):
@@ -179,6 +179,6 @@ def test_rotated_region_contains_the_voxels_inside_its_faces() -> None:
     low, high = corners.min(axis=0), corners.max(axis=0)
     region = Region(tuple(low), tuple(high), tuple(map(tuple, to_unit.tolist())))
     inside = region.mask(OBLIQUE)
-    own = (points_of(OBLIQUE) - CENTRE) @ axes
-    np.testing.assert_array_equal(inside, (np.abs(own) <= half).all(axis=-1))
+    along_faces = (points_of(OBLIQUE) - CENTRE) @ axes
+    np.testing.assert_array_equal(inside, (np.abs(along_faces) <= half).all(axis=-1))
     assert 0 < inside.sum() < Region(tuple(low), tuple(high)).mask(OBLIQUE).sum()

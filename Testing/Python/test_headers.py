@@ -1,4 +1,4 @@
-"""Reading only a file's header gives the same grid, channels and errors as reading the whole file."""
+"""Reading only a file's header: grid and channels as in the whole file, the same refusals, no voxels decompressed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scan() -> Volume:
 
 
 @pytest.mark.parametrize("ending", ["nii", "nii.gz", "nrrd"])
-def test_header_equals_that_of_the_whole_scan(tmp_path: Path, ending: str) -> None:
+def test_header_has_the_grid_of_the_whole_scan(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"scan.{ending}"
     write_volume(scan(), path)
     header, whole = read_header(path), read_scan(path)
@@ -83,7 +83,7 @@ def test_gzip_file_of_several_streams_is_accepted(tmp_path: Path) -> None:
     assert read_header(tmp_path / "scan.nii.gz").grid.matches(GRID)
 
 
-def test_invalid_header_is_refused_as_when_reading_the_scan(tmp_path: Path) -> None:
+def test_unusable_file_is_refused_with_the_message_of_reading_the_scan(tmp_path: Path) -> None:
     thin = np.zeros((12, 10, 2), np.int16)
     nibabel.save(nibabel.Nifti1Image(thin, np.eye(4)), tmp_path / "thin.nii")
     (tmp_path / "empty.nrrd").touch()

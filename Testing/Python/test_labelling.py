@@ -27,19 +27,19 @@ def random_probabilities(shape: tuple[int, ...], classes: int, background: float
 @pytest.mark.parametrize("classes", [2, 4])
 def test_labels_equal_those_of_full_interpolation(classes: int, spacing: tuple[float, float, float]) -> None:
     grid = network_grid(centred_grid(SHAPE, SPACING, rotation(10, -15, 170)), spacing)
-    counts = []
+    foreground = []
     for seed in range(4):
-        shares = random_probabilities(grid.shape, classes, 0.5 * seed, seed)
-        labels = labels_on_scan(shares, grid)
-        everything = to_source(shares, grid)
-        first, second = np.sort(everything, axis=0)[[-1, -2]]
+        probabilities = random_probabilities(grid.shape, classes, 0.5 * seed, seed)
+        labels = labels_on_scan(probabilities, grid)
+        interpolated = to_source(probabilities, grid)
+        first, second = np.sort(interpolated, axis=0)[[-1, -2]]
         decided = first - second > 1e-6
         assert labels.dtype == np.uint8
-        assert np.array_equal(labels[decided], everything.argmax(axis=0)[decided])
-        counts.append(np.count_nonzero(labels) / labels.size)
+        assert np.array_equal(labels[decided], interpolated.argmax(axis=0)[decided])
+        foreground.append(np.count_nonzero(labels) / labels.size)
     # The fraction of foreground ranges from large to small.
-    assert counts[0] > 0.4
-    assert 0 < counts[-1] < 0.2
+    assert foreground[0] > 0.4
+    assert 0 < foreground[-1] < 0.2
 
 
 @pytest.mark.parametrize("spacing", [(5.0, 4.0, 9.0), (0.6, 0.9, 1.3), (2.5, 1.6, 3.0), SPACING], ids=str)
@@ -47,44 +47,45 @@ def test_organ_with_probability_below_one_half_is_labelled_completely(
     spacing: tuple[float, float, float],
 ) -> None:
     grid = network_grid(centred_grid(SHAPE, SPACING, rotation(10, -15, 170)), spacing)
-    shares = torch.tensor([0.36, 0, 0.32, 0.32])[:, None, None, None].repeat(1, *grid.shape)
+    probabilities = torch.tensor([0.36, 0, 0.32, 0.32])[:, None, None, None].repeat(1, *grid.shape)
     x, y, z = (slice(n // 2 - 1, n // 2 + 1) for n in grid.shape)
-    shares[:, x, y, z] = torch.tensor([0.25, 0, 0.45, 0.3])[:, None, None, None]
-    expected = to_source(shares, grid).argmax(axis=0)
+    probabilities[:, x, y, z] = torch.tensor([0.25, 0, 0.45, 0.3])[:, None, None, None]
+    expected = to_source(probabilities, grid).argmax(axis=0)
     assert 0 < np.count_nonzero(expected) / expected.size < 0.2
-    assert np.array_equal(labels_on_scan(shares, grid), expected)
+    assert np.array_equal(labels_on_scan(probabilities, grid), expected)
 
 
 @pytest.mark.parametrize("flips", [(-1, 1, 1), (1, -1, 1), (-1, -1, 1)], ids=str)
 def test_organ_one_voxel_wide_is_labelled_when_axes_are_reversed(flips: tuple[int, int, int]) -> None:
     grid = network_grid(Grid((12, 12, 12), np.diag([1.5 * flips[0], 1.5 * flips[1], 6.0, 1.0])), (1.5, 1.5, 1.5))
-    shares = torch.zeros((2, *grid.shape))
-    shares[0] = 1
-    shares[:, 4, 7, 20:26] = torch.tensor([0.0, 1.0])[:, None]
-    labels = labels_on_scan(shares, grid)
-    assert np.array_equal(labels, to_source(shares, grid).argmax(axis=0))
+    probabilities = torch.zeros((2, *grid.shape))
+    probabilities[0] = 1
+    probabilities[:, 4, 7, 20:26] = torch.tensor([0.0, 1.0])[:, None]
+    labels = labels_on_scan(probabilities, grid)
+    assert np.array_equal(labels, to_source(probabilities, grid).argmax(axis=0))
     assert labels.any()
 
 
 def test_only_voxels_near_foreground_are_interpolated(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
 
-    def seen(*arguments: object) -> np.ndarray:
-        shapes.append((result := to_source(*arguments)).shape)  # type: ignore[arg-type]
+    def record_and_interpolate(*arguments: object) -> np.ndarray:
+        result = to_source(*arguments)  # type: ignore[arg-type]
+        shapes.append(result.shape)
         return result
 
-    monkeypatch.setattr(labelling, "to_source", seen)
+    monkeypatch.setattr(labelling, "to_source", record_and_interpolate)
     grid = network_grid(centred_grid(SHAPE, SPACING), (1.0, 1.0, 1.0))
-    shares = torch.zeros((2, *grid.shape))
-    shares[0] = 1
-    assert not labels_on_scan(shares, grid).any()
+    probabilities = torch.zeros((2, *grid.shape))
+    probabilities[0] = 1
+    assert not labels_on_scan(probabilities, grid).any()
     assert shapes == []
-    shares[:, 10:14, 8:12, 20:24] = torch.tensor([0.0, 1.0])[:, None, None, None]
-    assert labels_on_scan(shares, grid).any()
+    probabilities[:, 10:14, 8:12, 20:24] = torch.tensor([0.0, 1.0])[:, None, None, None]
+    assert labels_on_scan(probabilities, grid).any()
     ((_, *shape),) = shapes
-    assert np.prod(shape) < np.prod(SHAPE) / 20
+    assert np.prod(shape) < np.prod(SHAPE) / 20  # the scan's grid has the shape SHAPE
 
 
 def test_first_class_is_chosen_on_a_tie() -> None:
-    shares = torch.tensor([[0.5, 0.4, 0.2], [0.5, 0.3, 0.4], [0.0, 0.3, 0.4]]).reshape(3, 3, 1, 1)
-    assert most_likely(shares).flatten().tolist() == [0, 0, 1]
+    probabilities = torch.tensor([[0.5, 0.4, 0.2], [0.5, 0.3, 0.4], [0.0, 0.3, 0.4]]).reshape(3, 3, 1, 1)
+    assert most_likely(probabilities).flatten().tolist() == [0, 0, 1]

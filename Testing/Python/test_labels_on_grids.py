@@ -61,11 +61,11 @@ def test_cropped_segmentation_is_placed_on_the_grid_of_the_scan() -> None:
     box = (slice(8, 18), slice(5, 11), slice(6, 12))
     part = Labelmap(two_boxes()[box], GRID.crop(box), partial=True)
     np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, two_boxes())
-    flipped = Grid(
-        part.grid.shape, GRID.crop(box).affine * [-1, 1, 1, 1] + np.outer(part.grid.affine[:, 0] * 9, [0, 0, 0, 1])
-    )
-    turned = Labelmap(np.ascontiguousarray(two_boxes()[box][::-1]), flipped, partial=True)
-    np.testing.assert_array_equal(fit_labelmap(turned, GRID, "scan").voxels, two_boxes())
+    affine = part.grid.affine.copy()
+    affine[:3, 3] += affine[:3, 0] * (part.grid.shape[0] - 1)  # the first axis is reversed
+    affine[:3, 0] *= -1
+    flipped = Labelmap(np.ascontiguousarray(part.voxels[::-1]), Grid(part.grid.shape, affine), partial=True)
+    np.testing.assert_array_equal(fit_labelmap(flipped, GRID, "scan").voxels, two_boxes())
     with pytest.raises(InputError, match="a different grid"):
         fit_labelmap(Labelmap(two_boxes()[box], GRID.crop(box)), GRID, "scan")
 
@@ -112,7 +112,7 @@ def test_several_values_are_mapped_to_one(tmp_path: Path) -> None:
     assert read_labelmap(path).voxels.max() == 550
 
 
-def test_labelmap_of_few_slices_is_read(tmp_path: Path) -> None:
+def test_labelmap_of_one_slice_is_read(tmp_path: Path) -> None:
     path = tmp_path / "thin.nrrd"
     write_labelmap(Labelmap(two_boxes()[:, :, 6:7], GRID.crop((slice(0, 30), slice(0, 24), slice(6, 7)))), path)
     assert read_labelmap(path).voxels.shape == (30, 24, 1)
@@ -121,21 +121,22 @@ def test_labelmap_of_few_slices_is_read(tmp_path: Path) -> None:
 
 def test_segmentations_cropped_to_different_boxes_are_compared_on_a_common_grid() -> None:
     """Two readers' segmentations, as 3D Slicer saves them, score as on the scan's grid."""
-    voxels = two_boxes()
-    other = np.roll(voxels, 2, axis=0)
+    first, second = two_boxes(), np.roll(two_boxes(), 2, axis=0)
     boxes = [(slice(6, 19), slice(4, 12), slice(5, 13)), (slice(9, 21), slice(3, 14), slice(4, 12))]
-    cropped = [Labelmap(v[box], GRID.crop(box), partial=True) for v, box in zip((voxels, other), boxes, strict=True)]
-    whole = [Labelmap(v, GRID) for v in (voxels, other)]
+    cropped = [
+        Labelmap(voxels[box], GRID.crop(box), partial=True) for voxels, box in zip((first, second), boxes, strict=True)
+    ]
+    whole = [Labelmap(voxels, GRID) for voxels in (first, second)]
     expected = [row.score for row in score_case("x", whole[0], whole[1], [1, 5])]
     for prediction, label in (cropped, (whole[0], cropped[1]), (cropped[0], whole[1])):
         scores = [row.score for row in score_case("x", prediction, label, [1, 5])]
-        for one, right in zip(scores, expected, strict=True):
-            np.testing.assert_allclose(astuple(one), astuple(right))
+        for cropped_score, whole_score in zip(scores, expected, strict=True):
+            np.testing.assert_allclose(astuple(cropped_score), astuple(whole_score))
 
 
 def test_grids_without_a_common_lattice_have_no_enclosing_grid() -> None:
-    turned = Grid(GRID.shape, affine_of(rotation(3) * (0.68359375, 0.7, 1.25)))
-    assert enclosing_grid(turned, GRID) is GRID
+    rotated = Grid(GRID.shape, affine_of(rotation(3) * (0.68359375, 0.7, 1.25)))
+    assert enclosing_grid(rotated, GRID) is GRID
     far = GRID.affine.copy()
     far[:3, 3] += 1e6
     assert enclosing_grid(Grid(GRID.shape, far), GRID) is GRID

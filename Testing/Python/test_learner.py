@@ -26,7 +26,7 @@ from torch import nn
         ("cpu", False, None),
     ],
 )
-def test_bfloat16_is_used_when_it_is_faster(
+def test_half_precision_follows_the_device_and_its_speed_with_bfloat16(
     monkeypatch: pytest.MonkeyPatch, device: str, fast: bool, half: torch.dtype | None
 ) -> None:
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: fast)
@@ -46,7 +46,7 @@ def test_bfloat16_is_used_when_it_is_faster(
         ((4, 8, 8), 2, False),
     ],
 )
-def test_float32_is_used_when_bfloat16_gradients_are_wrong(
+def test_cpu_uses_float32_where_bfloat16_gradients_are_wrong(
     patch: tuple[int, int, int], levels: int, safe: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)
@@ -65,8 +65,8 @@ def fill_freed_memory_with_nan(elements: int, tensors: int) -> None:
 
 @pytest.mark.skipif(not fast_bfloat16(CPU), reason="needs a processor with bfloat16 instructions")
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7])
-def test_bfloat16_gradients_are_right_unless_two_voxels_long(length: int) -> None:
-    """A wrong kernel reads uninitialised memory, which is therefore filled with NaN."""
+def test_bfloat16_gradients_are_right_for_every_length_but_two_voxels(length: int) -> None:
+    """A wrong kernel, as for a length of two voxels, reads uninitialised memory, which is therefore filled with NaN."""
     torch.manual_seed(0)
     features = torch.randn(2, 16, length, 4, 4).contiguous(memory_format=torch.channels_last_3d)
     kernel = torch.randn(16, 16, 3, 3, 3)
@@ -74,7 +74,7 @@ def test_bfloat16_gradients_are_right_unless_two_voxels_long(length: int) -> Non
     convolved = torch.nn.functional.conv3d(features, exact, padding=1)
     upstream_gradient = torch.randn_like(convolved)
     convolved.backward(upstream_gradient)
-    for elements in (432, 1728, 6912, 27648):
+    for elements in (432, 1728, 6912, 27648):  # the kernel has 6912; a buffer may be smaller or larger
         fill_freed_memory_with_nan(elements, tensors=6)
     with torch.autocast("cpu", torch.bfloat16):
         convolved = torch.nn.functional.conv3d(features, rounded, padding=1)
@@ -83,7 +83,7 @@ def test_bfloat16_gradients_are_right_unless_two_voxels_long(length: int) -> Non
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_learning_rate_equals_the_schedule_of_torch(optimiser: str) -> None:
+def test_learning_rate_is_that_of_torch_after_a_warm_up_of_adamw(optimiser: str) -> None:
     steps, rate = 200, 0.03
     training = Training(iterations=steps, optimiser=optimiser, learning_rate=rate)
     ours = make_optimiser(nn.Linear(2, 2), training)

@@ -1,4 +1,4 @@
-"""Prototypes and the two contrast losses, against loops over voxels and formulas; directions of gradients."""
+"""Prototypes and the two contrast losses: loops over voxels, formulas, and the directions of gradients."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ def test_inter_class_of_orthogonal_prototypes() -> None:
 def test_absent_class_is_not_used_as_a_negative() -> None:
     e, labels, own, partner = random_case(4)
     labels = labels.clamp_max(2)
-    everyone, three = torch.tensor([True] * 4), torch.tensor([True, True, True, False])
-    without = float(inter_class(e, labels, own, partner, three, 0.5))
-    assert without == pytest.approx(float(inter_class(e, labels, own[:3], partner[:3], three[:3], 0.5)))
-    assert without < float(inter_class(e, labels, own, partner, everyone, 0.5)) - 0.01
+    all_present, three_present = torch.tensor([True] * 4), torch.tensor([True, True, True, False])
+    without = float(inter_class(e, labels, own, partner, three_present, 0.5))
+    assert without == pytest.approx(float(inter_class(e, labels, own[:3], partner[:3], three_present[:3], 0.5)))
+    assert without < float(inter_class(e, labels, own, partner, all_present, 0.5)) - 0.01
     # With one class there are no negatives, so the loss is 0.
     alone = torch.tensor([False, True, False, False])
     assert float(inter_class(e, torch.ones_like(labels), own, partner, alone, 0.5)) == pytest.approx(0, abs=1e-12)
@@ -118,12 +118,13 @@ def test_voxels_without_a_class_are_ignored() -> None:
             pull = intra_class(x[chosen], labels[chosen], own, partner)
             push = inter_class(x[chosen], labels[chosen], own, partner, present, 0.5)
             results.append([own, present.double(), pull, push, *torch.autograd.grad(pull + 2 * push, x)])
-        for all_of_them, the_others in zip(*results, strict=True):
-            assert torch.allclose(all_of_them, the_others, atol=1e-12)
+        for of_all, of_known in zip(*results, strict=True):
+            assert torch.allclose(of_all, of_known, atol=1e-12)
         assert float(results[0][-1][~known].abs().max()) == 0 < float(results[0][-1][known].abs().max())
 
 
-def test_gradients_point_to_the_own_prototype_and_away_from_others() -> None:
+def test_descent_moves_an_embedding_to_its_prototype_and_away_from_the_others() -> None:
+    """Descent follows the negative gradient."""
     centres = torch.eye(3, dtype=torch.float64)
     e = torch.ones(1, 3, dtype=torch.float64).div(math.sqrt(3)).requires_grad_()
     label, present = torch.tensor([1]), torch.ones(3, dtype=torch.bool)
@@ -138,9 +139,9 @@ def test_prototypes_have_no_gradient() -> None:
     """Although prototypes are means of the embeddings, the gradient is that of constant prototypes."""
     e, labels, _, partner = random_case(3)
     gradients: list[Tensor] = []
-    for live in (True, False):
+    for from_the_embeddings in (True, False):
         x = e.clone().requires_grad_()
-        own, present = prototypes(x if live else e.clone(), labels, 3)
+        own, present = prototypes(x if from_the_embeddings else e.clone(), labels, 3)
         loss = intra_class(x, labels, own, partner) + inter_class(x, labels, own, partner, present, 0.5)
         gradients += torch.autograd.grad(loss, x)
     assert torch.equal(*gradients)

@@ -71,8 +71,7 @@ def test_class_weights_balance_foreground_classes_and_keep_their_sum() -> None:
     assert float((weights * sizes)[0, 1]) == pytest.approx(float((weights * sizes)[0, 2]))
 
 
-def test_absent_class_affects_only_cross_entropy() -> None:
-    """The Dice part does not depend on the absent class's probability."""
+def test_dice_loss_does_not_depend_on_the_probability_of_an_absent_class() -> None:
     logits, labels = random_logits_and_labels(3)
     labels[0][labels[0] == 2] = 0
     logits[0, 2] += 3
@@ -83,7 +82,9 @@ def test_absent_class_affects_only_cross_entropy() -> None:
     assert not gradient[0, 2].any()
     assert (gradient[0, 1] != 0).all()
     assert (gradient[1:, 1:] != 0).all()
-    # A target of 0.5 in one voxel contributes a third.
+
+
+def test_dice_loss_of_a_target_of_one_half_in_one_voxel() -> None:
     suspected = torch.zeros(1, 2, 2, 2, 2, dtype=torch.float64)
     suspected[0, 1, 0, 0, 0] = 0.5
     nothing = torch.zeros_like(suspected)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt.errors import OutputError
+from dcamt.errors import InputError, OutputError
 from dcamt.geometry import Grid
 from dcamt.metrics.measurements import (
     MEASUREMENT_COLUMNS,
@@ -172,6 +173,7 @@ def test_csv_is_read_back_with_blanks_for_undefined_values(tmp_path: Path) -> No
         Measurements("b", "empty", 0.0, 0.0, 0.0, 0.0, 0.0, float("nan")),
     ]
     write_measurements_csv(rows, tmp_path / "out" / "m.csv")
+    assert read_measurements_csv(tmp_path / "out" / "m.csv")[0] == replace(rows[0], volume_ml=61.2346)
     with open(tmp_path / "out" / "m.csv", newline="", encoding="utf-8") as file:
         read = list(csv.DictReader(file))
     assert (
@@ -206,6 +208,13 @@ def test_table_without_expected_overlap_is_read(tmp_path: Path) -> None:
     assert read_measurements_csv(tmp_path / "m.csv") == [
         Measurements("a", "Left atrium", 61.5, 80.0, 55.0, 40.0, 50.0, 0.75)
     ]
+
+
+def test_missing_table_has_no_rows_and_another_table_is_refused(tmp_path: Path) -> None:
+    assert read_measurements_csv(tmp_path / "gone.csv") == []
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(InputError, match="is not a table of measurements"):
+        read_measurements_csv(tmp_path / "other.csv")
 
 
 def test_csv_in_place_of_a_folder_is_refused_and_leaves_no_file(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
-"""The estimated memory of a pass, and the largest tile that fits into a limit."""
+"""The estimated memory of a pass, and the tile that fits into a limit."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
+from dcamt.geometry import Shape
 from dcamt.inference.memory import (
     DEFAULT_MEMORY,
     attention_bytes,
+    fitting_tile,
     free_memory,
     pass_bytes,
     pass_limit,
@@ -25,15 +28,19 @@ SCAN = (640, 640, 88)
 
 
 def test_pass_needs_eight_feature_maps_of_the_finest_level_and_the_attention() -> None:
-    alone = dataclasses.replace(RECIPE, network=Network(attention_heads=0))
-    assert pass_bytes(alone, (112, 112, 80)) == 112 * 112 * 80 * 16 * 4 * 8
-    tokens = 7 * 7 * 5
-    assert pass_bytes(RECIPE, (112, 112, 80)) - pass_bytes(alone, (112, 112, 80)) == 3 * 4 * 4 * tokens**2
+    size = (112, 112, 80)
+    without_attention = dataclasses.replace(RECIPE, network=Network(attention_heads=0))
+    channels, heads, float32_bytes = 16, 4, 4
+    assert pass_bytes(without_attention, size) == 8 * channels * math.prod(size) * float32_bytes
+    tokens = 7 * 7 * 5  # the stride is 16
+    # The attention holds a bias, and the scores before and after the softmax.
+    attention = pass_bytes(RECIPE, size) - pass_bytes(without_attention, size)
+    assert attention == 3 * heads * tokens**2 * float32_bytes
     # Volumes are padded to multiples of the stride.
-    assert attention_bytes(RECIPE, (97, 112, 80)) == attention_bytes(RECIPE, (112, 112, 80))
+    assert attention_bytes(RECIPE, (97, 112, 80)) == attention_bytes(RECIPE, size)
 
 
-def test_memory_of_attention_does_not_grow_with_the_square_of_the_volume() -> None:
+def test_memory_of_attention_is_at_most_three_blocks_of_scores() -> None:
     for size in (SCAN, (1280, 1280, 176)):
         assert 0.95 * 3 * BLOCK_BYTES < attention_bytes(RECIPE, size) <= 3 * BLOCK_BYTES
 
@@ -45,9 +52,9 @@ def test_tile_and_arrays_of_the_whole_volume_fit_into_the_limit(normalisation: s
         limit = pass_limit(recipe, SCAN, int(memory))
         results = 4 * math.prod(SCAN) * 2 * recipe.output_channels
         assert limit <= memory - results - attention_bytes(recipe, SCAN)
-        part = tile_size(recipe, SCAN, limit)
-        assert part is not None
-        assert pass_bytes(recipe, part) <= limit
+        tile = tile_size(recipe, SCAN, limit)
+        assert tile is not None
+        assert pass_bytes(recipe, tile) <= limit
     assert pass_limit(recipe, SCAN, 10**12) == 10**12
     assert tile_size(recipe, SCAN, 10**12) is None
 
@@ -58,6 +65,25 @@ def test_smallest_tile_is_four_strides_or_the_whole_volume() -> None:
     assert tile_size(RECIPE, (640, 30, 88), 0) == (64, 32, 64)
     assert tile_size(RECIPE, (64, 60, 10), 0) is None
     assert tile_size(tiny_recipe(), (24, 24, 24), 0) == (16, 16, 16)
+
+
+@pytest.mark.parametrize("size", [(100, 90, 80), (33, 200, 64), (64, 64, 64), (10, 10, 300)], ids=str)
+def test_tile_is_shortened_only_as_far_as_needed(size: Shape) -> None:
+    stride = 16
+    padded = [-(-n // stride) * stride for n in size]
+    for bound in np.geomspace(1e3, 2e7, 40):
+        tile = fitting_tile(size, (stride,) * 3, lambda shape, bound=bound: math.prod(shape) <= bound)  # type: ignore[misc]
+        if tile is None:
+            assert math.prod(padded) <= bound or max(padded) <= 4 * stride
+            continue
+        assert math.prod(padded) > bound
+        assert all(n % stride == 0 for n in tile)
+        assert all(min(4 * stride, whole) <= n <= whole for n, whole in zip(tile, padded, strict=True))
+        assert math.prod(tile) <= bound or max(tile) <= 4 * stride
+        # One stride more along the axis that was shortened most would not fit.
+        shortened = max(range(3), key=lambda axis: padded[axis] - tile[axis])
+        larger = [n + stride * (axis == shortened) for axis, n in enumerate(tile)]
+        assert math.prod(larger) > bound
 
 
 def test_free_gpu_memory_includes_the_unused_cache_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:

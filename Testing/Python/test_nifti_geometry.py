@@ -1,4 +1,4 @@
-"""The geometry of NIfTI headers of every kind equals the one that SimpleITK (and so 3D Slicer) reads."""
+"""The geometry of NIfTI headers of many kinds equals the one that SimpleITK (and so 3D Slicer) reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_scan
-from dcamt_testing.scan_files import SHAPE, affine_from_sitk, refused, rotation, save_nifti, scan
+from dcamt_testing.scan_files import SHAPE, affine_from_sitk, corner_distance_mm, refused, rotation, save_nifti, scan
 
 TURN = rotation(5)
 SFORMS = {
@@ -25,6 +25,7 @@ SFORMS = {
     "sheared": TURN @ np.array([[1.5, 0.3, 0], [0, 1.2, 0], [0, 0, 3]]),
 }
 SPACINGS = {"right": (1.5, 1.2, 3), "unit": (1, 1, 1), "negative": (-1.5, 1.2, 3), "negative slices": (1.5, 1.2, -3)}
+ORIGIN = (1, 2, 3)
 QUATERNIONS = ((0.5, 0.5, 0.5), (0.1, -0.2, 0.3), (0.9, 0.9, 0.3))
 
 
@@ -47,7 +48,7 @@ def write_header(
     struct.pack_into("<B", raw, 123, unit)
     struct.pack_into("<2h", raw, 252, codes[1], codes[0])
     struct.pack_into("<6f", raw, 256, *quaternion, 7, 8, 9)
-    struct.pack_into("<12f", raw, 280, *np.column_stack([sform, (1, 2, 3)]).ravel())
+    struct.pack_into("<12f", raw, 280, *np.column_stack([sform, ORIGIN]).ravel())
     path.write_bytes(bytes(raw))
     return path
 
@@ -64,20 +65,38 @@ def assert_itk_agrees(path: Path) -> None:
 def test_every_combination_of_sform_qform_and_pixdim(tmp_path: Path, sform: str, spacing: str) -> None:
     for codes in itertools.product((0, 1, 2, 4), (0, 1, 2)):
         if sform == "sheared" and codes[0] > 0 and codes[1] == 0:
-            continue  # ITK refuses these; tested in test_volume.py
+            continue  # ITK refuses these; see test_sheared_sform_without_qform_is_kept
         path = write_header(tmp_path / "x.nii", SFORMS[sform], codes, SPACINGS[spacing])
         assert_itk_agrees(path)
+
+
+def test_every_pair_of_codes(tmp_path: Path) -> None:
+    """The codes of NIfTI-1 are 0 (unused) to 4; 5 is none of them."""
+    for codes in itertools.product(range(6), repeat=2):
+        assert_itk_agrees(write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, SPACINGS["right"]))
 
 
 @pytest.mark.parametrize("quaternion", QUATERNIONS)
 @pytest.mark.parametrize("qfac", [1, -1, 0, -2])
 def test_qform_with_any_quaternion_and_qfac(tmp_path: Path, quaternion: tuple[float, ...], qfac: float) -> None:
-    assert_itk_agrees(write_header(tmp_path / "x.nii", np.eye(3), (0, 1), (1.5, 1.2, 3), quaternion, qfac))
+    for codes in ((0, 1), (0, 5), (2, 1), (5, 1)):
+        path = write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, SPACINGS["right"], quaternion, qfac)
+        assert_itk_agrees(path)
 
 
-@pytest.mark.parametrize("unit", [0, 2, 10, 18])
+@pytest.mark.parametrize("code", [1, 2])
+def test_sheared_sform_without_qform_is_kept(tmp_path: Path, code: int) -> None:
+    path = write_header(tmp_path / "x.nii", SFORMS["sheared"], (code, 0), SPACINGS["right"])
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([SFORMS["sheared"], ORIGIN])
+    assert corner_distance_mm(read_scan(path).grid, Grid(SHAPE, affine)) <= 1e-4
+
+
+@pytest.mark.parametrize("unit", [0, 1, 2, 3, 10, 18], ids=["none", "m", "mm", "um", "mm and s", "mm and ms"])
 def test_units_of_length_and_time(tmp_path: Path, unit: int) -> None:
-    assert_itk_agrees(write_header(tmp_path / "x.nii", SFORMS["oblique"], (1, 1), (1.5, 1.2, 3), unit=unit))
+    in_mm = {1: 1e-3, 3: 1e3}.get(unit, 1.0)
+    spacing = tuple(in_mm * step for step in SPACINGS["right"])
+    assert_itk_agrees(write_header(tmp_path / "x.nii", in_mm * SFORMS["oblique"], (1, 1), spacing, unit=unit))
 
 
 @pytest.mark.parametrize("codes", [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)])

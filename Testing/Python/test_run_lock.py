@@ -82,13 +82,16 @@ def test_exception_releases_the_lock(tmp_path: Path) -> None:
         assert all_paths(tmp_path) == []
 
 
-def test_lock_is_free_after_its_holder_was_killed(tmp_path: Path) -> None:
+def test_lock_is_held_until_its_holder_is_killed_and_is_not_disturbed_by_questions(tmp_path: Path) -> None:
     path = tmp_path / "run" / "train.lock"
+    assert not is_held(path)
+    assert not path.exists()
     holder = subprocess.Popen(
         [interpreter(), "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
+    assert is_held(path)
     assert is_held(path)
     with pytest.raises(InputError, match="is being trained by another process"), run_lock(path):
         pass
@@ -126,32 +129,35 @@ def test_competing_processes_never_hold_the_lock_together(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs flock")
-def test_test_of_the_lock_by_a_stopped_process_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may stop a process at any moment, also while it tests whether the lock is held."""
+def test_lock_is_taken_although_another_process_is_asking_whether_it_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy machine may stop a process at any moment, also while it asks whether the lock is held."""
     import fcntl
 
-    path, asked = tmp_path / "train.lock", []
+    path = tmp_path / "train.lock"
+    answers: list[bool] = []
     path.touch()
     monkeypatch.setattr(lock, "ACQUIRE_TIMEOUT_S", 0)
-    with path.open("rb") as tested:
-        fcntl.flock(tested, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    with path.open("rb") as asked_by_other:
+        fcntl.flock(asked_by_other, fcntl.LOCK_SH | fcntl.LOCK_NB)
         assert not is_held(path)
 
-        def held(path: Path) -> bool:
-            """End the other process's test at the third question whether a run holds the lock."""
-            asked.append(is_held(path))
-            if len(asked) == 3:
-                fcntl.flock(tested, fcntl.LOCK_UN)
-            return asked[-1]
+        def ask(path: Path) -> bool:
+            """Ask whether a run holds the lock; at the third question, the other process's own question ends."""
+            answers.append(is_held(path))
+            if len(answers) == 3:
+                fcntl.flock(asked_by_other, fcntl.LOCK_UN)
+            return answers[-1]
 
-        monkeypatch.setattr(lock, "is_held", held)
+        monkeypatch.setattr(lock, "is_held", ask)
         with run_lock(path):
-            assert asked == [False] * 3
+            assert answers == [False] * 3
             assert is_held(path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no shared lock")
-def test_lock_kept_by_another_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_kept_locked_by_another_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
     monkeypatch.setattr(lock, "PATIENCE_S", 0.0)

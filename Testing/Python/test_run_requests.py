@@ -14,7 +14,7 @@ import torch
 from dcamt.networks.packaging import build_network, verify_model
 from dcamt.runs.failure_note import FailureNote, read_note, write_note
 from dcamt.runs.folder import RunFolder
-from dcamt.runs.lock import is_held, run_lock
+from dcamt.runs.lock import is_held
 from dcamt.runs.requests import PAUSE, STOP, read_request, remove_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
 from dcamt_testing.processes import (
@@ -231,33 +231,6 @@ def test_unwritable_failure_note_raises_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     write_note(tmp_path / "file" / "fault.txt", FailureNote("x"))
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
-
-
-def test_checking_a_lock_does_not_disturb_its_holder(tmp_path: Path) -> None:
-    path = tmp_path / "train.lock"
-    assert not is_held(path)
-    assert not path.exists()
-    path.touch()
-    assert not is_held(path)
-    code = (
-        "import sys, time; from pathlib import Path; from dcamt.runs.lock import run_lock\n"
-        "with run_lock(Path(sys.argv[1])):\n  print('held', flush=True)\n  sys.stdin.read()"
-    )
-    holder = subprocess.Popen(
-        [interpreter(), "-c", code, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    assert is_held(path)
-    assert is_held(path)
-    holder.communicate("")
-    assert not is_held(path)
-    with run_lock(path):
-        pass
 
 
 def test_runs_are_listed_newest_first(tmp_path: Path) -> None:

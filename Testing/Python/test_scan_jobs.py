@@ -23,7 +23,6 @@ from dcamt.commands.scan_jobs import (
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.writers import is_dcamt_result, write_labelmap, write_volume
-from dcamt.metrics.measurements import Measurements, read_measurements_csv, write_measurements_csv
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 
 SEGMENTS = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium")),)
@@ -99,20 +98,24 @@ def test_labels_of_a_folder_are_searched_once(tmp_path: Path, monkeypatch: pytes
 def test_each_input_path_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"{number}.nrrd" for number in range(20)]
     create_empty_files(tmp_path / "scans", *names)
-    scans, resolve, looked_up = [tmp_path / "scans" / name for name in names], Path.resolve, list[str]()
+    resolve, resolved = Path.resolve, list[str]()
 
     def count(path: Path, strict: bool = False) -> Path:
-        looked_up.append(path.name)
+        resolved.append(path.name)
         return resolve(path, strict)
 
     monkeypatch.setattr(Path, "resolve", count)
     assert len(plan_jobs([tmp_path / "scans"], tmp_path / "out")) == 20
-    assert [looked_up.count(name) for name in names] == [1] * 20
+    assert [resolved.count(name) for name in names] == [1] * 20
+
+
+def test_result_that_would_replace_a_scan_under_another_path_is_refused(tmp_path: Path) -> None:
+    scan = create_empty_files(tmp_path / "scans", "7.nrrd") / "7.nrrd"
     (tmp_path / "out").mkdir()
-    os.link(scans[7], tmp_path / "out" / "linked.nrrd")
+    os.link(scan, tmp_path / "out" / "linked.nrrd")
     for path in (tmp_path / "scans" / ".." / "scans" / "7.nrrd", tmp_path / "out" / "linked.nrrd"):
         with pytest.raises(InputError, match=r"7\.nrrd: would be replaced"):
-            check_result_paths([tmp_path / "out" / "a.nrrd", path], scans)
+            check_result_paths([tmp_path / "out" / "a.nrrd", path], [scan])
 
 
 def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
@@ -214,13 +217,3 @@ def test_own_result_is_recognised_until_another_program_saves_it(tmp_path: Path,
 def test_agreement_map_is_recognised_as_own_result(tmp_path: Path) -> None:
     write_volume(Volume(np.ones((1, *GRID.shape), np.float32), GRID), tmp_path / "map.nii.gz")
     assert is_dcamt_result(tmp_path / "map.nii.gz")
-
-
-def test_table_of_measurements_is_read_back(tmp_path: Path) -> None:
-    rows = [Measurements("a", "Left atrium", 61.5, 80.0, 55.0, 40.0, 50.0, 0.75)]
-    write_measurements_csv(rows, tmp_path / "m.csv")
-    assert read_measurements_csv(tmp_path / "m.csv") == rows
-    assert read_measurements_csv(tmp_path / "gone.csv") == []
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(InputError, match="is not a table of measurements"):
-        read_measurements_csv(tmp_path / "other.csv")

@@ -1,9 +1,10 @@
-"""Prediction in tiles equals prediction in one pass, for several tiles, networks and sizes."""
+"""Prediction in one pass and in tiles, which give the same result for several tiles and networks."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from dcamt.inference.tiling import (
@@ -18,7 +19,7 @@ from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import ACCURATE, FAST, Network, Recipe
 from torch import nn
 
-SHAPES = [
+NETWORKS = [
     Network(channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2),
     Network(channels=(3, 5, 6, 8), convolutions=(2, 3, 1, 2), attention_heads=4),
     Network(channels=(4, 6), convolutions=(2, 1), attention_heads=0),
@@ -31,10 +32,10 @@ SHAPES = [
 ]
 
 
-def network_of(recipe: Recipe, shape: Network) -> DualVNet:
+def network_of(recipe: Recipe, settings: Network) -> DualVNet:
     """Return a network for inference with all weights random, including those initialised to 0 or 1."""
     torch.manual_seed(0)
-    network = DualVNet(dataclasses.replace(recipe, network=shape)).eval()
+    network = DualVNet(dataclasses.replace(recipe, network=settings)).eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
             nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
@@ -44,10 +45,23 @@ def network_of(recipe: Recipe, shape: Network) -> DualVNet:
     return network
 
 
+def test_pass_gives_the_probabilities_of_the_image_padded_with_its_last_voxel(tiny_recipe: Recipe) -> None:
+    network = network_of(tiny_recipe, NETWORKS[0])  # of stride 4
+    image = torch.randn(1, 21, 16, 10)
+    padded = torch.from_numpy(np.pad(image.numpy(), ((0, 0), (0, 3), (0, 0), (0, 2)), mode="edge"))[None]
+    with torch.no_grad():
+        both = torch.cat([output.logits for output in network(padded)])
+        alone = network.forward_one(padded)
+        for quality, logits in ((ACCURATE, both), (FAST, alone)):
+            exponents = logits[..., :21, :16, :10].exp()
+            expected = exponents / exponents.sum(dim=1, keepdim=True)
+            torch.testing.assert_close(predict_whole(network, image, quality), expected, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("quality", [FAST, ACCURATE])
-@pytest.mark.parametrize("shape", SHAPES, ids=["three levels", "four levels", "two levels", "long voxels"])
-def test_tiles_give_the_same_result_as_one_pass(tiny_recipe: Recipe, shape: Network, quality: str) -> None:
-    network = network_of(tiny_recipe, shape)
+@pytest.mark.parametrize("settings", NETWORKS, ids=["three levels", "four levels", "two levels", "long voxels"])
+def test_tiles_give_the_same_result_as_one_pass(tiny_recipe: Recipe, settings: Network, quality: str) -> None:
+    network = network_of(tiny_recipe, settings)
     # A gradient of brightness, so that no tile has the statistics of the whole.
     image = torch.randn(1, 61, 42, 37) + torch.linspace(0, 3, 61)[:, None, None]
     with torch.no_grad():
@@ -63,7 +77,7 @@ def test_tiles_give_the_same_result_as_one_pass(tiny_recipe: Recipe, shape: Netw
 
 
 def test_shorter_margin_changes_the_result(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = network_of(tiny_recipe, SHAPES[1])
+    network = network_of(tiny_recipe, NETWORKS[1])
     image = torch.randn(1, 64, 48, 40)
     monkeypatch.setattr("dcamt.inference.tiling.fine_reach", lambda network: (4, 4, 4))
     with torch.no_grad():
@@ -73,7 +87,7 @@ def test_shorter_margin_changes_the_result(tiny_recipe: Recipe, monkeypatch: pyt
 
 def test_receptive_field_lies_within_the_margin(tiny_recipe: Recipe) -> None:
     """The receptive field is measured by the gradient of one output voxel, with coarser levels held constant."""
-    network = network_of(tiny_recipe, SHAPES[1])
+    network = network_of(tiny_recipe, NETWORKS[1])
     for vnet in network.vnets:
         image = torch.randn(1, 1, 96, 8, 8, requires_grad=True)
         features = vnet.encode(image)
@@ -105,7 +119,7 @@ def test_network_with_instance_normalisation_is_not_predicted_in_tiles(
     tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its statistics cover the whole volume, which no tile contains."""
-    recipe = dataclasses.replace(tiny_recipe, network=dataclasses.replace(SHAPES[0], normalisation="instance"))
+    recipe = dataclasses.replace(tiny_recipe, network=dataclasses.replace(NETWORKS[0], normalisation="instance"))
     network = network_of(recipe, recipe.network)
     image = torch.randn(1, 40, 24, 24) + torch.linspace(0, 3, 40)[:, None, None]
     with torch.no_grad():
@@ -126,7 +140,7 @@ def test_progress_counts_every_tile(tiny_recipe: Recipe) -> None:
     ticks: list[tuple[int, int]] = []
     with torch.no_grad():
         predict_tiled(
-            network_of(tiny_recipe, SHAPES[0]),
+            network_of(tiny_recipe, NETWORKS[0]),
             torch.randn(1, 64, 16, 16),
             ACCURATE,
             (40, 16, 16),

@@ -31,7 +31,6 @@ from dcamt_testing.scan_files import (
     corner_distance_mm,
     labels,
     refused,
-    rotation,
     save_nifti,
     save_nrrd,
     scan,
@@ -221,76 +220,6 @@ def test_big_endian_files_and_trailing_axes_are_read(tmp_path: Path) -> None:
     assert volume.voxels.dtype == np.dtype("int16")
     assert volume.voxels.dtype.isnative
     np.testing.assert_array_equal(volume.voxels[0], scan("int16"))
-
-
-def save_nifti_header(path: Path, sform: tuple[np.ndarray, int], qform: tuple[np.ndarray, int], **raw: object) -> None:
-    """Write a `.nii` file.
-
-    Args:
-        sform, qform: affine and code.
-        raw: header fields that nibabel would not write.
-    """
-    header = nib.Nifti1Header()
-    header.set_data_shape(SHAPE)
-    header.set_data_dtype(np.float32)
-    header.set_xyzt_units("mm")
-    header.set_qform(*qform)
-    header.set_sform(*sform)
-    header["vox_offset"] = 352
-    for field, value in raw.items():
-        header[field] = value
-    path.write_bytes(header.binaryblock + bytes(4) + scan().tobytes(order="F"))
-
-
-@pytest.mark.parametrize("sform", range(5))
-@pytest.mark.parametrize("qform", range(5))
-def test_nifti_affine_is_the_one_that_itk_uses(tmp_path: Path, sform: int, qform: int) -> None:
-    path = tmp_path / "x.nii"
-    turned = affine_of(rotation(5) * (0.625, 0.9, 2.5))
-    turned[:3, 3] = (7, -8, 9)
-    save_nifti_header(path, (ORTHOGONAL["oblique"], sform), (turned, qform))
-    assert_sitk_agrees(path, scan(), read_scan(path).grid.affine)
-
-
-@pytest.mark.parametrize("codes", [(0, 0), (0, 1), (2, 1), (5, 0), (5, 1), (0, 5)])
-@pytest.mark.parametrize(
-    "steps", [(1, 0.625, 0.9, 2.5), (-1, 0.625, 0.9, 2.5), (0, 0.625, 0.9, 2.5), (1, -0.625, 0.9, 2.5)]
-)
-def test_unusual_nifti_codes_and_signs_are_read_as_by_itk(
-    tmp_path: Path, codes: tuple[int, int], steps: tuple[float, ...]
-) -> None:
-    if codes == (5, 0) and steps[1] < 0:
-        pytest.skip("ITK flips axes by the sign of a spacing that the sform does not use")
-    path = tmp_path / "x.nii"
-    pixdim = [*steps, 1, 1, 1, 1]
-    sform, qform = codes
-    save_nifti_header(
-        path,
-        (ORTHOGONAL["oblique"], 1),
-        (affine_of(rotation(5) * (0.625, 0.9, 2.5)), 1),
-        pixdim=pixdim,
-        sform_code=sform,
-        qform_code=qform,
-    )
-    assert_sitk_agrees(path, scan(), read_scan(path).grid.affine)
-
-
-@pytest.mark.parametrize(("sform", "qform"), [(1, 0), (2, 0)])
-def test_sheared_sform_without_qform_is_kept(tmp_path: Path, sform: int, qform: int) -> None:
-    """ITK refuses such a file, or uses the qform if there is one."""
-    path = tmp_path / "x.nii"
-    save_nifti_header(path, (SHEARED["sheared"], sform), (ORTHOGONAL["permuted"], qform))
-    assert corner_distance_mm(read_scan(path).grid, Grid(SHAPE, SHEARED["sheared"])) <= 1e-4
-
-
-@pytest.mark.parametrize("unit", ["mm", "meter", "micron", "unknown"])
-def test_nifti_unit_of_length_is_applied(tmp_path: Path, unit: str) -> None:
-    in_mm = {"meter": 1e-3, "micron": 1e3}.get(unit, 1.0)
-    image = nib.Nifti1Image(scan(), np.diag([in_mm, in_mm, in_mm, 1.0]) @ ORTHOGONAL["flipped"])
-    image.header.set_xyzt_units(unit)
-    nib.save(image, tmp_path / "x.nii.gz")
-    itk = affine_from_sitk(sitk.ReadImage(str(tmp_path / "x.nii.gz")))
-    np.testing.assert_allclose(read_scan(tmp_path / "x.nii.gz").grid.affine, itk, rtol=1e-5, atol=1e-6)
 
 
 def test_reading_nifti_imports_only_nibabel(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ def test_complete_file_appears_in_new_folders(tmp_path: Path) -> None:
         assert temporary.parent == target.parent
         assert temporary.name.endswith(".seg.nrrd")
         assert temporary != target
-        temporary.write_bytes(b"half")
+        temporary.write_bytes(b"content")
         assert not target.exists()
-    assert target.read_bytes() == b"half"
+    assert target.read_bytes() == b"content"
     assert all_paths(tmp_path) == ["a", "a/b", "a/b/x.seg.nrrd"]
 
 
@@ -121,7 +121,7 @@ def test_long_file_name_is_written(tmp_path: Path) -> None:
     assert all_paths(tmp_path) == [name]
 
 
-def test_temporary_files_of_a_killed_process_are_recognised(tmp_path: Path) -> None:
+def test_only_temporary_files_are_listed_as_strays(tmp_path: Path) -> None:
     for name in (".hidden", ".deadbeef", "x-y.json", ".DS_Store", ".notahexa-x", "deadbeef-x", ".deadbeef0-x"):
         (tmp_path / name).touch()
     (tmp_path / ".deadbeef-folder").mkdir()
