@@ -110,6 +110,8 @@ class Augmentation:
     surroundings: float = 0.0
     """Probability that the outer part of a patch is replaced by air, noise or a mirror image, as at the border of a
     cropped scan."""
+    artefacts: float = 0.0
+    """Probability that stripes, as of a spike in k-space, or a bright spot are added to a patch."""
     mix: float = 1.0
     """Probability that a box of each unlabelled patch of a batch is replaced by the next patch's. Teacher logits come
     from unmixed patches."""
@@ -444,6 +446,7 @@ def _check_training(recipe: Recipe, require: Require) -> None:
         "the augmentation's strengths must not be negative",
     )
     require(0 <= augmentation.surroundings <= 1, "surroundings must lie between 0 and 1")
+    require(0 <= augmentation.artefacts <= 1, "artefacts must lie between 0 and 1")
     require(0 <= augmentation.mix <= 1, "mix must lie between 0 and 1")
     require(0 <= augmentation.mix_labelled <= 1, "mix_labelled must lie between 0 and 1")
 

@@ -1,8 +1,8 @@
 """Augment training patches at random.
 
 In the order of a training step: `random_transform` (rotation, scale and mirroring, applied when the patch is sampled),
-`replace_surroundings` (air, noise or a mirror image beyond a plane), `change_intensities` (gamma, gain, offset, noise)
-and `cut_mix` (boxes exchanged between patches).
+`replace_surroundings` (air, noise or a mirror image beyond a plane), `add_artefact` (stripes or a bright spot),
+`change_intensities` (gamma, gain, offset, noise) and `cut_mix` (boxes exchanged between patches).
 """
 
 from __future__ import annotations
@@ -14,13 +14,24 @@ import torch
 from torch import Tensor
 
 from ..devices import to_device
-from ..recipe import Augmentation
+from ..preprocessing import intensity_reach, normalise
+from ..recipe import Augmentation, Intensity
 
 MIXED_FRACTION = 2 / 3
 """Edge of the box that `cut_mix` exchanges, as a fraction of the patch's edge (Bai et al., BCP, CVPR 2023)."""
 DEEPEST = 1 / 2
 """Largest part of a patch that `replace_surroundings` replaces, as a fraction of its edge."""
 SURROUNDINGS = ("air", "noise", "mirror")
+WAVELENGTH_MM = (4.0, 32.0)
+"""Shortest and longest distance between stripes of `add_artefact`."""
+STRIPE_HEIGHT = (0.3, 2.5)
+"""Lowest and highest amplitude of the stripes, in standard deviations of the patch."""
+SPOT_RADIUS_MM = (2.0, 12.0)
+"""Smallest and largest radius of the spot of `add_artefact`, at half its height."""
+SPOT_HEIGHT = (5.0, 60.0)
+"""Lowest and highest brightness of the spot above the patch, in standard deviations of the patch."""
+SPOT_EDGE_MM = 1.5
+"""Distance over which the spot's brightness falls from half its height to a factor of 1 / (1 + e)."""
 
 
 def random_transform(settings: Augmentation, generator: torch.Generator) -> Tensor:
@@ -128,6 +139,46 @@ def replace_surroundings(
         deviation, mean = torch.std_mean(image, dim=(1, 2, 3), keepdim=True)
         filling = (mean + deviation * noise).clamp(lowest, image.amax(dim=(1, 2, 3), keepdim=True))
     return torch.where(beyond.reshape(across), filling, image), inside
+
+
+def add_artefact(
+    image: Tensor, probability: float, rule: Intensity, spacing: Sequence[float], generator: torch.Generator
+) -> Tensor:
+    """Add stripes, as a spike in k-space causes, or a bright spot to a patch (C, X, Y, Z), and normalise it again.
+
+    Stripes and spot are equally frequent, and the same in all channels. Without this augmentation, a spike of a third of the
+    brightest intensities leaves hardly anything of the left atrium (disturbed scans: Testing/benchmarks/README.md).
+
+    Args:
+        probability: that an artefact is added.
+        rule: the recipe's normalisation of intensities.
+        spacing: spacing of the voxels in mm.
+        generator: on the CPU.
+    """
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    # With probability 0 nothing is drawn, so that later draws equal those of a recipe without this augmentation.
+    if probability == 0 or uniform(0, 1) >= probability:
+        return image
+    axes = [torch.arange(n, device=image.device) * step for n, step in zip(image.shape[1:], spacing, strict=True)]
+    position = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    if uniform(0, 1) < 0.5:
+        direction = torch.randn(3, generator=generator)
+        wave = direction / direction.norm() / uniform(*WAVELENGTH_MM)
+        phase = (position * to_device(wave, image.device)[:, None, None, None]).sum(dim=0) + uniform(0, 1)
+        artefact = uniform(*STRIPE_HEIGHT) * torch.cos(2 * math.pi * phase)
+    else:
+        centre = torch.tensor([uniform(0, (n - 1) * step) for n, step in zip(image.shape[1:], spacing, strict=True)])
+        distance = (position - to_device(centre, image.device)[:, None, None, None]).norm(dim=0)
+        artefact = uniform(*SPOT_HEIGHT) * torch.sigmoid((uniform(*SPOT_RADIUS_MM) - distance) / SPOT_EDGE_MM)
+    disturbed = image + artefact * image.std(dim=(1, 2, 3), keepdim=True)
+    if rule.rule == "clip":
+        reach = intensity_reach(rule)
+        return disturbed.clamp(-reach, reach)
+    x, y, z = spacing
+    return normalise(disturbed, rule, (x, y, z))
 
 
 def random_box(size: Sequence[int], generator: torch.Generator) -> Tensor:

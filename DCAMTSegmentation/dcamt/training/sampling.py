@@ -14,6 +14,7 @@ from ..distributed import ALONE, Team
 from ..preprocessing import intensity_reach
 from ..recipe import Recipe
 from .augmentation import (
+    add_artefact,
     change_intensities,
     cut_mix,
     mm_to_voxels,
@@ -90,7 +91,8 @@ class BatchSampler:
             pool = self._labelled if has_label else self._unlabelled
             case = pool[int(torch.randint(len(pool), (), generator=draws))]
             image, label = replace_surroundings(*self._patch(case, draws), augmentation.surroundings, draws)
-            images.append(self._change_intensities(image, torch.Generator(self._device).manual_seed(seed)))
+            disturbed = add_artefact(image, augmentation.artefacts, self._recipe.intensity, self._recipe.spacing, draws)
+            images.append(self._change_intensities(disturbed, torch.Generator(self._device).manual_seed(seed)))
             own_tokens.append(torch.rand(2, generator=draws) < training.own_tokens)
             if has_label:
                 labels.append(label)
