@@ -259,6 +259,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("an image"),
         _("and {0} more"),
         _("another zip file"),
+        _("artefacts must lie between 0 and 1"),
         _("at the same places"),
         _("batch must be at most 4096"),
         _("birth date"),

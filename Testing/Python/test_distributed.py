@@ -299,7 +299,13 @@ say("gloo" if any("gloo" in thread for thread in threads) else "no thread of the
 def test_failure_of_one_process_ends_the_team_and_leaves_no_file(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
-    environment = {**ENVIRONMENT, "PYTHON_EXEC": sys.executable}  # a forked child does not run the interpreter's exit
+    # A forked child does not run the interpreter's exit, so one process is a real interpreter.
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\n[ "$RANK" = 1 ] && exec {sys.executable} "$@"\nexec {interpreter()} "$@"\n', encoding="utf-8"
+    )
+    python.chmod(0o755)
+    environment = {**ENVIRONMENT, "PYTHON_EXEC": str(python)}
     result = subprocess.run(
         torchrun(3, script), capture_output=True, text=True, env=environment, encoding="utf-8", check=False
     )

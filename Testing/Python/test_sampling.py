@@ -308,6 +308,17 @@ def test_surroundings_are_replaced_alike_for_teachers_students_and_labels() -> N
     assert voxels_without_label > 0
 
 
+def test_artefacts_change_only_the_images_of_the_students() -> None:
+    case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
+    settings = (*UNCHANGED, "batch=4", "labelled_per_batch=2")
+    plain = sampler_of([case], *settings, unlabelled=[resident(random_voxels(SIZE, 1))])
+    disturbed = sampler_of([case], *settings, "artefacts=1", unlabelled=[resident(random_voxels(SIZE, 1))])
+    before, batch = plain.draw(0), disturbed.draw(0)
+    assert torch.equal(batch.unaugmented, before.unaugmented)
+    assert torch.equal(batch.labels, before.labels)
+    assert (batch.images != before.images).flatten(1).any(dim=1).all()
+
+
 def test_patches_are_mixed_with_the_probability_of_the_recipe() -> None:
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
     sampler = sampler_of([case], "mix=0.3", unlabelled=[resident(random_voxels(SIZE))])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +21,10 @@ from dcamt.training import trainer as trainer_module
 from dcamt.training.resident import load_case
 from dcamt.training.trainer import Trainer
 from dcamt.training.validation import validation_dice
-from dcamt_testing.processes import HANGING_S
+from dcamt_testing.processes import HANGING_S, forget_packages
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
+from dcamt_testing.warm_python import interpreter
 from torch import Tensor
 
 ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
@@ -69,15 +69,15 @@ def test_seed_determines_the_result(tmp_path: Path, table: Path) -> None:
     assert not torch.equal(results[0]["branches.0.head.weight"], results[2]["branches.0.head.weight"])
 
 
-TRAIN_WITHOUT_OPTIONAL_PACKAGES = """
-import sys
-
-REFUSED = {"scipy", "SimpleITK", "nrrd", "slicerio", "matplotlib", "monai"}
+OPTIONAL = ("scipy", "SimpleITK", "nrrd", "slicerio", "matplotlib", "monai")
+TRAIN_WITHOUT_OPTIONAL_PACKAGES = f"""
+{forget_packages(*OPTIONAL)}
+REFUSED = {set(OPTIONAL)}
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in REFUSED:
-            raise ImportError(f"{name} is refused")
+            raise ImportError(name)
 
 sys.meta_path.insert(0, Refuse())
 try:
@@ -87,7 +87,7 @@ except ImportError:
     pass
 from dcamt.cli import main
 status = main(sys.argv[1:])
-assert not REFUSED & {name.partition(".")[0] for name in sys.modules}
+assert not REFUSED & {{name.partition(".")[0] for name in sys.modules}}
 sys.exit(status)
 """
 
@@ -96,7 +96,7 @@ def test_training_needs_neither_scipy_nor_simpleitk_nor_monai(tmp_path: Path, ta
     run = RunFolder(tmp_path / "run")
     arguments = ["train", str(table), "--run", str(run.path), "--json", *set_options("iterations=2")]
     result = subprocess.run(
-        [sys.executable, "-c", TRAIN_WITHOUT_OPTIONAL_PACKAGES, *arguments],
+        [interpreter(), "-c", TRAIN_WITHOUT_OPTIONAL_PACKAGES, *arguments],
         env={**os.environ, "PYTHONPATH": str(ENGINE_HOME)},
         capture_output=True,
         text=True,

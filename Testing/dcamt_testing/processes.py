@@ -25,6 +25,15 @@ HANGING_S = 600.0
 CALL_DCAMT = "sys.exit(dcamt.cli.main(sys.argv[1:]))"
 
 
+def forget_packages(*packages: str) -> str:
+    """Return code that makes a forked Python forget the engine and packages, so that they count as never imported."""
+    return f"""
+import sys
+for name in [name for name in sys.modules if name.partition(".")[0] in {("dcamt", *packages)}]:
+    del sys.modules[name]
+"""
+
+
 def start_dcamt(arguments: Iterable[str | Path], output: Path, script: str = "") -> subprocess.Popen[bytes]:
     """Start `dcamt` in another process, which may be killed; append what it prints to the file `output`.
 

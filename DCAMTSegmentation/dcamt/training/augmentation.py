@@ -146,8 +146,7 @@ def add_artefact(
 ) -> Tensor:
     """Add stripes, as a spike in k-space causes, or a bright spot to a patch (C, X, Y, Z), and normalise it again.
 
-    Stripes and spot are equally frequent, and the same in all channels. Without this augmentation, a spike of a third of the
-    brightest intensities leaves hardly anything of the left atrium (disturbed scans: Testing/benchmarks/README.md).
+    Stripes and spot are equally frequent. Each channel gets the same, times its standard deviation.
 
     Args:
         probability: that an artefact is added.
