@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from dcamt.cases import folders
-from dcamt.cases.folders import BIDS, DECATHLON, NAMES, NNUNET, FoundCases, find_cases
+from dcamt.cases.folders import find_cases
+from dcamt.cases.found_cases import BIDS, DECATHLON, NAMES, NNUNET, FoundCases
 from dcamt.errors import InputError
 
 

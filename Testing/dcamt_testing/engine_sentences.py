@@ -21,7 +21,7 @@ CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("InputError", "MemoryShortage", "MissingPackage", "InternalError"), ("what", "remedy")),
     "OutputError": ("what",),
     "IdentifyingNote": ("text",),
-    "_UnplacedError": ("what",),
+    "UnplacedError": ("what",),
 }
 """Errors and notes whose constructor is not that of a dataclass, with the parameters that hold messages."""
 FIELDS = ("notes", "message", "problems", "warnings", "remedy", "text")
@@ -182,11 +182,11 @@ class MessageSources:
     def _follow_call(self, call: ast.Call, scope: Scope, inserted: bool) -> set[str]:
         name = _called(call)
         given = [*call.args, *(word.value for word in call.keywords)]
-        if isinstance(call.func, ast.Attribute) and name in ("join", "get"):
+        if isinstance(call.func, ast.Attribute) and name in ("join", "get", "values"):
             return self._follow_all(((part, scope) for part in (call.func.value, *given)), inserted)
         if isinstance(call.func, ast.Attribute) and name in ("format", "removesuffix", "strip", "capitalize"):
             return self._follow(call.func.value, scope, inserted)
-        if name in ("str", "tuple", "list", "sorted", "IdentifyingNote", "next", "filter", "fromkeys"):
+        if name in ("str", "tuple", "list", "sorted", "IdentifyingNote", "next", "filter", "fromkeys", "enumerate"):
             return self._follow_all(((part, scope) for part in given), inserted)
         results = []
         for function, outer in self._functions.get(name, ()):

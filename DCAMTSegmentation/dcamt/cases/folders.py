@@ -7,52 +7,24 @@ EMIDEC, `x_image`/`x_label`, `images/x`/`labels/x`, one scan beside Slicer's `Se
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
-from ..io.channels import channel_files, channel_of, without_channel
-from ..io.formats import BENCHMARK_ENDING, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
+from ..io.formats import BENCHMARK_ENDING, SCAN_ENDINGS, ending, scan_name
+from .bids import find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
-from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, case_name, classify_all, image_files
+from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, read_description
+from .found_cases import NAMES, NO_SCAN, OTHER_CHANNEL, SEVERAL_LABELS, FoundCases, SkippedFile, scans_below
+from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all
 
-NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
-DICOM_SLICE_ENDINGS = (".dcm", ".ima")
 MAX_REASONS = 5
 """The error names at most this many files if no case is found."""
 _DEPTH = 3
 """How many levels of folders are searched for data sets."""
-
-
-@dataclass(frozen=True)
-class SkippedFile:
-    """A file that belongs to no found case, and the reason."""
-
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True)
-class FoundCases:
-    """The cases found in a folder, without opening any file but `dataset.json`.
-
-    Attributes:
-        layout: the convention that the folder follows.
-        cases: the cases, with distinct names.
-        skipped: files that belong to no case.
-        classes: label values and their names, if the data set lists them.
-    """
-
-    layout: str
-    cases: tuple[Case, ...]
-    skipped: tuple[SkippedFile, ...] = ()
-    classes: tuple[tuple[int, str], ...] = ()
 
 
 def find_cases(folder: Path) -> FoundCases:
@@ -96,15 +68,15 @@ def _below(path: Path, folder: Path) -> str:
 
 def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
     """Return the function that reads the data set in this folder; None if its layout is not that of a data set."""
-    described = _description(folder)
+    described = read_description(folder)
     if isinstance(described.get("dataset"), Mapping) and described["dataset"]:
-        return _nnunet_with_list
+        return find_listed_nnunet_cases
     if described.get("training") or described.get("test"):
-        return _find_listed_data_set
+        return find_listed_cases
     if (folder / "imagesTr").is_dir():
-        return _nnunet
+        return find_nnunet_cases
     if any(entry.is_dir() and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in folder.iterdir()):
-        return _bids
+        return find_bids_cases
     return None
 
 
@@ -131,227 +103,10 @@ def _join(parts: Sequence[FoundCases]) -> FoundCases:
     )
 
 
-def _description(folder: Path) -> dict[str, Any]:
-    """Return the content of `dataset.json`; empty if there is none."""
-    path = folder / "dataset.json"
-    if not path.is_file():
-        return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot be read ({error})", path=path, remedy="Repair or remove the file.") from error
-    return data if isinstance(data, dict) else {}
-
-
-def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
-    """Return label values and names from a folder's `dataset.json`; empty if there is none.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
-    return _classes(_description(folder))
-
-
-def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
-    """Return label values and names; the Decathlon writes {"1": "name"}, nnU-Net {"name": 1}."""
-    listed = described.get("labels")
-    class_names = {}
-    for key, value in listed.items() if isinstance(listed, dict) else ():
-        for number, name in ((key, value), (value, key)):
-            if str(number).isdigit() and isinstance(name, str) and int(number) > 0:
-                class_names[int(number)] = name
-    return tuple(sorted(class_names.items()))
-
-
-class _ListedCases:
-    """Collects the cases that a `dataset.json` lists."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.cases: list[Case] = []
-        self.skipped: list[SkippedFile] = []
-
-    def add(self, images: Sequence[object], label: object, name: str = "") -> None:
-        """Add a case by the file of its first channel; `io.readers.read_scan` finds the others."""
-        files = [self._file(text) for text in images if isinstance(text, str) and text]
-        label_path = self._file(label) if isinstance(label, str) and label else None
-        missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
-        self.skipped += [SkippedFile(file, "dataset.json names it, but it does not exist") for file in missing]
-        if missing or not files:
-            return
-        channels = channel_files(files[0])
-        self.skipped += [SkippedFile(file, _OTHER_CHANNEL) for file in channels[1:]]
-        self.skipped += [SkippedFile(file, _UNNUMBERED_CHANNEL) for file in files[1:] if file not in channels]
-        role = LABELLED if label_path else UNLABELLED
-        self.cases.append(Case(name or case_name(files[0]), files[0], label_path, role))
-
-    def skip(self, images: Sequence[object]) -> None:
-        """Skip the files of a test case that has a label."""
-        files = [self._file(text) for text in images if isinstance(text, str) and text]
-        channels = [channel for file in files for channel in channel_files(file) if channel not in files]
-        self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
-
-    def skip_unlisted(self, folders: Sequence[str]) -> None:
-        """Skip the image files in subfolders of the data set that it does not list."""
-        named = {file for case in self.cases for file in (case.image, case.label)} | {
-            left_out.path for left_out in self.skipped
-        }
-        for name in folders:
-            files = _files(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))
-            reason = _TEST_CASE if name == "labelsTs" else "dataset.json does not list it"
-            self.skipped += [SkippedFile(file, reason) for file in files if file not in named]
-
-    def _file(self, text: str) -> Path:
-        """Return the named file; nnU-Net v1 lists images without the suffix `_0000` of the file names."""
-        path = self._folder / text
-        if "\\" in text and not path.exists():
-            path = self._folder / text.replace("\\", "/")
-        if path.is_absolute() and not path.exists():  # The data set was moved; its folders keep their names.
-            path = self._folder.joinpath(*path.parts[-2:])
-        kind = ending(path)
-        channel = path.with_name(
-            f"{path.name[: len(path.name) - len(kind)]}_0000{path.name[len(path.name) - len(kind) :]}"
-        )
-        return channel if not path.exists() and channel.exists() else path
-
-
-_TEST_CASE = "a test case of the data set"
-_OTHER_CHANNEL = "another channel of its case; a one-channel model uses the first file, a multi-channel model all files"
-_UNNUMBERED_CHANNEL = "another channel of its case; to use both, name the files x_0000, x_0001, ... in one folder"
-
-
-def _find_listed_data_set(folder: Path) -> FoundCases:
-    """Read the list of a Decathlon or nnU-Net v1 data set: `training` has images and labels, `test` images alone."""
-    described, listed = _description(folder), _ListedCases(folder)
-    has_test_labels = bool(_files(folder / "labelsTs", LABEL_ENDINGS))
-    for key in ("training", "validation", "test"):
-        entries = described.get(key)
-        for entry in entries if isinstance(entries, list) else ():
-            image, label = (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else (entry, None)
-            if key == "test" and has_test_labels:
-                listed.skip(image if isinstance(image, list) else [image])
-            else:
-                listed.add(image if isinstance(image, list) else [image], label)
-    listed.skip_unlisted(("imagesTr", "labelsTr", "imagesTs", "labelsTs"))
-    has_channels = any(channel_of(case.image) is not None for case in listed.cases)
-    layout = NNUNET if has_channels else DECATHLON
-    return FoundCases(layout, tuple(listed.cases), tuple(listed.skipped), _classes(described))
-
-
-def _nnunet_with_list(folder: Path) -> FoundCases:
-    """Read an nnU-Net v2 data set whose `dataset.json` lists each case's files under the key `dataset`."""
-    described, listed = _description(folder), _ListedCases(folder)
-    for name, entry in described["dataset"].items():
-        if isinstance(entry, Mapping):
-            images = entry.get("images")
-            listed.add(images if isinstance(images, list) else [images], entry.get("label"), str(name))
-    return FoundCases(NNUNET, tuple(listed.cases), tuple(listed.skipped), _classes(described))
-
-
-def _nnunet(folder: Path) -> FoundCases:
-    """Pair `imagesTr/x_0000` with `labelsTr/x`; `imagesTs` is unlabelled, or skipped if `labelsTs` has labels."""
-    cases: list[Case] = []
-    skipped: list[SkippedFile] = []
-    for part in ("Tr", "Ts"):
-        images, labels = folder / f"images{part}", folder / f"labels{part}"
-        labels_by_name = {scan_name(file): file for file in _files(labels, LABEL_ENDINGS)}
-        if part == "Ts" and labels_by_name:
-            skipped += [
-                SkippedFile(file, _TEST_CASE) for file in (*_files(images, SCAN_ENDINGS), *labels_by_name.values())
-            ]
-            continue
-        used = set()
-        for file in _files(images, SCAN_ENDINGS):
-            name = without_channel(scan_name(file))
-            if name not in labels_by_name and scan_name(file) in labels_by_name:
-                name = scan_name(file)
-            elif channel_of(file):
-                skipped.append(SkippedFile(file, _OTHER_CHANNEL))
-                continue
-            label = labels_by_name.get(name)
-            used.add(name)
-            cases.append(Case(name, file, label, LABELLED if label else UNLABELLED))
-        skipped += [SkippedFile(file, _NO_SCAN) for name, file in labels_by_name.items() if name not in used]
-    return FoundCases(NNUNET, tuple(cases), tuple(skipped), _classes(_description(folder)))
-
-
-_NO_SCAN = "a label without a scan"
-_SEVERAL_LABELS = "several labels for one scan"
 _SKIPPED_KINDS = {
     FileKind.OTHER_LABEL: "a label of another structure; to train on it, enter it as the label in the case list",
     FileKind.RESULT: "an automatic result; rename it to train on it",
 }
-
-
-def _files(folder: Path, endings: Iterable[str]) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    kinds = tuple(endings)
-    return [file for file in image_files(sorted(folder.iterdir())) if file.is_file() and ending(file) in kinds]
-
-
-# A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz. Labels lie in `derivatives`.
-_LABEL_SUFFIXES = LABEL_WORDS | {"probseg"}
-_DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
-"""Entities that a derivative's name adds to the name of its source image."""
-
-
-def _bids(folder: Path) -> FoundCases:
-    """Pair each scan of a BIDS data set with the label in its derivatives that has the same entities."""
-    images: list[tuple[Path, dict[str, str]]] = []
-    labels: list[tuple[Path, dict[str, str]]] = []
-    skipped: list[SkippedFile] = []
-    for path in _scans_below(folder):
-        if path.is_dir():
-            continue
-        entities, suffixes = _bids_name(path)
-        if not entities.get("sub"):
-            continue
-        if "probseg" in suffixes:
-            skipped.append(SkippedFile(path, "a map of probabilities"))
-        elif any(suffix in _LABEL_SUFFIXES for suffix in suffixes) or entities.get("desc", "").lower() in LABEL_WORDS:
-            labels.append((path, entities))
-        elif "derivatives" in path.relative_to(folder).parts[:-1]:
-            skipped.append(SkippedFile(path, "a derived image"))
-        else:
-            images.append((path, entities))
-    of_image: defaultdict[Path, list[Path]] = defaultdict(list)
-    for path, entities in labels:
-        label_entities = {key: value for key, value in entities.items() if key not in _DERIVATIVE_ENTITIES}
-        fitting = [
-            image
-            for image, image_entities in images
-            if all(image_entities.get(key) == value for key, value in label_entities.items())
-        ]
-        exact = [image for image, image_entities in images if image_entities == label_entities]
-        # Prefer equal entities and the same first suffix (T1w).
-        same = [image for image in exact or fitting if _bids_name(image)[1][:1] == _bids_name(path)[1][:1]]
-        chosen = same or exact or fitting
-        if len(chosen) == 1:
-            of_image[chosen[0]].append(path)
-        else:
-            skipped.append(SkippedFile(path, "its name fits several scans" if chosen else _NO_SCAN))
-    cases = []
-    for image, _ in images:
-        own_labels = of_image[image]
-        if len(own_labels) > 1:
-            skipped += [SkippedFile(path, _SEVERAL_LABELS) for path in (image, *own_labels)]
-        else:
-            label = own_labels[0] if own_labels else None
-            cases.append(Case(scan_name(image), image, label, LABELLED if label else UNLABELLED))
-    return FoundCases(BIDS, tuple(cases), tuple(skipped))
-
-
-def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the entities (`sub`, `ses`, ...) of a BIDS name and its suffixes (`T1w_seg` has two) in lower case."""
-    entities, suffixes = {}, []
-    for part in scan_name(path).split("_"):
-        key, dash, value = part.partition("-")
-        if dash and key.isalnum():
-            entities[key] = value
-        else:
-            suffixes.append(part.lower())
-    return entities, suffixes
 
 
 def _pair_by_names(folder: Path) -> FoundCases:
@@ -359,7 +114,7 @@ def _pair_by_names(folder: Path) -> FoundCases:
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     skipped: list[SkippedFile] = []
-    for named in classify_all(_scans_below(folder), folder):
+    for named in classify_all(scans_below(folder), folder):
         if named.kind in _SKIPPED_KINDS:
             skipped.append(SkippedFile(named.path, _SKIPPED_KINDS[named.kind]))
         else:
@@ -375,14 +130,14 @@ def _pair_by_names(folder: Path) -> FoundCases:
         if len(images) > 1 and label_paths:
             skipped += [SkippedFile(path, "several scans and labels have one name") for path in (*images, *label_paths)]
         elif len(label_paths) > 1:
-            skipped += [SkippedFile(path, _SEVERAL_LABELS) for path in (*images, *label_paths)]
+            skipped += [SkippedFile(path, SEVERAL_LABELS) for path in (*images, *label_paths)]
         else:
             name = "_".join(key[-1:]) or scan_name(folder)
             for image in images:
                 # A benchmark file (.h5) contains its own label.
                 label = label_paths[0] if label_paths else image if ending(image) == BENCHMARK_ENDING else None
                 cases.append(Case(name, image, label, LABELLED if label else UNLABELLED))
-    skipped += [SkippedFile(named_file.path, _NO_SCAN) for files in labels.values() for named_file in files]
+    skipped += [SkippedFile(named_file.path, NO_SCAN) for files in labels.values() for named_file in files]
     return FoundCases(NAMES, tuple(cases), tuple(skipped))
 
 
@@ -400,7 +155,7 @@ def _pair_channels(scans: _FilesByKey, labels: _FilesByKey, skipped: list[Skippe
             continue
         scans[label] = scans.pop(channels[0])
         for key in channels[1:]:
-            skipped += [SkippedFile(named_file.path, _OTHER_CHANNEL) for named_file in scans.pop(key, [])]
+            skipped += [SkippedFile(named_file.path, OTHER_CHANNEL) for named_file in scans.pop(key, [])]
 
 
 def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
@@ -431,16 +186,6 @@ def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
             labels[label_key].remove(label)
             if not labels[label_key]:
                 del labels[label_key]
-
-
-def _scans_below(folder: Path) -> Iterator[Path]:
-    """Yield image files at any depth, and folders of DICOM slices as one path each, without hidden ones."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = [Path(place, name) for name in sorted(files)]
-        yield from image_files(paths)
-        if any(ending(path) in DICOM_SLICE_ENDINGS and not path.name.startswith(".") for path in paths):
-            yield Path(place)
 
 
 def _with_distinct_names(cases: Iterable[Case]) -> tuple[Case, ...]:

@@ -24,7 +24,7 @@ from ..io.readers import read_header, read_labelmap, read_scan, read_segments
 from ..recipe import Augmentation, Inference, Intensity, Network, Recipe, Stride, Training, recipe_from_dict
 from ..volume import ANATOMICAL_STRUCTURE, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
 from .case_list import LABELLED, UNLABELLED, Case
-from .folders import dataset_classes
+from .data_sets import dataset_classes
 from .labels import mapping_targets, parse_mapping
 
 MAX_CASES = 20

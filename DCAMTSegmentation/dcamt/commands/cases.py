@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 
 from ..cases.case_list import LABELLED, VALIDATION, Case, list_cases, write_cases
 from ..cases.checks import CaseFacts, check_cases, list_problems
-from ..cases.folders import FoundCases, find_cases
+from ..cases.folders import find_cases
+from ..cases.found_cases import FoundCases
 from ..errors import InputError
 from ..recipe import load_recipe
 from .console import Console

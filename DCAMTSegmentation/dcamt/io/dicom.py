@@ -14,7 +14,7 @@ from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE_REMEDY, IdentifyingNote
 from .dicom_completeness import dicomdir_files, missing_slices_notes, refuse_missing_files
 from .dicom_contradictions import refuse_separated_slices, separate_other_classes
-from .dicom_frames import (
+from .dicom_files import (
     FoundFiles,
     files_below,
     list_names,

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote
-from .dicom_frames import FoundFiles, Frame, list_names, quiet_pydicom
+from .dicom_files import FoundFiles, list_names, quiet_pydicom
+from .dicom_frames import Frame
 from .stored_image import library_errors
 
 _COPY_AGAIN = "Copy the whole medium again."

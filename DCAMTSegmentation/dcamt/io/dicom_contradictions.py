@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .dicom_frames import CONSTANT_ATTRIBUTES, FoundFiles, Frame, class_name, list_names
+from .dicom_files import FoundFiles, class_name, list_names
+from .dicom_frames import CONSTANT_ATTRIBUTES, Frame
 from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry, sort_frames
 
 

@@ -1,51 +1,20 @@
-"""Read the frames of DICOM files: their position, their kind, and whether their file is complete."""
+"""Read the frames of a DICOM file from its header: place, kind of image, times and scaling of each frame."""
 
 from __future__ import annotations
 
-import os
-import re
-import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from .stored_image import library_errors
-
-SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
-DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
-_IMAGE_CLASSES = {
-    f"1.2.840.10008.5.1.4.1.1.{end}"
-    for end in (
-        *("2", "2.1", "2.2"),  # CT, enhanced, legacy converted enhanced
-        *("4", "4.1", "4.4"),  # MR
-        *("128", "130", "128.1"),  # PET
-        *("7", "7.2", "7.3"),  # secondary capture, if it has positions
-        "13.1.1",  # X-ray 3D angiographic
-    )
-}
-_CAPTURES = tuple(f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("7", "7.1", "7.2", "7.3", "7.4"))
-_OTHER_ENDINGS = frozenset(
-    (
-        *(".txt", ".xml", ".json", ".csv", ".pdf", ".rtf", ".doc", ".docx", ".xls", ".xlsx", ".log", ".md"),
-        *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".html", ".htm", ".js", ".css", ".ico"),
-        *(".ini", ".inf", ".db", ".exe", ".dll", ".bat", ".sh", ".py", ".zip"),
-        *(".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".raw", ".vtk", ".stl", ".mrml", ".mrb"),
-    )
-)
 _COMPONENTS = {
     "magnitude": {"MAGNITUDE", "M", "M_FFE", "M_SE", "M_IR", "M_TSE"},
     "phase": {"PHASE", "P", "P_FFE", "PHASE MAP", "VELOCITY MAP", "VELOCITY", "P_PCA", "PHASE CONTRAST M"},
     "real": {"REAL", "R", "R_FFE", "R_IR"},
     "imaginary": {"IMAGINARY", "I", "I_FFE", "I_IR"},
 }
-_CLASS_TAG = 0x00080016
-SHOWN = 8  # A message names at most this many files or series.
-_MAXIMUM_FILES = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,191 +62,26 @@ CONSTANT_ATTRIBUTES = {
 """Attributes that are equal in all slices of a scan, where they are present, and their names in messages."""
 
 
-@dataclass(eq=False)
-class FoundFiles:
-    """The frames found in the files of a folder, and the files without frames."""
-
-    frames: list[Frame] = field(default_factory=list)
-    damaged: list[tuple[Path, str, str]] = field(default_factory=list)  # file, what is wrong, series or ""
-    unplaced: list[tuple[Path, str, str]] = field(default_factory=list)  # image without a place, what is wrong, series
-    foreign: list[tuple[Path, str]] = field(default_factory=list)  # file, kind
-    color: list[tuple[Path, str]] = field(default_factory=list)  # file, series
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Return the files of a folder and its subfolders in the order of their names, without hidden ones."""
-    files: list[Path] = []
-    with library_errors(folder, "a folder"):
-        for parent, folders, names in os.walk(folder):
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-            files += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
-            if len(files) > _MAXIMUM_FILES:
-                raise InputError("holds more than 100000 files", path=folder, remedy="Choose the series' own folder.")
-    return files
-
-
-def read_file(path: Path, collected: FoundFiles) -> None:
-    """Add the frames of a file, or the reason why it has none, to `collected`."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    if path.name.upper() == "DICOMDIR" or path.suffix.lower() in _OTHER_ENDINGS:
-        return
-    try:
-        size = path.stat().st_size
-        if size == 0:
-            collected.damaged.append((path, "empty", ""))
-            return
-        with open(path, "rb") as file, quiet_pydicom():
-            head = file.read(132)
-            file.seek(0)
-            # Old files begin with an element of group 8 instead of a preamble.
-            bare = head[128:] != b"DICM" and head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
-            data = dcmread(file, stop_before_pixels=True, force=bare)
-            held = _pixel_bytes(file, data, size)
-    except InvalidDicomError:
-        # With the ending of a slice, it may be a slice whose beginning is damaged; zeros are an unfinished copy.
-        if path.suffix.lower() in (".dcm", ".ima"):
-            collected.damaged.append((path, "no DICOM", ""))
-        elif not any(head):
-            collected.damaged.append((path, "only zeros", ""))
-        else:
-            collected.foreign.append((path, "no DICOM"))
-        return
-    except OSError as error:
-        collected.damaged.append((path, error.strerror or "unreadable", ""))
-        return
-    except Exception:
-        collected.damaged.append((path, "damaged", ""))
-        return
-    try:
-        with quiet_pydicom():
-            _sort_file(path, data, held, collected)
-    except InputError:
-        raise
-    except Exception:
-        collected.damaged.append((path, "damaged header", str(data.get("SeriesInstanceUID", ""))))
-
-
-def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -> None:
-    """Add the frames of a file, or the reason why it has none, to `collected`; `data` is the file's header."""
-    series = str(data.get("SeriesInstanceUID", ""))
-    meta = getattr(data, "file_meta", None)
-    kind = str(data.get("SOPClassUID", "") or getattr(meta, "MediaStorageSOPClassUID", ""))
-    if kind == DIRECTORY_CLASS:
-        return
-    if held is None and max(map(int, data.keys()), default=0) <= _CLASS_TAG:
-        collected.damaged.append((path, "cut", series))  # The class itself may be cut.
-        return
-    is_image = kind in _IMAGE_CLASSES or (not kind and "Rows" in data)
-    if not is_image:
-        collected.foreign.append((path, class_name(kind)))
-        return
-    if "MOSAIC" in [str(word).upper() for word in data.get("ImageType") or []]:
-        collected.foreign.append((path, "mosaic of several slices"))
-        return
-    try:
-        frames = _frames_of(path, data)
-    except _UnplacedError as error:
-        if kind in _CAPTURES:
-            collected.foreign.append((path, "Secondary Capture without a position"))
-        elif held is None:
-            collected.damaged.append((path, "cut", series))
-        else:
-            collected.unplaced.append((path, str(error), series))
-        return
-    expected = _expected_bytes(data)
-    if expected and held is not None and len(frames) > 1 and held >= expected + expected // len(frames):
-        collected.damaged.append((path, "more pixels than its frames hold", series))
-        return
-    if held is None or (expected is not None and held < expected):
-        collected.damaged.append((path, "cut", series))
-        return
-    if int(data.get("SamplesPerPixel", 1)) != 1 or not str(
-        data.get("PhotometricInterpretation", "MONOCHROME2")
-    ).startswith("MONOCHROME"):
-        if kind in _CAPTURES:
-            collected.foreign.append((path, "Secondary Capture in colour"))
-        else:
-            collected.color.append((path, series))
-        return
-    collected.frames += frames
-
-
-def class_name(sop_class: str) -> str:
-    """Return the name of an SOP class, such as "MR Image"; "unknown kind" for what is no UID."""
-    from pydicom.uid import UID
-
-    known = re.fullmatch(r"[0-9.]{1,64}", sop_class)
-    return UID(sop_class).name.removesuffix(" Storage") if known else "unknown kind"
-
-
-def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
-    """Return the number of bytes of pixel data in a file; None if missing or cut off, -1 if compressed."""
-    syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
-    if syntax is not None and syntax.is_deflated:
-        return -1 if "Rows" in data else None
-    at = file.tell()
-    head = file.read(12)
-    implicit, little = encoding_of(data)
-    order = "<" if little else ">"
-    if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != (0x7FE0, 0x0010):
-        return None
-    if implicit:
-        length, start = struct.unpack(f"{order}I", head[4:8])[0], at + 8
-    else:
-        length, start = struct.unpack(f"{order}I", head[8:12])[0], at + 12
-    if length != 0xFFFFFFFF:
-        return int(length) if start + length <= size else None
-    while True:  # Go through the items of compressed data until the end marker.
-        file.seek(start)
-        item = file.read(8)
-        if len(item) < 8:
-            return None
-        tag, length = struct.unpack("<I", item[:4])[0], struct.unpack("<I", item[4:])[0]
-        if tag == 0xE0DDFFFE:
-            return -1
-        if tag != 0xE000FFFE or start + 8 + length > size:
-            return None
-        start += 8 + length
-
-
-def encoding_of(data: Any) -> tuple[bool, bool]:
-    """Return whether a file has implicit VR, and whether it is little-endian."""
-    implicit, little = getattr(data, "original_encoding", None) or (data.read_implicit_vr, data.read_little_endian)
-    return bool(implicit), little is not False
-
-
-def _expected_bytes(data: Any) -> int | None:
-    """Return the number of bytes of pixel data according to the header; None if it is compressed."""
-    syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
-    if syntax is not None and (syntax.is_encapsulated or syntax.is_deflated):
-        return None
-    number = int(data.get("NumberOfFrames", 1) or 1)
-    pixels = int(data.Rows) * int(data.Columns) * int(data.get("SamplesPerPixel", 1)) * number
-    return pixels * int(data.BitsAllocated) // 8
-
-
-class _UnplacedError(Exception):
+class UnplacedError(Exception):
     """A header does not place its frames; the text says what is wrong, such as "lacks the pixel spacing"."""
 
 
-def _frames_of(path: Path, data: Any) -> list[Frame]:
-    """Return the frames of a file; raise _UnplacedError if the header does not place them."""
+def frames_of(path: Path, data: Any) -> list[Frame]:
+    """Return the frames of a file; raise UnplacedError if the header does not place them."""
     number = int(data.get("NumberOfFrames", 1) or 1)
     per_frame = data.get("PerFrameFunctionalGroupsSequence")
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
     if per_frame is None and number == 1:
         return [_frame(path, 0, data, [data])]
     if per_frame is None:
-        raise _UnplacedError(f"lacks the positions of its {number} frames")
+        raise UnplacedError(f"lacks the positions of its {number} frames")
     if len(per_frame) != number:
-        raise _UnplacedError(f"has {number} frames, but places {len(per_frame)}")
+        raise UnplacedError(f"has {number} frames, but places {len(per_frame)}")
     return [_frame(path, index, data, [group, shared]) for index, group in enumerate(per_frame)]
 
 
 def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame:
-    """Return a frame; raise _UnplacedError without its place. Attributes come from `groups` first, then from `data`."""
+    """Return a frame; raise UnplacedError without its place. Attributes come from `groups` first, then from `data`."""
 
     def value(keyword: str, group: str = "") -> Any:
         for place in groups:
@@ -295,9 +99,9 @@ def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame:
     spacing = _numbers(value("PixelSpacing", "PixelMeasuresSequence"), 2)
     for attribute, name in ((position, "position"), (orientation, "orientation")):
         if attribute is None:
-            raise _UnplacedError(f"lacks the {name} of its slice in the patient")
+            raise UnplacedError(f"lacks the {name} of its slice in the patient")
     if spacing is None:
-        raise _UnplacedError("lacks the pixel spacing of its slice")
+        raise UnplacedError("lacks the pixel spacing of its slice")
     assert position is not None
     assert orientation is not None
     slope = value("RescaleSlope", "PixelValueTransformationSequence")
@@ -392,21 +196,3 @@ def _time(value: Any) -> float | None:
         return float(str(value).split("+")[0]) if value not in (None, "") else None
     except ValueError:
         return None
-
-
-def list_names(names: Sequence[str]) -> str:
-    """Return text with the first `SHOWN` names and the number of further ones."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Suppress pydicom's warnings about unusual values."""
-    import logging
-    import warnings
-
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

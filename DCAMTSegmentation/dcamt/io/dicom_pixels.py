@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .dicom_frames import Frame, encoding_of, quiet_pydicom
+from .dicom_files import encoding_of, quiet_pydicom
+from .dicom_frames import Frame
 from .itk import quiet_sitk, quiet_terminal
 from .stored_image import library_errors
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
-from .dicom_frames import quiet_pydicom
+from .dicom_files import quiet_pydicom
 from .stored_image import StoredImage, StoredSegment, library_errors
 
 _REMEDY = "Export the segmentation again."

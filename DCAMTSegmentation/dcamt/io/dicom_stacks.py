@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote
-from .dicom_frames import SHOWN, Frame, list_names
+from .dicom_files import SHOWN, list_names
+from .dicom_frames import Frame
 
 FEW = 3
 """Another series with fewer slices is a scout, not a scan."""

@@ -11,7 +11,8 @@ from ..errors import InputError
 from ..geometry import SAME_PLACE_MM
 from ..volume import IdentifyingNote
 from .dicom_contradictions import refuse_contradictions
-from .dicom_frames import Frame, list_names
+from .dicom_files import list_names
+from .dicom_frames import Frame
 from .dicom_stacks import ScanChoice, Stack
 
 _STATED_TIMES = 2  # The first values of `Frame.times` are numbers of time points, the others are times.

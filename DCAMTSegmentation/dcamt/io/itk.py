@@ -1,15 +1,10 @@
-"""Read MetaImage and other formats with SimpleITK, after checking that the file is complete.
-
-For the missing part of a truncated file, ITK's readers return random memory or zeros. Therefore only formats whose
-completeness this module can check are read.
-"""
+"""Read MetaImage and other formats with SimpleITK, after checking that the file is complete (`itk_completeness`)."""
 
 from __future__ import annotations
 
 import math
 import os
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,24 +15,9 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE_REMEDY, check_size
 from .formats import ending
-from .stored_image import (
-    DAMAGED,
-    StoredImage,
-    compressed_size,
-    cut_file,
-    data_file_errors,
-    is_gzip,
-    library_errors,
-    missing_data_file,
-    open_plain_or_gzip,
-    read_to_end,
-    unpacked_size,
-)
+from .itk_completeness import CHECKS, meta_header
+from .stored_image import StoredImage, library_errors
 
-_META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
-_VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
-_GIPL_BYTES = {1: 0, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
-_HEADER_LIMIT = 1 << 20
 _TIFF_NOTE = (
     "A TIFF file does not store the distance between slices, the position or the orientation: 1 mm was assumed."
 )
@@ -83,7 +63,7 @@ def open_itk(path: Path) -> StoredImage:
         InputError: the file is damaged or incomplete, its format is unknown or cannot be checked for completeness, or
             the image has colours or fewer than three dimensions.
     """
-    check = _CHECKS.get(ending(path))
+    check = CHECKS.get(ending(path))
     if check is not None:
         with library_errors(path, "an image"):
             check(path)
@@ -113,7 +93,7 @@ def open_itk(path: Path) -> StoredImage:
         channels=reader.GetNumberOfComponents() * math.prod(size[3:]),
         grid=Grid(size[:3], _affine(reader, len(size))),
         load=load,
-        notes=_notes(path, check),
+        notes=_notes(path),
     )
 
 
@@ -149,266 +129,11 @@ def _affine(reader: Any, axes: int) -> np.ndarray:
     return np.asarray(RAS_TO_LPS @ affine)
 
 
-def _notes(path: Path, check: Callable[[Path], None]) -> tuple[str, ...]:
+def _notes(path: Path) -> tuple[str, ...]:
     """Return notes on the geometry that ITK assumes for what a file does not store."""
-    if check is _check_tiff:
+    kind = ending(path)
+    if kind in (".tif", ".tiff"):
         return (_TIFF_NOTE,)
-    if check is _check_meta and not {"elementspacing", "elementsize"} & _meta_header(path)[0].keys():
+    if kind in (".mha", ".mhd") and not {"elementspacing", "elementsize"} & meta_header(path)[0].keys():
         return (_META_NOTE,)
     return ()
-
-
-def _meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
-    """Return the fields of a MetaImage's header, the file's beginning, and the header's length in bytes.
-
-    Raises:
-        InputError: the header is damaged.
-    """
-    fields: dict[str, str] = {}
-    with open(path, "rb") as file:
-        head = file.read(_HEADER_LIMIT)
-    start = 0
-    for line in head.splitlines(keepends=True):
-        start += len(line)
-        name, equals, value = line.decode("latin-1").partition("=")
-        if not equals:
-            raise InputError("cannot be read as a MetaImage: its header is damaged", path=path, remedy=DAMAGED)
-        fields[name.strip().lower()] = value.strip()
-        if name.strip().lower() == "elementdatafile":
-            break
-    else:
-        raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
-    return fields, head, start
-
-
-def _check_meta(path: Path) -> None:
-    """Raise InputError if a MetaImage's data is missing, cut or damaged."""
-    fields, head, start = _meta_header(path)
-    sizes = [int(size) for size in fields.get("dimsize", "").split()]
-    check_size(sizes, path) if sizes else None
-    element = fields.get("elementtype", "").upper().removeprefix("MET_").removesuffix("_ARRAY")
-    each = _META_BYTES.get(element.removeprefix("U"))
-    if not sizes or each is None:
-        what = "cannot be read as a MetaImage: its header lacks DimSize or ElementType"
-        raise InputError(what, path=path, remedy=DAMAGED)
-    size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
-    value = fields["elementdatafile"]
-    compressed = fields.get("compresseddata", "").lower().startswith(("t", "1"))
-    text = not fields.get("binarydata", "false").lower().startswith(("t", "1"))  # ITK's default is text.
-    if value.upper() == "LOCAL":
-        _check_data(path, path, start, size, each, compressed, text)
-        if compressed:
-            _check_compressed_size(path, path, start, fields.get("compresseddatasize", "0"))
-        return
-    words = value.split()
-    if words[0].upper() == "LIST":
-        names = [name.strip() for name in head[start:].decode("utf-8", "replace").splitlines() if name.strip()]
-    elif "%" in words[0]:
-        first, last, step = (int(word) for word in words[1:4]) if len(words) >= 4 else (1, sizes[-1], 1)
-        names = [words[0] % number for number in range(first, last + 1, max(1, step))]
-    else:
-        names = [value]
-    skip = int(fields.get("headersize", 0))
-    for name in names:
-        data = path.parent / name
-        if not data.is_file():
-            raise missing_data_file(path, data)
-        _check_data(path, data, max(0, skip), size // max(1, len(names)), each, compressed, text)
-        if compressed:
-            _check_compressed_size(path, data, max(0, skip), fields.get("compresseddatasize", "0"))
-
-
-def _check_compressed_size(path: Path, data: Path, start: int, stated: str) -> None:
-    """Raise InputError if `stated`, the size in the header, is not that of the file `data` after byte `start`.
-
-    ITK returns random memory for what lies beyond the stated size. For 0, ITK uses the size of a data file.
-    """
-    held = os.path.getsize(data) - start
-    size = int(stated)
-    if size > held or (size < held and not (size == 0 and data != path)):
-        with open(data, "rb") as file:
-            file.seek(start)
-            used = compressed_size(file)
-        if size < used or size > held:
-            what = f"states {size} bytes of compressed data, but has {used}"
-            raise InputError(what, path=path, remedy="Correct CompressedDataSize in its header, or export it again.")
-
-
-def _check_data(path: Path, data: Path, start: int, size: int, each: int, compressed: bool, text: bool) -> None:
-    """Raise InputError if the file `data` has less than `size` bytes of voxels of `each` bytes after byte `start`.
-
-    Args:
-        compressed: the voxels are compressed with zlib or gzip.
-        text: the voxels are written as text.
-    """
-    held, ended = max(0, os.path.getsize(data) - start), True
-    with open(data, "rb") as file, data_file_errors(path, data):
-        file.seek(start)
-        if compressed:
-            held, ended = unpacked_size(file)
-        elif text:
-            numbers = [float(word) for word in file.read().split()]
-            held = size if len(numbers) * each >= size else len(numbers) * each
-    if held < size or not ended:
-        raise cut_file(data, held, size, path)
-
-
-def _check_gipl(path: Path) -> None:
-    """Raise InputError if a GIPL file is shorter than its header says (256 bytes, big-endian)."""
-    with open_plain_or_gzip(path) as file:
-        head = file.read(256)
-        if len(head) < 256:
-            raise EOFError
-        *sizes, kind = struct.unpack(">5H", head[:10])
-        sizes = [max(1, size) for size in sizes]
-        check_size(sizes, path)
-        _read_exactly(file, math.prod(sizes) * _GIPL_BYTES.get(kind, 1))
-        read_to_end(file)
-
-
-def _check_vtk(path: Path) -> None:
-    """Raise InputError if a legacy VTK file of structured points is shorter than its header says."""
-    with open(path, "rb") as file:
-        head = [file.readline(_HEADER_LIMIT).decode("latin-1").strip() for _ in range(3)]
-        words: dict[str, list[str]] = {}
-        while line := file.readline(_HEADER_LIMIT):
-            parts = line.decode("latin-1").split()
-            if parts:
-                words[parts[0].upper()] = parts[1:]
-            if parts and parts[0].upper() in ("LOOKUP_TABLE", "VECTORS", "COLOR_SCALARS"):
-                break
-        sizes = [int(size) for size in words.get("DIMENSIONS", [])]
-        if not sizes:
-            raise InputError("is not a VTK image of structured points", path=path, remedy="Save the image as NRRD.")
-        check_size(sizes, path)
-        scalars = words.get("SCALARS") or words.get("VECTORS") or ["", "unsigned_char"]
-        each = _VTK_BYTES.get(scalars[1].lower().removeprefix("unsigned_"), 1)
-        components = 3 if "VECTORS" in words else int(scalars[2]) if len(scalars) > 2 else 1
-        count = math.prod(sizes) * components
-        if head[2].upper() == "ASCII":
-            if len(file.read().split()) < count:
-                raise EOFError
-        elif os.path.getsize(path) - file.tell() < count * each:
-            raise EOFError
-
-
-def _check_analyze(path: Path) -> None:
-    """Raise InputError if the data of an Analyze 7.5 or NIfTI pair is missing or cut."""
-    name = str(path)
-    lower = name.lower()
-    stem = name[: len(name) - (7 if lower.endswith(".gz") else 4)]
-    headers = [Path(stem + extra) for extra in (".hdr", ".HDR", ".hdr.gz")]
-    images = [Path(stem + extra) for extra in (".img", ".IMG", ".img.gz")]
-    header = next((file for file in headers if file.is_file()), None)
-    image = next((file for file in images if file.is_file()), None)
-    if header is None or image is None:
-        missing = (headers if header is None else images)[0].name
-        what = f"is half of a pair, and the other half {missing} is missing"
-        raise InputError(what, path=path, remedy="Copy both files.")
-    with open_plain_or_gzip(header) as file:
-        head = file.read(348)
-    if len(head) < 348:
-        raise EOFError
-    order = "<" if struct.unpack("<i", head[:4])[0] == 348 else ">"
-    dimensions = struct.unpack(f"{order}8h", head[40:56])
-    sizes = dimensions[1 : 1 + max(0, min(7, dimensions[0]))]
-    if not sizes:
-        raise InputError("has a damaged header", path=path, remedy=DAMAGED)
-    check_size(sizes, path)
-    bits = struct.unpack(f"{order}h", head[72:74])[0]
-    offset = struct.unpack(f"{order}f", head[108:112])[0]
-    size = math.prod(sizes) * max(0, bits) // 8 + (int(offset) if math.isfinite(offset) else 0)
-    packed = is_gzip(image)
-    with open(image, "rb") as file, data_file_errors(path, image):
-        held, ended = unpacked_size(file) if packed else (os.path.getsize(image), True)
-    if held < size or not ended:
-        raise cut_file(image, held, size, path)
-
-
-def _check_tiff(path: Path) -> None:
-    """Raise InputError if a page or strip of a TIFF file lies beyond the file's end."""
-    length = os.path.getsize(path)
-    with open(path, "rb") as file:
-        head = file.read(16)
-        order = {b"II": "<", b"MM": ">"}.get(head[:2])
-        if order is None or len(head) < 8:
-            what = "cannot be read as a TIFF image: its content is not TIFF"
-            raise InputError(what, path=path, remedy="Rename or convert the file.")
-        big = struct.unpack(f"{order}H", head[2:4])[0] == 43
-        word, entry, count_format = ("Q", 20, "Q") if big else ("I", 12, "H")
-        (page,) = struct.unpack(f"{order}{word}", head[8:16] if big else head[4:8])
-        seen: set[int] = set()
-        while page:
-            if page in seen or page >= length:
-                raise EOFError
-            seen.add(page)
-            file.seek(page)
-            (number,) = struct.unpack(f"{order}{count_format}", _read_exactly(file, struct.calcsize(count_format)))
-            entries = _read_exactly(file, number * entry)
-            (page,) = struct.unpack(f"{order}{word}", _read_exactly(file, struct.calcsize(word)))
-            values = {}
-            for n in range(number):
-                tag, kind = struct.unpack(f"{order}2H", entries[n * entry : n * entry + 4])
-                if tag in (273, 279, 324, 325):  # offsets and sizes of strips or tiles
-                    values[tag] = _tiff_values(file, order, word, kind, entries[n * entry + 4 : (n + 1) * entry])
-            for offsets, sizes in ((273, 279), (324, 325)):
-                pairs = zip(values.get(offsets, ()), values.get(sizes, ()), strict=False)
-                if any(offset + size > length for offset, size in pairs):
-                    raise EOFError
-
-
-def _tiff_values(file: Any, order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:
-    """Return the numbers of a TIFF directory entry, which are stored in the entry or at an offset in the file."""
-    size = struct.calcsize(word)
-    (count,) = struct.unpack(f"{order}{word}", entry[:size])
-    code = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")
-    total = count * struct.calcsize(code)
-    if total <= size:
-        return struct.unpack(f"{order}{count}{code}", entry[size : size + total])
-    (place,) = struct.unpack(f"{order}{word}", entry[size : 2 * size])
-    position = file.tell()
-    file.seek(place)
-    values = struct.unpack(f"{order}{count}{code}", _read_exactly(file, total))
-    file.seek(position)
-    return values
-
-
-def _check_mrc(path: Path) -> None:
-    """Raise InputError if an MRC file is shorter than its header says."""
-    with open(path, "rb") as file:
-        head = file.read(1024)
-    if len(head) < 1024:
-        raise EOFError
-    order = ">" if head[212:214] == b"\x11\x11" else "<"
-    *sizes, mode = struct.unpack(f"{order}4i", head[:16])
-    check_size(sizes, path)
-    each = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}.get(mode, 1)
-    extra = struct.unpack(f"{order}i", head[92:96])[0]
-    if os.path.getsize(path) < 1024 + max(0, extra) + math.prod(sizes) * each:
-        raise EOFError
-
-
-def _check_hdf5(path: Path) -> None:
-    """Do nothing, since the HDF5 library itself rejects a truncated file."""
-
-
-def _read_exactly(file: Any, size: int) -> bytes:
-    """Read `size` bytes and return the last megabyte of them. Raises EOFError if there are fewer."""
-    data = b""
-    while size > 0:
-        data = file.read(min(size, 1 << 20))
-        if not data:
-            raise EOFError
-        size -= len(data)
-    return bytes(data)
-
-
-_CHECKS: dict[str, Callable[[Path], None]] = {
-    **dict.fromkeys((".mha", ".mhd"), _check_meta),
-    **dict.fromkeys((".gipl", ".gipl.gz"), _check_gipl),
-    ".vtk": _check_vtk,
-    **dict.fromkeys((".hdr", ".img", ".hdr.gz", ".img.gz"), _check_analyze),
-    **dict.fromkeys((".tif", ".tiff"), _check_tiff),
-    **dict.fromkeys((".mrc", ".rec"), _check_mrc),
-    **dict.fromkeys((".mnc", ".hdf5"), _check_hdf5),
-}

@@ -19,7 +19,7 @@ from ..volume import Labelmap, Volume, as_labels, check_channels, check_grid, ch
 from .channels import channel_files, one_channel_note, read_channels
 from .dicom import open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_completeness import dicomdir_files
-from .dicom_frames import DIRECTORY_CLASS, SEGMENTATION_CLASS, files_below, list_names, quiet_pydicom
+from .dicom_files import DIRECTORY_CLASS, SEGMENTATION_CLASS, files_below, list_names, quiet_pydicom
 from .dicom_segments import open_dicom_segments
 from .dicom_stacks import ScanChoice
 from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
@@ -27,8 +27,8 @@ from .hdf5 import MAGIC as HDF5_MAGIC
 from .hdf5 import open_hdf5
 from .itk import open_itk
 from .nifti import open_nifti
-from .nrrd import MAGIC as NRRD_MAGIC
 from .nrrd import open_nrrd
+from .nrrd_header import MAGIC as NRRD_MAGIC
 from .stored_image import StoredImage, StoredSegment, library_errors, read_head
 
 _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")

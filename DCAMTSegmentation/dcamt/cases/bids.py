@@ -1,0 +1,74 @@
+"""Find the cases of a BIDS data set: scans, and labels in its derivatives."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from ..io.formats import scan_name
+from .case_list import LABELLED, UNLABELLED, Case
+from .found_cases import BIDS, NO_SCAN, SEVERAL_LABELS, FoundCases, SkippedFile, scans_below
+from .names import LABEL_WORDS
+
+# A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz. Labels lie in `derivatives`.
+_LABEL_SUFFIXES = LABEL_WORDS | {"probseg"}
+_DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
+"""Entities that a derivative's name adds to the name of its source image."""
+
+
+def find_bids_cases(folder: Path) -> FoundCases:
+    """Pair each scan of a BIDS data set with the label in its derivatives that has the same entities."""
+    images: list[tuple[Path, dict[str, str]]] = []
+    labels: list[tuple[Path, dict[str, str]]] = []
+    skipped: list[SkippedFile] = []
+    for path in scans_below(folder):
+        if path.is_dir():
+            continue
+        entities, suffixes = _bids_name(path)
+        if not entities.get("sub"):
+            continue
+        if "probseg" in suffixes:
+            skipped.append(SkippedFile(path, "a map of probabilities"))
+        elif any(suffix in _LABEL_SUFFIXES for suffix in suffixes) or entities.get("desc", "").lower() in LABEL_WORDS:
+            labels.append((path, entities))
+        elif "derivatives" in path.relative_to(folder).parts[:-1]:
+            skipped.append(SkippedFile(path, "a derived image"))
+        else:
+            images.append((path, entities))
+    of_image: defaultdict[Path, list[Path]] = defaultdict(list)
+    for path, entities in labels:
+        label_entities = {key: value for key, value in entities.items() if key not in _DERIVATIVE_ENTITIES}
+        fitting = [
+            image
+            for image, image_entities in images
+            if all(image_entities.get(key) == value for key, value in label_entities.items())
+        ]
+        exact = [image for image, image_entities in images if image_entities == label_entities]
+        # Prefer equal entities and the same first suffix (T1w).
+        same = [image for image in exact or fitting if _bids_name(image)[1][:1] == _bids_name(path)[1][:1]]
+        chosen = same or exact or fitting
+        if len(chosen) == 1:
+            of_image[chosen[0]].append(path)
+        else:
+            skipped.append(SkippedFile(path, "its name fits several scans" if chosen else NO_SCAN))
+    cases = []
+    for image, _ in images:
+        own_labels = of_image[image]
+        if len(own_labels) > 1:
+            skipped += [SkippedFile(path, SEVERAL_LABELS) for path in (image, *own_labels)]
+        else:
+            label = own_labels[0] if own_labels else None
+            cases.append(Case(scan_name(image), image, label, LABELLED if label else UNLABELLED))
+    return FoundCases(BIDS, tuple(cases), tuple(skipped))
+
+
+def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the entities (`sub`, `ses`, ...) of a BIDS name and its suffixes (`T1w_seg` has two) in lower case."""
+    entities, suffixes = {}, []
+    for part in scan_name(path).split("_"):
+        key, dash, value = part.partition("-")
+        if dash and key.isalnum():
+            entities[key] = value
+        else:
+            suffixes.append(part.lower())
+    return entities, suffixes

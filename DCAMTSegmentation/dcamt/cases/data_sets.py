@@ -1,0 +1,157 @@
+"""Find the cases of an nnU-Net or Decathlon data set, by its `dataset.json` or by the names of its folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..io.channels import channel_files, channel_of, without_channel
+from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
+from .case_list import LABELLED, UNLABELLED, Case
+from .found_cases import DECATHLON, NNUNET, NO_SCAN, OTHER_CHANNEL, FoundCases, SkippedFile, files_in
+from .names import case_name
+
+_TEST_CASE = "a test case of the data set"
+_UNNUMBERED_CHANNEL = "another channel of its case; to use both, name the files x_0000, x_0001, ... in one folder"
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the content of `dataset.json`; empty if there is none."""
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot be read ({error})", path=path, remedy="Repair or remove the file.") from error
+    return data if isinstance(data, dict) else {}
+
+
+def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
+    """Return label values and names from a folder's `dataset.json`; empty if there is none.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return _classes(read_description(folder))
+
+
+def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
+    """Return label values and names; the Decathlon writes {"1": "name"}, nnU-Net {"name": 1}."""
+    listed = described.get("labels")
+    class_names = {}
+    for key, value in listed.items() if isinstance(listed, dict) else ():
+        for number, name in ((key, value), (value, key)):
+            if str(number).isdigit() and isinstance(name, str) and int(number) > 0:
+                class_names[int(number)] = name
+    return tuple(sorted(class_names.items()))
+
+
+class _ListedCases:
+    """Collects the cases that a `dataset.json` lists."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.cases: list[Case] = []
+        self.skipped: list[SkippedFile] = []
+
+    def add(self, images: Sequence[object], label: object, name: str = "") -> None:
+        """Add a case by the file of its first channel; `io.readers.read_scan` finds the others."""
+        files = [self._file(text) for text in images if isinstance(text, str) and text]
+        label_path = self._file(label) if isinstance(label, str) and label else None
+        missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
+        self.skipped += [SkippedFile(file, "dataset.json names it, but it does not exist") for file in missing]
+        if missing or not files:
+            return
+        channels = channel_files(files[0])
+        self.skipped += [SkippedFile(file, OTHER_CHANNEL) for file in channels[1:]]
+        self.skipped += [SkippedFile(file, _UNNUMBERED_CHANNEL) for file in files[1:] if file not in channels]
+        role = LABELLED if label_path else UNLABELLED
+        self.cases.append(Case(name or case_name(files[0]), files[0], label_path, role))
+
+    def skip(self, images: Sequence[object]) -> None:
+        """Skip the files of a test case that has a label."""
+        files = [self._file(text) for text in images if isinstance(text, str) and text]
+        channels = [channel for file in files for channel in channel_files(file) if channel not in files]
+        self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
+
+    def skip_unlisted(self, folders: Sequence[str]) -> None:
+        """Skip the image files in subfolders of the data set that it does not list."""
+        named = {file for case in self.cases for file in (case.image, case.label)} | {
+            left_out.path for left_out in self.skipped
+        }
+        for name in folders:
+            files = files_in(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))
+            reason = _TEST_CASE if name == "labelsTs" else "dataset.json does not list it"
+            self.skipped += [SkippedFile(file, reason) for file in files if file not in named]
+
+    def _file(self, text: str) -> Path:
+        """Return the named file; nnU-Net v1 lists images without the suffix `_0000` of the file names."""
+        path = self._folder / text
+        if "\\" in text and not path.exists():
+            path = self._folder / text.replace("\\", "/")
+        if path.is_absolute() and not path.exists():  # The data set was moved; its folders keep their names.
+            path = self._folder.joinpath(*path.parts[-2:])
+        kind = ending(path)
+        channel = path.with_name(
+            f"{path.name[: len(path.name) - len(kind)]}_0000{path.name[len(path.name) - len(kind) :]}"
+        )
+        return channel if not path.exists() and channel.exists() else path
+
+
+def find_listed_cases(folder: Path) -> FoundCases:
+    """Read the list of a Decathlon or nnU-Net v1 data set: `training` has images and labels, `test` images alone."""
+    described, listed = read_description(folder), _ListedCases(folder)
+    has_test_labels = bool(files_in(folder / "labelsTs", LABEL_ENDINGS))
+    for key in ("training", "validation", "test"):
+        entries = described.get(key)
+        for entry in entries if isinstance(entries, list) else ():
+            image, label = (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else (entry, None)
+            if key == "test" and has_test_labels:
+                listed.skip(image if isinstance(image, list) else [image])
+            else:
+                listed.add(image if isinstance(image, list) else [image], label)
+    listed.skip_unlisted(("imagesTr", "labelsTr", "imagesTs", "labelsTs"))
+    has_channels = any(channel_of(case.image) is not None for case in listed.cases)
+    layout = NNUNET if has_channels else DECATHLON
+    return FoundCases(layout, tuple(listed.cases), tuple(listed.skipped), _classes(described))
+
+
+def find_listed_nnunet_cases(folder: Path) -> FoundCases:
+    """Read an nnU-Net v2 data set whose `dataset.json` lists each case's files under the key `dataset`."""
+    described, listed = read_description(folder), _ListedCases(folder)
+    for name, entry in described["dataset"].items():
+        if isinstance(entry, Mapping):
+            images = entry.get("images")
+            listed.add(images if isinstance(images, list) else [images], entry.get("label"), str(name))
+    return FoundCases(NNUNET, tuple(listed.cases), tuple(listed.skipped), _classes(described))
+
+
+def find_nnunet_cases(folder: Path) -> FoundCases:
+    """Pair `imagesTr/x_0000` with `labelsTr/x`; `imagesTs` is unlabelled, or skipped if `labelsTs` has labels."""
+    cases: list[Case] = []
+    skipped: list[SkippedFile] = []
+    for part in ("Tr", "Ts"):
+        images, labels = folder / f"images{part}", folder / f"labels{part}"
+        labels_by_name = {scan_name(file): file for file in files_in(labels, LABEL_ENDINGS)}
+        if part == "Ts" and labels_by_name:
+            skipped += [
+                SkippedFile(file, _TEST_CASE) for file in (*files_in(images, SCAN_ENDINGS), *labels_by_name.values())
+            ]
+            continue
+        used = set()
+        for file in files_in(images, SCAN_ENDINGS):
+            name = without_channel(scan_name(file))
+            if name not in labels_by_name and scan_name(file) in labels_by_name:
+                name = scan_name(file)
+            elif channel_of(file):
+                skipped.append(SkippedFile(file, OTHER_CHANNEL))
+                continue
+            label = labels_by_name.get(name)
+            used.add(name)
+            cases.append(Case(name, file, label, LABELLED if label else UNLABELLED))
+        skipped += [SkippedFile(file, NO_SCAN) for name, file in labels_by_name.items() if name not in used]
+    return FoundCases(NNUNET, tuple(cases), tuple(skipped), _classes(read_description(folder)))

@@ -1,0 +1,60 @@
+"""Represent the cases found in a folder, and the files that belong to none of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..io.formats import ending
+from .case_list import Case
+from .names import image_files
+
+NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
+DICOM_SLICE_ENDINGS = (".dcm", ".ima")
+OTHER_CHANNEL = "another channel of its case; a one-channel model uses the first file, a multi-channel model all files"
+NO_SCAN = "a label without a scan"
+SEVERAL_LABELS = "several labels for one scan"
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file that belongs to no found case, and the reason."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class FoundCases:
+    """The cases found in a folder, without opening any file but `dataset.json`.
+
+    Attributes:
+        layout: the convention that the folder follows.
+        cases: the cases, with distinct names.
+        skipped: files that belong to no case.
+        classes: label values and their names, if the data set lists them.
+    """
+
+    layout: str
+    cases: tuple[Case, ...]
+    skipped: tuple[SkippedFile, ...] = ()
+    classes: tuple[tuple[int, str], ...] = ()
+
+
+def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    kinds = tuple(endings)
+    return [file for file in image_files(sorted(folder.iterdir())) if file.is_file() and ending(file) in kinds]
+
+
+def scans_below(folder: Path) -> Iterator[Path]:
+    """Yield image files at any depth, and folders of DICOM slices as one path each, without hidden ones."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = [Path(place, name) for name in sorted(files)]
+        yield from image_files(paths)
+        if any(ending(path) in DICOM_SLICE_ENDINGS and not path.name.startswith(".") for path in paths):
+            yield Path(place)

@@ -1,0 +1,187 @@
+"""Read the numbers of a NRRD file, which follow its header or lie in other files, in any of the format's encodings."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from ..errors import InputError
+from .nrrd_header import HEADER_LIMIT, OPEN_IN_SLICER, Header
+from .stored_image import (
+    COPY_AGAIN,
+    DAMAGED,
+    Bunzip2,
+    Gunzip,
+    check_complete,
+    data_file_errors,
+    is_gzip,
+    missing_data_file,
+    open_plain_or_gzip,
+    read_array,
+    read_to_end,
+)
+
+_TYPES = {
+    name: np.dtype(code)
+    for code, names in {
+        "i1": "signed char,int8,int8_t",
+        "u1": "uchar,unsigned char,uint8,uint8_t",
+        "i2": "short,short int,signed short,signed short int,int16,int16_t",
+        "u2": "ushort,unsigned short,unsigned short int,uint16,uint16_t",
+        "i4": "int,signed int,int32,int32_t",
+        "u4": "uint,unsigned int,uint32,uint32_t",
+        "i8": "longlong,long long,long long int,signed long long,signed long long int,int64,int64_t",
+        "u8": "ulonglong,unsigned long long,unsigned long long int,uint64,uint64_t",
+        "f4": "float",
+        "f8": "double",
+    }.items()
+    for name in names.split(",")
+}
+_ENCODINGS = {
+    **dict.fromkeys(("raw",), "raw"),
+    **dict.fromkeys(("txt", "text", "ascii"), "ascii"),
+    **dict.fromkeys(("hex",), "hex"),
+    **dict.fromkeys(("gz", "gzip"), "gzip"),
+    **dict.fromkeys(("bz2", "bzip2"), "bzip2"),
+}
+
+
+class NrrdData:
+    """Reads the voxels of a NRRD file, from the file itself or from data files, in any encoding."""
+
+    def __init__(self, path: Path, header: Header, sizes: Sequence[int]) -> None:
+        fields = header.fields
+        kind = " ".join(fields["type"].lower().split())
+        if kind not in _TYPES:
+            raise InputError(f'holds numbers of the type "{kind}"', path=path, remedy=OPEN_IN_SLICER)
+        encoding = _ENCODINGS.get(fields["encoding"].lower())
+        if encoding is None:
+            raise InputError(f'has the unknown encoding "{fields["encoding"]}"', path=path, remedy=OPEN_IN_SLICER)
+        self._path, self._start, self._encoding = path, header.start, encoding
+        self._dtype, self._count = _TYPES[kind], math.prod(sizes)
+        if self._dtype.itemsize > 1 and encoding not in ("ascii",):
+            endian = fields.get("endian", "").lower()
+            if endian not in ("little", "big"):
+                raise InputError("lacks the byte order (endian) in its header", path=path, remedy=OPEN_IN_SLICER)
+            self._dtype = self._dtype.newbyteorder("<" if endian == "little" else ">")
+        self._line_skip = int(fields.get("line skip", 0))
+        self._byte_skip = int(fields.get("byte skip", 0))
+        self._files = _data_files(path, header, sizes)
+
+    def read(self) -> np.ndarray:
+        """Return all numbers in the machine's byte order; the first axis varies fastest."""
+        if not self._files:
+            with open_plain_or_gzip(self._path) as file:
+                _skip(file, self._start)
+                numbers = self._decode(file, self._count)
+        else:
+            per_file, rest = divmod(self._count, len(self._files))
+            if rest:
+                what = f"names {len(self._files)} data files, among which its voxels cannot be divided evenly"
+                raise InputError(what, path=self._path, remedy=OPEN_IN_SLICER)
+            parts = []
+            for name in self._files:
+                try:
+                    with open(name, "rb") as file, data_file_errors(self._path, name):
+                        parts.append(self._decode(file, per_file))
+                except EOFError as error:
+                    self.verify()  # its message has the numbers of bytes
+                    what = f"ends too early: its data file {name.name} is cut"
+                    raise InputError(what, path=self._path, remedy=COPY_AGAIN) from error
+            numbers = np.concatenate(parts)
+        return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
+
+    def verify(self) -> None:
+        """Raise InputError if raw or gzip data is visibly incomplete."""
+        files = self._files or [self._path]
+        size = self._count // len(files) * self._dtype.itemsize
+        if self._line_skip or self._encoding not in ("raw", "gzip"):
+            return
+        for name in files:
+            start = 0 if self._files else self._start
+            if not self._files and is_gzip(self._path):
+                check_complete(name, size + start, 0, True) if self._encoding == "raw" else None
+            elif self._encoding == "raw":
+                check_complete(name, size, start + max(0, self._byte_skip), False, self._path)
+            elif not self._byte_skip:
+                check_complete(name, size, start, True, self._path)
+
+    def _decode(self, file: IO[bytes], count: int) -> np.ndarray:
+        """Return the next `count` numbers of a data file."""
+        for _ in range(self._line_skip):
+            if not file.readline(HEADER_LIMIT):
+                raise EOFError
+        if self._encoding == "raw" and self._byte_skip == -1:
+            file.seek(-count * self._dtype.itemsize, os.SEEK_END)
+        if self._encoding in ("ascii", "hex"):
+            _skip(file, max(0, self._byte_skip))
+            return _decode_text(file.read(), self._encoding, self._dtype, count)
+        packed = {"gzip": Gunzip, "bzip2": Bunzip2}.get(self._encoding)
+        stream: IO[bytes] = io.BufferedReader(packed(file), 1 << 18) if packed else file  # type: ignore[arg-type, assignment]
+        if self._byte_skip > 0:
+            _skip(stream, self._byte_skip)
+        numbers = read_array(stream, self._dtype, count)
+        if packed:
+            read_to_end(stream)
+        return numbers
+
+
+def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.ndarray:
+    """Return `count` numbers of the text encodings; raises EOFError if there are fewer."""
+    if encoding == "hex":
+        digits = re.sub(rb"\s+", b"", data)[: 2 * count * dtype.itemsize]
+        if len(digits) < 2 * count * dtype.itemsize:
+            raise EOFError
+        return np.frombuffer(bytes.fromhex(digits.decode("ascii")), dtype)
+    words = data.replace(b",", b" ").split()[:count]
+    if len(words) < count:
+        raise EOFError
+    if dtype.kind == "f":
+        return np.array([float(word) for word in words], dtype)
+    return np.array([int(word) for word in words], dtype)
+
+
+def _data_files(path: Path, header: Header, sizes: Sequence[int]) -> list[Path]:
+    """Return the data files that a header names; an empty list if the data follows the header."""
+    value = header.fields.get("data file")
+    if value is None:
+        return []
+    words = value.split()
+    if words[0].upper() == "LIST":
+        names = header.files
+    elif re.search(r"%[0-9]*[du]", words[0]) and len(words) >= 4:
+        first, last, step = (int(word) for word in words[1:4])
+        if step == 0:
+            raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
+        numbers = range(first, last + (1 if step > 0 else -1), step)
+        if len(numbers) > math.prod(sizes):
+            raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
+        names = [words[0].replace("%u", "%d") % number for number in numbers]
+    else:
+        names = [value]
+    files = [path.parent / name for name in names]
+    files = [
+        file if file.is_file() else path.parent / name.replace("\\", "/")
+        for file, name in zip(files, names, strict=True)
+    ]
+    if not files:
+        raise InputError("names no data files", path=path, remedy=DAMAGED)
+    for file in files:
+        if not file.is_file():
+            raise missing_data_file(path, file)
+    return files
+
+
+def _skip(file: IO[bytes], size: int) -> None:
+    while size:
+        passed = len(file.read(min(size, 1 << 20)))
+        if not passed:
+            raise EOFError
+        size -= passed

@@ -1,0 +1,77 @@
+"""Read the header of a NRRD file (https://teem.sourceforge.net/nrrd/format.html)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import InputError
+from ..volume import check_size
+from .stored_image import DAMAGED, open_plain_or_gzip
+
+MAGIC = b"NRRD000"
+_ALIASES = {
+    "datafile": "data file",
+    "lineskip": "line skip",
+    "byteskip": "byte skip",
+    "axismins": "axis mins",
+    "axis mins": "axis mins",
+}
+HEADER_LIMIT = 1 << 24  # bytes; larger than any real header
+_HEADER_BUFFER = 1 << 12
+OPEN_IN_SLICER = "Open the file in 3D Slicer and save it again."
+"""Remedy for valid files with something that DCAMT cannot read."""
+
+
+@dataclass
+class Header:
+    """A NRRD header: fields by their names in lower case, key/value pairs, data files, and the data's first byte."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    pairs: dict[str, str] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)  # names in a list of data files
+    start: int = 0
+
+
+def read_header(path: Path) -> Header:
+    header = Header()
+    with open_plain_or_gzip(path, _HEADER_BUFFER) as file:
+        limited = file.readline(HEADER_LIMIT)
+        if not limited.startswith(MAGIC):
+            what = "cannot be read as a NRRD image: its content is not NRRD"
+            raise InputError(what, path=path, remedy="Rename or convert the file.")
+        used = len(limited)
+        while line := file.readline(HEADER_LIMIT - used):
+            used += len(line)
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            if not text.strip():
+                break
+            if text.startswith("#"):
+                continue
+            if ":=" in text and (": " not in text or text.index(":=") < text.index(": ")):
+                key, value = text.split(":=", 1)
+                header.pairs[key.strip()] = value.replace("\\n", "\n").replace("\\\\", "\\")
+                continue
+            name, colon, value = text.partition(":")
+            if not colon:
+                raise InputError(f"has a damaged header line ({text[:40]!r})", path=path, remedy=DAMAGED)
+            name = " ".join(name.lower().split())
+            header.fields[_ALIASES.get(name, name)] = value.strip()
+            if _ALIASES.get(name, name) == "data file" and value.strip().upper().startswith("LIST"):
+                header.files = [
+                    text for item in file.read(HEADER_LIMIT).splitlines() if (text := item.decode("utf-8").strip())
+                ]
+                break
+        header.start = used
+    return header
+
+
+def array_sizes(path: Path, header: Header) -> list[int]:
+    for name in ("type", "dimension", "sizes", "encoding"):
+        if name not in header.fields:
+            raise InputError(f"lacks the field '{name}' in its header", path=path, remedy=DAMAGED)
+    sizes = [int(size) for size in header.fields["sizes"].split()]
+    if len(sizes) != int(header.fields["dimension"]):
+        raise InputError("has a different number of sizes and dimensions", path=path, remedy=DAMAGED)
+    check_size(sizes, path)
+    return sizes
