@@ -7,12 +7,13 @@ separately.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .devices import to_device
 from .geometry import Box, NetworkGrid, axis_weights, network_grid, reverse_slice
 from .recipe import Intensity, Recipe
 from .volume import Labelmap, Volume, check_channels
@@ -119,20 +120,27 @@ def intensity_reach(rule: Intensity) -> float:
     return 1.0 if rule.rule == "clip" else 4.0
 
 
-def normalise(image: Tensor, rule: Intensity, spacing: tuple[float, float, float]) -> Tensor:
+def normalise(
+    image: Tensor, rule: Intensity, spacing: Sequence[float], precision: torch.dtype = torch.float64
+) -> Tensor:
     """Return intensities (C, X, Y, Z) normalised by the rule, within plus or minus its `intensity_reach`.
 
     Args:
         spacing: spacing of the voxels in mm.
+        precision: type in which local mean and variance are computed. The variance is a difference of squares, so
+            float32 suffices only for intensities around 0.
     """
     if rule.rule == "clip":
         return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1
     reach = [max(1, round(rule.radius_mm / step)) for step in spacing]
-    x, y, z = (smoothing_matrix(length, n, image.device) for length, n in zip(image.shape[1:], reach, strict=True))
-    # In double precision, since the variance is a difference of squares. First along Y and Z, then along X.
-    moments = torch.empty((2, *image.shape), dtype=torch.float64, device=image.device)
+    x, y, z = (
+        to_device(smoothing_matrix(length, n).to(precision), image.device)
+        for length, n in zip(image.shape[1:], reach, strict=True)
+    )
+    # First along Y and Z, then along X.
+    moments = torch.empty((2, *image.shape), dtype=precision, device=image.device)
     for slab in _slabs(image, axis=1):
-        part = image[:, slab].double()
+        part = image[:, slab].to(precision)
         moments[:, :, slab] = apply_along_axis(apply_along_axis(torch.stack([part, part.square()]), z, -1), y, -2)
     result = torch.empty_like(image, memory_format=torch.contiguous_format)
     for slab in _slabs(image, axis=2):
@@ -151,15 +159,15 @@ def _slabs(image: Tensor | np.ndarray, axis: int) -> Iterator[slice]:
     return (slice(start, start + thickness) for start in range(0, length, thickness))
 
 
-def smoothing_matrix(length: int, reach: int, device: torch.device) -> Tensor:
-    """Return the matrix (length, length) of three passes of a box filter, which is nearly a Gaussian.
+def smoothing_matrix(length: int, reach: int) -> Tensor:
+    """Return the matrix (length, length), float64, of three passes of a box filter, which is nearly a Gaussian.
 
     At the border only voxels inside the scan are averaged.
 
     Args:
         reach: number of voxels on either side of the box's centre.
     """
-    index = torch.arange(length, device=device)
+    index = torch.arange(length)
     near = (index[:, None] - index).abs() <= reach
     box = near.double() / near.sum(dim=1, keepdim=True)
     return box @ box @ box

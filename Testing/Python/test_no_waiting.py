@@ -32,11 +32,13 @@ EVERYTHING = (
     "ramp_up=0",
     "mix_labelled=1",
     "surroundings=1",
+    "artefacts=1",
     "weight_average=0.9",
 )
 """Settings that turn on every part of an iteration."""
 STEPS = (1, 7)
-"""Iterations whose random choices (noise or mirror, mixing or not) together take every path of the first twelve."""
+"""Iterations whose random choices (noise or mirror, mixing or not, stripes or a spot) together take every
+path of the first twelve."""
 META = torch.device("meta")
 TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 """Functions that create a tensor from Python numbers, which they first copy to the CPU."""

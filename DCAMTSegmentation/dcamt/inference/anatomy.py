@@ -77,7 +77,7 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
 def _local_mean(image: torch.Tensor) -> torch.Tensor:
     """Return the local mean of each voxel of (..., X, Y, Z)."""
     for axis in (-3, -2, -1):
-        image = apply_along_axis(image, smoothing_matrix(image.shape[axis], VARIED_WITHIN, image.device), axis)
+        image = apply_along_axis(image, smoothing_matrix(image.shape[axis], VARIED_WITHIN), axis)
     return image
 
 

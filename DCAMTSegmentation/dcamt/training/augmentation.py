@@ -176,8 +176,8 @@ def add_artefact(
     if rule.rule == "clip":
         reach = intensity_reach(rule)
         return disturbed.clamp(-reach, reach)
-    x, y, z = spacing
-    return normalise(disturbed, rule, (x, y, z))
+    # Apple's GPUs lack double precision.
+    return normalise(disturbed, rule, spacing, precision=torch.float32)
 
 
 def random_box(size: Sequence[int], generator: torch.Generator) -> Tensor:
