@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from dcamt_testing import warm_python
 from dcamt_testing.processes import wait_until
 from dcamt_testing.temporary_files import temporary_files, use_own_temporary_folder
 from slicer_harness.loop_monitor import freeze_garbage
@@ -17,8 +18,10 @@ LONG = (
 """Test files that take long. They start first, so that all test processes end at about the same time."""
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     use_own_temporary_folder()
+    if getattr(config.option, "numprocesses", None):
+        warm_python.start()  # one server for all test processes
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

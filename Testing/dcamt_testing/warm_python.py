@@ -3,10 +3,11 @@
 Importing PyTorch takes 4 s of processor time, and the tests start hundreds of processes.
 
 `interpreter()` returns the path of a launcher named `PythonSlicer`. `start()` puts the launcher's folder on the PATH,
-where a Slicer has its own PythonSlicer. The launcher asks the server for a child, gives the child its own stdin,
-stdout, stderr, environment and working directory, and ends with the child's exit status. It sends SIGINT and SIGTERM
-to the child. When the launcher is killed, the server kills the child shortly afterwards. When the test process ends,
-however it ends, the server and all its children end too.
+where a Slicer has its own PythonSlicer. A process uses the server of its parent, if that has one. The launcher asks the
+server for a child, gives the child its own stdin, stdout, stderr, environment and working directory, and ends with the
+child's exit status. It sends SIGINT and SIGTERM to the child. When the launcher is killed, the server kills the child
+shortly afterwards. When the process that started the server ends, however it ends, the server and all its children end
+too.
 
 The launcher runs the real interpreter instead for a command line other than `-m MODULE` (a module of DCAMT or
 PyTorch), `-c CODE` or a script, and for every command line on a system without fork.
@@ -59,20 +60,22 @@ _FAST_FORK = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Environment of the server: a fork copies a table entry for each memory page, of which large pages need fewer."""
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 """Options of Linux's `prctl`."""
-_running: list[tuple[str, subprocess.Popen[bytes]]] = []
-"""The launcher's path and the server process of this test process; empty until `start()`."""
+LAUNCHER = "DCAMT_TEST_PYTHON"
+"""Environment variable with the launcher's path, for this process and those that it starts; unset until `start()`."""
+_servers: list[subprocess.Popen[bytes]] = []
+"""The server process that this process has started, so that its stdin stays open."""
 
 
 def interpreter() -> str:
     """Return the path of the launcher, or of the real interpreter on a system without fork."""
-    return _running[0][0] if start() else sys.executable
+    return os.environ[LAUNCHER] if start() else sys.executable
 
 
 def start() -> bool:
-    """Start the server unless it runs already; return False on a system without fork or pidfd."""
+    """Start the server unless this process or its parent has one; return False on a system without fork or pidfd."""
     if not hasattr(os, "pidfd_open") or sys.platform != "linux":
         return False
-    if _running:
+    if LAUNCHER in os.environ:
         return True
     import atexit
     import shlex
@@ -89,6 +92,7 @@ def start() -> bool:
         arguments = (sys.executable, "-I", "-S", "-c", code, here, address, sys.executable)
         file.write(f'#!/bin/sh\nexec {shlex.join(arguments)} "$@"\n')
     os.chmod(program, 0o755)
+    os.environ[LAUNCHER] = program
     os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
     server = socket.socket(socket.AF_UNIX)
     server.bind(address)
@@ -107,7 +111,7 @@ def start() -> bool:
         env={**os.environ, **_FAST_FORK},
     )
     server.close()
-    _running.append((program, process))
+    _servers.append(process)
 
     def end() -> None:
         process.kill()
