@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt.commands.parser import SEGMENTATION_FORMATS
+from dcamt.commands.segmentation_options import SEGMENTATION_FORMATS
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.formats import (

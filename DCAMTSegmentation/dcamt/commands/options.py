@@ -1,0 +1,99 @@
+"""Define the parser class and the options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from ..distributed import team_rank, wait_for_leader
+from ..machine import AUTO, DEVICES
+
+CASE_LIST = "case list with the columns name,image,label,role"
+"""Help text of the argument CASES.csv."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports wrong usage in one line; in a team of processes, only the leader reports it."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with exit status 2; the leader prints `message` on stderr."""
+        if team_rank() > 0:
+            wait_for_leader()
+            self.exit(2)
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}. See: {self.prog} --help\n")
+
+
+Commands = argparse._SubParsersAction
+"""The set of commands or actions to which a parser is added."""
+
+
+def add_command(commands: Commands[Parser], name: str, summary: str, example: str) -> Parser:
+    """Add a command or action and return its parser; the parsed options contain its `usage_error` function."""
+    parser: Parser = commands.add_parser(
+        name,
+        help=summary.replace("%", "%%"),  # argparse formats help texts with %, but not descriptions
+        description=summary,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(usage_error=parser.error)
+    return parser
+
+
+def parse_path(text: str) -> Path:
+    """Parse a path; refuse an empty one, as from an unset shell variable, which would mean the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
+
+
+def parse_count(text: str) -> int:
+    """Parse a whole number, 0 or more."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    return int(text)
+
+
+def parse_number(text: str) -> int:
+    """Parse a whole number, 1 or more."""
+    if parse_count(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
+    return int(text)
+
+
+def add_label_mapping(
+    parser: argparse._ActionsContainer, files: str = "label files", column: str = "; a column 'labels' counts first"
+) -> None:
+    """Add the option that maps other values of label files to classes (`cases.labels.parse_mapping`)."""
+    parser.add_argument(
+        "--labels",
+        "--label-mapping",  # as in `evaluate`, where --labels is the folder
+        dest="labels",
+        default="",
+        metavar="VALUE=CLASS",
+        help=f"classes of the values or segments of {files}: 420,421=left-atrium{column}",
+    )
+
+
+def add_existing(parser: argparse.ArgumentParser, skips: bool = False) -> None:
+    """Add the option --overwrite and, with `skips`, --skip-existing. Without them an existing file is an error."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    if skips:
+        group.add_argument(
+            "--skip-existing", action="store_true", help="keep results that exist, and go on with the other scans"
+        )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the option --device."""
+    parser.add_argument("--device", choices=DEVICES, default=AUTO, help="default: a GPU if there is one")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the options --json and, for applications, --end-with-stdin."""
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for each event")
+    # Only applications set this option: a shell may start a command with a closed stdin.
+    parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)

@@ -1,0 +1,232 @@
+"""Define the options of the commands on cases, runs and models."""
+
+from __future__ import annotations
+
+from ..models.store import DEFAULT_MODEL
+from ..recipe import shipped_recipes
+from ..runs.efforts import EFFORTS
+from .options import (
+    CASE_LIST,
+    Commands,
+    Parser,
+    add_command,
+    add_device,
+    add_existing,
+    add_json,
+    add_label_mapping,
+    parse_count,
+    parse_path,
+)
+
+
+def add_cases(commands: Commands[Parser]) -> None:
+    """Add the command `dcamt cases`."""
+    parser = add_command(
+        commands,
+        "cases",
+        "Make a case list from a folder, or check one before training.",
+        "dcamt cases find scans -o cases.csv",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    summary = "Pair scans with labels by name; recognises the folders of nnU-Net, the Decathlon, BIDS and others."
+    find = add_command(actions, "find", summary, "dcamt cases find scans -o cases.csv --validation 4")
+    find.add_argument("folder", type=parse_path, metavar="FOLDER", help="folder of scans and labels, with subfolders")
+    find.add_argument("-o", "--output", type=parse_path, metavar="CASES.csv", help="default: only print the pairs")
+    find.add_argument(
+        "--validation", type=parse_count, default=0, metavar="N", help="assign N labelled cases to validation"
+    )
+    add_label_mapping(find)
+    add_existing(find)
+    summary = "Print size, spacing and problems of each case; exit status 1 if there is a problem."
+    check = add_command(actions, "check", summary, "dcamt cases check cases.csv --recipe la")
+    check.add_argument("cases", type=parse_path, metavar="CASES.csv", help=CASE_LIST)
+    check.add_argument(
+        "--recipe", default="la", metavar="NAME_OR_FILE", help="recipe of the planned training (default: %(default)s)"
+    )
+    add_label_mapping(check)
+    add_json(find)
+    add_json(check)
+
+
+def add_recipe(commands: Commands[Parser]) -> None:
+    """Add the command `dcamt recipe`."""
+    parser = add_command(
+        commands,
+        "recipe",
+        "Suggest a complete recipe for a case list: spacing, intensities, classes, network, patch and batch.",
+        "dcamt recipe suggest cases.csv -o recipe.json",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    suggest = add_command(
+        actions,
+        "suggest",
+        "Write a recipe for the labelled cases of a list; its patch and batch fit into this machine's memory.",
+        "dcamt recipe suggest cases.csv -o recipe.json",
+    )
+    suggest.add_argument("cases", type=parse_path, metavar="CASES.csv", help=CASE_LIST)
+    suggest.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=parse_path,
+        metavar="FILE.json",
+        help="file of the recipe, for train --recipe",
+    )
+    add_label_mapping(suggest)
+    add_existing(suggest)
+    add_device(suggest)
+    add_json(suggest)
+
+
+def add_estimate(commands: Commands[Parser]) -> None:
+    """Add the command `dcamt estimate`."""
+    parser = add_command(
+        commands,
+        "estimate",
+        "Estimate time, memory and disk space of a run on this machine from a few measured training steps.",
+        "dcamt estimate cases.csv --recipe la",
+    )
+    parser.add_argument("cases", type=parse_path, metavar="CASES.csv", help=CASE_LIST)
+    parser.add_argument("--recipe", metavar="NAME_OR_FILE", help="as for dcamt train")
+    parser.add_argument("--start-from", metavar="MODEL", help="as for dcamt train")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="key=value", help="as for dcamt train")
+    parser.add_argument(
+        "--effort", action="append", choices=EFFORTS, help="estimate this effort only (default: all three)"
+    )
+    add_label_mapping(parser)
+    parser.add_argument(
+        "--run", type=parse_path, metavar="FOLDER", help="where the run would be written (default: here)"
+    )
+    add_device(parser)
+    add_json(parser)
+
+
+def add_train(commands: Commands[Parser]) -> None:
+    """Add the command `dcamt train`."""
+    parser = add_command(
+        commands,
+        "train",
+        "Train a model on the labelled and unlabelled scans of a CSV file (name,image,label,role).",
+        "dcamt train cases.csv --run runs/first --set iterations=2000",
+    )
+    parser.add_argument(
+        "cases", type=parse_path, metavar="CASES.csv", nargs="?", help=f"{CASE_LIST}; not needed with --resume"
+    )
+    parser.add_argument(
+        "--run",
+        "--run-folder",  # torchrun takes `--run` for an abbreviation of one of its own options
+        dest="run",
+        required=True,
+        type=parse_path,
+        metavar="FOLDER",
+        help="folder of the run; with torchrun, write --run-folder",
+    )
+    parser.add_argument(
+        "--recipe", metavar="NAME_OR_FILE", help=f"{', '.join(shipped_recipes())} or a .json file (default: la)"
+    )
+    parser.add_argument("--start-from", metavar="MODEL", help="start with the weights and the recipe of this model")
+    parser.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="key=value",
+        help="change settings of the recipe, for example patch=64,64,32",
+    )
+    add_device(parser)
+    parser.add_argument(
+        "--effort",
+        choices=EFFORTS,
+        help="fraction of the recipe's iterations: quick 1/12, standard 1/2, thorough all (default)",
+    )
+    add_label_mapping(parser)
+    parser.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    parser.add_argument("--stop", action="store_true", help="end the run in the folder now, and write its models")
+    parser.add_argument("--watch", action="store_true", help="only show the progress of the run in the folder")
+    add_json(parser)
+
+
+def add_rank(commands: Commands[Parser]) -> None:
+    """Add the command `dcamt rank`."""
+    parser = add_command(
+        commands,
+        "rank",
+        "Rank unlabelled scans for outlining: those on which the two branches disagree most come first.",
+        "dcamt rank --run runs/first --csv next.csv",
+    )
+    parser.add_argument(
+        "cases", type=parse_path, metavar="CASES.csv", nargs="?", help=f"{CASE_LIST}; default: the cases of the run"
+    )
+    parser.add_argument("--run", type=parse_path, metavar="FOLDER", help="use the model and the cases of this run")
+    parser.add_argument(
+        "--model", metavar="NAME_OR_FILE", help=f"model that ranks (default: the run's, or {DEFAULT_MODEL})"
+    )
+    parser.add_argument("--csv", type=parse_path, metavar="FILE", help="write the ranking to this table")
+    parser.add_argument(
+        "--segmentations", type=parse_path, metavar="FOLDER", help="write the proposed segmentations to this folder"
+    )
+    add_existing(parser)
+    add_device(parser)
+    add_json(parser)
+
+
+def add_report(commands: Commands[Parser]) -> None:
+    """Add the command `dcamt report`."""
+    parser = add_command(
+        commands,
+        "report",
+        "Write a run's report again: one HTML file with charts, pictures and validation scores.",
+        "dcamt report runs/first",
+    )
+    parser.add_argument("run", type=parse_path, metavar="FOLDER", help="folder of the run")
+    add_device(parser)
+    add_json(parser)
+
+
+def add_models(commands: Commands[Parser]) -> None:
+    """Add the command `dcamt models`."""
+    parser = add_command(
+        commands,
+        "models",
+        "List, show, verify, calibrate, import and remove models.",
+        f"dcamt models show {DEFAULT_MODEL}",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    model_help = {
+        "NAME_OR_FILE": "name of an installed model, or a model file",
+        "FILE": "model file, such as model.dcamt of a run",
+        "NAME": "name of an imported model",
+    }
+    for name, argument, summary, example in (
+        ("list", None, "List the installed models.", "dcamt models list"),
+        ("show", "NAME_OR_FILE", "Show the card of a model.", f"dcamt models show {DEFAULT_MODEL}"),
+        ("verify", "NAME_OR_FILE", "Check every part of a model file.", "dcamt models verify runs/first/model.dcamt"),
+        (
+            "calibrate",
+            "NAME_OR_FILE",
+            "Calibrate the expected overlap with an expert's outline on validation cases.",
+            "dcamt models calibrate runs/first/model.dcamt runs/first/cases.csv",
+        ),
+        ("import", "FILE", "Copy a model file to the installed models.", "dcamt models import runs/first/model.dcamt"),
+        ("remove", "NAME", "Delete one of the imported models.", "dcamt models remove first"),
+    ):
+        action = add_command(actions, name, summary, example)
+        if argument:
+            action.add_argument("model", metavar=argument, help=model_help[argument])
+        if name == "calibrate":
+            action.add_argument(
+                "cases",
+                type=parse_path,
+                metavar="CASES.csv",
+                help="at least 8 cases of the role validation, with labels",
+            )
+            add_label_mapping(action)
+            action.add_argument(
+                "-o", "--output", type=parse_path, metavar="FILE.json", help="default: into the model's own file"
+            )
+            add_existing(action)
+            add_device(action)
+        if name == "import":
+            replaces = "replace an imported model of the same name"
+            action.add_argument("--overwrite", "--replace", dest="replace", action="store_true", help=replaces)
+        add_json(action)
