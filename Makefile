@@ -12,7 +12,7 @@ NAME = $(shell $(BIN)/python -c 'import sys; from dcamt.io.formats import scan_n
 
 segment: .venv/ready
 	$(BIN)/dcamt segment '$(SCAN)' -o '$(OUT)' --measurements '$(OUT)/measurements.csv' --skip-existing
-	$(BIN)/dcamt picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
+	test -e '$(OUT)/$(NAME).png' || $(BIN)/dcamt picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
 
 test: .venv/ready
 	$(MAKE) -j 2 lint tests

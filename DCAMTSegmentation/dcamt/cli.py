@@ -1,4 +1,4 @@
-"""Run the command `dcamt`. Exit status: 0, 1 (failure, with a line on stderr) or 2 (wrong usage)."""
+"""Run the command `dcamt`. Exit status: 0, 1 (failure) or 2 (wrong usage)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 NETWORK_COMMANDS = ("segment", "train", "estimate", "rank", "report")
-"""Commands that always run a network."""
+"""Commands that run a network in nearly every use; they keep freed memory for reuse."""
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -209,6 +209,8 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
         (["--run", tmp_path / "runs" / "new", "--resume"], 1, "no run to resume"),
         (["--run", tmp_path / "runs" / "new"], 2, "CASES.csv"),
         ([cases, *new, "--resume", "--set", "batch=2"], 2, "--resume"),
+        ([*new, "--watch", "--effort", "quick"], 2, "--watch"),
+        ([*new, "--watch", "--stop"], 2, "--watch"),
         ([cases], 2, "--run"),
     ]
     for arguments, code, part in refused:

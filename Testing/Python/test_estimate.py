@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from dcamt.cases.case_list import read_cases
+from dcamt.commands import estimate as estimate_command
 from dcamt.commands.console import Console
 from dcamt.io.readers import read_header
 from dcamt.recipe import load_recipe, with_settings
@@ -36,6 +37,20 @@ def test_effort_thorough_is_the_recipe_and_smaller_efforts_take_fewer_iterations
         assert math.prod(by_effort[0].training.patch) < 0.5 * math.prod(recipe.training.patch)
     tiny = tiny_recipe("iterations=1")
     assert with_settings(tiny, effort_settings(tiny, QUICK)).training.iterations == 1
+
+
+def test_headers_of_a_long_case_list_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def read_grid(path: Path) -> SimpleNamespace:
+        read.append(path)
+        return SimpleNamespace(grid=path.name)
+
+    monkeypatch.setattr(estimate_command, "read_header", read_grid)
+    images = [Path(str(number)) for number in range(2 * estimate_command.MAX_HEADERS - 1)]
+    grids = estimate_command._read_grids(images)
+    assert len(read) == len(set(read)) == estimate_command.MAX_HEADERS
+    assert abs(len(grids) - len(images)) <= 1
 
 
 def test_trial_patches_grow_up_to_the_patch_of_the_recipe() -> None:

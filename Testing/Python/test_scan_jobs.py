@@ -11,14 +11,14 @@ import pytest
 import SimpleITK
 from dcamt import cli
 from dcamt.cases.names import labels_beside_scans
-from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP, check_result_paths
+from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP, check_result_paths, refuse_existing
 from dcamt.commands.scan_jobs import (
     RequestedResults,
     ScanJob,
     expand_scan_path,
     kept_files,
     plan_scan_jobs,
-    skipped_labels,
+    skipped_files,
 )
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
@@ -61,7 +61,7 @@ def test_labels_beside_their_scans_are_not_segmented(tmp_path: Path) -> None:
     )
     scans = [path.name for path in expand_scan_path(tmp_path)]
     assert scans == ["lone_seg.nrrd", "p01.nii.gz", "p02.nrrd", "p03.nii", "x_image.mha"]
-    skipped = {path.name for path in skipped_labels(tmp_path)}
+    skipped = {path.name for path in skipped_files(tmp_path)}
     assert skipped == {"p01_seg.nii.gz", "p02_mask.nrrd", "p03_gt.nii", "x_label.mha"}
 
 
@@ -173,6 +173,13 @@ def test_existing_file_is_not_replaced_without_overwrite(tmp_path: Path) -> None
     assert "--overwrite" in str(caught.value)
     assert [job.scan.name for job in plan_jobs([scans], scans, OVERWRITE)] == ["p01.nrrd", "p02.nrrd"]
     assert [job.scan.name for job in plan_jobs([scans], tmp_path / "out")] == ["p01.nrrd", "p02.nrrd"]
+
+
+@pytest.mark.parametrize("name", ["scan.png", "recipe.json", "NAME.calibration.json", "scores.tsv"])
+def test_author_of_a_file_without_room_for_a_mark_is_not_guessed(tmp_path: Path, name: str) -> None:
+    create_empty_files(tmp_path, name)
+    with pytest.raises(InputError, match=r": exists already\. "):
+        refuse_existing([tmp_path / name])
 
 
 def test_existing_results_of_dcamt_are_refused_and_named_as_results(tmp_path: Path) -> None:

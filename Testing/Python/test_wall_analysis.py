@@ -319,6 +319,8 @@ def test_threshold_names_give_their_ratios() -> None:
     assert result.burdens(Threshold(IIR, 1.61))[0].enhanced_cm2 == 0
     assert result.burdens(Threshold(IIR, 0.5))[0].percent == pytest.approx(100)
     assert parse_threshold(" IIR-1.25 ") == Threshold(IIR, 1.25)
+    for value in (1.23456789, 0.00001):
+        assert parse_threshold(Threshold(IIR, value).name) == Threshold(IIR, value)
 
 
 @pytest.mark.parametrize("name", ["", "iir", "iir-", "iir-0", "sd--2", "iir-nan", "iir-99", "sd3", "max-2", "iir-1.2x"])

@@ -16,7 +16,7 @@ import pytest
 from dcamt import cli
 from dcamt.commands import wall as wall_command
 from dcamt.errors import write_error
-from dcamt.io.readers import read_labelmap
+from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt.wall.settings import METHODS_DISAGREE
@@ -394,3 +394,32 @@ def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
     printed = capsys.readouterr().out
     assert "method IIR > 1.2" in printed
     assert printed.count(METHODS_DISAGREE) == 1
+
+
+def test_scans_whose_wall_cannot_be_measured_count_as_segmented(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dcamt_testing.synthetic import save_tiny_model
+    from dcamt_testing.tiny_recipes import tiny_recipe
+
+    # An untrained network outlines fragments, which leave no blood pool.
+    model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
+    scan, out = folder / "scans" / "a_image.nrrd", folder / "out"
+    copy = folder / "copy.nrrd"
+    copy.write_bytes(scan.read_bytes())
+    arguments = ["segment", scan, copy, "-o", out, "--model", model, "--device", "cpu", "--quality", "fast", "--wall"]
+    assert cli.main([str(argument) for argument in arguments]) == 1
+    printed = capsys.readouterr()
+    assert "2 of 2 scans segmented" in printed.out
+    assert "a_image" in printed.err
+    assert sorted(path.name for path in out.iterdir()) == ["a_image.seg.nrrd", "copy.seg.nrrd"]
+
+
+def test_dicom_folder_is_one_scan_without_a_table_of_all_scans(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    series = folder / "series"
+    series.mkdir()
+    (series / "IM1").touch()
+    volume = read_scan(folder / "scans" / "a_image.nrrd")
+    monkeypatch.setattr("dcamt.commands.wall.read_scan", lambda path: volume)
+    assert run_wall(series, folder / "labels" / "a_label.nii.gz", "-o", folder / "out") == 0
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["series.wall.csv", "series.wall.vtp"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.errors import InputError
-from dcamt.io.surfaces import SURFACE_OUTPUTS, write_surface
+from dcamt.io.surfaces import SURFACE_OUTPUTS, write_mesh
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, REGIONS, WALL
 from dcamt.wall.files import WALL_COLUMNS, write_wall_csv, write_wall_surface
@@ -41,7 +41,7 @@ def read_surface(path: Path):
 @pytest.mark.parametrize("kind", SURFACE_OUTPUTS)
 def test_vtk_reads_the_same_mesh(kind: str, result: WallResult, tmp_path: Path) -> None:
     surface, path = result.surface, tmp_path / f"x{kind}"
-    write_surface(surface.points, surface.triangles, path)
+    write_mesh(surface.points, surface.triangles, path)
     mesh = read_surface(path)
     assert mesh.GetNumberOfPolys() == len(surface.triangles)
     points = vtk_to_numpy(mesh.GetPoints().GetData())
@@ -59,7 +59,7 @@ def test_surface_file_is_placed_on_the_scan_by_slicer(result: WallResult, tmp_pa
     scene = slicer.vtkMRMLScene()
     for kind in SURFACE_OUTPUTS:
         path = tmp_path / f"x{kind}"
-        write_surface(result.surface.points, result.surface.triangles, path)
+        write_mesh(result.surface.points, result.surface.triangles, path)
         node = scene.AddNewNodeByClass("vtkMRMLModelNode")
         node.AddDefaultStorageNode()
         node.GetStorageNode().SetFileName(str(path))
@@ -126,5 +126,5 @@ def test_table_has_the_areas_of_openings_and_of_the_scan_s_border(result: WallRe
 
 def test_other_endings_are_refused(result: WallResult, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not that of a surface\. Use \.stl, \.obj"):
-        write_surface(result.surface.points, result.surface.triangles, tmp_path / "x.nii")
+        write_mesh(result.surface.points, result.surface.triangles, tmp_path / "x.nii")
     assert list(tmp_path.iterdir()) == []

@@ -12,8 +12,8 @@ from .. import __version__
 from ..errors import InputError
 from ..io.atomic import write_text
 from ..io.dicom_output import Algorithm, SourceImages, build_dicom_segmentation, find_source_images, write_dicom
-from ..io.formats import ending, scan_name
-from ..io.surfaces import write_surface as write_mesh
+from ..io.formats import DICOM_ENDING, ending, scan_name
+from ..io.surfaces import write_mesh
 from ..io.writers import write_labelmap, write_volume
 from ..report.scan_report import ScanReport, render_scan_report
 from ..volume import IdentifyingNote, Volume
@@ -22,8 +22,6 @@ from ..wall.surface import extract_surface
 if TYPE_CHECKING:
     from ..wall.analysis import WallResult
     from .segmentation import SegmentedScan
-
-DICOM_ENDING = ".dcm"
 
 
 def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceImages | None = None) -> None:
@@ -174,17 +172,20 @@ def write_report(
     write_text(path, render_scan_report(report))
 
 
-def describe_identity(scan: Volume) -> dict[str, str]:
+def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[str, str]:
     """Return the lines that identify a scan, by title; lines without a value are left out.
 
     A scan whose DICOM images are found (`find_source_images`) has the patient's name, ID and birth date, the study's
     date, the accession number and the file. Another scan gets its name and path; a scan without a path gets no lines.
+
+    Args:
+        source: the DICOM images of the scan, if they have been found already.
     """
     lines: dict[str, str] = {}
     if scan.path is None:
         return lines
     try:
-        (image, *_) = find_source_images(scan.path, scan.grid, scan.frames).datasets
+        (image, *_) = (source or find_source_images(scan.path, scan.grid, scan.frames)).datasets
     except InputError:
         lines["Scan"] = scan_name(scan.path)
     else:

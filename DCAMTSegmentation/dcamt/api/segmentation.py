@@ -172,8 +172,8 @@ def segment(
         progress: called with the stage and the fraction (0 to 1) of the work done.
 
     Raises:
-        InputError: scan, model, region or device cannot be used; the message names the file and the remedy.
-        ValueError: `affine` is missing or not allowed, or the number of channels is wrong.
+        InputError: scan, model, region or device cannot be used; the message states what to do.
+        ValueError: `affine` is missing or not allowed, or an array or volume has the wrong number of axes or channels.
 
     >>> import dcamt
     >>> result = dcamt.segment(sample, quality="fast", device="cpu")
@@ -205,7 +205,8 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
 
     Raises:
         InputError: the scan cannot be read or segmented.
-        ValueError: an array comes without `affine`, a file or volume with one, or the number of channels is wrong.
+        ValueError: an array comes without `affine` or is not (I, J, K) or (C, I, J, K), a file or volume comes with
+            `affine`, or an array or volume has another number of channels.
     """
     if not isinstance(scan, np.ndarray):
         if affine is not None:

@@ -116,7 +116,8 @@ def train(
         on_event: called with each event (`dcamt.runs.events`), such as the losses.
 
     Raises:
-        InputError: cases, recipe, model, settings or folder cannot be used; the message names the file and the remedy.
+        ValueError: `run` or `cases` is missing, or `resume` is given with another argument than those of the run.
+        InputError: cases, recipe, model, settings or folder cannot be used; the message states what to do.
         OutputError: a file of the run cannot be written.
         Cancelled: the run was interrupted and is paused; `resume=True` continues it.
 
@@ -154,7 +155,7 @@ class TrainingSession:
         self._has_started = False
 
     def pause(self) -> None:
-        """Ask the run to pause after the current iteration."""
+        """Pause the run after the current iteration; before training has been prepared, do nothing."""
         if self._trainer is not None:
             self._trainer.stop_requested = True
 

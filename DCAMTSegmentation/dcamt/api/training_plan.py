@@ -56,7 +56,7 @@ def plan_new_run(
     """Return the plan of a new run.
 
     Raises:
-        InputError: the cases cannot be read, or do not fill one batch of the recipe.
+        InputError: the cases cannot be read, or cannot train with the recipe (`check_batch`).
     """
     listed = read_cases(Path(cases)) if isinstance(cases, str | Path) else list(cases)
     check_batch(recipe, listed)
@@ -104,7 +104,7 @@ def choose_recipe(
 
 
 def check_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
-    """Raise InputError if the cases do not fill one batch of the recipe, or the processes cannot split the batch."""
+    """Raise InputError if the cases break a rule (`cases.case_list.violations`), or processes cannot split a batch."""
     training = recipe.training
     refuse_violations(violations(cases, recipe))
     mixed = any(case.role == UNLABELLED for case in cases)

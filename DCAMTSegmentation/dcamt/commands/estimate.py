@@ -55,7 +55,7 @@ def run_estimate(options: argparse.Namespace) -> int:
 
 def _read_grids(images: list[Path]) -> list[Grid]:
     """Return the grids of the readable images. Of a long list, a sample is read and repeated."""
-    step = max(1, len(images) // MAX_HEADERS)
+    step = max(1, -(-len(images) // MAX_HEADERS))  # rounded up
     grids = []
     for image in images[::step]:
         try:

@@ -11,11 +11,11 @@ from .console import Console
 from .result_files import check_table_path, existing_rule
 
 MAX_NAMES = 5
-"""The message names at most this many labels without a prediction."""
+"""A message names at most this many cases or label values."""
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Print the scores as a table or JSON lines, write them to --csv, and return 0."""
+    """Print the scores as a table or JSON lines, write them to the file of --csv if one is given, and return 0."""
     console = Console(options.json)
     if options.csv:
         check_table_path(options.csv, [], existing_rule(options))

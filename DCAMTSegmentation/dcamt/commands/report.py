@@ -10,7 +10,12 @@ from .console import Console
 
 
 def run_report(options: argparse.Namespace) -> int:
-    """Score the validation cases, write `report.html` and `validation.csv` into the run folder, and return 0."""
+    """Write the run's report (`report.run_report.write_run_report`), and return 0.
+
+    Raises:
+        InputError: the folder holds no run, the run has no model yet, or a validation case cannot be read.
+        OutputError: a file cannot be written.
+    """
     run = RunFolder(options.run)
     if not run.recipe.exists():
         raise InputError("holds no run", path=run.path, remedy="Give the folder of a run.")

@@ -1,4 +1,4 @@
-"""Check the files that a command will write: it never replaces an input, and an existing file only if asked to."""
+"""Check the paths of results: a result must not replace an input nor, without --overwrite, an existing file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import InputError, OutputError
-from ..io.formats import IMAGE_ENDINGS, ending
+from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, ending
+from ..io.surfaces import SURFACE_OUTPUTS
 from ..io.writers import is_dcamt_result
 from ..wall.files import is_wall_table
 
@@ -16,6 +17,8 @@ REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
 """What to do if a result exists: stop before any work, replace it, or keep it and do only the other scans."""
 OVERWRITE_REMEDY = "Give another name, or replace it with --overwrite."
 SKIP_REMEDY = "Give another folder or name, or replace it with --overwrite; --skip-existing keeps finished results."
+_MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, ".html", ".htm")
+"""Endings of files in which DCAMT writes a mark; its tables, pictures and recipes have none."""
 
 
 def existing_rule(options: argparse.Namespace) -> str:
@@ -37,7 +40,7 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise the errors of `check_result_path` for the first of `paths` that cannot be written.
 
     InputError is also raised if two of `paths` are the same file, since one result would replace the other. The file
-    system is asked only once for each input, since there may be thousands of inputs and results.
+    system is asked only once for each path, since there may be thousands.
     """
     known: dict[object, Path] = {}
     for other in inputs:
@@ -83,7 +86,8 @@ def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> No
     """Raise InputError for the first path that exists and would be replaced by a result."""
     for path in paths:
         if path.exists():
-            author = "" if is_dcamt_file(path) or path.suffix == ".csv" else ", and DCAMT did not write it"
+            is_foreign = ending(path) in _MARKED_ENDINGS and not is_dcamt_file(path)
+            author = ", and DCAMT did not write it" if is_foreign else ""
             raise InputError(f"exists already{author}", path=path, remedy=remedy)
 
 
@@ -107,5 +111,5 @@ def is_dcamt_file(path: Path) -> bool:
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the existing files that DCAMT did not write."""
+    """Return the existing files without DCAMT's mark, which another program wrote or saved."""
     return [path for path in paths if path.exists() and not is_dcamt_file(path)]

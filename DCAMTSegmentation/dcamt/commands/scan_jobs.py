@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files
 from ..io.dicom import is_one_study
 from ..io.formats import (
+    DICOM_ENDING,
     IMAGE_ENDINGS,
     LABELMAP_OUTPUTS,
     SCAN_ENDINGS,
@@ -37,13 +38,13 @@ from .result_files import (
 _OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
 
-SEGMENTATION_OUTPUTS = (*LABELMAP_OUTPUTS, ".dcm")
+SEGMENTATION_OUTPUTS = (*LABELMAP_OUTPUTS, DICOM_ENDING)
 """Endings that a segmentation can be written with."""
 
 
 @dataclass(frozen=True)
 class SideResult:
-    """A kind of result besides the segmentation.
+    """A kind of result besides the segmentation, one file for each scan.
 
     Attributes:
         option: the option that requests it.
@@ -71,7 +72,7 @@ class SideResult:
 PROBABILITIES = SideResult("--probabilities", "_probabilities", VOLUME_OUTPUTS)
 SURFACE = SideResult("--surface", "", SURFACE_OUTPUTS)
 REPORT = SideResult("--report", "", (".html", ".htm"))
-DICOM_MEASUREMENTS = SideResult("--measurements", "_measurements", (".dcm",))
+DICOM_MEASUREMENTS = SideResult("--measurements", "_measurements", (DICOM_ENDING,))
 
 
 @dataclass(frozen=True)
@@ -139,59 +140,76 @@ def plan_scan_jobs(
     existing: str = REFUSE,
     channels: int = 1,
 ) -> list[ScanJob]:
-    """Return one job for each scan; a folder in `scans` stands for the scans in it.
+    """Return one job for each scan that the paths `scans` stand for (`expand_scan_path`).
+
+    Wrong usage ends the process through `usage_error`. With `SKIP`, jobs that are done are left out.
 
     Args:
         output: a file or a folder.
-        format_name: one of `SEGMENTATION_FORMATS`.
+        format_name: one of `SEGMENTATION_FORMATS`; None takes that of the output file, or `DEFAULT_FORMAT`.
         existing: `REFUSE`, `OVERWRITE` or `SKIP`, for results that exist.
         channels: number of channels that the model needs.
 
     Raises:
-        InputError: two results would get the same name, or a result would replace a scan or, with `REFUSE`, any file.
-        OutputError: a result's folder cannot be written.
+        InputError: two results would get the same name; a result would replace a scan or, with `REFUSE`, any file; or
+            the table has the ending of an image.
+        OutputError: a result's path is a folder, or its folder cannot be written.
     """
     files = [file for scan in scans for file in expand_scan_path(scan, channels)]
     is_file, suffix = _segmentation_ending(output, format_name, len(files), usage_error)
-    if requested.dicom_measurements and suffix != ".dcm":
+    if requested.dicom_measurements and suffix != DICOM_ENDING:
         usage_error("--measurements as a DICOM report refers to a DICOM segmentation: it needs --format dcm")
-
-    def side_result(kind: SideResult, text: str | None, segmentation: Path) -> Path | None:
-        return None if text is None else kind.path(text, segmentation, len(files), usage_error)
-
     jobs = []
-    scan_of_result: dict[Path, Path] = {}
     for scan in files:
         segmentation = output if is_file else output / f"{scan_name(scan)}{suffix}"
-        # Beside a DICOM segmentation, maps are written as NRRD.
-        beside = segmentation.with_name(f"{scan_name(segmentation)}.seg.nrrd") if suffix == ".dcm" else segmentation
-        job = ScanJob(
-            scan,
-            segmentation,
-            agreement_path(beside) if requested.agreement else None,
-            side_result(PROBABILITIES, requested.probabilities, segmentation),
-            side_result(SURFACE, requested.surface, segmentation),
-            side_result(REPORT, requested.report, segmentation),
-            side_result(DICOM_MEASUREMENTS, requested.dicom_measurements, segmentation),
-            _wall_files(scan, segmentation) if requested.wall else (),
-        )
-        for path in job.files:
-            if path in scan_of_result:
-                other = scan_of_result[path]
-                if other is scan:
-                    raise InputError(f"would get two results in {path}", path=scan, remedy="Give each another name.")
-                if os.path.realpath(other) == os.path.realpath(scan):
-                    raise InputError("is given twice", path=scan, remedy="Give each scan once.")
-                what = f"and {other} would both be written to {path}"
-                raise InputError(what, path=scan, remedy="Rename one of them.")
-            scan_of_result[path] = scan
-        jobs.append(job)
-    check_result_paths(scan_of_result, files)
+        jobs.append(_plan_scan_job(scan, segmentation, requested, len(files), usage_error))
+    results = _distinct_results(jobs)
+    check_result_paths(results, files)
     if requested.table is not None:
-        check_table_path(requested.table, [*files, *scan_of_result], existing)
+        check_table_path(requested.table, [*files, *results], existing)
     if existing == REFUSE:
-        refuse_existing(scan_of_result, SKIP_REMEDY)
+        refuse_existing(results, SKIP_REMEDY)
     return [job for job in jobs if not _is_done(job)] if existing == SKIP else jobs
+
+
+def _plan_scan_job(
+    scan: Path, segmentation: Path, requested: RequestedResults, scans: int, usage_error: Callable[[str], object]
+) -> ScanJob:
+    """Return the job for one of `scans` scans."""
+
+    def side_result(kind: SideResult, text: str | None) -> Path | None:
+        return None if text is None else kind.path(text, segmentation, scans, usage_error)
+
+    # Beside a DICOM segmentation, maps are written as NRRD.
+    is_dicom = ending(segmentation) == DICOM_ENDING
+    map_base = segmentation.with_name(f"{scan_name(segmentation)}.seg.nrrd") if is_dicom else segmentation
+    return ScanJob(
+        scan,
+        segmentation,
+        agreement_path(map_base) if requested.agreement else None,
+        side_result(PROBABILITIES, requested.probabilities),
+        side_result(SURFACE, requested.surface),
+        side_result(REPORT, requested.report),
+        side_result(DICOM_MEASUREMENTS, requested.dicom_measurements),
+        _wall_files(scan, segmentation) if requested.wall else (),
+    )
+
+
+def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
+    """Return the files of all jobs. Raises InputError if two of them have the same path."""
+    job_of_result: dict[Path, ScanJob] = {}
+    for job in jobs:
+        for path in job.files:
+            other = job_of_result.setdefault(path, job)
+            if other is not job:
+                if os.path.realpath(other.scan) == os.path.realpath(job.scan):
+                    raise InputError("is given twice", path=job.scan, remedy="Give each scan once.")
+                what = f"and {other.scan} would both be written to {path}"
+                raise InputError(what, path=job.scan, remedy="Rename one of them.")
+        if len(set(job.files)) < len(job.files):
+            path = next(path for path in job.files if job.files.count(path) > 1)
+            raise InputError(f"would get two results in {path}", path=job.scan, remedy="Give each another name.")
+    return list(job_of_result)
 
 
 def _segmentation_ending(
@@ -210,13 +228,16 @@ def _segmentation_ending(
 
 
 def _wall_files(scan: Path, segmentation: Path) -> tuple[Path, ...]:
-    """Return the files of the atrium's wall, which lie beside the segmentation."""
+    """Return the files of the atrium's wall, which lie beside the segmentation and are named after the scan."""
     folder, name = segmentation.parent, scan_name(scan)
     return wall_surface_path(folder, name), wall_table_path(folder, name)
 
 
 def _is_done(job: ScanJob) -> bool:
-    """Return whether a job is skipped: all its results exist, or DCAMT did not write one of those that exist."""
+    """Return whether a job is skipped: all its results exist, or another program wrote one of its files.
+
+    The wall's files do not count as missing results, since not every segmentation has a wall.
+    """
     return all(path.exists() for path in job.results) or bool(foreign_files(job.files))
 
 
@@ -247,7 +268,7 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     if not os.path.isdir(scan):  # pathlib raises an error for names that the system does not allow.
         return [scan]
     entries = sorted(entry for entry in scan.iterdir() if not entry.name.startswith("."))
-    skipped = set(skipped_labels(scan, channels))
+    skipped = set(skipped_files(scan, channels))
     inside = [file for file in _files_in(scan) if file not in skipped]
     if inside:
         return inside
@@ -257,13 +278,16 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     return folders
 
 
-def skipped_labels(folder: Path, channels: int = 1) -> list[Path]:
-    """Return the labels and the files of further channels in a folder, which `expand_scan_path` skips."""
+def skipped_files(folder: Path, channels: int = 1) -> list[Path]:
+    """Return the labels and the files of further channels in a folder, which `expand_scan_path` skips.
+
+    Hidden files and DCAMT's maps, which it skips too, are left out.
+    """
     files = _files_in(folder) if os.path.isdir(folder) else []
     labels = labels_beside_scans(files, folder)
-    firsts = [file for file in files if (_is_first_channel(file) if channels > 1 else has_channel_files(file))]
-    further = {other for file in firsts for other in channel_files(file)[1:]}
-    return labels + [file for file in files if file in further and file not in labels]
+    first_channels = [file for file in files if (_is_first_channel(file) if channels > 1 else has_channel_files(file))]
+    further_channels = {other for file in first_channels for other in channel_files(file)[1:]}
+    return labels + [file for file in files if file in further_channels and file not in labels]
 
 
 def _is_first_channel(file: Path) -> bool:

@@ -17,10 +17,10 @@ from ..io.atomic import atomic_paths
 from ..io.channels import channel_files
 from ..io.dicom_output import find_source_images
 from ..io.dicom_stacks import ScanChoice
-from ..io.formats import ending, scan_name
+from ..io.formats import DICOM_ENDING, ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_scan
-from ..io.writers import write_labelmap, write_volume
+from ..io.writers import write_volume
 from ..machine import without_garbage_collection
 from ..metrics.measurements import Measurements, read_measurements_csv, write_measurements_csv
 from ..models.package import open_model
@@ -34,8 +34,8 @@ from .scan_jobs import (
     ScanJob,
     kept_files,
     plan_scan_jobs,
+    skipped_files,
     skipped_folders,
-    skipped_labels,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ MAX_LISTED = 20
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """The outcome for the scan `number`, which the processes of a team exchange: its measurements, or its failure."""
+    """An outcome for the scan `number`, which the processes of a team exchange: its measurements, or a failure.
+
+    A scan whose results were written but whose wall could not be measured has a record of each.
+    """
 
     number: int
     measurements: tuple[Measurements, ...] = ()
@@ -89,7 +92,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
             if skipped := skipped_folders(folder, options.output):
                 names = ", ".join(path.name for path in skipped[:MAX_LISTED])
                 print_error(f"{folder}: skipped the folders beside its scans ({names}). Name them to segment them too.")
-            if labels := skipped_labels(folder, channels):
+            if labels := skipped_files(folder, channels):
                 names = ", ".join(path.name for path in labels[:MAX_LISTED])
                 print_error(f"{folder}: skipped labels and further channels ({names}). Name them to segment them too.")
         if existing == SKIP:
@@ -126,19 +129,9 @@ def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
 
 
 def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob]) -> int:
-    from ..api.segmentation import Segmenter
-    from ..geometry import Region
-    from ..wall.analysis import VTK_MODULES, import_in_background
-
+    """Segment this process's part of the jobs; in the leader, also write the table and print the summary."""
     console = Console(options.json, draws_bar=team.leads)
-    with team.fail_together():
-        region = Region.parse(options.roi) if options.roi is not None else None
-        segmenter = Segmenter.load(options.model, options.device)
-    choice = ScanChoice(options.series, options.frame_type, options.time)
-    session = SegmentSession(segmenter, options.quality, region, jobs, console, choice, options.wall, options.identity)
-    if options.wall:
-        # vtk loads slowly; meanwhile, the first scan is read and segmented.
-        import_in_background(VTK_MODULES)
+    session = _start_session(options, team, jobs, console)
     records: list[ScanRecord] = []
     lost: str | None = None
     start_time = time.time()
@@ -170,19 +163,49 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
         return 0  # The leader prints the failures; on another status torchrun would end the leader.
     if rows and table:
         console.print_text(f"measurements: {table}")
-    if rows and options.wall:
+    has_failed = _print_summary(console, jobs, records, missing, options.wall)
+    return 1 if has_failed or lost else 0
+
+
+def _start_session(
+    options: argparse.Namespace, team: Team, jobs: Sequence[ScanJob], console: Console
+) -> SegmentSession:
+    """Load the model and return the session; with --wall, also start to import what measuring a wall needs."""
+    from ..api.segmentation import Segmenter
+    from ..geometry import Region
+    from ..wall.analysis import VTK_MODULES, import_in_background
+
+    with team.fail_together():
+        region = Region.parse(options.roi) if options.roi is not None else None
+        segmenter = Segmenter.load(options.model, options.device)
+    if options.wall:
+        # vtk loads slowly; meanwhile, the first scan is read and segmented.
+        import_in_background(VTK_MODULES)
+    choice = ScanChoice(options.series, options.frame_type, options.time)
+    return SegmentSession(segmenter, options.quality, region, jobs, console, choice, options.wall, options.identity)
+
+
+def _print_summary(
+    console: Console, jobs: Sequence[ScanJob], records: Sequence[ScanRecord], missing: Sequence[ScanJob], wall: bool
+) -> bool:
+    """Print the failures and the number of segmented scans; return whether a scan failed.
+
+    A scan whose wall could not be measured is segmented, although it has a failure.
+    """
+    measured = {record.number for record in records if record.failure is None}
+    if wall and measured:
         from ..wall.settings import METHODS_DISAGREE
 
         console.print_text(METHODS_DISAGREE)
-    failures = [record.failure for record in records if record.failure is not None]
-    for failure in failures:
-        console.print_error(failure)
-    segmented = len(jobs) - len(failures) - len(missing)
+    failures = [record for record in records if record.failure is not None]
+    for record in failures:
+        console.print_error(record.failure or "")
+    unsegmented = len(missing) + sum(record.number not in measured for record in failures)
     if len(jobs) > 1:
-        console.print_text(f"{segmented} of {len(jobs)} scans segmented")
-    console.print_event("done", scans=len(jobs), failed=len(jobs) - segmented)
+        console.print_text(f"{len(jobs) - unsegmented} of {len(jobs)} scans segmented")
+    console.print_event("done", scans=len(jobs), failed=len(failures) + len(missing))
     console.clear_progress()
-    return 1 if failures or lost else 0
+    return bool(failures)
 
 
 @dataclass(frozen=True)
@@ -246,7 +269,9 @@ class SegmentSession:
             self.console.print_error(f"{job.scan}: {warning}")
         # Before the work: fails if the scan is not DICOM, to which a DICOM segmentation must refer.
         source = (
-            find_source_images(job.scan, volume.grid, volume.frames) if ending(job.segmentation) == ".dcm" else None
+            find_source_images(job.scan, volume.grid, volume.frames)
+            if ending(job.segmentation) == DICOM_ENDING
+            else None
         )
         result = self.segmenter.segment(
             volume,
@@ -258,7 +283,10 @@ class SegmentSession:
         return result, source
 
     def _measure_wall(self, job: ScanJob, result: SegmentedScan) -> tuple[WallResult | None, DCAMTError | None]:
-        """Measure the left atrium's wall and write its files; return the result and None, or None and the error."""
+        """Measure the left atrium's wall and write its files; return the result and None, or None and the failure.
+
+        The model's only class is measured if none has the code of the left atrium.
+        """
         # Imported on demand, since vtk loads slowly.
         from ..wall.settings import WallSettings
         from .wall import WallJob, measure_wall
@@ -323,22 +351,25 @@ def write_results(
         shows_identity: whether the report names the patient.
 
     Raises:
-        OutputError: a file cannot be written; files that existed before are unchanged.
+        InputError: a class is too small for a surface, or the DICOM images lack attributes that a result must copy.
+        OutputError: a file cannot be written.
+        After an error, files that existed before are unchanged.
     """
     from ..api.outputs import (
         describe_identity,
         write_dicom_results,
         write_probabilities,
         write_report,
+        write_segmentation,
         write_surface,
     )
 
     with atomic_paths(job.results) as temporary:
-        if source is not None:
-            measurements = temporary[job.dicom_measurements] if job.dicom_measurements else None
+        if job.dicom_measurements is not None:
+            measurements = temporary[job.dicom_measurements]
             write_dicom_results(result, temporary[job.segmentation], measurements, source)
         else:
-            write_labelmap(result.labelmap, temporary[job.segmentation], result.segments)
+            write_segmentation(result, temporary[job.segmentation], source)
         if job.agreement is not None and result.disagreement is not None:
             agreement = Volume(1 - result.disagreement[None], result.labelmap.grid)
             write_volume(agreement, temporary[job.agreement])
@@ -347,14 +378,15 @@ def write_results(
         if job.surface is not None:
             write_surface(result, temporary[job.surface])
         if job.report is not None:
-            identity = describe_identity(result.scan) if shows_identity else None
+            identity = describe_identity(result.scan, source) if shows_identity else None
             write_report(result, temporary[job.report], wall=wall, identity=identity)
 
 
 def _requested_results(options: argparse.Namespace) -> RequestedResults:
     """Return the results that the options request. `--measurements` with the ending .dcm is a DICOM report."""
     table = options.measurements
-    as_dicom = table is not None and table.name.lower().endswith("dcm") and ending(table) in (".dcm", "")
+    # A bare "dcm" is the ending for a file beside each segmentation.
+    as_dicom = table is not None and (ending(table) == DICOM_ENDING or table.name.lower().lstrip(".") == "dcm")
     return RequestedResults(
         agreement=options.agreement,
         wall=options.wall,

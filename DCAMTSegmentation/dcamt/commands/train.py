@@ -22,7 +22,8 @@ from .watch import show_event, watch_run
 def run_train(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     """Start, resume, stop or watch a run; return the exit status."""
     if options.watch:
-        if options.cases or options.resume or options.set or options.recipe or options.start_from:
+        others = (options.cases, options.resume, options.stop, options.set, options.recipe, options.start_from)
+        if any(others) or options.effort or options.labels:
             usage_error("--watch only shows a run: give it --run and nothing else")
         return watch_run(RunFolder(options.run), Console(options.json))
     if options.stop:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cases.labels import parse_mapping
@@ -15,7 +15,7 @@ from ..io.atomic import atomic_paths
 from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_labelmap, read_scan, read_segments
-from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_surface
+from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_mesh
 from ..io.writers import is_dcamt_result
 from ..recipe import load_recipe
 from ..volume import Labelmap, Volume
@@ -86,16 +86,17 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     if options.identity and options.report is None:
         usage_error("--identity is for the report: it needs --report")
     settings = WallSettings(parse_threshold(options.preset), options.sample, options.from_mm, options.to_mm)
-    planned = plan_wall_jobs(options, usage_error)
+    plan = plan_wall_jobs(options, usage_error)
     mapping = parse_mapping(options.labels, load_recipe("la").classes) if options.labels else None
     console = Console(options.json)
-    skips, table = existing_rule(options) == SKIP, options.output / TABLE
-    jobs = [job for job in planned if not (skips and any(path.exists() for path in job.results))]
-    earlier = _earlier_rows(table, [job for job in planned if job not in jobs]) if skips else []
-    if len(jobs) < len(planned):
-        console.print_error(f"{len(planned) - len(jobs)} of {len(planned)} scans have results already and are skipped")
-    results: list[WallResult] = []
-    failures: list[str] = []
+    jobs, skipped = plan.jobs, []
+    if existing_rule(options) == SKIP:
+        skipped = [job for job in plan.jobs if any(path.exists() for path in job.results)]
+        jobs = [job for job in plan.jobs if job not in skipped]
+    earlier = _earlier_rows(plan.table, skipped) if plan.table and existing_rule(options) == SKIP else []
+    if skipped:
+        console.print_error(f"{len(skipped)} of {len(plan.jobs)} scans have results already and are skipped")
+    session = WallSession(settings, mapping, options.label, console)
     # SciPy and vtk load slowly; meanwhile, the first scan is read.
     import_in_background((*SCIPY_MODULES, *VTK_MODULES) if jobs else ())
     with interrupt_on_sigterm():
@@ -103,36 +104,62 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
             for number, job in enumerate(jobs):
                 console.print_event("progress", scan=str(job.scan), stage="wall", step=number, of=len(jobs))
                 console.show_progress(f"{job.name}: wall", number / len(jobs))
-                try:
-                    start = time.monotonic()
-                    volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, mapping)
-                    openings = read_labelmap(job.openings) if job.openings is not None else None
-                    result = measure_wall(volume, labelmap, job, settings, options.label, openings)
-                    results.append(result)
-                    print_wall(result, job, console, time.monotonic() - start)
-                except StdoutLost:
-                    raise
-                except Exception as error:
-                    files = (job.scan, job.segmentation, job.openings, *job.results)
-                    named = isinstance(error, InputError) and any(str(path) in str(error) for path in files)
-                    failures.append(str(user_error(error, None if named else job.scan)))
-                    console.print_event("failed", scan=str(job.scan), message=failures[-1])
+                session.run_job(job)
         finally:
-            has_table = options.scan.is_dir() and bool(results or earlier)
+            has_table = plan.table is not None and bool(session.results or earlier)
             if has_table:
                 with ignore_sigterm():
-                    write_wall_csv(results, table, earlier)
+                    write_wall_csv(session.results, plan.table, earlier)
     if has_table:
-        console.print_text(f"table of all scans: {table}")
-    if results:
-        console.print_text(METHODS_DISAGREE)
-    for failure in failures:
-        console.print_error(failure)
-    if len(jobs) > 1:
-        console.print_text(f"{len(results)} of {len(jobs)} scans measured")
-    console.print_event("done", scans=len(jobs), failed=len(failures))
-    console.clear_progress()
-    return 1 if failures else 0
+        console.print_text(f"table of all scans: {plan.table}")
+    session.print_summary(len(jobs))
+    return 1 if session.failures else 0
+
+
+@dataclass
+class WallSession:
+    """Measures the walls of scans one after another, and prints their results.
+
+    Attributes:
+        mapping: the classes of the segmentations' values or segments; None without a mapping.
+        label: the value of the segment to measure; None for the only one.
+        results, failures: the walls measured so far, and the messages about the scans that failed.
+    """
+
+    settings: WallSettings
+    mapping: Mapping[int | str, int] | None
+    label: int | None
+    console: Console
+    results: list[WallResult] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def run_job(self, job: WallJob) -> None:
+        """Measure the wall of a scan, write its files and print it; a failure is only recorded."""
+        try:
+            start = time.monotonic()
+            volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping)
+            openings = read_labelmap(job.openings) if job.openings is not None else None
+            result = measure_wall(volume, labelmap, job, self.settings, self.label, openings)
+            self.results.append(result)
+            print_wall(result, job, self.console, time.monotonic() - start)
+        except StdoutLost:
+            raise
+        except Exception as error:
+            files = (job.scan, job.segmentation, job.openings, *job.results)
+            is_named = isinstance(error, InputError) and any(str(path) in str(error) for path in files)
+            self.failures.append(str(user_error(error, None if is_named else job.scan)))
+            self.console.print_event("failed", scan=str(job.scan), message=self.failures[-1])
+
+    def print_summary(self, scans: int) -> None:
+        """Print the failures and how many of `scans` scans were measured."""
+        if self.results:
+            self.console.print_text(METHODS_DISAGREE)
+        for failure in self.failures:
+            self.console.print_error(failure)
+        if scans > 1:
+            self.console.print_text(f"{len(self.results)} of {scans} scans measured")
+        self.console.print_event("done", scans=scans, failed=len(self.failures))
+        self.console.clear_progress()
 
 
 def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
@@ -151,57 +178,81 @@ def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
     return [row for group in rows.values() for row in group]
 
 
-def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], object]) -> list[WallJob]:
+@dataclass(frozen=True)
+class WallPlan:
+    """The scans of a command line, and the table of all scans; None unless a folder of scans was given."""
+
+    jobs: Sequence[WallJob]
+    table: Path | None
+
+
+def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], object]) -> WallPlan:
     """Return one job for each scan; wrong usage ends the process through `usage_error`.
 
     Raises:
         InputError: a scan has no segmentation, two results are the same file, or a result would replace an input or,
-            without --overwrite, any file.
-        OutputError: a result's folder cannot be written.
+            without --overwrite and --skip-existing, any file.
+        OutputError: a result's path is a folder, or its folder cannot be written.
     """
-    scan, segmentation, output = options.scan, options.segmentation, options.output
+    output = options.output
+    _check_usage(options, usage_error)
+    scans = expand_scan_path(options.scan)
+    if scans == [options.scan]:
+        job = WallJob(
+            options.scan,
+            options.segmentation,
+            output,
+            options.openings,
+            options.surface,
+            options.report,
+            options.identity,
+            bool(options.labels),
+        )
+        plan = WallPlan([job], None)
+    else:
+        plan = WallPlan(_pair_scans(scans, options, usage_error), output / TABLE)
+    results = [path for job in plan.jobs for path in job.results]
+    if plan.table is not None:
+        results.append(plan.table)
+    inputs = [path for job in plan.jobs for path in (job.scan, job.segmentation, job.openings) if path is not None]
+    check_result_paths(results, inputs)
+    if existing_rule(options) == REFUSE:
+        refuse_existing(results, SKIP_REMEDY)
+    return plan
+
+
+def _check_usage(options: argparse.Namespace, usage_error: Callable[[str], object]) -> None:
+    """Refuse results with an unknown ending, and a file instead of the folder for the results."""
+    output = options.output
     if ending(output) in (*SURFACE_OUTPUTS, ".csv") and not output.is_dir():
         usage_error(f"-o {output}: the command writes several files: give a folder")
     if options.surface is not None:
         surface_ending(options.surface)
     if options.report is not None and ending(options.report) not in REPORT.endings:
         usage_error(f"--report {options.report}: the file must end in {', '.join(REPORT.endings)}")
-    scans = expand_scan_path(scan)
-    single = (("--openings", options.openings), ("--surface", options.surface), ("--report", options.report))
-    if scans == [scan]:
-        jobs = [
-            WallJob(
-                scan,
-                segmentation,
-                output,
-                options.openings,
-                options.surface,
-                options.report,
-                options.identity,
-                bool(options.labels),
-            )
-        ]
-    else:
-        for option, value in single:
-            if value is not None:
-                usage_error(f"{option} is for one scan, but {scan} is a folder of scans")
-        if not segmentation.is_dir():
-            usage_error(f"{scan} is a folder of scans: give a folder of segmentations too")
-        names = [case_name(file) for file in scans]
-        paired = pair_with_labels(names, labelmaps_by_case(segmentation, skip_images=True))
-        jobs = []
-        for file, case in zip(scans, names, strict=True):
-            if case not in paired:
-                remedy = f"Put {case}.seg.nrrd there, or leave the scan out."
-                raise InputError(f"has no segmentation in {segmentation}", path=file, remedy=remedy)
-            jobs.append(WallJob(file, paired[case], output))
-    written = [path for job in jobs for path in job.results]
-    if options.scan.is_dir():
-        written.append(output / TABLE)
-    inputs = [path for job in jobs for path in (job.scan, job.segmentation, job.openings) if path is not None]
-    check_result_paths(written, inputs)
-    if existing_rule(options) == REFUSE:
-        refuse_existing(written, SKIP_REMEDY)
+
+
+def _pair_scans(
+    scans: Sequence[Path], options: argparse.Namespace, usage_error: Callable[[str], object]
+) -> list[WallJob]:
+    """Return the jobs of a folder's scans, paired by name with the segmentations in the other folder."""
+    for option, value in (
+        ("--openings", options.openings),
+        ("--surface", options.surface),
+        ("--report", options.report),
+    ):
+        if value is not None:
+            usage_error(f"{option} is for one scan, but {options.scan} is a folder of scans")
+    if not options.segmentation.is_dir():
+        usage_error(f"{options.scan} is a folder of scans: give a folder of segmentations too")
+    names = [case_name(file) for file in scans]
+    segmentations = pair_with_labels(names, labelmaps_by_case(options.segmentation, skip_images=True))
+    jobs = []
+    for scan, case in zip(scans, names, strict=True):
+        if case not in segmentations:
+            remedy = f"Put {case}.seg.nrrd there, or leave the scan out."
+            raise InputError(f"has no segmentation in {options.segmentation}", path=scan, remedy=remedy)
+        jobs.append(WallJob(scan, segmentations[case], options.output))
     return jobs
 
 
@@ -224,7 +275,7 @@ def measure_wall(
         write_wall_surface(result, temporary[wall_surface_path(job.folder, job.name)])
         write_wall_csv([result], temporary[wall_table_path(job.folder, job.name)])
         if job.surface is not None:
-            write_surface(result.surface.points, result.surface.triangles, temporary[job.surface])
+            write_mesh(result.surface.points, result.surface.triangles, temporary[job.surface])
         if job.report is not None:
             _write_report(result, volume, labelmap, label, job, temporary[job.report])
     return result

@@ -26,6 +26,8 @@ class Format:
 
 BENCHMARK_ENDING = ".h5"
 """Ending of the left atrium benchmark's files, which contain scan and label."""
+DICOM_ENDING = ".dcm"
+"""Ending with which DICOM segmentations and reports are written."""
 FORMATS = (
     Format(".seg.nrrd", labels=True, writes_labels=True),
     Format(".nii.gz", scan=True, labels=True, writes_labels=True, writes_volume=True),
@@ -39,7 +41,7 @@ FORMATS = (
     # Never read from folders or written. Listed so that an output path with such an ending is recognised as a file, not
     # taken for a folder.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
-    *map(Format, (".img", ".hdr", ".dcm", ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
+    *map(Format, (".img", ".hdr", DICOM_ENDING, ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
     *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),
 )
 SCAN_ENDINGS = tuple(form.ending for form in FORMATS if form.scan)

@@ -17,7 +17,7 @@ SPACE = "SPACE=LPS"
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
-def write_surface(
+def write_mesh(
     points: np.ndarray,
     triangles: np.ndarray,
     path: str | Path,

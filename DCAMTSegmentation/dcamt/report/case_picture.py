@@ -16,12 +16,14 @@ from .scene import WINDOW_PERCENTILES
 HEIGHT = 260
 """Height of each panel in pixels."""
 MARGIN_MM = 20.0
+"""Margin around the outlines."""
 
 
 def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Recipe) -> bytes:
-    """Return a PNG file with an axial, a coronal and a sagittal slice side by side; the patient's right is on the left.
+    """Return a PNG file with an axial, a coronal and a sagittal slice side by side.
 
-    Outlines of the label are white; those of the prediction have the colours of their classes. Scan, prediction and
+    The patient's right is on the left, and in the sagittal slice the front. Outlines of the label are white; those of
+    the prediction, drawn over them, have the colours of their classes. Scan, prediction and
     label must lie on one grid. The file contains only pixels: no text, and nothing from the scan's header.
     """
     orientation = canonical_orientation(volume.grid)
@@ -35,11 +37,11 @@ def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Rec
     image = image[box].astype(np.float32)
     low, high = np.percentile(image, WINDOW_PERCENTILES)
     grey = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
-    at = [place - side.start for place, side in zip(centre, box, strict=True)]
+    index = [place - side.start for place, side in zip(centre, box, strict=True)]
     panels = []
     for across, up in ((0, 1), (0, 2), (1, 2)):
         through = 3 - across - up
-        planes = [array.take(at[through], axis=through) for array in (grey, predicted[box], labels[box])]
+        planes = [array.take(index[through], axis=through) for array in (grey, predicted[box], labels[box])]
         panels.append(_panel(planes, spacing[[across, up]], recipe))
         panels.append(np.zeros((HEIGHT, 6, 3)))
     return encode_png(np.concatenate(panels[:-1], axis=1))
@@ -59,7 +61,7 @@ def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) ->
 
 
 def _outline(labels: np.ndarray) -> np.ndarray:
-    """Return the pixels of a label that have another label among their eight neighbours."""
+    """Return the mask of the pixels with a label that have another value among their eight neighbours."""
     around = np.pad(labels, 1, mode="edge")
     rows, columns = labels.shape
     shifted = [around[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]

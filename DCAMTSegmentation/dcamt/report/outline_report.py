@@ -1,4 +1,4 @@
-"""Write the report of outlines that were not made in this process: drawn by hand, corrected, or read from a file."""
+"""Write the report of outlines that an application sends or a file contains, whoever made them."""
 
 from __future__ import annotations
 

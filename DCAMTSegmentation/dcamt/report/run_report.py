@@ -29,9 +29,10 @@ _ROLE_NAMES = {"labelled": "Labelled cases", "unlabelled": "Unlabelled cases", "
 def write_run_report(
     run: RunFolder, device: torch.device | str = "cpu", progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Score the run's model on its validation cases; write `validation.csv` and `report.html` into the run folder.
+    """Score the run's model on its validation cases; write `report.html` and `validation.csv` into the run folder.
 
-    The table names the cases; the report only numbers them. `progress(done, total)` is called after each case.
+    Without validation cases there is no table. The table names the cases; the report only numbers them.
+    `progress(done, total)` is called after each case.
 
     Raises:
         InputError: the run or its model does not exist, or a validation case cannot be read.
@@ -62,7 +63,7 @@ def write_run_report(
 
 
 def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:
-    """Return facts about the run by name: classes, number of cases by role, iterations, hours, device and origin."""
+    """Return facts about the run and its model, such as classes, cases by role, iterations and origin, by name."""
     lines = {"Outlines": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     lines |= {_ROLE_NAMES[role]: str(sum(case.role == role for case in cases)) for role in ROLES}
     lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))

@@ -48,7 +48,7 @@ _NOTE, _LETTER, _FAINT, _SKY = "#ffffff", "#ffd479", "#5a6675", "#14171c"
 
 
 def draw_slices(scene: Scene, segments: Sequence[SegmentInfo]) -> str:
-    """Return the three slices as HTML, at the same scale and as large as the sheet allows."""
+    """Return the three slices as HTML, at the largest common scale for `REPORT_WIDTH_MM` and `SLICE_HEIGHT_MM`."""
     low, high = _shown_box(scene)
     size = high - low
     gaps_mm = 2 * GAP_MM
@@ -167,7 +167,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
 
 
 def wall_painter(wall: WallResult, scene: Scene) -> Painter:
-    """Return a painter that colours a surface by the wall's ratio to the blood pool; borders are grey.
+    """Return a painter that colours a surface by the wall's ratio to the blood pool; points at the border are grey.
 
     Openings have stripes, since their grey would look like scar in a print in black and white.
     """

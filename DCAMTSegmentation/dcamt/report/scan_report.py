@@ -126,10 +126,12 @@ class ScanReport:
 def render_scan_report(report: ScanReport) -> str:
     """Return the report as HTML text.
 
-    The HTML contains no name, identifier, date or path except those in `report.identity`; notes must not contain any.
+    The HTML contains no name, identifier, date or path except those in `report.identity`, if notes, segments and model
+    contain none.
 
     Raises:
         InputError: the grids of labels and scan differ.
+        ValueError: the map of doubt has another shape than the labels.
     """
     scene = build_scene(report.volume, report.labelmap, report.segments, report.doubt_map)
     title = f"{report.segments[0].name}: segmentation report"
@@ -300,7 +302,7 @@ def _method(report: ScanReport) -> str:
     ]
     if report.wall is not None:
         pool, wall = report.wall.pool, report.wall
-        origin = "proposed automatically, not checked" if wall.proposed else "corrected by hand"
+        origin = "proposed automatically, not checked" if wall.proposed else "corrected by hand or read from a file"
         lines.append(
             f"Wall: {escape(method_text(wall))}. Blood pool: mean {pool.mean:.4g}, SD {pool.sd:.3g},"
             f" {pool.voxels} voxels. Openings {origin}. {escape(METHODS_DISAGREE)}"

@@ -92,9 +92,10 @@ def build_scene(
     segments: Sequence[SegmentInfo],
     doubt_map: np.ndarray | None = None,
 ) -> Scene:
-    """Return the scene of `labelmap` over the first channel of `volume`, with slices through the segments' centre.
+    """Return the scene of `labelmap` over the first channel of `volume`.
 
-    Only labels in `segments` are shown.
+    The slices pass through the segments' centre, or without a segment through the scan's. Only labels in `segments`
+    are shown.
 
     Args:
         doubt_map: (I, J, K), from 0 to 1.

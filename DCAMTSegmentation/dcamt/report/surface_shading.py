@@ -28,8 +28,8 @@ HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
 """Distances (mm) from the surface at which hollows are detected, and the weight of each."""
 
 OFF_MM = (1.0, 2.0)
-"""Expected thickness of the layer with wrong labels from which an outline is painted as doubtful, and from which on
-entirely."""
+"""Expected thickness of the layer with wrong labels at which an outline begins to be painted as doubtful, and at which
+its colour is `DOUBT_COLOR` alone."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,7 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 
 
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
-    """Return a painter that blends in `DOUBT_COLOR` where the outline is probably wrong, from none to all of it
-    between the distances of `OFF_MM`.
+    """Return a painter that blends in `DOUBT_COLOR` where the outline is probably wrong, as `OFF_MM` defines.
 
     On an outline the doubt itself is high everywhere. Its integral across the outline is the expected thickness of the
     layer with wrong labels. It is computed from the mean of the doubt, weighted with a Gaussian of `GLANCE_MM`: near a
@@ -208,8 +207,8 @@ class _DistanceMap:
         mask = np.pad(tight[1:-1, 1:-1, 1:-1], [(int(r), int(r)) for r in room])
         half_voxel = 0.5 * spacing.min()
         exact = (ndimage.distance_transform_edt(~mask, sampling=spacing) - half_voxel).astype(np.float32)
-        inside = exact[tuple(slice(r, -r) for r in room)]
-        inside[inner > 0] = half_voxel - inner[inner > 0]
+        without_room = exact[tuple(slice(r, -r) for r in room)]  # a view
+        without_room[inner > 0] = half_voxel - inner[inner > 0]
         smooth = ndimage.gaussian_filter(exact, np.minimum(1.2 * spacing.max(), 2.0) / spacing)
         # A segment of one or two voxels is not smoothed, since smoothing would remove it.
         values = smooth if smooth.min() < 0 else exact

@@ -35,7 +35,7 @@ LEAST_POOL_VOXELS = 500
 NEGATIVE_FRACTION = 0.05
 """Interpolation alone can cause negative intensities up to this fraction of the blood pool's mean."""
 CONSTANT_FRACTION = 1e-4
-"""If the standard deviation in the blood pool is a smaller fraction of the mean, the file is not an image."""
+"""If the standard deviation in the blood pool is a smaller fraction of the mean, the scan is refused as constant."""
 SURROUNDINGS_FROM_MM = 3.0
 """The surroundings lie from this distance to `PROFILE_TO_MM` along the normals, beyond the wall."""
 LEAST_DARKER = 0.33
@@ -122,8 +122,8 @@ class WallResult:
         """Return the wall with other openings, a mask (N,) bool; points at the scan's border stay `BORDER`."""
         kind = np.where(self.kind == BORDER, BORDER, np.where(openings, OPENING, WALL)).astype(np.uint8)
         changed = replace(self, kind=kind, proposed=False)
-        others = [note for note in self.notes if note not in _opening_notes(self)]
-        return replace(changed, notes=(*_opening_notes(changed), *others))
+        other_notes = [note for note in self.notes if note not in _opening_notes(self)]
+        return replace(changed, notes=(*_opening_notes(changed), *other_notes))
 
 
 def analyse_wall(
@@ -162,19 +162,11 @@ def analyse_wall(
     _check_pool(pool, voxels, volume.path, segment_file)
 
     distances = offsets(settings.from_mm, settings.to_mm, volume.grid)
-    border = reaches_border(volume.grid, surface, distances)
     along = profiles(voxels, volume.grid, surface, distances)
     sample = along.max(axis=1) if settings.sample == MAXIMUM else along.mean(axis=1)
-
-    far = offsets(PROFILE_FROM_MM, PROFILE_TO_MM, volume.grid)
-    long = profiles(voxels, volume.grid, surface, far)
-    _check_surroundings(long[:, far >= SURROUNDINGS_FROM_MM][~border], pool, volume.path)
-    opened = (
-        find_painted_openings(surface, openings)
-        if openings is not None
-        else propose_openings(extraction, long, far, pool)
-    )
-    kind = np.where(border, BORDER, np.where(opened, OPENING, WALL)).astype(np.uint8)
+    is_border = reaches_border(volume.grid, surface, distances)
+    is_opening = _find_openings(volume, extraction, pool, is_border, openings)
+    kind = np.where(is_border, BORDER, np.where(is_opening, OPENING, WALL)).astype(np.uint8)
     if not (kind == WALL).any():
         raise InputError(
             "leaves no wall: all of the segment's surface is opening or lies at the scan's border",
@@ -192,6 +184,25 @@ def analyse_wall(
         proposed=openings is None,
     )
     return replace(result, notes=_notes(result, extraction, volume.grid, labelmap.grid))
+
+
+def _find_openings(
+    volume: Volume, extraction: Extraction, pool: BloodPool, is_border: np.ndarray, openings: Labelmap | None
+) -> np.ndarray:
+    """Return the mask (N,) bool of the points in the given `openings`, or without any in the proposed ones.
+
+    Raises InputError if the scan is probably not a late-enhancement scan (`_check_surroundings`).
+
+    Args:
+        is_border: (N,) bool, the points at the scan's border, whose surroundings are not checked.
+    """
+    surface = extraction.surface
+    distances = offsets(PROFILE_FROM_MM, PROFILE_TO_MM, volume.grid)
+    intensities = profiles(volume.voxels[0], volume.grid, surface, distances)
+    _check_surroundings(intensities[:, distances >= SURROUNDINGS_FROM_MM][~is_border], pool, volume.path)
+    if openings is not None:
+        return find_painted_openings(surface, openings)
+    return propose_openings(extraction, intensities, distances, pool)
 
 
 def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
@@ -222,7 +233,7 @@ def _single_channel(volume: Volume) -> np.ndarray:
 
 
 def _check_overlap(surface: Surface, scan_grid: Grid, segment_file: str | Path) -> None:
-    """Raise InputError if most of the surface lies outside the scan, or at its border, as that of a full label does."""
+    """Raise InputError if most of the surface lies outside the scan, or at its border because the label fills it."""
     if inside_scan(scan_grid, surface.points).mean() >= LEAST_INSIDE:
         return
     if inside_scan(scan_grid, surface.points - EROSION_MM * surface.normals).mean() >= LEAST_INSIDE:
@@ -259,7 +270,10 @@ def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_
 
 
 def _check_surroundings(around: np.ndarray, pool: BloodPool, path: Path | None) -> None:
-    """Raise InputError if the blood pool is darker than most of the intensities `around` the wall, of any shape."""
+    """Raise InputError if less than `LEAST_DARKER` of the intensities `around` the wall are darker than the blood pool.
+
+    `around` is an array of any shape; an empty one passes.
+    """
     if not around.size:
         return
     darker = float((around < pool.mean).mean())

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, write_error
-from ..io.surfaces import write_surface
+from ..io.surfaces import write_mesh
 from ..io.tables import csv_cell, write_table
 from .analysis import WallResult
-from .burden import BORDER, OPENING, REGIONS, Burden, decaaf_stage
+from .burden import BORDER, OPENING, REGIONS, WHOLE, Burden, decaaf_stage
 from .sampling import BloodPool
 from .settings import METHODS_DISAGREE, PRESETS, Threshold, WallSettings, parse_threshold
 from .surface import Surface
@@ -61,7 +61,7 @@ def write_wall_surface(result: WallResult, path: str | Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_surface(
+    write_mesh(
         result.surface.points,
         result.surface.triangles,
         path,
@@ -192,7 +192,7 @@ def _row(result: WallResult, threshold: Threshold, burden: Burden) -> list[str]:
         burden.wall_cm2,
         burden.enhanced_cm2,
         burden.percent,
-        decaaf_stage(burden.percent) if burden.region == "all" else "",
+        decaaf_stage(burden.percent) if burden.region == WHOLE else "",
         result.pool.mean,
         result.pool.sd,
         result.pool.voxels,

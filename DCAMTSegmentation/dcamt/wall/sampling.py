@@ -26,7 +26,7 @@ class BloodPool:
 
 
 def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
-    """Return `mask` (I, J, K) eroded: its voxels whose centre is at least `distance_mm` from every voxel outside.
+    """Return `mask` (I, J, K) eroded: its voxels at least `distance_mm` from every voxel outside, centre to centre.
 
     Voxels beyond the grid count as outside. The grid may be oblique or sheared: the outside is dilated with a ball, one
     row of voxels along the first axis after another.

@@ -6,6 +6,8 @@ import math
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..errors import InputError
 
 IIR = "iir"
@@ -36,8 +38,8 @@ class Threshold:
 
     @property
     def name(self) -> str:
-        """The name that `parse_threshold` reads: "iir-1.2", "sd-3"."""
-        return f"{self.kind}-{self.value:g}"
+        """The name that `parse_threshold` reads: "iir-1.2", "sd-3"; it keeps all digits of the value."""
+        return f"{self.kind}-{np.format_float_positional(self.value, trim='-')}"
 
     @property
     def text(self) -> str:

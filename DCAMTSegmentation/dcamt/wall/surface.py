@@ -85,7 +85,8 @@ class Extraction:
     Attributes:
         inside: (I, J, K) bool, the inside of the surface on `grid`, whose axes are the patient's, with steps of
             `GRID_STEP_MM`.
-        separate_ml, hollow_ml: volume of separate parts and of hollows of the segment, which the surface ignores.
+        separate_ml, hollow_ml: volume of the separate parts that the surface leaves out, and of the hollows that it
+            fills.
     """
 
     surface: Surface
@@ -100,7 +101,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
 
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
     depend on the scan's orientation. The surface is a contour (flying edges: W. Schroeder, R. Maynard and B. Geveci,
-    LDAV 2015) at the level that encloses the volume of the voxels. If there are several parts, only the largest is
+    LDAV 2015), moved so that it encloses the volume of the voxels. If there are several parts, only the largest is
     kept, with its hollows filled.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
