@@ -239,6 +239,7 @@ def test_report_loads_nothing_and_shows_the_measurements(tmp_path: Path, capsys:
         *(f"{row['percent']:.1f}" for row in wall["burden"] if row["percent"] is not None),
     ):
         assert expected in page.words or any(expected in word for word in page.words), expected
+    assert not any("corrected by hand" in word for word in page.words)
 
 
 def test_outlines_and_orientation_letters_are_at_the_right_side() -> None:

@@ -1,4 +1,4 @@
-"""A worker for tests that answers each request at once with a fixed result, and a panel that uses it."""
+"""A worker for tests that answers requests at once without a network, and a panel that uses it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,45 @@ import slicer
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
-from dcamt.volume import Code, SegmentInfo
-from dcamt.worker.protocol import ScanSegmented, SegmentRequest, SegmentResult, WorkerProgress
+from dcamt.recipe import ACCURATE
+from dcamt.worker.protocol import (
+    MeasureRequest,
+    ScanSegmented,
+    SegmentRequest,
+    SegmentsMeasured,
+    WorkerProgress,
+)
 from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
 from DCAMTSegmentationLib.segmentation_panel import SegmentationPanel
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.terms_of_use import record_acceptance
+from result_case import LEFT_ATRIUM, segment_result
 from segmentation_case import ROOT
 from slicer_harness import choose, click, close_scene, process_events, process_events_until
 
-LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
+
+def measured(scan: str, segment: str, volume_ml: float) -> Measurements:
+    """Return measurements with the given volume and fixed other values."""
+    return Measurements(scan, segment, volume_ml, 12.5, 34.5, 25.0, 30.0, 0.9)
 
 
 class FakeWorker:
-    """Implements `worker_process.SegmentationWorker`; `labels_of` computes the labels (K, J, I) from the voxels."""
+    """Implements `worker_process.SegmentationWorker` for requests to segment and to measure.
+
+    Attributes:
+        labels_of: computes the labels (K, J, I) from the voxels.
+        before_answer: called before each answer.
+
+    Args:
+        trust: the trust of each result of accurate quality; results without trust have no map of doubt and no places.
+        places: the number of doubtful places of such a result, which all lie at the segment's centre.
+        expected: the expected overlap of each result.
+    """
 
     def __init__(self, trust: float | None = 0.93, places: int = 2, expected: ExpectedOverlap | None = None) -> None:
         self.trust, self.places, self.expected = trust, places, expected
         self.requests: list[Any] = []
+        self._running: Any = None
         self.labels_of: Callable[[np.ndarray], np.ndarray] = lambda voxels: (voxels > 175).astype(np.uint8)
         self.before_answer: Callable[[], None] = lambda: None
         self._folder = tempfile.TemporaryDirectory()
@@ -43,10 +64,11 @@ class FakeWorker:
 
     def request(self, request: Any, on_event: Any = None) -> None:
         self.requests.append(request)
-        qt.QTimer.singleShot(0, lambda: self._answer(request, on_event))
+        self._running = request
+        qt.QTimer.singleShot(0, lambda: self._answer(request, on_event) if request is self._running else None)
 
     def cancel(self) -> None:
-        """Do nothing: no request is ever running."""
+        self._running = None
 
     def log(self) -> str:
         return ""
@@ -54,28 +76,36 @@ class FakeWorker:
     def shutdown(self) -> None:
         self._folder.cleanup()
 
-    def _answer(self, request: SegmentRequest, on_event: Any) -> None:
+    def _answer(self, request: SegmentRequest | MeasureRequest, on_event: Any) -> None:
         self.before_answer()
+        if isinstance(request, MeasureRequest):
+            volumes = [(item.name, self._volume_ml(np.load(item.mask), item.affine)) for item in request.outlines]
+            on_event(SegmentsMeasured(request.id, tuple(measured(request.name, *volume) for volume in volumes)))
+        else:
+            self._segment(request, on_event)
+
+    def _volume_ml(self, mask: np.ndarray, affine: np.ndarray) -> float:
+        return int(np.count_nonzero(mask)) * abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+
+    def _segment(self, request: SegmentRequest, on_event: Any) -> None:
+        trust = self.trust if request.quality == ACCURATE else None
+        places = self.places if trust is not None else 0
         labels = self.labels_of(np.load(request.volume))
         labelmap, doubt_map = request.output / "labelmap.npy", request.output / "doubt.npy"
         np.save(labelmap, labels)
         np.save(doubt_map, labels * 200)
-        index = np.argwhere(labels)[:, ::-1]
-        box = None
-        if len(index):
-            box = tuple((int(a), int(b) + 1) for a, b in zip(index.min(0), index.max(0), strict=True))
-        x, y, z = (request.affine @ [*index.mean(axis=0), 1.0])[:3].tolist() if len(index) else (0.0, 0.0, 0.0)
-        volume_ml = len(index) * abs(float(np.linalg.det(request.affine[:3, :3]))) / 1000
+        k, j, i = np.argwhere(labels).mean(axis=0) if labels.any() else (0.0, 0.0, 0.0)
+        x, y, z = (request.affine @ [i, j, k, 1.0])[:3].tolist()
         on_event(WorkerProgress("1", "segmenting", 0.5, 2.0))
         on_event(
             ScanSegmented(
                 "1",
                 labelmap,
-                doubt_map if self.trust is not None else None,
-                self.trust,
-                tuple(DoubtfulPlace((x, y, z), (0, 0, 0), 0.5 / (n + 1), 0.25 / (n + 1)) for n in range(self.places)),
-                (Measurements(request.name, "Left atrium", volume_ml, *[float("nan")] * 5),),
-                (SegmentResult(LEFT_ATRIUM, box),),
+                doubt_map if trust is not None else None,
+                trust,
+                tuple(DoubtfulPlace((x, y, z), (0, 0, 0), 0.5 / (n + 1), 0.25 / (n + 1)) for n in range(places)),
+                (measured(request.name, LEFT_ATRIUM.name, self._volume_ml(labels, request.affine)),),
+                (segment_result(labels),),
                 0.1,
                 "cpu",
                 expected_overlap=self.expected,
@@ -103,6 +133,12 @@ class FakePanel:
     def settings(self) -> Any:
         return self.logic.getParameterNode()
 
+    def leave(self) -> None:
+        self.panel.exit()
+
+    def enter(self) -> None:
+        self.panel.enter()
+
     def close(self) -> None:
         self.panel.close()
         self.logic.shutdown()
@@ -129,12 +165,20 @@ class ViewCase(unittest.TestCase):
     def settings(self) -> Any:
         return self.module.settings
 
-    def segment(self, volume: VolumeNode) -> Any:
+    def prepare(self, volume: VolumeNode) -> None:
+        """Choose a volume and the shipped model, whose terms were accepted."""
         choose(self.ui.inputSelector, volume)
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
         record_acceptance("left-atrium")
+
+    def wait(self) -> None:
+        process_events_until(lambda: self.ui.applyButton.text == "Apply" and not self.logic.isRunning(), "the answer")
+
+    def segment(self, volume: VolumeNode) -> Any:
+        """Choose a volume and the shipped model, click Apply and wait; return the segmentation node."""
+        self.prepare(volume)
         click(self.ui.applyButton)
-        process_events_until(lambda: self.ui.applyButton.text == "Apply", "the result")
+        self.wait()
         self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
         return self.settings.outputSegmentation
 

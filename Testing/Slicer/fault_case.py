@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from dcamt_testing.broken_workers import HELD
 from DCAMTSlicerLib.node_types import VolumeNode
+from engine_case import write_python
 from segmentation_case import (
     SegmentationCase,
     add_scan,
@@ -20,8 +19,6 @@ from segmentation_case import (
 )
 
 WORKING = ("Preparing", "Segmenting", "Finding")
-RUN = "import runpy, sys; del sys.argv[1:3]; runpy.run_module('dcamt.commands.worker', run_name='__main__')"
-"""Runs the worker with the options that follow `-m dcamt.commands.worker`."""
 
 
 class FaultCase(SegmentationCase):
@@ -30,7 +27,6 @@ class FaultCase(SegmentationCase):
     def setUp(self) -> None:
         super().setUp()
         self._gate = self.home / "gate"
-        self._whole = self.worker._python
         self.use_working_worker()
 
     @property
@@ -64,17 +60,11 @@ class FaultCase(SegmentationCase):
         segmentation = self.segment(volume)
         self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
 
-    def use_broken_worker(self, program: str) -> None:
-        """Let the worker's next process run the script `program` first."""
+    def use_broken_worker(self, script: str) -> None:
+        """Let the worker's next process run `script` first."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        Path(folder.name, "broken.py").write_text(f"{program}\n{RUN}\n", encoding="utf-8")
-        script = Path(folder.name, "python")
-        python = shutil.which("PythonSlicer") or sys.executable
-        code = f"import sys; sys.path.insert(0, ''); exec(open('{folder.name}/broken.py').read())"
-        script.write_text(f'#!/bin/sh\nexec "{python}" -c "{code}" "$@"\n', encoding="utf-8")
-        script.chmod(0o755)
-        self.worker._python = str(script)
+        self.worker._python = write_python(Path(folder.name), script, "dcamt.commands.worker")
 
     def use_working_worker(self) -> None:
         self.use_broken_worker(self.gate_script())

@@ -1,13 +1,11 @@
-"""The harness's application: files, layout, settings, modules, sample data, module base classes, dialogs."""
+"""The harness's application: files, layout, settings, modules, sample data, and module base classes."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
-import types
 import unittest
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import qt
@@ -20,16 +18,11 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer_harness import (
     Person,
-    announce_quitting,
     click,
     close_scene,
-    expect_no_hidden_errors,
-    open_module,
     process_events,
-    start_afresh,
 )
 from slicer_harness.modules import ScriptedModule
-from slicer_harness.person import DialogWatcher
 
 
 def scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
@@ -298,110 +291,3 @@ class ScriptedModuleTest(unittest.TestCase):
             ScriptedLoadableModuleTest,
         )
         self.assertEqual(names, {cls.__name__ for cls in classes})
-
-
-class RealSlicerPersonTest(unittest.TestCase):
-    """`Person` in a real Slicer in testing mode, which shows no windows; the test simulates this mode."""
-
-    def test_windows_are_sent_to_the_person_only_inside_the_with_block(self) -> None:
-        own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")
-        display, files = slicer.util.errorDisplay, qt.QFileDialog
-        in_real_slicer = mock.patch.object(slicer, "_harness", False)
-        no_watcher = mock.patch("slicer_harness.person.watch_dialogs")
-        with in_real_slicer, no_watcher, mock.patch.object(slicer, "app", own):
-            with Person() as person:
-                person.expects("go on", "Cancel").expects("it failed").expects("table", "/out.csv")
-                self.assertFalse(slicer.app.testingEnabled())
-                self.assertEqual(slicer.app.temporaryPath, "/tmp")
-                self.assertFalse(slicer.util.confirmOkCancelDisplay("Go on?", windowTitle="DCAMT"))
-                with self.assertRaises(KeyError), slicer.util.tryWithErrorDisplay("It failed."):
-                    raise KeyError("x")
-                self.assertEqual(qt.QFileDialog.getSaveFileName(None, "Table"), "/out.csv")
-            self.assertTrue(slicer.app.testingEnabled())
-        self.assertIs(slicer.util.errorDisplay, display)
-        self.assertIs(qt.QFileDialog, files)
-        self.assertEqual([question.kind for question in person.seen], ["question", "error", "save"])
-
-
-class DialogWatcherTest(unittest.TestCase):
-    """Dialogs that open on the screen, as all dialogs do in a real Slicer."""
-
-    def setUp(self) -> None:
-        self.watcher = DialogWatcher()
-        self.watcher.start()
-        self.addCleanup(self.watcher.stop)
-
-    @staticmethod
-    def open(dialog: qt.QDialog) -> int:
-        """Run a dialog's own event loop instead of the harness's replacement."""
-        return int(dialog._object.exec())
-
-    def test_dialog_is_answered(self) -> None:
-        for answer, expected in (("accept", qt.QDialog.Accepted), ("reject", qt.QDialog.Rejected)):
-            dialog = qt.QDialog()
-            dialog.windowTitle = "Sample"
-            with Person() as person:
-                person.expects("Sample", lambda opened, answer=answer: getattr(opened, answer)())
-                self.assertEqual(self.open(dialog), expected)
-
-    def test_message_box_is_answered(self) -> None:
-        box = qt.QMessageBox(qt.QMessageBox.Warning, "Sample", "Go on?", qt.QMessageBox.Yes | qt.QMessageBox.No)
-        with Person() as person:
-            person.expects("go on", "No")
-            self.assertEqual(self.open(box), qt.QMessageBox.No)
-        self.assertEqual([(seen.kind, seen.buttons) for seen in person.seen], [("warning", ("Yes", "No"))])
-
-    def test_unexpected_dialog_is_closed_and_reported(self) -> None:
-        self.assertEqual(self.open(qt.QDialog()), qt.QDialog.Rejected)
-        with self.assertRaisesRegex(AssertionError, "questions without an answer"):
-            expect_no_hidden_errors()
-
-    def test_dialog_left_open_is_closed_and_reported(self) -> None:
-        dialog = qt.QDialog()
-        dialog.windowTitle = "Sample"
-        with Person() as person:
-            person.expects("Sample", lambda opened: None)
-            self.assertEqual(self.open(dialog), qt.QDialog.Rejected)
-        with self.assertRaisesRegex(AssertionError, "Sample was left open"):
-            expect_no_hidden_errors()
-
-
-class OpenModuleAgainTest(unittest.TestCase):
-    def test_real_slicer_reloads_a_closed_module(self) -> None:
-        module = open_module("DCAMTSegmentation")
-        self.addCleanup(module.close)
-        before = module.widget
-        with mock.patch.object(before, "cleanup", wraps=before.cleanup) as cleanup:
-            with mock.patch.object(slicer, "_harness", False):
-                module.close()
-            cleanup.assert_called_once()
-        self.assertFalse(module.panel.isEntered)
-        self.assertIsNot(module.widget, before)
-        self.assertIsNot(module.logic, before.logic)
-
-    def test_real_slicer_does_not_quit_for_a_test(self) -> None:
-        received: list[str] = []
-        slicer.app.connect("aboutToQuit()", lambda: received.append("quit"))
-        with mock.patch.object(slicer, "_harness", False), self.assertRaises(unittest.SkipTest):
-            announce_quitting()
-        self.assertEqual(received, [])
-        announce_quitting()
-        self.assertEqual(received, ["quit"])
-
-    def test_start_afresh_resets_scene_layout_and_settings(self) -> None:
-        module = open_module("DCAMTSegmentation")
-        self.addCleanup(module.close)
-        manager = slicer.app.layoutManager()
-        manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView)
-        slicer.app.settings().setValue("DCAMT/sample", 1)
-        scan()
-        start_afresh()
-        self.assertFalse(module.panel.isEntered)
-        self.assertEqual(manager.layout, slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
-        self.assertFalse(slicer.app.settings().contains("DCAMT/sample"))
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])
-
-    def test_closing_a_module_twice_is_allowed(self) -> None:
-        module = open_module("DCAMTSegmentation")
-        module.close()
-        module.close()

@@ -1,8 +1,9 @@
-"""Installing the harness: nothing changes in a real Slicer, and tests are skipped if packages are missing."""
+"""Installing the harness; what it, the modules and their tests import; and rules of the test files."""
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -11,12 +12,14 @@ import unittest
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 
 
-def run_python(code: list[str], *folders: str) -> subprocess.CompletedProcess[str]:
+def run_python(arguments: list[str], *folders: str) -> subprocess.CompletedProcess[str]:
+    """Run the interpreter with arguments; it imports from `folders` first, then from the folder Testing."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, str(HERE.parent)])}
     return subprocess.run(
-        [sys.executable, *code],
+        [sys.executable, *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -25,6 +28,64 @@ def run_python(code: list[str], *folders: str) -> subprocess.CompletedProcess[st
         cwd=HERE,
         encoding="utf-8",
     )
+
+
+# Installs the harness twice, opens both modules, loads the module tests without pytest, and prints what it saw as JSON.
+START = """
+import json, sys, unittest
+import slicer_harness as harness
+
+def packages(before=()):
+    return sorted({name.split(".")[0] for name in set(sys.modules) - set(before)})
+
+seen = {"installed": [harness.install()]}
+import slicer
+app = slicer.app
+seen["installed"] += [harness.install(), slicer.app is app, harness.in_real_slicer()]
+seen["harness"] = packages()
+for name in ("DCAMTSegmentation", "DCAMTTraining"):
+    before = set(sys.modules)
+    harness.open_module(name)
+    seen[name] = packages(before)
+sys.modules["pytest"] = None
+loader = unittest.TestLoader()
+files = [line.strip() for line in open("CMakeLists.txt", encoding="utf-8") if line.strip().startswith("test_")]
+seen["tests"] = {name: loader.loadTestsFromName(name.removesuffix(".py")).countTestCases() for name in files}
+seen["errors"] = loader.errors
+print(json.dumps(seen))
+"""
+
+
+class StartTest(unittest.TestCase):
+    """A new interpreter installs the harness, opens the modules and loads their tests; all tests share its output."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        done = run_python(["-c", START], *(str(ROOT / name) for name in ("DCAMTSegmentation", "DCAMTTraining")))
+        if done.returncode:
+            raise AssertionError(done.stderr)
+        cls.seen = json.loads(done.stdout.splitlines()[-1])
+
+    def test_second_installation_keeps_the_application(self) -> None:
+        self.assertEqual(self.seen["installed"], [True, True, True, False])
+
+    def test_harness_imports_no_heavy_package(self) -> None:
+        self.assertIn("PySide6", self.seen["harness"])
+        self.assertEqual(set(self.seen["harness"]) & {"torch", "monai", "SimpleITK", "pytest"}, set())
+
+    def test_opening_a_panel_imports_no_heavy_package(self) -> None:
+        heavy = {"torch", "monai", "SimpleITK", "scipy", "nibabel", "nrrd", "slicerio", "matplotlib"}
+        for name, library in (("DCAMTSegmentation", "DCAMTSegmentationLib"), ("DCAMTTraining", "DCAMTTrainingLib")):
+            with self.subTest(name):
+                self.assertIn(library, self.seen[name])
+                self.assertEqual(set(self.seen[name]) & heavy, set())
+
+    def test_unittest_loads_the_tests_without_pytest(self) -> None:
+        """Slicer runs each file by `slicer.testing.runUnitTest`; its Python lacks pytest."""
+        files = {path.name for path in HERE.glob("test_*.py") if not path.name.startswith("test_harness_")}
+        self.assertEqual(self.seen["errors"], [])
+        self.assertEqual(set(self.seen["tests"]), files)
+        self.assertGreater(min(self.seen["tests"].values()), 0)
 
 
 class InstallationTest(unittest.TestCase):
@@ -42,17 +103,8 @@ class InstallationTest(unittest.TestCase):
         done = run_python(["-c", code], str(self.folder))
         self.assertEqual(done.stdout.split("\n")[:2], ["False True", "[] app"], done.stderr)
 
-    def test_harness_installs_once_and_imports_no_heavy_package(self) -> None:
-        code = (
-            "import sys, slicer_harness as h; print(h.install()); import slicer, qt; app = slicer.app;"
-            "print(h.install(), slicer.app is app, h.in_real_slicer());"
-            "print([n for n in ('torch', 'monai', 'SimpleITK', 'pytest') if n in sys.modules])"
-        )
-        done = run_python(["-c", code])
-        self.assertEqual(done.stdout.split("\n")[:3], ["True", "True True False", "[]"], done.stderr)
-
     def test_tests_are_skipped_with_a_reason_when_packages_are_missing(self) -> None:
-        (self.folder / "PySide6.py").write_text("raise ImportError('no wheel for this machine')\n", encoding="utf-8")
+        (self.folder / "slicer.py").write_text("raise ImportError('no wheel for this machine')\n", encoding="utf-8")
         done = run_python(
             ["-m", "pytest", "-rs", "-p", "no:cacheprovider", "test_harness_packaging.py"], str(self.folder)
         )
@@ -60,23 +112,9 @@ class InstallationTest(unittest.TestCase):
         self.assertIn("need the wheels of slicer-core and PySide6-Essentials: no wheel for this machine", done.stdout)
         self.assertNotIn("error", done.stdout.lower())
 
-    def test_unittest_loads_the_tests_without_pytest(self) -> None:
-        """Slicer runs each file by `slicer.testing.runUnitTest`; its Python lacks pytest."""
-        code = (
-            "import sys, unittest; sys.modules['pytest'] = None; sys.path[:0] = sys.argv[1:];"
-            "import slicer_harness; slicer_harness.install(); loader = unittest.TestLoader();"
-            "files = [line.strip() for line in open('CMakeLists.txt') if line.strip().startswith('test_')];"
-            "counts = [loader.loadTestsFromName(name.removesuffix('.py')).countTestCases() for name in files];"
-            "print(len(files), min(counts), loader.errors)"
-        )
-        root = HERE.parents[1]
-        done = run_python(["-c", code, *(str(root / name) for name in ("DCAMTSegmentation", "DCAMTTraining"))])
-        tests = [path for path in HERE.glob("test_*.py") if not path.name.startswith("test_harness_")]
-        count, fewest, *errors = done.stdout.splitlines()[-1].split(" ", 2)
-        self.assertEqual((int(count), errors), (len(tests), ["[]"]), done.stderr)
-        self.assertGreater(int(fewest), 0)
 
-    def test_no_test_has_a_time_limit_of_its_own(self) -> None:
+class SourceTest(unittest.TestCase):
+    def test_no_wait_has_a_time_limit_of_its_own(self) -> None:
         """The only limit is that of `process_events_until`, after which a test counts as hanging."""
         calls, limits = 0, []
         for path in sorted(HERE.glob("*.py")):
@@ -95,7 +133,6 @@ class InstallationTest(unittest.TestCase):
         self.assertEqual(limits, [])
 
     def test_modules_do_not_import_the_harness(self) -> None:
-        root = HERE.parents[1]
-        sources = [path for folder in ("DCAMTSegmentation", "DCAMTTraining") for path in (root / folder).rglob("*.py")]
+        sources = [path for folder in ("DCAMTSegmentation", "DCAMTTraining") for path in (ROOT / folder).rglob("*.py")]
         self.assertGreater(len(sources), 10)
         self.assertEqual([path.name for path in sources if "harness" in path.read_text(encoding="utf-8").lower()], [])

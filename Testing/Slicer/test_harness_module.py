@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import unittest
+from unittest import mock
 
 import numpy as np
 import slicer
-from slicer_harness import choose, click, close_scene, open_module
+from slicer_harness import (
+    announce_quitting,
+    choose,
+    click,
+    close_scene,
+    open_module,
+    start_afresh,
+)
 
 
 class OpenModuleTest(unittest.TestCase):
@@ -28,7 +36,7 @@ class OpenModuleTest(unittest.TestCase):
         self.module.enter()
         self.assertTrue(self.module.panel.isEntered)
 
-    def test_choices_are_restored_with_a_saved_scene(self) -> None:
+    def test_listed_node_can_be_chosen(self) -> None:
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
         slicer.util.updateVolumeFromArray(volume, np.zeros((4, 5, 6), np.int16))
         choose(self.module.ui.inputSelector, volume)
@@ -55,3 +63,44 @@ class ReopenedModuleTest(unittest.TestCase):
         self.addCleanup(second.close)
         self.assertIsNot(second.widget, widget)
         self.assertFalse(second.ui.applyButton.enabled)
+
+
+class OpenModuleAgainTest(unittest.TestCase):
+    def test_real_slicer_reloads_a_closed_module(self) -> None:
+        module = open_module("DCAMTSegmentation")
+        self.addCleanup(module.close)
+        before = module.widget
+        with mock.patch.object(before, "cleanup", wraps=before.cleanup) as cleanup:
+            with mock.patch.object(slicer, "_harness", False):
+                module.close()
+            cleanup.assert_called_once()
+        self.assertFalse(module.panel.isEntered)
+        self.assertIsNot(module.widget, before)
+        self.assertIsNot(module.logic, before.logic)
+
+    def test_real_slicer_does_not_quit_for_a_test(self) -> None:
+        received: list[str] = []
+        slicer.app.connect("aboutToQuit()", lambda: received.append("quit"))
+        with mock.patch.object(slicer, "_harness", False), self.assertRaises(unittest.SkipTest):
+            announce_quitting()
+        self.assertEqual(received, [])
+        announce_quitting()
+        self.assertEqual(received, ["quit"])
+
+    def test_start_afresh_resets_scene_layout_and_settings(self) -> None:
+        module = open_module("DCAMTSegmentation")
+        self.addCleanup(module.close)
+        manager = slicer.app.layoutManager()
+        manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView)
+        slicer.app.settings().setValue("DCAMT/sample", 1)
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
+        start_afresh()
+        self.assertFalse(module.panel.isEntered)
+        self.assertEqual(manager.layout, slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
+        self.assertFalse(slicer.app.settings().contains("DCAMT/sample"))
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])
+
+    def test_closing_a_module_twice_is_allowed(self) -> None:
+        module = open_module("DCAMTSegmentation")
+        module.close()
+        module.close()

@@ -1,11 +1,13 @@
-"""`Person` answers expected questions; unexpected windows and hidden errors fail. `LoopMonitor` measures pauses."""
+"""`Person` and `DialogWatcher` answer windows; hidden errors fail a test; `LoopMonitor` measures pauses."""
 
 from __future__ import annotations
 
 import gc
 import time
+import types
 import unittest
 from collections.abc import Iterator
+from unittest import mock
 
 import qt
 import slicer
@@ -22,7 +24,7 @@ from slicer_harness import (
     work_seconds,
 )
 from slicer_harness.loop_monitor import reference_seconds
-from slicer_harness.person import pop_unanswered
+from slicer_harness.person import DialogWatcher, pop_unanswered
 
 
 class QuestionTest(unittest.TestCase):
@@ -201,3 +203,69 @@ class LoopMonitorTest(unittest.TestCase):
                 process_events()
         self.assertGreaterEqual(monitor.longest_work, 0.1)
         self.assertGreater(monitor.turns, 1)
+
+
+class RealSlicerPersonTest(unittest.TestCase):
+    """`Person` in a real Slicer in testing mode, which shows no windows; the test simulates this mode."""
+
+    def test_windows_are_sent_to_the_person_only_inside_the_with_block(self) -> None:
+        own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")
+        display, files = slicer.util.errorDisplay, qt.QFileDialog
+        in_real_slicer = mock.patch.object(slicer, "_harness", False)
+        no_watcher = mock.patch("slicer_harness.person.watch_dialogs")
+        with in_real_slicer, no_watcher, mock.patch.object(slicer, "app", own):
+            with Person() as person:
+                person.expects("go on", "Cancel").expects("it failed").expects("table", "/out.csv")
+                self.assertFalse(slicer.app.testingEnabled())
+                self.assertEqual(slicer.app.temporaryPath, "/tmp")
+                self.assertFalse(slicer.util.confirmOkCancelDisplay("Go on?", windowTitle="DCAMT"))
+                with self.assertRaises(KeyError), slicer.util.tryWithErrorDisplay("It failed."):
+                    raise KeyError("x")
+                self.assertEqual(qt.QFileDialog.getSaveFileName(None, "Table"), "/out.csv")
+            self.assertTrue(slicer.app.testingEnabled())
+        self.assertIs(slicer.util.errorDisplay, display)
+        self.assertIs(qt.QFileDialog, files)
+        self.assertEqual([question.kind for question in person.seen], ["question", "error", "save"])
+
+
+class DialogWatcherTest(unittest.TestCase):
+    """Dialogs that open on the screen, as all dialogs do in a real Slicer."""
+
+    def setUp(self) -> None:
+        self.watcher = DialogWatcher()
+        self.watcher.start()
+        self.addCleanup(self.watcher.stop)
+
+    @staticmethod
+    def open(dialog: qt.QDialog) -> int:
+        """Run a dialog's own event loop instead of the harness's replacement."""
+        return int(dialog._object.exec())
+
+    def test_dialog_is_answered(self) -> None:
+        for answer, expected in (("accept", qt.QDialog.Accepted), ("reject", qt.QDialog.Rejected)):
+            dialog = qt.QDialog()
+            dialog.windowTitle = "Sample"
+            with Person() as person:
+                person.expects("Sample", lambda opened, answer=answer: getattr(opened, answer)())
+                self.assertEqual(self.open(dialog), expected)
+
+    def test_message_box_is_answered(self) -> None:
+        box = qt.QMessageBox(qt.QMessageBox.Warning, "Sample", "Go on?", qt.QMessageBox.Yes | qt.QMessageBox.No)
+        with Person() as person:
+            person.expects("go on", "No")
+            self.assertEqual(self.open(box), qt.QMessageBox.No)
+        self.assertEqual([(seen.kind, seen.buttons) for seen in person.seen], [("warning", ("Yes", "No"))])
+
+    def test_unexpected_dialog_is_closed_and_reported(self) -> None:
+        self.assertEqual(self.open(qt.QDialog()), qt.QDialog.Rejected)
+        with self.assertRaisesRegex(AssertionError, "questions without an answer"):
+            expect_no_hidden_errors()
+
+    def test_dialog_left_open_is_closed_and_reported(self) -> None:
+        dialog = qt.QDialog()
+        dialog.windowTitle = "Sample"
+        with Person() as person:
+            person.expects("Sample", lambda opened: None)
+            self.assertEqual(self.open(dialog), qt.QDialog.Rejected)
+        with self.assertRaisesRegex(AssertionError, "Sample was left open"):
+            expect_no_hidden_errors()

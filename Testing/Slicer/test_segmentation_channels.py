@@ -56,11 +56,13 @@ class ChannelsTest(unittest.TestCase):
         self.ui = self.module.ui
         self.volumes = [add_scan(name, seed=seed) for seed, name in enumerate(("a", "b", "c"))]
 
-    def choose_model(self, title: str) -> None:
-        choose(self.ui.modelComboBox, next(text for text in self.model_titles() if text.startswith(title)))
+    def choose_model(self, start: str) -> None:
+        choose(self.ui.modelComboBox, self.model_title(start))
 
-    def model_titles(self) -> list[str]:
-        return [self.ui.modelComboBox.itemText(index) for index in range(self.ui.modelComboBox.count)]
+    def model_title(self, start: str) -> str:
+        """Return the first title in the list of models that begins with `start`."""
+        titles = (self.ui.modelComboBox.itemText(index) for index in range(self.ui.modelComboBox.count))
+        return next(title for title in titles if title.startswith(start))
 
     def channel_selector(self, channel: int) -> Any:
         return slicer.util.findChild(self.module.widget, f"channelSelector{channel}")
@@ -71,7 +73,7 @@ class ChannelsTest(unittest.TestCase):
         layout = self.ui.inputsCollapsibleButton.layout()
         for channel in (2, 3):
             selectors = slicer.util.findChildren(self.module.widget, name=f"channelSelector{channel}")
-            names += [layout.labelForField(one).text for one in selectors if not one.isHidden()]
+            names += [layout.labelForField(selector).text for selector in selectors if not selector.isHidden()]
         return names
 
     def apply(self) -> None:
@@ -106,13 +108,10 @@ class ChannelsTest(unittest.TestCase):
         sent: list[np.ndarray] = []
         self.worker.before_answer = lambda: sent.append(np.load(self.worker.requests[-1].volume))
         self.apply()
-        self.assertEqual(self.ui.statusLabel.text.split(". ")[0], f"a was segmented with {self.title('Three')}.")
+        self.assertEqual(self.ui.statusLabel.text.split(". ")[0], f"a was segmented with {self.model_title('Three')}.")
         expected = np.stack([slicer.util.arrayFromVolume(volume) for volume in self.volumes], axis=-1)
         np.testing.assert_array_equal(sent[0], expected)
         self.assertEqual(self.module.settings.outputSegmentation.GetName(), "a segmentation")
-
-    def title(self, start: str) -> str:
-        return next(text for text in self.model_titles() if text.startswith(start))
 
     def segment_all(self) -> Any:
         """Segment all three volumes as the channels of one scan; return the segmentation node."""
@@ -182,7 +181,8 @@ class ChannelsTest(unittest.TestCase):
         self.assertTrue(self.ui.teachLabel.text.startswith("a with this segmentation"))
 
     def test_result_is_hidden_over_another_scan_but_not_over_its_own_channels(self) -> None:
-        display = (segmentation := self.segment_all()).GetDisplayNode()
+        segmentation = self.segment_all()
+        display = segmentation.GetDisplayNode()
         for view in slice_composites():
             view.SetBackgroundVolumeID(self.volumes[1].GetID())
         views.hide_over_other_scan(segmentation)
@@ -227,7 +227,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.ui.statusLabel.text, message)
         self.assertEqual(self.worker.requests, [])
 
-    def test_channel_on_another_grid_is_refused_with_the_words_of_the_command(self) -> None:
+    def test_channel_on_another_grid_is_refused(self) -> None:
         moved = add_scan("moved", affine=np.array([[-1.5, 0, 0, 2], [0, -1.5, 0, 0], [0, 0, 1.5, 0], [0, 0, 0, 1.0]]))
         self.assert_refused(
             moved,
@@ -264,7 +264,7 @@ class ChannelsTest(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "empty: holds no image. Choose another volume."):
             self.module.logic.segment(empty, channels=(self.volumes[1],))
 
-    def test_script_is_told_which_channel_lacks_a_volume(self) -> None:
+    def test_error_names_the_channel_that_lacks_a_volume(self) -> None:
         with self.assertRaisesRegex(InputError, "There is no volume for channel 2. Choose one for each channel."):
             self.module.logic.segment(self.volumes[0], channels=(None,))
         self.assertEqual(SegmentationOptions(self.volumes[0]).channels, ())

@@ -12,7 +12,8 @@ from subprocess import CalledProcessError
 from typing import Any
 from unittest import mock
 
-from segmentation_case import Person, SegmentationCase, add_scan, click, segment_mask
+from fake_worker import ViewCase
+from segmentation_case import Person, add_scan, click, segment_mask
 from slicer_harness import pip
 
 QUESTION = "packages that are not installed yet"
@@ -61,7 +62,7 @@ class FakePyTorch:
         return self._outcome
 
 
-class InstallationTest(SegmentationCase):
+class InstallationTest(ViewCase):
     def setUp(self) -> None:
         super().setUp()
         stack = ExitStack()
@@ -79,7 +80,7 @@ class InstallationTest(SegmentationCase):
         self.assertFalse(self.logic.isRunning())
         self.assertEqual(self.ui.applyButton.text, "Apply")
         self.assertEqual(self.ui.statusLabel.text, person.errors()[-1])
-        self.assertIsNone(self.logic._worker._process)
+        self.assertEqual(self.module.worker.requests, [])
         return person
 
     def assert_apply_works(self) -> None:

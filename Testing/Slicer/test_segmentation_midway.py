@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import slicer
 from dcamt_testing.processes import is_alive
-from DCAMTSegmentationLib import worker_process
+from DCAMTSegmentationLib import segmentation_job, worker_process
+from DCAMTSlicerLib.node_types import VolumeNode
+from fake_worker import ViewCase
 from fault_case import FaultCase
 from segmentation_case import (
     Person,
@@ -81,19 +84,40 @@ class CancelTest(FaultCase):
         for turn in range(6):
             click(self.ui.applyButton)
             until = time.monotonic() + 0.15 * turn
-            while time.monotonic() < until:
-                slicer.app.processEvents()
+            process_events_until(lambda until=until: time.monotonic() >= until)
             if self.logic.isRunning():
                 click(self.ui.applyButton)
         self.assert_the_next_apply_works(volume)
+
+    def test_closing_the_scene_cancels_the_segmentation(self) -> None:
+        pid = self.begin(add_scan())
+        close_scene()
+        self.assertFalse(self.logic.isRunning())
+        self.assertFalse(self.worker.is_busy)
+        self.assertEqual(self.pid(), pid)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        self.assertEqual(self.ui.applyButton.text, "Apply")
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assert_the_next_apply_works()
+
+
+class ChangedWhileComputedTest(ViewCase):
+    """The scene changes while the worker computes or its result is inserted."""
+
+    def test_closing_the_scene_while_the_volume_is_written_cancels(self) -> None:
+        self.prepare(add_scan())
+        click(self.ui.applyButton)
+        close_scene()
+        self.assertFalse(self.logic.isRunning())
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        self.assertEqual(self.module.worker.requests, [])
+        self.segment(add_scan("next"))
 
     def test_cancelling_while_the_result_arrives_keeps_the_earlier_result(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         mask, rows = segment_mask(segmentation, volume), self.logic.measurements(segmentation)
         state = scene_state()
-        from DCAMTSegmentationLib import segmentation_job
-
         steps, real = [], segmentation_job.insert_result
 
         def slowly(*arguments: Any) -> Any:
@@ -119,101 +143,56 @@ class CancelTest(FaultCase):
         self.assertEqual(self.logic.measurements(segmentation), rows)
         self.assertIsNotNone(self.logic.trust(segmentation))
 
-
-class SceneMidwayTest(FaultCase):
-    def test_closing_the_scene_cancels_the_segmentation(self) -> None:
-        pid = self.begin(add_scan())
-        close_scene()
-        self.assertFalse(self.logic.isRunning())
-        self.assertFalse(self.worker.is_busy)
-        self.assertEqual(self.pid(), pid)
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
-        self.assertEqual(self.ui.applyButton.text, "Apply")
-        self.assertFalse(self.ui.applyButton.enabled)
-        self.assert_the_next_apply_works()
-
-    def test_closing_the_scene_while_the_volume_is_written_cancels(self) -> None:
-        self.prepare(add_scan())
+    def apply_while(self, volume: VolumeNode, change: Callable[[], object]) -> None:
+        """Segment a volume, and change the scene before the worker answers."""
+        self.module.worker.before_answer = change
+        self.prepare(volume)
         click(self.ui.applyButton)
-        close_scene()
-        self.assertFalse(self.logic.isRunning())
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
-        self.assert_the_next_apply_works()
+        self.wait()
 
-    def test_deleting_the_volume_is_reported(self) -> None:
-        volume = add_scan()
-        self.begin(volume)
-        with Person() as person:
-            person.expects("removed or changed during the computation", "Ok")
-            self.proceed()
-            slicer.mrmlScene.RemoveNode(volume)
-            process_events_until(lambda: not self.logic.isRunning(), "the end")
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [])
-        self.assert_the_next_apply_works()
+    def test_result_for_a_volume_that_was_removed_moved_or_resized_is_discarded(self) -> None:
+        size = np.zeros((5, 6, 7), np.int16)
+        for message, change in (
+            ("removed or changed during the computation", slicer.mrmlScene.RemoveNode),
+            ("was moved during the computation", lambda volume: volume.SetOrigin(5.0, 6.0, 7.0)),
+            (
+                "removed or changed during the computation",
+                lambda volume: slicer.util.updateVolumeFromArray(volume, size),
+            ),
+        ):
+            with self.subTest(message), Person() as person:
+                person.expects(message, "Ok")
+                volume = add_scan()
+                self.apply_while(volume, lambda change=change, volume=volume: change(volume))
+            for kind in ("Segmentation", "Table"):
+                self.assertEqual(slicer.util.getNodesByClass(f"vtkMRML{kind}Node"), [])
+        self.module.worker.before_answer = lambda: None
+        self.segment(add_scan("next"))
 
     def test_deleting_the_output_segmentation_creates_a_new_one(self) -> None:
         volume = add_scan()
         first = self.segment(volume)
-        self.begin(volume)
-        slicer.mrmlScene.RemoveNode(first)
-        self.wait()
+        self.apply_while(volume, lambda: slicer.mrmlScene.RemoveNode(first))
         (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
         self.assertEqual(self.settings.outputSegmentation, segmentation)
-
-    def test_result_belongs_to_the_volume_chosen_at_the_start(self) -> None:
-        volume, other = add_scan("one"), add_scan("two", seed=4)
-        self.begin(volume)
-        choose(self.ui.inputSelector, other)
-        self.wait()
-        self.assertIsNone(self.settings.outputSegmentation)  # it belongs to the other volume
-        (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        self.assertEqual(segmentation.GetName(), "one segmentation")
-        self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
-        choose(self.ui.inputSelector, volume)
-        self.assertEqual(self.settings.outputSegmentation, segmentation)
-
-    def test_volume_moved_during_the_computation_is_reported(self) -> None:
-        volume = add_scan()
-        self.begin(volume)
-        with Person() as person:
-            person.expects("was moved during the computation", "Ok")
-            self.proceed()
-            volume.SetOrigin(5.0, 6.0, 7.0)
-            process_events_until(lambda: not self.logic.isRunning(), "the end")
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
 
     def test_edited_voxels_and_a_changed_transform_are_noted(self) -> None:
         volume = add_scan()
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
-        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.0, 1.0, 1.0, 1.0])))
-        self.begin(volume)
-        slicer.util.arrayFromVolume(volume)[8, 10, 12] += 1
-        slicer.util.arrayFromVolumeModified(volume)
         shift = np.eye(4)
         shift[0, 3] = 20
-        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
-        volume.SetAndObserveTransformNodeID(transform.GetID())
-        self.wait()
+
+        def change() -> None:
+            slicer.util.arrayFromVolume(volume)[8, 10, 12] += 1
+            slicer.util.arrayFromVolumeModified(volume)
+            transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
+            volume.SetAndObserveTransformNodeID(transform.GetID())
+
+        self.apply_while(volume, change)
         for text in (
             "The voxels of LGE were changed during the computation",
             "The transform of LGE was changed during the computation",
         ):
             self.assertIn(text, self.ui.statusLabel.text)
-        segmentation = self.settings.outputSegmentation
-        self.assertEqual(segmentation.GetTransformNodeID(), transform.GetID())
-
-    def test_unchanged_volume_causes_no_note(self) -> None:
-        self.segment(add_scan())
-        self.assertNotIn("during the computation", self.ui.statusLabel.text)
-
-    def test_volume_replaced_by_another_size_is_reported(self) -> None:
-        volume = add_scan()
-        self.begin(volume)
-        with Person() as person:
-            person.expects("removed or changed during the computation", "Ok")
-            self.proceed()
-            slicer.util.updateVolumeFromArray(volume, np.zeros((5, 6, 7), np.int16))
-            process_events_until(lambda: not self.logic.isRunning(), "the end")
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        self.assertEqual(self.settings.outputSegmentation.GetTransformNodeID(), transform.GetID())

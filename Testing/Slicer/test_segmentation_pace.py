@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
+from result_case import result_of
 from segmentation_case import (
     LoopMonitor,
     SegmentationCase,
@@ -41,25 +42,17 @@ class PaceTest(SegmentationCase):
         from dcamt.io.slabs import write_npy_in_slabs
         from DCAMTSegmentationLib.result_insertion import SegmentationOptions, insert_result
         from DCAMTSlicerLib.volume_bridge import voxels_of
-        from test_segmentation_result import result_of
 
         shape = (88, 576, 576)  # 29 million voxels, the size of an uncropped LGE scan
-        volume = add_scan(shape=shape)
+        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "large")
+        slicer.util.updateVolumeFromArray(volume, np.arange(np.prod(shape), dtype=np.int16).reshape(shape))
         k, j, i = np.ogrid[[slice(-1, 1, complex(n)) for n in shape]]
         labels = ((k / 0.6) ** 2 + (j / 0.15) ** 2 + (i / 0.15) ** 2 <= 1).astype(np.uint8)
         result = result_of(labels)
         path = self.home / "volume.npy"
         for name, steps in (
-            ("handing over", lambda: write_npy_in_slabs(voxels_of(volume), path)),
-            ("bringing in", lambda: insert_result(result, SegmentationOptions(volume))),
+            ("writing the scan", lambda: write_npy_in_slabs(voxels_of(volume), path)),
+            ("inserting the result", lambda: insert_result(result, SegmentationOptions(volume))),
         ):
             assert_stays_responsive(longest_step(steps, TRIES), name)
         np.testing.assert_array_equal(np.load(path), slicer.util.arrayFromVolume(volume))
-
-    def test_second_segmentation_starts_no_process_and_loads_no_model(self) -> None:
-        self.segment(add_scan("first"))
-        process = self.logic._worker._process._process
-        first = process.processId()
-        self.segment(add_scan("second", shape=(20, 24, 24)))
-        self.assertEqual(self.logic._worker._process._process.processId(), first)
-        self.assertEqual(self.logic.log().count("Loading the model"), 1)

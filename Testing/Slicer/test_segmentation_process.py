@@ -19,15 +19,20 @@ from segmentation_case import (
     Person,
     add_scan,
     announce_quitting,
+    click,
     process_events_until,
 )
 
 
 class ProcessTest(FaultCase):
-    def test_process_ends_with_the_module(self) -> None:
-        self.segment(add_scan())
+    def test_process_starts_with_the_first_apply_and_ends_with_the_module(self) -> None:
+        self.prepare(add_scan())
+        self.assertIsNone(self.worker._process)
+        click(self.ui.applyButton)
+        self.wait()
         pid, root = self.pid(), self.worker._root
         self.assertTrue(is_alive(pid))
+        self.assertEqual(os.listdir(root), [])  # the files written for the worker are removed
         self.module.close()
         process_events_until(lambda: not is_alive(pid), "the process's end")
         self.assertFalse(os.path.exists(root))
@@ -60,14 +65,6 @@ class ProcessTest(FaultCase):
         idle.start(0)
         process_events_until(lambda: not is_alive(pid), "the process's end")
         self.assert_the_next_apply_works(volume)
-
-    def test_process_starts_with_the_first_apply(self) -> None:
-        self.prepare(add_scan())
-        self.assertIsNone(self.worker._process)
-
-    def test_files_written_for_the_worker_are_removed(self) -> None:
-        self.segment(add_scan())
-        self.assertEqual(os.listdir(self.worker._root), [])
 
 
 class EngineProcessTest(unittest.TestCase):

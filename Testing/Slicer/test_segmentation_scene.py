@@ -15,7 +15,7 @@ from fake_worker import ViewCase
 from segmentation_case import add_scan, choose, click, close_scene, process_events_until
 from vtk.util.numpy_support import vtk_to_numpy
 
-RESULTS = 10
+RESULTS = 4
 
 
 def node_names(kind: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from wall_case import (
 )
 
 
-def closed_curve(towards: np.ndarray, degrees: float = 35.0) -> Any:
+def add_closed_curve(towards: np.ndarray, degrees: float = 35.0) -> Any:
     """Add a closed curve around a cap of the ball."""
     axis = towards / np.linalg.norm(towards)
     side = np.cross(axis, [0.3, 0.2, 1.0])
@@ -65,24 +66,17 @@ class OutlineTest(InsertedWallCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(label, self.segmentation, "blood", self.volume)
         again = read_segment(self.segmentation, "blood").mask
         np.testing.assert_array_equal(again, mask)
-        self.module.panel.enter()
-        self.assertNotIn(warning, self.ui.wallLabel.text)
+        for see in (process_events, self.module.panel.enter):
+            see()
+            self.assertNotIn(warning, self.ui.wallLabel.text)
 
     def test_edit_of_another_segment_is_not_reported_as_a_changed_outline(self) -> None:
         wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
-        label = phantom()[1]
+        everywhere = np.ones_like(phantom()[1])
         self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
-        slicer.util.updateSegmentBinaryLabelmapFromArray(label[::-1] * 0 + 1, self.segmentation, "other", self.volume)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(everywhere, self.segmentation, "other", self.volume)
         process_events()
         self.assertNotIn("The outline was changed since", self.ui.wallLabel.text)
-
-    def test_reversed_edit_is_not_reported_as_a_changed_outline(self) -> None:
-        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
-        label = phantom()[1]
-        for voxels, changed in ((np.where(np.arange(SHAPE[2]) < 20, 0, label), True), (label, False)):
-            slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, self.segmentation, "blood", self.volume)
-            process_events()
-            self.assertEqual("The outline was changed since" in self.ui.wallLabel.text, changed)
 
 
 class ThresholdTest(InsertedWallCase):
@@ -141,7 +135,7 @@ class OpeningTest(InsertedWallCase):
     def test_surface_inside_a_curve_becomes_an_opening_and_wall_again(self) -> None:
         before = float(burden_cell(self.segmentation, "wall_cm2"))
         already = scalars(self.segmentation, "opening") == OPENING
-        choose(self.ui.wallCurveSelector, closed_curve(np.array([-1.0, 0.2, -0.3])))
+        choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
         click(self.ui.wallOpenButton)
         opened = scalars(self.segmentation, "opening") == OPENING
         areas = self.wall.surface.point_areas
@@ -155,7 +149,7 @@ class OpeningTest(InsertedWallCase):
 
     def test_all_of_a_wide_cap_inside_a_curve_becomes_an_opening(self) -> None:
         axis = np.array([-1.0, 0.2, -0.3])
-        choose(self.ui.wallCurveSelector, closed_curve(axis, degrees=60.0))
+        choose(self.ui.wallCurveSelector, add_closed_curve(axis, degrees=60.0))
         click(self.ui.wallOpenButton)
         points = self.wall.surface.points - (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3]
         cosine = points @ axis / np.linalg.norm(axis) / np.linalg.norm(points, axis=1)
@@ -163,9 +157,10 @@ class OpeningTest(InsertedWallCase):
         self.assertTrue((scalars(self.segmentation, "opening")[inside] == OPENING).all())
 
     def test_surface_without_any_wall_is_reported_without_a_burden(self) -> None:
-        corners = np.array([[x, y, z] for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1) if x or y or z])
-        for axis in corners:  # curves around caps that together cover the ball
-            choose(self.ui.wallCurveSelector, closed_curve(axis.astype(float)))
+        # No point of the ball is further than 37 degrees from the nearest of a cube's faces and corners.
+        faces = [axis for axis in itertools.product((-1, 0, 1), repeat=3) if np.abs(axis).sum() == 1]
+        for axis in (*faces, *itertools.product((-1, 1), repeat=3)):
+            choose(self.ui.wallCurveSelector, add_closed_curve(np.array(axis, float), degrees=50))
             click(self.ui.wallOpenButton)
         self.assertTrue((scalars(self.segmentation, "opening") == OPENING).all())
         self.assertIn("No wall is left", self.ui.wallLabel.text)
@@ -173,10 +168,10 @@ class OpeningTest(InsertedWallCase):
         self.assertEqual(burden_cell(self.segmentation), "")
 
     def test_moved_curve_opens_another_place_at_once(self) -> None:
-        first, second = closed_curve(np.array([-1.0, 0.2, -0.3])), closed_curve(np.array([0.2, 0.1, 1.0]))
+        first, second = add_closed_curve(np.array([-1.0, 0.2, -0.3])), add_closed_curve(np.array([0.2, 0.1, 1.0]))
         choose(self.ui.wallCurveSelector, first)
         click(self.ui.wallOpenButton)
-        cells = burden_cell(self.segmentation, "wall_cm2")
+        wall_cm2 = burden_cell(self.segmentation, "wall_cm2")
         click(self.ui.wallCloseButton)
         for index in range(first.GetNumberOfControlPoints()):
             first.SetNthControlPointPosition(index, *second.GetNthControlPointPosition(index))
@@ -184,12 +179,12 @@ class OpeningTest(InsertedWallCase):
         opened = scalars(self.segmentation, "opening") == OPENING
         above = self.wall.surface.points[opened].mean(axis=0) - self.wall.surface.points.mean(axis=0)
         self.assertGreater(above[2], 0.8 * RADIUS_MM)
-        self.assertAlmostEqual(float(burden_cell(self.segmentation, "wall_cm2")), float(cells), delta=0.3)
+        self.assertAlmostEqual(float(burden_cell(self.segmentation, "wall_cm2")), float(wall_cm2), delta=0.3)
         self.assertNotIn("were proposed", self.ui.wallLabel.text)
 
     def test_curve_away_from_the_surface_is_refused(self) -> None:
         before = self.ui.wallLabel.text
-        curve = closed_curve(np.array([-1.0, 0.2, -0.3]))
+        curve = add_closed_curve(np.array([-1.0, 0.2, -0.3]))
         for index in range(curve.GetNumberOfControlPoints()):
             x, y, z = curve.GetNthControlPointPosition(index)
             curve.SetNthControlPointPosition(index, x, y, z + 300)
@@ -218,7 +213,7 @@ class OpeningTest(InsertedWallCase):
 class WallSceneTest(InsertedWallCase):
     def test_wall_is_restored_with_a_saved_scene(self) -> None:
         self.ui.wallThresholdSlider.value = 1.4
-        choose(self.ui.wallCurveSelector, closed_curve(np.array([-1.0, 0.2, -0.3])))
+        choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
         click(self.ui.wallOpenButton)
         self.assertIn(", corrected.", self.ui.wallLabel.text)
         openings = scalars(self.segmentation, "opening")

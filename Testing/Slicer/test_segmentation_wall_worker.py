@@ -174,41 +174,10 @@ class WorkerWallTest(WorkerWallCase):
         self.assertIn("at the scan's border", self.ui.wallLabel.text)
         self.assertTrue((scalars(segmentation, "opening") == BORDER).any())
 
-
-class ChangedWhileMeasuredTest(WorkerWallCase):
-    """The scene changes while a real worker measures the wall."""
-
-    def measure_while(self, change: Callable[[], object]) -> None:
-        self.worker.meanwhile = change
+    def test_closed_scene_ends_the_measurement_and_the_next_scene_is_measured(self) -> None:
+        self.worker.meanwhile = close_scene
         self.measure()
         self.assertIsNone(self.worker.meanwhile)
-
-    def smaller(self) -> np.ndarray:
-        label = phantom()[1]
-        label[:20] = 0
-        return label
-
-    def test_edited_outline_is_reported_beside_the_wall_of_the_earlier_one(self) -> None:
-        edit = slicer.util.updateSegmentBinaryLabelmapFromArray
-        self.measure_while(lambda: edit(self.smaller(), self.segmentation, "blood", self.volume))
-        expected = expected_wall()
-        self.assertEqual(burden_cell(self.segmentation), f"{expected.burden.percent:.1f}")
-        self.assertIn("The outline was changed since", self.ui.wallLabel.text)
-
-    def test_edited_voxels_are_reported_beside_the_wall_of_the_earlier_ones(self) -> None:
-        self.measure_while(lambda: slicer.util.updateVolumeFromArray(self.volume, phantom()[0] * 2 + 7))
-        self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
-        self.assertIn("The voxels of ball were changed during the computation", self.ui.statusLabel.text)
-
-    def test_wall_of_a_deleted_segment_is_dropped(self) -> None:
-        self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
-        with Person() as person:
-            person.expects("segment blood was removed during the measurement; the wall was discarded", "Ok")
-            self.measure_while(lambda: self.segmentation.GetSegmentation().RemoveSegment("blood"))
-        self.assertIsNone(review.get_referenced_node(self.segmentation, review.WALL))
-
-    def test_closed_scene_ends_the_measurement_and_the_next_scene_is_measured(self) -> None:
-        self.measure_while(close_scene)
         self.assertEqual(list(slicer.util.getNodes("*wall*")), [])
         self.assertIn("No wall yet", self.ui.wallLabel.text)
         self.volume, self.segmentation = add_phantom()
@@ -232,7 +201,7 @@ class WallAnswers(FakeWorker):
         on_event(WallMeasured(request.id, path))
 
 
-class ChangedMeanwhileTest(unittest.TestCase):
+class ChangedWhileMeasuredTest(unittest.TestCase):
     """The volume or the segmentation is changed or removed while the worker measures the wall."""
 
     wall: WallResult
@@ -258,13 +227,20 @@ class ChangedMeanwhileTest(unittest.TestCase):
         self.measure(lambda: None)
         self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
 
-    def test_edited_voxels_and_a_changed_transform_are_noted(self) -> None:
+    def test_wall_is_that_of_the_request_and_later_changes_are_noted(self) -> None:
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "moved")
         transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([-1.0, -1.0, 1.0, 1.0])))
+        scan, label = phantom()
+        smaller = label.copy()
+        smaller[:20] = 0
 
         def change() -> None:
-            slicer.util.arrayFromVolume(self.volume)[0, 0, 0] += 1
+            slicer.util.updateVolumeFromArray(self.volume, 2 * scan + 7)
+            slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, self.segmentation, "blood", self.volume)
             self.volume.SetAndObserveTransformNodeID(transform.GetID())
+            (request,) = self.module.worker.requests
+            np.testing.assert_array_equal(np.load(request.volume), scan)
+            np.testing.assert_array_equal(np.load(request.segment.mask), label)
 
         self.measure(change)
         for text in (
@@ -272,6 +248,15 @@ class ChangedMeanwhileTest(unittest.TestCase):
             "The transform of ball was changed during the computation",
         ):
             self.assertIn(text, self.ui.statusLabel.text)
+        self.assertIn("The outline was changed since", self.ui.wallLabel.text)
+        self.assertEqual(burden_cell(self.segmentation), f"{self.wall.burden.percent:.1f}")
+
+    def test_wall_of_a_deleted_segment_is_dropped(self) -> None:
+        self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
+        with Person() as person:
+            person.expects("segment blood was removed during the measurement; the wall was discarded", "Ok")
+            self.measure(lambda: self.segmentation.GetSegmentation().RemoveSegment("blood"))
+        self.assertIsNone(review.get_referenced_node(self.segmentation, review.WALL))
 
     def test_another_output_chosen_meanwhile_keeps_its_surface(self) -> None:
         other = add_phantom()[1]
@@ -283,7 +268,7 @@ class ChangedMeanwhileTest(unittest.TestCase):
         choose(self.ui.outputSelector, self.segmentation)
         self.assertIn("of the wall is enhanced", self.ui.wallLabel.text)
 
-    def test_a_removed_node_drops_the_wall(self) -> None:
+    def test_wall_is_dropped_if_the_segmentation_or_the_volume_was_removed(self) -> None:
         for node, message in (
             (self.segmentation, "segmentation drawn was removed during the measurement; the wall was discarded"),
             (self.volume, "ball: was removed or changed during the computation, so the result was discarded"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unittest
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,13 @@ POOL, SHELL, PATCH, LUNG = 200.0, 160.0, 320.0, 20.0
 
 
 def phantom() -> tuple[np.ndarray, np.ndarray]:
-    """Return a scan and a label (K, J, I): a ball of blood in a dark wall with a bright anterior patch."""
+    """Return a new scan and label (K, J, I): a ball of blood in a dark wall with a bright anterior patch."""
+    scan, label = _phantom()
+    return scan.copy(), label.copy()
+
+
+@cache
+def _phantom() -> tuple[np.ndarray, np.ndarray]:
     index = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), axis=-1)[..., ::-1]
     points = (index - (np.array(SHAPE) - 1) / 2) @ AFFINE[:3, :3].T
     away = np.linalg.norm(points, axis=-1)
@@ -59,8 +66,9 @@ def add_phantom(segment: str = "blood") -> tuple[Any, Any]:
     return volume, segmentation
 
 
+@cache
 def expected_wall() -> WallResult:
-    """Return the phantom's wall as measured by the engine in this process."""
+    """Return the phantom's wall as measured by the engine in this process, once for all tests."""
     scan, label = phantom()
     grid = Grid(SHAPE[::-1], AFFINE)
     return analyse_wall(

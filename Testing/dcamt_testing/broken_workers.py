@@ -1,4 +1,4 @@
-"""Scripts that cause failures in a worker. Each runs in the worker's interpreter before the worker starts."""
+"""Scripts that run in an interpreter of the engine before its program: they cause failures, hold it or slow it down."""
 
 from __future__ import annotations
 
@@ -44,6 +44,17 @@ expected_s = serving.Worker._expected_s
 serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) else None
 """
 """A script after which the worker expects that a scan takes ten minutes, if its model was timed."""
+SLOW_TRAINING = """
+import time
+from dcamt.training import trainer
+trainer.REPORT_EVERY_S = trainer.REQUEST_EVERY_S = 0.0
+iterate = trainer.Trainer.iterate
+def iterate_slowly(*arguments):
+    time.sleep(0.1)
+    return iterate(*arguments)
+trainer.Trainer.iterate = iterate_slowly
+"""
+"""A script after which a run trains ten iterations a second, reports each, and obeys requests after each."""
 BUG = """
 from dcamt.inference import predictor
 def segment(self, *a, **k):

@@ -1,0 +1,66 @@
+"""Results made by tests, and their insertion into the scene."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from dcamt.metrics.measurements import Measurements
+from dcamt.volume import Code, SegmentInfo
+from dcamt.worker.protocol import SegmentResult
+from DCAMTSegmentationLib.result_insertion import LoadedResult, SegmentationOptions, insert_result
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.segment_voxels import read_segment
+from training_scenes import run_to_end
+
+
+def oblique() -> np.ndarray:
+    """Return an affine (4, 4) with unequal spacings and oblique axes, one of them flipped."""
+    turn = np.radians(25)
+    about_s = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    about_r = np.array([[1, 0, 0], [0, np.cos(0.3), -np.sin(0.3)], [0, np.sin(0.3), np.cos(0.3)]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_s @ about_r @ np.diag([1.4, -1.6, 2.0])
+    affine[:3, 3] = [12, -34, 56]
+    return affine
+
+
+LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
+SHAPE = (16, 20, 24)
+"""The shape (K, J, I) of `add_scan`."""
+
+
+def block(start: int, size: int = 4) -> np.ndarray:
+    """Return labels (K, J, I) of one cube."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[start : start + size, start : start + size, start : start + size] = 1
+    return labels
+
+
+def segment_result(labels: np.ndarray, info: SegmentInfo = LEFT_ATRIUM) -> SegmentResult:
+    """Return the worker's description of the label 1: its class and the box of its voxels, along I, J and K."""
+    box = None
+    if labels.any():
+        planes = [np.flatnonzero(labels.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
+        box = tuple((int(plane[0]), int(plane[-1]) + 1) for plane in planes)
+    return SegmentResult(info, box)
+
+
+def result_of(labels: np.ndarray, volume_ml: float = 1.0) -> LoadedResult:
+    """Return a result whose map of doubt equals its labels, as made from the worker's event."""
+    row = Measurements("LGE", LEFT_ATRIUM.name, volume_ml, *[float("nan")] * 5)
+    return LoadedResult(labels, labels, 0.9, [], [row], [segment_result(labels)])
+
+
+def insert_all(result: LoadedResult, volume: VolumeNode, target: Any = None, show_3d: bool = True) -> Any:
+    """Run all steps that insert a result into the scene; return the segmentation node."""
+    return run_to_end(insert_result(result, SegmentationOptions(volume, target=target, show_3d=show_3d)))
+
+
+def voxel_counts(node: SegmentationNode) -> dict[str, int]:
+    """Return the number of voxels of each segment, by name."""
+    segmentation = node.GetSegmentation()
+    return {
+        segmentation.GetSegment(identifier).GetName(): int(read_segment(node, identifier).mask.sum())
+        for identifier in segmentation.GetSegmentIDs()
+    }

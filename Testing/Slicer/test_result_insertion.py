@@ -1,0 +1,88 @@
+"""The insertion of a result into the scene: all of it, or an unchanged scene."""
+
+from __future__ import annotations
+
+import unittest
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import slicer
+from dcamt.errors import InputError
+from dcamt.metrics.measurements import Measurements
+from DCAMTSegmentationLib import result_insertion, review
+from DCAMTSegmentationLib.measurements_table import rows_of
+from DCAMTSegmentationLib.result_insertion import SegmentationOptions, insert_result
+from DCAMTSlicerLib.fingerprints import fingerprint
+from result_case import SHAPE, block, insert_all, result_of, voxel_counts
+from segmentation_case import (
+    add_scan,
+    scene_state,
+    start_afresh,
+)
+
+
+class InsertionTest(unittest.TestCase):
+    def setUp(self) -> None:
+        start_afresh()
+
+    def test_empty_result_is_an_empty_segment(self) -> None:
+        volume = add_scan()
+        segmentation = insert_all(result_of(np.zeros(SHAPE, np.uint8)), volume)
+        self.assertEqual(voxel_counts(segmentation), {"Left atrium": 0})
+
+    def test_failed_step_removes_what_was_added(self) -> None:
+        volume = add_scan()
+        state = scene_state()
+        broken = replace(result_of(block(4)), measurements=[Measurements("LGE", "LA", *["no number"] * 6)])
+        with self.assertRaises(TypeError):
+            insert_all(broken, volume)
+        self.assertEqual(scene_state(), state)
+
+    def test_error_in_the_last_step_restores_the_earlier_result(self) -> None:
+        volume = add_scan()
+        node = insert_all(result_of(block(2)), volume, show_3d=False)
+        table, map_node = (review.get_referenced_node(node, role) for role in (review.MEASUREMENTS, review.DOUBT_MAP))
+
+        def state() -> Any:
+            attributes = {name: node.GetAttribute(name) for name in node.GetAttributeNames()}
+            levels = slicer.util.arrayFromVolume(map_node).tobytes()
+            return attributes, voxel_counts(node), fingerprint(node), rows_of(table), levels, map_node.GetName()
+
+        nodes, before = slicer.mrmlScene.GetNumberOfNodes(), state()
+        later = result_of(block(8, 3), 2.0)
+        for function in ("fill_table", "_write", "_set_map", "_outline_method", "place_below"):
+            for result in (later, replace(later, doubt_map=None)):
+                if result.doubt_map is None and function == "_set_map":
+                    continue
+                real = getattr(result_insertion, function)
+
+                def fail(*arguments: Any, real: Any = real) -> None:
+                    real(*arguments)
+                    raise MemoryError
+
+                with self.subTest(function), mock.patch.object(result_insertion, function, fail):
+                    self.assertRaises(MemoryError, insert_all, result, volume, node, show_3d=False)
+                    self.assertEqual(state(), before)
+                    self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+                    self.assertIs(review.get_referenced_node(node, review.DOUBT_MAP), map_node)
+        self.assertIs(insert_all(later, volume, node, show_3d=False), node)
+        self.assertEqual(voxel_counts(node), {"Left atrium": 27})
+
+    def test_unreadable_surface_names_the_scan_and_leaves_the_scene_unchanged(self) -> None:
+        volume = add_scan()
+        nodes = slicer.mrmlScene.GetNumberOfNodes()
+        with TemporaryDirectory() as folder:
+            result = result_of(block(2))
+            for content in (None, b"", b"not an archive"):
+                file = Path(folder, "surface.npz")
+                if content is not None:
+                    file.write_bytes(content)
+                item = replace(result.classes[0], surface=file)
+                steps = insert_result(replace(result, classes=[item]), SegmentationOptions(volume))
+                with self.assertRaisesRegex(InputError, r"^LGE: the files of its result .* Segment it again\.$"):
+                    list(steps)
+                self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)

@@ -1,0 +1,97 @@
+"""Edits of a result: when they are noticed, and when they may be replaced."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+from DCAMTSegmentationLib import review
+from DCAMTSlicerLib.fingerprints import fingerprint
+from fake_worker import ViewCase
+from segmentation_case import Person, add_scan, click, segment_mask
+
+
+class UndoTest(ViewCase):
+    def test_undo_and_redo_update_the_panel_on_return(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        self.assertFalse(review.is_outdated(segmentation))
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        editor.setSegmentationNode(segmentation)
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        if not hasattr(editor, "saveStateForUndo"):
+            self.skipTest("a real Segment Editor stores undo states only for its own effects")
+        editor.saveStateForUndo()
+        mask = np.zeros((16, 20, 24), np.uint8)
+        mask[4:8, 4:8, 4:8] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        self.assertTrue(review.is_outdated(segmentation))
+        review.mark_measured(segmentation, fingerprint(segmentation))
+        self.module.panel.exit()
+        editor.undo()
+        self.module.panel.enter()
+        # The table still holds measurements of the edited segment, but the edit was undone.
+        self.assertIn("before the correction", self.ui.trustLabel.text)
+        self.assertFalse(review.is_corrected(segmentation))
+        self.module.panel.exit()
+        editor.redo()
+        self.module.panel.enter()
+        self.assertNotIn("before the correction", self.ui.trustLabel.text)
+        self.assertTrue(review.is_corrected(segmentation))
+
+
+class CorrectionTest(ViewCase):
+    def test_corrected_result_is_replaced_only_after_a_question(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        self.module.leave()
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        corrected = np.zeros_like(segment_mask(segmentation, volume))
+        corrected[4:9, 5:12, 6:15] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, segmentation, identifier, volume)
+        self.module.enter()
+        with Person() as person:
+            person.expects("was edited", "Cancel")
+            click(self.ui.applyButton)
+        self.assertFalse(self.logic.isRunning())
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected)
+        with Person() as person:
+            person.expects("was edited", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertTrue((segment_mask(segmentation, volume) != corrected).any())
+
+    def test_edit_made_outside_the_module_is_noticed_but_a_new_surface_is_no_edit(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        self.ui.show3DCheckBox.click()
+        self.ui.show3DCheckBox.click()
+        self.assertFalse(review.is_corrected(segmentation))  # creating its surface is not an edit
+        self.assertNotIn("correction", self.ui.trustLabel.text)
+        self.module.leave()
+        mask = np.zeros_like(segment_mask(segmentation, volume))
+        mask[4:8, 4:8, 4:8] = 1
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        self.assertTrue(review.is_corrected(segmentation))
+        self.module.enter()
+        self.assertIn("before the correction", self.ui.trustLabel.text)
+
+    def test_edit_made_while_another_result_was_chosen_is_noticed(self) -> None:
+        volume, other = add_scan(), add_scan("CT", seed=5)
+        segmentation, untouched = self.segment(volume), self.segment(other)
+        mask = segment_mask(segmentation, volume).copy()
+        inside = np.argwhere(mask)[np.count_nonzero(mask) // 2]
+        mask[tuple(inside)] = 0  # one voxel that does not change the segment's extent
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        self.ui.inputSelector.setCurrentNode(volume)
+        self.assertEqual(self.ui.outputSelector.currentNode(), segmentation)
+        self.assertTrue(review.is_corrected(segmentation))
+        self.assertIn("before the correction", self.ui.trustLabel.text)
+        click(self.ui.measureButton)
+        self.wait()
+        self.ui.inputSelector.setCurrentNode(other)
+        self.assertFalse(review.is_corrected(untouched))
+        self.ui.inputSelector.setCurrentNode(volume)
+        self.assertNotIn("before the correction", self.ui.trustLabel.text)  # it was measured after the correction
+        self.assertTrue(review.is_corrected(segmentation))

@@ -1,0 +1,206 @@
+"""The review of doubt in the panel: the map, the doubtful places, and the text on agreement."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+from dcamt.metrics.doubtful_places import DoubtfulPlace
+from dcamt.models.calibration import ExpectedOverlap
+from DCAMTSegmentationLib import review
+from fake_worker import FakeWorker, ViewCase, slice_composites
+from segmentation_case import SegmentationCase, add_scan, choose, click
+
+
+class MapTest(ViewCase):
+    def test_result_is_an_outline_and_a_legend_is_shown_when_the_map_is_visible(self) -> None:
+        segmentation = self.segment(add_scan())
+        display = segmentation.GetDisplayNode()
+        self.assertTrue(display.GetVisibility2DFill())
+        self.ui.doubtCheckBox.click()
+        self.assertFalse(display.GetVisibility2DFill())
+        self.assertTrue(display.GetVisibility2DOutline())
+        (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        self.assertTrue(legend.GetVisibility())
+        self.assertIn("Doubt (%)", legend.GetTitleText())
+        self.assertLessEqual(max(legend.GetSize()), 0.3)  # the font size follows the legend's size
+        self.assertEqual(legend.GetDisplayableNode(), slicer.util.getNode("LGE doubt"))
+        self.ui.doubtCheckBox.click()
+        self.assertTrue(display.GetVisibility2DFill())
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"), [])
+
+    def test_map_is_in_percent(self) -> None:
+        self.segment(add_scan())
+        values = slicer.util.arrayFromVolume(slicer.util.getNode("LGE doubt"))
+        self.assertEqual(set(np.unique(values)), {0, round(200 / 2.55)})
+
+    def test_map_of_an_older_version_keeps_its_title_until_it_is_replaced(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        map_node = slicer.util.getNode("LGE doubt")
+        map_node.SetName("LGE disagreement")
+        map_node.SetAttribute("DCAMT.map", "1")  # as older versions marked a map of disagreement
+        self.ui.doubtCheckBox.click()
+        (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        self.assertIn("Disagreement (%)", legend.GetTitleText())
+        self.ui.doubtCheckBox.click()
+        self.segment(volume)
+        self.assertIn("LGE doubt", map_node.GetName())
+        self.assertEqual(review.get_referenced_node(segmentation, review.DOUBT_MAP), map_node)
+        self.ui.doubtCheckBox.click()
+        (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        self.assertIn("Doubt (%)", legend.GetTitleText())
+
+    def test_map_of_another_scan_is_hidden(self) -> None:
+        one, two = add_scan("one"), add_scan("two", seed=3)
+        self.segment(one)
+        self.ui.doubtCheckBox.click()
+        choose(self.ui.inputSelector, two)
+        map_node = slicer.util.getNode("one doubt")
+        for composite in slice_composites():
+            self.assertNotEqual(composite.GetForegroundVolumeID(), map_node.GetID())
+        choose(self.ui.inputSelector, one)
+        for composite in slice_composites():
+            self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
+
+    def test_map_stays_visible_in_segment_editor_and_a_button_returns(self) -> None:
+        from slicer_harness import open_module
+
+        other = add_scan("other", seed=4)
+        segmentation = self.segment(add_scan())
+        self.ui.doubtCheckBox.click()
+        map_node = slicer.util.getNode("LGE doubt")
+        slicer.util.setSliceViewerLayers(background=other)
+        module = open_module("DCAMTSegmentation")
+        self.addCleanup(module.close)
+        module.ui.outputSelector.setCurrentNode(segmentation)
+        click(module.ui.correctButton)
+        for composite in slice_composites():
+            self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
+        panel = slicer.modules.segmenteditor.widgetRepresentation()
+        button = slicer.util.findChild(panel, "DCAMTBackButton")
+        self.assertEqual(button.text, "Back to DCAMT Segmentation")
+        button.click()
+        self.assertEqual(slicer.util.selectedModule(), "DCAMTSegmentation")
+        slicer.app.processEvents()
+        self.assertEqual(len(slicer.util.findChildren(panel, "DCAMTBackButton")), 0)
+
+    def test_map_of_doubt_is_shown_over_the_slices_and_hidden_again(self) -> None:
+        volume, before = add_scan(), add_scan("CT", seed=5)
+        composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        self.assertEqual(len(composites), 3)
+        for composite in composites:
+            composite.SetForegroundVolumeID(before.GetID())
+            composite.SetForegroundOpacity(0.25)
+        self.segment(volume)
+        self.ui.doubtCheckBox.click()
+        map_node = slicer.util.getNode("LGE doubt")
+        for composite in composites:
+            self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
+            self.assertGreater(composite.GetForegroundOpacity(), 0.3)
+        self.ui.doubtCheckBox.click()
+        for composite in composites:
+            self.assertEqual(composite.GetForegroundVolumeID(), before.GetID())
+            self.assertEqual(composite.GetForegroundOpacity(), 0.25)
+
+    def test_check_box_is_disabled_when_the_map_was_deleted(self) -> None:
+        self.segment(add_scan())
+        self.assertTrue(self.ui.doubtCheckBox.enabled)
+        slicer.mrmlScene.RemoveNode(slicer.util.getNode("LGE doubt"))
+        self.assertFalse(self.ui.doubtCheckBox.enabled)
+
+
+class PlaceTest(ViewCase):
+    def test_doubtful_place_is_marked(self) -> None:
+        segmentation = self.segment(add_scan())
+        click(self.ui.nextPlaceButton)
+        (mark,) = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
+        place = self.logic.doubtfulPlaces(segmentation)[0]
+        position = np.zeros(3)
+        mark.GetNthControlPointPositionWorld(0, position)
+        np.testing.assert_allclose(position, place.position, atol=1e-6)
+        self.assertEqual(mark.GetNthControlPointLabel(0), "1 of 2")
+        click(self.ui.nextPlaceButton)
+        self.assertEqual(mark.GetNumberOfControlPoints(), 1)
+        self.assertEqual(mark.GetNthControlPointLabel(0), "2 of 2")
+
+    def test_mark_is_removed_with_another_scan_or_a_new_result(self) -> None:
+        one, two = add_scan("one"), add_scan("two", seed=3)
+        self.segment(one)
+        click(self.ui.nextPlaceButton)
+        choose(self.ui.inputSelector, two)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode"), [])
+        self.segment(two)
+        click(self.ui.nextPlaceButton)
+        self.segment(two)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode"), [])
+
+    def test_slices_move_to_each_doubtful_place_in_turn(self) -> None:
+        segmentation = self.segment(add_scan())
+        doubts = [DoubtfulPlace(at, (0, 0, 0), 0.5, 0.25) for at in ((-20, -9, 12), (-12, -15, 6), (-9, -21, 20))]
+        review.store_review_data(segmentation, 0.9, doubts, np.eye(4))
+        self.module.enter()
+        places = self.logic.doubtfulPlaces(segmentation)
+        self.assertEqual([place.position for place in places], [doubt.position for doubt in doubts])
+        for place in [*places, places[0]]:
+            click(self.ui.nextPlaceButton)
+            for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+                to_xy = slicer.util.arrayFromVTKMatrix(view.GetXYToRAS())
+                x, y, z = np.linalg.inv(to_xy)[:3] @ [*place.position, 1]
+                self.assertAlmostEqual(z, 0, places=3)  # in the slice's plane
+                width, height, _depth = view.GetDimensions()
+                self.assertAlmostEqual(x, width / 2, delta=1)  # and at its centre
+                self.assertAlmostEqual(y, height / 2, delta=1)
+        self.assertEqual(self.ui.placeLabel.text, "1 of 3: 0.50 mL in doubt")
+
+
+class DoubtTextTest(ViewCase):
+    def test_low_agreement_without_a_place_is_shown(self) -> None:
+        self.open(FakeWorker(trust=0.41, places=0))
+        self.segment(add_scan())
+        self.assertIn("41% only", self.ui.trustLabel.text)
+        self.assertIn("check all of it", self.ui.trustLabel.text)
+        self.assertNotIn("0 doubtful places", self.ui.trustLabel.text)
+
+    def test_high_agreement_without_a_place_is_shown(self) -> None:
+        self.open(FakeWorker(trust=0.97, places=0))
+        self.segment(add_scan())
+        self.assertEqual(self.ui.trustLabel.text, "The branches agree to 97%; no doubtful place.")
+
+    def test_expected_overlap_is_shown_instead_of_the_agreement(self) -> None:
+        self.open(FakeWorker(places=1, expected=ExpectedOverlap(0.921, 0.881, 0.949)))
+        self.segment(add_scan())
+        text = "Expected overlap with an expert: 0.92 (0.88 to 0.95); one doubtful place."
+        self.assertEqual(self.ui.trustLabel.text, text)
+
+    def test_low_expected_overlap_without_places_is_shown(self) -> None:
+        self.open(FakeWorker(trust=0.41, places=0, expected=ExpectedOverlap(0.31, 0.05, 0.6)))
+        self.segment(add_scan())
+        text = "Expected overlap with an expert: 0.31 (0.05 to 0.60); no doubtful place."
+        self.assertEqual(self.ui.trustLabel.text, f"{text} This outline is probably wrong: check all of it.")
+
+    def test_fast_quality_explains_that_one_branch_shows_no_doubtful_place(self) -> None:
+        text = "Fast quality runs one branch: it does not show where to doubt."
+        overlap = "Expected overlap with an expert:"
+        wrong = "This outline is probably wrong: check all of it."
+        for expected, shown in (
+            (None, text),
+            (ExpectedOverlap(0.921, 0.881, 0.949), f"{overlap} 0.92 (0.88 to 0.95). {text}"),
+            (ExpectedOverlap(0.31, 0.05, 0.6), f"{overlap} 0.31 (0.05 to 0.60). {wrong} {text}"),
+        ):
+            self.open(FakeWorker(trust=None, places=0, expected=expected))
+            self.segment(add_scan())
+            self.assertEqual(self.ui.trustLabel.text, shown)
+            self.assertFalse(self.ui.nextPlaceButton.enabled or self.ui.doubtCheckBox.enabled)
+
+
+class WorkerMapTest(SegmentationCase):
+    def test_map_of_doubt_has_the_grid_of_the_volume_and_is_high_at_doubtful_places(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        map_node = slicer.util.getNode("LGE doubt")
+        values = slicer.util.arrayFromVolume(map_node)
+        self.assertEqual(values.shape, slicer.util.arrayFromVolume(volume).shape)
+        to_ijk = np.linalg.inv(np.diag([-1.5, -1.5, 1.5, 1.0]))
+        for place in self.logic.doubtfulPlaces(segmentation):
+            i, j, k = np.rint(to_ijk[:3] @ [*place.position, 1]).astype(int)
+            self.assertGreaterEqual(values[k, j, i], 50)  # percent

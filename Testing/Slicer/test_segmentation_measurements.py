@@ -1,0 +1,105 @@
+"""The table of measurements: its numbers, its copy and its file."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import slicer
+from dcamt.geometry import Grid
+from DCAMTSegmentationLib.measurements_table import rows_of
+from fake_worker import ViewCase
+from result_case import oblique
+from segmentation_case import (
+    Person,
+    add_scan,
+    click,
+    start_afresh,
+)
+
+
+class AnalyticMeasurementTest(unittest.TestCase):
+    """Measurements of shapes of known size, from the worker's code to the table."""
+
+    def setUp(self) -> None:
+        start_afresh()
+
+    def test_table_shows_the_size_of_ellipsoids_on_oblique_anisotropic_grids(self) -> None:
+        from dcamt.metrics.measurements import measure
+        from dcamt.recipe import load_recipe
+        from dcamt.volume import Labelmap
+        from DCAMTSegmentationLib.measurements_table import fill_table
+
+        table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+        affine = oblique() @ np.diag([0.75, 0.75, 0.9, 1])
+        shape = (88, 88, 74)
+        index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
+        points = (index - (np.array(shape) - 1) / 2) @ affine[:3, :3].T
+        for radii in ((30.0, 30.0, 30.0), (38.0, 22.0, 30.0)):
+            with self.subTest(radii):
+                inside = ((points / radii) ** 2).sum(axis=-1) <= 1
+                rows = measure(Labelmap(inside.astype(np.uint8), Grid(shape, affine)), load_recipe("la").classes, "x")
+                fill_table(table, rows)
+                (row,) = rows_of(table)
+                a, b, c = radii
+                volume_ml = 4 / 3 * np.pi * a * b * c / 1000
+                p = 1.6075  # K. Thomsen's formula of an ellipsoid's area, exact to 1.1 %
+                mean = ((a * b) ** p + (a * c) ** p + (b * c) ** p) / 3
+                surface_cm2 = 4 * np.pi * mean ** (1 / p) / 100
+                self.assertAlmostEqual(float(row["volume_ml"]) / volume_ml, 1, delta=0.02)
+                self.assertAlmostEqual(float(row["surface_cm2"]) / surface_cm2, 1, delta=0.02)
+                self.assertAlmostEqual(float(row["long_diameter_mm"]) / (2 * max(radii)), 1, delta=0.02)
+                self.assertAlmostEqual(float(row["transverse_diameter_mm"]) / (2 * a), 1, delta=0.02)
+                self.assertAlmostEqual(float(row["anteroposterior_diameter_mm"]) / (2 * b), 1, delta=0.02)
+
+
+class MeasurementsTest(ViewCase):
+    def test_measurements_are_copied_in_a_format_for_spreadsheets(self) -> None:
+        segmentation = self.segment(add_scan())
+        click(self.ui.copyButton)
+        head, row = slicer.app.clipboard().text().splitlines()
+        self.assertEqual(head.split("\t")[:3], ["Scan", "Segment", "Volume (mL)"])
+        values = row.split("\t")
+        self.assertEqual(values[:2], ["LGE", "Left atrium"])
+        self.assertEqual(values[2], self.logic.measurements(segmentation)[0]["volume_ml"])
+        self.assertEqual(len(values), 8)
+
+    def test_measurements_are_exported(self) -> None:
+        segmentation = self.segment(add_scan())
+        with tempfile.TemporaryDirectory() as folder, Person() as person:
+            path = Path(folder, "atrium.csv")
+            person.expects("Export measurements", str(path))
+            click(self.ui.exportButton)
+            lines = path.read_text(encoding="utf-8").splitlines()
+        self.assertTrue(lines[0].startswith("scan,segment,volume_ml,surface_cm2,long_diameter_mm"))
+        self.assertEqual(lines[1].split(","), list(self.logic.measurements(segmentation)[0].values()))
+
+    def test_failed_export_is_reported_with_the_reason(self) -> None:
+        self.segment(add_scan())
+        with tempfile.TemporaryDirectory() as folder, Person() as person:
+            person.expects("Export measurements", str(Path(folder)))
+            person.expects("is a folder", "Ok")
+            click(self.ui.exportButton)
+        self.assertEqual(len(person.errors()), 1)
+
+    def test_export_is_disabled_when_the_table_was_deleted(self) -> None:
+        self.segment(add_scan())
+        self.assertTrue(self.ui.exportButton.enabled)
+        slicer.mrmlScene.RemoveNode(slicer.util.getNode("LGE measurements"))
+        self.assertFalse(self.ui.exportButton.enabled)
+        self.assertFalse(self.ui.copyButton.enabled)
+        self.assertFalse(self.ui.measureButton.enabled)
+
+    def test_nothing_is_exported_when_no_file_is_chosen(self) -> None:
+        self.segment(add_scan())
+        with Person() as person:
+            person.expects("Export measurements", "")
+            click(self.ui.exportButton)
+
+    def test_volume_has_two_decimals(self) -> None:
+        self.segment(add_scan())
+        table = self.ui.measurementsTable.mrmlTableNode().GetTable()
+        text = table.GetValueByName(0, "volume_ml").ToString()
+        self.assertRegex(text, r"^\d+\.\d\d$")

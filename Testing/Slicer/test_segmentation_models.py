@@ -1,0 +1,71 @@
+"""The list of models in the panel: import, removal, and refusals."""
+
+from __future__ import annotations
+
+from segmentation_case import Person, SegmentationCase, add_scan, choose, click, model_folder
+
+
+class ModelListTest(SegmentationCase):
+    def titles(self) -> list[str]:
+        return [self.ui.modelComboBox.itemText(index) for index in range(self.ui.modelComboBox.count)]
+
+    def test_shipped_model_is_listed_first_and_described_by_its_tooltip(self) -> None:
+        self.assertEqual(self.titles(), ["Left atrium in LGE-MRI", "Tiny"])
+        self.assertEqual(self.ui.modelComboBox.currentText, "Left atrium in LGE-MRI")
+        for text in ("Segments: Left atrium", "LGE-MRI", "Dice 0.92 (accurate)", "never seen in training"):
+            self.assertIn(text, self.ui.modelComboBox.toolTip)
+        self.assertFalse(self.ui.removeModelButton.enabled)  # the shipped model cannot be removed
+
+    def test_model_is_imported_chosen_and_removed(self) -> None:
+        with Person() as person:
+            person.expects("Import a model", str(model_folder() / "other.dcamt"))
+            click(self.ui.importModelButton)
+        self.assertIn("Other", self.titles())
+        self.assertEqual(self.ui.modelComboBox.currentText, "Other")
+        self.assertEqual(self.settings.model, "other")
+        self.assertTrue((self.home / "models" / "other.dcamt").exists())
+        with Person() as person:
+            person.expects("Delete the model", "Cancel")
+            click(self.ui.removeModelButton)
+        self.assertIn("Other", self.titles())
+        with Person() as person:
+            person.expects("Delete the model", "Ok")
+            click(self.ui.removeModelButton)
+        self.assertNotIn("Other", self.titles())
+        self.assertFalse((self.home / "models" / "other.dcamt").exists())
+        self.assertEqual(self.settings.model, "left-atrium")
+
+    def test_status_is_cleared_when_another_model_is_chosen(self) -> None:
+        self.ui.statusLabel.text = "LGE was segmented with Left atrium in LGE-MRI."
+        choose(self.ui.modelComboBox, "Tiny")
+        self.assertEqual(self.ui.statusLabel.text, "")
+
+    def test_file_that_is_not_a_model_is_refused(self) -> None:
+        bad = self.home / "bad.dcamt"
+        bad.write_bytes(b"no model")
+        with Person() as person:
+            person.expects("Import a model", str(bad))
+            person.expects("bad.dcamt", "Ok")
+            click(self.ui.importModelButton)
+        self.assertEqual(len(person.errors()), 1)
+        self.assertEqual(len(self.titles()), 2)
+
+    def test_second_model_with_the_same_name_is_refused(self) -> None:
+        with Person() as person:
+            person.expects("Import a model", str(model_folder() / "tiny.dcamt"))
+            person.expects("in the list already", "Ok")
+            click(self.ui.importModelButton)
+        self.assertEqual(len(person.errors()), 1)
+
+    def test_missing_model_is_shown_and_reported(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        (self.home / "models" / "tiny.dcamt").unlink()
+        self.module.leave()
+        self.module.enter()
+        self.assertEqual(self.ui.modelComboBox.currentText, "tiny (missing)")
+        with Person() as person:
+            person.expects("no such model file", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertIsNone(self.settings.outputSegmentation)

@@ -1,0 +1,99 @@
+"""The region of interest: its placement, its display, and what is sent to the worker."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+from fake_worker import ViewCase
+from segmentation_case import Person, SegmentationCase, add_scan, choose, click, segment_mask
+
+
+class RegionTest(ViewCase):
+    def test_region_is_placed_around_a_result(self) -> None:
+        volume = add_scan(shape=(60, 60, 60))
+        segmentation = self.segment(volume)
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        mask = np.zeros((60, 60, 60), np.uint8)
+        mask[20:30, 25:40, 30:44] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        click(self.ui.placeRegionButton)
+        region = self.ui.regionSelector.currentNode()
+        np.testing.assert_allclose(region.GetCenterWorld(), [-1.5 * 36.5, -1.5 * 32, 1.5 * 24.5], atol=1e-3)
+        np.testing.assert_allclose(region.GetSize(), [1.5 * 14 + 40, 1.5 * 15 + 40, 1.5 * 10 + 40], atol=1e-3)
+
+    def test_region_without_a_position_is_reported_and_then_placed(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
+        region.SetSize(0.0, 0.0, 0.0)
+        choose(self.ui.regionSelector, region)
+        with Person() as person:
+            person.expects("box: one of its edges is 0 mm. Press Place around the heart", "Ok")
+            click(self.ui.applyButton)
+        self.assertFalse(self.logic.isRunning())
+        click(self.ui.placeRegionButton)
+        self.assertEqual(self.ui.regionSelector.currentNode(), region)
+        click(self.ui.applyButton)
+        self.wait()
+        (request,) = self.module.worker.requests
+        self.assertIsNotNone(request.region)
+
+    def test_region_has_no_fill_and_a_distinct_color(self) -> None:
+        choose(self.ui.inputSelector, add_scan())
+        click(self.ui.placeRegionButton)
+        added = self.ui.regionSelector.addNode()
+        for region in (slicer.util.getNode("Heart region"), added):
+            display = region.GetDisplayNode()
+            self.assertFalse(display.GetFillVisibility())
+            self.assertGreater(min(display.GetSelectedColor()[:2]), 0.8)
+
+    def test_rotated_region_is_sent_with_its_rotation(self) -> None:
+        volume = add_scan()
+        choose(self.ui.inputSelector, volume)
+        click(self.ui.placeRegionButton)
+        region = self.ui.regionSelector.currentNode()
+        self.segment(volume)
+        self.assertIsNone(self.module.worker.requests[-1].region.to_unit)
+        turn = np.eye(4)
+        angle = np.radians(30)
+        turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        turn[:3, 3] = region.GetCenter()
+        region.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(turn))
+        self.segment(volume)
+        to_unit = np.array(self.module.worker.requests[-1].region.to_unit)
+        half = np.array(region.GetSize()) / 2
+        to_world = slicer.util.arrayFromVTKMatrix(region.GetObjectToWorldMatrix())
+        for own in ([1, 1, 1], [-1, 0.5, 0], [0, 0, -1]):
+            world = to_world @ [*(np.array(own) * half), 1.0]
+            np.testing.assert_allclose((to_unit @ world)[:3], own, atol=1e-9)
+
+
+class WorkerRegionTest(SegmentationCase):
+    def test_region_is_placed_and_limits_the_result(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        click(self.ui.placeRegionButton)
+        region = self.ui.regionSelector.currentNode()
+        bounds, own = np.zeros(6), np.zeros(6)
+        volume.GetRASBounds(bounds)
+        region.GetRASBounds(own)
+        np.testing.assert_allclose(own, bounds, atol=1e-6)  # the volume is smaller than the default region
+        middle = (bounds[::2] + bounds[1::2]) / 2
+        region.SetSizeWorld(14.0, 12.0, 10.0)
+        click(self.ui.applyButton)
+        self.wait()
+        k, j, i = np.nonzero(segment_mask(self.settings.outputSegmentation, volume))
+        points = np.stack([-1.5 * i, -1.5 * j, 1.5 * k], axis=1)
+        self.assertGreater(len(points), 0)
+        self.assertTrue((abs(points - middle) <= np.array([7, 6, 5]) + 1e-3).all())
+
+    def test_region_outside_the_volume_is_reported(self) -> None:
+        volume = add_scan()
+        self.prepare(volume)
+        click(self.ui.placeRegionButton)
+        self.ui.regionSelector.currentNode().SetCenterWorld(500.0, 500.0, 500.0)
+        with Person() as person:
+            person.expects("outside the scan", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertIsNone(self.settings.outputSegmentation)
