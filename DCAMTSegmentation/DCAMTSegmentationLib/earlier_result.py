@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import slicer
 import vtk
-from DCAMTSlicerLib.node_types import SegmentationNode
+from DCAMTSlicerLib.node_types import Node, SegmentationNode, TableNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 
 
 class EarlierResult:
-    """The state of a segmentation node, its map of doubt and its table, from construction on.
+    """What an insertion changes of a segmentation node, its table and its map, as it is at construction.
 
     Voxels are not copied: segments and images are replaced as objects, so that references to them suffice.
     """
 
-    def __init__(self, segmentation_node: SegmentationNode, helpers: Sequence[Any]) -> None:
+    def __init__(self, segmentation_node: SegmentationNode, helpers: Sequence[Node]) -> None:
         """Store the state of a segmentation node, and of its helper nodes, tables and volumes."""
         self._node = segmentation_node
         segmentation = segmentation_node.GetSegmentation()
@@ -31,17 +30,7 @@ class EarlierResult:
         self._references = _references_of(segmentation_node)
         display = segmentation_node.GetDisplayNode()
         self._is_shown_in_3d = display.GetVisibility3D() if display is not None else None
-        self._tables, self._maps = [], []
-        for helper in helpers:
-            if helper.IsA("vtkMRMLTableNode"):
-                table = vtk.vtkTable()
-                table.DeepCopy(helper.GetTable())
-                self._tables.append((helper, table))
-            else:
-                matrix = vtk.vtkMatrix4x4()
-                helper.GetIJKToRASMatrix(matrix)
-                image, transform = helper.GetImageData(), helper.GetTransformNodeID()
-                self._maps.append((helper, helper.GetName(), _attributes_of(helper), matrix, transform, image))
+        self._helpers = [_Table(node) if node.IsA("vtkMRMLTableNode") else _Map(node) for node in helpers]
 
     def restore(self) -> None:
         """Give the nodes the stored state."""
@@ -61,26 +50,49 @@ class EarlierResult:
                 node.AddNodeReferenceID(role, reference)
         if self._is_shown_in_3d is not None:
             node.GetDisplayNode().SetVisibility3D(self._is_shown_in_3d)
-        for helper, table in self._tables:
-            helper.SetAndObserveTable(table)
-        for helper, name, attributes, matrix, transform, image in self._maps:
-            helper.SetName(name)
-            _set_attributes(helper, attributes)
-            helper.SetIJKToRASMatrix(matrix)
-            helper.SetAndObserveTransformNodeID(transform)
-            helper.SetAndObserveImageData(image)
+        for helper in self._helpers:
+            helper.restore()
 
 
-def _attributes_of(node: Any) -> dict[str, str]:
+class _Table:
+    """A table node with a copy of its content."""
+
+    def __init__(self, node: TableNode) -> None:
+        self._node, self._table = node, vtk.vtkTable()
+        self._table.DeepCopy(node.GetTable())
+
+    def restore(self) -> None:
+        self._node.SetAndObserveTable(self._table)
+
+
+class _Map:
+    """The volume node of a map with its name, attributes, place and image."""
+
+    def __init__(self, node: VolumeNode) -> None:
+        self._node, self._name, self._attributes = node, node.GetName(), _attributes_of(node)
+        self._ijk_to_ras = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(self._ijk_to_ras)
+        self._transform, self._image = node.GetTransformNodeID(), node.GetImageData()
+
+    def restore(self) -> None:
+        self._node.SetName(self._name)
+        _set_attributes(self._node, self._attributes)
+        self._node.SetIJKToRASMatrix(self._ijk_to_ras)
+        self._node.SetAndObserveTransformNodeID(self._transform)
+        self._node.SetAndObserveImageData(self._image)
+
+
+def _attributes_of(node: Node) -> dict[str, str]:
     return {name: node.GetAttribute(name) for name in node.GetAttributeNames()}
 
 
-def _set_attributes(node: Any, attributes: dict[str, str]) -> None:
+def _set_attributes(node: Node, attributes: dict[str, str]) -> None:
+    """Give a node these attributes, and remove all others."""
     for name in {*node.GetAttributeNames(), *attributes}:
         node.SetAttribute(name, attributes.get(name))
 
 
-def _references_of(node: Any) -> dict[str, list[str]]:
+def _references_of(node: Node) -> dict[str, list[str]]:
     """Return the identifiers of the nodes to which a node refers in DCAMT's roles and for its geometry, by role."""
     roles: list[str] = []
     node.GetNodeReferenceRoles(roles)

@@ -34,11 +34,11 @@ class MeasuringJob(WorkerJob):
         outlines, checksums = [], {}
         for index, identifier in enumerate(find_dcamt_segments(self._segmentation)):
             voxels = read_segment(self._segmentation, identifier)
+            name = self._segmentation.GetSegmentation().GetSegment(identifier).GetName()
             checksums[identifier] = checksum_of(voxels)
             file = self.folder / f"{index}.npy"
             for _slab in write_npy_in_slabs(voxels.mask, file):
                 yield None
-            name = self._segmentation.GetSegmentation().GetSegment(identifier).GetName()
             outlines.append(SegmentMask(name, file, voxels.affine))
         self._measured = fingerprint_of(checksums)
         volume = review.get_referenced_node(self._segmentation, review.VOLUME)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import vtk
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.wall.files import write_wall
 from dcamt.worker.protocol import ReportRequest, ReportSegment, ReportWritten, SegmentMask
-from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.node_types import Segment, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_voxels import read_segment
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, pad_to_volume_grid, transform_between, voxels_of
@@ -22,6 +22,7 @@ from .wall_nodes import is_outdated, measured_segment, measured_volume, update_o
 from .worker_job import JobOutcome, SegmentJob
 from .worker_process import SegmentationWorker
 
+# Not translated: they are sentences of the report, which is in English.
 OUTDATED_WALL = "The wall was measured of an earlier outline and was left out."
 WALL_OF_OTHER_SCAN = "The wall was measured in another scan and was left out."
 WALL_OF_OTHER_SEGMENT = "The wall was measured of another segment and was left out."
@@ -31,7 +32,8 @@ class ReportJob(SegmentJob):
     """Sends a volume, segments and their review data to the worker, which writes the report.
 
     The report shows a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. Names in the scene, which
-    may identify the patient, are not used: segments that DCAMT wrote have the names of their classes, others none.
+    may identify the patient, do not appear in it: segments that DCAMT wrote have the names of their classes, another
+    segment is called "Outlined segment".
     """
 
     def __init__(
@@ -52,35 +54,14 @@ class ReportJob(SegmentJob):
             yield None
         dcamt_segment_ids = list(find_dcamt_segments(self._segmentation))
         is_dcamt_segment = self._segment_id in dcamt_segment_ids
+        identifiers = [self._segment_id]
+        if is_dcamt_segment:
+            identifiers += [identifier for identifier in dcamt_segment_ids if identifier != self._segment_id]
         segments: list[ReportSegment] = []
-        for identifier in [
-            self._segment_id,
-            *(segment_id for segment_id in dcamt_segment_ids if is_dcamt_segment and segment_id != self._segment_id),
-        ]:
-            voxels = read_segment(self._segmentation, identifier)
-            mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._volume)
-            yield None
-            file = self.folder / f"segment-{len(segments)}.npy"
-            for _slab in write_npy_in_slabs(mask, file):
-                yield None
-            segment = self._segmentation.GetSegmentation().GetSegment(identifier)
-            name = _class_name(segment) if is_dcamt_segment else _("Outlined segment")
-            segments.append(ReportSegment(SegmentMask(name, file, affine), tuple(segment.GetColor())))
-        map_node = review.get_referenced_node(self._segmentation, review.DOUBT_MAP) if is_dcamt_segment else None
-        doubt_map = map_affine = None
-        # The map of an older version shows disagreement, which the report would show as doubt.
-        if map_node is not None and review.shows_doubt(map_node):
-            doubt_map = self.folder / "doubt.npy"
-            map_affine = transform_between(map_node, self._volume) @ ijk_to_ras(map_node)
-            for _slab in write_npy_in_slabs(voxels_of(map_node), doubt_map):
-                yield None
-        wall, notes = wall_in_scene(self._segmentation), []
-        reason = self._reason_against_wall() if wall is not None else ""
-        if reason:
-            wall, notes = None, [reason]
-        wall_file = self.folder / "wall.npz" if wall is not None else None
-        if wall is not None and wall_file is not None:
-            write_wall(wall, wall_file)
+        for index, identifier in enumerate(identifiers):
+            segments.append((yield from self._write_segment(identifier, index, is_dcamt_segment)))
+        doubt_map, doubt_map_affine = (yield from self._write_doubt_map()) if is_dcamt_segment else (None, None)
+        wall, notes = self._write_wall()
         yield None
         yield ReportRequest(
             scan,
@@ -91,13 +72,55 @@ class ReportJob(SegmentJob):
             method=review.outline_method(self._segmentation) if is_dcamt_segment else None,
             is_corrected=review.update_correction_marks(self._segmentation),
             doubt_map=doubt_map,
-            doubt_map_affine=map_affine,
+            doubt_map_affine=doubt_map_affine,
             trust=review.trust(self._segmentation) if is_dcamt_segment else None,
             doubts=self._doubts() if is_dcamt_segment else (),
             expected_overlap=review.expected_overlap(self._segmentation) if is_dcamt_segment else None,
-            wall=wall_file,
-            notes=tuple(notes),
+            wall=wall,
+            notes=notes,
         )
+
+    def _write_segment(
+        self, identifier: str, index: int, is_dcamt_segment: bool
+    ) -> Generator[None, None, ReportSegment]:
+        """Write the mask of a segment, step by step; return it with its name in the report and its colour."""
+        voxels = read_segment(self._segmentation, identifier)
+        segment = self._segmentation.GetSegmentation().GetSegment(identifier)
+        name = _class_name(segment) if is_dcamt_segment else _("Outlined segment")
+        color = tuple(segment.GetColor())
+        mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._volume)
+        yield
+        file = self.folder / f"segment-{index}.npy"
+        for _slab in write_npy_in_slabs(mask, file):
+            yield
+        return ReportSegment(SegmentMask(name, file, affine), color)
+
+    def _write_doubt_map(self) -> Generator[None, None, tuple[Path | None, np.ndarray | None]]:
+        """Write the map of doubt, step by step; return its file and its affine (4, 4), voxel index -> the volume's mm.
+
+        Both are None without a map, and for the map of an older version: it shows disagreement, which the report would
+        show as doubt.
+        """
+        map_node = review.get_referenced_node(self._segmentation, review.DOUBT_MAP)
+        if map_node is None or not review.shows_doubt(map_node):
+            return None, None
+        file = self.folder / "doubt.npy"
+        affine = transform_between(map_node, self._volume) @ ijk_to_ras(map_node)
+        for _slab in write_npy_in_slabs(voxels_of(map_node), file):
+            yield
+        return file, affine
+
+    def _write_wall(self) -> tuple[Path | None, tuple[str, ...]]:
+        """Write the measured wall if it belongs in the report; return its file, and notes for the report."""
+        wall = wall_in_scene(self._segmentation)
+        if wall is None:
+            return None, ()
+        reason = self._reason_against_wall()
+        if reason:
+            return None, (reason,)
+        file = self.folder / "wall.npz"
+        write_wall(wall, file)
+        return file, ()
 
     def take_answer(self, event: ReportWritten) -> Iterator[JobOutcome | None]:
         yield JobOutcome(self._segmentation, _("The report was written to {file}.").format(file=self._report))
@@ -123,8 +146,8 @@ class ReportJob(SegmentJob):
         return tuple(places)
 
 
-def _class_name(segment: Any) -> str:
-    """Return the meaning of a segment's type in the terminology, which users do not type themselves."""
+def _class_name(segment: Segment) -> str:
+    """Return the meaning of a segment's type in the terminology, which is not typed by a user; else a general name."""
     text = vtk.reference("")
     segment.GetTag(segment.GetTerminologyEntryTagName(), text)
     # context ~ category ~ type ~ …, each a scheme ^ value ^ meaning

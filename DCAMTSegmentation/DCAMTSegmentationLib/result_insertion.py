@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import slicer
 from dcamt.errors import InputError
-from dcamt.machine import AUTO
-from dcamt.metrics.doubtful_places import DoubtfulPlace
-from dcamt.metrics.measurements import Measurements
-from dcamt.models.calibration import ExpectedOverlap
 from dcamt.models.package import read_card
-from dcamt.models.store import DEFAULT_MODEL, model_path
-from dcamt.recipe import ACCURATE
-from dcamt.worker.protocol import OutlineMethod, ScanSegmented, SegmentResult
+from dcamt.models.store import model_path
+from dcamt.worker.protocol import OutlineMethod, SegmentResult
 from DCAMTSlicerLib.model_choices import title_of
-from DCAMTSlicerLib.node_types import VolumeNode
+from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, write_segments
 from DCAMTSlicerLib.segment_surfaces import add_surface, compute_surface, surface_name, uses_dcamt_conversion
 from DCAMTSlicerLib.segment_voxels import has_segments
@@ -30,86 +24,12 @@ from slicer.i18n import tr as _
 from . import review
 from .doubt_map import add_display, build_image, map_name, set_display_range
 from .earlier_result import EarlierResult
+from .loaded_result import LoadedResult, read_surface
 from .measurements_table import fill_table, table_name
+from .segmentation_options import SegmentationOptions
 
 
-@dataclass(frozen=True)
-class SegmentationOptions:
-    """The arguments of a segmentation.
-
-    Attributes:
-        volume: a scalar volume node.
-        channels: the volume nodes of the second and further channels, for a model that takes several.
-        target: the segmentation node to write to, None for a new one.
-        region: a Markups ROI node, or None.
-        show_3d: show the surface in the 3D views.
-        model: a name in the store, or a file.
-        quality: "accurate" or "fast".
-        device: "auto", "cuda", "mps" or "cpu".
-    """
-
-    volume: VolumeNode
-    channels: tuple[Any, ...] = ()
-    target: Any = None
-    region: Any = None
-    show_3d: bool = True
-    model: str = DEFAULT_MODEL
-    quality: str = ACCURATE
-    device: str = AUTO
-
-
-def _unreadable(scan: str, error: Exception) -> InputError:
-    what = _("the files of its result could not be read ({reason})").format(reason=error)
-    return InputError(what, path=scan, remedy=_("Segment it again."))
-
-
-@dataclass(frozen=True)
-class LoadedResult:
-    """The worker's `ScanSegmented` with its label and doubt files open: memory maps (K, J, I); doubt may be None."""
-
-    labels: np.ndarray
-    doubt_map: np.ndarray | None
-    trust: float | None
-    doubtful_places: Sequence[DoubtfulPlace]
-    measurements: Sequence[Measurements]
-    classes: Sequence[SegmentResult]
-    expected_overlap: ExpectedOverlap | None = None
-
-    @classmethod
-    def read(cls, event: ScanSegmented, scan: str) -> LoadedResult:
-        """Open the label and doubt files of an event; the surfaces' files are read when the result is inserted.
-
-        Raises:
-            InputError: a file cannot be read; the message names `scan`.
-        """
-        doubt_map = event.doubt_map
-        try:
-            return cls(
-                labels=np.load(event.labelmap, mmap_mode="r"),
-                doubt_map=np.load(doubt_map, mmap_mode="r") if doubt_map else None,
-                trust=event.trust,
-                doubtful_places=event.doubts,
-                measurements=event.measurements,
-                classes=event.segments,
-                expected_overlap=event.expected_overlap,
-            )
-        except (OSError, ValueError, EOFError) as error:
-            raise _unreadable(scan, error) from error
-
-    def summary(self, scan: str, model: str) -> str:
-        """Return a line that names the scan, the model and the segments that were not found."""
-        missing = [
-            _("No {segment} was found: check that the scan shows it, or place a region around it.").format(
-                segment=row.segment.lower()
-            )
-            for row in self.measurements
-            if not row.volume_ml
-        ]
-        done = _("{scan} was segmented with {model}.").format(scan=scan, model=model)
-        return " ".join([done, *missing])
-
-
-def transform_to_target(volume: VolumeNode, target: Any | None) -> np.ndarray:
+def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> np.ndarray:
     """Return the affine (4, 4), mm in the volume's space -> mm in the space of the segmentation node to write into.
 
     A new node (None) and a node without segments take over the volume's transform, so it is the identity for them.
@@ -123,7 +43,7 @@ def transform_to_target(volume: VolumeNode, target: Any | None) -> np.ndarray:
     return transform_between(volume, target, remedy)
 
 
-def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generator[None, None, Any]:
+def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generator[None, None, SegmentationNode]:
     """Write a result into the options' target, or a new node, with map, table and doubtful places.
 
     A step between two yields takes at most some tens of milliseconds. Only the last step changes an existing
@@ -144,51 +64,60 @@ def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generat
         raise
 
 
+@dataclass(frozen=True)
+class _ResultNode:
+    """A node of a result, and whether this insertion added it; otherwise it is the earlier result's."""
+
+    node: Node
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of a result before they are inserted.
+
+    Attributes:
+        to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.
+        image: the vtkImageData of the map of doubt; None without a map.
+    """
+
+    segmentation: _ResultNode
+    segments: Sequence[BuiltSegment]
+    to_local: np.ndarray
+    table: _ResultNode
+    doubt_map: _ResultNode | None
+    image: Any
+
+
 @dataclass
 class _Insertion:
-    """The steps of one insertion, the nodes that they added, and the state of the result that they replace."""
+    """One insertion: its steps, the nodes that they added, and the state of the result that they replace."""
 
     result: LoadedResult
     options: SegmentationOptions
-    added: list[Any] = field(default_factory=list)
+    added: list[Node] = field(default_factory=list)
     earlier: EarlierResult | None = None
 
-    def steps(self) -> Generator[None, None, Any]:
-        """Build all parts beside the scene or in new nodes, then replace the earlier result in one step."""
+    def steps(self) -> Generator[None, None, SegmentationNode]:
+        """Build all parts beside the scene or in new nodes, then insert them in one step; return the segmentation."""
         volume, target = self.options.volume, self.options.target
         if target is not None and not slicer.mrmlScene.IsNodePresent(target):
             target = None
         to_local = transform_to_target(volume, target)
-        built = yield from self._build_segments(target, to_local)
-        image = None
+        segments = yield from self._build_segments(target, to_local)
+        doubt_map, image = None, None
         if self.result.doubt_map is not None:
             image = yield from build_image(self.result.doubt_map)
-        table = yield from self._prepare_table(target)
-        map_node = (yield from self._prepare_map(target, image)) if image is not None else None
-        is_new = target is None
-        if is_new:
-            target = self._new_segmentation(volume)
-            yield
-        # No yield from here on, so that an earlier result is replaced in one step.
-        replaced_map = review.get_referenced_node(target, review.DOUBT_MAP) if map_node is None else None
-        replaced_mark = review.get_referenced_node(target, review.MARK)
-        helpers = [node for node in (map_node, table) if node is not None]
-        self.earlier = EarlierResult(target, [node for node in helpers if node not in self.added])
-        if table not in self.added:
-            fill_table(table, self.result.measurements)
-        _write(target, volume, built)
-        if map_node is not None and map_node not in self.added:
-            _set_map(map_node, image, volume)
-        self._finish(target, map_node, table, to_local)
-        if is_new:
-            place_result(target, volume, [node for node in review.results_of(volume) if node is not target])
-        for helper in helpers:
-            place_below(helper, target)
-        # Removed last, since a removed node is not restored. They belong to the replaced result.
-        for node in (replaced_map, replaced_mark):
-            if node is not None:
-                review.remove_with_display(node)
-        return target
+            doubt_map = yield from self._prepare_map(target, image)
+        earlier_table = review.get_referenced_node(target, review.MEASUREMENTS)
+        table = self._find_or_add(earlier_table, "vtkMRMLTableNode", table_name(volume))
+        yield
+        name = _("{volume} segmentation").format(volume=volume.GetName())
+        segmentation = self._find_or_add(target, "vtkMRMLSegmentationNode", name)
+        yield
+        # Without a yield, so that an interruption never leaves parts of two results.
+        self._insert(_Parts(segmentation, segments, to_local, table, doubt_map, image))
+        return segmentation.node
 
     def undo(self) -> None:
         """Restore the earlier result, and remove the nodes that were added."""
@@ -197,7 +126,9 @@ class _Insertion:
         for node in reversed(self.added):
             slicer.mrmlScene.RemoveNode(node)
 
-    def _build_segments(self, target: Any | None, to_local: np.ndarray) -> Generator[None, None, list[BuiltSegment]]:
+    def _build_segments(
+        self, target: SegmentationNode | None, to_local: np.ndarray
+    ) -> Generator[None, None, list[BuiltSegment]]:
         """Build the segments, with surfaces if they are to be shown or if the target has surfaces."""
         with_surface = self.options.show_3d or (
             has_segments(target) and target.GetSegmentation().ContainsRepresentation(surface_name())
@@ -211,77 +142,83 @@ class _Insertion:
                 yield
         return built
 
-    def _prepare_table(self, target: Any | None) -> Generator[None, None, Any]:
-        """Return the earlier result's table of measurements, unchanged, or a new one with the measurements."""
-        table = self._helper("vtkMRMLTableNode", table_name(self.options.volume), target, review.MEASUREMENTS)
-        if table in self.added:
-            fill_table(table, self.result.measurements)
-            yield
-        return table
-
-    def _prepare_map(self, target: Any | None, image: Any) -> Generator[None, None, Any]:
-        """Return the earlier result's map of doubt, unchanged, or a new one with the image."""
-        volume = self.options.volume
-        map_node = self._helper("vtkMRMLScalarVolumeNode", map_name(volume), target, review.DOUBT_MAP)
-        if map_node in self.added:
-            review.mark_map(map_node)
-        if map_node.GetDisplayNode() is None:
-            self.added.append(add_display(map_node))
-        yield
-        if map_node in self.added:
-            _set_map(map_node, image, volume)
-            yield
-        return map_node
-
-    def _add_surface(self, built: BuiltSegment, item: SegmentResult, target: Any | None, to_local: np.ndarray) -> None:
+    def _add_surface(
+        self, built: BuiltSegment, item: SegmentResult, target: SegmentationNode | None, to_local: np.ndarray
+    ) -> None:
         """Add the worker's surface, or compute one if there is none or if the target uses other smoothing."""
         if item.surface is not None and uses_dcamt_conversion(target):
-            try:
-                with np.load(item.surface) as surface:
-                    points, triangles = surface["points"], surface["triangles"]
-            except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-                raise _unreadable(self.options.volume.GetName(), error) from error
+            points, triangles = read_surface(item.surface, self.options.volume.GetName())
             add_surface(built.segment, points @ to_local[:3, :3].T + to_local[:3, 3], triangles)
         else:
             compute_surface(built.segment, target)
 
-    def _helper(self, kind: str, name: str, earlier: Any | None, role: str) -> Any:
-        """Return the node that an earlier result references in a role; without one, add a node."""
-        node = review.get_referenced_node(earlier, role)
-        if node is None:
-            node = slicer.mrmlScene.AddNewNodeByClass(kind, slicer.mrmlScene.GenerateUniqueName(name))
-            self.added.append(node)
-        return node
+    def _prepare_map(self, target: SegmentationNode | None, image: Any) -> Generator[None, None, _ResultNode]:
+        """Return the earlier result's map of doubt, whose image is not replaced yet, or a new one with the image."""
+        volume = self.options.volume
+        earlier_map = review.get_referenced_node(target, review.DOUBT_MAP)
+        doubt_map = self._find_or_add(earlier_map, "vtkMRMLScalarVolumeNode", map_name(volume))
+        if doubt_map.is_new:
+            # At once: an unmarked volume would be offered as a scan.
+            review.mark_map(doubt_map.node)
+        if doubt_map.node.GetDisplayNode() is None:
+            self.added.append(add_display(doubt_map.node))
+        yield
+        if doubt_map.is_new:
+            _set_map(doubt_map.node, image, volume)
+            yield
+        return doubt_map
 
-    def _new_segmentation(self, volume: VolumeNode) -> Any:
-        name = _("{volume} segmentation").format(volume=volume.GetName())
-        unique = slicer.mrmlScene.GenerateUniqueName(name)
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", unique)
+    def _find_or_add(self, earlier: Node | None, class_name: str, name: str) -> _ResultNode:
+        """Return the earlier result's node; if there is none, add one."""
+        if earlier is not None:
+            return _ResultNode(earlier, is_new=False)
+        node = slicer.mrmlScene.AddNewNodeByClass(class_name, slicer.mrmlScene.GenerateUniqueName(name))
         self.added.append(node)
-        return node
+        return _ResultNode(node, is_new=True)
 
-    def _finish(self, target: Any, map_node: Any | None, table: Any, to_local: np.ndarray) -> None:
-        """Store the result's data with its node, and show the result."""
-        if target.GetDisplayNode() is None:
-            target.CreateDefaultDisplayNodes()
-            self.added.append(target.GetDisplayNode())
-        review.store_review_data(
-            target, self.result.trust, self.result.doubtful_places, to_local, self.result.expected_overlap
-        )
-        review.store_channels(target, self.options.channels)
-        review.keep_model(target, title_of(self.options.model), _outline_method(self.options))
-        for role, node in (
-            (review.DOUBT_MAP, map_node),
-            (review.MEASUREMENTS, table),
-            (review.VOLUME, self.options.volume),
-        ):
-            target.SetNodeReferenceID(role, node.GetID() if node is not None else None)
+    def _insert(self, parts: _Parts) -> None:
+        """Insert all parts, and remove what belongs only to the earlier result."""
+        volume, segmentation = self.options.volume, parts.segmentation.node
+        helpers = [helper for helper in (parts.doubt_map, parts.table) if helper is not None]
+        outdated = [review.get_referenced_node(segmentation, review.PLACE_POINT)]
+        if parts.doubt_map is None:
+            outdated.append(review.get_referenced_node(segmentation, review.DOUBT_MAP))
+        self.earlier = EarlierResult(segmentation, [helper.node for helper in helpers if not helper.is_new])
+        fill_table(parts.table.node, self.result.measurements)
+        _write_segments(segmentation, volume, parts.segments)
+        if parts.doubt_map is not None and not parts.doubt_map.is_new:
+            _set_map(parts.doubt_map.node, parts.image, volume)
+        self._store(parts)
         if self.options.show_3d:
-            review.show_in_3d(target, True)
+            review.show_in_3d(segmentation, True)
+        if parts.segmentation.is_new:
+            place_result(segmentation, volume, [node for node in review.results_of(volume) if node is not segmentation])
+        for helper in helpers:
+            place_below(helper.node, segmentation)
+        # Removed last, since a removed node is not restored.
+        for node in outdated:
+            if node is not None:
+                review.remove_with_display(node)
+
+    def _store(self, parts: _Parts) -> None:
+        """Store the result's data and its nodes with the segmentation node."""
+        result, segmentation = self.result, parts.segmentation.node
+        if segmentation.GetDisplayNode() is None:
+            segmentation.CreateDefaultDisplayNodes()
+            self.added.append(segmentation.GetDisplayNode())
+        map_id = parts.doubt_map.node.GetID() if parts.doubt_map is not None else None
+        segmentation.SetNodeReferenceID(review.DOUBT_MAP, map_id)
+        segmentation.SetNodeReferenceID(review.MEASUREMENTS, parts.table.node.GetID())
+        segmentation.SetNodeReferenceID(review.VOLUME, self.options.volume.GetID())
+        review.store_review_data(
+            segmentation, result.trust, result.doubtful_places, parts.to_local, result.expected_overlap
+        )
+        review.store_channels(segmentation, self.options.channels)
+        review.store_model(segmentation, title_of(self.options.model), _outline_method(self.options))
 
 
 def _outline_method(options: SegmentationOptions) -> OutlineMethod | None:
-    """Return the method from the model's card; None if the model was removed during the computation."""
+    """Return the method from the model's card; None if the card cannot be read, such as that of a removed model."""
     try:
         card = read_card(model_path(options.model))
     except InputError:
@@ -289,7 +226,8 @@ def _outline_method(options: SegmentationOptions) -> OutlineMethod | None:
     return OutlineMethod(card.name, card.title, card.version, card.modality, options.quality)
 
 
-def _set_map(node: Any, image: Any, volume: VolumeNode) -> None:
+def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
+    """Give a map's node an image of doubt (vtkImageData) at the place of a volume."""
     if not review.shows_doubt(node):  # a map of disagreement from an older version of DCAMT is replaced
         node.SetName(slicer.mrmlScene.GenerateUniqueName(map_name(volume)))
         review.mark_map(node)
@@ -299,12 +237,13 @@ def _set_map(node: Any, image: Any, volume: VolumeNode) -> None:
     node.SetAndObserveImageData(image)
 
 
-def _write(target: Any, volume: VolumeNode, built: Sequence[BuiltSegment]) -> None:
-    is_filled = has_segments(target)
-    if not is_filled:
-        target.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    reference = target.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+def _write_segments(segmentation: SegmentationNode, volume: VolumeNode, built: Sequence[BuiltSegment]) -> None:
+    """Write segments into a node; without segments, the node takes over the volume's transform and grid first."""
+    was_empty = not has_segments(segmentation)
+    if was_empty:
+        segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    reference = segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
     # Segments drawn on another volume keep that volume's grid.
-    if not is_filled or reference is None:
-        target.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    write_segments(target, built)
+    if was_empty or reference is None:
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    write_segments(segmentation, built)

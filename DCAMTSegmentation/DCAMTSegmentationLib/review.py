@@ -1,14 +1,14 @@
 """Store a result's data with its segmentation node, and so with the scene.
 
-References: the volume that was segmented, its further channels, the map of doubt, the table of measurements, the
-point that marks a doubtful place. Attributes: the trust, the expected overlap with an expert, the model, and the
-doubtful places, in the segmentation node's own space.
+References: the volume that was segmented, its further channels, the map of doubt, the table of measurements, the point
+that shows a doubtful place, the wall with its colours and its table. Attributes: the trust, the expected overlap with
+an expert, the model, the doubtful places, whether a person corrected the result, and the fingerprints that decide that.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
@@ -20,23 +20,27 @@ from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.worker.protocol import OutlineMethod
 from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
-from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_surfaces import surface_name
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _
 
 VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
 DOUBT_MAP = "DCAMT.disagreement"
 """The role is named as in scenes of older versions, whose map shows the disagreement of the branches."""
-MARK = "DCAMT.mark"
+PLACE_POINT = "DCAMT.mark"
+"""Role of the Markups point that shows a doubtful place; named as in scenes of older versions."""
 CHANNELS = "DCAMT.channels"
 """Role of the volumes of the second and further channels, for a model that takes several."""
 WALL, WALL_COLORS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
-HELPERS = (DOUBT_MAP, MEASUREMENTS, MARK, WALL, WALL_COLORS, WALL_TABLE)
+HELPERS = (DOUBT_MAP, MEASUREMENTS, PLACE_POINT, WALL, WALL_COLORS, WALL_TABLE)
 """Roles of the nodes that are removed with their result."""
 _EXPECTED = "DCAMT.expectedOverlap"
 _TRUST, _PLACES, _CURRENT_PLACE = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
 _PLACES_OF = "DCAMT.doubtfulPlacesOf"
+_VOXEL, _SCAN_SHAPE = "voxel", "scan_shape"
+"""Keys of a stored place: its index (i, j, k) in the scan, and the number of the scan's voxels along i, j and k."""
 _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
 _MAP, _DOUBT, _CHANNEL_COUNT = "DCAMT.map", "doubt", "DCAMT.channelCount"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
@@ -45,41 +49,44 @@ _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 
 @dataclass(frozen=True)
 class StoredDoubtfulPlace:
-    """A doubtful place in the segmentation node's space: a point inside it, mm, and its volume."""
+    """A doubtful place: a point inside it, mm in the segmentation node's space, and its volume."""
 
     position: tuple[float, float, float]
     volume_ml: float
 
 
-def get_referenced_node(segmentation_node: SegmentationNode, role: str) -> Any | None:
-    """Return the node that a result refers to in a role, such as `VOLUME`; None if it is no longer in the scene."""
-    return segmentation_node.GetNodeReference(role) if segmentation_node is not None else None
+def get_referenced_node(node: Node | None, role: str) -> Node | None:
+    """Return the node that a result, or its wall, refers to in a role, such as `VOLUME`; None if there is none.
+
+    There is none either if that node was removed from the scene, or if `node` is None.
+    """
+    return node.GetNodeReference(role) if node is not None else None
 
 
-def trust(segmentation_node: SegmentationNode) -> float | None:
-    """Return the trust, 0 to 1; None in quality `fast`."""
+def trust(segmentation_node: SegmentationNode | None) -> float | None:
+    """Return the trust, 0 to 1; None in quality `fast` and without a result."""
     text = segmentation_node.GetAttribute(_TRUST) if segmentation_node is not None else None
     return float(text) if text else None
 
 
-def expected_overlap(segmentation_node: SegmentationNode) -> ExpectedOverlap | None:
-    """Return the expected overlap with an expert's outline; None if the model had no calibration."""
+def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOverlap | None:
+    """Return the expected overlap with an expert's outline; None without a result or without a calibration."""
     text = segmentation_node.GetAttribute(_EXPECTED) if segmentation_node is not None else None
     return ExpectedOverlap(*json.loads(text)) if text else None
 
 
-def model_title(segmentation_node: SegmentationNode) -> str:
+def model_title(segmentation_node: SegmentationNode | None) -> str:
     """Return the title of the model that made a result; empty if unknown."""
     return (segmentation_node.GetAttribute(_MODEL) if segmentation_node is not None else None) or ""
 
 
-def keep_model(segmentation_node: SegmentationNode, title: str, method: OutlineMethod | None = None) -> None:
-    """Store the title and the card's data of the model that made a result."""
+def store_model(segmentation_node: SegmentationNode, title: str, method: OutlineMethod | None = None) -> None:
+    """Store the title of the model that made a result and, if known, its card's data and the quality."""
     segmentation_node.SetAttribute(_MODEL, title)
     segmentation_node.SetAttribute(_METHOD, json.dumps(asdict(method)) if method is not None else None)
 
 
-def store_channels(segmentation_node: SegmentationNode, channels: Sequence[Any]) -> None:
+def store_channels(segmentation_node: SegmentationNode, channels: Sequence[VolumeNode]) -> None:
     """Store the volumes of the second and further channels that a result was made from."""
     segmentation_node.RemoveNodeReferenceIDs(CHANNELS)
     for channel in channels:
@@ -88,7 +95,7 @@ def store_channels(segmentation_node: SegmentationNode, channels: Sequence[Any])
     segmentation_node.SetAttribute(_CHANNEL_COUNT, str(len(channels)) if channels else None)
 
 
-def channels_of(segmentation_node: SegmentationNode) -> tuple[Any, ...]:
+def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
     """Return the volumes of the second and further channels that a result was made from.
 
     Raises:
@@ -106,7 +113,7 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[Any, ...]:
     return channels
 
 
-def present_channels_of(segmentation_node: SegmentationNode) -> tuple[Any, ...]:
+def present_channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
     """Return those volumes of `channels_of` that are still in the scene."""
     count = segmentation_node.GetNumberOfNodeReferences(CHANNELS)
     channels = [segmentation_node.GetNthNodeReference(CHANNELS, index) for index in range(count)]
@@ -116,7 +123,8 @@ def present_channels_of(segmentation_node: SegmentationNode) -> tuple[Any, ...]:
 def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     """Return the model and quality that made a result.
 
-    Results of older versions, and results whose model was removed during the computation, store its title only.
+    Results of older versions, and results whose model was removed during the computation, store its title only: then
+    the other texts of the model are empty.
     """
     text = segmentation_node.GetAttribute(_METHOD)
     if text:
@@ -138,15 +146,20 @@ def store_review_data(
     The segments' fingerprint is stored as that of the written and of the measured segments.
 
     Args:
-        to_local: (4, 4), mm in the volume's space, where `doubts` lie -> mm in the segmentation's.
+        doubts: in the space of the result's volume, which the node must already refer to.
+        to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.
     """
     places = []
+    volume = get_referenced_node(segmentation_node, VOLUME)
     for doubt in doubts:
-        x, y, z = (to_local @ [*doubt.position, 1.0])[:3]
-        places.append(StoredDoubtfulPlace((float(x), float(y), float(z)), doubt.volume_ml))
+        place = {"position": (to_local @ [*doubt.position, 1.0])[:3].tolist(), "volume_ml": doubt.volume_ml}
+        if volume is not None:
+            place[_VOXEL] = (np.linalg.inv(ijk_to_ras(volume)) @ [*doubt.position, 1.0])[:3].tolist()
+            place[_SCAN_SHAPE] = list(volume.GetImageData().GetDimensions())
+        places.append(place)
     segmentation_node.SetAttribute(_TRUST, None if trust is None else repr(float(trust)))
     segmentation_node.SetAttribute(_EXPECTED, None if expected is None else json.dumps(astuple(expected)))
-    segmentation_node.SetAttribute(_PLACES, json.dumps([asdict(place) for place in places]))
+    segmentation_node.SetAttribute(_PLACES, json.dumps(places))
     segmentation_node.SetAttribute(_PLACES_OF, _DOUBT)
     segmentation_node.SetAttribute(_CURRENT_PLACE, None)
     segmentation_node.SetAttribute(_CORRECTED, None)
@@ -185,35 +198,34 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 
 
 def is_outdated(segmentation_node: SegmentationNode | None) -> bool:
-    """Return whether the measurements may predate a correction."""
+    """Return whether the measurements are marked as possibly older than a correction."""
     return segmentation_node is not None and segmentation_node.GetAttribute(_OUTDATED) is not None
 
 
 def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
-    """Return whether a person has edited the result since it was written."""
+    """Return whether a result is marked as edited since it was written; `update_correction_marks` renews the mark."""
     return segmentation_node is not None and segmentation_node.GetAttribute(_CORRECTED) is not None
 
 
-def results() -> list[Any]:
-    """Return the segmentation nodes that hold a result, in the scene's order."""
+def results() -> list[SegmentationNode]:
+    """Return the segmentation nodes that hold a result, in the scene's order, in which new nodes are last."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return [node for node in nodes if node.GetNodeReferenceID(VOLUME) is not None]
 
 
-def results_of(volume: VolumeNode | None) -> list[Any]:
-    """Return the results of one volume, the newest last."""
+def results_of(volume: VolumeNode | None) -> list[SegmentationNode]:
+    """Return the results of one volume, in the scene's order."""
     return [node for node in results() if volume is not None and get_referenced_node(node, VOLUME) is volume]
 
 
-def result_of(volume: VolumeNode | None) -> Any | None:
-    """Return the newest result of a volume; None if there is none."""
+def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
+    """Return the result of a volume whose node is the newest; None if there is none."""
     results = results_of(volume)
     return results[-1] if results else None
 
 
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode) -> bool:
-    """Return whether a volume's result may be written into a node, which must not contain a result of another
-    volume."""
+    """Return whether a volume's result may be written into a node: one without DCAMT segments, or with its result."""
     if segmentation_node is None:
         return False
     return not find_dcamt_segments(segmentation_node) or get_referenced_node(segmentation_node, VOLUME) is volume
@@ -239,10 +251,31 @@ def is_scalar_image(volume: VolumeNode) -> bool:
     return volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
 
 
-def doubtful_places(segmentation_node: SegmentationNode) -> list[StoredDoubtfulPlace]:
-    """Return a result's doubtful places, the worst first, in the segmentation node's space."""
+def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
+    """Return a result's doubtful places, the worst first.
+
+    A place is tied to its voxel in the scan, so that it stays there if a linear transform of either node is hardened.
+    If the scan was removed or has another image, and in scenes of older versions, it follows the segmentation node.
+    """
     text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
-    return [StoredDoubtfulPlace(tuple(item["position"]), item["volume_ml"]) for item in json.loads(text or "[]")]
+    places = json.loads(text or "[]")
+    return [StoredDoubtfulPlace(_position_of(place, segmentation_node), place["volume_ml"]) for place in places]
+
+
+def _position_of(place: Mapping[str, Any], segmentation_node: SegmentationNode) -> tuple[float, float, float]:
+    """Return the position of a stored place, mm in the segmentation node's space."""
+    volume = get_referenced_node(segmentation_node, VOLUME)
+    image = volume.GetImageData() if volume is not None else None
+    if volume is None or image is None or list(image.GetDimensions()) != place.get(_SCAN_SHAPE):
+        x, y, z = place["position"]
+    else:
+        x, y, z = (ijk_to_ras(volume) @ [*place[_VOXEL], 1.0])[:3].tolist()
+        if volume.GetTransformNodeID() != segmentation_node.GetTransformNodeID():
+            position = [0.0, 0.0, 0.0]
+            volume.TransformPointToWorld((x, y, z), position)
+            segmentation_node.TransformPointFromWorld(list(position), position)
+            x, y, z = position
+    return x, y, z
 
 
 def places_show_doubt(segmentation_node: SegmentationNode) -> bool:
@@ -251,7 +284,8 @@ def places_show_doubt(segmentation_node: SegmentationNode) -> bool:
 
 
 def next_place(segmentation_node: SegmentationNode) -> tuple[int, StoredDoubtfulPlace]:
-    """Move every slice view to the next doubtful place (the first follows the last); return its number from 1.
+    """Move every slice view to the next doubtful place (the first follows the last); return its number, from 1, and
+    the place.
 
     Raises:
         ValueError: the result has no doubtful places.
@@ -269,7 +303,7 @@ def next_place(segmentation_node: SegmentationNode) -> tuple[int, StoredDoubtful
 
 
 def show_in_3d(segmentation_node: SegmentationNode, shown: bool) -> None:
-    """Show or hide a result's surfaces in the 3D views; compute them if they do not exist."""
+    """Show or hide a result's surfaces in the 3D views; to show them, compute those that do not exist."""
     segmentation_node.CreateDefaultDisplayNodes()
     if shown:
         segmentation_node.CreateClosedSurfaceRepresentation()
@@ -277,7 +311,7 @@ def show_in_3d(segmentation_node: SegmentationNode, shown: bool) -> None:
     segmentation_node.GetDisplayNode().SetVisibility3D(shown)
 
 
-def remove_with_display(node: Any) -> None:
+def remove_with_display(node: Node) -> None:
     """Remove a node with its display and storage nodes, which Slicer would leave in the scene."""
     scene = slicer.mrmlScene
     displays = []

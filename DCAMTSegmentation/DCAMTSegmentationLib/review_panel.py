@@ -132,7 +132,7 @@ class ReviewPanel:
             number=number, count=count, volume=f"{place.volume_ml:.2f}"
         )
         # The text is short, since the map's legend is at the side of the view.
-        views.mark_place(self._node, place.position, _("{number} of {count}").format(number=number, count=count))
+        views.show_point(self._node, place.position, _("{number} of {count}").format(number=number, count=count))
         self._ui.placeLabel.text = text
 
     def on_correct(self, checked: bool = False) -> None:

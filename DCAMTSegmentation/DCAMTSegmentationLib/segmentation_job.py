@@ -11,8 +11,10 @@ from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.volume_bridge import check_channels
 from slicer.i18n import tr as _
 
+from .loaded_result import LoadedResult
 from .region_of_interest import region_of
-from .result_insertion import LoadedResult, SegmentationOptions, insert_result, transform_to_target
+from .result_insertion import insert_result, transform_to_target
+from .segmentation_options import SegmentationOptions
 from .volume_snapshot import VolumeSnapshot, write_snapshots
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker

@@ -23,9 +23,9 @@ from slicer.util import VTKObservationMixin
 from . import measurements_table, region_of_interest, review, training_cases, views
 from .measuring_job import MeasuringJob
 from .report_job import ReportJob
-from .result_insertion import SegmentationOptions
 from .segmentation_job import SegmentationJob, SegmentationProgress
 from .segmentation_log import SegmentationLog
+from .segmentation_options import SegmentationOptions
 from .wall_job import WallJob
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker, WorkerProcess

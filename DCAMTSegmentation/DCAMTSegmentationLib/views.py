@@ -1,4 +1,4 @@
-"""Control the slice and 3D views: show one scan with its own results, its map and a marked place."""
+"""Control the slice and 3D views: show one scan with its own results, a map, and a point at a doubtful place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .doubt_map import MAX_PERCENT
 
 MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
-_MARK_COLOR = (0.2, 1.0, 1.0)
+_POINT_COLOR = (0.2, 1.0, 1.0)
 LEGEND_SIZE, LEGEND_POSITION = (0.1, 0.3), (0.98, 0.05)
 """Size and position as fractions of a view: small, since the letters scale with the legend, and at the bottom right,
 away from the heart."""
@@ -33,7 +33,7 @@ def show_scan(volume: VolumeNode) -> None:
     """Make a scan the background of all slice views, and show its results instead of those of other scans.
 
     If all views show the scan already, they keep their position and zoom; otherwise all are fitted. Results that the
-    user hid stay hidden. A result of another scan also loses its mark of a doubtful place. A scan without an image
+    user hid stay hidden. A result of another scan also loses its point at a doubtful place. A scan without an image
     changes nothing.
     """
     if volume.GetImageData() is None:
@@ -61,7 +61,7 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
 
 
 def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
-    """Hide a result and remove its mark of a doubtful place, or show the result again if this module hid it.
+    """Hide a result and remove its point at a doubtful place, or show the result again if this module hid it.
 
     Results that the user hid stay hidden.
     """
@@ -74,9 +74,9 @@ def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
     elif not shown and display.GetVisibility():
         segmentation.SetAttribute(_HIDDEN, "1")
         display.SetVisibility(False)
-    mark = review.get_referenced_node(segmentation, review.MARK)
-    if mark is not None and not shown:
-        review.remove_with_display(mark)
+    point = review.get_referenced_node(segmentation, review.PLACE_POINT)
+    if point is not None and not shown:
+        review.remove_with_display(point)
 
 
 def centre_3d_views() -> None:
@@ -86,28 +86,28 @@ def centre_3d_views() -> None:
         layout.threeDWidget(index).threeDView().resetFocalPoint()
 
 
-def mark_place(segmentation: SegmentationNode, position: tuple[float, float, float], text: str) -> None:
-    """Move the result's only mark to a place; create it if needed.
+def show_point(segmentation: SegmentationNode, position: tuple[float, float, float], text: str) -> None:
+    """Move the result's Markups point to a doubtful place; create the point if needed.
 
     Args:
         position: mm in the segmentation node's space.
     """
-    mark = review.get_referenced_node(segmentation, review.MARK)
-    if mark is None:
-        mark = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Doubtful place"))
-        mark.SetSaveWithScene(False)
-        mark.SetLocked(True)
-        mark.CreateDefaultDisplayNodes()
-        display = mark.GetDisplayNode()
+    point = review.get_referenced_node(segmentation, review.PLACE_POINT)
+    if point is None:
+        point = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Doubtful place"))
+        point.SetSaveWithScene(False)
+        point.SetLocked(True)
+        point.CreateDefaultDisplayNodes()
+        display = point.GetDisplayNode()
         display.SetSaveWithScene(False)
-        display.SetSelectedColor(*_MARK_COLOR)
-        display.SetColor(*_MARK_COLOR)
+        display.SetSelectedColor(*_POINT_COLOR)
+        display.SetColor(*_POINT_COLOR)
         display.SetGlyphTypeFromString("CrossDot2D")
         display.SetTextScale(3.0)
-        segmentation.SetNodeReferenceID(review.MARK, mark.GetID())
-    mark.SetAndObserveTransformNodeID(segmentation.GetTransformNodeID())
-    mark.RemoveAllControlPoints()
-    mark.AddControlPoint(position, text)
+        segmentation.SetNodeReferenceID(review.PLACE_POINT, point.GetID())
+    point.SetAndObserveTransformNodeID(segmentation.GetTransformNodeID())
+    point.RemoveAllControlPoints()
+    point.AddControlPoint(position, text)
 
 
 class MapOverlay:

@@ -30,12 +30,12 @@ class WallJob(SegmentJob):
         for _fraction in write_snapshots([self._snapshot], volume_file):
             yield None
         voxels = read_segment(self._segmentation, self._segment_id)
+        self._segment_name = self._segmentation.GetSegmentation().GetSegment(self._segment_id).GetName()
         self._fingerprint = fingerprint(self._segmentation, [self._segment_id])
         mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._volume)
         yield None
         for _slab in write_npy_in_slabs(mask, mask_file):
             yield None
-        self._segment_name = self._segmentation.GetSegmentation().GetSegment(self._segment_id).GetName()
         segment = SegmentMask(self._segment_name, mask_file, affine)
         yield WallRequest(volume_file, self._snapshot.geometry, segment, self.folder, self._volume.GetName())
 

@@ -8,6 +8,8 @@ from typing import TypeGuard
 import numpy as np
 import slicer
 import vtk
+from dcamt.errors import InputError
+from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from .node_types import SegmentationNode
@@ -39,7 +41,14 @@ def has_segments(segmentation_node: SegmentationNode | None) -> TypeGuard[Segmen
 
 
 def read_segment(segmentation_node: SegmentationNode, identifier: str) -> SegmentVoxels:
-    """Read a copy of a segment's voxels."""
+    """Read a copy of a segment's voxels.
+
+    Raises:
+        InputError: the segment does not exist, since it was removed after the caller found it.
+    """
+    if segmentation_node.GetSegmentation().GetSegment(identifier) is None:
+        what, name = _("a segment was removed before it was read"), segmentation_node.GetName()
+        raise InputError(what, path=name, remedy=_("Try again."))
     image = slicer.vtkOrientedImageData()
     segmentation_node.GetBinaryLabelmapRepresentation(identifier, image)
     matrix = vtk.vtkMatrix4x4()

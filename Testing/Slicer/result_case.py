@@ -8,7 +8,9 @@ import numpy as np
 from dcamt.metrics.measurements import Measurements
 from dcamt.volume import Code, SegmentInfo
 from dcamt.worker.protocol import SegmentResult
-from DCAMTSegmentationLib.result_insertion import LoadedResult, SegmentationOptions, insert_result
+from DCAMTSegmentationLib.loaded_result import LoadedResult
+from DCAMTSegmentationLib.result_insertion import insert_result
+from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import read_segment
 from training_scenes import run_to_end

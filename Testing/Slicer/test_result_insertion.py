@@ -15,7 +15,8 @@ from dcamt.errors import InputError
 from dcamt.metrics.measurements import Measurements
 from DCAMTSegmentationLib import result_insertion, review
 from DCAMTSegmentationLib.measurements_table import rows_of
-from DCAMTSegmentationLib.result_insertion import SegmentationOptions, insert_result
+from DCAMTSegmentationLib.result_insertion import insert_result
+from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 from DCAMTSlicerLib.fingerprints import fingerprint
 from result_case import SHAPE, block, insert_all, result_of, voxel_counts
 from segmentation_case import (
@@ -54,7 +55,7 @@ class InsertionTest(unittest.TestCase):
 
         nodes, before = slicer.mrmlScene.GetNumberOfNodes(), state()
         later = result_of(block(8, 3), 2.0)
-        for function in ("fill_table", "_write", "_set_map", "_outline_method", "place_below"):
+        for function in ("fill_table", "_write_segments", "_set_map", "_outline_method", "place_below"):
             for result in (later, replace(later, doubt_map=None)):
                 if result.doubt_map is None and function == "_set_map":
                     continue

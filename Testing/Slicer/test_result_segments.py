@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import unittest
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import slicer
 import vtk
 from dcamt.volume import Code, SegmentInfo
+from DCAMTSegmentationLib import measuring_job, report_job, wall_job
+from DCAMTSegmentationLib.measuring_job import MeasuringJob
+from DCAMTSegmentationLib.report_job import ReportJob
+from DCAMTSegmentationLib.wall_job import WallJob
+from DCAMTSegmentationLib.worker_job import JobOutcome, WorkerJob
 from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.result_segments import build_segment, find_dcamt_segments, write_segments
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from result_case import block, segment_result, voxel_counts
 from segmentation_case import add_scan, start_afresh
+from slicer_harness import process_events_until
 
 TISSUE = Code("SCT", "85756007", "Tissue")
 
@@ -129,3 +137,68 @@ class FingerprintTest(SceneCase):
         self.assertTrue(is_same_fingerprint(older, self.before))
         self.draw(block(2, 3))
         self.assertFalse(is_same_fingerprint(older, fingerprint(self.node)))
+
+
+class RemovedSegmentTest(SceneCase):
+    """Jobs whose segments are removed while they are read."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.volume, self.node = add_scan(), add_segmentation()
+        affine = ijk_to_ras(self.volume)
+        write_segments(self.node, [make_segment("aorta", block(2), affine), make_segment("spleen", block(8), affine)])
+        self.worker = mock.Mock(**{"make_folder.return_value": folder.name})
+        self.outcomes: list[JobOutcome] = []
+
+    def remove_segments(self) -> None:
+        self.node.GetSegmentation().RemoveAllSegments()
+
+    def write_and_remove(self, voxels: np.ndarray, file: Path) -> Iterator[slice]:
+        """Write no file, but remove the segments if the voxels are those of a segment's mask."""
+        if voxels.dtype == np.uint8:
+            self.remove_segments()
+        yield slice(0, len(voxels))
+
+    def wall_job(self) -> WallJob:
+        return WallJob(self.worker, self.volume, self.node, "aorta", self.outcomes.append)
+
+    def report_job(self) -> ReportJob:
+        return ReportJob(self.worker, self.volume, self.node, "aorta", Path("report.html"), self.outcomes.append)
+
+    def assert_ended_with_a_message(self) -> None:
+        process_events_until(lambda: self.outcomes, "the end of the job")
+        outcome = self.outcomes.pop()
+        self.assertEqual(outcome.message, "outline: a segment was removed before it was read. Try again.")
+        self.assertEqual((outcome.segmentation, outcome.detail), (None, ""))
+        self.worker.request.assert_not_called()
+
+    def test_measurement_ends_with_a_message_if_the_next_segment_was_removed(self) -> None:
+        job = MeasuringJob(self.worker, self.node, self.outcomes.append)
+        with mock.patch.object(measuring_job, "write_npy_in_slabs", self.write_and_remove):
+            job.start()
+            self.assert_ended_with_a_message()
+
+    def test_wall_and_report_end_with_a_message_if_the_segment_was_removed_before_it_is_read(self) -> None:
+        for job in (self.wall_job(), self.report_job()):
+            with self.subTest(type(job).__name__):
+                job.start()
+                self.remove_segments()
+                self.assert_ended_with_a_message()
+
+    def assert_requested(self, job: WorkerJob) -> None:
+        self.node.GetSegmentation().RemoveSegment("spleen")
+        job.start()
+        process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")
+        self.assertEqual(self.outcomes, [])
+        self.assertEqual(self.node.GetSegmentation().GetNumberOfSegments(), 0)
+        job.cancel()
+
+    def test_wall_of_a_segment_that_was_removed_after_it_was_read_is_requested(self) -> None:
+        with mock.patch.object(wall_job, "write_npy_in_slabs", self.write_and_remove):
+            self.assert_requested(self.wall_job())
+
+    def test_report_of_a_segment_that_was_removed_after_it_was_read_is_requested(self) -> None:
+        with mock.patch.object(report_job, "write_npy_in_slabs", self.write_and_remove):
+            self.assert_requested(self.report_job())

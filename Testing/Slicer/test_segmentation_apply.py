@@ -77,8 +77,8 @@ class ClickTest(ViewCase):
         self.assertEqual(values, [100, 500, 900])
 
     def test_progress_bar_never_moves_back(self) -> None:
-        from DCAMTSegmentationLib.result_insertion import SegmentationOptions
         from DCAMTSegmentationLib.segmentation_job import SegmentationJob
+        from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 
         fractions: list[float] = []
         job = SegmentationJob(

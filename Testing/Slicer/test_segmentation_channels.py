@@ -17,7 +17,7 @@ from dcamt.io.readers import read_scan
 from dcamt.models.package import Card, ModelPackage, write_package
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import review, training_cases, views
-from DCAMTSegmentationLib.result_insertion import SegmentationOptions
+from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 from DCAMTTrainingLib.cases.check import channels_note, scene_remark
 from DCAMTTrainingLib.cases.scene_export import export_case
 from DCAMTTrainingLib.cases.scene_source import row_of, sent_rows

@@ -40,7 +40,8 @@ class PaceTest(SegmentationCase):
 
     def test_sending_and_loading_a_large_scan_does_not_block_the_window(self) -> None:
         from dcamt.io.slabs import write_npy_in_slabs
-        from DCAMTSegmentationLib.result_insertion import SegmentationOptions, insert_result
+        from DCAMTSegmentationLib.result_insertion import insert_result
+        from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
         from DCAMTSlicerLib.volume_bridge import voxels_of
 
         shape = (88, 576, 576)  # 29 million voxels, the size of an uncropped LGE scan

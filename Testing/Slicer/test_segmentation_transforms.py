@@ -1,4 +1,4 @@
-"""Volumes, regions and segmentations under non-linear transforms."""
+"""Volumes, regions and segmentations under non-linear transforms; doubtful places under hardened ones."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import slicer
 import vtk
 from dcamt.errors import InputError
 from DCAMTSegmentationLib import review
+from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.terms_of_use import record_acceptance
-from DCAMTSlicerLib.volume_bridge import world_positions
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, world_positions
 from fake_worker import ViewCase
 from segmentation_case import Person, add_scan, choose, click, segment_mask
 
@@ -29,6 +30,45 @@ def add_bend(push_mm: float = 6.0) -> Any:
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "bend")
     node.SetAndObserveTransformToParent(spline)
     return node
+
+
+def add_turn() -> Any:
+    """Add a linear transform: a quarter turn about S, and a shift."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "turn")
+    matrix = np.array([[0, -1, 0, 7.0], [1, 0, 0, -3.0], [0, 0, 1, 11.0], [0, 0, 0, 1]])
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    return node
+
+
+class HardenedTransformTest(ViewCase):
+    def assert_doubtful(self, segmentation: SegmentationNode, expected: np.ndarray) -> None:
+        """Check the doubtful places, in the world."""
+        places = np.empty((2, 3))
+        for world, place in zip(places, self.logic.doubtfulPlaces(segmentation), strict=True):
+            segmentation.TransformPointToWorld(place.position, world)
+        np.testing.assert_allclose(places, [expected, expected], atol=1e-9)
+
+    def test_doubtful_places_follow_a_hardened_linear_transform(self) -> None:
+        volume = add_scan()
+        volume.SetAndObserveTransformNodeID(add_turn().GetID())
+        segmentation = self.segment(volume)
+        # The places of the fake worker are at the centre of its labels.
+        k, j, i = np.argwhere(self.module.worker.labels_of(slicer.util.arrayFromVolume(volume))).mean(axis=0)
+        x, y, z = (ijk_to_ras(volume) @ [i, j, k, 1])[:3]
+        expected = np.array([-y + 7.0, x - 3.0, z + 11.0])
+        self.assert_doubtful(segmentation, expected)
+        segmentation.HardenTransform()
+        self.assert_doubtful(segmentation, expected)
+        volume.HardenTransform()
+        self.assert_doubtful(segmentation, expected)
+
+    def test_doubtful_places_stay_in_the_segmentation_if_the_scan_gets_another_image(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        before = self.logic.doubtfulPlaces(segmentation)
+        slicer.util.updateVolumeFromArray(volume, np.zeros((3, 4, 5), np.int16))
+        volume.SetOrigin(50.0, 60.0, 70.0)
+        self.assertEqual(self.logic.doubtfulPlaces(segmentation), before)
 
 
 class NonLinearTransformTest(ViewCase):

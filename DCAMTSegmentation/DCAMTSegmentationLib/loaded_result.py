@@ -1,0 +1,81 @@
+"""Read the files of a segmentation that the worker has finished."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from dcamt.errors import InputError
+from dcamt.metrics.doubtful_places import DoubtfulPlace
+from dcamt.metrics.measurements import Measurements
+from dcamt.models.calibration import ExpectedOverlap
+from dcamt.worker.protocol import ScanSegmented, SegmentResult
+from slicer.i18n import tr as _
+
+
+@dataclass(frozen=True)
+class LoadedResult:
+    """The worker's `ScanSegmented` with its label and doubt files open: memory maps (K, J, I); doubt may be None."""
+
+    labels: np.ndarray
+    doubt_map: np.ndarray | None
+    trust: float | None
+    doubtful_places: Sequence[DoubtfulPlace]
+    measurements: Sequence[Measurements]
+    classes: Sequence[SegmentResult]
+    expected_overlap: ExpectedOverlap | None = None
+
+    @classmethod
+    def read(cls, event: ScanSegmented, scan: str) -> LoadedResult:
+        """Open the label and doubt files of an event; the surfaces' files are read when the result is inserted.
+
+        Raises:
+            InputError: a file cannot be read; the message names `scan`.
+        """
+        try:
+            labels = np.load(event.labelmap, mmap_mode="r")
+            doubt_map = np.load(event.doubt_map, mmap_mode="r") if event.doubt_map else None
+        except (OSError, ValueError, EOFError) as error:
+            raise _unreadable(scan, error) from error
+        return cls(
+            labels,
+            doubt_map,
+            event.trust,
+            event.doubts,
+            event.measurements,
+            event.segments,
+            event.expected_overlap,
+        )
+
+    def summary(self, scan: str, model: str) -> str:
+        """Return a line that names the scan, the model and the segments that were not found."""
+        missing = [
+            _("No {segment} was found: check that the scan shows it, or place a region around it.").format(
+                segment=row.segment.lower()
+            )
+            for row in self.measurements
+            if not row.volume_ml
+        ]
+        done = _("{scan} was segmented with {model}.").format(scan=scan, model=model)
+        return " ".join([done, *missing])
+
+
+def read_surface(file: Path, scan: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the surface of a class: points (N, 3), mm in the volume's space, and triangles (M, 3).
+
+    Raises:
+        InputError: the file cannot be read; the message names `scan`.
+    """
+    try:
+        with np.load(file) as surface:
+            return surface["points"], surface["triangles"]
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+        raise _unreadable(scan, error) from error
+
+
+def _unreadable(scan: str, error: Exception) -> InputError:
+    what = _("the files of its result could not be read ({reason})").format(reason=error)
+    return InputError(what, path=scan, remedy=_("Segment it again."))
