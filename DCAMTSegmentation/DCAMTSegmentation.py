@@ -1,5 +1,5 @@
-"""Slicer module: segments the left atrium in an MRI volume in a child process, and shows where the result is
-doubtful."""
+"""Slicer module: segments a volume, by default the left atrium in MRI, in a child process, and shows where the result
+is doubtful."""
 # Slicer calls methods by their Qt-style names.
 # ruff: noqa: N802
 
@@ -47,7 +47,7 @@ class DCAMTSegmentation(ScriptedLoadableModule):
 
 
 class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget):
-    """The module's widget: loads the panel, and tells the panel when the module is entered and left."""
+    """The module's widget: loads the panel, connects it to a logic, and calls its `enter` and `exit`."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)

@@ -7,6 +7,7 @@ from typing import Any
 
 import qt
 import slicer
+from DCAMTSlicerLib.node_types import Node, VolumeNode
 from slicer.i18n import tr as _
 
 FIRST_ROW = 3
@@ -20,7 +21,7 @@ class ChannelSelectors:
     channels only, None where no volume is chosen.
     """
 
-    def __init__(self, ui: Any, on_chosen: Callable[[list[Any]], None]) -> None:
+    def __init__(self, ui: Any, on_chosen: Callable[[list[VolumeNode | None]], None]) -> None:
         self._ui, self._on_chosen = ui, on_chosen
         self._labels: list[Any] = []
         self._selectors: list[Any] = []
@@ -33,7 +34,7 @@ class ChannelSelectors:
         """Whether each further channel of the model has a volume."""
         return None not in self._chosen()
 
-    def show(self, names: Sequence[str], volumes: Sequence[Any]) -> None:
+    def show(self, names: Sequence[str], volumes: Sequence[VolumeNode | None]) -> None:
         """Show a row for each channel after the first.
 
         Args:
@@ -58,7 +59,7 @@ class ChannelSelectors:
         for selector in self._selectors:
             selector.sortFilterProxyModel().hiddenNodeIDs = node_ids
 
-    def _chosen(self) -> list[Any]:
+    def _chosen(self) -> list[VolumeNode | None]:
         return [selector.currentNode() for selector in self._selectors[: self._further_channels]]
 
     def _add_row(self) -> None:
@@ -78,6 +79,6 @@ class ChannelSelectors:
         self._labels.append(label)
         self._selectors.append(selector)
 
-    def _on_changed(self, node: Any) -> None:
+    def _on_changed(self, node: Node) -> None:
         if not self._filling:
             self._on_chosen(self._chosen())

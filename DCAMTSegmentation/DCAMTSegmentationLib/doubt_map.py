@@ -12,7 +12,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.io.slabs import slabs
-from DCAMTSlicerLib.node_types import VolumeNode
+from DCAMTSlicerLib.node_types import Node, VolumeNode
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -45,7 +45,7 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
     return image
 
 
-def add_display(node: Any) -> Any:
+def add_display(node: VolumeNode) -> Node:
     """Add a display node to a map's volume node, and return the display node.
 
     Call this before setting the image: otherwise Slicer computes the window from every voxel.
@@ -59,7 +59,7 @@ def add_display(node: Any) -> Any:
     return display
 
 
-def set_display_range(display: Any) -> None:
+def set_display_range(display: Node) -> None:
     """Show 0 to 100 %, transparent below `OPAQUE_FROM_PERCENT`.
 
     Also called when a map of 0 to 255, as older versions of DCAMT wrote it, is replaced.

@@ -13,12 +13,12 @@ import vtk
 from dcamt.io.atomic import atomic_path
 from dcamt.io.tables import csv_cell
 from dcamt.metrics.measurements import MEASUREMENT_COLUMNS, Measurements
-from DCAMTSlicerLib.node_types import VolumeNode
+from DCAMTSlicerLib.node_types import TableNode, VolumeNode
 from slicer.i18n import tr as _
 
 TEXTS = ("scan", "segment")
 DECIMALS = {"sphericity": 3}
-"""All others have two decimals: more would suggest an accuracy that measurements on voxels do not have."""
+"""By column; others have two decimals: more would suggest an accuracy that measurements on voxels do not have."""
 
 
 def column_titles() -> dict[str, str]:
@@ -35,7 +35,7 @@ def column_titles() -> dict[str, str]:
     }
 
 
-def fill_table(node: Any, rows: Sequence[Measurements]) -> None:
+def fill_table(node: TableNode, rows: Sequence[Measurements]) -> None:
     """Replace the content of a table node with measurements, one row for each segment.
 
     Numbers are stored as text with fixed decimals, which a table view shows unchanged.
@@ -58,7 +58,7 @@ def fill_table(node: Any, rows: Sequence[Measurements]) -> None:
     node.SetUseColumnTitleAsColumnHeader(True)
 
 
-def rows_of(node: Any) -> list[dict[str, str]]:
+def rows_of(node: TableNode) -> list[dict[str, str]]:
     """Return the measurements in a table node as text; undefined values are empty."""
     table = node.GetTable()
     return [
@@ -66,15 +66,19 @@ def rows_of(node: Any) -> list[dict[str, str]]:
     ]
 
 
-def export_csv(node: Any, path: Path) -> None:
-    """Write the columns of `dcamt segment --measurements`; raises OutputError if the file cannot be written."""
+def export_csv(node: TableNode, path: Path) -> None:
+    """Write a table node to a CSV file with the columns of `dcamt segment --measurements`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, MEASUREMENT_COLUMNS)
         writer.writeheader()
         writer.writerows(rows_of(node))
 
 
-def as_text(node: Any) -> str:
+def as_text(node: TableNode) -> str:
     """Return the table with its header, cells separated by tabs, as a spreadsheet takes it from the clipboard."""
     buffer, titles = io.StringIO(), column_titles()
     writer = csv.writer(buffer, "excel-tab", lineterminator="\n")

@@ -20,8 +20,8 @@ from .worker_process import SegmentationWorker
 
 
 class MeasuringJob(WorkerJob):
-    """Sends the current voxels of the segments that DCAMT wrote to the worker, and puts the measurements into the
-    table."""
+    """Sends the present voxels of the segments that DCAMT wrote to the worker, and puts the measurements into the
+    result's table."""
 
     def __init__(
         self, worker: SegmentationWorker, segmentation: SegmentationNode, on_finished: Callable[[JobOutcome], None]
@@ -49,7 +49,8 @@ class MeasuringJob(WorkerJob):
         table = review.get_referenced_node(self._segmentation, review.MEASUREMENTS)
         if table is None:
             what = _("The table of measurements of {segmentation} was removed during the measurement.")
-            raise InputError(what.format(segmentation=self._segmentation.GetName()))
+            remedy = _("Segment the scan again to get a new one.")
+            raise InputError(what.format(segmentation=self._segmentation.GetName()), remedy=remedy)
         fill_table(table, event.measurements)
         review.mark_measured(self._segmentation, self._measured)
         name = self._segmentation.GetName()

@@ -16,8 +16,10 @@ from slicer.i18n import tr as _
 
 
 class ModelList:
-    """Fills a combo box with the titles of models and their cards as tooltips; `on_chosen` is called with a chosen
-    name."""
+    """Fills a combo box with the titles of models; its tooltip is the card of the selected one.
+
+    `on_chosen` is called with the name of a model that was selected or imported, or that is selected after a removal.
+    """
 
     def __init__(
         self, combo_box: Any, import_button: Any, remove_button: Any, on_chosen: Callable[[str], None]

@@ -61,13 +61,14 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
 
 
 def _to_volume_space(volume: VolumeNode, world: np.ndarray) -> list[float]:
+    """Return a point of the world, RAS mm, in a volume's space."""
     position = [0.0, 0.0, 0.0]
     volume.TransformPointFromWorld(world, position)
     return position
 
 
 def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode | None) -> None:
-    """Place a Markups ROI around a result (plus `MARGIN_MM`); if there is none, around the volume's centre.
+    """Place a Markups ROI around a result (plus `MARGIN_MM`); if it is None or empty, around the volume's centre.
 
     The heart is not located: it usually lies near the scan's centre, and the user can move the box.
     """
@@ -80,8 +81,8 @@ def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode |
         centre, reach = (bounds[::2] + bounds[1::2]) / 2, np.minimum(bounds[1::2] - bounds[::2], EDGE_MM) / 2
         low, high = centre - reach, centre + reach
     roi.SetAndObserveTransformNodeID(None)
-    upright = vtk.vtkMatrix4x4()
-    roi.GetObjectToNodeMatrix().DeepCopy(upright)
+    # Without the rotation that the user gave it.
+    roi.GetObjectToNodeMatrix().DeepCopy(vtk.vtkMatrix4x4())
     roi.SetCenterWorld(*map(float, (low + high) / 2))
     roi.SetSizeWorld(*map(float, high - low))
 

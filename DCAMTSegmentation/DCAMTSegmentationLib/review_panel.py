@@ -5,27 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import qt
 import slicer
 from dcamt.errors import DCAMTError
 from DCAMTSlicerLib import segment_editor
 from DCAMTSlicerLib.engine_messages import error_text
-from DCAMTSlicerLib.node_types import SegmentationNode
+from DCAMTSlicerLib.node_types import SegmentationNode, TableNode
 from slicer.i18n import tr as _
 
 from . import measurements_table, review, training_cases, views
+from .file_dialogs import choose_file
 
 GOOD_AGREEMENT = 0.8
-"""With a lower trust, the branches disagree on the whole segmentation, even without a single doubtful place."""
+"""With a lower trust, all of the segmentation has to be checked, even without a doubtful place."""
 ROW_PIXELS = 22
 
 
 class ReviewPanel:
-    """Shows one segmentation node at a time; if it contains no result, all buttons are disabled."""
+    """Shows one segmentation node at a time; if it contains no result, its buttons are disabled."""
 
     def __init__(self, ui: Any) -> None:
         self._ui = ui
-        self._node: Any = None
+        self._node: SegmentationNode | None = None
         ui.copyButton.connect("clicked(bool)", self.on_copy)
         ui.exportButton.connect("clicked(bool)", self.on_export)
         ui.nextPlaceButton.connect("clicked(bool)", self.on_next_place)
@@ -37,7 +37,7 @@ class ReviewPanel:
         """Whether the shown node has a table of measurements."""
         return review.get_referenced_node(self._node, review.MEASUREMENTS) is not None
 
-    def show(self, segmentation: SegmentationNode) -> None:
+    def show(self, segmentation: SegmentationNode | None) -> None:
         """Show the result of a node, or nothing for None and for a node without a result."""
         ui, changed = self._ui, segmentation is not self._node
         self._node = segmentation
@@ -70,8 +70,8 @@ class ReviewPanel:
         ui.teachLabel.text = _("This is a training case.") if training_cases.is_case(segmentation) else ""
         ui.teachLabel.visible = bool(ui.teachLabel.text)
 
-    def _result_text(self, table: Any) -> str:
-        """Return text that names the result: its scan and segments."""
+    def _result_text(self, table: TableNode | None) -> str:
+        """Return text that names the scan of the result, and its segments with their volumes."""
         volume = review.get_referenced_node(self._node, review.VOLUME)
         if volume is None:
             return ""
@@ -82,6 +82,7 @@ class ReviewPanel:
         return f"{volume.GetName()}: {volumes}"
 
     def _trust_text(self) -> str:
+        """Return sentences that tell how far to trust the result."""
         if review.get_referenced_node(self._node, review.VOLUME) is None:
             return str(_("No result yet: choose a volume and press Apply."))
         trust, count = review.trust(self._node), len(review.doubtful_places(self._node))
@@ -99,10 +100,10 @@ class ReviewPanel:
         elif trust is None:
             text = one_branch
         elif not count and trust < GOOD_AGREEMENT:
-            text = _("The branches agree to {share} only, and no single place stands out: check all of it.")
-            text = text.format(share=f"{trust:.0%}")
+            text = _("The branches agree to {percent} only, and no single place stands out: check all of it.")
+            text = text.format(percent=f"{trust:.0%}")
         else:
-            text = _("The branches agree to {share}; {places}.").format(share=f"{trust:.0%}", places=places)
+            text = _("The branches agree to {percent}; {places}.").format(percent=f"{trust:.0%}", places=places)
         if review.is_outdated(self._node):
             text += " " + _("The measurements may be from before the correction: measure again.")
         return str(text)
@@ -112,9 +113,9 @@ class ReviewPanel:
         slicer.app.clipboard().setText(measurements_table.as_text(table))
 
     def on_export(self, checked: bool = False) -> None:
-        table: Any = review.get_referenced_node(self._node, review.MEASUREMENTS)
+        table: TableNode = review.get_referenced_node(self._node, review.MEASUREMENTS)
         title = _("Export measurements")
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, f"{table.GetName()}.csv", "CSV (*.csv)")
+        path = choose_file(title, f"{table.GetName()}.csv", "CSV (*.csv)")
         if not path:
             return
         try:

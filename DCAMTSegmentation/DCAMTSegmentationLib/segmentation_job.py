@@ -35,8 +35,8 @@ class SegmentationProgress:
 
 
 class SegmentationJob(WorkerJob):
-    """Sends a volume to the worker and inserts the result into the scene; the outcome contains the segmentation
-    node."""
+    """Sends a volume to the worker and inserts the result into the scene; the outcome of a success contains the
+    segmentation node."""
 
     # Set by `start`.
     _snapshots: list[VolumeSnapshot]
@@ -104,7 +104,7 @@ class SegmentationJob(WorkerJob):
 
 
 def stage_name(stage: str) -> str:
-    """Return the name of a stage of the worker for the user."""
+    """Return the name of a stage of the worker for the user; an unknown stage is returned unchanged."""
     return {
         "loading": _("Loading the model"),
         "preparing": _("Preparing the volume"),

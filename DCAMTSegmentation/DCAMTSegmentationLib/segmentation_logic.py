@@ -13,7 +13,7 @@ import slicer
 import vtk
 from DCAMTSlicerLib import installation
 from DCAMTSlicerLib.model_choices import channels_of
-from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.node_types import Node, RegionNode, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 from DCAMTSlicerLib.subject_hierarchy import remove_stale_items
 from slicer.i18n import tr as _
@@ -36,7 +36,7 @@ POLL_MS = 5
 
 
 class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
-    """Segments volumes one after another in a child process; needs no widget.
+    """Segments volumes one after another in a child process, and measures and reports results; needs no widget.
 
     In a script, `process` returns when the result is ready; Slicer stays usable meanwhile:
 
@@ -66,7 +66,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._worker: SegmentationWorker = worker or WorkerProcess(temporary_folder=slicer.app.temporaryPath)
         self._job: WorkerJob | None = None
         self._log = SegmentationLog()
-        self._removed: list[tuple[Any, list[Any]]] = []  # Each removed segmentation node with its helper nodes.
+        # Each removed segmentation node with its helper nodes.
+        self._removed: list[tuple[SegmentationNode, list[Node]]] = []
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
@@ -77,17 +78,22 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         # The decorator gives the class its constructor.
         return SegmentationSettings(super().getParameterNode())  # type: ignore[call-arg]
 
-    def firstVolume(self) -> Any | None:
+    def firstVolume(self) -> VolumeNode | None:
         """Return the scan in the slice views, otherwise the scene's first scan; None if there is none."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         return views.background_scan() or next((node for node in volumes if review.is_scalar_image(node)), None)
 
     def ensurePackages(self) -> None:
-        """Install missing packages after confirmation. Raises NotInstalledError if that fails or is declined."""
+        """Install missing packages after confirmation.
+
+        Raises:
+            InstallationDeclined: the user declined.
+            NotInstalledError: the installation failed, or Slicer or PyTorch is too old.
+        """
         installation.ensure_packages()
 
     def isRunning(self) -> bool:
-        """Return whether a segmentation or a measurement runs."""
+        """Return whether a segmentation, a measurement or a report is being computed."""
         return self._job is not None and self._job.running
 
     def log(self) -> str:
@@ -103,16 +109,16 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     ) -> None:
         """Start segmenting a volume node, and return at once.
 
-        `onProgress` is called during the work. `onFinished` is called once, with the segmentation node or, after a
-        failure or `cancel`, with the reason; then the scene is as it was.
+        `onProgress` is called during the work. `onFinished` is called once, with a `JobOutcome` that contains the
+        segmentation node or, after a failure or `cancel`, the reason; then the scene is as it was.
 
         Args:
             choices: the other fields of `SegmentationOptions` (channels, target, region, show_3d, model, quality,
                 device).
 
         Raises:
-            RuntimeError: a segmentation is running.
-            InputError: the volume or the region cannot be used.
+            RuntimeError: a job of this logic is running.
+            InputError: a volume, the target or the region cannot be used.
             OutputError: the folder for the request's files cannot be created.
         """
         self._refuse_second()
@@ -154,11 +160,12 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             device=settings.device.value,
         )
 
-    def process(self, volume: VolumeNode, **choices: Any) -> Any:
+    def process(self, volume: VolumeNode, **choices: Any) -> SegmentationNode:
         """Segment a volume node and return the segmentation node; `choices` as for `segment`.
 
         Raises:
-            RuntimeError: there is no result; the message says why.
+            RuntimeError: a job of this logic is running, or there is no result; the message states the reason.
+            InputError, OutputError: as for `segment`.
         """
         outcomes: list[JobOutcome] = []
         self.segment(volume, onFinished=outcomes.append, **choices)
@@ -173,7 +180,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Start measuring a result's segments as they are now, after a correction; `onFinished` is called once.
 
         Raises:
-            RuntimeError: a segmentation is running.
+            RuntimeError: a job of this logic is running.
             OutputError: the folder for the request's files cannot be created.
         """
         self._refuse_second()
@@ -188,8 +195,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             segment: the identifier of any segment of the segmentation node, whoever drew it.
 
         Raises:
-            RuntimeError: a segmentation is running.
-            InputError: the volume cannot be used.
+            RuntimeError: a job of this logic is running.
+            InputError: the volume cannot be used, or is related to the segmentation by a non-linear transform.
             OutputError: the folder for the request's files cannot be created.
         """
         self._refuse_second()
@@ -206,8 +213,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Start writing the one-page report of a segment to an `.html` file; `onFinished` is called once.
 
         Raises:
-            RuntimeError: a segmentation is running.
-            InputError: the volume cannot be used.
+            RuntimeError: a job of this logic is running.
+            InputError: the volume cannot be used, or is related to the segmentation by a non-linear transform.
             OutputError: the folder for the request's files cannot be created.
         """
         self._refuse_second()
@@ -216,18 +223,20 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     writePage = writeReport  # noqa: N815 - its earlier name, for scripts that call it
 
     def cancel(self) -> None:
-        """Stop the segmentation, if there is one, at once; `onFinished` is called."""
+        """Stop the running job, if there is one, at once; its `onFinished` is called."""
         if self._job is not None:
             self._job.cancel()
 
     def shutdown(self) -> None:
-        """Stop, end the process and remove its files; Slicer calls it when it ends."""
+        """Cancel the running job, end the process and remove its files; Slicer calls this when it ends."""
         slicer.app.disconnect("aboutToQuit()", self.shutdown)
         self.removeObservers()
         self.cancel()
         self._worker.shutdown()
 
-    def placeRegion(self, volume: VolumeNode, segmentation: SegmentationNode | None = None, region: Any = None) -> Any:
+    def placeRegion(
+        self, volume: VolumeNode, segmentation: SegmentationNode | None = None, region: RegionNode | None = None
+    ) -> RegionNode:
         """Place a Markups ROI, a new one without `region`, around the result or around the volume's centre."""
         if region is None:
             region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", _("Heart region"))
@@ -236,24 +245,32 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return region
 
     def measurements(self, segmentation: SegmentationNode) -> list[dict[str, str]]:
-        """Return a result's measurements: for each segment the texts by column; empty without a result."""
+        """Return a result's measurements: for each segment the texts by column; empty without a table."""
         table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
         return measurements_table.rows_of(table) if table is not None else []
 
     def exportMeasurements(self, segmentation: SegmentationNode, path: str | Path) -> None:
-        """Write a result's measurements to a CSV file. Raises OutputError if the file cannot be written."""
+        """Write the measurements of a result that has them to a CSV file.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
         measurements_table.export_csv(review.get_referenced_node(segmentation, review.MEASUREMENTS), Path(path))
 
     def trust(self, segmentation: SegmentationNode) -> float | None:
-        """Return the Dice (0 to 1) between the branches' own segmentations; None in fast quality."""
+        """Return the Dice (0 to 1) of the branches' own segmentations; None in fast quality and without a result."""
         return review.trust(segmentation)
 
     def doubtfulPlaces(self, segmentation: SegmentationNode) -> list[review.StoredDoubtfulPlace]:
-        """Return the places whose labels are probably wrong, the worst first."""
+        """Return the doubtful places, the worst first."""
         return review.doubtful_places(segmentation)
 
     def nextDoubtfulPlace(self, segmentation: SegmentationNode) -> tuple[int, review.StoredDoubtfulPlace]:
-        """Move the slice views to the next doubtful place; return its number and the place."""
+        """Move the slice views to the next doubtful place; return its number, from 1, and the place.
+
+        Raises:
+            ValueError: the result has no doubtful places.
+        """
         return review.next_place(segmentation)
 
     def addTrainingCase(self, segmentation: SegmentationNode) -> training_cases.SceneCase:
@@ -262,13 +279,15 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def _refuse_second(self) -> None:
         if self.isRunning():
-            raise RuntimeError(_("A segmentation is running."))
+            raise RuntimeError(_("A computation is running. Wait until it has ended, or cancel it."))
 
     def _start(self, job: WorkerJob) -> None:
         job.start()
         self._job = job
 
     def _finisher(self, on_finished: OnFinished | None) -> OnFinished:
+        """Return a function for the end of a job, which logs the outcome and calls `on_finished`."""
+
         def finish(outcome: JobOutcome) -> None:
             # The job holds the volume's voxels.
             self._job = None
@@ -302,10 +321,10 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         A segmentation that was added again within the batch keeps its helper nodes.
         """
         is_present = slicer.mrmlScene.IsNodePresent
-        gone = [(node, helpers) for node, helpers in self._removed if not is_present(node)]
+        results = [(node, helpers) for node, helpers in self._removed if not is_present(node)]
         self._removed = []
-        removed = [node for node, _helpers in gone]
-        orphans = [helper for _node, helpers in gone for helper in helpers]
+        removed = [node for node, _helpers in results]
+        orphans = [helper for _node, helpers in results for helper in helpers]
         for helper in orphans:
             if is_present(helper):
                 review.remove_with_display(helper)

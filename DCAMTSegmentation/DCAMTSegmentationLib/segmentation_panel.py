@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import qt
@@ -14,7 +13,7 @@ import vtk
 from dcamt.errors import DCAMTError
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import InstallationDeclined
-from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.stepped_task import StartingClick
@@ -24,6 +23,8 @@ from slicer.util import VTKObservationMixin
 
 from . import review, views
 from .channel_selectors import ChannelSelectors
+from .edit_observer import EditObserver
+from .file_dialogs import choose_report_file
 from .model_list import ModelList
 from .progress_panel import ProgressPanel
 from .region_of_interest import style_region
@@ -39,7 +40,7 @@ class HandledSettings:
     """The settings to which the views already correspond; a difference from the parameter node is a new choice."""
 
     volume: VolumeNode | None = None
-    output: Any = None
+    output: SegmentationNode | None = None
     show_3d: bool = True
 
 
@@ -56,20 +57,19 @@ class SegmentationPanel(VTKObservationMixin):
         self._settings: Any = None  # The parameter node while the panel is connected to it.
         self._gui_tag: Any = None
         self._handled = HandledSettings()
-        self._observed_node: Any = None
-        self._observer_tag = 0
-        self._compares_soon = False
         self._entered = False
         self._closed = False
         self._scene_had_no_result = False
         self._starting_click = StartingClick()
-        self._arrived: Any = None  # The result that arrived while another module was selected.
+        # The result that arrived while another module was selected.
+        self._arrived: SegmentationNode | None = None
         self._progress = ProgressPanel(ui, logic.log)
         self._review = ReviewPanel(ui)
         self._models = ModelList(ui.modelComboBox, ui.importModelButton, ui.removeModelButton, self._on_model_chosen)
         self._channels = ChannelSelectors(ui, self._on_channel_chosen)
         self._wall = WallPanel(ui, self._on_measure_wall)
         self._overlay = views.MapOverlay()
+        self._edits = EditObserver(self._on_segments_edited, self._compare_segments)
         self._signals = [
             (ui.applyButton, "clicked(bool)", self._on_apply),
             (ui.placeRegionButton, "clicked(bool)", self._on_place_region),
@@ -133,13 +133,13 @@ class SegmentationPanel(VTKObservationMixin):
             self._connect()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
-    def _on_node_added(self, caller: Any, event: Any, node: Any) -> None:
+    def _on_node_added(self, caller: Any, event: Any, node: Node) -> None:
         if not self._is_connected or not node.IsA("vtkMRMLScalarVolumeNode") or slicer.mrmlScene.IsBatchProcessing():
             return
         # The node's image, and its attribute if it is a map, are set after this event.
         qt.QTimer.singleShot(0, lambda: self._select_new_volume(node))
 
-    def _select_new_volume(self, node: Any) -> None:
+    def _select_new_volume(self, node: VolumeNode) -> None:
         """Hide maps, and select the new volume if no input is selected."""
         if not self._is_connected or not slicer.mrmlScene.IsNodePresent(node):
             return
@@ -152,41 +152,32 @@ class SegmentationPanel(VTKObservationMixin):
         if not slicer.mrmlScene.IsBatchProcessing():
             self._update()
 
-    def _on_segment_edited(self, caller: Any, event: Any) -> None:
-        self._wall.show_edit(caller)
-        if find_dcamt_segments(caller):
-            review.mark_corrected(caller)
+    def _on_segments_edited(self, segmentation_node: SegmentationNode) -> None:
+        """Mark the result and its wall at once, since the comparison of their voxels follows later."""
+        self._wall.show_edit(segmentation_node)
+        if find_dcamt_segments(segmentation_node):
+            review.mark_corrected(segmentation_node)
             self._update()
-        if not self._compares_soon:
-            # The event does not name the segment, and the edit may restore earlier voxels. One comparison follows all
-            # edits of this turn of the event loop, since it reads all voxels.
-            self._compares_soon = True
-            qt.QTimer.singleShot(0, self._compare_segments)
 
     def _compare_segments(self) -> None:
         """Correct the marks of an edit by the voxels of the observed segmentation."""
-        self._compares_soon = False
-        if self._closed or self._settings is None or self._observed_node is None:
+        segmentation_node = self._edits.node
+        if self._closed or self._settings is None or segmentation_node is None:
             return
-        if find_dcamt_segments(self._observed_node):
-            review.update_correction_marks(self._observed_node)
+        if find_dcamt_segments(segmentation_node):
+            review.update_correction_marks(segmentation_node)
         self._update()
         self._wall.compare_outline()
 
-    def _observe_edits(self, segmentation_node: SegmentationNode) -> None:
-        """Observe edits of a result, in Segment Editor or elsewhere; None stops observing."""
-        if segmentation_node is self._observed_node:
-            return
-        # VTKObservationMixin keeps a reference to each node that it has observed, until `removeObservers`.
-        if self._observed_node is not None:
-            self._observed_node.RemoveObserver(self._observer_tag)
-        self._observed_node = segmentation_node
-        if segmentation_node is not None:
-            edited = slicer.vtkSegmentation.SourceRepresentationModified
-            self._observer_tag = segmentation_node.AddObserver(edited, self._on_segment_edited)
-            review.update_correction_marks(segmentation_node)
+    def _observe_edits(self, segmentation_node: SegmentationNode | None) -> None:
+        """Observe edits of a result; None stops observing."""
+        if segmentation_node is not self._edits.node:
+            self._edits.observe(segmentation_node)
+            if segmentation_node is not None:
+                review.update_correction_marks(segmentation_node)
 
     def _connect(self) -> None:
+        """Connect the widgets to the parameter node, and show its settings."""
         self._disconnect()
         self._settings = settings = self._logic.getParameterNode()
         self._hide_maps()
@@ -196,9 +187,9 @@ class SegmentationPanel(VTKObservationMixin):
         self._gui_tag = settings.connectParametersToGui(parameter_widgets(self._ui))
         self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self._on_settings_modified)
         self._models.show(settings.model)
-        if self._observed_node is not None and self._observed_node is settings.outputSegmentation:
+        if self._edits.node is not None and self._edits.node is settings.outputSegmentation:
             # Undo and redo in Segment Editor send no event.
-            review.update_correction_marks(self._observed_node)
+            review.update_correction_marks(self._edits.node)
         arrived, self._arrived = self._arrived, None
         if arrived is not None and arrived is settings.outputSegmentation:
             self._show_result(arrived)
@@ -282,7 +273,7 @@ class SegmentationPanel(VTKObservationMixin):
         if not self._logic.isRunning():
             self._progress.clear()
 
-    def _on_channel_chosen(self, volumes: list[Any]) -> None:
+    def _on_channel_chosen(self, volumes: list[VolumeNode | None]) -> None:
         if self._is_connected:
             self._settings.channelVolumes = volumes
 
@@ -328,16 +319,9 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_write_report(self, checked: bool = False) -> None:
         """Write the one-page report of the segmentation to a file chosen by the user."""
-        settings, title = self._settings, _("Write the report")
-        volume, segmentation_node = settings.inputVolume, settings.outputSegmentation
-        name = _("{volume} report").format(volume=volume.GetName())
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, f"{name}.html", "HTML (*.html)")
-        if not path:
-            return
-        report = Path(path if path.lower().endswith((".html", ".htm")) else f"{path}.html")
-        question = _("“{file}” exists. Replace it?").format(file=report)
-        # The dialog asked about `path`; a file with the appended ".html" may exist, too.
-        if report != Path(path) and report.exists() and not slicer.util.confirmOkCancelDisplay(question, title):
+        volume, segmentation_node = self._settings.inputVolume, self._settings.outputSegmentation
+        report = choose_report_file(volume)
+        if report is None:
             return
         segment = self._wall.chosen_segment()
         self._start_job(
@@ -379,7 +363,7 @@ class SegmentationPanel(VTKObservationMixin):
     def _on_wall_measured(self, outcome: JobOutcome) -> None:
         self._end_job(outcome, self._show_measured_wall)
 
-    def _end_job(self, outcome: JobOutcome, show_result: Callable[[Any], None] | None = None) -> None:
+    def _end_job(self, outcome: JobOutcome, show_result: Callable[[SegmentationNode], None] | None = None) -> None:
         """Show how a job ended.
 
         `show_result` is called with the job's segmentation node if it is still the output of a connected panel.

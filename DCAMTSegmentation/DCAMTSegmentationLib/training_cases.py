@@ -33,14 +33,14 @@ def add_case(volume: VolumeNode, segmentation: SegmentationNode) -> SceneCase:
 
 
 def add_result(segmentation: SegmentationNode) -> SceneCase:
-    """Make a result and its scan a case for DCAMT Training.
+    """Make a result and its scan, which must be in the scene, a case for DCAMT Training.
 
     The volumes of further channels are found by `review.channels_of`. A task of one channel needs none of them.
     """
     return add_case(review.get_referenced_node(segmentation, review.VOLUME), segmentation)
 
 
-def is_case(segmentation: SegmentationNode) -> bool:
+def is_case(segmentation: SegmentationNode | None) -> bool:
     """Return whether a segmentation node is a case whose volume is in the scene."""
     return segmentation is not None and segmentation.GetNodeReference(IMAGE) is not None
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import slicer
-from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from slicer.i18n import tr as _
 
 from . import review
@@ -19,8 +17,8 @@ LEGEND_SIZE, LEGEND_POSITION = (0.1, 0.3), (0.98, 0.05)
 away from the heart."""
 
 
-def background_scan() -> Any | None:
-    """Return the scan that is the background of the slice views; None if there is none."""
+def background_scan() -> VolumeNode | None:
+    """Return the scan that is the background of the first slice view with one; None if there is none."""
     for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         node_id = view.GetBackgroundVolumeID()
         node = slicer.mrmlScene.GetNodeByID(node_id) if node_id else None
@@ -115,9 +113,9 @@ class MapOverlay:
 
     def __init__(self) -> None:
         self._before: dict[str, tuple[str | None, float]] = {}
-        self._segmentation: Any = None
+        self._segmentation: SegmentationNode | None = None
 
-    def show(self, map_node: Any | None, segmentation: SegmentationNode | None = None) -> None:
+    def show(self, map_node: VolumeNode | None, segmentation: SegmentationNode | None = None) -> None:
         """Show a map over the slices, with a colour legend and the result as outlines; None removes the map."""
         if self._segmentation is not None and segmentation is not self._segmentation:
             _show_fill(self._segmentation, True)
@@ -136,7 +134,7 @@ class MapOverlay:
             self._before.clear()
         _show_legend(map_node)
 
-    def _lay_over(self, view: Any, map_node: Any) -> None:
+    def _lay_over(self, view: Node, map_node: VolumeNode) -> None:
         foreground = view.GetForegroundVolumeID()
         node = slicer.mrmlScene.GetNodeByID(foreground) if foreground else None
         # A loaded scene may show a map over the slices, which must disappear when the overlay is removed.
@@ -159,7 +157,7 @@ def _show_fill(segmentation: SegmentationNode, shown: bool) -> None:
         display.SetVisibility2DFill(True)
 
 
-def _show_legend(map_node: Any | None) -> None:
+def _show_legend(map_node: VolumeNode | None) -> None:
     """Show the colour legend of a map in the views, and remove those of all other maps."""
     logic = slicer.modules.colors.logic()
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):

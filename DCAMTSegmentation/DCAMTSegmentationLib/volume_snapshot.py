@@ -16,7 +16,9 @@ from slicer.i18n import tr as _
 
 
 class VolumeSnapshot:
-    """The voxels, the geometry and the position in the world of a volume node, and a checksum of its voxels.
+    """The voxels, the affine and the position in the world of a volume node, and a checksum of its voxels.
+
+    The voxels are a view of the node's memory; the checksum tells whether they were changed in place.
 
     Raises:
         InputError: the node holds no image, or an image of several channels.
@@ -29,7 +31,7 @@ class VolumeSnapshot:
         self._checksum = 0
 
     def add(self, slab: slice) -> None:
-        """Add a slab of the voxels to the checksum; the slabs come in order."""
+        """Add a slab of the voxels to the checksum; call this for all slabs, in their order."""
         self._checksum = _add_checksum(self.voxels[slab], self._checksum)
 
     def compare(self) -> Generator[None, None, list[str]]:

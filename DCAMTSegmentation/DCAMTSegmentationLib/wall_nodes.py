@@ -1,5 +1,6 @@
-"""Store a wall in the scene: a model node with scalars, a colour table with a scalar bar, and a table of the burden.
-The model node contains the whole `WallResult`, which is thus saved with the scene.
+"""Store a wall in the scene: a model node with scalars, a colour table with a legend, and a table of the burden.
+
+The model node's scalars and attributes contain the whole `WallResult`, which is thus saved with the scene.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dcamt.wall.files import wall_facts, wall_of
 from dcamt.wall.settings import Threshold
 from dcamt.wall.surface import Surface
 from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
-from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.node_types import ModelNode, Node, SegmentationNode, TableNode, VolumeNode
 from DCAMTSlicerLib.segment_surfaces import build_poly_data
 from DCAMTSlicerLib.subject_hierarchy import place_below
 from slicer.i18n import tr as _
@@ -31,10 +32,11 @@ RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced",
 LOWEST, HIGHEST = RATIO_RANGE
 """Ratios at the ends of the colour table."""
 COLORS = 256
+"""Number of colours in the table."""
 
 
-def insert_wall(wall: WallResult, volume: VolumeNode, segmentation: SegmentationNode) -> Any:
-    """Insert a segmentation's wall into the scene, replacing an earlier one, and return the model node.
+def insert_wall(wall: WallResult, volume: VolumeNode, segmentation: SegmentationNode) -> ModelNode:
+    """Insert a segmentation's wall into the scene, in the nodes of an earlier one if there is one; return the model.
 
     Args:
         wall: in the volume's own space.
@@ -67,8 +69,8 @@ def insert_wall(wall: WallResult, volume: VolumeNode, segmentation: Segmentation
     return model
 
 
-def wall_in_scene(segmentation: SegmentationNode) -> WallResult | None:
-    """Return the measured wall of a segmentation; None if there is none."""
+def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
+    """Return the measured wall of a segmentation, with its openings and threshold; None if there is none."""
     model = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData() if model is not None else None
     facts = model.GetAttribute(_FACTS) if model is not None else None
@@ -83,26 +85,26 @@ def wall_in_scene(segmentation: SegmentationNode) -> WallResult | None:
 
 
 def store_measured_outline(segmentation: SegmentationNode, segment: str, measured: str) -> None:
-    """Store the segment of a wall, and its fingerprint at the time of measuring."""
-    model: Any = review.get_referenced_node(segmentation, review.WALL)
+    """Store the segment of a wall, and the segment's fingerprint at the time of measuring."""
+    model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
     for name, text in ((_SEGMENT, segment), (_OUTLINE, measured), (_OUTDATED, None)):
         model.SetAttribute(name, text)
 
 
-def measured_volume(segmentation: SegmentationNode) -> Any | None:
-    """Return the volume in which a segmentation's wall was measured; None if it is no longer in the scene."""
+def measured_volume(segmentation: SegmentationNode) -> VolumeNode | None:
+    """Return the volume in which a segmentation's wall was measured; None without a wall or if it was removed."""
     return review.get_referenced_node(review.get_referenced_node(segmentation, review.WALL), review.VOLUME)
 
 
 def measured_segment(segmentation: SegmentationNode) -> str:
-    """Return the identifier of the segment whose wall was measured; "" without a wall."""
+    """Return the identifier of the segment whose wall was measured; "" without a wall or if it was removed."""
     model = review.get_referenced_node(segmentation, review.WALL)
     segment = (model.GetAttribute(_SEGMENT) if model is not None else None) or ""
     return segment if segment and segmentation.GetSegmentation().GetSegment(segment) is not None else ""
 
 
 def mark_outdated(segmentation: SegmentationNode) -> None:
-    """Mark a wall as outdated, since a segment was edited, so that the wall may be that of an earlier outline."""
+    """Mark a segmentation's wall, if it has one, as outdated, since a segment was edited."""
     model = review.get_referenced_node(segmentation, review.WALL)
     if model is not None and model.GetAttribute(_OUTLINE):
         model.SetAttribute(_OUTDATED, "1")
@@ -111,20 +113,20 @@ def mark_outdated(segmentation: SegmentationNode) -> None:
 def update_outdated_mark(segmentation: SegmentationNode) -> None:
     """Mark a wall as outdated, or not, by comparing its segment with the fingerprint at the time of measuring.
 
-    Events are not enough: undo and redo send none, and an edit of another segment sends one.
+    Events are not enough: undo and redo in Segment Editor send none, and an edit of another segment sends one.
     """
     model = review.get_referenced_node(segmentation, review.WALL)
     measured = model.GetAttribute(_OUTLINE) if model is not None else None
     if model is None or not measured:
         return
     segment = model.GetAttribute(_SEGMENT)
-    known = segmentation.GetSegmentation().GetSegment(segment) is not None
-    now = fingerprint(segmentation, [segment]) if known else ""
+    exists = segmentation.GetSegmentation().GetSegment(segment) is not None
+    now = fingerprint(segmentation, [segment]) if exists else ""
     model.SetAttribute(_OUTDATED, None if is_same_fingerprint(measured, now) else "1")
 
 
 def is_outdated(segmentation: SegmentationNode) -> bool:
-    """Return whether the wall may be that of an earlier outline."""
+    """Return whether the wall is marked as possibly that of an earlier outline."""
     model = review.get_referenced_node(segmentation, review.WALL)
     return model is not None and model.GetAttribute(_OUTDATED) is not None
 
@@ -136,7 +138,7 @@ def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
 
 def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
     """Update colours, scalars and table of a segmentation's wall after a change of threshold or openings."""
-    model: Any = review.get_referenced_node(segmentation, review.WALL)
+    model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData()
     is_wall = wall.kind == WALL
     _set_scalars(surface, KIND, wall.kind)
@@ -152,8 +154,11 @@ def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
     fill_burden(review.get_referenced_node(segmentation, review.WALL_TABLE), wall)
 
 
-def fill_burden(table: Any, wall: WallResult) -> None:
-    """Put the burden of the whole wall and of each region into a table node, numbers as text with fixed decimals."""
+def fill_burden(table: TableNode | None, wall: WallResult) -> None:
+    """Put the burden of the whole wall and of each region into a table node, numbers as text with fixed decimals.
+
+    Do nothing if the user removed the table (None).
+    """
     if table is None:
         return
     rows = [
@@ -198,20 +203,21 @@ def _set_scalars(surface: Any, name: str, values: np.ndarray) -> None:
     surface.GetPointData().AddArray(array)
 
 
-def _set_colors(colors: Any, threshold: float) -> None:
-    """Set the colours so that they change at the threshold."""
+def _set_colors(colors: Node | None, threshold: float) -> None:
+    """Set the colours of a colour table node so that they change at the threshold; do nothing if it was removed."""
     if colors is None:
         return
     modifying = colors.StartModify()
     table = threshold_colors(np.linspace(LOWEST, HIGHEST, COLORS), threshold)
-    # The first is that of what is no wall: openings, and what the scan's border cuts off.
+    # Of points that are not wall: openings, and points at the scan's border.
     table[0] = OPENING_COLOR
     for index, color in enumerate(table.tolist()):
         colors.SetColor(index, *color, 1.0)
     colors.EndModify(modifying)
 
 
-def _show(model: Any) -> None:
+def _show(model: ModelNode) -> None:
+    """Show a wall in the 3D views in the colours of its ratio, with a legend."""
     display = model.GetDisplayNode()
     display.SetActiveScalar(SHOWN, vtk.vtkAssignAttribute.POINT_DATA)
     display.SetScalarVisibility(True)

@@ -15,7 +15,7 @@ def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
     """Return the mask (N,) bool of the surface's points inside a closed curve.
 
     A point is enclosed if it lies inside the curve's outline, seen along the normal of the plane that fits the curve
-    best, near that plane, and faces as the surface does along the curve.
+    best, near that plane, and faces the side of the plane that the surface along the curve faces.
 
     Args:
         curve: (P, 3), P >= 3, mm in the surface's space.
@@ -29,6 +29,7 @@ def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
         normal = -normal
     away = surface.points - centre
     radius = float(np.linalg.norm(curve - centre, axis=1).mean())
+    # A curve that is far from plane needs a larger limit.
     depth = max(DEPTH_MM, DEPTH_OF_RADIUS * radius, 3.0 * float(np.abs((curve - centre) @ normal).max()))
     near = (np.abs(away @ normal) <= depth) & (surface.normals @ normal > 0)
     inside = np.zeros(len(surface.points), bool)

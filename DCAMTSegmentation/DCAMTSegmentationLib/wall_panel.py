@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import qt
 import slicer
 from dcamt.errors import DCAMTError
 from dcamt.wall.analysis import WallResult
@@ -14,26 +13,27 @@ from dcamt.wall.burden import OPENING
 from dcamt.wall.files import method_text, write_wall_csv, write_wall_surface
 from dcamt.wall.settings import DEFAULT_THRESHOLD, IIR, METHODS_DISAGREE, PRESETS, SD, Threshold
 from DCAMTSlicerLib.engine_messages import error_text, translated
-from DCAMTSlicerLib.node_types import SegmentationNode
+from DCAMTSlicerLib.node_types import CurveNode, Node, SegmentationNode
 from slicer.i18n import tr as _
 
 from . import review, wall_nodes
+from .file_dialogs import choose_file
 from .wall_openings import points_inside
 
 KINDS = (IIR, SD)
 LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
-"""Ends of the threshold's slider."""
+"""Ends of the threshold's slider, by kind: intensity ratio, and standard deviations above the blood pool's mean."""
 ROW_PIXELS = 22
 
 
 class WallPanel:
-    """Shows the wall of a segmentation; a new threshold or opening takes effect at once, without the worker.
+    """Shows the wall of a segmentation; a new threshold or opening changes it at once, without the worker.
 
     Args:
         on_measure: called as on_measure(segment) to start the measurement of a segment of the shown segmentation.
 
     Attributes:
-        can_measure: whether there is a segment and the user may start.
+        can_measure: whether the segmentation has a segment, a volume is chosen and nothing runs.
     """
 
     def __init__(self, ui: Any, on_measure: Callable[[str], None]) -> None:
@@ -59,11 +59,11 @@ class WallPanel:
         ui.wallCurveSelector.connect("nodeAddedByUser(vtkMRMLNode*)", start_drawing)
         self._show_threshold(DEFAULT_THRESHOLD)
 
-    def show(self, segmentation: SegmentationNode, ready: bool) -> None:
-        """Show the wall of a segmentation.
+    def show(self, segmentation: SegmentationNode | None, ready: bool) -> None:
+        """Show the wall of a segmentation; None shows nothing.
 
         Args:
-            ready: a volume is chosen and nothing runs.
+            ready: whether a volume is chosen and nothing runs.
         """
         ui = self._ui
         self._show_segments(segmentation)
@@ -82,7 +82,7 @@ class WallPanel:
             self._show_wall()
 
     def compare_outline(self) -> None:
-        """Warn if the segment has changed since the wall was measured."""
+        """Show a warning if the segment has changed since the wall was measured; otherwise remove it."""
         wall_nodes.update_outdated_mark(self._segmentation)
         self._show_wall()
 
@@ -93,7 +93,7 @@ class WallPanel:
             self._show_threshold(self._wall.settings.threshold)
         self._show_wall()
 
-    def _show_segments(self, segmentation: SegmentationNode) -> None:
+    def _show_segments(self, segmentation: SegmentationNode | None) -> None:
         """List the segments of the segmentation, and keep the selected one."""
         segments = list(segmentation.GetSegmentation().GetSegmentIDs()) if segmentation is not None else []
         if segments == self._segments:
@@ -114,8 +114,8 @@ class WallPanel:
     def _show_threshold(self, threshold: Threshold) -> None:
         """Show a threshold in the list of presets and on the slider."""
         ui, self._filling = self._ui, True
-        known = threshold in self._presets
-        ui.wallPresetComboBox.setCurrentIndex(self._presets.index(threshold) if known else len(self._presets))
+        is_preset = threshold in self._presets
+        ui.wallPresetComboBox.setCurrentIndex(self._presets.index(threshold) if is_preset else len(self._presets))
         ui.wallKindComboBox.setCurrentIndex(KINDS.index(threshold.kind))
         ui.wallThresholdSlider.minimum, ui.wallThresholdSlider.maximum = LIMITS[threshold.kind]
         ui.wallThresholdSlider.value = threshold.value
@@ -142,7 +142,7 @@ class WallPanel:
             self._show_wall()
 
     def _show_wall(self) -> None:
-        """Show the burden with its method, and what else to know."""
+        """Show the burden with its method, the area of the openings, and notes on the wall."""
         ui, wall = self._ui, self._wall
         table = review.get_referenced_node(self._segmentation, review.WALL_TABLE) if wall is not None else None
         if ui.wallTable.mrmlTableNode() is not table:
@@ -210,7 +210,7 @@ class WallPanel:
         wall, title = self._wall, _("Export the wall")
         assert wall is not None
         kinds = _("Table") + " (*.csv);;" + _("Surface") + " (*.vtp)"
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, f"{wall.scan}.wall.csv", kinds)
+        path = choose_file(title, f"{wall.scan}.wall.csv", kinds)
         if not path:
             return
         try:
@@ -222,7 +222,7 @@ class WallPanel:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
 
 
-def start_drawing(curve: Any) -> None:
+def start_drawing(curve: CurveNode) -> None:
     """Let the next clicks in a view place the points of a new curve."""
     curve.CreateDefaultDisplayNodes()
     markups = slicer.modules.markups.logic()
@@ -230,7 +230,7 @@ def start_drawing(curve: Any) -> None:
     markups.StartPlaceMode(True)
 
 
-def curve_in_space_of(curve: Any, node: Any) -> np.ndarray:
+def curve_in_space_of(curve: CurveNode, node: Node) -> np.ndarray:
     """Return the points (P, 3) of a Markups curve, interpolated between its control points, mm in a node's space."""
     points = curve.GetCurvePointsWorld()
     local = [0.0, 0.0, 0.0]
@@ -238,6 +238,6 @@ def curve_in_space_of(curve: Any, node: Any) -> np.ndarray:
     for index in range(points.GetNumberOfPoints()):
         node.TransformPointFromWorld(points.GetPoint(index), local)
         positions.append(list(local))
-    # A curve has many points between its control points.
+    # A curve has many points between its control points; one or two hundred suffice.
     step = max(1, len(positions) // 120)
     return np.array(positions[::step])

@@ -154,7 +154,7 @@ class WorkerJob(ABC):
 
 
 class SegmentJob(WorkerJob):
-    """A job that sends a volume and a segment of a segmentation, whose transforms may differ, to the worker."""
+    """A job that sends a volume and a segment to the worker; their transforms may differ by a linear one."""
 
     _snapshot: VolumeSnapshot
     """The volume as it is sent; set by `start`."""

@@ -50,7 +50,7 @@ class SegmentationWorker(Protocol):
         """Remove a folder that `make_folder` made."""
 
     def request(self, request: Request, on_event: OnEvent | None = None) -> None:
-        """Send a request; `on_event` is called with its events, the last of which is an `Answer`."""
+        """Send a request; `on_event` is called with its events; the last is an `Answer`, except after `cancel`."""
 
     def cancel(self) -> None:
         """Stop the running request; no further events of it are delivered."""
@@ -63,7 +63,9 @@ class SegmentationWorker(Protocol):
 
 
 class WorkerProcess:
-    """Sends requests to a worker process and delivers its events from the event loop; no method waits.
+    """Sends requests to a worker process and delivers its events from the event loop.
+
+    No method waits for an answer; `shutdown` waits up to some seconds for the end of the process.
 
     Args:
         python: the interpreter, by default Slicer's own.
@@ -98,7 +100,7 @@ class WorkerProcess:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request runs that was not cancelled."""
+        """Whether a request runs that computes, and was not cancelled; loading a model does not count."""
         return self._computing is not None
 
     def log(self) -> str:
@@ -125,17 +127,17 @@ class WorkerProcess:
     def request(self, request: Request, on_event: OnEvent | None = None) -> None:
         """Send a request, and start the process if it does not run.
 
-        `on_event` is called with each event of the request. The last one is an `Answer`, except after `cancel`. A
-        request to load a model is ignored while another request runs.
+        `on_event` is called with the events of the request. The last one is an `Answer`, except after `cancel` and
+        `shutdown`. A request to load a model is ignored while the worker is busy.
 
         Raises:
-            RuntimeError: another request runs.
+            RuntimeError: the worker is busy with another request.
         """
         loads = isinstance(request, LoadRequest)
         if self.is_busy:
             if loads:
                 return
-            raise RuntimeError(_("A segmentation is running."))
+            raise RuntimeError(_("A computation is running. Wait until it has ended, or cancel it."))
         self._start_process()
         self._idle.stop()
         self._requests += 1
@@ -195,7 +197,7 @@ class WorkerProcess:
             process.kill(request_line(KeepFilesRequest()).encode() + b"\n" if keep_files else b"")
 
     def _restart(self) -> None:
-        """Kill a process that did not stop a cancelled request, and send later requests to a new one."""
+        """Kill a process that did not stop a cancelled request, and send the unanswered later requests to a new one."""
         listeners, computing = dict(self._listeners), self._computing
         unanswered = {key: line for key, line in self._unanswered.items() if key in listeners}
         self._end_process()
@@ -209,6 +211,7 @@ class WorkerProcess:
             self._process.write(line)
 
     def _take(self, fields: dict[str, Any]) -> None:
+        """Pass an event of the process on to the listener of its request."""
         try:
             event = parse_worker_event(fields)
         except InputError as error:  # a worker of another version
@@ -220,11 +223,12 @@ class WorkerProcess:
         if isinstance(event, RequestFailed) and (identifier is None or event.reason == InternalError.reason):
             self._fail(event)
         elif isinstance(event, Answer):
-            self._mark_answered(str(identifier), event)
+            self._take_answer(str(identifier), event)
         elif identifier in self._listeners:
             self._listeners[identifier](event)
 
-    def _mark_answered(self, identifier: str, event: WorkerEvent) -> None:
+    def _take_answer(self, identifier: str, event: WorkerEvent) -> None:
+        """Forget a request that was answered, and pass the answer on."""
         self._unanswered.pop(identifier, None)
         listener = self._listeners.pop(identifier, None)
         if identifier == self._computing:
@@ -238,7 +242,7 @@ class WorkerProcess:
             listener(event)
 
     def _fail(self, event: RequestFailed) -> None:
-        """End a process that no longer works, and report the failure to every listener."""
+        """End the process, which no longer works, and report the failure to the listeners of all requests."""
         listeners = dict(self._listeners)
         self._end_process()
         for identifier, listener in listeners.items():

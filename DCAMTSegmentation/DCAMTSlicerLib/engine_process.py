@@ -22,7 +22,7 @@ LOG_BYTES = 1 << 14
 LAST_LINE_MS = 1000
 """The longest time to write the last line to a process; it takes none unless the pipe is full."""
 DELIVERY_S = 0.02
-"""Longest time in seconds for delivering events in one turn of the event loop."""
+"""Seconds after which a turn of the event loop delivers no further event."""
 OnEvent = Callable[[dict[str, Any]], None]
 
 _alive: set[EngineProcess] = set()
@@ -44,10 +44,11 @@ class ProcessEnd:
 
 
 class EngineProcess:
-    """Runs Slicer's Python with these arguments, in the engine's folder.
+    """Runs Python, by default Slicer's own, with these arguments in the engine's folder.
 
-    Call `start` to run it: `on_event` is called with each event and then, once, `on_end`. After `kill`, neither is
-    called. Only `wait_for_end` and, for a last line, `kill` block. The program must end when its stdin closes.
+    Call `start` to run it: `on_event` is called with each event and then, once, `on_end`. Of successive progress events
+    that wait for delivery, only the last is delivered. After `kill`, neither function is called. Only `wait_for_end`
+    and, for a last line, `kill` block. The program must end when its stdin closes.
     """
 
     def __init__(
@@ -76,13 +77,13 @@ class EngineProcess:
         self._process.readyReadStandardOutput.connect(self._on_output)
         self._process.readyReadStandardError.connect(self._on_stderr)
         self._process.finished.connect(self._on_finished)
-        self._process.errorOccurred.connect(self._on_failed_to_start)
+        self._process.errorOccurred.connect(self._on_error)
         _alive.add(self)
         self._process.start(self._python, self._arguments)
         return self
 
     def log(self) -> str:
-        """Return the last lines that the process wrote to stderr."""
+        """Return the last lines that the process wrote to stderr, without empty ones."""
         return "\n".join(line for line in self._stderr.decode(errors="replace").splitlines() if line.strip())
 
     def write(self, line: bytes) -> None:
@@ -107,7 +108,7 @@ class EngineProcess:
             self._release()
 
     def wait_for_end(self, milliseconds: int) -> None:
-        """Block until the process has ended; used when Slicer itself ends, after its event loop."""
+        """Block until the process has ended, or for this time; used when Slicer itself ends, after its event loop."""
         if self._runs:
             self._process.waitForFinished(milliseconds)
 
@@ -155,7 +156,7 @@ class EngineProcess:
         self._release()
         self._deliver()
 
-    def _on_failed_to_start(self, error: Any) -> None:
+    def _on_error(self, error: Any) -> None:
         # Any other error is followed by `finished`.
         if error == qt.QProcess.FailedToStart:
             what = _("Slicer's Python could not be started ({program}). Reinstall Slicer or free some memory.")
@@ -180,7 +181,7 @@ class EngineProcess:
             (self._process.readyReadStandardOutput, self._on_output),
             (self._process.readyReadStandardError, self._on_stderr),
             (self._process.finished, self._on_finished),
-            (self._process.errorOccurred, self._on_failed_to_start),
+            (self._process.errorOccurred, self._on_error),
         ):
             signal.disconnect(slot)
         self._process.deleteLater()

@@ -20,7 +20,7 @@ REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements
 TORCH = ">=2.4"
 REASON_LENGTH, OUTPUT_LENGTH = 300, 1 << 14
 """Most characters of a reason in a message, and of kept output."""
-# Slicer has loaded its own builds of these packages; other builds would break it.
+# Slicer has loaded its own builds of these packages; other builds would break it. PyTorch has an extension of its own.
 NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
 
 
@@ -36,7 +36,9 @@ class InstallationDeclined(NotInstalledError):
 
 
 def missing_packages() -> list[str]:
-    """Return the requirements that are not met, without importing packages; empty if a segmentation can start.
+    """Return the requirements that are not met, without importing the packages.
+
+    A PyTorch that is too old is not among them, since only the user may replace it (`_refuse_old_torch`).
 
     Raises:
         NotInstalledError: Slicer is too old to install anything.
@@ -72,21 +74,21 @@ def ensure_packages() -> None:
         )
     from slicer.packaging import pip_ensure
 
-    printed = _Printed(sys.stdout)
+    output = _KeptOutput(sys.stdout)
     try:
-        with redirect_stdout(printed):  # type: ignore[type-var]
+        with redirect_stdout(output):  # type: ignore[type-var]
             if pytorch is not None:
                 pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
             pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
-    except ImportError as error:  # The package is installed, but conflicts with one that is already loaded.
+    except ImportError as error:  # A package was installed, but conflicts with one that is already loaded.
         text = _("A package was installed that does not load yet ({reason}). Restart Slicer, and try again.")
         raise NotInstalledError(text.format(reason=error)) from error
     except (CalledProcessError, RuntimeError, OSError) as error:
-        raise _failed_installation(error, printed.text()) from error
-    still = missing_packages()
-    if still:
+        raise _failed_installation(error, output.text()) from error
+    still_missing = missing_packages()
+    if still_missing:
         text = _("Still missing: {packages}. Restart Slicer, and try again.")
-        raise NotInstalledError(text.format(packages=", ".join(still)))
+        raise NotInstalledError(text.format(packages=", ".join(still_missing)))
 
 
 def show_error(error: DCAMTError, title: str) -> None:
@@ -95,7 +97,7 @@ def show_error(error: DCAMTError, title: str) -> None:
         slicer.util.errorDisplay(error_text(error), windowTitle=title, detailedText=error.detail)
 
 
-class _Printed:
+class _KeptOutput:
     """A text stream that writes to another stream and keeps the end of the text."""
 
     def __init__(self, stream: Any) -> None:
@@ -113,12 +115,12 @@ class _Printed:
 
 
 def _failed_installation(error: Exception, output: str) -> NotInstalledError:
-    """Return the error with pip's own reason: the last line of its output that begins with "error".
+    """Return the error with pip's own reason, the last line of its output that begins with "error", if there is one.
 
     Slicer only prints pip's output; its exception does not contain it.
     """
-    marked = [line.strip() for line in output.splitlines() if line.strip().lower().startswith("error")]
-    reason = marked[-1] if marked else " ".join(str(error).split())
+    errors = [line.strip() for line in output.splitlines() if line.strip().lower().startswith("error")]
+    reason = errors[-1] if errors else " ".join(str(error).split())
     text = _(
         "The packages could not be installed ({reason}). Check the network and the free disk space, and try again."
     )
@@ -128,6 +130,7 @@ def _failed_installation(error: Exception, output: str) -> NotInstalledError:
 
 
 def _requirements() -> list[Any]:
+    """Return the requirements (`packaging.requirements.Requirement`) of the engine, without PyTorch."""
     from slicer.packaging import load_requirements
 
     return list(load_requirements(REQUIREMENTS))
@@ -142,7 +145,7 @@ def _torch_version() -> str | None:
 
 
 def _refuse_old_slicer() -> None:
-    """Raise NotInstalledError before Slicer 5.12, which cannot install packages without replacing its own."""
+    """Raise NotInstalledError if Slicer is older than 5.12, and so installs packages in place of its own."""
     try:
         import slicer.packaging  # noqa: F401
     except ImportError:

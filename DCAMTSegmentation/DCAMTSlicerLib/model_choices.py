@@ -19,8 +19,15 @@ from .engine_messages import translated
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """`name` in the store, `title` in the list, a tooltip with what it segments and how accurately, and the names of
-    the channels that a scan needs."""
+    """A model in the list.
+
+    Attributes:
+        name: in the store.
+        title: as listed.
+        tooltip: what it segments, in which scans and how accurately; or why its file cannot be used.
+        removable: whether the user may remove it, since it is not shipped.
+        channels: the names of the channels that it takes.
+    """
 
     name: str
     title: str
@@ -32,7 +39,7 @@ class ModelChoice:
 def model_choices() -> list[ModelChoice]:
     """Return all models in the store, shipped ones first; a damaged file is listed with its problem as tooltip.
 
-    Titles are unique.
+    Models with equal titles are told apart by their names.
     """
     choices = [_choice(model) for model in stored_models()]
     count = Counter(choice.title for choice in choices)
@@ -106,7 +113,7 @@ def _channels(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _run_details(card: Card) -> list[str]:
-    """Return Dice and iterations of a model's run if its card contains them."""
+    """Return the Dice of a card's first measurement, and the iterations of its run, if the card contains them."""
     details = []
     for entry in card.measured[:1]:
         dice = _mean_dice(entry)
@@ -118,7 +125,10 @@ def _run_details(card: Card) -> list[str]:
 
 
 def _mean_dice(entry: Mapping[str, Any]) -> float | None:
-    """Return the mean Dice over the classes of a measurement; None if it has none."""
+    """Return a measurement's Dice, averaged over classes; None if it has none.
+
+    A card may store one number, or numbers by branch and class: then "mean", or the first branch, is taken.
+    """
     dice = entry.get("dice_mean", entry.get("dice"))
     if isinstance(dice, Mapping):
         by_class: Mapping[str, float] = dice.get("mean") or next(iter(dice.values()), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import qt
@@ -15,7 +16,7 @@ BACK_BUTTON = "DCAMTBackButton"
 
 
 def correct(segmentation_node: SegmentationNode, volume: VolumeNode | None, back_to: str) -> None:
-    """Open the Segment Editor with a result, its volume and its first segment.
+    """Open the Segment Editor with a result, its volume, if any, and the first segment that DCAMT wrote.
 
     Args:
         back_to: the module that the button in the Segment Editor's panel leads to.
@@ -42,7 +43,9 @@ def _show_back_button(panel: Any, module: str) -> None:
     panel.layout().insertWidget(0, button)
 
 
-def _go_back_to(module: str) -> Any:
+def _go_back_to(module: str) -> Callable[..., None]:
+    """Return a slot that selects a module and removes the button."""
+
     def go_back(checked: bool = False) -> None:
         slicer.util.selectModule(module)
         hide_back_button()

@@ -9,21 +9,21 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .node_types import VolumeNode
+from .node_types import Node, VolumeNode
 
 _FOLDER = "DCAMT.folder"
 
 
-def place_result(node: Any, volume: VolumeNode, others: Iterable[Any] = ()) -> None:
+def place_result(node: Node, volume: VolumeNode, earlier: Iterable[Node] = ()) -> None:
     """Move a result into the DCAMT folder of its scan. If no earlier result lies in one, create it beside the scan.
 
     Args:
-        others: earlier results of the scan.
+        earlier: earlier results of the scan.
     """
     hierarchy = _hierarchy(node)
     scan_item = hierarchy.GetItemByDataNode(volume)
     parent = hierarchy.GetItemParent(scan_item) if scan_item else hierarchy.GetSceneItemID()
-    folder = next((holder for other in others if (holder := _folder_of(hierarchy, other))), 0)
+    folder = next(filter(None, (_folder_of(hierarchy, result) for result in earlier)), 0)
     if not folder:
         folder = hierarchy.CreateFolderItem(parent, _("{volume} – DCAMT").format(volume=volume.GetName()))
         hierarchy.SetItemAttribute(folder, _FOLDER, "1")
@@ -31,14 +31,14 @@ def place_result(node: Any, volume: VolumeNode, others: Iterable[Any] = ()) -> N
     hierarchy.CreateItem(folder, node)
 
 
-def place_below(node: Any, result: Any) -> None:
+def place_below(node: Node, result: Node) -> None:
     """Put a helper node below its result."""
     hierarchy = _hierarchy(node)
     parent = hierarchy.GetItemByDataNode(result)
     hierarchy.CreateItem(parent or hierarchy.GetSceneItemID(), node)
 
 
-def remove_stale_items(scene: Any, nodes: Iterable[Any]) -> None:
+def remove_stale_items(scene: Any, nodes: Iterable[Node]) -> None:
     """Remove the items of nodes that were removed from the scene, and empty DCAMT folders."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if hierarchy is None:
@@ -57,11 +57,12 @@ def remove_stale_items(scene: Any, nodes: Iterable[Any]) -> None:
             hierarchy.RemoveItem(item)
 
 
-def _folder_of(hierarchy: Any, node: Any) -> int:
+def _folder_of(hierarchy: Node, node: Node) -> int:
+    """Return the item of the DCAMT folder in which a node lies; 0 if it lies in none."""
     item = hierarchy.GetItemByDataNode(node)
     parent = hierarchy.GetItemParent(item) if item else 0
     return int(parent) if parent and hierarchy.GetItemAttribute(parent, _FOLDER) else 0
 
 
-def _hierarchy(node: Any) -> Any:
+def _hierarchy(node: Node) -> Node:
     return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import slicer
@@ -14,7 +13,7 @@ from dcamt.geometry import Grid
 from dcamt.volume import check_channel_grid
 from slicer.i18n import tr as _
 
-from .node_types import VolumeNode
+from .node_types import Node, VolumeNode
 
 SAME_VOXEL = 1e-3
 """Positions that differ by less, in voxels, are those of the same voxel."""
@@ -36,11 +35,12 @@ def voxels_of(volume: VolumeNode) -> np.ndarray:
     return np.asarray(slicer.util.arrayFromVolume(volume))
 
 
-def check_channels(volumes: Sequence[Any]) -> None:
+def check_channels(volumes: Sequence[VolumeNode | None]) -> None:
     """Check that all channels of a scan are volume nodes on the grid of the first one, in the world.
 
     Raises:
-        InputError: a volume is missing, holds no image, is used twice, or is on another grid.
+        InputError: a volume after the first is missing, is used twice, is on another grid, or is related to the first
+            one by a non-linear transform; or a volume holds no image, or an image with several channels.
     """
     first, *others = volumes
     voxels_of(first)
@@ -75,7 +75,7 @@ def grid_of(volume: VolumeNode) -> Grid:
     return Grid(volume.GetImageData().GetDimensions(), ijk_to_ras(volume))
 
 
-def transform_between(source: Any, target: Any, remedy: str = "") -> np.ndarray:
+def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarray:
     """Return the affine (4, 4), mm in the space of `source` -> mm in the space of `target`.
 
     It is the identity if both nodes have the same parent transform. `remedy` is what the user can do if the transform
@@ -96,7 +96,7 @@ def transform_between(source: Any, target: Any, remedy: str = "") -> np.ndarray:
 
 
 def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: VolumeNode) -> tuple[np.ndarray, np.ndarray]:
-    """Return a mask padded to a volume's grid, with that grid's affine, so that nobody has to interpolate it.
+    """Return a mask padded to a volume's grid, with that grid's affine, so that the worker need not interpolate it.
 
     If the mask's voxels do not coincide with the volume's, or lie outside the volume, return mask and affine unchanged.
 

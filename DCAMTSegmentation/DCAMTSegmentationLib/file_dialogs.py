@@ -1,0 +1,37 @@
+"""Ask the user for files to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qt
+import slicer
+from DCAMTSlicerLib.node_types import VolumeNode
+from slicer.i18n import tr as _
+
+
+def choose_file(title: str, name: str, kinds: str) -> str:
+    """Return the path of a file to write, of which the dialog asks whether to replace it; "" if the user cancelled.
+
+    Args:
+        name: the proposed name.
+        kinds: Qt's filters, such as "CSV (*.csv)".
+    """
+    path: str = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, kinds)
+    return path
+
+
+def choose_report_file(volume: VolumeNode) -> Path | None:
+    """Return the `.html` file for the report of a volume; None if the user cancelled or keeps an existing file."""
+    title, name = _("Write the report"), _("{volume} report").format(volume=volume.GetName())
+    path = choose_file(title, f"{name}.html", "HTML (*.html)")
+    if not path:
+        return None
+    if path.lower().endswith((".html", ".htm")):
+        return Path(path)
+    # The dialog asked about `path`; the file with the appended ending may exist, too.
+    report = Path(f"{path}.html")
+    question = _("“{file}” exists. Replace it?").format(file=report)
+    if report.exists() and not slicer.util.confirmOkCancelDisplay(question, title):
+        return None
+    return report
