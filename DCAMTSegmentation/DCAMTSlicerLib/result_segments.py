@@ -33,7 +33,7 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentRes
     """Build the segment of one class; its image holds only the box of voxels that the class fills.
 
     Args:
-        labels: (K, J, I), uint8; may be a memory map.
+        labels: (K, J, I), integers; may be a memory map.
         ijk_to_local: (4, 4), voxel index -> mm in the segmentation node's space.
         item: the class, and the box in which it lies.
     """
@@ -66,7 +66,8 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentRes
 def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSegment]) -> None:
     """Replace a node's DCAMT segments; keep all others.
 
-    A new segment takes the identifier of the earlier one of its class, so that references to it stay valid.
+    A new segment takes the identifier of the earlier one of its class, if there was one, so that references to it stay
+    valid.
     """
     segmentation = segmentation_node.GetSegmentation()
     codes = find_dcamt_segments(segmentation_node)
@@ -87,8 +88,8 @@ def _match_earlier_segments(
 ) -> list[str | None]:
     """Return for each new segment the identifier of the earlier segment of its class; None if there is none.
 
-    Several classes may have the same code, such as "Tissue": they are told apart by their names. If a code occurs
-    once among the earlier and once among the new segments, it suffices, since a segment can be renamed.
+    Several classes may have the same code, such as "Tissue": they are told apart by their names. A code that occurs
+    once among the earlier and once among the new segments suffices without the name, since a segment can be renamed.
 
     Args:
         codes, names: of the earlier segments, by identifier.

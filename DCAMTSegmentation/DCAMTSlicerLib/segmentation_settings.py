@@ -47,6 +47,7 @@ class SegmentationSettings:
 
     Attributes:
         channelVolumes: the second and further channels.
+        showDisagreement: whether the map of doubt is shown; named as in scenes of older versions.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode  # noqa: N815
