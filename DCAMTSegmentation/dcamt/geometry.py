@@ -31,6 +31,9 @@ class Grid:
     """Voxels in the patient: `shape` (I, J, K) and `affine` (4, 4), voxel index -> RAS mm.
 
     The affine is copied to float64 and made read-only. Axes may be oblique, flipped and sheared.
+
+    Raises:
+        ValueError: `shape` or `affine` has another number of axes.
     """
 
     shape: Shape
@@ -76,7 +79,7 @@ class Grid:
         return bool(np.linalg.norm(self.corners() - other.corners(), axis=1).max() <= SAME_PLACE_MM)
 
     def crop(self, box: Box) -> Grid:
-        """Return the grid of the voxels within `box`; each voxel keeps its place in the patient."""
+        """Return the grid of the voxels of `box`; each voxel keeps its place in the patient."""
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
         return Grid(box_shape(box), affine)
@@ -120,7 +123,8 @@ class Reorientation:
 def canonical_orientation(grid: Grid) -> Reorientation:
     """Return the reorientation that turns a grid's axes nearest to patient right, anterior and superior.
 
-    It is the order of the axes with the largest sum of cosines between axes and patient directions.
+    Its order has the largest sum of absolute cosines between each axis and its patient direction. An axis is flipped if
+    it runs opposite to that direction.
     """
     directions = grid.affine[:3, :3] / grid.spacing
 
@@ -135,7 +139,10 @@ def canonical_orientation(grid: Grid) -> Reorientation:
 
 
 def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
-    """Return the reorientation of `source` to the axes of `target`; None if no reorientation gives the same steps."""
+    """Return the reorientation that gives `source` the axes of `target`.
+
+    None if no reorientation gives the same steps from voxel to voxel within 2 % of a step; origins are not compared.
+    """
     # Column a contains the step along the source's axis a, in steps of the target.
     steps = np.linalg.solve(target.affine[:3, :3], source.affine[:3, :3])
     turn = np.rint(steps).astype(int)
@@ -150,7 +157,7 @@ def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
 
 @dataclass(frozen=True)
 class NetworkGrid:
-    """A scan's grid resampled for the network: canonical axes, the recipe's spacing, the scan's own centre.
+    """A scan's grid resampled for the network: canonical axes, a spacing, and the scan's own centre.
 
     Attributes:
         source: the scan's grid.
@@ -193,7 +200,7 @@ class NetworkGrid:
         to_source[3, 3] = 1
         for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
             step = self.spacing[axis] / self.canonical_spacing[axis]
-            # Both grids share their centre.
+            # Both grids have the same centre.
             start = (self.canonical_shape[axis] - 1) / 2 - step * (self.shape[axis] - 1) / 2
             to_source[stored, axis] = -step if flip else step
             to_source[stored, 3] = self.source.shape[stored] - 1 - start if flip else start
@@ -202,15 +209,15 @@ class NetworkGrid:
     def source_box(self, box: Sequence[slice]) -> Box:
         """Return the box (I, J, K) of the scan's voxels that a box of the network grid covers, even partly.
 
-        A box that reaches a border of the network grid reaches the scan's border too, although the two borders differ
-        by up to half a voxel.
+        A box that reaches a border of the network grid reaches the scan's border too, although the two borders may lie
+        up to half a voxel of the network grid apart.
         """
         covered = [slice(0)] * 3
         for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
             side, cells, length = box[axis], self.shape[axis], self.canonical_shape[axis]
             step = self.spacing[axis] / self.canonical_spacing[axis]
-            # Positions of voxel faces from the centre that both grids share. They are rounded before floor and ceil,
-            # so that rounding errors of a flip change nothing.
+            # Faces of the box, in voxels of the scan from its border. They are rounded before floor and ceil, so that
+            # rounding errors of a flip do not change the result.
             low, high = (round((face - cells / 2) * step + length / 2, 6) for face in (side.start, side.stop))
             start = max(0, math.floor(low)) if side.start > 0 else 0
             stop = min(length, math.ceil(high)) if side.stop < cells else length
@@ -230,25 +237,27 @@ def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGr
 def axis_weights(grid: NetworkGrid, axis: int, *, backward: bool = False) -> np.ndarray | None:
     """Return the interpolation matrix from scan to network grid along a canonical axis, or back with `backward`.
 
-    (outputs, inputs) float64, see `interpolation_matrix`; None if the voxels coincide.
+    (outputs, inputs) float64, see `interpolation_matrix`; None if both grids have the same voxels along the axis.
     """
-    near, far = grid.canonical_shape[axis], grid.shape[axis]
-    step_near, step_far = grid.canonical_spacing[axis], grid.spacing[axis]
+    inputs, outputs = grid.canonical_shape[axis], grid.shape[axis]
+    step_in, step_out = grid.canonical_spacing[axis], grid.spacing[axis]
     if backward:
-        near, far, step_near, step_far = far, near, step_far, step_near
-    if near == far and abs(step_near - step_far) < 1e-6 * step_near:
+        inputs, outputs, step_in, step_out = outputs, inputs, step_out, step_in
+    if inputs == outputs and abs(step_in - step_out) < 1e-6 * step_in:
         return None
-    return interpolation_matrix(near, step_near, far, step_far)
+    return interpolation_matrix(inputs, step_in, outputs, step_out)
 
 
 def interpolation_matrix(inputs: int, step_in: float, outputs: int, step_out: float) -> np.ndarray:
-    """Return the matrix (outputs, inputs) of linear interpolation along an axis; both grids share their centre.
+    """Return the matrix (outputs, inputs) of linear interpolation along an axis; both grids have the same centre.
 
-    If the output is coarser, the linear kernel is as wide as the output's spacing, so that fine detail is averaged
-    instead of aliased. Beyond the border the nearest voxel is repeated.
+    If the output is coarser, the triangular kernel reaches one step of the output to each side instead of one step of
+    the input, so that fine detail is averaged instead of aliased. Outputs beyond the first or last input are computed
+    at that input.
 
     Args:
-        step_in, step_out: mm.
+        inputs, outputs: numbers of voxels.
+        step_in, step_out: mm from voxel to voxel.
     """
     at = (np.arange(outputs) - (outputs - 1) / 2) * (step_out / step_in) + (inputs - 1) / 2
     width = max(1.0, step_out / step_in)
@@ -327,11 +336,11 @@ def reverse_slice(side: slice, length: int, flipped: bool) -> slice:
 
 @dataclass(frozen=True)
 class Region:
-    """A box along the patient's axes from the corner `low` to the corner `high`, RAS mm.
+    """A cuboid in the patient: from `low` to `high` (RAS mm) along the patient's axes, or a rotated one within these.
 
     Attributes:
-        to_unit: for a rotated region, which this box encloses: (4, 4) as nested tuples, RAS mm -> coordinates that lie
-            between -1 and 1 along each axis inside the region.
+        to_unit: for a rotated cuboid: (4, 4) as nested tuples, RAS mm -> coordinates that all lie between -1 and 1
+            inside the cuboid. Without it, the region is all from `low` to `high`.
     """
 
     low: tuple[float, float, float]
@@ -356,15 +365,15 @@ class Region:
         return cls(low, high)  # type: ignore[arg-type]
 
     def box(self, grid: Grid | NetworkGrid, margin: int) -> Box:
-        """Return the box of `grid` that contains the region, enlarged by `margin` voxels within the grid.
+        """Return the box of `grid` around the region, enlarged by `margin` voxels but not beyond the grid.
 
         Raises:
-            InputError: the region lies outside the scan.
+            InputError: along an axis of the grid, the region lies outside.
         """
         ends = list(zip(self.low, self.high, strict=True))
         corners = np.array([[x, y, z, 1.0] for x in ends[0] for y in ends[1] for z in ends[2]])
         voxels = (corners @ np.linalg.inv(grid.affine).T)[:, :3]
-        # Clipped, since the coordinates of a region may be too large for an integer.
+        # Clipped, since the coordinates of a region may be too large for an integer; the result is the same.
         voxels = voxels.clip(-1 - margin, np.array(grid.shape) + margin)
         low, high = np.floor(voxels.min(axis=0)).astype(int), np.ceil(voxels.max(axis=0)).astype(int)
         if (high < 0).any() or (low >= np.array(grid.shape)).any():

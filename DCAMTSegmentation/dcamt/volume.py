@@ -12,15 +12,18 @@ from .errors import InputError
 from .geometry import Grid, reorientation_between
 
 MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
-MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32: more than any scan of a patient has
-MAXIMUM_DISTANCE_MM = 1e6  # from the origin of the scanner's space; scanners use less than a metre
+MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usually means a damaged header
+MAXIMUM_DISTANCE_MM = 1e6  # of the first voxel from the origin, along each axis; in scanners it is below a metre
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
 """Remedy for colour images."""
 
-_FLOAT32_STEP = 2.0**-16  # A smaller range than this fraction of the intensities has fewer than 256 float32 values.
+_FLOAT32_STEP = 2.0**-16  # A range below this fraction of the largest intensity has fewer than 256 float32 values.
 GRID_TOLERANCE = 0.05
-"""Two grids count as equal if they differ by at most this fraction of a voxel, since files round their geometry."""
+"""Two grids count as equal if they differ by at most this many voxels along each axis: files round their geometry."""
+MASK_VALUE = 255
+"""Value that many programs write into a mask of one structure."""
+_LABEL_ROUNDING = 1e-4  # A mask stored as 255 with a slope of 1/255 is read as 1.0000001.
 
 
 class IdentifyingNote(str):
@@ -31,12 +34,12 @@ class IdentifyingNote(str):
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A scan: `voxels` (C, I, J, K) of any real type, on `grid`.
+    """A scan: `voxels` (C, I, J, K) on `grid`. `check_scan` refuses voxels that are not real numbers.
 
     Attributes:
-        path: the file or folder that the scan was read from.
+        path: the file or folder that the scan was read from, if any.
         notes: messages for the user on how the file was interpreted; those that name files are `IdentifyingNote`.
-        frames: for each slice of a DICOM scan, its file and the index of its frame in that file.
+        frames: for each slice of a DICOM scan, its file and the index of its frame in that file; otherwise empty.
     """
 
     voxels: np.ndarray
@@ -55,7 +58,7 @@ class Labelmap:
     """Labels: `voxels` (I, J, K) of an unsigned integer type, 0 = background, on `grid`.
 
     Attributes:
-        path: the file that the labels were read from.
+        path: the file that the labels were read from, if any.
         partial: whether the file can cover only the surroundings of its segments, as `.seg.nrrd` files often do;
             everything outside the grid is then background.
     """
@@ -98,8 +101,9 @@ class SegmentInfo:
 def check_scan(volume: Volume) -> None:
     """Raise InputError if a scan cannot be segmented.
 
-    It refuses grids that `check_scan_grid` refuses, complex or colour voxels, NaN or infinite voxels, a channel with
-    only one intensity, and intensities that float32 cannot hold or tell apart.
+    It refuses grids that `check_scan_grid` refuses, complex or colour voxels, NaN or infinite voxels, and a channel
+    with only one intensity, with intensities beyond the range of float32, or with a range of intensities so small
+    compared to them that it has fewer than 256 values in float32.
     """
     check_scan_grid(volume.grid, volume.path)
     voxels, path = volume.voxels, volume.path
@@ -142,8 +146,8 @@ def check_channels(channels: int, needed: int, path: Path | None) -> None:
 def check_scan_grid(grid: Grid, path: Path | None) -> None:
     """Raise InputError, naming `path`, if a scan cannot have this grid.
 
-    It refuses grids that `check_grid` refuses, axes of fewer than `MINIMUM_AXIS` voxels, and grids whose longest side
-    is longer than `MAXIMUM_MM` or shorter than `MINIMUM_MM`.
+    It refuses grids that `check_grid` refuses, axes of fewer than `MINIMUM_AXIS` voxels, grids whose longest side is
+    longer than `MAXIMUM_MM` or shorter than `MINIMUM_MM`, and grids farther than `MAXIMUM_DISTANCE_MM` from the origin.
     """
     check_size(grid.shape, path)
     sizes = _sizes(grid.shape)
@@ -175,7 +179,8 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
 def check_grid(grid: Grid, path: Path | None) -> None:
     """Raise InputError, naming `path`, if a grid cannot be that of an image.
 
-    It refuses an empty grid, and an affine that is not finite, is singular or whose last row is not (0, 0, 0, 1).
+    It refuses sizes that `check_size` refuses, and an affine that is not finite, is singular or nearly so, or whose
+    last row is not (0, 0, 0, 1).
     """
     check_size(grid.shape, path)
     remedy = "Repair the scan's geometry, for instance by exporting it again from DICOM."
@@ -183,30 +188,37 @@ def check_grid(grid: Grid, path: Path | None) -> None:
         raise InputError("has NaN or infinite numbers in its geometry (affine)", path=path, remedy=remedy)
     if (grid.spacing <= 0).any():
         raise InputError("has a voxel spacing of zero", path=path, remedy=remedy)
-    # The voxel's volume divided by the product of its edge lengths is 1 for orthogonal axes and 0 for coplanar axes.
     if not np.allclose(grid.affine[3], (0, 0, 0, 1)):
         row = ", ".join(f"{value:g}" for value in grid.affine[3])
         raise InputError(f"has an invalid affine, whose last row is ({row})", path=path, remedy=remedy)
+    # The voxel's volume divided by the product of its edge lengths is 1 for orthogonal axes and 0 for coplanar axes.
     if grid.voxel_volume_mm3 < 1e-4 * float(np.prod(grid.spacing)):
         raise InputError("has a singular geometry: its axes lie in one plane", path=path, remedy=remedy)
 
 
 def check_size(shape: Sequence[int], path: Path | None) -> None:
-    """Raise InputError, naming `path`, if an image is empty or too large to be real, before memory is allocated."""
+    """Raise InputError, naming `path`, if an image has no voxels or more than `MAXIMUM_VOXELS`.
+
+    Readers call this before they allocate memory. `shape` may have further axes; fewer than three are not limited.
+    """
     if min(shape) < 1:
         raise InputError(
             f"holds no voxels ({_sizes(shape)})", path=path, remedy="The file may be damaged; copy it again."
         )
     if len(shape) >= 3 and np.prod([float(size) for size in shape]) > MAXIMUM_VOXELS:
         raise InputError(
-            f"claims {_sizes(shape)} voxels in its header, more than any scan of a patient has",
+            f"claims {_sizes(shape)} voxels in its header, more than DCAMT reads",
             path=path,
             remedy="Crop or resample the image, or copy the file again if it is damaged.",
         )
 
 
 def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
-    """Convert `voxels` to the smallest sufficient unsigned type. Raises InputError if they are not labels."""
+    """Convert `voxels` to the smallest sufficient unsigned type.
+
+    Raises:
+        InputError: a value is not a whole number from 0 to 2^32 - 1.
+    """
     remedy = "Choose a labelmap rather than a scan."
     if voxels.dtype.kind not in "biuf":
         raise InputError(f"holds {voxels.dtype} voxels, not labels", path=path, remedy=remedy)
@@ -222,11 +234,6 @@ def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
     return voxels.astype(np.min_scalar_type(int(voxels.max())), copy=False)
 
 
-_LABEL_ROUNDING = 1e-4  # Masks stored as 255 with a slope of 1/255 are read as 1.0000001.
-MASK_VALUE = 255
-"""Value that many programs write into a mask of one structure."""
-
-
 def is_mask_of_255(labelmap: Labelmap) -> bool:
     """Return whether a labelmap contains only the values 0 and 255, and 255 at least once."""
     if labelmap.voxels.max() != MASK_VALUE:  # Much faster than finding all values.
@@ -235,19 +242,23 @@ def is_mask_of_255(labelmap: Labelmap) -> bool:
 
 
 def relabel_255(labelmap: Labelmap, value: int) -> Labelmap:
-    """Return the labelmap with `value` in place of 255."""
+    """Return a labelmap of 0 and 255 with `value`, at most 255, in place of 255."""
     return replace(labelmap, voxels=np.where(labelmap.voxels == MASK_VALUE, value, labelmap.voxels).astype(np.uint8))
 
 
 def grid_difference(grid: Grid, other: Grid) -> tuple[float, float]:
-    """Return the largest distance between corresponding corners of two grids of the same shape, in mm and in voxels."""
-    apart = grid.corners() - other.corners()
-    voxels = np.abs(apart @ np.linalg.inv(other.affine[:3, :3]).T)
-    return float(np.linalg.norm(apart, axis=1).max()), float(voxels.max())
+    """Return how far apart corresponding corners of two grids of the same shape lie at most.
+
+    Returns:
+        The distance in mm, and the largest difference along an axis of `other` in its voxels.
+    """
+    differences = grid.corners() - other.corners()
+    voxels = np.abs(differences @ np.linalg.inv(other.affine[:3, :3]).T)
+    return float(np.linalg.norm(differences, axis=1).max()), float(voxels.max())
 
 
 def same_grid(grid: Grid, other: Grid) -> bool:
-    """Return whether two grids have the same shape and differ by at most `GRID_TOLERANCE` of a voxel."""
+    """Return whether two grids have the same shape and differ by at most `GRID_TOLERANCE` voxels along each axis."""
     return grid.shape == other.shape and grid_difference(grid, other)[1] <= GRID_TOLERANCE
 
 
@@ -255,8 +266,8 @@ def check_channel_grid(grid: Grid, path: Path, first: Grid, first_name: str) -> 
     """Raise InputError, naming `path`, if a further channel of a scan is not on the grid of its first channel."""
     if same_grid(grid, first):
         return
-    far = f", {grid_difference(grid, first)[0]:.3g} mm apart" if grid.shape == first.shape else ""
-    what = f"lies on a different grid from {first_name}, the first channel of its scan{far}"
+    distance = f", {grid_difference(grid, first)[0]:.3g} mm apart" if grid.shape == first.shape else ""
+    what = f"lies on a different grid from {first_name}, the first channel of its scan{distance}"
     raise InputError(what, path=path, remedy="Resample the channel to the first channel's grid.")
 
 
@@ -265,7 +276,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
     The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. The grid
     of a `partial` labelmap may also be a part of the scan's lattice; it may reach beyond the scan if the labels there
-    are background. Grids may differ by `GRID_TOLERANCE` of a voxel.
+    are background. The grids may differ by `GRID_TOLERANCE` voxels.
 
     Args:
         scan: the name of the scan in messages.
@@ -304,7 +315,11 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
 
 def enclosing_grid(grid: Grid, other: Grid) -> Grid:
-    """Return the smallest grid on the lattice of `other` that contains both grids; `other` if they share no lattice."""
+    """Return the smallest grid on the lattice of `other` that contains both grids.
+
+    If the first voxel of `grid` lies between voxels of the lattice, it is moved to the nearest one. If the axes or
+    spacings differ, or the result would have more than `MAXIMUM_VOXELS`, `other` is returned.
+    """
     turn = reorientation_between(grid, other)
     if turn is None:
         return other
@@ -312,7 +327,7 @@ def enclosing_grid(grid: Grid, other: Grid) -> Grid:
     start = np.rint(np.linalg.solve(other.affine[:3, :3], turned.affine[:3, 3] - other.affine[:3, 3]))
     first = np.minimum(0, start)
     size = np.maximum(other.shape, start + turned.shape) - first
-    if float(size.prod()) > MAXIMUM_VOXELS:  # Far apart: fitting will refuse them.
+    if float(size.prod()) > MAXIMUM_VOXELS:
         return other
     i, j, k = (int(voxels) for voxels in size)
     return _shift_grid(other, first, (i, j, k))
@@ -326,13 +341,13 @@ def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> 
 
 
 def _position_difference(grid: Grid, other: Grid) -> str:
-    """Return text on how far the centres of two grids lie apart, and by which angle their axes differ at most."""
+    """Return text on the distance of the centres of two grids and, above 0.05 degrees, the angle between their axes."""
     centres = [each.affine[:3, :3] @ (np.array(each.shape) - 1) / 2 + each.affine[:3, 3] for each in (grid, other)]
     axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]
     nearest = np.abs(axes[0].T @ axes[1]).max(axis=0)  # the axis of one grid that is closest to each of the other
     angle = float(np.degrees(np.arccos(np.clip(nearest.min(), 0, 1))))
-    turned = f", and its axes are turned by {angle:.2g} degrees" if angle > 0.05 else ""
-    return f": its centre lies {np.linalg.norm(centres[0] - centres[1]):.3g} mm off{turned}"
+    rotation = f", and its axes are turned by {angle:.2g} degrees" if angle > 0.05 else ""
+    return f": its centre lies {np.linalg.norm(centres[0] - centres[1]):.3g} mm off{rotation}"
 
 
 def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str) -> InputError:
