@@ -1,7 +1,7 @@
 """Read DICOM scans: a series of slices in a folder, a multi-frame file, or a DICOMDIR; each frame at its own place.
 
-If a folder contains several images, the error lists its series, stacks, kinds of images or time points, and
-`ScanChoice` chooses one.
+If a folder contains several series, stacks or kinds of images, the error lists them, and `ScanChoice` chooses one. Of
+several time points, the first is read by default.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from .dicom_completeness import dicomdir_files, missing_slices_notes, refuse_mis
 from .dicom_contradictions import refuse_separated_slices, separate_other_classes
 from .dicom_files import (
     FoundFiles,
+    RejectedFile,
     files_below,
     list_names,
     quiet_pydicom,
@@ -48,24 +49,32 @@ def is_one_study(folders: Sequence[Path]) -> bool:
 def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
     """Open the only or the chosen image among the DICOM files in `folder` and its subfolders.
 
-    k runs along the normal of the slices. The affine is computed from the positions of the slices (DICOM PS3.3
-    C.7.6.2.1.1), so a tilted stack stays sheared. Rescale slope and intercept are applied slice by slice. Files of
-    other kinds are skipped, with a note.
+    k increases along the normal of the slices. The affine is computed from the positions of the slices (DICOM PS3.3
+    C.7.6.2.1.1), so a tilted stack stays sheared. Rescale slope and intercept are applied slice by slice. A note names
+    the files of other kinds beside the slices, which are skipped.
 
     Raises:
-        InputError: there is no image, there are several and none is chosen, or slices are damaged, missing, duplicated
-            or unevenly spaced.
+        InputError: there is no image, there are several and none is chosen, or slices are damaged, in colour, missing,
+            at the same place, unevenly spaced, or of different patients or units.
     """
     return open_dicom_files(folder, files_below(folder), choice)
 
 
 def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
-    """Open the only image, or the chosen one, among the files that a DICOMDIR names; raise as `dicomdir_files`."""
+    """Open the only or the chosen image among the files that a DICOMDIR names.
+
+    Raises:
+        InputError: as in `dicomdir_files` and `open_dicom_folder`.
+    """
     return open_dicom_files(path, dicomdir_files(path), choice)
 
 
 def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:
-    """Open a multi-frame DICOM file; errors as in `open_dicom_folder`, and InputError if the file is a single slice."""
+    """Open a multi-frame DICOM file.
+
+    Raises:
+        InputError: as in `open_dicom_folder`, or the file has a single slice or is not an image.
+    """
     collected = FoundFiles()
     read_file(path, collected)
     if collected.foreign:
@@ -78,7 +87,7 @@ def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:
 
 
 def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> StoredImage:
-    """Open the only or the chosen image among `files`; messages name `path`."""
+    """Open the only or the chosen image among `files`; messages about several of them name `path`."""
     collected = FoundFiles()
     for file in files:
         read_file(file, collected)
@@ -86,7 +95,7 @@ def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> S
 
 
 def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> StoredImage:
-    """Return the image made of the chosen frames among those collected."""
+    """Return the image of the only or the chosen frames among those collected."""
     separated = separate_other_classes(collected)
     stacks = group_stacks(collected.frames)
     notes: list[str] = []
@@ -94,23 +103,23 @@ def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> St
         raise _no_frames_error(path, collected)
     stack = choose_stack(path, stacks, choice, notes)
     series, folders = stack.first.series, {frame.file.parent for frame in stack.frames}
-    _refuse_damaged(path, collected, series, folders)
+    _refuse_rejected(path, collected, series, folders)
     frames = choose_frames(path, stack, choice, notes)
     if len(frames) == 1:
         raise InputError(
             "holds one DICOM slice only", path=path, remedy="Choose the folder that holds the whole series."
         )
-    passed = [(file, kind) for file, kind in collected.foreign if file.parent in folders]
+    skipped = [(file, kind) for file, kind in collected.foreign if file.parent in folders]
     refuse_separated_slices(path, separated, frames)
-    affine, frames = lattice(path, frames, passed)
+    affine, frames = lattice(path, frames, skipped)
     refuse_missing_files(path, collected, stack.frames)
     of_series = [frame for frame in collected.frames if frame.series == series]
-    apart = [frame for frame in separated if frame.series == series]
-    notes += missing_slices_notes(frames, of_series, slice_gap(affine), apart)
-    if passed:
-        kinds = sorted({kind for _, kind in passed})
-        many = f"{len(passed)} files that are not slices" if len(passed) > 1 else "a file that is not a slice"
-        files = list_names([file.name for file, _ in passed])
+    separated_of_series = [frame for frame in separated if frame.series == series]
+    notes += missing_slices_notes(frames, of_series, slice_gap(affine), separated_of_series)
+    if skipped:
+        kinds = sorted({kind for _, kind in skipped})
+        many = f"{len(skipped)} files that are not slices" if len(skipped) > 1 else "a file that is not a slice"
+        files = list_names([file.name for file, _ in skipped])
         notes.append(IdentifyingNote(f"Skipped {many} of the scan: {files} ({', '.join(kinds)})."))
     columns, rows = stack.first.size
     return StoredImage(
@@ -123,11 +132,11 @@ def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> St
 
 
 def _no_frames_error(path: Path, collected: FoundFiles) -> InputError:
-    """Return the error for a folder without frames: files are damaged, lack a position, or are not grey images."""
+    """Return the error for files without a usable frame: it names the first reason that applies."""
     if collected.damaged:
         return _damaged_error(path, collected.damaged)
     if collected.unplaced:
-        return _unplaced_error(*collected.unplaced[0][:2])
+        return _unplaced_error(collected.unplaced[0])
     if collected.color:
         return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
     kinds = sorted({kind for _, kind in collected.foreign if kind != "no DICOM"})
@@ -139,29 +148,36 @@ def _no_frames_error(path: Path, collected: FoundFiles) -> InputError:
     return InputError(what, path=path, remedy="Choose a scan, or the folder that holds its slices.")
 
 
-def _damaged_error(path: Path, damaged: Sequence[tuple[Path, str, str]]) -> InputError:
-    files = list_names([f"{file.name} ({what})" for file, what, _ in damaged])
+def _damaged_error(path: Path, damaged: Sequence[RejectedFile]) -> InputError:
+    files = list_names([f"{rejected.file.name} ({rejected.what})" for rejected in damaged])
     what = f"holds {len(damaged)} damaged files: {files}" if len(damaged) > 1 else f"holds a damaged file: {files}"
-    if len(damaged) == 1 and damaged[0][0] == path:
-        return InputError(f"is damaged ({damaged[0][1]})", path=path, remedy=COPY_AGAIN)
+    if len(damaged) == 1 and damaged[0].file == path:
+        return InputError(f"is damaged ({damaged[0].what})", path=path, remedy=COPY_AGAIN)
     return InputError(what, path=path, remedy="Copy or export the whole series again.")
 
 
-def _unplaced_error(file: Path, what: str) -> InputError:
+def _unplaced_error(rejected: RejectedFile) -> InputError:
     return InputError(
-        what,
-        path=file,
+        rejected.what,
+        path=rejected.file,
         remedy="Remove the file, if it is a report or a screenshot, or export the series again.",
     )
 
 
-def _refuse_damaged(path: Path, collected: FoundFiles, series: str, folders: set[Path]) -> None:
-    """Raise InputError if a file of the series, or an unreadable file beside it, is damaged, or has no position."""
-    damaged = [item for item in collected.damaged if item[2] == series or (not item[2] and item[0].parent in folders)]
+def _refuse_rejected(path: Path, collected: FoundFiles, series: str, folders: set[Path]) -> None:
+    """Raise InputError if a file of the series is damaged, without a place or in colour.
+
+    A damaged file of an unknown series counts if it lies in one of the series' `folders`.
+    """
+    damaged = [
+        rejected
+        for rejected in collected.damaged
+        if rejected.series == series or (not rejected.series and rejected.file.parent in folders)
+    ]
     if damaged:
         raise _damaged_error(path, damaged)
-    for file, what, of_series in collected.unplaced:
-        if of_series == series:
-            raise _unplaced_error(file, what)
-    if any(of_series == series for _, of_series in collected.color):
+    for rejected in collected.unplaced:
+        if rejected.series == series:
+            raise _unplaced_error(rejected)
+    if series in collected.color:
         raise InputError("holds colour slices", path=path, remedy=GREY_SCALE_REMEDY)

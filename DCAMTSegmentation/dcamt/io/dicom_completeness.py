@@ -23,19 +23,19 @@ def dicomdir_files(path: Path) -> list[Path]:
     files = [file for _, file in _named_files(path)]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        what = f"names {_count(missing)} missing ({list_names(missing)})"
-        raise InputError(what, path=path, remedy=_COPY_AGAIN)
+        raise _missing_files_error(path, missing, _COPY_AGAIN)
     return files
 
 
-def _count(names: Sequence[str]) -> str:
-    return f"{len(names)} files that are" if len(names) > 1 else "a file that is"
+def _missing_files_error(path: Path, missing: Sequence[str], remedy: str) -> InputError:
+    files = f"{len(missing)} files that are" if len(missing) > 1 else "a file that is"
+    return InputError(f"names {files} missing ({list_names(missing)})", path=path, remedy=remedy)
 
 
 def _named_files(path: Path) -> list[tuple[str, Path]]:
     """Return the files that a DICOMDIR names, each with its series ("" if unknown); raise InputError if damaged.
 
-    A medium's files are named in capitals; file systems may show them in lower case.
+    A DICOMDIR has names in capitals; a file system may show them in lower case.
     """
     from pydicom import dcmread
 
@@ -62,10 +62,10 @@ def _existing(folder: Path, parts: Sequence[str]) -> Path:
 
 
 def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Frame]) -> None:
-    """Raise InputError if files of a scan are missing or damaged beyond recognition.
+    """Raise InputError if there is evidence that files of a scan are missing or damaged beyond recognition.
 
     Evidence is a concatenation (one image in several files) without all of its files, a file beside the slices that is
-    named like them but is no DICOM file, and a DICOMDIR that names a missing file.
+    named like them but is no DICOM file, and a DICOMDIR that names a missing file of the scan's series.
 
     Args:
         frames: the frames of the scan, which may be one of several stacks of slices in the files.
@@ -79,21 +79,28 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
         if kind == "no DICOM" and (file.parent, _pattern(file)) in patterns
     ]
     if damaged:
-        what = f"holds {len(damaged)} files named like its slices that are not DICOM: {list_names(damaged)}"
-        raise InputError(what, path=path, remedy="Copy the whole series again, or remove them.")
-    folders = {folder for frame in frames for folder in (frame.file.parent, *frame.file.parents[1:3])}
-    for folder in sorted(folders if path.is_dir() else ()):
-        if folder == path or path in folder.parents:
-            _refuse_files_missing_from_dicomdir(folder / "DICOMDIR", frames)
+        files = f"{len(damaged)} files" if len(damaged) > 1 else "a file"
+        what = f"holds {files} named like its slices, but not DICOM: {list_names(damaged)}"
+        raise InputError(what, path=path, remedy="Copy the whole series again, or move these files.")
+    if path.is_dir():
+        # A DICOMDIR lies in the folder of the slices or at most two levels above.
+        folders = {folder for frame in frames for folder in frame.file.parents[:3]}
+        for folder in sorted(folders):
+            if folder == path or path in folder.parents:
+                _refuse_missing_files_of_dicomdir(folder / "DICOMDIR", frames)
 
 
-def _refuse_files_missing_from_dicomdir(directory: Path, frames: Sequence[Frame]) -> None:
+def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) -> None:
+    """Raise InputError if a DICOMDIR names a missing file of the frames' series; ignore a missing or damaged DICOMDIR.
+
+    A file of an unknown series counts if it should lie beside the frames' files.
+    """
     if not directory.is_file():
         return
     try:
         named = _named_files(directory)
     except InputError:
-        return  # The files are here; their list is not needed.
+        return  # The slices are read without it.
     series, folders = frames[0].series, {frame.file.parent for frame in frames}
     missing = [
         file.name
@@ -101,11 +108,12 @@ def _refuse_files_missing_from_dicomdir(directory: Path, frames: Sequence[Frame]
         if not file.is_file() and (of_series == series if of_series else file.parent in folders)
     ]
     if missing:
-        what = f"names {_count(missing)} missing ({list_names(missing)})"
-        raise InputError(what, path=directory, remedy=f"{_COPY_AGAIN} If nothing is missing, remove the DICOMDIR.")
+        remedy = f"{_COPY_AGAIN} If nothing is missing, remove the DICOMDIR."
+        raise _missing_files_error(directory, missing, remedy)
 
 
 def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> None:
+    """Raise InputError if a concatenation lacks a file, by the numbers that its files state."""
     numbers: dict[str, set[int]] = {}
     totals: dict[str, int] = {}
     for frame in frames:
@@ -131,12 +139,13 @@ def _pattern(file: Path) -> str:
 def missing_slices_notes(
     frames: Sequence[Frame], series: Sequence[Frame], gap: float, separated: Sequence[Frame] = ()
 ) -> list[str]:
-    """Return notes on slices that the headers count, but that are not there.
+    """Return notes on evidence in the headers that slices are missing: spacing, or numbers of the series' images.
 
     Args:
-        frames: of the scan, one for each slice, `gap` mm apart.
-        series: all frames of the series.
-        separated: images of another class in the series, such as screenshots, which have numbers, too.
+        frames: of the scan, one for each slice.
+        series: all frames of the series, without `separated`.
+        gap: mm between neighbouring slices.
+        separated: images of another class in the series, such as screenshots, which are numbered and counted as well.
     """
     notes = []
     stated = np.median([frame.stated_gap for frame in frames])
@@ -144,16 +153,26 @@ def missing_slices_notes(
         notes.append(
             f"The slices are {gap:.4g} mm apart, but {stated:.4g} mm according to the headers: slices may be missing."
         )
-    of_series = {frame.number // 100_000 for frame in series}
-    single = len({frame.file for frame in series}) == len(series)
-    first, last = min(of_series), max(of_series)
-    numbered = of_series | {frame.number // 100_000 for frame in separated}
-    lacking = sorted(set(range(1, last + 1)) - numbered)
-    counted = max(frame.stated_count for frame in frames)
-    if single and first > 0 and lacking and len(lacking) <= len(of_series) and len(of_series) == len(series):
+    if len({frame.file for frame in series}) < len(series):
+        return notes  # Multi-frame files are numbered, but not their frames.
+    counted, held = max(frame.stated_count for frame in frames), len(series) + len(separated)
+    if lacking := _lacking_numbers(series, separated):
         numbers = list_names([str(number) for number in lacking])
         notes.append(IdentifyingNote(f"The series lacks the images with the numbers {numbers}: slices may be missing."))
-    elif single and counted > len(series) + len(separated):
-        held = len(series) + len(separated)
+    elif counted > held:
         notes.append(f"The headers count {counted} images, of which {held} are here: slices may be missing.")
     return notes
+
+
+def _lacking_numbers(series: Sequence[Frame], separated: Sequence[Frame]) -> list[int]:
+    """Return the numbers from 1 to the highest of a series that no image has.
+
+    An empty list if images are not numbered or have equal numbers, or if more numbers are lacking than used: then the
+    numbers do not count the images.
+    """
+    numbers = {frame.instance for frame in series}
+    used = numbers | {frame.instance for frame in separated}
+    if min(numbers) < 1 or len(numbers) < len(series) or max(numbers) > len(used) + len(numbers):
+        return []
+    lacking = sorted(set(range(1, max(numbers) + 1)) - used)
+    return lacking if len(lacking) <= len(numbers) else []

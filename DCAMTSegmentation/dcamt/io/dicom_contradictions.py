@@ -1,4 +1,4 @@
-"""Find slices of a DICOM series that do not belong to its scan: of another class, patient, study or unit."""
+"""Find frames of a DICOM series that do not belong to its scan: of another class, patient, study or unit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry, sort_frames
 
 
 def separate_other_classes(collected: FoundFiles) -> list[Frame]:
-    """Move images of another class than most of their series, such as one or two screenshots, to `collected.foreign`.
+    """Move one or two images of another class than most of their series, such as screenshots, to `collected.foreign`.
 
-    Returns their frames.
+    An image is moved if its class has fewer than `FEW` frames in the series and the most frequent class has more.
+
+    Returns:
+        The frames of the moved images.
     """
     separated: list[Frame] = []
     of_series: defaultdict[str, defaultdict[str, list[Frame]]] = defaultdict(lambda: defaultdict(list))
@@ -25,8 +28,10 @@ def separate_other_classes(collected: FoundFiles) -> list[Frame]:
         of_series[frame.series][frame.sop_class].append(frame)
     for classes in of_series.values():
         usual = max(classes, key=lambda name: len(classes[name]))
-        others = [frames for name, frames in classes.items() if name != usual and len(frames) < FEW]
-        for frame in (frame for frames in others for frame in frames if len(classes[usual]) >= FEW):
+        if len(classes[usual]) < FEW:
+            continue
+        rare = [frames for name, frames in classes.items() if name != usual and len(frames) < FEW]
+        for frame in (frame for frames in rare for frame in frames):
             collected.frames.remove(frame)
             collected.foreign.append((frame.file, class_name(frame.sop_class)))
             separated.append(frame)
@@ -36,18 +41,23 @@ def separate_other_classes(collected: FoundFiles) -> list[Frame]:
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of another class lie where the scan lacks slices, within it or beyond its ends.
 
-    A frame at the place of one of the scan's `frames`, or between the places of slices, is a screenshot.
+    That is a whole number of slice spacings away from the scan's nearest slice. Frames elsewhere are ignored, such as
+    screenshots at the place of a slice.
+
+    Args:
+        separated: the frames of another class, of any series.
+        frames: the scan's frames.
     """
-    ordered = np.stack([frame.position for frame in sort_frames(frames)])
-    step = np.median(np.diff(ordered, axis=0), axis=0)
+    positions = np.stack([frame.position for frame in sort_frames(frames)])
+    step = np.median(np.diff(positions, axis=0), axis=0)
     length = max(float(np.linalg.norm(step)), 1e-6)
     filling = []
     for frame in separated:
         if frame.series != frames[0].series or not have_one_geometry(frame, frames[0]):
             continue
-        away = frame.position - ordered[np.linalg.norm(ordered - frame.position, axis=1).argmin()]
-        number = round(float(away @ step) / length**2)
-        if number and np.linalg.norm(away - number * step) <= 0.05 * length:
+        offset = frame.position - positions[np.linalg.norm(positions - frame.position, axis=1).argmin()]
+        steps = round(float(offset @ step) / length**2)
+        if steps and np.linalg.norm(offset - steps * step) <= 0.05 * length:
             filling.append(f"{frame.file.name} ({class_name(frame.sop_class)})")
     if filling:
         what = f"lacks slices where images of another class lie: {list_names(sorted(filling))}"
@@ -56,19 +66,20 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
 
 
 def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
-    """Raise InputError if frames of one series differ in an attribute that all slices share, such as the patient.
+    """Raise InputError if frames of one series differ in one of `CONSTANT_ATTRIBUTES`, such as the patient.
 
     Frames without the attribute are ignored, since some programs remove it from some files. The message names the files
     that differ from most others, but no values, which may identify a patient.
     """
     for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
-        of_value: defaultdict[str, list[str]] = defaultdict(list)
+        files_of_value: defaultdict[str, list[str]] = defaultdict(list)
         for frame in frames:
             if frame.constants[number]:
-                of_value[frame.constants[number]].append(frame.file.name)
-        if len(of_value) > 1:
-            *_, (_, usual) = ordered = sorted(of_value.items(), key=lambda item: len(item[1]))
-            others = list_names(sorted({file for _, files in ordered[:-1] for file in files}))
-            which = f": {others} from {usual[0]} and others" if others != usual[0] else ""
+                files_of_value[frame.constants[number]].append(frame.file.name)
+        if len(files_of_value) > 1:
+            *rare, usual = sorted(files_of_value.values(), key=len)
+            differing = list_names(sorted({file for files in rare for file in files}))
+            # Frames of a single file have no names by which the message could distinguish them.
+            which = f": {differing} from {usual[0]} and others" if differing != usual[0] else ""
             what = f"holds slices of one series that differ in their {name}{which}"
             raise InputError(what, path=path, remedy="Move the files that belong together to a folder of their own.")

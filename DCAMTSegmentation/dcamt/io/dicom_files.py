@@ -36,24 +36,49 @@ _OTHER_ENDINGS = frozenset(
         *(".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".raw", ".vtk", ".stl", ".mrml", ".mrb"),
     )
 )
-_CLASS_TAG = 0x00080016
+"""Endings of files beside DICOM files that are not opened."""
+_CLASS_TAG = 0x00080016  # SOP class
+_PIXEL_DATA = (0x7FE0, 0x0010)
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixel data, which consist of items and an end marker
+_ITEM, _END_MARKER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 SHOWN = 8  # A message names at most this many files or series.
 _MAXIMUM_FILES = 100_000
 
 
+@dataclass(frozen=True)
+class RejectedFile:
+    """A file whose frames cannot be used, what is wrong with it, and its series ("" if unknown)."""
+
+    file: Path
+    what: str
+    series: str
+
+
 @dataclass(eq=False)
 class FoundFiles:
-    """The frames found in the files of a folder, and the files without frames."""
+    """The frames found in the files of a folder, and the files without usable frames.
+
+    Attributes:
+        frames: the frames of grey images that have a place in the patient.
+        damaged: files that are damaged or cannot be read.
+        unplaced: images without a place in the patient.
+        foreign: files of other kinds, each with its kind; "no DICOM" for files in another format.
+        color: series of colour images.
+    """
 
     frames: list[Frame] = field(default_factory=list)
-    damaged: list[tuple[Path, str, str]] = field(default_factory=list)  # file, what is wrong, series or ""
-    unplaced: list[tuple[Path, str, str]] = field(default_factory=list)  # image without a place, what is wrong, series
-    foreign: list[tuple[Path, str]] = field(default_factory=list)  # file, kind
-    color: list[tuple[Path, str]] = field(default_factory=list)  # file, series
+    damaged: list[RejectedFile] = field(default_factory=list)
+    unplaced: list[RejectedFile] = field(default_factory=list)
+    foreign: list[tuple[Path, str]] = field(default_factory=list)
+    color: set[str] = field(default_factory=set)
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the files of a folder and its subfolders in the order of their names, without hidden ones."""
+    """Return the files of a folder, then those of its subfolders, by name, without hidden ones.
+
+    Raises:
+        InputError: there are more than 100000 files.
+    """
     files: list[Path] = []
     with library_errors(folder, "a folder"):
         for parent, folders, names in os.walk(folder):
@@ -65,7 +90,10 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def read_file(path: Path, collected: FoundFiles) -> None:
-    """Add the frames of a file, or the reason why it has none, to `collected`."""
+    """Add the frames of a file, or the reason why it has none, to `collected`.
+
+    Nothing is added for a DICOMDIR, or for a file with an ending that DICOM files do not have.
+    """
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
@@ -74,7 +102,7 @@ def read_file(path: Path, collected: FoundFiles) -> None:
     try:
         size = path.stat().st_size
         if size == 0:
-            collected.damaged.append((path, "empty", ""))
+            collected.damaged.append(RejectedFile(path, "empty", ""))
             return
         with open(path, "rb") as file, quiet_pydicom():
             head = file.read(132)
@@ -86,17 +114,17 @@ def read_file(path: Path, collected: FoundFiles) -> None:
     except InvalidDicomError:
         # With the ending of a slice, it may be a slice whose beginning is damaged; zeros are an unfinished copy.
         if path.suffix.lower() in (".dcm", ".ima"):
-            collected.damaged.append((path, "no DICOM", ""))
+            collected.damaged.append(RejectedFile(path, "no DICOM", ""))
         elif not any(head):
-            collected.damaged.append((path, "only zeros", ""))
+            collected.damaged.append(RejectedFile(path, "only zeros", ""))
         else:
             collected.foreign.append((path, "no DICOM"))
         return
     except OSError as error:
-        collected.damaged.append((path, error.strerror or "unreadable", ""))
+        collected.damaged.append(RejectedFile(path, error.strerror or "unreadable", ""))
         return
     except Exception:
-        collected.damaged.append((path, "damaged", ""))
+        collected.damaged.append(RejectedFile(path, "damaged", ""))
         return
     try:
         with quiet_pydicom():
@@ -104,18 +132,23 @@ def read_file(path: Path, collected: FoundFiles) -> None:
     except InputError:
         raise
     except Exception:
-        collected.damaged.append((path, "damaged header", str(data.get("SeriesInstanceUID", ""))))
+        collected.damaged.append(RejectedFile(path, "damaged header", str(data.get("SeriesInstanceUID", ""))))
 
 
 def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -> None:
-    """Add the frames of a file, or the reason why it has none, to `collected`; `data` is the file's header."""
+    """Add the frames of a file, or the reason why it has none, to `collected`.
+
+    Args:
+        data: the file's header.
+        held: the bytes of its pixel data, as from `_pixel_bytes`.
+    """
     series = str(data.get("SeriesInstanceUID", ""))
     meta = getattr(data, "file_meta", None)
     kind = str(data.get("SOPClassUID", "") or getattr(meta, "MediaStorageSOPClassUID", ""))
     if kind == DIRECTORY_CLASS:
         return
     if held is None and max(map(int, data.keys()), default=0) <= _CLASS_TAG:
-        collected.damaged.append((path, "cut", series))  # The class itself may be cut.
+        collected.damaged.append(RejectedFile(path, "cut", series))  # The class itself may be cut.
         return
     is_image = kind in _IMAGE_CLASSES or (not kind and "Rows" in data)
     if not is_image:
@@ -130,16 +163,16 @@ def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -
         if kind in _CAPTURES:
             collected.foreign.append((path, "Secondary Capture without a position"))
         elif held is None:
-            collected.damaged.append((path, "cut", series))
+            collected.damaged.append(RejectedFile(path, "cut", series))
         else:
-            collected.unplaced.append((path, str(error), series))
+            collected.unplaced.append(RejectedFile(path, str(error), series))
         return
     expected = _expected_bytes(data)
     if expected and held is not None and len(frames) > 1 and held >= expected + expected // len(frames):
-        collected.damaged.append((path, "more pixels than its frames hold", series))
+        collected.damaged.append(RejectedFile(path, "more pixels than its frames hold", series))
         return
     if held is None or (expected is not None and held < expected):
-        collected.damaged.append((path, "cut", series))
+        collected.damaged.append(RejectedFile(path, "cut", series))
         return
     if int(data.get("SamplesPerPixel", 1)) != 1 or not str(
         data.get("PhotometricInterpretation", "MONOCHROME2")
@@ -147,13 +180,13 @@ def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -
         if kind in _CAPTURES:
             collected.foreign.append((path, "Secondary Capture in colour"))
         else:
-            collected.color.append((path, series))
+            collected.color.add(series)
         return
     collected.frames += frames
 
 
 def class_name(sop_class: str) -> str:
-    """Return the name of an SOP class, such as "MR Image"; "unknown kind" for what is no UID."""
+    """Return the name of an SOP class, such as "MR Image"; an unknown UID unchanged, "unknown kind" for other text."""
     from pydicom.uid import UID
 
     known = re.fullmatch(r"[0-9.]{1,64}", sop_class)
@@ -161,7 +194,10 @@ def class_name(sop_class: str) -> str:
 
 
 def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
-    """Return the number of bytes of pixel data in a file; None if missing or cut off, -1 if compressed."""
+    """Return the number of bytes of pixel data in a file; None if missing or cut off, -1 if compressed.
+
+    `file` stands at the pixel data, after the other attributes, which `data` holds; `size` is the file's size.
+    """
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is not None and syntax.is_deflated:
         return -1 if "Rows" in data else None
@@ -169,23 +205,24 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
     head = file.read(12)
     implicit, little = encoding_of(data)
     order = "<" if little else ">"
-    if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != (0x7FE0, 0x0010):
+    if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != _PIXEL_DATA:
         return None
+    # After the tag, implicit VR has four bytes of length. Explicit VR has the VR and two unused bytes before these.
     if implicit:
         length, start = struct.unpack(f"{order}I", head[4:8])[0], at + 8
     else:
         length, start = struct.unpack(f"{order}I", head[8:12])[0], at + 12
-    if length != 0xFFFFFFFF:
+    if length != _UNDEFINED_LENGTH:
         return int(length) if start + length <= size else None
-    while True:  # Go through the items of compressed data until the end marker.
+    while True:
         file.seek(start)
         item = file.read(8)
         if len(item) < 8:
             return None
-        tag, length = struct.unpack("<I", item[:4])[0], struct.unpack("<I", item[4:])[0]
-        if tag == 0xE0DDFFFE:
+        group, element, length = struct.unpack("<2HI", item)
+        if (group, element) == _END_MARKER:
             return -1
-        if tag != 0xE000FFFE or start + 8 + length > size:
+        if (group, element) != _ITEM or start + 8 + length > size:
             return None
         start += 8 + length
 
@@ -214,7 +251,7 @@ def list_names(names: Sequence[str]) -> str:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Suppress pydicom's warnings about unusual values."""
+    """Suppress pydicom's warnings about unusual values inside the block, and its log messages from then on."""
     import logging
     import warnings
 

@@ -19,7 +19,7 @@ _COMPONENTS = {
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One slice of an image: its file, its place (LPS mm), and properties that differ between frames at one place."""
+    """One slice of an image: its file, its place (LPS mm), and what distinguishes it from others at that place."""
 
     file: Path
     index: int  # within the file
@@ -34,15 +34,20 @@ class Frame:
     slope: float
     intercept: float
     stack: str = ""
-    component: str = ""
-    labels: tuple[str, ...] = ()  # other properties of the kind of image: image type, echo, b-value
-    times: tuple[float | None, ...] = ()
-    number: int = 0
+    component: str = ""  # "magnitude", "phase", "real" or "imaginary"; "" if not stated
+    properties: tuple[str, ...] = ()  # other properties of the kind of image: image type, echo, b-value
+    times: tuple[float | None, ...] = ()  # values of TIME_ATTRIBUTES; None if not stated
+    instance: int = 0  # number of the file in the series; 0 if not stated
     sop_class: str = ""
     constants: tuple[str, ...] = ()  # values of CONSTANT_ATTRIBUTES
     concatenation: tuple[str, int, int] = ("", 0, 0)  # UID, number of this file, number of files; 0 if not stated
     stated_gap: float = 0.0  # mm between slices according to the header; 0 if not stated
     stated_count: int = 0  # images in the acquisition according to the header; 0 if not stated
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The frame's place in the order in which the series numbers its files and frames."""
+        return self.instance, self.index
 
 
 CONSTANT_ATTRIBUTES = {
@@ -60,73 +65,113 @@ CONSTANT_ATTRIBUTES = {
     "Units": "unit of intensities",
 }
 """Attributes that are equal in all slices of a scan, where they are present, and their names in messages."""
+TIME_ATTRIBUTES = (
+    ("TemporalPositionIndex", "FrameContentSequence"),
+    ("TemporalPositionIdentifier", ""),
+    ("NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence"),
+    ("TriggerTime", ""),
+    ("AcquisitionNumber", ""),
+    ("FrameAcquisitionDateTime", "FrameContentSequence"),
+    ("AcquisitionDateTime", ""),
+    ("AcquisitionTime", ""),
+    ("ContentTime", ""),
+)
+"""Attributes by which the time points at one place are sorted, with their functional groups; the first one decides."""
+NUMBERED_TIMES = 2
+"""The first attributes of `TIME_ATTRIBUTES` are numbers of time points, the others are not."""
 
 
 class UnplacedError(Exception):
     """A header does not place its frames; the text says what is wrong, such as "lacks the pixel spacing"."""
 
 
+@dataclass(frozen=True)
+class _FrameHeader:
+    """The attributes of one frame: `groups` are its functional groups and those of all frames, `data` is the file's."""
+
+    data: Any
+    groups: tuple[Any, ...] = ()
+
+    def value(self, keyword: str, group: str = "") -> Any:
+        """Return an attribute from the functional group `group`, otherwise from the file; None if neither has it."""
+        for groups in self.groups:
+            if group and (items := groups.get(group)) and keyword in items[0]:
+                return items[0].get(keyword)
+        return self.data.get(keyword)
+
+    def place(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return position (3,), orientation (6,) and pixel spacing (2,); raise UnplacedError if one is missing."""
+        position = _numbers(self.value("ImagePositionPatient", "PlanePositionSequence"), 3)
+        orientation = _numbers(self.value("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
+        spacing = _numbers(self.value("PixelSpacing", "PixelMeasuresSequence"), 2)
+        if position is None:
+            raise UnplacedError("lacks the position of its slice in the patient")
+        if orientation is None:
+            raise UnplacedError("lacks the orientation of its slice in the patient")
+        if spacing is None:
+            raise UnplacedError("lacks the pixel spacing of its slice")
+        return position, orientation, spacing
+
+    def scaling(self) -> tuple[float, float]:
+        """Return rescale slope and intercept, by default 1 and 0; raise ValueError if the slope is 0."""
+        slope = self.value("RescaleSlope", "PixelValueTransformationSequence")
+        intercept = self.value("RescaleIntercept", "PixelValueTransformationSequence")
+        if slope not in (None, "") and not float(slope):
+            raise ValueError("rescale slope of 0")
+        return 1.0 if slope in (None, "") else float(slope), 0.0 if intercept in (None, "") else float(intercept)
+
+    def kind(self) -> tuple[str, tuple[str, ...]]:
+        """Return the component, such as "phase", and the other properties of the kind of image, each "" if not stated.
+
+        The first two values of the image type state how the image was made, not what it shows.
+        """
+        stated = self.value("FrameType", "MRImageFrameTypeSequence") or self.value(
+            "FrameType", "CTImageFrameTypeSequence"
+        )
+        image_type = [str(word) for word in (stated or self.data.get("ImageType") or [])][2:]
+        component = str(self.value("ComplexImageComponent", "MRImageFrameTypeSequence") or "")
+        echo = self.value("EffectiveEchoTime", "MREchoSequence") or self.value("EchoTime")
+        b_value = self.value("DiffusionBValue", "MRDiffusionSequence")
+        properties = (
+            "\\".join(image_type).lower(),
+            "" if echo in (None, "") else f"echo {float(echo):g} ms",
+            "" if b_value in (None, "") else f"b {float(b_value):g}",
+        )
+        return _component(component, image_type), properties
+
+    def constants(self) -> tuple[str, ...]:
+        """Return the values of `CONSTANT_ATTRIBUTES`; "" if not stated."""
+        rescale_type = self.value("RescaleType", "PixelValueTransformationSequence")
+        stated = {keyword: self.data.get(keyword) for keyword in CONSTANT_ATTRIBUTES} | {"RescaleType": rescale_type}
+        return tuple(_plain_text(value) for value in stated.values())
+
+
 def frames_of(path: Path, data: Any) -> list[Frame]:
-    """Return the frames of a file; raise UnplacedError if the header does not place them."""
+    """Return the frames of a file, from its header `data`.
+
+    Raises:
+        UnplacedError: the header does not place each frame in the patient.
+        Exception: of any type, if the header is damaged.
+    """
     number = int(data.get("NumberOfFrames", 1) or 1)
     per_frame = data.get("PerFrameFunctionalGroupsSequence")
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
     if per_frame is None and number == 1:
-        return [_frame(path, 0, data, [data])]
+        return [_frame(path, 0, _FrameHeader(data))]
     if per_frame is None:
         raise UnplacedError(f"lacks the positions of its {number} frames")
     if len(per_frame) != number:
         raise UnplacedError(f"has {number} frames, but places {len(per_frame)}")
-    return [_frame(path, index, data, [group, shared]) for index, group in enumerate(per_frame)]
+    common = () if shared is None else (shared,)
+    return [_frame(path, index, _FrameHeader(data, (own, *common))) for index, own in enumerate(per_frame)]
 
 
-def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame:
-    """Return a frame; raise UnplacedError without its place. Attributes come from `groups` first, then from `data`."""
-
-    def value(keyword: str, group: str = "") -> Any:
-        for place in groups:
-            if place is None:
-                continue
-            if place is data:
-                if keyword in data:
-                    return data.get(keyword)
-            elif group and (items := place.get(group)) and keyword in items[0]:
-                return items[0].get(keyword)
-        return data.get(keyword) if keyword in data else None
-
-    position = _numbers(value("ImagePositionPatient", "PlanePositionSequence"), 3)
-    orientation = _numbers(value("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
-    spacing = _numbers(value("PixelSpacing", "PixelMeasuresSequence"), 2)
-    for attribute, name in ((position, "position"), (orientation, "orientation")):
-        if attribute is None:
-            raise UnplacedError(f"lacks the {name} of its slice in the patient")
-    if spacing is None:
-        raise UnplacedError("lacks the pixel spacing of its slice")
-    assert position is not None
-    assert orientation is not None
-    slope = value("RescaleSlope", "PixelValueTransformationSequence")
-    intercept = value("RescaleIntercept", "PixelValueTransformationSequence")
-    if slope not in (None, "") and not float(slope):
-        raise ValueError("rescale slope of 0")
-    image_type = value("FrameType", "MRImageFrameTypeSequence") or value("FrameType", "CTImageFrameTypeSequence")
-    words = [str(word) for word in (image_type or data.get("ImageType") or [])]
-    component = str(value("ComplexImageComponent", "MRImageFrameTypeSequence") or "")
-    echo = value("EffectiveEchoTime", "MREchoSequence") or value("EchoTime")
-    b_value = value("DiffusionBValue", "MRDiffusionSequence")
-    times = [
-        value("TemporalPositionIndex", "FrameContentSequence"),
-        value("TemporalPositionIdentifier"),
-        value("NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence"),
-        value("TriggerTime"),
-        value("AcquisitionNumber"),
-        value("FrameAcquisitionDateTime", "FrameContentSequence"),
-        value("AcquisitionDateTime"),
-        value("AcquisitionTime"),
-        value("ContentTime"),
-    ]
-    stack = value("StackID", "FrameContentSequence")
-    rescale_type = value("RescaleType", "PixelValueTransformationSequence")
-    constants = {name: data.get(name) for name in CONSTANT_ATTRIBUTES} | {"RescaleType": rescale_type}
+def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
+    data = header.data
+    position, orientation, spacing = header.place()
+    slope, intercept = header.scaling()
+    component, properties = header.kind()
+    stack = header.value("StackID", "FrameContentSequence")
     return Frame(
         file=path,
         index=index,
@@ -138,44 +183,41 @@ def _frame(path: Path, index: int, data: Any, groups: Sequence[Any]) -> Frame:
         orientation=orientation,
         spacing=spacing,
         size=(int(data.Columns), int(data.Rows)),
-        slope=1.0 if slope in (None, "") else float(slope),
-        intercept=0.0 if intercept in (None, "") else float(intercept),
+        slope=slope,
+        intercept=intercept,
         stack="" if stack is None else str(stack),
-        component=_component(component, words),
-        labels=(
-            "\\".join(words[2:]).lower(),
-            "" if echo in (None, "") else f"echo {float(echo):g} ms",
-            "" if b_value in (None, "") else f"b {float(b_value):g}",
-        ),
-        times=tuple(_time(item) for item in times),
-        number=_integer(data.get("InstanceNumber")) * 100_000 + index,
+        component=component,
+        properties=properties,
+        times=tuple(_number(header.value(keyword, group)) for keyword, group in TIME_ATTRIBUTES),
+        instance=_integer(data.get("InstanceNumber")),
         sop_class=str(data.get("SOPClassUID", "")),
-        constants=tuple(_plain_text(item) for item in constants.values()),
+        constants=header.constants(),
         concatenation=(
             str(data.get("ConcatenationUID", "")),
             _integer(data.get("InConcatenationNumber")),
             _integer(data.get("InConcatenationTotalNumber")),
         ),
-        stated_gap=_time(value("SpacingBetweenSlices", "PixelMeasuresSequence")) or 0.0,
+        stated_gap=_number(header.value("SpacingBetweenSlices", "PixelMeasuresSequence")) or 0.0,
         stated_count=_integer(data.get("ImagesInAcquisition")),
     )
 
 
-def _plain_text(value: Any) -> str:
-    """Return an attribute's text without what writers vary: capitals, blanks, and the empty ends of names."""
-    return "" if value is None else " ".join(str(value).casefold().replace("^", " ").split())
-
-
-def _component(component: str, words: Sequence[str]) -> str:
-    """Return "magnitude", "phase", "real" or "imaginary"; "" if the header does not state the component."""
-    for word in (component.upper(), *(text.upper() for text in words[2:])):
+def _component(stated: str, image_type: Sequence[str]) -> str:
+    """Return "magnitude", "phase", "real" or "imaginary"; "" if no word of the header states it."""
+    for word in (stated, *image_type):
         for name, known in _COMPONENTS.items():
-            if word in known:
+            if word.upper() in known:
                 return name
     return ""
 
 
+def _plain_text(value: Any) -> str:
+    """Return an attribute's text in lower case, with single spaces for blanks and carets, since writers vary these."""
+    return "" if value is None else " ".join(str(value).casefold().replace("^", " ").split())
+
+
 def _numbers(value: Any, count: int) -> np.ndarray | None:
+    """Return `count` finite numbers, float64; None if `value` is not a sequence of that many."""
     try:
         numbers = np.array([float(number) for number in value])
     except (TypeError, ValueError):
@@ -184,14 +226,15 @@ def _numbers(value: Any, count: int) -> np.ndarray | None:
 
 
 def _integer(value: Any) -> int:
+    """Return a whole number; 0 if `value` is not one."""
     try:
         return int(value)
     except (TypeError, ValueError):
         return 0
 
 
-def _time(value: Any) -> float | None:
-    """Return a time, date with time or index as a number that can be sorted; None if `value` is not one."""
+def _number(value: Any) -> float | None:
+    """Return a number, a time, or a date with time as a float that can be sorted; None for other values."""
     try:
         return float(str(value).split("+")[0]) if value not in (None, "") else None
     except ValueError:

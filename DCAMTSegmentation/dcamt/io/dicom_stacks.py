@@ -11,23 +11,23 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote
-from .dicom_files import SHOWN, list_names
+from .dicom_files import list_names
 from .dicom_frames import Frame
 
 FEW = 3
-"""Another series with fewer slices is a scout, not a scan."""
+"""Fewer slices than this, beside those of one scan, are taken for a scout or for screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing; at least 0.01 mm, to which scanners round positions.
 
 
 @dataclass(frozen=True)
 class ScanChoice:
-    """The image to read from a DICOM folder. Fields may be None unless the folder contains several possible images.
+    """The image to read from a DICOM folder; fields are needed only if the folder contains several possible images.
 
     Attributes:
         series: a number from the list in the error message, the UID or its end, or the description or a part of it.
         frame_type: "magnitude", "phase", "real", "imaginary", or another kind from the list.
-        time: 1 for the first point.
+        time: number of the time point, from 1; None reads the first.
     """
 
     series: str | None = None
@@ -37,10 +37,10 @@ class ScanChoice:
 
 @dataclass(eq=False)
 class Stack:
-    """Frames of one series with the same size, spacing and orientation."""
+    """Frames of one series with the same stack ID, size, pixel spacing and orientation."""
 
     frames: list[Frame]
-    part: str = ""  # text such as ", stack 1 of 2" if the series has several stacks
+    part: str = ""  # text such as ", stack 1 of 2" if the series has several stacks, which follows the title
 
     @property
     def first(self) -> Frame:
@@ -57,7 +57,7 @@ class Stack:
 
 
 def group_stacks(frames: Sequence[Frame]) -> list[Stack]:
-    """Group the frames into stacks of equal series, size, spacing and orientation, in the order of series numbers."""
+    """Group the frames into stacks, in the order of series numbers."""
     stacks: list[Stack] = []
     for frame in frames:
         for stack in stacks:
@@ -87,7 +87,13 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 
 
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: list[str]) -> Stack:
-    """Return the chosen stack, or the only one. Otherwise raise InputError with a list of the stacks."""
+    """Return the chosen stack, the only one, or the only one that is not of one or two slices.
+
+    A note about such skipped stacks is added to `notes`.
+
+    Raises:
+        InputError: the choice fits no stack or several, or there are several and none is chosen; the stacks are listed.
+    """
     wanted = choice.series
     if wanted is not None:
         chosen = _matching(stacks, wanted)
@@ -125,7 +131,7 @@ def _difference(stacks: Sequence[Stack]) -> str:
 
 
 def _matching(stacks: list[Stack], wanted: str) -> list[Stack]:
-    """Return the stacks with the wanted number, UID (or its end) or description (or a part of it)."""
+    """Return the stacks with the wanted number; else UID; else description; else end of the UID; else part of it."""
     if wanted.isdecimal() and 1 <= int(wanted) <= len(stacks):
         return [stacks[int(wanted) - 1]]
     text = wanted.casefold().strip()
@@ -139,9 +145,7 @@ def _matching(stacks: list[Stack], wanted: str) -> list[Stack]:
 
 
 def _list_numbered(stacks: Sequence[Stack]) -> str:
-    shown = [f"{number} {stack.describe()}" for number, stack in enumerate(stacks[:SHOWN], start=1)]
-    more = f" and {len(stacks) - SHOWN} more" if len(stacks) > SHOWN else ""
-    return f"{', '.join(shown)}{more}"
+    return list_names([f"{number} {stack.describe()}" for number, stack in enumerate(stacks, start=1)])
 
 
 def slice_gap(affine: np.ndarray) -> float:
@@ -157,16 +161,16 @@ def sort_frames(frames: Sequence[Frame]) -> list[Frame]:
 
 
 def lattice(
-    path: Path, frames: Sequence[Frame], others: Sequence[tuple[Path, str]] = ()
+    path: Path, frames: Sequence[Frame], skipped: Sequence[tuple[Path, str]] = ()
 ) -> tuple[np.ndarray, list[Frame]]:
-    """Return the affine (LPS mm) and the frames in its order.
+    """Return the affine of two or more slices, voxel index -> LPS mm, and the frames in the order of k.
 
     Args:
-        others: files beside the frames that are no slices, and their kinds, which the message about a lack of slices
-            names.
+        skipped: files beside the frames that are not slices, with their kinds; a message about uneven gaps names them.
 
     Raises:
-        InputError: the frames lie irregularly.
+        InputError: the orientation or pixel spacing is impossible, or slices lie at the same place, unevenly or shifted
+            in plane.
     """
     first = frames[0]
     row, column = first.orientation[:3], first.orientation[3:]
@@ -189,15 +193,15 @@ def lattice(
         even = bool((np.abs(gaps / usual - np.rint(gaps / usual)) < 0.1).all())
         what = f"lacks about {lost} of its slices" if lost and even else "has unevenly spaced slices"
         what += f" (gaps of {gaps.min():.2f} to {gaps.max():.2f} mm)"
-        if others:
-            what += f"; files that are not slices: {list_names([f'{file.name} ({kind})' for file, kind in others])}"
+        if skipped:
+            what += f"; files that are not slices: {list_names([f'{file.name} ({kind})' for file, kind in skipped])}"
         raise InputError(what, path=path, remedy=EXPORT_AGAIN)
     affine = np.eye(4)
     affine[:3, 0] = row * first.spacing[1]
     affine[:3, 1] = column * first.spacing[0]
     affine[:3, 2] = (positions[-1] - positions[0]) / (len(frames) - 1)
     affine[:3, 3] = positions[0]
-    off = positions - (positions[0] + np.arange(len(frames))[:, np.newaxis] * affine[:3, 2])
-    if np.linalg.norm(off, axis=1).max() > max(0.05, 0.05 * usual):
+    deviations = positions - (positions[0] + np.arange(len(frames))[:, np.newaxis] * affine[:3, 2])
+    if np.linalg.norm(deviations, axis=1).max() > max(0.05, 0.05 * usual):
         raise InputError("has slices that are shifted in plane", path=path, remedy=EXPORT_AGAIN)
     return affine, frames

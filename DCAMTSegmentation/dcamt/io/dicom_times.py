@@ -12,26 +12,35 @@ from ..geometry import SAME_PLACE_MM
 from ..volume import IdentifyingNote
 from .dicom_contradictions import refuse_contradictions
 from .dicom_files import list_names
-from .dicom_frames import Frame
-from .dicom_stacks import ScanChoice, Stack
+from .dicom_frames import NUMBERED_TIMES, TIME_ATTRIBUTES, Frame
+from .dicom_stacks import ScanChoice, Stack, sort_frames
 
-_STATED_TIMES = 2  # The first values of `Frame.times` are numbers of time points, the others are times.
+_SAME_SLICE_MM = 0.01
+"""Frames at most this far apart show the same slice."""
 
 
 def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
     """Return the frames of the chosen kind and time point, at most one at each place.
 
-    Only the frames of one kind are checked for contradictions, since magnitude and phase have different units.
+    Contradictions are searched after the choice of a kind, since magnitude and phase have different units. Notes on
+    skipped copies and on the time point are added to `notes`.
+
+    Raises:
+        InputError: the stack has no such kind or time point, several kinds of which none is chosen, several frames at
+            one place whose times are unknown, or contradictions (`refuse_contradictions`).
     """
     frames = _without_copies(stack.frames, notes)
-    names: list[Callable[[Frame], str]] = [lambda frame: frame.component]
-    names += [lambda frame, n=n: frame.labels[n] for n in range(len(stack.first.labels))]  # type: ignore[misc]
-    chosen_type, offered = False, list[str]()
-    for number, name_of in enumerate(names):
-        kinds = sorted({name_of(frame) for frame in frames})
+    wanted = (choice.frame_type or "").casefold().strip()
+    is_chosen, offered = False, list[str]()
+    # First the component, then each other property, which distinguishes kinds only among frames at the same places.
+    for number in range(1 + len(stack.first.properties)):
+
+        def kind_of(frame: Frame, number: int = number) -> str:
+            return frame.properties[number - 1] if number else frame.component
+
+        kinds = sorted({kind_of(frame) for frame in frames})
         if len(kinds) < 2 or (number > 0 and not _share_places(frames)):
             continue
-        wanted = (choice.frame_type or "").casefold().strip()
         matching = [kind for kind in kinds if wanted and (kind == wanted or (number > 0 and wanted in kind))]
         offered = offered or [kind or "without a name" for kind in kinds]
         if len(matching) != 1:
@@ -40,9 +49,9 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
             same = " at the same places" if _share_places(frames) else ""
             what = f"holds {len(offered)} kinds of images{same}: {', '.join(offered)}"
             raise InputError(what, path=path, remedy="Choose a kind of image with --frame-type NAME.")
-        frames = [frame for frame in frames if name_of(frame) == matching[0]]
-        chosen_type = True
-    if choice.frame_type and not chosen_type and choice.frame_type.casefold() not in {f.component for f in frames}:
+        frames = [frame for frame in frames if kind_of(frame) == matching[0]]
+        is_chosen = True
+    if wanted and not is_chosen and wanted not in {frame.component for frame in frames}:
         known = sorted({frame.component for frame in frames if frame.component})
         what = f'holds no images of the kind "{choice.frame_type}"'
         remedy = "Leave out --frame-type."
@@ -52,7 +61,10 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
 
 
 def _without_copies(frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
-    """Return the frames without those of files that are copies of another file, by their SOP instance UID."""
+    """Return the frames without copies: those with the UID, the index and the position of another frame.
+
+    A note that names the files of the copies is added to `notes`.
+    """
     seen: dict[tuple[str, int], Frame] = {}
     copies: set[str] = set()
     for frame in frames:
@@ -68,11 +80,9 @@ def _without_copies(frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
 
 def _places(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group the frames by place; the places are in order along the slices' normal."""
-    normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
-    ordered = sorted(frames, key=lambda frame: float(frame.position @ normal))
     places: list[list[Frame]] = []
-    for frame in ordered:
-        if places and np.linalg.norm(frame.position - places[-1][0].position) <= 0.01:
+    for frame in sort_frames(frames):
+        if places and np.linalg.norm(frame.position - places[-1][0].position) <= _SAME_SLICE_MM:
             places[-1].append(frame)
         else:
             places.append([frame])
@@ -106,7 +116,7 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
 
 
 def _time_number(path: Path, number: int, choice: ScanChoice, notes: list[str]) -> int:
-    """Return the number of the chosen time point among `number`, by default the first, with a note."""
+    """Return the number of the chosen time point among `number`; by default 1, and a note is added to `notes`."""
     wanted = 1 if choice.time is None else choice.time
     if not 1 <= wanted <= number:
         raise InputError(f"holds {number} time points, not {wanted}", path=path, remedy=f"Choose 1 to {number}.")
@@ -116,11 +126,12 @@ def _time_number(path: Path, number: int, choice: ScanChoice, notes: list[str]) 
 
 
 def _stated_times(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Group frames by the number of their time point; empty if the header does not number several of them.
+    """Group frames by the number of their time point; an empty list if the headers do not number time points.
 
-    Packages of slices of one image may be numbered as well; they lie one after another, not in the same region.
+    Packages of slices of one image may be numbered as well. They lie one after another, so groups count as time points
+    only if they have more than half of the largest group's length in common.
     """
-    for number in range(_STATED_TIMES):
+    for number in range(NUMBERED_TIMES):
         times = sorted({time for frame in frames if (time := frame.times[number]) is not None})
         groups = [[frame for frame in frames if frame.times[number] == time] for time in times]
         if len(groups) < 2 or sum(map(len, groups)) < len(frames) or min(map(len, groups)) < 2:
@@ -128,9 +139,9 @@ def _stated_times(frames: Sequence[Frame]) -> list[list[Frame]]:
         if any(_share_places(group) for group in groups):
             continue
         normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
-        depths = [sorted(float(frame.position @ normal) for frame in group) for group in groups]
-        common = min(depth[-1] for depth in depths) - max(depth[0] for depth in depths)
-        if common > 0.5 * max(depth[-1] - depth[0] for depth in depths):
+        depths = [[float(frame.position @ normal) for frame in group] for group in groups]
+        common = min(map(max, depths)) - max(map(min, depths))
+        if common > 0.5 * max(max(group_depths) - min(group_depths) for group_depths in depths):
             return groups
     return []
 
@@ -145,19 +156,19 @@ def _choose_stated_time(path: Path, groups: list[list[Frame]], choice: ScanChoic
     return groups[_time_number(path, len(groups), choice, notes) - 1]
 
 
-def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], float] | None:
+def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], tuple[float, ...]] | None:
     """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times."""
-    for number in range(len(places[0][0].times)):
-        values = [[frame.times[number] for frame in place] for place in places]
-        if all(None not in row and len(set(row)) == len(row) for row in values):
-            return lambda frame, number=number: frame.times[number] or 0.0  # type: ignore[misc]
-    # Without times, the frames' numbers must show one complete pass through all places after another.
-    rank: dict[int, int] = {}
-    every = sorted((frame for place in places for frame in place), key=lambda frame: frame.number)
-    if len({frame.number for frame in every}) < len(every):
+    for number in range(len(TIME_ATTRIBUTES)):
+        times_by_place = [[frame.times[number] for frame in place] for place in places]
+        if all(None not in times and len(set(times)) == len(times) for times in times_by_place):
+            return lambda frame, number=number: (frame.times[number] or 0.0,)  # type: ignore[misc]
+    # Without times, the series' order must be one complete pass through all places after another.
+    ordered = sorted((frame for place in places for frame in place), key=lambda frame: frame.order)
+    if len({frame.order for frame in ordered}) < len(ordered):
         return None
+    pass_of: dict[int, int] = {}
     for place in places:
-        for time, frame in enumerate(sorted(place, key=lambda frame: frame.number)):
-            rank[id(frame)] = time
-    passes = [rank[id(frame)] for frame in every]
-    return (lambda frame: float(frame.number)) if passes == sorted(passes) else None
+        for number, frame in enumerate(sorted(place, key=lambda frame: frame.order)):
+            pass_of[id(frame)] = number
+    passes = [pass_of[id(frame)] for frame in ordered]
+    return (lambda frame: frame.order) if passes == sorted(passes) else None
