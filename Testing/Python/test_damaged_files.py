@@ -202,6 +202,23 @@ def test_nrrd_is_read_as_itk_reads_it(tmp_path: Path, name: str) -> None:
     assert corner_distance_mm(read.grid, Grid(SHAPE, affine_from_sitk(itk))) <= 1e-4
 
 
+@pytest.mark.parametrize("last", [10, 10**7])
+def test_metaimage_with_a_pattern_of_data_files_is_checked(tmp_path: Path, last: int) -> None:
+    """A pattern of more files than voxels is refused before the names of the files are listed."""
+    for k in range(11):
+        (tmp_path / f"d{k:03}.raw").write_bytes(VOXELS[:, :, k].tobytes(order="F"))
+    path = tmp_path / "x.mhd"
+    path.write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 9 10 11\nElementType = MET_SHORT\nBinaryData = True\n"
+        f"ElementSpacing = 1 1 1\nElementDataFile = d%03d.raw 0 {last} 1\n",
+        encoding="utf-8",
+    )
+    if last == 10:
+        np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    else:
+        refused(lambda: read_scan(path), path, "pattern of data files")
+
+
 @pytest.mark.parametrize("how", ["list", "pattern", "one"])
 def test_nrrd_data_in_several_files_is_read(tmp_path: Path, how: str) -> None:
     for k in range(11):

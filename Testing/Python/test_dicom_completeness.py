@@ -1,6 +1,7 @@
 """Slices that are missing from a DICOM scan, damaged beyond recognition, or of several time points."""
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,18 @@ def test_missing_numbers_of_images_cause_a_note(tmp_path: Path, removed: list[st
     (note,) = read_scan(tmp_path).notes
     assert "2" in note
     assert "slices may be missing" in note
+
+
+def test_numbers_of_millions_take_no_memory(tmp_path: Path) -> None:
+    for k in range(8):
+        write_slice(tmp_path / f"IM{k:03}", k, number=2_000_000 + k)
+    read_scan(tmp_path)  # so that only the reading of the second time counts, not the import of libraries
+    tracemalloc.start()
+    try:
+        assert read_scan(tmp_path).notes == ()
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
-"""Check that files which ITK reads are complete: for a missing part, ITK returns random memory or zeros."""
+"""Check that files which ITK reads are complete: for a missing part, ITK returns random memory or zeros.
+
+A check raises InputError or, for a file that ends too early, EOFError, which `library_errors` converts.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from ..errors import InputError
 from ..volume import check_size
@@ -20,17 +23,24 @@ from .stored_image import (
     missing_data_file,
     open_plain_or_gzip,
     read_to_end,
+    skip_bytes,
     unpacked_size,
 )
 
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
 _GIPL_BYTES = {1: 0, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
+"""Bytes of each type of a GIPL image; 0 for bits, whose size is not checked."""
+_MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
+"""Bytes of each mode of an MRC image."""
+_STRIPS, _TILES = (273, 279), (324, 325)
+"""TIFF tags of the offsets and of the sizes of strips, and of tiles."""
 _HEADER_LIMIT = 1 << 20
+"""Bytes in which a text header, or a line of it, must end."""
 
 
 def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
-    """Return the fields of a MetaImage's header, the file's beginning, and the header's length in bytes.
+    """Return a MetaImage's fields, named in lower case, the file's beginning, and the length of its header in bytes.
 
     Raises:
         InputError: the header is damaged.
@@ -56,12 +66,12 @@ def _check_meta(path: Path) -> None:
     """Raise InputError if a MetaImage's data is missing, cut or damaged."""
     fields, head, start = meta_header(path)
     sizes = [int(size) for size in fields.get("dimsize", "").split()]
-    check_size(sizes, path) if sizes else None
     element = fields.get("elementtype", "").upper().removeprefix("MET_").removesuffix("_ARRAY")
     each = _META_BYTES.get(element.removeprefix("U"))
     if not sizes or each is None:
         what = "cannot be read as a MetaImage: its header lacks DimSize or ElementType"
         raise InputError(what, path=path, remedy=DAMAGED)
+    check_size(sizes, path)
     size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
     value = fields["elementdatafile"]
     compressed = fields.get("compresseddata", "").lower().startswith(("t", "1"))
@@ -71,28 +81,42 @@ def _check_meta(path: Path) -> None:
         if compressed:
             _check_compressed_size(path, path, start, fields.get("compresseddatasize", "0"))
         return
-    words = value.split()
-    if words[0].upper() == "LIST":
-        names = [name.strip() for name in head[start:].decode("utf-8", "replace").splitlines() if name.strip()]
-    elif "%" in words[0]:
-        first, last, step = (int(word) for word in words[1:4]) if len(words) >= 4 else (1, sizes[-1], 1)
-        names = [words[0] % number for number in range(first, last + 1, max(1, step))]
-    else:
-        names = [value]
-    skip = int(fields.get("headersize", 0))
+    names = _meta_data_files(path, value, head[start:], sizes)
+    skip = max(0, int(fields.get("headersize", 0)))
     for name in names:
         data = path.parent / name
         if not data.is_file():
             raise missing_data_file(path, data)
-        _check_data(path, data, max(0, skip), size // max(1, len(names)), each, compressed, text)
+        _check_data(path, data, skip, size // len(names), each, compressed, text)
         if compressed:
-            _check_compressed_size(path, data, max(0, skip), fields.get("compresseddatasize", "0"))
+            _check_compressed_size(path, data, skip, fields.get("compresseddatasize", "0"))
+
+
+def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[str]:
+    """Return the names of a MetaImage's data files from `value` of ElementDataFile and the `rest` after this line."""
+    words = value.split()
+    if words[:1] and words[0].upper() == "LIST":
+        names = [name.strip() for name in rest.decode("utf-8", "replace").splitlines() if name.strip()]
+    elif words[:1] and "%" in words[0]:
+        first, last, step = (int(word) for word in words[1:4]) if len(words) >= 4 else (1, sizes[-1], 1)
+        numbers = range(first, last + 1, max(1, step))
+        if len(numbers) > math.prod(sizes):
+            raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
+        names = [words[0] % number for number in numbers]
+    else:
+        names = [value]
+    return names
 
 
 def _check_compressed_size(path: Path, data: Path, start: int, stated: str) -> None:
-    """Raise InputError if `stated`, the size in the header, is not that of the file `data` after byte `start`.
+    """Raise InputError if `stated`, the size in the header, is not that of the compressed data after byte `start`.
 
-    ITK returns random memory for what lies beyond the stated size. For 0, ITK uses the size of a data file.
+    Bytes after the compressed data are allowed. For what lies beyond the stated size, ITK returns random memory. If the
+    size is 0 and the data has a file of its own, ITK uses the file's size.
+
+    Args:
+        path: the header, which messages name.
+        data: the file with the compressed data, which may be the header's.
     """
     held = os.path.getsize(data) - start
     size = int(stated)
@@ -109,23 +133,27 @@ def _check_data(path: Path, data: Path, start: int, size: int, each: int, compre
     """Raise InputError if the file `data` has less than `size` bytes of voxels of `each` bytes after byte `start`.
 
     Args:
+        path: the header, which messages name.
         compressed: the voxels are compressed with zlib or gzip.
         text: the voxels are written as text.
     """
-    held, ended = max(0, os.path.getsize(data) - start), True
+    held, has_end = max(0, os.path.getsize(data) - start), True
     with open(data, "rb") as file, data_file_errors(path, data):
         file.seek(start)
         if compressed:
-            held, ended = unpacked_size(file)
+            held, has_end = unpacked_size(file)
         elif text:
-            numbers = [float(word) for word in file.read().split()]
-            held = size if len(numbers) * each >= size else len(numbers) * each
-    if held < size or not ended:
+            held = len([float(word) for word in file.read().split()]) * each
+    if held < size or not has_end:
         raise cut_file(data, held, size, path)
 
 
 def _check_gipl(path: Path) -> None:
-    """Raise InputError if a GIPL file is shorter than its header says (256 bytes, big-endian)."""
+    """Raise EOFError if a GIPL file is shorter than its header says (256 bytes, big-endian).
+
+    Raises:
+        InputError: the header's size is not that of an image (`check_size`).
+    """
     with open_plain_or_gzip(path) as file:
         head = file.read(256)
         if len(head) < 256:
@@ -133,12 +161,16 @@ def _check_gipl(path: Path) -> None:
         *sizes, kind = struct.unpack(">5H", head[:10])
         sizes = [max(1, size) for size in sizes]
         check_size(sizes, path)
-        _read_exactly(file, math.prod(sizes) * _GIPL_BYTES.get(kind, 1))
+        skip_bytes(file, math.prod(sizes) * _GIPL_BYTES.get(kind, 1))
         read_to_end(file)
 
 
 def _check_vtk(path: Path) -> None:
-    """Raise InputError if a legacy VTK file of structured points is shorter than its header says."""
+    """Raise EOFError if a legacy VTK file of structured points is shorter than its header says.
+
+    Raises:
+        InputError: the file holds no structured points, or its size is not that of an image (`check_size`).
+    """
     with open(path, "rb") as file:
         head = [file.readline(_HEADER_LIMIT).decode("latin-1").strip() for _ in range(3)]
         words: dict[str, list[str]] = {}
@@ -164,7 +196,11 @@ def _check_vtk(path: Path) -> None:
 
 
 def _check_analyze(path: Path) -> None:
-    """Raise InputError if the data of an Analyze 7.5 or NIfTI pair is missing or cut."""
+    """Raise InputError if a file of an Analyze 7.5 or NIfTI pair is missing or damaged, or its data is cut.
+
+    Raises:
+        EOFError: the header is cut.
+    """
     name = str(path)
     lower = name.lower()
     stem = name[: len(name) - (7 if lower.endswith(".gz") else 4)]
@@ -191,13 +227,17 @@ def _check_analyze(path: Path) -> None:
     size = math.prod(sizes) * max(0, bits) // 8 + (int(offset) if math.isfinite(offset) else 0)
     packed = is_gzip(image)
     with open(image, "rb") as file, data_file_errors(path, image):
-        held, ended = unpacked_size(file) if packed else (os.path.getsize(image), True)
-    if held < size or not ended:
+        held, has_end = unpacked_size(file) if packed else (os.path.getsize(image), True)
+    if held < size or not has_end:
         raise cut_file(image, held, size, path)
 
 
 def _check_tiff(path: Path) -> None:
-    """Raise InputError if a page or strip of a TIFF file lies beyond the file's end."""
+    """Raise EOFError if a page, strip or tile of a TIFF file lies beyond the file's end.
+
+    Raises:
+        InputError: the content is not TIFF.
+    """
     length = os.path.getsize(path)
     with open(path, "rb") as file:
         head = file.read(16)
@@ -220,15 +260,15 @@ def _check_tiff(path: Path) -> None:
             values = {}
             for n in range(number):
                 tag, kind = struct.unpack(f"{order}2H", entries[n * entry : n * entry + 4])
-                if tag in (273, 279, 324, 325):  # offsets and sizes of strips or tiles
+                if tag in (*_STRIPS, *_TILES):
                     values[tag] = _tiff_values(file, order, word, kind, entries[n * entry + 4 : (n + 1) * entry])
-            for offsets, sizes in ((273, 279), (324, 325)):
+            for offsets, sizes in (_STRIPS, _TILES):
                 pairs = zip(values.get(offsets, ()), values.get(sizes, ()), strict=False)
                 if any(offset + size > length for offset, size in pairs):
                     raise EOFError
 
 
-def _tiff_values(file: Any, order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:
+def _tiff_values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:
     """Return the numbers of a TIFF directory entry, which are stored in the entry or at an offset in the file."""
     size = struct.calcsize(word)
     (count,) = struct.unpack(f"{order}{word}", entry[:size])
@@ -245,7 +285,7 @@ def _tiff_values(file: Any, order: str, word: str, kind: int, entry: bytes) -> t
 
 
 def _check_mrc(path: Path) -> None:
-    """Raise InputError if an MRC file is shorter than its header says."""
+    """Raise EOFError if an MRC file is shorter than its header says; InputError if its size is not an image's."""
     with open(path, "rb") as file:
         head = file.read(1024)
     if len(head) < 1024:
@@ -253,27 +293,20 @@ def _check_mrc(path: Path) -> None:
     order = ">" if head[212:214] == b"\x11\x11" else "<"
     *sizes, mode = struct.unpack(f"{order}4i", head[:16])
     check_size(sizes, path)
-    each = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}.get(mode, 1)
+    each = _MRC_BYTES.get(mode, 1)
     extra = struct.unpack(f"{order}i", head[92:96])[0]
     if os.path.getsize(path) < 1024 + max(0, extra) + math.prod(sizes) * each:
         raise EOFError
 
 
-def _check_hdf5(path: Path) -> None:
-    """Do nothing, since the HDF5 library itself rejects a truncated file."""
+def _read_exactly(file: IO[bytes], size: int) -> bytes:
+    """Return the next `size` bytes of an uncompressed file; raise EOFError if there are fewer."""
+    if file.tell() + size > os.fstat(file.fileno()).st_size:  # Checked first: a damaged size may exceed the memory.
+        raise EOFError
+    return file.read(size)
 
 
-def _read_exactly(file: Any, size: int) -> bytes:
-    """Read `size` bytes and return the last megabyte of them. Raises EOFError if there are fewer."""
-    data = b""
-    while size > 0:
-        data = file.read(min(size, 1 << 20))
-        if not data:
-            raise EOFError
-        size -= len(data)
-    return bytes(data)
-
-
+# MINC (.mnc) and HDF5: the HDF5 library itself refuses a file that is shorter than its header says.
 CHECKS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys((".mha", ".mhd"), _check_meta),
     **dict.fromkeys((".gipl", ".gipl.gz"), _check_gipl),
@@ -281,5 +314,6 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys((".hdr", ".img", ".hdr.gz", ".img.gz"), _check_analyze),
     **dict.fromkeys((".tif", ".tiff"), _check_tiff),
     **dict.fromkeys((".mrc", ".rec"), _check_mrc),
-    **dict.fromkeys((".mnc", ".hdf5"), _check_hdf5),
+    **dict.fromkeys((".mnc", ".hdf5"), lambda path: None),
 }
+"""The check of each format by the file's ending. A format without a check is not read."""

@@ -31,12 +31,13 @@ _COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", 
 def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file whose data follows the header or lies in one or several other files.
 
-    Axes without a direction (kind "list", "vector", ...) become channels. If the header has only spacings, the axes are
-    those of LPS with the origin at 0, as in ITK. Bytes after the data are ignored.
+    Axes without a direction become channels. If the header has only spacings, axes of another kind than "domain" or
+    "space" become channels and, unless the header states a space and an origin, the axes run along LPS from the origin
+    0, as in ITK. Bytes after the data are ignored.
 
     Raises:
-        InputError: the file is damaged, a data file is missing, the image has colours or fewer than three spatial axes,
-            or its space or spacing is unknown.
+        InputError: the file is damaged, a data file is missing, the image has colours or complex numbers, or not three
+            spatial axes, or its space or spacing is unknown.
     """
     with library_errors(path, "a NRRD image"):
         header = read_header(path)
@@ -52,13 +53,13 @@ def open_nrrd(path: Path) -> StoredImage:
         affine[:3, 3] = _origin(path, header)
         affine = np.diag([*_space_signs(path, header), 1.0]) @ affine
         data = NrrdData(path, header, sizes)
-    others = [axis for axis in range(len(sizes)) if axis not in spatial]
-    channels = math.prod(sizes[axis] for axis in others)
+    channel_axes = [axis for axis in range(len(sizes)) if axis not in spatial]
+    channels = math.prod(sizes[axis] for axis in channel_axes)
     i, j, k = (sizes[axis] for axis in spatial)
 
     def load() -> np.ndarray:
         with library_errors(path, "a NRRD image"):
-            voxels = data.read().reshape(sizes, order="F").transpose(*others, *spatial)
+            voxels = data.read().reshape(sizes, order="F").transpose(*channel_axes, *spatial)
             return np.ascontiguousarray(voxels.reshape(channels, i, j, k))
 
     return StoredImage(
@@ -90,7 +91,7 @@ def _directions(path: Path, header: Header, axes: int, kinds: list[str]) -> tupl
         rows = [np.full(3, np.nan) if row is None else row for row in _vectors(text)]
         if len(rows) != axes:
             raise InputError("has a different number of space directions and axes", path=path, remedy=DAMAGED)
-        # An axis without direction ("none") is not spatial; `check_grid` refuses an axis with some NaN.
+        # An axis whose direction is "none" or all NaN is not spatial; `check_grid` refuses an axis with some NaN.
         spatial = [axis for axis, row in enumerate(rows) if not np.isnan(row).all()]
         _require_three_axes(path, spatial, axes)
         if any(rows[axis].shape != (3,) for axis in spatial):
@@ -136,9 +137,10 @@ def _space_signs(path: Path, header: Header) -> tuple[int, int, int]:
 
 
 def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
-    """Return the segments in the file's order. Their labels are their values, or 1, 2, ... if these are not unique.
+    """Return the segments in the order of their numbers.
 
-    Files from before Slicer 4.11 have no label values or layers: segment n consists of the voxels of 1 in layer n.
+    Their labels are their values if these are unique and above 0, otherwise 1, 2, ... in this order. Files from before
+    Slicer 4.11 have no label values or layers: segment n consists of the voxels of 1 in layer n.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     places: list[tuple[int, int, int]] = []

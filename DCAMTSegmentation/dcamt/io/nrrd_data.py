@@ -26,6 +26,7 @@ from .stored_image import (
     open_plain_or_gzip,
     read_array,
     read_to_end,
+    skip_bytes,
 )
 
 _TYPES = {
@@ -54,7 +55,11 @@ _ENCODINGS = {
 
 
 class NrrdData:
-    """Reads the voxels of a NRRD file, from the file itself or from data files, in any encoding."""
+    """Reads the numbers of a NRRD file, from the file itself or from data files.
+
+    Raises:
+        InputError: the type, the encoding or the byte order is unknown, or a data file is missing.
+    """
 
     def __init__(self, path: Path, header: Header, sizes: Sequence[int]) -> None:
         fields = header.fields
@@ -66,7 +71,7 @@ class NrrdData:
             raise InputError(f'has the unknown encoding "{fields["encoding"]}"', path=path, remedy=OPEN_IN_SLICER)
         self._path, self._start, self._encoding = path, header.start, encoding
         self._dtype, self._count = _TYPES[kind], math.prod(sizes)
-        if self._dtype.itemsize > 1 and encoding not in ("ascii",):
+        if self._dtype.itemsize > 1 and encoding != "ascii":
             endian = fields.get("endian", "").lower()
             if endian not in ("little", "big"):
                 raise InputError("lacks the byte order (endian) in its header", path=path, remedy=OPEN_IN_SLICER)
@@ -76,10 +81,15 @@ class NrrdData:
         self._files = _data_files(path, header, sizes)
 
     def read(self) -> np.ndarray:
-        """Return all numbers in the machine's byte order; the first axis varies fastest."""
+        """Return all numbers, one-dimensional, in the machine's byte order; the first axis varies fastest.
+
+        Raises:
+            InputError: a data file is cut, or the numbers cannot be divided evenly among the data files.
+            EOFError: the data after the header is cut.
+        """
         if not self._files:
             with open_plain_or_gzip(self._path) as file:
-                _skip(file, self._start)
+                skip_bytes(file, self._start)
                 numbers = self._decode(file, self._count)
         else:
             per_file, rest = divmod(self._count, len(self._files))
@@ -99,7 +109,7 @@ class NrrdData:
         return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
 
     def verify(self) -> None:
-        """Raise InputError if raw or gzip data is visibly incomplete."""
+        """Raise InputError if raw or gzip data is visibly incomplete. Other encodings are not checked."""
         files = self._files or [self._path]
         size = self._count // len(files) * self._dtype.itemsize
         if self._line_skip or self._encoding not in ("raw", "gzip"):
@@ -107,7 +117,8 @@ class NrrdData:
         for name in files:
             start = 0 if self._files else self._start
             if not self._files and is_gzip(self._path):
-                check_complete(name, size + start, 0, True) if self._encoding == "raw" else None
+                if self._encoding == "raw":
+                    check_complete(name, size + start, 0, True)
             elif self._encoding == "raw":
                 check_complete(name, size, start + max(0, self._byte_skip), False, self._path)
             elif not self._byte_skip:
@@ -118,15 +129,15 @@ class NrrdData:
         for _ in range(self._line_skip):
             if not file.readline(HEADER_LIMIT):
                 raise EOFError
-        if self._encoding == "raw" and self._byte_skip == -1:
+        if self._encoding == "raw" and self._byte_skip == -1:  # The data lies at the file's end.
             file.seek(-count * self._dtype.itemsize, os.SEEK_END)
         if self._encoding in ("ascii", "hex"):
-            _skip(file, max(0, self._byte_skip))
+            skip_bytes(file, max(0, self._byte_skip))
             return _decode_text(file.read(), self._encoding, self._dtype, count)
         packed = {"gzip": Gunzip, "bzip2": Bunzip2}.get(self._encoding)
         stream: IO[bytes] = io.BufferedReader(packed(file), 1 << 18) if packed else file  # type: ignore[arg-type, assignment]
         if self._byte_skip > 0:
-            _skip(stream, self._byte_skip)
+            skip_bytes(stream, self._byte_skip)
         numbers = read_array(stream, self._dtype, count)
         if packed:
             read_to_end(stream)
@@ -134,7 +145,7 @@ class NrrdData:
 
 
 def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.ndarray:
-    """Return `count` numbers of the text encodings; raises EOFError if there are fewer."""
+    """Return the first `count` numbers of the text encodings. Raises EOFError if there are fewer."""
     if encoding == "hex":
         digits = re.sub(rb"\s+", b"", data)[: 2 * count * dtype.itemsize]
         if len(digits) < 2 * count * dtype.itemsize:
@@ -149,7 +160,11 @@ def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.
 
 
 def _data_files(path: Path, header: Header, sizes: Sequence[int]) -> list[Path]:
-    """Return the data files that a header names; an empty list if the data follows the header."""
+    """Return the data files that a header names; an empty list if the data follows the header.
+
+    Raises:
+        InputError: the header names none, or a file that is missing.
+    """
     value = header.fields.get("data file")
     if value is None:
         return []
@@ -167,6 +182,7 @@ def _data_files(path: Path, header: Header, sizes: Sequence[int]) -> list[Path]:
     else:
         names = [value]
     files = [path.parent / name for name in names]
+    # Headers written on Windows may separate folders by backslashes.
     files = [
         file if file.is_file() else path.parent / name.replace("\\", "/")
         for file, name in zip(files, names, strict=True)
@@ -177,11 +193,3 @@ def _data_files(path: Path, header: Header, sizes: Sequence[int]) -> list[Path]:
         if not file.is_file():
             raise missing_data_file(path, file)
     return files
-
-
-def _skip(file: IO[bytes], size: int) -> None:
-    while size:
-        passed = len(file.read(min(size, 1 << 20)))
-        if not passed:
-            raise EOFError
-        size -= passed

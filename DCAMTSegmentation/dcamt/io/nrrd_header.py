@@ -25,11 +25,18 @@ OPEN_IN_SLICER = "Open the file in 3D Slicer and save it again."
 
 @dataclass
 class Header:
-    """A NRRD header: fields by their names in lower case, key/value pairs, data files, and the data's first byte."""
+    """A NRRD header.
+
+    Attributes:
+        fields: texts by the names of the fields, in lower case.
+        pairs: the key/value pairs.
+        files: the names in a list of data files.
+        start: the header's length in bytes, after which the data may follow.
+    """
 
     fields: dict[str, str] = field(default_factory=dict)
     pairs: dict[str, str] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)  # names in a list of data files
+    files: list[str] = field(default_factory=list)
     start: int = 0
 
 

@@ -28,7 +28,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 class StoredSegment:
     """A segment of a segmentation file: the voxels with `value` in `layer`, which get `label` in a labelmap.
 
-    name, color (red, green, blue, each 0 to 1): None if the file has no valid one.
+    Attributes:
+        name: None if the file has none.
+        color: red, green and blue, each 0 to 1; None if the file has no valid one.
     """
 
     layer: int
@@ -44,7 +46,8 @@ class StoredImage:
 
     Attributes:
         load: reads the voxels (C, I, J, K); raises InputError if the file is damaged.
-        verify: raises InputError if the file is incomplete, if possible without reading the voxels.
+        verify: raises InputError if the file is visibly incomplete, if possible without reading the voxels. By default
+            it does nothing: the file was checked when it was opened, or is checked by `load`.
         segments: the segments of a segmentation, whose layers are the channels.
         labels_only: the file is a segmentation and cannot be a scan.
         notes: messages for the user on how the file was interpreted.
@@ -63,7 +66,10 @@ class StoredImage:
 
 @contextmanager
 def library_errors(path: Path, kind: str) -> Iterator[None]:
-    """Raise any exception of a library inside the block as InputError: "`path`: cannot be read as `kind` (...)"."""
+    """Raise any exception inside the block as InputError that names `path`; DCAMT's own errors are raised unchanged.
+
+    The message of an exception without a message of its own here is "cannot be read as `kind` (...)".
+    """
     try:
         yield
     except DCAMTError:
@@ -92,8 +98,8 @@ def library_errors(path: Path, kind: str) -> Iterator[None]:
 class Gunzip(io.RawIOBase):
     """A stream that decompresses gzip or zlib data while it is read; data after the last member is ignored.
 
-    Reading raises EOFError if the compressed data ends too early, and zlib.error if it is damaged, at the latest at the
-    end of a member, where its checksum is.
+    Reading raises EOFError if the compressed data ends too early, and zlib.error if it is damaged. Some damage is found
+    only at the end of a member, where its checksum is.
     """
 
     def __init__(self, source: IO[bytes]) -> None:
@@ -130,7 +136,7 @@ class Gunzip(io.RawIOBase):
 
 
 class Bunzip2(io.RawIOBase):
-    """A stream that decompresses bzip2 data while it is read.
+    """A stream that decompresses bzip2 data while it is read; data after the first bzip2 stream is ignored.
 
     Reading raises EOFError if the data ends too early, and OSError if it is damaged.
     """
@@ -158,7 +164,7 @@ class Bunzip2(io.RawIOBase):
 
 @contextmanager
 def open_plain_or_gzip(path: Path, buffer: int = _CHUNK) -> Iterator[IO[bytes]]:
-    """Open a file for reading; if its first bytes are those of gzip, decompress it `buffer` bytes at a time."""
+    """Open a file for reading. If its first bytes are those of gzip, decompress it into a buffer of `buffer` bytes."""
     with open(path, "rb") as file:
         packed = file.read(2) == _GZIP_MAGIC
         file.seek(0)
@@ -172,7 +178,10 @@ def is_gzip(path: Path) -> bool:
 
 
 def read_head(path: Path, size: int = 1024) -> bytes:
-    """Return the first `size` bytes of a file, decompressed if it is gzip; fewer if it is shorter or damaged."""
+    """Return the first `size` bytes of a file, decompressed if it is gzip.
+
+    Fewer if the file is shorter; none if it cannot be read or ends too early within `size` bytes of gzip data.
+    """
     try:
         with open_plain_or_gzip(path, size) as file:
             return file.read(size)
@@ -193,6 +202,15 @@ def read_array(file: IO[bytes], dtype: np.dtype, count: int) -> np.ndarray:
     return values
 
 
+def skip_bytes(file: IO[bytes], size: int) -> None:
+    """Read and drop `size` bytes. Raises EOFError if there are fewer."""
+    while size > 0:
+        passed = len(file.read(min(size, 1 << 20)))
+        if not passed:
+            raise EOFError
+        size -= passed
+
+
 def read_to_end(file: IO[bytes]) -> None:
     """Read and drop the rest of a compressed stream, so that the checksum at its end is verified."""
     if isinstance(file, io.BufferedReader) and isinstance(file.raw, (Gunzip, Bunzip2)):
@@ -205,7 +223,7 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
 
     Args:
         packed: the bytes are compressed with gzip, whose last four bytes are their number (RFC 1952). If that number
-            differs, the file may be truncated or have several members; then it is read to its end.
+            differs from `size`, the file may be truncated or have several members; then it is read to its end.
         header: the file that names this one as its data file; messages name the header.
     """
     if not packed:
@@ -222,8 +240,8 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
         if length >= 4 and int.from_bytes(file.read(4), "little") == size % 2**32:
             return
         file.seek(start)
-        held, ended = unpacked_size(file)
-        if held < size or not ended:
+        held, has_end = unpacked_size(file)
+        if held < size or not has_end:
             raise cut_file(path, held, size, header)
 
 
@@ -248,7 +266,11 @@ def compressed_size(file: IO[bytes]) -> int:
 
 
 def cut_file(path: Path, held: int, size: int, header: Path | None = None) -> InputError:
-    """Return the error for a file that holds `held` of `size` bytes; `header` as in `check_complete`."""
+    """Return the error for a file that holds `held` of `size` bytes, or `size` without the compressed stream's end.
+
+    Args:
+        header: as in `check_complete`.
+    """
     lacks = f"holds {held} of {size} bytes" if held < size else "lacks its checksum"
     which = f": its data file {path.name} {lacks}" if header not in (None, path) else ""
     return InputError(f"ends too early{which}", path=header or path, remedy=COPY_AGAIN)
@@ -271,7 +293,10 @@ def missing_data_file(path: Path, data: Path) -> InputError:
 
 @contextmanager
 def data_file_errors(path: Path, data: Path) -> Iterator[None]:
-    """Raise errors of decompression inside the block as InputError that names the data file of the header `path`."""
+    """Raise errors of decompression inside the block as InputError that names header and data file.
+
+    Nothing is changed if the data lies in the header's own file, or if there is no permission to read it.
+    """
     try:
         yield
     except (zlib.error, OSError) as error:
@@ -282,7 +307,7 @@ def data_file_errors(path: Path, data: Path) -> Iterator[None]:
 
 
 def _shorten(message: str, path: Path) -> str:
-    """Return the last part of a library's message, without source lines, the path, or pages of detail."""
+    """Return at most 160 letters of a library's message, without ITK's source line and class, and without the path."""
     for mark in ("sitk::ERROR:", "ITK ERROR:"):
         message = message.rpartition(mark)[2]
     message = " ".join(message.split())
