@@ -201,7 +201,7 @@ def test_other_invalid_input_is_refused_in_one_line(
             )
         ),
         ([scan, *good, "--format", "dicom"], 2, ("--format",)),
-        ([scan, *good, "--format", "dcm"], 1, ("scan.nii.gz", "is not DICOM", "--format")),
+        ([scan, *good, "--format", "dcm"], 1, ("scan.nii.gz", "is not DICOM", "another file format")),
         ([scan, *good, "--measurements", tmp_path / "m.dcm"], 2, ("--measurements", "--format dcm")),
         ([scan, *good, "--surface", tmp_path / "s.vtk"], 2, ("s.vtk", ".stl, .obj, .ply, .vtp")),
         ([scan, other, *good, "--surface", tmp_path / "s.stl"], 2, ("s.stl", "2 scans")),

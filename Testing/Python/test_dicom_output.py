@@ -245,7 +245,7 @@ def test_source_on_another_grid_is_refused(case: tuple[Path, Labelmap], tmp_path
     folder, labelmap = case
     text = tmp_path / "scan.nrrd"
     text.write_text("no DICOM", encoding="utf-8")
-    with pytest.raises(InputError, match=r"scan\.nrrd: is not DICOM.*--format"):
+    with pytest.raises(InputError, match=r"scan\.nrrd: is not DICOM.*\.seg\.nrrd"):
         find_source_images(text, labelmap.grid)
     moved = labelmap.grid.affine.copy()
     moved[:3, 3] += 1

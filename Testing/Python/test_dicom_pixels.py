@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dcamt.io import dicom_pixels
 from dcamt.io.readers import read_scan
 from dcamt_testing.dicom_positions import (
     SIZE,
@@ -72,6 +73,17 @@ def test_slice_with_a_rescale_slope_of_0_is_refused(tmp_path: Path) -> None:
     for k in range(8):
         write_slice(tmp_path / f"{k}.dcm", k, **({"RescaleSlope": 0, "RescaleIntercept": 5} if k == 4 else {}))
     refused(lambda: read_scan(tmp_path), tmp_path, "4.dcm (damaged header)")
+
+
+def test_slices_whose_decompressed_sizes_differ_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in range(8):
+        write_slice(tmp_path / f"{k}.dcm", k)
+
+    def pixels(file: Path, frames: object) -> tuple[np.ndarray, bool]:
+        return np.zeros((1, 4, 5 if file.name == "4.dcm" else 4), np.int16), False
+
+    monkeypatch.setattr(dicom_pixels, "_pixels", pixels)
+    refused(lambda: read_scan(tmp_path), tmp_path, "shape")
 
 
 @pytest.mark.parametrize(("stored", "signed"), [(16, 0), (12, 0), (16, 1)])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt.errors import InputError
+from dcamt.errors import InputError, OutputError
 from dcamt.io.surfaces import SURFACE_OUTPUTS, write_mesh
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, REGIONS, WALL
@@ -16,10 +16,11 @@ from dcamt.wall.files import WALL_COLUMNS, write_wall_csv, write_wall_surface
 from dcamt.wall.settings import PRESETS
 from dcamt_testing.analytic_scans import CENTRE
 from dcamt_testing.wall_phantoms import Atrium, grid_about
+from vtkmodules import vtkIOXML
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkIOGeometry import vtkOBJReader, vtkSTLReader
 from vtkmodules.vtkIOPLY import vtkPLYReader
-from vtkmodules.vtkIOXML import vtkXMLPolyDataReader
+from vtkmodules.vtkIOXML import vtkXMLPolyDataReader, vtkXMLPolyDataWriter
 
 READERS = {".stl": vtkSTLReader, ".obj": vtkOBJReader, ".ply": vtkPLYReader, ".vtp": vtkXMLPolyDataReader}
 RAS_TO_LPS = np.array([-1, -1, 1])
@@ -36,6 +37,18 @@ def read_surface(path: Path):
     reader.SetFileName(str(path))
     reader.Update()
     return reader.GetOutput()
+
+
+def test_surface_that_vtk_cannot_write_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FailingWriter(vtkXMLPolyDataWriter):
+        def Write(self) -> int:  # noqa: N802, as VTK calls it
+            return 0
+
+    monkeypatch.setattr(vtkIOXML, "vtkXMLPolyDataWriter", FailingWriter)
+    path = tmp_path / "x.vtp"
+    with pytest.raises(OutputError, match=r"x\.vtp: could not be written"):
+        write_mesh(np.eye(3), np.array([[0, 1, 2]]), path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", SURFACE_OUTPUTS)

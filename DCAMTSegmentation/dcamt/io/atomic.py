@@ -20,13 +20,14 @@ _NAME_KEPT = 60  # Characters of the file's name in the temporary name; systems 
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write to; when the block ends, the file is renamed to `path`.
 
-    The temporary file lies in the same folder and has the same ending, by which libraries choose the format. It is
-    flushed to the disk before it replaces `path` (or the target of a link), so that no reader sees half a file. Missing
-    parent folders are created. If the block raises, the temporary file and the created folders are removed, and `path`
-    stays unchanged.
+    The temporary file lies in the folder of the file and has the same ending, by which libraries choose the format. It
+    is flushed to the disk before it replaces `path` (or the target of a link), so that no reader sees half a file.
+    Missing parent folders are created. If the block raises, the temporary file and those created folders that are empty
+    are removed, and `path` stays unchanged.
 
     Raises:
-        OutputError: the file cannot be written. Errors of the block that do not concern this file are raised unchanged.
+        OutputError: the file cannot be written. An OSError of the block with a number counts as one about this file
+            unless it names another file or concerns a pipe. Other errors of the block are raised unchanged.
 
     >>> with atomic_path("run/report.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")
@@ -59,7 +60,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
-    """Yield temporary paths by their final paths, as `atomic_path` does; all are written before the first is renamed.
+    """Yield temporary paths by their final paths, as `atomic_path` does; files are renamed only after the block's end.
+
+    If renaming a file fails, files that were renamed before it stay.
 
     Raises:
         OutputError: a file cannot be written; the message names the final path.
@@ -86,7 +89,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def stray_temporaries(folder: Path) -> list[Path]:
-    """Return the files in `folder` that `atomic_path` is writing, or was writing when its process was killed."""
+    """Return the files in `folder` that `atomic_path` is writing, or was writing when its process was killed.
+
+    They are recognised by their names.
+    """
     return [path for path in folder.glob(".????????-*") if _TEMPORARY.match(path.name) and path.is_file()]
 
 

@@ -20,7 +20,10 @@ _MAXIMUM_CHANNELS = 10
 
 
 def channel_of(path: str | Path) -> int | None:
-    """Return the channel at the end of a scan's name, such as 0 for `la_001_0000.nii.gz`; None if there is none."""
+    """Return the channel at the end of a scan's name, such as 0 for `la_001_0000.nii.gz`.
+
+    None if the name does not end in a number of four digits, or in one above 9, which more likely counts patients.
+    """
     match = _CHANNEL.search(scan_name(path))
     return int(match[1]) if match and int(match[1]) < _MAXIMUM_CHANNELS else None
 
@@ -31,13 +34,16 @@ def without_channel(name: str) -> str:
 
 
 def channel_files(path: Path) -> tuple[Path, ...]:
-    """Return the files of all channels of a scan in order if `path` is the first of several, otherwise ()."""
+    """Return the files of a scan's channels, from 0 to the first missing number, if `path` is the first of several.
+
+    Otherwise an empty tuple.
+    """
     if channel_of(path) != 0:
         return ()
-    kind, stem = path.name[len(scan_name(path)) :], without_channel(scan_name(path))
+    file_ending, stem = path.name[len(scan_name(path)) :], without_channel(scan_name(path))
     files = []
     for number in range(_MAXIMUM_CHANNELS):
-        file = path.with_name(f"{stem}_{number:04d}{kind}")
+        file = path.with_name(f"{stem}_{number:04d}{file_ending}")
         if not file.is_file():
             break
         files.append(file)
@@ -45,7 +51,7 @@ def channel_files(path: Path) -> tuple[Path, ...]:
 
 
 def channel_names(path: Path) -> tuple[str, ...]:
-    """Return the channel names from the `dataset.json` beside a file or one folder above; () if there is none."""
+    """Return the channel names from the `dataset.json` beside a file or one folder above; () if neither has any."""
     for folder in (path.parent, path.resolve().parent.parent):
         try:
             described = json.loads((folder / "dataset.json").read_text(encoding="utf-8-sig"))
@@ -57,9 +63,10 @@ def channel_names(path: Path) -> tuple[str, ...]:
 
 
 def has_channel_files(path: Path) -> bool:
-    """Return whether `path` is the first of several channel files, judged by its folder's name or a `dataset.json`.
+    """Return whether `path` is the first of several files that are channels of one scan.
 
-    Without either, the numbers may count patients.
+    This requires one of nnU-Net's folders or a `dataset.json` that names several channels: elsewhere the numbers may
+    count patients.
     """
     # `channel_names` comes last, since it opens a file.
     return bool(channel_files(path)) and (path.parent.name in FOLDERS_OF_CHANNELS or len(channel_names(path)) > 1)

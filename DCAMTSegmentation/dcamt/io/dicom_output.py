@@ -1,4 +1,4 @@
-"""Write a labelmap as a DICOM segmentation (SEG) that refers to the images of its scan."""
+"""Build a DICOM segmentation (SEG) of a labelmap that refers to the images of its scan, and write DICOM files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from ..geometry import RAS_TO_LPS, Grid
 from ..volume import Code, Labelmap, SegmentInfo
 from .atomic import atomic_path
 
-POSITION_TOLERANCE = 0.02
-"""Largest distance of a source image from its slice of the labelmap, as a fraction of the voxel spacing."""
+_POSITION_TOLERANCE = 0.02
+"""Largest distance of a source image from its slice of the labelmap, as a fraction of the finest voxel spacing."""
+_ROUNDING_MM = 0.01  # Added to it, since scanners round positions.
+_OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
 
 Dataset = Any
@@ -50,11 +52,12 @@ def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, in
     """Return the images of a DICOM file or folder (with its subfolders) at the slices of `grid`.
 
     Args:
-        frames: file and index of the frame that each slice was read from (`Volume.frames`); without them, the first
-            image at each place is used.
+        frames: file and index of the frame that each slice was read from (`Volume.frames`). Without them, the images of
+            the first series with an image at each slice are used; of several images at a slice, the nearest.
 
     Raises:
-        InputError: `source` contains no DICOM images, or some slice has no image.
+        InputError: `source` contains no DICOM images, some slice has no image, or the frames were read from an archive
+            or from several multi-frame files.
     """
     import pydicom
 
@@ -71,18 +74,14 @@ def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, in
         if "Rows" in header and "SeriesInstanceUID" in header:
             by_series.setdefault(str(header.SeriesInstanceUID), []).append((file, header))
     if not by_series:
-        remedy = "Segment a folder of DICOM images, or choose another --format."
+        remedy = "Segment a folder of DICOM images, or choose another file format, such as .seg.nrrd."
         what = "is not DICOM, but a DICOM segmentation must refer to DICOM images"
         raise InputError(what, path=source, remedy=remedy)
     for images in by_series.values():
         matched = _match_slices(images, affine, grid.shape)
         if matched is not None:
             return matched
-    raise InputError(
-        "holds no DICOM images at the slices of the segmentation",
-        path=source,
-        remedy="Choose another --format, such as seg.nrrd.",
-    )
+    raise InputError("holds no DICOM images at the slices of the segmentation", path=source, remedy=_OTHER_FORMAT)
 
 
 def build_dicom_segmentation(
@@ -90,21 +89,53 @@ def build_dicom_segmentation(
 ) -> Dataset:
     """Return the segmentation as a DICOM SEG data set (PS3.3 A.51): binary, one segment for each of `segments`.
 
-    Patient, study and frame of reference are copied from the source images. Every slice has a frame, even an empty one,
-    so that programs that stack the frames get the scan's own grid.
+    Patient, study and frame of reference are copied from the source images. Each segment has a frame for every slice,
+    even an empty one, so that programs that stack the frames get the scan's own grid.
 
     Raises:
-        InputError: the source images lack attributes that a segmentation must copy.
+        InputError: a segmentation cannot refer to the source images, such as images that lack attributes to be copied.
     """
+    import highdicom as hd
+
+    planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I): slices of rows and columns
+    geometry = _frame_geometry(labelmap.grid) if source.frames is not None else {}
+    masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
+    try:
+        dataset = hd.seg.Segmentation(
+            source_images=list(source.datasets),
+            pixel_array=masks,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=_describe_segments(segments, algorithm),
+            series_instance_uid=hd.UID(),
+            series_number=_series_number(source),
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="DCAMT",
+            manufacturer_model_name=algorithm.name,
+            software_versions=algorithm.software_version,
+            device_serial_number=algorithm.serial_number,
+            content_label="SEGMENTATION",
+            content_description=_CONTENT_DESCRIPTION,
+            omit_empty_frames=False,
+            **geometry,
+        )
+    except (AttributeError, KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"no DICOM segmentation can refer to these images ({' '.join(str(error).split())[:160]})",
+            remedy=_OTHER_FORMAT,
+        ) from error
+    if source.frames is not None:
+        _keep_references(dataset, source.frames)
+    dataset.SeriesDescription = f"Segmentation: {', '.join(info.name for info in segments)}"[:64]
+    return dataset
+
+
+def _describe_segments(segments: Sequence[SegmentInfo], algorithm: Algorithm) -> list[Any]:
+    """Return highdicom's description of each segment, numbered from 1."""
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I): slices of rows and columns
-    options: dict[str, Any] = {}
-    if source.frames is not None:
-        options = _frame_geometry(labelmap.grid)
-    masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
-    descriptions = [
+    return [
         hd.seg.SegmentDescription(
             segment_number=number,
             segment_label=info.name,
@@ -123,34 +154,6 @@ def build_dicom_segmentation(
         )
         for number, info in enumerate(segments, start=1)
     ]
-    try:
-        dataset = hd.seg.Segmentation(
-            source_images=list(source.datasets),
-            pixel_array=masks,
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=descriptions,
-            series_instance_uid=hd.UID(),
-            series_number=_series_number(source),
-            sop_instance_uid=hd.UID(),
-            instance_number=1,
-            manufacturer="DCAMT",
-            manufacturer_model_name=algorithm.name,
-            software_versions=algorithm.software_version,
-            device_serial_number=algorithm.serial_number,
-            content_label="SEGMENTATION",
-            content_description=_CONTENT_DESCRIPTION,
-            omit_empty_frames=False,
-            **options,
-        )
-    except (AttributeError, KeyError, ValueError, TypeError) as error:
-        raise InputError(
-            f"no DICOM segmentation can refer to these images ({' '.join(str(error).split())[:160]})",
-            remedy="Choose another --format, such as seg.nrrd.",
-        ) from error
-    if source.frames is not None:
-        _keep_references(dataset, source.frames)
-    dataset.SeriesDescription = f"Segmentation: {', '.join(info.name for info in segments)}"[:64]
-    return dataset
 
 
 def write_dicom(dataset: Dataset, path: str | Path) -> None:
@@ -179,7 +182,7 @@ def _source_of_frames(source: Path, frames: Sequence[tuple[Path, int]]) -> Sourc
         return SourceImages((headers[files[0]],), tuple(index for _, index in frames))
     if len(files) < len(frames) or any(index for _, index in frames):
         what = "consists of several multi-frame files, to which a DICOM segmentation cannot refer"
-        raise InputError(what, path=source, remedy="Choose another --format, such as seg.nrrd.")
+        raise InputError(what, path=source, remedy=_OTHER_FORMAT)
     return SourceImages(tuple(headers[file] for file, _ in frames))
 
 
@@ -201,11 +204,10 @@ def _match_slices(
     rows, columns = shape[1], shape[0]
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     starts = affine[:3, 3] + np.arange(shape[2])[:, np.newaxis] * affine[:3, 2]
-    tolerance_mm = POSITION_TOLERANCE * float(spacing.min()) + 0.01
+    tolerance_mm = _POSITION_TOLERANCE * float(spacing.min()) + _ROUNDING_MM
     multi_frame = [header for _, header in images if int(header.get("NumberOfFrames", 1) or 1) > 1]
     for header in multi_frame:
-        frames = _frame_places(header)
-        chosen = _nearest(frames, starts, affine, tolerance_mm)
+        chosen = _nearest(_frame_places(header), starts, affine, tolerance_mm)
         if chosen is not None and (header.Rows, header.Columns) == (rows, columns):
             return SourceImages((header,), tuple(chosen))
     single = [header for _, header in images if int(header.get("NumberOfFrames", 1) or 1) == 1]
@@ -247,7 +249,10 @@ def _frame_places(header: Dataset) -> list[np.ndarray]:
 def _nearest(
     places: Sequence[np.ndarray], starts: np.ndarray, affine: np.ndarray, tolerance_mm: float
 ) -> list[int] | None:
-    """Return for each slice the index of the nearest image; None if a slice has no image within the tolerance."""
+    """Return for each slice the index of the nearest image with the grid's steps along i and j.
+
+    None if a slice has no such image within the tolerance.
+    """
     if not places:
         return None
     array = np.stack(places)  # (N, 3, 3)

@@ -1,4 +1,4 @@
-"""Read the pixels of DICOM frames, rescaled as their headers say."""
+"""Read the pixels of DICOM frames, rescaled as their headers state."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from .stored_image import library_errors
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
     """Return the voxels (1, I, J, K) of the frames, each rescaled with its own slope and intercept.
 
+    The type is that of the file, int16 or int32 after rescaling by whole numbers, or float32.
+
     Raises:
-        InputError: a file cannot be read or decompressed; `path` is named if the voxels do not fit together.
+        InputError: a file cannot be read or decompressed, or has a modality LUT, or (naming `path`) the frames' sizes
+            differ.
     """
     planes: list[np.ndarray] = [np.empty(0)] * len(frames)
     of_file: defaultdict[Path, list[int]] = defaultdict(list)
@@ -35,7 +38,8 @@ def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
                 if not rescaled and (frame.slope, frame.intercept) != (1.0, 0.0):
                     plane = _rescale(plane, frame.slope, frame.intercept)
                 planes[number] = plane.T
-    voxels = np.stack(planes, axis=-1)
+    with library_errors(path, "a DICOM scan"):
+        voxels = np.stack(planes, axis=-1)
     if voxels.dtype == np.float64:
         voxels = voxels.astype(np.float32)
     return np.ascontiguousarray(voxels[np.newaxis])
@@ -67,12 +71,13 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
         pixels = data.pixel_array
         pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
         return _bright_is_high(_stored_bits(pixels, data), data), False
-    same = {(frame.slope, frame.intercept) for frame in frames} == {(1.0, 0.0)}
+    unscaled = {(frame.slope, frame.intercept) for frame in frames} == {(1.0, 0.0)}
     try:
         pixels = data.pixel_array
         return _bright_is_high(pixels[np.newaxis] if pixels.ndim == 2 else pixels, data), False
     except Exception:
-        if len(frames) > 1 and not same:
+        # ITK would rescale all frames of the file alike.
+        if len(frames) > 1 and not unscaled:
             remedy = "Export the series uncompressed, or install pylibjpeg."
             raise InputError(f"is compressed ({syntax.name})", path=file, remedy=remedy) from None
     with quiet_terminal():

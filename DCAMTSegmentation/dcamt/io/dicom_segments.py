@@ -18,10 +18,10 @@ _REMEDY = "Export the segmentation again."
 
 
 def open_dicom_segments(path: Path) -> StoredImage:
-    """Open a DICOM segmentation. Frames that the file omits because they are empty become background.
+    """Open a DICOM segmentation. Slices without a frame, such as empty ones that the file omits, become background.
 
     Raises:
-        InputError: the file is damaged or contains fractions, or its frames do not lie on one grid.
+        InputError: the file is damaged, contains fractions or is too large, or its frames do not lie on one grid.
     """
     from pydicom import dcmread
 
@@ -84,9 +84,9 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
         raise InputError("has frames of several orientations", path=path, remedy=_REMEDY)
     row, column = orientations[0][:3], orientations[0][3:]
     normal = np.cross(row, column)
-    along = positions @ normal
-    places = np.unique(along.round(3))
-    step = float(np.diff(places).min()) if len(places) > 1 else 0.0
+    depths = positions @ normal
+    slice_depths = np.unique(depths.round(3))
+    step = float(np.diff(slice_depths).min()) if len(slice_depths) > 1 else 0.0
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
         try:
             stated = abs(float(value(frames[0], "PixelMeasuresSequence", keyword)))
@@ -98,12 +98,12 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
             break
     if not step:
         raise InputError("lacks the spacing of its slices", path=path, remedy=_REMEDY)
-    index = (along - along.min()) / step
+    index = (depths - depths.min()) / step
     if np.abs(index - index.round()).max() > 0.05:
         raise InputError("has unevenly spaced frames", path=path, remedy=_REMEDY)
-    first = positions[int(along.argmin())]
-    off = positions - first - np.outer(along - along.min(), normal)
-    if np.linalg.norm(off, axis=1).max() > 0.05 * max(spacing):
+    first = positions[int(depths.argmin())]
+    shifts = positions - first - np.outer(depths - depths.min(), normal)
+    if np.linalg.norm(shifts, axis=1).max() > 0.05 * max(spacing):
         raise InputError("has frames shifted in plane", path=path, remedy=_REMEDY)
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1], affine[:3, 2] = row * spacing[1], column * spacing[0], normal * step
@@ -119,7 +119,7 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
 
 
 def _segment_number(frame: Any, shared: Any) -> int:
-    """Return the number of a frame's segment; 0 if the frame's pixels are segment numbers."""
+    """Return the number of a frame's segment; 0 if none is stated: then its pixels are segment numbers."""
     for place in (frame, shared):
         if place is not None and (items := place.get("SegmentIdentificationSequence")):
             return int(items[0].ReferencedSegmentNumber)

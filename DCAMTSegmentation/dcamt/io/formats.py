@@ -14,7 +14,8 @@ class Format:
 
     Attributes:
         scan, labels: whether files with this ending are read from a folder of scans, or of labelmaps.
-        writes_labels, writes_volume: whether labelmaps, or other volumes, can be written with this ending.
+        writes_labels, writes_volume: whether labelmaps, or other volumes, can be written with this ending
+            (`io.writers`).
     """
 
     ending: str
@@ -38,8 +39,8 @@ FORMATS = (
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
     Format(BENCHMARK_ENDING, scan=True, labels=True),
-    # Never read from folders or written. Listed so that an output path with such an ending is recognised as a file, not
-    # taken for a folder.
+    # Listed so that an output path with such an ending is recognised as a file, not taken for a folder. Their files
+    # are not searched as scans or labels in a folder, but folders of DICOM slices are.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
     *map(Format, (".img", ".hdr", DICOM_ENDING, ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
     *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),

@@ -1,4 +1,4 @@
-"""Handle requests to end this process: SIGTERM, a closed terminal or a closed stdin."""
+"""Handle signals that ask this process to end, and detach its stdin."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from contextlib import contextmanager
 @contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGTERM or SIGHUP inside the block, so that half-written files are removed.
+
+    In a thread other than the main one, and for a signal that has a handler already, nothing changes.
 
     Outside such blocks the default is better: it ends the process at once, while Python would wait until torch returns
     from its current operation.
@@ -48,7 +50,7 @@ def detach_stdin() -> int:
 
 @contextmanager
 def ignore_sigterm() -> Iterator[None]:
-    """Ignore SIGTERM inside the block, for short final writes."""
+    """Ignore SIGTERM inside the block, for short final writes. In a thread other than the main one, nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -57,11 +57,11 @@ def quiet_terminal() -> Iterator[None]:
 def open_itk(path: Path) -> StoredImage:
     """Open an image in a format that ITK recognises by content or ending.
 
-    A fourth axis or the components of a vector become channels.
+    Axes beyond the third and the components of a vector become channels.
 
     Raises:
         InputError: the file is damaged or incomplete, its format is unknown or cannot be checked for completeness, or
-            the image has colours or fewer than three dimensions.
+            the image has 8-bit colours or fewer than three dimensions.
     """
     check = CHECKS.get(ending(path))
     if check is not None:

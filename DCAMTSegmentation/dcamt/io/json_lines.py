@@ -32,8 +32,8 @@ def plain(value: Any) -> Any:
 class JsonLines:
     """Parses events from bytes; an event is a line with a JSON object that has a string `event`.
 
-    Other lines, such as a library's output or a line cut off by a crash, are skipped. With `newest_progress`, only the
-    last of successive progress events is returned.
+    Other lines, such as a library's output or a line cut off by a crash, are skipped. With `newest_progress`, a
+    progress event is skipped if another one follows it among the lines fed so far.
     """
 
     def __init__(self, newest_progress: bool = False) -> None:

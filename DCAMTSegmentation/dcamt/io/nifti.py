@@ -34,10 +34,9 @@ def open_nifti(path: Path) -> StoredImage:
 
     The affine is that of ITK and 3D Slicer (see `itk_affine`). Metres and microns are converted to millimetres. Axes
     beyond the third become channels. Voxels keep the stored type; if the header scales them (`scl_slope`), they become
-    float32.
+    float32, or float64 if they are stored as such.
 
-    Only the header is read here. The `load` and `verify` of the returned image read a compressed file to its end, where
-    its checksum is.
+    Only the header is read here. The returned image's `load` reads a compressed file to its end, where its checksum is.
 
     Raises:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has

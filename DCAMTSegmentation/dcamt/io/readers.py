@@ -65,12 +65,12 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
         choice: the image to read if a DICOM folder contains several.
 
     Returns:
-        The scan. Intensities keep the file's type, or become float32 if the file scales them. The scan's `notes` state
-        what was skipped or assumed.
+        The scan. Intensities keep the file's type unless the file scales them. The scan's `notes` state what was
+        skipped or assumed.
 
     Raises:
-        InputError: the file is missing, empty, damaged or two-dimensional, has a different number of channels, or
-            `volume.check_scan` refuses the scan.
+        InputError: the file is missing, empty, damaged, two-dimensional or in no known format, is a segmentation, has a
+            different number of channels, or `volume.check_scan` refuses the scan.
     """
     path = Path(path)
     if channels > 1 and (files := channel_files(path)) and _holds_one_image(path, choice):
@@ -101,16 +101,17 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
     """Read a labelmap from any format that `read_scan` reads, or from a segmentation (`.seg.nrrd`, DICOM SEG).
 
     A segmentation becomes one labelmap. Its segments keep their label values if these are unique; otherwise they are
-    numbered 1, 2, ... in the file's order. Where segments overlap, the later one is kept. A segmentation that was saved
-    cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's grid.
+    numbered 1, 2, ... in the file's order. Where segments overlap, the later one of the file, or of `mapping`, is kept.
+    A segmentation that was saved cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's
+    grid.
 
     Args:
-        mapping: the label for each value or segment name of the file; several may have the same label. All other voxels
-            become background. In names, capitals, blanks, hyphens and underscores are ignored.
+        mapping: the label, 1 to 255, for each value or segment name of the file; several may have the same label. All
+            other voxels become background. In names, capitals, blanks and punctuation are ignored.
 
     Raises:
-        InputError: as in `read_scan`, except that blank and small labelmaps are allowed; values are negative or
-            fractional; or no segment has a name of `mapping`.
+        InputError: as in `read_scan`, except that segmentations and blank or small labelmaps are allowed; values are
+            negative or fractional; or a name of `mapping` is that of no segment.
     """
     path = Path(path)
     with _open_image(path, ScanChoice(), label=True) as image:
@@ -137,9 +138,12 @@ def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelm
 
 
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
-    """Return the segments of a segmentation file with the labels that `read_labelmap` gives them.
+    """Return the segments of a segmentation file with the labels that `read_labelmap` gives them without a mapping.
 
-    Other formats have no segments. Raises InputError if the header is damaged.
+    Files with an ending other than those of NRRD, DICOM and zip files are not opened and have no segments.
+
+    Raises:
+        InputError: the file cannot be opened, as in `read_labelmap`.
     """
     path = Path(path)
     if ending(path) not in (*_NRRD_ENDINGS, *_DICOM_ENDINGS, ".zip"):
@@ -151,8 +155,11 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
 def read_header(path: str | Path, flatten_segments: bool = False, channels: int = 1) -> Header:
     """Return the header of a scan or, with `flatten_segments`, of a labelmap, after checking the header.
 
-    With `channels` above 1, channels in separate files are counted as in `read_scan`. Raises the InputError of
-    `read_scan` or `read_labelmap`, except for a wrong number of channels and for faults of the voxels.
+    With `channels` above 1, channels in separate files are counted as in `read_scan`.
+
+    Raises:
+        InputError: as in `read_scan` or `read_labelmap`, except for a wrong number of channels and for faults that only
+            the voxels show.
     """
     path = Path(path)
     with _open_image(path, ScanChoice(), label=flatten_segments) as image:
@@ -192,6 +199,7 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
 
 
 def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
+    """Open a file by its ending if it is that of NRRD or NIfTI, otherwise by its first bytes, otherwise with ITK."""
     kind, head = ending(path), read_head(path)
     _refuse_other_kinds(path, head)
     if kind in _NRRD_ENDINGS:
@@ -249,7 +257,7 @@ def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
         try:
             with quiet_pydicom():
                 data = dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID"])
-        except Exception:  # pydicom raises many kinds for files that are no DICOM
+        except Exception:  # pydicom raises errors of many types for files that are not DICOM.
             continue
         if data.get("SOPClassUID", "") == SEGMENTATION_CLASS:
             segmentations.append(file)
@@ -261,7 +269,15 @@ def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
 
 @contextmanager
 def _unzipped(path: Path) -> Iterator[Path]:
-    """Extract a zip file for the duration of the block; yield its only image, or the folder of its files."""
+    """Extract a zip file for the duration of the block.
+
+    Yields:
+        The only file with the ending of a scan or label; without one or with several, the folder of all files.
+
+    Raises:
+        InputError: the zip file is damaged or too large, or holds nothing but several images or other zip files.
+            Errors of the block name the zip file in place of the extracted one.
+    """
     with tempfile.TemporaryDirectory(prefix="dcamt-") as folder:
         with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:
             size = sum(item.file_size for item in archive.infolist())
@@ -289,7 +305,7 @@ def _unzipped(path: Path) -> Iterator[Path]:
 
 
 def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -> np.ndarray:
-    """Return the labels (I, J, K) of the segments in `layers` (L, I, J, K)."""
+    """Return the labels (I, J, K) of the segments in `layers` (L, I, J, K); where they overlap, the last is kept."""
     labels = np.zeros(layers.shape[1:], dtype=np.min_scalar_type(max(segment.label for segment in segments)))
     for segment in segments:
         labels[layers[segment.layer] == segment.value] = segment.label

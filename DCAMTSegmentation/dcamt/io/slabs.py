@@ -1,4 +1,4 @@
-"""Copy and write large arrays in slabs of some megabytes, so that an event loop can run between them."""
+"""Divide large arrays into slabs of some megabytes and write them, so that an event loop can run between slabs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NRRD_TYPES = {"i": "int", "u": "uint"}
 
 
 def slabs(array: np.ndarray, slab_bytes: int = SLAB_BYTES) -> Iterator[slice]:
-    """Return slices along the first axis that cover the array in order, each of about `slab_bytes`.
+    """Yield slices along the first axis that cover the array in order, each of at most `slab_bytes` or one row.
 
     >>> import numpy as np
     >>> [(part.start, part.stop) for part in slabs(np.zeros((5, 2), np.uint8), slab_bytes=4)]
@@ -93,7 +93,7 @@ def _write_npy(
 def write_nrrd_in_slabs(
     voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path, further_channels: Sequence[np.ndarray] = ()
 ) -> Iterator[None]:
-    """Write an uncompressed NRRD file, yielding after each slab; the file appears only after the last slab.
+    """Write an uncompressed NRRD file, yielding after each slab; the file appears when the generator ends.
 
     The file has the smallest type that holds the types of all channels.
 

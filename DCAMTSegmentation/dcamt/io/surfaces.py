@@ -1,7 +1,9 @@
-"""Write triangle meshes as STL, OBJ, PLY and VTP, in the coordinates that 3D Slicer expects."""
+"""Write triangle meshes as STL, OBJ, PLY and VTP in LPS mm, with a mark of this space that 3D Slicer reads."""
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,6 @@ def _write_vtp(
     writer.SetFileName(str(path))
     writer.SetInputData(mesh)
     if not writer.Write():
-        raise OSError(f"{path} could not be written")
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))  # VTK does not state the reason.
     first_line, _, rest = path.read_bytes().partition(b"\n")
     path.write_bytes(first_line + b"\n<!-- DCAMT -->\n" + rest)

@@ -24,7 +24,7 @@ _REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 
 MARK = "DCAMT"
-"""Mark of every file that DCAMT writes: a key in the NRRD header, and the first word of NIfTI's `descrip`."""
+"""Mark of the files of this module: a key in the NRRD header, and the first word of NIfTI's `descrip`."""
 
 
 def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
@@ -38,7 +38,7 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
     Raises:
         InputError: the ending is not one of a labelmap file.
         OutputError: the file cannot be written.
-        ValueError: a label of a `.seg.nrrd` has no segment.
+        ValueError: a label of a `.seg.nrrd` has no segment, or two segments have the same label.
     """
     path = Path(path)
     kind = ending(path)
@@ -60,8 +60,8 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
 def write_volume(volume: Volume, path: str | Path) -> None:
     """Write a scan or map in the format of the path's ending: `.nrrd`, `.nii.gz` or `.nii`.
 
-    Channels become the last axis of NIfTI, or the first axis (kind "list") of NRRD. The voxels keep their type, except
-    bool (written as uint8) and float16 (as float32). The file is written completely or not at all.
+    Several channels become the last axis of NIfTI, or the first axis (kind "list") of NRRD. The voxels keep their type,
+    except bool (written as uint8) and float16 (as float32). The file is written completely or not at all.
 
     Raises:
         InputError: the ending is not one of a volume file.
@@ -86,9 +86,10 @@ def write_volume(volume: Volume, path: str | Path) -> None:
 
 
 def is_dcamt_result(path: Path) -> bool:
-    """Return whether DCAMT wrote a file and no other program saved it since; False if the file cannot be read.
+    """Return whether a file has the mark of DCAMT; False if the file cannot be read.
 
-    Slicer and other editors drop the mark when they save the file.
+    Slicer drops the mark when it saves the file. In formats other than NRRD and NIfTI, such as DICOM and HTML, the mark
+    is the word anywhere in the first 64 KiB.
     """
     kind = ending(path)
     try:
@@ -100,7 +101,7 @@ def is_dcamt_result(path: Path) -> bool:
         return head[_DESCRIP : _DESCRIP + len(MARK)] == MARK.encode()
     if kind in (".nrrd", ".seg.nrrd"):
         return f"\n{MARK}:=".encode() in head.partition(b"\n\n")[0]
-    return MARK.encode() in head  # DICOM files name the manufacturer, reports the software.
+    return MARK.encode() in head  # as the manufacturer in DICOM, and the software in reports
 
 
 def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
