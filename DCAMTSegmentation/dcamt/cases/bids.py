@@ -1,4 +1,4 @@
-"""Find the cases of a BIDS data set: scans, and labels in its derivatives."""
+"""Find the cases of a BIDS data set: its scans, and their labels by the entities in file names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
 
 
 def find_bids_cases(folder: Path) -> FoundCases:
-    """Pair each scan of a BIDS data set with the label in its derivatives that has the same entities."""
+    """Pair each scan of a BIDS data set with the label of the same entities, those of derivatives left out.
+
+    A label may lack entities of its scan if only one scan fits it. Of several, the one with the same suffix is taken.
+    """
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []
     skipped: list[SkippedFile] = []

@@ -1,4 +1,4 @@
-"""Write a scan and its segmentation as arrays that another process maps into memory, without decoding any format."""
+"""Write a scan and its segmentation as arrays that another process can map into memory without decoding them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_case_arrays(image: Path, segmentation: Path, folder: Path, labels_only
     """Read a scan and its segmentation, and write their arrays into a folder.
 
     Args:
-        labels_only: read only the scan's header.
+        labels_only: write no scan; only its header is read.
 
     Raises:
         InputError: a file cannot be read, or the segmentation lies on a different grid.

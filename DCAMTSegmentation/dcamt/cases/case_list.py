@@ -53,14 +53,14 @@ class Case:
 def read_cases(path: Path, labels: str = "") -> list[Case]:
     """Return the cases of a table with the columns `name,image,label,role`; paths are relative to the file.
 
-    Lines of the role `left out` are skipped.
+    Lines of the role `left out` are skipped, and the label of an unlabelled case is dropped.
 
     Args:
-        labels: the mapping of the lines whose column `labels` is empty.
+        labels: the mapping of the lines whose column `labels` is empty; it replaces the file's line `# labels:`.
 
     Raises:
-        InputError: the file, a column, a scan or a label is missing, a role is unknown, or the cases cannot train
-            (see `violations`).
+        InputError: as in `list_cases`, a scan or a label is missing, or the cases break a rule that `violations` checks
+            without a recipe.
     """
     cases = []
     for line, case in _lines(path, labels):
@@ -87,7 +87,8 @@ def list_cases(path: Path, labels: str = "") -> list[Case]:
         labels: as for `read_cases`.
 
     Raises:
-        InputError: the file or a column is missing, or a line has no name, no scan or an unknown role.
+        InputError: the file cannot be read, a column is missing or occurs twice, or a line has no name, no scan or an
+            unknown role.
     """
     return [case for _, case in _lines(path, labels)]
 
@@ -131,7 +132,12 @@ class Rule(Enum):
 
 @dataclass(frozen=True)
 class Violation:
-    """A broken rule: message, remedy, indices of the cases that break it (none: the list as a whole), and its class."""
+    """A broken rule, with message and remedy.
+
+    Attributes:
+        cases: the indices of the cases that break it; empty if the list as a whole does.
+        info: the class that no labelled case contains, for `Rule.EVERY_CLASS`.
+    """
 
     rule: Rule
     text: str
@@ -163,16 +169,22 @@ def violations(
 ) -> list[Violation]:
     """Return the broken rules, because of which these cases cannot train; cases left out are ignored.
 
-    `dcamt train`, `dcamt cases check` and the training panel all use this function. Rules on classes need the recipe
-    and `label_values`: the values in the label of each labelled case, by the index of the case.
+    `dcamt train`, `dcamt cases check` and the training panel all use this function.
+
+    Args:
+        recipe: None leaves out the rules on unlabelled cases in a batch and on classes.
+        label_values: the values in the label of each labelled case, by the index of the case. If those of a case are
+            missing, the rule on classes is not checked.
     """
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
     labelled = [index for index in used if cases[index].role == LABELLED]
     broken = []
     counts = Counter(cases[index].name for index in used)
-    for name in sorted(name for name, count in counts.items() if count > 1):
+    for name, count in sorted(counts.items()):
+        if count < 2:
+            continue
         members = tuple(index for index in used if cases[index].name == name)
-        text = f"the name '{name}' occurs twice"
+        text = f"the name '{name}' occurs {'twice' if count == 2 else f'{count} times'}"
         broken.append(Violation(Rule.DISTINCT_NAMES, text, "Give each case its own name.", members))
     if not labelled:
         text = "no case is labelled, so there is nothing to learn from"
@@ -207,10 +219,10 @@ def refuse_violations(broken: Sequence[Violation], path: Path | None = None) -> 
 def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
     """Yield the line number and case of each line of a table that a spreadsheet program saved.
 
-    The delimiter is a comma, semicolon, tab or bar, as Excel's line `sep=;` says or as counted in the column names. The
-    encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes, empty lines, and capitals and blanks in column names
-    are ignored. A line `# labels: 420=left atrium` before the column names is the label mapping of all lines without
-    one of their own, unless `labels` is given.
+    The delimiter is that of Excel's line `sep=;`, else the most frequent of comma, semicolon, tab and bar in the line
+    of the column names. The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes, empty lines, and capitals
+    and outer blanks of column names are ignored. Before the column names, lines with `#` are ignored, except that
+    `# labels: 420=left atrium` is the label mapping of all lines without one of their own, unless `labels` is given.
     """
     try:
         lines = _decode(path.read_bytes()).splitlines(keepends=True)
@@ -282,7 +294,7 @@ def _file(path: Path, text: str) -> Path:
     """
     file = path.parent / text
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text
-    if is_plain or os.path.exists(file):  # the disk is not asked for plain names, since a list may have thousands
+    if is_plain or os.path.exists(file):  # Plain names are not looked up on the disk: a list may have thousands.
         return file
     file = path.parent / text.replace("\\", "/").strip(_QUOTES)
     forms = (Path(unicodedata.normalize(form, str(file))) for form in ("NFC", "NFD"))

@@ -1,7 +1,7 @@
 """Check the cases of a run before it starts, by the rules of training: files, size, spacing, label values, roles.
 
-First the headers of all cases are checked, then their voxels, then whether a scan is used for training and validation.
-Only the facts of a case stay in memory, so a list may hold ten thousand cases.
+First the headers of all cases are checked, then the voxels of those that a run uses, then whether a scan is used for
+training and for validation. Only the facts of a case stay in memory, so a list may hold ten thousand cases.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CaseFacts:
         size: voxels along the stored axes (I, J, K); like the next three fields, None while unknown.
         spacing: mm along these axes.
         channels: channels in the scan's file.
-        labels: classes in the label after label mapping, without background.
+        labels: values of the label after label mapping, without background.
         problems: why training would refuse the case, each with its remedy.
         warnings: what a person should check.
     """
@@ -56,11 +56,16 @@ class CaseFacts:
 def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
     """Yield the facts of each case from its header, then new facts of each case for which a later check found more."""
     facts: list[CaseFacts] = []
-    repeated = {i for violation in violations(cases) if violation.rule is Rule.DISTINCT_NAMES for i in violation.cases}
+    repeated = {
+        index: str(violation)
+        for violation in violations(cases)
+        if violation.rule is Rule.DISTINCT_NAMES
+        for index in violation.cases
+    }
     for index, case in enumerate(cases):
         case_facts = _check_headers(index, case, recipe)
         if index in repeated:
-            case_facts = _with_problem(case_facts, f"The name '{case.name}' occurs twice. Give each case its own.")
+            case_facts = _with_problem(case_facts, repeated[index])
         facts.append(case_facts)
         yield case_facts
     for index, case in enumerate(cases):
@@ -76,7 +81,7 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
 
 
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
-    """Return the problems of the list as a whole.
+    """Return the problems of the list as a whole. A labelled case whose label is unknown counts as without classes.
 
     Args:
         facts: the last facts that `check_cases` yielded for each case.
@@ -104,6 +109,7 @@ def few_values_warning(volume: Volume) -> str:
 
 
 def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
+    """Return the facts of a case from the headers of its scan and, if its role needs one, of its label."""
     facts = CaseFacts(index, case.name)
     scan: Header | None = None
     try:
@@ -134,7 +140,7 @@ def _needs_label(case: Case) -> bool:
 
 
 def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
-    """Read a scan and its label as training does; return the facts with what was found."""
+    """Read a scan and its label as training does; return the facts with classes, problems and warnings added."""
     try:
         volume = read_scan(case.image, channels=recipe.input_channels)
     except InputError as error:
@@ -163,32 +169,36 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
 
 
 def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
-    """Yield index and message of each case whose scan, by file or content, is used for training and validation."""
+    """Yield index and message of each case whose scan is used for training and validation, once for each case.
+
+    Scans are equal if they are the same file or folder, or files of the same content.
+    """
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
     reported: set[int] = set()
-    for same, key in (("file", _identity), ("content", _content)):
-        groups: defaultdict[Hashable, list[int]] = defaultdict(list)
-        if same == "content":
-            used = _select_one_size(cases, used)
+    for what, key_of in (("file", _identity), ("content", _content)):
+        members_by_key: defaultdict[Hashable, list[int]] = defaultdict(list)
+        if what == "content":
+            used = _select_equal_sizes(cases, used)
         for index in used:
-            if (identity := key(cases[index].image)) is not None:
-                groups[identity].append(index)
-        for members in groups.values():
-            validated = [i for i in members if cases[i].role == VALIDATION]
-            trained = [i for i in members if cases[i].role != VALIDATION]
-            for group, others in ((validated, trained), (trained, validated)) if validated and trained else ():
-                for index in group:
-                    if index not in reported:
-                        reported.add(index)
-                        role = "a validation case" if group is trained else "a training case"
-                        other = cases[others[0]].name
-                        yield (
-                            index,
-                            f"The scan is also {role}: its {same} equals that of '{other}'. Leave one of them out.",
-                        )
+            if (key := key_of(cases[index].image)) is not None:
+                members_by_key[key].append(index)
+        for members in members_by_key.values():
+            validated = [index for index in members if cases[index].role == VALIDATION]
+            trained = [index for index in members if cases[index].role != VALIDATION]
+            if not validated or not trained:
+                continue
+            for group, role, twin in (
+                (validated, "a training case", cases[trained[0]].name),
+                (trained, "a validation case", cases[validated[0]].name),
+            ):
+                for index in (index for index in group if index not in reported):
+                    reported.add(index)
+                    text = f"The scan is also {role}: its {what} equals that of '{twin}'. Leave one of them out."
+                    yield index, text
 
 
 def _identity(path: Path) -> Hashable:
+    """Return a value that is equal for all paths of one file or folder; None if it cannot be read."""
     try:
         status = os.stat(path)
     except OSError:
@@ -196,7 +206,7 @@ def _identity(path: Path) -> Hashable:
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
-def _select_one_size(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
+def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
     """Return the cases whose scan file has the same size as one of the other role: only these need a checksum."""
     sizes: defaultdict[int, list[int]] = defaultdict(list)
     for index in used:
@@ -207,6 +217,7 @@ def _select_one_size(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
 
 
 def _content(path: Path) -> Hashable:
+    """Return a checksum of a file; None if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:

@@ -51,7 +51,7 @@ def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
 
 
 class _ListedCases:
-    """Collects the cases that a `dataset.json` lists."""
+    """Collects the cases that a `dataset.json` lists, and the files that it skips."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -73,7 +73,7 @@ class _ListedCases:
         self.cases.append(Case(name or case_name(files[0]), files[0], label_path, role))
 
     def skip(self, images: Sequence[object]) -> None:
-        """Skip the files of a test case that has a label."""
+        """Skip the files of a test case, in a data set whose test cases have labels."""
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         channels = [channel for file in files for channel in channel_files(file) if channel not in files]
         self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
@@ -103,7 +103,10 @@ class _ListedCases:
 
 
 def find_listed_cases(folder: Path) -> FoundCases:
-    """Read the list of a Decathlon or nnU-Net v1 data set: `training` has images and labels, `test` images alone."""
+    """Read the list of a Decathlon or nnU-Net v1 data set: `training` and `validation` have labels, `test` has none.
+
+    Test cases are unlabelled, or skipped if the folder `labelsTs` has labels.
+    """
     described, listed = read_description(folder), _ListedCases(folder)
     has_test_labels = bool(files_in(folder / "labelsTs", LABEL_ENDINGS))
     for key in ("training", "validation", "test"):

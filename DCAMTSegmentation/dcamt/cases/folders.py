@@ -42,6 +42,7 @@ def find_cases(folder: Path) -> FoundCases:
 
 
 def _find(folder: Path) -> FoundCases:
+    """Return the cases of the data set in a folder, else of the data sets below it, else those paired by file names."""
     reader = _data_set_reader(folder)
     if reader is not None:
         return reader(folder)
@@ -81,7 +82,7 @@ def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
 
 
 def _data_sets_below(folder: Path, depth: int) -> list[Path]:
-    """Return the folders of nnU-Net and Decathlon data sets below a folder such as `nnUNet_raw`."""
+    """Return the folders of data sets up to `depth` levels below a folder such as `nnUNet_raw`, without hidden ones."""
     data_sets: list[Path] = []
     for inner in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         if _data_set_reader(inner) is not None:
@@ -92,7 +93,7 @@ def _data_sets_below(folder: Path, depth: int) -> list[Path]:
 
 
 def _join(parts: Sequence[FoundCases]) -> FoundCases:
-    """Return the found cases of several data sets as one; classes only where all data sets agree on them."""
+    """Return the found cases of several data sets as one; classes only if they are the same in all data sets."""
     layouts = list(dict.fromkeys(part.layout for part in parts))
     classes = {part.classes for part in parts}
     return FoundCases(
@@ -110,7 +111,10 @@ _SKIPPED_KINDS = {
 
 
 def _pair_by_names(folder: Path) -> FoundCases:
-    """Pair scans and labels whose paths are equal once the words for image and label are removed."""
+    """Pair scans and labels whose paths are equal without the words for image and label (`names.classify_all`).
+
+    Scans without a label are unlabelled. If several labels fit a scan, or a label fits several scans, all are skipped.
+    """
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     skipped: list[SkippedFile] = []
@@ -123,10 +127,8 @@ def _pair_by_names(folder: Path) -> FoundCases:
     _pair_lone_labels(scans, labels)
     cases: list[Case] = []
     for key, files_of_scan in scans.items():
-        images, label_paths = (
-            [named_file.path for named_file in files_of_scan],
-            [named_file.path for named_file in labels.pop(key, [])],
-        )
+        images = [named_file.path for named_file in files_of_scan]
+        label_paths = [named_file.path for named_file in labels.pop(key, [])]
         if len(images) > 1 and label_paths:
             skipped += [SkippedFile(path, "several scans and labels have one name") for path in (*images, *label_paths)]
         elif len(label_paths) > 1:
@@ -189,7 +191,7 @@ def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
 
 
 def _with_distinct_names(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """Return the cases with distinct names: a name that occurs twice is prefixed with the folders above the scan."""
+    """Return the cases with distinct names: equal names are prefixed with as many folders above the scan as needed."""
     cases = list(cases)
     for depth in range(1, 64):
         seen: defaultdict[str, list[int]] = defaultdict(list)

@@ -31,8 +31,8 @@ class FoundCases:
     """The cases found in a folder, without opening any file but `dataset.json`.
 
     Attributes:
-        layout: the convention that the folder follows.
-        cases: the cases, with distinct names.
+        layout: the convention that the folder follows, or several that its data sets follow.
+        cases: the cases; `find_cases` makes their names distinct.
         skipped: files that belong to no case.
         classes: label values and their names, if the data set lists them.
     """
@@ -44,6 +44,7 @@ class FoundCases:
 
 
 def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
+    """Return the image files directly in a folder that have one of the endings; an empty list if it is no folder."""
     if not folder.is_dir():
         return []
     kinds = tuple(endings)

@@ -19,7 +19,7 @@ from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabe
 from .case_list import Case
 
 STRAY_VOXELS = 4
-"""A component smaller than this many voxels of the network grid is stray: it may vanish on that grid."""
+"""A component smaller than the volume of this many voxels of the network grid is stray: it may vanish there."""
 MAXIMUM_CLASS = 255
 """The highest label value to which a mapping maps."""
 
@@ -27,11 +27,11 @@ MAXIMUM_CLASS = 255
 def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, int]:
     """Parse a label mapping: return the class label for each value or segment name of a label file.
 
-    An entry is `SOURCES=CLASS`. The sources are values or segment names, separated by commas. The class is a name
-    (capitals, blanks and hyphens are ignored) or a label. Commas, semicolons or bars separate entries.
+    An entry is `SOURCES=CLASS`. The sources are values or segment names. The class is a name (capitals, blanks and
+    punctuation are ignored) or a label. Commas, semicolons or bars separate sources and entries.
 
     Raises:
-        InputError: an entry has another form or an unknown class, or a value occurs twice.
+        InputError: an entry has another form or an unknown class, a name has several classes, or a source occurs twice.
 
     >>> from ..recipe import load_recipe
     >>> parse_mapping("420,421=left-atrium; LA endo=1", load_recipe("la").classes)
@@ -97,7 +97,7 @@ def mapping_targets(text: str) -> list[str]:
 
 
 def _entries(text: str) -> list[tuple[str, str]]:
-    """Return what stands left and right of each "=" of a label mapping."""
+    """Return the texts left and right of each "=" of a label mapping; raise InputError if it has another form."""
     entries = re.findall(r"([^=]+)=([^=,;|]*)", text)
     rest = re.sub(r"[^=]+=[^=,;|]*", "", text).strip(" ,;|")
     if rest or not entries:
@@ -142,7 +142,9 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
 
 
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
-    """Raise InputError if a class is lost on the network grid although a component of it is more than stray voxels.
+    """Raise InputError if a class is lost on the network grid although a component of it is not stray.
+
+    A component is stray below the volume of `STRAY_VOXELS` voxels of that grid.
 
     Args:
         present: the label values that occur on the network grid (see `classes_on_grid`).
@@ -173,8 +175,9 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
     for axis, side in enumerate(box):
         matrix = axis_weights(grid, axis)
         matrix = np.eye(stored.shape[axis]) if matrix is None else matrix
-        near = matrix[:, side].astype(np.float32)
-        weights.append(near[near.any(axis=1)])
+        # The outputs that depend on voxels of the box; outside the box all is background.
+        inside = matrix[:, side].astype(np.float32)
+        weights.append(inside[inside.any(axis=1)])
     fractions = []
     for label in range(1, recipe.output_channels):
         fraction = (stored[box] == label).astype(np.float32)

@@ -72,7 +72,6 @@ _SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
 """A word with its number, as in `img0001` and `label0001`."""
 
-
 _CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Seg|Segmentation|Mask|Label|Labels|Labelmap|Contour|GT|GroundTruth|Pred|Image|Scan)(?![A-Za-z]))"
 )
@@ -107,7 +106,7 @@ class NamedFile:
 
 
 def case_name(path: str | Path) -> str:
-    """Return the name of a file's case: the file name without ending, channel, and final word for image or label.
+    """Return the name of a file's case: the file name without ending, channel 0000, and final word for the file's kind.
 
     >>> [case_name(name) for name in ("la_001_0000.nii.gz", "la_001_label.seg.nrrd", "la_001_pred.nrrd")]
     ['la_001', 'la_001', 'la_001']
@@ -122,9 +121,9 @@ def case_name(path: str | Path) -> str:
 
 
 def short_names(name: str) -> list[str]:
-    """Return a label's name without one or more words for structures or qualifiers at its end or beginning.
+    """Return a label's name with more and more words for the atrium or qualifiers removed, the longest name first.
 
-    The longest name comes first.
+    Words are removed from the end, then from the beginning as well.
 
     >>> short_names("p1_LA_final")
     ['p1_LA', 'p1']
@@ -163,8 +162,10 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
 
 def _paired_without_kind_words(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels by their names, or by a case's name if only this label and this case have the same name
-    without the words for the kind of file."""
+    """Return the labels by their names or those of their cases, paired by the words that are not for the kind of file.
+
+    A label is paired if it and its case are the only ones with the same name without these words.
+    """
     paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
     labels_by_name: defaultdict[str, list[str]] = defaultdict(list)
@@ -318,7 +319,7 @@ def _has_only_label_words(path: Path) -> bool:
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:
-    """Return the files with the ending of a scan or label, without hidden files or DCAMT's own maps."""
+    """Return the files with the ending of a scan or label, without hidden files and the maps beside a segmentation."""
     shown = [path for path in files if not path.name.startswith(".")]
     return [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
 

@@ -61,9 +61,9 @@ class CaseStatistics:
         shape: the scan's size in its own voxels.
         spacing: mm.
         fractions: the fraction of the scan's voxels that each label value fills.
-        single: label values that form one component, apart from stray voxels.
-        foreground: 0.5th and 99.5th percentile of the intensities within all labels.
-        lowest: the scan's lowest intensity.
+        single: label values of which one component has at least 95 % of the voxels.
+        foreground: 0.5th and 99.5th percentile of the first channel's intensities within all labels.
+        lowest: the lowest intensity of all channels.
         channels: number of channels.
     """
 
@@ -82,12 +82,12 @@ def suggest_recipe(
     """Return a complete recipe for the cases.
 
     Args:
-        memory_bytes: free memory of the device that will train; None means unknown, and 4 GB are assumed.
+        memory_bytes: free memory of the device that will train; None means unknown, and 4 GiB are assumed.
         name: the recipe's name.
         folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or its parent.
 
     Raises:
-        InputError: no case is labelled, a file cannot be read, or a label is empty.
+        InputError: no case is labelled, a file cannot be read, or a label is empty or does not fit its scan or mapping.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -158,7 +158,7 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
         classes: the labels of the classes that label mappings name.
 
     Raises:
-        InputError: a file cannot be read, the label does not fit its scan, or the mapping does not fit the label.
+        InputError: a file cannot be read, the label is empty or does not fit its scan, or the mapping does not fit it.
     """
     assert case.label is not None
     scan = _read_any(case.image)
@@ -247,7 +247,7 @@ def median_shape(facts: Sequence[CaseStatistics], spacing: tuple[float, float, f
 
 
 def suggest_intensity(facts: Sequence[CaseStatistics], spacing: Sequence[float], hounsfield: bool) -> Intensity:
-    """Return the intensity rule: for CT `clip` to the intensities within labels, otherwise `local`."""
+    """Return the intensity rule: for CT `clip` to the intensities within labels and a margin, otherwise `local`."""
     if not hounsfield:
         return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))
     low, high = (median([scan.foreground[end] for scan in facts]) for end in (0, 1))
@@ -258,7 +258,11 @@ def suggest_intensity(facts: Sequence[CaseStatistics], spacing: Sequence[float],
 def plan_network(
     spacing: Sequence[float], shape: Sequence[int], batch: int, memory_bytes: int
 ) -> tuple[Network, tuple[int, int, int]]:
-    """Return a network and the largest patch, for scans of `shape` voxels, whose training step fits into memory."""
+    """Return a network and a patch for scans of `shape` voxels whose training step fits into memory.
+
+    The patch starts as the whole scan and is shortened, always along its longest axis in mm, until the step fits and it
+    has at most `LARGEST_PATCH` voxels, or until each axis has reached its smallest length.
+    """
     patch = [float(n) for n in shape]
     while True:
         strides = plan_strides(spacing, patch)
@@ -268,7 +272,6 @@ def plan_network(
         at_least = all(n <= max(s, SMALLEST_MAP) for n, s in zip(fitted, stride, strict=True))
         if (needed <= MEMORY_FRACTION * memory_bytes and math.prod(fitted) <= LARGEST_PATCH) or at_least:
             break
-        # Shorten the patch along its longest axis in mm.
         axis = max(range(3), key=lambda a: patch[a] * spacing[a] if patch[a] > SMALLEST_MAP else 0.0)
         patch[axis] *= 0.9
     levels = len(strides) + 1
@@ -280,7 +283,8 @@ def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stri
     """Return the strides to each level below the finest: 1 to 4 levels.
 
     An axis can be halved if its feature map keeps `SMALLEST_MAP` voxels. At each level, all such axes are halved whose
-    spacing is less than twice the finest spacing among them.
+    spacing is less than twice the finest spacing among them. If no axis can be halved, there is one level below, with
+    the strides 2, 2, 1.
     """
     steps, sizes = list(map(float, spacing)), list(map(float, patch))
     strides: list[Stride] = []
