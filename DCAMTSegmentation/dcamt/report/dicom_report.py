@@ -1,4 +1,4 @@
-"""Write measurements as a DICOM structured report (TID 1500) that refers to the measured segmentation."""
+"""Build a DICOM structured report (TID 1500) of measurements that refers to the measured segmentation."""
 
 from __future__ import annotations
 
@@ -38,43 +38,15 @@ def build_measurement_report(
     omitted.
     """
     import highdicom as hd
-    from highdicom.sr import templates
     from pydicom.sr.codedict import codes
 
-    device = hd.sr.DeviceObserverIdentifyingAttributes(
-        uid=hd.UID(),
-        name="DCAMT",
-        manufacturer_name="DCAMT",
-        model_name=algorithm.name,
-        serial_number=algorithm.serial_number,
-    )
-    context = hd.sr.ObservationContext(
-        observer_device_context=hd.sr.ObserverContext(
-            observer_type=codes.DCM.Device, observer_identifying_attributes=device
-        )
-    )
-    groups = []
-    for number, (row, info) in enumerate(zip(measurements, segments, strict=True), start=1):
-        segment = segmentation.SegmentSequence[number - 1]
-        groups.append(
-            hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-                tracking_identifier=hd.sr.TrackingIdentifier(uid=segment.TrackingUID, identifier=segment.TrackingID),
-                referenced_segment=hd.sr.ReferencedSegment(
-                    sop_class_uid=segmentation.SOPClassUID,
-                    sop_instance_uid=segmentation.SOPInstanceUID,
-                    segment_number=number,
-                    source_series=hd.sr.SourceSeriesForSegmentation(source.datasets[0].SeriesInstanceUID),
-                ),
-                finding_category=to_concept(info.category),
-                finding_type=to_concept(info.type),
-                algorithm_id=templates.AlgorithmIdentification(algorithm.name, algorithm.version),
-                measurements=_measurements(row),
-            )
-        )
     report = hd.sr.MeasurementReport(
-        observation_context=context,
+        observation_context=_observation_context(algorithm),
         procedure_reported=codes.LN.MRIUnspecifiedBodyRegion,
-        imaging_measurements=groups,
+        imaging_measurements=[
+            _measurement_group(number, row, info, segmentation, source, algorithm)
+            for number, (row, info) in enumerate(zip(measurements, segments, strict=True), start=1)
+        ],
     )
     dataset: Any = hd.sr.Comprehensive3DSR(
         evidence=[segmentation, *source.datasets],
@@ -88,6 +60,53 @@ def build_measurement_report(
     )
     dataset.SeriesDescription = "Measurements, research use only"
     return dataset
+
+
+def _observation_context(algorithm: Algorithm) -> Any:
+    """Return highdicom's description of the observer, which is a device: DCAMT with its model."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    device = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=hd.UID(),
+        name="DCAMT",
+        manufacturer_name="DCAMT",
+        model_name=algorithm.name,
+        serial_number=algorithm.serial_number,
+    )
+    return hd.sr.ObservationContext(
+        observer_device_context=hd.sr.ObserverContext(
+            observer_type=codes.DCM.Device, observer_identifying_attributes=device
+        )
+    )
+
+
+def _measurement_group(
+    number: int,
+    row: Measurements,
+    info: SegmentInfo,
+    segmentation: Dataset,
+    source: SourceImages,
+    algorithm: Algorithm,
+) -> Any:
+    """Return highdicom's group of the measurements of segment `number` (from 1) of a segmentation."""
+    import highdicom as hd
+    from highdicom.sr import templates
+
+    segment = segmentation.SegmentSequence[number - 1]
+    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=segment.TrackingUID, identifier=segment.TrackingID),
+        referenced_segment=hd.sr.ReferencedSegment(
+            sop_class_uid=segmentation.SOPClassUID,
+            sop_instance_uid=segmentation.SOPInstanceUID,
+            segment_number=number,
+            source_series=hd.sr.SourceSeriesForSegmentation(source.datasets[0].SeriesInstanceUID),
+        ),
+        finding_category=to_concept(info.category),
+        finding_type=to_concept(info.type),
+        algorithm_id=templates.AlgorithmIdentification(algorithm.name, algorithm.version),
+        measurements=_measurements(row),
+    )
 
 
 def _measurements(row: Measurements) -> list[Any]:
