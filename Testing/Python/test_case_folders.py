@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from dcamt.cases import folders
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import BIDS, DECATHLON, NAMES, NNUNET, FoundCases
+from dcamt.cases.found_cases import BIDS, DECATHLON, NAMES, NNUNET, OTHER_CHANNEL, FoundCases
 from dcamt.errors import InputError
 
 
@@ -162,7 +161,7 @@ def test_nnunet_v1_lists_images_without_channel_suffix(tmp_path: Path) -> None:
         "la_003": (files[0], files[2]),
         "la_009": ("imagesTs/la_009_0000.nii.gz", None),
     }
-    assert skip_reasons(found_cases) == {"la_003_0001.nii.gz": folders._OTHER_CHANNEL}
+    assert skip_reasons(found_cases) == {"la_003_0001.nii.gz": OTHER_CHANNEL}
     assert found_cases.classes == ((1, "LA"),)
 
 
