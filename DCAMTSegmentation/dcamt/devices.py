@@ -17,10 +17,10 @@ def choose_device(name: str, training: bool = False) -> torch.device:
     """Return the named device. `auto` chooses a CUDA GPU, else an Apple GPU with all needed operations, else the CPU.
 
     Args:
-        training: whether the device must also support the operations of training.
+        training: whether an Apple GPU is chosen only if it also has the operations of training.
 
     Raises:
-        InputError: this machine has no such device.
+        InputError: the name is unknown, or this machine has no such device.
     """
     import torch
 
@@ -65,7 +65,7 @@ def _supports_volumes(device: str, training: bool) -> bool:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on the device without waiting for a GPU.
+    """Return a tensor of the CPU on the device, without waiting for a CUDA GPU.
 
     A copy from ordinary memory blocks until the GPU has finished all earlier work; a copy from page-locked memory does
     not. Later operations on the GPU see the copied values.
@@ -78,8 +78,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def fast_bfloat16(device: torch.device) -> bool:
     """Return whether the device computes bfloat16 in hardware, much faster than float32.
 
-    GPUs do so with tensor cores, CPUs with matrix tiles (AMX) or dot products (AVX-512 BF16). Other CPUs emulate
-    bfloat16 and are many times slower than with float32.
+    NVIDIA's GPUs do so with tensor cores, CPUs with matrix tiles (AMX) or dot products (AVX-512 BF16). AMD's GPUs are
+    assumed to. Other CPUs emulate bfloat16 and are many times slower than with float32.
     """
     import torch
 

@@ -1,6 +1,6 @@
 """Train data-parallel: each process computes part of every batch, and all processes make the same step.
 
-Processes started by `torchrun` form a team; a process started otherwise is alone. The team's leader (rank 0) writes the
+Several processes started by `torchrun` form a team; any other process is alone. The team's leader (rank 0) writes the
 run folder, validates and prints. The others receive recipe and case list from the leader, read the scans themselves and
 write no files. They print only failures that the leader does not see: unexpected ones, or a missing GPU.
 
@@ -13,12 +13,13 @@ Operations that couple samples see only the process's part of the batch:
 - CutMix mixes patches of one part. All processes use the same box.
 
 A part should therefore contain at least two labelled and two unlabelled patches. Supervision and distillation are means
-over samples: with `normalisation` set to `instance`, and without mixing, MMD and contrast, a team's losses equal those
-of one process in float32. In bfloat16 each part is rounded separately; losses differ by 8e-4 after twenty steps.
+over samples: with `normalisation` set to `instance`, and without mixing, MMD and contrast, a team's losses in float32
+equal those of one process up to rounding. In bfloat16 each part is rounded separately; losses differ by 8e-4 after
+twenty steps.
 
-When one process ends, the run ends, and any number of processes can resume it. Over Gloo the next exchange fails in all
-other processes, and the leader saves a checkpoint. Over NCCL the others wait until `torchrun` ends them, and the steps
-since the last checkpoint are lost.
+When one process ends, the run ends. Any number of processes that divides the batch can resume it. Over Gloo the next
+exchange fails in all other processes, and the leader saves a checkpoint. Over NCCL the others wait until `torchrun`
+ends them, and the steps since the last checkpoint are lost.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Team:
             scales_gradients: whether this process scales its gradients (float16); all processes must do the same.
 
         Raises:
-            Exception: in the leader, its own failure.
+            Exception: in the leader, its own failure; in any process, its own failure if another one has ended.
             InputError: in the leader, the first failure of another process; or only some processes scale gradients.
             TeamLost: in the other processes after a failure, which the leader reports; or another process has ended.
         """
@@ -119,8 +120,8 @@ class Team:
         except Exception as error:
             failure = error
         try:
-            failures = self._gather(failure and (str(failure) if isinstance(failure, DCAMTError) else repr(failure)))
-            scaling = self._gather(scales_gradients)
+            failures = self.gather(failure and self._describe_failure(failure))
+            scaling = self.gather(scales_gradients)
         except TeamLost:
             if failure is not None:
                 raise failure from None
@@ -143,18 +144,19 @@ class Team:
         Raises:
             TeamLost: another process has ended.
         """
-        return self._gather(value) if self.size > 1 else [value]
-
-    def _gather(self, value: Any) -> list[Any]:
-        """Return every process's value, in order of rank; the text of a follower is prefixed with its name."""
+        if self.size == 1:
+            return [value]
         import torch.distributed as dist
 
-        if isinstance(value, str) and not self.leads:
-            value = f"{describe_process()}: {value}"
-        values = [None] * self.size
+        values: list[Any] = [None] * self.size
         with _raising_team_lost():
             dist.all_gather_object(values, value)
         return values
+
+    def _describe_failure(self, failure: Exception) -> str:
+        """Return the message of this process's failure; that of a process other than the leader names the process."""
+        text = str(failure) if isinstance(failure, DCAMTError) else repr(failure)
+        return text if self.leads else f"{describe_process()}: {text}"
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace each float tensor, in place, by its mean over the team, in one exchange.
@@ -189,9 +191,10 @@ def team_rank() -> int:
 
 
 def wait_for_leader() -> None:
-    """Wait until `torchrun` ends this process, once the leader has reported the failure and ended.
+    """Wait, in a process other than the leader, until `torchrun` ends this process: at most `LEADER_GRACE_S`.
 
-    If this process ended first, `torchrun` would end the leader before the leader reports anything.
+    `torchrun` does so once the leader has reported the failure and ended. If this process ended first, `torchrun` would
+    end the leader before the leader reports anything.
     """
     if team_rank() > 0:
         time.sleep(LEADER_GRACE_S)
@@ -230,9 +233,9 @@ def local_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Team]:
-    """Connect the processes that `torchrun` started, and yield the team: over NCCL on CUDA GPUs, otherwise over Gloo.
+    """Connect the processes that `torchrun` started, and yield the team, or `ALONE` for a single process.
 
-    The connection closes at the end of the block.
+    The connection uses NCCL on CUDA GPUs, otherwise Gloo, and closes at the end of the block.
 
     Args:
         patience: how long a process waits for the others.

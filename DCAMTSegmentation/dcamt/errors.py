@@ -1,6 +1,6 @@
 """Define the errors that the engine raises, and convert any other exception to one of them.
 
-Every message is one line for the user: which file, what happened and what to do.
+Every message is one line for the user: what happened and, if known, which file it concerns and what to do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class DCAMTError(Exception):
 
     Attributes:
         reason: a word for the kind of error.
-        detail: the output of a program that failed, for a report of the error.
+        detail: the output of a program that failed, for a report of the error; empty if no program failed.
     """
 
     reason: ClassVar[str] = "internal"
@@ -62,13 +62,13 @@ class MissingPackage(InputError):
 
 
 class InternalError(InputError):
-    """Wraps an exception that DCAMT did not expect; the process may be in an invalid state."""
+    """Stands for an exception that DCAMT did not expect; the process may be in an invalid state."""
 
     reason = "internal"
 
 
 class OutputError(DCAMTError):
-    """Raised when a result could not be written; no half-written file remains."""
+    """Raised when a file could not be written; also stands for an unexpected error of the operating system."""
 
     reason = "disk"
 
@@ -79,7 +79,7 @@ class Cancelled(DCAMTError):
     reason = "cancelled"
 
 
-# Only CUDA has an error class for a lack of memory, so errors are recognised by their text. cuDNN then finds no engine.
+# Only CUDA has an error class for a lack of memory, so errors are recognised by their text. The last is cuDNN's.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute"),
@@ -87,7 +87,7 @@ _NO_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether Python, or torch on any device, ran out of memory."""
+    """Return whether an error means, by its type or text, that Python or torch ran out of memory."""
     return isinstance(error, MemoryError) or any(sign in " ".join(str(error).split()) for sign in _NO_MEMORY)
 
 
@@ -102,7 +102,7 @@ def write_error(error: OSError, path: str | Path) -> OutputError:
     elif error.errno in (errno.ENOTDIR, errno.EEXIST):
         what, remedy = "cannot be written, since a part of its path is not a folder", "Choose another folder."
     else:
-        what, remedy = f"could not be written ({error.strerror})", "Choose another folder."
+        what, remedy = f"could not be written ({error.strerror or error})", "Choose another folder."
     return OutputError(f"{path}: {what}. {remedy}")
 
 
@@ -116,10 +116,12 @@ def missing_packages(names: list[str]) -> MissingPackage:
 def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
     """Convert any exception to a user-facing error.
 
-    The environment variable DCAMT_TRACEBACK=1 prints the traceback of an unexpected exception.
+    If the environment variable DCAMT_TRACEBACK is set, the traceback of an exception that is no `DCAMTError` is
+    printed.
 
     Args:
-        path: the file being processed, named if `error` names none.
+        path: the file being processed. The result names it unless the error names it already, is an `OSError` about a
+            file, or is a missing package.
     """
     text = " ".join(str(error).split())
     if isinstance(error, DCAMTError):

@@ -1,4 +1,4 @@
-"""Measure free memory, free disk space and this process's memory on every operating system."""
+"""Measure memory and disk space on every operating system, and tune this process's memory management."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "cuda", "mps")
-"""Names of devices; `auto` is a GPU if there is one."""
+"""Names of devices; `devices.choose_device` defines `auto`."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Options of glibc's `mallopt`, from its malloc.h."""
 
@@ -37,8 +37,8 @@ def free_disk_bytes(folder: Path) -> int | None:
         return None
 
 
-def peak_memory_bytes() -> int | None:
-    """Return the largest resident memory of this process so far, in bytes; None if unknown."""
+def peak_memory_bytes() -> int:
+    """Return the largest resident memory of this process so far, in bytes."""
     if sys.platform == "win32":
         import psutil
 
@@ -70,12 +70,12 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Import large packages without searching their objects for reference cycles, meanwhile or later.
+    """Let a block import large packages without a search of their objects for reference cycles, meanwhile or later.
 
-    PyTorch, SciPy and vtk consist of 240,000 objects. Python would search all of them several times while it imports
-    them, and again at the end of the process, which takes longer than measuring a wall. Objects that exist at the end
-    of the block are exempt, those of the caller, too. Therefore this does nothing if PyTorch is imported already, as
-    in a notebook that calls the command again.
+    PyTorch, SciPy and vtk consist of 240,000 objects. Python would search all of them several times during the import,
+    and again at the end of the process. All objects that exist at the end of the block are exempt, even those that
+    existed before it. Therefore this does nothing if PyTorch is imported already, as in a notebook that calls the
+    command again.
     """
     if "torch" in sys.modules:
         yield

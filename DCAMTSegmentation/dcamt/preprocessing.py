@@ -19,7 +19,7 @@ from .recipe import Intensity, Recipe
 from .volume import Labelmap, Volume, check_channels
 
 SLAB = 1 << 18
-"""Number of voxels processed at a time; they fit into the processor's cache."""
+"""Number of voxels processed at a time, but at least one plane; few enough for the processor's cache."""
 
 
 def scan_to_network(volume: Volume, recipe: Recipe, grid: NetworkGrid | None = None) -> tuple[Tensor, NetworkGrid]:
@@ -51,6 +51,8 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
 
 def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Tensor:
     """Return labels on the network grid, uint8 (X, Y, Z): each voxel gets the class that fills most of it.
+
+    Of classes that fill equal fractions, the first is chosen.
 
     Args:
         outputs: number of classes, including background.
@@ -153,7 +155,7 @@ def normalise(
 
 
 def _slabs(image: Tensor | np.ndarray, axis: int) -> Iterator[slice]:
-    """Return slices along an axis of (C, X, Y, Z) with about `SLAB` voxels each."""
+    """Yield slices of an axis of (C, X, Y, Z), each with at most `SLAB` voxels or a single plane."""
     length = image.shape[axis]
     thickness = max(1, SLAB * length // math.prod(image.shape))
     return (slice(start, start + thickness) for start in range(0, length, thickness))

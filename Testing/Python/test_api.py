@@ -268,7 +268,7 @@ def test_run_killed_during_calibration_counts_as_finished(tmp_path: Path, monkey
     with pytest.raises(SystemExit):
         short_session(tmp_path, EventObserver()).run()
     run = RunFolder(tmp_path / "run")
-    assert run_state(run) == RunState(FINISHED, step=2, total_steps=2)
+    assert run_state(run) == RunState(FINISHED, iteration=2, iterations=2)
     # If the event "finished" was not yet written, the run has to be resumed once more.
     lines = run.events.read_text(encoding="utf-8").splitlines(keepends=True)
     run.events.write_text("".join(lines[:-1]), encoding="utf-8")
@@ -318,7 +318,7 @@ def test_paused_run_raises_cancelled_and_can_be_resumed(tmp_path: Path) -> None:
         if event.kind == "started":
             write_request(run, PAUSE)
         if event.kind == "paused":
-            steps.append(event.step)
+            steps.append(event.iteration)
 
     with pytest.raises(dcamt.Cancelled, match="--resume"):
         dcamt.train(cases, run=run.path, settings=settings, device="cpu", on_event=pause)

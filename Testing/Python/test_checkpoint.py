@@ -131,6 +131,22 @@ def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     assert refusal_text(tmp_path / "last.pt") == "there is no checkpoint to resume from. Start a new run."
 
 
+def test_sound_checkpoint_is_not_called_damaged_if_memory_or_permission_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(error: Exception) -> None:
+        def load(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(checkpoint.torch, "load", load)
+
+    fail(PermissionError(13, "Permission denied"))
+    assert refusal_text(tmp_path / "last.pt") == "cannot be read (Permission denied). Check its permissions."
+    fail(torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.raises(torch.OutOfMemoryError):
+        load_checkpoint(tmp_path / "last.pt", CPU)
+
+
 def test_truncated_checkpoint_and_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, make_state(1))

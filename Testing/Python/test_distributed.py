@@ -183,7 +183,7 @@ def test_team_saves_a_checkpoint_before_validating(
     trainer.team = BrokenTeam(0, 2)
     monkeypatch.setattr(Team, "fail_together", lambda self, scales_gradients=False: nullcontext())
     trainer.fit(read_cases(table))
-    saved = [event.step for event in received if isinstance(event, CheckpointSaved)]
+    saved = [event.iteration for event in received if isinstance(event, CheckpointSaved)]
     assert saved[0] == 2
     kinds = [type(event) for event in received if isinstance(event, (CheckpointSaved, ValidationScored))]
     assert kinds[:2] == [CheckpointSaved, ValidationScored]

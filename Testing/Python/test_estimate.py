@@ -53,6 +53,14 @@ def test_headers_of_a_long_case_list_are_sampled(monkeypatch: pytest.MonkeyPatch
     assert abs(len(grids) - len(images)) <= 1
 
 
+def test_quick_effort_keeps_two_voxels_at_the_deepest_level() -> None:
+    recipe = tiny_recipe("normalisation=instance", "patch=8,8,8")
+    assert recipe.stride == (4, 4, 4)
+    assert with_settings(recipe, effort_settings(recipe, QUICK)).training.patch == (8, 8, 8)
+    short = tiny_recipe("patch=4,8,24")
+    assert with_settings(short, effort_settings(short, QUICK)).training.patch == (4, 8, 16)
+
+
 def test_trial_patches_grow_up_to_the_patch_of_the_recipe() -> None:
     recipe = load_recipe("la")
     patches = trial_patches(recipe)

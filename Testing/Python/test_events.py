@@ -25,6 +25,8 @@ from dcamt.runs.events import (
 from dcamt.runs.folder import RunFolder
 
 TEXT = 'a "b"\nc\u2028d'
+KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
+"""The keys of fields in JSON, if they are not the fields' names; they are those of all earlier versions."""
 EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: TEXT, bool: True, int | None: 7, float | None: 0.25}
 
 
@@ -48,7 +50,8 @@ def test_every_event_is_one_line_of_json_and_is_parsed_back(kind: type) -> None:
     event = example_event(kind)
     line = run_event_line(event)
     assert len(line.splitlines()) == 1
-    assert json.loads(line) == {"event": event.kind, **dataclasses.asdict(event)}
+    fields = {KEYS.get(name, name): value for name, value in dataclasses.asdict(event).items()}
+    assert json.loads(line) == {"event": event.kind, **fields}
     assert parse_run_event(json.loads(line)) == event
     untimed = dataclasses.replace(event, time=None)
     assert "time" not in json.loads(run_event_line(untimed))
@@ -63,7 +66,7 @@ def test_events_of_earlier_and_later_versions_are_parsed() -> None:
     assert event == TrainingProgress(1, 2, {"mmd": 0.5}, 0.1, None, None, None)
     bent = parse_run_event({"event": "validation", "step": "3", "dice": {"A": None, "B": {"x": "y", "z": 1}}})
     assert isinstance(bent, ValidationScored)
-    assert (bent.step, bent.dice) == (0, {"A": {}, "B": {"z": 1.0}})
+    assert (bent.iteration, bent.dice) == (0, {"A": {}, "B": {"z": 1.0}})
 
 
 def test_kind_determines_the_class_of_a_parsed_event() -> None:
@@ -95,7 +98,7 @@ def test_event_is_written_to_the_file_and_sent_to_the_listeners(tmp_path: Path) 
         log(CheckpointSaved(step))
     assert received == [CheckpointSaved(0), CheckpointSaved(1), CheckpointSaved(2)]
     kept = run.read_events()
-    assert [(event.kind, event.step) for event in kept] == [("checkpoint", step) for step in range(3)]
+    assert [(event.kind, event.iteration) for event in kept] == [("checkpoint", step) for step in range(3)]
     assert all(isinstance(event.time, float) for event in kept)
     assert kept[0].time <= kept[2].time
 
@@ -114,15 +117,15 @@ def test_truncated_line_does_not_affect_later_lines(tmp_path: Path) -> None:
     last = whole.rindex(b"\n", 0, -1) + 1
     for length in range(last + 1, len(whole) - 1):
         run.events.write_bytes(whole[:length])
-        assert [event.step for event in run.read_events()] == [0]
+        assert [event.iteration for event in run.read_events()] == [0]
         log = EventLog(run.events)
         log(CheckpointSaved(2))
         log(CheckpointSaved(3))
-        assert [event.step for event in run.read_events()] == [0, 2, 3]
+        assert [event.iteration for event in run.read_events()] == [0, 2, 3]
     # Only the line break is missing, so the event is complete.
     run.events.write_bytes(whole[:-1])
     EventLog(run.events)(CheckpointSaved(2))
-    assert [event.step for event in run.read_events()] == [0, 1, 2]
+    assert [event.iteration for event in run.read_events()] == [0, 1, 2]
 
 
 def test_bytes_that_are_not_utf8_do_not_hide_other_events(tmp_path: Path) -> None:
@@ -155,10 +158,10 @@ def test_tail_returns_each_event_once_and_waits_for_complete_lines(tmp_path: Pat
     tail = EventTail(path)
     assert tail.next() is None  # the file does not exist yet
     path.write_bytes(line(1) + line(2)[:10])
-    assert [event.step for event in take_all(tail)] == [1]
+    assert [event.iteration for event in take_all(tail)] == [1]
     with path.open("ab") as file:
         file.write(line(2)[10:] + line(3))
-    assert [event.step for event in take_all(tail)] == [2, 3]
+    assert [event.iteration for event in take_all(tail)] == [2, 3]
     assert tail.at_end
     assert tail.next() is None
 
@@ -166,7 +169,7 @@ def test_tail_returns_each_event_once_and_waits_for_complete_lines(tmp_path: Pat
 def test_tail_skips_a_truncated_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1) + line(2)[:10] + b"\n" + b'"text"\n[1]\n{"step": 1}\n' + line(3))
-    assert [event.step for event in take_all(EventTail(path))] == [1, 3]
+    assert [event.iteration for event in take_all(EventTail(path))] == [1, 3]
 
 
 def test_tail_reads_a_long_file_in_small_parts(tmp_path: Path) -> None:
@@ -176,14 +179,14 @@ def test_tail_reads_a_long_file_in_small_parts(tmp_path: Path) -> None:
     tail = EventTail(path)
     tail.next()
     assert not tail.at_end
-    assert [event.step for event in take_all(tail)] == list(range(10001, 10000 + count))
+    assert [event.iteration for event in take_all(tail)] == list(range(10001, 10000 + count))
     assert tail.at_end
 
 
 def test_tail_that_starts_near_the_end_skips_the_first_partial_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"".join(line(step) for step in range(10, 60)))
-    steps = [event.step for event in take_all(EventTail(path, from_end=3 * len(line(10)) + 5))]
+    steps = [event.iteration for event in take_all(EventTail(path, from_end=3 * len(line(10)) + 5))]
     assert steps == [57, 58, 59]
     assert len(take_all(EventTail(path, from_end=1 << 20))) == 50
 
@@ -194,4 +197,4 @@ def test_tail_restarts_when_the_file_became_shorter(tmp_path: Path) -> None:
     tail = EventTail(path)
     take_all(tail)
     path.write_bytes(line(7))
-    assert [event.step for event in take_all(tail)] == [7]
+    assert [event.iteration for event in take_all(tail)] == [7]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 import torch
-from dcamt.errors import InputError
+from dcamt.errors import InputError, MemoryShortage
 from dcamt.geometry import Grid, Region, Shape, network_grid
 from dcamt.inference import tiling
 from dcamt.inference.agreement import agreement_map, branch_dice
@@ -455,7 +455,7 @@ def test_insufficient_memory_for_the_smallest_tile_is_a_one_line_error(
     parts = record_tiles(monkeypatch)
     network = NetworkOfScan(OUT_OF_MEMORY[0], failures=10**9)
     predictor, scan = predictor_and_scan(tiny_package, network)
-    with pytest.raises(InputError, match=r"not enough memory.*region of interest"):
+    with pytest.raises(MemoryShortage, match=r"not enough memory.*region of interest"):
         predictor.segment(scan)
     assert len(parts) < 20
     assert parts[-1] == (16, 16, 16)  # the smallest tile was tried

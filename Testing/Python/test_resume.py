@@ -118,7 +118,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     assert_same_result(run, uninterrupted)
     started = [event for event in run.read_events() if event.kind == "started"]
     assert [event.resumed for event in started][-1] is True
-    assert started[-1].step == reached
+    assert started[-1].iteration == reached
 
 
 @processes
@@ -141,14 +141,16 @@ def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: P
     run, output = RunFolder(tmp_path / "run"), tmp_path / "output"
     process = start_dcamt(train_arguments(table, run), output, HELD)
     wait_until(
-        lambda: process.poll() is not None or any(e.kind == "checkpoint" and e.step == 5 for e in run.read_events())
+        lambda: (
+            process.poll() is not None or any(e.kind == "checkpoint" and e.iteration == 5 for e in run.read_events())
+        )
     )
     process.terminate()
     assert process.wait(HANGING_S) == 1
     events = run.read_events()
-    step = events[-1].step
+    step = events[-1].iteration
     assert [event.kind for event in events[-2:]] == ["checkpoint", "paused"]
-    assert events[-2].step == step == load_checkpoint(run.checkpoint, CPU)["step"] == 6
+    assert events[-2].iteration == step == load_checkpoint(run.checkpoint, CPU)["step"] == 6
     messages = [line for line in output.read_text(encoding="utf-8").splitlines() if "paused" in line]
     assert len(messages) == 1
     assert messages[0].startswith(f"dcamt: {run.path}: paused at iteration {step}. Continue with: dcamt train")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from dcamt.networks.packaging import build_network, verify_model
+from dcamt.runs.events import CasesLoading, EventLog
 from dcamt.runs.failure_note import FailureNote, read_note, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
@@ -54,16 +55,16 @@ def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -
     process.wait(HANGING_S)
     assert process.returncode == 1
     state = run_state(run)
-    assert (state.state, state.reason, state.total_steps, state.resumable) == (PAUSED, "", 100000, True)
+    assert (state.state, state.reason, state.iterations, state.resumable) == (PAUSED, "", 100000, True)
     assert not run.request.exists()
     assert not run.failure.exists()
     assert not run.model.exists()
     again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
     wait_until(lambda: event_kinds(run).count("started") == 2)
-    assert [e.step for e in run.read_events() if e.kind == "started"] == [0, state.step]
+    assert [e.iteration for e in run.read_events() if e.kind == "started"] == [0, state.iteration]
     write_request(run, PAUSE)
     again.wait(HANGING_S)
-    assert run_state(run).step >= state.step
+    assert run_state(run).iteration >= state.iteration
 
 
 def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> None:
@@ -80,11 +81,11 @@ def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> 
     state = run_state(run)
     assert (state.state, state.resumable) == (STOPPED, True)
     last = verify_model(run.model).card
-    assert last.trained_on["iterations"] == state.step
+    assert last.trained_on["iterations"] == state.iteration
     assert last.measured[0]["dice"]["mean"]["Left atrium"] == pytest.approx(dice()[-1], abs=1e-4)
-    steps = [e.step for e in run.read_events() if e.kind == "validation"]
+    steps = [e.iteration for e in run.read_events() if e.kind == "validation"]
     best_step = steps[dice().index(max(dice()))]
-    assert run.best.exists() == (best_step != state.step)
+    assert run.best.exists() == (best_step != state.iteration)
     if run.best.exists():
         best = verify_model(run.best).card
         assert best.trained_on["iterations"] == best_step
@@ -108,8 +109,8 @@ def test_paused_run_is_stopped_from_its_checkpoint(
     assert not run.model.exists()
     assert run_dcamt(stop, tmp_path / "out") == 0, (tmp_path / "out").read_text(encoding="utf-8")
     state = run_state(run)
-    assert (state.state, state.step, state.resumable) == (STOPPED, paused.step, True)
-    assert verify_model(run.model).card.trained_on["iterations"] == paused.step
+    assert (state.state, state.iteration, state.resumable) == (STOPPED, paused.iteration, True)
+    assert verify_model(run.model).card.trained_on["iterations"] == paused.iteration
     assert run.validation.exists()
     assert run.report.exists()
     first = next(iter(build_network(verify_model(run.model)).state_dict().values()))
@@ -145,7 +146,7 @@ def test_finished_run_keeps_its_best_model(tmp_path: Path, table: Path) -> None:
         == 0
     )
     by_step = {
-        e.step: e.dice["mean"]["Left atrium"]
+        e.iteration: e.dice["mean"]["Left atrium"]
         for e in run.read_events()
         if e.kind == "validation"  # type: ignore[index]
     }
@@ -185,12 +186,19 @@ def test_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: Pat
     process.wait(HANGING_S)
     wait_until(lambda: not is_held(run.lock))
     state = run_state(run)
-    assert (state.state, state.reason, state.resumable) == (FAILED, KILLED, True)
+    assert (state.state, state.reason, state.resumable) == (FAILED, f"{KILLED} Resume from the last checkpoint.", True)
     again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
     wait_until(lambda: event_kinds(run).count("started") == 2)
     write_request(run, PAUSE)
     again.wait(HANGING_S)
     assert run_state(run).state == PAUSED
+
+
+def test_run_killed_before_its_first_checkpoint_is_to_be_started_again(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    EventLog(run.events)(CasesLoading(0, 2))
+    state = run_state(run)
+    assert (state.state, state.reason, state.resumable) == (FAILED, f"{KILLED} Start the run again.", False)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
@@ -275,7 +283,7 @@ def test_watching_prints_all_events_until_the_run_ends(
     assert call_dcamt(["train", "--run", run.path, "--watch"]) == 0
     text = capfd.readouterr().out
     assert "starting at 0 of 100000: 1 labelled, 1 unlabelled, 1 validation cases, on cpu" in text
-    assert text.rstrip().endswith(f"paused at {run_state(run).step} of 100000")
+    assert text.rstrip().endswith(f"paused at {run_state(run).iteration} of 100000")
 
 
 def test_watching_does_not_import_torch(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_
 
     def receive(event: RunEvent) -> None:
         if isinstance(event, ValidationScored):
-            received.append((event.step, clock.now - event.seconds - began))
+            received.append((event.iteration, clock.now - event.seconds - began))
             assert event.seconds == pytest.approx(seconds)
 
     trainer = new_trainer(
@@ -188,7 +188,7 @@ def test_first_validation_is_made_only_if_time_remains_for_the_final_one(
 
     def receive(event: RunEvent) -> None:
         if isinstance(event, ValidationScored):
-            received.append(event.step)
+            received.append(event.iteration)
 
     settings = (f"iterations={iterations}", "validate_every=1", "patch=8,8,8", "batch=2")
     trainer = new_trainer(tmp_path / "run", table, *settings, on_event=receive)
@@ -209,7 +209,7 @@ def test_resumed_run_keeps_the_time_spent_validating(
 
     def receive(event: RunEvent) -> None:
         if isinstance(event, ValidationScored):
-            steps.append(event.step)
+            steps.append(event.iteration)
             trainer.stop_requested = True
 
     trainer = new_trainer(tmp_path / "run", table, *settings, on_event=receive)
@@ -228,11 +228,11 @@ def test_checkpoints_and_reports_follow_the_clock(tmp_path: Path, monkeypatch: p
         tmp_path / "run", table, "iterations=35", "checkpoint_every_s=10", "patch=4,4,4", on_event=received.append
     )
     outcome = trainer.fit(read_cases(table))
-    assert [event.step for event in received if isinstance(event, CheckpointSaved)] == [10, 20, 30, 35]
+    assert [event.iteration for event in received if isinstance(event, CheckpointSaved)] == [10, 20, 30, 35]
     reports = [event for event in received if isinstance(event, TrainingProgress)]
-    assert [report.step for report in reports] == [*range(2, 35, 2), 35]
+    assert [report.iteration for report in reports] == [*range(2, 35, 2), 35]
     for report in reports:
-        assert (report.of, report.steps_per_s, report.eta_s) == (35, 1.0, 35 - report.step)
+        assert (report.iterations, report.steps_per_s, report.eta_s) == (35, 1.0, 35 - report.iteration)
     # A report has the mean losses since the previous one, here of two iterations; iteration n has the loss 1000 + n.
     assert [report.losses["total"] for report in reports[:3]] == [1001.5, 1003.5, 1005.5]
     assert (outcome.seconds, outcome.dice) == (35, None)

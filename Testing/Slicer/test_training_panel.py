@@ -224,7 +224,7 @@ class SectionsTest(TrainingCase):
             mock.patch.object(watch_module, "run_state") as polled,
             mock.patch.object(runs_panel, "run_state") as listed,
         ):
-            polled.return_value = listed.return_value = RunState(RUNNING, step=1, total_steps=2)
+            polled.return_value = listed.return_value = RunState(RUNNING, iteration=1, iterations=2)
             self.module.widget.runs.refresh()
             self.assertEqual(self.open_sections(), set(sections.TRAIN))
             self.assertFalse(self.ui.pauseButton.isHidden())
@@ -232,7 +232,7 @@ class SectionsTest(TrainingCase):
             self.ui.casesButton.collapsed = False
             self.wait_for(lambda: self.module.widget.runs.watch.caught_up, "the first poll")
             self.assertIn("casesButton", self.open_sections())
-            polled.return_value = listed.return_value = RunState(FINISHED, step=2, total_steps=2)
+            polled.return_value = listed.return_value = RunState(FINISHED, iteration=2, iterations=2)
             self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
         self.assertEqual(self.open_sections(), set(sections.READ))
         self.assertEqual(self.ui.runButton.text, "Run: earlier: finished")
@@ -251,12 +251,12 @@ class SectionsTest(TrainingCase):
             mock.patch.object(watch_module, "run_state") as polled,
             mock.patch.object(runs_panel, "run_state") as listed,
         ):
-            polled.return_value = listed.return_value = RunState(RUNNING, step=1, total_steps=2)
+            polled.return_value = listed.return_value = RunState(RUNNING, iteration=1, iterations=2)
             self.module.widget.runs.refresh()
             self.session.table.set_facts(0, None, None, remark)
             self.session.notify_settings_changed()
             self.assertIn(remark, self.ui.problemsLabel.text)
-            polled.return_value = listed.return_value = RunState(FINISHED, step=2, total_steps=2)
+            polled.return_value = listed.return_value = RunState(FINISHED, iteration=2, iterations=2)
             self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
         panel, width = self.module.widget.parent, 510
         panel.setFixedWidth(width)

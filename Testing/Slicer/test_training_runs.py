@@ -62,8 +62,8 @@ class RunsTest(TrainingCase):
         name = self.session.settings.runName
         click(self.ui.startButton)
         run = RunFolder(self.runs / name)
-        self.wait_for(lambda: run_state(run).step > 0 or not self.job_running(), f"the first steps of {name}")
-        self.assertGreater(run_state(run).step, 0, f"{self.ui.problemsLabel.text} {self.ui.runStatusLabel.text}")
+        self.wait_for(lambda: run_state(run).iteration > 0 or not self.job_running(), f"the first steps of {name}")
+        self.assertGreater(run_state(run).iteration, 0, f"{self.ui.problemsLabel.text} {self.ui.runStatusLabel.text}")
         return run
 
     def job_running(self) -> bool:
@@ -111,10 +111,10 @@ class RunsTest(TrainingCase):
         self.assertFalse(is_held(run.lock))
         self.wait_for(lambda: self.ui.resumeButton.enabled, "the pause in the panel")
         self.assertIn("Paused", self.ui.runStatusLabel.text)
-        step = run_state(run).step
+        step = run_state(run).iteration
         click(self.ui.resumeButton)
-        self.wait_for(lambda: run_state(run).step > step, "the run to go on")
-        started = [event.step for event in run.read_events() if event.kind == "started"]
+        self.wait_for(lambda: run_state(run).iteration > step, "the run to go on")
+        started = [event.iteration for event in run.read_events() if event.kind == "started"]
         self.assertEqual(started, [0, step])
         self.wait_for(lambda: self.ui.stopButton.enabled, "the run to be seen running")
         click(self.ui.stopButton)
@@ -128,7 +128,7 @@ class RunsTest(TrainingCase):
         self.wait_for(lambda: self.ui.pauseButton.enabled, "the run to be seen running")
         click(self.ui.pauseButton)
         self.wait_for(lambda: self.state(run) == PAUSED and self.ui.stopButton.enabled, "the pause in the panel")
-        step = run_state(run).step
+        step = run_state(run).iteration
         choose(self.ui.deviceSelector, "CPU")
         click(self.ui.stopButton)
         arguments = [one.process.args for one in started if one.run.path == run.path][-1]
@@ -160,8 +160,8 @@ class RunsTest(TrainingCase):
         close_scene()
         self.assertEqual(self.state(run), RUNNING)
         self.close_module()
-        step = run_state(run).step
-        process_events_until(lambda: run_state(run).step > step)
+        step = run_state(run).iteration
+        process_events_until(lambda: run_state(run).iteration > step)
         self.module = open_module("DCAMTTraining")
         self.ui = self.module.ui
         self.wait_for(lambda: "Running" in self.ui.runStatusLabel.text, "the run to be found running")
@@ -432,7 +432,7 @@ class KilledApplicationTest(TrainingCase):
         self.wait_for(lambda: plan.run.checkpoint.exists() and is_held(plan.run.lock), "the run")
         write_request(plan.run, PAUSE)
         self.wait_for(lambda: run_state(plan.run).state == PAUSED, "the pause")
-        last = run_state(plan.run).step + 20
+        last = run_state(plan.run).iteration + 20
         recipe = json.loads(plan.run.recipe.read_text(encoding="utf-8"))
         recipe["training"]["iterations"] = last
         plan.run.recipe.write_text(json.dumps(recipe), encoding="utf-8")

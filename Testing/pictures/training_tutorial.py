@@ -133,12 +133,12 @@ def _open(ui: Any, *names: str) -> None:
 
 def _step(module: Any) -> int:
     watch = module.widget.runs.watch
-    return watch.state.step if watch is not None else 0
+    return watch.state.iteration if watch is not None else 0
 
 
 def _total_steps(module: Any) -> int:
     watch = module.widget.runs.watch
-    return watch.state.total_steps if watch is not None else 0
+    return watch.state.iterations if watch is not None else 0
 
 
 def _charts(module: Any) -> list[Any]:

@@ -41,7 +41,7 @@ def watch_run(run: RunFolder, console: Console) -> int:
         console.clear_progress()
         return 0  # Only watching ends; the run continues.
     console.clear_progress()
-    where = f" at {state.step} of {state.total_steps}" if state.total_steps else ""
+    where = f" at {state.iteration} of {state.iterations}" if state.iterations else ""
     console.print_text(f"{state.state}{where}{f': {state.reason}' if state.reason else ''}")
     return 1 if state.state == FAILED else 0
 
@@ -51,19 +51,19 @@ def show_event(event: RunEvent, console: Console) -> None:
     if console.as_json:
         console.print_line(run_event_line(event))
     elif isinstance(event, CasesLoading):
-        console.show_progress("reading the cases", event.step / max(1, event.of))
+        console.show_progress("reading the cases", event.loaded / max(1, event.cases))
     elif isinstance(event, RunStarted):
         counts = f"{event.labelled} labelled, {event.unlabelled} unlabelled, {event.validation} validation cases"
         action = "resuming at" if event.resumed else "starting at"
-        console.print_text(f"{action} {event.step} of {event.of}: {counts}, on {event.device}")
+        console.print_text(f"{action} {event.iteration} of {event.iterations}: {counts}, on {event.device}")
     elif isinstance(event, TrainingProgress):
         losses = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
         left = format_duration(event.eta_s or 0)
-        title = f"{event.step}/{event.of}  {event.steps_per_s or 0:.2f}/s  {left} left  {losses}"
-        console.show_progress(title, event.step / max(1, event.of))
+        title = f"{event.iteration}/{event.iterations}  {event.steps_per_s or 0:.2f}/s  {left} left  {losses}"
+        console.show_progress(title, event.iteration / max(1, event.iterations))
     elif isinstance(event, ValidationScored):
         dice = ", ".join(f"{name} {value:.3f}" for name, value in event.dice.get("mean", {}).items())
-        console.print_text(f"iteration {event.step}: Dice of the validation cases: {dice}")
+        console.print_text(f"iteration {event.iteration}: Dice of the validation cases: {dice}")
     elif isinstance(event, RunPaused):
         console.clear_progress()
     elif isinstance(event, RunFinished):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..devices import fast_bfloat16
-from ..errors import InputError
+from ..errors import InputError, MemoryShortage
 from ..geometry import Box, Grid, NetworkGrid, Region, Shape, box_in_part, network_grid, whole_box
 from ..models.calibration import ExpectedOverlap
 from ..models.package import ModelPackage
@@ -116,7 +116,8 @@ class Predictor:
             region: the region of the patient to segment; everything outside it becomes background.
 
         Raises:
-            InputError: the scan does not fit the model, the region lies outside the scan, or the memory is too small.
+            InputError: the scan does not fit the model, or the region lies outside the scan.
+            MemoryShortage: the memory is too small.
         """
         report = progress or _ignore_progress
         grid = network_grid(volume.grid, self.recipe.spacing)
@@ -272,10 +273,8 @@ class Predictor:
                 cpu = torch.device("cpu")
                 branches = predict(self._network_on(cpu), cpu)
         except OutOfMemory as error:
-            raise InputError(
-                "not enough memory for this scan",
-                remedy="Close other programs, or give a region of interest.",
-            ) from error
+            remedy = "Close other programs, or give a region of interest."
+            raise MemoryShortage("not enough memory for this scan", remedy=remedy) from error
         return branches, tuple(dict.fromkeys(notes))
 
     def _network_on(self, device: torch.device) -> DualVNet:

@@ -88,17 +88,17 @@ def collect_curves(events: Sequence[RunEvent]) -> tuple[dict[str, Line], dict[st
     for event in events:
         if isinstance(event, RunStarted):
             for line in (*losses.values(), *dice.values()):
-                for later in [at for at in line if at > event.step]:
+                for later in [at for at in line if at > event.iteration]:
                     del line[later]
         elif isinstance(event, TrainingProgress):
             for name, value in event.losses.items():
-                losses.setdefault(name, {})[event.step] = value
+                losses.setdefault(name, {})[event.iteration] = value
         elif isinstance(event, ValidationScored):
             for branch, by_class in event.dice.items():
                 who = "both branches" if branch == "mean" else f"branch {branch}"
                 for name, value in by_class.items():
                     key = who if len(by_class) == 1 else f"{name}, {who}"
-                    dice.setdefault(key, {})[event.step] = value
+                    dice.setdefault(key, {})[event.iteration] = value
     return ({n: list(line.items()) for n, line in losses.items()}, {n: list(line.items()) for n, line in dice.items()})
 
 

@@ -13,13 +13,14 @@ _FRACTION = {QUICK: 1 / 12, STANDARD: 1 / 2, THOROUGH: 1.0}
 def effort_settings(recipe: Recipe, effort: str) -> list[str]:
     """Return the settings of an effort, in the form of `dcamt train --set`.
 
-    A quick run, which shows whether cases and classes are right, also uses smaller patches (two thirds of each edge).
+    The run validates at least five times, if it has five iterations. A quick run, which shows whether cases and classes
+    are right, also uses smaller patches: about two thirds of each edge, but not below two strides of the network.
     """
     training = recipe.training
     iterations = max(1, round(training.iterations * _FRACTION[effort]))
     settings = [f"iterations={iterations}", f"validate_every={max(1, min(training.validate_every, iterations // 5))}"]
     if effort == QUICK:
-        strides = zip(training.patch, recipe.stride, strict=True)
-        smaller = [max(stride, round(n * 2 / 3 / stride) * stride) for n, stride in strides]
+        axes = zip(training.patch, recipe.stride, strict=True)
+        smaller = [min(n, max(2 * stride, round(n * 2 / 3 / stride) * stride)) for n, stride in axes]
         settings.append(f"patch={','.join(map(str, smaller))}")
     return settings

@@ -1,4 +1,7 @@
-"""Write and parse the events of a run: typed classes, which `events.jsonl` stores as one line of JSON each."""
+"""Write and parse the events of a run: typed classes, which `events.jsonl` stores as one line of JSON each.
+
+An *iteration* in an event is the number of iterations trained so far.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +36,11 @@ class _Timed:
 
 @dataclass(frozen=True)
 class RunStarted(_Timed):
-    """The run begins or resumes after `step` of `of` iterations, with these numbers of cases by role."""
+    """The run begins or resumes after `iteration` of `iterations`, with these numbers of cases by role."""
 
     kind: ClassVar[str] = "started"
-    step: int
-    of: int
+    iteration: int
+    iterations: int
     labelled: int
     unlabelled: int
     validation: int
@@ -47,11 +50,11 @@ class RunStarted(_Timed):
 
 @dataclass(frozen=True)
 class CasesLoading(_Timed):
-    """Cases are being read; `step` of `of` cases were read before this one."""
+    """A case is being read; `loaded` of `cases` were read before it."""
 
     kind: ClassVar[str] = "loading"
-    step: int
-    of: int
+    loaded: int
+    cases: int
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,15 @@ class TrainingProgress(_Timed):
     """Progress of the training.
 
     Attributes:
-        losses: mean losses since the previous event of this kind.
-        eta_s: estimated seconds to the end.
-        step, of: finished iterations, and the number of iterations of the whole run.
+        iteration, iterations: iterations trained, and those of the whole run.
+        losses: mean losses of the iterations since the previous event of this kind in the same process.
+        eta_s: seconds to the last iteration, at the present speed.
         memory_bytes: peak memory of the leader's process so far, on the GPU if it computes there; None if unknown.
     """
 
     kind: ClassVar[str] = "progress"
-    step: int
-    of: int
+    iteration: int
+    iterations: int
     losses: dict[str, float]
     learning_rate: float
     steps_per_s: float | None
@@ -77,40 +80,40 @@ class TrainingProgress(_Timed):
 
 @dataclass(frozen=True)
 class ValidationScored(_Timed):
-    """A validation after `step` iterations is done; it took `seconds`.
+    """A validation is done; it took `seconds`.
 
     Attributes:
         dice: mean Dice by branch ("A", "B", "mean") and class.
     """
 
     kind: ClassVar[str] = "validation"
-    step: int
+    iteration: int
     dice: dict[str, dict[str, float]]
     seconds: float
 
 
 @dataclass(frozen=True)
 class CheckpointSaved(_Timed):
-    """The first `step` iterations are saved in a checkpoint."""
+    """A checkpoint was saved."""
 
     kind: ClassVar[str] = "checkpoint"
-    step: int
+    iteration: int
 
 
 @dataclass(frozen=True)
 class RunPaused(_Timed):
-    """The run paused after `step` iterations, on request or by a signal; `--resume` continues there."""
+    """The run paused, on request or by a signal; `--resume` continues at its last checkpoint."""
 
     kind: ClassVar[str] = "paused"
-    step: int
+    iteration: int
 
 
 @dataclass(frozen=True)
 class RunFinished(_Timed):
-    """The model was written to the file `model`; the run took `seconds`."""
+    """The model was written to the file `model`; the training took `seconds`, in all processes of the run."""
 
     kind: ClassVar[str] = "finished"
-    step: int
+    iteration: int
     model: str
     seconds: float
 
@@ -118,6 +121,8 @@ class RunFinished(_Timed):
 RunEvent = RunStarted | CasesLoading | TrainingProgress | ValidationScored | CheckpointSaved | RunPaused | RunFinished
 Listener = Callable[[RunEvent], None]
 _CLASSES: dict[str, type[RunEvent]] = {event_class.kind: event_class for event_class in typing.get_args(RunEvent)}
+_KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
+"""The keys in JSON of the fields whose key is not their name; run folders of all versions have these keys."""
 
 
 def run_event_line(event: RunEvent) -> str:
@@ -134,7 +139,7 @@ def run_event_line(event: RunEvent) -> str:
 
     fields = dataclasses.asdict(event)
     logged = fields.pop("time")
-    fields = {key: round_value(value) for key, value in fields.items()}
+    fields = {_KEYS.get(name, name): round_value(value) for name, value in fields.items()}
     return json_line(event.kind, fields if logged is None else {**fields, "time": round(logged, 3)})
 
 
@@ -145,18 +150,18 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     NaN, None, or an empty text or table. Losses and scores that are not finite are omitted.
 
     >>> parse_run_event({"event": "checkpoint", "step": 120})
-    CheckpointSaved(time=None, step=120)
+    CheckpointSaved(time=None, iteration=120)
     """
     event_class = _CLASSES.get(fields.get("event", ""))
     if event_class is None:
         return None
-    return event_class(**{name: _value(fields.get(name), hint) for name, hint in _hints(event_class.kind).items()})
+    hints = _hints(event_class)
+    return event_class(**{name: _value(fields.get(_KEYS.get(name, name)), hint) for name, hint in hints.items()})
 
 
 @functools.cache
-def _hints(kind: str) -> dict[str, Any]:
-    """Return the types of the fields of the event class of a kind, by name."""
-    event_class = _CLASSES[kind]
+def _hints(event_class: type) -> dict[str, Any]:
+    """Return the types of the fields of an event class, by name."""
     hints = typing.get_type_hints(event_class)
     return {item.name: hints[item.name] for item in dataclasses.fields(event_class)}
 
@@ -185,7 +190,7 @@ def _value(value: Any, hint: Any) -> Any:
 class EventLog:
     """Appends events to a file, unless `path` is None, and calls the listeners with them.
 
-    Calling the log raises OutputError if the file cannot be written.
+    Calling the log raises OutputError, and calls no listener, if the file cannot be written.
     """
 
     path: Path | None
@@ -224,7 +229,7 @@ class EventTail:
                 self._lines.skip_first_line()
 
     def next(self) -> RunEvent | None:
-        """Return the next event, or None if there is none yet; reads at most `CHUNK` bytes of the file."""
+        """Return the next event, reading at most `CHUNK` bytes; None if these bytes complete no event."""
         if not self._lines.has_lines():
             self._read()
         while (fields := self._lines.next()) is not None:
@@ -234,7 +239,7 @@ class EventTail:
 
     @property
     def at_end(self) -> bool:
-        """Whether all events of the file were returned."""
+        """Whether the whole file was read, and all its complete events were returned."""
         return not self._lines.has_lines() and self._offset >= self._size()
 
     def _size(self) -> int:

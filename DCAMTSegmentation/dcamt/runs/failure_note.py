@@ -13,20 +13,20 @@ from ..io.atomic import write_text
 
 @dataclass(frozen=True)
 class FailureNote:
-    """The reason why a run failed: a message of one line, and whether a file could not be written (disk full)."""
+    """The reason why a run failed: a message of one line, and whether it was an `OutputError`, such as a full disk."""
 
     message: str
     unwritten: bool = False
 
 
 def write_note(path: Path, note: FailureNote) -> None:
-    """Write the note. If that is impossible, do nothing, since the failure itself is reported elsewhere, too."""
+    """Write the note. If that is impossible, do nothing, since the process also prints the failure."""
     with suppress(OutputError):
         write_text(path, json.dumps(asdict(note)))
 
 
 def read_note(path: Path) -> FailureNote | None:
-    """Return the note; None if the file does not exist, or is blank, as those of earlier versions of DCAMT."""
+    """Return the note; None if the file does not exist or holds no note, like the blank files of earlier versions."""
     with suppress(OSError, ValueError, TypeError):
         return FailureNote(**json.loads(path.read_text(encoding="utf-8")))
     return None

@@ -1,4 +1,7 @@
-"""Represent a run as a folder with all it needs to resume: recipe, cases, events, checkpoints and model."""
+"""Represent a run as a folder: recipe, case list, events, checkpoints and models.
+
+To resume, a run needs this folder and the scans that its case list names.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Exists while a process trains here; see `lock.run_lock`."""
+        """Locked while a process trains here; see `lock.run_lock`."""
         return self.path / "train.lock"
 
     @property
@@ -68,7 +71,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The model with the highest validation Dice; missing if that is `model`."""
+        """The model with the highest validation Dice; missing if that is `model`, or if nothing was validated."""
         return self.path / "best.dcamt"
 
     @property
@@ -103,7 +106,7 @@ class RunFolder:
 
     @property
     def validation(self) -> Path:
-        """The finished model's scores on the validation cases, as `Evaluation.write_csv` writes them."""
+        """The finished model's scores on its validation cases, as `Evaluation.write_csv` writes them."""
         return self.path / "validation.csv"
 
     @property
@@ -112,7 +115,11 @@ class RunFolder:
         return self.path / "report.html"
 
     def check_new(self) -> None:
-        """Raise InputError if the folder contains a run, or other files than the first ones of a killed run."""
+        """Raise InputError if the folder contains a run, or files of others.
+
+        Allowed are the files that an application writes before it starts the run, and those that a process leaves if
+        it is killed before the run begins.
+        """
         if self.recipe.exists():
             raise InputError(
                 "already holds a run", path=self.path, remedy="Resume the run with --resume, or name a new folder."
@@ -139,7 +146,8 @@ class RunFolder:
             origin: the model of the first weights.
 
         Raises:
-            InputError: the folder already holds a run, or anything else.
+            InputError: as `check_new`.
+            OutputError: a file cannot be written.
         """
         self.check_new()
         self.remove_strays()
@@ -166,7 +174,7 @@ class RunFolder:
         """Return the origin of the run's first weights; None if they were random.
 
         Raises:
-            InputError: the file is damaged.
+            InputError: the file is damaged, or cannot be read.
         """
         try:
             origin = Origin(**json.loads(self.origin.read_text(encoding="utf-8")))

@@ -22,6 +22,7 @@ PATIENCE_S = 30.0
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 """Error numbers of a file system without locks, such as some network drives."""
 _ATTEMPTS = 20
+"""After this many errors of the operating system, `run_lock` fails."""
 
 
 @contextmanager
@@ -39,13 +40,13 @@ def run_lock(path: Path) -> Iterator[None]:
     folder = path.parent
     missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     lock: BaseFileLock | None = None
-    created = False
+    is_acquired = False
     try:
         lock = _acquire(path)
-        created = True
+        is_acquired = True
         yield
     finally:
-        if created:
+        if is_acquired:
             _release(lock, path)
         for created_folder in missing:
             with suppress(OSError):  # The folder is not empty if the run has begun.

@@ -1,6 +1,6 @@
 """Write and read the preview of a run: the current segmentation of one validation case.
 
-Another process writes the name of the case to `preview/case.txt`. After each validation, the run writes arrays
+Another process writes the name of the case to `preview/case.txt`. After each later validation, the run writes arrays
 (K, J, I) that can be mapped into memory, and last `preview/preview.json` with their names, so that no reader sees half
 a preview.
 """
@@ -26,7 +26,7 @@ class Preview:
     Attributes:
         step: number of iterations trained.
         affine: voxel (i, j, k) -> RAS mm, four rows.
-        scan: `.npy` file of the scan's voxels, (K, J, I).
+        scan: `.npy` file of the first channel of the scan's voxels, (K, J, I).
         labels: `.npy` file of the labels, uint8 of the same shape.
     """
 
@@ -38,7 +38,11 @@ class Preview:
 
 
 def choose_preview(run: RunFolder, case: str | None) -> None:
-    """Request previews of the validation case with this name; None requests no previews."""
+    """Request previews of the validation case with this name; None requests no previews.
+
+    Raises:
+        OSError, OutputError: the file of the request cannot be written or removed.
+    """
     request = run.preview / "case.txt"
     if case is None:
         request.unlink(missing_ok=True)

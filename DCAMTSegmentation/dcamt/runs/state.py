@@ -15,7 +15,8 @@ RUNNING, PAUSED, STOPPED, FAILED, FINISHED = "running", "paused", "stopped", "fa
 
 TAIL = 1 << 15
 """Number of bytes read at the end of the events file: about a hundred events."""
-KILLED = "The process was killed, or the computer was switched off. Resume from the last checkpoint."
+KILLED = "The process was killed, or the computer was switched off."
+_RESUME, _START_AGAIN = "Resume from the last checkpoint.", "Start the run again."
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,15 @@ class RunState:
     Attributes:
         state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`.
         reason: why the run failed, or paused without a request; otherwise empty.
-        step, total_steps: iterations trained and planned; 0 if unknown.
-        eta_s: estimated seconds to the end.
-        resumable: whether the run can resume from a checkpoint.
+        iteration, iterations: iterations trained and planned; 0 if unknown.
+        eta_s: estimated seconds to the end while the run trains; None if unknown.
+        resumable: whether the run can resume from a checkpoint now; False while a process trains it.
     """
 
     state: str
     reason: str = ""
-    step: int = 0
-    total_steps: int = 0
+    iteration: int = 0
+    iterations: int = 0
     eta_s: float | None = None
     resumable: bool = False
 
@@ -41,24 +42,23 @@ class RunState:
 def run_state(run: RunFolder) -> RunState:
     """Return the state of a run; reads only the end of its events."""
     progress = _read_progress(run)
-    step, total_steps = progress.step, progress.total_steps
+    counts = (progress.iteration, progress.iterations)
     resumable = run.recipe.exists() and run.checkpoint.exists()
     if is_held(run.lock):
-        return RunState(RUNNING, step=step, total_steps=total_steps, eta_s=progress.eta_s)
+        return RunState(RUNNING, "", *counts, progress.eta_s)
     note = read_note(run.failure)
     if note is not None:
-        state = PAUSED if note.unwritten and resumable else FAILED
-        return RunState(state, note.message, step, total_steps, resumable=resumable)
+        return RunState(PAUSED if note.unwritten and resumable else FAILED, note.message, *counts, resumable=resumable)
     if isinstance(progress.last, RunFinished):
-        done = step >= total_steps
-        return RunState(
-            FINISHED if done else STOPPED, step=step, total_steps=total_steps, resumable=resumable and not done
-        )
+        if progress.iteration >= progress.iterations:
+            return RunState(FINISHED, "", *counts)
+        return RunState(STOPPED, "", *counts, resumable=resumable)
     if isinstance(progress.last, RunPaused):
-        return RunState(PAUSED, step=step, total_steps=total_steps, resumable=resumable)
+        return RunState(PAUSED, "", *counts, resumable=resumable)
+    killed = f"{KILLED} {_RESUME if resumable else _START_AGAIN}"
     if not run.recipe.exists():
-        return RunState(FAILED, _last_line(run.log) or KILLED)
-    return RunState(FAILED, KILLED, step, total_steps, resumable=resumable)
+        return RunState(FAILED, _last_line(run.log) or killed)
+    return RunState(FAILED, killed, *counts, resumable=resumable)
 
 
 def find_runs(folder: Path) -> Iterator[RunFolder]:
@@ -85,10 +85,10 @@ def _subfolders(folder: Path) -> list[Path]:
 
 @dataclass
 class _Progress:
-    """A run's progress according to its events; `last` is the event that ended the run, or None."""
+    """A run's progress according to its events; `last` is the event that ended its last process, or None."""
 
-    step: int = 0
-    total_steps: int = 0
+    iteration: int = 0
+    iterations: int = 0
     eta_s: float | None = None
     last: RunPaused | RunFinished | None = None
 
@@ -98,9 +98,9 @@ def _read_progress(run: RunFolder) -> _Progress:
     while (event := tail.next()) is not None:
         if isinstance(event, CasesLoading):
             continue
-        progress.step = event.step
+        progress.iteration = event.iteration
         if isinstance(event, RunStarted | TrainingProgress):
-            progress.total_steps = event.of
+            progress.iterations = event.iterations
             progress.eta_s = event.eta_s if isinstance(event, TrainingProgress) else None
         if isinstance(event, RunPaused | RunFinished):
             progress.last = event

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, is_out_of_memory
 from ..io.atomic import atomic_path
 
 
@@ -30,12 +30,17 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     """Return the state in a file that `save_checkpoint` wrote, with tensors on `device`; runs no code from the file.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing, cannot be read, or is damaged.
+        Exception: memory ran out.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise InputError("there is no checkpoint to resume from", path=path, remedy="Start a new run.") from error
+    except PermissionError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path=path, remedy="Check its permissions.") from error
     except Exception as error:  # For a damaged file, the unpickler may raise errors of any type.
+        if is_out_of_memory(error):
+            raise
         raise InputError("the checkpoint is damaged", path=path, remedy="Start a new run.") from error
     return state

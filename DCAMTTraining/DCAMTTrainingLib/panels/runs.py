@@ -124,7 +124,7 @@ class RunsPanel:
             self._ui.progressBar.setValue(0)
             self._ui.runStatusLabel.text = _("No runs yet.")
             return
-        self._ui.progressBar.setValue(round(1000 * state.step / state.total_steps) if state.total_steps else 0)
+        self._ui.progressBar.setValue(round(1000 * state.iteration / state.iterations) if state.iterations else 0)
         if starting:
             self._ui.runStatusLabel.text = _("Starting…")
         elif running and request is not None:
@@ -200,7 +200,7 @@ class RunsPanel:
 
 def can_stop_without_process(state: RunState) -> bool:
     """Return whether models can be written from a run that is not training."""
-    return state.state in (PAUSED, FAILED) and state.resumable and state.step > 0
+    return state.state in (PAUSED, FAILED) and state.resumable and state.iteration > 0
 
 
 def state_title(state: str) -> str:
@@ -220,8 +220,8 @@ def status_text(watch: RunWatch, state: RunState) -> str:
     """Return a run's state, iterations, speed and remaining time, and the reason of a failure."""
     curves = watch.curves
     parts = []
-    if state.total_steps:
-        parts.append(_("{step} of {of} iterations").format(step=state.step, of=state.total_steps))
+    if state.iterations:
+        parts.append(_("{step} of {of} iterations").format(step=state.iteration, of=state.iterations))
     if state.state == RUNNING:
         if curves.loading is not None:
             parts = [_("reading case {number} of {of}").format(number=curves.loading[0] + 1, of=curves.loading[1])]

@@ -61,24 +61,24 @@ class RunCurves:
     def apply(self, event: RunEvent) -> bool:
         """Apply an event; return whether a curve changed."""
         if isinstance(event, CasesLoading):
-            self.loading = (event.step, event.of)
+            self.loading = (event.loaded, event.cases)
             return False
         if isinstance(event, RunStarted):
             self.loading = None
-            self.step, self.total_steps = event.step, event.of
+            self.step, self.total_steps = event.iteration, event.iterations
             for curve in (*self.losses.values(), *self.dice.values()):
-                curve.cut(event.step)
+                curve.cut(event.iteration)
             return True
         if isinstance(event, TrainingProgress):
-            self.step, self.total_steps = event.step, event.of
+            self.step, self.total_steps = event.iteration, event.iterations
             self.steps_per_s, self.eta_s = event.steps_per_s, event.eta_s
             self.memory_bytes = event.memory_bytes
             for name, value in event.losses.items():
-                self.losses.setdefault(name, Curve()).add(event.step, value)
+                self.losses.setdefault(name, Curve()).add(event.iteration, value)
             return True
         if isinstance(event, ValidationScored):
             for branch, by_class in event.dice.items():
                 for name, value in by_class.items():
-                    self.dice.setdefault((name, branch), Curve()).add(event.step, value)
+                    self.dice.setdefault((name, branch), Curve()).add(event.iteration, value)
             return True
         return False
