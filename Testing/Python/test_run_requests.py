@@ -195,7 +195,7 @@ def test_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: Pat
 
 
 def test_run_killed_before_its_first_checkpoint_is_to_be_started_again(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
+    run = RunFolder(tmp_path)
     EventLog(run.events)(CasesLoading(0, 2))
     state = run_state(run)
     assert (state.state, state.reason, state.resumable) == (FAILED, f"{KILLED} Start the run again.", False)

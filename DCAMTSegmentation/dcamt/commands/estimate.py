@@ -45,7 +45,7 @@ def run_estimate(options: argparse.Namespace) -> int:
             measured[key] = try_steps(planned, device)
         estimated = estimate(planned, measured[key], grids, validated, device, options.run or Path(), memory_free)
         console.print_event("estimate", effort=effort, iterations=planned.training.iterations, **asdict(estimated))
-        memory = f"{estimated.memory_bytes / 1e9:.1f} GB" if estimated.memory_bytes else "unknown"
+        memory = f"{estimated.memory_bytes / 1e9:.1f} GB"
         console.print_text(
             f"{effort:<9} {planned.training.iterations:>6} iterations  {format_duration(estimated.seconds):>10}"
             f"  memory {memory} ({estimated.device})  disk {estimated.disk_bytes / 1e9:.1f} GB"

@@ -1,1 +1,1 @@
-"""Segment a scan: locate the organs, predict in one pass or in tiles, choose labels and components."""
+"""Segment scans: locate organs, predict, choose labels and components, estimate doubt; calibrate and serve models."""

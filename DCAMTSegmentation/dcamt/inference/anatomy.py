@@ -49,8 +49,9 @@ Measured: 0.1 to 0.5 in nine of ten voxels of LGE-MRI; larger everywhere in nois
 def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     """Return the box of the anatomy, in the scan's own voxels; None if there is no anatomy.
 
-    Padding by a constant or by white noise is excluded exactly. Noise that was smoothed together with the scan, for
-    example by interpolation, is excluded if the scan's spacing is fine enough (see `_without_smooth_noise`).
+    Planes of constant padding or of white noise are excluded exactly. Noise that was smoothed together with the scan,
+    for example by interpolation, is mostly excluded if the scan's spacing is fine enough (see
+    `_without_smooth_noise`).
     """
     spacing = AVERAGED * min(recipe.spacing)
     grid = network_grid(volume.grid, (spacing, spacing, spacing))
@@ -116,7 +117,7 @@ def _without_smooth_noise(
     """Return `box` without its outer planes of smooth noise, as far as the `ordered` box and `reach` voxels into it.
 
     Smooth noise resembles fine tissue, which must not be lost. Therefore nothing is removed if the ordered box is too
-    small for an organ, and no plane that contains ordered voxels further inside.
+    small for an organ, and at most `reach` planes inside the ordered box.
 
     Args:
         grid: the coarse grid.
@@ -181,6 +182,7 @@ def _is_smooth_noise(plane: np.ndarray) -> bool:
     """Return whether each channel of (C, A, B) is constant, or noise in which only the nearest voxels correlate.
 
     In such noise, voxels at a distance of `APART` and 2 `APART` are uncorrelated along both axes, and outliers are few.
+    A plane that is too small for this test is not noise.
     """
     if min(plane.shape[1:]) <= 2 * APART:
         return False

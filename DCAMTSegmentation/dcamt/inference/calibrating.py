@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,39 +11,36 @@ from ..cases.case_list import Case
 from ..cases.labels import read_case_label
 from ..errors import InputError
 from ..io.readers import read_scan
-from ..models.calibration import CLEAN, FEATURES, MIN_CASES, NOTHING, Calibration, assess_overlap, fit_overlap
+from ..models.calibration import (
+    CLEAN,
+    FEATURES,
+    MIN_CASES,
+    NOTHING,
+    Calibration,
+    OverlapModel,
+    assess_overlap,
+    fit_overlap,
+)
 from ..models.package import ModelPackage
-from ..recipe import QUALITIES
+from ..recipe import QUALITIES, Recipe
 from ..volume import Volume
 from .disturbances import CALIBRATING, DisturbedScan
 from .predictor import Predictor
 
 DISTURBED = 4
 """Number of disturbed scans made from each case."""
-
 MIN_SEGMENTED = 3
 """In at least this many cases something must be segmented: each case is tested on a fit to the others, at least two."""
 
 
-@dataclass
-class Observations:
-    """Features of doubt, true overlap, case and disturbance of each scan that was segmented in one quality."""
+@dataclass(frozen=True)
+class _Observation:
+    """A scan that was segmented in one quality: its features of doubt, true overlap, case and disturbance."""
 
-    features: list[dict[str, float]] = field(default_factory=list)
-    overlaps: list[float] = field(default_factory=list)
-    cases: list[str] = field(default_factory=list)
-    disturbances: list[str] = field(default_factory=list)
-
-    def select_segmented(self) -> Observations:
-        """Return the observations of the scans in which something was segmented."""
-        rows = zip(self.features, self.overlaps, self.cases, self.disturbances, strict=True)
-        segmented = [row for row in rows if not row[0][NOTHING]]
-        return Observations(
-            [row[0] for row in segmented],
-            [row[1] for row in segmented],
-            [row[2] for row in segmented],
-            [row[3] for row in segmented],
-        )
+    features: Mapping[str, float]
+    overlap: float
+    case: str
+    disturbance: str
 
 
 def calibrate(
@@ -67,53 +64,74 @@ def calibrate(
         check: called before each segmentation; an exception that it raises ends the calibration.
 
     Raises:
-        InputError: there are fewer than `MIN_CASES` cases, one cannot be read, or the model segments something in fewer
-            than `MIN_SEGMENTED` cases.
+        InputError: there are fewer than `MIN_CASES` cases, one cannot be read, or in some quality the model segments
+            something in fewer than `MIN_SEGMENTED` cases.
     """
     if len(cases) < MIN_CASES:
         raise InputError(
             f"a calibration needs {MIN_CASES} labelled cases or more; there are {len(cases)}",
             remedy="Add labelled cases of the role validation.",
         )
-    observed = {quality: Observations() for quality in QUALITIES}
-    recipe, kinds = package.recipe, list(CALIBRATING)
+    observed: dict[str, list[_Observation]] = {quality: [] for quality in QUALITIES}
     for number, case in enumerate(cases):
-        volume = read_scan(case.image, channels=recipe.input_channels)
-        label = read_case_label(case, recipe, volume.grid)
-        scan = DisturbedScan(volume.voxels.astype(np.float64), label.voxels, volume.grid)
-        chosen = [kinds[(number * DISTURBED + index) % len(kinds)] for index in range(DISTURBED)]
-        scans = [scan, *(CALIBRATING[kind](scan, np.random.default_rng([number, *kind.encode()])) for kind in chosen)]
-        for kind, disturbed_scan in zip((CLEAN, *chosen), scans, strict=True):
-            disturbed = Volume(np.ascontiguousarray(disturbed_scan.image, np.float32), disturbed_scan.grid)
-            for quality, rows in observed.items():
+        for disturbance, scan in _disturbed_scans(case, number, package.recipe):
+            for quality, observations in observed.items():
                 if check:
                     check()
-                result = predictor.segment(disturbed, quality)
-                rows.features.append(dict(result.doubt))
-                rows.overlaps.append(
-                    mean_dice(result.labelmap.voxels, disturbed_scan.labels, range(1, recipe.output_channels))
-                )
-                rows.cases.append(case.name)
-                rows.disturbances.append(kind)
+                observations.append(_observe(scan, case.name, disturbance, predictor, quality))
         if progress:
             progress(number + 1, len(cases))
     models = {}
     measured: dict[str, float] = {}
-    for quality, rows in observed.items():
-        names = [name for name in FEATURES if all(name in values or values[NOTHING] for values in rows.features)]
-        seen = rows.select_segmented()
-        found_in = len(set(seen.cases))
-        if found_in < MIN_SEGMENTED:
-            raise InputError(
-                f"in {quality} quality the model segments something in {found_in} of these cases: a calibration needs"
-                f" {MIN_SEGMENTED} such cases or more",
-                remedy="Add cases that show the organ.",
-            )
-        models[quality] = fit_overlap(seen.features, seen.overlaps, seen.cases, names, seen.disturbances)
-        figures = assess_overlap(seen.features, seen.overlaps, seen.cases, names, seen.disturbances)
+    for quality, observations in observed.items():
+        models[quality], figures = _fit_quality(observations, quality)
         measured |= {f"{quality}, {figure}": round(value, 4) for figure, value in figures.items()}
-    scans_made = len(cases) * (1 + DISTURBED)
-    return Calibration(package.card.checksum, models, len(cases), scans_made, notes, measured)
+    return Calibration(package.card.checksum, models, len(cases), len(cases) * (1 + DISTURBED), notes, measured)
+
+
+def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[str, DisturbedScan]]:
+    """Yield a case's scan undisturbed, and with `DISTURBED` disturbances, each with its disturbance's name.
+
+    Args:
+        number: the case's index, from which the disturbances follow: the cases take turns through `CALIBRATING`.
+    """
+    volume = read_scan(case.image, channels=recipe.input_channels)
+    label = read_case_label(case, recipe, volume.grid)
+    scan = DisturbedScan(volume.voxels.astype(np.float64), label.voxels, volume.grid)
+    yield CLEAN, scan
+    names = list(CALIBRATING)
+    for index in range(DISTURBED):
+        name = names[(number * DISTURBED + index) % len(names)]
+        yield name, CALIBRATING[name](scan, np.random.default_rng([number, *name.encode()]))
+
+
+def _observe(scan: DisturbedScan, case: str, disturbance: str, predictor: Predictor, quality: str) -> _Observation:
+    """Segment a scan and compare the segmentation with the label."""
+    result = predictor.segment(Volume(np.ascontiguousarray(scan.image, np.float32), scan.grid), quality)
+    overlap = mean_dice(result.labelmap.voxels, scan.labels, range(1, predictor.recipe.output_channels))
+    return _Observation(dict(result.doubt), overlap, case, disturbance)
+
+
+def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[OverlapModel, dict[str, float]]:
+    """Fit the expected overlap in one quality; return it with its errors by cross-validation (`assess_overlap`).
+
+    Raises:
+        InputError: something was segmented in fewer than `MIN_SEGMENTED` cases.
+    """
+    segmented = [one for one in observations if not one.features[NOTHING]]
+    count = len({one.case for one in segmented})
+    if count < MIN_SEGMENTED:
+        raise InputError(
+            f"in {quality} quality the model segments something in {count} of these cases: a calibration needs"
+            f" {MIN_SEGMENTED} such cases or more",
+            remedy="Add cases that show the organ.",
+        )
+    features = [one.features for one in segmented]
+    overlaps, cases = [one.overlap for one in segmented], [one.case for one in segmented]
+    disturbances = [one.disturbance for one in segmented]
+    names = [name for name in FEATURES if all(name in values for values in features)]
+    model = fit_overlap(features, overlaps, cases, names, disturbances)
+    return model, assess_overlap(features, overlaps, cases, names, disturbances)
 
 
 def mean_dice(prediction: np.ndarray, truth: np.ndarray, labels: Sequence[int]) -> float:

@@ -19,9 +19,9 @@ Scans are planned around the organ of interest, so of two similar components the
 SPECK = 64
 """A component of fewer voxels of the coarse grid is not an organ."""
 SURE, CORE = 0.95, 0.1
-"""Only a component's certain part is selected: its voxels with a probability of at least `SURE`.
+"""Of the heaviest component, only its core is selected: the heaviest component of its voxels with at least `SURE`.
 
-The whole component is selected if the certain part's largest component has less than `CORE` of its weight."""
+The whole component is selected if the core has less than `CORE` of its weight."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,10 @@ def keep_largest_components(
 
 
 def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
-    """Return labels uint8 (X, Y, Z) with one component of each class, from probabilities (K, X, Y, Z) on a coarse grid.
+    """Return labels uint8 (X, Y, Z) with at most one component of each class, from probabilities (K, X, Y, Z).
 
-    The component with the largest weight is selected: its summed certainty times the weight of `prior`.
+    The component with the largest weight is selected: its summed certainty times the weight of `prior`. See
+    `select_component`.
     """
     labels = most_likely(probabilities).numpy()
     selected = np.zeros_like(labels)
@@ -140,10 +141,11 @@ def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
 
 
 def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
-    """Return the component of a class's mask (X, Y, Z) with the largest weight, reduced to its certain part.
+    """Return the component of a class's mask (X, Y, Z) with the largest weight, reduced to its core (see `SURE`).
 
-    On a coarse grid an organ may touch a similar structure, but their certain parts are separate. A network that is
-    uncertain about the whole scan has only small certain parts, which are ignored.
+    On a coarse grid an organ may touch a similar structure, but their certain parts are mostly separate. A network that
+    is uncertain about the whole scan gives small cores, which are ignored. The result is empty if all components are
+    too small.
     """
     certain = certainty(probabilities, label)
     component, weight = _heaviest_component(mask, certain, prior)

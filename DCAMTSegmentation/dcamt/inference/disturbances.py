@@ -72,7 +72,10 @@ def blur(mm: float) -> Disturbance:
 
 
 def coarse(factors: tuple[int, int, int]) -> Disturbance:
-    """Return a disturbance that averages blocks of voxels; a block's label must fill more than half of the block."""
+    """Return a disturbance that averages blocks of voxels; a block's label must fill more than half of the block.
+
+    A scan keeps at least three blocks along each axis; voxels that fill no block are cut off.
+    """
 
     def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
         factor = [max(1, min(f, n // 3)) for f, n in zip(factors, scan.grid.shape, strict=True)]
@@ -110,7 +113,7 @@ def nothing(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
 
 
 def upside_down(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
-    """Mirror the anatomy along the second and third axis, so that the model does not know the organ."""
+    """Mirror the anatomy along the second and third axis, which no scanner does."""
     return DisturbedScan(scan.image[:, :, ::-1, ::-1], scan.labels[:, ::-1, ::-1], scan.grid)
 
 
@@ -125,4 +128,4 @@ CALIBRATING: dict[str, Disturbance] = {
     "no organ": nothing,
     "upside down": upside_down,
 }
-"""The disturbances for calibration, from those that hardly change a segmentation to scans without the organ."""
+"""The disturbances for calibration: some hardly change a segmentation, one removes the organ."""

@@ -33,7 +33,7 @@ shipped model; docs/experiments.md gives their reliability on other cases."""
 CUT_OFF = 3.0
 """The Gaussian ends at this many standard deviations."""
 NEGLIGIBLE = 0.05
-"""Probability of all organs below which the map of doubt is computed only if an organ is near."""
+"""The map of doubt is 0 far from all voxels with at least this probability of any organ."""
 LEAST_PROBABILITY = 1e-3
 """Probabilities are limited to this and to 1 minus this before their logit is computed."""
 
@@ -45,7 +45,8 @@ def doubt_map(mean: Tensor, grid: NetworkGrid, removed: np.ndarray | None = None
 
     It is a logistic function of q, 1 minus the probability of the voxel's label, of the same value after smoothing the
     probabilities by `NEIGHBOURHOOD_MM`, and of the label: sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) +
-    DOUBT_AROUND * logit(smoothed q) + DOUBT_BACKGROUND [the label is background]). It is 0 where no organ is near.
+    DOUBT_AROUND * logit(smoothed q) + DOUBT_BACKGROUND [the label is background]). It is 0 outside a box around the
+    organs (`NEGLIGIBLE`).
 
     Args:
         mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.

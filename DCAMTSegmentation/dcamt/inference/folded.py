@@ -21,7 +21,7 @@ from ..networks.dual_vnet import DualVNet
 
 
 class FoldedConvolution(nn.Conv3d):
-    """A convolution with a bias, followed by ReLU if `relu`: (1, inputs, X, Y, Z) -> (1, outputs, X', Y', Z')."""
+    """A convolution with a bias, followed by ReLU if `relu`: (B, inputs, X, Y, Z) -> (B, outputs, X', Y', Z')."""
 
     relu: bool = False
 
@@ -87,7 +87,7 @@ def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> Dua
 
 
 def _fold_layers(layers: nn.Sequential) -> None:
-    """Replace each convolution, with the normalisation and ReLU that follow it, by a folded convolution."""
+    """Replace each convolution, with the batch normalisation and ReLU that follow it, by a folded convolution."""
     kept: list[nn.Module] = []
     last: Folded | None = None
     for layer in layers:

@@ -26,9 +26,9 @@ def most_likely(probabilities: Tensor) -> Tensor:
 def labels_on_scan(probabilities: Tensor, grid: NetworkGrid) -> np.ndarray:
     """Return the most likely class of each of the scan's own voxels, uint8 (I, J, K), from (K, X, Y, Z).
 
-    Gives the result of `most_likely(to_source(probabilities))`, but interpolates only voxels that can be foreground. A
-    voxel of the scan is a weighted mean of network voxels; if background is most likely in all of these, it is most
-    likely in the mean. The probability of background is 1 minus the sum of the others.
+    Gives the result of `most_likely(to_source(probabilities))` up to rounding, but interpolates only voxels that can be
+    foreground. A voxel of the scan is a weighted mean of network voxels; if background is most likely in all of these,
+    it is most likely in the mean. The probability of background is 1 minus the sum of the others.
     """
     labels = np.zeros(grid.source.shape, np.uint8)
     box = bounding_box(most_likely(probabilities).numpy())

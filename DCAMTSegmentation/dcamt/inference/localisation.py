@@ -35,7 +35,7 @@ INNER = 0.6
 """Fraction of each axis that is searched first."""
 
 SMALLEST_ORGAN = 0.02
-"""Fraction of a training patch that an organ in the inner part must fill."""
+"""Fraction of a training patch that an organ in the inner part must fill, voxels weighted by their certainty."""
 
 PredictCoarse = Callable[[Tensor], Tensor]
 """Returns one branch's probabilities (1, K, X, Y, Z) of an image (C, X, Y, Z) on a coarse grid."""
@@ -171,7 +171,7 @@ def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) ->
 
 
 def _without_short_stride(length: int, stride: int) -> slice:
-    """Return the slice of an axis, trimmed to whole strides if padding it would add over two thirds of a stride."""
+    """Return the slice of an axis, trimmed to whole strides if padding it would add two thirds of a stride or more."""
     excess = length % stride if length > stride else 0
     return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)
 

@@ -12,7 +12,7 @@ from ..networks.cross_attention import queries_at_once
 from ..recipe import Recipe, Stride
 
 DEFAULT_MEMORY = 2 << 30
-"""Bytes that a pass may take on a CPU, so that other programs of a laptop keep enough memory."""
+"""Bytes that a pass may take on a CPU or an Apple GPU, so that other programs of a laptop keep enough memory."""
 
 
 def pass_bytes(recipe: Recipe, size: Shape) -> int:
@@ -47,9 +47,9 @@ def attention_bytes(recipe: Recipe, size: Shape) -> int:
 
 
 def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
-    """Return the largest tile of a volume of (X, Y, Z) voxels for a pass of `limit` bytes; None if no tiles are needed.
+    """Return the largest tile of a volume of (X, Y, Z) voxels for a pass of `limit` bytes; None for a single pass.
 
-    A tile has at least four strides along each axis, even if it then exceeds the limit.
+    See `fitting_tile`: a small tile is not made smaller, even if it exceeds the limit.
     """
     return fitting_tile(size, recipe.stride, lambda part: pass_bytes(recipe, part) <= limit)
 
@@ -64,7 +64,7 @@ def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that a pass may take on a device: 80% of a GPU's free memory, elsewhere `DEFAULT_MEMORY`."""
+    """Return the bytes that a pass may take: 80% of a CUDA GPU's free memory, on other devices `DEFAULT_MEMORY`."""
     if device.type == "cuda":
         # Memory that PyTorch has freed and cached, as after a training step, is free too.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -75,8 +75,8 @@ def free_memory(device: torch.device) -> int:
 def fitting_tile(size: Sequence[int], stride: Stride, fits: Callable[[Shape], bool]) -> Shape | None:
     """Return the first tile that `fits`, shortening the axis with the most strides by one stride each time.
 
-    Returns None if the whole volume fits. A tile keeps four strides along each axis (or the whole axis), since nearly
-    all work on a smaller tile would go to its margin.
+    A tile keeps four strides along each axis (or the whole axis), since nearly all work on a smaller tile would go to
+    its margin. Returns None if the whole volume fits, or is not larger than such a tile.
     """
     padded = [-(-n // step) * step for n, step in zip(size, stride, strict=True)]
     tile = list(padded)

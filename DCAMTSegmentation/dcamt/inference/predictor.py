@@ -252,7 +252,10 @@ class Predictor:
         return f"{what} The model segments the {segments} in {card.modality}: check that the scan shows it."
 
     def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
-        """Return the branches' probabilities and notes; use the CPU if the GPU has too little memory."""
+        """Return the branches' probabilities (branches, K, X, Y, Z) of an image, on the CPU, and notes.
+
+        The CPU computes if the GPU has too little memory.
+        """
         notes: list[str] = []
 
         def predict(network: DualVNet, device: torch.device) -> Tensor:

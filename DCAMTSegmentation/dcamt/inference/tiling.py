@@ -219,9 +219,10 @@ def fine_reach(network: DualVNet) -> Shape:
 
 
 def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> Iterator[Tile]:
-    """Yield tiles that together fill a volume of `size`; with the `margin` on each side they have the size `tile`.
+    """Yield tiles that together fill a volume of `size`; with the `margin` on each side they have at most size `tile`.
 
-    All sizes are in voxels; tiles start at multiples of `step`.
+    All sizes are in voxels. Tiles start at multiples of `step`; without margin, a tile has at least one `step`, even if
+    it then exceeds `tile`.
     """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):
@@ -242,7 +243,7 @@ def add_channel_axis(box: Box) -> tuple[slice, ...]:
 
 
 def coarsen(box: Box, step: Shape) -> Box:
-    """Return the box on a grid that is coarser by the factors `step`."""
+    """Return the box on a grid that is coarser by the factors `step`, of which all its limits are multiples."""
     x, y, z = (slice(part.start // s, part.stop // s) for part, s in zip(box, step, strict=True))
     return x, y, z
 

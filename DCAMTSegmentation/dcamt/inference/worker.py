@@ -1,7 +1,7 @@
 """Run the worker process of an application: one request per line of stdin, one event per line of stdout, both JSON.
 
-The worker keeps the model loaded between requests, even if one is cancelled. The process ends as soon as stdin closes,
-even while it segments, so that it never outlives an application that crashed. With `--remove-at-end FOLDER` it first
+The worker keeps the model loaded between requests, even if one is cancelled. The process ends once stdin closes, even
+while it segments, so that it does not outlive an application that crashed. With `--remove-at-end FOLDER` it first
 removes this folder, into which the application writes scans for the worker, unless a `KeepFilesRequest` was read.
 
 `worker.protocol` defines requests and events. After a failure with the reason `internal` the process exits with status

@@ -12,9 +12,9 @@ BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 def mmd2(x: Tensor, y: Tensor) -> Tensor:
     """Return the squared MMD of x (N, D) and y (M, D), averaged over Gaussian kernels.
 
-    k(u, v) = exp(-|u - v|^2 / (2 h m)), where h is the median of all squared pairwise distances in both sets (the
-    median heuristic, without gradient) and m is each of `BANDWIDTHS`. The estimate is biased and never negative
-    (Gretton et al., JMLR 2012, eq. 5).
+    k(u, v) = exp(-|u - v|^2 / (2 h m)), where h is the median of the squared distances of all pairs in the union of
+    both sets (the median heuristic, without gradient) and m is each of `BANDWIDTHS`. The estimate is biased and, up to
+    rounding, never negative (Gretton et al., JMLR 2012, eq. 5).
     """
     both = torch.cat([x, y])
     # Shifting the features does not change distances, and avoids rounding errors if they are far from 0.

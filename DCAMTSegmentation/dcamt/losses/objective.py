@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -38,11 +39,11 @@ def objective_losses(
     """Return the losses by name, unweighted, and their weighted sum as `total`. Losses of weight 0 are not computed.
 
     Args:
-        outputs: the outputs of branch A and branch B for a batch whose first L samples are labelled.
+        outputs: the outputs of branch A and branch B for a batch whose first L samples are labelled; float32.
         labels: int64 (L, X, Y, Z), the labels of these samples.
         projections: the projection heads of branch A and branch B.
         ramp_weight: factor of all losses except supervision, 0 to 1 (`ramp_up`).
-        generator: draws the sampled voxels; a CPU generator, so that the draws are the same on any device.
+        generator: draws the sampled voxels and tokens; of the CPU, so that the draws are the same on any device.
         teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; by default those in
             `outputs`.
     """
@@ -71,19 +72,12 @@ def objective_losses(
     )
     add("mmd", ramp_weight * weights.mmd, lambda: _alignment_loss(a, b, labelled, weights.samples, generator))
     if ramp_weight * (weights.intra_class + weights.inter_class) > 0:
-        embeddings, classes, centres, present = _sample_embeddings(outputs, labels, projections, weights, generator)
-        pairs = ((embeddings[0], centres[0], centres[1]), (embeddings[1], centres[1], centres[0]))
-        add(
-            "intra_class",
-            ramp_weight * weights.intra_class,
-            lambda: torch.stack([intra_class(e, classes, own, other) for e, own, other in pairs]).sum(),
-        )
+        sampled = _sample_embeddings(outputs, labels, projections, weights, generator)
+        add("intra_class", ramp_weight * weights.intra_class, lambda: _intra_class_loss(sampled))
         add(
             "inter_class",
             ramp_weight * weights.inter_class,
-            lambda: torch.stack(
-                [inter_class(e, classes, own, other, present, weights.contrast_temperature) for e, own, other in pairs]
-            ).sum(),
+            lambda: _inter_class_loss(sampled, weights.contrast_temperature),
         )
     losses["total"] = total
     return losses
@@ -119,18 +113,47 @@ def _alignment_loss(
     return torch.stack(parts).sum()
 
 
+@dataclass(frozen=True)
+class _SampledEmbeddings:
+    """Embeddings of sampled voxels, the same voxels for both branches.
+
+    Attributes:
+        embeddings: (N, D) of branch A and branch B.
+        prototypes: (K, D) of branch A and branch B.
+        classes: (N,), -1 for none.
+        present: booleans (K,), whether a voxel of the class was sampled.
+    """
+
+    embeddings: tuple[Tensor, Tensor]
+    prototypes: tuple[Tensor, Tensor]
+    classes: Tensor
+    present: Tensor
+
+
+def _intra_class_loss(sampled: _SampledEmbeddings) -> Tensor:
+    """Return the sum of both branches' `intra_class` losses."""
+    (a, b), (prototypes_a, prototypes_b) = sampled.embeddings, sampled.prototypes
+    return intra_class(a, sampled.classes, prototypes_a, prototypes_b) + intra_class(
+        b, sampled.classes, prototypes_b, prototypes_a
+    )
+
+
+def _inter_class_loss(sampled: _SampledEmbeddings, temperature: float) -> Tensor:
+    """Return the sum of both branches' `inter_class` losses."""
+    (a, b), (prototypes_a, prototypes_b) = sampled.embeddings, sampled.prototypes
+    return inter_class(a, sampled.classes, prototypes_a, prototypes_b, sampled.present, temperature) + inter_class(
+        b, sampled.classes, prototypes_b, prototypes_a, sampled.present, temperature
+    )
+
+
 def _sample_embeddings(
     outputs: tuple[BranchOutput, BranchOutput],
     labels: Tensor,
     projections: nn.ModuleList,
     weights: Objective,
     generator: torch.Generator,
-) -> tuple[list[Tensor], Tensor, list[Tensor], Tensor]:
-    """Return embeddings of sampled voxels at half the resolution, the same voxels for both branches.
-
-    Returns embeddings [(N, D), (N, D)], classes (N,) with -1 for none, prototypes [(K, D), (K, D)], and whether each
-    class is present (K,).
-    """
+) -> _SampledEmbeddings:
+    """Return embeddings of voxels on the grid of the `decoded` features: at most `samples` of each class."""
     count = outputs[0].logits.shape[1]
     classes = _voxel_classes(outputs, labels, weights.confidence).flatten()
     # Of each class, the `samples` voxels with the highest random keys are used. If a class has fewer voxels, the rest
@@ -142,17 +165,18 @@ def _sample_embeddings(
         indices.append(top.indices)
         sampled_classes.append(torch.where(top.values >= 0, label, -1))
     index, sampled = torch.cat(indices), torch.cat(sampled_classes)
-    embeddings, centres = [], []
-    for output, projection in zip(outputs, projections, strict=True):
+
+    def embed(output: BranchOutput, projection: nn.Module) -> Tensor:
         features = output.decoded.movedim(1, -1).flatten(0, -2)[index]
-        embeddings.append(F.normalize(projection(features).float(), dim=1))
-        branch_prototypes, present = prototypes(embeddings[-1], sampled, count)
-        centres.append(branch_prototypes)
-    return embeddings, sampled, centres, present
+        return F.normalize(projection(features).float(), dim=1)
+
+    a, b = (embed(output, projection) for output, projection in zip(outputs, projections, strict=True))
+    (prototypes_a, present), (prototypes_b, _) = prototypes(a, sampled, count), prototypes(b, sampled, count)
+    return _SampledEmbeddings((a, b), (prototypes_a, prototypes_b), sampled, present)
 
 
 def _voxel_classes(outputs: tuple[BranchOutput, BranchOutput], labels: Tensor, confidence: float) -> Tensor:
-    """Return the class of each voxel at half the resolution, the grid of the `decoded` features; -1 for none.
+    """Return the class of each voxel on the grid of the `decoded` features; -1 for none.
 
     Voxels of labelled samples have the class of their label, voxels of unlabelled samples the class that both branches
     predict with a probability above `confidence`.

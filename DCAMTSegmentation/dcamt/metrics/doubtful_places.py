@@ -11,18 +11,18 @@ from ..geometry import Grid, connected_components
 THRESHOLD = 0.5
 """A voxel is doubtful from this doubt on: its label is more likely wrong than right."""
 SMALLEST_ML = 0.04
-"""Smaller clusters are omitted, since two readers also differ by a few voxels at a segment's edge."""
+"""Smaller components are omitted, since two readers also differ by a few voxels at a segment's edge."""
 GLANCE_MM = 4.0
 """Standard deviation of the Gaussian that sums doubt around a place: about what a reader sees at a glance."""
 
 
 @dataclass(frozen=True)
 class DoubtfulPlace:
-    """A connected cluster of doubtful voxels.
+    """A component of doubtful voxels.
 
     Attributes:
-        position, index: the cluster's voxel around which doubt is densest, in RAS mm and as (i, j, k).
-        volume_ml: the cluster's volume.
+        position, index: the component's voxel around which doubt is densest, in RAS mm and as (i, j, k).
+        volume_ml: the component's volume.
         severity: its summed doubt in mL, the expected volume of wrong labels.
     """
 
@@ -41,31 +41,29 @@ def doubt_levels(doubt: np.ndarray) -> np.ndarray:
 def doubtful_places(
     doubt: np.ndarray, grid: Grid, max_places: int = 20, threshold: float = THRESHOLD
 ) -> list[DoubtfulPlace]:
-    """Return the clusters of voxels whose `doubt` (I, J, K), 0 to 1, is at least `threshold`; most severe first.
+    """Return the components of voxels whose `doubt` (I, J, K), 0 to 1, is at least `threshold`; most severe first.
 
-    Voxels are connected through faces, edges and corners. Clusters below `SMALLEST_ML` and single voxels are omitted.
+    Voxels are connected through faces, edges and corners. Components below `SMALLEST_ML`, single voxels, and all after
+    the first `max_places` are omitted.
     """
     from scipy import ndimage
 
-    clusters, number = connected_components(doubt >= threshold)
+    components, number = connected_components(doubt >= threshold)
     if not number:
         return []
     voxel_ml = grid.voxel_volume_mm3 / 1000
-    sizes = np.bincount(clusters.ravel())[1:]
-    sums = np.bincount(clusters.ravel(), weights=doubt.ravel())[1:]
-    boxes = ndimage.find_objects(clusters)
+    sizes = np.bincount(components.ravel())[1:]
+    sums = np.bincount(components.ravel(), weights=doubt.ravel())[1:]
+    boxes = ndimage.find_objects(components)
     places: list[DoubtfulPlace] = []
-    for cluster in np.argsort(-sums, kind="stable"):
-        if sizes[cluster] * voxel_ml < SMALLEST_ML or sizes[cluster] < 2:
+    for index in np.argsort(-sums, kind="stable"):
+        volume_ml, severity = float(sizes[index] * voxel_ml), float(sums[index] * voxel_ml)
+        if volume_ml < SMALLEST_ML or sizes[index] < 2:
             continue
-        box = boxes[cluster]
-        inside = clusters[box] == cluster + 1
-        i, j, k = (at + part.start for at, part in zip(densest_voxel(doubt[box], grid, inside), box, strict=True))
-        places.append(
-            DoubtfulPlace(
-                grid.position((i, j, k)), (i, j, k), float(sizes[cluster] * voxel_ml), float(sums[cluster] * voxel_ml)
-            )
-        )
+        box = boxes[index]
+        inside = components[box] == index + 1
+        i, j, k = (at + side.start for at, side in zip(densest_voxel(doubt[box], grid, inside), box, strict=True))
+        places.append(DoubtfulPlace(grid.position((i, j, k)), (i, j, k), volume_ml, severity))
         if len(places) == max_places:
             break
     return places

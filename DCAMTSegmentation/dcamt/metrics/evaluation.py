@@ -307,7 +307,8 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
     """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
 
     Args:
-        other: the file whose segments the mapping may name as classes; None if that file has a mapping, too.
+        other: the prediction or label whose segments, if it is a file with some, the mapping may name as classes; None
+            if it has a mapping, too.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source)
@@ -333,7 +334,11 @@ def _fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelma
 
 
 def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequence[int]) -> list[EvaluationRow]:
-    """Return a row for each of the label values `values`. Raises InputError if the two grids differ."""
+    """Return a row for each of the label values `values`.
+
+    Raises:
+        InputError: the prediction does not fit the label's grid.
+    """
     prediction, label = _fit_pair(prediction, label, case)
     return [_row(case, value, prediction, label) for value in values]
 

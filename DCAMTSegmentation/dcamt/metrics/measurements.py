@@ -188,14 +188,14 @@ def _hemisphere(number: int) -> np.ndarray:
 
 
 def _hull_vertices(mask: np.ndarray, axes: np.ndarray) -> np.ndarray:
-    """Return the corners (N, 3) in mm of the convex hull of all face mid-points of the True voxels, at least one.
+    """Return the corners (N, 3) in mm of the convex hull of all face mid-points of the True voxels.
 
     The vertices of a marching-cubes surface are such mid-points, too. With voxel centres, the hull would be half a
     voxel too small at each side; with voxel corners, it would be too large on oblique grids.
     """
     from scipy.spatial import ConvexHull
 
-    # Only the two ends of a row of voxels can be corners of the hull.
+    # Only the two ends of a row of True voxels can be corners of the hull.
     any_row = mask.any(axis=0)
     j, k = np.nonzero(any_row)
     first = mask.argmax(axis=0)[j, k]

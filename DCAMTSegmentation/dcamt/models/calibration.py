@@ -2,7 +2,7 @@
 
 The Dice coefficient with an expert's outline is modelled as a logistic function of a few features. Each feature grows
 with the doubt, so no weight is positive. The interval comes from the residuals of cases that the fit did not use, and
-depends on the expected overlap. This module needs only numpy.
+depends on the expected overlap. This module needs no torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INTERVAL = 0.8
 MIN_CASES = 8
 """Smallest number of cases for a calibration."""
 CLEAN = "clean"
-"""The name of no disturbance."""
+"""The name that stands for no disturbance."""
 NOTHING = "nothing"
 """The feature that is 1 if nothing was segmented, else 0."""
 FEATURES = ("disagreement", "entropy")
@@ -40,7 +40,7 @@ HUBER = 0.02
 RIDGE, STEPS = 1e-3, 60
 """Weight of the ridge penalty, and largest number of steps of the fit."""
 NEIGHBOURS = 20
-"""The interval at an expected overlap is computed from the residuals of at least this many scans."""
+"""The interval at an expected overlap is computed from the residuals of at least this many scans, or of all."""
 LOWEST = 8
 """The interval at the lowest expected overlaps is computed from this many scans, since few segmentations fail."""
 
@@ -101,7 +101,7 @@ class OverlapModel:
         return ExpectedOverlap(value, min(max(0.0, low), value), max(min(1.0, high), value))
 
     def is_sound(self) -> bool:
-        """Return whether all numbers are finite, their counts fit the features and knots, and the knots increase."""
+        """Return whether all numbers are finite, deviations positive and knots increasing, and their counts fit."""
         numbers = (*self.means, *self.deviations, *self.weights, self.bias, *self.knots, *self.lows, *self.highs)
         per_feature = {len(values) for values in (self.features, self.means, self.deviations, self.weights)}
         per_knot = {len(values) for values in (self.knots, self.lows, self.highs)}
@@ -260,7 +260,7 @@ def _left_out(cases: Sequence[str], disturbances: Sequence[str] | None) -> Itera
     for case, kind in dict.fromkeys(zip(groups.tolist(), kinds.tolist(), strict=True)):
         others = (groups != case) & ((kinds != kind) | (kind == CLEAN))
         if not others.any():
-            others = groups != case  # all scans have the same disturbance
+            others = groups != case  # all other cases have only this disturbance
         yield (groups == case) & (kinds == kind), others
 
 
@@ -309,7 +309,7 @@ def _fit(
 
 
 def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return x that minimises x'Ax/2 - b'x with x[1:] <= 0, by removing features whose x would be positive."""
+    """Return x with x[1:] <= 0 that minimises x'Ax/2 - b'x, or nearly: features whose x is positive are removed."""
     used = list(range(len(target)))
     while True:
         solution = np.zeros(len(target))

@@ -1,4 +1,4 @@
-"""Read and write a model: one `.dcamt` file, a zip of weights (safetensors), recipe and card without code or pickle.
+"""Read and write a model: one `.dcamt` file, a zip of weights (safetensors), recipe and card; no code, no pickle.
 
 A model may have a calibration (`models.calibration`), in the package or as a file beside it. Thanks to the file, a
 published model can be calibrated without publishing it again. If both exist, the one in the package is used.
@@ -12,8 +12,8 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class ModelPackage:
 
     Attributes:
         weights: 16- or 32-bit floats.
-        calibration: None if the model has none; results then show only the agreement of the branches.
+        calibration: None if the model has none; its results then have no expected overlap.
         notes: messages for the user, for example that the calibration beside the model belongs to another model.
     """
 
@@ -81,6 +81,8 @@ class ModelPackage:
 
 def write_package(path: Path, package: ModelPackage) -> Card:
     """Write a package and return the card with its checksum, which is also stored in the calibration.
+
+    A calibration file beside it is removed, since it was made for the file that this one replaces.
 
     Raises:
         OutputError: the file cannot be written.
@@ -95,7 +97,6 @@ def write_package(path: Path, package: ModelPackage) -> Card:
         for name, data in members.items():
             # With a fixed date, the same model always gives the same file.
             archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
-    # A calibration beside the file belongs to an earlier model, or is not newer than the one in the package.
     with suppress(OSError):
         calibration_path(path).unlink(missing_ok=True)
     return card
@@ -125,14 +126,15 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     Weights must be complete arrays of finite floats. `networks.packaging.verify_model` also checks that they fit the
     recipe's network, which needs torch.
 
-    A calibration beside the file that belongs to another model is ignored, with a note in the package.
+    A calibration beside the file that belongs to another model, or cannot be used, is ignored, with a note in the
+    package.
 
     Args:
         data: the file's content, if it was already read.
 
     Raises:
-        InputError: the file is not a package, is truncated, altered or too large, has another version, or contains
-            other members than a package.
+        InputError: the file does not exist or is not a package, is truncated, altered or too large, has another
+            version, contains other members than a package, or contains a calibration that cannot be used.
     """
     card, recipe, packed, calibration, notes = _open_parts(path, data)
     try:
@@ -145,6 +147,25 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     return ModelPackage(card, recipe, weights, calibration, notes)
 
 
+@contextmanager
+def _opened(path: Path, data: bytes | None = None) -> Iterator[zipfile.ZipFile]:
+    """Open the archive at `path`, or in its content `data`; raise InputError for errors of a damaged archive."""
+    try:
+        with zipfile.ZipFile(path if data is None else io.BytesIO(data)) as archive:
+            yield archive
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        OSError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+    ) as error:
+        raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path, remedy=_COPY_AGAIN) from error
+
+
 def calibration_path(path: Path) -> Path:
     """Return the path of the calibration file beside a model; the file may not exist."""
     return path.with_name(f"{path.stem}.{CALIBRATION}")
@@ -152,11 +173,8 @@ def calibration_path(path: Path) -> Path:
 
 def holds_calibration(path: Path, data: bytes) -> bool:
     """Return whether a package contains a calibration; `data` is its content. Raises InputError if it is no package."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return CALIBRATION in archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path, remedy=_COPY_AGAIN) from error
+    with _opened(path, data) as archive:
+        return CALIBRATION in archive.namelist()
 
 
 def find_calibration(path: Path, card: Card) -> tuple[Calibration | None, tuple[str, ...]]:
@@ -202,20 +220,14 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Ca
     """Return card, recipe, bytes of the weights, calibration and notes, after checking members and checksum."""
     if data is None and not path.is_file():
         raise InputError("there is no such model file", path=path, remedy="Check the name and the folder.")
-    try:
-        with zipfile.ZipFile(path if data is None else io.BytesIO(data)) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            for name in sorted(members):
-                if name not in LIMITS:
-                    raise InputError(f"holds '{name}', which no model contains; nothing was read", path=path)
-            names = [info.filename for info in archive.infolist()]
-            if len(names) != len(members) or not set(LIMITS) - set(OPTIONAL) <= set(names):
-                raise InputError(
-                    "is not a whole model: a part is missing or occurs twice", path=path, remedy=_COPY_AGAIN
-                )
-            parts = {name: _read(archive, info, path) for name, info in members.items()}
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path, remedy=_COPY_AGAIN) from error
+    with _opened(path, data) as archive:
+        names = [info.filename for info in archive.infolist()]
+        for name in sorted(set(names)):
+            if name not in LIMITS:
+                raise InputError(f"holds '{name}', which no model contains; nothing was read", path=path)
+        if len(names) != len(set(names)) or not set(LIMITS) - set(OPTIONAL) <= set(names):
+            raise InputError("is not a whole model: a part is missing or occurs twice", path=path, remedy=_COPY_AGAIN)
+        parts = {info.filename: _read(archive, info, path) for info in archive.infolist()}
     card = _read_card(parts[CARD], path)
     if _checksum(parts[WEIGHTS], parts[RECIPE], replace(card, checksum="")) != card.checksum:
         raise InputError("is damaged or was changed: its checksum does not match", path=path, remedy=_COPY_AGAIN)
@@ -238,11 +250,8 @@ def read_card(path: Path) -> Card:
     Raises:
         InputError: the file does not exist, is not a package, or its card cannot be read.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _read_card(_read(archive, archive.getinfo(CARD), path), path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path) from error
+    with _opened(path) as archive:
+        return _read_card(_read(archive, archive.getinfo(CARD), path), path)
 
 
 def read_calibration(path: Path) -> Calibration | None:
@@ -252,12 +261,9 @@ def read_calibration(path: Path) -> Calibration | None:
         InputError: there is no such package, or its card or its own calibration cannot be read.
     """
     card = read_card(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if CALIBRATION in archive.namelist():
-                return _parse_calibration(_read(archive, archive.getinfo(CALIBRATION), path), path, card)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path) from error
+    with _opened(path) as archive:
+        if CALIBRATION in archive.namelist():
+            return _parse_calibration(_read(archive, archive.getinfo(CALIBRATION), path), path, card)
     return find_calibration(path, card)[0]
 
 
@@ -267,12 +273,8 @@ def read_recipe(path: Path, for_training: bool = True) -> Recipe:
     Raises:
         InputError: the file does not exist or is not a package, or its recipe cannot be read or uses a removed key.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            data = json.loads(_read(archive, archive.getinfo(RECIPE), path))
-            return recipe_from_dict(data, path, for_training)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, RuntimeError) as error:
-        raise InputError(f"is no DCAMT model, or is cut off ({error})", path=path) from error
+    with _opened(path) as archive:
+        return recipe_from_dict(json.loads(_read(archive, archive.getinfo(RECIPE), path)), path, for_training)
 
 
 def _pack_weights(weights: Mapping[str, np.ndarray]) -> bytes:
@@ -337,13 +339,13 @@ def _read_card(data: bytes, path: Path) -> Card:
 
 
 def _is_measurement(entry: Any) -> bool:
-    """Return whether an entry is a table in which `dice`, if present, has a number for each quality and class."""
+    """Return whether an entry is a table in which `dice`, if present, has numbers by branch and class."""
     if not isinstance(entry, dict):
         return False
-    branches = entry.get("dice", {})
-    return isinstance(branches, dict) and all(
-        isinstance(of, dict) and all(isinstance(value, int | float) for value in of.values())
-        for of in branches.values()
+    by_branch = entry.get("dice", {})
+    return isinstance(by_branch, dict) and all(
+        isinstance(by_class, dict) and all(isinstance(value, int | float) for value in by_class.values())
+        for by_class in by_branch.values()
     )
 
 

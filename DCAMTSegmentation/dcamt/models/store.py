@@ -88,12 +88,12 @@ def import_model(
     Args:
         path: the model file.
         check: called as check(path, data); returns the card, and raises InputError if the model cannot be used. The
-            default does not check the weights.
-        replace: replace an imported model of the same name, which stays if anything fails.
+            default does not check whether the weights fit the recipe.
+        replace: replace an imported model of the same name, which stays unless the new one is complete.
 
     Raises:
         InputError: the model cannot be used, or a model of that name exists.
-        OutputError: the file cannot be copied.
+        OutputError: the file, or the calibration file beside it, cannot be copied.
     """
     data = read_model(path)
     card = check(path, data)
@@ -111,7 +111,10 @@ def import_model(
 
 
 def copy_into_store(path: Path, name: str) -> StoredModel:
-    """Copy a model file, already verified, into the store under a free name, with its calibration if that fits.
+    """Copy a model file, already verified, into the store, with its calibration if that fits.
+
+    Args:
+        name: a name that no model in the store has.
 
     Raises:
         InputError: the file cannot be read, or its card cannot.

@@ -15,7 +15,7 @@ class CrossAttention(nn.Module):
 
     Positions are encoded as a penalty on the scores: the distance between two tokens times a slope for each head
     ("attention with linear biases", Press et al., ICLR 2022, extended from one to three dimensions). Absolute positions
-    are not used, so feature maps may have any size, and a shifted image gives a shifted result.
+    are not used, so feature maps may have any size.
     """
 
     def __init__(self, channels: int, heads: int) -> None:

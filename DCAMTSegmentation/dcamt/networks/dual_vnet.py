@@ -21,7 +21,8 @@ class BranchOutput:
     Attributes:
         logits: (B, K, X, Y, Z).
         bottleneck: (B, c, x, y, z), before cross-attention, which MMD aligns.
-        decoded: features of the decoder's second finest level (half the resolution), which the projection head embeds.
+        decoded: features of the decoder's second finest level, which the projection head embeds; with two levels, the
+            bottleneck after cross-attention.
     """
 
     logits: Tensor
@@ -86,7 +87,10 @@ class DualVNet(nn.Module):
         return vnet.decode(features)[0]
 
     def exchange_at_inference(self, bottlenecks: Sequence[Tensor], branches: Sequence[int]) -> list[Tensor]:
-        """Return the bottlenecks of `branches` after attention: two branches attend to each other, one to itself."""
+        """Return the bottlenecks of `branches` after cross-attention, or unchanged in a network without it.
+
+        Two branches attend to each other, a single one to itself.
+        """
         if not len(self.attentions):
             return list(bottlenecks)
         partners = list(bottlenecks)[::-1]

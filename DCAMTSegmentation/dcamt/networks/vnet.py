@@ -127,7 +127,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the features of the finest and second finest level.
+        """Return the features of the finest and second finest level; of two levels, the latter is the bottleneck.
 
         Args:
             features: the encoder's, finest first.
@@ -146,7 +146,7 @@ def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
 
 
 class VNet(nn.Module):
-    """One branch (Milletari et al., 3DV 2016, with batch normalisation as in the published LA benchmark).
+    """One branch (Milletari et al., 3DV 2016, with normalisation layers as in the published LA benchmark).
 
     `encode` and `decode` are called separately, since the branches exchange features of the bottleneck between them.
 

@@ -23,7 +23,7 @@ from .trainer import VALIDATION_FRACTION, Trainer, memory_taken
 BUDGET_S = 15.0
 """No larger patch is measured if that would take longer than this in all."""
 STEADY_S = 1.0
-"""Steps are repeated for this time. The fastest one is used, since other programs may slow down some steps."""
+"""Steps are repeated for this time, at most ten times. The fastest one is used, since other programs slow down some."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Trial:
 
     Attributes:
         step_s: seconds for a step.
-        memory_bytes: peak memory of the device; None if unknown.
+        memory_bytes: this process's peak memory, on the GPU if it computes on a CUDA GPU.
         measured: voxels of the largest measured patch as a fraction of the recipe's patch.
     """
 
     step_s: float
-    memory_bytes: int | None
+    memory_bytes: int
     measured: float
 
 
@@ -46,16 +46,16 @@ class Estimate:
     """The estimated cost of a run.
 
     Attributes:
-        seconds: from start to model.
+        seconds: of training and validation, without reading the cases.
         step_s: seconds for an iteration.
-        memory_bytes, memory_free: needed and free memory of the device; None if unknown.
-        disk_bytes, disk_free: needed and free space on the run folder's disk.
+        memory_bytes, memory_free: needed and free memory of the device; free memory is None if unknown.
+        disk_bytes, disk_free: needed and free space on the run folder's disk; free space is None if unknown.
         measured: see `Trial`.
     """
 
     seconds: float
     step_s: float
-    memory_bytes: int | None
+    memory_bytes: int
     memory_free: int | None
     disk_bytes: int
     disk_free: int | None
@@ -82,11 +82,10 @@ def estimate(
         memory_free: free memory of the device, from `available_memory` before the trial.
     """
     seconds = trial.step_s * recipe.training.iterations * (1 + VALIDATION_FRACTION * validated)
-    memory = None if trial.memory_bytes is None else trial.memory_bytes + resident_bytes(recipe, grids)
     return Estimate(
         seconds,
         trial.step_s,
-        memory,
+        trial.memory_bytes + resident_bytes(recipe, grids),
         memory_free,
         disk_bytes(recipe, validated),
         free_disk_bytes(place),
@@ -103,12 +102,13 @@ def available_memory(device: torch.device) -> int | None:
 def try_steps(recipe: Recipe, device: torch.device) -> Trial:
     """Measure training steps on growing patches, up to the recipe's patch if `BUDGET_S` allows.
 
-    Time and memory of a step grow linearly with the number of voxels; they are extrapolated from the last two patches.
+    Time and memory of a step grow about linearly with the number of voxels; they are extrapolated from the last two
+    patches, or in proportion (only the time) from a single one.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(recipe, RunFolder(Path(folder)), device, EventLog(None))
-        points: list[tuple[float, float, int | None]] = []
+        points: list[tuple[float, float, int]] = []
         for patch in trial_patches(recipe):
             fraction = math.prod(patch) / math.prod(recipe.training.patch)
             if points and time.monotonic() - began + 3 * points[-1][1] * fraction / points[-1][0] > BUDGET_S:
@@ -117,15 +117,17 @@ def try_steps(recipe: Recipe, device: torch.device) -> Trial:
     fraction, seconds, memory = points[-1]
     if len(points) == 1:
         return Trial(seconds / fraction, memory, fraction)
-    before = points[-2]
-    steps = (1 - fraction) / (fraction - before[0])
-    if memory is not None and before[2] is not None:
-        memory += max(0, round((memory - before[2]) * steps))
-    return Trial(seconds + max(0.0, (seconds - before[1]) * steps), memory, fraction)
+    smaller, smaller_s, smaller_memory = points[-2]
+    ratio = (1 - fraction) / (fraction - smaller)
+    return Trial(
+        seconds + max(0.0, (seconds - smaller_s) * ratio),
+        memory + max(0, round((memory - smaller_memory) * ratio)),
+        fraction,
+    )
 
 
 def trial_patches(recipe: Recipe) -> list[Shape]:
-    """Return the recipe's patch after repeated halving, the smallest (two strides along each axis) first."""
+    """Return the recipe's patch after repeated halving, the smallest (at most two strides along each axis) first."""
     patch, patches = recipe.training.patch, [recipe.training.patch]
     while True:
         smaller = [max(min(n, 2 * s), n // 2 // s * s) for n, s in zip(patch, recipe.stride, strict=True)]
@@ -135,7 +137,7 @@ def trial_patches(recipe: Recipe) -> list[Shape]:
         patches.append(patch)
 
 
-def _measure(trainer: Trainer, recipe: Recipe, patch: Shape, device: torch.device) -> tuple[float, int | None]:
+def _measure(trainer: Trainer, recipe: Recipe, patch: Shape, device: torch.device) -> tuple[float, int]:
     """Return the seconds of the fastest step after the first one, and the peak memory in bytes."""
     small = replace(recipe, training=replace(recipe.training, patch=patch))
     cases = [_synthetic_case(small, patch, device, labelled) for labelled in (True, False)]
@@ -171,14 +173,21 @@ def _wait(device: torch.device) -> None:
 
 
 def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
-    """Return the bytes that the cases take in training: one for each voxel of the network grid, in image and label."""
+    """Return the bytes that cases take in training: one for each voxel of the network grid, in each channel and label.
+
+    Every case is counted as if it were labelled.
+    """
     network_voxel = math.prod(recipe.spacing)
     voxels = sum(math.prod(grid.shape) * grid.voxel_volume_mm3 / network_voxel for grid in grids)
     return round(voxels * (recipe.input_channels + 1))
 
 
 def disk_bytes(recipe: Recipe, validated: bool) -> int:
-    """Return the largest size of a run folder: two checkpoints, the best weights, two models and 4 MB of events."""
+    """Estimate the bytes that a run writes into its folder, at most, without scans and previews.
+
+    These are two checkpoints and two copies of the best weights, since a file is written beside the one that it
+    replaces, two models, and 4 MB of events.
+    """
     from ..networks.dual_vnet import DualVNet
 
     with torch.device("meta"):

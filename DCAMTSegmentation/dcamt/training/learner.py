@@ -96,7 +96,7 @@ class Learner:
             update_average(self.average, self.network, self.recipe.training.weight_average, step)
 
     def state(self) -> dict[str, Any]:
-        """Return the state for a checkpoint, from which `load_state` continues exactly."""
+        """Return the state for a checkpoint, from which `load_state` continues."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
@@ -171,7 +171,7 @@ def _in_float32(output: BranchOutput) -> BranchOutput:
 def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimizer:
     """Return SGD with momentum 0.9, or AdamW, in the fused implementation (all weights in one pass) if available.
 
-    On a CPU, a fused step of the LA network takes 0.01 s instead of 0.05 s (Testing/benchmarks).
+    On a CPU, a fused step of the LA network takes 0.01 s instead of 0.05 s (docs/experiments.md, "Training speed").
     """
     parameters = list(network.parameters())
     rate, decay = training.learning_rate, training.weight_decay

@@ -62,7 +62,11 @@ def sample_seed(seed: int, step: int, sample: int) -> int:
 
 
 class BatchSampler:
-    """Draws the batch of an iteration, which depends only on the cases, the recipe and the step."""
+    """Draws the batch of an iteration, whatever was drawn before.
+
+    The batch depends only on the cases, the recipe, the iteration, the type of the device and, if patches are mixed,
+    the size of the team.
+    """
 
     def __init__(
         self,
@@ -132,12 +136,12 @@ class BatchSampler:
         size = case.image.shape[1:]
         matrix = mm_to_voxels(random_transform(self._recipe.augmentation, draws), self._recipe.spacing)
         room = torch.tensor([max(0, have - want) for have, want in zip(size, patch, strict=True)])
-        centre = torch.tensor([(have - 1) / 2 for have in size]) + (torch.rand(3, generator=draws) - 0.5) * room
+        scan_centre = torch.tensor([(have - 1) / 2 for have in size])
+        centre = scan_centre + (torch.rand(3, generator=draws) - 0.5) * room
         if case.voxels and float(torch.rand((), generator=draws)) < self._recipe.training.foreground:
             voxels = case.voxels[int(torch.randint(len(case.voxels), (), generator=draws))]
             voxel = voxels[int(torch.randint(len(voxels), (), generator=draws))].float()
-            # The centre is moved so that the patch lies inside the scan if the scan is large enough.
-            scan_centre = torch.tensor([(have - 1) / 2 for have in size])
+            # The centre is moved so that an unrotated patch lies inside the scan if the scan is large enough.
             centre = scan_centre + (voxel - scan_centre).clamp(-room / 2, room / 2)
         return self._cut(case, centre.double(), matrix)
 

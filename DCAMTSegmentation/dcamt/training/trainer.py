@@ -49,7 +49,7 @@ REQUEST_EVERY_S = 0.5
 STOP_READ_EVERY = 16
 """Iterations between two checks whether a process of a team on GPUs was requested to stop."""
 VALIDATION_FRACTION = 0.1
-"""Largest fraction of a run's time for validation, including the last one; a validation that exceeds it is skipped."""
+"""Largest fraction of a run's time for validation; a validation that would exceed it is skipped, but not the last."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class TrainingResult:
         step: number of iterations trained.
         seconds: training time, including that before a resume.
         finished: whether the last iteration was trained.
-        dice: scores of the last validation; None without validation cases.
+        dice: scores of the last validation in this process; None if there was none.
         stopped: whether a request ended the run for good.
     """
 
@@ -108,7 +108,7 @@ class LossMeter:
 
 
 class Trainer:
-    """Trains a run; its checkpoint contains everything to resume it.
+    """Trains a run; together with recipe and cases, its checkpoint contains everything to resume it.
 
     In a team, the leader reports, validates and saves, while the others wait for it in their next exchange.
     """
@@ -158,7 +158,7 @@ class Trainer:
             ) from error
 
     def save(self) -> None:
-        """Write the run's checkpoint, if this process is the leader."""
+        """Write the run's checkpoint, if this process is the leader. Raises OutputError if that fails."""
         if not self.team.leads:
             return
         save_checkpoint(self.run.checkpoint, self._state())
@@ -169,11 +169,12 @@ class Trainer:
 
         Raises:
             InputError: a case cannot be used, or the losses are no longer finite.
-            TeamLost: another process of the team has ended; the weights are saved.
+            OutputError: a file of the run cannot be written.
+            TeamLost: another process of the team has ended; the leader has saved the weights if it was training.
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        # The run was requested to pause while the cases were read.
+        # The run was requested to pause or stop while the cases were read. Nothing was trained, so it pauses.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
@@ -234,7 +235,7 @@ class Trainer:
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
 
     def best(self) -> TrainingResult | None:
-        """Return the network with the best validation result; None if that is the last one or none was validated."""
+        """Return the network with the best validation result; None if that is the last one or does not exist."""
         if not self.run.best_weights.exists():
             return None
         kept = load_checkpoint(self.run.best_weights, CPU)
@@ -289,6 +290,7 @@ class Trainer:
 
     @property
     def _stops(self) -> bool:
+        """Whether the loop ends before the next iteration, in all processes of a team alike."""
         return self.stop_requested if self.team.size == 1 else self._team_stops
 
     def _exchange(self, losses: dict[str, Tensor]) -> None:
@@ -315,7 +317,7 @@ class Trainer:
             )
 
     def _validation_due(self, cases: Sequence[ResidentCase]) -> bool:
-        """Return whether to validate now: it is due, and `VALIDATION_FRACTION` leaves time for the last validation."""
+        """Return whether to validate now: it is due, and `VALIDATION_FRACTION` leaves time for it and the last one."""
         training = self.recipe.training
         if self.step % training.validate_every:
             return False
@@ -337,7 +339,10 @@ class Trainer:
         return self.seconds / self.step * voxels / (3 * training.batch * math.prod(training.patch))
 
     def _validate(self, cases: Sequence[ResidentCase], may_be_cancelled: bool = False) -> Scores | None:
-        """Validate, keep the best weights, update the preview and return the scores; None if a request cancelled it."""
+        """Validate, keep the best weights, update the preview and return the scores.
+
+        Returns None if a request cancelled the validation, or if no label has a class on the network grid.
+        """
         began = time.monotonic()
         network = self.learner.model
         dice = validation_dice(network, cases, self.recipe, lambda: may_be_cancelled and self._is_stop_requested())
@@ -387,6 +392,6 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def memory_taken(device: torch.device) -> int | None:
-    """Return this process's peak memory in bytes, on the GPU if `device` is one; None if unknown."""
+def memory_taken(device: torch.device) -> int:
+    """Return this process's peak memory in bytes, on the GPU if `device` is a CUDA GPU."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory_bytes()

@@ -61,7 +61,10 @@ def validation_dice(
 def update_preview(
     run: RunFolder, step: int, network: DualVNet, cases: Sequence[tuple[Case, ResidentCase]], recipe: Recipe
 ) -> None:
-    """Write the preview of the requested case if it is one of `cases`; ignore a failure, so that the run goes on."""
+    """Write the preview of the requested case if it is one of `cases`.
+
+    An error of a file is ignored, so that the run goes on.
+    """
     name = chosen_preview(run)
     for case, resident in cases:
         if case.name == name:
