@@ -24,7 +24,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
     color_type = 6 if channels == 4 else 2
     header = struct.pack(">IIBBBBB", columns, rows, 8, color_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
 
 
 def png_data_uri(data: bytes) -> str:
