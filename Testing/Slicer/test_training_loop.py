@@ -24,7 +24,7 @@ class LoopTest(TrainingCase):
         unseen_image, unseen_truth = ellipsoid(12)
         unseen = add_volume("next patient", unseen_image)
         add_case("for validation", 13)
-        self.choose_tiny_model_and_settings(iterations="100", learningRate="0.05")
+        self.choose_tiny_model_and_settings(iterations="60", learningRate="0.05")
 
         # Segment with the existing model, whose weights are random.
         segmentation_module = open_module("DCAMTSegmentation")
