@@ -50,9 +50,9 @@ def tiny_package(tiny_recipe: Recipe, oblique_scan: Volume) -> ModelPackage:
 @pytest.fixture(scope="session")
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the file of a tiny model, which tests only read."""
-    from dcamt_testing.model_files import save_tiny_model
+    from dcamt_testing.model_files import save_tiny_network
 
-    return save_tiny_model(tmp_path_factory.mktemp("model") / "tiny.dcamt")
+    return save_tiny_network(tmp_path_factory.mktemp("model") / "tiny.dcamt")
 
 
 @pytest.fixture
@@ -92,9 +92,11 @@ def shared_worker() -> Iterator[Child]:
 
 @pytest.fixture(scope="module")
 def worker_model(tiny_package: ModelPackage, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from dcamt_testing.worker_child import save
+    from dcamt_testing.worker_child import save_weights
 
-    return save(tiny_package.weights, tiny_recipe, tiny_package.card, tmp_path_factory.mktemp("models") / "tiny.dcamt")
+    return save_weights(
+        tiny_package.weights, tiny_recipe, tiny_package.card, tmp_path_factory.mktemp("models") / "tiny.dcamt"
+    )
 
 
 @pytest.fixture(scope="module")

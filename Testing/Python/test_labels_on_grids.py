@@ -14,9 +14,9 @@ from dcamt.io.readers import read_labelmap, read_scan, read_segments
 from dcamt.io.writers import write_labelmap
 from dcamt.metrics.evaluation import score_case
 from dcamt.volume import GRID_TOLERANCE, Labelmap, enclosing_grid, fit_labelmap, grid_difference, same_grid
-from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_of, refused, rotation
+from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_of, orthogonal_matrix, refused
 
-GRID = Grid((30, 24, 20), affine_of(rotation(2) * (0.68359375, 0.7, 1.25)))
+GRID = Grid((30, 24, 20), affine_of(orthogonal_matrix(2) * (0.68359375, 0.7, 1.25)))
 
 
 def two_boxes() -> np.ndarray:
@@ -135,7 +135,7 @@ def test_segmentations_cropped_to_different_boxes_are_compared_on_a_common_grid(
 
 
 def test_grids_without_a_common_lattice_have_no_enclosing_grid() -> None:
-    rotated = Grid(GRID.shape, affine_of(rotation(3) * (0.68359375, 0.7, 1.25)))
+    rotated = Grid(GRID.shape, affine_of(orthogonal_matrix(3) * (0.68359375, 0.7, 1.25)))
     assert enclosing_grid(rotated, GRID) is GRID
     far = GRID.affine.copy()
     far[:3, 3] += 1e6

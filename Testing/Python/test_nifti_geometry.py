@@ -11,9 +11,17 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_scan
-from dcamt_testing.scan_files import SHAPE, affine_from_sitk, corner_distance_mm, refused, rotation, save_nifti, scan
+from dcamt_testing.scan_files import (
+    SHAPE,
+    affine_from_sitk,
+    corner_distance_mm,
+    orthogonal_matrix,
+    refused,
+    save_nifti,
+    scan,
+)
 
-TURN = rotation(5)
+TURN = orthogonal_matrix(5)
 SFORMS = {
     "unit steps": np.eye(3),
     "unit steps, flipped": np.diag([-1.0, -1, 1]),

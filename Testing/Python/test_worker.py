@@ -25,7 +25,15 @@ from dcamt.worker.protocol import (
 )
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
 from dcamt_testing.broken_workers import EXPECTS_LONG_WORK, HELD
-from dcamt_testing.worker_child import Child, WorkerEvent, assert_result_of, last, other_scan, request, save
+from dcamt_testing.worker_child import (
+    Child,
+    WorkerEvent,
+    assert_result_of,
+    is_answer_to,
+    make_other_scan,
+    save_weights,
+    write_request,
+)
 
 
 def test_several_scans_are_segmented_with_one_loaded_model(
@@ -38,12 +46,12 @@ def test_several_scans_are_segmented_with_one_loaded_model(
     child = start_worker()
     ready, _ = child.wait_for(lambda event: event.kind == "ready")
     assert ready.packages.keys() == {"torch", "scipy"}
-    scans = {"1": oblique_scan, "2": other_scan(), "3": oblique_scan}
+    scans = {"1": oblique_scan, "2": make_other_scan(), "3": oblique_scan}
     for identifier, scan in scans.items():  # all requests are sent at once; the worker serves them in order
-        child.send(request(scan, worker_model, tmp_path / identifier, identifier))
+        child.send(write_request(scan, worker_model, tmp_path / identifier, identifier))
     events_of: dict[str, list[WorkerEvent]] = {}
     for identifier, scan in scans.items():
-        finished, events_of[identifier] = child.wait_for(last(identifier))
+        finished, events_of[identifier] = child.wait_for(is_answer_to(identifier))
         assert isinstance(finished, ScanSegmented), finished
         assert all(event.id == identifier for event in events_of[identifier])
         assert_result_of(finished, scan, worker_package)
@@ -54,8 +62,8 @@ def test_box_of_a_segment_is_its_bounding_box(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
-    finished, _ = child.wait_for(last("1"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
+    finished, _ = child.wait_for(is_answer_to("1"))
     (segment,) = finished.segments
     assert segment.info.type == Code("SCT", "82471001", "Left atrium")
     index = np.argwhere(np.load(finished.labelmap).transpose(2, 1, 0) == segment.info.label)
@@ -67,16 +75,16 @@ def test_second_request_does_not_load_the_model_again(
 ) -> None:
     gate = tmp_path / "gate"
     child = start_worker(HELD.format(gate=str(gate)))
-    child.send(request(oblique_scan, worker_model, tmp_path / "0", "0"))
-    child.wait_for(last("0"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "0", "0"))
+    child.wait_for(is_answer_to("0"))
     gate.touch()  # without it, a short computation may end before its progress is reported
-    child.send(request(oblique_scan, worker_model, tmp_path / "1", "1"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "1", "1"))
     progress, before = child.wait_for(lambda event: isinstance(event, WorkerProgress | ScanSegmented | RequestFailed))
     assert isinstance(progress, WorkerProgress), progress
     assert progress.stage in ("preparing", "segmenting")
     assert before == []
     gate.unlink()
-    _, events = child.wait_for(last("1"))
+    _, events = child.wait_for(is_answer_to("1"))
     assert not any(getattr(event, "stage", None) == "loading" for event in events)
 
 
@@ -85,10 +93,10 @@ def test_model_can_be_loaded_before_the_first_scan(
 ) -> None:
     child = start_worker()
     child.send(LoadRequest(str(worker_model), "cpu", id="l"))
-    loaded, _ = child.wait_for(last("l"))
+    loaded, _ = child.wait_for(is_answer_to("l"))
     assert loaded == ModelLoaded("l", "cpu")
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
-    finished, events = child.wait_for(last("1"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
+    finished, events = child.wait_for(is_answer_to("1"))
     assert isinstance(finished, ScanSegmented)
     assert not any(getattr(event, "stage", None) == "loading" for event in events)
 
@@ -99,7 +107,7 @@ def test_progress_increases_and_gives_the_remaining_time(
     gate = tmp_path / "gate"
     gate.touch()
     child = start_worker(HELD.format(gate=str(gate)) + EXPECTS_LONG_WORK)
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
 
     def is_progress(event: WorkerEvent) -> bool:
         return isinstance(event, WorkerProgress) and event.stage != "loading"
@@ -108,7 +116,7 @@ def test_progress_increases_and_gives_the_remaining_time(
     later, between = child.wait_for(lambda event: is_progress(event) and event.eta_s < first.eta_s)
     assert later.eta_s > 0
     gate.unlink()
-    finished, after = child.wait_for(last("1"))
+    finished, after = child.wait_for(is_answer_to("1"))
     assert isinstance(finished, ScanSegmented), finished
     fractions = [event.fraction for event in (first, *between, later, *after) if is_progress(event)]
     assert fractions == sorted(fractions)
@@ -121,8 +129,8 @@ def test_region_is_segmented_in_fast_quality(
     child = start_worker()
     centre = oblique_scan.grid.affine @ [*(np.array(oblique_scan.grid.shape) / 2), 1]
     box = Region(tuple(centre[:3] + 6), tuple(centre[:3] - 6))  # bounds in the reverse order
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan", quality="fast", region=box))
-    finished, _ = child.wait_for(last("1"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan", quality="fast", region=box))
+    finished, _ = child.wait_for(is_answer_to("1"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.trust is None
     assert finished.doubt_map is None
@@ -139,14 +147,14 @@ def test_corrected_outline_is_measured(shared_worker: Child, tmp_path: Path) -> 
     np.save(tmp_path / "ball.npy", ball.transpose(2, 1, 0).astype(np.uint8))
     outline = SegmentMask("Ball", tmp_path / "ball.npy", grid.affine)
     shared_worker.send(MeasureRequest((outline,), "LGE", "m"))
-    finished, _ = shared_worker.wait_for(last("m"))
+    finished, _ = shared_worker.wait_for(is_answer_to("m"))
     (row,) = finished.measurements
     assert (row.scan, row.segment) == ("LGE", "Ball")
     assert row.volume_ml == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
     assert row.surface_cm2 == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
     assert 40 < row.long_diameter_mm < 40 + 1.5  # its ends are faces of voxels, which are up to 1.5 mm thick
     shared_worker.send(MeasureRequest((replace(outline, mask=Path("nowhere.npy")),), id="n"))
-    failed, _ = shared_worker.wait_for(last("n"))
+    failed, _ = shared_worker.wait_for(is_answer_to("n"))
     assert failed.reason == "input"
     assert "Ball: could not be passed to the worker" in failed.message
 
@@ -159,18 +167,18 @@ def test_changed_model_file_is_loaded_again(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "mine.dcamt"
-    save(tiny_package.weights, tiny_recipe, tiny_package.card, path)
+    save_weights(tiny_package.weights, tiny_recipe, tiny_package.card, path)
     child = start_worker()
-    child.send(request(oblique_scan, path, tmp_path / "1", "1"))
-    first, _ = child.wait_for(last("1"))
+    child.send(write_request(oblique_scan, path, tmp_path / "1", "1"))
+    first, _ = child.wait_for(is_answer_to("1"))
     changed = {name: -array if ".head." in name else array for name, array in tiny_package.weights.items()}
-    save(changed, tiny_recipe, tiny_package.card, path)
-    child.send(request(oblique_scan, path, tmp_path / "2", "2", quality="fast"))
-    child.send(request(oblique_scan, path, tmp_path / "3", "3"))
-    second, _ = child.wait_for(last("2"))
+    save_weights(changed, tiny_recipe, tiny_package.card, path)
+    child.send(write_request(oblique_scan, path, tmp_path / "2", "2", quality="fast"))
+    child.send(write_request(oblique_scan, path, tmp_path / "3", "3"))
+    second, _ = child.wait_for(is_answer_to("2"))
     assert isinstance(first, ScanSegmented)
     assert isinstance(second, ScanSegmented), second
-    finished, _ = child.wait_for(last("3"))
+    finished, _ = child.wait_for(is_answer_to("3"))
     assert_result_of(finished, oblique_scan, open_model(path))
 
 
@@ -180,15 +188,15 @@ def test_cancelled_scan_ends_and_the_model_stays_loaded(
     gate = tmp_path / "gate"
     gate.touch()
     child = start_worker(HELD.format(gate=str(gate)))
-    child.send(request(oblique_scan, worker_model, tmp_path / "held", "held"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "held", "held"))
     child.wait_for(lambda event: isinstance(event, WorkerProgress) and event.stage in ("preparing", "segmenting"))
     child.send(CancelRequest(id="held"))
-    child.send(request(oblique_scan, worker_model, tmp_path / "next", "next"))
-    failed, _ = child.wait_for(last("held"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "next", "next"))
+    failed, _ = child.wait_for(is_answer_to("held"))
     assert isinstance(failed, RequestFailed)
     assert failed.reason == "cancelled"
     gate.unlink()
-    finished, events = child.wait_for(last("next"))
+    finished, events = child.wait_for(is_answer_to("next"))
     assert isinstance(finished, ScanSegmented)
     assert not any(isinstance(event, WorkerProgress) and event.stage == "loading" for event in events)
 
@@ -198,8 +206,8 @@ def test_request_cancelled_before_it_starts_is_not_served(
 ) -> None:
     child = start_worker()
     child.send(CancelRequest(id="1"))
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
-    failed, events = child.wait_for(last("1"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
+    failed, events = child.wait_for(is_answer_to("1"))
     assert isinstance(failed, RequestFailed)
     assert failed.reason == "cancelled"
     assert not any(isinstance(event, WorkerProgress) for event in events)

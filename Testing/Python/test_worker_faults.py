@@ -19,7 +19,7 @@ from dcamt_testing.analytic_scans import analytic_scan, centred_grid
 from dcamt_testing.broken_workers import BUG, ENDLESS, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
 from dcamt_testing.processes import HANGING_S
 from dcamt_testing.warm_python import interpreter
-from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, last, request
+from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, is_answer_to, write_request
 
 # A script that runs in the worker's process before the worker starts.
 GPU_TOO_SMALL_FOR_THE_SCAN = """
@@ -66,8 +66,8 @@ def test_invalid_request_is_refused_and_the_next_one_served(
     failed, _ = child.wait_for(lambda event: event.kind == "failed")
     assert failed.reason == "input"
     assert message in failed.message
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
-    assert child.wait_for(last("1"))[0].kind == "segmented"
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
+    assert child.wait_for(is_answer_to("1"))[0].kind == "segmented"
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_invalid_request_is_refused_and_the_next_one_served(
 def test_unusable_input_is_reported_and_the_next_request_served(
     shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    shared_worker.send(request(oblique_scan, worker_model, tmp_path / "bad", "bad", **change))
-    failed, _ = shared_worker.wait_for(last("bad"))
+    shared_worker.send(write_request(oblique_scan, worker_model, tmp_path / "bad", "bad", **change))
+    failed, _ = shared_worker.wait_for(is_answer_to("bad"))
     assert isinstance(failed, RequestFailed)
     assert failed.reason == "input"
     assert message in failed.message
     assert "\n" not in failed.message
-    shared_worker.send(request(oblique_scan, worker_model, tmp_path / "good", "good"))
-    assert shared_worker.wait_for(last("good"))[0].kind == "segmented"
+    shared_worker.send(write_request(oblique_scan, worker_model, tmp_path / "good", "good"))
+    assert shared_worker.wait_for(is_answer_to("good"))[0].kind == "segmented"
 
 
 @pytest.mark.parametrize("file", ["labelmap.npy", "doubt.npy"])
@@ -104,14 +104,14 @@ def test_full_disk_is_reported_and_the_next_request_served(
     folder = tmp_path / "full"
     folder.mkdir()
     (folder / file).symlink_to("/dev/full")
-    shared_worker.send(request(oblique_scan, worker_model, folder, "full"))
-    failed, _ = shared_worker.wait_for(last("full"))
+    shared_worker.send(write_request(oblique_scan, worker_model, folder, "full"))
+    failed, _ = shared_worker.wait_for(is_answer_to("full"))
     assert isinstance(failed, RequestFailed)
     assert failed.reason == "disk"
     assert "disk is full" in failed.message
     assert str(folder) in failed.message
-    shared_worker.send(request(oblique_scan, worker_model, tmp_path / "good", "good"))
-    assert shared_worker.wait_for(last("good"))[0].kind == "segmented"
+    shared_worker.send(write_request(oblique_scan, worker_model, tmp_path / "good", "good"))
+    assert shared_worker.wait_for(is_answer_to("good"))[0].kind == "segmented"
 
 
 @pytest.mark.parametrize("name", ["torch", "scipy"])
@@ -133,8 +133,8 @@ def test_cpu_is_used_when_the_gpu_is_too_small_for_the_model(
     tmp_path: Path,
 ) -> None:
     child = start_worker(GPU_TOO_SMALL_FOR_THE_MODEL)
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan", device="auto"))
-    finished, events = child.wait_for(last("1"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan", device="auto"))
+    finished, events = child.wait_for(is_answer_to("1"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.device == "cpu"
     assert finished.notes == ("Not enough GPU memory; the CPU was used.",)
@@ -152,8 +152,8 @@ def test_tiles_and_then_the_cpu_are_used_when_the_gpu_is_too_small_for_the_scan(
     child = start_worker(GPU_TOO_SMALL_FOR_THE_SCAN)
     # Large enough for tiles: the smallest tile is four strides along each axis.
     large = analytic_scan(centred_grid((80, 72, 64), (1.5, 1.5, 1.5)))
-    child.send(request(large, worker_model, tmp_path / "scan", device="auto"))
-    finished, events = child.wait_for(last("1"))
+    child.send(write_request(large, worker_model, tmp_path / "scan", device="auto"))
+    finished, events = child.wait_for(is_answer_to("1"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.notes == (
         "Not enough GPU memory; the scan was segmented in tiles.",
@@ -167,8 +167,8 @@ def test_unexpected_error_is_reported_with_traceback_and_ends_the_worker(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker(BUG)
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
-    failed, _ = child.wait_for(last("1"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
+    failed, _ = child.wait_for(is_answer_to("1"))
     assert failed.reason == "internal"
     assert "AssertionError: a bug" in failed.message
     assert "Traceback" in failed.detail
@@ -179,7 +179,7 @@ def test_worker_ends_when_stdin_closes_during_computation(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker(ENDLESS)
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
     child.wait_for(lambda event: getattr(event, "stage", None) in ("preparing", "segmenting"))
     assert child.process.stdin is not None
     child.process.stdin.close()
@@ -225,14 +225,14 @@ def test_killed_worker_leaves_no_result_and_a_new_one_works(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker(ENDLESS)
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
     child.wait_for(lambda event: event.kind == "progress")
     child.process.kill()
     assert child.exit_status() != 0
     assert sorted(path.name for path in (tmp_path / "scan").iterdir()) == ["volume.npy"]
     again = start_worker()
-    again.send(request(oblique_scan, worker_model, tmp_path / "again"))
-    assert again.wait_for(last("1"))[0].kind == "segmented"
+    again.send(write_request(oblique_scan, worker_model, tmp_path / "again"))
+    assert again.wait_for(is_answer_to("1"))[0].kind == "segmented"
 
 
 def test_output_of_libraries_does_not_mix_with_events(
@@ -243,5 +243,5 @@ def test_output_of_libraries_does_not_mix_with_events(
         "def scan_to_network(*a):\n    import os\n    print('chatter')\n    os.write(1, b'more')\n    return real(*a)\n"
     )
     child = start_worker(noisy + "predictor.scan_to_network = scan_to_network\n")
-    child.send(request(oblique_scan, worker_model, tmp_path / "scan"))
-    assert child.wait_for(last("1"))[0].kind == "segmented"  # `Child` raises for a line that is not an event
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
+    assert child.wait_for(is_answer_to("1"))[0].kind == "segmented"  # `Child` raises for a line that is not an event

@@ -17,15 +17,15 @@ CENTRE = np.array([12.0, -34.0, 56.0])
 
 def rotation(x: float, y: float, z: float) -> np.ndarray:
     """Return the matrix (3, 3) of right-handed rotations about R, then A, then S, by angles in degrees."""
-    turned = np.eye(3)
+    matrix = np.eye(3)
     for axis, degrees in enumerate((x, y, z)):
         cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        step = np.eye(3)
+        one = np.eye(3)
         first, second = (axis + 1) % 3, (axis + 2) % 3
-        step[first, first] = step[second, second] = cosine
-        step[first, second], step[second, first] = -sine, sine
-        turned = step @ turned
-    return turned
+        one[first, first] = one[second, second] = cosine
+        one[first, second], one[second, first] = -sine, sine
+        matrix = one @ matrix
+    return matrix
 
 
 def centred_grid(
@@ -34,7 +34,12 @@ def centred_grid(
     turn: np.ndarray | None = None,
     centre: np.ndarray = CENTRE,
 ) -> Grid:
-    """Return a grid centred at `centre` (RAS mm), its axes along R, A, S rotated by the matrix `turn` (3, 3)."""
+    """Return a grid centred at `centre` (RAS mm).
+
+    Args:
+        spacing: mm along the grid's axes.
+        turn: (3, 3), whose columns are the directions of the grid's axes (None: R, A, S).
+    """
     affine = np.eye(4)
     affine[:3, :3] = (np.eye(3) if turn is None else turn) * spacing
     affine[:3, 3] = centre - affine[:3, :3] @ (np.array(shape) - 1) / 2
@@ -59,7 +64,10 @@ def analytic_scan(grid: Grid) -> Volume:
 
 
 def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
-    """Return a model with random weights whose branches each label about a third of `scan` as foreground."""
+    """Return a model with random weights of which each branch labels about a third of `scan` as foreground.
+
+    This holds for recipes of one class.
+    """
     # Imported here because importing torch takes seconds and most users of this module need no network.
     import torch
     from dcamt.networks.dual_vnet import DualVNet
@@ -73,7 +81,7 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
             torch.nn.init.normal_(attention.output.weight, std=0.3)
     image = scan_to_network(scan, recipe)[0][None]
     lengths = zip(image.shape[2:], recipe.stride, strict=True)
-    image = image[(..., *(slice(n // stride * stride) for n, stride in lengths))]
+    image = image[(..., *(slice(n // stride * stride) for n, stride in lengths))]  # the network takes multiples only
     with torch.no_grad():
         network.train()
         for _ in range(30):  # adapts batch normalisation's running statistics to this scan
@@ -81,6 +89,7 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
         network.eval()
         for branch, output in zip(network.branches, network(image), strict=True):
             lead = output.logits[:, 1:] - output.logits[:, :1]
+            # A third of the voxels lead the background, and most of them clearly.
             branch.head.bias[1:] -= torch.quantile(lead, 0.66)
             branch.head.weight *= 10 / lead.std()
             branch.head.bias *= 10 / lead.std()

@@ -13,6 +13,8 @@ def move(network, device, precision):
     return real(network, device, precision)
 predictor.move = move
 """
+"""A script after which the worker finds a GPU whose memory is too small for any model."""
+
 ENDLESS = """
 from dcamt.inference import predictor
 from torch.nn.modules.module import _global_forward_pre_hooks
@@ -23,7 +25,7 @@ def predict_bounded(*arguments, **options):
     return predict(*arguments, **options)
 predictor.predict_bounded = predict_bounded
 """
-"""A script after which the network computes a scan again and again, without end."""
+"""A script after which the network computes a scan again and again, until the request is cancelled."""
 
 HELD = """
 import os, time, torch
@@ -37,13 +39,15 @@ def predict_bounded(*arguments, **options):
     return predict(*arguments, **options)
 predictor.predict_bounded = predict_bounded
 """
-"""A script after which the network computes only while the file `gate` does not exist."""
+"""A script after which the network waits before a scan while the file `gate` exists; the name is filled in."""
+
 EXPECTS_LONG_WORK = """
 from dcamt.inference import serving
 expected_s = serving.Worker._expected_s
 serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) else None
 """
 """A script after which the worker expects that a scan takes ten minutes, if its model was timed."""
+
 SLOW_TRAINING = """
 import time
 from dcamt.training import trainer
@@ -55,12 +59,14 @@ def iterate_slowly(*arguments):
 trainer.Trainer.iterate = iterate_slowly
 """
 """A script after which a run trains ten iterations a second, reports each, and obeys requests after each."""
+
 BUG = """
 from dcamt.inference import predictor
 def segment(self, *a, **k):
     raise AssertionError("a bug")
 predictor.Predictor.segment = segment
 """
+"""A script after which every segmentation raises an AssertionError."""
 
 
 def without_package(name: str) -> str:

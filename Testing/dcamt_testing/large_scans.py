@@ -16,10 +16,11 @@ RECIPE: Recipe = replace(
 )
 """Spacing 2 mm, patches of 16 x 16 x 16 voxels."""
 SPACING = (1.0, 1.0, 2.0)
-CASE = (48, 40, 24)
-FIELD = (120, 144, 24)
+"""mm."""
+CASE, FIELD = (48, 40, 24), (120, 144, 24)
+"""Voxels of a case, that is the part of a scan that shows tissue, and of the whole scan."""
 AT = (41, 60, 0)
-"""The index of the case's first voxel in the field; the case is not centred."""
+"""The index of the case's first voxel in the scan; the case is not centred."""
 
 
 def tissue() -> np.ndarray:
@@ -30,9 +31,9 @@ def tissue() -> np.ndarray:
 
 
 def ellipsoid(centre: tuple[int, int, int], radii: tuple[int, int, int]) -> np.ndarray:
-    """Return the mask of an ellipsoid in a case: (I, J, K) bool."""
-    at = np.stack(np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij"), axis=-1)
-    return np.asarray((((at - centre) / radii) ** 2).sum(axis=-1) < 1)
+    """Return the mask of an ellipsoid in a case: (I, J, K) bool; centre and radii in voxels."""
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij"), axis=-1)
+    return np.asarray((((index - centre) / radii) ** 2).sum(axis=-1) < 1)
 
 
 def case() -> np.ndarray:
@@ -41,21 +42,21 @@ def case() -> np.ndarray:
 
 
 def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
-    """Return a scan with the case in a large field, and the mask of the case's organ.
+    """Return a scan of a case with a surrounding, and the mask of the case's organ.
 
     Args:
         kind: what surrounds the case: "air" (-1), "noise", or "mirrored tissue" (mirror images of the case).
     """
-    room = [(at, n - m - at) for at, n, m in zip(AT, FIELD, CASE, strict=True)]
+    around = [(at, n - m - at) for at, n, m in zip(AT, FIELD, CASE, strict=True)]
     if kind == "mirrored tissue":
         # The case is centred here, so that the mirror images surround it on all sides.
-        room = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(FIELD, CASE, strict=True)]
-        voxels = np.pad(case(), room, mode="symmetric")
+        around = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(FIELD, CASE, strict=True)]
+        voxels = np.pad(case(), around, mode="symmetric")
     else:
         voxels = np.full(FIELD, -1, np.float32)
         if kind == "noise":
             voxels = np.random.default_rng(0).normal(-0.6, 0.1, FIELD).astype(np.float32)
-        voxels[tuple(slice(low, low + n) for (low, _), n in zip(room, CASE, strict=True))] = case()
-    own = np.zeros(FIELD, bool)
-    own[tuple(slice(low, low + n) for (low, _), n in zip(room, CASE, strict=True))] = case() > 0
-    return Volume(voxels[None], centred_grid(FIELD, SPACING)), own
+        voxels[tuple(slice(low, low + n) for (low, _), n in zip(around, CASE, strict=True))] = case()
+    organ = np.zeros(FIELD, bool)
+    organ[tuple(slice(low, low + n) for (low, _), n in zip(around, CASE, strict=True))] = case() > 0
+    return Volume(voxels[None], centred_grid(FIELD, SPACING)), organ

@@ -11,17 +11,22 @@ from dcamt_testing.synthetic import write_table
 
 
 def ball_mask(shape: tuple[int, int, int], spacing: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
-    places = np.indices(shape).transpose(1, 2, 3, 0)
-    return np.asarray(np.linalg.norm((places - centre) * spacing, axis=-1) < radius)
+    """Return the mask of a ball: `centre` in voxels, `spacing` and `radius` in mm."""
+    index = np.indices(shape).transpose(1, 2, 3, 0)
+    return np.asarray(np.linalg.norm((index - centre) * spacing, axis=-1) < radius)
 
 
 def write_task(
     folder: Path, shape: tuple[int, int, int], spacing: tuple[float, float, float], radii: tuple[float, ...]
 ) -> Path:
-    """Write six cases, two of them unlabelled, with one ball per class, bright or dark.
+    """Write six cases (three labelled, two unlabelled, one for validation); return their list.
+
+    Every case has one ball for each class, bright if the class's label value is odd, else dark. A ball may hide a part
+    of those of smaller label values. Unlabelled cases have a label file too, but the list does not name it.
 
     Args:
-        radii: mm.
+        spacing: mm.
+        radii: of the balls of label values 1, 2, …, in mm.
     """
     sides = np.array(spacing)
     rows = []
@@ -30,8 +35,8 @@ def write_task(
         label = np.zeros(shape, np.uint8)
         image = draw.normal(100, 10, shape)
         for value, radius in enumerate(radii, start=1):
-            low = np.array([radius + 4] * 3) / sides
-            centre = draw.uniform(np.minimum(low, np.array(shape) / 2), np.maximum(shape - low, np.array(shape) / 2))
+            margin, middle = (radius + 4) / sides, np.array(shape) / 2
+            centre = draw.uniform(np.minimum(margin, middle), np.maximum(shape - margin, middle))
             label[ball_mask(shape, sides, centre, radius)] = value
         for value in range(1, len(radii) + 1):
             image[label == value] += 60 if value % 2 else -60
@@ -39,6 +44,6 @@ def write_task(
         affine = np.diag([*spacing, 1.0])
         nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), affine), folder / f"c{number}.nii.gz")
         nibabel.save(nibabel.Nifti1Image(label, affine), folder / f"c{number}_label.nii.gz")
-        named = "" if role == "unlabelled" else f"c{number}_label.nii.gz"
-        rows.append([f"c{number}", f"c{number}.nii.gz", named, role])
+        listed_label = "" if role == "unlabelled" else f"c{number}_label.nii.gz"
+        rows.append([f"c{number}", f"c{number}.nii.gz", listed_label, role])
     return write_table(folder / "cases.csv", rows)

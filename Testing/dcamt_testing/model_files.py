@@ -34,7 +34,7 @@ def make_tiny_network() -> DualVNet:
     return network.eval()
 
 
-def save_tiny_model(path: Path) -> Path:
+def save_tiny_network(path: Path) -> Path:
     """Save the tiny network as a model file."""
     save_model(path, make_tiny_network().state_dict(), tiny_recipe(), BLANK_CARD)
     return path
@@ -55,7 +55,10 @@ def write_zip(path: Path, members: list[tuple[str, bytes]], packed: int = zipfil
 
 
 def write_with_checksum(path: Path, card: dict[str, Any], recipe: bytes, weights: bytes) -> Path:
-    """Write a package of arbitrary content with a matching checksum, as a forger could."""
+    """Write a package of any card, recipe and weights with a matching checksum, as a forger could.
+
+    The card's `checksum` is replaced; its unknown keys are kept.
+    """
     known = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items() if key in asdict(BLANK_CARD)}
     checksum = model_package._checksum(weights, recipe, replace(Card(**known), checksum=""))
     data = json.dumps({**card, "checksum": checksum}).encode()
@@ -63,11 +66,16 @@ def write_with_checksum(path: Path, card: dict[str, Any], recipe: bytes, weights
 
 
 def refusal(path: Path, check: Callable[[Path], object] = open_model) -> str:
-    """Return the message of the InputError that a file raises; fail if the check writes any file."""
-    beside = sorted(os.listdir(path.parent.parent)), sorted(os.listdir(path.parent)), sorted(os.listdir())
+    """Return the message, without the file's path, of the InputError that `check` raises for a file.
+
+    Fail unless the message is one line that begins with the path, or if the check adds or removes a file in the
+    working directory, the file's folder or its parent.
+    """
+    folders = (path.parent.parent, path.parent, Path())
+    before = [sorted(os.listdir(folder)) for folder in folders]
     with pytest.raises(InputError) as caught:
         check(path)
-    assert (sorted(os.listdir(path.parent.parent)), sorted(os.listdir(path.parent)), sorted(os.listdir())) == beside
+    assert [sorted(os.listdir(folder)) for folder in folders] == before
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message

@@ -92,17 +92,18 @@ def open_dcamt(*arguments: str | Path, script: str | None = None) -> subprocess.
 def run_team(processes: int, *arguments: str | Path) -> tuple[int, str, str]:
     """Run `dcamt` as a team, with the environment variables that torchrun sets; terminate all when one fails.
 
-    Returns the exit status (that of the first process that failed, or 0) and what all processes printed to standard
-    output and to standard error.
+    Returns:
+        The exit status (that of the first process that failed, or 0), and what all processes printed to standard
+        output and to standard error.
     """
     with socket.create_server(("127.0.0.1", 0)) as free, contextlib.ExitStack() as files:
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
         printed = [files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _stream in range(2)]
         free.close()
         team = []
         for rank in range(processes):
             numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-            environment = {**os.environ, **place, **{name: str(number) for name, number in numbers.items()}}
+            environment = {**os.environ, **address, **{name: str(number) for name, number in numbers.items()}}
             command = [interpreter(), "-m", "dcamt", *map(str, arguments)]
             team.append(subprocess.Popen(command, stdout=printed[0], stderr=printed[1], env=environment))
         failed = 0
@@ -145,5 +146,5 @@ def is_alive(pid: int) -> bool:
 def read_until(process: subprocess.Popen[str], event: str) -> None:
     """Read a process's JSON lines until an event of this kind; fail if the process ends before it."""
     assert process.stdout is not None
-    while f'"{event}"' not in process.stdout.readline():
-        assert process.poll() is None
+    while f'"{event}"' not in (line := process.stdout.readline()):
+        assert line, f"the process ended before the event {event}"

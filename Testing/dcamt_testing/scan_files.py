@@ -1,4 +1,4 @@
-"""Synthetic scans on grids of every kind, written by other libraries than the engine's own writers."""
+"""Synthetic scans on oblique, flipped and sheared grids, written by other libraries than the engine's own writers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.25, 0.5), Code("SCT", "82471
 WALL = SegmentInfo(5, "Atrial wall", (0.1, 0.9, 0.4), Code("SCT", "277631005", "Atrial wall"))
 
 
-def rotation(seed: int) -> np.ndarray:
-    """Return a random orthogonal matrix (3, 3)."""
+def orthogonal_matrix(seed: int) -> np.ndarray:
+    """Return a random orthogonal matrix (3, 3): a rotation or a rotation with a reflection."""
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
 
 
@@ -38,10 +38,10 @@ ORTHOGONAL = {
     "axial": affine_of(np.diag([0.625, 0.625, 2.5])),
     "flipped": affine_of(np.diag([-0.7, 1.3, -2.5])),
     "permuted": affine_of(np.array([[0, 0, 2.5], [-0.7, 0, 0], [0, 1.1, 0]])),
-    "oblique": affine_of(rotation(1) * (0.625, 0.9, 2.5)),
-    "oblique, left-handed": affine_of(rotation(1) * (0.625, -0.9, 2.5)),
+    "oblique": affine_of(orthogonal_matrix(1) * (0.625, 0.9, 2.5)),
+    "oblique, left-handed": affine_of(orthogonal_matrix(1) * (0.625, -0.9, 2.5)),
 }
-SHEARED = {"sheared": affine_of(rotation(3) @ np.array([[0.6, 0.2, 0], [0, 0.9, 0.5], [0, 0, 2.5]]))}
+SHEARED = {"sheared": affine_of(orthogonal_matrix(3) @ np.array([[0.6, 0.2, 0], [0, 0.9, 0.5], [0, 0, 2.5]]))}
 
 
 def scan(dtype: str = "float32", seed: int = 0) -> np.ndarray:
@@ -84,18 +84,23 @@ def corner_distance_mm(first: Grid, second: Grid) -> float:
 
 
 def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    """Write voxels as NIfTI by nibabel, with an affine (None: a spacing of 2 x 3 x 4 mm)."""
     nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 3, 4, 1]) if affine is None else affine), path)
     return path
 
 
 def save_nrrd(path: Path, voxels: np.ndarray, **header: object) -> Path:
+    """Write voxels as NRRD by pynrrd; an underscore in a header field's name stands for a space."""
     fields = {key.replace("_", " "): value for key, value in header.items()}
     nrrd.write(str(path), voxels, fields)
     return path
 
 
 def refused(action: Callable[[], object], path: Path, *message_parts: str) -> str:
-    """Return the message of the InputError that `action` raises; fail unless it is one line with all its parts."""
+    """Return the message of the InputError that `action` raises.
+
+    Fail unless the message is one line, ends with a full stop, and contains the file's name and all `message_parts`.
+    """
     with pytest.raises(InputError) as caught:
         action()
     message = str(caught.value)

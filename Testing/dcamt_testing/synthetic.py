@@ -1,4 +1,4 @@
-"""Make folders of small synthetic cases, models of a recipe that trains in seconds, and trainers."""
+"""Make folders of small synthetic cases, models of tiny recipes, and trainers."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def write_table(path: Path, rows: Iterable[Sequence[str]], header: str = "name,i
 def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = True) -> ResidentCase:
     """Return a case in memory from 8-bit voxels (X, Y, Z) or (C, X, Y, Z).
 
-    places: list every labelled voxel as a possible centre of a training patch.
+    Args:
+        label: (X, Y, Z).
+        places: list every labelled voxel as a possible centre of a training patch.
     """
     channels = image if image.ndim == 4 else image[None]
     positions = ()
@@ -103,7 +105,11 @@ def new_trainer(
 ) -> Trainer:
     """Return a trainer on the CPU; create its run from the case list `table` if it does not exist.
 
-    on_event: is called with each event of the run.
+    Args:
+        table: None if the run exists.
+        settings: of the tiny recipe.
+        on_event: is called with each event of the run.
+        more: arguments of `Trainer`.
     """
     recipe, run = tiny_recipe(*settings), RunFolder(folder)
     if table is not None and not run.recipe.exists():
@@ -112,7 +118,7 @@ def new_trainer(
 
 
 def assert_same(one: Any, other: Any) -> None:
-    """Fail unless two nested values are equal; tensors must be bitwise equal."""
+    """Fail unless two values, nested in dictionaries and lists, are equal, tensors element by element."""
     assert type(one) is type(other)
     if isinstance(one, dict):
         assert one.keys() == other.keys()

@@ -1,4 +1,4 @@
-"""Keep the temporary files of a test run in one folder, which is removed even if the run is killed."""
+"""Keep the temporary files of a test run in one folder, which (on POSIX) is removed even if the run is killed."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ TINY = (
     "labelled_per_batch=1",
     "iterations=6",
 )
-"""Settings (`dcamt train --set`) of a network with a few thousand weights on patches of 16 x 16 x 16 voxels."""
+"""Settings (`dcamt train --set`) of a network with 15,000 weights on patches of 16 x 16 x 16 voxels."""
 
 
 def tiny_recipe(*settings: str) -> Recipe:

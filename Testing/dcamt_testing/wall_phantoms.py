@@ -13,7 +13,7 @@ import numpy as np
 from dcamt.geometry import Grid
 from dcamt.volume import Labelmap, Volume
 
-from dcamt_testing.analytic_scans import CENTRE
+from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of
 
 BLOOD, WALL, OUTSIDE = 100.0, 70.0, 25.0
 MITRAL = np.array([-0.66, 0.54, -0.52]) / np.linalg.norm([-0.66, 0.54, -0.52])
@@ -87,16 +87,14 @@ class Atrium:
 
     def on(self, grid: Grid) -> tuple[Volume, Labelmap]:
         """Return the scan (1, I, J, K), float32, and its label on a grid."""
-        index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), axis=-1)
+        centres = points_of(grid)
         counts = np.ceil(grid.spacing / SAMPLE_MM).astype(int)
-        steps = [(np.arange(n) + 0.5) / n - 0.5 for n in counts]
-        values = sum(
-            self.brightness(_points(grid, index + np.array(step))) for step in itertools.product(*steps)
-        ) / int(counts.prod())
-        mask = self.mask(_points(grid, index))
+        steps = [(np.arange(n) + 0.5) / n - 0.5 for n in counts]  # of the samples in a voxel, in voxels
+        offsets = [grid.affine[:3, :3] @ step for step in itertools.product(*steps)]
+        mean = sum(self.brightness(centres + offset) for offset in offsets) / len(offsets)
         return (
-            Volume(np.asarray(values)[None].astype(np.float32), grid),
-            Labelmap(mask.astype(np.uint8), grid),
+            Volume(np.asarray(mean)[None].astype(np.float32), grid),
+            Labelmap(self.mask(centres).astype(np.uint8), grid),
         )
 
     def area_mm2(self, chosen: Callable[[np.ndarray], np.ndarray] = lambda unit: np.ones(len(unit), bool)) -> float:
@@ -116,7 +114,7 @@ class Atrium:
         return float((element * chosen(unit)).sum() * (np.pi / steps) * (2 * np.pi / steps))
 
     def patch_area_mm2(self) -> float:
-        """Return the area of the bright patch on the ellipsoid's surface."""
+        """Return the area of the bright patch on the ellipsoid's surface, without regard to valve and vein."""
         cosine = np.cos(np.radians(self.patch_degrees))
         return self.area_mm2(lambda unit: unit @ np.array(self.patch_axis) > cosine)
 
@@ -131,7 +129,7 @@ class Ring(Atrium):
     """A ring-shaped tube of blood around the axis S, in a shell of wall; its surface is convex outside, concave inside.
 
     The bright patch lies where the angle about the tube's axis, 0 on the outside of the ring, is at most
-    `patch_degrees`.
+    `patch_degrees`. The attributes of the ellipsoid, the valve and the vein have no effect.
 
     Attributes:
         ring_mm: from the centre to the tube's own axis.
@@ -159,15 +157,10 @@ class Ring(Atrium):
         return float(4 * np.pi * self.tube_mm * (self.ring_mm * angle + self.tube_mm * np.sin(angle)))
 
     def _tube(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the distance from the tube's axis, and the angle about it."""
+        """Return the distance from the tube's axis, mm, and the angle about it, radians."""
         p = points - self.centre
         out = np.hypot(p[..., 0], p[..., 1]) - self.ring_mm
         return np.hypot(out, p[..., 2]), np.arctan2(p[..., 2], out)
-
-
-def _points(grid: Grid, index: np.ndarray) -> np.ndarray:
-    """Return the RAS mm positions of voxel indices (..., 3)."""
-    return np.asarray(index @ grid.affine[:3, :3].T + grid.affine[:3, 3])
 
 
 def grid_about(
@@ -181,8 +174,5 @@ def grid_about(
     Args:
         axes: (3, 3), whose columns are the directions of the grid's axes (None: R, A, S).
     """
-    shape = tuple(int(np.ceil(extent_mm / step)) for step in spacing)
-    affine = np.eye(4)
-    affine[:3, :3] = (np.eye(3) if axes is None else axes) * spacing
-    affine[:3, 3] = np.add(CENTRE, shift) - affine[:3, :3] @ (np.array(shape) - 1) / 2
-    return Grid((shape[0], shape[1], shape[2]), affine)
+    i, j, k = (int(np.ceil(extent_mm / step)) for step in spacing)
+    return centred_grid((i, j, k), spacing, axes, np.add(CENTRE, shift))

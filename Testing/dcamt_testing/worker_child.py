@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dcamt.errors import InputError
 from dcamt.inference.predictor import Predictor
 from dcamt.metrics.doubtful_places import doubt_levels
 from dcamt.metrics.measurements import measure
@@ -40,10 +41,11 @@ ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
 
 
 class Child:
-    """A worker process.
+    """A worker process, started at once.
 
     Args:
         broken: a script that runs in the process before the worker starts.
+        arguments: of the worker's command line; ignored with a script.
     """
 
     def __init__(self, broken: str = "", *arguments: str) -> None:
@@ -59,14 +61,18 @@ class Child:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-        self._events: queue.SimpleQueue[WorkerEvent | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[WorkerEvent | Exception | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
+        """Put each event into the queue; at the end None, or the error of a line that is not an event."""
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._events.put(parse_worker_event(json.loads(line)))  # a line that is not an event raises
-        self._events.put(None)
+        try:
+            for line in self.process.stdout:
+                self._events.put(parse_worker_event(json.loads(line)))
+            self._events.put(None)
+        except (ValueError, InputError) as error:
+            self._events.put(error)
 
     def send(self, request: Request | str) -> None:
         """Send a request, or a line of text."""
@@ -76,11 +82,18 @@ class Child:
         self.process.stdin.flush()
 
     def wait_for(self, wanted: Callable[[WorkerEvent], bool]) -> tuple[WorkerEvent, list[WorkerEvent]]:
-        """Return the first event for which `wanted` holds, and the events before it."""
+        """Return the first event for which `wanted` holds, and the events since the last call before it.
+
+        Raises:
+            AssertionError: the worker ended before.
+            ValueError, InputError: the worker wrote a line that is not an event.
+        """
         before: list[WorkerEvent] = []
         while True:
             event = self._events.get(timeout=HANGING_S)
             assert event is not None, f"the worker ended; before that it sent {before}"
+            if isinstance(event, Exception):
+                raise event
             if wanted(event):
                 return event, before
             before.append(event)
@@ -97,31 +110,41 @@ class Child:
                 pipe.close()
 
 
-def save(weights: Mapping[str, np.ndarray], recipe: Recipe, card: Card, path: Path) -> Path:
+def save_weights(weights: Mapping[str, np.ndarray], recipe: Recipe, card: Card, path: Path) -> Path:
+    """Save a model of given weights; return its path."""
     save_model(path, {name: torch.from_numpy(array) for name, array in weights.items()}, recipe, card)
     return path
 
 
-def request(scan: Volume, model: Path, folder: Path, identifier: str = "1", /, **more: Any) -> SegmentRequest:
-    """Write the scan's voxels to `folder`; return a request to segment them."""
+def write_request(scan: Volume, model: Path, folder: Path, identifier: str = "1", /, **more: Any) -> SegmentRequest:
+    """Write the voxels of the scan's first channel to `folder`; return a request to segment them on the CPU.
+
+    Args:
+        more: values for fields of the request, in place of these.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "volume.npy", scan.voxels[0].transpose(2, 1, 0))
-    whole = SegmentRequest(
+    plain = SegmentRequest(
         str(model), folder / "volume.npy", scan.grid.affine, folder, name="LGE", device="cpu", id=identifier
     )
-    return replace(whole, **more)
+    return replace(plain, **more)
 
 
-def last(identifier: str) -> Callable[[WorkerEvent], bool]:
+def is_answer_to(identifier: str) -> Callable[[WorkerEvent], bool]:
+    """Return a function that tells whether an event is the final answer to the request of this identifier."""
     return lambda event: isinstance(event, Answer) and event.id == identifier
 
 
-def other_scan() -> Volume:
+def make_other_scan() -> Volume:
+    """Return the analytic scan on another grid than that of the fixture `oblique_scan`."""
     return analytic_scan(centred_grid((25, 17, 16), (1.2, 1.5, 1.8), rotation(-15, 8, 100)))
 
 
 def assert_result_of(event: ScanSegmented, scan: Volume, package: ModelPackage) -> None:
-    """Fail unless the event and its files equal the result of `Predictor` in this process."""
+    """Fail unless the event and its files equal the result of `Predictor` in this process.
+
+    The map of doubt may differ by one of 255 levels.
+    """
     expected = Predictor(package).segment(scan)
     labels = np.load(event.labelmap)
     assert labels.dtype == np.uint8

@@ -381,7 +381,7 @@ def compare_with_itk(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tupl
 
 def write_tiny_model(path: Path) -> Path:
     """Write a model of random weights in a process of its own: a process that has used torch must not be forked."""
-    code = "import pathlib, sys, dcamt_testing.model_files as files; files.save_tiny_model(pathlib.Path(sys.argv[1]))"
+    code = "import pathlib, sys, dcamt_testing.model_files as files; files.save_tiny_network(pathlib.Path(sys.argv[1]))"
     search = os.pathsep.join(str(ROOT / folder) for folder in ("DCAMTSegmentation", "Testing"))
     subprocess.run([interpreter(), "-c", code, str(path)], env={**os.environ, "PYTHONPATH": search}, check=True)
     return path
