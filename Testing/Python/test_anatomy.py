@@ -10,6 +10,8 @@ import torch
 from dcamt.geometry import Box
 from dcamt.inference import anatomy
 from dcamt.inference.anatomy import (
+    AVERAGED,
+    BLUR,
     VARIED_WITHIN,
     _is_empty,
     _is_smooth_noise,
@@ -25,31 +27,35 @@ from dcamt_testing.large_scans import AT, CASE, FIELD, RECIPE, SPACING, scan_in
 from scipy.ndimage import gaussian_filter
 
 
-def test_anatomy_box_encloses_the_tissue_and_excludes_air_and_noise() -> None:
-    for kind in ("air", "noise"):
-        scan, _ = scan_in(kind)
-        box = anatomy_box(scan, RECIPE)
-        assert box is not None
-        for side, at, n, length in zip(box, AT, CASE, FIELD, strict=True):
-            assert side.start <= at + 8
-            assert side.stop >= at + n - 8
-            # The tolerance of 16 mm is two voxels of the coarse grid.
-            assert side.start >= max(0, at - 20)
-            assert side.stop <= at + n + 20 or side.stop == length
+def test_scan_of_noise_or_zeros_has_no_anatomy() -> None:
     noise = np.random.default_rng(1).normal(300, 100, (1, *FIELD)).astype(np.float32)
     local = replace(RECIPE, intensity=Intensity("local"))
     assert anatomy_box(Volume(np.abs(noise), centred_grid(FIELD, SPACING)), replace(local, spacing=(3.0,) * 3)) is None
     assert anatomy_box(Volume(np.zeros_like(noise), centred_grid(FIELD, SPACING)), local) is None
 
 
-def crop_box() -> Box:
+COARSE_MM = AVERAGED * min(RECIPE.spacing)
+"""The edge of a voxel of the coarse grid."""
+
+
+def case_box() -> Box:
+    """Return the box of the case, that is the tissue, in the scans of `scan_in` that show air or noise around it."""
     i, j, k = (slice(at, at + n) for at, n in zip(AT, CASE, strict=True))
     return i, j, k
 
 
+def test_white_noise_around_the_tissue_is_cut_off_with_at_most_a_coarse_voxel_of_tissue() -> None:
+    scan, _ = scan_in("noise")
+    box = anatomy_box(scan, RECIPE)
+    assert box is not None
+    for side, tissue, spacing in zip(box, case_box(), SPACING, strict=True):
+        assert 0 <= side.start - tissue.start <= COARSE_MM / spacing
+        assert 0 <= tissue.stop - side.stop <= COARSE_MM / spacing
+
+
 def test_constant_padding_is_cut_off_exactly() -> None:
     scan, _ = scan_in("air")
-    i, j, k = crop_box()
+    i, j, k = case_box()
     assert anatomy_box(scan, RECIPE) == (i, j, k)
     flat = np.full_like(scan.voxels, 7)
     for channels in ((flat, scan.voxels), (scan.voxels, flat)):
@@ -57,10 +63,6 @@ def test_constant_padding_is_cut_off_exactly() -> None:
     # A small connected group of voxels is kept.
     scan.voxels[0, AT[0] - 3, AT[1] : AT[1] + 5, 7:10] = 2
     assert anatomy_box(scan, RECIPE) == (slice(AT[0] - 3, i.stop), j, k)
-    noisy, _ = scan_in("noise")
-    box = anatomy_box(noisy, RECIPE)
-    assert box is not None
-    assert all(part.start >= side.start and part.stop <= side.stop for part, side in zip(box, (i, j, k), strict=True))
 
 
 def test_tissue_up_to_the_border_is_kept_up_to_the_border() -> None:
@@ -74,16 +76,15 @@ def test_tissue_up_to_the_border_is_kept_up_to_the_border() -> None:
 def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
     """Planes of a ramp are not empty; only the coarse grid detects them, and its local mean reaches into anatomy."""
     scan, _ = scan_in("air")
-    where = crop_box()
+    where = case_box()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
     padded = ramp.copy()
     padded[where] = scan.voxels[0][where]
     box = anatomy_box(Volume(padded[None], scan.grid), RECIPE)
     assert box is not None
-    for side, tissue in zip(box[:2], where[:2], strict=True):
-        # The tolerance of 16 mm is two voxels of the coarse grid.
-        assert -16 <= side.start - tissue.start <= 8
-        assert -8 <= side.stop - tissue.stop <= 16
+    for side, tissue in zip(box[:2], where[:2], strict=True):  # along these axes, a voxel measures 1 mm
+        assert -2 * COARSE_MM <= side.start - tissue.start <= COARSE_MM
+        assert -COARSE_MM <= side.stop - tissue.stop <= 2 * COARSE_MM
 
 
 def test_outlier_voxels_extend_the_box_by_at_most_a_rim() -> None:
@@ -92,53 +93,53 @@ def test_outlier_voxels_extend_the_box_by_at_most_a_rim() -> None:
     wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
     assert box is not None
-    rim = (3 * VARIED_WITHIN + 1.5) * 8
-    for side, tissue in zip(box[:2], crop_box()[:2], strict=True):
+    # Three local means reach this far from an outlier; resampling adds up to one and a half coarse voxels.
+    rim = (3 * VARIED_WITHIN + 1.5) * COARSE_MM
+    for side, tissue in zip(box[:2], case_box()[:2], strict=True):  # along these axes, a voxel measures 1 mm
         assert side.start <= tissue.start + rim
         assert side.stop >= tissue.stop - rim
 
 
-NOISE = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.float32)
-BOX: Box = (slice(1, 25), slice(0, 25), slice(2, 24))
-
-
 def test_only_empty_planes_are_removed_up_to_the_given_number() -> None:
-    noise = NOISE.copy()
+    white = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.float32)
+    box: Box = (slice(1, 25), slice(0, 25), slice(2, 24))
+    noise = white.copy()
     noise[:, 5:20, 5:21, 5:22] = 100 + 10 * gaussian_filter(noise - 100, 2)[:, 5:20, 5:21, 5:22]
     inner = (slice(5, 20), slice(5, 21), slice(5, 22))
-    assert _without_empty_faces(noise, BOX, (9, 9, 9)) == inner
+    assert _without_empty_faces(noise, box, (9, 9, 9)) == inner
     # A second channel that is empty everywhere changes nothing.
-    assert _without_empty_faces(np.concatenate([np.full_like(noise, 7), noise]), BOX, (9, 9, 9)) == inner
-    assert _without_empty_faces(noise, BOX, (4, 3, 0)) == (slice(5, 21), slice(3, 22), slice(2, 24))
-    for everything in (NOISE, np.full_like(NOISE, 0.1)):
-        assert _without_empty_faces(everything, BOX, (99, 99, 99)) == BOX
+    assert _without_empty_faces(np.concatenate([np.full_like(noise, 7), noise]), box, (9, 9, 9)) == inner
+    assert _without_empty_faces(noise, box, (4, 3, 0)) == (slice(5, 21), slice(3, 22), slice(2, 24))
+    for empty in (white, np.full_like(white, 0.1)):  # a box that is empty everywhere is kept
+        assert _without_empty_faces(empty, box, (99, 99, 99)) == box
 
 
-@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16, np.uint16, np.float32, np.float64])
-def test_emptiness_of_a_plane_does_not_depend_on_the_data_type(kind: type) -> None:
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.float32, np.float64])
+def test_emptiness_of_a_plane_does_not_depend_on_the_data_type(dtype: type) -> None:
     """Differences of unsigned integers would overflow, and the mean of many values 0.1 is not exactly 0.1."""
     values = np.random.default_rng(3).integers(0, 120, (1, 40, 50))
     steps = np.repeat(np.repeat(values[:, ::8, ::8], 8, axis=1), 8, axis=2)[:, :40, :50]
-    spread = 60000 / 120 if kind is np.uint16 else 1
-    assert _is_empty((values * spread).astype(kind))
-    assert not _is_empty((steps * spread).astype(kind))
-    assert _is_empty(np.full((1, 40, 50), 0.1).astype(kind))
+    factor = 60000 / 120 if dtype is np.uint16 else 1
+    assert _is_empty((values * factor).astype(dtype))
+    assert not _is_empty((steps * factor).astype(dtype))
+    assert _is_empty(np.full((1, 40, 50), 0.1).astype(dtype))
 
 
 def test_rim_blurred_by_the_local_mean_is_removed() -> None:
     mask = np.zeros((20, 20, 20), bool)
     mask[3:15, :, 8:10] = True
-    sharp = _without_blurred_rim(mask)
-    assert np.array_equal(np.flatnonzero(sharp.any(axis=(1, 2))), np.arange(5, 13))
+    remaining = _without_blurred_rim(mask)
+    expected = np.zeros_like(mask)
     # At the scan's border no rim is removed, nor along an axis on which the mask is too thin.
-    assert sharp[5, 0, 8]
-    assert sharp[12, 19, 9]
+    expected[3 + BLUR : 15 - BLUR, :, 8:10] = True
+    assert np.array_equal(remaining, expected)
     assert not _without_blurred_rim(np.zeros_like(mask)).any()
 
 
 def smoothed(
     noise: np.ndarray, sigma: float | tuple[float, ...], mean: float = 100, deviation: float = 30
 ) -> np.ndarray:
+    """Return noise after Gaussian smoothing (sigma in voxels), scaled to a mean and a standard deviation."""
     lumps = gaussian_filter(noise, sigma)
     return np.asarray(mean + deviation * lumps / lumps.std())
 
@@ -160,8 +161,8 @@ def test_smooth_noise_is_distinguished_from_structures() -> None:
         for waves in (np.sin(a) * np.cos(b), np.sin(a) + 0 * b, np.sin(b) + 0 * a):
             assert not _is_smooth_noise(waves[None])
     # Waves of varying amplitude, whose values are distributed as noise, are not noise either.
-    strength, more = (gaussian_filter(draw.normal(size=(200, 90)), 8) for _ in range(2))
-    assert not _is_smooth_noise((strength * np.sin((i + j) * np.pi / 4) + more * np.cos((i + j) * np.pi / 4))[None])
+    sine, cosine = (gaussian_filter(draw.normal(size=(200, 90)), 8) for _ in range(2))
+    assert not _is_smooth_noise((sine * np.sin((i + j) * np.pi / 4) + cosine * np.cos((i + j) * np.pi / 4))[None])
     vessels = gaussian_filter((draw.random((1, 200, 90)) < 0.003).astype(float), (0, 1, 1))
     assert not _is_smooth_noise(vessels + draw.normal(0, 0.01, vessels.shape))
     assert not _is_smooth_noise(draw.normal(size=(1, 200, 8)))  # too few voxels to decide
@@ -171,19 +172,21 @@ def test_roughness_is_half_the_mean_squared_difference_of_neighbours() -> None:
     i, j, k = np.meshgrid(np.arange(5.0), np.arange(4.0), np.arange(3.0), indexing="ij")
     ramps = torch.from_numpy(np.stack([2 * i + 3 * j - 5 * k, i * i]))
     slopes, parabola = _roughness(ramps)
+    # The mean over the three axes: slopes of 2, 3 and -5; in the parabola, steps of 1, 3, 5 and 7 along one axis.
     assert torch.allclose(slopes, torch.full_like(slopes, (4 + 9 + 25) / 3 / 2))
     # The last voxel has no next neighbour and takes the previous voxel's difference.
     assert torch.allclose(parabola[:, 0, 0], torch.tensor([1.0, 9, 25, 49, 49], dtype=torch.float64) / 3 / 2)
-    one = torch.ones(1, 1, 4, 1)
-    assert not _roughness(one).any()
+    constant = torch.ones(1, 1, 4, 1)
+    assert not _roughness(constant).any()
 
 
-PATCHES = replace(RECIPE, intensity=Intensity("local"), spacing=(0.625,) * 3)
+FINE = replace(RECIPE, intensity=Intensity("local"), spacing=(0.625,) * 3)
 SMALL: Box = (slice(50, 170), slice(31, 135), slice(0, 60))
 """The box of the tissue in a larger field of view."""
 
 
 def insert_tissue(field: np.ndarray, spacing: float = 0.625) -> Volume:
+    """Put smooth tissue into the box `SMALL` of a field of view (I, J, K); return it as a scan."""
     draw = np.random.default_rng(6)
     size = tuple(side.stop - side.start for side in SMALL)
     field[SMALL] = smoothed(draw.normal(size=size), 8) + draw.normal(0, 3, size)
@@ -194,7 +197,7 @@ def insert_tissue(field: np.ndarray, spacing: float = 0.625) -> Volume:
 def test_smooth_noise_around_the_tissue_is_cut_off(sigma: float) -> None:
     """Such noise arises when a padded scan is interpolated."""
     noise = smoothed(np.random.default_rng(7).normal(size=(330, 260, 60)), sigma)
-    box = anatomy_box(insert_tissue(noise), PATCHES)
+    box = anatomy_box(insert_tissue(noise), FINE)
     assert box is not None
     for side, tissue in zip(box, SMALL, strict=True):
         assert abs(side.start - tissue.start) <= 2
@@ -202,17 +205,15 @@ def test_smooth_noise_around_the_tissue_is_cut_off(sigma: float) -> None:
 
 
 def test_smooth_noise_is_kept_when_it_cannot_be_told_from_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is removed if voxels or coarse grid are too large, or if no organ would fit into the remaining box."""
+    """Smooth noise is kept if voxels or coarse grid are too large, or if no organ would fit into the remaining box."""
     noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 0.6)
-    wide, coarse = (
-        replace(PATCHES, training=replace(PATCHES.training, patch=(320, 16, 16))),
-        replace(PATCHES, spacing=(1.1,) * 3),
-    )
-    cases = [(PATCHES, 0.625), (wide, 0.625), (coarse, 0.625), (PATCHES, 1.05)]
-    with_it = [anatomy_box(insert_tissue(noise.copy(), spacing), recipe) for recipe, spacing in cases]
+    wide = replace(FINE, training=replace(FINE.training, patch=(320, 16, 16)))
+    coarse = replace(FINE, spacing=(1.1,) * 3)
+    cases = [(FINE, 0.625), (wide, 0.625), (coarse, 0.625), (FINE, 1.05)]
+    boxes = [anatomy_box(insert_tissue(noise.copy(), spacing), recipe) for recipe, spacing in cases]
     monkeypatch.setattr(anatomy, "_without_smooth_noise", lambda volume, box, *_: box)
-    without = [anatomy_box(insert_tissue(noise.copy(), spacing), recipe) for recipe, spacing in cases]
-    assert [a == b for a, b in zip(with_it, without, strict=True)] == [False, True, True, True]
+    uncut = [anatomy_box(insert_tissue(noise.copy(), spacing), recipe) for recipe, spacing in cases]
+    assert [box == whole for box, whole in zip(boxes, uncut, strict=True)] == [False, True, True, True]
 
 
 def test_finely_structured_tissue_is_kept() -> None:
@@ -231,4 +232,4 @@ def test_finely_structured_tissue_is_kept() -> None:
     hidden = 100 + smoothed(draw.normal(size=shape), 8, 0, 10) + smoothed(draw.normal(size=shape), 0.8, 0, 40)
     for voxels in (60 + 2000 * vessels + draw.normal(0, 5, shape), faint, hidden):
         scan = Volume(voxels[None].astype(np.float32), centred_grid(shape, (0.625,) * 3))
-        assert anatomy_box(scan, PATCHES) == tuple(slice(0, n) for n in shape)
+        assert anatomy_box(scan, FINE) == tuple(slice(0, n) for n in shape)

@@ -1,4 +1,4 @@
-"""The Python API: the examples run, all names are typed, and results from arrays and files equal the command's."""
+"""The Python API: examples, types of all names, and segmentation, scores and training as by the command."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pathlib import Path
 import dcamt
 import numpy as np
 import pytest
-from dcamt import cli
 from dcamt.api.training import EventObserver, TrainingSession
 from dcamt.api.training_plan import plan_new_run
+from dcamt.io.writers import write_volume
 from dcamt.metrics.doubtful_places import doubtful_places
 from dcamt.models.package import open_model
 from dcamt.runs.events import RunEvent
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, STOPPED, RunState, run_state
-from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
-from dcamt_testing.processes import HANGING_S
+from dcamt.volume import Volume
+from dcamt_testing.processes import HANGING_S, call_dcamt
 from dcamt_testing.synthetic import save_tiny_model, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 
@@ -39,10 +39,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    volume = analytic_scan(centred_grid((22, 19, 14), (1.5, 1.5, 2.0), rotation(9, -12, 17)))
+def scan(oblique_scan: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scans") / "scan.nrrd"
-    importlib.import_module("dcamt.io.writers").write_volume(volume, path)
+    write_volume(oblique_scan, path)
     return path
 
 
@@ -70,7 +69,7 @@ def test_import_loads_nothing_until_a_name_is_used() -> None:
     assert done.stdout.splitlines() == ["", "False True"]
 
 
-def test_every_public_name_is_typed_in_the_stub() -> None:
+def test_every_public_name_is_typed_in_the_stub_and_documented() -> None:
     """The stub imports each public name from the module that defines it."""
     tree = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
     typed = {
@@ -91,18 +90,8 @@ def test_every_public_name_is_typed_in_the_stub() -> None:
 def test_file_volume_and_array_give_the_same_labels_as_the_command(
     model: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [
-        "segment",
-        str(scan),
-        "-o",
-        str(tmp_path / "out.nrrd"),
-        "--model",
-        str(model),
-        "--device",
-        "cpu",
-        "--json",
-    ]
-    assert cli.main(arguments) == 0
+    arguments = ["segment", scan, "-o", tmp_path / "out.nrrd", "--model", model, "--device", "cpu", "--json"]
+    assert call_dcamt(arguments) == 0
     event = next(e for e in map(json.loads, capsys.readouterr().out.splitlines()) if e["event"] == "segmented")
     expected = dcamt.read_labelmap(tmp_path / "out.nrrd")
     assert expected.voxels.any()
@@ -182,9 +171,9 @@ def test_folders_files_and_arrays_get_the_same_scores(tmp_path: Path) -> None:
     )
     # The Dice of a prediction inside its label, computed here by counting voxels.
     for row, label, prediction in zip(by_folder.rows, labels, predictions, strict=True):
-        kept, of = int(prediction.sum()), int(label.sum())
-        assert row.score.dice == pytest.approx(2 * kept / (kept + of))
-        assert row.label_volume_ml == pytest.approx(of * 7.5e-3)
+        predicted, labelled = int(prediction.sum()), int(label.sum())
+        assert row.score.dice == pytest.approx(2 * predicted / (predicted + labelled))
+        assert row.label_volume_ml == pytest.approx(labelled * 1.5 * 2.0 * 2.5 / 1000)
     assert [row.score for row in by_array.rows] == [row.score for row in by_folder.rows]
     assert [row.score for row in by_file.rows] == [row.score for row in by_folder.rows]
     assert by_array.mean == by_folder.mean
@@ -229,8 +218,7 @@ def test_train_makes_the_same_model_as_the_command(tmp_path: Path) -> None:
     """On a CPU, equal settings and seeds give equal weights."""
     cases = write_cases_folder(tmp_path / "cases", labelled=2, unlabelled=1, validation=1)
     settings = [word for word in set_options("iterations=4", "validate_every=2") if word != "--set"]
-    arguments = ["train", str(cases), "--run", str(tmp_path / "command"), "--device", "cpu", "--set", *settings]
-    assert cli.main(arguments) == 0
+    assert call_dcamt(["train", cases, "--run", tmp_path / "command", "--device", "cpu", "--set", *settings]) == 0
     seen: list[str] = []
     done = dcamt.train(
         cases, run=tmp_path / "api", settings=settings, device="cpu", on_event=lambda event: seen.append(event.kind)
@@ -281,17 +269,17 @@ def test_run_killed_during_calibration_counts_as_finished(tmp_path: Path, monkey
 def test_pause_request_ends_the_calibration_with_a_warning(
     stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that stopped the training before does not end the calibration that follows."""
+    """A request that stopped the training is removed, so it does not end the calibration that follows."""
     run = RunFolder(tmp_path / "run")
-    checks: list[str | None] = []
+    requests_before: list[str | None] = []
     observer = WarningObserver()
 
     def request_pause(*arguments: object, check: Callable[[], None], **options: object) -> None:
         check()
-        checks.append(read_request(run))
+        requests_before.append(read_request(run))
         write_request(run, PAUSE)
         check()
-        checks.append("not reached")
+        raise AssertionError("the check did not end the calibration")
 
     def stop(event: RunEvent) -> None:
         if stops and event.kind == "started":
@@ -301,7 +289,7 @@ def test_pause_request_ends_the_calibration_with_a_warning(
     monkeypatch.setattr("dcamt.inference.calibrating.calibrate", request_pause)
     monkeypatch.setattr(observer, "on_event", stop)
     done = short_session(tmp_path, observer, 100000 if stops else 2).run()
-    assert checks == [None]
+    assert requests_before == [None]
     assert done.report is not None
     (warning,) = observer.warnings
     assert warning.startswith("the model was not calibrated: cancelled. Calibrate it with: dcamt models calibrate ")

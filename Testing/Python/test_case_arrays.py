@@ -1,10 +1,9 @@
-"""A scan and its segmentation as arrays for an application: contents, refusals, and removal with the application."""
+"""A scan and its segmentation as arrays for an application: content, refusal, and removal when it ends."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from dcamt.errors import InputError
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import HANGING_S
+from dcamt_testing.warm_python import interpreter
 
 AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1]])
 SHAPE = (12, 11, 10)
@@ -45,7 +45,7 @@ def test_arrays_equal_the_files(case: tuple[Path, Path, Path]) -> None:
     assert CaseArrays.from_event(json.loads(arrays.to_line())) == arrays
 
 
-def test_only_the_header_of_the_scan_is_read_for_its_labels(case: tuple[Path, Path, Path]) -> None:
+def test_no_array_of_the_scan_is_written_for_its_labels_only(case: tuple[Path, Path, Path]) -> None:
     scan, label, folder = case
     assert write_case_arrays(scan, label, folder, labels_only=True).scan is None
     assert [file.name for file in folder.iterdir()] == ["labels.npy"]
@@ -60,7 +60,7 @@ def test_segmentation_on_a_different_grid_is_refused(case: tuple[Path, Path, Pat
 
 def test_arrays_are_removed_when_the_application_ends(case: tuple[Path, Path, Path]) -> None:
     scan, label, folder = case
-    arguments = [sys.executable, "-m", "dcamt.commands.case_arrays", str(scan), str(label), str(folder)]
+    arguments = [interpreter(), "-m", "dcamt.commands.case_arrays", str(scan), str(label), str(folder)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdin is not None

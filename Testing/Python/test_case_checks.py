@@ -1,4 +1,4 @@
-"""Checks of case lists: each deliberate error is reported, and correct cases cause no report."""
+"""Checks of case lists: problems and warnings of each case and of the list; correct cases cause none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RECIPE = load_recipe("la")
 
 @pytest.fixture
 def cases(tmp_path: Path) -> list[Case]:
-    """Return two labelled cases, an unlabelled one and a validation case, all without errors."""
+    """Return two labelled cases, an unlabelled one and a validation case, in this order, all without errors."""
     return read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1))
 
 
@@ -71,7 +71,7 @@ def test_missing_scan_is_reported(cases: list[Case], tmp_path: Path) -> None:
     assert only_problem(cases, 2) == "The scan does not exist. Check the name and the folder."
 
 
-def test_label_on_another_grid_is_reported(cases: list[Case]) -> None:
+def test_label_of_another_shape_or_spacing_is_reported(cases: list[Case]) -> None:
     assert cases[1].label
     write_nifti(cases[1].label, ellipsoid_scan((24, 24, 22))[1])
     assert "a different grid (24 x 24 x 22 voxels of 2 x 2 x 2 mm) from " in only_problem(cases, 1)
@@ -81,11 +81,11 @@ def test_label_on_another_grid_is_reported(cases: list[Case]) -> None:
 
 def test_missing_and_empty_labels_are_reported(cases: list[Case]) -> None:
     cases[0] = replace(cases[0], label=None)
-    assert "has no label" in only_problem(cases, 0)
+    assert "but no label" in only_problem(cases, 0)
     assert cases[1].label
     write_nifti(cases[1].label, np.zeros((24, 24, 24), np.uint8))
     assert [fact.problems[0].split(".")[0] for fact in facts_of(cases)[:2]] == [
-        "The case is for labelled, but has no label",
+        "The case has the role labelled, but no label",
         "The label is empty: no voxel is labelled",
     ]
 
@@ -204,20 +204,18 @@ def test_case_list_that_cannot_be_read_is_refused(tmp_path: Path, capsys: pytest
 
 
 def test_check_and_training_refuse_the_same_scans(tmp_path: Path) -> None:
-    """Scans with NaN, with a single intensity, and truncated."""
-    path = write_cases_folder(tmp_path, labelled=1, unlabelled=4, validation=0)
-    cases = read_cases(path)
-    assert [case.role for case in cases] == [LABELLED, *[UNLABELLED] * 4]
+    """Scans with NaN (case 1), with a single intensity (case 2), and truncated (case 3)."""
+    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=4))
     voxels = ellipsoid_scan()[0]
     write_nifti(cases[1].image, np.where(voxels < np.median(voxels), np.nan, voxels).astype(np.float32))
     write_nifti(cases[2].image, np.zeros((24, 24, 24), np.int16))
     cases[3].image.write_bytes(cases[3].image.read_bytes()[:2000])
     facts = facts_of(cases)
     for index in (1, 2, 3):
-        (problem_,) = facts[index].problems
+        (problem,) = facts[index].problems
         with pytest.raises(InputError) as caught:
             load_case(cases[index], RECIPE, torch.device("cpu"))
-        assert problem_ == f"The scan {str(caught.value).removeprefix(f'{cases[index].image}: ')}"
+        assert problem == f"The scan {str(caught.value).removeprefix(f'{cases[index].image}: ')}"
     assert facts[0].problems == facts[4].problems == ()
 
 
@@ -232,8 +230,8 @@ def test_structure_too_thin_for_the_network_grid_is_reported(tmp_path: Path) -> 
     case = Case("a", tmp_path / "scan.nii.gz", tmp_path / "label.nii.gz", LABELLED)
     two = replace(RECIPE, classes=(*RECIPE.classes, replace(RECIPE.classes[0], label=2, name="Scar")))
     assert only_problem([case], 0, replace(two, spacing=(8.0, 8.0, 8.0))) == (
-        "The label its 'Scar' (3.2 mL) is too thin for the recipe's grid of 8 x 8 x 8 mm."
-        " No voxel of it remains there. Set a finer spacing in the recipe."
+        "The label holds 'Scar' (3.2 mL), which is too thin for the recipe's grid of 8 x 8 x 8 mm."
+        " No voxel of the class remains there. Set a finer spacing in the recipe."
     )
     (facts,) = facts_of([case], replace(two, spacing=(2.0, 2.0, 2.0)))
     assert facts.problems == ()

@@ -1,4 +1,4 @@
-"""Cases found in a folder by the names of its files, which are empty here because only names count."""
+"""Cases found in a folder by the names of its files; scans and labels are empty here, because only names count."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+from dcamt.cases import folders
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import BIDS, DECATHLON, NAMES, NNUNET, OTHER_CHANNEL, FoundCases
+from dcamt.cases.names import FileKind
 from dcamt.errors import InputError
+
+RESULT, OTHER_LABEL = (folders._SKIPPED_KINDS[kind] for kind in (FileKind.RESULT, FileKind.OTHER_LABEL))
 
 
 def folder(home: Path, *files: str) -> Path:
+    """Create empty files below a folder; return the folder."""
     for file in files:
         (home / file).parent.mkdir(parents=True, exist_ok=True)
         (home / file).touch()
@@ -21,15 +26,15 @@ def folder(home: Path, *files: str) -> Path:
 def pairs(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
     """Return {name: (image, label)} with paths relative to `home`; fail if a role does not follow from the label."""
     assert all(case.role == ("labelled" if case.label else "unlabelled") for case in found_cases.cases)
-    result = {
+    by_name = {
         case.name: (
             case.image.relative_to(home).as_posix(),
             case.label.relative_to(home).as_posix() if case.label else None,
         )
         for case in found_cases.cases
     }
-    assert len(result) == len(found_cases.cases)
-    return result
+    assert len(by_name) == len(found_cases.cases)
+    return by_name
 
 
 @pytest.mark.parametrize(
@@ -79,10 +84,10 @@ def test_ambiguous_files_are_skipped(tmp_path: Path) -> None:
 def test_case_names_are_unique(tmp_path: Path) -> None:
     files = ("site1/x_image.nii", "site1/x_label.nii", "site2/x_image.nii", "y.nii", "y.nrrd")
     found_cases = find_cases(folder(tmp_path, *files))
-    got = pairs(found_cases, tmp_path)
-    assert got["site1_x"] == ("site1/x_image.nii", "site1/x_label.nii")
-    assert got["site2_x"] == ("site2/x_image.nii", None)
-    assert len(got) == 4
+    by_name = pairs(found_cases, tmp_path)
+    assert by_name["site1_x"] == ("site1/x_image.nii", "site1/x_label.nii")
+    assert by_name["site2_x"] == ("site2/x_image.nii", None)
+    assert len(by_name) == 4
 
 
 def test_folder_of_dicom_slices_is_one_scan(tmp_path: Path) -> None:
@@ -131,7 +136,7 @@ def test_decathlon_data_set_is_recognised(tmp_path: Path) -> None:
     assert found_cases.classes == ((1, "left atrium"),)
 
 
-def test_errors_name_the_folder(tmp_path: Path) -> None:
+def test_folder_without_scans_or_with_a_damaged_description_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         find_cases(tmp_path / "none")
     with pytest.raises(InputError, match="holds no scan"):
@@ -142,6 +147,7 @@ def test_errors_name_the_folder(tmp_path: Path) -> None:
 
 
 def skip_reasons(found_cases: FoundCases) -> dict[str, str]:
+    """Return the reasons why files were skipped, by file name."""
     return {one.path.name: one.reason for one in found_cases.skipped}
 
 
@@ -189,8 +195,9 @@ def test_parent_folder_of_nnunet_data_sets_gives_all_their_cases(tmp_path: Path)
     folder(tmp_path, *one, *two, "nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz")
     found_cases = find_cases(tmp_path / "nnUNet_raw")
     assert found_cases.layout == NNUNET
-    got = sorted(pairs(found_cases, tmp_path).values())
-    assert got == sorted([one, two, ("nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz", None)])
+    assert sorted(pairs(found_cases, tmp_path).values()) == sorted(
+        [one, two, ("nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz", None)]
+    )
 
 
 def test_number_suffixes_are_patients_unless_a_label_shows_that_they_are_channels(tmp_path: Path) -> None:
@@ -209,7 +216,7 @@ def test_left_atrial_challenge_lascarqs_and_emidec_are_recognised(tmp_path: Path
     for files, name in ((challenge, "P1"), (lascarqs, "train_1"), (emidec, "Case_N01")):
         found_cases = find_cases(tmp_path / files[0].split("/")[0])
         assert pairs(found_cases, tmp_path) == {name: (files[0], files[1])}
-        assert set(skip_reasons(found_cases).values()) <= {OTHER}
+        assert set(skip_reasons(found_cases).values()) <= {OTHER_LABEL}
         assert len(found_cases.skipped) == len(files) - 2
 
 
@@ -259,10 +266,6 @@ def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:
     assert "\n" not in message
 
 
-RESULT = "an automatic result; rename it to train on it"
-OTHER = "a label of another structure; to train on it, enter it as the label in the case list"
-
-
 @pytest.mark.parametrize("word", ["pred", "Prediction", "auto", "result", "output", "dcamt", "seg_auto"])
 @pytest.mark.parametrize("label", ["a_label.nii", None])
 def test_automatic_results_are_neither_scans_nor_labels(tmp_path: Path, word: str, label: str | None) -> None:
@@ -305,7 +308,11 @@ def test_labels_of_other_structures_and_of_other_scans_are_left_out(tmp_path: Pa
     files = ("p1.nii", "p1_LA_gt.nii", "p1_RA_gt.nii", "p2.nii", "p2_scar_seg.nii", "p3.nii", "p3_post_seg.nii")
     found_cases = find_cases(folder(tmp_path, *files))
     assert pairs(found_cases, tmp_path) == {"p1": files[:2], "p2": ("p2.nii", None), "p3": ("p3.nii", None)}
-    assert skip_reasons(found_cases) == {files[2]: OTHER, files[4]: OTHER, files[6]: "a label without a scan"}
+    assert skip_reasons(found_cases) == {
+        files[2]: OTHER_LABEL,
+        files[4]: OTHER_LABEL,
+        files[6]: "a label without a scan",
+    }
 
 
 def test_number_directly_after_a_word_is_the_name_of_the_case(tmp_path: Path) -> None:
@@ -315,6 +322,7 @@ def test_number_directly_after_a_word_is_the_name_of_the_case(tmp_path: Path) ->
 
 
 def find_in_data_set(home: Path, training: list[dict[str, str]], *files: str, **further: object) -> FoundCases:
+    """Find the cases of a folder with these files and a dataset.json; `further` are other entries of the latter."""
     description = {"labels": {"0": "background", "1": "LA"}, "training": training} | further
     (folder(home, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return find_cases(home)

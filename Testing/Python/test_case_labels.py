@@ -26,11 +26,13 @@ def two_class_recipe() -> Recipe:
 
 
 def write_label_case(path: Path, values: np.ndarray, labels: str = "") -> Case:
+    """Write label values on `GRID`; return a labelled case of them, with the label mapping `labels`."""
     write_labelmap(Labelmap(values, GRID, None), path)
     return Case("x", Path("scan.nii"), path, LABELLED, labels)
 
 
 def label_voxels(*values: int) -> np.ndarray:
+    """Return label values on `GRID` whose first voxels, in C order, have the given values; the others are 0."""
     array = np.zeros(GRID.shape, np.uint16)
     array.ravel()[: len(values)] = values
     return array

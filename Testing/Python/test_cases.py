@@ -33,6 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def error_of(path: Path) -> str:
+    """Return the message of the InputError that a case list raises, without the list's path; it must be one line."""
     with pytest.raises(InputError) as caught:
         read_cases(path)
     message = str(caught.value)
@@ -66,7 +67,7 @@ def test_label_of_an_unlabelled_case_is_ignored(folder: Path) -> None:
     assert read_cases(write_table(folder / "cases.csv", rows))[1].label is None
 
 
-def test_written_list_is_read_after_its_folder_was_moved(folder: Path) -> None:
+def test_written_list_is_read_even_after_its_folder_was_moved(folder: Path) -> None:
     cases = [
         Case("one, or two", folder / "a.nii", folder / "l.nii", LABELLED),
         Case("drei ä", folder / "b.nii", None, UNLABELLED),
@@ -77,7 +78,7 @@ def test_written_list_is_read_after_its_folder_was_moved(folder: Path) -> None:
     read = read_cases(path)
     assert [(case.name, case.role) for case in read] == [(case.name, case.role) for case in cases]
     assert [case.image.resolve() for case in read] == [case.image for case in cases]
-    # Paths in the list are relative.
+    # The paths in the list are relative, so the list may move with its scans.
     moved = folder.with_name("moved")
     folder.rename(moved)
     assert read_cases(moved / "run" / "deep" / "cases.csv")[0].image.resolve() == (moved / "a.nii").resolve()
@@ -105,11 +106,8 @@ def test_written_list_is_read_after_its_folder_was_moved(folder: Path) -> None:
             [["x", "a.nii", "l.nii", "labelled"], ["x", "b.nii", "", "unlabelled"]],
             "the name 'x' occurs twice. Give each case its own name.",
         ),
-        (
-            [["x", "a.nii", "", "unlabelled"]],
-            "no case is labelled, so there is nothing to learn from. Give a case its label and the role 'labelled'.",
-        ),
-        ([], "no case is labelled, so there is nothing to learn from. Give a case its label and the role 'labelled'."),
+        ([["x", "a.nii", "", "unlabelled"]], NONE_LABELLED),
+        ([], NONE_LABELLED),
         (
             [["x", "a.nii", "l.nii", "labelled"], ["y", "./a.nii", "l.nii", "validation"]],
             "the scan of 'x' is trained on and also used for validation. Choose one role.",
@@ -128,7 +126,7 @@ def test_case_lists_with_errors_are_refused(folder: Path, rows: list[list[str]],
     assert error_of(write_table(folder / "cases.csv", rows)) == message
 
 
-def test_error_names_the_missing_file(folder: Path) -> None:
+def test_error_names_the_missing_scan_or_label(folder: Path) -> None:
     for row in (["x", "gone.nii", "l.nii", "labelled"], ["x", "a.nii", "gone.nii", "labelled"]):
         message = error_of(write_table(folder / "cases.csv", [row]))
         assert (

@@ -27,8 +27,8 @@ BALL = np.linalg.norm(np.indices(GRID.shape) - 9.5, axis=0) < 6
 
 
 def write_channels(folder: Path, name: str, count: int = 2) -> list[np.ndarray]:
-    """Write `name_0000.nii.gz`, `name_0001.nii.gz`, …; return their voxels."""
-    draw = np.random.default_rng(len(name))
+    """Write `name_0000.nii.gz`, `name_0001.nii.gz`, …; return their voxels (I, J, K)."""
+    draw = np.random.default_rng(list(name.encode()))
     channels = [(100 * (n + 1) + 50 * BALL + draw.integers(0, 9, GRID.shape)).astype(np.int16) for n in range(count)]
     for number, voxels in enumerate(channels):
         write_volume(Volume(voxels[None], GRID), folder / f"{name}_{number:04d}.nii.gz")
@@ -36,6 +36,7 @@ def write_channels(folder: Path, name: str, count: int = 2) -> list[np.ndarray]:
 
 
 def describe(folder: Path, names: dict[str, str]) -> None:
+    """Write a dataset.json with the names of the channels."""
     description = {"channel_names": names, "labels": {"background": 0, "LA": 1}, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 
@@ -53,7 +54,7 @@ def test_channel_files_are_read_as_one_scan(tmp_path: Path) -> None:
         read_scan(first, channels=2)
 
 
-def test_single_channel_file_is_recognised_by_dataset_json(tmp_path: Path) -> None:
+def test_notes_use_the_channel_names_of_dataset_json(tmp_path: Path) -> None:
     written = write_channels(tmp_path / "imagesTs", "a")
     first = tmp_path / "imagesTs" / "a_0000.nii.gz"
     assert read_scan(first).notes == ("Read channel 0 of 2; not used: a_0001.nii.gz.",)
@@ -126,7 +127,6 @@ def test_two_channel_data_set_is_found_checked_trained_on_and_segmented(
 
 
 def test_numbered_file_with_several_channels_is_a_scan_of_its_own(tmp_path: Path) -> None:
-    """`p_0000` and `p_0001` are two patients if each file holds all channels, and two channels if each holds one."""
     draw = np.random.default_rng(3)
     for number in range(2):
         voxels = draw.integers(0, 99, (2, *GRID.shape)).astype(np.int16)
@@ -148,7 +148,9 @@ def test_notes_with_file_names_are_marked_as_identifying(tmp_path: Path) -> None
         assert isinstance(note, IdentifyingNote)
 
 
-def test_dataset_json_is_read_only_beside_channel_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dataset_json_is_not_read_for_a_file_without_channel_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.nii.gz").touch()
     monkeypatch.setattr("dcamt.io.channels.channel_names", lambda path: pytest.fail(f"{path} is no channel"))
     assert not has_channel_files(tmp_path / "a.nii.gz")

@@ -91,7 +91,7 @@ def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> N
     label[:, 7, :] = 2
     case = write_case(tmp_path, image, label)
     assert refusal_text(case, two).startswith(
-        f"{case.label}: its 'Scar' (3.2 mL) is too thin for the recipe's grid of 8 x"
+        f"{case.label}: holds 'Scar' (3.2 mL), which is too thin for the recipe's grid of 8 x"
     )
 
 

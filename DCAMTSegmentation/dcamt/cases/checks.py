@@ -126,7 +126,7 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
         return facts
     if case.label is None:
         return _with_problem(
-            facts, f"The case is for {case.role}, but has no label. Choose a label, or change its role."
+            facts, f"The case has the role {case.role}, but no label. Choose a label, or change the role."
         )
     try:
         read_header(case.label, flatten_segments=True)

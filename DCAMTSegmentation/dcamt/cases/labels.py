@@ -157,8 +157,9 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
         largest = np.bincount(components.ravel())[1:].max() * voxel_mm3 if number else 0.0
         if largest >= STRAY_VOXELS * math.prod(recipe.spacing):
             spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
-            what = f"its '{info.name}' ({largest / 1000:.2g} mL) is too thin for the recipe's grid of {spacing} mm"
-            raise InputError(what, path=path, remedy="No voxel of it remains there. Set a finer spacing in the recipe.")
+            thin = f"'{info.name}' ({largest / 1000:.2g} mL), which is too thin for the recipe's grid of {spacing} mm"
+            remedy = "No voxel of the class remains there. Set a finer spacing in the recipe."
+            raise InputError(f"holds {thin}", path=path, remedy=remedy)
 
 
 def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
