@@ -85,6 +85,8 @@ class Code:
 
 
 ANATOMICAL_STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
+TISSUE = Code("SCT", "85756007", "Tissue")
+"""The type of a segment whose type is not known."""
 
 
 @dataclass(frozen=True)

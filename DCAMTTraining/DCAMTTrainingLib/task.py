@@ -13,14 +13,13 @@ from dcamt.models.package import read_recipe
 from dcamt.models.store import model_path
 from dcamt.recipe import Recipe, load_recipe, recipe_from_dict
 from dcamt.report.colors import SEGMENT_COLORS
-from dcamt.volume import Code, SegmentInfo
+from dcamt.volume import TISSUE, Code, SegmentInfo
 from slicer.i18n import tr as _
 
 USER_MRI, USER_CT = "own-mri", "own-ct"
 SUGGESTED = "suggested"
 BASES = {USER_MRI: "la", USER_CT: "pancreas"}
 """The shipped recipe whose intensities, network and schedule a task with user-defined classes uses."""
-TISSUE = Code("SCT", "85756007", "Tissue")
 
 
 @dataclass(frozen=True)

@@ -306,11 +306,16 @@ def make_phantom(seed: int, *, spacing_mm: float = 0.625) -> tuple[Volume, Label
     signal = canvas.signal * np.exp(0.09 * smooth(55)) * np.exp(-bent[1] * rng.uniform(0, 0.004))
     voxels = np.clip(np.rint(_add_noise(signal, spacing_mm, rng) * blood), 0, 255).astype(np.uint8)
 
-    affine = np.diag([-spacing_mm, -spacing_mm, spacing_mm, 1.0])
-    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    grid = Grid(shape=(shape[0], shape[1], shape[2]), affine=affine)
+    grid = _centred_grid(shape, spacing_mm)
     label = _largest_component(outlined < 0)
     return Volume(voxels[None], grid, None), Labelmap(label.astype(np.uint8), grid, None)
+
+
+def _centred_grid(shape: Sequence[int], spacing_mm: float) -> Grid:
+    """Return the grid with axes to the patient's left, posterior and superior whose centre is the RAS origin."""
+    affine = np.diag([-spacing_mm, -spacing_mm, spacing_mm, 1.0])
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return Grid((shape[0], shape[1], shape[2]), affine)
 
 
 def _draw_tones(rng: np.random.Generator) -> dict[str, float]:

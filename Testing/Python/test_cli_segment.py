@@ -331,7 +331,7 @@ def test_no_table_is_written_when_no_scan_was_segmented(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dcamt.commands.segment.read_scan", stop)
+    monkeypatch.setattr("dcamt.commands.segment_session.read_scan", stop)
     scan, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "m.csv"
     arguments = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--measurements", table]
     assert cli.main([str(argument) for argument in arguments]) == 1

@@ -105,8 +105,8 @@ def test_lines_of_two_processes_are_not_mixed(model: Path, scans: Path) -> None:
 
 KILLED_AT_A_SCAN = """
 import os, signal, sys, time
-from dcamt.commands import segment
-real = segment.SegmentSession._segment_scan
+from dcamt.commands import segment_session
+real = segment_session.SegmentSession._segment_scan
 def segment_scan(self, number):
     job = self.jobs[number]
     if "deadly" in job.scan.name:
@@ -115,7 +115,7 @@ def segment_scan(self, number):
         time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)  # as the operating system does when memory runs out
     return real(self, number)
-segment.SegmentSession._segment_scan = segment_scan
+segment_session.SegmentSession._segment_scan = segment_scan
 from dcamt.cli import main
 sys.exit(main())
 """
@@ -156,15 +156,15 @@ def test_results_are_kept_and_missing_ones_named_when_a_process_is_killed(
 # Prints a line when the second scan begins, and then does nothing until a signal ends it.
 HELD_AT_THE_SECOND_SCAN = """
 import sys, time
-from dcamt.commands import segment
-real = segment.SegmentSession._segment_scan
+from dcamt.commands import segment_session
+real = segment_session.SegmentSession._segment_scan
 def segment_scan(self, number):
     if number == 0:
         return real(self, number)
     print("held", flush=True)
     while True:
         time.sleep(0.01)
-segment.SegmentSession._segment_scan = segment_scan
+segment_session.SegmentSession._segment_scan = segment_scan
 from dcamt.cli import main
 sys.exit(main(sys.argv[1:]))
 """

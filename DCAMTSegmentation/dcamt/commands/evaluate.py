@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from ..metrics.evaluation import EvaluationRow, evaluate_folders
+from ..metrics.evaluation import Evaluation, EvaluationRow, evaluate_folders
 from .console import Console
 from .result_files import check_table_path, existing_rule
 
@@ -39,6 +39,20 @@ def run_evaluate(options: argparse.Namespace) -> int:
         console.print_text(_table_line(row, width))
         fields = asdict(row)
         console.print_event("score", **(fields | fields.pop("score")))
+    _print_warnings(evaluation, console)
+    console.print_event(
+        "done",
+        cases=len({row.case for row in evaluation.rows}),
+        labels_without_prediction=len(evaluation.labels_without_prediction),
+        unscored_labels=list(evaluation.unscored_labels),
+    )
+    if options.csv:
+        console.print_text(f"scores: {options.csv}")
+    return 0
+
+
+def _print_warnings(evaluation: Evaluation, console: Console) -> None:
+    """Print which label values and cases were not scored, and which classes are empty in some cases."""
     unscored = evaluation.unscored_labels
     if len(unscored) == 1:
         console.print_error(f"label value {unscored[0]} occurs in predictions but in no label, and was not scored")
@@ -56,15 +70,6 @@ def run_evaluate(options: argparse.Namespace) -> int:
     skipped = evaluation.labels_without_prediction
     if skipped:
         console.print_error(f"{len(skipped)} labels have no prediction and were skipped: {_first_names(skipped)}")
-    console.print_event(
-        "done",
-        cases=len({row.case for row in evaluation.rows}),
-        labels_without_prediction=len(skipped),
-        unscored_labels=list(evaluation.unscored_labels),
-    )
-    if options.csv:
-        console.print_text(f"scores: {options.csv}")
-    return 0
 
 
 def _first_names(names: Sequence[str]) -> str:

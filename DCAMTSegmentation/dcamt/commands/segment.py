@@ -5,29 +5,21 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..cases.checks import few_values_warning
 from ..distributed import Team, TeamLost, process_group, team_rank, wait_for_leader
-from ..errors import DCAMTError, InputError, user_error
-from ..io.atomic import atomic_paths
+from ..errors import InputError
 from ..io.channels import channel_files
-from ..io.dicom_output import find_source_images
 from ..io.dicom_stacks import ScanChoice
 from ..io.formats import DICOM_ENDING, ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
-from ..io.readers import read_scan
-from ..io.writers import write_volume
 from ..machine import without_garbage_collection
-from ..metrics.measurements import Measurements, read_measurements_csv, write_measurements_csv
+from ..metrics.measurements import read_measurements_csv, write_measurements_csv
 from ..models.package import open_model
 from ..models.store import model_path
 from ..recipe import FAST
-from ..volume import Volume
-from .console import Console, StdoutLost, print_error
+from .console import Console, print_error
 from .result_files import OVERWRITE, SKIP, existing_rule
 from .scan_jobs import (
     RequestedResults,
@@ -37,38 +29,18 @@ from .scan_jobs import (
     skipped_files,
     skipped_folders,
 )
-
-if TYPE_CHECKING:
-    from ..api.segmentation import SegmentedScan, Segmenter
-    from ..geometry import Region
-    from ..io.dicom_output import SourceImages
-    from ..wall.analysis import WallResult
+from .segment_session import ScanRecord, SegmentSession
 
 TEAM_TIMEOUT = timedelta(days=7)
 """How long a process that has segmented its scans waits for the others that still run."""
-LEFT_ATRIUM = "82471001"
-"""SNOMED CT code of the left atrium, whose wall is measured."""
-_SIDE_RESULTS = ("probabilities", "surface", "report", "dicom_measurements")
 MAX_LISTED = 20
 """A message names at most this many scans or folders."""
-
-
-@dataclass(frozen=True)
-class ScanRecord:
-    """An outcome for the scan `number`, which the processes of a team exchange: its measurements, or a failure.
-
-    A scan whose results were written but whose wall could not be measured has a record of each.
-    """
-
-    number: int
-    measurements: tuple[Measurements, ...] = ()
-    failure: str | None = None
 
 
 def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     """Segment every scan, print each failure at the end, and return 1 if a scan failed.
 
-    Even after an interruption, the table of measurements lists every scan whose segmentation was written.
+    If a single process is interrupted, the table of measurements still lists every scan whose segmentation was written.
 
     Under `torchrun`, each process segments its part of the scans and prints their results. The leader plans the jobs
     and, at the end, writes the table and prints the failures. If another process ends early, or if all are interrupted,
@@ -208,180 +180,6 @@ def _print_summary(
     return bool(failures)
 
 
-@dataclass(frozen=True)
-class SegmentSession:
-    """Segments the scans of `jobs`, writes their results and prints them on the console."""
-
-    segmenter: Segmenter
-    quality: str
-    region: Region | None
-    jobs: Sequence[ScanJob]
-    console: Console
-    choice: ScanChoice
-    measures_wall: bool = False
-    shows_identity: bool = False
-
-    def run_job(self, number: int, records: list[ScanRecord]) -> None:
-        """Segment the scan `number`, append its record to `records` and print its results."""
-        job = self.jobs[number]
-        try:
-            start = time.monotonic()
-            result, source = self._segment_scan(number)
-            wall, wall_failure, wall_seconds = None, None, time.monotonic()
-            if self.measures_wall:
-                wall, wall_failure = self._measure_wall(job, result)
-            wall_seconds = time.monotonic() - wall_seconds
-            with interrupt_on_sigterm():
-                write_results(job, result, source, wall, self.shows_identity)
-            # Recorded before printing, which fails if stdout is closed.
-            records.append(ScanRecord(number, result.measurements))
-            self._print_result(job, result, time.monotonic() - start)
-            if wall is not None:
-                self._print_wall(job, wall, wall_seconds)
-            if wall_failure is not None:
-                raise wall_failure
-        except StdoutLost:
-            raise
-        except Exception as error:
-            failure = str(user_error(error, None if _names_file_of(error, job) else job.scan))
-            records.append(ScanRecord(number, failure=failure))
-            self.console.print_event("failed", scan=str(job.scan), message=failure)
-
-    def _segment_scan(self, number: int) -> tuple[SegmentedScan, SourceImages | None]:
-        """Read, segment and measure a scan; also return the DICOM images that its segmentation refers to."""
-        job = self.jobs[number]
-        name = scan_name(job.scan)
-
-        def progress(stage: str, fraction: float) -> None:
-            self.console.print_event(
-                "progress",
-                scan=str(job.scan),
-                stage=stage,
-                fraction=round(fraction, 3),
-                step=number,
-                of=len(self.jobs),
-            )
-            self.console.show_progress(f"{name}: {stage}", (number + fraction) / len(self.jobs))
-
-        progress("reading", 0.0)
-        volume = read_scan(job.scan, self.segmenter.channels, self.choice)
-        if warning := few_values_warning(volume):
-            self.console.print_error(f"{job.scan}: {warning}")
-        # Before the work: fails if the scan is not DICOM, to which a DICOM segmentation must refer.
-        source = (
-            find_source_images(job.scan, volume.grid, volume.frames)
-            if ending(job.segmentation) == DICOM_ENDING
-            else None
-        )
-        result = self.segmenter.segment(
-            volume,
-            quality=self.quality,
-            region=self.region,
-            keep_probabilities=job.probabilities is not None,
-            progress=progress,
-        )
-        return result, source
-
-    def _measure_wall(self, job: ScanJob, result: SegmentedScan) -> tuple[WallResult | None, DCAMTError | None]:
-        """Measure the left atrium's wall and write its files; return the result and None, or None and the failure.
-
-        The model's only class is measured if none has the code of the left atrium.
-        """
-        # Imported on demand, since vtk loads slowly.
-        from ..wall.settings import WallSettings
-        from .wall import WallJob, measure_wall
-
-        wall_job = WallJob(job.scan, job.segmentation, job.segmentation.parent)
-        label = next((info.label for info in result.segments if info.type.value == LEFT_ATRIUM), None)
-        try:
-            return measure_wall(result.scan, result.labelmap, wall_job, WallSettings(), label), None
-        except DCAMTError as error:
-            return None, error
-
-    def _print_wall(self, job: ScanJob, wall: WallResult, seconds: float) -> None:
-        from .wall import WallJob, print_wall
-
-        print_wall(wall, WallJob(job.scan, job.segmentation, job.segmentation.parent), self.console, seconds)
-
-    def _print_result(self, job: ScanJob, result: SegmentedScan, seconds: float) -> None:
-        name = scan_name(job.scan)
-        lines: list[str] = []
-        self.console.print_event(
-            "segmented",
-            scan=str(job.scan),
-            segmentation=str(job.segmentation),
-            agreement=str(job.agreement) if job.agreement else None,
-            **{name: str(path) for name in _SIDE_RESULTS if (path := getattr(job, name))},
-            measurements=[asdict(row) for row in result.measurements],
-            trust=result.trust,
-            expected_overlap=asdict(result.expected_overlap) if result.expected_overlap else None,
-            notes=list(result.notes),
-            seconds=round(seconds, 3),
-        )
-        for row in result.measurements:
-            if row.volume_ml == 0:
-                self.console.print_error(f"{job.scan}: no {row.segment.lower()} was found")
-            lines.append(f"{name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²")
-        trust = f", the branches agree to {result.trust:.0%}" if result.trust is not None else ""
-        lines.append(f"{name}: segmented in {seconds:.1f} s{trust}")
-        if result.expected_overlap is not None:
-            lines.append(f"{name}: expected overlap with an expert {result.expected_overlap}")
-        for note in result.notes:
-            self.console.print_error(f"{job.scan}: {note}")
-        lines.append(f"segmentation: {job.segmentation}")
-        for kind in ("agreement", *_SIDE_RESULTS):
-            if path := getattr(job, kind):
-                lines.append(f"{kind.replace('_', ' ').replace('dicom', 'DICOM')}: {path}")
-        # All lines in one write, since other processes may print at the same time.
-        self.console.print_text("\n".join(lines))
-
-
-def write_results(
-    job: ScanJob,
-    result: SegmentedScan,
-    source: SourceImages | None = None,
-    wall: WallResult | None = None,
-    shows_identity: bool = False,
-) -> None:
-    """Write all files of the job, or none.
-
-    Args:
-        source: the DICOM images that a DICOM segmentation refers to.
-        wall: the analysed wall, for the report.
-        shows_identity: whether the report names the patient.
-
-    Raises:
-        InputError: a class is too small for a surface, or the DICOM images lack attributes that a result must copy.
-        OutputError: a file cannot be written.
-        After an error, files that existed before are unchanged.
-    """
-    from ..api.outputs import (
-        describe_identity,
-        write_dicom_results,
-        write_probabilities,
-        write_report,
-        write_segmentation,
-        write_surface,
-    )
-
-    with atomic_paths(job.results) as temporary:
-        if job.dicom_measurements is not None:
-            measurements = temporary[job.dicom_measurements]
-            write_dicom_results(result, temporary[job.segmentation], measurements, source)
-        else:
-            write_segmentation(result, temporary[job.segmentation], source)
-        if job.agreement is not None and result.disagreement is not None:
-            agreement = Volume(1 - result.disagreement[None], result.labelmap.grid)
-            write_volume(agreement, temporary[job.agreement])
-        if job.probabilities is not None:
-            write_probabilities(result, temporary[job.probabilities])
-        if job.surface is not None:
-            write_surface(result, temporary[job.surface])
-        if job.report is not None:
-            identity = describe_identity(result.scan, source) if shows_identity else None
-            write_report(result, temporary[job.report], wall=wall, identity=identity)
-
-
 def _requested_results(options: argparse.Namespace) -> RequestedResults:
     """Return the results that the options request. `--measurements` with the ending .dcm is a DICOM report."""
     table = options.measurements
@@ -415,7 +213,3 @@ def _list_scans(jobs: Sequence[ScanJob]) -> str:
     names = [scan_name(job.scan) for job in jobs[:MAX_LISTED]]
     more = f" and {len(jobs) - MAX_LISTED} more" if len(jobs) > MAX_LISTED else ""
     return f"{', '.join(names) or 'none'}{more}"
-
-
-def _names_file_of(error: Exception, job: ScanJob) -> bool:
-    return isinstance(error, DCAMTError) and any(str(path) in str(error) for path in (job.scan, *job.results))

@@ -33,7 +33,7 @@ def add_cases(commands: Commands[Parser]) -> None:
     find.add_argument("folder", type=parse_path, metavar="FOLDER", help="folder of scans and labels, with subfolders")
     find.add_argument("-o", "--output", type=parse_path, metavar="CASES.csv", help="default: only print the pairs")
     find.add_argument(
-        "--validation", type=parse_count, default=0, metavar="N", help="assign N labelled cases to validation"
+        "--validation", type=parse_count, default=0, metavar="N", help="assign the last N labelled cases to validation"
     )
     add_label_mapping(find)
     add_existing(find)
@@ -137,7 +137,8 @@ def add_train(commands: Commands[Parser]) -> None:
     parser.add_argument(
         "--effort",
         choices=EFFORTS,
-        help="fraction of the recipe's iterations: quick 1/12, standard 1/2, thorough all (default)",
+        help="fraction of the recipe's iterations: quick 1/12 (with smaller patches), standard 1/2, thorough all"
+        " (default)",
     )
     add_label_mapping(parser)
     parser.add_argument("--resume", action="store_true", help="continue the run in the folder")
@@ -157,7 +158,12 @@ def add_rank(commands: Commands[Parser]) -> None:
     parser.add_argument(
         "cases", type=parse_path, metavar="CASES.csv", nargs="?", help=f"{CASE_LIST}; default: the cases of the run"
     )
-    parser.add_argument("--run", type=parse_path, metavar="FOLDER", help="use the model and the cases of this run")
+    parser.add_argument(
+        "--run",
+        type=parse_path,
+        metavar="FOLDER",
+        help="run whose model and cases are used, unless --model or CASES.csv is given",
+    )
     parser.add_argument(
         "--model", metavar="NAME_OR_FILE", help=f"model that ranks (default: the run's, or {DEFAULT_MODEL})"
     )

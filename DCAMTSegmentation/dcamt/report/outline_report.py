@@ -15,15 +15,12 @@ from ..io.atomic import write_text
 from ..metrics.measurements import Measurements, measure_mask
 from ..models.package import Card
 from ..recipe import ACCURATE
-from ..volume import Code, Labelmap, SegmentInfo, Volume
+from ..volume import TISSUE, Labelmap, SegmentInfo, Volume
 from ..wall.analysis import WallResult
 from ..wall.files import read_wall
 from ..wall.sampling import nearest_values
 from ..worker.protocol import ReportRequest, ReportWritten, read_mask, read_scan
 from .scan_report import ScanReport, render_scan_report
-
-TISSUE = Code("SCT", "85756007", "Tissue")
-"""The type of a segment whose type is not known."""
 
 
 @dataclass(frozen=True, eq=False)

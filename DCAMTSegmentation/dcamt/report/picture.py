@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..io.atomic import atomic_path
+from ..io.formats import scan_name
+from ..io.readers import read_segments
 from ..metrics.measurements import measure
-from ..volume import Code, Labelmap, SegmentInfo, Volume
+from ..volume import TISSUE, Labelmap, SegmentInfo, Volume
 from .colors import SEGMENT_COLORS
 from .scene import AXIAL, CORONAL, SAGITTAL, Plane, Scene, build_scene
 from .surface_shading import trace_surface, view_from
@@ -32,7 +35,6 @@ _TEXT_COLOR = "#e9edf2"
 _SECONDARY_TEXT_COLOR = "#a4aebb"
 _ORIENTATION_COLOR = "#ffd479"
 _RULE_COLOR = "#2a3038"
-_TISSUE = Code("SCT", "85756007", "Tissue")
 
 
 def render_picture(
@@ -55,8 +57,6 @@ def render_picture(
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
         OutputError: the file cannot be written.
     """
-    from ..io.atomic import atomic_path
-
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError("does not end in .png", path=path, remedy="Name the picture something.png.")
@@ -81,8 +81,6 @@ def draw_picture(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    from ..io.formats import scan_name
 
     scene = build_scene(volume, labelmap, segments)
     size = scene.high - scene.low
@@ -211,15 +209,13 @@ def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[Segmen
 
 def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
     """Return names and colours of the labels in `labelmap`, from its file `path` if the file contains them."""
-    from ..io.readers import read_segments
-
     stored = {segment.label: segment for segment in read_segments(path)}
     segments = []
     for n, label in enumerate(int(v) for v in np.unique(labelmap.voxels) if v):
         known = stored.get(label)
         name = known.name if known and known.name else f"Segment {label}"
         color = known.color if known and known.color else SEGMENT_COLORS[n % len(SEGMENT_COLORS)]
-        segments.append(SegmentInfo(label, name, color, _TISSUE))
+        segments.append(SegmentInfo(label, name, color, TISSUE))
     return segments
 
 

@@ -184,7 +184,7 @@ def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) ->
 
 
 def find_painted_openings(surface: Surface, openings: Labelmap) -> np.ndarray:
-    """Return the mask (N,) bool of the points where `openings`, within 1 mm along the normal, is not 0.
+    """Return the mask (N,) bool of the points where `openings` is not 0 at a distance of `PAINTED_MM`.
 
     The labelmap may lie on any grid.
     """

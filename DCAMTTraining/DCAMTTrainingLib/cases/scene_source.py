@@ -13,7 +13,7 @@ from dcamt.cases.case_list import LEFT_OUT
 from dcamt.cases.names import labels_beside_scans
 from dcamt.geometry import Grid, reorientation_between
 from dcamt.recipe import Recipe
-from dcamt.volume import same_grid
+from dcamt.volume import TISSUE, same_grid
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
@@ -21,7 +21,6 @@ from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
-from ..task import TISSUE
 from .derived_nodes import is_preview, is_proposal, scan_of
 from .rows import CaseRow, SceneScan, default_role
 
