@@ -124,6 +124,15 @@ def test_class_absent_from_all_labels_is_reported(cases: list[Case]) -> None:
     assert message.startswith("No labelled case holds the class 'Wall' (label value 2)")
 
 
+def test_classes_are_not_reported_as_absent_if_a_label_cannot_be_read(cases: list[Case]) -> None:
+    for case in cases[:2]:
+        assert case.label is not None
+        case.label.write_bytes(b"no label")
+    facts = facts_of(cases)
+    assert [len(fact.problems) for fact in facts] == [1, 1, 0, 0]
+    assert list_problems(cases, facts, RECIPE) == []
+
+
 def test_list_without_labelled_cases_is_reported(cases: list[Case]) -> None:
     cases = [replace(case, role=UNLABELLED) for case in cases]
     (message,) = list_problems(cases, facts_of(cases), RECIPE)

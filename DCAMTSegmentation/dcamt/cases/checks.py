@@ -81,12 +81,12 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
 
 
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
-    """Return the problems of the list as a whole. A labelled case whose label is unknown counts as without classes.
+    """Return the problems of the list as a whole. Classes are not checked if a labelled case's label could not be read.
 
     Args:
         facts: the last facts that `check_cases` yielded for each case.
     """
-    values = {fact.index: fact.labels or () for fact in facts}
+    values = {fact.index: fact.labels for fact in facts if fact.labels is not None}
     return [str(violation) for violation in violations(cases, recipe, values) if not violation.cases]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -182,6 +182,7 @@ def _paired_without_kind_words(cases: Collection[str], labels: Mapping[str, Path
 def _name_without_kind_words(name: str, kind_words: Collection[str]) -> str:
     """Return a name without those of its words that are `kind_words`, and without separators at its ends."""
     words = _split_words(name)
+    # Word n and the separator before it.
     kept = [
         "".join(words[max(0, 2 * n - 1) : 2 * n + 1])
         for n, word in enumerate(words[::2])
@@ -266,22 +267,31 @@ def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> N
     """Return a label with the key of the scan whose name is the label's name without words for structures, if any."""
     *folders, name = label.key or ("",)
     words = _SEPARATORS.split(name)
-    structures = ATRIUM_WORDS | OTHER_STRUCTURES | _QUALIFIERS
+    for first, last in _ranges_without(words, ATRIUM_WORDS | OTHER_STRUCTURES | _QUALIFIERS):
+        rest = "".join(words[first:last])
+        key = (*folders, rest) if rest else tuple(folders)
+        if key in scans:
+            dropped = {word.lower() for word in (*words[:first], *words[last:])}
+            kind = FileKind.OTHER_LABEL if dropped & OTHER_STRUCTURES else FileKind.LABEL
+            return replace(label, key=key, kind=kind)
+    return label
+
+
+def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterator[tuple[int, int]]:
+    """Yield the start and stop of what is left of `words` without droppable words at its ends, the longest first.
+
+    For each number of words dropped at the beginning, from 0 on, words are dropped one by one at the end. A word is
+    dropped with the separator beside it: words are at even indices.
+    """
     first = 0
     while True:
         last = len(words)
-        while True:
-            rest = "".join(words[first:last])
-            key = (*folders, rest) if rest else tuple(folders)
-            if key in scans and (key or not folders):
-                dropped = {word.lower() for word in (*words[:first], *words[last:])}
-                kind = FileKind.OTHER_LABEL if dropped & OTHER_STRUCTURES else FileKind.LABEL
-                return replace(label, key=key, kind=kind)
-            if last <= first or words[last - 1].lower() not in structures:
-                break
+        yield first, last
+        while last > first and words[last - 1].lower() in droppable:
             last = max(first, last - 2)
-        if first >= len(words) or words[first].lower() not in structures:
-            return label
+            yield first, last
+        if first >= len(words) or words[first].lower() not in droppable:
+            return
         first += 2
 
 
@@ -302,6 +312,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
             return True
         *folders, name = _lower(key) or ("",)
         words = _SEPARATORS.split(name)
+        # The key without more and more of the name's last words; every second part of `words` is a separator.
         keys = (tuple(filter(None, (*folders, "".join(words[:last])))) for last in range(len(words), 0, -2))
         return _without_channel(key) in scans or any(shorter in scans for shorter in keys if shorter)
 

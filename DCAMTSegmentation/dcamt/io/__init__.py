@@ -1,4 +1,4 @@
-"""Read and write image files, one module for each format, and write files atomically.
+"""Read and write images, surfaces, tables and JSON, and write files completely or not at all.
 
 Must not import torch: Slicer's panels use this package before PyTorch is installed, and without waiting for its
 import.
