@@ -12,7 +12,7 @@ from dcamt.errors import InputError
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
-from dcamt.worker.protocol import ScanSegmented, SegmentResult
+from dcamt.worker.events import ScanSegmented, SegmentResult
 from slicer.i18n import tr as _
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
-from dcamt.worker.protocol import MeasureRequest, SegmentMask, SegmentsMeasured
+from dcamt.worker.events import SegmentsMeasured
+from dcamt.worker.requests import MeasureRequest, SegmentMask
 from DCAMTSlicerLib.fingerprints import checksum_of, fingerprint_of
 from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments

@@ -10,7 +10,8 @@ import vtk
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.wall.files import write_wall
-from dcamt.worker.protocol import ReportRequest, ReportSegment, ReportWritten, SegmentMask
+from dcamt.worker.events import ReportWritten
+from dcamt.worker.requests import ReportRequest, ReportSegment, SegmentMask
 from DCAMTSlicerLib.node_types import Segment, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_voxels import read_segment

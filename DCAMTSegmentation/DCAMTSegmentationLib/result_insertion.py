@@ -11,7 +11,8 @@ import slicer
 from dcamt.errors import InputError
 from dcamt.models.package import read_card
 from dcamt.models.store import model_path
-from dcamt.worker.protocol import OutlineMethod, SegmentResult
+from dcamt.worker.events import SegmentResult
+from dcamt.worker.requests import OutlineMethod
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, write_segments

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dcamt.geometry import Region
-from dcamt.worker.protocol import ScanSegmented, SegmentRequest, WorkerProgress
+from dcamt.worker.events import ScanSegmented, WorkerProgress
+from dcamt.worker.requests import SegmentRequest
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.volume_bridge import check_channels
 from slicer.i18n import tr as _

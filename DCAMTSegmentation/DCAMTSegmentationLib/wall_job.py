@@ -8,7 +8,8 @@ import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.wall.files import read_wall
-from dcamt.worker.protocol import SegmentMask, WallMeasured, WallRequest
+from dcamt.worker.events import WallMeasured
+from dcamt.worker.requests import SegmentMask, WallRequest
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.segment_voxels import read_segment
 from DCAMTSlicerLib.volume_bridge import pad_to_volume_grid

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import slicer
 from dcamt.errors import DCAMTError, InternalError, OutputError, write_error
-from dcamt.worker.protocol import Request, RequestFailed, WorkerEvent, WorkerNote, WorkerProgress
+from dcamt.worker.events import RequestFailed, WorkerEvent, WorkerNote, WorkerProgress
+from dcamt.worker.requests import Request
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.stepped_task import SteppedTask

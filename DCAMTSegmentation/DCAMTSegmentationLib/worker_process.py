@@ -1,6 +1,6 @@
 """Control the worker process from Slicer: it starts at first use and keeps its model loaded.
 
-`dcamt.worker.protocol` defines the requests and the events on its pipes.
+`dcamt.worker.requests` and `dcamt.worker.events` define what its pipes carry.
 """
 
 from __future__ import annotations
@@ -13,18 +13,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from dcamt.errors import InputError, InternalError
-from dcamt.worker.protocol import (
-    Answer,
-    CancelRequest,
-    KeepFilesRequest,
-    LoadRequest,
-    Request,
-    RequestFailed,
-    WorkerEvent,
-    WorkerReady,
-    parse_worker_event,
-    request_line,
-)
+from dcamt.worker.events import Answer, RequestFailed, WorkerEvent, WorkerReady
+from dcamt.worker.protocol import parse_worker_event, request_line
+from dcamt.worker.requests import CancelRequest, KeepFilesRequest, LoadRequest, Request
 from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, EngineProcess, ProcessEnd, wait_for_killed
 from DCAMTSlicerLib.stepped_task import DelayedCall
 from slicer.i18n import tr as _

@@ -513,7 +513,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("optimiser must be 'sgd' or 'adamw'"),
         _("own_tokens must lie between 0 and 1"),
         _("patch must be a multiple of {0} (the network's stride)"),
-        _("patch must be at least {0} along at least one axis"),
+        _("patch must be larger than {0} along at least one axis"),
         _("patient ID"),
         _("patient name"),
         _("patient sex"),

@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.io.writers import TERMINOLOGY_CONTEXT
-from dcamt.worker.protocol import SegmentResult
+from dcamt.worker.events import SegmentResult
 from vtk.util.numpy_support import numpy_to_vtk
 
 from .node_types import Segment, Segmentation, SegmentationNode

@@ -1,7 +1,7 @@
 """Define the recipe of a task: spacing, intensities, classes, network, objective and schedule, as data.
 
-A recipe is a JSON file with the same structure as the dataclasses below. Missing keys have the defaults defined here.
-Shipped recipes lie in `recipes/`; another organ needs only another file.
+A recipe is a JSON file with the same structure as the dataclasses below. Missing keys have the defaults defined here,
+if there is one. Shipped recipes lie in `recipes/`; another organ needs only another file.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ each other."""
 
 @dataclass(frozen=True)
 class Intensity:
-    """The normalisation of intensities; no rule depends on how the scan was cropped.
+    """The normalisation of intensities; how the scan was cropped matters only near its border.
 
     `local`: (voxel - neighbourhood mean) / neighbourhood standard deviation, for MRI, whose intensities have no unit.
-    The neighbourhood is a smoothed cube with edges of 2 * `radius_mm` (three passes of a box filter).
+    The neighbourhood is that of three passes of a box filter whose edges are about 2 * `radius_mm`.
     `clip`: clips values to [`low`, `high`] and maps them linearly to [-1, 1], for CT in HU.
     """
 
@@ -82,9 +82,9 @@ class Objective:
     distillation_temperature: float = 2.0
     contrast_temperature: float = 0.1
     confidence: float = 0.8
-    """An unlabelled voxel gets the class that both branches predict with at least this probability (contrast)."""
+    """An unlabelled voxel gets the class that both branches predict with more than this probability (contrast)."""
     samples: int = 256
-    """Number of voxels of each class (contrast) and of feature vectors of each set (MMD) drawn at each step."""
+    """Largest number of voxels of each class (contrast) and of feature vectors of each set (MMD) drawn at each step."""
     ramp_up: float = 0.4
     """Fraction of the iterations after which the unsupervised weights have their full value."""
 
@@ -133,7 +133,7 @@ class Training:
     optimiser: str = "sgd"
     """`sgd` (momentum 0.9) or `adamw`."""
     learning_rate: float = 0.01
-    """Initial learning rate; multiplied by (1 - t / t_max) ** 0.9 (`sgd`) or by half a cosine (`adamw`)."""
+    """Learning rate; multiplied by (1 - t / t_max) ** 0.9 (`sgd`), or by a warm-up and half a cosine (`adamw`)."""
     weight_decay: float = 1e-4
     """Weight decay of the optimiser."""
     mixed_precision: bool = True
@@ -141,15 +141,17 @@ class Training:
     own_tokens: float = 0.5
     """Probability that a branch attends to its own tokens instead of its partner's, so that it also works alone."""
     foreground: float = 0.5
-    """Fraction of labelled patches that are centred on a voxel of a class; the others are placed at random."""
+    """Probability that a labelled patch is centred on a voxel of a class, as far as the scan's border allows.
+
+    The other patches are placed at random."""
     weight_average: float = 0.0
     """Decay per step of the moving average of weights that becomes the model; with 0 the last weights do."""
     seed: int = 0
     """Seed of all random draws of the run."""
     checkpoint_every_s: float = 120.0
-    """Seconds between two checkpoints."""
+    """Seconds after which the next checkpoint is due; others are saved before some validations and at the end."""
     validate_every: int = 500
-    """Iterations between two validations; a validation is skipped if validations would exceed 10% of the run's time."""
+    """Iterations between two validations; one before the last is skipped if it would exceed 10% of the run's time."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class Inference:
     """Post-processing of the probabilities."""
 
     largest_component: bool = True
-    """Whether only the largest connected component of each class is kept."""
+    """Whether only one component of each class is kept, mostly the largest (see `inference.components`)."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +249,7 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
     """Return a shipped recipe by its name (`la`), or any recipe by its file; `for_training` as in `recipe_from_dict`.
 
     Raises:
-        InputError: there is no such recipe, or the file is not a recipe.
+        InputError: there is no such recipe, or the file is not a recipe, or the recipe uses a removed key.
     """
     if Path(name_or_file).suffix == ".json":
         return _read_recipe(Path(name_or_file), for_training)
@@ -288,7 +290,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     section's name (`training.iterations`). Lists are written with commas (`64,64,32`).
 
     Raises:
-        InputError: a key is unknown, or a value does not fit its key.
+        InputError: a key is unknown, or a value does not fit its key or the other values.
     """
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -423,7 +425,7 @@ def _check_network(recipe: Recipe, require: Require) -> None:
         # Instance normalisation, and batch normalisation of one sample, need two voxels in the deepest feature map.
         any(voxels > step for voxels, step in zip(training.patch, stride, strict=True))
         or (network.normalisation == "batch" and training.batch > 1),
-        f"patch must be at least {2 * min(stride)} along at least one axis",
+        f"patch must be larger than {multiples} along at least one axis",
     )
 
 

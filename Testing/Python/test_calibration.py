@@ -34,7 +34,9 @@ from dcamt.models.package import ModelPackage, calibration_path, open_model, wri
 from dcamt.models.store import import_model, remove_model
 from dcamt.recipe import FAST
 from dcamt.volume import Labelmap, Volume
-from dcamt.worker.protocol import LoadRequest, WorkerEvent, WorkerProgress, request_line
+from dcamt.worker.events import WorkerEvent, WorkerProgress
+from dcamt.worker.protocol import request_line
+from dcamt.worker.requests import LoadRequest
 from dcamt_testing.synthetic import write_cases_folder
 from scipy import stats
 

@@ -22,7 +22,8 @@ from dcamt.wall.files import write_wall
 from dcamt.wall.sampling import BloodPool
 from dcamt.wall.settings import WallSettings
 from dcamt.wall.surface import Surface
-from dcamt.worker.protocol import OutlineMethod, ReportRequest, ReportSegment, SegmentMask, parse_request, request_line
+from dcamt.worker.protocol import parse_request, request_line
+from dcamt.worker.requests import OutlineMethod, ReportRequest, ReportSegment, SegmentMask
 
 AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])
 

@@ -16,27 +16,19 @@ from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.volume import Code, SegmentInfo
-from dcamt.worker.protocol import (
-    LoadRequest,
-    MeasureRequest,
+from dcamt.worker.events import (
     ModelLoaded,
-    Request,
     RequestFailed,
     ScanSegmented,
-    SegmentMask,
-    SegmentRequest,
     SegmentResult,
     SegmentsMeasured,
     WorkerEvent,
     WorkerNote,
     WorkerProgress,
     WorkerReady,
-    parse_request,
-    parse_worker_event,
-    request_id,
-    request_line,
-    worker_event_line,
 )
+from dcamt.worker.protocol import parse_request, parse_worker_event, request_id, request_line, worker_event_line
+from dcamt.worker.requests import LoadRequest, MeasureRequest, Request, SegmentMask, SegmentRequest
 
 AFFINE = np.array([[1.5, 0, 0.25, -10], [0, -2, 0, 3], [0.125, 0, 3, 1e-7], [0, 0, 0, 1]])
 ROW = Measurements("LGE ä", "Left atrium", 61.5, 80.25, 55.0, 40.0, 50.0, 0.75)

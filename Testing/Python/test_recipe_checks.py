@@ -50,7 +50,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for color in ([220, 20, 60], [0.5, -0.1, 0.5])
     ),
     *(
-        ({"training.patch": [16, 16, 16], **change}, "patch must be at least 32 along at least one axis")
+        ({"training.patch": [16, 16, 16], **change}, "patch must be larger than 16 along at least one axis")
         for change in ({"network.normalisation": "instance"}, {"training.batch": 1, "training.labelled_per_batch": 1})
     ),
     *(

@@ -12,17 +12,8 @@ from dcamt.geometry import Region
 from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Code, Volume
-from dcamt.worker.protocol import (
-    CancelRequest,
-    KeepFilesRequest,
-    LoadRequest,
-    MeasureRequest,
-    ModelLoaded,
-    RequestFailed,
-    ScanSegmented,
-    SegmentMask,
-    WorkerProgress,
-)
+from dcamt.worker.events import ModelLoaded, RequestFailed, ScanSegmented, WorkerProgress
+from dcamt.worker.requests import CancelRequest, KeepFilesRequest, LoadRequest, MeasureRequest, SegmentMask
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
 from dcamt_testing.broken_workers import EXPECTS_LONG_WORK, HELD
 from dcamt_testing.worker_child import (

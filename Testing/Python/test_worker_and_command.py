@@ -14,7 +14,9 @@ from dcamt import cli
 from dcamt.inference.serving import Worker
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import save_model
-from dcamt.worker.protocol import RequestFailed, ScanSegmented, SegmentRequest, WorkerEvent, request_line
+from dcamt.worker.events import RequestFailed, ScanSegmented, WorkerEvent
+from dcamt.worker.protocol import request_line
+from dcamt.worker.requests import SegmentRequest
 from dcamt_testing.model_files import BLANK_CARD
 from dcamt_testing.scan_files import affine_from_sitk
 from dcamt_testing.tiny_recipes import tiny_recipe

@@ -14,7 +14,7 @@ from dcamt.geometry import Region
 from dcamt.inference import worker
 from dcamt.models.package import ModelPackage
 from dcamt.volume import Volume
-from dcamt.worker.protocol import RequestFailed, ScanSegmented, WorkerNote
+from dcamt.worker.events import RequestFailed, ScanSegmented, WorkerNote
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid
 from dcamt_testing.broken_workers import BUG, ENDLESS, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
 from dcamt_testing.processes import HANGING_S

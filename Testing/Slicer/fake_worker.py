@@ -14,13 +14,8 @@ from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE
-from dcamt.worker.protocol import (
-    MeasureRequest,
-    ScanSegmented,
-    SegmentRequest,
-    SegmentsMeasured,
-    WorkerProgress,
-)
+from dcamt.worker.events import ScanSegmented, SegmentsMeasured, WorkerProgress
+from dcamt.worker.requests import MeasureRequest, SegmentRequest
 from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
 from DCAMTSegmentationLib.segmentation_panel import SegmentationPanel
 from DCAMTSlicerLib.node_types import VolumeNode

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from dcamt.metrics.measurements import Measurements
 from dcamt.volume import Code, SegmentInfo
-from dcamt.worker.protocol import SegmentResult
+from dcamt.worker.events import SegmentResult
 from DCAMTSegmentationLib.loaded_result import LoadedResult
 from DCAMTSegmentationLib.result_insertion import insert_result
 from DCAMTSegmentationLib.segmentation_options import SegmentationOptions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unittest import mock
 
-from dcamt.worker.protocol import WorkerProgress
+from dcamt.worker.events import WorkerProgress
 from DCAMTSlicerLib import stepped_task
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from fake_worker import ViewCase

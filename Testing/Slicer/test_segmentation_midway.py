@@ -30,7 +30,7 @@ from segmentation_case import (
 
 IGNORES_CANCELLING = """
 from dcamt.inference import worker
-from dcamt.worker.protocol import CancelRequest
+from dcamt.worker.requests import CancelRequest
 parse = worker.parse_control
 worker.parse_control = lambda line: None if isinstance(parse(line), CancelRequest) else parse(line)
 """

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import slicer
-from dcamt.worker.protocol import OutlineMethod, ReportRequest, ReportWritten
+from dcamt.worker.events import ReportWritten
+from dcamt.worker.requests import OutlineMethod, ReportRequest
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSlicerLib.fingerprints import fingerprint
 from fake_worker import FakePanel, FakeWorker, ViewCase

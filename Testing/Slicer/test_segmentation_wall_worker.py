@@ -13,7 +13,7 @@ import slicer
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import BORDER
 from dcamt.wall.files import write_wall, write_wall_csv
-from dcamt.worker.protocol import WallMeasured
+from dcamt.worker.events import WallMeasured
 from DCAMTSegmentationLib import review, wall_nodes
 from fake_worker import FakePanel, FakeWorker
 from segmentation_case import (

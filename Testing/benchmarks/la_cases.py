@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 HELD_OUT = 20
-"""The number of held-out cases, the last of `cases.csv`. Only the final measurement reads their labels; in training,
-only `shipped_model.py` reads their images."""
+"""The number of held-out cases, the last of `cases.csv`. No training reads their labels; only that of the shipped model
+reads their images."""
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 
 

@@ -55,7 +55,7 @@ Row = dict[str, Any]
 
 
 def ghosts(strength: float) -> Disturbance:
-    """Add copies of the scan shifted by a fourth of the field of view along the second axis."""
+    """Return a disturbance that adds copies of the scan, shifted by a fourth of its extent along the second axis."""
 
     def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
         shift = scan.grid.shape[1] // 4
@@ -66,7 +66,7 @@ def ghosts(strength: float) -> Disturbance:
 
 
 def motion(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Take two fifths of the k-space lines from a copy of the scan, shifted by up to 4 mm along the first two axes."""
+    """Take up to two fifths of the k-space lines from copies shifted by up to 4 mm along the first two axes."""
     (image,), grid = scan.image, scan.grid
     spectrum = np.fft.fftn(image, axes=(0, 1))
     for _ in range(4):

@@ -23,15 +23,9 @@ from dcamt.models.package import Card, ModelPackage
 from dcamt.networks.packaging import save_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Volume
-from dcamt.worker.protocol import (
-    Answer,
-    Request,
-    ScanSegmented,
-    SegmentRequest,
-    WorkerEvent,
-    parse_worker_event,
-    request_line,
-)
+from dcamt.worker.events import Answer, ScanSegmented, WorkerEvent
+from dcamt.worker.protocol import parse_worker_event, request_line
+from dcamt.worker.requests import Request, SegmentRequest
 
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, rotation
 from dcamt_testing.processes import HANGING_S

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from ..inference.worker import main
-from ..worker.protocol import ReportRequest, ReportWritten
+from ..worker.events import ReportWritten
+from ..worker.requests import ReportRequest
 
 
 def _write_report(request: ReportRequest) -> ReportWritten:

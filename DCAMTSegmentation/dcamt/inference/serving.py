@@ -28,29 +28,22 @@ from ..volume import Labelmap, SegmentInfo, Volume
 from ..wall.analysis import analyse_wall
 from ..wall.closed_surface import closed_surface
 from ..wall.files import write_wall
-from ..worker.progress import ProgressEstimate
-from ..worker.protocol import (
-    LoadRequest,
-    MeasureRequest,
+from ..worker.arrays import read_mask, read_scan
+from ..worker.events import (
     ModelLoaded,
-    ReportRequest,
     ReportWritten,
-    Request,
     RequestFailed,
     ScanSegmented,
-    SegmentRequest,
     SegmentResult,
     SegmentsMeasured,
     WallMeasured,
-    WallRequest,
     WorkerEvent,
     WorkerNote,
     WorkerProgress,
-    parse_request,
-    read_mask,
-    read_scan,
-    request_id,
 )
+from ..worker.progress import ProgressEstimate
+from ..worker.protocol import parse_request, request_id
+from ..worker.requests import LoadRequest, MeasureRequest, ReportRequest, Request, SegmentRequest, WallRequest
 from .predictor import Predictor
 
 TICK_S = 0.2

@@ -4,8 +4,8 @@ The worker keeps the model loaded between requests, even if one is cancelled. Th
 while it segments, so that it does not outlive an application that crashed. With `--remove-at-end FOLDER` it first
 removes this folder, into which the application writes scans for the worker, unless a `KeepFilesRequest` was read.
 
-`worker.protocol` defines requests and events. After a failure with the reason `internal` the process exits with status
-1, since its state may be invalid; after `missing_package` at the start, with status 3.
+`worker.requests` and `worker.events` define what is sent. After a failure with the reason `internal` the process exits
+with status 1, since its state may be invalid; after `missing_package` at the start, with status 3.
 """
 
 from __future__ import annotations
@@ -27,17 +27,9 @@ from .. import __version__
 from ..errors import MissingPackage, missing_packages
 from ..io.interruption import detach_stdin
 from ..machine import without_garbage_collection
-from ..worker.protocol import (
-    CancelRequest,
-    KeepFilesRequest,
-    ReportRequest,
-    ReportWritten,
-    RequestFailed,
-    WorkerEvent,
-    WorkerReady,
-    parse_control,
-    worker_event_line,
-)
+from ..worker.events import ReportWritten, RequestFailed, WorkerEvent, WorkerReady
+from ..worker.protocol import parse_control, worker_event_line
+from ..worker.requests import CancelRequest, KeepFilesRequest, ReportRequest
 
 PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3

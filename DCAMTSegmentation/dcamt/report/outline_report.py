@@ -19,7 +19,9 @@ from ..volume import TISSUE, Labelmap, SegmentInfo, Volume
 from ..wall.analysis import WallResult
 from ..wall.files import read_wall
 from ..wall.sampling import nearest_values
-from ..worker.protocol import ReportRequest, ReportWritten, read_mask, read_scan
+from ..worker.arrays import read_mask, read_scan
+from ..worker.events import ReportWritten
+from ..worker.requests import ReportRequest
 from .scan_report import ScanReport, render_scan_report
 
 

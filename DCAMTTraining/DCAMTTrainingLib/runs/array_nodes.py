@@ -11,7 +11,7 @@ import vtk
 from dcamt.geometry import bounding_box
 from dcamt.io.slabs import slabs
 from dcamt.recipe import Recipe
-from dcamt.worker.protocol import SegmentResult
+from dcamt.worker.events import SegmentResult
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment
 from vtk.util.numpy_support import numpy_to_vtk

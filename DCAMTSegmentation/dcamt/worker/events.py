@@ -1,0 +1,145 @@
+"""Define the events that the worker process sends to its application (see `protocol`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from ..metrics.doubtful_places import DoubtfulPlace
+from ..metrics.measurements import Measurements
+from ..models.calibration import ExpectedOverlap
+from ..volume import SegmentInfo
+from .requests import VERSION
+
+
+@dataclass(frozen=True)
+class WorkerReady:
+    """The worker is ready, with `version` of DCAMT and the versions of its `packages` by name."""
+
+    kind: ClassVar[str] = "ready"
+    version: str
+    packages: dict[str, str]
+    protocol: int = VERSION
+
+
+@dataclass(frozen=True)
+class WorkerProgress:
+    """Progress of a request: its stage, the fraction done (0 to 1), and the estimated seconds left, None if unknown."""
+
+    kind: ClassVar[str] = "progress"
+    id: str
+    stage: str
+    fraction: float
+    eta_s: float | None = None
+
+
+@dataclass(frozen=True)
+class WorkerNote:
+    """A message for the user, such as that the GPU had too little memory."""
+
+    kind: ClassVar[str] = "note"
+    id: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ModelLoaded:
+    """The model of a `LoadRequest` is ready on `device`."""
+
+    kind: ClassVar[str] = "loaded"
+    id: str
+    device: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """The result for a class of the model.
+
+    Attributes:
+        box: (start, stop) along i, j and k of the voxels it fills; None if it is empty.
+        surface: a `.npz` file with its closed surface, `points` (N, 3) in RAS mm and `triangles` (M, 3); None if it was
+            not computed.
+    """
+
+    info: SegmentInfo
+    box: tuple[tuple[int, ...], ...] | None
+    surface: Path | None = None
+
+
+@dataclass(frozen=True)
+class ScanSegmented:
+    """The result of a `SegmentRequest`.
+
+    Attributes:
+        labelmap, doubt_map: `.npy` files of uint8 (K, J, I); the map from 0 (the label is right) to 255 (it is wrong).
+        trust: Dice between the branches' own segmentations. Both doubt_map and trust are None in fast quality.
+        doubts: doubtful places, the worst first; empty in fast quality.
+        expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.
+    """
+
+    kind: ClassVar[str] = "segmented"
+    id: str
+    labelmap: Path
+    doubt_map: Path | None
+    trust: float | None
+    doubts: tuple[DoubtfulPlace, ...]
+    measurements: tuple[Measurements, ...]
+    segments: tuple[SegmentResult, ...]
+    seconds: float
+    device: str
+    notes: tuple[str, ...] = ()
+    expected_overlap: ExpectedOverlap | None = None
+
+
+@dataclass(frozen=True)
+class SegmentsMeasured:
+    """The result of a `MeasureRequest`: measurements of each segment, in the order of the request."""
+
+    kind: ClassVar[str] = "measured"
+    id: str
+    measurements: tuple[Measurements, ...]
+
+
+@dataclass(frozen=True)
+class WallMeasured:
+    """The result of a `WallRequest`; `wall` is a `.npz` file for `wall.files.read_wall`."""
+
+    kind: ClassVar[str] = "wall_measured"
+    id: str
+    wall: Path
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportWritten:
+    """The report of a `ReportRequest` is in its file."""
+
+    kind: ClassVar[str] = "report_written"
+    id: str
+    report: Path
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RequestFailed:
+    """The failure of a request or, with `id` None, of the worker.
+
+    Attributes:
+        reason: as in `errors.DCAMTError`, or "ended" if the worker's process ended.
+        message: one line for the user.
+        detail: the traceback, or what the ended process printed; may be empty.
+        packages: names of missing Python packages.
+    """
+
+    kind: ClassVar[str] = "failed"
+    id: str | None
+    reason: str
+    message: str
+    detail: str = ""
+    packages: tuple[str, ...] = ()
+
+
+Answer = ModelLoaded | ScanSegmented | SegmentsMeasured | WallMeasured | ReportWritten | RequestFailed
+WorkerEvent = WorkerReady | WorkerProgress | WorkerNote | Answer
