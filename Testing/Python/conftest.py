@@ -31,6 +31,10 @@ HELPERS_THAT_ASSERT = ("model_files", "scan_files", "synthetic", "worker_child")
 pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THAT_ASSERT))
 
 
+SMALL_TRIAL = "from dcamt.inference import serving\nserving.TRIAL = (16, 16, 16)\n"
+"""A script after which a worker times a loaded model on a small volume: no test needs an exact estimate."""
+
+
 @pytest.fixture(scope="session")
 def tiny_recipe() -> Recipe:
     return tiny_recipe_keeping_all_components()
@@ -63,7 +67,7 @@ def model_copy(saved_model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start_worker() -> Iterator[Callable[..., Child]]:
-    """Return a function that starts a worker. Workers are killed after the test.
+    """Return a function that starts a worker, which is killed after the test.
 
     The function takes a script that causes failures in the worker, as `Child` does.
     """
@@ -72,7 +76,7 @@ def start_worker() -> Iterator[Callable[..., Child]]:
     children: list[Child] = []
 
     def begin(broken: str = "") -> Child:
-        children.append(Child(broken))
+        children.append(Child(SMALL_TRIAL + broken))
         return children[-1]
 
     yield begin
@@ -85,7 +89,7 @@ def shared_worker() -> Iterator[Child]:
     """Return a worker for all tests of a file that leave the worker usable."""
     from dcamt_testing.worker_child import Child
 
-    child = Child()
+    child = Child(SMALL_TRIAL)
     yield child
     child.close()
 

@@ -34,8 +34,8 @@ def region_around(centre: np.ndarray, half: tuple[float, float, float]) -> Regio
 # ---- orientation
 
 
-@pytest.mark.parametrize("order", itertools.permutations(range(3)), ids=str)
-@pytest.mark.parametrize("flips", itertools.product((1, -1), repeat=3), ids=str)
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+@pytest.mark.parametrize("flips", list(itertools.product((1, -1), repeat=3)), ids=str)
 def test_canonical_orientation_agrees_with_nibabel(order: tuple[int, ...], flips: tuple[int, ...]) -> None:
     affine = OBLIQUE.affine[:, [*order, 3]] * [*flips, 1]
     grid = Grid((4, 5, 6), affine)

@@ -1,59 +1,43 @@
-"""Localisation of organs in large scans: segmenting only a located box gives the labels of the whole scan.
-
-The stub network takes bright voxels for the organ.
-"""
+"""Localisation of organs on a coarse grid: components, classes, the inner part of a scan, and boxes."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from dcamt.geometry import Box, Grid, network_grid
-from dcamt.inference import components, localisation
-from dcamt.inference import predictor as module
-from dcamt.inference.components import CentrePrior, ExpectedOrgans, select_components
+from dcamt.geometry import Grid, bounding_box, network_grid
+from dcamt.inference import localisation
 from dcamt.inference.localisation import (
     OrganLocation,
     PredictCoarse,
     crop_scan,
     grow_box,
     inner_box,
-    is_large,
     locate_organs,
 )
-from dcamt.inference.predictor import Predictor
-from dcamt.models.package import Card, ModelPackage
-from dcamt.networks.dual_vnet import DualVNet
-from dcamt.recipe import FAST, Recipe
+from dcamt.recipe import Recipe
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
-from dcamt_testing.large_scans import CASE, FIELD, RECIPE, SPACING, case, ellipsoid, scan_in, tissue
-from torch import Tensor, nn
+from dcamt_testing.large_scans import FIELD, RECIPE, SPACING, scan_in
+from torch import Tensor
 
-EVERYWHERE: Box = (slice(0, FIELD[0]), slice(0, FIELD[1]), slice(0, FIELD[2]))
+GRID = centred_grid((160, 160, 24), SPACING)
+INDEX = np.indices(GRID.shape)
+WAVES = (-0.5 + 0.3 * np.sin(INDEX[0] / 8) * np.cos(INDEX[1] / 9)).astype(np.float32)
+"""Tissue in the whole scan."""
+TWO_CLASSES = replace(RECIPE, classes=(RECIPE.classes[0], replace(RECIPE.classes[0], label=2, name="other")))
 
 
-class BrightnessNetwork(nn.Module):
-    """Predicts the organ where the image is positive; records the sizes of its inputs."""
+def ellipsoid(centre: tuple[int, int, int], radii: tuple[float, float, float]) -> np.ndarray:
+    """Return the mask of an ellipsoid on GRID; centre and radii in voxels."""
+    return sum(((n - at) / radius) ** 2 for n, at, radius in zip(INDEX, centre, radii, strict=True)) < 1
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.vnets = (SimpleNamespace(encoder=SimpleNamespace(levels=[None] * 3)),)
-        self.weight = nn.Parameter(torch.ones(()))
-        self.stride = (4, 4, 4)
-        self.sizes: list[tuple[int, ...]] = []
 
-    def forward_one(self, image: Tensor) -> Tensor:
-        self.sizes.append(tuple(image.shape[2:]))
-        return torch.cat([-20 * image, 20 * image], dim=1)
-
-    def forward(self, image: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
-        logits = self.forward_one(image)
-        return SimpleNamespace(logits=logits), SimpleNamespace(logits=logits)
+def predict_by_brightness(image: Tensor) -> Tensor:
+    """Return probabilities of three classes: about 0.4 is class 1, about 0.9 is class 2, below 0 background."""
+    return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
 
 
 @pytest.fixture(autouse=True)
@@ -61,223 +45,94 @@ def lower_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(localisation, "LARGE_VOXELS", 0)
 
 
-@pytest.fixture
-def predictor() -> Predictor:
-    weights = {name: t.numpy().copy() for name, t in DualVNet(RECIPE).state_dict().items() if t.is_floating_point()}
-    card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "0", "none", "2000-01-01")
-    made = Predictor(ModelPackage(card, RECIPE, weights), precision=torch.float32)
-    made.network = BrightnessNetwork()  # type: ignore[assignment]
-    return made
-
-
 def locate_on_network_grid(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> OrganLocation | None:
     return locate_organs(volume, network_grid(volume.grid, recipe.spacing), recipe, predict)
 
 
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
-
-
-@pytest.mark.parametrize("kind", ["air", "noise", "mirrored tissue"])
-def test_organ_is_located_in_air_noise_and_mirrored_tissue(kind: str, predictor: Predictor) -> None:
-    scan, own = scan_in(kind)
-    result = predictor.segment(scan, keep_probabilities=True)
-    labels = result.labelmap.voxels == 1
-    assert labels.shape == FIELD
-    assert dice(labels, own) > 0.95
-    network = predictor.network
-    whole = np.prod([n * s / 2 for n, s in zip(FIELD, SPACING, strict=True)])
-    assert max(np.prod(size) for size in network.sizes) < 0.6 * whole  # type: ignore[union-attr]
-    # Voxels outside the box are background with probability 1.
-    assert result.probabilities is not None
-    assert result.agreement is not None
-    assert np.abs(result.probabilities.sum(axis=0) - 1).max() < 1e-5
-    assert result.probabilities[0, 0, 0, 0] == 1
-    assert result.agreement.shape == FIELD
-    assert result.agreement[0, 0, 0] == 1
-    assert result.doubt_map is not None
-    assert result.doubt_map.shape == FIELD
-    assert result.doubt_map[0, 0, 0] == 0
-    assert result.doubt_map.max() > 0.1
-    assert result.labelmap.grid is scan.grid
-
-
-def test_labels_from_the_box_equal_those_of_the_whole_scan(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scan, _ = scan_in("air")
-    result = predictor.segment(scan)
-    monkeypatch.setattr(module, "is_large", lambda *_: False)
-    whole = predictor.segment(scan)
-    # Both grids have voxels of 2 mm, but at different positions.
-    assert dice(result.labelmap.voxels == 1, whole.labelmap.voxels == 1) > 0.95
-    assert result.trust == whole.trust == 1
-
-
-@pytest.mark.parametrize("kind", ["air", "mirrored tissue"])
-def test_labels_do_not_depend_on_the_storage_order_of_axes(kind: str, predictor: Predictor) -> None:
-    scan, _ = scan_in(kind)
-    turned = Grid(FIELD, centred_grid(FIELD, SPACING, rotation(9, -12, 17)).affine)
-    scan = Volume(scan.voxels, turned)
-    expected = predictor.segment(scan, FAST).labelmap.voxels
-    assert expected.any()
-    for order in itertools.permutations(range(3)):
-        for flips in ((True, False, False), (False, True, True)):
-            to_old = np.zeros((4, 4))
-            to_old[3, 3] = 1
-            for new, (old, flip) in enumerate(zip(order, flips, strict=True)):
-                to_old[old, new] = -1 if flip else 1
-                to_old[old, 3] = FIELD[old] - 1 if flip else 0
-            axes = [axis for axis, flip in enumerate(flips) if flip]
-            voxels = np.flip(scan.voxels[0].transpose(order), axes)
-            stored = Volume(voxels[None], Grid(voxels.shape, turned.affine @ to_old))  # type: ignore[arg-type]
-            labels = predictor.segment(stored, FAST).labelmap.voxels
-            assert np.array_equal(np.flip(labels, axes), expected.transpose(order))
-
-
-def test_whole_scan_is_segmented_when_no_organ_is_located(predictor: Predictor) -> None:
-    scan, _ = scan_in("mirrored tissue")
-    dark = Volume(np.minimum(scan.voxels, -0.3), scan.grid)
-    fractions: list[float] = []
-    result = predictor.segment(dark, progress=lambda _, fraction: fractions.append(fraction))
-    assert not result.labelmap.voxels.any()
-    assert predictor.network.sizes[-1] == (60, 72, 24)  # type: ignore[union-attr]
-    assert fractions == sorted(fractions)
-    assert fractions[-1] == 1
-    empty = Volume(np.full_like(scan.voxels, -1), scan.grid)
-    assert not predictor.segment(empty).labelmap.voxels.any()
-
-
-def test_box_grows_where_labels_touch_its_faces(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    scan, own = scan_in("air")
-    i, j, k = (np.flatnonzero(own.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
-    small = (slice(i[0] + 4, i[-1] + 9), slice(j[0] - 8, j[-1] + 9), slice(k[0] - 2, k[-1] - 1))
-    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(small, EVERYWHERE))
-    fractions: list[float] = []
-    result = predictor.segment(scan, progress=lambda _, fraction: fractions.append(fraction))
-    assert dice(result.labelmap.voxels == 1, own) > 0.95
-    assert len(predictor.network.sizes) == 2  # type: ignore[union-attr]
-    assert fractions == sorted(fractions)
-
-
-def test_nothing_is_located_when_a_region_is_given(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dcamt.geometry import Region
-
-    scan, own = scan_in("air")
-    monkeypatch.setattr(module, "locate_organs", lambda *_: 1 / 0)
-    low, high = points_of(scan.grid)[own].min(axis=0) - 3, points_of(scan.grid)[own].max(axis=0) + 3
-    result = predictor.segment(scan, region=Region(tuple(low), tuple(high)))  # type: ignore[arg-type]
-    assert dice(result.labelmap.voxels == 1, own) > 0.95
-
-
-def test_small_scan_is_segmented_without_localisation(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    scan = Volume(case()[None], centred_grid(CASE, SPACING))
-    monkeypatch.setattr(module, "locate_organs", lambda *_: 1 / 0)
-    assert not is_large(RECIPE, network_grid(centred_grid((24, 24, 16), SPACING), RECIPE.spacing))
-    monkeypatch.setattr(localisation, "LARGE_VOXELS", 1 << 20)
-    assert dice(predictor.segment(scan).labelmap.voxels == 1, case() > 0) > 0.95
-
-
-# ---- functions of the localisation
-
-
 def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
-    """Return whether a box is the mask's bounding box, to within the coarse grid's voxels of 3 mm."""
-    there = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    """Return whether a box is the mask's bounding box to within 4 voxels; the coarse grid has voxels of 3 mm."""
+    exact = bounding_box(mask)
+    assert exact is not None
     return all(
-        abs(side.start - at[0]) <= 4 and abs(side.stop - at[-1] - 1) <= 4 for side, at in zip(box, there, strict=True)
+        abs(side.start - wanted.start) <= 4 and abs(side.stop - wanted.stop) <= 4
+        for side, wanted in zip(box, exact, strict=True)
     )
 
 
 def test_small_central_component_does_not_replace_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
     """The organ is not at the centre. The component at the centre is too large to be ignored as a speck."""
     monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.2)
-    grid = centred_grid((160, 160, 24), SPACING)
-    i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
-    voxels = (-0.5 + 0.3 * np.sin(i / 8) * np.cos(j / 9)).astype(np.float32)  # tissue in the whole scan
-    little = ((i - 80) / 7) ** 2 + ((j - 80) / 7) ** 2 + ((k - 12) / 4) ** 2 < 1
-    organ = ((i - 142) / 12) ** 2 + ((j - 40) / 12) ** 2 + ((k - 12) / 8) ** 2 < 1
-    voxels[little | organ] = 0.9
-    asked: list[tuple[int, ...]] = []
+    central, organ = ellipsoid((80, 80, 12), (7, 7, 4)), ellipsoid((142, 40, 12), (12, 12, 8))
+    scan = Volume(np.where(central | organ, np.float32(0.9), WAVES)[None], GRID)
+    sizes: list[tuple[int, ...]] = []
 
-    def run(image: Tensor) -> Tensor:
-        asked.append(tuple(image.shape[1:]))
+    def predict(image: Tensor) -> Tensor:
+        sizes.append(tuple(image.shape[1:]))
         return torch.cat([-20 * image, 20 * image]).softmax(dim=0)[None]
 
-    location = locate_on_network_grid(Volume(voxels[None], grid), RECIPE, run)
+    location = locate_on_network_grid(scan, RECIPE, predict)
     assert location is not None
-    box = location.box
-    assert all(side.start <= at < side.stop for side, at in zip(box, (142, 40, 12), strict=True))
+    assert all(side.start <= at < side.stop for side, at in zip(location.box, (142, 40, 12), strict=True))
     assert is_close_to_bounding_box(location.organs[1], organ)
-    assert len(asked) == 2
-    assert np.prod(asked[0]) < 0.7 * np.prod(asked[1])
+    # The inner part is searched first, then the whole scan.
+    assert len(sizes) == 2
+    assert np.prod(sizes[0]) < 0.7 * np.prod(sizes[1])
     monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.001)
-    location = locate_on_network_grid(Volume(voxels[None], grid), RECIPE, run)
+    location = locate_on_network_grid(scan, RECIPE, predict)
     assert location is not None
-    box = location.box
-    assert box[0].start < 80 < box[0].stop < 130
-    assert is_close_to_bounding_box(location.organs[1], little)
-    assert len(asked) == 3
+    assert location.box[0].start < 80 < location.box[0].stop < 130
+    assert is_close_to_bounding_box(location.organs[1], central)
+    assert len(sizes) == 3
 
 
 def test_each_class_is_located_and_one_box_contains_all() -> None:
-    two = replace(RECIPE, classes=(RECIPE.classes[0], replace(RECIPE.classes[0], label=2, name="other")))
-    grid = centred_grid((160, 160, 24), SPACING)
-    i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
-    voxels = (-0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3)).astype(np.float32)
-    first, second = (
-        ((i - a) / 12) ** 2 + ((j - b) / 14) ** 2 + ((k - 12) / 8) ** 2 < 1 for a, b in ((50, 60), (100, 110))
-    )
-    voxels[first], voxels[second] = 0.9, 0.4
-
-    def run(image: Tensor) -> Tensor:
-        return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
-
-    location = locate_on_network_grid(Volume(voxels[None], grid), two, run)
+    masks = {1: ellipsoid((100, 110, 12), (12, 14, 8)), 2: ellipsoid((50, 60, 12), (12, 14, 8))}
+    voxels = (-0.5 + 0.2 * np.sin(INDEX[0] / 2.5) * np.cos(INDEX[1] / 3)).astype(np.float32)
+    voxels[masks[1]], voxels[masks[2]] = 0.4, 0.9
+    location = locate_on_network_grid(Volume(voxels[None], GRID), TWO_CLASSES, predict_by_brightness)
     assert location is not None
     assert set(location.organs) == {1, 2}
-    assert is_close_to_bounding_box(location.organs[1], second)
-    assert is_close_to_bounding_box(location.organs[2], first)
-    for organ in location.organs.values():
+    for label, organ in location.organs.items():
+        assert is_close_to_bounding_box(organ, masks[label])
         assert all(a.start <= b.start < b.stop <= a.stop for a, b in zip(location.box, organ, strict=True))
 
 
 def test_anatomy_is_segmented_when_a_class_is_missed_on_the_coarse_grid() -> None:
-    """The second class is too small for the coarse grid."""
-    two = replace(RECIPE, classes=(RECIPE.classes[0], replace(RECIPE.classes[0], label=2, name="other")))
-    grid = centred_grid((160, 160, 24), SPACING)
-    i, j, k = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
-    voxels = (-0.5 + 0.3 * np.sin(i / 8) * np.cos(j / 9)).astype(np.float32)  # tissue in the whole scan
-    for (a, b), radius, brightness in (((80, 80), 12, 0.4), ((135, 30), 2, 0.9)):
-        voxels[(i - a) ** 2 + (j - b) ** 2 + (k - 12) ** 2 < radius**2] = brightness
-
-    looked: list[tuple[int, ...]] = []
-
-    def run(image: Tensor) -> Tensor:
-        looked.append(tuple(image.shape))
-        return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
-
-    volume = Volume(voxels[None], grid)
-    location = locate_on_network_grid(volume, two, run)
+    voxels = WAVES.copy()
+    voxels[ellipsoid((80, 80, 12), (12, 12, 12))] = 0.4
+    voxels[ellipsoid((135, 30, 12), (2, 2, 2))] = 0.9  # too small for the coarse grid
+    location = locate_on_network_grid(Volume(voxels[None], GRID), TWO_CLASSES, predict_by_brightness)
     assert location is not None
     assert location.box == location.anatomy
     assert set(location.organs) == {1}  # the organ that was located is still used
     assert all(side.start <= at < side.stop for side, at in zip(location.box, (135, 30, 12), strict=True))
 
-    def never(image: Tensor) -> Tensor:
-        raise AssertionError("nothing is to be looked for")
 
-    # A second organ of sufficient size outside the inner part, which is searched first: the box contains both.
-    voxels[(i - 135) ** 2 + (j - 60) ** 2 + (k - 12) ** 2 < 8**2] = 0.9
-    looked.clear()
-    seen = locate_on_network_grid(Volume(voxels[None], grid), two, run)
-    assert seen is not None
-    assert len(looked) == 2
-    assert set(seen.organs) == {1, 2}
-    assert seen.box != seen.anatomy
+def test_box_contains_an_organ_outside_the_inner_part() -> None:
+    voxels = WAVES.copy()
+    voxels[ellipsoid((80, 80, 12), (12, 12, 12))] = 0.4
+    voxels[ellipsoid((135, 60, 12), (8, 8, 8))] = 0.9
+    searched: list[tuple[int, ...]] = []
 
-    every = replace(RECIPE, inference=replace(RECIPE.inference, largest_component=False))
-    assert locate_on_network_grid(volume, every, never) == OrganLocation(location.anatomy, location.anatomy)
+    def record_and_predict(image: Tensor) -> Tensor:
+        searched.append(tuple(image.shape))
+        return predict_by_brightness(image)
+
+    location = locate_on_network_grid(Volume(voxels[None], GRID), TWO_CLASSES, record_and_predict)
+    assert location is not None
+    assert len(searched) == 2  # first the inner part, which lacks the second class
+    assert set(location.organs) == {1, 2}
+    assert location.box != location.anatomy
+
+
+def test_anatomy_is_segmented_without_a_search_when_the_recipe_keeps_all_components() -> None:
+    def refuse(image: Tensor) -> Tensor:
+        raise AssertionError("no organ is to be located")
+
+    all_components = replace(RECIPE, inference=replace(RECIPE.inference, largest_component=False))
+    location = locate_on_network_grid(Volume(WAVES[None], GRID), all_components, refuse)
+    assert location is not None
+    assert location == OrganLocation(location.anatomy, location.anatomy)
 
 
 def test_inner_part_is_at_least_two_patches() -> None:
@@ -302,131 +157,3 @@ def test_box_grows_only_at_touched_faces_and_within_the_scan() -> None:
     labels[3:10, 0:4, 0] = 2
     grown = grow_box(box, Labelmap(labels, Grid((10, 10, 10), np.eye(4))), (5, 5, 5), (22, 30, 30))
     assert grown == (slice(10, 22), slice(0, 12), slice(0, 10))
-
-
-def scan_beside_larger_organ() -> tuple[Volume, np.ndarray, np.ndarray]:
-    """Return a scan in air with a larger organ beside its own, and the masks of its own and of the larger organ."""
-    scan, own = scan_in("air")
-    i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
-    neighbour = ((i - 63) / 18) ** 2 + ((j - 112) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1
-    assert neighbour.sum() > own.sum()
-    scan.voxels[0, neighbour] = 0.9
-    return scan, own, neighbour
-
-
-def test_larger_neighbour_does_not_replace_the_located_organ(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The box around the organ contains part of a larger organ, as happens with mirrored tissue."""
-    scan, own, _ = scan_beside_larger_organ()
-    box = (slice(40, 90), slice(60, 125), slice(0, 24))
-    organ = (slice(50, 78), slice(68, 94), slice(4, 21))
-    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE))
-    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
-    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE, {1: organ}))
-    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
-    # The same holds when the box grows too often and the whole scan is segmented.
-    monkeypatch.setattr(module, "ROUNDS", 0)
-    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
-
-
-def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The organ and a slightly larger mirror image of it touch on the coarse grid."""
-    scan, own, neighbour = scan_beside_larger_organ()
-    both = (slice(40, 90), slice(60, 112), slice(0, 24))
-    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(both, EVERYWHERE, {1: both}))
-    assert own[both].sum() < neighbour[both].sum() < 2 * own[both].sum()
-    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
-    monkeypatch.setattr(components, "CENTRAL", 0.0)
-    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
-
-
-def test_location_and_result_are_selected_by_the_centre_of_the_anatomy(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """This holds for every position in the scan and every offset of the coarse grid."""
-    field = tuple(n + 43 for n in FIELD)
-    small, _ = scan_in("mirrored tissue")
-    priors: list[tuple[CentrePrior, tuple[int, ...]]] = []
-
-    def seen_first(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
-        priors.append((prior, tuple(probabilities.shape[1:])))
-        return select_components(probabilities, prior)
-
-    def seen_then(labels: np.ndarray, classes: object, expected: ExpectedOrgans | None = None) -> np.ndarray:
-        assert expected is not None
-        priors.append((expected.prior, labels.shape))
-        return labels
-
-    monkeypatch.setattr(localisation, "_without_short_stride", lambda length, stride: slice(2, length - 2))
-    monkeypatch.setattr(localisation, "select_components", seen_first)
-    monkeypatch.setattr(module, "keep_largest_components", seen_then)
-    boxes: list[Box] = []
-    monkeypatch.setattr(module, "crop_scan", lambda volume, box: (boxes.append(box), crop_scan(volume, box))[1])
-    for corner in ((0, 0, 0), (43, 20, 43), (7, 43, 11)):
-        voxels = np.full((1, *field), -1, np.float32)
-        where = tuple(slice(at, at + n) for at, n in zip(corner, FIELD, strict=True))
-        voxels[(0, *where)] = small.voxels[0]
-        priors.clear()
-        boxes.clear()
-        predictor.segment(Volume(voxels, centred_grid(field, SPACING)))
-        first, looked_at = priors[0]
-        assert np.allclose(first.centre, (np.array(looked_at) - 1) / 2, atol=0.5)
-        assert np.allclose(first.half_edges, np.array(FIELD) * SPACING / 3 / 2)
-        for (then, _), box in zip(priors[1:], boxes, strict=True):
-            expected = [at + (n - 1) / 2 - side.start for at, n, side in zip(corner, FIELD, box, strict=True)]
-            assert then.centre.tolist() == expected
-            assert then.half_edges.tolist() == [n / 2 for n in FIELD]
-        # The network is not applied to the padding.
-        assert all(a.start <= b.start and b.stop <= a.stop for a, b in zip(where, boxes[0], strict=True))
-
-
-def test_padding_does_not_change_the_labels(predictor: Predictor) -> None:
-    """The larger of two organs is selected although the padding puts the smaller one at the scan's centre."""
-    larger = ellipsoid((36, 29, 11), (8, 8, 8))
-    both = np.where(larger | ellipsoid((20, 17, 12), (6, 6, 6)), np.float32(0.9), tissue())
-    unpadded = predictor.segment(Volume(both[None], centred_grid(CASE, SPACING))).labelmap.voxels
-    assert dice(unpadded == 1, larger) > 0.9
-    for corner in ((0, 0, 0), (72, 104, 0), (10, 104, 0)):
-        where = tuple(slice(at, at + n) for at, n in zip(corner, CASE, strict=True))
-        voxels = np.full(FIELD, -1, np.float32)
-        voxels[where] = both
-        padded = predictor.segment(Volume(voxels[None], centred_grid(FIELD, SPACING))).labelmap.voxels
-        assert np.array_equal(padded[where], unpadded)
-        assert padded.sum() == unpadded.sum()
-
-
-def test_organ_not_confirmed_on_the_fine_grid_is_ignored(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    scan, _, neighbour = scan_beside_larger_organ()
-    organ = (slice(50, 78), slice(68, 94), slice(4, 21))
-    monkeypatch.setattr(
-        module,
-        "locate_organs",
-        lambda *_: OrganLocation((slice(40, 90), slice(60, 125), slice(0, 24)), EVERYWHERE, {1: organ}),
-    )
-    bright = predictor.network.forward
-
-    def only_in_the_whole(image: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
-        return bright(image if image.shape[2] == FIELD[0] / 2 else -image.abs())
-
-    monkeypatch.setattr(predictor.network, "forward", only_in_the_whole)
-    assert dice(predictor.segment(scan).labelmap.voxels == 1, neighbour) > 0.95
-
-
-def test_box_does_not_grow_into_a_larger_organ_that_touches_the_located_one(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A bridge connects the organ to a larger neighbour, as a vein connects an atrium to its mirror image."""
-    scan, own = scan_in("air")
-    i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
-    neighbour = ((i - 63) / 26) ** 2 + ((j - 120) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1
-    bridge = (abs(i - 63) < 3) & (j > 85) & (j < 115) & (abs(k - 12) < 3)
-    scan.voxels[0, neighbour | bridge] = 0.9
-    box = (slice(40, 90), slice(60, 98), slice(0, 24))
-    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE))
-    mask = predictor.segment(scan).labelmap.voxels == 1
-    assert dice(mask, own) > 0.8
-    monkeypatch.setattr(module, "MERGED", 100.0)
-    assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.7

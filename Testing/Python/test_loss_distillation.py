@@ -121,7 +121,7 @@ def test_structure_missed_by_one_branch_is_recovered() -> None:
     branch_without = confident_logits([1] * organ + [0] * (small_structure + background), logit=2.0)
     branch_with = confident_logits([1] * (organ + small_structure) + [0] * background, logit=2.0)
     branches = (branch_without, branch_with)
-    for _ in range(400):
+    for _ in range(100):
         a, b = (logits.requires_grad_() for logits in branches)
         gradients = torch.autograd.grad(mutual_distillation((a, b), (a, b), 2.0), (a, b))
         a, b = ((logits - 5 * step).detach() for logits, step in zip((a, b), gradients, strict=True))
@@ -134,7 +134,7 @@ def test_structure_missed_by_one_branch_is_recovered() -> None:
 def test_student_reaches_the_class_and_confidence_of_its_teacher() -> None:
     teacher = torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64).reshape(1, 3, 1, 1, 1).repeat(1, 1, 5, 1, 1)
     student = torch.tensor([0.1, 0.4, 0.2], dtype=torch.float64).reshape(1, 3, 1, 1, 1).repeat(1, 1, 5, 1, 1)
-    for _ in range(300):
+    for _ in range(50):
         student.requires_grad_()
         (gradient,) = torch.autograd.grad(mutual_distillation((student, student), (teacher, teacher), 2.0), student)
         student = (student - 5 * gradient).detach()

@@ -217,7 +217,7 @@ def test_missing_table_has_no_rows_and_another_table_is_refused(tmp_path: Path) 
         read_measurements_csv(tmp_path / "other.csv")
 
 
-def test_csv_in_place_of_a_folder_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+def test_table_in_place_of_a_folder_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "m.csv").mkdir()
     with pytest.raises(OutputError):
         write_measurements_csv([], tmp_path / "m.csv")

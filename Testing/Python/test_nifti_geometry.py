@@ -70,8 +70,8 @@ def assert_itk_agrees(path: Path) -> None:
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("sform", SFORMS)
-def test_every_combination_of_sform_qform_and_pixdim(tmp_path: Path, sform: str, spacing: str) -> None:
-    for codes in itertools.product((0, 1, 2, 4), (0, 1, 2)):
+def test_every_combination_of_used_forms_and_spacings(tmp_path: Path, sform: str, spacing: str) -> None:
+    for codes in itertools.product((0, 1), (0, 1)):
         if sform == "sheared" and codes[0] > 0 and codes[1] == 0:
             continue  # ITK refuses these; see test_sheared_sform_without_qform_is_kept
         path = write_header(tmp_path / "x.nii", SFORMS[sform], codes, SPACINGS[spacing])

@@ -169,19 +169,19 @@ def test_contrast_draws_limited_voxels_per_class_the_same_for_both_branches(
     marked = torch.cat([angle.cos(), angle.sin()], dim=1)
     case.outputs = (replace(case.outputs[0], decoded=marked), replace(case.outputs[1], decoded=marked))
     case.projections = nn.ModuleList([nn.Identity(), nn.Identity()])
-    seen: list[tuple[Tensor, Tensor]] = []
+    recorded: list[tuple[Tensor, Tensor]] = []
 
-    def noted(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        seen.append((embeddings, classes))
+    def record_and_average(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        recorded.append((embeddings, classes))
         return prototypes(embeddings, classes, count)
 
-    monkeypatch.setattr(module, "prototypes", noted)
+    monkeypatch.setattr(module, "prototypes", record_and_average)
     weights = replace(NONE, intra_class=1.0, samples=7)
     drawn = []
     for seed in (0, 0, 1):
-        seen.clear()
+        recorded.clear()
         case.losses(weights, seed=seed)
-        (vectors, classes), (vectors_b, classes_b) = seen
+        (vectors, classes), (vectors_b, classes_b) = recorded
         assert torch.equal(vectors, vectors_b)
         assert torch.equal(classes, classes_b)
         vectors, classes = vectors[classes >= 0], classes[classes >= 0]
@@ -193,7 +193,7 @@ def test_contrast_draws_limited_voxels_per_class_the_same_for_both_branches(
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_losses_are_reproducible_with_the_same_generator() -> None:
+def test_seed_determines_the_losses_that_draw_samples() -> None:
     few = replace(ALL, samples=3)
     first, again, other = (Case().losses(few, seed=seed) for seed in (1, 1, 2))
     assert all(torch.equal(first[part], again[part]) for part in first)
@@ -230,8 +230,8 @@ def test_each_loss_gives_gradients_only_to_the_expected_tensors(part: str, expec
     losses = case.losses(replace(ALL, confidence=0.5))
     assert case.samples_with_gradient(losses[part]) == expected
     if part.endswith("class"):  # the unlabelled sample has no confident voxel
-        sure_of_nothing = case.losses(replace(ALL, confidence=1.0))
-        assert case.samples_with_gradient(sure_of_nothing[part])["decoded 0"] == [0, 1]
+        none_confident = case.losses(replace(ALL, confidence=1.0))
+        assert case.samples_with_gradient(none_confident[part])["decoded 0"] == [0, 1]
 
 
 class UnexpectedCall(Exception):

@@ -11,7 +11,7 @@ import pytest
 from dcamt.geometry import Grid
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
-from dcamt.report import outline_report
+from dcamt.report import outline_report, scan_figures
 from dcamt.report.scan_figures import wall_painter
 from dcamt.report.scan_report import ScanReport
 from dcamt.report.scene import build_scene
@@ -26,6 +26,13 @@ from dcamt.worker.protocol import parse_request, request_line
 from dcamt.worker.requests import OutlineMethod, ReportRequest, ReportSegment, SegmentMask
 
 AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])
+
+
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw pictures with few pixels, because no test needs their details."""
+    monkeypatch.setattr(scan_figures, "SURFACE_PIXELS", 60)
+    monkeypatch.setattr(scan_figures, "PIXELS_PER_MM", 2.0)
 
 
 @pytest.fixture
@@ -117,12 +124,12 @@ def test_openings_have_stripes_in_black_and_white() -> None:
     assert (grey[300:] < 0.3).all()  # dense enhancement
 
 
-def test_outlines_have_a_dark_rim(request_: ReportRequest) -> None:
+def test_outline_of_each_slice_has_a_black_rim(request_: ReportRequest) -> None:
     outline_report.write_requested_report(request_)
     text = request_.report.read_text(encoding="utf-8")
     rims, outlines = (re.findall(f'd="([^"]+)" fill="none" stroke="{color}"', text) for color in ("#000", "#cc4c4c"))
     assert rims == outlines
-    assert len(rims) == 3
+    assert len(rims) == 3  # axial, coronal and sagittal
 
 
 @pytest.mark.parametrize("kind", [WALL, BORDER])

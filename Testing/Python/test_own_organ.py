@@ -34,9 +34,9 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def dice_of_new_scan(model: Path, scans: Path, place: Path) -> dict[str, float]:
-    """Return the Dice of each organ in a scan that is not in the case list, from the segmentation file."""
-    result, output = place / "new1.seg.nrrd", place / "output"
+def dice_of_new_scan(model: Path, scans: Path, folder: Path) -> dict[str, float]:
+    """Segment a scan that is not in the case list into `folder`; return the Dice of each organ."""
+    result, output = folder / "new1.seg.nrrd", folder / "output"
     arguments = ["segment", str(scans / "new" / "new1.nii.gz"), "-o", str(result), "--model", str(model)]
     assert run_dcamt([*arguments, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")
     predicted, header = nrrd.read(str(result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import permutations, product
 from pathlib import Path
 
@@ -29,10 +30,12 @@ SPACING = np.array([1.0, 1.5, 2.5])  # mm along L, P, S
 SHAPE = (70, 44, 26)
 
 
-@pytest.fixture(autouse=True)
-def coarse_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def coarse_surfaces() -> Iterator[None]:
     """Render surfaces with fewer rays, because no test needs their details."""
-    monkeypatch.setattr(picture, "SURFACE_PIXELS", 200)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture, "SURFACE_PIXELS", 200)
+        yield
 
 
 def lps_affine(spacing: np.ndarray = SPACING) -> np.ndarray:
@@ -73,8 +76,20 @@ def reorder(
     return Volume(grey[None], grid), Labelmap(store_reoriented(labelmap.voxels)[0], grid)
 
 
-def rendered_pixels(figure) -> np.ndarray:  # type: ignore[no-untyped-def]
+def render_figure(volume: Volume, labelmap: Labelmap):  # type: ignore[no-untyped-def]
+    """Return the picture as a figure of matplotlib whose pixels and positions are computed."""
+    figure = draw_picture(volume, labelmap, [GREEN])
     figure.canvas.draw()
+    return figure
+
+
+@pytest.fixture(scope="module")
+def figure():  # type: ignore[no-untyped-def]
+    """Return the rendered picture of `make_case`, which tests only read."""
+    return render_figure(*make_case())
+
+
+def pixels_of(figure) -> np.ndarray:  # type: ignore[no-untyped-def]
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
 
 
@@ -84,7 +99,7 @@ def find_panel(figure, name: str):  # type: ignore[no-untyped-def]
 
 def green_points(figure, name: str) -> np.ndarray:  # type: ignore[no-untyped-def]
     """Return the positions (N, 2) of the pixels in the segment's colour, mm in the panel's coordinates."""
-    image, axes = rendered_pixels(figure), find_panel(figure, name)
+    image, axes = pixels_of(figure), find_panel(figure, name)
     box = axes.get_window_extent()
     row, column = np.nonzero((image[..., 1] > 200) & (image[..., 0] < 60) & (image[..., 2] < 60))
     x, y = column + 0.5, image.shape[0] - row - 0.5
@@ -93,11 +108,10 @@ def green_points(figure, name: str) -> np.ndarray:  # type: ignore[no-untyped-de
 
 
 @pytest.mark.parametrize(("name", "through"), [("Axial", 2), ("Coronal", 1), ("Sagittal", 0)])
-def test_outline_lies_on_the_boundary_of_the_mask(name: str, through: int) -> None:
-    volume, labelmap = make_case()
-    drawn = green_points(draw_picture(volume, labelmap, [GREEN]), name)
-    at = round(float(ndimage.center_of_mass(labelmap.voxels)[through]))
-    mask = np.take(labelmap.voxels > 0, at, axis=through)
+def test_outline_lies_on_the_boundary_of_the_mask(figure, name: str, through: int) -> None:  # type: ignore[no-untyped-def]
+    drawn = green_points(figure, name)
+    at = round(float(ndimage.center_of_mass(lopsided_mask())[through]))
+    mask = np.take(lopsided_mask(), at, axis=through)
     spacing = np.delete(SPACING, through)
     # An exact outline passes through the midpoints of all pixel edges between inside and outside.
     edges = []
@@ -112,21 +126,18 @@ def test_outline_lies_on_the_boundary_of_the_mask(name: str, through: int) -> No
     assert away.min(0).max() < 0.6  # mm; every midpoint has a line
 
 
-def test_outline_moves_with_the_mask() -> None:
-    volume, labelmap = make_case()
-    moved = Labelmap(np.roll(labelmap.voxels, 1, axis=0), labelmap.grid)
-    first = green_points(draw_picture(volume, labelmap, [GREEN]), "Axial")
-    second = green_points(draw_picture(volume, moved, [GREEN]), "Axial")
+def test_outline_moves_with_the_mask(figure) -> None:  # type: ignore[no-untyped-def]
+    first = green_points(figure, "Axial")
+    second = green_points(render_figure(*make_case(np.roll(lopsided_mask(), 1, axis=0))), "Axial")
     for extreme in (np.min, np.max):
         assert extreme(second[:, 0]) - extreme(first[:, 0]) == pytest.approx(SPACING[0], abs=0.15)
 
 
-def test_picture_does_not_depend_on_the_storage_order() -> None:
+def test_picture_does_not_depend_on_the_storage_order(figure) -> None:  # type: ignore[no-untyped-def]
     volume, labelmap = make_case()
-    expected = rendered_pixels(draw_picture(volume, labelmap, [GREEN]))
     for order, flip in (((0, 1, 2), (True, True, True)), ((2, 0, 1), (False, True, False))):
-        got = rendered_pixels(draw_picture(*reorder(volume, labelmap, order, flip), [GREEN]))
-        assert np.array_equal(got, expected), (order, flip)
+        reordered = render_figure(*reorder(volume, labelmap, order, flip))
+        assert np.array_equal(pixels_of(reordered), pixels_of(figure)), (order, flip)
 
 
 def test_reorientation_to_lps_agrees_with_nibabel_in_all_48_orientations() -> None:
@@ -148,8 +159,7 @@ def test_letters_name_the_sides_of_the_patient() -> None:
     volume, _ = make_case()
     grey = np.zeros(SHAPE, np.float32)
     grey[50:, 30:, 17:] = 1
-    figure = draw_picture(Volume(grey[None], volume.grid), Labelmap(corner.astype(np.uint8), volume.grid), [GREEN])
-    rendered_pixels(figure)
+    figure = render_figure(Volume(grey[None], volume.grid), Labelmap(corner.astype(np.uint8), volume.grid))
     ends = {"Axial": ((69, 0), (43, 1)), "Coronal": ((69, 0), (25, 2)), "Sagittal": ((43, 1), (25, 2))}
     names = {0: "RL", 1: "AP", 2: "IS"}
     for name, axes_mm in ends.items():
@@ -169,10 +179,7 @@ def test_letters_name_the_sides_of_the_patient() -> None:
 
 
 @pytest.mark.parametrize("name", ["Axial", "Coronal", "Sagittal"])
-def test_all_slices_have_one_scale(name: str) -> None:
-    figure = draw_picture(*make_case(), [GREEN])
-    rendered_pixels(figure)
-
+def test_all_slices_have_one_scale(figure, name: str) -> None:  # type: ignore[no-untyped-def]
     def step(panel_name: str) -> np.ndarray:
         transform = find_panel(figure, panel_name).transData.transform
         return np.abs(transform((1.0, 1.0)) - transform((0.0, 0.0)))
@@ -182,9 +189,8 @@ def test_all_slices_have_one_scale(name: str) -> None:
     assert across == pytest.approx(step("Axial")[0], rel=0.02)
 
 
-def test_both_views_show_the_bar_at_the_left_of_the_patient() -> None:
-    figure = draw_picture(*make_case(), [GREEN])
-    image = rendered_pixels(figure)
+def test_both_views_show_the_bar_at_the_left_of_the_patient(figure) -> None:  # type: ignore[no-untyped-def]
+    image = pixels_of(figure)
     for name, side in (("Behind", -1), ("Front", 1)):
         box = find_panel(figure, name).get_window_extent()
         part = image[::-1][int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
@@ -247,9 +253,9 @@ def test_doubt_of_no_visible_point_paints_nothing() -> None:
     assert painted.shape == (0, 3)
 
 
-def test_picture_of_an_empty_segmentation_says_so(tmp_path: Path) -> None:
+def test_picture_of_an_empty_segmentation_states_that_nothing_is_segmented(tmp_path: Path) -> None:
     volume, labelmap = make_case(np.zeros(SHAPE, bool))
-    figure = draw_picture(volume, labelmap, [GREEN])
+    figure = render_figure(volume, labelmap)
     assert any("Nothing is segmented" in t.get_text() for axes in figure.axes for t in axes.texts)
     assert any("14/26" in t.get_text() for t in find_panel(figure, "Axial").texts)  # the middle slice
     assert not len(green_points(figure, "Axial"))
@@ -261,7 +267,7 @@ def test_picture_of_an_empty_segmentation_says_so(tmp_path: Path) -> None:
 def test_single_voxel_at_the_border_is_drawn(corner: tuple[int, int, int]) -> None:
     mask = np.zeros(SHAPE, bool)
     mask[corner] = True
-    figure = draw_picture(*make_case(mask), [GREEN])
+    figure = render_figure(*make_case(mask))
     drawn = green_points(figure, "Coronal")
     assert len(drawn)
     assert np.abs(drawn - np.array(corner)[[0, 2]] * SPACING[[0, 2]]).max() < SPACING.max()
@@ -270,7 +276,7 @@ def test_single_voxel_at_the_border_is_drawn(corner: tuple[int, int, int]) -> No
 def test_slice_is_moved_to_the_segment_when_its_centre_is_empty() -> None:
     mask = np.zeros(SHAPE, bool)
     mask[30:40, 10:30, [4, 5, 6, 19, 20, 21]] = True
-    figure = draw_picture(*make_case(mask), [GREEN])
+    figure = render_figure(*make_case(mask))
     assert len(green_points(figure, "Axial"))
 
 

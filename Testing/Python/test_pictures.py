@@ -59,13 +59,17 @@ def test_command_draws_panel_and_views(tmp_path: Path) -> None:
     assert len(np.unique(grey[:, 0])) > 20
 
 
-def test_large_picture_is_saved_with_fewer_colors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picture_of_too_many_bytes_is_saved_with_fewer_colors_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "Testing"))
     from pictures import png
 
-    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 1), dtype=np.uint8)
+    assert png.MOST_BYTES == MOST_BYTES
+    monkeypatch.setattr(png, "MOST_BYTES", 20_000)
+    noise = np.random.default_rng(0).integers(0, 256, (160, 160, 1), dtype=np.uint8)
     png.write_png(noise.repeat(3, axis=2), tmp_path / "noise.png")
-    assert (tmp_path / "noise.png").stat().st_size <= png.MOST_BYTES
+    assert (tmp_path / "noise.png").stat().st_size <= 20_000
     with Image.open(tmp_path / "noise.png") as image:
         assert 32 <= len(image.getcolors()) < 256
     with pytest.raises(ValueError, match="smaller"):

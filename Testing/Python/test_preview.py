@@ -36,7 +36,7 @@ def test_preview_shows_the_requested_case_and_matches_its_validation_dice(tmp_pa
     truth = read_labelmap(case.label).voxels.transpose(2, 1, 0) > 0
     other = next(case for case in read_cases(table) if case.name == "validation0")
     dice = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
-    both = [event.dice["mean"]["Left atrium"] for event in received if hasattr(event, "dice")]
+    mean_dice = [event.dice["mean"]["Left atrium"] for event in received if hasattr(event, "dice")]
     choose_preview(run, "validation0")
     trainer._held_out.clear()
     trainer._validate(trainer._load_cases(read_cases(table))["validation"])
@@ -47,7 +47,7 @@ def test_preview_shows_the_requested_case_and_matches_its_validation_dice(tmp_pa
     truth = read_labelmap(other.label).voxels.transpose(2, 1, 0) > 0
     labels = np.load(changed.labels)
     second = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
-    np.testing.assert_allclose((dice + second) / 2, both[-1], atol=1e-6)
+    np.testing.assert_allclose((dice + second) / 2, mean_dice[-1], atol=1e-6)
     assert len(list(run.preview.glob("*.npy"))) == 2  # the files of earlier previews were removed
 
 

@@ -43,16 +43,18 @@ def fixed_predictor(labels: np.ndarray, agreement: np.ndarray, trust: float) -> 
     return SimpleNamespace(segment=segment, recipe=tiny_recipe())
 
 
-def test_score_is_one_minus_the_dice_of_the_branches(tmp_path: Path) -> None:
+def test_score_is_one_minus_trust_and_1_for_an_empty_result(tmp_path: Path) -> None:
     write_cases_folder(tmp_path, labelled=0, unlabelled=1)
     case = Case("a", tmp_path / "unlabelled0.nii.gz", None, UNLABELLED)
     labels, agreement = np.ones((24, 24, 24), np.uint8), np.ones((24, 24, 24), np.float32)
     agreement[4:8, 4:8, 4:8] = 0.2
     ranked, _ = rank_case(case, fixed_predictor(labels, agreement, 0.75))
     assert ranked.score == pytest.approx(0.25)
+    # The centre of the voxels 4 to 7, in voxels of 2 mm.
     assert np.abs(np.array(ranked.place) - 2.0 * 5.5).max() <= 2.0
-    nothing, _ = rank_case(case, fixed_predictor(0 * labels, np.ones_like(agreement), 1.0))
-    assert nothing.score == 1.0
+    # A case in which nothing is segmented has the highest score.
+    empty, _ = rank_case(case, fixed_predictor(0 * labels, np.ones_like(agreement), 1.0))
+    assert empty.score == 1.0
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -100,8 +102,9 @@ def test_list_without_unlabelled_cases_is_refused(tmp_path: Path, capsys: pytest
     assert call_dcamt(["rank", table]) == 1
     assert "holds no unlabelled case" in capsys.readouterr().err
     assert call_dcamt(["rank"]) == 2
-    more = write_cases_folder(tmp_path / "run", labelled=1, unlabelled=1)
-    assert more.name == "cases.csv"
-    capsys.readouterr()
+
+
+def test_run_without_a_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_cases_folder(tmp_path / "run", labelled=1, unlabelled=1)
     assert call_dcamt(["rank", "--run", tmp_path / "run"]) == 1
     assert "the run has no model yet" in capsys.readouterr().err

@@ -135,7 +135,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
 ]
 
-TAKEN: list[dict[str, Any]] = [
+ACCEPTED: list[dict[str, Any]] = [
     {"classes": class_entries(*range(1, 256))},
     {"spacing": [0.05, 20.0, 1.0]},
     {"network.attention_heads": 0},
@@ -169,7 +169,7 @@ def test_values_beyond_their_limits_are_refused(changes: dict[str, Any], message
     assert str(caught.value) == f"mine.json: {message}."
 
 
-@pytest.mark.parametrize("changes", TAKEN)
+@pytest.mark.parametrize("changes", ACCEPTED)
 def test_values_at_their_limits_are_accepted(changes: dict[str, Any]) -> None:
     data = la_with(changes)
     recipe = recipe_from_dict(data, "mine.json")

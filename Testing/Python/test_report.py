@@ -25,7 +25,7 @@ from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
 from dcamt.runs.events import parse_run_event
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.ellipsoids import ellipsoid_scan
-from dcamt_testing.processes import run_dcamt
+from dcamt_testing.processes import call_dcamt, run_dcamt
 from dcamt_testing.synthetic import set_options, write_table
 from dcamt_testing.tiny_recipes import tiny_recipe
 
@@ -128,25 +128,24 @@ def test_report_shows_settings_and_results_of_the_run(run: Path) -> None:
     assert rows["mean"][1] == f"{float(table[4]['dice']):.3f}"
 
 
-def test_charts_show_the_events(run: Path) -> None:
+def test_report_has_charts_of_dice_and_losses(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     charts = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, re.S)]
     titles = [chart.get("aria-label") for chart in charts]
     assert titles[0] == "Dice of the validation cases"
     assert {"Loss: supervised", "Loss: distillation", "Loss: total"} <= set(titles)
-    assert len(charts[0].findall("polyline")) == 3
+    assert len(charts[0].findall("polyline")) == 3  # branch A, branch B and both
 
 
-def test_command_rewrites_the_report(run: Path, tmp_path: Path) -> None:
+def test_command_rewrites_the_report(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "report.html").read_text(encoding="utf-8")
     (run / "report.html").unlink()
-    output = tmp_path / "output.txt"
-    assert run_dcamt(["report", str(run), "--json", "--device", "cpu"], output) == 0
-    events = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert call_dcamt(["report", run, "--json", "--device", "cpu"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert events[-1] == {"event": "report", "report": str(run / "report.html")}
     assert (run / "report.html").read_text(encoding="utf-8") == before
-    assert run_dcamt(["report", str(tmp_path)], output) == 1
-    assert "holds no run" in output.read_text(encoding="utf-8")
+    assert call_dcamt(["report", tmp_path]) == 1
+    assert "holds no run" in capsys.readouterr().err
 
 
 def test_repeated_iterations_are_drawn_once() -> None:
@@ -179,14 +178,20 @@ def test_line_chart_thins_long_lines_and_escapes_texts() -> None:
     assert tick_values(0, 6000, 4) == [0, 2000, 4000, 6000]
 
 
-@pytest.mark.parametrize(("count", "chosen"), [(0, {}), (1, {"Best": 0}), (2, {"Best": 1, "Worst": 0})])
+@pytest.mark.parametrize(
+    ("dice", "picked"),
+    [
+        ([], {}),
+        ([0.0], {"Best": 0}),
+        ([0.0, 0.1], {"Best": 1, "Worst": 0}),
+        ([0.3, 0.9, 0.1, 0.5, 0.7], {"Best": 1, "Median": 3, "Worst": 2}),
+    ],
+)
 def test_best_median_and_worst_case_are_picked(
-    count: int, chosen: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    dice: list[float], picked: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ScoredCase, "dice", property(lambda case: float(case.name)))
-    assert pick_best_median_worst([ScoredCase(str(n / 10), (), None, b"") for n in range(count)]) == chosen
-    many = [ScoredCase(str(n), (), None, b"") for n in (0.3, 0.9, 0.1, 0.5, 0.7)]
-    assert pick_best_median_worst(many) == {"Best": 1, "Median": 3, "Worst": 2}
+    assert pick_best_median_worst([ScoredCase(str(value), (), None, b"") for value in dice]) == picked
 
 
 def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Resumed runs: after signals, kills, full disks and failures, the result equals that of an uninterrupted run."""
+"""Resumed runs give the result of an uninterrupted run after signals, kills, full disks and failed validations."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def iterate_until_killed(trainer, batch):
 Trainer.iterate = iterate_until_killed
 """
 
-# Waits for a signal before the iteration after the fifth.
+# Waits for a signal before the sixth iteration.
 HELD = """
 import time
 from dcamt.training.trainer import Trainer

@@ -102,7 +102,9 @@ def test_folder_with_a_hidden_file_is_not_empty(tmp_path: Path, table: Path) -> 
         run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
 
 
-def test_origin_of_the_weights_is_stored(tmp_path: Path, table: Path) -> None:
+def test_origin_of_the_weights_is_stored_until_the_run_is_withdrawn_or_created_again(
+    tmp_path: Path, table: Path
+) -> None:
     run, origin = RunFolder(tmp_path / "run"), Origin("left-atrium", "Left atrium", "for research only", "abc123")
     run.create(tiny_recipe(), read_cases(table), save_no_checkpoint, origin)
     assert json.loads(run.origin.read_text(encoding="utf-8"))["checksum"] == "abc123"

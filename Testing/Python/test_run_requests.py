@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
 from dcamt.runs.requests import PAUSE, STOP, read_request, remove_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, KILLED, PAUSED, RUNNING, STOPPED, find_runs, run_state
+from dcamt.training.checkpoint import load_checkpoint
 from dcamt_testing.processes import (
     CALL_DCAMT,
     HANGING_S,
@@ -27,10 +27,17 @@ from dcamt_testing.processes import (
     start_dcamt,
     wait_until,
 )
-from dcamt_testing.synthetic import set_options, write_cases_folder
+from dcamt_testing.synthetic import CPU, set_options, write_cases_folder
 from dcamt_testing.warm_python import interpreter
 
-LONG = ("iterations=100000", "validate_every=1", "checkpoint_every_s=0.2")
+LONG = ("iterations=100000", "validate_every=1", "checkpoint_every_s=0.02")
+"""Settings of a run that does not finish within a test."""
+UNTHROTTLED = """
+from dcamt.training import trainer
+trainer.VALIDATION_FRACTION = 1e9
+trainer.REQUEST_EVERY_S = 0.0
+"""
+"""A script after which a run validates as often as its recipe says, and looks for a request in each iteration."""
 
 
 @pytest.fixture
@@ -42,13 +49,23 @@ def train_arguments(table: Path, run: RunFolder, *settings: str) -> list[str]:
     return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
 
 
+def start_long_run(table: Path, run: RunFolder, *settings: str) -> subprocess.Popen[bytes]:
+    """Start a run that ends only on request; what it prints is appended to the file `out` beside its folder."""
+    return start_dcamt(train_arguments(table, run, *LONG, *settings), run.path.with_name("out"), UNTHROTTLED)
+
+
+def resume(run: RunFolder) -> subprocess.Popen[bytes]:
+    arguments = ["train", "--run", str(run.path), "--resume", "--device", "cpu"]
+    return start_dcamt(arguments, run.path.with_name("out"), UNTHROTTLED)
+
+
 def event_kinds(run: RunFolder) -> list[str]:
     return [str(event.kind) for event in run.read_events()]
 
 
 def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
+    process = start_long_run(table, run)
     wait_until(lambda: event_kinds(run).count("validation") > 2)
     assert run_state(run).state == RUNNING
     write_request(run, PAUSE)
@@ -59,7 +76,7 @@ def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -
     assert not run.request.exists()
     assert not run.failure.exists()
     assert not run.model.exists()
-    again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
+    again = resume(run)
     wait_until(lambda: event_kinds(run).count("started") == 2)
     assert [e.iteration for e in run.read_events() if e.kind == "started"] == [0, state.iteration]
     write_request(run, PAUSE)
@@ -67,15 +84,15 @@ def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -
     assert run_state(run).iteration >= state.iteration
 
 
-def test_stop_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> None:
+def test_run_stopped_by_the_command_keeps_the_last_and_the_best_model(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    process = start_dcamt(train_arguments(table, run, *LONG, "validate_every=1"), tmp_path / "out")
+    process = start_long_run(table, run)
 
     def dice() -> list[float]:
         return [e.dice["mean"]["Left atrium"] for e in run.read_events() if e.kind == "validation"]  # type: ignore[index]
 
     wait_until(lambda: len(dice()) > 4)
-    write_request(run, STOP)
+    assert call_dcamt(["train", "--run", run.path, "--stop"]) == 0
     process.wait(HANGING_S)
     assert process.returncode == 0, (tmp_path / "out").read_text(encoding="utf-8")
     state = run_state(run)
@@ -101,8 +118,8 @@ def test_paused_run_is_stopped_from_its_checkpoint(
     assert call_dcamt(stop) == 1
     assert "no run to resume" in capfd.readouterr().err
     assert call_dcamt([*stop, "--set", "batch=2"]) == 2
-    process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
-    wait_until(lambda: event_kinds(run).count("validation") > 2)
+    process = start_long_run(table, run)
+    wait_until(lambda: event_kinds(run).count("validation") > 0)
     write_request(run, PAUSE)
     process.wait(HANGING_S)
     paused = run_state(run)
@@ -113,59 +130,35 @@ def test_paused_run_is_stopped_from_its_checkpoint(
     assert verify_model(run.model).card.trained_on["iterations"] == paused.iteration
     assert run.validation.exists()
     assert run.report.exists()
-    first = next(iter(build_network(verify_model(run.model)).state_dict().values()))
-    of_its_shape = [one for one in _tensors(torch.load(run.checkpoint, weights_only=True)) if one.shape == first.shape]
-    # The model file holds 16-bit weights.
-    assert any(torch.allclose(one, first, rtol=1e-3, atol=1e-6) for one in of_its_shape)
-
-
-def test_running_run_is_stopped_by_the_command(tmp_path: Path, table: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
-    wait_until(lambda: event_kinds(run).count("validation") > 0)
-    assert call_dcamt(["train", "--run", run.path, "--stop"]) == 0
-    process.wait(HANGING_S)
-    assert run_state(run).state == STOPPED
-
-
-def _tensors(state: Any) -> list[torch.Tensor]:
-    """Return all tensors in a nested checkpoint."""
-    if isinstance(state, torch.Tensor):
-        return [state]
-    inner = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
-    return [tensor for part in inner for tensor in _tensors(part)]
+    stored = load_checkpoint(run.checkpoint, CPU)
+    weights = stored["average"] or stored["network"]
+    for name, kept in build_network(verify_model(run.model)).named_parameters():
+        torch.testing.assert_close(kept, weights[name], rtol=1e-3, atol=1e-6)  # the model file holds 16-bit weights
 
 
 def test_finished_run_keeps_its_best_model(tmp_path: Path, table: Path) -> None:
     """The learning rate is so high that the result gets worse after the first iterations."""
     run = RunFolder(tmp_path / "run")
-    assert (
-        run_dcamt(
-            train_arguments(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5"), tmp_path / "out"
-        )
-        == 0
-    )
-    by_step = {
-        e.iteration: e.dice["mean"]["Left atrium"]
-        for e in run.read_events()
-        if e.kind == "validation"  # type: ignore[index]
-    }
+    arguments = train_arguments(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5")
+    assert start_dcamt(arguments, tmp_path / "out", UNTHROTTLED).wait(HANGING_S) == 0
+    scored = [event for event in run.read_events() if event.kind == "validation"]
+    assert [event.iteration for event in scored] == [1, 2, 3, 4, 5, 6]
     assert run_state(run).state == FINISHED
-    best = max(by_step, key=lambda step: (by_step[step], -step))  # type: ignore[operator]
+    best = max(scored, key=lambda event: event.dice["mean"]["Left atrium"]).iteration  # the first of equal ones
     assert run.best.exists() == (best != 6)
     if run.best.exists():
         assert verify_model(run.best).card.trained_on["iterations"] == best
 
 
-def test_request_left_by_an_earlier_process_is_ignored(tmp_path: Path, table: Path) -> None:
-    run = RunFolder(tmp_path / "run")
+def test_request_left_by_an_earlier_process_is_ignored(tmp_path: Path) -> None:
+    run, table = RunFolder(tmp_path / "run"), write_cases_folder(tmp_path / "data", labelled=1)
     run.path.mkdir()
     write_request(run, STOP)
     assert run_dcamt(train_arguments(table, run, "iterations=2"), tmp_path / "out") == 0
     assert run_state(run).state == FINISHED
 
 
-def test_request_is_read_back(tmp_path: Path) -> None:
+def test_request_is_read_back_until_it_is_removed(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     assert read_request(run) is None
     for what in (PAUSE, STOP):
@@ -180,14 +173,14 @@ def test_request_is_read_back(tmp_path: Path) -> None:
 
 def test_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
+    process = start_long_run(table, run)
     wait_until(lambda: event_kinds(run).count("checkpoint") > 2)
     process.kill()
     process.wait(HANGING_S)
     wait_until(lambda: not is_held(run.lock))
     state = run_state(run)
     assert (state.state, state.reason, state.resumable) == (FAILED, f"{KILLED} Resume from the last checkpoint.", True)
-    again = start_dcamt(["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "out")
+    again = resume(run)
     wait_until(lambda: event_kinds(run).count("started") == 2)
     write_request(run, PAUSE)
     again.wait(HANGING_S)
@@ -202,7 +195,7 @@ def test_run_killed_before_its_first_checkpoint_is_to_be_started_again(tmp_path:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
-def test_full_disk_pauses_the_run_and_is_its_reason(tmp_path: Path, table: Path) -> None:
+def test_run_that_cannot_write_its_events_is_paused_and_names_their_file(tmp_path: Path, table: Path) -> None:
     """The growing log of events exceeds the limit of a file's size."""
     run = RunFolder(tmp_path / "run")
     without_checkpoints = "dcamt.training.trainer.save_checkpoint = lambda *_: None\n"  # larger than the limit
@@ -265,7 +258,7 @@ def test_watching_prints_all_events_until_the_run_ends(
     assert call_dcamt(["train", "--run", tmp_path / "none", "--watch"]) == 1
     assert "holds no run to watch" in capfd.readouterr().err
     assert call_dcamt(["train", table, "--run", run.path, "--watch"]) == 2
-    process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out")
+    process = start_long_run(table, run)
     wait_until(lambda: run.recipe.exists())
     watcher = subprocess.Popen(
         [interpreter(), "-m", "dcamt", "train", "--run", str(run.path), "--watch", "--json"],

@@ -93,8 +93,10 @@ def test_name_of_a_scan_omits_ending_and_channel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd"])
-@pytest.mark.parametrize("name", [*ORTHOGONAL, *SHEARED])
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, "int16") for name in (*ORTHOGONAL, *SHEARED)), ("oblique", "uint8"), ("oblique", "float32")],
+)
 def test_written_volume_is_read_back(tmp_path: Path, ending: str, name: str, dtype: str) -> None:
     grid, voxels, path = Grid(SHAPE, {**ORTHOGONAL, **SHEARED}[name]), scan(dtype), tmp_path / f"x{ending}"
     write_volume(Volume(voxels[np.newaxis], grid), path)
@@ -198,7 +200,7 @@ def test_files_written_by_simpleitk_are_read(tmp_path: Path, ending: str, name: 
     assert corner_distance_mm(volume.grid, Grid(SHAPE, affine)) <= 1e-4
 
 
-# ---- details of NIfTI ----
+# ---- details of NIfTI, other than its geometry ----
 
 
 def test_nifti_scaling_is_applied(tmp_path: Path) -> None:
@@ -209,6 +211,27 @@ def test_nifti_scaling_is_applied(tmp_path: Path) -> None:
     assert volume.voxels.dtype == np.float32
     np.testing.assert_allclose(volume.voxels[0], nib.load(tmp_path / "x.nii.gz").get_fdata(), rtol=1e-6)
     assert volume.voxels.min() < 0
+
+
+def test_mask_of_255_with_a_slope_of_1_by_255_is_read_as_1(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.pad(np.full((4, 4, 4), 255, np.uint8), 2), np.eye(4))
+    path = tmp_path / "x.nii"
+    nib.save(image, path)
+    data = bytearray(path.read_bytes())
+    header = nib.Nifti1Header(bytes(data[:348]), check=False)
+    header["scl_slope"], header["scl_inter"] = 1 / 255, 0
+    path.write_bytes(header.binaryblock + bytes(data[348:]))
+    assert set(np.unique(read_labelmap(path).voxels)) == {0, 1}
+
+
+def test_intercept_beside_a_slope_of_0_is_added_as_itk_does(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii"
+    nib.save(nib.Nifti1Image(np.arange(512, dtype=np.int16).reshape(8, 8, 8), np.eye(4)), path)
+    data = bytearray(path.read_bytes())
+    data[112:120] = np.array([0, 10], "<f4").tobytes()  # scl_slope and scl_inter
+    path.write_bytes(data)
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).transpose(2, 1, 0)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], expected)
 
 
 def test_big_endian_files_and_trailing_axes_are_read(tmp_path: Path) -> None:

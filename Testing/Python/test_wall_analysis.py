@@ -1,4 +1,4 @@
-"""Wall analysis of phantoms whose wall, bright patch, valve and vein are known: burden, areas, ratios, openings."""
+"""Wall analysis of phantoms whose wall and bright patch are known: burden, areas, ratios, blood pool, notes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall, import_in_background
-from dcamt.wall.burden import BORDER, OPENING, REGIONS, WALL, Burden, count_burden, decaaf_stage, regions_of
-from dcamt.wall.colors import BORDER_COLOR, COLOR_STOPS, OPENING_COLOR, ratio_colors, wall_colors
-from dcamt.wall.sampling import blood_pool, offsets
+from dcamt.wall.burden import BORDER, OPENING, REGIONS
+from dcamt.wall.sampling import blood_pool
 from dcamt.wall.settings import IIR, MEAN, PRESETS, SD, Threshold, WallSettings, parse_threshold
-from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
-from dcamt_testing.wall_phantoms import BLOOD, MITRAL, VEIN, Atrium, Ring, grid_about
-from dcamt_testing.wall_phantoms import WALL as WALL_BRIGHTNESS
+from dcamt_testing.analytic_scans import CENTRE, rotation
+from dcamt_testing.wall_phantoms import BLOOD, Atrium, Ring, grid_about
 
-FINE, THICK = (0.625, 0.625, 0.625), (1.25, 1.25, 2.5)
+FINE, THICK = (0.8, 0.8, 0.8), (1.25, 1.25, 2.5)
 TURN = rotation(20, -35, 50)
 PATCH = Atrium(patch_degrees=60.0)
 ROOM = 15.0  # mm around the blood, for the wall and the samples beyond it
@@ -42,9 +39,18 @@ def angles_to(result: WallResult, axis: np.ndarray) -> np.ndarray:
     return np.degrees(np.arccos(np.clip(p @ axis / np.linalg.norm(p, axis=1), -1, 1)))
 
 
-@pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
-@pytest.mark.parametrize("axes", [np.eye(3), TURN], ids=["straight", "oblique"])
-@pytest.mark.parametrize("degrees", [35.0, 60.0, 95.0])
+@pytest.mark.parametrize(
+    ("degrees", "axes", "spacing"),
+    [
+        (35.0, TURN, FINE),
+        (60.0, np.eye(3), FINE),
+        (35.0, np.eye(3), THICK),
+        (60.0, TURN, THICK),
+        (95.0, np.eye(3), THICK),
+        (95.0, TURN, THICK),
+    ],
+    ids=["35 fine oblique", "60 fine", "35 thick", "60 thick oblique", "95 thick", "95 thick oblique"],
+)
 def test_burden_of_a_ball_with_a_patch_of_known_solid_angle(
     degrees: float, axes: np.ndarray, spacing: tuple[float, float, float]
 ) -> None:
@@ -59,8 +65,9 @@ def test_burden_of_a_ball_with_a_patch_of_known_solid_angle(
     assert result.area_cm2(OPENING) == result.area_cm2(BORDER) == 0
 
 
-@pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
-@pytest.mark.parametrize("axis", [(0.0, -1.0, 0.0), (1.0, 0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("axis", "spacing"), [((0.0, -1.0, 0.0), FINE), ((1.0, 0.0, 0.0), THICK)], ids=["fine", "thick"]
+)
 def test_burden_of_an_ellipsoid_with_a_patch(
     axis: tuple[float, float, float], spacing: tuple[float, float, float]
 ) -> None:
@@ -73,7 +80,7 @@ def test_burden_of_an_ellipsoid_with_a_patch(
 @pytest.mark.parametrize(
     ("spacing", "axes"),
     [
-        ((0.8, 0.8, 0.8), np.eye(3)),
+        ((1.0, 1.0, 1.0), np.eye(3)),
         ((0.9, 0.9, 2.2), TURN),
         ((1.1, 0.7, 1.6), np.diag([-1.0, -1.0, 1.0])),  # LPS order
         ((1.0, 1.0, 1.0), np.array([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])),  # stored along A, S, L
@@ -92,24 +99,26 @@ def test_ring_that_is_curved_inwards_and_outwards(
 
 
 def test_burden_of_a_wall_of_3_mm_at_fine_spacing() -> None:
-    result = analyse_phantom(replace(PATCH, shell_mm=3.0), grid_about(55, FINE, TURN))
+    result = analyse_phantom(replace(PATCH, shell_mm=3.0), grid_about(50, (0.625, 0.625, 0.625), TURN))
     assert result.burden.percent == pytest.approx(25.0, abs=2)
     assert np.median(result.ratio[angles_to(result, np.array(PATCH.patch_axis)) < 50]) == pytest.approx(1.5, abs=0.02)
 
 
 def test_mean_along_the_normal_averages_blood_and_patch() -> None:
-    result = analyse_phantom(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=1.5, to_mm=4.0))
+    volume, labels = PATCH.on(grid_about(55, FINE))
+    result = analyse_wall(volume, labels, WallSettings(sample=MEAN, from_mm=1.5, to_mm=4.0))
     inside = angles_to(result, np.array(PATCH.patch_axis)) < 50
     assert np.median(result.ratio[inside]) == pytest.approx(1.5, abs=0.02)
-    across = analyse_phantom(PATCH, grid_about(55, FINE), WallSettings(sample=MEAN, from_mm=-2.0, to_mm=2.0))
+    across = analyse_wall(volume, labels, WallSettings(sample=MEAN, from_mm=-2.0, to_mm=2.0))
     # Half of the samples are in blood, half in the patch.
     assert np.median(across.ratio[inside]) == pytest.approx(1.25, abs=0.03)
 
 
 def test_maximum_is_taken_over_the_distances_of_the_settings() -> None:
-    result = analyse_phantom(PATCH, grid_about(55, FINE), WallSettings(from_mm=-3.0, to_mm=-1.5))
+    volume, labels = replace(PATCH, shell_mm=2.0).on(grid_about(60, FINE))
+    result = analyse_wall(volume, labels, WallSettings(from_mm=-3.0, to_mm=-1.5))
     assert result.ratio.max() < 1.2  # only blood is sampled
-    beyond = analyse_phantom(replace(PATCH, shell_mm=2.0), grid_about(60, FINE), WallSettings(from_mm=4.0, to_mm=6.0))
+    beyond = analyse_wall(volume, labels, WallSettings(from_mm=4.0, to_mm=6.0))
     assert np.percentile(beyond.ratio, 99) < 0.5  # only the outside is sampled
 
 
@@ -125,24 +134,20 @@ def _with_other_axes(volume: Volume, labels: Labelmap) -> tuple[Volume, Labelmap
     )
 
 
-def test_result_does_not_depend_on_axis_order_or_intensity_scale() -> None:
+def test_areas_do_not_depend_on_axis_order_data_type_or_scale() -> None:
     volume, labels = PATCH.on(grid_about(55, THICK, TURN))
     expected = analyse_wall(volume, labels)
     for other in (
         analyse_wall(*_with_other_axes(volume, labels)),
-        analyse_wall(Volume(volume.voxels * 13.5, volume.grid), labels),
+        analyse_wall(Volume(volume.voxels.astype(np.float64) * 13.5, volume.grid), labels),
         analyse_wall(Volume((volume.voxels * 100).astype(np.uint16), volume.grid), labels),
-        analyse_wall(Volume(volume.voxels.astype(np.float64), volume.grid), labels),
-        analyse_wall(Volume((volume.voxels * 50).astype(">i2"), volume.grid), labels),
-        analyse_wall(volume, Labelmap(labels.voxels * 255, labels.grid)),
+        analyse_wall(
+            Volume((volume.voxels * 50).astype(">i2"), volume.grid), Labelmap(labels.voxels * 255, labels.grid)
+        ),
     ):
         for one, two in zip(other.burdens(), expected.burdens(), strict=True):
             assert one.wall_cm2 == pytest.approx(two.wall_cm2, abs=0.15)
             assert one.enhanced_cm2 == pytest.approx(two.enhanced_cm2, abs=0.3)
-
-
-def _move_grid(grid: Grid, matrix: np.ndarray) -> Grid:
-    return Grid(grid.shape, matrix @ grid.affine)
 
 
 def test_rigid_transform_moves_the_wall_and_keeps_all_numbers() -> None:
@@ -150,7 +155,7 @@ def test_rigid_transform_moves_the_wall_and_keeps_all_numbers() -> None:
     expected = analyse_wall(volume, labels)
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = TURN, (30.0, -200.0, 7.0)
-    grid = _move_grid(volume.grid, matrix)
+    grid = Grid(volume.grid.shape, matrix @ volume.grid.affine)
     moved = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))
     assert moved.burden.percent == pytest.approx(expected.burden.percent, abs=0.5)
     assert moved.burden.wall_cm2 == pytest.approx(expected.burden.wall_cm2, rel=0.01)
@@ -168,139 +173,12 @@ def test_sheared_grid_is_analysed() -> None:
 
 
 def test_segmentation_on_another_grid_is_analysed() -> None:
-    volume, _ = PATCH.on(grid_about(55, FINE))
+    volume, _ = PATCH.on(grid_about(55, THICK))
     _, labels = PATCH.on(grid_about(50, (1.0, 1.0, 1.0), TURN, shift=(0.2, 0.3, 0.1)))
     result = analyse_wall(volume, labels)
     assert result.burden.percent == pytest.approx(25.0, abs=2)
     assert result.pool.mean == pytest.approx(BLOOD, abs=0.5)
     assert any("different grids" in note for note in result.notes)
-
-
-# Openings
-
-
-VALVE = Atrium(patch_degrees=45.0, valve_mm=13.0)
-VALVE_CM2 = np.pi * (20.0**2 - 13.0**2) / 100
-VEINED = Atrium(patch_degrees=45.0, patch_axis=(-1.0, 0.0, 0.0), vein_mm=6.0)
-
-
-@pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
-def test_valve_is_proposed_and_excluded_from_the_wall(spacing: tuple[float, float, float]) -> None:
-    result = analyse_phantom(VALVE, grid_about(62, spacing, TURN))
-    away = angles_to(result, MITRAL)
-    rim = np.degrees(np.arccos(13 / 20))
-    assert result.proposed
-    assert result.area_cm2(OPENING) == pytest.approx(VALVE_CM2, rel=0.15)
-    assert (result.kind[away < rim - 8] == OPENING).mean() > 0.98
-    assert (result.kind[away > rim + 8] == WALL).all()
-    cap_cm2 = 2 * np.pi * 20 * (20 - 13) / 100
-    wall_cm2 = 4 * np.pi * 4 - cap_cm2
-    assert result.burden.wall_cm2 == pytest.approx(wall_cm2, rel=0.03)
-    assert result.burden.percent == pytest.approx(100 * 2 * np.pi * 4 * (1 - np.cos(np.radians(45))) / wall_cm2, abs=2)
-
-
-def test_valve_is_as_wide_where_the_outline_bulges_through_it() -> None:
-    """A reader may end the outline in a dome rather than flat; the blood beyond it is the same."""
-    volume, _ = VALVE.on(grid_about(62, FINE, TURN))
-    _, domed = replace(VALVE, valve_mm=None).on(volume.grid)
-    result = analyse_wall(volume, domed)
-    # Normals of the dome run apart: as far as 6 mm outside of it, they stay in the blood's cylinder up to this angle.
-    within = np.degrees(np.arcsin(np.sqrt(20.0**2 - 13.0**2) / (20 + 6)))
-    away = angles_to(result, MITRAL)
-    assert (result.kind[away < within - 1] == OPENING).mean() > 0.98
-    assert (result.kind[away > np.degrees(np.arccos(13 / 20))] == WALL).all()
-
-
-def test_flat_cut_with_another_direction_is_not_a_valve() -> None:
-    volume, labels = VALVE.on(grid_about(62, FINE))
-    # The same heart, flipped left to right and upside down: its flat cut faces right and superior.
-    matrix = np.diag([-1.0, 1.0, -1.0, 1.0])
-    grid = _move_grid(volume.grid, matrix)
-    result = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))
-    assert result.area_cm2(OPENING) == 0
-    assert any("No opening" in note for note in result.notes)
-
-
-@pytest.mark.parametrize(("spacing", "axes"), [(FINE, np.eye(3)), (THICK, TURN)], ids=["fine", "thick and oblique"])
-def test_vein_adds_its_side_to_the_wall_and_its_end_to_the_openings(
-    spacing: tuple[float, float, float], axes: np.ndarray
-) -> None:
-    assert VEINED.vein_mm is not None
-    result = analyse_phantom(VEINED, grid_about(84, spacing, axes, shift=(10, -8, 0)))
-    radius, vein, length = VEINED.radii[0], VEINED.vein_mm, VEINED.vein_length_mm
-    distance = np.linalg.norm(result.surface.points - (CENTRE + length * VEIN), axis=1)
-    assert (result.kind[distance < 4.5] == OPENING).mean() > 0.95
-    assert (result.kind[distance > 8] == WALL).all()  # the sides of the vein and of the atrium stay wall
-    assert result.area_cm2(OPENING) == pytest.approx(np.pi * vein**2 / 100, rel=0.35)
-    start = np.sqrt(radius**2 - vein**2)  # where the vein leaves the ball; the ball's cap inside the vein is not wall
-    wall_mm2 = 4 * np.pi * radius**2 - 2 * np.pi * radius * (radius - start) + 2 * np.pi * vein * (length - start)
-    patch_mm2 = 2 * np.pi * radius**2 * (1 - np.cos(np.radians(VEINED.patch_degrees)))
-    assert result.burden.wall_cm2 == pytest.approx(wall_mm2 / 100, rel=0.02)
-    assert result.burden.percent == pytest.approx(100 * patch_mm2 / wall_mm2, abs=2)
-
-
-def test_valve_and_vein_of_one_atrium_are_both_openings() -> None:
-    both = replace(VEINED, valve_mm=VALVE.valve_mm)
-    result = analyse_phantom(both, grid_about(84, THICK, shift=(10, -8, 0)))
-    distance = np.linalg.norm(result.surface.points - (CENTRE + both.vein_length_mm * VEIN), axis=1)
-    assert (result.kind[distance < 4.5] == OPENING).mean() > 0.9
-    rim = np.degrees(np.arccos(13 / 20))
-    assert (result.kind[angles_to(result, MITRAL) < rim - 8] == OPENING).mean() > 0.9
-
-
-def test_blind_end_of_a_tube_is_not_an_opening() -> None:
-    atrium = replace(VEINED, vein_mm=6.0)
-    volume, labels = atrium.on(grid_about(84, (1.0, 1.0, 1.0), shift=(10, -8, 0)))
-    beyond = (points_of(volume.grid) - CENTRE) @ VEIN > atrium.vein_length_mm
-    # Closed by wall, as an appendage is.
-    voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(np.float32)
-    assert analyse_wall(Volume(voxels, volume.grid), labels).area_cm2(OPENING) == 0
-
-
-def test_blood_that_ends_4_mm_beyond_the_outline_is_not_an_opening() -> None:
-    assert VALVE.valve_mm is not None
-    volume, labels = VALVE.on(grid_about(62, (1.0, 1.0, 1.0)))
-    beyond = (points_of(volume.grid) - CENTRE) @ MITRAL > VALVE.valve_mm + 4.0
-    voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(np.float32)
-    assert analyse_wall(volume, labels).area_cm2(OPENING) > 0
-    assert analyse_wall(Volume(voxels, volume.grid), labels).area_cm2(OPENING) == 0
-
-
-@pytest.mark.parametrize("own_grid", [False, True])
-def test_painted_openings_replace_the_proposal(own_grid: bool) -> None:
-    volume, labels = VALVE.on(grid_about(62, FINE, TURN))
-    grid = grid_about(50, (0.8, 0.8, 0.8)) if own_grid else volume.grid
-    points = points_of(grid) - CENTRE
-    cosine = points @ np.array(VALVE.patch_axis) / (np.linalg.norm(points, axis=-1) + 1e-9)
-    painted = Labelmap((cosine > np.cos(np.radians(30))).astype(np.uint8), grid)
-    result = analyse_wall(volume, labels, openings=painted)
-    assert not result.proposed
-    expected = 2 * np.pi * 4 * (1 - np.cos(np.radians(30)))
-    assert result.area_cm2(OPENING) == pytest.approx(expected, abs=0.3)
-    assert (result.kind[angles_to(result, MITRAL) < 30] == WALL).all()
-    patch = 2 * np.pi * 4 * (1 - np.cos(np.radians(45)))
-    assert result.burden.enhanced_cm2 == pytest.approx(patch - expected, abs=0.5)
-
-
-def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() -> None:
-    grid = grid_about(55, (1.0, 1.0, 1.0), shift=(0, 0, 17.5))  # the scan ends 10 mm inferior to the centre
-    volume, labels = PATCH.on(grid)
-    result = analyse_wall(volume, labels)
-    low = Labelmap((points_of(grid)[..., 2] < CENTRE[2] - 4).astype(np.uint8), grid)
-    painted = analyse_wall(volume, labels, openings=low)
-    assert painted.area_cm2(OPENING) > 1
-    assert (painted.kind[result.kind == BORDER] == BORDER).all()
-    floor = result.surface.points[:, 2] < grid.corners()[:, 2].min()
-    assert floor.any()
-    assert (result.kind[floor] == BORDER).all()
-    top = result.surface.points[:, 2] > CENTRE[2] - 4
-    assert (result.kind[top] == WALL).all()
-    assert any("border" in note for note in result.notes)
-    # More than 8.7 mm below the centre, the 3 mm samples leave the scan; a spherical zone has the area 2 pi R h.
-    assert result.burden.wall_cm2 == pytest.approx(2 * np.pi * 2 * (2 + 0.87), rel=0.02)
-
-
-# Counting
 
 
 def test_threshold_names_give_their_ratios() -> None:
@@ -323,54 +201,14 @@ def test_threshold_names_give_their_ratios() -> None:
         assert parse_threshold(Threshold(IIR, value).name) == Threshold(IIR, value)
 
 
-@pytest.mark.parametrize("name", ["", "iir", "iir-", "iir-0", "sd--2", "iir-nan", "iir-99", "sd3", "max-2", "iir-1.2x"])
-def test_unknown_threshold_name_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"is not known\. Use iir-0\.97"):
-        parse_threshold(name)
-
-
-def test_invalid_settings_are_refused() -> None:
-    with pytest.raises(InputError, match="is not known"):
-        WallSettings(sample="median")
-    for first, last in ((3.0, -1.0), (1.0, 1.0), (-20.0, 3.0), (0.0, 11.0), (float("nan"), 3.0)):
-        with pytest.raises(InputError, match="cannot be sampled"):
-            WallSettings(from_mm=first, to_mm=last)
-
-
-def test_burden_sums_areas_of_points() -> None:
-    ratio = np.array([1.5, 1.5, 1.0, 1.2, 1.5, 1.5])
-    kind = np.array([WALL, WALL, WALL, WALL, OPENING, BORDER], np.uint8)
-    region = np.array([0, 0, 0, 5, 0, 0], np.uint8)
-    areas = np.array([100.0, 300.0, 500.0, 700.0, 1100.0, 1300.0])
-    rows = {row.region: row for row in count_burden(ratio, kind, region, areas, 1.2)}
-    assert rows["all"] == Burden("all", 16.0, 4.0)  # a ratio of 1.2 does not exceed the threshold 1.2
-    assert rows["anterior"] == Burden("anterior", 9.0, 4.0)
-    assert rows["lateral"] == Burden("lateral", 7.0, 0.0)
-    assert np.isnan(rows["roof"].percent)
-    assert rows["all"].percent == 25.0
-
-
-def test_region_of_a_point_follows_from_its_normal() -> None:
-    normals = np.array([[0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0], [0.5, -0.6, 0.5]])
-    assert [REGIONS[i] for i in regions_of(normals)] == [*REGIONS, "posterior"]
-
-
 def test_patch_on_the_posterior_wall_counts_in_the_posterior_region() -> None:
     atrium = replace(PATCH, patch_degrees=40.0)  # all its normals are mainly posterior
-    rows = {row.region: row for row in analyse_phantom(atrium, grid_about(55, FINE, TURN)).burdens()}
+    rows = {row.region: row for row in analyse_phantom(atrium, grid_about(55, (1.0, 1.0, 1.0), TURN)).burdens()}
     sixth = 4 * np.pi * 4 / 6
     for name in REGIONS:
         assert rows[name].wall_cm2 == pytest.approx(sixth, rel=0.04)
     assert rows["posterior"].enhanced_cm2 == pytest.approx(rows["all"].enhanced_cm2, rel=0.03)
     assert sum(rows[name].wall_cm2 for name in REGIONS) == pytest.approx(rows["all"].wall_cm2)
-
-
-def test_percentage_gives_the_decaaf_stage() -> None:
-    percents = [0, 9.99, 10, 19.9, 20, 29.9, 30, 100, float("nan")]
-    assert [decaaf_stage(p) for p in percents] == ["I", "I", "II", "II", "III", "III", "IV", "IV", ""]
-
-
-# Imports
 
 
 def test_modules_are_imported_in_the_background_and_missing_ones_are_ignored(
@@ -394,31 +232,9 @@ def test_modules_are_imported_in_the_background_and_missing_ones_are_ignored(
     assert capfd.readouterr().err == ""
 
 
-# Openings changed by hand
-
-
 @pytest.fixture(scope="module")
 def scan() -> tuple[Volume, Labelmap]:
     return PATCH.on(grid_about(55, (1.0, 1.0, 1.0)))
-
-
-def test_changed_openings_replace_the_proposal_and_its_message(scan: tuple[Volume, Labelmap]) -> None:
-    result = analyse_wall(*scan)
-    chosen = angles_to(result, MITRAL) < 40
-    border = angles_to(result, MITRAL) > 140
-    kind = np.where(border, BORDER, OPENING).astype(np.uint8)  # all but the border was proposed as an opening
-    proposal = replace(result, kind=kind)
-    check = (
-        f"{proposal.area_cm2(OPENING):.1f} cm² were proposed as openings (mitral valve, veins) and do not count as wall"
-    )
-    changed = replace(proposal, notes=(f"{check}: check them.", "A remark.")).with_openings(chosen | border)
-    np.testing.assert_array_equal(changed.kind == OPENING, chosen)
-    np.testing.assert_array_equal(changed.kind == BORDER, border)
-    assert changed.notes == ("A remark.",)  # no proposal to be checked
-    np.testing.assert_array_equal(changed.enhanced(Threshold(IIR, 0.1)), changed.kind == WALL)
-    closed = changed.with_openings(np.zeros(len(kind), bool))
-    assert closed.area_cm2(OPENING) == 0
-    assert "all of it counts as wall" in closed.notes[0]
 
 
 def test_ratio_at_the_threshold_is_not_enhanced(scan: tuple[Volume, Labelmap]) -> None:
@@ -452,43 +268,10 @@ def test_separate_part_of_the_segment_is_not_in_the_blood_pool(scan: tuple[Volum
     assert both.burden.percent == pytest.approx(one.burden.percent, abs=0.2)
 
 
-def test_thick_voxels_are_reported() -> None:
+def test_voxels_thicker_than_4_mm_are_reported() -> None:
     def notes(slice_mm: float) -> list[str]:
-        result = analyse_phantom(PATCH, grid_about(60, (1.25, 1.25, slice_mm)))
+        result = analyse_phantom(PATCH, grid_about(60, (2.0, 2.0, slice_mm)))
         return [note for note in result.notes if "thick" in note]
 
     assert notes(4.0) == []
     assert notes(5.0) == ["Voxels of the scan are 5.0 mm thick, thicker than the wall: the burden is inexact."]
-
-
-def test_wall_is_sampled_from_1_mm_inside_to_3_mm_outside_in_steps_of_half_a_voxel() -> None:
-    settings = WallSettings()
-    assert (settings.from_mm, settings.to_mm, settings.sample) == (-1.0, 3.0, "maximum")
-    assert offsets(settings.from_mm, settings.to_mm, grid_about(9, (2.0, 1.0, 4.0))) == pytest.approx(
-        np.linspace(-1.0, 3.0, 9)
-    )
-
-
-# Refusals
-
-
-# Colours
-
-
-def test_enhancement_is_darker_than_the_rest_in_black_and_white() -> None:
-    ratios = np.linspace(0.5, 2.2, 400)
-    grey = ratio_colors(ratios) @ [0.2126, 0.7152, 0.0722]  # the luminance of Rec. ITU-R BT.709
-    assert grey[ratios > 1.2].max() <= grey[ratios <= 1.2].min() + 0.01
-    assert grey[ratios > 1.61].max() < grey[ratios <= 1.2].min() - 0.3
-
-
-def test_colors_are_interpolated_between_stops_and_grey_off_the_wall() -> None:
-    ratios, expected = np.array([stop for stop, _ in COLOR_STOPS]), np.array([color for _, color in COLOR_STOPS])
-    np.testing.assert_allclose(ratio_colors(ratios), expected)
-    np.testing.assert_allclose(ratio_colors(np.array([0.0, 9.0])), expected[[0, -1]])
-    np.testing.assert_allclose(ratio_colors(np.array([1.26])), [(expected[3] + expected[4]) / 2])
-    assert {0.97, 1.2, 1.32, 1.61} <= set(ratios)  # the presets' thresholds are colour stops
-    kinds = np.array([WALL, OPENING, BORDER], np.uint8)
-    np.testing.assert_allclose(
-        wall_colors(np.array([1.61, 1.61, 1.61]), kinds), [expected[5], OPENING_COLOR, BORDER_COLOR]
-    )

@@ -18,6 +18,7 @@ from dcamt.commands import wall as wall_command
 from dcamt.errors import write_error
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
+from dcamt.report import scan_figures
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
@@ -25,6 +26,13 @@ from dcamt_testing.wall_phantoms import Atrium, grid_about
 from vtkmodules.vtkIOGeometry import vtkSTLReader
 
 THICK = (1.25, 1.25, 2.5)
+
+
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the pictures of reports with few pixels, because no test needs their details."""
+    monkeypatch.setattr(scan_figures, "SURFACE_PIXELS", 60)
+    monkeypatch.setattr(scan_figures, "PIXELS_PER_MM", 2.0)
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +286,7 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     assert run_wall(scan, label, "-o", folder / "out") == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = rows_of(folder / "out" / "a_image.wall.csv")[0]
-    zone_cm2 = 2 * np.pi * 2 * (2 + 0.87)  # the zone whose 3 mm samples lie in the scan, as in test_wall_analysis
+    zone_cm2 = 2 * np.pi * 2 * (2 + 0.87)  # the zone whose 3 mm samples lie in the scan, as in test_wall_openings
     assert float(row["wall_cm2"]) == pytest.approx(zone_cm2, rel=0.05)
     assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - zone_cm2, rel=0.1)
 

@@ -50,14 +50,14 @@ def test_blood_pool_that_is_too_small_is_refused(scan: tuple[Volume, Labelmap]) 
     assert "3 mm" in text
 
 
-def test_missing_segment_is_refused(scan: tuple[Volume, Labelmap]) -> None:
+def test_missing_or_ambiguous_segment_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     assert "holds no segment" in refusal_text(volume, Labelmap(labels.voxels * 0, volume.grid))
     assert "has no label 4. Choose one of: 1" in refusal_text(volume, labels, label=4)
-    both = labels.voxels.copy()
-    both[:3] = 2
-    assert "holds several labels (1, 2)" in refusal_text(volume, Labelmap(both, volume.grid))
-    assert analyse_wall(volume, Labelmap(both, volume.grid), label=1).burden.percent == pytest.approx(25, abs=2)
+    two_labels = labels.voxels.copy()
+    two_labels[:3] = 2
+    assert "holds several labels (1, 2)" in refusal_text(volume, Labelmap(two_labels, volume.grid))
+    assert analyse_wall(volume, Labelmap(two_labels, volume.grid), label=1).burden.percent == pytest.approx(25, abs=2)
 
 
 def test_segmentation_of_another_scan_is_refused(scan: tuple[Volume, Labelmap]) -> None:

@@ -82,7 +82,7 @@ def test_surface_does_not_depend_on_axis_order_or_direction() -> None:
     assert second.volume_mm3 == pytest.approx(first.volume_mm3, rel=1e-6)
 
 
-def test_separate_components_and_cavities_are_excluded() -> None:
+def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
     grid = grid_about(60, (1.0, 1.0, 1.0))
     distance = np.linalg.norm(points_of(grid) - CENTRE, axis=-1)
     ball = distance < 16

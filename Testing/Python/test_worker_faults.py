@@ -150,8 +150,8 @@ def test_tiles_and_then_the_cpu_are_used_when_the_gpu_is_too_small_for_the_scan(
     tmp_path: Path,
 ) -> None:
     child = start_worker(GPU_TOO_SMALL_FOR_THE_SCAN)
-    # Large enough for tiles: the smallest tile is four strides along each axis.
-    large = analytic_scan(centred_grid((80, 72, 64), (1.5, 1.5, 1.5)))
+    # Large enough for tiles: the smallest tile has four strides, 16 voxels, along each axis.
+    large = analytic_scan(centred_grid((40, 20, 16), (1.5, 1.5, 1.5)))
     child.send(write_request(large, worker_model, tmp_path / "scan", device="auto"))
     finished, events = child.wait_for(is_answer_to("1"))
     assert isinstance(finished, ScanSegmented), finished

@@ -1,0 +1,76 @@
+"""Settings of the wall analysis, counting of areas, regions, stages and colours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dcamt.errors import InputError
+from dcamt.wall.burden import BORDER, OPENING, REGIONS, WALL, Burden, count_burden, decaaf_stage, regions_of
+from dcamt.wall.colors import BORDER_COLOR, COLOR_STOPS, OPENING_COLOR, ratio_colors, wall_colors
+from dcamt.wall.sampling import offsets
+from dcamt.wall.settings import WallSettings, parse_threshold
+from dcamt_testing.wall_phantoms import grid_about
+
+
+@pytest.mark.parametrize("name", ["", "iir", "iir-", "iir-0", "sd--2", "iir-nan", "iir-99", "sd3", "max-2", "iir-1.2x"])
+def test_unknown_threshold_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"is not known\. Use iir-0\.97"):
+        parse_threshold(name)
+
+
+def test_invalid_settings_are_refused() -> None:
+    with pytest.raises(InputError, match="is not known"):
+        WallSettings(sample="median")
+    for first, last in ((3.0, -1.0), (1.0, 1.0), (-20.0, 3.0), (0.0, 11.0), (float("nan"), 3.0)):
+        with pytest.raises(InputError, match="cannot be sampled"):
+            WallSettings(from_mm=first, to_mm=last)
+
+
+def test_burden_sums_areas_of_points() -> None:
+    ratio = np.array([1.5, 1.5, 1.0, 1.2, 1.5, 1.5])
+    kind = np.array([WALL, WALL, WALL, WALL, OPENING, BORDER], np.uint8)
+    region = np.array([0, 0, 0, 5, 0, 0], np.uint8)
+    areas = np.array([100.0, 300.0, 500.0, 700.0, 1100.0, 1300.0])
+    rows = {row.region: row for row in count_burden(ratio, kind, region, areas, 1.2)}
+    assert rows["all"] == Burden("all", 16.0, 4.0)  # a ratio of 1.2 does not exceed the threshold 1.2
+    assert rows["anterior"] == Burden("anterior", 9.0, 4.0)
+    assert rows["lateral"] == Burden("lateral", 7.0, 0.0)
+    assert np.isnan(rows["roof"].percent)
+    assert rows["all"].percent == 25.0
+
+
+def test_region_of_a_point_follows_from_its_normal() -> None:
+    normals = np.array([[0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0], [0.5, -0.6, 0.5]])
+    assert [REGIONS[i] for i in regions_of(normals)] == [*REGIONS, "posterior"]
+
+
+def test_percentage_gives_the_decaaf_stage() -> None:
+    percents = [0, 9.99, 10, 19.9, 20, 29.9, 30, 100, float("nan")]
+    assert [decaaf_stage(p) for p in percents] == ["I", "I", "II", "II", "III", "III", "IV", "IV", ""]
+
+
+def test_wall_is_sampled_from_1_mm_inside_to_3_mm_outside_in_steps_of_half_a_voxel() -> None:
+    settings = WallSettings()
+    assert (settings.from_mm, settings.to_mm, settings.sample) == (-1.0, 3.0, "maximum")
+    assert offsets(settings.from_mm, settings.to_mm, grid_about(9, (2.0, 1.0, 4.0))) == pytest.approx(
+        np.linspace(-1.0, 3.0, 9)
+    )
+
+
+def test_enhancement_is_darker_than_the_rest_in_black_and_white() -> None:
+    ratios = np.linspace(0.5, 2.2, 400)
+    grey = ratio_colors(ratios) @ [0.2126, 0.7152, 0.0722]  # the luminance of Rec. ITU-R BT.709
+    assert grey[ratios > 1.2].max() <= grey[ratios <= 1.2].min() + 0.01
+    assert grey[ratios > 1.61].max() < grey[ratios <= 1.2].min() - 0.3
+
+
+def test_colors_are_interpolated_between_stops_and_grey_off_the_wall() -> None:
+    ratios, expected = np.array([stop for stop, _ in COLOR_STOPS]), np.array([color for _, color in COLOR_STOPS])
+    np.testing.assert_allclose(ratio_colors(ratios), expected)
+    np.testing.assert_allclose(ratio_colors(np.array([0.0, 9.0])), expected[[0, -1]])
+    np.testing.assert_allclose(ratio_colors(np.array([1.26])), [(expected[3] + expected[4]) / 2])
+    assert {0.97, 1.2, 1.32, 1.61} <= set(ratios)  # the presets' thresholds are colour stops
+    kinds = np.array([WALL, OPENING, BORDER], np.uint8)
+    np.testing.assert_allclose(
+        wall_colors(np.array([1.61, 1.61, 1.61]), kinds), [expected[5], OPENING_COLOR, BORDER_COLOR]
+    )

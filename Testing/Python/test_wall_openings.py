@@ -1,0 +1,164 @@
+"""Openings of the wall: proposed valves and veins, painted and changed openings, and the scan's border."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from dcamt.geometry import Grid
+from dcamt.volume import Labelmap, Volume
+from dcamt.wall.analysis import WallResult, analyse_wall
+from dcamt.wall.burden import BORDER, OPENING, WALL
+from dcamt.wall.settings import IIR, Threshold
+from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
+from dcamt_testing.wall_phantoms import MITRAL, VEIN, Atrium, grid_about
+from dcamt_testing.wall_phantoms import WALL as WALL_BRIGHTNESS
+
+FINE, THICK = (0.8, 0.8, 0.8), (1.25, 1.25, 2.5)
+TURN = rotation(20, -35, 50)
+PATCH = Atrium(patch_degrees=60.0)
+VALVE = Atrium(patch_degrees=45.0, valve_mm=13.0)
+VALVE_CM2 = np.pi * (20.0**2 - 13.0**2) / 100
+VEINED = Atrium(patch_degrees=45.0, patch_axis=(-1.0, 0.0, 0.0), vein_mm=6.0)
+
+
+def angles_to(result: WallResult, axis: np.ndarray) -> np.ndarray:
+    """Return the angle in degrees between an axis and the direction from the centre to each point."""
+    p = result.surface.points - CENTRE
+    return np.degrees(np.arccos(np.clip(p @ axis / np.linalg.norm(p, axis=1), -1, 1)))
+
+
+@pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
+def test_valve_is_proposed_and_excluded_from_the_wall(spacing: tuple[float, float, float]) -> None:
+    result = analyse_wall(*VALVE.on(grid_about(62, spacing, TURN)))
+    away = angles_to(result, MITRAL)
+    rim = np.degrees(np.arccos(13 / 20))
+    assert result.proposed
+    assert result.area_cm2(OPENING) == pytest.approx(VALVE_CM2, rel=0.15)
+    assert (result.kind[away < rim - 8] == OPENING).mean() > 0.98
+    assert (result.kind[away > rim + 8] == WALL).all()
+    cap_cm2 = 2 * np.pi * 20 * (20 - 13) / 100
+    wall_cm2 = 4 * np.pi * 4 - cap_cm2
+    assert result.burden.wall_cm2 == pytest.approx(wall_cm2, rel=0.03)
+    assert result.burden.percent == pytest.approx(100 * 2 * np.pi * 4 * (1 - np.cos(np.radians(45))) / wall_cm2, abs=2)
+
+
+def test_valve_is_as_wide_where_the_outline_bulges_through_it() -> None:
+    """A reader may end the outline in a dome rather than flat; the blood beyond it is the same."""
+    volume, _ = VALVE.on(grid_about(62, FINE, TURN))
+    _, domed = replace(VALVE, valve_mm=None).on(volume.grid)
+    result = analyse_wall(volume, domed)
+    # Normals of the dome run apart: as far as 6 mm outside of it, they stay in the blood's cylinder up to this angle.
+    within = np.degrees(np.arcsin(np.sqrt(20.0**2 - 13.0**2) / (20 + 6)))
+    away = angles_to(result, MITRAL)
+    assert (result.kind[away < within - 1] == OPENING).mean() > 0.98
+    assert (result.kind[away > np.degrees(np.arccos(13 / 20))] == WALL).all()
+
+
+def test_flat_cut_with_another_direction_is_not_a_valve() -> None:
+    volume, labels = VALVE.on(grid_about(62, (1.0, 1.0, 1.0)))
+    # The same heart, flipped left to right and upside down: its flat cut faces right and superior.
+    matrix = np.diag([-1.0, 1.0, -1.0, 1.0])
+    grid = Grid(volume.grid.shape, matrix @ volume.grid.affine)
+    result = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))
+    assert result.area_cm2(OPENING) == 0
+    assert any("No opening" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(("spacing", "axes"), [(FINE, np.eye(3)), (THICK, TURN)], ids=["fine", "thick and oblique"])
+def test_vein_adds_its_side_to_the_wall_and_its_end_to_the_openings(
+    spacing: tuple[float, float, float], axes: np.ndarray
+) -> None:
+    assert VEINED.vein_mm is not None
+    result = analyse_wall(*VEINED.on(grid_about(84, spacing, axes, shift=(10, -8, 0))))
+    radius, vein, length = VEINED.radii[0], VEINED.vein_mm, VEINED.vein_length_mm
+    distance = np.linalg.norm(result.surface.points - (CENTRE + length * VEIN), axis=1)
+    assert (result.kind[distance < 4.5] == OPENING).mean() > 0.95
+    assert (result.kind[distance > 8] == WALL).all()  # the sides of the vein and of the atrium stay wall
+    assert result.area_cm2(OPENING) == pytest.approx(np.pi * vein**2 / 100, rel=0.35)
+    start = np.sqrt(radius**2 - vein**2)  # where the vein leaves the ball; the ball's cap inside the vein is not wall
+    wall_mm2 = 4 * np.pi * radius**2 - 2 * np.pi * radius * (radius - start) + 2 * np.pi * vein * (length - start)
+    patch_mm2 = 2 * np.pi * radius**2 * (1 - np.cos(np.radians(VEINED.patch_degrees)))
+    assert result.burden.wall_cm2 == pytest.approx(wall_mm2 / 100, rel=0.02)
+    assert result.burden.percent == pytest.approx(100 * patch_mm2 / wall_mm2, abs=2)
+
+
+def test_valve_and_vein_of_one_atrium_are_both_openings() -> None:
+    both = replace(VEINED, valve_mm=VALVE.valve_mm)
+    result = analyse_wall(*both.on(grid_about(84, THICK, shift=(10, -8, 0))))
+    distance = np.linalg.norm(result.surface.points - (CENTRE + both.vein_length_mm * VEIN), axis=1)
+    assert (result.kind[distance < 4.5] == OPENING).mean() > 0.9
+    rim = np.degrees(np.arccos(13 / 20))
+    assert (result.kind[angles_to(result, MITRAL) < rim - 8] == OPENING).mean() > 0.9
+
+
+def test_blind_end_of_a_tube_is_not_an_opening() -> None:
+    atrium = replace(VEINED, vein_mm=6.0)
+    volume, labels = atrium.on(grid_about(84, (1.0, 1.0, 1.0), shift=(10, -8, 0)))
+    beyond = (points_of(volume.grid) - CENTRE) @ VEIN > atrium.vein_length_mm
+    # Closed by wall, as an appendage is.
+    voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(np.float32)
+    assert analyse_wall(Volume(voxels, volume.grid), labels).area_cm2(OPENING) == 0
+
+
+def test_blood_that_ends_4_mm_beyond_the_outline_is_not_an_opening() -> None:
+    assert VALVE.valve_mm is not None
+    volume, labels = VALVE.on(grid_about(62, (1.0, 1.0, 1.0)))
+    beyond = (points_of(volume.grid) - CENTRE) @ MITRAL > VALVE.valve_mm + 4.0
+    voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(np.float32)
+    assert analyse_wall(volume, labels).area_cm2(OPENING) > 0
+    assert analyse_wall(Volume(voxels, volume.grid), labels).area_cm2(OPENING) == 0
+
+
+@pytest.mark.parametrize("own_grid", [False, True])
+def test_painted_openings_replace_the_proposal(own_grid: bool) -> None:
+    volume, labels = VALVE.on(grid_about(62, (1.0, 1.0, 1.0), TURN))
+    grid = grid_about(50, (0.8, 0.8, 0.8)) if own_grid else volume.grid
+    points = points_of(grid) - CENTRE
+    cosine = points @ np.array(VALVE.patch_axis) / (np.linalg.norm(points, axis=-1) + 1e-9)
+    painted = Labelmap((cosine > np.cos(np.radians(30))).astype(np.uint8), grid)
+    result = analyse_wall(volume, labels, openings=painted)
+    assert not result.proposed
+    expected = 2 * np.pi * 4 * (1 - np.cos(np.radians(30)))
+    assert result.area_cm2(OPENING) == pytest.approx(expected, abs=0.3)
+    assert (result.kind[angles_to(result, MITRAL) < 30] == WALL).all()
+    patch = 2 * np.pi * 4 * (1 - np.cos(np.radians(45)))
+    assert result.burden.enhanced_cm2 == pytest.approx(patch - expected, abs=0.5)
+
+
+def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() -> None:
+    grid = grid_about(55, (1.0, 1.0, 1.0), shift=(0, 0, 17.5))  # the scan ends 10 mm inferior to the centre
+    volume, labels = PATCH.on(grid)
+    result = analyse_wall(volume, labels)
+    low = Labelmap((points_of(grid)[..., 2] < CENTRE[2] - 4).astype(np.uint8), grid)
+    painted = analyse_wall(volume, labels, openings=low)
+    assert painted.area_cm2(OPENING) > 1
+    assert (painted.kind[result.kind == BORDER] == BORDER).all()
+    floor = result.surface.points[:, 2] < grid.corners()[:, 2].min()
+    assert floor.any()
+    assert (result.kind[floor] == BORDER).all()
+    top = result.surface.points[:, 2] > CENTRE[2] - 4
+    assert (result.kind[top] == WALL).all()
+    assert any("border" in note for note in result.notes)
+    # More than 8.7 mm below the centre, the 3 mm samples leave the scan; a spherical zone has the area 2 pi R h.
+    assert result.burden.wall_cm2 == pytest.approx(2 * np.pi * 2 * (2 + 0.87), rel=0.02)
+
+
+def test_changed_openings_replace_the_proposal_and_its_message() -> None:
+    result = analyse_wall(*PATCH.on(grid_about(55, (1.25, 1.25, 1.25))))
+    chosen = angles_to(result, MITRAL) < 40
+    border = angles_to(result, MITRAL) > 140
+    kind = np.where(border, BORDER, OPENING).astype(np.uint8)  # all but the border was proposed as an opening
+    proposal = replace(result, kind=kind)
+    check = (
+        f"{proposal.area_cm2(OPENING):.1f} cm² were proposed as openings (mitral valve, veins) and do not count as wall"
+    )
+    changed = replace(proposal, notes=(f"{check}: check them.", "A remark.")).with_openings(chosen | border)
+    np.testing.assert_array_equal(changed.kind == OPENING, chosen)
+    np.testing.assert_array_equal(changed.kind == BORDER, border)
+    assert changed.notes == ("A remark.",)  # no proposal to be checked
+    np.testing.assert_array_equal(changed.enhanced(Threshold(IIR, 0.1)), changed.kind == WALL)
+    closed = changed.with_openings(np.zeros(len(kind), bool))
+    assert closed.area_cm2(OPENING) == 0
+    assert "all of it counts as wall" in closed.notes[0]
