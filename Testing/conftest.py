@@ -13,7 +13,7 @@ from slicer_harness.loop_monitor import freeze_garbage
 LONG = (
     *("test_own_organ", "test_distributed", "test_training_runs", "test_shipped_model", "test_cli_outputs"),
     *("test_trainer", "test_resume", "test_segmentation_wall", "test_suggestion", "test_training_loop"),
-    *("test_run_requests", "test_cli_train", "test_segmentation_path"),
+    *("test_run_requests", "test_cli_train", "test_training_after"),
 )
 """Test files that take long. They start first, so that all test processes end at about the same time."""
 

@@ -96,6 +96,7 @@ class ChartsTest(unittest.TestCase):
         self.curves.apply(validation_event(5, 0.7, 0.6, 0.8))
 
     def columns(self, charts, kind, name):
+        """Return the x and y values of the series `name` in a chart."""
         series = [
             node
             for node in slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode")
@@ -185,14 +186,14 @@ class ChartsTest(unittest.TestCase):
 
 
 class LongRunTest(unittest.TestCase):
-    def test_window_is_not_blocked_by_a_hundred_thousand_events(self):
+    def test_window_is_not_blocked_by_twenty_thousand_events(self):
         close_scene()
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         run = RunFolder(Path(folder.name, "long"))
         run.path.mkdir()
         names = ("total", "supervised", "distillation", "mmd", "intra_class", "inter_class")
-        count = 100_000
+        count = 20_000
         # Formatting each event separately would take most of the test's time.
         line = run_event_line(progress_event(-1, count, **dict.fromkeys(names, 0.5)))
         before, after = line.split("-1", 1)
@@ -202,17 +203,17 @@ class LongRunTest(unittest.TestCase):
                 if step % 500 == 0:
                     file.write(run_event_line(validation_event(step, 0.5, 0.6, 0.7)) + "\n")
                 file.write(f"{before}{step}{after}\n")
-        best = 10.0
+        longest = 10.0
         for _ in range(3):  # repeated, because other programs may disturb one attempt
             watch = RunWatch(run, lambda state: None).start()
             self.addCleanup(watch.close)
             with LoopMonitor() as monitor:
                 process_events_until(lambda watch=watch: watch.caught_up)
-            best = min(best, monitor.longest_work)
-            if not is_unresponsive(best):
+            longest = min(longest, monitor.longest_work)
+            if not is_unresponsive(longest):
                 break
             watch.close()
-        assert_stays_responsive(best)
+        assert_stays_responsive(longest)
         self.assertEqual(watch.curves.step, count)
         self.assertLess(len(watch.curves.losses["total"].steps), POINTS)
         # The same holds for events that arrive while the run is watched.

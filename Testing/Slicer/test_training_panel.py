@@ -1,4 +1,4 @@
-"""The training panel: layout, sections, saving with the scene, the folder of runs, packages, and closing."""
+"""The training panel: saving with the scene, the folder of runs, packages, translation, and closing."""
 
 from __future__ import annotations
 
@@ -12,22 +12,15 @@ import weakref
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION
-from dcamt.runs.folder import RunFolder
-from dcamt.runs.state import FINISHED, RUNNING, RunState
-from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSlicerLib import engine_messages
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.cases.store import load_rows
-from DCAMTTrainingLib.cases.table_model import IMAGE, NAME, REMARK, SPACING
-from DCAMTTrainingLib.panels import runs as runs_panel
-from DCAMTTrainingLib.panels import sections
-from DCAMTTrainingLib.runs import watch as watch_module
+from DCAMTTrainingLib.cases.table_model import REMARK
 from DCAMTTrainingLib.runs.folders import runs_folder, set_runs_folder
 from slicer_harness import (
     LoopMonitor,
@@ -43,40 +36,6 @@ from slicer_harness import (
 )
 from training_case import TrainingCase
 from training_scenes import add_case, ellipsoid, write_scan
-
-
-class WidthTest(TrainingCase):
-    """A panel of Slicer's usual width shows the important columns without scrolling."""
-
-    def edges(self, view: Any, columns: range) -> list[int]:
-        """Return the right edges of columns in pixels from the left of the view."""
-        return [view.columnViewportPosition(column) + view.columnWidth(column) for column in columns]
-
-    def test_columns_of_remarks_and_scores_are_visible(self) -> None:
-        add_case("scan", 1)
-        click(self.ui.addSceneButton)
-        cases = self.ui.casesTable
-        self.assertTrue(cases.isColumnHidden(REMARK))
-        self.assertGreater(cases.columnWidth(NAME), 150)
-        self.session.table.set_facts(0, (576, 576, 88), (0.625, 0.625, 2.5), "")
-        self.module.widget.cases.refresh()
-        panel = self.module.panel
-        panel.setFixedWidth(510)
-        panel.show()
-        process_events()
-        self.assertLessEqual(max(self.edges(cases, range(SPACING + 1))), cases.viewport().width)
-        self.assertGreaterEqual(cases.columnWidth(SPACING), cases.sizeHintForColumn(SPACING))
-        self.session.table.set_facts(0, None, None, "The label is empty. Outline the scan.")
-        process_events()
-        self.module.widget.cases.refresh()
-        self.assertFalse(cases.isColumnHidden(REMARK))
-        self.ui.resultsButton.collapsed = False
-        process_events()
-        results = self.ui.resultsTable
-        self.assertLessEqual(max(self.edges(cases, range(REMARK + 1))), cases.viewport().width)
-        self.assertGreater(cases.columnWidth(REMARK), 200)
-        self.assertLessEqual(max(self.edges(results, range(6))), results.viewport().width)
-        self.assertGreater(results.columnWidth(0), 80)
 
 
 class CategoryTest(TrainingCase):
@@ -188,96 +147,6 @@ class SavedStateTest(TrainingCase):
         return path
 
 
-class SectionsTest(TrainingCase):
-    """Sections open and close so that the next step is visible on a laptop's screen."""
-
-    def open_sections(self) -> set[str]:
-        return {name for name in sections.SECTIONS if not getattr(self.ui, name).collapsed}
-
-    def test_new_panel_shows_cases_and_start_on_a_laptop_without_scrolling(self) -> None:
-        self.assertEqual(self.open_sections(), set(sections.PREPARE))
-        self.session.table.add([CaseRow(f"case {number}", FileScan(f"{number}.nrrd"), LABELLED) for number in range(9)])
-        process_events()
-        width = 510
-        panel, start = self.module.widget.parent, self.ui.startButton
-        panel.setFixedWidth(width)
-        panel.show()
-        process_events()
-        # The size that Slicer's scroll area gives the panel in a window of 1366 x 740.
-        panel.resize(width, max(panel.layout().totalHeightForWidth(width), 560))
-        process_events()
-        bottom = start.mapTo(panel, start.rect.bottomLeft()).y()
-        columns = [self.ui.casesTable.columnViewportPosition(column) for column in (IMAGE,)]
-        room = self.ui.casesTable.viewport().width
-        panel.hide()
-        self.assertLessEqual(bottom, 560)
-        # All columns before the paths are visible.
-        self.assertLessEqual(columns[0], room)
-        # Controls of runs are hidden before the first run.
-        self.assertTrue(all(getattr(self.ui, name).isHidden() for name in sections.RUN_WIDGETS))
-
-    def test_sections_follow_the_state_of_the_run(self) -> None:
-        run = RunFolder(self.runs / "earlier")
-        run.path.mkdir()
-        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
-        with (
-            mock.patch.object(watch_module, "run_state") as polled,
-            mock.patch.object(runs_panel, "run_state") as listed,
-        ):
-            polled.return_value = listed.return_value = RunState(RUNNING, iteration=1, iterations=2)
-            self.module.widget.runs.refresh()
-            self.assertEqual(self.open_sections(), set(sections.TRAIN))
-            self.assertFalse(self.ui.pauseButton.isHidden())
-            # A section that a person opened stays open during the run.
-            self.ui.casesButton.collapsed = False
-            self.wait_for(lambda: self.module.widget.runs.watch.caught_up, "the first poll")
-            self.assertIn("casesButton", self.open_sections())
-            polled.return_value = listed.return_value = RunState(FINISHED, iteration=2, iterations=2)
-            self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
-        self.assertEqual(self.open_sections(), set(sections.READ))
-        self.assertEqual(self.ui.runButton.text, "Run: earlier: finished")
-
-    def test_results_are_visible_on_a_laptop_after_a_run(self) -> None:
-        run = RunFolder(self.runs / "run-1")
-        run.path.mkdir()
-        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
-        scores = [f"heart {number},1,0.91,0.84,3.2,1.1" for number in range(9)]
-        table = "\n".join(["case,label,dice,jaccard,hd95_mm,asd_mm", *scores])
-        run.validation.write_text(table, encoding="utf-8")
-        run.model.touch()
-        self.session.table.add([CaseRow("faulty", FileScan("faulty.nrrd"), LABELLED)])
-        remark = "The scan does not exist. Check the name and the folder. The label does not exist."
-        with (
-            mock.patch.object(watch_module, "run_state") as polled,
-            mock.patch.object(runs_panel, "run_state") as listed,
-        ):
-            polled.return_value = listed.return_value = RunState(RUNNING, iteration=1, iterations=2)
-            self.module.widget.runs.refresh()
-            self.session.table.set_facts(0, None, None, remark)
-            self.session.notify_settings_changed()
-            self.assertIn(remark, self.ui.problemsLabel.text)
-            polled.return_value = listed.return_value = RunState(FINISHED, iteration=2, iterations=2)
-            self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
-        panel, width = self.module.widget.parent, 510
-        panel.setFixedWidth(width)
-        panel.show()
-        process_events()
-        panel.resize(width, max(panel.layout().totalHeightForWidth(width), 560))
-        process_events()
-        bottoms = [
-            widget.mapTo(panel, widget.rect.bottomLeft()).y()
-            for widget in (self.ui.useModelButton, self.ui.resultsTable)
-        ]
-        panel.hide()
-        self.assertEqual(self.ui.resultsTable.model().rowCount(), 9)
-        self.assertLessEqual(max(bottoms), 560)
-
-    def test_titles_name_the_choices_of_closed_sections(self) -> None:
-        self.assertEqual(self.ui.taskButton.text, "Task: Left atrium in LGE-MRI")
-        choose(self.ui.effortSelector, "Quick try")
-        self.assertEqual(self.ui.effortButton.text, "Effort: Quick try")
-
-
 class FolderOfRunsTest(TrainingCase):
     def test_unwritable_folder_is_reported(self) -> None:
         add_case("one", 1)
@@ -298,9 +167,7 @@ class FolderOfRunsTest(TrainingCase):
     def test_unreadable_subfolder_is_ignored(self) -> None:
         lost = self.runs / "lost+found"
         lost.mkdir()
-        run = self.runs / "earlier"
-        run.mkdir()
-        (run / "recipe.json").write_text(tiny_recipe().to_json(), encoding="utf-8")
+        self.write_run()
         stat = Path.stat
 
         def refuse(path: Path, **options: bool) -> os.stat_result:
@@ -380,7 +247,7 @@ class TenThousandTest(TrainingCase):
                 click(self.ui.addListButton)
             with LoopMonitor() as monitor:
                 self.wait_for(lambda: len(self.session.table) == 10_001, "the list")
-                self.wait_for(lambda: self.session.table.rows[2000].remark, "some of the headers")
+                self.wait_for(lambda: self.session.table.rows[200].remark, "some of the headers")
                 self.session.table.set_role([5], VALIDATION)
                 node = self.session._node
                 self.wait_for(lambda node=node: f'"{VALIDATION}"' in node.GetParameter("cases"), "the saved change")

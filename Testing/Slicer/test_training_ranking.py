@@ -12,7 +12,6 @@ import numpy as np
 import slicer
 from dcamt.cases.case_arrays import CaseArrays
 from dcamt.errors import InputError
-from dcamt.runs.folder import RunFolder
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSlicerLib import stepped_task
 from DCAMTTrainingLib.cases.derived_nodes import PROPOSAL_FILE
@@ -36,9 +35,7 @@ class RankingButtonsTest(TrainingCase):
     """Enabled buttons while the last cases arrive, possibly after the end of the ranking's process."""
 
     def test_buttons_are_enabled_when_cases_arrive_after_the_process_ended(self) -> None:
-        run = RunFolder(self.runs / "earlier")
-        run.path.mkdir()
-        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
+        run = self.write_run()
         run.model.write_bytes(b"a model")
         commands = []
 

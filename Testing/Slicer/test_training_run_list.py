@@ -10,10 +10,10 @@ import slicer
 from dcamt.runs.failure_note import FailureNote, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
-from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTTrainingLib.runs.folders import runs_folder
 from slicer_harness import (
     LoopMonitor,
+    Person,
     announce_quitting,
     assert_stays_responsive,
     choose,
@@ -28,18 +28,18 @@ class ListOfRunsTest(TrainingCase):
     """Run folders are written by the tests in various states."""
 
     def make_run(
-        self, name: str, events: list[dict], fault: FailureNote | None = None, killed: bool = False
+        self, name: str, events: list[dict], failure: FailureNote | None = None, killed: bool = False
     ) -> RunFolder:
-        run = RunFolder(self.runs / name)
-        run.checkpoint.parent.mkdir(parents=True)
+        """Write a run with a checkpoint, no cases and `events`. killed: with the blank file for a failure note."""
+        run = self.write_run(name)
+        run.checkpoint.parent.mkdir(exist_ok=True)
         run.checkpoint.touch()
-        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
         run.cases.write_text("name,image,label,role\n", encoding="utf-8")
         run.events.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
-        if fault or killed:
+        if failure or killed:
             run.failure.write_bytes(b" " * 4096)  # earlier versions reserved this blank file
-        if fault:
-            write_note(run.failure, fault)
+        if failure:
+            write_note(run.failure, failure)
         return run
 
     def test_each_state_of_a_run_is_listed_with_its_reason(self) -> None:
@@ -168,6 +168,20 @@ class ListOfRunsTest(TrainingCase):
         self.assertEqual(Path(self.ui.runsFolderEdit.currentPath), Path.home() / "DCAMT runs")
         self.ui.runsFolderEdit.currentPath = str(self.runs)
         self.assertEqual(runs_folder(), self.runs)
+
+    def test_run_is_deleted_only_after_a_question(self) -> None:
+        ended = [{"event": "started", "step": 0, "of": 2}, {"event": "finished", "step": 2, "model": ""}]
+        run = self.make_run("ended", ended)
+        self.module.widget.runs.refresh()
+        with Person() as person:
+            person.expects("Delete the run", "Cancel")
+            click(self.ui.discardButton)
+        self.assertTrue(run.path.exists())
+        with Person() as person:
+            person.expects("Delete the run", "Ok")
+            click(self.ui.discardButton)
+        self.assertFalse(run.path.exists())
+        self.assertEqual(self.ui.runStatusLabel.text, "No runs yet.")
 
     def test_status_shows_speed_remaining_time_and_memory(self) -> None:
         losses = {"total": 1.0}

@@ -22,7 +22,7 @@ from DCAMTTrainingLib.runs.folders import set_runs_folder
 from DCAMTTrainingLib.runs.start import started
 from engine_case import ROOT, EngineCase
 from slicer_harness import click, close_scene, open_module, process_events_until, start_afresh
-from training_scenes import add_outline, add_volume, ellipsoid
+from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 SMALL = {"spacing": "2,2,2", "patch": "16,16,16", "batch": "2", "labelledPerBatch": "1", "mmd": "0.1"}
 """Settings for quick training; the network is that of `tiny_model`."""
@@ -109,6 +109,13 @@ class TrainingCase(EngineCase):
         click(self.ui.openCaseButton)
         self.wait_for(lambda: slicer.util.selectedModule() == "SegmentEditor", self.ui.rankStatusLabel.text)
 
+    def write_run(self, name: str = "earlier") -> RunFolder:
+        """Write the folder of a run that has only a recipe."""
+        run = RunFolder(self.runs / name)
+        run.path.mkdir()
+        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
+        return run
+
     def save_proposal_of_earlier_run(self, place: tuple[float, float, float] = (0, 0, 0)) -> SavedProposal:
         """Write a run with a ranking of one unlabelled case, and the case's files, as an earlier session left them.
 
@@ -122,12 +129,23 @@ class TrainingCase(EngineCase):
         self.assertTrue(slicer.util.saveNode(volume, str(scan)))
         self.assertTrue(slicer.util.saveNode(add_outline(volume, proposed), str(proposal)))
         close_scene()
-        run = RunFolder(self.runs / "earlier")
-        (run.path / "ranking").mkdir(parents=True)
-        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
+        run = self.write_run()
+        (run.path / "ranking").mkdir()
         case = {"name": "plain", "image": str(scan), "score": 0.4, "place": place, "segmentation": str(proposal)}
         (run.path / "ranking" / "ranking.json").write_text(json.dumps([case]), encoding="utf-8")
         return SavedProposal(scan, image, label, proposed)
 
     def wait_for(self, condition, what: str = "") -> None:
         process_events_until(condition, what)
+
+
+class CasesCase(TrainingCase):
+    """A test case whose table has three cases of the scene, of which one is for validation."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for number in range(3):
+            add_case(f"scan{number}", number)
+        click(self.ui.addSceneButton)
+        self.ui.validationSpinBox.value = 1
+        click(self.ui.validationButton)

@@ -1,0 +1,77 @@
+"""The preview of a validation case in the scene."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import slicer
+from dcamt.runs.preview import Preview
+from dcamt_testing.tiny_recipes import tiny_recipe
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from DCAMTTrainingLib.runs.array_nodes import box_of
+from DCAMTTrainingLib.runs.preview import remove_preview, show_preview
+from slicer_harness import (
+    assert_stays_responsive,
+    close_scene,
+    longest_step,
+    process_events,
+    start_afresh,
+)
+from training_scenes import ellipsoid
+
+
+class PreviewTest(unittest.TestCase):
+    def setUp(self) -> None:
+        start_afresh()
+
+    def test_scan_of_a_preview_is_added_to_the_scene(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        image, label = ellipsoid(1)
+        affine = np.array([[0, -2.0, 0, 5], [2.0, 0, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+        scan, labels = str(Path(folder.name, "scan.npy")), str(Path(folder.name, "labels.npy"))
+        np.save(scan, image)
+        np.save(labels, label)
+        preview = Preview("case", 10, affine.tolist(), scan, labels)
+        for _ in range(2):  # the second call updates the same nodes
+            for _step in show_preview(preview, tiny_recipe(), "run"):
+                process_events()
+            volume = slicer.util.getFirstNodeByName("run: case")
+            np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), image)
+            np.testing.assert_allclose(ijk_to_ras(volume), affine)
+            segmentation = slicer.util.getFirstNodeByName("run: preview, iteration 10")
+            segment = segmentation.GetSegmentation().GetNthSegmentID(0)
+            drawn = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment, volume)
+            np.testing.assert_array_equal(drawn, label)
+            self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
+            self.assertFalse(volume.GetSaveWithScene() or segmentation.GetSaveWithScene())
+        remove_preview("run")
+        for kind in ("Segmentation", "ScalarVolume"):
+            for part in ("Node", "DisplayNode"):
+                self.assertEqual(slicer.util.getNodesByClass(f"vtkMRML{kind}{part}"), [])
+
+    def test_box_of_a_label_is_its_bounding_box(self) -> None:
+        labels = np.zeros((4, 5, 6), np.uint8)
+        self.assertIsNone(box_of(labels, 1))
+        labels[1:3, 2, 3:6] = 1
+        self.assertEqual(box_of(labels, 1), ((3, 6), (2, 3), (1, 3)))
+
+    def test_preview_is_shown_in_short_steps(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        draw = np.random.default_rng(0)
+        scan, labels = str(Path(folder.name, "scan.npy")), str(Path(folder.name, "labels.npy"))
+        np.save(scan, draw.integers(0, 500, (160, 320, 320), dtype=np.int16))
+        label = np.zeros((160, 320, 320), np.uint8)
+        label[40:110, 100:220, 100:220] = 1
+        np.save(labels, label)
+        preview = Preview("case", 1, np.eye(4).tolist(), scan, labels)
+
+        def show():
+            close_scene()
+            return show_preview(preview, tiny_recipe(), "run")
+
+        assert_stays_responsive(longest_step(show))

@@ -1,0 +1,208 @@
+"""The start of a run: its problems, cancelling, double clicks, and failures."""
+
+from __future__ import annotations
+
+import os
+import unittest
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import slicer
+from dcamt.errors import InputError
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.lock import run_lock
+from DCAMTSlicerLib import engine_process, stepped_task
+from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP
+from DCAMTTrainingLib.panels import start as start_panel
+from DCAMTTrainingLib.runs import start as run_start
+from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start, resume, started, stop_here
+from slicer_harness import (
+    Person,
+    choose,
+    click,
+    close_scene,
+    process_events,
+)
+from training_case import CasesCase
+from training_scenes import add_case, endless_program
+
+SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
+
+
+class StartTest(CasesCase):
+    def test_cancelled_start_leaves_no_file(self) -> None:
+        self.choose_tiny_model_and_settings()
+        click(self.ui.startButton)
+        self.assertEqual(self.ui.startButton.text, "Cancel start")
+        with mock.patch.object(stepped_task, "DOUBLE_CLICK_S", 3600.0):
+            click(self.ui.startButton)  # the second click of a double click
+        self.assertEqual(self.ui.startButton.text, "Cancel start")
+        click(self.ui.startButton)
+        self.assertEqual(list(self.runs.iterdir()), [])
+        self.assertIn("Cancelled", self.ui.problemsLabel.text)
+        self.assertEqual(self.ui.startButton.text, "Start")
+        plan = RunPlan(RunFolder(self.runs / "x"), self.session.recipe(), self.session.table.rows, "quick")
+        steps = prepare_and_start(plan)
+        for _ in range(3):
+            next(steps)
+        steps.close()
+        self.assertEqual(list(self.runs.iterdir()), [])
+
+    @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
+    def test_double_click_on_start_starts_one_job_however_slow_the_start_and_fast_the_job(self) -> None:
+        now = [100.0]
+
+        class FakeJob(mock.Mock):
+            """Replaces the start of a run; it takes 20 s of the event loop."""
+
+            def start(self) -> None:
+                now[0] += 20.0
+                self.running = True
+
+        self.choose_tiny_model_and_settings()
+        jobs = [FakeJob(), FakeJob()]
+        with (
+            mock.patch.object(stepped_task, "time", mock.Mock(monotonic=lambda: now[0])),
+            mock.patch.object(start_panel, "StartJob", side_effect=jobs) as start_job,
+        ):
+            click(self.ui.startButton)
+            now[0] += 0.2
+            click(self.ui.startButton)
+            jobs[0].cancel.assert_not_called()
+            on_end = start_job.call_args.args[-1]
+            now[0] += 20.0
+            jobs[0].running = False
+            on_end(None, "")
+            now[0] += 0.2
+            click(self.ui.startButton)
+            start_job.assert_called_once()
+            now[0] += 1.0
+            click(self.ui.startButton)
+            self.assertEqual(start_job.call_count, 2)
+            now[0] += 1.0
+            click(self.ui.startButton)
+            jobs[1].cancel.assert_called_once()
+
+    def test_task_of_one_channel_writes_and_estimates_one_channel(self) -> None:
+        estimates, one = [], self.session.recipe()
+        for channels in (1, 2):
+            recipe = replace(one, input_channels=channels)
+            plan = RunPlan(RunFolder(self.runs / "x"), recipe, self.session.table.rows, "quick")
+            with (
+                mock.patch.object(run_start, "export_case", side_effect=InputError("no file")) as export,
+                self.assertRaises(InputError),
+            ):
+                list(prepare_and_start(plan))
+            self.assertEqual(export.call_args.args[3], channels == 1)
+            nothing = {"memory_bytes": 0, "disk_bytes": 0}
+            estimates.append(self.session.estimation._with_scene_volumes(nothing, recipe)["memory_bytes"])
+        self.assertGreater(estimates[0], 0)
+        self.assertAlmostEqual(estimates[1], 2 * estimates[0], delta=1)
+
+    def test_terms_of_a_shipped_model_are_accepted_before_a_run_starts_from_it(self) -> None:
+        slicer.app.settings().remove(f"{SETTINGS_GROUP}/left-atrium")
+        self.module.widget.task.refresh()
+        choose(self.ui.startFromSelector, "Left atrium in LGE-MRI (left-atrium)")
+        with Person() as person:
+            person.expects("terms of use", "Cancel")
+            click(self.ui.startButton)
+        self.assertIn("not accepted", self.ui.problemsLabel.text)
+        self.assertEqual(self.ui.startButton.text, "Start")
+        self.assertEqual(list(self.runs.iterdir()), [])
+        with Person() as person:
+            person.expects("terms of use", "Ok")
+            click(self.ui.startButton)
+            self.assertEqual(self.ui.startButton.text, "Cancel start")
+            click(self.ui.startButton)
+            click(self.ui.startButton)  # not asked again
+            self.assertEqual(self.ui.startButton.text, "Cancel start")
+            click(self.ui.startButton)
+        self.assertEqual(list(self.runs.iterdir()), [])
+
+    @unittest.skipUnless(Path("/proc/self/fd").is_dir(), "only Linux lists a process's open files")
+    def test_files_are_closed_before_a_cancelled_start_removes_its_folder(self) -> None:
+        """Windows cannot remove folders with open files."""
+        plan = RunPlan(RunFolder(self.runs / "x"), self.session.recipe(), self.session.table.rows, "quick")
+        steps = prepare_and_start(plan)
+        while not self.open_files():
+            next(steps)
+        seen = []
+        with mock.patch.object(run_start, "discard", side_effect=lambda run: seen.append(self.open_files())):
+            steps.close()
+        self.assertEqual(seen, [[]])
+
+    def open_files(self) -> list[str]:
+        paths = []
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):  # the descriptor with which the folder was listed
+                paths.append(os.readlink(descriptor))
+        return [path for path in paths if path.startswith(str(self.runs))]
+
+    @unittest.skipIf(os.name == "nt", "runs a shell script")
+    def test_closing_the_scene_cancels_a_start(self) -> None:
+        self.choose_tiny_model_and_settings()
+        self.set_estimate()
+        click(self.ui.startButton)
+        close_scene()
+        process_events()
+        self.assertEqual(list(self.runs.iterdir()), [])
+        self.assertEqual(self.ui.startButton.text, "Start")
+        self.assertFalse(self.ui.startButton.enabled)
+        add_case("of the next scene")
+        click(self.ui.addSceneButton)
+        self.choose_tiny_model_and_settings()
+        # The scene is closed while the estimate is measured.
+        with mock.patch.object(engine_process, "python_program", return_value=endless_program(self.folder)):
+            click(self.ui.startButton)
+            self.wait_for(lambda: self.session.estimation.running, "the estimation")
+            close_scene()
+        process_events()
+        self.assertFalse(self.session.estimation.running)
+        self.assertEqual(list(self.runs.iterdir()), [])
+
+    def test_reason_of_a_failed_start_is_shown(self) -> None:
+        self.choose_tiny_model_and_settings()
+        plan = RunPlan(
+            RunFolder(self.runs / "faulty"),
+            self.session.recipe(),
+            self.session.table.rows,
+            "quick",
+            ("patch=15,15,15",),
+        )
+        for _ in prepare_and_start(plan):
+            pass
+        self.wait_for(lambda: not is_starting(plan.run), "its end")
+        self.module.widget.runs.show(plan.run)
+        self.assertIn("Failed", self.ui.runStatusLabel.text)
+        self.assertIn("patch must be a multiple", self.ui.runStatusLabel.text)
+        self.assertFalse(self.ui.resumeButton.enabled)
+
+    def test_problems_of_cases_are_shown_before_the_start(self) -> None:
+        for index in range(3):
+            self.session.table.set_role([index], "unlabelled")
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertIn("No case is labelled", self.ui.problemsLabel.text)
+        self.session.table.set_role([0], "labelled")
+        self.assertTrue(self.ui.startButton.enabled)
+        self.session.settings.patch = "15,15,15"
+        self.assertFalse(self.ui.startButton.enabled)
+        self.assertIn("patch must be a multiple", self.ui.problemsLabel.text)
+
+    def test_folder_of_a_training_run_is_not_used_for_a_second_process(self) -> None:
+        run = self.write_run("run-1")
+        with run_lock(run.lock):
+            self.session.settings.runName = "run-1"
+            self.assertIn("A run “run-1” exists already", self.ui.problemsLabel.text)
+            self.assertFalse(self.ui.startButton.enabled)
+            with self.assertRaisesRegex(InputError, "exists already"):
+                self.module.logic.start(print, print)
+            for start in (resume, stop_here):
+                with self.assertRaisesRegex(InputError, "by another process"):
+                    start(run)
+        self.assertEqual([one for one in started if one.run.path == run.path], [])
+
+
+if __name__ == "__main__":
+    unittest.main()
