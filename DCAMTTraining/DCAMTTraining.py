@@ -181,7 +181,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
-    """Training without the panel. A script that trains on all loaded scans, in the background:
+    """Trains without the panel. A script that trains on all loaded scans, in the background:
 
         logic = DCAMTTrainingLogic()
         logic.attach().runName = "first"
@@ -209,11 +209,11 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         return settings
 
     def close(self) -> None:
-        """Detach all listeners and stop background work; runs continue."""
+        """Save the cases and stop background work; runs continue."""
         self.session.close()
 
     def add_scene_cases(self) -> int:
-        """Add a case for each scan of the scene; return how many are new. Raises InputError if the task is invalid."""
+        """Add a case for each scan of the scene; return how many are new. Raises InputError for an unusable task."""
         return self.session.table.add(scene_rows(self.session.recipe()))
 
     def start(
@@ -224,8 +224,11 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
     ) -> StartJob:
         """Check the cases, measure, and start the run in the background; see `StartJob`.
 
+        Args:
+            device: where the run trains, independent of the settings.
+
         Raises:
-            InputError: the run's name, the task or a setting is not usable.
+            InputError: the run's name or the task is not usable.
         """
         return StartJob(self.session, device, on_step, on_end).start()
 

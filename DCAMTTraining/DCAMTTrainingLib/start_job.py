@@ -24,7 +24,7 @@ class StartJob:
         on_end: called as on_end(run, message) once; if nothing was started, run is None and message states the reason.
 
     Raises:
-        InputError: the run's name is taken, or the name, the task or a setting is not usable.
+        InputError: the run's name is taken, or the name or the task is not usable.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class StartJob:
         return self
 
     def cancel(self) -> None:
-        """Stop the job; nothing is started and no file remains."""
+        """Stop the job and call `on_end`; nothing is started and no file remains."""
         if self.running:
             self._finish()
             self._session.estimation.cancel()
@@ -74,7 +74,7 @@ class StartJob:
             self._on_end(None, _("Cancelled; nothing was started."))
 
     def _advance(self) -> None:
-        """Take the next step once the session knows enough."""
+        """Take the next step if the check or the measurement for which the job waits has ended."""
         session = self._session
         if not self.running or self._writing is not None or session.estimation.running:
             return

@@ -22,10 +22,10 @@ from .engine_command import EngineCommand
 
 
 class RecipeSuggestion:
-    """Writes the scene's labelled cases to files, and lets the engine suggest a recipe for all cases.
+    """Writes the scene's labelled cases to files, and lets the engine suggest a recipe from the labelled cases.
 
     Args:
-        recipe: the recipe of the current task, whose classes the segments of the scene's cases have.
+        recipe: the recipe whose classes the segments of the scene's cases have.
         on_end: called as on_end(recipe, message) once unless cancelled; after a failure, recipe is None and message
             states the reason.
     """
@@ -62,7 +62,7 @@ class RecipeSuggestion:
             if row.role == LABELLED:
                 cases.append((yield from export_case(row, self._folder, number)))
             elif row.role == UNLABELLED:
-                # Only their number counts.
+                # The engine counts these cases and reads none of them.
                 cases.append(Case(row.name, Path(row.scan), None, row.role))
             yield
         write_list(cases, self._folder / "cases.csv")
@@ -79,7 +79,11 @@ class RecipeSuggestion:
             self._suggested = self._with_known_classes(recipe_from_dict(event["recipe"], "suggested.json"))
 
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
-        """Return the recipe with the chosen task's classes if all labels come from the scene, which stores no names."""
+        """Return the recipe with the names and colours of the task's classes if all labels come from the scene.
+
+        The files written from the scene contain label values only. If the task lacks one of the values, return the
+        recipe unchanged.
+        """
         labelled = [row for row in self._rows if row.role == LABELLED]
         known = {info.label: info for info in self._recipe.classes}
         if not all(isinstance(row.source, SceneScan) for row in labelled):

@@ -19,7 +19,7 @@ from slicer.i18n import tr as _
 USER_MRI, USER_CT = "own-mri", "own-ct"
 SUGGESTED = "suggested"
 BASES = {USER_MRI: "la", USER_CT: "pancreas"}
-"""The shipped recipe whose intensities, network and schedule a task with user-defined classes uses."""
+"""The shipped recipe that a task with user-defined classes uses, except for classes, names and modality."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def recipe_of(task: str, classes: Sequence[UserClass], suggested: str = "") -> R
         suggested: the text of the suggested recipe, as `Recipe.to_json` writes it.
 
     Raises:
-        InputError: a task with user-defined classes has none, one without a name, or two with the same name; or there
-            is no suggested recipe.
+        InputError: a task with user-defined classes has none, one without a name, or two with the same name; there is
+            no suggested recipe; or no recipe has the name `task`.
     """
     if task == SUGGESTED:
         return parse_suggested_recipe(suggested)
@@ -75,10 +75,10 @@ def parse_suggested_recipe(text: str) -> Recipe:
 
 
 def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
-    """Return the recipe for training a model further: the model's own, with the task's classes and iterations.
+    """Return the recipe for training a model further: the model's own, with the task's names, classes and iterations.
 
     Raises:
-        InputError: the model does not exist, or has a different number of classes or channels.
+        InputError: the model does not exist or is damaged, or has a different number of classes or channels.
     """
     path = model_path(model)
     model_recipe = _cached_recipe(path, path.stat().st_mtime_ns)
@@ -114,7 +114,7 @@ def _cached_recipe(path: Path, mtime_ns: int) -> Recipe:
 
 
 def new_class(classes: Sequence[UserClass]) -> UserClass:
-    """Return a new class with the next colour of the palette."""
+    """Return a class to add to `classes`, with the next colour of the palette."""
     number = len(classes) + 1
     return UserClass(_("Class {number}").format(number=number), SEGMENT_COLORS[(number - 1) % len(SEGMENT_COLORS)])
 
@@ -125,7 +125,7 @@ def classes_to_json(classes: Sequence[UserClass]) -> str:
 
 
 def classes_from_json(text: str) -> list[UserClass]:
-    """Parse the text written by `classes_to_json`; return an empty list for any other text."""
+    """Return the classes in a text of `classes_to_json`; an empty list if it is damaged."""
     try:
         classes = []
         for data in json.loads(text or "[]"):

@@ -1,4 +1,4 @@
-"""Draw all pictures of the tutorials into a folder: `make pictures`."""
+"""Draw the pictures of the tutorials into a folder: `make pictures`."""
 
 from __future__ import annotations
 

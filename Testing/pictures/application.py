@@ -36,7 +36,7 @@ def start() -> None:
 
 
 def set_style_and_font() -> None:
-    """Use Qt's Fusion style and the font of matplotlib, so that pictures look the same on every machine."""
+    """Use Qt's Fusion style and the font of matplotlib, so that pictures depend little on the machine."""
     from matplotlib import get_data_path
     from PySide6 import QtGui, QtWidgets
 

@@ -1,4 +1,4 @@
-"""Stand in for the Slicer application in tests; in a real Slicer, change nothing. See README.md.
+"""Replace the Slicer application in tests; a real Slicer stays as it is. See README.md.
 
 Call `install()` before anything that imports `qt`, `ctk` or a module of the extension.
 """

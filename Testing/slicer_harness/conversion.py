@@ -42,7 +42,11 @@ def unwrap(value: Any) -> Any:
 
 
 def accepts(kind: str, value: Any) -> bool:
-    """Return whether PythonQt converts a value to a property's type; Qt itself converts more."""
+    """Return whether a value is accepted for a property of the type `kind`.
+
+    Numbers and bools take numbers only; other properties take anything but None and pathlib.Path, which PythonQt does
+    not convert. PySide6 converts more.
+    """
     if kind in ("bool", "int", "double"):
         return isinstance(value, int | float)
     return value is not None and not isinstance(value, os.PathLike)

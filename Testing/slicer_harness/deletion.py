@@ -1,4 +1,4 @@
-"""Detect deletions of Python-owned Qt objects that would crash a real Slicer.
+"""Detect deletions of Python-owned Qt objects that would crash a real Slicer, as was observed in Slicer 5.12.3.
 
 PythonQt keeps a connected Python callable alive as long as the sender. Suppose the callable holds the last reference to
 a parent of its sender. When Qt deletes the parent, it deletes the sender, which releases the callable, which deletes
@@ -19,7 +19,7 @@ from . import slot_errors
 
 
 class FatalConnection(RuntimeError):
-    """A connection that would crash a real Slicer with a segmentation fault."""
+    """A connection or a release of an object that could crash a real Slicer with a segmentation fault."""
 
 
 def is_owned_by_python(wrapper: Any) -> bool:
@@ -95,7 +95,7 @@ _watchers: dict[int, _Watcher] = {}
 
 
 def watch(wrapper: Any, release: Callable[[QtCore.QObject], None]) -> None:
-    """Check an object at the moment when Qt deletes it after a call of deleteLater().
+    """Check an object that Python owns at the moment when Qt deletes it after a call of deleteLater().
 
     Args:
         wrapper: the object's wrapper.
@@ -113,6 +113,6 @@ def watch(wrapper: Any, release: Callable[[QtCore.QObject], None]) -> None:
 
 
 def delete_pending() -> None:
-    """Delete the objects whose deleteLater() was called now, so that a fatal deletion fails the test that caused it."""
+    """Delete at once what deleteLater() was called for, so that a fatal deletion fails the test that caused it."""
     QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
     QtCore.QCoreApplication.processEvents()

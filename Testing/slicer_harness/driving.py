@@ -1,4 +1,4 @@
-"""Act on the application as a person does: open a module, click, choose, wait."""
+"""Operate the application as a person does: open a module, click, choose, wait."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .person import pop_shown_texts, pop_unanswered, watch_dialogs
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.001, 0.015
-"""Pauses between two turns of the event loop: the shortest after a turn with work, longer in idle times."""
+"""Seconds between two turns of the event loop: the shortest pause after a turn with work, longer ones in idle times."""
 IDLE_TURN_S = 0.0005
-"""A turn of the event loop without work is shorter."""
+"""A turn of the event loop that takes fewer seconds counts as one without work."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class OpenModule:
         slicer.util.selectModule(self.name)
 
     def close(self) -> None:
-        """Leave the module and end its processes, so that the next test starts with a new panel and logic.
+        """Leave the module and close its panel, so that the next test starts with a new panel and logic.
 
         The harness unloads the module, as Slicer does on exit; a second call does nothing. A real Slicer cannot load a
         module twice, so there the module is reloaded, which removes its panel and makes a new one.
@@ -97,7 +97,7 @@ def announce_quitting() -> None:
 
 
 def process_events() -> None:
-    """Process all pending events."""
+    """Process all pending events of Qt."""
     slicer.app.processEvents()
 
 
@@ -129,7 +129,10 @@ def click(button: Any) -> None:
 
 
 def choose(combo: Any, choice: Any) -> None:
-    """Choose a node (or None) in a node selector, or a text in any other combo box."""
+    """Choose a node (or None) in a node selector, or a text in any other combo box.
+
+    Raises AssertionError if the box is disabled or does not offer the choice.
+    """
     if not combo.enabled:
         raise AssertionError(f"nothing can be chosen in {combo.name}: it is disabled")
     if combo.className() == "qMRMLNodeComboBox":
@@ -155,7 +158,7 @@ _settings_of_the_person: dict[str, Any] = {}
 
 
 def _keep_settings() -> None:
-    """In a real Slicer, restore the user's settings of the extension on exit."""
+    """Restore the user's layout and settings of the extension when a real Slicer ends."""
     settings = slicer.app.settings()
 
     def restore() -> None:
@@ -181,7 +184,7 @@ def start_afresh() -> None:
 
 
 def expect_no_hidden_errors() -> None:
-    """Raise AssertionError if a slot or an observer raised an error, or a question had no answer."""
+    """Raise AssertionError if an error of a slot or an observer was not shown, or a question had no answer."""
     if not in_real_slicer():
         from .deletion import delete_pending
 

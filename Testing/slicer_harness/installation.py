@@ -1,4 +1,4 @@
-"""Make the harness's modules importable under the names of Slicer's, unless a real Slicer runs."""
+"""Make the harness's modules importable under the names of Slicer's modules, unless a real Slicer runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import slot_errors
 
 
 def in_real_slicer() -> bool:
-    """Return whether the tests run inside Slicer."""
+    """Return whether this Python runs inside Slicer."""
     import slicer
 
     return hasattr(slicer, "app") and not getattr(slicer, "_harness", False)

@@ -112,7 +112,7 @@ def _become_pytest(arguments: list[str], output: int) -> None:
 
     status = 1
     try:
-        atexit._clear()  # what the parent removes when it ends
+        atexit._clear()  # These functions remove what the parent still uses.
         os.chdir(TESTS.parents[1])
         os.dup2(output, 1)
         os.dup2(output, 2)

@@ -66,7 +66,7 @@ def work_seconds(action: Callable[[], object], tries: int = 3) -> float:
 def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> float:
     """Return the processor time of a job's longest step in seconds, the minimum of up to `tries` runs.
 
-    The first run without a pause is the last one made.
+    No further run is made after one without a noticeable pause.
 
     Args:
         start: starts the job and returns an iterator over its steps.
@@ -90,6 +90,7 @@ class LoopMonitor:
 
     `longest_pause`: the longest time between two iterations, in seconds; other programs on the machine add to it.
     `longest_work`: the same, in processor time of this process.
+    `turns`: the number of iterations.
     """
 
     def __init__(self) -> None:

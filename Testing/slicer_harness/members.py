@@ -25,7 +25,7 @@ class QtProperty:
 
     def __get__(self, wrapper: Any, owner: type) -> Any:
         if wrapper is None:
-            # The name singleShot is a static method of the class QTimer, and a property of its objects.
+            # `singleShot` is a static method of the class QTimer, and a property of its objects.
             if is_static(getattr(self.pyside_class, self.name, None)):
                 return BoundMethod(QtMethod(self.name, self.pyside_class), None)
             raise AttributeError(f"type object '{owner.__name__}' has no attribute '{self.name}'")
@@ -82,7 +82,7 @@ class BoundMethod:
         return wrap(self._function()(*(_to_qt_argument(argument) for argument in args)))
 
     def argument_count(self) -> int | None:
-        """Return how many arguments of a signal the method takes; None for any number."""
+        """Return the most arguments that an overload of the method takes as a slot; None if it is no slot."""
         target = self.wrapper._object
         if not isinstance(target, QtCore.QObject):
             return None
@@ -126,7 +126,7 @@ class QtSignal:
 
 
 def _to_qt_argument(value: Any) -> Any:
-    """Return an argument as Qt takes it; a function becomes a slot, which Qt may call later (`QTimer.singleShot`)."""
+    """Return an argument as Qt takes it; a function becomes a slot, which Qt calls later (`QTimer.singleShot`)."""
     is_function = callable(value) and not isinstance(value, type | Handle | vtkObjectBase)
     return slot_of(value) if is_function else unwrap(value)
 

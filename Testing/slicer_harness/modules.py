@@ -84,7 +84,7 @@ class ScriptedModule(_ScriptedModuleParent):
         return self._widget
 
     def _fill(self) -> None:
-        """Import the module's source again and create its Python widget in the panel."""
+        """Create the module's Python widget in the panel, from its source as it was last imported."""
         python = getattr(sys.modules[self.name], f"{self.name}Widget")(self._widget)
         self._widget._object._python = python
         setattr(slicer.modules, f"{self.name}Widget", python)
@@ -226,7 +226,7 @@ class SegmentEditor:
         return self._segmentation
 
     def setSourceVolumeNode(self, node: Any) -> None:
-        """Choose the volume to segment; each slice view that does not show the volume then shows only this volume."""
+        """Choose the volume to segment; each slice view with another background then shows this volume only."""
         self._source = node
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode") if node is not None else ():
             if composite.GetBackgroundVolumeID() != node.GetID():
@@ -260,7 +260,7 @@ class SegmentEditor:
 
 
 def install_core_modules(application_logic: Any) -> None:
-    """Install the core modules, with their real logic classes on the scene."""
+    """Install the core modules that the extension uses, with their real logics on the scene if there are any."""
     slicer.modules = Modules()
     scene = slicer.mrmlScene
     # The wheel lacks the terminology and colour files, and the logics warn about this.

@@ -65,7 +65,7 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
         return self._node is not None and self._transposed
 
     def _transpose(self, transposed: bool) -> None:
-        # Without a table node, Slicer prints a warning and changes nothing; this happens when a panel is loaded.
+        # Without a table node, Slicer changes nothing (qMRMLTableView.cxx); this happens when a panel is loaded.
         if self._node is not None:
             self._transposed = transposed
             self._fill()
@@ -86,7 +86,10 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
         return self._node
 
     def _fill(self) -> None:
-        """Fill the cells; the node decides whether the header or the first row shows the column names."""
+        """Fill the cells; the node decides whether the header or the first row shows the column names.
+
+        Transposed, these are the vertical header and the first column.
+        """
         self._cells.clear()
         table = self._node.GetTable() if self._node is not None else None
         if table is None:
@@ -119,7 +122,7 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
 
 
 class qMRMLSegmentsTableView(qMRMLWidget):
-    """Lists a segmentation's segments."""
+    """Lists the segments that a segmentation has when it is set; later changes are not shown."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
@@ -155,7 +158,7 @@ class qMRMLSegmentsTableView(qMRMLWidget):
 
 
 class qMRMLSegmentationShow3DButton(ctkMenuButton):
-    """Creates and shows the closed surface of a segmentation, or hides and removes it."""
+    """Creates the closed surface of a segmentation, or removes it."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
@@ -204,7 +207,7 @@ def _surface() -> str:
 
 
 class qMRMLPlotView(_with_scene(QtWidgets.QWidget)):
-    """Holds a plot view node; nothing is drawn."""
+    """Holds a plot view node and draws nothing; `fits` counts the calls of `fitToContent`."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)

@@ -27,9 +27,11 @@ class PipRecorder:
 
     Attributes:
         missing: packages that count as not installed.
-        returncode: pip's exit status; not 0 acts as if there were no network.
+        returncode: pip's exit status; if it is not 0, installations fail.
         output: the lines that pip writes, which Slicer only prints.
         updates_imported: already imported packages that an installation would change, so that Slicer offers a restart.
+        installed, skipped: the requirements and the packages to skip of each request.
+        restarts: number of restarts requested while `replace_pip_of_slicer` is active.
     """
 
     missing: set[str] = field(default_factory=set)
@@ -92,7 +94,7 @@ def load_requirements(path: str | Path) -> list[Requirement]:
 
 
 def pip_check(req: Requirement | list[Requirement], _seen: set[Any] | None = None) -> bool:
-    """Return whether requirements and the requirements of their extras are met."""
+    """Return whether a requirement or all of a list, and the requirements of their extras, are met."""
     seen = set() if _seen is None else _seen
     if isinstance(req, list):
         return all(pip_check(one, seen) for one in req)
@@ -126,7 +128,7 @@ def pip_ensure(
     skip_in_testing: bool = True,
     show_progress: bool = True,
 ) -> list[str] | None:
-    """Ask the person once, then install the missing packages.
+    """Install the missing packages, after a question if `prompt_install`; return those that were skipped.
 
     Raises RuntimeError if the person declines, CalledProcessError if pip fails.
     """

@@ -12,7 +12,7 @@ from .wrapping import wrapper_class
 
 
 class QtModule(types.ModuleType):
-    """Looks up Qt's classes; PySide6's helpers, such as `Signal`, do not exist."""
+    """Provides Qt's classes, but not PySide6's helpers such as `Signal`."""
 
     def __getattr__(self, name: str) -> Any:
         for source in (QtWidgets, QtGui, QtCore):
@@ -25,6 +25,7 @@ class QtModule(types.ModuleType):
 
 
 def make() -> QtModule:
+    """Return the module, with the namespace `Qt`."""
     module = QtModule("qt")
     module.Qt = wrapper_class(QtCore.Qt)
     return module

@@ -115,7 +115,7 @@ class ScriptedLoadableModuleWidget:
 
 
 class ScriptedLoadableModuleLogic:
-    """The module's logic, with its state in a parameter node."""
+    """The module's logic; its state is in a parameter node."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class ScriptedLoadableModuleLogic:
         self.isSingletonParameterNode = True
 
     def getParameterNode(self) -> Any:
-        """Return the scene's parameter node of this module; make it if there is none."""
+        """Return the scene's parameter node of this module; add it if there is none."""
         if self.isSingletonParameterNode:
             node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
             if node is not None:

@@ -1,4 +1,4 @@
-"""Connect signals as PythonQt does: by attribute or by signature. Arguments that a receiver cannot take are dropped."""
+"""Connect signals by attribute or by signature. Arguments that a receiver cannot take are dropped, as by PythonQt."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ class SignalConnections:
         self._connections: list[Connection] = []
 
     def connect(self, signal: str, receiver: Callable[..., Any]) -> bool:
-        """Connect a signal to a callable, which stays alive as long as the sender.
+        """Connect a signal to a callable, which stays alive as long as the sender or until it is disconnected.
 
         Raises ValueError for a signal that the object lacks, TypeError for a receiver that cannot be called and
-        FatalConnection for a slot of a dialog that only Python owns.
+        FatalConnection for a slot of another object that is a dialog owned by Python.
         """
         if not callable(receiver):
             raise TypeError(f"{receiver!r} cannot be connected to {signal}: it cannot be called")
@@ -131,7 +131,7 @@ class SignalConnections:
     def _find_signal(self, signal: str) -> tuple[QtCore.QObject, str]:
         """Return the Qt object and the signature of a signal, given by its signature or its name."""
         target = self._target()
-        # The caller holds the sender's wrapper, which keeps the object.
+        # The caller holds the sender's wrapper, which keeps a reference to the object.
         assert target is not None
         wanted = _normalize(signal)
         known = (type(target), wanted)

@@ -1,4 +1,4 @@
-"""Keep the errors of slots and observers, which no caller catches and Slicer only prints."""
+"""Keep the errors of slots and observers for the test: no caller catches them, and Slicer only prints them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _errors: list[BaseException] = []
 
 @contextmanager
 def keep_errors() -> Iterator[None]:
-    """Print an error, as PythonQt does, and keep it for the test."""
+    """Print an exception of the `with` block, as PythonQt does, and keep it for the test."""
     try:
         yield
     except Exception as error:
@@ -29,7 +29,7 @@ def pop_errors() -> list[BaseException]:
 
 
 def watch_observers() -> None:
-    """Keep the errors of VTK's observers, too."""
+    """Also keep errors that reach `sys.excepthook`, as those of VTK's observers do."""
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:

@@ -13,7 +13,8 @@ from .conversion import wrap
 def slot_of(receiver: Callable[..., Any], sender: Callable[[], Any] = lambda: None) -> Callable[..., Any]:
     """Return the function that Qt calls for a receiver; the receiver's errors are kept for the test.
 
-    sender: returns the object that emits the signal.
+    Args:
+        sender: returns the object that emits the signal; None if unknown.
     """
     most = _most_arguments(receiver)
 
@@ -25,7 +26,7 @@ def slot_of(receiver: Callable[..., Any], sender: Callable[[], Any] = lambda: No
 
 
 def _most_arguments(receiver: Callable[..., Any]) -> int | None:
-    """Return how many positional arguments a receiver takes; None for any number."""
+    """Return how many positional arguments a receiver takes; None if any number, or unknown."""
     if hasattr(receiver, "argument_count"):
         return receiver.argument_count()
     try:

@@ -1,4 +1,4 @@
-"""Load .ui files as Slicer does; refuse unknown classes, wrong headers and unknown properties."""
+"""Load .ui files; refuse unknown classes, wrong headers and unknown properties."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _BUILDER_PROPERTIES = {"QLabel": {"buddy"}, "Line": {"orientation"}, "QComboBox"
 
 
 class UiFileError(RuntimeError):
-    """A .ui file uses something that Slicer does not have."""
+    """A .ui file uses something that the harness does not know."""
 
 
 class QUiLoader:
@@ -84,7 +84,7 @@ class _Loader(QtUiTools.QUiLoader):
 
 
 def check(form: ElementTree.Element) -> None:
-    """Raise UiFileError at the first widget, header, base or property that Slicer does not know."""
+    """Raise UiFileError at the first widget, header, base or property that is not known."""
     declared = {
         (entry.findtext("class") or ""): (entry.findtext("header") or "", entry.findtext("extends") or "")
         for entry in form.iterfind("customwidgets/customwidget")

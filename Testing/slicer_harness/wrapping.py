@@ -1,8 +1,9 @@
 """Wrap PySide6 objects so that they follow PythonQt's conventions.
 
-A Qt property is an attribute, and a method is called. PythonQt looks up a name as a property, then as a method or a
-signal, then as an enum value, and last as a dynamic property or a child object of that name. Reading any other name
-raises AttributeError, and so does setting anything but a writable property.
+A Qt property is an attribute, and a method is called. A name is looked up as in PythonQt (PythonQtInstanceWrapper.cpp):
+as a property, then as a method or a signal, then as an enum value, and last as a dynamic property or a child object.
+Reading any other name raises AttributeError. So does setting anything but a writable or dynamic property, except for
+further attributes of objects whose class was derived in Python.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _wrappers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 class Wrapped(Handle):
-    """The Python side of every Qt object."""
+    """The wrapper of a Qt object."""
 
     _pyside_class: type
 
@@ -111,7 +112,7 @@ class WrappedQObject(Wrapped):
     def connect(self, signal: str, receiver: Any, slot: str | None = None, /) -> bool:
         """Connect by signature, such as "clicked(bool)", to a callable, or to a Qt object's slot, such as "accept()".
 
-        Raises ValueError for a signature that its object lacks, and for a name without a signature.
+        Raises ValueError for a signal or slot that its object lacks, and for a signal's name without arguments.
         """
         _refuse_bare_name(signal)
         connections = get_or_create(self, "connect a signal")
@@ -226,7 +227,7 @@ def _virtual(name: str) -> Callable[..., Any]:
 
 
 def wrapper_of(target: Any) -> Any:
-    """Return the wrapper of a PySide6 object; each object has exactly one."""
+    """Return the wrapper of a PySide6 object; a QObject has one wrapper as long as it is referenced."""
     own = getattr(target, "_wrapper", None)
     if own is not None:
         return own

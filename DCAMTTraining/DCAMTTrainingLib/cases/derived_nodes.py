@@ -1,4 +1,4 @@
-"""Distinguish nodes that DCAMT Training added to the scene from the user's scans and segmentations."""
+"""Find a case's scan and channels, and distinguish nodes that DCAMT Training added to the scene from the user's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROPOSAL_FILE = "DCAMT.proposal"
 SCAN_FILE = "DCAMT.scanFile"
 """Attribute of a proposal's volume that DCAMT Training read from a file: this file."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
-"""Attribute of a proposal's volume: its file has further channels, which are not in the scene."""
+"""Attribute of a proposal's volume: training reads further channels of its file, which are not in the scene."""
 
 
 def is_preview(node: Any) -> bool:
@@ -32,7 +32,7 @@ def is_proposal(segmentation: SegmentationNode) -> bool:
 
 
 def scan_of(segmentation: SegmentationNode) -> Any | None:
-    """Return the volume node on which a segmentation was drawn; None if it was removed from the scene."""
+    """Return the volume node on which a segmentation was drawn; None if it is unknown or no longer in the scene."""
     return segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
 
 

@@ -19,7 +19,7 @@ def row_of_case(case: Case) -> CaseRow:
 
 
 def read_rows_in_steps(path: Path) -> Generator[None, None, list[CaseRow]]:
-    """Return the rows of a case list, in steps; raise InputError if a line is invalid."""
+    """Return the rows of a case list, in steps; raise InputError if the file or a line cannot be read."""
     rows = []
     for number, case in enumerate(iterate_cases(path), start=1):
         rows.append(row_of_case(case))
@@ -53,7 +53,7 @@ def write_list(cases: Iterable[Case], path: Path) -> None:
 def write_lines(lines: Iterable[tuple[str, str, str, str, str]], path: Path) -> None:
     """Write lines of name, image, label, role and label mapping (empty for none); raise OutputError if that fails.
 
-    Unlike `write_cases`, this writes paths unchanged, since making ten thousand of them relative takes a second.
+    Paths are written unchanged: to make ten thousand of them relative, as `write_cases` does, takes a second.
     """
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""Write cases of the scene as files in a run's folder; the nodes are not changed."""
+"""Write cases of the scene as files for the engine; the nodes are not changed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .rows import CaseRow, FileScan
 
 
 def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = False) -> Generator[None, None, Case]:
-    """Return the case of a row; write scan and label into `folder` first if they are nodes, in short steps.
+    """Return the case of a row; if its scan is a node, write the scan and the label that its role needs into `folder`.
 
-    File names are numbers, so that paths contain no patient's name.
+    The files are written in short steps. Their names are numbers, so that paths contain no patient's name.
 
     Args:
         one_channel: write the first channel only, for a recipe of one channel.
@@ -65,8 +65,10 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
 def label_array(
     segmentation: SegmentationNode, segments: tuple[tuple[str, int], ...], volume: VolumeNode
 ) -> Generator[None, None, np.ndarray]:
-    """Return the segments as label values on the volume's grid, uint8 (K, J, I); where they overlap, the last is
-    kept."""
+    """Return the segments as label values on the volume's grid, uint8 (K, J, I), in short steps.
+
+    Where segments overlap, the last is kept. Segments that do not exist or have no voxels are omitted.
+    """
     columns, rows, slices = volume.GetImageData().GetDimensions()
     labels = np.zeros((slices, rows, columns), np.uint8)
     reference = _reference_grid(volume)
@@ -96,9 +98,9 @@ def label_array(
 
 
 def _copy_labelmap(segmentation: SegmentationNode, identifier: str, image: Any) -> bool:
-    """Copy a segment's voxels, in the segmentation's space, into `image`; return whether there are any.
+    """Copy a segment's labelmap, in the segmentation's space, into `image`; return False if there is none.
 
-    A segment that has only a surface is converted in a copy.
+    If the segmentation has surfaces only, a copy of it is converted.
     """
     name = labelmap_name()
     if segmentation.GetSegmentation().ContainsRepresentation(name):

@@ -24,7 +24,7 @@ def save_rows(node: Any, rows: Sequence[CaseRow]) -> None:
 
 
 def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, None, None]:
-    """Save the rows as `save_rows` does, in steps; only one step changes the node, once all rows are formatted."""
+    """Save the rows as `save_rows` does, in steps; one step changes the node, after all rows were formatted."""
     texts = []
     for start in range(0, len(rows), ROWS_PER_STEP):
         texts.append(rows_to_json(rows[start : start + ROWS_PER_STEP])[1:-1])
@@ -42,7 +42,7 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, No
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
         node.EndModify(changing)
-    # What follows the saving is a step of its own, because the node's observers have taken their time already.
+    # The node's observers take time. The caller's next action is a step of its own.
     yield
 
 

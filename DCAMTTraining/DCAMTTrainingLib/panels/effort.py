@@ -23,7 +23,7 @@ class EffortPanel:
         session.on_news.append(self.refresh)
 
     def refresh(self) -> None:
-        """Update estimate and default values."""
+        """Update the estimate and the default values of the settings."""
         if self._session.settings is None:
             return
         estimation = self._session.estimation
@@ -38,7 +38,7 @@ class EffortPanel:
         self._show_defaults()
 
     def _show_defaults(self) -> None:
-        """Show the recipe's values in empty edits."""
+        """Show in each empty edit the value that the next run uses."""
         try:
             recipe = self._session.planned_recipe()
         except DCAMTError:

@@ -26,11 +26,14 @@ RUN_WIDGETS = (
 )
 """Widgets that are useful only if there is a run."""
 TITLE_LENGTH = 40
+"""Most characters of a choice shown in a section's title."""
 
 
 class Sections:
-    """Opens and closes sections when a run is selected, begins or ends; the user can open and close any section in
-    between."""
+    """Opens and closes sections when a run is selected, begins or ends.
+
+    In between, the user can open and close any section.
+    """
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session

@@ -40,7 +40,7 @@ class StartPanel:
         return self.job is not None and self.job.running
 
     def refresh(self) -> None:
-        """Show the problems that prevent a run, and enable Start if there are none."""
+        """Show the problems of the next run, and enable Start if none of them prevents it."""
         problems = self._session.problems()
         self._problem_texts = [problem.text for problem in problems]
         self._show_texts()
@@ -56,7 +56,7 @@ class StartPanel:
                 settings.runName = name
 
     def cancel(self) -> None:
-        """Cancel a start; no file of the run remains."""
+        """Cancel the start in progress; no file of the run remains."""
         if self.job is not None:
             self.job.cancel()
 

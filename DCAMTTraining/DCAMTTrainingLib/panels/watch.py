@@ -59,7 +59,7 @@ class WatchPanel:
         self._watch = None
 
     def hide_charts(self) -> None:
-        """Remove the charts and restore the layout from before."""
+        """Remove the charts, and restore the layout that they changed."""
         if self._watch is not None:
             self._watch.charts.hide()
 
@@ -140,7 +140,7 @@ class WatchPanel:
             self._listing = SteppedTask(self._read_cases(watch.run), lambda error: self._show_cases()).start()
 
     def _read_cases(self, run: RunFolder) -> Generator[None, None, None]:
-        """Read the names of the run's validation cases; their files may be missing."""
+        """Read the names of the run's validation cases in steps; the cases' files may be missing."""
         for number, case in enumerate(iterate_cases(run.cases), start=1):
             if case.role == VALIDATION:
                 self._cases.append(case.name)

@@ -1,4 +1,4 @@
-"""Make volume nodes of arrays in files, in short steps."""
+"""Make images and segments of arrays in files, in short steps."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ def read_image(file: str) -> Generator[None, None, Any]:
 
 
 def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: str) -> None:
-    """Give a volume node the image of a file.
+    """Give a volume node an image and its geometry, and set the window.
 
     The window is set from a sample of the voxels: Slicer would read all of them and block the event loop.
 
     Args:
         affine: voxel (i, j, k) -> RAS mm, four rows.
+        file: the `.npy` file of the image, from which the sample is read.
     """
     if volume.GetDisplayNode() is None:
         display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
@@ -52,7 +53,7 @@ def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: s
 
 
 def build_segments(labels: np.ndarray, recipe: Recipe, affine: np.ndarray) -> Generator[None, None, list[BuiltSegment]]:
-    """Return a segment for each class of the recipe.
+    """Return a segment for each class of the recipe, in steps; a class without voxels gets an empty one.
 
     Args:
         labels: (K, J, I).

@@ -20,7 +20,7 @@ _NODE_CLASSES = ("vtkMRMLPlotChartNode", "vtkMRMLPlotSeriesNode", "vtkMRMLTableN
 
 
 class TrainingCharts:
-    """The chart nodes of a run, which are in the scene only while they are shown."""
+    """Manages the chart nodes of a run, which `show` adds to the scene and `hide` removes."""
 
     def __init__(self, run_name: str) -> None:
         self._run_name = run_name
@@ -29,7 +29,7 @@ class TrainingCharts:
     def show(self, kind: str, curves: RunCurves) -> None:
         """Show the chart of `LOSSES` or `SCORES` in the plot view, in a layout that has one.
 
-        Does nothing if the curves have no point of that kind.
+        Do nothing if the curves have no point of that kind.
         """
         self._fill(kind, curves)
         chart = self.chart(kind)
@@ -132,7 +132,7 @@ class TrainingCharts:
         return node
 
     def _folder(self, hierarchy: Any) -> int:
-        """Return the subject hierarchy item that holds the run's chart nodes; it is not shown, like the nodes."""
+        """Return the subject hierarchy folder of the run's chart nodes; create it, hidden, if it does not exist."""
         scene_item = hierarchy.GetSceneItemID()
         folder = hierarchy.GetItemChildWithName(scene_item, self._folder_name())
         if not folder:
@@ -199,7 +199,7 @@ def _find(node_class: str, key: str) -> Any | None:
 
 
 def _restore_layout(layout: int) -> None:
-    """Restore a layout, unless the user has chosen another one since the plot view was added."""
+    """Restore a layout, unless the user has chosen another one since the plot view was added to it."""
     manager = slicer.app.layoutManager()
     if manager.layout == slicer.modules.plots.logic().GetLayoutWithPlot(layout):
         manager.setLayout(layout)

@@ -1,4 +1,4 @@
-"""Keep the losses and validation scores of a run over its iterations, thinned so that long runs can be drawn."""
+"""Collect the losses and validation scores of a run over its iterations, thinned so that long runs can be drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ POINTS = 600
 
 
 class Curve:
-    """A curve of points (iteration, value); at `POINTS` points, each pair of neighbours is replaced by its mean."""
+    """A curve of points (iteration, value), thinned whenever it has `POINTS` points.
+
+    Then each pair of neighbours is replaced by its mean, and from then on twice as many added points give one of the
+    curve.
+    """
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -18,7 +22,7 @@ class Curve:
         self._pending: list[tuple[float, float]] = []
 
     def add(self, step: float, value: float) -> None:
-        """Append a point."""
+        """Add a point; a thinned curve shows it when enough points for a mean were added."""
         self._pending.append((step, value))
         if len(self._pending) < self._points_per_mean:
             return
@@ -31,7 +35,10 @@ class Curve:
             self._points_per_mean *= 2
 
     def cut(self, step: float) -> None:
-        """Remove the points after an iteration, since a run that resumes there repeats them."""
+        """Remove the points after an iteration, since a run that resumes there repeats them.
+
+        Points that were added, but not enough for a mean, are removed, too.
+        """
         keep = sum(at <= step for at in self.steps)
         del self.steps[keep:], self.values[keep:]
         self._pending.clear()
@@ -45,7 +52,9 @@ class RunCurves:
         dice: curves by (class, branch), where branch is "A", "B" or "mean".
         loading: (cases read so far, total cases) while the run loads its cases; otherwise None.
         step, total_steps: the latest iteration, and the number of iterations.
+        steps_per_s: iterations per second.
         eta_s: estimated seconds to the end.
+        memory_bytes: peak memory of the training process.
     """
 
     def __init__(self) -> None:
@@ -59,7 +68,7 @@ class RunCurves:
         self.loading: tuple[int, int] | None = None
 
     def apply(self, event: RunEvent) -> bool:
-        """Apply an event; return whether a curve changed."""
+        """Apply an event; return whether a curve may have changed."""
         if isinstance(event, CasesLoading):
             self.loading = (event.loaded, event.cases)
             return False

@@ -46,7 +46,7 @@ def exists(name: str) -> bool:
 
 
 def free_name(name: str) -> str:
-    """Return the name; if a run has it, the name with the next unused number: `run-1`, `run-2`, …"""
+    """Return the name; if a file or folder has it, the name with the first unused number: `run-1`, `run-2`, …"""
     stem, number = re.sub(r"-\d+$", "", name.strip()) or "run", 1
     while exists(name):
         name, number = f"{stem}-{number}", number + 1

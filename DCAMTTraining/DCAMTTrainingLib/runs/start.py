@@ -1,4 +1,4 @@
-"""Start the process of a run, which continues when the module, the scene or the application is closed."""
+"""Start, resume, stop and discard runs, whose process continues when module, scene or application are closed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StartedProcess:
 
 
 started: list[StartedProcess] = []
-"""All processes started by this application; `poll` releases the system's entries of ended ones."""
+"""Processes started by this application; those that have ended are removed when the next one is started."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class RunPlan:
     """A run to start: `recipe` is trained on the cases of `rows`, in the folder `run`.
 
     Attributes:
+        recipe: without effort and settings.
         settings: `key=value` as for `dcamt train --set`.
         start_from: a model's name or file, empty for random weights.
     """
@@ -120,8 +121,12 @@ def stop_here(run: RunFolder, device: str = AUTO) -> None:
 
 
 def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
-    """Start `dcamt` without a pipe, terminal or process group of the application, so that the run continues without
-    it."""
+    """Start `dcamt` without a pipe, terminal or process group of the application, so that the run continues without it.
+
+    Raises:
+        OutputError: the process cannot be started, or its log file cannot be written.
+    """
+    # `poll` also lets the system forget an ended process.
     started[:] = [entry for entry in started if entry.process.poll() is None]
     flags = 0
     if os.name == "nt":
@@ -147,7 +152,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
 
 
 def is_starting(run: RunFolder) -> bool:
-    """Return whether this application started a process for the run that does not hold its lock yet."""
+    """Return whether this application started a process for the run that has not held its lock yet."""
     held = is_held(run.lock)
     waiting = False
     for entry in started:
@@ -158,7 +163,12 @@ def is_starting(run: RunFolder) -> bool:
 
 
 def discard(run: RunFolder) -> None:
-    """Delete a run's folder; raise InputError while the run is trained, OutputError if a file cannot be removed."""
+    """Delete a run's folder, if it exists.
+
+    Raises:
+        InputError: a process trains the run.
+        OutputError: a file cannot be removed.
+    """
     _refuse_if_trained(run, _("Pause or stop the run first."))
     try:
         shutil.rmtree(run.path)

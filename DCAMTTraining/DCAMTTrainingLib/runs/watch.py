@@ -16,7 +16,7 @@ from .curves import RunCurves
 TURN_S = 0.02
 """Seconds for reading events before the event loop continues."""
 POLL_MS = 500
-"""Milliseconds between two polls of a run without new events."""
+"""Milliseconds between two polls of a run."""
 
 
 class RunWatch:
@@ -44,7 +44,7 @@ class RunWatch:
 
     @property
     def caught_up(self) -> bool:
-        """Whether all events so far were read."""
+        """Whether all events so far were read and drawn."""
         return self._tail.at_end and not self._changed
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """Define the annotations of `Annotated[type, …]`, as in `slicer.parameterNodeWrapper`: validators, defaults, widgets.
 
-The messages of `IsInstance` and `Choice` are quoted from Slicer.
+The messages of `NotNone`, `IsInstance`, `WithinRange` and `Choice` are those of Slicer (validators.py).
 """
 
 from __future__ import annotations
@@ -114,4 +114,5 @@ def split(annotated: Any) -> tuple[Any, list[Any]]:
 
 
 def first(annotations: list[Any], kind: type) -> Any:
+    """Return the first annotation of a class; None if there is none."""
     return next((annotation for annotation in annotations if isinstance(annotation, kind)), None)

@@ -1,4 +1,4 @@
-"""Connect widgets to parameters, for the same widgets and types as Slicer's own connectors."""
+"""Connect widgets to parameters, for the most common widgets and types of Slicer's connectors (guiConnectors.py)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def parameterNodeGuiConnector(cls: Any = None) -> Any:
 
 
 def createGuiConnector(widget: Any, datatype: Any) -> Any:
-    """Return the connector for a widget and a type; raise RuntimeError if Slicer has none."""
+    """Return the connector for a widget and a type; raise RuntimeError if the harness has none."""
     for own in _registered:
         if own.canRepresent(widget, datatype):
             return own.create(widget, datatype)

@@ -299,7 +299,7 @@ class UnionSerializer(Serializer):
 
 
 def serializer_for(annotated: Any) -> Serializer:
-    """Return the serializer of a type with its validators; raise TypeError for a type that Slicer cannot store."""
+    """Return the serializer of a type with its validators; raise TypeError for a type that the harness cannot store."""
     from .packs import PackSerializer, isParameterPack
 
     kind, annotations = split(annotated)

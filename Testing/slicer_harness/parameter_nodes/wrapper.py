@@ -97,7 +97,7 @@ class _Methods:
     def connectGui(self, gui: Any) -> None:
         """Connect each widget that has the property SlicerParameterName.
 
-        As in Slicer's releases, no tag for `disconnectGui` is returned.
+        As in Slicer (issue 7545), no tag for `disconnectGui` is returned.
 
         Args:
             gui: a widget, whose children are searched, or an object, whose attributes are searched.
@@ -184,7 +184,7 @@ def _update_gui(held: weakref.ref[_Methods]) -> None:
 def parameterNodeWrapper(cls: Any = None) -> Any:
     """Make a class's members parameters of a node.
 
-    Raises TypeError for a member that Slicer cannot store, ValueError for a name that Slicer uses.
+    Raises TypeError for a member that cannot be stored, ValueError for a reserved name.
     """
     if cls is None:
         return parameterNodeWrapper
