@@ -89,11 +89,10 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     plan = plan_wall_jobs(options, usage_error)
     mapping = parse_mapping(options.labels, load_recipe("la").classes) if options.labels else None
     console = Console(options.json)
-    jobs, skipped = plan.jobs, []
-    if existing_rule(options) == SKIP:
-        skipped = [job for job in plan.jobs if any(path.exists() for path in job.results)]
-        jobs = [job for job in plan.jobs if job not in skipped]
-    earlier = _earlier_rows(plan.table, skipped) if plan.table and existing_rule(options) == SKIP else []
+    skips = existing_rule(options) == SKIP
+    skipped = [job for job in plan.jobs if skips and any(path.exists() for path in job.results)]
+    jobs = [job for job in plan.jobs if job not in skipped]
+    earlier = _earlier_rows(plan.table, skipped) if skips and plan.table is not None else []
     if skipped:
         console.print_error(f"{len(skipped)} of {len(plan.jobs)} scans have results already and are skipped")
     session = WallSession(settings, mapping, options.label, console)
@@ -106,12 +105,12 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
                 console.show_progress(f"{job.name}: wall", number / len(jobs))
                 session.run_job(job)
         finally:
-            has_table = plan.table is not None and bool(session.results or earlier)
-            if has_table:
+            table = plan.table if session.results or earlier else None
+            if table is not None:
                 with ignore_sigterm():
-                    write_wall_csv(session.results, plan.table, earlier)
-    if has_table:
-        console.print_text(f"table of all scans: {plan.table}")
+                    write_wall_csv(session.results, table, earlier)
+    if table is not None:
+        console.print_text(f"table of all scans: {table}")
     session.print_summary(len(jobs))
     return 1 if session.failures else 0
 
@@ -134,7 +133,7 @@ class WallSession:
     failures: list[str] = field(default_factory=list)
 
     def run_job(self, job: WallJob) -> None:
-        """Measure the wall of a scan, write its files and print it; a failure is only recorded."""
+        """Measure the wall of a scan, write its files and print it, or record its failure."""
         try:
             start = time.monotonic()
             volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping)
