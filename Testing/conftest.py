@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,9 @@ LONG = (
     *("test_run_requests", "test_cli_train", "test_training_after"),
 )
 """Test files that take long. They start first, so that all test processes end at about the same time."""
+
+
+gc.disable()  # until all tests are imported: their millions of objects stay
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,6 +37,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     rank = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    freeze_garbage()
+    gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)
