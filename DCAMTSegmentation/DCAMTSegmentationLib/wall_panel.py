@@ -95,14 +95,18 @@ class WallPanel:
 
     def _show_segments(self, segmentation: SegmentationNode | None) -> None:
         """List the segments of the segmentation, and keep the selected one."""
-        segments = list(segmentation.GetSegmentation().GetSegmentIDs()) if segmentation is not None else []
+        names: dict[str, str] = {}
+        if segmentation is not None:
+            held = segmentation.GetSegmentation()
+            names = {identifier: held.GetSegment(identifier).GetName() for identifier in held.GetSegmentIDs()}
+        segments = list(names)
         if segments == self._segments:
             return
         box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
         self._segments = segments
         box.clear()
-        for identifier in segments:
-            box.addItem(segmentation.GetSegmentation().GetSegment(identifier).GetName())
+        for name in names.values():
+            box.addItem(name)
         if chosen in segments:
             box.setCurrentIndex(segments.index(chosen))
 

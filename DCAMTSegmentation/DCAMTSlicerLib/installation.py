@@ -145,7 +145,7 @@ def _torch_version() -> str | None:
 
 
 def _refuse_old_slicer() -> None:
-    """Raise NotInstalledError if Slicer is older than 5.12, and so installs packages in place of its own."""
+    """Raise NotInstalledError if Slicer is older than 5.12: its pip could replace packages of Slicer's own."""
     try:
         import slicer.packaging  # noqa: F401
     except ImportError:

@@ -35,11 +35,11 @@ def voxels_of(volume: VolumeNode) -> np.ndarray:
     return np.asarray(slicer.util.arrayFromVolume(volume))
 
 
-def check_channels(volumes: Sequence[VolumeNode | None]) -> None:
+def check_channels(volumes: Sequence[VolumeNode]) -> None:
     """Check that all channels of a scan are volume nodes on the grid of the first one, in the world.
 
     Raises:
-        InputError: a volume after the first is missing, is used twice, is on another grid, or is related to the first
+        InputError: a volume after the first is None, is used twice, is on another grid, or is related to the first
             one by a non-linear transform; or a volume holds no image, or an image with several channels.
     """
     first, *others = volumes
