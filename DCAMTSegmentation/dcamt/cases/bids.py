@@ -10,16 +10,17 @@ from .case_list import LABELLED, UNLABELLED, Case
 from .found_cases import BIDS, NO_SCAN, SEVERAL_LABELS, FoundCases, SkippedFile, scans_below
 from .names import LABEL_WORDS
 
-# A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz. Labels lie in `derivatives`.
+# A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz.
 _LABEL_SUFFIXES = LABEL_WORDS | {"probseg"}
 _DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
 """Entities that a derivative's name adds to the name of its source image."""
 
 
 def find_bids_cases(folder: Path) -> FoundCases:
-    """Pair each scan of a BIDS data set with the label of the same entities, those of derivatives left out.
+    """Pair each scan of a BIDS data set with its label by the entities in their names.
 
-    A label may lack entities of its scan if only one scan fits it. Of several, the one with the same suffix is taken.
+    Without the entities that only derivatives have, a label has the entities of its scan, or a part of them. Scans with
+    equal entities take precedence, then those with the label's first suffix; a label that fits several is skipped.
     """
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []
@@ -47,7 +48,7 @@ def find_bids_cases(folder: Path) -> FoundCases:
             if all(image_entities.get(key) == value for key, value in label_entities.items())
         ]
         exact = [image for image, image_entities in images if image_entities == label_entities]
-        # Prefer equal entities and the same first suffix (T1w).
+        # The first suffix of a label is often that of its scan, as in T1w_dseg.
         same = [image for image in exact or fitting if _bids_name(image)[1][:1] == _bids_name(path)[1][:1]]
         chosen = same or exact or fitting
         if len(chosen) == 1:

@@ -19,7 +19,11 @@ _UNNUMBERED_CHANNEL = "another channel of its case; to use both, name the files 
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return the content of `dataset.json`; empty if there is none."""
+    """Return the content of a folder's `dataset.json`; empty if there is no such file, or no object in it.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
     path = folder / "dataset.json"
     if not path.is_file():
         return {}
@@ -31,7 +35,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
-    """Return label values and names from a folder's `dataset.json`; empty if there is none.
+    """Return label values above 0 and their names from a folder's `dataset.json`; empty if it names none.
 
     Raises:
         InputError: the file cannot be read.
@@ -103,9 +107,9 @@ class _ListedCases:
 
 
 def find_listed_cases(folder: Path) -> FoundCases:
-    """Read the list of a Decathlon or nnU-Net v1 data set: `training` and `validation` have labels, `test` has none.
+    """Read the list of a Decathlon or nnU-Net v1 data set: its entries `training`, `validation` and `test`.
 
-    Test cases are unlabelled, or skipped if the folder `labelsTs` has labels.
+    Cases without a label are unlabelled. Those of `test` are skipped if the folder `labelsTs` has labels.
     """
     described, listed = read_description(folder), _ListedCases(folder)
     has_test_labels = bool(files_in(folder / "labelsTs", LABEL_ENDINGS))

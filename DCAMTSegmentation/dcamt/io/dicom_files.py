@@ -74,7 +74,7 @@ class FoundFiles:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the files of a folder, then those of its subfolders, by name, without hidden ones.
+    """Return the files of a folder, then those of its subfolders, by name, without hidden ones and those of `__MACOSX`.
 
     Raises:
         InputError: there are more than 100000 files.

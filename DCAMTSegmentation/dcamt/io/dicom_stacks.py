@@ -27,7 +27,7 @@ class ScanChoice:
     Attributes:
         series: a number from the list in the error message, the UID or its end, or the description or a part of it.
         frame_type: "magnitude", "phase", "real", "imaginary", or another kind from the list.
-        time: number of the time point, from 1; None reads the first.
+        time: number of the time point, from 1. None reads the first if all have the same number of slices.
     """
 
     series: str | None = None

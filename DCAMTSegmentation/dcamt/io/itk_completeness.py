@@ -95,9 +95,11 @@ def _check_meta(path: Path) -> None:
 def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[str]:
     """Return the names of a MetaImage's data files from `value` of ElementDataFile and the `rest` after this line."""
     words = value.split()
-    if words[:1] and words[0].upper() == "LIST":
+    if not words:
+        raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
+    if words[0].upper() == "LIST":
         names = [name.strip() for name in rest.decode("utf-8", "replace").splitlines() if name.strip()]
-    elif words[:1] and "%" in words[0]:
+    elif "%" in words[0]:
         first, last, step = (int(word) for word in words[1:4]) if len(words) >= 4 else (1, sizes[-1], 1)
         numbers = range(first, last + 1, max(1, step))
         if len(numbers) > math.prod(sizes):

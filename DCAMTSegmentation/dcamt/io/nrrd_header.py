@@ -41,6 +41,11 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
+    """Return the header of a NRRD file, which may be compressed with gzip as a whole.
+
+    Raises:
+        InputError: the file is not NRRD, or a line of the header is damaged.
+    """
     header = Header()
     with open_plain_or_gzip(path, _HEADER_BUFFER) as file:
         limited = file.readline(HEADER_LIMIT)
@@ -74,6 +79,11 @@ def read_header(path: Path) -> Header:
 
 
 def array_sizes(path: Path, header: Header) -> list[int]:
+    """Return the size of each axis in the file's order, the fastest first.
+
+    Raises:
+        InputError: the header lacks a required field, or its sizes are not those of an image (`check_size`).
+    """
     for name in ("type", "dimension", "sizes", "encoding"):
         if name not in header.fields:
             raise InputError(f"lacks the field '{name}' in its header", path=path, remedy=DAMAGED)
