@@ -54,20 +54,14 @@ tiling._predict_or_none = fails_on_gpu
     ],
 )
 def test_invalid_request_is_refused_and_the_next_one_served(
-    start_worker: Callable[..., Child],
-    worker_model: Path,
-    oblique_scan: Volume,
-    tmp_path: Path,
-    line: str,
-    message: str,
+    shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, line: str, message: str
 ) -> None:
-    child = start_worker()
-    child.send(line)
-    failed, _ = child.wait_for(lambda event: event.kind == "failed")
+    shared_worker.send(line)
+    failed, _ = shared_worker.wait_for(lambda event: event.kind == "failed")
     assert failed.reason == "input"
     assert message in failed.message
-    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
-    assert child.wait_for(is_answer_to("1"))[0].kind == "segmented"
+    shared_worker.send(write_request(oblique_scan, worker_model, tmp_path / "good", "good"))
+    assert shared_worker.wait_for(is_answer_to("good"))[0].kind == "segmented"
 
 
 @pytest.mark.parametrize(
