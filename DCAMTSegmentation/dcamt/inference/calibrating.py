@@ -73,12 +73,14 @@ def calibrate(
             remedy="Add labelled cases of the role validation.",
         )
     observed: dict[str, list[_Observation]] = {quality: [] for quality in QUALITIES}
+    labels = range(1, package.recipe.output_channels)
     for number, case in enumerate(cases):
         for disturbance, scan in _disturbed_scans(case, number, package.recipe):
             for quality, observations in observed.items():
                 if check:
                     check()
-                observations.append(_observe(scan, case.name, disturbance, predictor, quality))
+                doubt, overlap = _segment(scan, labels, predictor, quality)
+                observations.append(_Observation(doubt, overlap, case.name, disturbance))
         if progress:
             progress(number + 1, len(cases))
     models = {}
@@ -105,11 +107,12 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
         yield name, CALIBRATING[name](scan, np.random.default_rng([number, *name.encode()]))
 
 
-def _observe(scan: DisturbedScan, case: str, disturbance: str, predictor: Predictor, quality: str) -> _Observation:
-    """Segment a scan and compare the segmentation with the label."""
+def _segment(
+    scan: DisturbedScan, labels: Sequence[int], predictor: Predictor, quality: str
+) -> tuple[Mapping[str, float], float]:
+    """Segment a scan; return the features of doubt, and the mean Dice of `labels` with the scan's own labels."""
     result = predictor.segment(Volume(np.ascontiguousarray(scan.image, np.float32), scan.grid), quality)
-    overlap = mean_dice(result.labelmap.voxels, scan.labels, range(1, predictor.recipe.output_channels))
-    return _Observation(dict(result.doubt), overlap, case, disturbance)
+    return result.doubt, mean_dice(result.labelmap.voxels, scan.labels, labels)
 
 
 def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[OverlapModel, dict[str, float]]:
