@@ -15,15 +15,15 @@ protocol  The protocol of published results, with the same weights on the networ
 whole     The same scans inside a field of 576x576x88 voxels of air, noise, blurred noise or mirrored tissue.
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
 
-Times are the minimum of the repeats, in processor time of the process, because other programs affect it less. With one
-thread, it equals the elapsed time on an idle machine. All precisions that the CPU supports are measured: float32, and
+Times are in processor time of the process, because other programs affect it less, and the minimum of the repeats; the
+windows of `protocol` are measured once, and `cold` once in elapsed time. With one thread, processor time equals the
+elapsed time on an idle machine. All precisions that the CPU supports are measured: float32, and
 bfloat16 on CPUs with instructions for it.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import multiprocessing
 import resource
@@ -52,9 +52,9 @@ from dcamt.networks.packaging import build_network, verify_model
 from dcamt.preprocessing import scan_to_network, to_source
 from dcamt.recipe import ACCURATE, QUALITIES
 from dcamt.volume import Volume
+from la_cases import HELD_OUT, case_names
 from scipy.ndimage import gaussian_filter
 
-HELD_OUT = 20
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 FIELD = (576, 576, 88)
 PARTS = ("cold", "pass", "segment", "protocol", "whole")
@@ -319,8 +319,7 @@ def cold(options: Options, case: str, quality: str) -> dict[str, Any]:
 
 
 def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    with open(options.folder / "cases.csv", newline="", encoding="utf-8") as file:
-        names = [row["case"] for row in csv.DictReader(file)][-HELD_OUT:]
+    names = case_names(options.folder)[-HELD_OUT:]
     cases = names[:: max(1, HELD_OUT // options.cases)][: options.cases]
     used = "bfloat16" if fast_bfloat16(torch.device("cpu")) else "float32"
 

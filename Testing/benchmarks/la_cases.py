@@ -18,7 +18,7 @@ METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 
 def case_names(la: Path) -> list[str]:
     """Return the names of a folder's cases in the order of `cases.csv`."""
-    with (la / "cases.csv").open(newline="") as file:
+    with (la / "cases.csv").open(newline="", encoding="utf-8") as file:
         return [row["case"] for row in csv.DictReader(file)]
 
 

@@ -323,7 +323,7 @@ def main() -> None:
     print(f"validation: {validation:.2f} s a case; {fraction:.1%} of the time for each case, every {every} iterations")
     if options.json:
         machine = {"device": options.device, "threads": options.threads, "torch": torch.__version__}
-        result = {"rows": rows, "validation_s_a_case": validation, "validation_share_a_case": fraction, **machine}
+        result = {"rows": rows, "validation_s_a_case": validation, "validation_fraction_a_case": fraction, **machine}
         options.json.write_text(json.dumps(result, indent=2), encoding="utf-8")
 
 

@@ -59,6 +59,8 @@ TRIAL = (48, 48, 48)
 class Worker:
     """Serves requests one after another with a model that stays loaded, and passes events to `send`.
 
+    Control requests, which the reading thread obeys, get no answer here.
+
     Args:
         cancelled: identifiers of cancelled requests; another thread may add to it.
         write_report: serves a `ReportRequest`, since this module must not import `report`.
