@@ -1,4 +1,4 @@
-"""Calibration: the fit on data of a known law, its file, and its use by the predictor, the store and the worker."""
+"""Calibration: its file in or beside a model, and its use by the predictor, the command, the store and the worker."""
 
 from __future__ import annotations
 
@@ -17,17 +17,12 @@ from dcamt.cli import main
 from dcamt.errors import Cancelled, InputError
 from dcamt.geometry import Grid
 from dcamt.inference.calibrating import calibrate, mean_dice
-from dcamt.inference.disturbances import CALIBRATING, DisturbedScan
 from dcamt.inference.predictor import Prediction, Predictor
 from dcamt.inference.serving import Worker
 from dcamt.models.calibration import (
     Calibration,
     ExpectedOverlap,
     OverlapModel,
-    assess_overlap,
-    expect_left_out,
-    fit_overlap,
-    overlap_figures,
     parse_calibration,
 )
 from dcamt.models.package import ModelPackage, calibration_path, open_model, write_package
@@ -38,117 +33,14 @@ from dcamt.worker.events import WorkerEvent, WorkerProgress
 from dcamt.worker.protocol import request_line
 from dcamt.worker.requests import LoadRequest
 from dcamt_testing.synthetic import write_cases_folder
-from scipy import stats
 
 LINE = OverlapModel(("entropy",), (0.0,), (1.0,), (-1.0,), 0.0, (0.2, 0.8), (-0.1, -0.1), (0.2, 0.1))
+"""The logit of the overlap is minus the feature "entropy"."""
 
 
 def calibration_of(package: ModelPackage, model: OverlapModel = LINE) -> Calibration:
+    """Return a calibration of a package for accurate quality only."""
     return Calibration(package.card.checksum, {"accurate": model}, 8, 40, "made up", {"mean absolute error": 0.01})
-
-
-# ---- features
-
-
-# ---- fit
-
-
-def synthetic_features(number: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray, list[str]]:
-    """Return features, true overlaps and case names of eight scans per case.
-
-    The logit of the overlap is a known linear function of the feature "doubt" plus noise.
-    """
-    draw = np.random.default_rng(seed)
-    doubt = np.concatenate([draw.normal(-2.4, 0.25, 4 * number), draw.normal(-1, 1, 4 * number)])
-    logit = -0.2 - 1.1 * doubt
-    truth = 1 / (1 + np.exp(-(logit + draw.normal(0, 0.15, len(doubt)))))
-    other = truth + draw.normal(0, 0.05, len(doubt))  # increases with the overlap, so it does not express doubt
-    features = [{"doubt": a, "other": b, "nothing": 0.0} for a, b in zip(doubt.tolist(), other.tolist(), strict=True)]
-    return features, truth, [f"case{index % number}" for index in range(len(doubt))]
-
-
-def test_fit_finds_the_known_law_and_intervals_hold_80_percent_of_new_scans() -> None:
-    features, truth, cases = synthetic_features(20, 0)
-    model = fit_overlap(features, truth.tolist(), cases, ("doubt", "other"))
-    assert model.weights[0] < 0
-    assert model.weights[1] == 0
-    slope = model.weights[0] / model.deviations[0]
-    assert slope == pytest.approx(-1.1, abs=0.15)
-    features, truth, _ = synthetic_features(100, 1)
-    expected = [model.expect(one) for one in features]
-    figures = overlap_figures(expected, truth.tolist())
-    values = [one.value for one in expected]
-    assert figures["mean absolute error"] == pytest.approx(np.abs(np.array(values) - truth).mean())
-    assert figures["rank correlation"] == pytest.approx(stats.spearmanr(values, truth).statistic)
-    assert figures["mean absolute error"] < 0.02
-    assert 0.72 < figures["coverage of the interval"] < 0.9
-    assert all(one.low <= one.value <= one.high for one in expected)
-    # Intervals are wider for poorer overlaps.
-    widths = {one.value: one.high - one.low for one in expected}
-    assert (
-        widths[min(widths, key=lambda value: abs(value - 0.6))]
-        > 1.5 * widths[min(widths, key=lambda value: abs(value - 0.92))]
-    )
-
-
-def test_interval_comes_from_scans_of_other_disturbances() -> None:
-    """Ghosts lower the overlap through a feature of their own, which only fits that have seen ghosts can use."""
-    features, truth, cases = synthetic_features(20, 0)
-    kinds = ["clean" if index < 80 else "noise" for index in range(160)]
-    for index in range(80, 120):
-        kinds[index] = "ghosts"
-        features[index]["ghosting"] = 1.0
-        truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # 2 less on the scale of the logit
-    features = [{"ghosting": 0.0, **one} for one in features]
-    arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
-    seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
-    ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
-    assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
-    # Fits that have not seen ghosts expect too much of them: as much as of a noisy scan.
-    assert seen.expect(noise).low > seen.value(noise) - 0.12
-    assert unseen.expect(noise).low < unseen.value(noise) - 0.2
-
-
-def test_left_out_scans_are_expected_by_fits_to_other_cases_and_disturbances() -> None:
-    features, truth, cases = synthetic_features(4, 2)
-    kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
-    overlaps = truth.tolist()
-    expected = expect_left_out(features, overlaps, cases, ("doubt",), kinds)
-    for index in (0, 17, 30):
-        others = [
-            other
-            for other in range(32)
-            if cases[other] != cases[index] and (kinds[other] != kinds[index] or kinds[index] == "clean")
-        ]
-        part = fit_overlap(
-            [features[one] for one in others],
-            [overlaps[one] for one in others],
-            [cases[one] for one in others],
-            ("doubt",),
-        )
-        assert expected[index].value == pytest.approx(part.value(features[index]), abs=1e-3)
-        assert expected[index].low <= expected[index].value <= expected[index].high
-    assert 0.6 < np.mean([one.low <= overlap <= one.high for one, overlap in zip(expected, overlaps, strict=True)]) <= 1
-
-
-def test_assessment_leaves_out_the_assessed_case() -> None:
-    """The feature is pure noise, so only a fit that has seen the case could predict its overlap."""
-    draw = np.random.default_rng(0)
-    features = [{"doubt": value} for value in draw.normal(size=64).tolist()]
-    level = draw.uniform(0.6, 0.95, 8)
-    cases = [f"case{index % 8}" for index in range(64)]
-    overlaps = [float(level[index % 8]) for index in range(64)]
-    assessment = assess_overlap(features, overlaps, cases, ("doubt",))
-    constant = np.mean([abs(one - np.median(np.delete(level, index))) for index, one in enumerate(level)])
-    assert assessment["mean absolute error"] > 0.6 * constant
-
-
-def test_fit_of_fewer_than_two_cases_is_refused() -> None:
-    with pytest.raises(ValueError, match="two cases"):
-        fit_overlap([{"doubt": 1.0}] * 3, [0.5] * 3, ["a"] * 3, ("doubt",))
-
-
-# ---- files
 
 
 def test_calibration_is_read_from_the_package_and_from_the_file_beside_it(
@@ -256,9 +148,6 @@ def test_store_imports_and_removes_the_calibration_with_its_model(
     assert list(stored.parent.iterdir()) == []
 
 
-# ---- in use
-
-
 def test_segmentation_gets_the_overlap_expected_for_its_doubt(tiny_package: ModelPackage, oblique_scan: Volume) -> None:
     plain = Predictor(tiny_package, precision=torch.float32).segment(oblique_scan)
     assert plain.expected_overlap is None
@@ -321,7 +210,7 @@ def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPac
 
 
 class FakePredictor:
-    """Returns non-empty segmentations for the first `number` calls, then empty ones."""
+    """Returns doubt as of non-empty segmentations for the first `number` calls, then as of empty ones."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -339,7 +228,7 @@ def test_calibration_is_refused_when_fewer_than_three_cases_have_a_result(
     monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
     table = write_cases_folder(tmp_path, labelled=1, validation=8, shape=(8, 8, 8))
     cases = [case for case in read_cases(table) if case.role == VALIDATION]
-    qualities = 2
+    qualities = 2  # a call of the predictor for each
     with pytest.raises(InputError, match="in fast quality the model segments something in 2 of these cases"):
         calibrate(tiny_package, cases, FakePredictor(2 * qualities))  # type: ignore[arg-type]
     assert calibrate(tiny_package, cases, FakePredictor(3 * qualities)).cases == 8  # type: ignore[arg-type]
@@ -358,40 +247,6 @@ def test_check_can_cancel_the_calibration_between_two_segmentations(tiny_package
     with pytest.raises(Cancelled):
         calibrate(tiny_package, cases, FakePredictor(80), check=cancel_third)  # type: ignore[arg-type]
     assert len(calls) == 3
-
-
-@pytest.mark.parametrize("name", CALIBRATING)
-def test_disturbance_changes_the_image_and_keeps_its_shape(name: str) -> None:
-    draw = np.random.default_rng(0)
-    image = draw.random((2, 12, 12, 12)) * 100
-    labels = np.zeros((12, 12, 12), np.uint8)
-    labels[3:6, 3:9, 3:9], labels[6:9, 3:9, 3:9] = 1, 2
-    before = image.copy(), labels.copy()
-    scan = DisturbedScan(image, labels, Grid((12, 12, 12), np.eye(4)))
-    disturbed = CALIBRATING[name](scan, np.random.default_rng(1))
-    assert disturbed.image.shape == (2, *disturbed.grid.shape)
-    assert disturbed.labels.shape == disturbed.grid.shape
-    assert np.isfinite(disturbed.image).all()
-    assert disturbed.image.shape != image.shape or not np.allclose(disturbed.image, image)
-    np.testing.assert_array_equal(image, before[0])
-    np.testing.assert_array_equal(labels, before[1])
-    # The organs keep their position unless the disturbance rotates or removes the anatomy itself.
-    if name not in ("no organ", "upside down"):
-        index = np.argwhere(disturbed.labels > 0)
-        centre = disturbed.grid.affine[:3, :3] @ index.mean(axis=0) + disturbed.grid.affine[:3, 3]
-        np.testing.assert_allclose(centre, [5.5, 5.5, 5.5], atol=1)
-
-
-def test_noise_is_unbiased_in_ct_and_keeps_magnitudes_positive() -> None:
-    labels, grid = np.zeros((12, 12, 12), np.uint8), Grid((12, 12, 12), np.eye(4))
-    image = np.full((1, 12, 12, 12), -1000.0)
-    image[0, 6:] = 400.0
-    noisy = CALIBRATING["noise"](DisturbedScan(image, labels, grid), np.random.default_rng(0)).image
-    assert noisy[0, :6].mean() == pytest.approx(-1000, abs=15)
-    assert noisy[0, 6:].mean() == pytest.approx(400, abs=15)
-    assert noisy[0, :6].std() == pytest.approx(100, rel=0.1)
-    magnitudes = CALIBRATING["noise"](DisturbedScan(image.clip(0), labels, grid), np.random.default_rng(0)).image
-    assert magnitudes.min() >= 0
 
 
 def test_calibration_in_the_package_takes_precedence_on_import(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import gzip
+import io
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -374,14 +374,20 @@ def test_output_of_libraries_is_not_printed(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are not bytes on this system")
-def test_characters_that_the_terminal_cannot_encode_are_escaped(model: Path, tmp_path: Path) -> None:
+def test_characters_that_the_terminal_cannot_encode_are_escaped(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = os.fsdecode("vorhof_ä_\udcff.nii.gz".encode("utf-8", "surrogateescape"))
     save_scan(tmp_path / "scan.nii.gz")
     (tmp_path / "scan.nii.gz").rename(tmp_path / name)
-    arguments = [sys.executable, "-m", "dcamt", "segment", tmp_path / name, "-o", tmp_path / "out", "--model", model]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(
-        [os.fsencode(argument) for argument in arguments], capture_output=True, env=environment, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="ascii") for name in ("stdout", "stderr")}
+    for stream, terminal in streams.items():
+        monkeypatch.setattr(sys, stream, terminal)
+    assert call_dcamt(["segment", tmp_path / name, "-o", tmp_path / "out", "--model", model]) == 0
+    printed = {}
+    for stream, terminal in streams.items():
+        terminal.flush()
+        printed[stream] = terminal.buffer.getvalue()  # type: ignore[attr-defined]
+    assert printed["stderr"] == b""
+    assert b"vorhof_\\xe4_\\udcff.seg.nrrd" in printed["stdout"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name.replace(".nii.gz", ".seg.nrrd")]

@@ -25,9 +25,8 @@ from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt_testing.dicom_rules import broken_rules
 from dcamt_testing.dicom_series import PATIENT, write_mr_series
 from dcamt_testing.processes import HANGING_S
-from dcamt_testing.scan_files import affine_from_sitk
-from dcamt_testing.synthetic import save_tiny_model
-from dcamt_testing.tiny_recipes import tiny_recipe
+from dcamt_testing.scan_files import LEFT_ATRIUM, affine_from_sitk
+from dcamt_testing.synthetic import save_model_for
 
 pydicom = pytest.importorskip("pydicom")
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,23 +39,20 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model with random weights that segments part of random noise, but not all."""
-    from dcamt.api.segmentation import Segmenter
-
-    path = tmp_path_factory.mktemp("models") / "tiny.dcamt"
-    for seed in range(100):
-        save_tiny_model(path, tiny_recipe("largest_component=false"), seed)
-        fraction = Segmenter.load(path, "cpu").segment(random_voxels(), affine=AFFINE).labelmap.voxels.mean()
-        if 0.1 < fraction < 0.9:
-            return path
-    raise AssertionError("no such network among a hundred")
+    return save_model_for(tmp_path_factory.mktemp("models") / "tiny.dcamt", random_scan())
 
 
 def random_voxels(seed: int = 0) -> np.ndarray:
+    """Return noise without negative values, float32: (I, J, K)."""
     return np.random.default_rng(seed).normal(300, 80, SHAPE).clip(0).astype(np.float32)
 
 
+def random_scan(seed: int = 0) -> Volume:
+    return Volume(random_voxels(seed)[None], Grid(SHAPE, AFFINE))
+
+
 def save_scan(path: Path, seed: int = 0) -> Path:
-    write_volume(Volume(random_voxels(seed)[None], Grid(SHAPE, AFFINE)), path)
+    write_volume(random_scan(seed), path)
     return path
 
 
@@ -70,36 +66,53 @@ def signed_volume(points: np.ndarray, triangles: np.ndarray) -> float:
     return float(np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6)
 
 
-@pytest.fixture(scope="module")
-def atrium() -> dcamt.SegmentedScan:
-    return dcamt.segment(SAMPLE, quality="fast", device="cpu")
+def segmented_scan(labelmap: Labelmap, info: SegmentInfo) -> dcamt.SegmentedScan:
+    """Return a result that consists of a labelmap of one segment."""
+    return dcamt.SegmentedScan(
+        scan=Volume(np.zeros((1, *labelmap.voxels.shape), np.float32), labelmap.grid, path=Path("scan.nii.gz")),
+        labelmap=labelmap,
+        segments=(info,),
+        measurements=(),
+        disagreement=None,
+        doubt_map=None,
+        trust=None,
+        probabilities=None,
+        notes=(),
+        model=Card("tiny", "Tiny", (info.name,), "MR", "1", "MIT", "2026-01-01"),
+        quality="fast",
+        seconds=0.0,
+    )
 
 
 @pytest.mark.parametrize("ending", ["stl", "obj", "ply", "vtp"])
-def test_surface_encloses_the_volume_in_patient_mm(atrium: dcamt.SegmentedScan, tmp_path: Path, ending: str) -> None:
-    """vtk reads the surface of the sample's atrium. The file is in LPS mm, as 3D Slicer expects."""
+def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) -> None:
+    """vtk reads the surface of an ellipsoid. The file is in LPS mm, as 3D Slicer expects."""
     vtk = pytest.importorskip("vtk")
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+
+    centre, radii = np.array([10.0, 12.5, 8.0]), np.array([7.0, 9.0, 6.0])  # voxels
+    inside = ((np.indices(SHAPE).transpose(1, 2, 3, 0) - centre) / radii) ** 2
+    labelmap = Labelmap((inside.sum(axis=-1) < 1).astype(np.uint8), Grid(SHAPE, AFFINE))
     path = tmp_path / f"atrium.{ending}"
-    dcamt.write_surface(atrium, path)
+    dcamt.write_surface(segmented_scan(labelmap, LEFT_ATRIUM), path)
     readers = {"stl": "vtkSTLReader", "obj": "vtkOBJReader", "ply": "vtkPLYReader", "vtp": "vtkXMLPolyDataReader"}
     reader = getattr(vtk, readers[ending])()
     reader.SetFileName(str(path))
     reader.Update()
     mesh = reader.GetOutput()
-    points = np.array([mesh.GetPoint(n) for n in range(mesh.GetNumberOfPoints())])
-    # vtk returns the same cell object each time, so its points are copied before the next call.
-    count = mesh.GetNumberOfCells()
-    triangles = np.array([[mesh.GetCell(n).GetPointId(corner) for corner in range(3)] for n in range(count)])
-    labelmap = atrium.labelmap
-    inside = np.argwhere(labelmap.voxels > 0)
-    ras = inside @ labelmap.grid.affine[:3, :3].T + labelmap.grid.affine[:3, 3]
-    np.testing.assert_allclose(points.mean(axis=0) * [-1, -1, 1], ras.mean(axis=0), atol=3)
-    np.testing.assert_allclose(np.ptp(points, axis=0), np.ptp(ras, axis=0), atol=4)
-    volume = len(inside) * labelmap.grid.voxel_volume_mm3
+    points = vtk_to_numpy(mesh.GetPoints().GetData()).astype(float)
+    triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+    assert len(triangles) == mesh.GetNumberOfCells()
+    low, high = (np.sort(points * [-1, -1, 1], axis=0)[end] for end in (0, -1))
+    # The columns of AFFINE are orthogonal, so a row's length is the half axis along R, A or S; a voxel is 2.5 mm long.
+    half = np.linalg.norm(AFFINE[:3, :3] * radii, axis=1)
+    np.testing.assert_allclose((low + high) / 2, AFFINE[:3] @ [*centre, 1], atol=2.5 / 2)
+    np.testing.assert_allclose((high - low) / 2, half, atol=2.5 / 2)
+    volume = int(labelmap.voxels.sum()) * labelmap.grid.voxel_volume_mm3
     assert signed_volume(points, triangles) == pytest.approx(volume, rel=0.02)
 
 
-def test_most_probable_classes_equal_the_labels(model: Path, tmp_path: Path) -> None:
+def test_probabilities_sum_to_1_and_the_most_probable_classes_equal_the_labels(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nrrd")
     arguments = [scan, "-o", tmp_path / "x.nii.gz", "--model", model, "--probabilities", tmp_path / "p.nii.gz"]
     assert run_segment(*arguments) == 0
@@ -109,7 +122,7 @@ def test_most_probable_classes_equal_the_labels(model: Path, tmp_path: Path) -> 
     np.testing.assert_allclose(image.affine, labels.affine, atol=1e-5)
     assert probabilities.shape == (*SHAPE, 2)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-4)
-    sure = np.abs(probabilities[..., 1] - 0.5) > 0.02
+    sure = np.abs(probabilities[..., 1] - 0.5) > 0.02  # one class clearly leads
     np.testing.assert_array_equal(probabilities.argmax(axis=-1)[sure], np.asarray(labels.dataobj)[sure])
 
 
@@ -129,7 +142,7 @@ def test_further_results_of_several_scans_lie_beside_the_segmentations(
 
 @pytest.fixture(scope="module")
 def dicom_run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Segment a DICOM series; write a DICOM segmentation, a measurement report and a page with the patient's name."""
+    """Segment a DICOM series twice: as DICOM objects and a page with identity, and as NRRD with an anonymous page."""
     home = tmp_path_factory.mktemp("dicom")
     affine = np.diag([-1.5, -1.5, 2.5, 1.0])
     affine[:3, 3] = (20, 30, -40)
@@ -141,7 +154,7 @@ def dicom_run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def test_dicom_series_gives_dicom_objects(dicom_run: Path) -> None:
+def test_dicom_series_gives_dicom_objects_with_the_same_labels_as_nrrd(dicom_run: Path) -> None:
     sitk = pytest.importorskip("SimpleITK")
     names = {path.name for path in (dicom_run / "out").iterdir()}
     assert names == {"series.dcm", "series_measurements.dcm", "series_agreement.nrrd"}
@@ -151,8 +164,7 @@ def test_dicom_series_gives_dicom_objects(dicom_run: Path) -> None:
         assert broken_rules(written) == []
         assert written.PatientID == PATIENT["PatientID"]
     assert (segmentation.Modality, report.Modality) == ("SEG", "SR")
-    evidence = json.dumps(report.to_json_dict())
-    assert segmentation.SOPInstanceUID in evidence
+    assert segmentation.SOPInstanceUID in json.dumps(report.to_json_dict())
     # The labels equal those in the NRRD file, compared at their RAS positions.
     image = sitk.ReadImage(str(dicom_run / "out" / "series.dcm"))
     voxels, affine = sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine_from_sitk(image)
@@ -185,7 +197,7 @@ class Page(HTMLParser):
 def test_report_names_no_patient_without_identity(dicom_run: Path) -> None:
     anonymous = (dicom_run / "anonymous.html").read_text(encoding="utf-8")
     pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", anonymous)
-    assert len(pictures) == 5
+    assert len(pictures) == 5  # three slices, and the surface from two sides
     # The PNG files hold pixels only and no chunk that could hold text.
     for picture in pictures:
         assert not re.search(rb"tEXt|iTXt|zTXt|eXIf|tIME", base64.b64decode(picture))
@@ -242,12 +254,10 @@ def test_report_loads_nothing_and_shows_the_measurements(tmp_path: Path, capsys:
     assert not any("corrected by hand" in word for word in page.words)
 
 
-def test_outlines_and_orientation_letters_are_at_the_right_side() -> None:
+def test_outlines_and_orientation_letters_are_at_the_correct_side() -> None:
     """The scan has a bright landmark at the patient's left, front and top, and is stored along other axes."""
     from dcamt.report.scan_figures import draw_slices
     from dcamt.report.scene import build_scene
-    from dcamt.volume import Labelmap
-    from dcamt_testing.scan_files import LEFT_ATRIUM
 
     affine = np.array([[-1.0, 0, 0, 40], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # stored along L, S, A
     ras = (np.indices((40, 40, 40)).reshape(3, -1).T @ affine[:3, :3].T + affine[:3, 3]).T
@@ -304,9 +314,7 @@ def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     from dcamt.metrics.doubtful_places import DoubtfulPlace
     from dcamt.metrics.measurements import measure
     from dcamt.models.calibration import ExpectedOverlap
-    from dcamt.models.package import Card
     from dcamt.report.scan_report import ScanReport, render_scan_report
-    from dcamt.volume import Code, Labelmap, SegmentInfo
     from dcamt.wall.analysis import analyse_wall
     from dcamt.wall.settings import WallSettings
 
@@ -354,22 +362,8 @@ def test_class_too_small_for_a_surface_is_named_with_its_volume(tmp_path: Path) 
     voxels = np.zeros((9, 9, 9), np.uint8)
     voxels[4, 4, 4] = 1
     grid = Grid(voxels.shape, np.diag([0.5, 0.5, 0.5, 1.0]))
-    scan = Volume(np.zeros((1, *voxels.shape), np.float32), grid, path=Path("scan.nii.gz"))
     info = SegmentInfo(1, "Pancreas", (1.0, 0.0, 0.0), Code("SCT", "15776009", "Pancreas"))
-    result = dcamt.SegmentedScan(
-        scan=scan,
-        labelmap=Labelmap(voxels, grid),
-        segments=(info,),
-        measurements=(),
-        disagreement=None,
-        doubt_map=None,
-        trust=None,
-        probabilities=None,
-        notes=(),
-        model=Card("tiny", "Tiny", ("Pancreas",), "MR", "1", "MIT", "2026-01-01"),
-        quality="fast",
-        seconds=0.0,
-    )
+    result = segmented_scan(Labelmap(voxels, grid), info)
     expected = r"^scan\.nii\.gz: the segment Pancreas \(0\.000125 mL\) is too small for a surface\. Write no surface"
     with pytest.raises(InputError, match=expected):
         dcamt.write_surface(result, tmp_path / "x.stl")

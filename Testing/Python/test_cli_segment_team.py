@@ -1,4 +1,4 @@
-"""`dcamt segment` by a team of two processes: the results equal those of one process."""
+"""`dcamt segment` by a team of two processes: results as by one process, failures once, and interruptions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_volume
 from dcamt.volume import Volume
-from dcamt_testing.processes import HANGING_S, open_dcamt, run_team
+from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt, run_team
 from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter
@@ -44,15 +45,36 @@ def scans(tmp_path: Path) -> Path:
     return folder
 
 
-def segment_as_team(processes: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run `dcamt segment` as a team without torchrun, which takes seconds to start."""
-    status, output, errors = run_team(processes, "segment", *arguments)
-    return subprocess.CompletedProcess(arguments, status, output, errors)
+@dataclass(frozen=True)
+class Ended:
+    """The exit status of a command, and what it printed."""
+
+    status: int
+    output: str
+    errors: str
+
+
+def segment_as_team(*arguments: str | Path) -> Ended:
+    """Run `dcamt segment` in two processes, without torchrun, which takes seconds to start."""
+    return Ended(*run_team(2, "segment", *arguments))
+
+
+@pytest.fixture
+def segment_alone(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Return a function that runs `dcamt segment` in this process."""
+
+    def segment(*arguments: str | Path) -> Ended:
+        capfd.readouterr()
+        status = call_dcamt(["segment", *arguments])
+        printed = capfd.readouterr()
+        return Ended(status, printed.out, printed.err)
+
+    return segment
 
 
 def own_lines(text: str) -> list[str]:
-    """Return the lines that DCAMT wrote, without those of torchrun."""
-    return [line for line in text.splitlines() if line.startswith("dcamt: ")]
+    """Return the lines of errors and notes that DCAMT wrote, without those of torchrun."""
+    return [line for line in text.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
 
 
 def rows_of(table: Path) -> Sequence[dict[str, str]]:
@@ -60,19 +82,18 @@ def rows_of(table: Path) -> Sequence[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_two_processes_give_the_same_results_as_one(model: Path, scans: Path, tmp_path: Path) -> None:
-    """All options are used. The results are written among the scans and are not taken for scans."""
+def test_two_processes_give_the_same_results_as_one(
+    model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., Ended]
+) -> None:
     event_names, tables, outputs = [], [], []
-    for processes in (1, 2):
-        out, table = tmp_path / f"out{processes}", tmp_path / f"m{processes}.csv"
+    for name, segment in (("alone", segment_alone), ("team", segment_as_team)):
+        out, table = tmp_path / name, tmp_path / f"{name}.csv"
         arguments = ["-o", out, "--model", model, "--format", "nii.gz", "--quality", "accurate", "--device", "cpu"]
-        result = segment_as_team(
-            processes, scans, *arguments, "--roi", REGION, "--agreement", "--measurements", table, "--json"
-        )
-        assert result.returncode == 1, result.stderr
-        (line,) = own_lines(result.stderr)
+        ended = segment(scans, *arguments, "--roi", REGION, "--agreement", "--measurements", table, "--json")
+        assert ended.status == 1, ended.errors
+        (line,) = own_lines(ended.errors)
         assert "s3.nii.gz" in line
-        events = [json.loads(line) for line in result.stdout.splitlines()]
+        events = [json.loads(line) for line in ended.output.splitlines()]
         assert events[-1] == {"event": "done", "scans": 5, "failed": 1}
         assert sum(one["event"] == "done" for one in events) == 1
         assert {one["of"] for one in events if one["event"] == "progress"} == {5}
@@ -91,16 +112,16 @@ def test_two_processes_give_the_same_results_as_one(model: Path, scans: Path, tm
 
 def test_lines_of_two_processes_are_not_mixed(model: Path, scans: Path) -> None:
     (scans / "s3.nii.gz").unlink()
-    result = segment_as_team(2, scans, "-o", scans, "--model", model)  # results beside the scans
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
+    ended = segment_as_team(scans, "-o", scans, "--model", model)  # results beside the scans
+    assert ended.status == 0, ended.errors
+    lines = ended.output.splitlines()
     assert lines[-1] == "4 of 4 scans segmented"
     assert len(lines) == 13
     for number in (0, 1, 2, 4):
         at = next(index for index, line in enumerate(lines) if line.startswith(f"s{number}: "))
         assert lines[at + 1].startswith(f"s{number}: segmented in ")
         assert lines[at + 2] == f"segmentation: {scans / f's{number}.seg.nrrd'}"
-    assert own_lines(result.stderr) == []
+    assert own_lines(ended.errors) == []
 
 
 KILLED_AT_A_SCAN = """
@@ -147,10 +168,10 @@ def test_results_are_kept_and_missing_ones_named_when_a_process_is_killed(
     assert "s3_deadly" in message
     for name in ("s0", "s1", "s2", "s4"):
         assert (name in written) is (name not in message)
-    done = len(message.split("without a result: ")[1].split(". ")[0].split(", "))
-    assert f"{5 - done} of 5 scans segmented" in result.stdout.splitlines() or "cancelled" in result.stderr
-    leaders = {row["scan"] for row in rows_of(table)}
-    assert leaders == written & {"s0", "s2", "s4"}
+    missing = len(message.split("without a result: ")[1].split(". ")[0].split(", "))
+    assert f"{5 - missing} of 5 scans segmented" in result.stdout.splitlines() or "cancelled" in result.stderr
+    # Only the leader, which segments every second scan, writes its table.
+    assert {row["scan"] for row in rows_of(table)} == written & {"s0", "s2", "s4"}
 
 
 # Prints a line when the second scan begins, and then does nothing until a signal ends it.
@@ -185,23 +206,21 @@ def test_interrupted_command_keeps_the_table_of_finished_scans(model: Path, scan
     assert messages == ["dcamt: cancelled"]
 
 
-def test_skipped_folders_are_named_once(model: Path, scans: Path, tmp_path: Path) -> None:
+def test_folder_beside_scans_is_named_once_unless_it_is_that_of_the_results(
+    model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., Ended]
+) -> None:
+    """The team has fewer scans than processes."""
     (scans / "patient1").mkdir()
     for number in range(1, 5):
         (scans / f"s{number}.nii.gz").unlink()
-    result = segment_as_team(1, scans, "-o", tmp_path / "out", "--model", model)
-    assert result.returncode == 0
-    (line,) = own_lines(result.stderr)
+    ended = segment_as_team(scans, "-o", tmp_path / "out", "--model", model)
+    assert ended.status == 0, ended.errors
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["s0.seg.nrrd"]
+    (line,) = own_lines(ended.errors)
     assert "skipped the folders beside its scans (patient1)" in line
     (scans / "patient1").rename(scans / "out")
-    result = segment_as_team(1, scans, "-o", scans / "out", "--model", model)
-    assert (result.returncode, own_lines(result.stderr)) == (0, [])  # folders of results cause no note
-
-
-def test_fewer_scans_than_processes_are_segmented(model: Path, scans: Path, tmp_path: Path) -> None:
-    result = segment_as_team(2, scans / "s0.nii.gz", "-o", tmp_path / "one.nrrd", "--model", model)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "one.nrrd").exists()
+    ended = segment_alone(scans, "-o", scans / "out", "--model", model)
+    assert (ended.status, own_lines(ended.errors)) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -210,13 +229,18 @@ def test_fewer_scans_than_processes_are_segmented(model: Path, scans: Path, tmp_
     ids=["region", "model", "usage"],
 )
 def test_failure_of_all_processes_is_reported_once(
-    arguments: list[str], status: int, model: Path, scans: Path, tmp_path: Path
+    arguments: list[str],
+    status: int,
+    model: Path,
+    scans: Path,
+    tmp_path: Path,
+    segment_alone: Callable[..., Ended],
 ) -> None:
+    """The messages are those of a single process."""
     arguments = [*(["--model", str(model)] if "--model" not in arguments else []), *arguments]
-    alone = segment_as_team(1, scans, "-o", tmp_path / "out", *arguments)
-    assert alone.returncode == status
-    result = segment_as_team(2, scans, "-o", tmp_path / "out", *arguments)
-    assert result.returncode != 0
-    messages = [line for line in result.stderr.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
-    assert messages == [line for line in alone.stderr.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
+    alone = segment_alone(scans, "-o", tmp_path / "out", *arguments)
+    assert alone.status == status
+    team = segment_as_team(scans, "-o", tmp_path / "out", *arguments)
+    assert team.status != 0
+    assert own_lines(team.errors) == own_lines(alone.errors) != []
     assert not (tmp_path / "out").exists()

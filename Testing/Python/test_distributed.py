@@ -1,4 +1,4 @@
-"""Training by a team: losses against those of one process, failures, and resuming with another team size."""
+"""Training by a team: losses against those of one process, failures, signals, and another number of processes."""
 
 from __future__ import annotations
 
@@ -36,12 +36,11 @@ from dcamt_testing.warm_python import interpreter, program_of
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
 SUPERVISED = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0")
+"""Settings that turn off all losses but supervision."""
 UNCOUPLED = ("normalisation=instance", "mixed_precision=false", "ramp_up=0", "mix=0")
+"""Settings without batch normalisation, 16-bit numbers, ramp-up of the losses, and mixing of patches."""
 BATCH = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
 """Settings with a checkpoint in every iteration, so that the run's events hold the losses of every iteration."""
-
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHON_EXEC": interpreter()}
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +49,18 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_torchrun(processes: int, run: Path, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Start `dcamt train` on the CPU under torchrun."""
-    command = torchrun(processes, "-m", "dcamt", "train", "--run-folder", run, "--device", "cpu", *arguments)
+    """Start `dcamt train` on the CPU under torchrun, which starts each process by `PYTHON_EXEC`."""
+    launcher = [interpreter(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = ["-m", "dcamt", "train", "--run-folder", str(run), "--device", "cpu", *map(str, arguments)]
     return subprocess.Popen(
-        command,
+        [*launcher, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=ENVIRONMENT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHON_EXEC": interpreter()},
         start_new_session=True,
         encoding="utf-8",
     )
-
-
-def torchrun(processes: int, *arguments: str | Path) -> list[str]:
-    """Return the command line of torchrun; it starts each process by `PYTHON_EXEC` of `ENVIRONMENT`."""
-    launcher = [interpreter(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [*launcher, *map(str, arguments)]
 
 
 def train_as_team(processes: int, run: Path, *arguments: str | Path) -> tuple[int, str, str]:
@@ -92,10 +86,10 @@ def test_team_splits_the_batch() -> None:
         teams[0].sample_indices(3, 5)
 
 
-@pytest.mark.parametrize("parts", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
-def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, parts: tuple[str, ...]) -> None:
-    """This holds for operations on single samples: supervision and distillation, without batch normalisation."""
-    runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *parts)
+@pytest.mark.parametrize("objective", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
+def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, objective: tuple[str, ...]) -> None:
+    """This holds for operations on single samples: supervision, or with distillation; without batch normalisation."""
+    runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *objective)
     one, two = ([event["losses"] for event in events(run, "progress")] for run in runs)
     assert len(one) == 5
     for name in one[0]:
@@ -134,17 +128,18 @@ def test_operations_across_samples_stay_within_each_process(
     assert train_as_team(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
     (together,) = (event["losses"] for event in events(tmp_path / "two", "progress"))
     monkeypatch.setattr(Team, "average", lambda team, tensors: None)
-    alone = []
+    halves = []
     for rank in range(2):
-        trainer = new_trainer(tmp_path / f"share{rank}", table, *settings, team=Team(rank, 2))
+        trainer = new_trainer(tmp_path / f"half{rank}", table, *settings, team=Team(rank, 2))
         by_role = trainer._load_cases(read_cases(table))
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], trainer.recipe, CPU, trainer.team)
-        alone.append(trainer.iterate(sampler.draw(0)))
-    parts = {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
-    assert set(together) == {*alone[0]} == parts
+        halves.append(trainer.iterate(sampler.draw(0)))
+    names = {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
+    assert set(together) == {*halves[0]} == names
     for name, loss in together.items():
-        assert loss == pytest.approx((float(alone[0][name]) + float(alone[1][name])) / 2, abs=1e-5)
-        assert float(alone[0][name]) != pytest.approx(float(alone[1][name]), abs=1e-5)
+        first, second = (float(losses[name]) for losses in halves)
+        assert loss == pytest.approx((first + second) / 2, abs=1e-5)
+        assert first != pytest.approx(second, abs=1e-5)
 
 
 class BrokenTeam(Team):
@@ -161,9 +156,10 @@ def test_failed_step_leaves_the_state_unchanged(table: Path, tmp_path: Path) -> 
     before = {name: tensor.clone() for name, tensor in trainer.learner.network.state_dict().items()}
     trainer.team = BrokenTeam(0, 2)
     cases = read_cases(table)
-    held = [load_case(case, trainer.recipe, CPU) for case in cases]
-    outlined, plain = ([one for one in held if (one.label is None) is none] for none in (False, True))
-    sampler = BatchSampler(outlined, plain, trainer.recipe, CPU)
+    resident = [load_case(case, trainer.recipe, CPU) for case in cases]
+    labelled = [case for case in resident if case.label is not None]
+    unlabelled = [case for case in resident if case.label is None]
+    sampler = BatchSampler(labelled, unlabelled, trainer.recipe, CPU)
     with pytest.raises(TeamLost):
         trainer.iterate(sampler.draw(0))
     assert_same(dict(trainer.learner.network.state_dict()), before)
@@ -220,16 +216,17 @@ def test_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> N
 
 
 def test_failure_of_all_processes_is_reported_once(table: Path, tmp_path: Path) -> None:
-    """The failure is in the command line, in a file that only the leader reads, or in a scan that all read."""
+    """The failure is in a setting, in a file or run that only the leader reads, or in a scan that all read.
+
+    `test_leader_that_starts_late_still_reports_the_failure` has a wrong option and a missing recipe.
+    """
     rows = table.read_text(encoding="utf-8").splitlines()
     broken = table.with_name("broken.csv")
     (table.parent / "broken.nii.gz").write_bytes(b"no scan")
     broken.write_text("\n".join([*rows, "broken,broken.nii.gz,,unlabelled"]) + "\n", encoding="utf-8")
     for arguments, message in (
         ([table, "--set", "colour=1"], "there is no setting 'colour'"),
-        ([table, "--colour"], "unrecognized arguments: --colour"),
         ([table.with_name("none.csv")], "none.csv"),
-        ([table, "--recipe", "none"], "none"),
         (["--resume"], "holds no run to resume"),
         ([broken, *set_options(*BATCH)], "broken.nii.gz"),
     ):
@@ -250,17 +247,15 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("arguments", [["--colour"], ["--recipe", "none"]])
+@pytest.mark.parametrize("arguments", [["--colour"], ["--recipe", "none"]], ids=["usage", "input"])
 def test_leader_that_starts_late_still_reports_the_failure(table: Path, tmp_path: Path, arguments: list[str]) -> None:
+    """The other process fails first, but must not end before the leader, since the leader would then be terminated."""
     script = tmp_path / "late_leader.py"
     script.write_text(LATE_LEADER, encoding="utf-8")
-    command = torchrun(2, script, "train", table, "--run-folder", tmp_path / "run", *arguments)
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=HANGING_S, check=False, encoding="utf-8", env=ENVIRONMENT
-    )
-    assert ended.returncode != 0
-    assert len(own_lines(ended.stderr)) == 1, ended.stderr
-    assert arguments[-1] in own_lines(ended.stderr)[0]
+    status, _, errors = run_team(2, "train", table, "--run-folder", tmp_path / "run", *arguments, script=script)
+    assert status != 0
+    (line,) = own_lines(errors)
+    assert arguments[-1] in line
 
 
 TEAM_SCRIPT = """
@@ -269,61 +264,53 @@ import torch
 from dcamt.errors import InputError
 from dcamt.distributed import TeamLost, process_group
 
-def say(*values):
+def print_line(*values):
     sys.stdout.write(f"{os.environ['RANK']} {' '.join(map(str, values))}\\n")
 
 with process_group(torch.device("cpu")) as team:
-    say(team.broadcast("news" if team.leads else None))
+    print_line(team.broadcast("news" if team.leads else None))
     for failing in ((), (0,), (1, 2), (0, 1)):
         try:
             with team.fail_together():
                 if team.rank in failing:
                     raise InputError(f"fault of {team.rank}")
-            say(failing, "no fault")
+            print_line(failing, "no fault")
         except (InputError, TeamLost) as error:
-            say(failing, type(error).__name__, error)
+            print_line(failing, type(error).__name__, error)
     try:
         with team.fail_together(scales_gradients=team.rank == 2):
             pass
     except (InputError, TeamLost) as error:
-        say("scales", type(error).__name__, error)
+        print_line("scales", type(error).__name__, error)
     parameter = torch.nn.Parameter(torch.ones(2))
     torch.optim.SGD([parameter], 0.1, foreach=True).step()
     team.average([parameter.data])
 threads = [open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")]
-say("gloo" if any("gloo" in thread for thread in threads) else "no thread of the team is left")
+print_line("gloo" if any("gloo" in thread for thread in threads) else "no thread of the team is left")
 """
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to list threads")
-def test_failure_of_one_process_ends_the_team_and_leaves_no_file(tmp_path: Path) -> None:
+def test_failure_of_one_process_fails_the_others_and_leaves_no_thread(tmp_path: Path) -> None:
+    """The leader is a real interpreter, whose exit shows that no thread of the team outlives it."""
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
-    # A forked child does not run the interpreter's exit, so one process is a real interpreter.
-    python = tmp_path / "python"
-    python.write_text(
-        f'#!/bin/sh\n[ "$RANK" = 1 ] && exec {sys.executable} "$@"\nexec {interpreter()} "$@"\n', encoding="utf-8"
-    )
-    python.chmod(0o755)
-    environment = {**ENVIRONMENT, "PYTHON_EXEC": str(python)}
-    result = subprocess.run(
-        torchrun(3, script), capture_output=True, text=True, env=environment, encoding="utf-8", check=False
-    )
-    assert result.returncode == 0, result.stderr
+    status, output, errors = run_team(3, script=script, leader=sys.executable)
+    assert status == 0, errors
     host = socket.gethostname()
-    kinds = "the GPUs are of different kinds: not all of them compute in bfloat16. Set mixed_precision=false."
-    gives_up = "TeamLost a process of the run has failed"
+    different_gpus = "the GPUs are of different kinds: not all of them compute in bfloat16. Set mixed_precision=false."
+    team_lost = "TeamLost a process of the run has failed"
     expected = [
         *(f"{rank} news" for rank in range(3)),
         *(f"{rank} () no fault" for rank in range(3)),
         "0 (0,) InputError fault of 0.",
         f"0 (1, 2) InputError process 1 on {host}: fault of 1.",
         "0 (0, 1) InputError fault of 0.",
-        f"0 scales InputError {kinds}",
-        *(f"{rank} {failing} {gives_up}" for rank in (1, 2) for failing in ("(0,)", "(1, 2)", "(0, 1)", "scales")),
+        f"0 scales InputError {different_gpus}",
+        *(f"{rank} {failing} {team_lost}" for rank in (1, 2) for failing in ("(0,)", "(1, 2)", "(0, 1)", "scales")),
         *(f"{rank} no thread of the team is left" for rank in range(3)),
     ]
-    assert sorted(result.stdout.splitlines()) == sorted(expected)
+    assert sorted(output.splitlines()) == sorted(expected)
 
 
 def test_signal_to_torchrun_pauses_the_team_and_the_run_resumes(table: Path, tmp_path: Path) -> None:

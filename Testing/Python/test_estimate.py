@@ -21,7 +21,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.training import estimate as estimate_module
 from dcamt.training.estimate import Trial, disk_bytes, resident_bytes, trial_patches, try_steps
 from dcamt.training.resident import load_case
-from dcamt_testing.processes import call_dcamt, run_dcamt
+from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import CPU, new_trainer, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 from torch.utils.flop_counter import FlopCounterMode
@@ -95,20 +95,20 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
     # The simulated cost is 2 s and 100 MB plus 8 s and 800 MB times the fraction of the whole patch.
     recipe = tiny_recipe("patch=32,32,32")
     whole = math.prod(recipe.training.patch)
-    shares: list[float] = []
+    fractions: list[float] = []
 
     def pretend_cost(trainer: object, recipe: object, patch: tuple[int, ...], device: object) -> tuple[float, int]:
-        shares.append(math.prod(patch) / whole)
-        return 2 + 8 * shares[-1], round((100 + 800 * shares[-1]) * 1e6)
+        fractions.append(math.prod(patch) / whole)
+        return 2 + 8 * fractions[-1], round((100 + 800 * fractions[-1]) * 1e6)
 
     monkeypatch.setattr(estimate_module, "_measure", pretend_cost)
     monkeypatch.setattr(estimate_module, "BUDGET_S", 20)
     cost = try_steps(recipe, CPU)
-    assert shares == [1 / 64]
+    assert fractions == [1 / 64]
     assert cost.step_s > 10
     monkeypatch.setattr(estimate_module, "BUDGET_S", 70)
     cost = try_steps(recipe, CPU)
-    assert shares[1:] == [1 / 64, 1 / 8]
+    assert fractions[1:] == [1 / 64, 1 / 8]
     assert cost.measured == 1 / 8
     assert cost.step_s == pytest.approx(10)
     assert cost.memory_bytes == pytest.approx(900e6)
@@ -124,11 +124,11 @@ def test_estimated_disk_space_and_memory_suffice_for_a_run(tmp_path: Path) -> No
     assert resident_bytes(recipe, grids) < 1.5 * exact
     run = RunFolder(tmp_path / "run")
     arguments = ["train", str(table), "--run", str(run.path), *set_options("channels=16,32,64", "validate_every=1")]
-    assert run_dcamt(arguments, tmp_path / "out") == 0
+    assert call_dcamt(arguments) == 0
     taken = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
     # While a checkpoint is written, the previous one still exists.
     assert taken + run.checkpoint.stat().st_size < disk_bytes(recipe, validated=True)
-    assert disk_bytes(recipe, validated=True) - (4 << 20) < 3 * taken
+    assert disk_bytes(recipe, validated=True) - (4 << 20) < 3 * taken  # 4 MiB are for events
 
 
 def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,15 +154,8 @@ def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytes
 
 def test_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
-    arguments = [
-        "estimate",
-        table,
-        "--device",
-        "cpu",
-        "--run",
-        tmp_path / "not" / "there",
-        *set_options("iterations=60"),
-    ]
+    run = tmp_path / "not" / "there"
+    arguments = ["estimate", table, "--device", "cpu", "--run", run, *set_options("iterations=60")]
     assert call_dcamt([*arguments, "--json"]) == 0
     events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [event["effort"] for event in events] == list(EFFORTS)

@@ -89,8 +89,14 @@ def open_dcamt(*arguments: str | Path, script: str | None = None) -> subprocess.
     )
 
 
-def run_team(processes: int, *arguments: str | Path) -> tuple[int, str, str]:
+def run_team(
+    processes: int, *arguments: str | Path, script: Path | None = None, leader: str = ""
+) -> tuple[int, str, str]:
     """Run `dcamt` as a team, with the environment variables that torchrun sets; terminate all when one fails.
+
+    Args:
+        script: a program to run instead of `dcamt`.
+        leader: the interpreter of the leader, if not that of `warm_python`.
 
     Returns:
         The exit status (that of the first process that failed, or 0), and what all processes printed to standard
@@ -104,7 +110,8 @@ def run_team(processes: int, *arguments: str | Path) -> tuple[int, str, str]:
         for rank in range(processes):
             numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
             environment = {**os.environ, **address, **{name: str(number) for name, number in numbers.items()}}
-            command = [interpreter(), "-m", "dcamt", *map(str, arguments)]
+            program = ["-m", "dcamt"] if script is None else [str(script)]
+            command = [interpreter() if rank or not leader else leader, *program, *map(str, arguments)]
             team.append(subprocess.Popen(command, stdout=printed[0], stderr=printed[1], env=environment))
         failed = 0
         while any(process.poll() is None for process in team):

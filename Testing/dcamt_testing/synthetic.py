@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import torch
 from dcamt.cases.case_list import read_cases
-from dcamt.models.package import Card
+from dcamt.models.package import Card, write_package
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import save_model
 from dcamt.recipe import Recipe
@@ -19,8 +19,10 @@ from dcamt.runs.events import EventLog, RunEvent
 from dcamt.runs.folder import RunFolder
 from dcamt.training.resident import ResidentCase
 from dcamt.training.trainer import Trainer
+from dcamt.volume import Volume
 from torch import Tensor
 
+from dcamt_testing.analytic_scans import random_package
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 
@@ -41,6 +43,12 @@ def save_tiny_model(path: Path, recipe: Recipe, seed: int = 0) -> Path:
         weights = DualVNet(recipe).state_dict()
     card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "1", "none", "2020-01-01")
     save_model(path, weights, recipe, card)
+    return path
+
+
+def save_model_for(path: Path, scan: Volume) -> Path:
+    """Save a model with random weights that segments part of `scan`, but not all, in both qualities."""
+    write_package(path, random_package(tiny_recipe("largest_component=false"), scan))
     return path
 
 

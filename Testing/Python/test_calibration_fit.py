@@ -1,0 +1,113 @@
+"""The fit of a calibration to data of a known law: the expected overlap, its interval, and its assessment."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from dcamt.models.calibration import (
+    ExpectedOverlap,
+    assess_overlap,
+    expect_left_out,
+    fit_overlap,
+    overlap_figures,
+)
+from scipy import stats
+
+
+def synthetic_features(number: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray, list[str]]:
+    """Return features, true overlaps and case names of eight scans of each of `number` cases.
+
+    The logit of the overlap is -0.2 - 1.1 times the feature "doubt", plus noise. The doubt
+    of the second half of the scans is larger and varies more.
+    """
+    draw = np.random.default_rng(seed)
+    doubt = np.concatenate([draw.normal(-2.4, 0.25, 4 * number), draw.normal(-1, 1, 4 * number)])
+    logit = -0.2 - 1.1 * doubt
+    truth = 1 / (1 + np.exp(-(logit + draw.normal(0, 0.15, len(doubt)))))
+    other = truth + draw.normal(0, 0.05, len(doubt))  # increases with the overlap, so it does not express doubt
+    features = [{"doubt": a, "other": b, "nothing": 0.0} for a, b in zip(doubt.tolist(), other.tolist(), strict=True)]
+    return features, truth, [f"case{index % number}" for index in range(len(doubt))]
+
+
+def test_fit_finds_the_known_law_and_intervals_hold_about_80_percent_of_new_scans() -> None:
+    features, truth, cases = synthetic_features(20, 0)
+    model = fit_overlap(features, truth.tolist(), cases, ("doubt", "other"))
+    assert model.weights[0] < 0
+    assert model.weights[1] == 0
+    slope = model.weights[0] / model.deviations[0]
+    assert slope == pytest.approx(-1.1, abs=0.15)
+    features, truth, _ = synthetic_features(100, 1)
+    expected = [model.expect(one) for one in features]
+    figures = overlap_figures(expected, truth.tolist())
+    values = [one.value for one in expected]
+    assert figures["mean absolute error"] == pytest.approx(np.abs(np.array(values) - truth).mean())
+    assert figures["rank correlation"] == pytest.approx(stats.spearmanr(values, truth).statistic)
+    assert figures["mean absolute error"] < 0.02
+    assert 0.72 < figures["coverage of the interval"] < 0.9
+    assert all(one.low <= one.value <= one.high for one in expected)
+
+    def width_near(overlap: float) -> float:
+        nearest: ExpectedOverlap = min(expected, key=lambda one: abs(one.value - overlap))
+        return nearest.high - nearest.low
+
+    assert width_near(0.6) > 1.5 * width_near(0.92)
+
+
+def test_interval_comes_from_scans_of_other_disturbances() -> None:
+    """Ghosts lower the overlap through a feature of their own, which only fits that have seen ghosts can use."""
+    features, truth, cases = synthetic_features(20, 0)
+    kinds = ["clean" if index < 80 else "noise" for index in range(160)]
+    for index in range(80, 120):
+        kinds[index] = "ghosts"
+        features[index]["ghosting"] = 1.0
+        truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # 2 less on the scale of the logit
+    features = [{"ghosting": 0.0, **one} for one in features]
+    arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
+    # `unseen` takes its interval from fits that leave out the scans of one disturbance.
+    seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
+    ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
+    assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
+    # Fits that have not seen ghosts expect too much of them: as much as of a noisy scan.
+    assert seen.expect(noise).low > seen.value(noise) - 0.12
+    assert unseen.expect(noise).low < unseen.value(noise) - 0.2
+
+
+def test_left_out_scans_are_expected_by_fits_to_other_cases_and_disturbances() -> None:
+    features, truth, cases = synthetic_features(4, 2)
+    kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
+    overlaps = truth.tolist()
+    expected = expect_left_out(features, overlaps, cases, ("doubt",), kinds)
+    for index in (0, 17, 30):
+        others = [
+            other
+            for other in range(32)
+            if cases[other] != cases[index] and (kinds[other] != kinds[index] or kinds[index] == "clean")
+        ]
+        without = fit_overlap(
+            [features[other] for other in others],
+            [overlaps[other] for other in others],
+            [cases[other] for other in others],
+            ("doubt",),
+        )
+        assert expected[index].value == pytest.approx(without.value(features[index]), abs=1e-3)
+        assert expected[index].low <= expected[index].value <= expected[index].high
+    assert 0.6 < np.mean([one.low <= overlap <= one.high for one, overlap in zip(expected, overlaps, strict=True)]) <= 1
+
+
+def test_assessment_leaves_out_the_assessed_case() -> None:
+    """The feature is pure noise, so only a fit that has seen the case could predict its overlap."""
+    draw = np.random.default_rng(0)
+    features = [{"doubt": value} for value in draw.normal(size=64).tolist()]
+    level = draw.uniform(0.6, 0.95, 8)
+    cases = [f"case{index % 8}" for index in range(64)]
+    overlaps = [float(level[index % 8]) for index in range(64)]
+    assessment = assess_overlap(features, overlaps, cases, ("doubt",))
+    constant = np.mean([abs(one - np.median(np.delete(level, index))) for index, one in enumerate(level)])
+    assert assessment["mean absolute error"] > 0.6 * constant
+
+
+def test_fit_of_fewer_than_two_cases_is_refused() -> None:
+    with pytest.raises(ValueError, match="two cases"):
+        fit_overlap([{"doubt": 1.0}] * 3, [0.5] * 3, ["a"] * 3, ("doubt",))

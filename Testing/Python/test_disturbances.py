@@ -1,0 +1,42 @@
+"""Disturbances of scans for a calibration: they change the image and keep the organs in place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dcamt.geometry import Grid
+from dcamt.inference.disturbances import CALIBRATING, DisturbedScan
+
+
+@pytest.mark.parametrize("name", CALIBRATING)
+def test_disturbance_changes_the_image_and_keeps_its_shape(name: str) -> None:
+    draw = np.random.default_rng(0)
+    image = draw.random((2, 12, 12, 12)) * 100
+    labels = np.zeros((12, 12, 12), np.uint8)
+    labels[3:6, 3:9, 3:9], labels[6:9, 3:9, 3:9] = 1, 2
+    before = image.copy(), labels.copy()
+    scan = DisturbedScan(image, labels, Grid((12, 12, 12), np.eye(4)))
+    disturbed = CALIBRATING[name](scan, np.random.default_rng(1))
+    assert disturbed.image.shape == (2, *disturbed.grid.shape)
+    assert disturbed.labels.shape == disturbed.grid.shape
+    assert np.isfinite(disturbed.image).all()
+    assert disturbed.image.shape != image.shape or not np.allclose(disturbed.image, image)
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+    # The organs keep their position unless the disturbance rotates or removes the anatomy itself.
+    if name not in ("no organ", "upside down"):
+        index = np.argwhere(disturbed.labels > 0)
+        centre = disturbed.grid.affine[:3, :3] @ index.mean(axis=0) + disturbed.grid.affine[:3, 3]
+        np.testing.assert_allclose(centre, [5.5, 5.5, 5.5], atol=1)
+
+
+def test_noise_is_unbiased_in_ct_and_keeps_magnitudes_positive() -> None:
+    labels, grid = np.zeros((12, 12, 12), np.uint8), Grid((12, 12, 12), np.eye(4))
+    image = np.full((1, 12, 12, 12), -1000.0)
+    image[0, 6:] = 400.0
+    noisy = CALIBRATING["noise"](DisturbedScan(image, labels, grid), np.random.default_rng(0)).image
+    assert noisy[0, :6].mean() == pytest.approx(-1000, abs=15)
+    assert noisy[0, 6:].mean() == pytest.approx(400, abs=15)
+    assert noisy[0, :6].std() == pytest.approx(100, rel=0.1)
+    magnitudes = CALIBRATING["noise"](DisturbedScan(image.clip(0), labels, grid), np.random.default_rng(0)).image
+    assert magnitudes.min() >= 0
