@@ -75,7 +75,7 @@ def test_json_and_csv_hold_the_exact_scores(
     assert float(rows["b"]["dice"]) == pytest.approx(2 / 3, rel=1e-5)
 
 
-def test_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_evaluate(folders) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1][:4] == ["a", "1", "100.00", "100.00"]
@@ -178,7 +178,7 @@ def mapped(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def scores_of(capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, int], float]:
-    """Return Dice by case and label."""
+    """Return the printed Dice by case and label value."""
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     return {(one["case"], one["label"]): one["dice"] for one in events if one["event"] == "score"}
 

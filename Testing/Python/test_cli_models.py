@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dcamt import cli
 from dcamt.models import store as model_store
+from dcamt.models.package import Card
+from dcamt.networks.packaging import save_model
+from dcamt_testing.model_files import make_tiny_network
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -22,21 +25,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def save_model_named(path: Path, name: str = "tiny", broken: bool = False) -> Path:
-    import torch
-    from dcamt.models.package import Card
-    from dcamt.networks.dual_vnet import DualVNet
-    from dcamt.networks.packaging import save_model
-    from dcamt.recipe import load_recipe
-
-    recipe = load_recipe("la")
-    network = replace(recipe.network, channels=(4, 8, 8), convolutions=(1, 1, 1), attention_heads=2)
-    recipe = replace(recipe, network=network, training=replace(recipe.training, patch=(16, 16, 16)))
-    torch.manual_seed(0)
-    state = DualVNet(recipe).state_dict()
+    """Save a tiny model; the weights of a broken one contain NaN."""
+    state = make_tiny_network().state_dict()
     if broken:
         next(iter(state.values())).fill_(np.nan)
     card = Card(name, "A tiny model", ("Left atrium",), "LGE-MRI", "7", "CC0", "2020-01-01", trained_on={"labelled": 3})
-    save_model(path, state, recipe, card)
+    save_model(path, state, tiny_recipe(), card)
     return path
 
 

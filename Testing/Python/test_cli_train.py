@@ -43,7 +43,7 @@ def cases(tmp_path: Path) -> Path:
 
 
 def settings(**changed: str) -> list[str]:
-    """Return the options `--set a=1 b=2`."""
+    """Return the option `--set` with a tiny network, three iterations, and changed settings."""
     return ["--set", *THREE_STEPS, *(f"{key}={value}" for key, value in changed.items())]
 
 
@@ -98,7 +98,7 @@ def test_finished_run_makes_a_model_that_segments(
     assert "starting at 0 of 1: 1 labelled, 1 unlabelled, 1 validation cases" in output
 
 
-def test_terminal_shows_progress_before_pytorch_is_loaded(
+def test_terminal_shows_that_pytorch_is_loaded_unless_json_is_printed(
     cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console, "_is_terminal", lambda: True)
@@ -256,7 +256,7 @@ def test_lack_of_memory_is_reported_in_one_line(
 
 
 def start_script_and_train(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Run `script` and then `dcamt train` in a new process; return when the process prints `here`."""
+    """Run `script` and then `dcamt train` in a new process; return the process when it prints `here`."""
     process = open_dcamt("train", "--device", "cpu", *arguments, script=script + RUN)
     assert process.stdout is not None
     while (line := process.stdout.readline()) != "here\n":
@@ -273,6 +273,7 @@ def load(*_):
     time.sleep(600)
 trainer.load_case = load
 """
+"""A script after which the process stops when it reads the first case."""
 WRITING = """
 import os, sys, time
 from dcamt.io import atomic as files
@@ -284,21 +285,23 @@ def replace(source, target):
     real(source, target)
 files.os.replace = replace
 """
+"""A script after which the process stops before it replaces the file `name`; the name is filled in."""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-@pytest.mark.parametrize("there", [True, False])
-def test_ctrl_c_before_the_first_step_removes_the_run(cases: Path, tmp_path: Path, there: bool) -> None:
+@pytest.mark.parametrize("folder_existed", [True, False])
+def test_ctrl_c_before_the_first_step_removes_the_run(cases: Path, tmp_path: Path, folder_existed: bool) -> None:
+    """An empty folder that existed before remains."""
     run = tmp_path / "runs" / "new"
-    if there:
+    if folder_existed:
         run.mkdir(parents=True)
     process = start_script_and_train(LOADING, cases, "--run", run, *settings())
     assert {"recipe.json", "train.lock"} <= {path.name for path in run.iterdir()}
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=HANGING_S)
     assert (process.returncode, errors) == (1, "dcamt: cancelled\n")
-    assert run.exists() is there
-    assert not there or list(run.iterdir()) == []
+    assert run.exists() is folder_existed
+    assert not folder_existed or list(run.iterdir()) == []
     assert train(cases, "--run", run, *settings()) == 0
 
 
@@ -336,7 +339,7 @@ def test_run_killed_during_creation_is_started_by_the_same_command(cases: Path, 
     assert sorted(path.relative_to(run).as_posix() for path in run.rglob("*")) == sorted(names)
 
 
-def test_partial_checkpoint_of_a_killed_run_is_removed_on_resume(cases: Path, tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_run_are_removed_on_resume(cases: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start_script_and_train(WRITING.format(name="model.dcamt"), cases, "--run", run, *settings())
     process.kill()
@@ -355,8 +358,8 @@ def test_second_process_on_a_run_is_refused(cases: Path, tmp_path: Path, capfd: 
     for arguments in ([cases, "--run", run, *settings()], ["--run", run, "--resume"]):
         assert train(*arguments) == 1
         printed = capfd.readouterr()
-        printed_events = f"dcamt: {run}: is being trained by another process. Stop that process first, or wait.\n"
-        assert (printed.out, printed.err) == ("", printed_events)
+        message = f"dcamt: {run}: is being trained by another process. Stop that process first, or wait.\n"
+        assert (printed.out, printed.err) == ("", message)
         after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "train.lock"}
         assert after == before
     assert process.poll() is None

@@ -1,4 +1,4 @@
-"""Connected components: the largest against SimpleITK; selection by certainty and position against formulas."""
+"""Connected components: the largest against SimpleITK; selection by certainty and position, and the centre prior."""
 
 from __future__ import annotations
 
@@ -70,26 +70,28 @@ def test_each_class_keeps_its_largest_component_and_unlisted_labels_are_unchange
     labelmap[9:12, 2:5, 0:3] = 2
     labelmap[0, 5, 0] = labelmap[5, 5, 5] = 3
     before = labelmap.copy()
-    tidied = keep_largest_components(labelmap, [1, 2, 9])
+    kept = keep_largest_components(labelmap, [1, 2, 9])
     expected = before.copy()
     expected[8, 5, 5] = 0
     expected[4:6, 0:3, 0:3] = 0
-    assert np.array_equal(tidied, expected)
+    assert np.array_equal(kept, expected)
     assert np.array_equal(labelmap, before)
-    assert tidied.dtype == labelmap.dtype
+    assert kept.dtype == labelmap.dtype
 
 
 def test_component_near_the_located_organ_is_preferred() -> None:
     mask = np.zeros((20, 8, 8), bool)
     mask[1:4, 2:6, 2:6] = True
     mask[6:19, 1:7, 1:7] = True
-    near = (slice(0, 8), slice(0, 8), slice(0, 8))
-    assert largest_component(mask)[7, 2, 2]
-    assert not largest_component(mask, (slice(0, 7), *near[1:]))[7, 2, 2]
-    assert largest_component(mask, (slice(0, 7), *near[1:]))[2, 3, 3]
+    small, large = (2, 3, 3), (7, 2, 2)
+    whole = slice(0, 8)
+    assert largest_component(mask)[large]
+    near_small = largest_component(mask, (slice(0, 7), whole, whole))
+    assert near_small[small]
+    assert not near_small[large]
     # If no component is near, the largest one is selected.
-    assert largest_component(mask, (slice(0, 1), *near[1:]))[7, 2, 2]
-    assert largest_component(mask, (near[0], near[1], slice(0, 1)))[7, 2, 2]
+    assert largest_component(mask, (slice(0, 1), whole, whole))[large]
+    assert largest_component(mask, (whole, whole, slice(0, 1)))[large]
 
 
 EVERYWHERE = CentrePrior(np.zeros(3), np.full(3, np.inf))
@@ -101,14 +103,15 @@ def test_located_organ_of_one_class_does_not_affect_another_class() -> None:
     labelmap[1:4], labelmap[6:19] = 1, 1
     labelmap[4:5, 2:4, 2:4] = 2
     labelmap[19, :6, :6] = 2
-    tidied = keep_largest_components(
-        labelmap, (1, 2), ExpectedOrgans({1: (slice(0, 6), slice(0, 8), slice(0, 8))}, EVERYWHERE)
-    )
-    assert [tidied[at, 2, 2] for at in (2, 4, 8, 19)] == [1, 0, 0, 2]
+    located = ExpectedOrgans({1: (slice(0, 6), slice(0, 8), slice(0, 8))}, EVERYWHERE)
+    kept = keep_largest_components(labelmap, (1, 2), located)
+    # Of class 1, the small component near its organ; of class 2, the largest one.
+    assert [kept[at, 2, 2] for at in (2, 4, 8, 19)] == [1, 0, 0, 2]
 
 
 def test_central_component_is_preferred_to_a_larger_one_at_the_border() -> None:
-    """By the weight's formula, a component at the border (r = 1) must be five times as large as one at the centre."""
+    """By the weight's formula, a component at the border must be five times as large as one at the centre."""
+    assert CENTRAL == 4
     for across, central_stays in ((4, True), (5, True), (6, False)):
         mask = np.zeros((21, 9, 9), bool)
         mask[10, 4, 4] = True
@@ -139,20 +142,18 @@ CENTRE = CentrePrior(np.array([29.5, 19.5, 19.5]), np.array([30.0, 20.0, 20.0]))
 
 
 def test_central_component_is_selected_unless_it_is_tiny() -> None:
-    alike = probabilities_of_balls(((26, 20, 20), 7), ((50, 20, 20), 7.4))
-    chosen = select_components(alike, CENTRE)
+    similar = probabilities_of_balls(((26, 20, 20), 7), ((50, 20, 20), 7.4))
+    chosen = select_components(similar, CENTRE)
     assert chosen[26, 20, 20] == 1
     assert chosen[50, 20, 20] == 0
-    unlike = probabilities_of_balls(((29, 20, 20), 2.2), ((50, 20, 20), 8))
-    assert select_components(unlike, CENTRE)[50, 20, 20] == 1
+    tiny_at_centre = probabilities_of_balls(((29, 20, 20), 2.2), ((50, 20, 20), 8))
+    assert select_components(tiny_at_centre, CENTRE)[50, 20, 20] == 1
     assert not select_components(probabilities_of_balls(((29, 20, 20), 2.2)), CENTRE).any()
 
 
 def test_component_is_selected_by_certainty_rather_than_size() -> None:
-    large, small = (
-        probabilities_of_balls(((14, 20, 20), 8))[1] > 0.5,
-        probabilities_of_balls(((45, 20, 20), 6))[1] > 0.5,
-    )
+    large = probabilities_of_balls(((14, 20, 20), 8))[1] > 0.5
+    small = probabilities_of_balls(((45, 20, 20), 6))[1] > 0.5
     assert large.sum() > 2 * small.sum()
     organ = torch.where(large, 0.55, 0.01)
     organ[small] = 0.9
@@ -170,10 +171,8 @@ def test_component_is_selected_by_certainty_rather_than_size() -> None:
 
 
 def test_slightly_more_certain_small_component_does_not_replace_a_large_one() -> None:
-    central, away = (
-        probabilities_of_balls(((26, 20, 20), 11))[1] > 0.5,
-        probabilities_of_balls(((52, 20, 20), 7.5))[1] > 0.5,
-    )
+    central = probabilities_of_balls(((26, 20, 20), 11))[1] > 0.5
+    away = probabilities_of_balls(((52, 20, 20), 7.5))[1] > 0.5
     organ = torch.where(central, SURE - 0.01, 0.01)
     organ[away] = SURE + 0.01
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[26, 20, 20] == 1
@@ -187,9 +186,9 @@ def test_touching_components_are_separated_at_uncertain_voxels() -> None:
         organ[32:37, 18:23, 18:23] = bridge
         chosen = select_components(torch.stack([1 - organ, organ]), CENTRE)
         assert chosen[24, 20, 20] == 1
-        parted = certain >= SURE > bridge
-        assert chosen[45, 20, 20] == (not parted)
-        assert (chosen > 0).sum() == ((organ[:34] > SURE) if parted else organ > 0.5).sum()
+        separated = certain >= SURE > bridge
+        assert chosen[45, 20, 20] == (not separated)
+        assert (chosen > 0).sum() == ((organ[:34] > SURE) if separated else organ > 0.5).sum()
     # A few certain voxels elsewhere do not raise the threshold for a less certain organ.
     organ = torch.where(probabilities_of_balls(((40, 20, 20), 11))[1] > 0.5, 0.9, 0.01)
     organ[28:33, 3:8, 18:23] = 0.99
@@ -206,14 +205,15 @@ PART: Box = (slice(10, 50), slice(30, 75), slice(5, 33))
 
 def test_prior_has_the_same_centre_in_a_part_and_on_the_network_grid() -> None:
     part = SCAN.crop(PART)
-    here = CentrePrior.from_box((slice(0, 60), slice(0, 80), slice(0, 40))).crop_to(PART)
+    of_part = CentrePrior.from_box((slice(0, 60), slice(0, 80), slice(0, 40))).crop_to(PART)
     grid = network_grid(part, (1.0, 1.2, 3.0))
-    there = CentrePrior.on_network_grid(SCAN, grid)
-    mm = TURNED @ [29.5, 39.5, 19.5, 1]
-    assert np.allclose(part.affine @ [*here.centre, 1], mm)
-    assert np.allclose(grid.affine @ [*there.centre, 1], mm)
-    assert np.allclose(here.half_edges * (1.5, 2, 2.5), (45, 80, 50))
-    assert np.allclose(there.half_edges * (1, 1.2, 3), (80, 45, 50))
+    of_grid = CentrePrior.on_network_grid(SCAN, grid)
+    centre_mm = TURNED @ [29.5, 39.5, 19.5, 1]
+    assert np.allclose(part.affine @ [*of_part.centre, 1], centre_mm)
+    assert np.allclose(grid.affine @ [*of_grid.centre, 1], centre_mm)
+    # Half of 60, 80 and 40 voxels of 1.5, 2 and 2.5 mm; the network grid's first axis is the scan's second.
+    assert np.allclose(of_part.half_edges * (1.5, 2, 2.5), (45, 80, 50))
+    assert np.allclose(of_grid.half_edges * (1, 1.2, 3), (80, 45, 50))
 
 
 def test_prior_of_a_box_is_centred_in_the_box() -> None:

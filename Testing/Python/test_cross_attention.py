@@ -26,7 +26,7 @@ def bias_by_hand(size: tuple[int, int, int], heads: int) -> np.ndarray:
 
 
 def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
-    """Return cross-attention with random weights, including those initialised to zero or one."""
+    """Return cross-attention in float64 whose weights are all random, also those that start as zero or one."""
     torch.manual_seed(seed)
     module = CrossAttention(channels, heads).double()
     for parameter in module.parameters():
@@ -57,6 +57,7 @@ def largest_tensor_bytes(call: Callable[[], object]) -> int:
 
 
 def feature_maps(channels: int, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Return the bottlenecks (2, channels, *size) of two branches, float64."""
     generator = torch.Generator().manual_seed(1)
     own, context = torch.randn(2, 2, channels, *size, generator=generator, dtype=torch.float64)
     return own, context
@@ -120,7 +121,7 @@ def test_bias_depends_only_on_the_distance() -> None:
 
 @pytest.mark.parametrize("block_bytes", [1, 3000, 4 * 3 * 120 * 119])
 def test_result_does_not_depend_on_the_block_size(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks hold one query, a few, or all but one of the 120 queries."""
+    """The blocks hold one query, two, or all but one of the 120 queries, in three heads."""
     module = attention(6, 3)
     own, context = feature_maps(6, (4, 6, 5))
     with torch.no_grad():
@@ -144,11 +145,11 @@ def test_no_tensor_exceeds_a_block_when_gradients_are_off(monkeypatch: pytest.Mo
 
 
 def test_largest_scans_are_computed_in_blocks() -> None:
-    tokens = 40 * 40 * 6  # the bottleneck of a scan of 640 x 640 x 88 voxels
-    a_query = 4 * 4 * tokens
-    assert a_query * tokens > 1.4e9  # the attention of all queries would take more than 1.4 GB
-    assert BLOCK_BYTES - a_query < a_query * queries_at_once(tokens, 4) <= BLOCK_BYTES
-    assert queries_at_once(7 * 7 * 5, 4) == 7 * 7 * 5
+    heads, tokens = 4, 40 * 40 * 6  # the bottleneck of a scan of 640 x 640 x 88 voxels
+    query_bytes = 4 * heads * tokens  # float32
+    assert query_bytes * tokens > 1.4e9  # the attention of all queries would take more than 1.4 GB
+    assert BLOCK_BYTES - query_bytes < query_bytes * queries_at_once(tokens, heads) <= BLOCK_BYTES
+    assert queries_at_once(7 * 7 * 5, heads) == 7 * 7 * 5
 
 
 @pytest.mark.parametrize("axes", [(2,), (3,), (4,), (2, 4), (2, 3, 4)])

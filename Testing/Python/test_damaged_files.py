@@ -104,9 +104,8 @@ def test_error_names_the_truncated_data_file_and_its_bytes(
         (tmp_path / data).write_bytes(whole[:kept])
         held = len(zlib.decompressobj(wbits=47).decompress(whole[:kept])) if compressed else kept
         message = refused(lambda: reader(path), path, f"its data file {data} holds")
-        kept_bytes, all_bytes = (int(word) for word in message.split("holds ")[1].split(" bytes")[0].split(" of "))
-
-        assert (all_bytes, kept_bytes) == (9 * 10 * 11 * 2, held)
+        stated_held, stated_whole = message.split("holds ")[1].split(" bytes")[0].split(" of ")
+        assert (int(stated_held), int(stated_whole)) == (held, VOXELS.nbytes)
     if compressed:
         (tmp_path / data).write_bytes(whole[:-3])
         refused(lambda: reader(path), path, f"its data file {data} lacks its checksum")
@@ -153,6 +152,7 @@ def test_gzip_is_detected_by_content_not_by_name(tmp_path: Path) -> None:
 
 
 def nrrd_bytes(change: Callable[[bytes], bytes], *, encoding: str = "raw", data: bytes | None = None) -> bytes:
+    """Return an NRRD file with a changed header and given data (None: the voxels)."""
     header = (
         b"NRRD0004\n# a comment\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 9 10 11\n"
         b"space directions: (0.625,0,0) (0,0.625,0) (0,0,2.5)\nkinds: domain domain domain\nendian: little\n"
@@ -220,7 +220,7 @@ def test_metaimage_with_a_pattern_of_data_files_is_checked(tmp_path: Path, last:
 
 
 @pytest.mark.parametrize("how", ["list", "pattern", "one"])
-def test_nrrd_data_in_several_files_is_read(tmp_path: Path, how: str) -> None:
+def test_nrrd_data_in_other_files_is_read_unless_one_is_truncated_or_missing(tmp_path: Path, how: str) -> None:
     for k in range(11):
         (tmp_path / f"d{k:03}.raw").write_bytes(VOXELS[:, :, k].tobytes(order="F"))
     (tmp_path / "all.raw").write_bytes(RAW)
@@ -235,11 +235,11 @@ def test_nrrd_data_in_several_files_is_read(tmp_path: Path, how: str) -> None:
     np.testing.assert_array_equal(read.voxels[0], VOXELS)
     itk = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(itk).transpose(2, 1, 0), VOXELS)
-    victim = tmp_path / ("all.raw" if how == "one" else "d005.raw")
-    truncate(victim)
-    refused(lambda: read_scan(path), path, "too early", victim.name)
-    victim.unlink()
-    refused(lambda: read_scan(path), path, f"{victim.name}, which is missing")
+    data_file = tmp_path / ("all.raw" if how == "one" else "d005.raw")
+    truncate(data_file)
+    refused(lambda: read_scan(path), path, "too early", data_file.name)
+    data_file.unlink()
+    refused(lambda: read_scan(path), path, f"{data_file.name}, which is missing")
 
 
 @pytest.mark.parametrize(
@@ -283,14 +283,6 @@ def test_benchmark_file_is_read_as_scan_and_label(tmp_path: Path) -> None:
     refused(lambda: read_scan(path), path, '"image"', "data")
 
 
-def test_compressed_data_is_read_to_its_end_to_verify_the_checksum() -> None:
-    """In an uncompressed block, only the checksum at the stream's end reveals a changed byte."""
-    data = bytearray(zlib.compress(bytes(5000), 0))
-    data[2000] ^= 1
-    with pytest.raises(zlib.error, match=re.compile("check")):
-        zlib.decompress(bytes(data))
-
-
 def test_stack_of_few_slices_is_read(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).integers(0, 500, (40, 40, 5)).astype(np.int16)
     path = save_nifti(tmp_path / "cine.nii", voxels, affine_of(np.diag([1.4, 1.4, 10.0])))
@@ -299,18 +291,18 @@ def test_stack_of_few_slices_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spacing", "message_parts"),
+    ("spacing", "message_part"),
     [
-        ((100.0, 100.0, 200.0), ("measures 0.9 x 1 x 2.2 m with a voxel spacing of 100 x 100 x 200 mm",)),
-        ((625.0, 625.0, 625.0), ("5.6 x 6.2 x 6.9 m",)),
-        ((6e-4, 6e-4, 6e-4), ("0.0006 x 0.0006 x 0.0006 mm",)),
+        ((100.0, 100.0, 200.0), "measures 0.9 x 1 x 2.2 m with a voxel spacing of 100 x 100 x 200 mm"),
+        ((625.0, 625.0, 625.0), "5.6 x 6.2 x 6.9 m"),
+        ((6e-4, 6e-4, 6e-4), "0.0006 x 0.0006 x 0.0006 mm"),
     ],
 )
 def test_error_states_the_impossible_size(
-    tmp_path: Path, spacing: tuple[float, float, float], message_parts: tuple[str, ...]
+    tmp_path: Path, spacing: tuple[float, float, float], message_part: str
 ) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan(), np.diag([*spacing, 1.0]))
-    refused(lambda: read_scan(path), path, *message_parts)
+    refused(lambda: read_scan(path), path, message_part)
 
 
 @pytest.mark.parametrize("stated", [None, 0, -20, 50])
@@ -349,7 +341,7 @@ def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("start", "message_parts"),
+    ("start", "kind"),
     [
         (b"PK\x05\x06", "empty zip"),
         (b"7z\xbc\xaf\x27\x1c", "7z archive"),
@@ -357,13 +349,13 @@ def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) 
         (bytes(257) + b"ustar", "tar archive"),
     ],
 )
-def test_archives_and_documents_are_named(tmp_path: Path, start: bytes, message_parts: str) -> None:
+def test_archives_and_documents_are_refused_by_their_kind(tmp_path: Path, start: bytes, kind: str) -> None:
     path = tmp_path / "scan"
     path.write_bytes(start + bytes(500))
-    refused(lambda: read_scan(path), path, message_parts)
-    if "tar" in message_parts:
+    refused(lambda: read_scan(path), path, kind)
+    if kind == "tar archive":
         path.write_bytes(gzip.compress(path.read_bytes()))
-        refused(lambda: read_scan(path), path, message_parts)
+        refused(lambda: read_scan(path), path, kind)
 
 
 def test_zip_file_in_a_zip_file_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from dcamt.devices import choose_device, fast_bfloat16
 from dcamt.errors import InputError
 
 CPU = torch.device("cpu")
-QUESTIONS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+CPU_CHECKS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+"""Functions of `torch.cpu`."""
 
 
 def test_error_names_the_missing_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,12 +27,12 @@ def test_apple_gpu_without_the_needed_operations_is_not_chosen(monkeypatch: pyte
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     asked: list[str] = []
 
-    def record_device(device: str, training: bool, yes: bool) -> bool:
+    def record_device(device: str, training: bool, supports: bool) -> bool:
         asked.append(device)
-        return yes
+        return supports
 
-    for yes, chosen in ((True, "mps"), (False, "cpu")):
-        monkeypatch.setattr(devices, "_supports_volumes", partial(record_device, yes=yes))
+    for supports, chosen in ((True, "mps"), (False, "cpu")):
+        monkeypatch.setattr(devices, "_supports_volumes", partial(record_device, supports=supports))
         assert choose_device("auto").type == chosen
     assert asked == ["mps", "mps"]
     assert choose_device("mps").type == "mps"  # an explicit request is honoured
@@ -64,13 +65,13 @@ def test_cpu_is_fast_in_bfloat16_when_it_has_tiles_or_dot_products(
     has: tuple[bool, bool], fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    for name, there in zip(QUESTIONS, has, strict=True):
-        monkeypatch.setattr(torch.cpu, name, lambda there=there: there, raising=False)
+    for name, supported in zip(CPU_CHECKS, has, strict=True):
+        monkeypatch.setattr(torch.cpu, name, lambda supported=supported: supported, raising=False)
     assert fast_bfloat16(CPU) is fast
 
 
 def test_cpu_counts_as_slow_in_bfloat16_when_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in QUESTIONS:
+    for name in CPU_CHECKS:
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert fast_bfloat16(CPU) is False
     assert fast_bfloat16(torch.device("mps")) is False

@@ -11,6 +11,7 @@ import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from dcamt.geometry import Grid
 from dcamt.io.formats import scan_name
 from dcamt.io.readers import read_header, read_scan
+from dcamt_testing.dicom_positions import CT, MR
 from dcamt_testing.scan_files import (
     ORTHOGONAL,
     RAS_TO_LPS,
@@ -33,7 +34,7 @@ def write_dicom(
     description: str = "LGE axial",
     skip: tuple[int, ...] = (),
     shift: dict[int, float] | None = None,
-    sop_class: str = "1.2.840.10008.5.1.4.1.1.4",
+    sop_class: str = MR,
 ) -> None:
     """Write one file per slice. File names are in the reverse order of positions; `shift` moves slices along k (mm)."""
     folder.mkdir(exist_ok=True)
@@ -92,7 +93,7 @@ def test_dicom_series_is_read(tmp_path: Path, name: str) -> None:
         np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), volume.voxels[0])
 
 
-@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"])  # MR, CT
+@pytest.mark.parametrize("sop_class", [MR, CT], ids=["MR", "CT"])
 def test_each_dicom_slice_is_rescaled_by_its_own_slope(tmp_path: Path, sop_class: str) -> None:
     folder = tmp_path / "s"
     write_dicom(folder, scan("int16"), np.diag([1.0, -1, 2, 1]), sop_class=sop_class)

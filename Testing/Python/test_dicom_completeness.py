@@ -28,7 +28,7 @@ def _write_series(folder: Path, **attributes: object) -> Path:
 
 @pytest.mark.parametrize("size", [100, 140, 330])
 def test_end_slice_cut_in_its_header_is_refused(tmp_path: Path, size: int) -> None:
-    """With 330 bytes, the class of the object is cut: the file is not that of another kind."""
+    """With 330 bytes, the SOP class is cut, so it must not be read as that of another kind."""
     os.truncate(_write_series(tmp_path) / "IM007", size)
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
 
@@ -165,7 +165,7 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
         (lambda data: setattr(data, "ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "mosaic"),
     ],
 )
-def test_message_names_what_the_header_lacks(
+def test_message_names_what_is_wrong_with_the_frames(
     tmp_path: Path, change: Callable[[pydicom.Dataset], object], message_parts: str
 ) -> None:
     file = write_frames(tmp_path / "x.dcm", range(12))

@@ -40,9 +40,8 @@ def test_other_files_among_the_slices_are_skipped_with_a_note(tmp_path: Path) ->
         write_slice(tmp_path / f"{k}.dcm", k)
     for name, sop_class in (("dose.dcm", RT_DOSE), ("report.dcm", REPORT)):
         new_data_set(sop_class).save_as(tmp_path / name, enforce_file_format=True)
-    new_data_set("1.2.840.10008.5.1.4.1.1.7", PixelData=pixels([3])).save_as(
-        tmp_path / "shot.dcm", enforce_file_format=True
-    )
+    shot = new_data_set(SECONDARY_CAPTURE, PixelData=pixels([3]))
+    shot.save_as(tmp_path / "shot.dcm", enforce_file_format=True)
     (tmp_path / "README.txt").write_text("hello", encoding="utf-8")
     volume = read_scan(tmp_path)
     assert_slices_in_place(volume, 10)
@@ -123,7 +122,7 @@ def test_single_image_of_another_class_is_skipped_with_a_note(tmp_path: Path, co
 
 
 @pytest.mark.parametrize(
-    ("ends", "names"),
+    ("captures", "names"),
     [
         ((0,), "0.dcm (Secondary Capture Image)"),
         ((8, 9), "8.dcm (Secondary Capture Image), 9.dcm"),
@@ -132,9 +131,9 @@ def test_single_image_of_another_class_is_skipped_with_a_note(tmp_path: Path, co
         ((1, 8), "1.dcm (Secondary Capture Image), 8.dcm"),
     ],
 )
-def test_slices_of_another_class_are_refused_by_name(tmp_path: Path, ends: tuple[int, ...], names: str) -> None:
+def test_slices_of_another_class_are_refused_by_name(tmp_path: Path, captures: tuple[int, ...], names: str) -> None:
     for k in range(10):
-        write_slice(tmp_path / f"{k}.dcm", k, **({"sop_class": SECONDARY_CAPTURE} if k in ends else {}))
+        write_slice(tmp_path / f"{k}.dcm", k, **({"sop_class": SECONDARY_CAPTURE} if k in captures else {}))
     refused(lambda: read_scan(tmp_path), tmp_path, f"lacks slices where images of another class lie: {names}")
 
 

@@ -1,4 +1,4 @@
-"""DICOM results: a segmentation and a measurement report, verified by highdicom, SimpleITK and pydicom."""
+"""DICOM results: a segmentation and a measurement report, read by highdicom, SimpleITK and pydicom."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_source_in_a_zip_archive_is_refused(tmp_path: Path) -> None:
         find_source_images(archive, scan.grid, scan.frames)
 
 
-def test_source_on_another_grid_is_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+def test_source_that_is_not_dicom_or_on_another_grid_is_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     folder, labelmap = case
     text = tmp_path / "scan.nrrd"
     text.write_text("no DICOM", encoding="utf-8")

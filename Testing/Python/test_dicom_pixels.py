@@ -7,12 +7,7 @@ import pydicom
 import pytest
 from dcamt.io import dicom_pixels
 from dcamt.io.readers import read_scan
-from dcamt_testing.dicom_positions import (
-    SIZE,
-    STEP,
-    assert_slices_in_place,
-    write_slice,
-)
+from dcamt_testing.dicom_positions import SIZE, STEP, assert_slices_in_place, write_slice
 from dcamt_testing.scan_files import refused
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -118,6 +113,7 @@ def test_slices_without_preamble_are_recognised_by_an_element_of_group_8(tmp_pat
     for k in range(8):
         path = write_slice(tmp_path / "bare" / f"{k}.dcm", k)
         length = pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength
+        # Leave out the preamble, "DICM", the element that holds the length, and the file meta information.
         path.write_bytes(path.read_bytes()[128 + 4 + 12 + length :])
         assert path.read_bytes()[:4] == b"\x08\x00\x16\x00"  # SOP class UID
     assert_slices_in_place(read_scan(tmp_path / "bare"), 8)

@@ -134,10 +134,10 @@ def test_doubt_of_a_removed_component_is_that_of_background() -> None:
     )
     organ = np.where(large | small, 0.99, 0.01)
     mean = torch.from_numpy(grid_order(np.stack([1 - organ, organ]), grid)).float()
-    kept, cut = doubt_map(mean, grid), doubt_map(mean, grid, small.astype(np.uint8))
-    assert kept[26, 12, 12] < 0.1
-    assert cut[26, 12, 12] > 0.9
-    np.testing.assert_array_equal(cut[~small], kept[~small])
+    before, after = doubt_map(mean, grid), doubt_map(mean, grid, small.astype(np.uint8))
+    assert before[26, 12, 12] < 0.1
+    assert after[26, 12, 12] > 0.9
+    np.testing.assert_array_equal(after[~small], before[~small])
 
 
 def grid_order(values: np.ndarray, grid: NetworkGrid) -> np.ndarray:
@@ -149,6 +149,7 @@ def test_map_of_doubt_is_a_probability_and_lower_away_from_the_outline() -> None
     grid = network_grid(Grid((24, 24, 24), np.diag([1.0, 1, 1, 1])), (1.0, 1.0, 1.0))
     probabilities = probabilities_of_ball(0)[0]
     computed = doubt_map(probabilities, grid)
+    # The ball's centre is at 11.5 and its radius 8 voxels, so its outline lies between voxels 3 and 4.
     centre, outline, corner = computed[12, 12, 12], computed[12, 12, 3:5].max(), computed[0, 0, 0]
     assert centre < 0.02
     assert corner < 0.02

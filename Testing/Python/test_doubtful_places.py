@@ -57,11 +57,11 @@ def test_places_do_not_depend_on_the_orientation_of_the_grid() -> None:
     shapes = (((-12, 6, 2), 5.0, 0.9), ((10, -6, -4), 4.0, 0.9))
     straight = centred_grid((60, 60, 60), (1.0, 1.0, 1.0))
     turned = Grid((60, 60, 60), straight.affine @ [[0, 0, -1, 59], [1, 0, 0, 0], [0, -1, 0, 59], [0, 0, 0, 1]])
-    one, other = (doubtful_places(doubt_of_balls(grid, *shapes), grid) for grid in (straight, turned))
-    assert len(one) == 2
-    for a, b in zip(one, other, strict=True):
-        np.testing.assert_allclose(a.position, b.position, atol=1.01)
-        assert a.volume_ml == pytest.approx(b.volume_ml)
+    expected, found = (doubtful_places(doubt_of_balls(grid, *shapes), grid) for grid in (straight, turned))
+    assert len(expected) == 2
+    for first, second in zip(expected, found, strict=True):
+        np.testing.assert_allclose(first.position, second.position, atol=1.01)
+        assert first.volume_ml == pytest.approx(second.volume_ml)
 
 
 def test_small_or_weak_doubt_gives_no_place() -> None:

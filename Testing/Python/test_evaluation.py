@@ -19,10 +19,10 @@ SPACINGS = [(1.0, 1.0, 1.0), (0.625, 0.625, 0.625), (0.625, 0.625, 2.5), (3.0, 0
 AFFINE = np.array([[0.0, -0.75, 0.0, 11.0], [1.25, 0.0, 0.0, -5.0], [0.0, 0.0, 2.5, 3.0], [0.0, 0.0, 0.0, 1.0]])
 
 
-def random_mask(seed: int, shape: tuple[int, ...] = (22, 25, 18), share: float = 0.12) -> np.ndarray:
-    """Return the mask of a few smooth random blobs, some of which touch the image's border."""
+def random_mask(seed: int, shape: tuple[int, ...] = (22, 25, 18), fraction: float = 0.12) -> np.ndarray:
+    """Return the mask of a few smooth random blobs, which together fill a fraction of the image."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2.5)
-    return noise > np.quantile(noise, 1.0 - share)
+    return noise > np.quantile(noise, 1.0 - fraction)
 
 
 def assert_same_score(one: SegmentationScore, other: SegmentationScore) -> None:
@@ -34,10 +34,8 @@ def assert_same_score(one: SegmentationScore, other: SegmentationScore) -> None:
 def test_scores_equal_those_of_medpy(spacing: tuple[float, float, float]) -> None:
     medpy = pytest.importorskip("medpy.metric.binary")
     for seed in range(6):
-        prediction, label = (
-            random_mask(seed),
-            np.roll(random_mask(seed), 2, axis=seed % 3) | random_mask(seed + 50, share=0.01),
-        )
+        prediction = random_mask(seed)
+        label = np.roll(prediction, 2, axis=seed % 3) | random_mask(seed + 50, fraction=0.01)
         scores = score(prediction, label, spacing)
         assert scores.dice == pytest.approx(medpy.dc(prediction, label))
         assert scores.jaccard == pytest.approx(medpy.jc(prediction, label))
@@ -97,18 +95,21 @@ def test_scores_of_empty_masks() -> None:
 
 
 def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+    """Write label values (I, J, K)."""
     path.parent.mkdir(exist_ok=True)
     write_labelmap(Labelmap(voxels.astype(np.uint8), Grid(voxels.shape, affine), None), path, ())
 
 
 def two_classes(seed: int) -> np.ndarray:
+    """Return random label values 0, 1 and 2."""
     voxels = random_mask(seed).astype(np.uint8)
-    voxels[random_mask(seed + 90, share=0.05)] = 2
+    voxels[random_mask(seed + 90, fraction=0.05)] = 2
     return voxels
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Write predictions and labels of three cases, la000 to la002, of two classes."""
     predictions, labels = tmp_path / "predictions", tmp_path / "labels"
     for number in range(3):
         save(labels / f"la00{number}_label.nii.gz", two_classes(number))
@@ -219,16 +220,17 @@ def test_unpaired_duplicate_and_missing_files_are_refused_by_name(folders: tuple
 
 
 @pytest.mark.parametrize(
-    "fault",
+    "change",
     [
         np.diag([1.01, 1.0, 1.0, 1.0]),
         np.array([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]),
         np.array([[1.0, 0.1, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]),
         np.diag([-1.0, 1.0, 1.0, 1.0]),
     ],
+    ids=["spacing", "shift", "shear", "mirrored"],
 )
-def test_prediction_on_another_grid_is_refused(folders: tuple[Path, Path], fault: np.ndarray) -> None:
-    save(folders[0] / "la001_image.nrrd", two_classes(11), AFFINE @ fault)
+def test_prediction_on_another_grid_is_refused(folders: tuple[Path, Path], change: np.ndarray) -> None:
+    save(folders[0] / "la001_image.nrrd", two_classes(11), AFFINE @ change)
     assert_refused(folders, "la001_image.nrrd", "la001_label.nii.gz", "a different grid")
 
 
@@ -241,8 +243,8 @@ def test_prediction_of_another_size_is_refused(folders: tuple[Path, Path]) -> No
 def test_masks_of_255_and_of_1_are_comparable(folders: tuple[Path, Path], white: str) -> None:
     predictions, labels = folders
     for number in range(3):
-        shown = random_mask(number) if number else np.zeros((22, 25, 18))  # one case is empty
-        save(labels / f"la00{number}_label.nii.gz", shown * (255 if white != "predictions" else 1))
+        label = random_mask(number) if number else np.zeros((22, 25, 18))  # one label is empty
+        save(labels / f"la00{number}_label.nii.gz", label * (255 if white != "predictions" else 1))
         save(predictions / f"la00{number}_image.nrrd", random_mask(number + 10) * (255 if white != "labels" else 1))
     evaluation = evaluate_folders(predictions, labels)
     assert [row.label for row in evaluation.rows] == [1, 1, 1]
@@ -250,7 +252,7 @@ def test_masks_of_255_and_of_1_are_comparable(folders: tuple[Path, Path], white:
 
 
 def test_value_255_beside_other_values_is_another_class(folders: tuple[Path, Path]) -> None:
-    """This also holds for a case that contains only 255."""
+    """One label also holds 128; so 255 is not taken for 1 in the other cases either, which hold only 255."""
     predictions, labels = folders
     for number, value in enumerate((128, 0, 0)):
         mask = random_mask(number) * 255
@@ -266,7 +268,7 @@ def test_labels_without_a_common_class_or_empty_are_refused(folders: tuple[Path,
     _predictions, labels = folders
     for number in range(3):
         save(labels / f"la00{number}_label.nii.gz", random_mask(number) * 255)
-    assert_refused(folders, "1, 2", "255")
+    assert_refused(folders, "1, 2", "255")  # the values of the predictions, and of the labels
     for number in range(3):
         save(labels / f"la00{number}_label.nii.gz", np.zeros((22, 25, 18)))
     assert_refused(folders, "all labels are empty")

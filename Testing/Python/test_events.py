@@ -30,11 +30,11 @@ KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"
 EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: TEXT, bool: True, int | None: 7, float | None: 0.25}
 
 
-def example_event(kind: type) -> RunEvent:
-    """Return an event of a kind, with a value for each field."""
-    hints = typing.get_type_hints(kind)
+def example_event(event_class: type) -> RunEvent:
+    """Return an event of a class, with a value for each field."""
+    hints = typing.get_type_hints(event_class)
     values = {}
-    for item in dataclasses.fields(kind):
+    for item in dataclasses.fields(event_class):
         hint = hints[item.name]
         if hint == dict[str, float]:
             values[item.name] = {"total": 1.5}
@@ -42,12 +42,12 @@ def example_event(kind: type) -> RunEvent:
             values[item.name] = {"A": {"Left atrium": 0.25}}
         else:
             values[item.name] = EXAMPLES[hint]
-    return kind(**values)
+    return event_class(**values)
 
 
-@pytest.mark.parametrize("kind", typing.get_args(events.RunEvent))
-def test_every_event_is_one_line_of_json_and_is_parsed_back(kind: type) -> None:
-    event = example_event(kind)
+@pytest.mark.parametrize("event_class", typing.get_args(events.RunEvent))
+def test_every_event_is_one_line_of_json_and_is_parsed_back(event_class: type) -> None:
+    event = example_event(event_class)
     line = run_event_line(event)
     assert len(line.splitlines()) == 1
     fields = {KEYS.get(name, name): value for name, value in dataclasses.asdict(event).items()}
@@ -58,20 +58,15 @@ def test_every_event_is_one_line_of_json_and_is_parsed_back(kind: type) -> None:
     assert parse_run_event(json.loads(run_event_line(untimed))) == untimed
 
 
-def test_events_of_earlier_and_later_versions_are_parsed() -> None:
+def test_events_of_other_versions_and_of_wrong_types_are_parsed() -> None:
     assert parse_run_event({"event": "dance", "step": 1}) is None
     assert parse_run_event({"event": "checkpoint", "step": 7, "more": "x"}) == CheckpointSaved(7)
     old = {"event": "progress", "step": 1, "of": 2, "losses": {"total": None, "mmd": 0.5}, "learning_rate": 0.1}
     event = parse_run_event(old)  # written before memory was recorded; one loss was not finite
     assert event == TrainingProgress(1, 2, {"mmd": 0.5}, 0.1, None, None, None)
-    bent = parse_run_event({"event": "validation", "step": "3", "dice": {"A": None, "B": {"x": "y", "z": 1}}})
-    assert isinstance(bent, ValidationScored)
-    assert (bent.iteration, bent.dice) == (0, {"A": {}, "B": {"z": 1.0}})
-
-
-def test_kind_determines_the_class_of_a_parsed_event() -> None:
-    kinds = [kind.kind for kind in typing.get_args(events.RunEvent)]
-    assert len(set(kinds)) == len(kinds)
+    wrong_types = parse_run_event({"event": "validation", "step": "3", "dice": {"A": None, "B": {"x": "y", "z": 1}}})
+    assert isinstance(wrong_types, ValidationScored)
+    assert (wrong_types.iteration, wrong_types.dice) == (0, {"A": {}, "B": {"z": 1.0}})
 
 
 def test_numbers_that_are_not_finite_become_null() -> None:
@@ -103,7 +98,7 @@ def test_event_is_written_to_the_file_and_sent_to_the_listeners(tmp_path: Path) 
     assert kept[0].time <= kept[2].time
 
 
-def test_missing_events_file_gives_no_events() -> None:
+def test_log_without_a_file_sends_events_to_the_listeners() -> None:
     received: list[RunEvent] = []
     EventLog(None, [received.append])(CheckpointSaved(1))
     assert received == [CheckpointSaved(1)]
@@ -114,8 +109,8 @@ def test_truncated_line_does_not_affect_later_lines(tmp_path: Path) -> None:
     for step in range(2):
         EventLog(run.events)(CheckpointSaved(step))
     whole = run.events.read_bytes()
-    last = whole.rindex(b"\n", 0, -1) + 1
-    for length in range(last + 1, len(whole) - 1):
+    start_of_last = whole.rindex(b"\n", 0, -1) + 1
+    for length in range(start_of_last + 1, len(whole) - 1):
         run.events.write_bytes(whole[:length])
         assert [event.iteration for event in run.read_events()] == [0]
         log = EventLog(run.events)
@@ -143,6 +138,7 @@ def test_unwritable_events_file_causes_a_one_line_error(tmp_path: Path) -> None:
 
 
 def take_all(tail: EventTail) -> list[RunEvent]:
+    """Return the events that can be read now."""
     taken = []
     while (event := tail.next()) is not None:
         taken.append(event)
@@ -150,6 +146,7 @@ def take_all(tail: EventTail) -> list[RunEvent]:
 
 
 def line(step: int) -> bytes:
+    """Return the line of a progress event."""
     return json.dumps({"event": "progress", "step": step}).encode() + b"\n"
 
 

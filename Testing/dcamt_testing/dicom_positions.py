@@ -1,25 +1,32 @@
 """DICOM images whose voxels hold the position of their slice, and a check that each slice is in its place."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from dcamt.volume import Volume
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import (
-    ExplicitVRLittleEndian,
-    generate_uid,
-)
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-MR, ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
-RT_DOSE, REPORT = "1.2.840.10008.5.1.4.1.1.481.2", "1.2.840.10008.5.1.4.1.1.88.11"
+MR, ENHANCED_MR, CT = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.2"
+SECONDARY_CAPTURE, RT_DOSE = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.481.2"
+REPORT = "1.2.840.10008.5.1.4.1.1.88.11"
 SIZE, STEP = 16, 2.0
+"""Rows and columns of a slice; the distance of two slices (and of two voxels in a slice), mm."""
 SERIES = "1.2.3.4"
-SECONDARY_CAPTURE, CT = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.2"
 
 
 def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attributes: object) -> Dataset:
+    """Return an object of a SOP class with patient, study and the description of its pixels, but without pixels.
+
+    Args:
+        series: UID of the series.
+        number: of the instance; its UID depends on the series and this number.
+        attributes: further DICOM attributes.
+    """
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -38,18 +45,31 @@ def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attrib
 
 
 def pixels(places: Sequence[float], add: int = 100) -> bytes:
-    """Return the pixels of frames, each with the value `add` + 10 * place."""
+    """Return the pixels of frames, each with the value `add` + 10 * place, plus 1 in the first pixel."""
     frames = [np.full((SIZE, SIZE), add + 10 * place, "<u2") for place in places]
     for frame in frames:
         frame[0, 0] += 1  # an image of one intensity would be refused
     return b"".join(frame.tobytes() for frame in frames)
 
 
-def write_slice(path: Path, place: float, **attributes: object) -> Path:
-    series = str(attributes.pop("series", SERIES))
-    number = int(attributes.pop("number", round(place) + 1))  # type: ignore[call-overload]
-    add = int(attributes.pop("add", 100))  # type: ignore[call-overload]
-    data = new_data_set(str(attributes.pop("sop_class", MR)), series, number, **attributes)
+def write_slice(
+    path: Path,
+    place: float,
+    *,
+    series: str = SERIES,
+    number: int | None = None,
+    add: int = 100,
+    sop_class: str = MR,
+    **attributes: object,
+) -> Path:
+    """Write an axial image of a slice at `STEP` times `place` mm.
+
+    Args:
+        number: of the instance (None: `place` + 1, rounded).
+        add: see `pixels`.
+        attributes: further DICOM attributes.
+    """
+    data = new_data_set(sop_class, series, round(place) + 1 if number is None else number, **attributes)
     data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, STEP * place], [1, 0, 0, 0, 1, 0]
     data.PixelSpacing, data.SliceThickness = [2, 2], STEP
     data.PixelData = pixels([place], add)
@@ -58,44 +78,46 @@ def write_slice(path: Path, place: float, **attributes: object) -> Path:
     return path
 
 
-def write_frames(path: Path, places: Sequence[float], frames: Sequence[dict[str, dict[str, object]]] = ()) -> Path:
-    """Write an enhanced MR image.
+Groups = Mapping[str, Mapping[str, object]]
+"""Functional groups of a frame: {sequence: {attribute: value}}."""
+
+
+def write_frames(path: Path, places: Sequence[float], frames: Sequence[Groups] = ()) -> Path:
+    """Write an enhanced MR image of axial frames at `STEP` times `places` mm.
 
     Args:
-        frames: further functional groups of each frame, {sequence: {attribute: value}}.
+        frames: further functional groups of each frame.
     """
     data = new_data_set(ENHANCED_MR)
     data.NumberOfFrames = len(places)
-    shared = Dataset()
-    for name, values in {
+    shared = {
         "PixelMeasuresSequence": {"PixelSpacing": [2, 2], "SliceThickness": STEP},
         "PlaneOrientationSequence": {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
-    }.items():
-        item = Dataset()
-        for key, value in values.items():
-            setattr(item, key, value)
-        setattr(shared, name, Items([item]))
-    data.SharedFunctionalGroupsSequence = Items([shared])
-    groups = []
-    for number, place in enumerate(places):
-        group = Dataset()
-        further = frames[number] if frames else {}
-        for name, values in (
-            {"PlanePositionSequence": {"ImagePositionPatient": [0, 0, STEP * place]}} | further
-        ).items():
-            item = Dataset()
-            for key, value in values.items():
-                setattr(item, key, value)
-            setattr(group, name, Items([item]))
-        groups.append(group)
-    data.PerFrameFunctionalGroupsSequence = Items(groups)
+    }
+    data.SharedFunctionalGroupsSequence = Items([_item_of(shared)])
+    positions = [{"PlanePositionSequence": {"ImagePositionPatient": [0, 0, STEP * place]}} for place in places]
+    further = frames or [{}] * len(places)
+    data.PerFrameFunctionalGroupsSequence = Items(
+        [_item_of({**position, **more}) for position, more in zip(positions, further, strict=True)]
+    )
     data.PixelData = pixels(places)
     data.save_as(path, enforce_file_format=True)
     return path
 
 
+def _item_of(groups: Groups) -> Dataset:
+    """Return an item that holds each functional group as a sequence of one item."""
+    item = Dataset()
+    for name, values in groups.items():
+        group = Dataset()
+        for key, value in values.items():
+            setattr(group, key, value)
+        setattr(item, name, Items([group]))
+    return item
+
+
 def assert_slices_in_place(volume: Volume, slices: int, add: int = 100) -> None:
-    """Fail unless the voxels of each slice hold the slice's position."""
+    """Fail unless the volume has this number of slices and each has the intensity of its position (see `pixels`)."""
     assert volume.voxels.shape == (1, SIZE, SIZE, slices)
     grid = volume.grid
     z = grid.affine[2, 3] + grid.affine[2, 2] * np.arange(slices)
@@ -103,5 +125,6 @@ def assert_slices_in_place(volume: Volume, slices: int, add: int = 100) -> None:
     np.testing.assert_allclose(grid.spacing, [2, 2, STEP])
 
 
-def time_point_groups(places: Sequence[int], number: int) -> list[dict[str, dict[str, object]]]:
+def time_point_groups(places: Sequence[int], number: int) -> list[Groups]:
+    """Return the functional groups of the frames of `number` time points, each with frames at all places."""
     return [{"FrameContentSequence": {"TemporalPositionIndex": t + 1}} for t in range(number) for _ in places]

@@ -22,13 +22,14 @@ CONTENT_OF = {
 
 
 def broken_rules(dataset: Dataset) -> list[str]:
-    """Return the required attributes (types 1 and 2 of DICOM PS3.3) that the data set lacks for its SOP class.
+    """Return which required attributes of the SOP class's mandatory modules are missing or empty.
 
-    `highdicom` ships the standard's tables.
+    Required are types 1 and 2 of DICOM PS3.3; type 2 may be empty. Conditional attributes are not checked. Of a
+    structured report, the content items are checked too. `highdicom` ships the standard's tables.
     """
-    kinds, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
+    iods, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
     faults = _broken_content_items(dataset) if "ContentSequence" in dataset else []
-    for module in modules[kinds[str(dataset.SOPClassUID)]]:
+    for module in modules[iods[str(dataset.SOPClassUID)]]:
         if module["usage"] != "M" or module["key"] == "sr-document-content":
             continue
         for attribute in attributes[module["key"]]:
@@ -70,6 +71,7 @@ def _broken_content_items(item: Dataset, depth: int = 0) -> list[str]:
 
 
 def _holders(dataset: Dataset, path: list[str]) -> list[Dataset]:
+    """Return all items that a path of sequences leads to; for an empty path, the data set."""
     holders = [dataset]
     for name in path:
         holders = [item for holder in holders if name in holder for item in holder[name].value]

@@ -8,13 +8,15 @@ import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from dcamt_testing.dicom_positions import ENHANCED_MR, MR
+
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 PATIENT = {"PatientID": "SYN-1", "PatientName": "Phantom^Synthetic", "PatientBirthDate": "19500101", "PatientSex": "O"}
 STUDY = {"StudyDate": "20200102", "StudyTime": "101112", "StudyID": "S7", "AccessionNumber": "A9"}
 
 
 def write_mr_series(folder: Path, voxels: np.ndarray, affine: np.ndarray, shuffle: bool = True) -> list[Path]:
-    """Write voxels (I, J, K) as single-frame MR images.
+    """Write voxels (I, J, K) as single-frame MR images; return their paths in the slices' order.
 
     Args:
         affine: (4, 4), voxel index to RAS mm.
@@ -27,7 +29,7 @@ def write_mr_series(folder: Path, voxels: np.ndarray, affine: np.ndarray, shuffl
     order = np.random.default_rng(0).permutation(voxels.shape[2]) if shuffle else np.arange(voxels.shape[2])
     paths = []
     for k in range(voxels.shape[2]):
-        image = _image("1.2.840.10008.5.1.4.1.1.4", folder.name, str(k))
+        image = _image(MR, folder.name, str(k))
         image.InstanceNumber = k + 1
         image.ImagePositionPatient = [round(float(v), 6) for v in lps[:3, 3] + k * lps[:3, 2]]
         image.ImageOrientationPatient = [round(float(v), 8) for v in (*directions[:, 0], *directions[:, 1])]
@@ -49,7 +51,7 @@ def write_enhanced_mr(path: Path, voxels: np.ndarray, affine: np.ndarray, order:
     lps = RAS_TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     directions = lps[:3, :3] / spacing
-    image = _image("1.2.840.10008.5.1.4.1.1.4.1", path.name, "all")
+    image = _image(ENHANCED_MR, path.name, "all")
     image.InstanceNumber, image.NumberOfFrames = 1, len(order)
     shared, measures, orientation = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing = [float(spacing[1]), float(spacing[0])]
@@ -88,7 +90,7 @@ def write_dicomdir(folder: Path) -> Path:
 
 
 def _image(sop_class: str, series_name: str, instance_name: str) -> FileDataset:
-    """Return an MR image with the attributes that all images of a series share."""
+    """Return an MR image without pixels and position; equal names give equal UIDs."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[series_name, instance_name])
