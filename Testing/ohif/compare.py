@@ -3,7 +3,7 @@
     python Testing/ohif/compare.py SERIES_FOLDER SEGMENTATION.dcm PACKAGES
 
 PACKAGES: a folder in which the npm packages named in `read_segmentation.mjs` are installed. The exit status is 1 if a
-voxel differs.
+voxel differs or no voxel is labelled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dcamt.io.readers import read_labelmap
 def count_differences(series: Path, segmentation: Path, packages: Path) -> tuple[int, int]:
     """Return the number of labelled voxels that OHIF's package reads, and the number of voxels with other labels."""
     program = Path(shutil.copy(Path(__file__).with_name("read_segmentation.mjs"), packages))
-    images = {pydicom.dcmread(file).SOPInstanceUID: file for file in sorted(series.iterdir()) if pydicom_reads(file)}
+    images = {pydicom.dcmread(file).SOPInstanceUID: file for file in sorted(series.iterdir()) if is_dicom(file)}
     arguments = ["node", program, segmentation, *images.values()]
     done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, encoding="utf-8", check=True)
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -43,7 +43,7 @@ def count_differences(series: Path, segmentation: Path, packages: Path) -> tuple
     return labelled, differing
 
 
-def pydicom_reads(file: Path) -> bool:
+def is_dicom(file: Path) -> bool:
     """Return whether a file is DICOM."""
     return file.is_file() and file.read_bytes()[128:132] == b"DICM"
 

@@ -1,0 +1,129 @@
+"""Compare what the engine reads of a mutated scan with the original and with what another reader finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fuzz.seeds import AFFINE, DICOM_AFFINE, H5_AFFINE, RAS_TO_LPS, SHAPE, dicom_voxels, voxels
+
+
+def judge(path: Path, read: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
+    """Return the outcome for voxels (1, I, J, K) and their affine (index to LPS mm), and the reason.
+
+    "right": equal to the original. "other": another reader finds the same in the mutated file, or cannot read it.
+    "failed": neither.
+    """
+    expected = (dicom_voxels() if is_dicom(path) else voxels())[None]
+    same_voxels = read.shape == expected.shape and bool((read == expected).all())
+    expected_affine = H5_AFFINE if path.suffix == ".h5" else DICOM_AFFINE if is_dicom(path) else AFFINE
+    if same_voxels and close(affine, expected_affine):
+        return "right", ""
+    if path.stem == "nifti":
+        return "failed", "an archive whose checksums hold has other voxels or geometry"
+    if path.suffix == ".h5":
+        return compare_with_h5py(path, read, affine)
+    if is_dicom(path):
+        return compare_with_pydicom(path, read, affine)
+    if path.name.startswith("second."):
+        return compare_with_nibabel(path, read, affine)
+    return compare_with_itk(path, read, affine)
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether a scan is one of the DICOM files."""
+    return path.is_dir() or path.suffix == ".dcm" or path.name in ("x.zip", "DICOMDIR")
+
+
+def close(affine: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two affines give all voxels of a scan the same position to within 0.01 mm."""
+    corner = np.array([*SHAPE, 1.0])
+    return bool(np.abs(affine[:3, :3] - other[:3, :3]).max() < 1e-3 and np.abs((affine - other) @ corner).max() < 0.01)
+
+
+def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
+    """Return "other" if pydicom finds each slice's pixels and position in a frame of the files, else "failed".
+
+    A zip file is compared with the original, because checksums protect all of its data except names and dates.
+    """
+    import pydicom
+
+    if path.suffix == ".zip":
+        return "failed", "an archive whose checksums hold has other voxels or geometry"
+    folder = path.parent if path.name == "DICOMDIR" else path
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()] if folder.is_dir() else [path]
+    frames = []
+    for file in files:
+        try:
+            data = pydicom.dcmread(file, force=True)
+            pixels = data.pixel_array.reshape(-1, data.Rows, data.Columns)
+            groups = data.get("PerFrameFunctionalGroupsSequence")
+            shared = data.get("SharedFunctionalGroupsSequence", [None])[0]
+            for number, plane in enumerate(pixels):
+                place = groups[number].PlanePositionSequence[0] if groups else data
+                spacing = shared.PixelMeasuresSequence[0].PixelSpacing if shared else data.PixelSpacing
+                frames.append((np.array(place.ImagePositionPatient, float), np.array(spacing, float), plane.T))
+        except Exception:  # a damaged file, which DCAMT skipped or refused
+            continue
+    spacing = np.linalg.norm(affine[:3, :2], axis=0)
+    for k in range(voxels.shape[3]):
+        start = affine[:3, 3] + k * affine[:3, 2]
+        near = [
+            f for f in frames if np.linalg.norm(f[0] - start) < 0.05 and np.allclose(f[1][::-1], spacing, rtol=1e-3)
+        ]
+        if not any(np.array_equal(plane, voxels[0, :, :, k]) for _, _, plane in near):
+            return "failed", f"pydicom has no frame with the pixels of slice {k} at its place"
+    return "other", "as pydicom"
+
+
+def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
+    """Return "other" if nibabel reads the same voxels at the same positions or cannot read the file, else "failed".
+
+    nibabel takes the spacing from the sform, DCAMT from `pixdim` as ITK does, so only directions are compared.
+    """
+    import nibabel as nib
+
+    try:
+        image = nib.load(path)
+        array = np.asarray(image.dataobj)
+    except Exception:  # nibabel raises errors of many types.
+        return "other", "nibabel does not read it"
+    if array.size != voxels.size or not np.allclose(array.reshape(voxels[0].shape), voxels[0], rtol=1e-4):
+        return "failed", f"nibabel reads {array.shape} other voxels, dcamt {voxels.shape}"
+    axes = [one[:3, :3] / np.linalg.norm(one[:3, :3], axis=0) for one in (RAS_TO_LPS @ image.affine, affine)]
+    signs = np.sign(image.header["pixdim"][1:4])
+    coded = int(image.header["sform_code"]) == 1
+    if coded and np.isfinite(axes[0]).all() and np.abs(axes[0] * signs - axes[1]).max() > 0.01:
+        orthogonal = np.abs(axes[0].T @ axes[0] - np.eye(3)).max() < 1e-4
+        return ("failed", "nibabel has other directions") if orthogonal else ("other", "sheared: the qform is used")
+    return "other", "as nibabel"
+
+
+def compare_with_h5py(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
+    """Return "other" if h5py reads the same numbers, whose places a benchmark file does not store; else "failed"."""
+    import h5py
+
+    with h5py.File(path) as file:
+        same = np.array_equal(file["image"][()], voxels[0]) and np.allclose(affine, H5_AFFINE)
+    return ("other", "as h5py") if same else ("failed", "h5py reads other numbers")
+
+
+def compare_with_itk(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
+    """Return "other" if SimpleITK reads the same voxels and positions or cannot read the file, else "failed"."""
+    import SimpleITK as sitk  # noqa: N813
+
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError:
+        return "other", "SimpleITK does not read it"
+    array = sitk.GetArrayFromImage(image)
+    if array.ndim != 3 or array.size != voxels[0].size or not np.array_equal(array.transpose(2, 1, 0), voxels[0]):
+        return "failed", f"SimpleITK reads {array.shape[::-1]} other voxels, dcamt {voxels.shape}"
+    theirs = np.eye(4)
+    theirs[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    theirs[:3, 3] = image.GetOrigin()
+    if np.isfinite(theirs).all() and not close(affine, theirs):
+        listed = f"{np.round(theirs[:3].ravel(), 3).tolist()}, dcamt {np.round(affine[:3].ravel(), 3).tolist()}"
+        return "failed", f"SimpleITK has another geometry: {listed}"
+    return "other", "as SimpleITK"
