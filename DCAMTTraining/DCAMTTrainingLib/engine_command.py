@@ -17,7 +17,7 @@ class EngineCommand:
     Args:
         on_event: called as on_event(event) with each event.
         on_end: called as on_end(message) once after the last event; the message is empty after exit status 0, else the
-            last line of stderr.
+            reason of the failure, for the user.
     """
 
     def __init__(self, arguments: Sequence[str], on_event: OnEvent, on_end: Callable[[str], None]) -> None:

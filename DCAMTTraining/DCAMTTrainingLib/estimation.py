@@ -22,11 +22,11 @@ from .runs.folders import runs_folder
 
 
 class Estimation:
-    """Runs `dcamt estimate` and keeps its results by recipe, device and number of cases.
+    """Runs `dcamt estimate` and keeps its results by recipe, device and numbers of cases.
 
     Args:
         planned_recipe, device: return what the next run would use.
-        on_change: called when `running` or `estimate` changed.
+        on_change: called when an estimation has ended or was cancelled, and when an estimate was set.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Estimation:
         return self._command is not None and self._command.running
 
     def estimate(self) -> dict[str, Any] | None:
-        """Return the `dcamt estimate` event for the current settings; None if they were not measured.
+        """Return the `dcamt estimate` event for the current settings; None if they were not measured or do not fit.
 
         Free disk space is read each time, since the user may have deleted files or chosen another folder.
         """
@@ -72,10 +72,11 @@ class Estimation:
 
         Args:
             folder: where the run would be written.
-            on_end: called as on_end(message) once unless cancelled, empty after success.
+            on_end: called as on_end(message) once unless cancelled; the message is empty after success.
 
         Raises:
             InputError: the task or a setting is not usable.
+            OutputError: the case list cannot be written.
         """
         recipe = self._planned_recipe()
         key = self._key(recipe)
@@ -113,7 +114,7 @@ class Estimation:
             self._folder = None
 
     def _with_scene_volumes(self, event: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-        """Return the estimate plus memory and disk for the scene's volumes, which are not files yet."""
+        """Return the estimate plus memory and disk space for the scene's volumes, which are not files yet."""
         network_voxel = recipe.spacing[0] * recipe.spacing[1] * recipe.spacing[2]
         memory, disk = 0.0, 0
         for row in self._table.rows:

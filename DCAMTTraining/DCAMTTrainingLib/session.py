@@ -1,4 +1,4 @@
-"""Keep the state that the sections of the training panel share: case table, settings and checks."""
+"""Hold the state that the sections of the training panel share: case table, settings and checks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .settings import TrainingSettings, chosen_settings, device_name
 from .task import classes_from_json, recipe_from_model, recipe_of
 
 SETTLE_MS = 400
-"""Delay after an edit before the cases are saved and checked, since more edits may follow."""
+"""Milliseconds from an edit until the cases are checked and, if there are many, saved: more edits may follow."""
 
 SAVED_AT_ONCE = 1000
 """Number of cases up to which each edit is saved to the scene at once, without a noticeable pause."""
@@ -39,8 +39,8 @@ class TrainingSession:
     """Case table and settings of the open scene.
 
     Attributes:
-        on_news: functions called when anything that the panel shows may have changed.
-        check_failure: why the cases could not be checked; empty if they could.
+        on_news: functions called after an edit of the cases, a check, an estimation, and a change of a setting.
+        check_failure: why the last check could not be made; empty if it could.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class TrainingSession:
         self._settling.stop()
 
     def close(self) -> None:
-        """Detach all listeners and stop background work."""
+        """Save the cases, call the listeners no more, and stop background work."""
         self.on_news.clear()
         self.detach()
         self._settling.close()
@@ -84,7 +84,7 @@ class TrainingSession:
         self._notify()
 
     def save(self) -> None:
-        """Save the cases in the scene's parameter node."""
+        """Save the cases in the scene's parameter node; do nothing without a scene."""
         self._stop_saving()
         if self._node is not None:
             save_rows(self._node, self.table.rows)
@@ -92,25 +92,29 @@ class TrainingSession:
     # Task
 
     def recipe(self) -> Recipe:
-        """Return the recipe of the task, without effort or settings; raise InputError if the task is not usable."""
+        """Return the recipe of the task or of the model to start from, without effort or settings.
+
+        Raises:
+            InputError: the task or the model is not usable.
+        """
         assert self.settings is not None
         settings = self.settings
         recipe = recipe_of(settings.task, classes_from_json(settings.ownClasses), settings.suggestedRecipe)
         return recipe_from_model(self.settings.startFrom, recipe) if self.settings.startFrom else recipe
 
     def planned_recipe(self) -> Recipe:
-        """Return the recipe of the next run, with effort and settings; raise InputError if they do not fit."""
+        """Return the recipe of the next run, with effort and settings; raise InputError if one of these is unusable."""
         assert self.settings is not None
         recipe = self.recipe()
         changes = [*effort_settings(recipe, self.settings.effort.value), *chosen_settings(self.settings)]
         return with_settings(recipe, changes)
 
     def device(self) -> str:
-        """Return the chosen device as `dcamt` names it."""
+        """Return the chosen device as `dcamt` names it; `AUTO` without a scene."""
         return device_name(self.settings) if self.settings is not None else AUTO
 
     def suggest_start(self, model: str) -> None:
-        """Suggest a model to start from, unless the user chose one or the model has other classes."""
+        """Suggest a model to start from, unless one is chosen or the task has another number of classes or channels."""
         if self.settings is None or self.settings.startFrom or not model:
             return
         try:
@@ -123,7 +127,7 @@ class TrainingSession:
     # Cases
 
     def add_sent_cases(self) -> None:
-        """Add the results that DCAMT Segmentation added to the training cases since the last call."""
+        """Add the results that DCAMT Segmentation made training cases and that were not listed yet."""
         try:
             rows = sent_rows(self.recipe(), unlisted_only=True)
         except InputError:  # The task is not usable yet; the next call tries again.
@@ -138,7 +142,7 @@ class TrainingSession:
             pass
 
     def add_list_in_steps(self, path: Path) -> Generator[None, None, None]:
-        """Add the cases as `add_list` does; the last step adds all of them, or none if a line is invalid."""
+        """Add the cases as `add_list` does; the last step adds all, or none if another scene was opened meanwhile."""
         settings = self.settings
         rows = yield from read_rows_in_steps(path)
         yield
@@ -152,11 +156,11 @@ class TrainingSession:
 
     @property
     def checked(self) -> bool:
-        """Whether all cases were checked since the last edit."""
+        """Whether all cases were checked since the last edit or change of the task."""
         return self._checked
 
     def check_cases(self) -> None:
-        """Check all cases in the background."""
+        """Check all cases in the background; a check in progress is cancelled."""
         self._stop_check()
         try:
             recipe = self.recipe()

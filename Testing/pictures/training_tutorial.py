@@ -48,7 +48,7 @@ def draw(folder: Path) -> Iterator[Path]:
 
 
 def make_scans(folder: Path, count: int = SCANS, labelled: int = LABELLED) -> Path:
-    """Write synthetic hearts `heart-1.nrrd`, …; the first `labelled` ones have a label beside them."""
+    """Write synthetic hearts `heart-1_image.nrrd`, …; the first `labelled` ones have a label beside them."""
     folder.mkdir()
     script = ROOT / "Resources" / "SampleData" / "make_phantom.py"
     for number in range(1, count + 1):
@@ -117,7 +117,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _shown_folder(ui: Any, runs: Path) -> Iterator[None]:
-    """Show the default folder of runs in the panel while it still uses the folder `runs`."""
+    """Show the folder of runs of a user's computer. It does not exist here, so the panel goes on to use `runs`."""
     ui.runsFolderEdit.currentPath = RUNS_SHOWN
     yield
     ui.runsFolderEdit.currentPath = str(runs)

@@ -74,11 +74,12 @@ def slice_picture(name: str, size: tuple[int, int], fit: bool) -> np.ndarray:
 
 
 def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0, zoom: float = 1.0) -> np.ndarray:
-    """Return the picture (rows, columns, 3) of the 3D view from the front.
+    """Return the picture (rows, columns, 3) of the first 3D view.
 
     Args:
-        turn, tilt: degrees.
-        zoom: a factor.
+        size: width and height in pixels.
+        turn, tilt: degrees by which the camera moves around the scene and up, from the front.
+        zoom: factor by which the scene, which fills the picture, is magnified.
     """
     node = slicer.app.layoutManager().threeDWidget(0).mrmlViewNode()
     node.SetBoxVisible(False)

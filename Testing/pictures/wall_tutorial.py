@@ -87,7 +87,7 @@ def render(result: WallResult, colors: np.ndarray, view: str) -> np.ndarray:
 
 
 def draw(folder: Path) -> Iterator[Path]:
-    """Draw both pictures into `folder`."""
+    """Draw both pictures into `folder`, and yield the path of each after writing it."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -21,7 +21,7 @@ VIEWS_WIDTH = 700
 BAR = 20
 MARGIN, EDGE = 16, 4
 AROUND = 140
-"""Height in pixels of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
+"""Assumed height of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
 COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
 THREE_D_COLOR = "#7483be"
 
@@ -46,7 +46,7 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
     The picture shows the whole panel, or what `show_in_window` allows.
 
     Args:
-        down_to: the name of the last widget to show.
+        down_to: the name of the last widget to show; ignored after `show_in_window`.
     """
     panel = module.panel._object  # the PySide6 object in the harness's wrapper
     panel.setFixedWidth(width)
@@ -122,7 +122,10 @@ def _settle_height(panel: QtWidgets.QWidget) -> None:
 
 
 def _bottom(panel: QtWidgets.QWidget, widgets: Sequence[QtWidgets.QWidget]) -> int:
-    """Return the lowest visible pixel row of the widgets that contain no other visible widget."""
+    """Return the height of a panel down to the lowest visible pixel of the widgets that contain no other visible one.
+
+    A single widget counts even if it contains others.
+    """
     ends = [widget for widget in widgets if len(widgets) == 1 or not _shows_others(widget)]
     seen = [(widget, widget.visibleRegion().boundingRect()) for widget in ends]
     return max(widget.mapTo(panel, shown.bottomLeft()).y() for widget, shown in seen if not shown.isEmpty()) + 1
@@ -151,7 +154,7 @@ def _image(pixels: np.ndarray) -> QtGui.QImage:
 
 
 def _stacked(images: list[QtGui.QImage], down: bool = False) -> QtGui.QImage:
-    """Return images side by side, or one below the other, on a grey background."""
+    """Return images side by side, or one below the other if `down`, on a grey background."""
     widths, heights = [image.width() for image in images], [image.height() for image in images]
     size = (max(widths), sum(heights)) if down else (sum(widths), max(heights))
     made = QtGui.QImage(*size, QtGui.QImage.Format.Format_RGB32)

@@ -1,4 +1,7 @@
-"""Provide the CTK widgets that the modules' panels use, with the properties and signals of their C++ headers."""
+"""Provide the CTK widgets that the modules' panels use, with the properties, slots and signals that panels need.
+
+Names and types are those of the C++ headers in CTK's Libs/Widgets. A `stored` property has no effect.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +117,7 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
 
 
 class ctkComboBox(QtWidgets.QComboBox):
-    """A combo box with a text that it shows when nothing is chosen."""
+    """A combo box; the default text, shown when nothing is chosen, is only stored."""
 
     defaultText = stored(str, "")
     defaultIcon = stored(QtGui.QIcon, QtGui.QIcon())

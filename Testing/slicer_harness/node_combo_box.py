@@ -22,13 +22,16 @@ def _on_scene(combo: Any) -> None:
 
 
 class qMRMLSortFilterProxyModel(QtCore.QObject):
-    """The filter of a node selector; holds the identifiers of hidden nodes."""
+    """The filter of a node selector: holds the identifiers of the nodes to hide."""
 
     hiddenNodeIDs = stored("QStringList", [], lambda model: model.parent()._refresh())
 
 
 class qMRMLNodeComboBox(QtWidgets.QWidget):
-    """A node selector. It is disabled until it has a scene; without an item "None", it chooses the first node."""
+    """A node selector, disabled until it has a scene.
+
+    Without an item "None" (`noneEnabled`), it chooses the first node if none is chosen.
+    """
 
     SIGNATURES: ClassVar[dict[str, str]] = {
         f"{name}(vtkMRMLNode*)": f"{name}(PyObject)"
@@ -134,7 +137,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     @Slot(result=object)
     def addNode(self, node_type: str | None = None) -> Any:
-        """Create a node, as the menu entry "Create new" does."""
+        """Create a node of the type, by default the first one, as the menu entry "Create new" does.
+
+        Return None, and create no node, for a type that is not in `nodeTypes`, and without a scene.
+        """
         types = self.property("nodeTypes")
         wanted = node_type or types[0]
         if wanted not in types or self._scene is None:
@@ -197,9 +203,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         )
 
     def _refresh(self) -> None:
-        """Update the rows; if the current node was removed, choose another node.
+        """Update the rows; if the current node is no longer offered, choose another node.
 
-        As in Slicer, this happens even if the item "None" exists (`noneEnabled`).
+        This happens even if the item "None" exists (`noneEnabled`), as was observed in Slicer 5.12.3.
         """
         before, rows = self._rows, self._nodes()
         added = [node for node in rows if node not in before]

@@ -33,14 +33,14 @@ PATHS_PER_STEP = 200
 
 
 class CaseCheck:
-    """Sets size, spacing and remark of all rows of a table.
+    """Sets size, spacing, remark and note of all rows of a table.
 
     Args:
         on_end: called as on_end(message) once, unless the check is cancelled; the message is empty unless the check
             itself failed.
 
     Attributes:
-        label_values: for each row whose label was read, the label values that it contains.
+        label_values: the label values of each row whose label was read, by the row's index.
     """
 
     def __init__(self, table: CaseTable, recipe: Recipe, on_end: Callable[[str], None]) -> None:
@@ -138,7 +138,10 @@ class CaseCheck:
 
 
 def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tuple[int, ...]]:
-    """Return the problem of a case of the scene, or an empty text, and the label values of its segments."""
+    """Return the problem of a case of the scene, or an empty text, and the label values of its segments with voxels.
+
+    The values are empty if the case needs no label, or if a problem was found before the segments were read.
+    """
     scene = slicer.mrmlScene
     volume, segmentation = scene.GetNodeByID(source.volume), scene.GetNodeByID(source.segmentation or "")
     if volume is None or volume.GetImageData() is None:

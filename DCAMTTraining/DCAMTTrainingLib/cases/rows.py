@@ -1,4 +1,4 @@
-"""The case table: one row per case with its source, role and facts."""
+"""Hold the case table: one row for each case, with its source, its role and what a check found."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SceneScan:
 
     Attributes:
         segments: pairs of segment identifier and label value of the recipe.
-        chosen: whether the user chose the segments.
+        chosen: whether the user chose the segments in a dialog.
     """
 
     volume: str
@@ -47,11 +47,10 @@ class CaseRow:
     """One case.
 
     Attributes:
-        size: voxels (I, J, K).
-        spacing: mm along I, J, K.
-        remark: the problem and its remedy, empty if there is none. Until the case is checked, size and spacing are None
-            and remark is empty.
-        note: a message for the user on a case without a problem.
+        size: voxels (I, J, K); None if unknown, as for a file before the first check.
+        spacing: mm along I, J, K; None if unknown.
+        remark: the problem that the last check found, and its remedy; empty if it found none.
+        note: a message for the user that is not a problem.
     """
 
     name: str
@@ -64,7 +63,7 @@ class CaseRow:
 
     @property
     def has_label(self) -> bool:
-        """Whether the case has a label file, or a segmentation with chosen segments."""
+        """Whether the case has a label file, or a segmentation with a segment for a class."""
         source = self.source
         return bool(source.label) if isinstance(source, FileScan) else bool(source.segmentation and source.segments)
 
@@ -75,12 +74,12 @@ class CaseRow:
 
 
 class CaseTable:
-    """The rows and the listeners of their changes.
+    """Holds the rows and the listeners of their changes.
 
     Attributes:
-        on_reset: functions called as on_reset() after rows were added or removed.
-        on_changed: functions called as on_changed(first, last) after the rows `first` to `last` changed.
-        on_edited: functions called as on_edited() after either, except when only facts about a case changed.
+        on_reset: functions called as on_reset() after cases were added, updated by `add`, or removed.
+        on_changed: functions called as on_changed(first, last) after rows from `first` to `last` changed.
+        on_edited: functions called as on_edited() after either, except after `set_facts`.
     """
 
     def __init__(self) -> None:
@@ -95,7 +94,8 @@ class CaseTable:
     def add(self, rows: Iterable[CaseRow], roles_chosen: bool = False) -> int:
         """Add cases; return how many are new.
 
-        A row with the same scan is updated: it takes the new label and keeps its name, role and chosen segments.
+        A row with the same scan is updated: it takes the new label and keeps its name and, if they fit the label, its
+        role, chosen segments and label mapping.
 
         Args:
             roles_chosen: whether the user chose the new rows' roles, which then replace those of existing rows.
@@ -233,7 +233,10 @@ def _row(data: dict[str, Any]) -> CaseRow:
 
 
 def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
-    """Return `new_row` with the name, chosen segments, label mapping and, if the label allows, the role of `row`.
+    """Return `new_row`, another row of the same scan, with the user's choices of `row`.
+
+    These are the name, the role if the label allows, the segments chosen of the same segmentation, and the mapping of
+    the same label file unless `new_row` has one.
 
     Args:
         role_chosen: whether the user chose the role of `new_row`, which then takes precedence.
@@ -252,7 +255,7 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
 
 
 def unique_name(name: str, taken: set[str]) -> str:
-    """Return the name, with a number appended if it is taken."""
+    """Return the name without surrounding blanks, "case" for an empty one, with a number appended if it is taken."""
     name = name.strip() or "case"
     if name not in taken:
         return name

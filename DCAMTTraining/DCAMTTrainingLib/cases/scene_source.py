@@ -26,7 +26,11 @@ from .rows import CaseRow, SceneScan, default_role
 
 
 def scene_rows(recipe: Recipe) -> list[CaseRow]:
-    """Return a row for each scan of the scene, with the segmentation added as a training case or drawn on it."""
+    """Return a row for each scan of the scene, with its label if there is one.
+
+    The label is the segmentation that was made a training case, else the last one drawn on the scan, else the last one
+    that lies on the grid of this scan only.
+    """
     sent = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
     loaded = _segmentations_without_scan()
@@ -58,7 +62,11 @@ def _named_like_labels(volumes: list[Any]) -> set[str]:
 
 
 def sent_rows(recipe: Recipe, unlisted_only: bool = False) -> list[CaseRow]:
-    """Return a row for each result that DCAMT Segmentation added to the training cases, and mark it as listed."""
+    """Return a row for each segmentation that was made a training case, and mark these cases as listed.
+
+    Args:
+        unlisted_only: omit the cases that were listed before.
+    """
     cases = training_cases.unlisted_cases() if unlisted_only else training_cases.scene_cases()
     rows = []
     for case in cases:
@@ -68,7 +76,7 @@ def sent_rows(recipe: Recipe, unlisted_only: bool = False) -> list[CaseRow]:
 
 
 def is_scan(volume: VolumeNode) -> bool:
-    """Return whether a volume node is a scan: it has voxels, and is no labelmap and no node of DCAMT's own."""
+    """Return whether a scalar volume node is a scan: not a labelmap, map of doubt, preview, hidden or empty node."""
     labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode") or not volume.IsA("vtkMRMLScalarVolumeNode")
     is_result = review.is_map(volume) or is_preview(volume)
     return not (labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
@@ -84,7 +92,7 @@ def outline_of(volume: VolumeNode, recipe: Recipe) -> Any | None:
 
 
 def lies_on_grid(segmentation: SegmentationNode, volume: VolumeNode) -> bool:
-    """Return whether a segmentation lies on the volume's grid or a part of it."""
+    """Return whether a segmentation lies on the volume's grid or a part of it, under the same transform node."""
     if segmentation.GetTransformNodeID() != volume.GetTransformNodeID():
         return False
     image = slicer.vtkOrientedImageData()
@@ -129,7 +137,8 @@ def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[s
     """Return pairs of segment identifier and label value, ordered by label.
 
     A segment is matched to a class by its terminology code, otherwise by its name, otherwise as the only segment to the
-    only class. Uncorrected results of a model are omitted, since a model would learn its own mistakes from them.
+    only class. A model's segments are omitted, since another model would learn its mistakes, unless a person corrected
+    the result or made it a training case.
     """
     parts = segmentation.GetSegmentation()
     free = _segments_of_a_person(segmentation)
@@ -158,7 +167,12 @@ def _segmentations_without_scan() -> list[Any]:
 
 
 def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, list[Any]]) -> str:
-    """Return why none of the segmentations without a scan is the volume's label; empty if there are none."""
+    """Return why a segmentation without a scan is not the volume's label; empty if none could be its label.
+
+    Args:
+        loaded: the segmentations without a scan.
+        fitting: the volumes on whose grid each of them lies, by its node ID.
+    """
     for node in loaded:
         scans = fitting[node.GetID()]
         if scans == [volume]:
@@ -174,7 +188,7 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 
 
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
-    """Return identifiers of the segments that a person drew, corrected or added to the training cases."""
+    """Return the identifiers of all segments of a training case or corrected result, else of those a person drew."""
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation) or review.update_correction_marks(segmentation):
         return identifiers

@@ -1,4 +1,4 @@
-"""The Qt table model of the case table; cells are computed on demand, so that long tables stay fast."""
+"""Provide the Qt table model of the case table; cells are computed on demand, so that long tables stay fast."""
 # ruff: noqa: N802
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def spacing_text(spacing: tuple[float, ...]) -> str:
 
 
 def full_cell(row: CaseRow, column: int) -> str:
-    """Return the tooltip of a cell: whole paths and node names."""
+    """Return the text of a cell with whole paths, as its tooltip shows it."""
     source = row.source
     if column == IMAGE:
         return source.image if isinstance(source, FileScan) else _node_name(source.volume)
@@ -122,7 +122,7 @@ def _node_name(identifier: str) -> str:
 
 
 def common_folder(paths: Sequence[str]) -> str:
-    """Return the folder that contains all files, with forward slashes; empty if there is none."""
+    """Return the deepest folder that contains all files, with forward slashes; empty if there is none."""
     if not paths:
         return ""
     # In alphabetical order all other paths lie between the first and the last, and share their beginning.

@@ -52,7 +52,7 @@ def confirm_pairs(event: dict[str, Any]) -> bool:
 
 
 def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
-    """Let the user choose a segmentation and a segment for each class; return None if the user cancels."""
+    """Let the user choose a segmentation and, for each class, a segment or none; return None if the user cancels."""
     nodes = list(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
     identifiers = [node.GetID() for node in nodes]
     dialog = qt.QDialog()
@@ -100,7 +100,7 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
 def choose_label_values(text: str, recipe: Recipe) -> str | None:
     """Let the user map values of label files to classes; return the mapping, or None if the user cancels.
 
-    The result is empty if the values are those of the recipe.
+    The mapping, which is not checked, is empty if the values are those of the recipe.
 
     Args:
         text: the current mapping (see `dcamt.cases.labels.parse_mapping`).
@@ -130,7 +130,7 @@ def _ok_cancel(dialog: Any) -> Any:
     """Return a box with OK and Cancel that close the dialog.
 
     The connections name Qt slots. A bound method of the dialog as slot of its own child would keep the last reference
-    to the dialog, and PythonQt would delete it a second time: Slicer crashes.
+    to the dialog, which PythonQt would delete a second time: Slicer would crash.
     """
     buttons = qt.QDialogButtonBox()
     buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)

@@ -41,7 +41,7 @@ class ResultsPanel:
     """Controls the widgets of the section *Results*.
 
     Args:
-        on_model: called as on_model(name) after a model was added to the models of DCAMT Segmentation.
+        on_model: called as on_model(name) when a model of the run is in the list of DCAMT Segmentation.
     """
 
     def __init__(self, ui: Any, on_model: Callable[[str], None]) -> None:
@@ -110,7 +110,7 @@ class ResultsPanel:
             self._fit_columns()
 
     def _fit_columns(self) -> None:
-        """Fit the columns; a single class is not repeated in each row, to leave space for the names of cases."""
+        """Hide the column of classes if there is only one, which leaves space for the names of cases."""
         several = len(self._classes) > 1
         header = self._ui.resultsTable.horizontalHeader()
         self._ui.resultsTable.setColumnHidden(CLASS, not several)
@@ -161,7 +161,7 @@ class ResultsPanel:
         self._command.start()
 
     def _choose_model(self, name: str) -> None:
-        """Show where a stored model is, and choose it in DCAMT Segmentation."""
+        """Choose a stored model in DCAMT Segmentation, and show where it is."""
         if use_model(name):
             text = _("“{name}” is in the list of DCAMT Segmentation, and chosen there.")
         else:
@@ -196,7 +196,7 @@ def open_in_browser(path: Path) -> None:
 
 
 def read_scores(path: Path) -> list[dict[str, str]]:
-    """Return the lines of a validation table; an empty list if it cannot be read.
+    """Return the lines of a validation table by column; an empty list if it cannot be read.
 
     The standard deviation of a single case is meaningless and omitted.
     """

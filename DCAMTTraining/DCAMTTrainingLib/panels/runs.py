@@ -29,7 +29,7 @@ class RunsPanel:
 
     Args:
         on_run: called as on_run(watch) when another run, or none, is selected.
-        on_news: called as on_news() when the run may have changed.
+        on_news: called as on_news() after each poll of the selected run.
         on_folder: called as on_folder() when another folder of runs was chosen.
     """
 
@@ -60,7 +60,7 @@ class RunsPanel:
         ui.runsFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
 
     def refresh(self) -> None:
-        """List the runs. Select the one selected before, otherwise one that is training, otherwise the newest."""
+        """List the runs. Select the one selected before, else the newest that is training, else the newest."""
         self._filling = True
         if self._ui.runsFolderEdit.currentPath != str(runs_folder()):
             self._ui.runsFolderEdit.currentPath = str(runs_folder())

@@ -80,7 +80,7 @@ class TaskPanel:
         self._show_suggestion()
 
     def _show_suggestion(self) -> None:
-        """Show whether a suggestion is being computed, and the suggested recipe."""
+        """Update the button and the text of the suggestion."""
         suggesting = self._suggestion is not None and self._suggestion.running
         self._ui.suggestButton.text = _("Cancel") if suggesting else _("Suggest from cases")
         self._ui.suggestionLabel.visible = bool(self._ui.suggestionLabel.text)

@@ -1,4 +1,4 @@
-"""Find the problems that prevent a run from starting, as messages with remedies."""
+"""Find the problems that prevent a run from starting, or weaken it, as messages with remedies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..cases.rows import CaseRow
 from .folders import exists, is_writable
 
 RESERVE = 0.1
-"""Fraction of free disk and memory that a run must leave to other programs."""
+"""Fraction of the free disk space and memory that a run must leave to other programs."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _message(violation: Violation) -> str:
 
 
 def folder_problems(folder: Path, run_name: str) -> list[Problem]:
-    """Return the problems of the folder of runs: it is not writable, or it contains a run with this name."""
+    """Return the problem of the folder of runs: it is not writable, or it contains something with this name."""
     if not is_writable(folder):
         text = _("The folder of runs, {folder}, is not writable. Choose another folder, or change its permissions.")
         return [Problem(text.format(folder=folder))]

@@ -57,7 +57,7 @@ def remove_preview(run: str) -> None:
 
 
 def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
-    """Return the scan as a volume node, which is created when the case is first shown."""
+    """Return the run's own volume node with the case's scan; read the scan unless the node shows it already."""
     volume = _find("vtkMRMLScalarVolumeNode", run)
     if (
         volume is not None

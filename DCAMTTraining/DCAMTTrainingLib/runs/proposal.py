@@ -1,6 +1,6 @@
 """Add the segmentation that a model proposes for a case to the scene, so that a person can correct it.
 
-`case` is an entry of a run's ranking: name, image, segmentation and place.
+`case` is an entry of a run's ranking, which has the keys name, image, segmentation, score and place.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ..cases.rows import CaseRow, SceneScan
 from .array_nodes import set_image
 
 _VOXELS = "DCAMT.proposalVoxels"
-"""Attribute of a proposal: the fingerprint of its voxels as they were read."""
+"""Attribute of a proposal: the fingerprint of its segments as they were read."""
 
 
 def proposal_of(case: Mapping[str, Any]) -> Any | None:
-    """Return the node of the case's proposal; None if it was not opened or was removed."""
+    """Return the segmentation node of the case's proposal; None if it was not opened or was removed."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return next((node for node in nodes if node.GetAttribute(PROPOSAL_FILE) == case["segmentation"]), None)
 
@@ -63,7 +63,10 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 
 
 def scene_volume(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Any | None:
-    """Return the volume node of the case by its name and grid, since names may repeat; None if there is none."""
+    """Return the volume node of the row with the case's name, if it has the grid of the case's file; None otherwise.
+
+    Runs may have cases of the same name.
+    """
     for row in rows:
         if row.name == case["name"] and isinstance(row.source, SceneScan):
             volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
@@ -80,7 +83,12 @@ def _is_on_grid(volume: VolumeNode, image: Path) -> bool:
 
 
 def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays, channels: int) -> Any:
-    """Add the volume node of a case with the image that was read, the first of the scan's channels."""
+    """Add a volume node with the case's image, the first of the scan's channels.
+
+    Args:
+        image: the vtkImageData that was read from `arrays`.
+        channels: number of channels that training reads from the scan's file.
+    """
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", case["name"])
     volume.SetAttribute(SCAN_FILE, case["image"])
     volume.SetAttribute(SEVERAL_CHANNELS, "1" if channels > 1 else None)

@@ -1,4 +1,4 @@
-"""Open the scan and the proposed segmentation of a ranked case: read in a child process, inserted in short steps."""
+"""Open the scan and the proposed segmentation of a ranked case: read by a child process, inserted in short steps."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from .array_nodes import build_segments, read_image
 from .proposal import add_proposal, add_scan, draw_on, proposal_of, scene_volume
 
 KILLED_MS = 2000
-"""Longest time to wait for the end of a killed process when Slicer ends."""
+"""Longest time to wait for the end of each killed process when Slicer ends."""
 REMOVAL_INTERVAL_MS, REMOVAL_ATTEMPTS = 500, 20
-"""Time between two attempts to remove the folder of the arrays, and their number."""
+"""Milliseconds between two attempts to remove the folder of the arrays, and the number of attempts."""
 _remaining: set[str] = set()
 """Folders that could not be removed yet."""
 
 
 class ProposalOpening:
-    """Opens one case; nodes opened before are used again, unchanged.
+    """Opens one case; nodes that are in the scene already are used again, with their voxels as they are.
 
     Args:
         case: an entry of a run's ranking.
-        recipe: the run's.
+        rows: the case table, in which the case's volume is looked for.
+        recipe: the run's recipe.
         on_end: called as on_end(message, volume, segmentation) once, unless the opening is cancelled; without a failure
             the message is empty, after a failure the nodes are None.
     """
@@ -66,7 +67,7 @@ class ProposalOpening:
         return self._volume is None or self._segmentation is None
 
     def start(self) -> ProposalOpening:
-        """Start to read the files; return the opening itself."""
+        """Start to read the missing files, or to insert if there are none; return the opening itself."""
         self.running = True
         if not self.reads_files:
             self._insertion = SteppedTask(self.insert(None), self._on_inserted).start()
