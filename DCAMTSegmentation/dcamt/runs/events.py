@@ -155,7 +155,8 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     event_class = _CLASSES.get(fields.get("event", ""))
     if event_class is None:
         return None
-    hints = _hints(event_class)
+    # mypy takes the dataclasses' missing hash for one of their classes.
+    hints = _hints(typing.cast(type, event_class))
     return event_class(**{name: _value(fields.get(_KEYS.get(name, name)), hint) for name, hint in hints.items()})
 
 
