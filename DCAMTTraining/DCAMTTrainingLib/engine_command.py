@@ -40,13 +40,15 @@ class EngineCommand:
         self._process.kill()
 
     def _on_process_end(self, end: ProcessEnd) -> None:
-        if end.problem:
-            self._on_end(end.problem)
-        else:
-            self._on_end("" if end.code == 0 and not end.crashed else self._failure(end))
+        succeeded = not end.problem and not end.crashed and end.code == 0
+        self._on_end("" if succeeded else failure_text(self._process, end))
 
-    def _failure(self, end: ProcessEnd) -> str:
-        line = self._process.log().rpartition("\n")[2]
-        if line and not end.crashed:
-            return translated(line.removeprefix("dcamt: "))
-        return str(_("The computation ended unexpectedly (code {code}).").format(code=end.code))
+
+def failure_text(process: EngineProcess, end: ProcessEnd) -> str:
+    """Return why a process failed: the last line of its stderr, where the engine writes the reason, if there is one."""
+    if end.problem:
+        return end.problem
+    line = process.log().rpartition("\n")[2]
+    if line and not end.crashed:
+        return translated(line.removeprefix("dcamt: "))
+    return str(_("The computation ended unexpectedly (code {code}).").format(code=end.code))

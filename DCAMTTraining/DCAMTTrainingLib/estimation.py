@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -9,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from dcamt.cases.case_list import ROLES
+from dcamt.cases.case_list import LEFT_OUT, ROLES
 from dcamt.errors import InputError
 from dcamt.machine import free_disk_bytes
 from dcamt.recipe import Recipe
 
 from .cases.derived_nodes import channels_of
 from .cases.lists import write_lines
-from .cases.rows import CaseTable, FileScan, SceneScan
+from .cases.rows import CaseRow, CaseTable, SceneScan
 from .engine_command import EngineCommand
 from .runs.folders import runs_folder
 
@@ -82,7 +83,7 @@ class Estimation:
         key = self._key(recipe)
         self._folder = Path(tempfile.mkdtemp(prefix="dcamt-estimate-", dir=slicer.app.temporaryPath))
         cases, recipe_file = self._folder / "cases.csv", self._folder / "recipe.json"
-        write_lines(((row.name, row.scan, "", row.role, "") for row in self._table.rows), cases)
+        write_lines(((row.name, row.scan, "", row.role, "") for row in self._used_rows()), cases)
         recipe_file.write_text(recipe.to_json(), encoding="utf-8")
 
         def on_event(event: dict[str, Any]) -> None:
@@ -115,18 +116,23 @@ class Estimation:
 
     def _with_scene_volumes(self, event: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         """Return the estimate plus memory and disk space for the scene's volumes, which are not files yet."""
-        network_voxel = recipe.spacing[0] * recipe.spacing[1] * recipe.spacing[2]
         memory, disk = 0.0, 0
-        for row in self._table.rows:
-            if not isinstance(row.source, FileScan) and row.size and row.spacing:
-                count = row.size[0] * row.size[1] * row.size[2]
-                scan_voxel = row.spacing[0] * row.spacing[1] * row.spacing[2]
-                memory += 2 * recipe.input_channels * count * scan_voxel / network_voxel
+        for row in self._used_rows():
+            if isinstance(row.source, SceneScan) and row.size and row.spacing:
+                count = math.prod(row.size)
+                # As in `dcamt.training.estimate.resident_bytes`: one byte of each channel and of the label.
+                network_voxels = count * math.prod(row.spacing) / math.prod(recipe.spacing)
+                memory += network_voxels * (recipe.input_channels + 1)
                 images = [node.GetImageData() for node in _used_channels(row.source, recipe)]
+                # The label takes one byte a voxel.
                 disk += count * (1 + sum(image.GetScalarSize() for image in images if image is not None))
         measured = event["memory_bytes"]
         more = {"memory_bytes": None if measured is None else measured + round(memory)}
         return {**event, **more, "disk_bytes": event["disk_bytes"] + disk}
+
+    def _used_rows(self) -> list[CaseRow]:
+        """Return the cases that a run reads."""
+        return [row for row in self._table.rows if row.role != LEFT_OUT]
 
     def _key(self, recipe: Recipe) -> tuple[Any, ...]:
         """Return the key of an estimate: everything it depends on, except the scans."""

@@ -100,7 +100,7 @@ class TrainingSession:
         assert self.settings is not None
         settings = self.settings
         recipe = recipe_of(settings.task, classes_from_json(settings.ownClasses), settings.suggestedRecipe)
-        return recipe_from_model(self.settings.startFrom, recipe) if self.settings.startFrom else recipe
+        return recipe_from_model(settings.startFrom, recipe) if settings.startFrom else recipe
 
     def planned_recipe(self) -> Recipe:
         """Return the recipe of the next run, with effort and settings; raise InputError if one of these is unusable."""
@@ -146,7 +146,7 @@ class TrainingSession:
         settings = self.settings
         rows = yield from read_rows_in_steps(path)
         yield
-        if self.settings is settings:  # Otherwise another scene was opened during the steps.
+        if self.settings is settings:
             self.table.add(rows, roles_chosen=True)
 
     @property

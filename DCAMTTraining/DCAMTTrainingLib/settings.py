@@ -102,9 +102,12 @@ def device_name(settings: TrainingSettings) -> str:
 
 
 def chosen_settings(settings: TrainingSettings) -> tuple[str, ...]:
-    """Return the settings that the user changed, as `key=value` for `dcamt train --set`."""
+    """Return the settings that the user changed, as `key=value` for `dcamt train --set`.
+
+    With the number of iterations, the interval between validations is changed, too.
+    """
     texts = {key: getattr(settings, name).strip() for name, key in SETTINGS.items()}
-    if texts["iterations"].isdigit():
-        # Validate short runs several times, so that their charts show a curve.
+    if texts["iterations"].isdecimal():
+        # A short run validates several times, so that its chart shows a curve.
         texts["validate_every"] = str(max(1, min(500, int(texts["iterations"]) // 5)))
     return tuple(f"{key}={text}" for key, text in texts.items() if text)

@@ -251,7 +251,14 @@ class CaseCheckTest(unittest.TestCase):
         table.add([CaseRow(row.name, row.source, VALIDATION, row.size, row.spacing)])
         table.add([CaseRow("file", FileScan(path), UNLABELLED)])
         self.check(table)
-        self.assertIn("used for training and for validation", table.rows[0].remark)
+        self.assertIn("used for training and for validation: “file” is", table.rows[0].remark)
+        # A case that is left out is used for neither.
+        for left_out in (1, 0):
+            table.set_role([left_out], LEFT_OUT)
+            self.ended.clear()
+            self.check(table)
+            self.assertEqual(table.rows[0].remark, "")
+            table.set_role([left_out], UNLABELLED)
 
     @unittest.skipIf(os.name == "nt", "runs a shell script")
     def test_on_end_is_not_called_after_cancelling(self):

@@ -22,7 +22,7 @@ from DCAMTTrainingLib.cases.lists import row_of_case
 from DCAMTTrainingLib.cases.rows import CaseRow
 from DCAMTTrainingLib.cases.scene_source import scene_rows
 from DCAMTTrainingLib.panels import outline as outline_panel
-from DCAMTTrainingLib.runs.proposal import scene_volume
+from DCAMTTrainingLib.runs.proposal import is_unchanged, scene_volume
 from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
 from slicer_harness import (
     Person,
@@ -56,7 +56,6 @@ class OutlineFilesTest(TrainingCase):
         # The proposal is not a label, because nobody has corrected it.
         click(self.ui.addSceneButton)
         self.assertEqual([row.role for row in self.session.table.rows], ["unlabelled"] * 2)
-        self.session.table.remove([1])
         # Saving the proposal later must not write into the run's folder.
         self.assertIsNone(proposal.GetStorageNode())
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
@@ -69,6 +68,7 @@ class OutlineFilesTest(TrainingCase):
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 1)
         self.module.enter()
         click(self.ui.addCaseButton)
+        # The file and the volume that was read from it are one case.
         (row,) = self.session.table.rows
         self.assertEqual((row.name, row.role, row.source.volume), ("plain", LABELLED, loaded.GetID()))
         labels = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, row.source.segments[0][0], loaded)
@@ -123,6 +123,22 @@ class ProposalTest(TrainingCase):
             person.expects("was not changed", "Ok")
             click(self.ui.addCaseButton)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
+        # A case that the user removes is not listed again when the module is opened.
+        self.session.table.remove([0])
+        self.module.leave()
+        self.module.enter()
+        self.assertEqual(len(self.session.table), 0)
+
+    def test_proposal_of_a_scene_of_an_older_version_is_compared_without_its_position(self) -> None:
+        volume = add_volume("LGE", ellipsoid(1)[0])
+        _volume, proposal = open_nodes(self.make_ranked_case(volume), scene_rows(tiny_recipe()))
+        voxels = proposal.GetAttribute("DCAMT.proposalVoxels")
+        proposal.SetAttribute("DCAMT.proposalVoxels", f'{voxels} {{"LGE": [1.0, 2.0, 3.0]}}')
+        self.assertTrue(is_unchanged(proposal))
+        identifier = proposal.GetSegmentation().GetNthSegmentID(0)
+        moved = np.roll(ellipsoid(1)[1], 1, axis=0)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(moved, proposal, identifier, volume)
+        self.assertFalse(is_unchanged(proposal))
 
     def test_ranked_case_can_be_opened_as_soon_as_it_is_listed(self) -> None:
         case = self.make_ranked_case(add_volume("LGE", ellipsoid(1)[0]))

@@ -251,6 +251,11 @@ class SourcesTest(TrainingCase):
         second = outline.GetSegmentation().GetNthSegmentID(1)
         self.assertEqual(self.table.rows[0].source.segments, ((second, 1),))
         self.assertEqual(self.table.rows[0].role, LABELLED)
+        self.table.set_role([0], VALIDATION)
+        with Person() as person:
+            person.expects("Segments of the case", answer)
+            click(self.ui.segmentsButton)
+        self.assertEqual(self.table.rows[0].role, VALIDATION)
 
 
 class LabelValuesTest(TrainingCase):

@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import slicer
-from dcamt.cases.case_list import LABELLED, VALIDATION
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION
 from dcamt.errors import InputError
 from dcamt.recipe import load_recipe
 from DCAMTTrainingLib import estimation as estimation_module
@@ -181,12 +181,38 @@ class EstimateTest(TrainingCase):
         choose(self.ui.deviceSelector, "CPU")
         self.assertIn("Press Measure to see", self.ui.estimateLabel.text)
 
+    def test_left_out_cases_are_not_estimated(self) -> None:
+        add_case("two", 2)
+        click(self.ui.addSceneButton)
+        lists, estimates = [], []
+
+        def memory_and_disk() -> tuple[int, int]:
+            with mock.patch.object(estimation_module, "EngineCommand") as command:
+                self.session.estimation.start(self.folder, self.session.device(), lambda message: None)
+                (path,) = (Path(text) for text in command.call_args.args[0] if text.endswith("cases.csv"))
+                lists.append(path.read_text(encoding="utf-8"))
+                on_event = command.call_args.args[1]
+                on_event({"event": "estimate", "memory_bytes": 0, "disk_bytes": 0})
+                estimates.append(self.session.estimation.estimate())
+                self.session.estimation.cancel()
+            return estimates[-1]["memory_bytes"], estimates[-1]["disk_bytes"]
+
+        both = memory_and_disk()
+        self.session.table.set_role([1], LEFT_OUT)
+        self.assertEqual(memory_and_disk(), (both[0] / 2, both[1] / 2))
+        self.assertEqual([len(text.splitlines()) for text in lists], [3, 2])
+
     def test_chosen_device_is_passed_to_the_command(self) -> None:
         choose(self.ui.deviceSelector, "CPU")
         with mock.patch.object(estimation_module, "EngineCommand") as command:
             self.session.estimation.start(self.folder, self.session.device(), lambda message: None)
         arguments = command.call_args.args[0]
         self.assertEqual(arguments[arguments.index("--device") + 1], "cpu")
+
+    def test_iterations_that_are_no_number_prevent_a_run(self) -> None:
+        self.session.settings.iterations = "4²"
+        self.assertIn("'4²' is not a value", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
 
     def test_lack_of_disk_space_or_memory_is_reported_before_the_start(self) -> None:
         enough = mock.patch.object(estimation_module, "free_disk_bytes", return_value=10**12)

@@ -37,7 +37,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
     def _on_toggled(self, expanded: bool) -> None:
         if expanded:
-            self.setMaximumHeight(16777215)
+            self.setMaximumHeight(QWIDGETSIZE_MAX)
             for child in self._hidden:
                 child.setVisible(True)
             self._hidden = []

@@ -67,12 +67,16 @@ def _static_box(kind: str) -> Any:
 
 
 def _names(buttons: Any) -> tuple[str, ...]:
+    """Return the names of the standard buttons in a combination of flags; "Ok" if there is none."""
     value = int(getattr(buttons, "value", buttons))
-    single = [(name, int(button.value)) for name, button in _Buttons.__members__.items()]
-    flag_names = {
-        code: name for name, code in reversed(single) if code and code & value == code and code & (code - 1) == 0
-    }
-    return tuple(flag_names.values()) or ("Ok",)
+    names: dict[int, str] = {}
+    for name, button in _Buttons.__members__.items():
+        code = int(button.value)
+        # Other members of the enumeration are masks of several bits, or later names of the same button.
+        is_one_button = code.bit_count() == 1
+        if is_one_button and code & value:
+            names.setdefault(code, name)
+    return tuple(names.values()) or ("Ok",)
 
 
 class _Exec(QtMethod):

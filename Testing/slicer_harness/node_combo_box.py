@@ -214,9 +214,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._rows = rows
         current = self._current
         if current is not None and current not in rows:
-            place = before.index(current) if current in before else 0
-            nodes = [row for row in rows if row is not None]
-            current = next((node for node in reversed(before[:place]) if node in nodes), nodes[0] if nodes else None)
+            row = before.index(current) if current in before else 0
+            nodes = [node for node in rows if node is not None]
+            # The nearest node above it, otherwise the first node.
+            current = next((node for node in reversed(before[:row]) if node in nodes), nodes[0] if nodes else None)
         elif current is None and rows and not self.property("noneEnabled"):
             current = rows[0]
         self._select(current)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import slicer
-from dcamt.cases.case_list import LABELLED, VALIDATION
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_header
@@ -26,7 +26,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from ..engine_command import EngineCommand
 from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels
 from .lists import write_lines
-from .rows import CaseTable, FileScan, SceneScan
+from .rows import CaseRow, CaseTable, FileScan, SceneScan
 
 PATHS_PER_STEP = 200
 """At most this many paths are resolved in one turn of the event loop, to keep Slicer responsive."""
@@ -114,27 +114,39 @@ class CaseCheck:
             self._folder = None
 
     def _check_scene(self) -> Generator[None, None, None]:
+        """Check the rows whose scans are nodes."""
         if not any(isinstance(row.source, SceneScan) for row in self._table.rows):
             return
         rows_of_file: defaultdict[str, list[int]] = defaultdict(list)
         for index, row in enumerate(self._table.rows):
             if isinstance(row.source, FileScan):
                 rows_of_file[str(Path(row.source.image).resolve())].append(index)
-                if index % PATHS_PER_STEP == 0:  # Resolving paths reads the disk.
-                    yield
+            if index % PATHS_PER_STEP == 0:  # Resolving paths reads the disk.
+                yield
         for index, row in enumerate(self._table.rows):
             if not isinstance(row.source, SceneScan):
                 continue
             yield
             remark, values = scene_remark(row.source, row.role, self._recipe)
             volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
-            others = rows_of_file.get(_file_of(volume), []) if volume is not None else []
-            if any((self._table.rows[other].role == VALIDATION) != (row.role == VALIDATION) for other in others):
+            same_file = rows_of_file.get(_file_of(volume), []) if volume is not None else []
+            twin = _used_in_both(row, [self._table.rows[other] for other in same_file])
+            if twin is not None:
                 text = _("The scan is used for training and for validation: “{name}” is the same file. Remove one.")
-                remark = f"{remark} {text.format(name=self._table.rows[others[0]].name)}".strip()
+                remark = f"{remark} {text.format(name=twin.name)}".strip()
             self.label_values[index] = values
             note = "" if remark else channels_note(row.source, self._recipe)
             self._table.set_facts(index, row.size, row.spacing, remark, note or None)
+
+
+def _used_in_both(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | None:
+    """Return a row because of which the scan is used for training and for validation; None if there is none."""
+    if row.role == LEFT_OUT:
+        return None
+    for other in rows_of_scan:
+        if other.role != LEFT_OUT and (other.role == VALIDATION) != (row.role == VALIDATION):
+            return other
+    return None
 
 
 def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tuple[int, ...]]:

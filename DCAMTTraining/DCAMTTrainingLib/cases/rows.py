@@ -125,8 +125,8 @@ class CaseTable:
 
     def remove(self, indices: Iterable[int]) -> None:
         """Remove cases from the table; their files and nodes stay."""
-        gone = set(indices)
-        self.rows = [row for index, row in enumerate(self.rows) if index not in gone]
+        removed = set(indices)
+        self.rows = [row for index, row in enumerate(self.rows) if index not in removed]
         self._reset()
 
     def set_role(self, indices: Iterable[int], role: str) -> int:
@@ -147,21 +147,29 @@ class CaseTable:
         return refused
 
     def use_for_validation(self, count: int) -> int:
-        """Set the last `count` labelled cases to validation, but leave one for training; return how many were set."""
-        outlined = [index for index, row in enumerate(self.rows) if row.role in (LABELLED, VALIDATION)]
-        chosen = set(outlined[len(outlined) - max(0, min(count, len(outlined) - 1)) :]) if outlined else set()
-        for index in outlined:
-            self.rows[index] = replace(self.rows[index], role=VALIDATION if index in chosen else LABELLED)
-        if outlined:
-            self._notify_changed(outlined[0], outlined[-1])
-            self._notify_edited()
-        return len(chosen)
+        """Use the last `count` of the labelled and validation cases for validation, and the others for training.
+
+        At least one is left for training. Return the number of validation cases.
+        """
+        indices = [index for index, row in enumerate(self.rows) if row.role in (LABELLED, VALIDATION)]
+        if not indices:
+            return 0
+        for_training = max(1, len(indices) - max(0, count))
+        for place, index in enumerate(indices):
+            self.rows[index] = replace(self.rows[index], role=LABELLED if place < for_training else VALIDATION)
+        self._notify_changed(indices[0], indices[-1])
+        self._notify_edited()
+        return len(indices) - for_training
 
     def replace_row(self, index: int, row: CaseRow) -> None:
-        """Replace the case at `index`."""
+        """Replace the case at `index`; if another row has the new scan, remove that row."""
         self.rows[index] = row
         self._notify_changed(index, index)
-        self._notify_edited()
+        duplicates = [other for other, known in enumerate(self.rows) if known.scan == row.scan and other != index]
+        if duplicates:
+            self.remove(duplicates)
+        else:
+            self._notify_edited()
 
     def set_facts(
         self,
@@ -173,9 +181,13 @@ class CaseTable:
     ) -> None:
         """Set size, spacing, remark and, unless it is None, note of the case at `index`."""
         row = self.rows[index]
-        sizes, steps = tuple(size) if size else None, tuple(spacing) if spacing else None
-        note = row.note if note is None else note
-        self.rows[index] = replace(row, size=sizes, spacing=steps, remark=remark, note=note)
+        self.rows[index] = replace(
+            row,
+            size=tuple(size) if size else None,
+            spacing=tuple(spacing) if spacing else None,
+            remark=remark,
+            note=row.note if note is None else note,
+        )
         self._notify_changed(index, index)
 
     def count(self, role: str) -> int:

@@ -77,9 +77,9 @@ def sent_rows(recipe: Recipe, unlisted_only: bool = False) -> list[CaseRow]:
 
 def is_scan(volume: VolumeNode) -> bool:
     """Return whether a scalar volume node is a scan: not a labelmap, map of doubt, preview, hidden or empty node."""
-    labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode") or not volume.IsA("vtkMRMLScalarVolumeNode")
+    is_labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode")
     is_result = review.is_map(volume) or is_preview(volume)
-    return not (labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
+    return not (is_labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
 
 
 def outline_of(volume: VolumeNode, recipe: Recipe) -> Any | None:
@@ -99,15 +99,15 @@ def lies_on_grid(segmentation: SegmentationNode, volume: VolumeNode) -> bool:
     name = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
     text = segmentation.GetSegmentation().GetConversionParameter(name)
     if not text or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
-        first = segmentation.GetSegmentation().GetNthSegment(0)
-        image = first.GetRepresentation(labelmap_name()) if first is not None else None
+        segment = segmentation.GetSegmentation().GetNthSegment(0)
+        image = segment.GetRepresentation(labelmap_name()) if segment is not None else None
         if image is None:
             return False
     grid, label_grid = grid_of(volume), _grid_of_image(image)
-    turn = reorientation_between(label_grid, grid)
-    if turn is None:
+    reorientation = reorientation_between(label_grid, grid)
+    if reorientation is None:
         return False
-    label_grid = turn.apply_to_grid(label_grid)
+    label_grid = reorientation.apply_to_grid(label_grid)
     first = np.rint(np.linalg.solve(grid.affine[:3, :3], label_grid.affine[:3, 3] - grid.affine[:3, 3])).astype(int)
     if (first < 0).any() or (first + label_grid.shape > grid.shape).any():
         return False
@@ -140,13 +140,13 @@ def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[s
     only class. A model's segments are omitted, since another model would learn its mistakes, unless a person corrected
     the result or made it a training case.
     """
-    parts = segmentation.GetSegmentation()
+    segments = segmentation.GetSegmentation()
     free = _segments_of_a_person(segmentation)
     segment_of_label: dict[int, str] = {}
     if len(recipe.classes) == len(free) == 1:
         return ((free[0], recipe.classes[0].label),)
-    codes = {identifier: _type_code(parts.GetSegment(identifier)) for identifier in free}
-    names = {identifier: parts.GetSegment(identifier).GetName().lower() for identifier in free}
+    codes = {identifier: _type_code(segments.GetSegment(identifier)) for identifier in free}
+    names = {identifier: segments.GetSegment(identifier).GetName().lower() for identifier in free}
     for known, wanted in (
         # Slicer gives every new segment the code "Tissue", which does not identify a class.
         (codes, {c.label: (c.type.scheme, c.type.value) for c in recipe.classes if c.type.value != TISSUE.value}),
@@ -203,7 +203,7 @@ def _type_code(segment: Any) -> tuple[str, str] | None:
     text = vtk.reference("")
     if not segment.GetTag(segment.GetTerminologyEntryTagName(), text):
         return None
-    # Context, category and type are separated by tildes; a code is scheme^value^meaning.
+    # The text consists of context, category, type and more, separated by tildes; a code is scheme^value^meaning.
     parts = str(text.get()).split("~")
     code = parts[2].split("^") if len(parts) > 2 else []
     return (code[0], code[1]) if len(code) > 1 and code[1] else None

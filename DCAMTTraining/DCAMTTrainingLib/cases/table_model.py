@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import qt
+import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from slicer.i18n import tr as _
 
@@ -57,7 +58,7 @@ class CaseTableModel(qt.QAbstractTableModel):
         self.endResetModel()
 
     def _on_changed(self, first: int, last: int) -> None:
-        self.dataChanged.emit(self.index(first, 0), self.index(last, 6))
+        self.dataChanged.emit(self.index(first, NAME), self.index(last, LABEL))
 
 
 def column_titles() -> tuple[str, ...]:
@@ -115,8 +116,6 @@ def full_cell(row: CaseRow, column: int) -> str:
 
 
 def _node_name(identifier: str) -> str:
-    import slicer
-
     node = slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
     return _("{name} (in the scene)").format(name=node.GetName()) if node is not None else ""
 

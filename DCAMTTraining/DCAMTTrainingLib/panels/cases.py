@@ -9,7 +9,7 @@ from typing import Any
 
 import qt
 import slicer
-from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION
+from dcamt.cases.case_list import LABELLED, VALIDATION
 from dcamt.cases.labels import parse_mapping
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe
@@ -19,7 +19,7 @@ from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
 
 from ..cases.lists import write_rows
-from ..cases.rows import ALL_ROLES, CaseRow, FileScan, SceneScan
+from ..cases.rows import ALL_ROLES, CaseRow, FileScan, SceneScan, default_role
 from ..cases.scene_source import scene_rows, sent_rows
 from ..cases.table_model import IMAGE, NAME, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role, role_title
 from ..engine_command import EngineCommand
@@ -224,7 +224,8 @@ class CasesPanel:
         if isinstance(row.source, SceneScan):
             source = choose_segments(row.source, recipe)
             if source is not None:
-                role = LABELLED if source.segments else UNLABELLED
+                keeps_role = row.role == VALIDATION and bool(source.segments)
+                role = row.role if keeps_role else default_role(bool(source.segments))
                 self._table.replace_row(selected[0], replace(row, source=source, role=role))
         else:
             self._choose_label_values(selected, row.source.labels, recipe)

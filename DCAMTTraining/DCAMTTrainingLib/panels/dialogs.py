@@ -29,9 +29,8 @@ def confirm_pairs(event: dict[str, Any]) -> bool:
     text = _("{count} scans, {labelled} of them with a label. Are these the right pairs?")
     layout.addWidget(qt.QLabel(text.format(count=len(cases), labelled=labelled)))
     folder = common_folder([case["image"] for case in cases] + [item["path"] for item in left_over])
-    titles = (_("Name"), _("Image"), _("Label"))
     pairs = PlainTableModel(
-        titles,
+        (_("Name"), _("Image"), _("Label")),
         lambda case: (
             case["name"],
             relative_path(case["image"], folder),
@@ -40,11 +39,11 @@ def confirm_pairs(event: dict[str, Any]) -> bool:
     )
     pairs.show(cases)
     _add_table(layout, pairs, "pairsTable", stretch=3)
-    rest = PlainTableModel(
-        (_("Left out"), _("Reason")), lambda item: (relative_path(item["path"], folder), item["why"])
-    )
     if left_over:
         layout.addWidget(qt.QLabel(_("These files belong to no case:")))
+        rest = PlainTableModel(
+            (_("Left out"), _("Reason")), lambda item: (relative_path(item["path"], folder), item["why"])
+        )
         rest.show(left_over)
         _add_table(layout, rest, "leftOverTable", stretch=1)
     layout.addWidget(_ok_cancel(dialog))
@@ -86,14 +85,15 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
     selector.connect("currentIndexChanged(int)", fill_boxes)
     form.addRow(_ok_cancel(dialog))
     accepted = _run(dialog)
-    index, places = selector.currentIndex, [box.currentIndex for box in boxes]
+    index, box_indices = selector.currentIndex, [box.currentIndex for box in boxes]
     if not accepted:
         return None
+    # The first item of each box is "none".
     if index <= 0:
         return SceneScan(source.volume)
     segments = _segments(nodes[index - 1])
-    pairs = zip(recipe.classes, places, strict=True)
-    segment_labels = tuple((segments[place - 1][0], info.label) for info, place in pairs if place > 0)
+    pairs = zip(recipe.classes, box_indices, strict=True)
+    segment_labels = tuple((segments[box_index - 1][0], info.label) for info, box_index in pairs if box_index > 0)
     return SceneScan(source.volume, nodes[index - 1].GetID(), segment_labels, chosen=True)
 
 

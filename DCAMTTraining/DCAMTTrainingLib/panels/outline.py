@@ -228,15 +228,16 @@ class OutlinePanel:
         if is_unchanged(segmentation) and not slicer.util.confirmOkCancelDisplay(question.format(name=name), title):
             self._show_text(_("“{name}” was not added. Correct the proposal first.").format(name=name))
             return
-        training_cases.add_case(volume, segmentation)
+        # Listed below: the module must not list it once more when it is opened.
+        training_cases.mark_listed(training_cases.add_case(volume, segmentation))
         row = replace(row_of(volume, segmentation, recipe), name=name)
         if row.role != LABELLED:
             self._show_text(_("No segment of “{name}” belongs to a class of the recipe.").format(name=name))
             return
         table = self._session.table
-        places = [index for index, known in enumerate(table.rows) if known.name == name]
-        if places:
-            table.replace_row(places[0], row)
+        indices = [index for index, known in enumerate(table.rows) if known.name == name]
+        if indices:
+            table.replace_row(indices[0], row)
         else:
             table.add([row])
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))

@@ -173,8 +173,8 @@ class ResultsPanel:
         path, title = self._selected_model(), _("Export the model")
         if path is None or self._watch is None:
             return
-        proposal = f"{self._watch.run.path.name}{MODEL_ENDING}"
-        target = qt.QFileDialog.getSaveFileName(None, title, proposal, _("DCAMT models") + f" (*{MODEL_ENDING})")
+        suggested = f"{self._watch.run.path.name}{MODEL_ENDING}"
+        target = qt.QFileDialog.getSaveFileName(None, title, suggested, _("DCAMT models") + f" (*{MODEL_ENDING})")
         if not target:
             return
         try:

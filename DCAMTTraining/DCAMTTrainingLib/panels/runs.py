@@ -48,7 +48,7 @@ class RunsPanel:
         self._selected_name = ""
         self._filling = False
         for button, slot in (
-            (ui.pauseButton, lambda checked=False: self._ask(PAUSE)),
+            (ui.pauseButton, lambda checked=False: self._request(PAUSE)),
             (ui.stopButton, self._on_stop),
             (ui.resumeButton, self._on_resume),
             (ui.discardButton, self._on_discard),
@@ -152,7 +152,7 @@ class RunsPanel:
             self.refresh()
             self._on_new_folder()
 
-    def _ask(self, request: str) -> None:
+    def _request(self, request: str) -> None:
         if self.watch is None:
             return
         try:
@@ -163,7 +163,7 @@ class RunsPanel:
 
     def _on_stop(self, checked: bool = False) -> None:
         if self.watch is None or run_state(self.watch.run).state == RUNNING:
-            self._ask(STOP)
+            self._request(STOP)
         else:
             self._start_process(stop_here, _("Stop"))
 

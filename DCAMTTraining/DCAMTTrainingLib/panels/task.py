@@ -84,8 +84,7 @@ class TaskPanel:
         suggesting = self._suggestion is not None and self._suggestion.running
         self._ui.suggestButton.text = _("Cancel") if suggesting else _("Suggest from cases")
         self._ui.suggestionLabel.visible = bool(self._ui.suggestionLabel.text)
-        labelled = self._session.table.count(LABELLED)
-        self._ui.suggestButton.enabled = suggesting or labelled > 0
+        self._ui.suggestButton.enabled = suggesting or self._session.table.count(LABELLED) > 0
 
     def _show_start(self) -> None:
         """Select the model to start from, which the session may have suggested."""
@@ -140,7 +139,7 @@ class TaskPanel:
             return
         try:
             ensure_packages()
-            # The suggestion needs the classes that segments of the scene were assigned to.
+            # The segments of the scene's cases were assigned to the classes of this recipe.
             recipe = session.recipe() if settings.task != SUGGESTED or settings.suggestedRecipe else load_recipe("la")
         except DCAMTError as error:
             show_error(error, _("Suggest a recipe"))
@@ -151,7 +150,7 @@ class TaskPanel:
             self._ui.suggestionLabel.text = message
             if suggested is not None and session.settings is settings:
                 settings.suggestedRecipe, settings.task = suggested.to_json(), SUGGESTED
-                # Weights of another network cannot be continued.
+                # A model has its own network, which the suggested one replaces.
                 settings.startFrom = ""
                 self._ui.suggestionLabel.text = suggestion_text(suggested)
                 self.refresh()

@@ -36,9 +36,9 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
     Args:
         label_values: the values in the label of each row whose label was read.
     """
-    problems = [
-        Problem(_message(violation)) for violation in violations(rows, recipe, label_values) if not violation.cases
-    ]
+    # The check of the cases states violations by single cases in the remarks of their rows.
+    broken = [violation for violation in violations(rows, recipe, label_values) if not violation.cases]
+    problems = [Problem(_message(violation)) for violation in broken]
     faulty = [row for row in rows if row.remark and row.role != LEFT_OUT]
     if faulty:
         text = _("{name} (and {count} more): {remark}") if len(faulty) > 1 else _("{name}: {remark}")

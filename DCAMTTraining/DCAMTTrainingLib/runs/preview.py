@@ -10,6 +10,7 @@ import slicer
 from dcamt.geometry import Grid
 from dcamt.recipe import Recipe
 from dcamt.runs.preview import Preview
+from DCAMTSegmentationLib.review import remove_with_display
 from DCAMTSlicerLib.result_segments import write_segments
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
 from slicer.i18n import tr as _
@@ -26,7 +27,7 @@ def show_preview(
     Args:
         scene_volume: the node of the case's scan. If it is None or has a different grid, the scan is added as a node.
     """
-    first = _find("vtkMRMLSegmentationNode", run) is None
+    is_first = _find("vtkMRMLSegmentationNode", run) is None
     labels = np.load(preview.labels, mmap_mode="r")
     volume = scene_volume
     grid = Grid(labels.shape[::-1], np.array(preview.affine))
@@ -41,19 +42,16 @@ def show_preview(
     built = yield from build_segments(labels, recipe, ijk_to_ras(volume))
     write_segments(segmentation, built)
     segmentation.SetName(_("{run}: preview, iteration {step}").format(run=run, step=preview.step))
-    if first:
+    if is_first:
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
 
 def remove_preview(run: str) -> None:
     """Remove a run's preview from the scene."""
-    for kind in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode"):
-        node = _find(kind, run)
+    for node_class in ("vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode"):
+        node = _find(node_class, run)
         if node is not None:
-            display = node.GetDisplayNode()
-            slicer.mrmlScene.RemoveNode(node)
-            if display is not None:
-                slicer.mrmlScene.RemoveNode(display)
+            remove_with_display(node)
 
 
 def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
@@ -76,12 +74,13 @@ def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
     return volume
 
 
-def _find(kind: str, run: str) -> Any | None:
-    return next((node for node in slicer.util.getNodesByClass(kind) if node.GetAttribute(PREVIEW_OF) == run), None)
+def _find(node_class: str, run: str) -> Any | None:
+    nodes = slicer.util.getNodesByClass(node_class)
+    return next((node for node in nodes if node.GetAttribute(PREVIEW_OF) == run), None)
 
 
-def _add(kind: str, run: str, name: str) -> Any:
-    node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
+def _add(node_class: str, run: str, name: str) -> Any:
+    node = slicer.mrmlScene.AddNewNodeByClass(node_class, name)
     node.SetAttribute(PREVIEW_OF, run)
     node.SetSaveWithScene(False)
     return node

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from dcamt.io.readers import read_header
 from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, write_segments
-from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
@@ -40,26 +38,14 @@ def is_unchanged(segmentation: SegmentationNode) -> bool:
 
     The voxels are compared, since undo and redo in Segment Editor send no event.
     """
-    stored_voxels, stored_origins = _split(segmentation.GetAttribute(_VOXELS) or "")
-    voxels, origins = _split(_fingerprint(segmentation))
-    return stored_origins == origins and is_same_fingerprint(stored_voxels, voxels)
-
-
-def _split(text: str) -> tuple[str, str]:
-    """Return the voxels' fingerprint and the origins in a proposal's fingerprint, both as JSON."""
-    voxels, separator, origins = text.partition("} {")
-    return (f"{voxels}}}", f"{{{origins}") if separator else ("", text)
+    # Scenes of older versions store the positions of the segments after the fingerprint.
+    stored, has_positions, _positions = (segmentation.GetAttribute(_VOXELS) or "").partition("} {")
+    return is_same_fingerprint(stored + "}" if has_positions else stored, _fingerprint(segmentation))
 
 
 def _fingerprint(segmentation: SegmentationNode) -> str:
-    """Return a text that changes if the voxels of any segment or their place change."""
-    if not segmentation.GetSegmentation().ContainsRepresentation(labelmap_name()):
-        return ""
-    identifiers, origins = list(segmentation.GetSegmentation().GetSegmentIDs()), {}
-    for identifier in identifiers:
-        affine = read_segment(segmentation, identifier).affine
-        origins[identifier] = [round(float(mm), 2) for mm in affine[:3, 3]]
-    return f"{fingerprint(segmentation, identifiers)} {json.dumps(origins, sort_keys=True)}"
+    """Return the fingerprint of all segments, including those that a person added."""
+    return fingerprint(segmentation, segmentation.GetSegmentation().GetSegmentIDs())
 
 
 def scene_volume(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Any | None:

@@ -14,7 +14,7 @@ import slicer
 from dcamt.cases.case_arrays import EVENT, CaseArrays
 from dcamt.errors import InputError
 from dcamt.recipe import Recipe
-from DCAMTSlicerLib.engine_messages import error_text, translated
+from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.engine_process import EngineProcess, ProcessEnd, wait_for_killed
 from DCAMTSlicerLib.stepped_task import SteppedTask
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
@@ -22,6 +22,7 @@ from slicer.i18n import tr as _
 
 from ..cases.derived_nodes import scan_of
 from ..cases.rows import CaseRow
+from ..engine_command import failure_text
 from .array_nodes import build_segments, read_image
 from .proposal import add_proposal, add_scan, draw_on, proposal_of, scene_volume
 
@@ -128,15 +129,14 @@ class ProposalOpening:
         self._remove_files()
         if self._insertion is not None and self._insertion.running:
             self._insertion.cancel()
-        line = self._process.log().rpartition("\n")[2] if self._process is not None and not end.crashed else ""
-        unknown = _("The files could not be read (code {code}).").format(code=end.code)
-        self._end(end.problem or translated(line) or unknown)
+        assert self._process is not None
+        self._end(failure_text(self._process, end))
 
     def _end(self, message: str) -> None:
         if self.running:
             self.running = False
-            failed = bool(message)
-            self._on_end(message, None if failed else self._volume, None if failed else self._segmentation)
+            nodes = (None, None) if message else (self._volume, self._segmentation)
+            self._on_end(message, *nodes)
 
     def _remove_files(self) -> None:
         """End the process and remove the arrays, which the process itself removes if Slicer crashes."""
