@@ -33,8 +33,8 @@ class AnalyticMeasurementTest(unittest.TestCase):
         from DCAMTSegmentationLib.measurements_table import fill_table
 
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
-        affine = oblique() @ np.diag([0.75, 0.75, 0.9, 1])
-        shape = (88, 88, 74)
+        affine = oblique() @ np.diag([0.5, 0.5, 0.6, 1])
+        shape = (130, 130, 110)
         index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
         points = (index - (np.array(shape) - 1) / 2) @ affine[:3, :3].T
         for radii in ((30.0, 30.0, 30.0), (38.0, 22.0, 30.0)):

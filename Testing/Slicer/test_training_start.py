@@ -191,10 +191,10 @@ class StartTest(CasesCase):
         self.assertIn("patch must be a multiple", self.ui.problemsLabel.text)
 
     def test_folder_of_a_training_run_is_not_used_for_a_second_process(self) -> None:
-        run = self.write_run("run-1")
+        run = self.write_run("earlier")
         with run_lock(run.lock):
-            self.session.settings.runName = "run-1"
-            self.assertIn("A run “run-1” exists already", self.ui.problemsLabel.text)
+            self.session.settings.runName = "earlier"
+            self.assertIn("A run “earlier” exists already", self.ui.problemsLabel.text)
             self.assertFalse(self.ui.startButton.enabled)
             with self.assertRaisesRegex(InputError, "exists already"):
                 self.module.logic.start(print, print)
