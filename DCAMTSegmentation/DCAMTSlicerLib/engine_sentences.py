@@ -263,7 +263,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("another zip file"),
         _("artefacts must lie between 0 and 1"),
         _("at the same places"),
-        _("batch must be at most 4096"),
+        _("batch must be at most 1022"),
         _("birth date"),
         _("cannot be read (no permission)"),
         _("cannot be read ({0})"),

@@ -44,6 +44,10 @@ def peak_memory_bytes() -> int:
 
         return int(psutil.Process().memory_info().peak_wset)
     # psutil does not report the peak on Linux and macOS.
+    if sys.platform == "linux":
+        # Not `ru_maxrss`, which begins with the peak of the program that started this one.
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -111,7 +111,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"network.channels": [16, 4097, 64, 128, 256]}, "channels must be at most 4096"),
     ({"network.convolutions": [1, 65, 3, 3, 3]}, "convolutions must be at most 64"),
     ({"network.embedding": 4097}, "network.embedding must be at most 4096"),
-    ({"training.batch": 4097}, "batch must be at most 4096"),
+    ({"training.batch": 1023}, "batch must be at most 1022"),
     ({"training.seed": -1}, "seed must lie between 0 and 2147483648"),
     ({"training.seed": 2**31 + 1}, "seed must lie between 0 and 2147483648"),
     *(
@@ -152,7 +152,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {f"objective.{part}": 0.0 for part in PARTS[1:]},
     {"objective.supervised": 1e-6},
     {"network.channels": [4096, 4096], "network.convolutions": [64, 64], "network.embedding": 4096},
-    {"training.batch": 4096, "training.labelled_per_batch": 4096},
+    {"training.batch": 1022, "training.labelled_per_batch": 1022},
     {"training.seed": 0},
     {"training.seed": 2**31},
     {"objective.samples": 2},
