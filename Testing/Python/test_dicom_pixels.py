@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dcamt.errors import MemoryShortage
 from dcamt.io import dicom_pixels
 from dcamt.io.readers import read_scan
 from dcamt_testing.dicom_positions import SIZE, STEP, assert_slices_in_place, write_slice
@@ -79,6 +80,17 @@ def test_slices_whose_decompressed_sizes_differ_are_refused(tmp_path: Path, monk
 
     monkeypatch.setattr(dicom_pixels, "_pixels", pixels)
     refused(lambda: read_scan(tmp_path), tmp_path, "shape")
+
+
+def test_lack_of_memory_for_pixels_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lack_memory(file: Path, frames: object) -> tuple[np.ndarray, bool]:
+        raise MemoryError
+
+    for k in range(8):
+        write_slice(tmp_path / "series" / f"{k}.dcm", k)
+    monkeypatch.setattr(dicom_pixels, "_pixels", lack_memory)
+    with pytest.raises(MemoryShortage, match="not enough memory"):
+        read_scan(tmp_path / "series")
 
 
 @pytest.mark.parametrize(("stored", "signed"), [(16, 0), (12, 0), (16, 1)])

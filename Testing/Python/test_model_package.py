@@ -16,7 +16,16 @@ import safetensors.numpy
 import torch
 from dcamt.errors import InputError, OutputError
 from dcamt.models import package as model_package
-from dcamt.models.package import CARD, RECIPE, WEIGHTS, open_model, write_package
+from dcamt.models.package import (
+    CARD,
+    RECIPE,
+    WEIGHTS,
+    open_model,
+    read_calibration,
+    read_card,
+    read_recipe,
+    write_package,
+)
 from dcamt.networks.packaging import build_network, check_weights, save_model
 from dcamt_testing.model_files import (
     BLANK_CARD,
@@ -207,6 +216,9 @@ def test_duplicate_or_missing_member_is_refused(model_copy: Path, name: str) -> 
 def test_file_that_is_not_a_model_is_refused(model_copy: Path, tmp_path: Path) -> None:
     assert refusal(tmp_path / "gone.dcamt") == "there is no such model file. Check the name and the folder."
     assert refusal(tmp_path) == "there is no such model file. Check the name and the folder."
+    for read in (read_card, read_recipe, read_calibration):
+        with pytest.raises(InputError, match=r"there is no such model file\. Check the name and the folder\.$"):
+            read(tmp_path / "gone.dcamt")
     for data in (b"", b"no zip", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), os.urandom(3000)):
         model_copy.write_bytes(data)
         assert refusal(model_copy)

@@ -75,7 +75,7 @@ def start() -> bool:
     """Start the server unless this process or its parent has one; return False on a system without fork or pidfd."""
     if not hasattr(os, "pidfd_open") or sys.platform != "linux":
         return False
-    if LAUNCHER in os.environ:
+    if os.path.exists(os.environ.get(LAUNCHER, "")):
         return True
     import atexit
     import shlex

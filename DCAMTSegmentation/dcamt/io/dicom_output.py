@@ -100,12 +100,13 @@ def build_dicom_segmentation(
     planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I): slices of rows and columns
     geometry = _frame_geometry(labelmap.grid) if source.frames is not None else {}
     masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
+    descriptions = _describe_segments(segments, algorithm)
     try:
         dataset = hd.seg.Segmentation(
             source_images=list(source.datasets),
             pixel_array=masks,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=_describe_segments(segments, algorithm),
+            segment_descriptions=descriptions,
             series_instance_uid=hd.UID(),
             series_number=_series_number(source),
             sop_instance_uid=hd.UID(),

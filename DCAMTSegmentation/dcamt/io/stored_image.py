@@ -15,7 +15,7 @@ from typing import IO
 
 import numpy as np
 
-from ..errors import DCAMTError, InputError
+from ..errors import DCAMTError, InputError, MemoryShortage
 from ..geometry import Grid
 
 COPY_AGAIN = "The copy is incomplete; copy it again."
@@ -68,14 +68,15 @@ class StoredImage:
 def library_errors(path: Path, kind: str) -> Iterator[None]:
     """Raise any exception inside the block as InputError that names `path`; DCAMT's own errors are raised unchanged.
 
-    The message of an exception without a message of its own here is "cannot be read as `kind` (...)".
+    Too little memory is raised as MemoryShortage, which is an InputError. The message of an exception without a message
+    of its own here is "cannot be read as `kind` (...)".
     """
     try:
         yield
     except DCAMTError:
         raise
     except MemoryError as error:
-        raise InputError(
+        raise MemoryShortage(
             "cannot be read, since there is not enough memory",
             path=path,
             remedy="Close other programs, or crop the image.",

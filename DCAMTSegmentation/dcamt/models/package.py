@@ -149,7 +149,9 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
 
 @contextmanager
 def _opened(path: Path, data: bytes | None = None) -> Iterator[zipfile.ZipFile]:
-    """Open the archive at `path`, or in its content `data`; raise InputError for errors of a damaged archive."""
+    """Open the archive at `path`, or in its content `data`; raise InputError if it is missing or damaged."""
+    if data is None and not path.is_file():
+        raise InputError("there is no such model file", path=path, remedy="Check the name and the folder.")
     try:
         with zipfile.ZipFile(path if data is None else io.BytesIO(data)) as archive:
             yield archive
@@ -218,8 +220,6 @@ def check_description(path: Path, data: bytes | None = None) -> Card:
 
 def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Calibration | None, tuple[str, ...]]:
     """Return card, recipe, bytes of the weights, calibration and notes, after checking members and checksum."""
-    if data is None and not path.is_file():
-        raise InputError("there is no such model file", path=path, remedy="Check the name and the folder.")
     with _opened(path, data) as archive:
         names = [info.filename for info in archive.infolist()]
         for name in sorted(set(names)):
