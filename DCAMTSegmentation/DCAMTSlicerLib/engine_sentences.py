@@ -38,7 +38,11 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _(": {0} from {1} and others"),
         _("; and {0} more"),
         _("; files that are not slices: {0}"),
-        _("A TIFF file does not store the distance between slices, the position or the orientation: 1 mm was assumed."),
+        _(
+            "A TIFF file does not store the distance between slices, the position or the orientation: a"
+            " distance of 1 mm, the origin and axes along left, posterior and superior were assumed. Volumes"
+            " may be wrong: use the original DICOM or NIfTI file."
+        ),
         _("A grey-scale scan is needed."),
         _("A three-dimensional scan is needed."),
         _("Add cases that show the organ."),
@@ -60,10 +64,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose a label with --label."),
         _("Choose a labelmap rather than a scan."),
         _("Choose a scan, or the folder that holds its slices."),
-        _("Choose a scan, such as a NIfTI or NRRD file, or a folder of DICOM files."),
         _("Choose a segmentation of the left atrium's blood."),
         _("Choose a series with --series NUMBER."),
         _("Choose a time point with --time NUMBER."),
+        _("Choose an image, such as a NIfTI or NRRD file, or a folder of DICOM files."),
         _("Choose another file format, such as .seg.nrrd."),
         _("Choose another file."),
         _("Choose another folder."),
@@ -320,6 +324,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("has frames of several orientations"),
         _("has frames shifted in plane"),
         _("has most of its surface at the scan's border, where no wall can be measured"),
+        _("has no ending, and its format cannot be checked for damage"),
         _('has no image "{0}"'),
         _("has no label in {0}"),
         _("has no label {0}"),
@@ -452,6 +457,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("its prediction {0}"),
         _("kind of image"),
         _("labelled_per_batch must lie between 1 and batch"),
+        _("lacks CompressedDataSize, which is {0}"),
         _("lacks about {0} of its slices"),
         _("lacks its checksum"),
         _("lacks slices where images of another class lie: {0}"),
@@ -570,6 +576,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("unit of intensities"),
         _("unknown kind"),
         _("validate_every must be at least 1"),
+        _("was damaged on its way to the worker"),
         _("weight_average must be at least 0 and below 1"),
         _("weight_decay must not be negative"),
         _("with a value of its mapping"),

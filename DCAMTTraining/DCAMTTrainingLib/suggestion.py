@@ -22,10 +22,12 @@ from .engine_command import EngineCommand
 
 
 class RecipeSuggestion:
-    """Writes the scene's labelled cases to files, and lets the engine suggest a recipe from the labelled cases.
+    """Suggests a recipe from all labelled cases; those of the scene are first written to files.
+
+    The engine counts the unlabelled cases. Validation and left-out cases are not used.
 
     Args:
-        recipe: the recipe whose classes the segments of the scene's cases have.
+        recipe: the task's recipe, to whose classes the segments of the scene's cases were assigned.
         on_end: called as on_end(recipe, message) once unless cancelled; after a failure, recipe is None and message
             states the reason.
     """
@@ -79,7 +81,7 @@ class RecipeSuggestion:
             self._suggested = self._with_known_classes(recipe_from_dict(event["recipe"], "suggested.json"))
 
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
-        """Return the recipe with the names and colours of the task's classes if all labels come from the scene.
+        """Return the recipe with the task's classes, and a title from their names, if all labels come from the scene.
 
         The files written from the scene contain label values only. If the task lacks one of the values, return the
         recipe unchanged.

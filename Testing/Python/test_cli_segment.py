@@ -230,7 +230,7 @@ def test_help_version_model_list_and_missing_scan_import_no_heavy_package(tmp_pa
             assert f"example:\n  dcamt {command.removesuffix(' --help')}" in done.stdout
 
 
-def test_nifti_and_nrrd_are_segmented_without_simpleitk(model: Path, tmp_path: Path) -> None:
+def test_nifti_scan_is_segmented_to_nrrd_without_simpleitk(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nii.gz")
     unused = ("SimpleITK", "matplotlib", "pandas", "skimage")
     script = (

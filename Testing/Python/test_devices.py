@@ -70,7 +70,7 @@ def test_cpu_is_fast_in_bfloat16_when_it_has_tiles_or_dot_products(
     assert fast_bfloat16(CPU) is fast
 
 
-def test_cpu_counts_as_slow_in_bfloat16_when_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_of_unknown_features_and_apple_gpu_count_as_slow_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in CPU_CHECKS:
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert fast_bfloat16(CPU) is False

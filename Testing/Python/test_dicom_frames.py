@@ -85,7 +85,7 @@ def test_tiled_images_segmentations_and_doses_are_refused_as_scans(tmp_path: Pat
     data = pydicom.dcmread(path)
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class
     data.save_as(path)
-    refused(lambda: read_scan(path), path, "scan")
+    refused(lambda: read_scan(path), path, "not a scan")
 
 
 def test_each_frame_is_rescaled_by_its_own_slope(tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def test_run_of_a_killed_leader_ends_and_keeps_its_checkpoint(table: Path, tmp_p
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to find processes")
-def test_run_of_a_killed_process_resumes_with_any_number_of_processes(table: Path, tmp_path: Path) -> None:
+def test_run_of_a_killed_process_resumes_with_one_and_with_two_processes(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (line,) = own_lines(errors_after_kill(run, table, rank=1))
     assert line == f"dcamt: {run}: another process of the run has ended. Go on with --resume."

@@ -1,4 +1,4 @@
-"""Disturbances of scans for a calibration: they change the image and keep the organs in place."""
+"""Disturbances of scans for a calibration: they change the image, and all but two keep the organs in place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dcamt.inference.disturbances import CALIBRATING, DisturbedScan
 
 
 @pytest.mark.parametrize("name", CALIBRATING)
-def test_disturbance_changes_the_image_and_keeps_its_shape(name: str) -> None:
+def test_disturbance_changes_the_image_and_leaves_its_input_unchanged(name: str) -> None:
     draw = np.random.default_rng(0)
     image = draw.random((2, 12, 12, 12)) * 100
     labels = np.zeros((12, 12, 12), np.uint8)
@@ -30,7 +30,7 @@ def test_disturbance_changes_the_image_and_keeps_its_shape(name: str) -> None:
         np.testing.assert_allclose(centre, [5.5, 5.5, 5.5], atol=1)
 
 
-def test_noise_is_unbiased_in_ct_and_keeps_magnitudes_positive() -> None:
+def test_noise_is_unbiased_in_ct_and_makes_no_magnitude_negative() -> None:
     labels, grid = np.zeros((12, 12, 12), np.uint8), Grid((12, 12, 12), np.eye(4))
     image = np.full((1, 12, 12, 12), -1000.0)
     image[0, 6:] = 400.0

@@ -17,6 +17,7 @@ from dcamt.runs.events import (
     EventLog,
     EventTail,
     RunEvent,
+    RunFinished,
     TrainingProgress,
     ValidationScored,
     parse_run_event,
@@ -67,6 +68,10 @@ def test_events_of_other_versions_and_of_wrong_types_are_parsed() -> None:
     wrong_types = parse_run_event({"event": "validation", "step": "3", "dice": {"A": None, "B": {"x": "y", "z": 1}}})
     assert isinstance(wrong_types, ValidationScored)
     assert (wrong_types.iteration, wrong_types.dice) == (0, {"A": {}, "B": {"z": 1.0}})
+    too_large = parse_run_event({"event": "finished", "step": 10**400, "seconds": 10**400})
+    assert isinstance(too_large, RunFinished)
+    assert too_large.iteration == 0
+    assert math.isnan(too_large.seconds)
 
 
 def test_numbers_that_are_not_finite_become_null() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from dcamt.errors import InputError
 from dcamt.io.readers import read_header, read_labelmap, read_scan
-from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.volume import Labelmap, Volume
+from dcamt.io.writers import write_volume
+from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import centred_grid, rotation
 
 GRID = centred_grid((12, 10, 9), (1.5, 1.2, 2.0), rotation(9, -12, 17))
@@ -98,7 +98,6 @@ def test_unusable_file_is_refused_with_the_message_of_reading_the_scan(tmp_path:
 
 def test_header_is_read_without_decompressing_voxels(tmp_path: Path) -> None:
     """A damaged byte in the voxels therefore goes unnoticed."""
-    write_labelmap(Labelmap(np.ones(GRID.shape, np.uint8), GRID), tmp_path / "label.nii.gz")
     write_volume(scan(), tmp_path / "scan.nii.gz")
     path = tmp_path / "scan.nii.gz"
     data = bytearray(path.read_bytes())

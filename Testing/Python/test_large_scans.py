@@ -209,7 +209,7 @@ def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
 def test_location_and_result_are_selected_by_the_centre_of_the_anatomy(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This holds for every position in the scan and every offset of the coarse grid."""
+    """The same anatomy is at three positions of the scan, with different offsets of the coarse grid."""
     field = tuple(n + 43 for n in FIELD)
     small, _ = scan_in("mirrored tissue")
     priors: list[tuple[CentrePrior, tuple[int, ...]]] = []

@@ -65,7 +65,7 @@ def fill_freed_memory_with_nan(elements: int, tensors: int) -> None:
 
 @pytest.mark.skipif(not fast_bfloat16(CPU), reason="needs a processor with bfloat16 instructions")
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7])
-def test_bfloat16_gradients_are_right_for_every_length_but_two_voxels(length: int) -> None:
+def test_bfloat16_gradients_are_right_for_lengths_of_1_and_3_to_7_voxels(length: int) -> None:
     """A wrong kernel, as for a length of two voxels, reads uninitialised memory, which is therefore filled with NaN."""
     torch.manual_seed(0)
     features = torch.randn(2, 16, length, 4, 4).contiguous(memory_format=torch.channels_last_3d)

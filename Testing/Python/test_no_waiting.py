@@ -50,7 +50,7 @@ TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_
 class CopyGuard(TorchFunctionMode):
     """Raises an error for a copy from the CPU to the device except by `to_device`, and for double precision.
 
-    Tensors without dimensions are allowed: PyTorch passes their value to the GPU with the operation.
+    A tensor without dimensions may be an operand: PyTorch passes its value to the GPU with the operation.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

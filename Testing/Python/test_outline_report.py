@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.report import outline_report, scan_figures
-from dcamt.report.scan_figures import wall_painter
 from dcamt.report.scan_report import ScanReport
-from dcamt.report.scene import build_scene
-from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import BORDER, OPENING, WALL
 from dcamt.wall.files import write_wall
@@ -62,7 +60,7 @@ def test_map_of_doubt_is_shown_only_on_the_grid_of_the_scan(
     assert (reports[0].doubt_map is not None) == is_shown
 
 
-def test_report_of_an_unknown_version_of_a_model_keeps_its_caution_and_doubts(request_: ReportRequest) -> None:
+def test_report_of_a_model_of_unknown_version_shows_warning_and_doubtful_places(request_: ReportRequest) -> None:
     method = OutlineMethod("", "Left atrium in LGE-MRI", "", "", "accurate")
     doubts = (DoubtfulPlace((-5.0, -5.0, 6.0), (0, 0, 0), 0.25, 0.0),)
     outline_report.write_requested_report(replace(request_, method=method, trust=0.87, doubts=doubts))
@@ -77,22 +75,26 @@ def test_report_of_an_unknown_version_of_a_model_keeps_its_caution_and_doubts(re
         assert shown in text
 
 
-def test_report_says_for_which_model_the_doubt_is_calibrated_and_makes_no_claim_on_unknown_places(
-    request_: ReportRequest,
-) -> None:
-    method = OutlineMethod("own", "Own model", "1", "LGE-MRI", "accurate")
-    request_ = replace(request_, method=method, trust=0.87)
+def text_of(request: ReportRequest) -> str:
+    """Return the report that the worker writes for a request's line."""
+    outline_report.write_requested_report(parse_request(request_line(request)))
+    return request.report.read_text(encoding="utf-8")
 
-    def text_of(request: ReportRequest) -> str:
-        outline_report.write_requested_report(parse_request(request_line(request)))
-        return request.report.read_text(encoding="utf-8")
 
+OWN_MODEL = OutlineMethod("own", "Own model", "1", "LGE-MRI", "accurate")
+
+
+def test_report_says_for_which_model_the_doubt_is_calibrated(request_: ReportRequest) -> None:
+    request_ = replace(request_, method=OWN_MODEL, trust=0.87)
     assert "No doubtful place. Doubt is not calibrated for this model." in text_of(request_)
     expected = ExpectedOverlap(0.9, 0.8, 0.95)
     assert "Doubt is calibrated for DCAMT's shipped model only." in text_of(
         replace(request_, expected_overlap=expected)
     )
-    unknown = text_of(replace(request_, doubts=None))
+
+
+def test_unknown_doubtful_places_are_not_counted(request_: ReportRequest) -> None:
+    unknown = text_of(replace(request_, method=OWN_MODEL, trust=0.87, doubts=None))
     assert "An older version of DCAMT made this result" in unknown
     assert "doubtful place" not in unknown
 
@@ -106,22 +108,35 @@ def test_report_of_an_outline_of_unknown_origin_names_no_model_and_loads_nothing
     assert "default-src 'none'" in text
 
 
-def test_openings_have_stripes_in_black_and_white() -> None:
-    points = np.stack([np.linspace(0, 60, 600)] * 3, axis=1)
-    kind = np.where(np.arange(600) < 300, OPENING, WALL).astype(np.uint8)
-    surface = Surface(points, np.zeros((0, 3), np.int64))
-    pool = BloodPool(100.0, 10.0, 1000)
-    wall = WallResult("", WallSettings(), surface, pool, np.full(600, 1.7, np.float32), kind, kind, True)
-    scene = build_scene(
-        Volume(np.zeros((1, 4, 4, 4), np.float32), Grid((4, 4, 4), np.eye(4))),
-        Labelmap(np.zeros((4, 4, 4), np.uint8), Grid((4, 4, 4), np.eye(4))),
-        (),
-    )
-    shown = wall_painter(wall, scene)(scene.to_scene_mm(points), np.zeros((600, 3)))
-    grey = shown @ [0.2126, 0.7152, 0.0722]
-    assert 0.3 < (grey[:300] > 0.8).mean() < 0.7  # light stripes
-    assert np.abs(np.diff((grey[:300] > 0.8).astype(int))).sum() > 10
-    assert (grey[300:] < 0.3).all()  # dense enhancement
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [(0, "no segment was chosen for the report"), (256, "at most 255 segments, but 256 were chosen")],
+)
+def test_report_of_no_or_too_many_segments_is_refused(request_: ReportRequest, count: int, message: str) -> None:
+    request_ = replace(request_, name="MRHead", segments=request_.segments * count)
+    with pytest.raises(InputError, match=f"MRHead: .*{message}"):
+        outline_report.write_requested_report(request_)
+    assert not request_.report.exists()
+
+
+def test_255_segments_are_labels_1_to_255() -> None:
+    grid = Grid((3, 3, 255), np.eye(4))
+    segments = []
+    for k in range(255):
+        mask = np.zeros(grid.shape, bool)
+        mask[:, :, k] = True
+        segments.append(outline_report.ReportedSegment(f"segment {k}", (1.0, 0.0, 0.0), mask, grid))
+    labelmap, infos = outline_report.segments_to_labelmap(segments, grid, "scan")
+    assert labelmap.voxels[0, 0].tolist() == list(range(1, 256))
+    assert [info.label for info in infos] == list(range(1, 256))
+
+
+def test_damaged_map_of_doubt_is_reported_by_the_name_of_the_scan(request_: ReportRequest) -> None:
+    assert request_.doubt_map is not None
+    request_.doubt_map.write_bytes(b"not an array")
+    with pytest.raises(InputError) as caught:
+        outline_report.write_requested_report(replace(request_, name="MRHead"))
+    assert str(caught.value) == "MRHead: was damaged on its way to the worker. Try again."
 
 
 def test_outline_of_each_slice_has_a_black_rim(request_: ReportRequest) -> None:

@@ -52,7 +52,10 @@ class NetworkOfScan(nn.Module):
 
 
 def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
-    """Record the sizes of tiles in the returned list (None: the whole volume)."""
+    """Replace both predictions by a single pass over the whole volume.
+
+    The returned list receives the size of the tile that each prediction was asked for (None: the whole volume).
+    """
     tiles: list[Shape | None] = []
 
     def record(
@@ -109,10 +112,9 @@ def predictor_and_scan(
     return predictor, Volume(np.stack([left | right, right]).astype(np.float32) * 2 - 1, GRID)
 
 
-def test_region_limits_labels_trust_and_computation(tiny_package: ModelPackage) -> None:
+def test_labels_trust_and_agreement_follow_both_branches(tiny_package: ModelPackage) -> None:
     left, right = BALLS
-    network = NetworkOfScan()
-    predictor, scan = predictor_and_scan(tiny_package, network)
+    predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
     whole = predictor.segment(scan)
     # Where only one branch segments a ball, the mean probabilities are equal and background is chosen.
     assert np.array_equal(whole.labelmap.voxels == 1, right)
@@ -121,6 +123,12 @@ def test_region_limits_labels_trust_and_computation(tiny_package: ModelPackage) 
     assert whole.agreement[left].max() < 1e-3
     assert whole.agreement[~left].min() > 0.999
 
+
+def test_region_limits_labels_trust_doubt_and_computation(tiny_package: ModelPackage) -> None:
+    left, right = BALLS
+    network = NetworkOfScan()
+    predictor, scan = predictor_and_scan(tiny_package, network)
+    whole = predictor.segment(scan)
     corner = CENTRE + np.array([0.0, -6.0, -30.0])
     region = Region((corner[0], corner[1], corner[2]), (corner[0] + 26, corner[1] + 8, corner[2] + 60))
     network.sizes.clear()
@@ -145,7 +153,7 @@ def test_region_limits_labels_trust_and_computation(tiny_package: ModelPackage) 
 
 def test_region_without_a_voxel_centre_is_refused(tiny_package: ModelPackage) -> None:
     predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
-    low = CENTRE + 0.2  # voxel centres are 1.5 mm apart; the nearest are 0.75 mm from CENTRE
+    low = CENTRE + 0.2  # voxel centres lie 0.75 mm from CENTRE along each axis
     region = Region((low[0], low[1], low[2]), (low[0] + 0.2, low[1] + 0.2, low[2] + 0.2))
     with pytest.raises(InputError, match="holds no voxel"):
         predictor.segment(scan, region=region)
@@ -236,7 +244,7 @@ def test_cpu_copy_of_the_network_has_the_precision_of_the_cpu(
     expected = predictor.segment(oblique_scan, keep_probabilities=True)
     predictor.network = fold(build_network(tiny_package)).float().to("meta")  # instead of the network on a GPU
     predictor.device = torch.device("meta")
-    before = dict(predictor.network.state_dict())
+    before = list(predictor.network.parameters())
     fail_on_gpu(monkeypatch)
     monkeypatch.setattr(tiling, "free_memory", lambda device: 1 << 30)
     for _ in range(2):
@@ -245,8 +253,10 @@ def test_cpu_copy_of_the_network_has_the_precision_of_the_cpu(
         assert expected.probabilities is not None
         assert result.probabilities is not None
         assert np.abs(result.probabilities - expected.probabilities).max() < 1e-5
-    after = predictor.network.state_dict()
-    assert all(tensor.data_ptr() == before[name].data_ptr() and tensor.is_meta for name, tensor in after.items())
+    after = list(predictor.network.parameters())
+    assert len(after) == len(before) > 0
+    assert all(parameter is former for parameter, former in zip(after, before, strict=True))
+    assert all(tensor.is_meta for tensor in predictor.network.state_dict().values())
 
 
 def test_insufficient_memory_for_the_smallest_tile_is_a_one_line_error(

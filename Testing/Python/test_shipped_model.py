@@ -84,6 +84,7 @@ def test_card_describes_the_model_and_its_accuracy(package: ModelPackage) -> Non
     assert card.segments == ("Left atrium",)
     assert "esearch use only" in card.licence
     assert card.trained_on["labelled_patients"] == 60
+    assert card.measured
     for measured in card.measured:
         assert "20" in measured["on"]
         assert "never seen" in measured["on"]

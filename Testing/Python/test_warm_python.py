@@ -26,7 +26,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("code", ENDS.values(), ids=ENDS)
-def test_exit_status_and_output_equal_those_of_the_interpreter(code: str) -> None:
+def test_exit_status_and_last_line_of_stderr_equal_those_of_the_interpreter(code: str) -> None:
     ends = [
         subprocess.run([program, "-c", code], capture_output=True, text=True, encoding="utf-8", check=False)
         for program in (sys.executable, interpreter())

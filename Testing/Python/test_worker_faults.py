@@ -25,7 +25,7 @@ from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, is_
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.inference import predictor, serving, tiling
-# No test machine has a GPU: the network stays on the CPU, and every device named "cuda" runs out of memory.
+# Needs no GPU: the network stays on the CPU, and the device named "cuda" runs out of memory at every pass.
 serving.choose_device = lambda name: torch.device("cuda")
 tiling.free_memory = lambda device: 1 << 30
 first = predictor.Predictor.__init__

@@ -86,7 +86,7 @@ class ModuleTest(SegmentationCase):
         ]
         self.assertEqual(silent, [])
 
-    def test_ui_file_uses_existing_classes_and_headers(self) -> None:
+    def test_ui_file_lists_its_custom_classes_and_their_headers(self) -> None:
         tree = ElementTree.parse(ROOT / "DCAMTSegmentation" / "Resources" / "UI" / "DCAMTSegmentation.ui").getroot()
         headers = {item.findtext("class"): item.findtext("header") for item in tree.iter("customwidget")}
         used = {item.get("class") for item in tree.iter("widget")}

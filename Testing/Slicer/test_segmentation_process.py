@@ -124,7 +124,7 @@ class EngineProcessTest(unittest.TestCase):
 
 
 class LogTest(FaultCase):
-    def test_log_opens_on_click_and_names_every_stage(self) -> None:
+    def test_opened_log_names_the_request_the_loading_and_the_result(self) -> None:
         self.assertTrue(self.ui.logCollapsibleButton.collapsed)
         self.segment(add_scan())
         self.assertEqual(self.ui.logView.plainText, "")

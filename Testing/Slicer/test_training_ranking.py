@@ -32,15 +32,15 @@ from training_scenes import add_volume
 
 
 class RankingButtonsTest(TrainingCase):
-    """Enabled buttons while the last cases arrive, possibly after the end of the ranking's process."""
+    """Enabled buttons while cases arrive and after the ranking ended."""
 
-    def test_buttons_are_enabled_when_cases_arrive_after_the_process_ended(self) -> None:
+    def test_buttons_are_enabled_from_the_first_ranked_case_until_the_run_is_deselected(self) -> None:
         run = self.write_run()
         run.model.write_bytes(b"a model")
         commands = []
 
         class FakeCommand:
-            """Replaces the command; its process can have ended before all events are delivered."""
+            """Replaces the command; the test sends its events."""
 
             def __init__(self, arguments, on_event, on_end) -> None:
                 self.arguments = arguments

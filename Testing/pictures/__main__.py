@@ -22,7 +22,7 @@ def main() -> None:
 
     if given.window:
         width, height = map(int, given.window.split("x"))
-        window.show_in_window(width, height)
+        window.limit_to_window(width, height)
     tutorials = {"segmentation": segmentation_tutorial, "training": training_tutorial, "wall": wall_tutorial}
     for name, tutorial in tutorials.items():
         if given.only in (None, name):

@@ -15,7 +15,7 @@ from dcamt.io.writers import MARK
 from slicer_harness import Person, choose, click, close_scene, open_module, process_events, process_events_until
 
 from .application import ROOT
-from .window import grab_panel, is_window_shown, place_beside_charts, save
+from .window import grab_panel, is_limited_to_window, place_beside_charts, save
 
 TITLE = "DCAMT Training"
 WIDTH = 510
@@ -92,7 +92,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
         getattr(ui, name).text = text
     click(ui.measureButton)
     process_events_until(lambda: not module.logic.session.estimation.running, "the measurement", timeout=PATIENCE_S)
-    if not is_window_shown():
+    if not is_limited_to_window():
         _open(ui, "casesButton", "taskButton", "effortButton")
     with _shown_folder(ui, runs):
         yield "training-1-cases", grab_panel(module, TITLE, WIDTH)
@@ -110,7 +110,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
     process_events_until(lambda: ui.useModelButton.enabled, "the end of the run", timeout=PATIENCE_S)
     click(ui.rankButton)
     process_events_until(lambda: ui.rankButton.text != "Cancel", "the ranking", timeout=PATIENCE_S)
-    if not is_window_shown():
+    if not is_limited_to_window():
         _open(ui, "resultsButton", "outlineButton")
     yield "training-3-results", grab_panel(module, TITLE, WIDTH)
 

@@ -16,10 +16,14 @@ from .charts import chart_picture
 from .png import write_png
 from .views import slice_picture, three_d_picture
 
+# Lengths are in pixels of the screen.
 PANEL_WIDTH = 400
 VIEWS_WIDTH = 700
+"""Width of what stands beside a panel, unless the window limits it."""
 BAR = 20
+"""Height of the bar above a view; the bar above a panel has twice this height."""
 MARGIN, EDGE = 16, 4
+"""Space below a panel's last widget: of the whole panel, and of a panel that is cut below a widget."""
 AROUND = 140
 """Assumed height of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
 COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
@@ -29,37 +33,38 @@ THREE_D_COLOR = "#7483be"
 _window: tuple[int, int] | None = None
 
 
-def show_in_window(width: int, height: int) -> None:
+def limit_to_window(width: int, height: int) -> None:
     """Limit all later pictures to what a Slicer window of this size shows without scrolling."""
     global _window
     _window = (width, height)
 
 
-def is_window_shown() -> bool:
-    """Return whether pictures are limited to a window's size; then the panel itself decides which sections are open."""
+def is_limited_to_window() -> bool:
+    """Return whether `limit_to_window` was called; then the panel itself decides which sections are open."""
     return _window is not None
 
 
 def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str = "") -> QtGui.QImage:
     """Return the picture of a module's open panel, below a bar with the module's title.
 
-    The picture shows the whole panel, or what `show_in_window` allows.
+    The picture shows the whole panel, or what `limit_to_window` allows.
 
     Args:
-        down_to: the name of the last widget to show; ignored after `show_in_window`.
+        down_to: the name of the last widget to show; ignored after `limit_to_window`.
     """
     panel = module.panel._object  # the PySide6 object in the harness's wrapper
     panel.setFixedWidth(width)
     panel.show()
     _settle_height(panel)
     last = panel.findChild(QtWidgets.QWidget, down_to) if down_to and not _window else None
-    bottom = _bottom(panel, [last] if last else panel.findChildren(QtWidgets.QWidget))
     if _window:
         # Slicer's scroll area gives a panel all the available height, but at least the height that its width requires.
         room = _window[1] - AROUND - 2 * BAR
         panel.resize(width, max(panel.layout().totalHeightForWidth(width), panel.minimumSizeHint().height(), room))
         slicer.app.processEvents()
         bottom = room - MARGIN
+    else:
+        bottom = _bottom(panel, [last] if last else panel.findChildren(QtWidgets.QWidget))
     head = QtWidgets.QLabel(title)
     head.setFixedSize(width, 2 * BAR)
     head.setIndent(14)
@@ -70,8 +75,7 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
 
 def place_beside_views(panel: QtGui.QImage, fit: bool = True, **camera: float) -> QtGui.QImage:
     """Return a panel's picture with Slicer's four views of the scene to its right, at the same height."""
-    width = _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
-    return _stacked([panel, grab_views(width, round(panel.height() / SCALE), fit, **camera)])
+    return _stacked([panel, grab_views(_width_beside(panel), round(panel.height() / SCALE), fit, **camera)])
 
 
 def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QImage:
@@ -95,8 +99,7 @@ def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QIm
 
 def place_beside_charts(panel: QtGui.QImage, charts: Sequence[Any]) -> QtGui.QImage:
     """Return a panel's picture with chart nodes to its right, one below the other, at the same height."""
-    width = _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
-    size = (round(width * SCALE), panel.height() // len(charts))
+    size = (round(_width_beside(panel) * SCALE), panel.height() // len(charts))
     return _stacked([panel, _stacked([_image(chart_picture(chart, size, SCALE)) for chart in charts], down=True)])
 
 
@@ -104,6 +107,11 @@ def save(image: QtGui.QImage, path: Path) -> None:
     image = image.convertToFormat(QtGui.QImage.Format.Format_RGB888)
     rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), image.bytesPerLine())
     write_png(rows[:, : 3 * image.width()].reshape(image.height(), image.width(), 3), path)
+
+
+def _width_beside(panel: QtGui.QImage) -> int:
+    """Return the width, in pixels of the screen, of what stands beside a panel's picture."""
+    return _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
 
 
 def _settle_height(panel: QtWidgets.QWidget) -> None:
@@ -114,7 +122,7 @@ def _settle_height(panel: QtWidgets.QWidget) -> None:
         wanted = layout.totalHeightForWidth(panel.width()) if layout.hasHeightForWidth() else 0
         panel.resize(panel.width(), max(panel.sizeHint().height(), panel.minimumSizeHint().height(), wanted))
     slicer.app.processEvents()
-    # No widget extends beyond the panel.
+    # Enlarge the panel until it contains its lowest widget.
     shown = [widget for widget in panel.findChildren(QtWidgets.QWidget) if widget.isVisibleTo(panel)]
     lowest = max(widget.mapTo(panel, widget.rect().bottomLeft()).y() for widget in shown)
     panel.resize(panel.width(), max(panel.height(), lowest + MARGIN))

@@ -285,7 +285,7 @@ def _write_report(
 ) -> None:
     """Write the one-page report of an outline that was read from a file, with its wall."""
     from ..api.outputs import describe_identity
-    from ..report.outline_report import DrawnSegment, write_outline_report
+    from ..report.outline_report import ReportedSegment, write_outline_report
 
     value = segment_label(labelmap, label)
     # A mapping may unite several segments.
@@ -294,7 +294,7 @@ def _write_report(
     # A name that a person typed may identify the patient.
     name = stored.name if stored is not None and job.shows_identity else None
     color = stored.color if stored is not None else None
-    segment = DrawnSegment(name or SEGMENT_NAME, color or SEGMENT_COLOR, labelmap.voxels == value, labelmap.grid)
+    segment = ReportedSegment(name or SEGMENT_NAME, color or SEGMENT_COLOR, labelmap.voxels == value, labelmap.grid)
     identity = describe_identity(volume) if job.shows_identity else {}
     write_outline_report(volume, segment, path, result, identity, is_dcamt_result(job.segmentation))
 

@@ -19,7 +19,9 @@ from .itk_completeness import CHECKS, meta_header
 from .stored_image import StoredImage, library_errors
 
 _TIFF_NOTE = (
-    "A TIFF file does not store the distance between slices, the position or the orientation: 1 mm was assumed."
+    "A TIFF file does not store the distance between slices, the position or the orientation: a distance of 1 mm, the "
+    "origin and axes along left, posterior and superior were assumed. Volumes may be wrong: use the original DICOM or "
+    "NIfTI file."
 )
 _META_NOTE = "The header lacks the spacing of the voxels (ElementSpacing): 1 mm was assumed."
 
@@ -61,20 +63,22 @@ def open_itk(path: Path) -> StoredImage:
 
     Raises:
         InputError: the file is damaged or incomplete, its format is unknown or cannot be checked for completeness, or
-            the image has 8-bit colours or fewer than three dimensions.
+            the image has 8-bit colours, fewer than three dimensions or an impossible size (`check_size`).
     """
     check = CHECKS.get(ending(path))
     if check is not None:
         with library_errors(path, "an image"):
             check(path)
     with library_errors(path, "an image"), quiet_terminal():
-        reader = _information(path)
+        reader = _read_header(path)
     if check is None:
-        raise InputError(
-            f'is of a format ("{ending(path)}") that cannot be checked for damage',
-            path=path,
-            remedy="Open the file in 3D Slicer and save it as NRRD.",
+        kind = ending(path)
+        what = (
+            f'is of a format ("{kind}") that cannot be checked for damage'
+            if kind
+            else "has no ending, and its format cannot be checked for damage"
         )
+        raise InputError(what, path=path, remedy="Open the file in 3D Slicer and save it as NRRD.")
     size = reader.GetSize()
 
     def load() -> np.ndarray:
@@ -86,8 +90,8 @@ def open_itk(path: Path) -> StoredImage:
             voxels = np.moveaxis(array, -1, 0)  # (C, [T,] K, J, I)
             axes = voxels.ndim
             voxels = voxels.transpose(*range(axes - 3), axes - 1, axes - 2, axes - 3)
-            voxels = np.ascontiguousarray(voxels.reshape(-1, *voxels.shape[-3:]))
-            return np.array(voxels)  # A view would become invalid together with the image.
+            # A copy: a view would become invalid together with the image.
+            return np.array(voxels.reshape(-1, *voxels.shape[-3:]), order="C")
 
     return StoredImage(
         channels=reader.GetNumberOfComponents() * math.prod(size[3:]),
@@ -97,15 +101,16 @@ def open_itk(path: Path) -> StoredImage:
     )
 
 
-def _information(path: Path) -> Any:
-    """Return a reader that has read the file's header.
+def _read_header(path: Path) -> Any:
+    """Return a reader that has read the file's header, of an image that can be a scan.
 
     Raises:
-        InputError: ITK does not recognise the format, or the image cannot be a scan.
+        InputError: ITK does not recognise the format, or the image has 8-bit colours, fewer than three dimensions or an
+            impossible size (`check_size`).
     """
     sitk = quiet_sitk()
     if not sitk.ImageFileReader.GetImageIOFromFileName(str(path)):
-        remedy = "Choose a scan, such as a NIfTI or NRRD file, or a folder of DICOM files."
+        remedy = "Choose an image, such as a NIfTI or NRRD file, or a folder of DICOM files."
         raise InputError("is not an image in a known format, or its beginning is damaged", path=path, remedy=remedy)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -130,7 +135,7 @@ def _affine(reader: Any, axes: int) -> np.ndarray:
 
 
 def _notes(path: Path) -> tuple[str, ...]:
-    """Return notes on the geometry that ITK assumes for what a file does not store."""
+    """Return a note for each part of the geometry that the file lacks and ITK assumes."""
     kind = ending(path)
     if kind in (".tif", ".tiff"):
         return (_TIFF_NOTE,)

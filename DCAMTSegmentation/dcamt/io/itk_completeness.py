@@ -79,7 +79,7 @@ def _check_meta(path: Path) -> None:
     if value.upper() == "LOCAL":
         _check_data(path, path, start, size, each, compressed, text)
         if compressed:
-            _check_compressed_size(path, path, start, fields.get("compresseddatasize", "0"))
+            _check_compressed_size(path, path, start, fields.get("compresseddatasize"))
         return
     names = _meta_data_files(path, value, head[start:], sizes)
     skip = max(0, int(fields.get("headersize", 0)))
@@ -89,7 +89,7 @@ def _check_meta(path: Path) -> None:
             raise missing_data_file(path, data)
         _check_data(path, data, skip, size // len(names), each, compressed, text)
         if compressed:
-            _check_compressed_size(path, data, skip, fields.get("compresseddatasize", "0"))
+            _check_compressed_size(path, data, skip, fields.get("compresseddatasize"))
 
 
 def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[str]:
@@ -110,24 +110,28 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
     return names
 
 
-def _check_compressed_size(path: Path, data: Path, start: int, stated: str) -> None:
+def _check_compressed_size(path: Path, data: Path, start: int, stated: str | None) -> None:
     """Raise InputError if `stated`, the size in the header, is not that of the compressed data after byte `start`.
 
     Bytes after the compressed data are allowed. For what lies beyond the stated size, ITK returns random memory. If the
-    size is 0 and the data has a file of its own, ITK uses the file's size.
+    size is 0 or missing, and the data has a file of its own, ITK uses the file's size.
 
     Args:
         path: the header, which messages name.
         data: the file with the compressed data, which may be the header's.
     """
     held = os.path.getsize(data) - start
-    size = int(stated)
+    size = int(stated or 0)
     if size > held or (size < held and not (size == 0 and data != path)):
         with open(data, "rb") as file:
             file.seek(start)
             used = compressed_size(file)
         if size < used or size > held:
-            what = f"states {size} bytes of compressed data, but has {used}"
+            what = (
+                f"lacks CompressedDataSize, which is {used}"
+                if stated is None
+                else f"states {size} bytes of compressed data, but has {used}"
+            )
             raise InputError(what, path=path, remedy="Correct CompressedDataSize in its header, or export it again.")
 
 

@@ -19,14 +19,17 @@ from ..volume import TISSUE, Labelmap, SegmentInfo, Volume
 from ..wall.analysis import WallResult
 from ..wall.files import read_wall
 from ..wall.sampling import nearest_values
-from ..worker.arrays import read_mask, read_scan
+from ..worker.arrays import read_doubt_map, read_mask, read_scan
 from ..worker.events import ReportWritten
 from ..worker.requests import ReportRequest
 from .scan_report import ScanReport, render_scan_report
 
+MAXIMUM_SEGMENTS = 255
+"""A report's labels are uint8."""
+
 
 @dataclass(frozen=True, eq=False)
-class DrawnSegment:
+class ReportedSegment:
     """A segment (I, J, K), bool, on a grid of its own, with the name and colour that the report shows."""
 
     name: str
@@ -39,23 +42,32 @@ class DrawnSegment:
         return measure_mask(self.mask, self.grid.affine[:3, :3], "", self.name)
 
 
-def labels_on_scan(segments: Sequence[DrawnSegment], grid: Grid) -> tuple[Labelmap, list[SegmentInfo]]:
-    """Return the segments as labels 1, 2, … on a scan's grid, and their names; where two overlap, the first counts.
+def segments_to_labelmap(
+    segments: Sequence[ReportedSegment], grid: Grid, scan: str | Path
+) -> tuple[Labelmap, list[SegmentInfo]]:
+    """Return the segments as labels 1, 2, … on a scan's grid, and their names and colours.
 
-    A segment on a different grid is looked up at the centre of each of the scan's voxels.
+    Where two overlap, the first counts. A segment on a different grid is looked up at the centre of each of the scan's
+    voxels. Raises InputError, which names the `scan`, if there are more than `MAXIMUM_SEGMENTS` segments.
     """
+    if len(segments) > MAXIMUM_SEGMENTS:
+        raise InputError(
+            f"a report shows at most {MAXIMUM_SEGMENTS} segments, but {len(segments)} were chosen",
+            path=scan,
+            remedy="Choose a segmentation with fewer segments.",
+        )
     labels = np.zeros(grid.shape, np.uint8)
     for label, segment in enumerate(segments, 1):
         mask = segment.mask if segment.grid.matches(grid) else _mask_on(grid, segment)
         labels[mask & (labels == 0)] = label
     return Labelmap(labels, grid), [
-        SegmentInfo(n, drawn.name, drawn.color, TISSUE) for n, drawn in enumerate(segments, 1)
+        SegmentInfo(n, segment.name, segment.color, TISSUE) for n, segment in enumerate(segments, 1)
     ]
 
 
 def write_outline_report(
     volume: Volume,
-    segment: DrawnSegment,
+    segment: ReportedSegment,
     path: Path,
     wall: WallResult | None = None,
     identity: Mapping[str, str] | None = None,
@@ -65,9 +77,9 @@ def write_outline_report(
 
     Args:
         identity: lines that identify the patient and the scan. If it is empty, `segment.name` must not identify them.
-        from_dcamt_file: whether the segment was read from a file that DCAMT wrote and nobody edited since.
+        from_dcamt_file: whether the segment's file has DCAMT's mark (`io.writers.is_dcamt_result`).
     """
-    labelmap, infos = labels_on_scan([segment], volume.grid)
+    labelmap, infos = segments_to_labelmap([segment], volume.grid, volume.path or "The volume")
     report = ScanReport(
         volume=volume,
         labelmap=labelmap,
@@ -85,21 +97,22 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
     """Write the report that a request describes.
 
     Raises:
-        InputError: a file of the request cannot be read, or it names no segment.
+        InputError: the request has no segment or more than `MAXIMUM_SEGMENTS`, or one of its files cannot be read.
         OutputError: the report cannot be written.
     """
     if not request.segments:
-        raise InputError("holds no segment", path=request.name, remedy="Choose a segmentation with a segment.")
+        remedy = "Choose a segmentation with a segment."
+        raise InputError("no segment was chosen for the report", path=request.name, remedy=remedy)
     volume = read_scan(request)
     segments = []
     for report_segment in request.segments:
         mask = read_mask(report_segment.outline)
         segments.append(
-            DrawnSegment(
+            ReportedSegment(
                 report_segment.outline.name, report_segment.color, mask, Grid(mask.shape, report_segment.outline.affine)
             )
         )
-    labelmap, infos = labels_on_scan(segments, volume.grid)
+    labelmap, infos = segments_to_labelmap(segments, volume.grid, request.name)
     method = request.method
     card = None
     if method is not None:
@@ -114,7 +127,7 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
         model=card,
         quality=method.quality if method is not None else ACCURATE,
         is_corrected=request.is_corrected,
-        doubt_map=_doubt_map(request, volume.grid),
+        doubt_map=read_doubt_map(request, volume.grid),
         trust=request.trust,
         doubtful_places=request.doubts,
         expected_overlap=request.expected_overlap,
@@ -126,19 +139,7 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
     return ReportWritten(request.id, request.report)
 
 
-def _doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
-    """Return the doubt (I, J, K), 0 to 1; None if the request has none, or if it is not on the scan's grid."""
-    file, affine = request.doubt_map, request.doubt_map_affine
-    if file is None or affine is None:
-        return None
-    try:
-        percent: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False).transpose()
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"could not be passed to the worker ({error})", path=file, remedy="Try again.") from error
-    return percent.astype(np.float32) / 100 if Grid(percent.shape, affine).matches(grid) else None
-
-
-def _mask_on(grid: Grid, segment: DrawnSegment) -> np.ndarray:
+def _mask_on(grid: Grid, segment: ReportedSegment) -> np.ndarray:
     """Return a segment on the scan's grid, bool (I, J, K), plane by plane to bound the memory."""
     mask = np.zeros(grid.shape, bool)
     edges = np.stack(np.meshgrid(*[(-0.5, size - 0.5) for size in segment.grid.shape], indexing="ij"), axis=-1)

@@ -94,7 +94,7 @@ class ScanReport:
             made the outlines.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
-        from_dcamt_file: whether the outlines were read from a file that DCAMT wrote and that names no model.
+        from_dcamt_file: whether the outlines' file has DCAMT's mark (`io.writers.is_dcamt_result`) and names no model.
         doubt_map: (I, J, K), as in `dcamt.SegmentedScan`; None in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
         doubtful_places: the places of high doubt, the worst first; None if they are unknown.

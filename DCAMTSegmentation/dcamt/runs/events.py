@@ -28,7 +28,8 @@ class _Timed:
     """Base class of events.
 
     Attributes:
-        time: when the event was logged, in seconds since the epoch; None before it is logged.
+        time: when the event was written, in seconds since the epoch; None in the event that listeners get, and in one
+            that was not written.
     """
 
     time: float | None = None
@@ -64,6 +65,7 @@ class TrainingProgress(_Timed):
     Attributes:
         iteration, iterations: iterations trained, and those of the whole run.
         losses: mean losses of the iterations since the previous event of this kind in the same process.
+        steps_per_s: iterations per second since then; None if unknown.
         eta_s: seconds to the last iteration, at the present speed.
         memory_bytes: peak memory of the leader's process so far, on the GPU if it computes there; None if unknown.
     """
@@ -110,7 +112,7 @@ class RunPaused(_Timed):
 
 @dataclass(frozen=True)
 class RunFinished(_Timed):
-    """The model was written to the file `model`; the training took `seconds`, in all processes of the run."""
+    """The model was written to the file `model`; the training took `seconds`, including those before a resume."""
 
     kind: ClassVar[str] = "finished"
     iteration: int
@@ -155,7 +157,7 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     event_class = _CLASSES.get(fields.get("event", ""))
     if event_class is None:
         return None
-    # mypy takes the dataclasses' missing hash for one of their classes.
+    # mypy compares the instances' `__hash__(self)` with what the cache requires of the class object, and refuses.
     hints = _hints(typing.cast(type, event_class))
     return event_class(**{name: _value(fields.get(_KEYS.get(name, name)), hint) for name, hint in hints.items()})
 
@@ -169,7 +171,7 @@ def _hints(event_class: type) -> dict[str, Any]:
 
 def _value(value: Any, hint: Any) -> Any:
     """Convert a JSON value to the type `hint` of a field, or return the neutral value."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
     if hint in (float | None, int | None):
         return value if is_number else None
     if hint is float:
@@ -185,6 +187,14 @@ def _value(value: Any, hint: Any) -> Any:
     inner = typing.get_args(hint)[1]
     items = {str(key): _value(item, inner) for key, item in value.items()}
     return {key: item for key, item in items.items() if not (isinstance(item, float) and math.isnan(item))}
+
+
+def _is_finite(number: float) -> bool:
+    """Return whether a number is finite as a float; False for an integer too large for a float."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 @dataclass

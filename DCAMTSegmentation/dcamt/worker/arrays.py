@@ -1,4 +1,4 @@
-"""Read the arrays that an application writes for a request: a scan, or the mask of a segment."""
+"""Read the arrays that an application writes for a request: a scan, the mask of a segment, or a map of doubt."""
 
 from __future__ import annotations
 
@@ -35,9 +35,25 @@ def read_mask(outline: SegmentMask) -> np.ndarray:
     return np.asarray(_load(outline.mask, outline.name).transpose() != 0)
 
 
+def read_doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
+    """Return the doubt (I, J, K), 0 to 1; None if the request has none, or if it is not on the scan's `grid`.
+
+    Raises InputError if the file cannot be read.
+    """
+    file, affine = request.doubt_map, request.doubt_map_affine
+    if file is None or affine is None:
+        return None
+    percent = _load(file, request.name).transpose()
+    return percent.astype(np.float32) / 100 if Grid(percent.shape, affine).matches(grid) else None
+
+
 def _load(file: Path, name: str | Path) -> np.ndarray:
+    """Return the array of a `.npy` file, memory-mapped; errors name it by its `name` for the user."""
     try:
         array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"could not be passed to the worker ({error})", path=name, remedy="Try again.") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"could not be passed to the worker ({reason})", path=name, remedy="Try again.") from error
+    except (ValueError, EOFError) as error:  # numpy's own text advises to load the file unsafely.
+        raise InputError("was damaged on its way to the worker", path=name, remedy="Try again.") from error
     return array
