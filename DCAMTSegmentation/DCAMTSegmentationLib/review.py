@@ -8,9 +8,8 @@ an expert, the model, the doubtful places, whether a person corrected the result
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
-from typing import Any
 
 import numpy as np
 import slicer
@@ -23,7 +22,7 @@ from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_surfaces import surface_name
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from DCAMTSlicerLib.segment_voxels import labelmap_affine
 from slicer.i18n import tr as _
 
 VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
@@ -39,8 +38,8 @@ HELPERS = (DOUBT_MAP, MEASUREMENTS, PLACE_POINT, WALL, WALL_COLORS, WALL_TABLE)
 _EXPECTED = "DCAMT.expectedOverlap"
 _TRUST, _PLACES, _CURRENT_PLACE = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
 _PLACES_OF = "DCAMT.doubtfulPlacesOf"
-_VOXEL, _SCAN_SHAPE = "voxel", "scan_shape"
-"""Keys of a stored place: its index (i, j, k) in the scan, and the number of the scan's voxels along i, j and k."""
+_PLACES_AFFINE = "DCAMT.doubtfulPlacesAffine"
+"""Attribute: the `labelmap_affine` of the DCAMT segments when the places were stored."""
 _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
 _MAP, _DOUBT, _CHANNEL_COUNT = "DCAMT.map", "doubt", "DCAMT.channelCount"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
@@ -146,20 +145,17 @@ def store_review_data(
     The segments' fingerprint is stored as that of the written and of the measured segments.
 
     Args:
-        doubts: in the space of the result's volume, which the node must already refer to.
+        doubts: in the space of the result's volume; the node must already have the result's segments.
         to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.
     """
-    places = []
-    volume = get_referenced_node(segmentation_node, VOLUME)
-    for doubt in doubts:
-        place = {"position": (to_local @ [*doubt.position, 1.0])[:3].tolist(), "volume_ml": doubt.volume_ml}
-        if volume is not None:
-            place[_VOXEL] = (np.linalg.inv(ijk_to_ras(volume)) @ [*doubt.position, 1.0])[:3].tolist()
-            place[_SCAN_SHAPE] = list(volume.GetImageData().GetDimensions())
-        places.append(place)
+    places = [
+        {"position": (to_local @ [*doubt.position, 1.0])[:3].tolist(), "volume_ml": doubt.volume_ml} for doubt in doubts
+    ]
+    affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
     segmentation_node.SetAttribute(_TRUST, None if trust is None else repr(float(trust)))
     segmentation_node.SetAttribute(_EXPECTED, None if expected is None else json.dumps(astuple(expected)))
     segmentation_node.SetAttribute(_PLACES, json.dumps(places))
+    segmentation_node.SetAttribute(_PLACES_AFFINE, None if affine is None else json.dumps(affine.tolist()))
     segmentation_node.SetAttribute(_PLACES_OF, _DOUBT)
     segmentation_node.SetAttribute(_CURRENT_PLACE, None)
     segmentation_node.SetAttribute(_CORRECTED, None)
@@ -254,28 +250,37 @@ def is_scalar_image(volume: VolumeNode) -> bool:
 def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
     """Return a result's doubtful places, the worst first.
 
-    A place is tied to its voxel in the scan, so that it stays there if a linear transform of either node is hardened.
-    If the scan was removed or has another image, and in scenes of older versions, it follows the segmentation node.
+    A place is tied to the voxels of the DCAMT segments, so that it also follows them if a linear transform of the node
+    is hardened; changes of the scan do not matter. It stays at its stored position if the result was corrected and its
+    segments have another spacing, if none has voxels, and in scenes of older versions.
     """
     text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
-    places = json.loads(text or "[]")
-    return [StoredDoubtfulPlace(_position_of(place, segmentation_node), place["volume_ml"]) for place in places]
+    if segmentation_node is None or not text:
+        return []
+    hardened, places = _hardened_transform(segmentation_node), []
+    for place in json.loads(text):
+        x, y, z = place["position"] if hardened is None else (hardened @ [*place["position"], 1.0])[:3].tolist()
+        places.append(StoredDoubtfulPlace((x, y, z), place["volume_ml"]))
+    return places
 
 
-def _position_of(place: Mapping[str, Any], segmentation_node: SegmentationNode) -> tuple[float, float, float]:
-    """Return the position of a stored place, mm in the segmentation node's space."""
-    volume = get_referenced_node(segmentation_node, VOLUME)
-    image = volume.GetImageData() if volume is not None else None
-    if volume is None or image is None or list(image.GetDimensions()) != place.get(_SCAN_SHAPE):
-        x, y, z = place["position"]
-    else:
-        x, y, z = (ijk_to_ras(volume) @ [*place[_VOXEL], 1.0])[:3].tolist()
-        if volume.GetTransformNodeID() != segmentation_node.GetTransformNodeID():
-            position = [0.0, 0.0, 0.0]
-            volume.TransformPointToWorld((x, y, z), position)
-            segmentation_node.TransformPointFromWorld(list(position), position)
-            x, y, z = position
-    return x, y, z
+def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | None:
+    """Return the linear transform (4, 4) that was hardened since the places were stored; None if none was, or unknown.
+
+    Resampling the segments in Segment Editor changes their affine, too, mostly with the spacing, and marks the result
+    as corrected. The voxels are not compared, since they may be incomplete during an event.
+    """
+    stored = segmentation_node.GetAttribute(_PLACES_AFFINE)
+    now = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
+    if not stored or now is None:
+        return None
+    before = np.array(json.loads(stored))
+    if np.allclose(now, before, rtol=0, atol=1e-6):
+        return None
+    spacings = [np.linalg.norm(affine[:3, :3], axis=0) for affine in (before, now)]
+    if not np.allclose(*spacings, rtol=1e-3) and is_corrected(segmentation_node):
+        return None
+    return now @ np.linalg.inv(before)
 
 
 def places_show_doubt(segmentation_node: SegmentationNode) -> bool:

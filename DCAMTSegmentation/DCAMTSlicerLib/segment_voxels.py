@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import slicer
@@ -51,9 +52,7 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
         raise InputError(what, path=name, remedy=_("Try again."))
     image = slicer.vtkOrientedImageData()
     segmentation_node.GetBinaryLabelmapRepresentation(identifier, image)
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    affine = np.array(slicer.util.arrayFromVTKMatrix(matrix))
+    affine = _affine_of(image)
     # The image of an edited segment may be larger than the box of its set voxels.
     extent = [0] * 6
     if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent):
@@ -64,3 +63,22 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
     affine[:3, 3] += affine[:3, :3] @ first
     # Copied, since the image is released.
     return SegmentVoxels(np.array(whole[k, j, i] != 0, np.uint8), affine, (extent[0], extent[2], extent[4]))
+
+
+def labelmap_affine(segmentation_node: SegmentationNode, identifiers: Iterable[str]) -> np.ndarray | None:
+    """Return the affine (4, 4) of the first of these segments with voxels: index (i, j, k) -> mm in the node's space.
+
+    A linear transform that is hardened on the node changes it, a transform of the node does not. None without voxels.
+    """
+    for identifier in identifiers:
+        image = segmentation_node.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap_name())
+        if image is not None and image.GetNumberOfPoints() > 0:
+            return _affine_of(image)
+    return None
+
+
+def _affine_of(image: Any) -> np.ndarray:
+    """Return the affine (4, 4) of a vtkOrientedImageData."""
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    return np.array(slicer.util.arrayFromVTKMatrix(matrix))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import slicer
 import vtk
 from dcamt.errors import InputError
 from DCAMTSegmentationLib import review
-from DCAMTSlicerLib.node_types import SegmentationNode
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, world_positions
 from fake_worker import ViewCase
@@ -62,12 +64,97 @@ class HardenedTransformTest(ViewCase):
         volume.HardenTransform()
         self.assert_doubtful(segmentation, expected)
 
-    def test_doubtful_places_stay_in_the_segmentation_if_the_scan_gets_another_image(self) -> None:
+    def segment_under_turn(self) -> tuple[VolumeNode, SegmentationNode]:
         volume = add_scan()
+        volume.SetAndObserveTransformNodeID(add_turn().GetID())
+        return volume, self.segment(volume)
+
+    def centre_of_segment(self, segmentation: SegmentationNode) -> np.ndarray:
+        """Return the mean position of the first segment's voxels, in the world."""
+        voxels = read_segment(segmentation, segmentation.GetSegmentation().GetNthSegmentID(0))
+        k, j, i = np.argwhere(voxels.mask).mean(axis=0)
+        world = np.empty(3)
+        segmentation.TransformPointToWorld((voxels.affine @ [i, j, k, 1])[:3], world)
+        return world
+
+    def test_doubtful_places_follow_the_segmentation_moved_alone(self) -> None:
+        _volume, segmentation = self.segment_under_turn()
+        before = self.centre_of_segment(segmentation)
+        segmentation.SetAndObserveTransformNodeID(None)
+        self.assertGreater(np.linalg.norm(self.centre_of_segment(segmentation) - before), 5)
+        self.assert_doubtful(segmentation, self.centre_of_segment(segmentation))
+        segmentation.SetAndObserveTransformNodeID(add_turn().GetID())
+        segmentation.HardenTransform()
+        segmentation.SetAndObserveTransformNodeID(add_turn().GetID())
+        segmentation.HardenTransform()
+        self.assert_doubtful(segmentation, self.centre_of_segment(segmentation))
+
+    def test_doubtful_places_do_not_follow_the_scan_moved_alone(self) -> None:
+        volume, segmentation = self.segment_under_turn()
+        before = self.centre_of_segment(segmentation)
+        volume.SetOrigin(100.0, 0.0, 0.0)
+        self.assert_doubtful(segmentation, before)
+        volume.SetAndObserveTransformNodeID(None)
+        self.assert_doubtful(segmentation, before)
+
+    def test_doubtful_places_do_not_follow_a_scan_whose_voxels_are_reordered(self) -> None:
+        volume = add_scan()
+        # Not at the centre, which a mirror image keeps.
+        self.module.worker.labels_of = lambda voxels: np.indices(voxels.shape).max(axis=0) < 5
         segmentation = self.segment(volume)
-        before = self.logic.doubtfulPlaces(segmentation)
+        before = self.centre_of_segment(segmentation)
+        matrix, voxels = ijk_to_ras(volume), slicer.util.arrayFromVolume(volume)[:, :, ::-1].copy()
+        matrix[:3, 3] += matrix[:3, 0] * (voxels.shape[2] - 1)
+        matrix[:3, 0] *= -1
+        slicer.util.updateVolumeFromArray(volume, voxels)
+        volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+        self.assert_doubtful(segmentation, before)
+
+    def test_doubtful_places_follow_hardened_nodes_after_the_scan_is_replaced_or_removed(self) -> None:
+        volume, segmentation = self.segment_under_turn()
+        expected = self.centre_of_segment(segmentation)
+        segmentation.HardenTransform()
+        volume.HardenTransform()
         slicer.util.updateVolumeFromArray(volume, np.zeros((3, 4, 5), np.int16))
-        volume.SetOrigin(50.0, 60.0, 70.0)
+        self.assert_doubtful(segmentation, expected)
+        slicer.mrmlScene.RemoveNode(volume)
+        self.assert_doubtful(segmentation, expected)
+
+    def test_doubtful_places_keep_their_position_if_the_segments_are_resampled(self) -> None:
+        """As by Specify geometry in Segment Editor, with an oversampling of 2."""
+        volume, segmentation = self.segment_under_turn()
+        expected = self.centre_of_segment(segmentation)
+        image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())
+        finer, resampled = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+        finer.DeepCopy(image)
+        slicer.vtkCalculateOversamplingFactor.ApplyOversamplingOnImageGeometry(finer, 2.0)
+        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, finer, resampled)
+        image.DeepCopy(resampled)
+        self.assertNotEqual(image.GetSpacing()[0], volume.GetSpacing()[0])
+        self.assert_doubtful(segmentation, expected)
+
+    def test_doubtful_places_follow_a_hardened_scaling(self) -> None:
+        segmentation = self.segment(add_scan())
+        scaling = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        scaling.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.2, 0.8, 1.1, 1.0])))
+        segmentation.SetAndObserveTransformNodeID(scaling.GetID())
+        expected = self.centre_of_segment(segmentation)
+        segmentation.HardenTransform()
+        click(self.ui.nextPlaceButton)
+        self.assert_doubtful(segmentation, expected)
+
+    def test_doubtful_places_of_an_older_scene_are_at_their_stored_positions(self) -> None:
+        segmentation = self.segment(add_scan())
+        attribute = "DCAMT.doubtfulPlaces"
+        old = [{"position": [1.0, 2.0, 3.0], "volume_ml": 4.0}]
+        segmentation.SetAttribute(attribute, json.dumps(old))
+        (place,) = self.logic.doubtfulPlaces(segmentation)
+        self.assertEqual(place, review.StoredDoubtfulPlace((1.0, 2.0, 3.0), 4.0))
+
+    def test_doubtful_places_stay_at_their_positions_without_segments(self) -> None:
+        segmentation = self.segment(add_scan())
+        before = self.logic.doubtfulPlaces(segmentation)
+        segmentation.GetSegmentation().RemoveAllSegments()
         self.assertEqual(self.logic.doubtfulPlaces(segmentation), before)
 
 
