@@ -55,7 +55,8 @@ def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generat
         The segmentation node.
 
     Raises:
-        InputError: the target is related to the volume by a non-linear transform, or a surface's file cannot be read.
+        InputError: the target is related to the volume by a non-linear transform, a surface's file cannot be read, or a
+            node of the result was removed meanwhile.
     """
     insertion = _Insertion(result, options)
     try:
@@ -112,10 +113,12 @@ class _Insertion:
             doubt_map = yield from self._prepare_map(target, image)
         earlier_table = review.get_referenced_node(target, review.MEASUREMENTS)
         table = self._find_or_add(earlier_table, "vtkMRMLTableNode", table_name(volume))
-        yield
+        if table.is_new:
+            yield
         name = _("{volume} segmentation").format(volume=volume.GetName())
         segmentation = self._find_or_add(target, "vtkMRMLSegmentationNode", name)
-        yield
+        if segmentation.is_new:
+            yield
         # Without a yield, so that an interruption never leaves parts of two results.
         self._insert(_Parts(segmentation, segments, to_local, table, doubt_map, image))
         return segmentation.node
@@ -125,7 +128,8 @@ class _Insertion:
         if self.earlier is not None:
             self.earlier.restore()
         for node in reversed(self.added):
-            slicer.mrmlScene.RemoveNode(node)
+            if slicer.mrmlScene.IsNodePresent(node):
+                slicer.mrmlScene.RemoveNode(node)
 
     def _build_segments(
         self, target: SegmentationNode | None, to_local: np.ndarray
@@ -163,8 +167,8 @@ class _Insertion:
             review.mark_map(doubt_map.node)
         if doubt_map.node.GetDisplayNode() is None:
             self.added.append(add_display(doubt_map.node))
-        yield
         if doubt_map.is_new:
+            yield
             _set_map(doubt_map.node, image, volume)
             yield
         return doubt_map
@@ -181,6 +185,10 @@ class _Insertion:
         """Insert all parts, and remove what belongs only to the earlier result."""
         volume, segmentation = self.options.volume, parts.segmentation.node
         helpers = [helper for helper in (parts.doubt_map, parts.table) if helper is not None]
+        for node in (volume, segmentation, *(helper.node for helper in helpers)):
+            if not slicer.mrmlScene.IsNodePresent(node):
+                what = _("was removed while its result was inserted")
+                raise InputError(what, path=node.GetName(), remedy=_("Segment the scan again."))
         outdated = [review.get_referenced_node(segmentation, review.PLACE_POINT)]
         if parts.doubt_map is None:
             outdated.append(review.get_referenced_node(segmentation, review.DOUBT_MAP))

@@ -73,6 +73,48 @@ class InsertionTest(unittest.TestCase):
         self.assertIs(insert_all(later, volume, node, show_3d=False), node)
         self.assertEqual(voxel_counts(node), {"Left atrium": 27})
 
+    def test_node_removed_during_the_insertion_ends_it_with_a_message(self) -> None:
+        for role in ("target", review.MEASUREMENTS, review.DOUBT_MAP, review.VOLUME):
+            turn = 0
+            while self.removal_is_refused(role, turn):
+                turn += 1
+            self.assertGreater(turn, 1, role)
+
+    def removal_is_refused(self, role: str, turn: int) -> bool:
+        """Remove a node at the given yield of an insertion into a result; return whether there is such a yield."""
+        start_afresh()
+        volume = add_scan()
+        target = insert_all(result_of(block(2)), volume, show_3d=False)
+        node = target if role == "target" else review.get_referenced_node(target, role)
+        steps = insert_result(result_of(block(8)), SegmentationOptions(volume, target=target, show_3d=False))
+        for _turn in range(turn + 1):
+            if next(steps, self) is self:
+                return False
+        name, others = node.GetName(), slicer.mrmlScene.GetNumberOfNodes() - 1
+        slicer.mrmlScene.RemoveNode(node)
+        with self.subTest(role, turn=turn):
+            try:
+                list(steps)
+            except InputError as error:
+                self.assertEqual(
+                    str(error), f"{name}: was removed while its result was inserted. Segment the scan again."
+                )
+                self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), others)
+            else:
+                # The table and the map that were removed before they were looked up are replaced.
+                self.assertIn(role, (review.MEASUREMENTS, review.DOUBT_MAP))
+                present = review.get_referenced_node(target, role)
+                self.assertTrue(slicer.mrmlScene.IsNodePresent(present))
+                self.assertEqual(voxel_counts(target), {"Left atrium": 64})
+        return True
+
+    def test_insertion_into_a_result_has_no_steps_for_its_existing_nodes(self) -> None:
+        volume = add_scan()
+        new = list(insert_result(result_of(block(2)), SegmentationOptions(volume, show_3d=False)))
+        (target,) = review.results()
+        again = list(insert_result(result_of(block(2)), SegmentationOptions(volume, target=target, show_3d=False)))
+        self.assertEqual(len(new) - len(again), 4)  # the map, its image, the table, the segmentation
+
     def test_unreadable_surface_names_the_scan_and_leaves_the_scene_unchanged(self) -> None:
         volume = add_scan()
         nodes = slicer.mrmlScene.GetNumberOfNodes()
