@@ -130,6 +130,7 @@ def test_result_lies_inside_the_region(model: Path, scan: Path) -> None:
     index = np.stack(np.indices(volume.grid.shape), axis=-1)
     ras = index @ volume.grid.affine[:3, :3].T + volume.grid.affine[:3, 3]
     inside = ((ras >= low) & (ras <= high)).all(axis=-1)
+    assert part.any()
     assert not part[~inside].any()
     assert everything[~inside].any()
 

@@ -201,6 +201,8 @@ class WorkerMapTest(SegmentationCase):
         values = slicer.util.arrayFromVolume(map_node)
         self.assertEqual(values.shape, slicer.util.arrayFromVolume(volume).shape)
         to_ijk = np.linalg.inv(np.diag([-1.5, -1.5, 1.5, 1.0]))
-        for place in self.logic.doubtfulPlaces(segmentation):
+        places = self.logic.doubtfulPlaces(segmentation)
+        self.assertGreater(len(places), 0)
+        for place in places:
             i, j, k = np.rint(to_ijk[:3] @ [*place.position, 1]).astype(int)
             self.assertGreaterEqual(values[k, j, i], 50)  # percent

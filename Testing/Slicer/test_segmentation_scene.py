@@ -96,6 +96,7 @@ class SceneTest(ViewCase):
         self.segment(volume)
         slicer.mrmlScene.RemoveNode(volume)
         slicer.app.processEvents()
+        self.assertEqual(node_names("vtkMRMLScalarVolumeNode"), ["LGE doubt"])
         self.assertIsNone(self.ui.inputSelector.currentNode())
         self.assertEqual(self.ui.inputSelector.nodeCount(), 0)
 
