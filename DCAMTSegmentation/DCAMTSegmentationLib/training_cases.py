@@ -32,6 +32,12 @@ def add_case(volume: VolumeNode, segmentation: SegmentationNode) -> SceneCase:
     return SceneCase(volume, segmentation)
 
 
+def remove_case(case: SceneCase) -> None:
+    """Make a segmentation no longer a case for DCAMT Training; its nodes stay in the scene."""
+    case.segmentation.RemoveNodeReferenceIDs(IMAGE)
+    case.segmentation.SetAttribute(_LISTED, None)
+
+
 def add_result(segmentation: SegmentationNode) -> SceneCase:
     """Make a result and its scan, which must be in the scene, a case for DCAMT Training.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from dcamt.cases.case_list import LEFT_OUT, ROLES
+from dcamt.cases.case_list import LEFT_OUT
 from dcamt.errors import InputError
 from dcamt.machine import free_disk_bytes
 from dcamt.recipe import Recipe
@@ -23,7 +23,7 @@ from .runs.folders import runs_folder
 
 
 class Estimation:
-    """Runs `dcamt estimate` and keeps its results by recipe, device and numbers of cases.
+    """Runs `dcamt estimate` and keeps its results by recipe, device and used cases.
 
     Args:
         planned_recipe, device: return what the next run would use.
@@ -42,7 +42,7 @@ class Estimation:
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._folder: Path | None = None
-        # An estimate also depends on the scans, which the key does not contain.
+        # The key holds the scans, but not their labels and sizes, which `add` may update.
         table.on_reset.append(self._estimates.clear)
 
     @property
@@ -135,8 +135,8 @@ class Estimation:
         return [row for row in self._table.rows if row.role != LEFT_OUT]
 
     def _key(self, recipe: Recipe) -> tuple[Any, ...]:
-        """Return the key of an estimate: everything it depends on, except the scans."""
-        return recipe, self._device(), tuple(map(self._table.count, ROLES))
+        """Return the key of an estimate: the recipe, the device, and the scan and role of each used case."""
+        return recipe, self._device(), tuple((row.scan, row.role) for row in self._used_rows())
 
 
 def _used_channels(source: SceneScan, recipe: Recipe) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from DCAMTTrainingLib.cases.derived_nodes import scan_of
 from DCAMTTrainingLib.cases.lists import row_of_case
 from DCAMTTrainingLib.cases.rows import CaseRow
-from DCAMTTrainingLib.cases.scene_source import scene_rows
+from DCAMTTrainingLib.cases.scene_source import row_of, scene_rows
 from DCAMTTrainingLib.panels import outline as outline_panel
 from DCAMTTrainingLib.runs.proposal import is_unchanged, scene_volume
 from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
@@ -128,6 +128,27 @@ class ProposalTest(TrainingCase):
         self.module.leave()
         self.module.enter()
         self.assertEqual(len(self.session.table), 0)
+
+    def test_proposal_without_a_segment_for_a_class_does_not_become_a_case(self) -> None:
+        volume = add_volume("LGE", ellipsoid(1)[0])
+        case = {**self.make_ranked_case(volume), "score": 0.4}
+        self.save_ranking([case])
+        _volume, proposal = open_nodes(case, [row_of(volume, None, tiny_recipe())])
+        segments = proposal.GetSegmentation()
+        segment = segments.GetNthSegment(0)
+        segments.RemoveAllSegments()
+        click(self.ui.addCaseButton)
+        self.assertIn("No segment of “LGE” belongs to a class", self.ui.rankStatusLabel.text)
+        self.assertEqual((len(self.session.table), training_cases.is_case(proposal)), (0, False))
+        segments.AddSegment(segment, "drawn")
+        click(self.ui.addCaseButton)
+        self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
+        self.assertEqual(training_cases.unlisted_cases(), [])
+        # A case that loses its segments stays a case, which the module lists when it is opened.
+        segments.RemoveAllSegments()
+        self.session.table.remove([0])
+        click(self.ui.addCaseButton)
+        self.assertTrue(training_cases.is_case(proposal))
 
     def test_proposal_of_a_scene_of_an_older_version_is_compared_without_its_position(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])

@@ -175,6 +175,18 @@ class EstimateTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.assertIsNone(self.session.estimation.estimate())
 
+    def test_estimate_is_not_valid_for_as_many_other_cases(self) -> None:
+        add_case("another", 2)
+        click(self.ui.addSceneButton)
+        self.session.table.set_role([1], LEFT_OUT)
+        self.set_estimate()
+        self.session.table.set_role([0], LEFT_OUT)
+        self.session.table.set_role([1], LABELLED)
+        self.assertIsNone(self.session.estimation.estimate())
+        self.session.table.set_role([1], LEFT_OUT)
+        self.session.table.set_role([0], LABELLED)
+        self.assertIsNotNone(self.session.estimation.estimate())
+
     def test_estimate_is_valid_only_for_its_device(self) -> None:
         self.set_estimate(device="cuda")
         self.assertIn("on the GPU", self.ui.estimateLabel.text)

@@ -228,10 +228,13 @@ class OutlinePanel:
         if is_unchanged(segmentation) and not slicer.util.confirmOkCancelDisplay(question.format(name=name), title):
             self._show_text(_("“{name}” was not added. Correct the proposal first.").format(name=name))
             return
-        # Listed below: the module must not list it once more when it is opened.
-        training_cases.mark_listed(training_cases.add_case(volume, segmentation))
+        was_case = training_cases.is_case(segmentation)
+        # The row has the segments of a model only if the segmentation is a case.
+        scene_case = training_cases.add_case(volume, segmentation)
         row = replace(row_of(volume, segmentation, recipe), name=name)
         if row.role != LABELLED:
+            if not was_case:
+                training_cases.remove_case(scene_case)
             self._show_text(_("No segment of “{name}” belongs to a class of the recipe.").format(name=name))
             return
         table = self._session.table
@@ -240,6 +243,8 @@ class OutlinePanel:
             table.replace_row(indices[0], row)
         else:
             table.add([row])
+        # Otherwise the module would list it once more when it is opened.
+        training_cases.mark_listed(scene_case)
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))
 
 
