@@ -277,8 +277,8 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
     before = np.array(json.loads(stored))
     if np.allclose(now, before, rtol=0, atol=1e-6):
         return None
-    spacings = [np.linalg.norm(affine[:3, :3], axis=0) for affine in (before, now)]
-    if not np.allclose(*spacings, rtol=1e-3) and is_corrected(segmentation_node):
+    spacing_before, spacing_now = (np.linalg.norm(affine[:3, :3], axis=0) for affine in (before, now))
+    if not np.allclose(spacing_before, spacing_now, rtol=1e-3) and is_corrected(segmentation_node):
         return None
     return now @ np.linalg.inv(before)
 
