@@ -11,7 +11,7 @@ from typing import TextIO
 import pytest
 
 TESTING = Path(__file__).resolve().parents[1]
-# Slicer adds the folders of its modules to sys.path too.
+# The tests import the harness from the first folder and the modules' libraries from the other two.
 sys.path[:0] = [str(TESTING), *(str(TESTING.parent / module) for module in ("DCAMTSegmentation", "DCAMTTraining"))]
 
 try:
@@ -35,7 +35,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 class _PythonQtOutput:
-    """Standard output as PythonQt replaces it: an object without encoding, file descriptor or buffer."""
+    """A standard output without encoding (as seen in Slicer 5.12.3), file descriptor and buffer."""
 
     def __init__(self, stream: TextIO) -> None:
         self.write, self.flush = stream.write, stream.flush
@@ -43,14 +43,14 @@ class _PythonQtOutput:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """Run every test with the standard output that Slicer's Python has."""
+    """Run every test with a standard output like that of Slicer's Python."""
     with redirect_stdout(_PythonQtOutput(sys.stdout)):
         return (yield)
 
 
 @pytest.fixture(autouse=True)
 def _single_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a second click follow at once without being that of a double click."""
+    """Set the double-click time to zero, so that a test may click twice without a pause."""
     from DCAMTSlicerLib import stepped_task
 
     monkeypatch.setattr(stepped_task, "DOUBLE_CLICK_S", 0.0)

@@ -16,14 +16,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # leaves processors to other prog
 
 
 def write_python(folder: Path, script: str, module: str) -> str:
-    """Write an interpreter that runs `script` before it runs the module, when started as `python -m MODULE …`.
+    """Write a program that is started like `python -m MODULE …`, and runs `script` and then `module`.
 
     Args:
-        folder: for the interpreter's files.
-        module: the module that it runs, whichever is given.
+        folder: where the program's files are written.
+        module: the module that the program runs, whatever MODULE is.
 
     Returns:
-        The interpreter's path.
+        The program's path.
     """
     run = f"import runpy, sys; del sys.argv[1:3]; runpy.run_module({module!r}, run_name='__main__')"
     program, python = folder / "script.py", folder / "python"
@@ -36,7 +36,7 @@ def write_python(folder: Path, script: str, module: str) -> str:
 
 
 class EngineCase(unittest.TestCase):
-    """A test case whose processes of the engine start quickly."""
+    """A test case whose engine processes start quickly, because they are forked from a warm Python."""
 
     @classmethod
     def setUpClass(cls) -> None:

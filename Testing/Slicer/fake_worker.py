@@ -39,7 +39,7 @@ class FakeWorker:
 
     Args:
         trust: the trust of each result of accurate quality; results without trust have no map of doubt and no places.
-        places: the number of doubtful places of such a result, which all lie at the segment's centre.
+        places: the number of doubtful places of a result that has a trust; all places lie at the segment's centre.
         expected: the expected overlap of each result.
     """
 
@@ -161,7 +161,7 @@ class ViewCase(unittest.TestCase):
         return self.module.settings
 
     def prepare(self, volume: VolumeNode) -> None:
-        """Choose a volume and the shipped model, whose terms were accepted."""
+        """Choose a volume and the shipped model, and record that the model's terms are accepted."""
         choose(self.ui.inputSelector, volume)
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
         record_acceptance("left-atrium")

@@ -29,11 +29,11 @@ def oblique() -> np.ndarray:
 
 LEFT_ATRIUM = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
 SHAPE = (16, 20, 24)
-"""The shape (K, J, I) of `add_scan`."""
+"""The shape (K, J, I) of a scan that `add_scan` adds by default."""
 
 
 def block(start: int, size: int = 4) -> np.ndarray:
-    """Return labels (K, J, I) of one cube."""
+    """Return labels (K, J, I) of a cube that begins at the index `start` of each axis."""
     labels = np.zeros(SHAPE, np.uint8)
     labels[start : start + size, start : start + size, start : start + size] = 1
     return labels

@@ -60,13 +60,13 @@ def add_scan(
 
 
 def segment_mask(segmentation: SegmentationNode, volume: VolumeNode, index: int = 0) -> np.ndarray:
-    """Return the voxels (K, J, I) of a segment on the volume's grid; Slicer resamples them."""
+    """Return the voxels (K, J, I) of the segment at a position, resampled on the volume's grid."""
     identifier = segmentation.GetSegmentation().GetNthSegmentID(index)
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
 
 
 def scene_state() -> list[tuple[str, str, str | None]]:
-    """Return all nodes of the scene except the module's settings, to detect changes."""
+    """Return ID, name and display node of each node, except settings and subject hierarchy, to detect changes."""
     nodes = [slicer.mrmlScene.GetNthNode(index) for index in range(slicer.mrmlScene.GetNumberOfNodes())]
     return [
         (node.GetID(), node.GetName(), node.GetNodeReferenceID("display"))
@@ -76,7 +76,7 @@ def scene_state() -> list[tuple[str, str, str | None]]:
 
 
 class SegmentationCase(EngineCase):
-    """A test case with a new scene, the module's open panel, and a store with the tiny model."""
+    """A test case with a new scene, the module's open panel, and a model store that holds tiny.dcamt."""
 
     def setUp(self) -> None:
         start_afresh()

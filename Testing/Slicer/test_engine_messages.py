@@ -29,7 +29,7 @@ class EngineMessagesTest(unittest.TestCase):
 
     @unittest.skipIf(in_real_slicer(), "the tests may be installed without the engine's source")
     def test_literal_first_arguments_of_errors_are_in_the_table(self) -> None:
-        # Read with a regular expression, and so independently of the syntax trees from which the table is made.
+        # The table is made from syntax trees; this regular expression finds the messages independently of it.
         written = re.compile(rf'\b(?:{"|".join(CONSTRUCTORS)})\(\s*"([^"{{]+)"')
         listed = set(sentences(lambda text: text))
         texts = {

@@ -34,7 +34,7 @@ def scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
 
 
 class FilesTest(unittest.TestCase):
-    """Loading and saving. `exportNode` gets explicit properties because Slicer keeps changed default values."""
+    """Loading and saving. `exportNode` gets a new dictionary each time, because it adds the file format to it."""
 
     def setUp(self) -> None:
         close_scene()
@@ -42,7 +42,7 @@ class FilesTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def test_saved_volume_loads_unchanged(self) -> None:
+    def test_saved_volume_loads_with_its_voxels_origin_and_spacing(self) -> None:
         node = scan()
         for name, ending in (("first", "nrrd"), ("second", "nii.gz")):
             with self.subTest(ending):
@@ -58,7 +58,7 @@ class FilesTest(unittest.TestCase):
                 np.testing.assert_allclose(loaded.GetSpacing(), node.GetSpacing())
                 slicer.mrmlScene.RemoveNode(loaded)
 
-    def test_saved_segmentation_loads_unchanged(self) -> None:
+    def test_saved_segmentation_loads_with_its_name_and_voxels(self) -> None:
         volume = scan()
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "result")
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
@@ -73,7 +73,7 @@ class FilesTest(unittest.TestCase):
         array = slicer.util.arrayFromSegmentBinaryLabelmap(loaded, identifier, volume)
         np.testing.assert_array_equal(array, mask)
 
-    def test_saved_tables_and_markups_load_unchanged(self) -> None:
+    def test_table_is_saved_as_csv_and_markups_load_with_their_size(self) -> None:
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "measures")
         slicer.util.updateTableFromArray(table, np.array([[1.5, 2.5]]), ["a", "b"])
         self.assertTrue(slicer.util.exportNode(table, str(self.folder / "t.csv"), {}))
@@ -150,7 +150,7 @@ class ApplicationTest(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "There is no module Nothing"):
             slicer.util.selectModule("Nothing")
 
-    def test_quitting_emits_about_to_quit(self) -> None:
+    def test_about_to_quit_calls_its_receiver(self) -> None:
         received: list[str] = []
         slicer.app.connect("aboutToQuit()", lambda: received.append("end"))
         slicer.app.aboutToQuit.emit()
@@ -193,7 +193,7 @@ class SampleDataTest(unittest.TestCase):
             )
             self.assertEqual(SampleData.downloadSample("HarnessScan").GetName(), "Sample")
 
-    def test_invalid_samples_are_refused(self) -> None:
+    def test_invalid_and_remote_samples_are_refused(self) -> None:
         import SampleData
 
         register = SampleData.SampleDataLogic.registerCustomSampleDataSource
@@ -249,7 +249,7 @@ class ScriptedModuleTest(unittest.TestCase):
         self.assertEqual(calls, ["setup", "enter", "exit", "cleanup"])
         self.assertFalse(hasattr(slicer.modules, "HarnessSampleWidget"))
 
-    def test_only_the_properties_of_the_module_class_of_slicer_can_be_set(self) -> None:
+    def test_unknown_property_of_a_module_cannot_be_set(self) -> None:
         module = self.open()
         self.assertEqual(module.title, "Sample")
         with self.assertRaises(AttributeError):
@@ -275,7 +275,7 @@ class ScriptedModuleTest(unittest.TestCase):
         self.open()
         self.assertFalse(hasattr(slicer.modules.HarnessSampleWidget, "reloadButton"))
 
-    def test_logic_works_without_a_widget(self) -> None:
+    def test_logic_without_a_widget_keeps_its_parameter_node(self) -> None:
         logic = ScriptedLoadableModuleLogic()
         node = logic.getParameterNode()
         self.assertIs(logic.getParameterNode(), node)

@@ -1,4 +1,4 @@
-"""Installing the harness; what it, the modules and their tests import; and rules of the test files."""
+"""Installation of the harness, imports of the harness, the modules and the tests, and rules for the test files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_python(arguments: list[str], *folders: str) -> subprocess.CompletedProce
     )
 
 
-# Installs the harness twice, opens both modules, loads the module tests without pytest, and prints what it saw as JSON.
+# Installs the harness twice, opens both modules, loads the module tests without pytest, and prints results as JSON.
 START = """
 import json, sys, unittest
 import slicer_harness as harness
@@ -81,7 +81,7 @@ class StartTest(unittest.TestCase):
                 self.assertEqual(set(self.seen[name]) & heavy, set())
 
     def test_unittest_loads_the_tests_without_pytest(self) -> None:
-        """Slicer runs each file by `slicer.testing.runUnitTest`; its Python lacks pytest."""
+        """The files run inside Slicer, too, whose Python may lack pytest."""
         files = {path.name for path in HERE.glob("test_*.py") if not path.name.startswith("test_harness_")}
         self.assertEqual(self.seen["errors"], [])
         self.assertEqual(set(self.seen["tests"]), files)
@@ -114,8 +114,8 @@ class InstallationTest(unittest.TestCase):
 
 
 class SourceTest(unittest.TestCase):
-    def test_no_wait_has_a_time_limit_of_its_own(self) -> None:
-        """The only limit is that of `process_events_until`, after which a test counts as hanging."""
+    def test_no_wait_sets_a_number_as_its_time_limit(self) -> None:
+        """The default limit of `process_events_until` applies, after which a test counts as hanging."""
         calls, limits = 0, []
         for path in sorted(HERE.glob("*.py")):
             for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

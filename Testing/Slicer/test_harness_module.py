@@ -1,4 +1,4 @@
-"""Opening, leaving, entering and closing the extension's modules in the harness works as in Slicer."""
+"""The harness opens, leaves, enters and closes the extension's modules."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ class ReopenedModuleTest(unittest.TestCase):
         self.assertFalse(second.ui.applyButton.enabled)
 
 
-class OpenModuleAgainTest(unittest.TestCase):
-    def test_real_slicer_reloads_a_closed_module(self) -> None:
+class ResetTest(unittest.TestCase):
+    """What resets the application between tests; `_harness` is False where a test simulates a real Slicer."""
+
+    def test_closing_a_module_reloads_it_in_a_simulated_real_slicer(self) -> None:
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
         before = module.widget
@@ -78,7 +80,7 @@ class OpenModuleAgainTest(unittest.TestCase):
         self.assertIsNot(module.widget, before)
         self.assertIsNot(module.logic, before.logic)
 
-    def test_real_slicer_does_not_quit_for_a_test(self) -> None:
+    def test_quitting_is_not_announced_in_a_simulated_real_slicer(self) -> None:
         received: list[str] = []
         slicer.app.connect("aboutToQuit()", lambda: received.append("quit"))
         with mock.patch.object(slicer, "_harness", False), self.assertRaises(unittest.SkipTest):

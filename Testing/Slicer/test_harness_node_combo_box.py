@@ -1,4 +1,4 @@
-"""The harness's node selector lists the scene's nodes as Slicer's does; further qMRML and CTK widgets."""
+"""The harness's node selector, and further qMRML and CTK widgets of the harness."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertFalse(slicer.qMRMLNodeComboBox().enabled)
         self.assertTrue(self.combo.enabled)
 
-    def test_first_node_becomes_current_when_none_is_disabled(self) -> None:
+    def test_first_node_becomes_current_in_a_selector_without_an_empty_choice(self) -> None:
         first = self.add_node("first")
         self.add_node("second")
         self.assertIs(self.combo.currentNode(), first)
         self.assertEqual((self.combo.currentNodeID, self.combo.nodeCount()), (first.GetID(), 2))
         self.assertEqual(self.received, [first])
 
-    def test_none_stays_current_when_none_is_enabled(self) -> None:
+    def test_no_node_becomes_current_in_a_selector_with_an_empty_choice(self) -> None:
         self.combo.noneEnabled = True
         self.add_node("first")
         self.assertIsNone(self.combo.currentNode())
@@ -74,8 +74,7 @@ class NodeComboBoxTest(unittest.TestCase):
                 slicer.mrmlScene.RemoveNode(nodes[removed])
                 self.assertIs(self.combo.currentNode(), nodes[expected])
 
-    def test_all_scalar_volumes_are_listed_without_a_filter(self) -> None:
-        self.combo.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+    def test_filters_by_type_and_attribute_shorten_the_list_of_volumes(self) -> None:
         self.add_node("scan")
         derived = self.add_node("map")
         derived.SetAttribute("Derived", "1")
@@ -140,6 +139,7 @@ class NodeComboBoxTest(unittest.TestCase):
         process_events()
         self.combo = None
         self.add_node("first")
+        self.assertEqual(self.received, [])
 
 
 class OtherWidgetsTest(unittest.TestCase):
@@ -155,7 +155,7 @@ class OtherWidgetsTest(unittest.TestCase):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "measures")
         slicer.util.updateTableFromArray(node, np.array([[1.0, 2.0], [3.0, 4.0]]), ["mL", "mm"])
         view = slicer.qMRMLTableView()
-        view.transposed = True  # without a table node, Slicer ignores this
+        view.transposed = True  # ignored, because the view has no table node yet
         view.setMRMLTableNode(node)
         self.assertEqual(view.model().rowCount(), 3)  # the first row holds the column names
         node.AddEmptyRow()
@@ -211,7 +211,7 @@ class OtherWidgetsTest(unittest.TestCase):
         with self.assertRaises(AttributeError):
             button.setCollapsed(True)
 
-    def test_slider_and_its_spin_box_agree(self) -> None:
+    def test_slider_emits_its_value_and_keeps_it_within_its_limits(self) -> None:
         import ctk
 
         slider, received = ctk.ctkSliderWidget(), []

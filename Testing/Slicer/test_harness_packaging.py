@@ -1,4 +1,4 @@
-"""The harness's `slicer.packaging` asks and reports as Slicer's does, but installs nothing."""
+"""The harness's `slicer.packaging` asks before an installation and reports its end, but installs nothing."""
 
 from __future__ import annotations
 

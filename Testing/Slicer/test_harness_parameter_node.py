@@ -1,4 +1,4 @@
-"""Parameter nodes: stored as Slicer stores them, saved with the scene, and connected with widgets."""
+"""Parameter nodes: stored as text, saved with the scene, and connected with widgets."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ParameterNodeTest(unittest.TestCase):
         self.assertEqual(choices.weights, Weights(1.0, 0.1))
 
     def test_values_are_stored_as_text_in_the_format_of_slicer(self) -> None:
-        """The expected names and texts are those that Slicer's serializers write."""
+        """The expected names and texts follow Slicer's sources (Base/Python/slicer/parameterNodeWrapper)."""
         self.choices.show3D = True
         self.choices.names = ["a", "b"]
         self.choices.weights.contrast = 0.5
@@ -168,8 +168,8 @@ class ParameterNodeTest(unittest.TestCase):
                 self.assertEqual(loaded.volume.GetName(), "scan")
 
 
-class RefusalTest(unittest.TestCase):
-    def test_types_that_slicer_cannot_store_are_refused(self) -> None:
+class TypesTest(unittest.TestCase):
+    def test_types_without_a_serializer_are_refused(self) -> None:
         for kind in (dict, object, "int | None"):
             with self.subTest(kind), self.assertRaises(TypeError):
                 parameterNodeWrapper(type("Bad", (), {"__annotations__": {"member": kind}}))
@@ -261,7 +261,7 @@ class GuiTest(unittest.TestCase):
         _Logic().choices().connectGui(self.ui)
         self.assertEqual(self.choices.quality, "accurate")
 
-    def test_widgets_that_slicer_cannot_connect_are_refused(self) -> None:
+    def test_unsuitable_widgets_and_unknown_parameters_are_refused(self) -> None:
         for widget, name in (
             (qt.QLabel(), "note"),
             (ctk.ctkComboBox(), "quality"),

@@ -162,7 +162,7 @@ class LoopMonitorTest(unittest.TestCase):
         self.assertGreaterEqual(monitor.longest_pause, 0.15)
         self.assertLess(monitor.longest_work, monitor.longest_pause)
 
-    def test_garbage_of_earlier_tests_does_not_slow_a_step(self) -> None:
+    def test_garbage_collector_ignores_earlier_objects_while_a_step_is_timed(self) -> None:
         earlier = [[number] for number in range(200_000)]
 
         def collect() -> list[str]:
@@ -191,7 +191,6 @@ class LoopMonitorTest(unittest.TestCase):
         self.assertEqual(next(runs), (pause,))  # unused, because the second run had no pause
 
     def test_processor_time_of_work_is_measured(self) -> None:
-
         def work() -> None:
             end = time.process_time() + 0.1
             while time.process_time() < end:
@@ -206,7 +205,7 @@ class LoopMonitorTest(unittest.TestCase):
 
 
 class RealSlicerPersonTest(unittest.TestCase):
-    """`Person` in a real Slicer in testing mode, which shows no windows; the test simulates this mode."""
+    """`Person` in a real Slicer in testing mode, where Slicer itself shows no windows; the test simulates this mode."""
 
     def test_windows_are_sent_to_the_person_only_inside_the_with_block(self) -> None:
         own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")
@@ -229,7 +228,7 @@ class RealSlicerPersonTest(unittest.TestCase):
 
 
 class DialogWatcherTest(unittest.TestCase):
-    """Dialogs that open on the screen, as all dialogs do in a real Slicer."""
+    """Dialogs that really open, as a module's own dialogs do in a real Slicer."""
 
     def setUp(self) -> None:
         self.watcher = DialogWatcher()

@@ -14,7 +14,7 @@ RED = (0.9, 0.1, 0.1)
 
 
 class ViewsTest(unittest.TestCase):
-    """The scene has a dark scan with a bright slab at the patient's left and a red segment in the middle."""
+    """The scene has a dark scan with a bright slab at the patient's right and a red segment in the middle."""
 
     def setUp(self) -> None:
         close_scene()
@@ -61,7 +61,7 @@ class ViewsTest(unittest.TestCase):
 
 
 class ChartTest(unittest.TestCase):
-    def test_chart_shows_a_rising_series_in_its_color(self) -> None:
+    def test_chart_shows_a_rising_series_in_its_colour_and_refuses_bars(self) -> None:
         close_scene()
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "curve")
         rising = np.stack([np.arange(10.0), np.arange(10.0) ** 2], axis=1)

@@ -1,4 +1,4 @@
-"""The harness's module `qt` follows PythonQt's conventions and refuses what PythonQt refuses."""
+"""Conventions of PythonQt that the harness's module `qt` follows."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class PropertyTest(unittest.TestCase):
 
 
 class ModuleTest(unittest.TestCase):
-    def test_new_signals_cannot_be_declared(self) -> None:
+    def test_names_of_pyside_and_unknown_classes_are_refused(self) -> None:
         for name in ("Signal", "Slot", "Property", "QtWidgets", "NoSuchClass"):
             with self.assertRaisesRegex(AttributeError, name):
                 getattr(qt, name)
@@ -223,7 +223,7 @@ class ProcessTest(unittest.TestCase):
         self.assertEqual(errors, [qt.QProcess.FailedToStart])
 
 
-class TimerTest(unittest.TestCase):
+class TimerAndMenuTest(unittest.TestCase):
     def test_timers_call_their_slots(self) -> None:
         received: list[str] = []
         qt.QTimer.singleShot(0, lambda: received.append("shot"))

@@ -11,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from fake_worker import slice_composites
 from slicer_harness import Person, close_scene, open_module
 from slicer_harness.layout_manager import LayoutManager
 
@@ -19,12 +20,6 @@ def add_volume(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(node, np.arange(60, dtype=np.int16).reshape(3, 4, 5))
     return node
-
-
-def slice_composites() -> list[slicer.vtkMRMLSliceCompositeNode]:
-    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-    assert len(nodes) == 3
-    return nodes
 
 
 class SceneTest(unittest.TestCase):
@@ -96,7 +91,9 @@ class BackgroundTest(unittest.TestCase):
         self.editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
 
     def shown(self) -> set[tuple[str | None, str | None]]:
-        return {(node.GetBackgroundVolumeID(), node.GetForegroundVolumeID()) for node in slice_composites()}
+        composites = slice_composites()
+        self.assertEqual(len(composites), 3)
+        return {(node.GetBackgroundVolumeID(), node.GetForegroundVolumeID()) for node in composites}
 
     def test_loaded_volume_becomes_the_background(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -140,7 +137,7 @@ class UndoTest(unittest.TestCase):
         node.GetSegmentation().AddObserver(event, lambda *_: received.append("source"))
 
         def voxels() -> int:
-            # Reading the internal labelmap, because exporting the segment discards the states for redo.
+            # The internal labelmap is read, because an export of the segment discards the states for redo.
             return int(slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, segment).sum())
 
         editor.undo()
@@ -157,7 +154,7 @@ class ApplicationTest(unittest.TestCase):
         self.addCleanup(slicer.app.settings().remove, "MainWindow/layout")
         self.addCleanup(self.manager.setLayout, slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
 
-    def test_layout_is_kept_after_module_scene_and_session(self) -> None:
+    def test_layout_is_kept_when_a_module_a_scene_and_a_session_are_closed(self) -> None:
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
         wanted = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView

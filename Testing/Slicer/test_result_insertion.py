@@ -1,4 +1,4 @@
-"""The insertion of a result into the scene: all of it, or an unchanged scene."""
+"""A result is inserted into the scene completely, or the scene stays as it was."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class InsertionTest(unittest.TestCase):
             insert_all(broken, volume)
         self.assertEqual(scene_state(), state)
 
-    def test_error_in_the_last_step_restores_the_earlier_result(self) -> None:
+    def test_error_after_each_of_five_functions_restores_the_earlier_result(self) -> None:
         volume = add_scan()
         node = insert_all(result_of(block(2)), volume, show_3d=False)
         table, map_node = (review.get_referenced_node(node, role) for role in (review.MEASUREMENTS, review.DOUBT_MAP))
@@ -73,15 +73,15 @@ class InsertionTest(unittest.TestCase):
         self.assertIs(insert_all(later, volume, node, show_3d=False), node)
         self.assertEqual(voxel_counts(node), {"Left atrium": 27})
 
-    def test_node_removed_during_the_insertion_ends_it_with_a_message(self) -> None:
+    def test_node_removed_during_the_insertion_ends_it_with_a_message_or_is_replaced(self) -> None:
         for role in ("target", review.MEASUREMENTS, review.DOUBT_MAP, review.VOLUME):
             turn = 0
-            while self.removal_is_refused(role, turn):
+            while self.remove_at_yield(role, turn):
                 turn += 1
             self.assertGreater(turn, 1, role)
 
-    def removal_is_refused(self, role: str, turn: int) -> bool:
-        """Remove a node at the given yield of an insertion into a result; return whether there is such a yield."""
+    def remove_at_yield(self, role: str, turn: int) -> bool:
+        """Remove a node at a yield of an insertion and check the outcome; return False if there is no such yield."""
         start_afresh()
         volume = add_scan()
         target = insert_all(result_of(block(2)), volume, show_3d=False)
@@ -101,7 +101,7 @@ class InsertionTest(unittest.TestCase):
                 )
                 self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), others)
             else:
-                # The table and the map that were removed before they were looked up are replaced.
+                # A table or map that is removed before the insertion looks it up is replaced.
                 self.assertIn(role, (review.MEASUREMENTS, review.DOUBT_MAP))
                 present = review.get_referenced_node(target, role)
                 self.assertTrue(slicer.mrmlScene.IsNodePresent(present))

@@ -1,4 +1,4 @@
-"""Segments that DCAMT writes: classes of one code, identifiers, and fingerprints."""
+"""Segments that DCAMT writes: classes of one code, identifiers, fingerprints, and removal during a job."""
 
 from __future__ import annotations
 
@@ -92,8 +92,9 @@ class SameCodeTest(SceneCase):
         node = add_segmentation()
         write_segments(node, [make_segment("aorta", block(2)), make_segment("spleen", block(8))])
         before = fingerprint(node)
-        write_segments(node, [make_segment("aorta", block(2, 3)), make_segment("spleen", block(8))])
-        self.assertNotEqual(fingerprint(node), before)
+        for aorta, spleen in ((3, 4), (4, 3)):
+            write_segments(node, [make_segment("aorta", block(2, aorta)), make_segment("spleen", block(8, spleen))])
+            self.assertNotEqual(fingerprint(node), before)
 
 
 class FingerprintTest(SceneCase):
@@ -140,7 +141,7 @@ class FingerprintTest(SceneCase):
 
 
 class RemovedSegmentTest(SceneCase):
-    """Jobs whose segments are removed while they are read."""
+    """Jobs whose segments are removed before or after the job reads them."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -188,6 +189,7 @@ class RemovedSegmentTest(SceneCase):
                 self.assert_ended_with_a_message()
 
     def assert_requested(self, job: WorkerJob) -> None:
+        """Start a job whose segment is removed after it was read; raise AssertionError if no request is sent."""
         self.node.GetSegmentation().RemoveSegment("spleen")
         job.start()
         process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")

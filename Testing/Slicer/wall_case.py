@@ -1,4 +1,4 @@
-"""A phantom whose wall is known, its wall in a scene, and panels that measure it."""
+"""A phantom of an atrium with its wall, the phantom's nodes in a scene, and test cases that measure the wall."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ POOL, SHELL, PATCH, LUNG = 200.0, 160.0, 320.0, 20.0
 
 
 def phantom() -> tuple[np.ndarray, np.ndarray]:
-    """Return a new scan and label (K, J, I): a ball of blood in a dark wall with a bright anterior patch."""
+    """Return a new scan and label (K, J, I): a ball of blood in a darker wall with a bright anterior patch."""
     scan, label = _phantom()
     return scan.copy(), label.copy()
 
@@ -68,7 +68,7 @@ def add_phantom(segment: str = "blood") -> tuple[Any, Any]:
 
 @cache
 def expected_wall() -> WallResult:
-    """Return the phantom's wall as measured by the engine in this process, once for all tests."""
+    """Return the phantom's wall, which the engine measures once, in this process."""
     scan, label = phantom()
     grid = Grid(SHAPE[::-1], AFFINE)
     return analyse_wall(
@@ -87,7 +87,7 @@ def burden_cell(segmentation: SegmentationNode, column: str = "burden_percent", 
 
 
 class LastingWorker(WorkerProcess):
-    """A worker process that is shared by all tests of a test case; `meanwhile` is called once, while it computes."""
+    """A worker process that all tests of a test case share; `meanwhile` is called once, after the next request."""
 
     meanwhile: Callable[[], object] | None = None
 
@@ -133,7 +133,7 @@ class WorkerWallCase(unittest.TestCase):
 
 
 class InsertedWallCase(unittest.TestCase):
-    """A panel in which a phantom with its measured wall is chosen; `worker_class` answers its requests."""
+    """A panel in which a phantom with its measured wall is chosen; a `worker_class` answers the panel's requests."""
 
     worker_class: type[FakeWorker] = FakeWorker
     wall: WallResult
