@@ -146,7 +146,7 @@ def test_unusable_dicom_folder_is_refused(tmp_path: Path, capfd: pytest.CaptureF
     (tmp_path / "none").mkdir()
     refused(read("none"), tmp_path / "none", "empty folder")
     (tmp_path / "none" / "x.txt").write_text("hello", encoding="utf-8")
-    refused(read("none"), tmp_path / "none", "neither DICOM slices nor other scans")
+    refused(read("none"), tmp_path / "none", "holds no DICOM slices. Choose a scan")
     write_dicom(tmp_path / "cut", scan("int16"), affine)
     victim = sorted((tmp_path / "cut").iterdir())[5]
     victim.write_bytes(victim.read_bytes()[:-60])

@@ -181,6 +181,6 @@ def test_folder_without_scans_is_refused_by_what_it_holds(tmp_path: Path) -> Non
     folder.mkdir()
     refused(lambda: read_scan(folder), folder, "is an empty folder")
     (folder / "notes.txt").write_text("hello", encoding="utf-8")
-    refused(lambda: read_scan(folder), folder, "holds neither DICOM slices nor other scans")
+    refused(lambda: read_scan(folder), folder, "holds no DICOM slices. Choose a scan")
     new_data_set(RT_DOSE).save_as(folder / "dose.dcm", enforce_file_format=True)
     refused(lambda: read_scan(folder), folder, "holds no DICOM slices, but RT Dose")

@@ -21,7 +21,7 @@ from ..volume import SegmentInfo
 LABELLED, UNLABELLED, VALIDATION = "labelled", "unlabelled", "validation"
 ROLES = (LABELLED, UNLABELLED, VALIDATION)
 LEFT_OUT = "left out"
-"""Role of a case that stays in the list but that runs ignore."""
+"""Role of a case that stays in the list but is ignored by runs."""
 CASE_COLUMNS = ("name", "image", "label", "role")
 LABELS_COLUMN = "labels"
 """Optional column: which values of the label file mean which class, such as `420=left atrium, 421=left atrium`."""
@@ -94,7 +94,7 @@ def list_cases(path: Path, labels: str = "") -> list[Case]:
 
 
 def iterate_cases(path: Path) -> Iterator[Case]:
-    """Yield the cases of `list_cases` one by one; raise its errors only when the faulty line is reached."""
+    """Yield the cases of `list_cases` one by one; raise the error of a faulty line only when this line is reached."""
     for _, case in _lines(path):
         yield case
 
@@ -259,7 +259,7 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
 
 
 def _decode(data: bytes) -> str:
-    """Return the text of a table in UTF-8, UTF-16 or code page 1252, guessed from its first bytes."""
+    """Return the text of a table, decoded as UTF-16 by its first bytes, else as UTF-8, else as code page 1252."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16")
     elif data[1:2] == b"\0" and data[3:4] == b"\0":

@@ -1,7 +1,7 @@
 """Check the cases of a run before it starts, by the rules of training: files, size, spacing, label values, roles.
 
 First the headers of all cases are checked, then the voxels of those that a run uses, then whether a scan is used for
-training and for validation. Only the facts of a case stay in memory, so a list may hold ten thousand cases.
+training and for validation. Only the facts of a case stay in memory, not its voxels.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _needs_label(case: Case) -> bool:
 
 
 def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
-    """Read a scan and its label as training does; return the facts with classes, problems and warnings added."""
+    """Read a scan and its label as training does; return the facts with label values, problems and warnings added."""
     try:
         volume = read_scan(case.image, channels=recipe.input_channels)
     except InputError as error:
@@ -207,7 +207,10 @@ def _identity(path: Path) -> Hashable:
 
 
 def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
-    """Return the cases whose scan file has the same size as one of the other role: only these need a checksum."""
+    """Return the training cases whose scan file is as large as that of a validation case, and these validation cases.
+
+    Only these files need a checksum.
+    """
     sizes: defaultdict[int, list[int]] = defaultdict(list)
     for index in used:
         path = cases[index].image

@@ -83,7 +83,7 @@ class _ListedCases:
         self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
 
     def skip_unlisted(self, folders: Sequence[str]) -> None:
-        """Skip the image files in subfolders of the data set that it does not list."""
+        """Skip the image files in the subfolders `folders` that `dataset.json` does not list."""
         named = {file for case in self.cases for file in (case.image, case.label)} | {
             left_out.path for left_out in self.skipped
         }
@@ -109,7 +109,7 @@ class _ListedCases:
 def find_listed_cases(folder: Path) -> FoundCases:
     """Read the list of a Decathlon or nnU-Net v1 data set: its entries `training`, `validation` and `test`.
 
-    Cases without a label are unlabelled. Those of `test` are skipped if the folder `labelsTs` has labels.
+    Cases without a label are unlabelled. The cases of `test` are skipped if the folder `labelsTs` has labels.
     """
     described, listed = read_description(folder), _ListedCases(folder)
     has_test_labels = bool(files_in(folder / "labelsTs", LABEL_ENDINGS))

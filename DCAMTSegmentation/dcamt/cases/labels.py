@@ -28,7 +28,7 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
     """Parse a label mapping: return the class label for each value or segment name of a label file.
 
     An entry is `SOURCES=CLASS`. The sources are values or segment names. The class is a name (capitals, blanks and
-    punctuation are ignored) or a label. Commas, semicolons or bars separate sources and entries.
+    punctuation are ignored) or a label value. Commas, semicolons or bars separate sources and entries.
 
     Raises:
         InputError: an entry has another form or an unknown class, a name has several classes, or a source occurs twice.
@@ -45,7 +45,8 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
 def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int | str, int]:
     """Parse a label mapping as `parse_mapping` does, to any label value from 1 to 255 or to a name.
 
-    named: the known names and their label values. A number is always a value, even if a name consists of digits.
+    Args:
+        named: the known names and their label values. A number is always a value, even if a name consists of digits.
 
     Raises:
         InputError: an entry has another form, no such name or value, a name with several values, or a value occurs

@@ -1,9 +1,9 @@
 """Distinguish scans from labels by the names of files and folders, and find the files that belong to one case.
 
-Every command and panel that reads a folder uses the words and rules of this module. They cover nnU-Net (channel suffix
+The commands and panels that read a folder use the words and rules of this module. They cover nnU-Net (channel suffix
 `_0000`), the Left Atrial Segmentation Challenge 2018 (`lgemri`, `laendo`, `lawall`), LAScarQS 2022 (`enhanced`,
 `atriumSegImgMO`, `scarSegImgM`), EMIDEC (`Images`, `Contours`), names with `_image`, `_label`, `_seg`, `_mask`, `_gt`
-and their like, a structure's name in a label's (`p1_LA_gt` of the scan `p1`), and automatic results (`p1_pred`).
+and similar words, labels named with a structure (`p1_LA_gt` for the scan `p1`), and automatic results (`p1_pred`).
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ PREDICTION_WORDS = frozenset(("pred", "preds", "prediction", "predictions", "pre
 RESULT_WORDS = frozenset(
     ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
 )
-"""Words for automatic results, but only if a scan of the same name exists, since names of scans may contain them."""
+"""Words for automatic results beside a scan or label of the same name. Alone, a scan's name may contain them."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_STRUCTURE_WORDS | PREDICTION_WORDS
 """Words that are not part of a key."""
 _PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
-"""Words in which the names of a case's files may differ. A word for another structure makes another label."""
+"""Words in which the names of a case's files may differ. Words for another structure are not among them."""
 _SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
 """A word with its number, as in `img0001` and `label0001`."""
@@ -81,7 +81,7 @@ _CAPITALISED = re.compile(
 def _split_words(text: str) -> list[str]:
     """Return the words of a name at even, and the separators between them at odd indices.
 
-    Accented letters are composed (NFC), since archives of macOS decompose them.
+    Accented letters are composed (NFC): archives made on macOS may contain decomposed names.
     """
     text = unicodedata.normalize("NFC", text)
     return _SEPARATORS.split(_NUMBERED.sub(r"\1_\2", _CAPITALISED.sub("_", text)))
@@ -162,9 +162,9 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
 
 def _paired_without_kind_words(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels by their names or those of their cases, paired by the words that are not for the kind of file.
+    """Return the labels by the names of their cases, and the labels without a case by their own names.
 
-    A label is paired if it and its case are the only ones with the same name without these words.
+    Names are compared without words for the kind of file. Only one case and one label may have the resulting name.
     """
     paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
@@ -202,19 +202,19 @@ def classify(path: Path, folder: Path) -> NamedFile:
 def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedFile:
     """Return the same as `classify`, except that `result_words` mark a result and are not part of the key."""
     parts = _parts(path, folder)
-    name_words: set[str] = set()
+    path_words: set[str] = set()
     key = []
     for part in parts:
         words = _split_words(part)
-        name_words.update(word.lower() for word in words[::2])
+        path_words.update(word.lower() for word in words[::2])
         if text := _name_without_kind_words(part, _KIND_WORDS | frozenset(result_words)):
             key.append(text)
     kind = FileKind.SCAN
-    if name_words & PREDICTION_WORDS or not name_words.isdisjoint(result_words):
+    if path_words & PREDICTION_WORDS or not path_words.isdisjoint(result_words):
         kind = FileKind.RESULT
-    elif name_words & OTHER_STRUCTURE_WORDS:
+    elif path_words & OTHER_STRUCTURE_WORDS:
         kind = FileKind.OTHER_LABEL
-    elif name_words & LABEL_WORDS or (ending(path) not in SCAN_ENDINGS and ending(path) in LABEL_ENDINGS):
+    elif path_words & LABEL_WORDS or (ending(path) not in SCAN_ENDINGS and ending(path) in LABEL_ENDINGS):
         kind = FileKind.LABEL
     return NamedFile(path, kind, tuple(key))
 

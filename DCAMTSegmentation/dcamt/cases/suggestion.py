@@ -34,7 +34,7 @@ CHANNELS = (16, 32, 64, 128, 128)
 CONVOLUTIONS = (1, 2, 3, 3, 3)
 """Convolutions of each level."""
 SMALLEST_MAP = 4
-"""Downsampling leaves at least this many voxels along an axis of the deepest feature map."""
+"""An axis is downsampled only if at least this many voxels remain, except in the smallest network (`plan_strides`)."""
 BYTES_PER_VOXEL = 32 * 4
 """Bytes that a training step needs for each voxel of a patch and each channel of the finest level.
 
@@ -152,13 +152,14 @@ def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
 
 
 def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseStatistics:
-    """Read a labelled case as training does, and return what its suggestion needs.
+    """Read a labelled case as training does, and return the statistics that a suggestion needs.
 
     Args:
         classes: the labels of the classes that label mappings name.
 
     Raises:
-        InputError: a file cannot be read, the label is empty or does not fit its scan, or the mapping does not fit it.
+        InputError: a file cannot be read, the label is empty or does not fit its scan, or the mapping does not fit the
+            label.
     """
     assert case.label is not None
     scan = _read_any(case.image)

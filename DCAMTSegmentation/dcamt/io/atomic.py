@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import OutputError, write_error
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
-_NAME_KEPT = 60  # Characters of the file's name in the temporary name; systems allow 255 bytes in all.
+_NAME_KEPT = 60  # Last characters of the file's name in the temporary name, which so has at most 250 bytes.
 
 
 @contextmanager
@@ -21,13 +21,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write to; when the block ends, the file is renamed to `path`.
 
     The temporary file lies in the folder of the file and has the same ending, by which libraries choose the format. It
-    is flushed to the disk before it replaces `path` (or the target of a link), so that no reader sees half a file.
-    Missing parent folders are created. If the block raises, the temporary file and those created folders that are empty
-    are removed, and `path` stays unchanged.
+    is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is replaced. Missing parent
+    folders are created. If the block raises, the temporary file and those created folders that are empty are removed,
+    and `path` stays unchanged.
 
     Raises:
-        OutputError: the file cannot be written. An OSError of the block with a number counts as one about this file
-            unless it names another file or concerns a pipe. Other errors of the block are raised unchanged.
+        OutputError: the file cannot be written, or the block raises an OSError that has a number, names no other file
+            and does not concern a pipe. Other errors of the block are raised unchanged.
 
     >>> with atomic_path("run/report.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")

@@ -1,4 +1,4 @@
-"""Read scans with one file for each channel, as nnU-Net names them: `la_001_0000.nii.gz`, `la_001_0001.nii.gz`, ..."""
+"""Read scans with one file for each channel, named as by nnU-Net: `la_001_0000.nii.gz`, `la_001_0001.nii.gz`, ..."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..volume import IdentifyingNote, Volume, check_channel_grid
 from .formats import scan_name
 
 FOLDERS_OF_CHANNELS = ("imagesTr", "imagesTs", "imagesVal")
-"""nnU-Net's folders, in which the number at the end of a name is a channel. Elsewhere it may count patients."""
+"""nnU-Net's folders, in which the number at the end of a name is a channel. Elsewhere the number may count patients."""
 _CHANNEL = re.compile(r"_(\d{4})$")
 _MAXIMUM_CHANNELS = 10
 
@@ -34,10 +34,7 @@ def without_channel(name: str) -> str:
 
 
 def channel_files(path: Path) -> tuple[Path, ...]:
-    """Return the files of a scan's channels, from 0 to the first missing number, if `path` is the first of several.
-
-    Otherwise an empty tuple.
-    """
+    """Return a scan's channel files, numbered from 0 without a gap, if `path` is the first of several; otherwise ()."""
     if channel_of(path) != 0:
         return ()
     file_ending, stem = path.name[len(scan_name(path)) :], without_channel(scan_name(path))

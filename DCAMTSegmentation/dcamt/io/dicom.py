@@ -50,12 +50,12 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
     """Open the only or the chosen image among the DICOM files in `folder` and its subfolders.
 
     k increases along the normal of the slices. The affine is computed from the positions of the slices (DICOM PS3.3
-    C.7.6.2.1.1), so a tilted stack stays sheared. Rescale slope and intercept are applied slice by slice. A note names
-    the files of other kinds beside the slices, which are skipped.
+    C.7.6.2.1.1), so a tilted stack stays sheared. Rescale slope and intercept are applied slice by slice. Files of
+    other kinds beside the slices are skipped, and a note names them.
 
     Raises:
-        InputError: there is no image, there are several and none is chosen, or slices are damaged, in colour, missing,
-            at the same place, unevenly spaced, or of different patients or units.
+        InputError: there is no image, `choice` does not choose one of several, the image has one slice, or slices are
+            damaged, in colour, missing, at the same place, unevenly spaced, or of different patients or units.
     """
     return open_dicom_files(folder, files_below(folder), choice)
 
@@ -132,7 +132,7 @@ def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> St
 
 
 def _no_frames_error(path: Path, collected: FoundFiles) -> InputError:
-    """Return the error for files without a usable frame: it names the first reason that applies."""
+    """Return the error for files without a usable frame. Of several reasons, only the first below is named."""
     if collected.damaged:
         return _damaged_error(path, collected.damaged)
     if collected.unplaced:
@@ -144,7 +144,7 @@ def _no_frames_error(path: Path, collected: FoundFiles) -> InputError:
         what = f"holds no DICOM slices, but {', '.join(kinds)}"
         return InputError(what, path=path, remedy="Choose the folder that holds the slices.")
     is_empty = path.is_dir() and not any(path.iterdir())
-    what = "is an empty folder" if is_empty else "holds neither DICOM slices nor other scans"
+    what = "is an empty folder" if is_empty else "holds no DICOM slices"
     return InputError(what, path=path, remedy="Choose a scan, or the folder that holds its slices.")
 
 

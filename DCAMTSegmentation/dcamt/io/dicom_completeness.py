@@ -35,7 +35,7 @@ def _missing_files_error(path: Path, missing: Sequence[str], remedy: str) -> Inp
 def _named_files(path: Path) -> list[tuple[str, Path]]:
     """Return the files that a DICOMDIR names, each with its series ("" if unknown); raise InputError if damaged.
 
-    A DICOMDIR has names in capitals; a file system may show them in lower case.
+    A DICOMDIR has names in capitals (DICOM PS3.10); those of the copied files may be in lower case.
     """
     from pydicom import dcmread
 
@@ -83,7 +83,7 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
         what = f"holds {files} named like its slices, but not DICOM: {list_names(damaged)}"
         raise InputError(what, path=path, remedy="Copy the whole series again, or move these files.")
     if path.is_dir():
-        # A DICOMDIR lies in the folder of the slices or at most two levels above.
+        # A DICOMDIR is searched in the folder of the slices and two levels above, but not outside `path`.
         folders = {folder for frame in frames for folder in frame.file.parents[:3]}
         for folder in sorted(folders):
             if folder == path or path in folder.parents:
@@ -100,7 +100,7 @@ def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) 
     try:
         named = _named_files(directory)
     except InputError:
-        return  # The slices are read without it.
+        return  # A damaged DICOMDIR is no evidence against the slices.
     series, folders = frames[0].series, {frame.file.parent for frame in frames}
     missing = [
         file.name
@@ -165,10 +165,10 @@ def missing_slices_notes(
 
 
 def _lacking_numbers(series: Sequence[Frame], separated: Sequence[Frame]) -> list[int]:
-    """Return the numbers from 1 to the highest of a series that no image has.
+    """Return the numbers that no image has, from 1 to the highest number of a series.
 
-    An empty list if images are not numbered or have equal numbers, or if more numbers are lacking than used: then the
-    numbers do not count the images.
+    An empty list if images are not numbered or have equal numbers, or if more numbers are lacking than `series` has:
+    then the numbers do not count the images.
     """
     numbers = {frame.instance for frame in series}
     used = numbers | {frame.instance for frame in separated}

@@ -15,12 +15,12 @@ from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry, sort_frames
 
 
 def separate_other_classes(collected: FoundFiles) -> list[Frame]:
-    """Move one or two images of another class than most of their series, such as screenshots, to `collected.foreign`.
+    """Move frames of a rare class in their series, such as screenshots, to `collected.foreign`.
 
-    An image is moved if its class has fewer than `FEW` frames in the series and the most frequent class has more.
+    A class is rare if it has fewer than `FEW` frames of the series, and the most frequent class has at least `FEW`.
 
     Returns:
-        The frames of the moved images.
+        The moved frames.
     """
     separated: list[Frame] = []
     of_series: defaultdict[str, defaultdict[str, list[Frame]]] = defaultdict(lambda: defaultdict(list))
@@ -41,8 +41,8 @@ def separate_other_classes(collected: FoundFiles) -> list[Frame]:
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of another class lie where the scan lacks slices, within it or beyond its ends.
 
-    That is a whole number of slice spacings away from the scan's nearest slice. Frames elsewhere are ignored, such as
-    screenshots at the place of a slice.
+    Such a frame has the scan's geometry and lies one or more whole slice spacings away from the scan's nearest slice.
+    Frames elsewhere are ignored, such as screenshots at the place of a slice.
 
     Args:
         separated: the frames of another class, of any series.
@@ -68,8 +68,8 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
 def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of one series differ in one of `CONSTANT_ATTRIBUTES`, such as the patient.
 
-    Frames without the attribute are ignored, since some programs remove it from some files. The message names the files
-    that differ from most others, but no values, which may identify a patient.
+    Frames without the attribute are ignored. The message names the files that differ from most others, but no values,
+    since these may identify a patient.
     """
     for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
         files_of_value: defaultdict[str, list[str]] = defaultdict(list)

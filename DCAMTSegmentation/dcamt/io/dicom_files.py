@@ -107,16 +107,16 @@ def read_file(path: Path, collected: FoundFiles) -> None:
         with open(path, "rb") as file, quiet_pydicom():
             head = file.read(132)
             file.seek(0)
-            # Old files begin with an element of group 8 instead of a preamble.
+            # Files without a preamble begin with an element of group 8.
             bare = head[128:] != b"DICM" and head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
             data = dcmread(file, stop_before_pixels=True, force=bare)
             held = _pixel_bytes(file, data, size)
     except InvalidDicomError:
-        # With the ending of a slice, it may be a slice whose beginning is damaged; zeros are an unfinished copy.
+        # A file with the ending of a slice, or with zeros at its beginning, may be a damaged slice.
         if path.suffix.lower() in (".dcm", ".ima"):
             collected.damaged.append(RejectedFile(path, "no DICOM", ""))
         elif not any(head):
-            collected.damaged.append(RejectedFile(path, "only zeros", ""))
+            collected.damaged.append(RejectedFile(path, "begins with zeros", ""))
         else:
             collected.foreign.append((path, "no DICOM"))
         return
@@ -194,7 +194,7 @@ def class_name(sop_class: str) -> str:
 
 
 def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
-    """Return the number of bytes of pixel data in a file; None if missing or cut off, -1 if compressed.
+    """Return the number of bytes of pixel data in a file: None if missing or cut off, -1 if compressed.
 
     `file` stands at the pixel data, after the other attributes, which `data` holds; `size` is the file's size.
     """
@@ -234,7 +234,7 @@ def encoding_of(data: Any) -> tuple[bool, bool]:
 
 
 def _expected_bytes(data: Any) -> int | None:
-    """Return the number of bytes of pixel data according to the header; None if it is compressed."""
+    """Return the number of bytes of pixel data according to the header; None for compressed pixel data."""
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is not None and (syntax.is_encapsulated or syntax.is_deflated):
         return None

@@ -76,9 +76,12 @@ TIME_ATTRIBUTES = (
     ("AcquisitionTime", ""),
     ("ContentTime", ""),
 )
-"""Attributes by which the time points at one place are sorted, with their functional groups; the first one decides."""
+"""Attributes that may sort the frames at one place by time, each with its functional group.
+
+The first attribute whose values differ for all frames at each place is used.
+"""
 NUMBERED_TIMES = 2
-"""The first attributes of `TIME_ATTRIBUTES` are numbers of time points, the others are not."""
+"""So many attributes at the beginning of `TIME_ATTRIBUTES` are numbers of time points."""
 
 
 class UnplacedError(Exception):
@@ -87,7 +90,7 @@ class UnplacedError(Exception):
 
 @dataclass(frozen=True)
 class _FrameHeader:
-    """The attributes of one frame: `groups` are its functional groups and those of all frames, `data` is the file's."""
+    """The attributes of a frame: `groups` are its functional groups and the shared ones, `data` is the file header."""
 
     data: Any
     groups: tuple[Any, ...] = ()
@@ -123,7 +126,7 @@ class _FrameHeader:
     def kind(self) -> tuple[str, tuple[str, ...]]:
         """Return the component, such as "phase", and the other properties of the kind of image, each "" if not stated.
 
-        The first two values of the image type state how the image was made, not what it shows.
+        The first two values of the image type are ignored: they state how the image was made, not what it shows.
         """
         stated = self.value("FrameType", "MRImageFrameTypeSequence") or self.value(
             "FrameType", "CTImageFrameTypeSequence"
@@ -212,12 +215,12 @@ def _component(stated: str, image_type: Sequence[str]) -> str:
 
 
 def _plain_text(value: Any) -> str:
-    """Return an attribute's text in lower case, with single spaces for blanks and carets, since writers vary these."""
+    """Return an attribute's text for comparisons: in lower case, with single spaces for blanks and carets."""
     return "" if value is None else " ".join(str(value).casefold().replace("^", " ").split())
 
 
 def _numbers(value: Any, count: int) -> np.ndarray | None:
-    """Return `count` finite numbers, float64; None if `value` is not a sequence of that many."""
+    """Return `count` finite numbers, float64; None if `value` is not a sequence of `count` finite numbers."""
     try:
         numbers = np.array([float(number) for number in value])
     except (TypeError, ValueError):

@@ -17,7 +17,7 @@ from .atomic import atomic_path
 
 _POSITION_TOLERANCE = 0.02
 """Largest distance of a source image from its slice of the labelmap, as a fraction of the finest voxel spacing."""
-_ROUNDING_MM = 0.01  # Added to it, since scanners round positions.
+_ROUNDING_MM = 0.01  # Added to this distance, since headers hold rounded positions.
 _OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
 
@@ -52,8 +52,8 @@ def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, in
     """Return the images of a DICOM file or folder (with its subfolders) at the slices of `grid`.
 
     Args:
-        frames: file and index of the frame that each slice was read from (`Volume.frames`). Without them, the images of
-            the first series with an image at each slice are used; of several images at a slice, the nearest.
+        frames: file and index of the frame that each slice was read from (`Volume.frames`). Without them, the first
+            series is used that has an image at each slice; of several images at a slice, the nearest.
 
     Raises:
         InputError: `source` contains no DICOM images, some slice has no image, or the frames were read from an archive
@@ -93,7 +93,7 @@ def build_dicom_segmentation(
     even an empty one, so that programs that stack the frames get the scan's own grid.
 
     Raises:
-        InputError: a segmentation cannot refer to the source images, such as images that lack attributes to be copied.
+        InputError: a segmentation cannot refer to the source images, for example because they lack attributes.
     """
     import highdicom as hd
 
@@ -308,5 +308,5 @@ def _keep_references(dataset: Dataset, frames: Sequence[int]) -> None:
 
 
 def _series_number(source: SourceImages) -> int:
-    """Return a series number by which viewers sort the segmentation next to its source series."""
+    """Return 100 times the number of the source series plus 1, so that the segmentation's number shows its source."""
     return int(source.datasets[0].get("SeriesNumber") or 0) % 10_000 * 100 + 1

@@ -86,7 +86,7 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Return stored pixels in which bright is high: those of MONOCHROME1 are inverted, as GDCM does in 3D Slicer."""
+    """Return stored pixels in which bright is high: those of MONOCHROME1 are inverted, as by GDCM, ITK's reader."""
     if data.get("PhotometricInterpretation") != "MONOCHROME1" or pixels.dtype.kind not in "iu":
         return pixels
     highest = -1 if pixels.dtype.kind == "i" else 2 ** int(data.get("BitsStored", data.BitsAllocated)) - 1

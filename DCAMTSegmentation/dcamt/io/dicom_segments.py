@@ -18,7 +18,7 @@ _REMEDY = "Export the segmentation again."
 
 
 def open_dicom_segments(path: Path) -> StoredImage:
-    """Open a DICOM segmentation. Slices without a frame, such as empty ones that the file omits, become background.
+    """Open a DICOM segmentation. Slices without a frame become background: a file may omit empty slices.
 
     Raises:
         InputError: the file is damaged, contains fractions or is too large, or its frames do not lie on one grid.
@@ -47,14 +47,17 @@ def open_dicom_segments(path: Path) -> StoredImage:
                         layers[layer, :, :, k] |= (number == frame.T).astype(np.uint8)
             return layers
 
-    names = {int(item.SegmentNumber): item for item in data.get("SegmentSequence", [])}
+    described = {int(item.SegmentNumber): item for item in data.get("SegmentSequence", [])}
     return StoredImage(
         channels=len(numbers),
         grid=Grid(shape, RAS_TO_LPS @ affine),
         load=load,
         segments=tuple(
             StoredSegment(
-                layer, 1, number, str(names[number].get("SegmentLabel", "")) or None if number in names else None
+                layer,
+                1,
+                number,
+                (str(described[number].get("SegmentLabel", "")) or None) if number in described else None,
             )
             for layer, number in enumerate(numbers)
         ),
@@ -63,7 +66,11 @@ def open_dicom_segments(path: Path) -> StoredImage:
 
 
 def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], list[int], list[int]]:
-    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 if it is a labelmap)."""
+    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 if it is a labelmap).
+
+    Raises:
+        InputError: the frames do not lie on one grid, or their place or the slice spacing is not stated.
+    """
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
 
     def value(frame: Any, group: str, keyword: str) -> Any:

@@ -17,7 +17,7 @@ from .dicom_frames import Frame
 FEW = 3
 """Fewer slices than this, beside those of one scan, are taken for a scout or for screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
-_SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing; at least 0.01 mm, to which scanners round positions.
+_SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Stack:
     """Frames of one series with the same stack ID, size, pixel spacing and orientation."""
 
     frames: list[Frame]
-    part: str = ""  # text such as ", stack 1 of 2" if the series has several stacks, which follows the title
+    part: str = ""  # If the series has several stacks: text after the title, such as ", stack 1 of 2".
 
     @property
     def first(self) -> Frame:
@@ -87,9 +87,9 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 
 
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: list[str]) -> Stack:
-    """Return the chosen stack, the only one, or the only one that is not of one or two slices.
+    """Return the chosen stack, the only one, or the only one of more than two slices.
 
-    A note about such skipped stacks is added to `notes`.
+    Stacks of one or two slices are skipped only if they belong to other series. A note about them is added to `notes`.
 
     Raises:
         InputError: the choice fits no stack or several, or there are several and none is chosen; the stacks are listed.
@@ -117,7 +117,7 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: lis
 
 
 def _difference(stacks: Sequence[Stack]) -> str:
-    """Return in what the stacks of one series differ, as " of different pixel spacing"; empty for several series."""
+    """Return how the stacks of one series differ, such as " of different pixel spacing"; empty for several series."""
     first, *others = (stack.first for stack in stacks)
     differing = {
         "stack ID": any(other.stack != first.stack for other in others),
@@ -131,7 +131,10 @@ def _difference(stacks: Sequence[Stack]) -> str:
 
 
 def _matching(stacks: list[Stack], wanted: str) -> list[Stack]:
-    """Return the stacks with the wanted number; else UID; else description; else end of the UID; else part of it."""
+    """Return the stacks that the first fitting rule gives.
+
+    `wanted` is compared with: the number, the UID, the whole description, the UID's end, any part of the description.
+    """
     if wanted.isdecimal() and 1 <= int(wanted) <= len(stacks):
         return [stacks[int(wanted) - 1]]
     text = wanted.casefold().strip()

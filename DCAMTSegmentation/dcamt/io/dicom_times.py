@@ -22,12 +22,13 @@ _SAME_SLICE_MM = 0.01
 def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
     """Return the frames of the chosen kind and time point, at most one at each place.
 
-    Contradictions are searched after the choice of a kind, since magnitude and phase have different units. Notes on
+    Contradictions are searched after the choice of a kind, since magnitude and phase may have different units. Notes on
     skipped copies and on the time point are added to `notes`.
 
     Raises:
-        InputError: the stack has no such kind or time point, several kinds of which none is chosen, several frames at
-            one place whose times are unknown, or contradictions (`refuse_contradictions`).
+        InputError: the stack has no such kind or time point; has several kinds, or time points of different sizes, and
+            none is chosen; has several frames at one place whose times are unknown; or has contradictions
+            (`refuse_contradictions`).
     """
     frames = _without_copies(stack.frames, notes)
     wanted = (choice.frame_type or "").casefold().strip()
@@ -128,8 +129,8 @@ def _time_number(path: Path, number: int, choice: ScanChoice, notes: list[str]) 
 def _stated_times(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group frames by the number of their time point; an empty list if the headers do not number time points.
 
-    Packages of slices of one image may be numbered as well. They lie one after another, so groups count as time points
-    only if they have more than half of the largest group's length in common.
+    The packages of slices of a single image may be numbered as well, but they lie one after another. So the groups
+    count as time points only if their common part is longer than half of the longest group.
     """
     for number in range(NUMBERED_TIMES):
         times = sorted({time for frame in frames if (time := frame.times[number]) is not None})

@@ -39,8 +39,8 @@ FORMATS = (
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
     Format(BENCHMARK_ENDING, scan=True, labels=True),
-    # Listed so that an output path with such an ending is recognised as a file, not taken for a folder. Their files
-    # are not searched as scans or labels in a folder, but folders of DICOM slices are.
+    # Listed so that an output path with one of these endings counts as a file, not as a folder. In a folder, files with
+    # these endings are not searched as scans or labels, but folders of DICOM slices are.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
     *map(Format, (".img", ".hdr", DICOM_ENDING, ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
     *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGTERM or SIGHUP inside the block, so that half-written files are removed.
 
-    In a thread other than the main one, and for a signal that has a handler already, nothing changes.
+    In a thread other than the main one, and for a signal that is ignored or has a handler already, nothing changes.
 
-    Outside such blocks the default is better: it ends the process at once, while Python would wait until torch returns
-    from its current operation.
+    Outside such blocks the default is better: it ends the process at once, while a Python handler would run only after
+    torch returns from its current operation.
     """
 
     def interrupt(number: int, frame: object) -> None:
@@ -39,7 +39,7 @@ def interrupt_on_sigterm() -> Iterator[None]:
 def detach_stdin() -> int:
     """Return a file descriptor of this process's stdin, and redirect stdin itself to an empty stream.
 
-    On Windows, libraries query stdin while they are loaded, and would block while one of our threads reads from it.
+    On Windows, a library that queries stdin while it is loaded would block while one of our threads reads from stdin.
     """
     stdin = os.dup(0)
     empty = os.open(os.devnull, os.O_RDONLY)

@@ -155,7 +155,7 @@ def _check_data(path: Path, data: Path, start: int, size: int, each: int, compre
 
 
 def _check_gipl(path: Path) -> None:
-    """Raise EOFError if a GIPL file is shorter than its header says (256 bytes, big-endian).
+    """Raise EOFError if a GIPL file is shorter than its header of 256 bytes, big-endian, says.
 
     Raises:
         InputError: the header's size is not that of an image (`check_size`).

@@ -1,4 +1,4 @@
-"""Write and parse JSON lines, one event a line, which commands, training runs and the worker exchange."""
+"""Write and parse the events of commands, training runs and the worker: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class JsonLines:
     """Parses events from bytes; an event is a line with a JSON object that has a string `event`.
 
     Other lines, such as a library's output or a line cut off by a crash, are skipped. With `newest_progress`, a
-    progress event is skipped if another one follows it among the lines fed so far.
+    progress event is skipped if the next line was fed already and is a progress event too.
     """
 
     def __init__(self, newest_progress: bool = False) -> None:

@@ -40,7 +40,8 @@ def open_nifti(path: Path) -> StoredImage:
 
     Raises:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has
-            colours, fewer than three dimensions, no voxels or too many (`check_size`), or an impossible spacing.
+            colours, voxels of an unknown type, fewer than three dimensions, no voxels or too many (`check_size`), or
+            an impossible spacing.
     """
     _silence_nibabel()
     packed = is_gzip(path)
@@ -132,7 +133,7 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     Exception: ITK refuses a sheared sform without a qform; here it is returned unchanged, with its own spacing.
 
     Raises:
-        InputError: a spacing is zero or not a number; ITK would assume 1 mm.
+        InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
     """
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
     spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)

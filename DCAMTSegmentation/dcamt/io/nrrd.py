@@ -32,8 +32,8 @@ def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file whose data follows the header or lies in one or several other files.
 
     Axes without a direction become channels. If the header has only spacings, axes of another kind than "domain" or
-    "space" become channels and, unless the header states a space and an origin, the axes run along LPS from the origin
-    0, as in ITK. Bytes after the data are ignored.
+    "space" become channels, and the space is LPS unless another is stated, as in ITK. Without an origin, the first
+    voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
         InputError: the file is damaged, a data file is missing, the image has colours or complex numbers, or not three
@@ -139,8 +139,8 @@ def _space_signs(path: Path, header: Header) -> tuple[int, int, int]:
 def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
     """Return the segments in the order of their numbers.
 
-    Their labels are their values if these are unique and above 0, otherwise 1, 2, ... in this order. Files from before
-    Slicer 4.11 have no label values or layers: segment n consists of the voxels of 1 in layer n.
+    Their labels are their values if these are unique and above 0, otherwise 1, 2, ... in this order. In files from
+    before Slicer 4.11, which have no label values or layers, segment n consists of the voxels with value 1 in layer n.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     places: list[tuple[int, int, int]] = []

@@ -109,7 +109,10 @@ class NrrdData:
         return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
 
     def verify(self) -> None:
-        """Raise InputError if raw or gzip data is visibly incomplete. Other encodings are not checked."""
+        """Raise InputError if raw or gzip data is visibly incomplete.
+
+        Other encodings, skipped lines, and skipped bytes before gzip data prevent the check.
+        """
         files = self._files or [self._path]
         size = self._count // len(files) * self._dtype.itemsize
         if self._line_skip or self._encoding not in ("raw", "gzip"):
@@ -163,7 +166,7 @@ def _data_files(path: Path, header: Header, sizes: Sequence[int]) -> list[Path]:
     """Return the data files that a header names; an empty list if the data follows the header.
 
     Raises:
-        InputError: the header names none, or a file that is missing.
+        InputError: the header names none, has a damaged pattern of names, or names a file that is missing.
     """
     value = header.fields.get("data file")
     if value is None:

@@ -14,10 +14,8 @@ _ALIASES = {
     "datafile": "data file",
     "lineskip": "line skip",
     "byteskip": "byte skip",
-    "axismins": "axis mins",
-    "axis mins": "axis mins",
 }
-HEADER_LIMIT = 1 << 24  # bytes; larger than any real header
+HEADER_LIMIT = 1 << 24  # bytes within which a header must end
 _HEADER_BUFFER = 1 << 12
 OPEN_IN_SLICER = "Open the file in 3D Slicer and save it again."
 """Remedy for valid files with something that DCAMT cannot read."""
@@ -48,11 +46,11 @@ def read_header(path: Path) -> Header:
     """
     header = Header()
     with open_plain_or_gzip(path, _HEADER_BUFFER) as file:
-        limited = file.readline(HEADER_LIMIT)
-        if not limited.startswith(MAGIC):
+        first_line = file.readline(HEADER_LIMIT)
+        if not first_line.startswith(MAGIC):
             what = "cannot be read as a NRRD image: its content is not NRRD"
             raise InputError(what, path=path, remedy="Rename or convert the file.")
-        used = len(limited)
+        used = len(first_line)
         while line := file.readline(HEADER_LIMIT - used):
             used += len(line)
             text = line.decode("utf-8", "replace").rstrip("\r\n")

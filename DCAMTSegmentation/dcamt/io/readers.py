@@ -111,7 +111,7 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
 
     Raises:
         InputError: as in `read_scan`, except that segmentations and blank or small labelmaps are allowed; values are
-            negative or fractional; or a name of `mapping` is that of no segment.
+            negative or fractional; or `mapping` has a name that no segment has.
     """
     path = Path(path)
     with _open_image(path, ScanChoice(), label=True) as image:
@@ -140,7 +140,7 @@ def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelm
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     """Return the segments of a segmentation file with the labels that `read_labelmap` gives them without a mapping.
 
-    Files with an ending other than those of NRRD, DICOM and zip files are not opened and have no segments.
+    A path with an ending that is not of NRRD, DICOM or zip files is not opened: it has no segments.
 
     Raises:
         InputError: the file cannot be opened, as in `read_labelmap`.

@@ -18,7 +18,9 @@ _NRRD_TYPES = {"i": "int", "u": "uint"}
 
 
 def slabs(array: np.ndarray, slab_bytes: int = SLAB_BYTES) -> Iterator[slice]:
-    """Yield slices along the first axis that cover the array in order, each of at most `slab_bytes` or one row.
+    """Yield slices along the first axis that cover the array in order.
+
+    Each slice has at most `slab_bytes`, or a single index if one index has more.
 
     >>> import numpy as np
     >>> [(part.start, part.stop) for part in slabs(np.zeros((5, 2), np.uint8), slab_bytes=4)]
@@ -79,7 +81,7 @@ def _write_npy(
             header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for slab, part in parts:
-                # `np.save` raises no error if the disk is full; that of `tofile` has no number, which would tell this.
+                # Not `tofile`: its OSError has no number, by which `write_error` recognises a full disk.
                 file.write(np.ascontiguousarray(part, dtype).data)
                 yield slab
     except BaseException as error:

@@ -68,8 +68,8 @@ class StoredImage:
 def library_errors(path: Path, kind: str) -> Iterator[None]:
     """Raise any exception inside the block as InputError that names `path`; DCAMT's own errors are raised unchanged.
 
-    Too little memory is raised as MemoryShortage, which is an InputError. The message of an exception without a message
-    of its own here is "cannot be read as `kind` (...)".
+    Too little memory is raised as MemoryShortage, which is an InputError. Exceptions for which there is no special
+    message here become "cannot be read as `kind` (...)".
     """
     try:
         yield
@@ -181,7 +181,7 @@ def is_gzip(path: Path) -> bool:
 def read_head(path: Path, size: int = 1024) -> bytes:
     """Return the first `size` bytes of a file, decompressed if it is gzip.
 
-    Fewer if the file is shorter; none if it cannot be read or ends too early within `size` bytes of gzip data.
+    Fewer if the file is shorter; none if it cannot be read, or if its gzip data is damaged or cut within `size` bytes.
     """
     try:
         with open_plain_or_gzip(path, size) as file:
@@ -267,7 +267,7 @@ def compressed_size(file: IO[bytes]) -> int:
 
 
 def cut_file(path: Path, held: int, size: int, header: Path | None = None) -> InputError:
-    """Return the error for a file that holds `held` of `size` bytes, or `size` without the compressed stream's end.
+    """Return the error for a file that holds `held` of `size` bytes, or all but lacks the end of the compressed stream.
 
     Args:
         header: as in `check_complete`.
@@ -294,9 +294,9 @@ def missing_data_file(path: Path, data: Path) -> InputError:
 
 @contextmanager
 def data_file_errors(path: Path, data: Path) -> Iterator[None]:
-    """Raise errors of decompression inside the block as InputError that names header and data file.
+    """Raise zlib.error and OSError inside the block as InputError that names header and data file.
 
-    Nothing is changed if the data lies in the header's own file, or if there is no permission to read it.
+    An error stays unchanged if the data lies in the header's own file, or if there is no permission to read it.
     """
     try:
         yield
@@ -308,7 +308,7 @@ def data_file_errors(path: Path, data: Path) -> Iterator[None]:
 
 
 def _shorten(message: str, path: Path) -> str:
-    """Return at most 160 letters of a library's message, without ITK's source line and class, and without the path."""
+    """Return at most 160 characters of a library's message, without the path and ITK's source line and class."""
     for mark in ("sitk::ERROR:", "ITK ERROR:"):
         message = message.rpartition(mark)[2]
     message = " ".join(message.split())

@@ -110,7 +110,7 @@ def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
     new_image: Any = nib.Nifti1Image  # untyped in nibabel
     image = new_image(voxels, grid.affine, dtype=voxels.dtype)
     image.set_sform(grid.affine, code=1)
-    # A qform cannot represent shear. Without a qform, programs that need one refuse the file instead of misplacing it.
+    # A qform cannot represent shear. Without a qform, ITK refuses the sheared file instead of misplacing it.
     axes = grid.affine[:3, :3] / grid.spacing
     orthogonal = np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
     image.set_qform(grid.affine, code=1 if orthogonal else 0)
