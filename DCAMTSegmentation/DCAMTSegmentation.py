@@ -1,5 +1,5 @@
-"""Slicer module: segments a volume, by default the left atrium in MRI, in a child process, and shows where the result
-is doubtful."""
+"""The Slicer module that segments a volume in a child process, by default the left atrium in MRI, and shows where the
+result is doubtful."""
 # Slicer calls methods by their Qt-style names.
 # ruff: noqa: N802
 
@@ -26,7 +26,7 @@ class DCAMTSegmentation(ScriptedLoadableModule):
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("DCAMT Segmentation")
-        # Slicer translates the names of its own categories in this context.
+        # The translation context of category names in Slicer's template for scripted modules.
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = []
         self.parent.contributors = ["DCAMT contributors"]
@@ -47,7 +47,7 @@ class DCAMTSegmentation(ScriptedLoadableModule):
 
 
 class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget):
-    """The module's widget: loads the panel, connects it to a logic, and calls its `enter` and `exit`."""
+    """The module's widget: loads the panel, connects it to a logic, and passes on `enter`, `exit` and `cleanup`."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -77,7 +77,7 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget):
 
 
 class DCAMTSegmentationTest(ScriptedLoadableModuleTest):
-    """The self-test behind "Reload and Test": segments the sample scan with the shipped model."""
+    """The test behind "Reload and Test": segments the sample scan with the shipped model, and checks the volume."""
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear()

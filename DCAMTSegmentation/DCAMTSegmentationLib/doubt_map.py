@@ -19,9 +19,9 @@ from vtk.util.numpy_support import vtk_to_numpy
 COLOR_TABLE_ID = "vtkMRMLColorTableNodeWarm1"  # a colour table of Slicer, from yellow to red
 MAX_LEVEL, MAX_PERCENT = 255, 100
 OPAQUE_FROM_PERCENT = 20
-"""Lower values are transparent, since some doubt is along every outline."""
+"""Lower values are transparent, since voxels along an outline have some doubt."""
 SLAB_BYTES = 2 << 20
-"""Bytes converted in one step, which takes some milliseconds; much of it to get new memory from the system."""
+"""Bytes converted in one step, which takes some milliseconds."""
 
 
 def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
@@ -39,7 +39,7 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
     values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(levels.shape)
     percent_of_level = np.rint(np.arange(MAX_LEVEL + 1) * MAX_PERCENT / MAX_LEVEL).astype(np.uint8)
     for slab in slabs(levels, SLAB_BYTES):
-        # With the default mode NumPy would buffer the output.
+        # In its default mode, `numpy.take` buffers the output, as its documentation states.
         np.take(percent_of_level, levels[slab], out=values[slab], mode="clip")
         yield
     return image
@@ -48,7 +48,7 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
 def add_display(node: VolumeNode) -> Node:
     """Add a display node to a map's volume node, and return the display node.
 
-    Call this before setting the image: otherwise Slicer computes the window from every voxel.
+    The automatic window is switched off. Call this before the image is set, so that no window is computed from it.
     """
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
     node.GetScene().AddNode(display)
@@ -62,7 +62,7 @@ def add_display(node: VolumeNode) -> Node:
 def set_display_range(display: Node) -> None:
     """Show 0 to 100 %, transparent below `OPAQUE_FROM_PERCENT`.
 
-    Also called when a map of 0 to 255, as older versions of DCAMT wrote it, is replaced.
+    This also resets the display of a map that an older version of DCAMT wrote, with values from 0 to 255.
     """
     display.SetWindowLevelMinMax(0, MAX_PERCENT)
     display.SetThreshold(OPAQUE_FROM_PERCENT, MAX_PERCENT)

@@ -1,4 +1,4 @@
-"""Store the state of a result before it is replaced, so that an error can restore it."""
+"""Store the state of a result before it is replaced, so that it can be restored after an error."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from DCAMTSlicerLib.result_segments import find_dcamt_segments
 
 
 class EarlierResult:
-    """What an insertion changes of a segmentation node, its table and its map, as it is at construction.
+    """The state of a segmentation node, its table and its map before an insertion.
 
-    Voxels are not copied: segments and images are replaced as objects, so that references to them suffice.
+    Voxels are not copied: an insertion replaces segments and images as objects, so references to the old ones suffice.
     """
 
     def __init__(self, segmentation_node: SegmentationNode, helpers: Sequence[Node]) -> None:
-        """Store the state of a segmentation node, and of its helper nodes, tables and volumes."""
+        """Store the state of a segmentation node and of its helper nodes, which are tables and maps."""
         self._node = segmentation_node
         segmentation = segmentation_node.GetSegmentation()
         self._order = list(segmentation.GetSegmentIDs())
@@ -66,7 +66,7 @@ class _Table:
 
 
 class _Map:
-    """The volume node of a map with its name, attributes, place and image."""
+    """The volume node of a map with its name, attributes, position and image."""
 
     def __init__(self, node: VolumeNode) -> None:
         self._node, self._name, self._attributes = node, node.GetName(), _attributes_of(node)

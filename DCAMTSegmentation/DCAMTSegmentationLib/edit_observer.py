@@ -31,7 +31,7 @@ class EditObserver:
 
     def observe(self, node: SegmentationNode | None) -> None:
         """Observe a node instead of the present one; None stops observing."""
-        # VTKObservationMixin would keep a reference to each observed node until it removes all observers.
+        # Without VTKObservationMixin, so that this object refers only to the node that it observes now.
         if self.node is not None:
             self.node.RemoveObserver(self._tag)
         self.node = node

@@ -11,7 +11,9 @@ from slicer.i18n import tr as _
 
 
 def choose_file(title: str, name: str, kinds: str) -> str:
-    """Return the path of a file to write, of which the dialog asks whether to replace it; "" if the user cancelled.
+    """Ask the user for a file to write; return its path, or "" if the user cancelled.
+
+    The dialog itself asks whether to replace an existing file.
 
     Args:
         name: the proposed name.

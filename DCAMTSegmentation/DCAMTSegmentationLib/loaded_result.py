@@ -18,7 +18,10 @@ from slicer.i18n import tr as _
 
 @dataclass(frozen=True)
 class LoadedResult:
-    """The worker's `ScanSegmented` with its label and doubt files open: memory maps (K, J, I); doubt may be None."""
+    """The worker's `ScanSegmented`, with its files of labels and of doubt opened as memory maps (K, J, I).
+
+    `doubt_map` and `trust` are None in quality `fast`.
+    """
 
     labels: np.ndarray
     doubt_map: np.ndarray | None

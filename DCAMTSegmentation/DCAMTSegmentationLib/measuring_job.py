@@ -21,8 +21,7 @@ from .worker_process import SegmentationWorker
 
 
 class MeasuringJob(WorkerJob):
-    """Sends the present voxels of the segments that DCAMT wrote to the worker, and puts the measurements into the
-    result's table."""
+    """Sends the DCAMT segments, as they are now, to the worker, and puts the measurements into the result's table."""
 
     def __init__(
         self, worker: SegmentationWorker, segmentation: SegmentationNode, on_finished: Callable[[JobOutcome], None]

@@ -16,9 +16,10 @@ from slicer.i18n import tr as _
 
 
 class ModelList:
-    """Fills a combo box with the titles of models; its tooltip is the card of the selected one.
+    """Fills a combo box with the titles of models; its tooltip is the card of the selected model.
 
-    `on_chosen` is called with the name of a model that was selected or imported, or that is selected after a removal.
+    `on_chosen` is called with the name of the model that the user selects or imports. After a removal it is called with
+    the name of the first model in the list, "" if none is left.
     """
 
     def __init__(

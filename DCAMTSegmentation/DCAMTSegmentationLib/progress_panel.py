@@ -1,4 +1,4 @@
-"""Show a running segmentation in the panel: Apply/Cancel button, progress, status and log."""
+"""Show a running job in the panel: Apply/Cancel button, progress, status and log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .worker_job import JobOutcome
 
 
 class ProgressPanel:
-    """Shows the progress of a segmentation.
+    """Shows the progress and the end of a job.
 
     `read_log` returns the log's text; it is called only while the log section is open.
     """
@@ -25,10 +25,10 @@ class ProgressPanel:
         ui.logCollapsibleButton.connect("contentsCollapsed(bool)", self._on_log_collapsed)
 
     def show_running(self, running: bool, missing: str) -> None:
-        """Show whether a segmentation runs.
+        """Show whether a job runs.
 
         Args:
-            missing: what the user has to choose before, "" for nothing.
+            missing: a sentence on what the user has to choose before Apply; "" if nothing is missing.
         """
         self._ui.applyButton.text = _("Cancel") if running else _("Apply")
         self._ui.applyButton.toolTip = (
@@ -59,7 +59,7 @@ class ProgressPanel:
         self.show_log()
 
     def clear(self) -> None:
-        """Clear the status: it describes an earlier choice."""
+        """Clear the status line, which describes an earlier choice."""
         self._set_status("")
 
     def show_log(self) -> None:

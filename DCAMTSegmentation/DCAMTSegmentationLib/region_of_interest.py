@@ -15,16 +15,16 @@ from DCAMTSlicerLib.segment_voxels import read_segment
 from slicer.i18n import tr as _
 
 EDGE_MM = 140.0
-"""Longest edge of a region around the volume's centre: the atria and most of the heart, which is 150 mm long."""
+"""Longest edge of a region around the volume's centre: chosen to hold the atria and most of the heart."""
 MARGIN_MM = 20.0
 """Distance between a result and the region around it."""
 COLOR = (1.0, 0.85, 0.2)
 """Of a region's edges: red, green, blue, each 0 to 1."""
 LINEAR_WITHIN_MM = 0.1
-"""A transform counts as linear if it moves the points of a region by at most this from those of the best affine map."""
+"""A transform counts as linear if an affine map, fitted to a region's corners, gives its points with this accuracy."""
 _BOX_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
-"""Corners, mid-points of edges and faces, and centre of a box, (27, 3) in half edges. Points inside are compared too,
-since a transform can bend the inside of a box and leave its corners."""
+"""Corners, mid-points of edges and faces, and centre of a box, (27, 3) in half edges. More than the corners are
+compared, since a transform can bend a box and leave its corners in place."""
 _IS_CORNER = np.abs(_BOX_POINTS).min(axis=1) == 1
 
 
@@ -32,7 +32,7 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
     """Return a Markups ROI as a region of the engine, RAS mm in the volume's space.
 
     Raises:
-        InputError: an edge of the region is 0, or it is related to the volume by a non-linear transform.
+        InputError: an edge of the region is 0, or the region is related to the volume by a non-linear transform.
     """
     half = np.array(roi.GetSize()) / 2
     if (half <= 0).any():
@@ -68,7 +68,9 @@ def _to_volume_space(volume: VolumeNode, world: np.ndarray) -> list[float]:
 
 
 def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode | None) -> None:
-    """Place a Markups ROI around a result (plus `MARGIN_MM`); if it is None or empty, around the volume's centre.
+    """Place a Markups ROI around a result, with `MARGIN_MM` on each side.
+
+    If the result is None or empty, the ROI is placed around the volume's centre.
 
     The heart is not located: it usually lies near the scan's centre, and the user can move the box.
     """
@@ -81,7 +83,7 @@ def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode |
         centre, reach = (bounds[::2] + bounds[1::2]) / 2, np.minimum(bounds[1::2] - bounds[::2], EDGE_MM) / 2
         low, high = centre - reach, centre + reach
     roi.SetAndObserveTransformNodeID(None)
-    # Without the rotation that the user gave it.
+    # Remove a rotation that the user gave the box.
     roi.GetObjectToNodeMatrix().DeepCopy(vtk.vtkMatrix4x4())
     roi.SetCenterWorld(*map(float, (low + high) / 2))
     roi.SetSizeWorld(*map(float, high - low))

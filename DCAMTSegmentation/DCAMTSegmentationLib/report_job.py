@@ -24,17 +24,17 @@ from .worker_job import JobOutcome, SegmentJob
 from .worker_process import SegmentationWorker
 
 # Not translated: they are sentences of the report, which is in English.
-OUTDATED_WALL = "The wall was measured of an earlier outline and was left out."
+OUTDATED_WALL = "The wall was measured on an earlier outline and was left out."
 WALL_OF_OTHER_SCAN = "The wall was measured in another scan and was left out."
-WALL_OF_OTHER_SEGMENT = "The wall was measured of another segment and was left out."
+WALL_OF_OTHER_SEGMENT = "The wall was measured on another segment and was left out."
 
 
 class ReportJob(SegmentJob):
     """Sends a volume, segments and their review data to the worker, which writes the report.
 
-    The report shows a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. Names in the scene, which
-    may identify the patient, do not appear in it: segments that DCAMT wrote have the names of their classes, another
-    segment is called "Outlined segment".
+    The report shows a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. It contains no name from the
+    scene, since such a name may identify the patient: segments that DCAMT wrote have the names of their classes, and
+    any other segment is called "Outlined segment".
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class ReportJob(SegmentJob):
             return WALL_OF_OTHER_SCAN
         if measured_segment(self._segmentation) != self._segment_id:
             return WALL_OF_OTHER_SEGMENT
-        # An edit of another segment marks the wall as outdated, too.
+        # The mark is compared first, since an edit of another segment sets it, too.
         update_outdated_mark(self._segmentation)
         return OUTDATED_WALL if is_outdated(self._segmentation) else ""
 
@@ -148,7 +148,7 @@ class ReportJob(SegmentJob):
 
 
 def _class_name(segment: Segment) -> str:
-    """Return the meaning of a segment's type in the terminology, which is not typed by a user; else a general name."""
+    """Return the terminology's name for the type of a segment, or a general name; unlike the segment's own name."""
     text = vtk.reference("")
     segment.GetTag(segment.GetTerminologyEntryTagName(), text)
     # context ~ category ~ type ~ …, each a scheme ^ value ^ meaning

@@ -33,7 +33,7 @@ from .segmentation_options import SegmentationOptions
 def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> np.ndarray:
     """Return the affine (4, 4), mm in the volume's space -> mm in the space of the segmentation node to write into.
 
-    A new node (None) and a node without segments take over the volume's transform, so it is the identity for them.
+    It is the identity for a new node (None) and for a node without segments, which take over the volume's transform.
 
     Raises:
         InputError: the nodes are related by a non-linear transform.
@@ -47,9 +47,8 @@ def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> 
 def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generator[None, None, SegmentationNode]:
     """Write a result into the options' target, or a new node, with map, table and doubtful places.
 
-    A step between two yields takes at most some tens of milliseconds. Only the last step changes an existing
-    segmentation. If a step fails, or if the steps are not finished, the added nodes are removed and the earlier result
-    is restored.
+    The work is divided into short steps by yields. Only the last step changes an existing segmentation. If a step
+    fails, or if the generator is closed before its end, the added nodes are removed and the earlier result is restored.
 
     Returns:
         The segmentation node.
@@ -101,7 +100,7 @@ class _Insertion:
     earlier: EarlierResult | None = None
 
     def steps(self) -> Generator[None, None, SegmentationNode]:
-        """Build all parts beside the scene or in new nodes, then insert them in one step; return the segmentation."""
+        """Build all parts outside the scene or in new nodes, then insert them in one step; return the segmentation."""
         volume, target = self.options.volume, self.options.target
         if target is not None and not slicer.mrmlScene.IsNodePresent(target):
             target = None
@@ -150,7 +149,7 @@ class _Insertion:
     def _add_surface(
         self, built: BuiltSegment, item: SegmentResult, target: SegmentationNode | None, to_local: np.ndarray
     ) -> None:
-        """Add the worker's surface, or compute one if there is none or if the target uses other smoothing."""
+        """Add the worker's surface; compute one if there is none, or if the target computes surfaces in another way."""
         if item.surface is not None and uses_dcamt_conversion(target):
             points, triangles = read_surface(item.surface, self.options.volume.GetName())
             add_surface(built.segment, points @ to_local[:3, :3].T + to_local[:3, 3], triangles)
@@ -247,7 +246,7 @@ def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
 
 
 def _write_segments(segmentation: SegmentationNode, volume: VolumeNode, built: Sequence[BuiltSegment]) -> None:
-    """Write segments into a node; without segments, the node takes over the volume's transform and grid first."""
+    """Write segments into a node; a node without segments first takes over the volume's transform and grid."""
     was_empty = not has_segments(segmentation)
     if was_empty:
         segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())

@@ -55,9 +55,9 @@ class StoredDoubtfulPlace:
 
 
 def get_referenced_node(node: Node | None, role: str) -> Node | None:
-    """Return the node that a result, or its wall, refers to in a role, such as `VOLUME`; None if there is none.
+    """Return the node to which a result or its wall refers in a role, such as `VOLUME`.
 
-    There is none either if that node was removed from the scene, or if `node` is None.
+    None if it refers to no node, if the scene no longer has that node, or if `node` is None.
     """
     return node.GetNodeReference(role) if node is not None else None
 
@@ -122,8 +122,8 @@ def present_channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode
 def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     """Return the model and quality that made a result.
 
-    Results of older versions, and results whose model was removed during the computation, store its title only: then
-    the other texts of the model are empty.
+    Results of older versions, and results whose model was removed during the computation, store only the model's title.
+    Then its other texts are empty, and the quality follows from the trust.
     """
     text = segmentation_node.GetAttribute(_METHOD)
     if text:
@@ -139,13 +139,14 @@ def store_review_data(
     to_local: np.ndarray,
     expected: ExpectedOverlap | None = None,
 ) -> None:
-    """Store the trust, the expected overlap and the doubtful places of a new result, the worst first.
+    """Store the trust, the expected overlap and the doubtful places of a new result.
 
-    The first place becomes the next one to visit. The marks of a correction and of outdated measurements are removed.
-    The segments' fingerprint is stored as that of the written and of the measured segments.
+    The node must already have the result's segments. Their fingerprint is stored as that of the written and of the
+    measured segments. The first place becomes the next one to visit. The marks of a correction and of outdated
+    measurements are removed.
 
     Args:
-        doubts: in the space of the result's volume; the node must already have the result's segments.
+        doubts: the worst first, in the space of the result's volume.
         to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.
     """
     places = [
@@ -172,7 +173,10 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
 
 
 def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
-    """Record that the table holds the measurements of the segments with the fingerprint `measured`."""
+    """Record that the table holds the measurements of the segments with the fingerprint `measured`.
+
+    The mark of outdated measurements is removed if the segments have not changed since.
+    """
     segmentation_node.SetAttribute(_MEASURED, measured)
     now = fingerprint(segmentation_node)
     if not now or is_same_fingerprint(measured, now):
@@ -215,13 +219,13 @@ def results_of(volume: VolumeNode | None) -> list[SegmentationNode]:
 
 
 def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
-    """Return the result of a volume whose node is the newest; None if there is none."""
-    results = results_of(volume)
-    return results[-1] if results else None
+    """Return the newest node with a result of a volume; None if there is none."""
+    found = results_of(volume)
+    return found[-1] if found else None
 
 
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode) -> bool:
-    """Return whether a volume's result may be written into a node: one without DCAMT segments, or with its result."""
+    """Return whether a volume's result may be written into a node: if it has no DCAMT segments or this volume's."""
     if segmentation_node is None:
         return False
     return not find_dcamt_segments(segmentation_node) or get_referenced_node(segmentation_node, VOLUME) is volume
@@ -238,7 +242,7 @@ def is_map(volume: VolumeNode) -> bool:
 
 
 def shows_doubt(volume: VolumeNode) -> bool:
-    """Return whether a map shows doubt rather than disagreement, as the maps of older versions do."""
+    """Return whether a map shows doubt; the maps of older versions show disagreement."""
     return volume.GetAttribute(_MAP) == _DOUBT
 
 
@@ -250,9 +254,9 @@ def is_scalar_image(volume: VolumeNode) -> bool:
 def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
     """Return a result's doubtful places, the worst first.
 
-    A place is tied to the voxels of the DCAMT segments, so that it also follows them if a linear transform of the node
-    is hardened; changes of the scan do not matter. It stays at its stored position if the result was corrected and its
-    segments have another spacing, if none has voxels, and in scenes of older versions.
+    If a linear transform of the node was hardened since the places were stored, the places are transformed with it, as
+    the voxels were. They stay where they were stored if the DCAMT segments have no voxels, if the result was corrected
+    and its segments have another spacing, and in scenes of older versions.
     """
     text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
     if segmentation_node is None or not text:
@@ -267,8 +271,9 @@ def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDo
 def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | None:
     """Return the linear transform (4, 4) that was hardened since the places were stored; None if none was, or unknown.
 
-    Resampling the segments in Segment Editor changes their affine, too, mostly with the spacing, and marks the result
-    as corrected. The voxels are not compared, since they may be incomplete during an event.
+    The transform leads from the stored affine of the segments to the present one. Segment Editor also changes the
+    affine if it resamples the segments: then the result is corrected and, in most cases, the spacing differs. The
+    voxels are not compared, since they may be incomplete during an event.
     """
     stored = segmentation_node.GetAttribute(_PLACES_AFFINE)
     now = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
@@ -284,13 +289,14 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
 
 
 def places_show_doubt(segmentation_node: SegmentationNode) -> bool:
-    """Return whether a result's places are of high doubt rather than of disagreement, as those of older versions."""
+    """Return whether a result's places are those of high doubt; older versions stored places of disagreement."""
     return segmentation_node.GetAttribute(_PLACES_OF) == _DOUBT
 
 
 def next_place(segmentation_node: SegmentationNode) -> tuple[int, StoredDoubtfulPlace]:
-    """Move every slice view to the next doubtful place (the first follows the last); return its number, from 1, and
-    the place.
+    """Move every slice view to the next doubtful place; return the place's number, from 1, and the place.
+
+    The first place follows the last one.
 
     Raises:
         ValueError: the result has no doubtful places.

@@ -21,7 +21,7 @@ ROW_PIXELS = 22
 
 
 class ReviewPanel:
-    """Shows one segmentation node at a time; if it contains no result, its buttons are disabled."""
+    """Shows one segmentation node at a time; the buttons are disabled if the node contains no result."""
 
     def __init__(self, ui: Any) -> None:
         self._ui = ui
@@ -45,7 +45,7 @@ class ReviewPanel:
         if ui.measurementsTable.mrmlTableNode() is not table:
             ui.measurementsTable.setMRMLTableNode(table)
             if table is not None:
-                # The .ui file cannot set this property: Slicer ignores it while the view has no table node.
+                # Set here, not in the .ui file, since the view must have a table node first.
                 ui.measurementsTable.transposed = True
                 ui.measurementsTable.resizeColumnsToContents()
                 # The heading already names the scan and a single segment: hiding these rows makes room for the buttons.
@@ -71,7 +71,7 @@ class ReviewPanel:
         ui.teachLabel.visible = bool(ui.teachLabel.text)
 
     def _result_text(self, table: TableNode | None) -> str:
-        """Return text that names the scan of the result, and its segments with their volumes."""
+        """Return the name of the result's scan, and the segments with their volumes; "" without a result."""
         volume = review.get_referenced_node(self._node, review.VOLUME)
         if volume is None:
             return ""
@@ -138,7 +138,7 @@ class ReviewPanel:
 
     def on_correct(self, checked: bool = False) -> None:
         volume = review.get_referenced_node(self._node, review.VOLUME)
-        # Segment Editor removes a foreground if the background is not its own volume, and the map would disappear.
+        # If the views show another volume, Segment Editor replaces their layers, and the map of doubt disappears.
         views.show_scan(volume)
         segment_editor.correct(self._node, volume, back_to="DCAMTSegmentation")
 

@@ -66,7 +66,7 @@ class SegmentationJob(WorkerJob):
         volumes = (options.volume, *options.channels)
         check_channels(volumes)
         self._snapshots = [VolumeSnapshot(volume) for volume in volumes]
-        # Raises its error now, and not after the worker has computed for minutes.
+        # Called for its error only, which would otherwise come after the worker has finished.
         transform_to_target(options.volume, options.target)
         self._region = region_of(options.region, options.volume) if options.region is not None else None
         super().start()

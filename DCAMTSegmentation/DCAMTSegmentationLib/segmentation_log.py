@@ -5,27 +5,27 @@ from __future__ import annotations
 import time
 from collections import deque
 
-LINES = 500
+MOST_ENTRIES = 500
 
 
 class SegmentationLog:
     """Keeps the newest entries, each with the time of day."""
 
     def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=LINES)
+        self._entries: deque[str] = deque(maxlen=MOST_ENTRIES)
         self._stage = ""
 
     def add(self, text: str) -> None:
         """Add an entry of one or several lines."""
         self._stage = ""
-        self._lines.append(f"{time.strftime('%H:%M:%S')} {text}")
+        self._entries.append(f"{time.strftime('%H:%M:%S')} {text}")
 
     def add_stage(self, stage: str) -> None:
-        """Add an entry if the stage has changed."""
+        """Add the stage as an entry unless it is the last entry."""
         if stage != self._stage:
             self.add(stage)
             self._stage = stage
 
     def text(self) -> str:
-        """Return all entries, the newest last."""
-        return "\n".join(self._lines)
+        """Return the entries that are kept, the newest last."""
+        return "\n".join(self._entries)

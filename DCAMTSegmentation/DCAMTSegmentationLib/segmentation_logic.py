@@ -1,5 +1,5 @@
 """The logic of the segmentation module, for its panel and for scripts."""
-# Slicer calls a logic's methods by their Qt-style names, and scripts use them.
+# Slicer and scripts call a logic's methods by Qt-style names.
 # ruff: noqa: N802, N803
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     ...     logic.exportMeasurements(segmentation, results / f"{volume.GetName()}.csv")
     >>> logic.shutdown()
 
-    `segment` returns at once and calls a function at the end; `cancel` stops it. The argument `segmentation` of other
-    methods is the segmentation node of a result. The logic does not ask for consent to a model's terms of use: whoever
-    writes a script must read them (`DCAMTSlicerLib.terms_of_use.read_terms`).
+    `segment` returns at once and calls a function at the end; `cancel` stops the segmentation. `measureWall` and
+    `writeReport` take any segmentation node; in other methods the argument `segmentation` is the node of a result. The
+    logic does not ask for consent to a model's terms of use: whoever writes a script must read the terms
+    (`DCAMTSlicerLib.terms_of_use.read_terms`).
 
     Args:
         worker: the worker; by default a process of Slicer's Python.
@@ -88,7 +89,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         Raises:
             InstallationDeclined: the user declined.
-            NotInstalledError: the installation failed, or Slicer or PyTorch is too old.
+            NotInstalledError: packages are still missing or too old; `installation.ensure_packages` lists the causes.
         """
         installation.ensure_packages()
 
@@ -97,7 +98,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return self._job is not None and self._job.running
 
     def log(self) -> str:
-        """Return the log, the newest entry last, with the output of the process."""
+        """Return the log, the newest entry last, and then what the worker wrote to stderr."""
         return "\n\n".join(text for text in (self._log.text(), self._worker.log()) if text)
 
     def segment(
@@ -110,7 +111,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Start segmenting a volume node, and return at once.
 
         `onProgress` is called during the work. `onFinished` is called once, with a `JobOutcome` that contains the
-        segmentation node or, after a failure or `cancel`, the reason; then the scene is as it was.
+        segmentation node. After a failure or `cancel`, it contains the reason instead, and the scene is unchanged.
 
         Args:
             choices: the other fields of `SegmentationOptions` (channels, target, region, show_3d, model, quality,
@@ -136,8 +137,10 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._start(SegmentationJob(self._worker, options, report, self._finisher(onFinished)))
 
     def apply(self, settings: Any, onProgress: OnProgress | None = None, onFinished: OnFinished | None = None) -> None:
-        """Segment with the parameter node's settings. If its input is unchanged at the end, the result becomes its
-        output."""
+        """Segment with the settings of the parameter node, as `segment` does.
+
+        If its input volume is still the same at the end, the result becomes its output.
+        """
         volume = settings.inputVolume
         number = len(channels_of(settings.model)) - 1
 
@@ -274,7 +277,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return review.next_place(segmentation)
 
     def addTrainingCase(self, segmentation: SegmentationNode) -> training_cases.SceneCase:
-        """Add a result and all channels of its scan as a training case; its nodes are read when training starts."""
+        """Make a result a training case, with all channels of its scan; the nodes are read when a training starts."""
         return training_cases.add_result(segmentation)
 
     def _refuse_second(self) -> None:
@@ -289,7 +292,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Return a function for the end of a job, which logs the outcome and calls `on_finished`."""
 
         def finish(outcome: JobOutcome) -> None:
-            # The job holds the volume's voxels.
+            # The job refers to the volume's voxels, so it is released.
             self._job = None
             for line in (outcome.message, *outcome.notes, outcome.detail):
                 if line:
@@ -328,5 +331,5 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         for helper in orphans:
             if is_present(helper):
                 review.remove_with_display(helper)
-        # The subject hierarchy removes the result's item only after this event.
+        # Later: during this event, the subject hierarchy still has the result's item.
         qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, *removed]))

@@ -19,7 +19,7 @@ class SegmentationOptions:
         channels: the volume nodes of the second and further channels, for a model that takes several.
         target: the segmentation node to write to, None for a new one.
         region: a Markups ROI node, None for the whole volume.
-        show_3d: show the surface in the 3D views.
+        show_3d: whether to show the surfaces in the 3D views.
         model: a name in the store, or a file.
         quality: "accurate" or "fast".
         device: "auto", "cuda", "mps" or "cpu".

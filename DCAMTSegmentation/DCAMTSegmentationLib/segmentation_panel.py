@@ -37,7 +37,7 @@ from .worker_job import JobOutcome
 
 @dataclass
 class HandledSettings:
-    """The settings to which the views already correspond; a difference from the parameter node is a new choice."""
+    """The settings that the views already show; if the parameter node differs, the user has made a new choice."""
 
     volume: VolumeNode | None = None
     output: SegmentationNode | None = None
@@ -125,7 +125,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._progress.clear()
 
     def _on_start_import(self, caller: Any, event: Any) -> None:
-        # Parameter nodes report changes in the midst of an import, when their node references cannot be resolved yet.
+        # The parameter node may change during an import, before the nodes to which it refers are in the scene.
         self._disconnect()
 
     def _on_scene_replaced(self, caller: Any, event: Any) -> None:
@@ -140,7 +140,7 @@ class SegmentationPanel(VTKObservationMixin):
         qt.QTimer.singleShot(0, lambda: self._select_new_volume(node))
 
     def _select_new_volume(self, node: VolumeNode) -> None:
-        """Hide maps, and select the new volume if no input is selected."""
+        """Hide maps of doubt, and select a new scan if no input is selected."""
         if not self._is_connected or not slicer.mrmlScene.IsNodePresent(node):
             return
         self._hide_maps()
@@ -153,14 +153,14 @@ class SegmentationPanel(VTKObservationMixin):
             self._update()
 
     def _on_segments_edited(self, segmentation_node: SegmentationNode) -> None:
-        """Mark the result and its wall at once, since the comparison of their voxels follows later."""
+        """Mark the result as corrected and its wall as outdated at once; their voxels are compared later."""
         self._wall.show_edit(segmentation_node)
         if find_dcamt_segments(segmentation_node):
             review.mark_corrected(segmentation_node)
             self._update()
 
     def _compare_segments(self) -> None:
-        """Correct the marks of an edit by the voxels of the observed segmentation."""
+        """Set the marks of an edit again, after a comparison of the observed segmentation's voxels."""
         segmentation_node = self._edits.node
         if self._closed or self._settings is None or segmentation_node is None:
             return
@@ -203,7 +203,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._settings = None
 
     def _hide_maps(self) -> None:
-        """Hide maps of doubt in the input selectors, which would select a map when its scan is deleted."""
+        """Hide maps of doubt in the input selectors, which could otherwise select a map when its scan is deleted."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         hidden = [node.GetID() for node in volumes if review.is_map(node)]
         self._ui.inputSelector.sortFilterProxyModel().hiddenNodeIDs = hidden
@@ -224,7 +224,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._update()
 
     def _on_input_changed(self, settings: Any) -> None:
-        """Show the new input volume, select its newest result, and clear the status line."""
+        """Show the new input volume; if the output belongs to another volume, select the new one's newest result."""
         if not self._logic.isRunning():
             self._progress.clear()
         if settings.inputVolume is not None:
@@ -236,7 +236,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._handled.output = settings.outputSegmentation
 
     def _on_output_changed(self, settings: Any) -> None:
-        """Show the scan of a newly selected result, and make it the input."""
+        """Show the scan of a newly selected result; make the scan the input if the result has DCAMT segments."""
         volume = review.get_referenced_node(settings.outputSegmentation, review.VOLUME)
         if not self._logic.isRunning():
             self._progress.clear()
@@ -356,7 +356,7 @@ class SegmentationPanel(VTKObservationMixin):
     def _on_finished(self, outcome: JobOutcome) -> None:
         self._end_job(outcome, self._show_result)
         if outcome.segmentation is not None and not self._closed:
-            # The result of another scan than the selected one, or a result that arrives in another module.
+            # Meanwhile, the user may have selected another scan, or another module.
             views.hide_over_other_scan(outcome.segmentation)
             self._arrived = None if self._is_connected else outcome.segmentation
 

@@ -33,7 +33,7 @@ def add_case(volume: VolumeNode, segmentation: SegmentationNode) -> SceneCase:
 
 
 def remove_case(case: SceneCase) -> None:
-    """Make a segmentation no longer a case for DCAMT Training; its nodes stay in the scene."""
+    """Remove a case from those for DCAMT Training; its nodes stay in the scene."""
     case.segmentation.RemoveNodeReferenceIDs(IMAGE)
     case.segmentation.SetAttribute(_LISTED, None)
 
@@ -41,7 +41,7 @@ def remove_case(case: SceneCase) -> None:
 def add_result(segmentation: SegmentationNode) -> SceneCase:
     """Make a result and its scan, which must be in the scene, a case for DCAMT Training.
 
-    The volumes of further channels are found by `review.channels_of`. A task of one channel needs none of them.
+    `review.channels_of` returns the volumes of its further channels, which a task of one channel does not need.
     """
     return add_case(review.get_referenced_node(segmentation, review.VOLUME), segmentation)
 
@@ -52,7 +52,7 @@ def is_case(segmentation: SegmentationNode | None) -> bool:
 
 
 def scene_cases() -> list[SceneCase]:
-    """Return all cases of the scene, in its order."""
+    """Return all cases of the scene, in the scene's order."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return [SceneCase(node.GetNodeReference(IMAGE), node) for node in nodes if is_case(node)]
 

@@ -31,8 +31,8 @@ def show_scan(volume: VolumeNode) -> None:
     """Make a scan the background of all slice views, and show its results instead of those of other scans.
 
     If all views show the scan already, they keep their position and zoom; otherwise all are fitted. Results that the
-    user hid stay hidden. A result of another scan also loses its point at a doubtful place. A scan without an image
-    changes nothing.
+    user hid stay hidden. A result of another scan also loses its point at a doubtful place. Nothing changes if the scan
+    has no image.
     """
     if volume.GetImageData() is None:
         return
@@ -46,8 +46,8 @@ def show_scan(volume: VolumeNode) -> None:
 def hide_over_other_scan(segmentation: SegmentationNode) -> None:
     """Hide a result if a slice view shows another scan; `show_scan` shows the result again with its own scan.
 
-    All channels of the result are its own scan. A result whose scan was removed stays visible: nothing would show it
-    again.
+    All channels that the result was made from count as its own scan. A result whose scan was removed stays visible,
+    since nothing would show it again.
     """
     volume = review.get_referenced_node(segmentation, review.VOLUME)
     if volume is None:

@@ -1,4 +1,4 @@
-"""Keep a volume as it was sent to the worker, to compare it with the node when the answer arrives."""
+"""Record the state of a volume that is sent to the worker, to notice changes until the answer arrives."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class VolumeSnapshot:
         """Compare the volume node with this snapshot, in short steps.
 
         Returns:
-            The differences for the user: other voxels, or another transform.
+            For each difference (other voxels, another transform) a message for the user.
 
         Raises:
             InputError: the volume was removed, or its grid has changed.
@@ -67,7 +67,9 @@ class VolumeSnapshot:
 
 
 def write_snapshots(snapshots: Sequence[VolumeSnapshot], path: Path) -> Iterator[float]:
-    """Write the voxels of a scan's channels as .npy in short steps, with checksums; yield the fraction written.
+    """Write the voxels of a scan's channels to a .npy file in short steps; yield the fraction written.
+
+    Each step also updates the snapshots' checksums.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,6 +1,6 @@
 """Store a wall in the scene: a model node with scalars, a colour table with a legend, and a table of the burden.
 
-The model node's scalars and attributes contain the whole `WallResult`, which is thus saved with the scene.
+The model node contains the whole `WallResult`, as surface, scalars and attribute, so it is saved with the scene.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COLORS = 256
 
 
 def insert_wall(wall: WallResult, volume: VolumeNode, segmentation: SegmentationNode) -> ModelNode:
-    """Insert a segmentation's wall into the scene, in the nodes of an earlier one if there is one; return the model.
+    """Insert a segmentation's wall into the scene, into the nodes of an earlier wall if there is one; return the model.
 
     Args:
         wall: in the volume's own space.
@@ -85,19 +85,19 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
 
 
 def store_measured_outline(segmentation: SegmentationNode, segment: str, measured: str) -> None:
-    """Store the segment of a wall, and the segment's fingerprint at the time of measuring."""
+    """Store the segment of a new wall and its fingerprint `measured`; remove the mark of an outdated wall."""
     model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
     for name, text in ((_SEGMENT, segment), (_OUTLINE, measured), (_OUTDATED, None)):
         model.SetAttribute(name, text)
 
 
 def measured_volume(segmentation: SegmentationNode) -> VolumeNode | None:
-    """Return the volume in which a segmentation's wall was measured; None without a wall or if it was removed."""
+    """Return the volume in which a segmentation's wall was measured; None if there is no wall or no such volume now."""
     return review.get_referenced_node(review.get_referenced_node(segmentation, review.WALL), review.VOLUME)
 
 
 def measured_segment(segmentation: SegmentationNode) -> str:
-    """Return the identifier of the segment whose wall was measured; "" without a wall or if it was removed."""
+    """Return the identifier of the segment whose wall was measured; "" if there is no wall or no such segment now."""
     model = review.get_referenced_node(segmentation, review.WALL)
     segment = (model.GetAttribute(_SEGMENT) if model is not None else None) or ""
     return segment if segment and segmentation.GetSegmentation().GetSegment(segment) is not None else ""
@@ -132,7 +132,7 @@ def is_outdated(segmentation: SegmentationNode) -> bool:
 
 
 def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
-    """Return the wall with another threshold; both share the surface and its areas."""
+    """Return the wall with another threshold; both walls share one surface."""
     return replace(wall, settings=replace(wall.settings, threshold=threshold))
 
 
@@ -143,7 +143,7 @@ def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
     is_wall = wall.kind == WALL
     _set_scalars(surface, KIND, wall.kind)
     _set_scalars(surface, ENHANCED, wall.enhanced().astype(np.uint8))
-    # The table's first colour is for points that are not wall.
+    # Points of the wall never get the table's first colour, which is for all other points.
     step = (HIGHEST - LOWEST) / COLORS
     lowest = LOWEST + 1.5 * step
     _set_scalars(surface, SHOWN, np.where(is_wall, wall.ratio.clip(lowest, HIGHEST), LOWEST).astype(np.float32))
@@ -209,7 +209,7 @@ def _set_colors(colors: Node | None, threshold: float) -> None:
         return
     modifying = colors.StartModify()
     table = threshold_colors(np.linspace(LOWEST, HIGHEST, COLORS), threshold)
-    # Of points that are not wall: openings, and points at the scan's border.
+    # The first colour is for points that are not wall: openings, and points at the scan's border.
     table[0] = OPENING_COLOR
     for index, color in enumerate(table.tolist()):
         colors.SetColor(index, *color, 1.0)

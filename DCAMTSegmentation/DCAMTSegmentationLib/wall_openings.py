@@ -8,14 +8,15 @@ from dcamt.wall.surface import Surface
 DEPTH_MM = 8.0
 """Smallest limit for the distance of points from the curve's plane, since the surface is curved."""
 DEPTH_OF_RADIUS = 0.8
-"""The same limit, as a fraction of the curve's radius: a cap up to about 75 degrees of a ball is less deep."""
+"""The same limit as a fraction of the curve's radius. A ball's cap with a half-angle below 77 degrees is less deep."""
 
 
 def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
     """Return the mask (N,) bool of the surface's points inside a closed curve.
 
-    A point is enclosed if it lies inside the curve's outline, seen along the normal of the plane that fits the curve
-    best, near that plane, and faces the side of the plane that the surface along the curve faces.
+    A point is inside if it meets three conditions. It lies inside the curve, seen along the normal of the plane that
+    fits the curve best. It lies near that plane. Its own normal points to the side of the plane to which the normals of
+    the surface along the curve point.
 
     Args:
         curve: (P, 3), P >= 3, mm in the surface's space.
@@ -29,7 +30,7 @@ def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
         normal = -normal
     away = surface.points - centre
     radius = float(np.linalg.norm(curve - centre, axis=1).mean())
-    # A curve that is far from plane needs a larger limit.
+    # A curve that is far from planar needs a larger limit.
     depth = max(DEPTH_MM, DEPTH_OF_RADIUS * radius, 3.0 * float(np.abs((curve - centre) @ normal).max()))
     near = (np.abs(away @ normal) <= depth) & (surface.normals @ normal > 0)
     inside = np.zeros(len(surface.points), bool)

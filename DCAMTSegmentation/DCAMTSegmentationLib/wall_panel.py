@@ -87,7 +87,7 @@ class WallPanel:
         self._show_wall()
 
     def reload(self) -> None:
-        """Read the wall from the scene again: it was measured, or a scene was loaded."""
+        """Read the wall of the selected segmentation from the scene, and show it."""
         self._wall = wall_nodes.wall_in_scene(self._segmentation)
         if self._wall is not None:
             self._show_threshold(self._wall.settings.threshold)
@@ -235,13 +235,13 @@ def start_drawing(curve: CurveNode) -> None:
 
 
 def curve_in_space_of(curve: CurveNode, node: Node) -> np.ndarray:
-    """Return the points (P, 3) of a Markups curve, interpolated between its control points, mm in a node's space."""
+    """Return up to 239 points (P, 3) along a closed Markups curve, mm in a node's space."""
     points = curve.GetCurvePointsWorld()
     local = [0.0, 0.0, 0.0]
     positions = []
     for index in range(points.GetNumberOfPoints()):
         node.TransformPointFromWorld(points.GetPoint(index), local)
         positions.append(list(local))
-    # A curve has many points between its control points; one or two hundred suffice.
+    # Slicer interpolates many points between the control points; one or two hundred in all suffice.
     step = max(1, len(positions) // 120)
     return np.array(positions[::step])

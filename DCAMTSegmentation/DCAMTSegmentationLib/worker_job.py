@@ -1,5 +1,4 @@
-"""Run a request to the worker: prepare it, send it and process the answer, in steps so short that the window
-responds."""
+"""Run a request to the worker in short steps, so that the window responds: prepare it, send it, process the answer."""
 
 from __future__ import annotations
 
@@ -33,8 +32,8 @@ class JobOutcome:
     """How a job ended.
 
     Attributes:
-        segmentation: the node of the job; None after a failure, which leaves the scene unchanged.
-        message: one line for the user.
+        segmentation: the node of the job; None after a failure or `cancel`, which leave the scene unchanged.
+        message: the outcome in words for the user.
         notes: further messages, such as that the GPU had too little memory.
         detail: the traceback or the log of an unexpected failure; otherwise empty.
     """
@@ -94,7 +93,7 @@ class WorkerJob(ABC):
     def take_answer(self, event: Any) -> Iterator[JobOutcome | None]:
         """Insert the answer into the scene step by step; the last step yields the outcome."""
 
-    def handle_progress(self, event: WorkerProgress) -> None:  # noqa: B027 - a short job need not report it
+    def handle_progress(self, event: WorkerProgress) -> None:  # noqa: B027 - a short job need not handle it
         """Handle an event of the worker's progress."""
 
     def compare_snapshots(self, snapshots: Sequence[VolumeSnapshot]) -> Iterator[None]:
@@ -155,7 +154,7 @@ class WorkerJob(ABC):
 
 
 class SegmentJob(WorkerJob):
-    """A job that sends a volume and a segment to the worker; their transforms may differ by a linear one."""
+    """A job that sends a volume and a segment to the worker; a linear transform may relate the two."""
 
     _snapshot: VolumeSnapshot
     """The volume as it is sent; set by `start`."""
@@ -187,9 +186,9 @@ class SegmentJob(WorkerJob):
 
 
 def _with_hint(error: OutputError) -> OutputError:
-    """Return the error of a temporary file, with the place where the user chooses the folder of such files."""
+    """Return an error of a temporary file that also states where the user can change the folder of such files."""
     return OutputError(f"{error} {_('The temporary folder is set in the application settings.')}")
 
 
 def _ignore(outcome: JobOutcome) -> None:
-    """Do nothing; replaces the listener of a job that has ended, so that it is released."""
+    """Do nothing; replaces the listener of a job that has ended, so that the listener is released."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from dcamt.errors import InputError, InternalError
 from dcamt.worker.events import Answer, RequestFailed, WorkerEvent, WorkerReady
 from dcamt.worker.protocol import parse_worker_event, request_line
-from dcamt.worker.requests import CancelRequest, KeepFilesRequest, LoadRequest, Request
+from dcamt.worker.requests import CancelRequest, KeepFilesRequest, Request
 from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, EngineProcess, ProcessEnd, wait_for_killed
 from DCAMTSlicerLib.stepped_task import DelayedCall
 from slicer.i18n import tr as _
@@ -27,7 +27,7 @@ KILLED = 9
 ENDED = "ended"
 """Reason of the failure if the worker ended unexpectedly."""
 CANCEL_GRACE_MS = 20000
-"""A worker that has not stopped after this time is killed; loading its model again takes seconds."""
+"""A worker that has not stopped after this time is killed; the next one must load its model again."""
 OnEvent = Callable[[WorkerEvent], None]
 
 
@@ -56,7 +56,7 @@ class SegmentationWorker(Protocol):
 class WorkerProcess:
     """Sends requests to a worker process and delivers its events from the event loop.
 
-    No method waits for an answer; `shutdown` waits up to some seconds for the end of the process.
+    No method waits for an answer; `shutdown` waits for the end of killed processes, at most two seconds for each.
 
     Args:
         python: the interpreter, by default Slicer's own.
@@ -91,7 +91,7 @@ class WorkerProcess:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request runs that computes, and was not cancelled; loading a model does not count."""
+        """Whether a request runs that was not cancelled."""
         return self._computing is not None
 
     def log(self) -> str:
@@ -119,23 +119,19 @@ class WorkerProcess:
         """Send a request, and start the process if it does not run.
 
         `on_event` is called with the events of the request. The last one is an `Answer`, except after `cancel` and
-        `shutdown`. A request to load a model is ignored while the worker is busy.
+        `shutdown`.
 
         Raises:
             RuntimeError: the worker is busy with another request.
         """
-        loads = isinstance(request, LoadRequest)
         if self.is_busy:
-            if loads:
-                return
             raise RuntimeError(_("A computation is running. Wait until it has ended, or cancel it."))
         self._start_process()
         self._idle.stop()
         self._requests += 1
         identifier = str(self._requests)
         self._listeners[identifier] = on_event or (lambda event: None)
-        if not loads:
-            self._computing = identifier
+        self._computing = identifier
         line = request_line(replace(request, id=identifier)).encode() + b"\n"
         self._unanswered[identifier] = line
         assert self._process is not None

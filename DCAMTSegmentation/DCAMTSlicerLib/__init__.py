@@ -1,4 +1,4 @@
-"""The library of both Slicer modules: node bridges, background processes and installation.
+"""The library of both Slicer modules: nodes of the scene, child processes, models and installation.
 
-Must not import torch: the panels open before PyTorch is installed, and must not wait for its import.
+No file of it may import torch: the panels open before PyTorch is installed, and must not wait for its import.
 """

@@ -20,7 +20,7 @@ ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(dcamt.__file__))
 LOG_BYTES = 1 << 14
 """Number of bytes kept from the end of a process's stderr."""
 LAST_LINE_MS = 1000
-"""The longest time to write the last line to a process; it takes none unless the pipe is full."""
+"""The longest time to wait until the last line is written to a process."""
 DELIVERY_S = 0.02
 """Seconds after which a turn of the event loop delivers no further event."""
 OnEvent = Callable[[dict[str, Any]], None]
@@ -44,11 +44,11 @@ class ProcessEnd:
 
 
 class EngineProcess:
-    """Runs Python, by default Slicer's own, with these arguments in the engine's folder.
+    """Runs Python, by default Slicer's own, with `arguments` in the engine's folder.
 
-    Call `start` to run it: `on_event` is called with each event and then, once, `on_end`. Of successive progress events
+    Call `start` to run it. `on_event` is called with the events and then, once, `on_end`. Of successive progress events
     that wait for delivery, only the last is delivered. After `kill`, neither function is called. Only `wait_for_end`
-    and, for a last line, `kill` block. The program must end when its stdin closes.
+    and `kill` with a last line block. The program must end when its stdin closes.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class EngineProcess:
             self._process.write(line)
 
     def kill(self, last_line: bytes = b"") -> None:
-        """End the process at once; `last_line` is written to its stdin before."""
+        """End the process at once; first write `last_line` to its stdin, if there is one."""
         self.listening = False
         if not self._runs:
             return
         if last_line:
             self._process.write(last_line)
             self._process.waitForBytesWritten(LAST_LINE_MS)
-            if not self._runs:  # Waiting can emit `finished`, which has released the process.
+            if not self._runs:  # `_on_finished` was called during the wait, and released the process.
                 return
         # PythonSlicer may be a launcher, whose child is not killed but ends when its stdin closes.
         self._process.closeWriteChannel()
@@ -108,7 +108,7 @@ class EngineProcess:
             self._release()
 
     def wait_for_end(self, milliseconds: int) -> None:
-        """Block until the process has ended, or for this time; used when Slicer itself ends, after its event loop."""
+        """Block until the process has ended, at most for this time; used when Slicer ends, after its event loop."""
         if self._runs:
             self._process.waitForFinished(milliseconds)
 
@@ -157,12 +157,12 @@ class EngineProcess:
         self._deliver()
 
     def _on_error(self, error: Any) -> None:
-        # Any other error is followed by `finished`.
+        # After this error, unlike after a crash, `finished` is not emitted.
         if error == qt.QProcess.FailedToStart:
             what = _("Slicer's Python could not be started ({program}). Reinstall Slicer or free some memory.")
             self._end = ProcessEnd(what.format(program=self._python))
             self._release()
-            # On Windows, Qt emits this signal inside `QProcess.start`, before `start` has returned.
+            # Not at once: Qt may emit this signal inside `QProcess.start`, before `start` has returned.
             qt.QTimer.singleShot(0, self._deliver)
 
     def _release(self) -> None:
@@ -188,7 +188,7 @@ class EngineProcess:
 
 
 def python_program() -> str:
-    """Return the path of Slicer's own Python; outside Slicer, of the running Python."""
+    """Return the path of PythonSlicer, Slicer's own Python; if it is not found, that of the running Python."""
     return shutil.which("PythonSlicer") or sys.executable
 
 

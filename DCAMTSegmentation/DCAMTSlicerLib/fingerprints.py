@@ -46,8 +46,8 @@ def fingerprint_of(checksums: Mapping[str, Sequence[int]]) -> str:
 def is_same_fingerprint(stored: str, now: str) -> bool:
     """Return whether the stored and the present `fingerprint` of a node are those of the same voxels.
 
-    Scenes of older versions store checksums without the first index, by the code of the class; these are compared
-    without the index, so that a segment which was moved on its grid is not noticed.
+    Scenes of older versions store checksums without the first index, by the code of the class. Then the index is not
+    compared, so a segment that was moved on its grid is not noticed.
     """
     if stored == now or not stored or not now:
         return stored == now

@@ -19,20 +19,20 @@ from .engine_messages import error_text
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
 REASON_LENGTH, OUTPUT_LENGTH = 300, 1 << 14
-"""Most characters of a reason in a message, and of kept output."""
-# Slicer has loaded its own builds of these packages; other builds would break it. PyTorch has an extension of its own.
+"""The largest number of characters of a reason in a message, and of the output that is kept."""
+# Slicer brings its own builds of these packages, which pip must not replace; the PyTorch extension installs torch.
 NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
 
 
 class NotInstalledError(DCAMTError):
-    """Raised when packages of the engine are missing; the message states what the user can do.
+    """Raised when packages of the engine are missing or too old; the message states what the user can do.
 
     `detail` is the output of the installation that failed, if any.
     """
 
 
 class InstallationDeclined(NotInstalledError):
-    """Raised when the user declined the installation; no message needs to be shown."""
+    """Raised when the user declined the installation; no error dialog is needed."""
 
 
 def missing_packages() -> list[str]:
@@ -41,7 +41,7 @@ def missing_packages() -> list[str]:
     A PyTorch that is too old is not among them, since only the user may replace it (`_refuse_old_torch`).
 
     Raises:
-        NotInstalledError: Slicer is too old to install anything.
+        NotInstalledError: Slicer is too old to install packages.
     """
     _refuse_old_slicer()
     from slicer.packaging import pip_check
@@ -56,7 +56,7 @@ def ensure_packages() -> None:
 
     Raises:
         InstallationDeclined: the user declined.
-        NotInstalledError: the PyTorch extension is missing, PyTorch or Slicer is too old, the download failed, or
+        NotInstalledError: the PyTorch extension is missing, PyTorch or Slicer is too old, the installation failed, or
             Slicer must be restarted first.
     """
     _refuse_old_torch()
@@ -115,9 +115,9 @@ class _KeptOutput:
 
 
 def _failed_installation(error: Exception, output: str) -> NotInstalledError:
-    """Return the error with pip's own reason, the last line of its output that begins with "error", if there is one.
+    """Return the error with pip's own reason: the last line of its output that begins with "error", if there is one.
 
-    Slicer only prints pip's output; its exception does not contain it.
+    Slicer prints pip's output, so `output` is what was printed; the exception `error` does not contain it.
     """
     errors = [line.strip() for line in output.splitlines() if line.strip().lower().startswith("error")]
     reason = errors[-1] if errors else " ".join(str(error).split())
@@ -145,7 +145,7 @@ def _torch_version() -> str | None:
 
 
 def _refuse_old_slicer() -> None:
-    """Raise NotInstalledError if Slicer is older than 5.12: its pip could replace packages of Slicer's own."""
+    """Raise NotInstalledError if Slicer has no `slicer.packaging` (before 5.12), which protects Slicer's packages."""
     try:
         import slicer.packaging  # noqa: F401
     except ImportError:

@@ -55,7 +55,7 @@ def title_of(name: str) -> str:
 
 
 def channels_of(name: str) -> tuple[str, ...]:
-    """Return the names of the channels that a model takes; of a model that does not exist, one without a name."""
+    """Return the names of the channels that a model takes; one empty name if the model does not exist."""
     return next((choice.channels for choice in model_choices() if choice.name == name), ("",))
 
 
@@ -66,8 +66,9 @@ def import_choice(path: Path) -> str:
         InputError: the file is no valid model, or there is a model of that name.
         OutputError: the file cannot be copied.
     """
-    if any(model.name == read_card(path).name for model in stored_models()):
-        remedy = _("Remove that one first, if it is not the same.")
+    name = read_card(path).name
+    if any(model.name == name for model in stored_models()):
+        remedy = _("If it is another model, remove the one in the list first.")
         raise InputError(_("a model of that name is in the list already"), path=path, remedy=remedy)
     # The worker checks the weights when it loads them, since that needs torch.
     return import_model(path).name
@@ -79,7 +80,7 @@ def remove_choice(name: str) -> None:
 
 
 def card_text(card: Card, channels: Sequence[str] = ()) -> str:
-    """Return what a model segments, in which scans, and its accuracy on cases that it was not trained on."""
+    """Return the text of a card: what the model segments, in which scans, with which channels, and how accurately."""
     lines = [
         _("Segments: {segments}").format(segments=", ".join(card.segments)),
         _("In: {modality}").format(modality=card.modality),
@@ -101,7 +102,7 @@ def _choice(model: StoredModel) -> ModelChoice:
         return ModelChoice(model.name, model.name, translated(str(error)), not model.shipped)
     title = card.title or model.name
     if not model.shipped and (details := _run_details(card)):
-        # Several runs of one task have the same title; the name tells run and date.
+        # Several runs of one task have the same title, so the name is added.
         title = f"{title} ({', '.join([model.name, *details])})"
     return ModelChoice(model.name, title, card_text(card, channels), not model.shipped, channels)
 
@@ -125,24 +126,25 @@ def _run_details(card: Card) -> list[str]:
 
 
 def _mean_dice(entry: Mapping[str, Any]) -> float | None:
-    """Return a measurement's Dice, averaged over classes; None if it has none.
-
-    A card may store one number, or numbers by branch and class: then "mean", or the first branch, is taken.
-    """
-    dice = entry.get("dice_mean", entry.get("dice"))
-    if isinstance(dice, Mapping):
-        by_class: Mapping[str, float] = dice.get("mean") or next(iter(dice.values()), {})
-        dice = sum(by_class.values()) / len(by_class) if by_class else None
+    """Return a measurement's Dice, averaged over classes; None if it has none."""
+    dice = entry.get("dice_mean")
+    if dice is None:
+        values = _dice_by_class(entry).values()
+        dice = sum(values) / len(values) if values else None
     return float(dice) if isinstance(dice, int | float) else None
 
 
+def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
+    """Return a measurement's Dice by class, of "mean" if the card has it, otherwise of the first branch."""
+    by_branch: Mapping[str, Mapping[str, float]] = entry.get("dice", {})
+    return by_branch.get("mean") or next(iter(by_branch.values()), {})
+
+
 def _measurement_text(entry: Mapping[str, Any]) -> str:
-    """Return one measurement of a card: the Dice, or the Dice of each branch and class, and on which cases."""
+    """Return one measurement of a card: the mean Dice, or else the Dice of each class, and on which cases."""
     dice = entry.get("dice_mean")
-    if dice is None and isinstance(entry.get("dice"), Mapping):
-        branches = entry["dice"]
-        of_classes: Mapping[str, float] = branches.get("mean") or next(iter(branches.values()), {})
-        dice = ", ".join(f"{name} {value:.2f}" for name, value in of_classes.items())
+    if dice is None and "dice" in entry:
+        dice = ", ".join(f"{name} {value:.2f}" for name, value in _dice_by_class(entry).items())
     elif isinstance(dice, float):
         dice = f"{dice:.2f}"
     quality = f" ({entry['quality']})" if entry.get("quality") else ""

@@ -38,7 +38,7 @@ def _show_back_button(panel: Any, module: str) -> None:
     button = qt.QPushButton(_("Back to {module}").format(module=slicer.util.getModule(module).title))
     button.objectName = BACK_BUTTON
     button.toolTip = _("Go back to the result. The corrections stay in the segmentation.")
-    # A function of no object: a slot that held the button would keep it alive after Qt deleted it.
+    # The slot must not refer to the button, which it would keep alive after Qt deleted it.
     button.connect("clicked(bool)", _go_back_to(module))
     panel.layout().insertWidget(0, button)
 

@@ -18,7 +18,7 @@ from .node_types import SegmentationNode
 
 @dataclass(frozen=True)
 class SegmentVoxels:
-    """A segment's voxels, cropped to the box of the set ones. A segment without set voxels has one voxel of value 0.
+    """A segment's voxels, cropped to the box of the set ones; one voxel of value 0 if none is set.
 
     Attributes:
         mask: (K, J, I), uint8, 1 in the segment.
@@ -68,7 +68,7 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
 def labelmap_affine(segmentation_node: SegmentationNode, identifiers: Iterable[str]) -> np.ndarray | None:
     """Return the affine (4, 4) of the first of these segments with voxels: index (i, j, k) -> mm in the node's space.
 
-    A linear transform that is hardened on the node changes it, a transform of the node does not. None without voxels.
+    A linear transform changes this affine only if it is hardened. None if no segment has voxels.
     """
     for identifier in identifiers:
         image = segmentation_node.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap_name())

@@ -117,7 +117,7 @@ class StartingClick:
     def record(self) -> None:
         """Record that a click was handled or that its job ended.
 
-        Called after the work of the click: Qt delivers a second click that was made during the work only then.
+        Call this after the work of the click, since a second click during the work is delivered only afterwards.
         """
         self._time = time.monotonic()
 

@@ -15,7 +15,7 @@ _FOLDER = "DCAMT.folder"
 
 
 def place_result(node: Node, volume: VolumeNode, earlier: Iterable[Node] = ()) -> None:
-    """Move a result into the DCAMT folder of its scan. If no earlier result lies in one, create it beside the scan.
+    """Move a result into the DCAMT folder of its scan, where earlier results lie; else create it beside the scan.
 
     Args:
         earlier: earlier results of the scan.
@@ -44,7 +44,7 @@ def remove_stale_items(scene: Any, nodes: Iterable[Node]) -> None:
     if hierarchy is None:
         return
     for node in nodes:
-        # In Slicer with a GUI the item is already gone.
+        # Slicer may have removed the item already.
         item = hierarchy.GetItemByDataNode(node)
         if item:
             # False: keep the data node and the item's children.

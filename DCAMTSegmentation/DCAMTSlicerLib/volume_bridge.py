@@ -98,7 +98,7 @@ def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarra
 def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: VolumeNode) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask padded to a volume's grid, with that grid's affine, so that the worker need not interpolate it.
 
-    If the mask's voxels do not coincide with the volume's, or lie outside the volume, return mask and affine unchanged.
+    Return mask and affine unchanged if the mask's voxels do not coincide with the volume's, or some lie outside it.
 
     Args:
         mask: (K, J, I).

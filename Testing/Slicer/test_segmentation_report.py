@@ -156,7 +156,7 @@ class ReportRequestTest(InsertedWallCase):
         request = self.report()
         np.testing.assert_array_equal(self.module.worker.first_mask, label)
         self.assertIsNone(request.wall)
-        self.assertEqual(request.notes, ("The wall was measured of another segment and was left out.",))
+        self.assertEqual(request.notes, ("The wall was measured on another segment and was left out.",))
 
     def test_wall_stays_in_the_report_after_an_edit_of_another_segment(self) -> None:
         self.add_segment()
