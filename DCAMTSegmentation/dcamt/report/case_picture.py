@@ -10,7 +10,7 @@ from ..geometry import bounding_box, canonical_orientation, pad_box, whole_box
 from ..recipe import Recipe
 from ..volume import Labelmap, Volume
 from .colors import LABEL_COLOR
-from .png import encode_png, enlarge
+from .png import encode_png, resize
 from .scene import WINDOW_PERCENTILES
 
 HEIGHT = 260
@@ -22,9 +22,10 @@ MARGIN_MM = 20.0
 def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Recipe) -> bytes:
     """Return a PNG file with an axial, a coronal and a sagittal slice side by side.
 
-    The patient's right is on the left, and in the sagittal slice the front. Outlines of the label are white; those of
-    the prediction, drawn over them, have the colours of their classes. Scan, prediction and
-    label must lie on one grid. The file contains only pixels: no text, and nothing from the scan's header.
+    The axial and the coronal slice show the patient's right on the left; the sagittal slice shows the front there.
+    Outlines of the label are white; those of the prediction, drawn over them, have the colours of their classes. Scan,
+    prediction and label must lie on one grid. The file contains only pixels: no text, and nothing from the scan's
+    header.
     """
     orientation = canonical_orientation(volume.grid)
     image, predicted, labels = map(orientation.apply, (volume.voxels[0], prediction.voxels, label.voxels))
@@ -52,7 +53,7 @@ def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) ->
     mm = np.array(planes[0].shape) * spacing
     size = max(1, round(HEIGHT * float(mm[0] / mm[1]))), HEIGHT
     # The axes run to the patient's right or front and upwards, opposite to those of the screen.
-    grey, predicted, labels = (enlarge(plane, size, smooth=n == 0)[::-1, ::-1].T for n, plane in enumerate(planes))
+    grey, predicted, labels = (resize(plane, size, smooth=n == 0)[::-1, ::-1].T for n, plane in enumerate(planes))
     pixels = np.repeat(grey[..., np.newaxis], 3, axis=2)
     pixels[_outline(labels)] = LABEL_COLOR
     for info in recipe.classes:

@@ -20,10 +20,10 @@ Line = Sequence[tuple[float, float]]
 def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float] | None = None) -> str:
     """Return a chart of lines of (iteration, value) by name, as SVG text; "" without points.
 
-    Points that are not finite are omitted. Names are escaped.
+    Points whose value is not finite are omitted. Title and names are escaped.
 
     Args:
-        bounds: range of the value axis; by default it contains 0 and all values.
+        bounds: range of the value axis; by default from 0, or a lower value, to the largest value.
     """
     shown = {name: thin_line([p for p in line if math.isfinite(p[1])]) for name, line in lines.items()}
     points = [point for line in shown.values() for point in line]
@@ -69,7 +69,7 @@ def thin_line(line: Line) -> list[tuple[float, float]]:
 
 
 def tick_values(low: float, high: float, count: int = 5) -> list[float]:
-    """Return round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart."""
+    """Return round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart: at most `count` + 1."""
     span = (high - low) or 1.0
     power = 10.0 ** math.floor(math.log10(span / count))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= count)

@@ -1,4 +1,4 @@
-"""Outline masks as SVG paths, by marching squares."""
+"""Trace the outlines of masks as SVG paths, by marching squares."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[f
     return "".join(paths)
 
 
-# For each block of 2 x 2 pixels (a b / c d), as bits a b c d: the sides of the block that the outline connects, with
-# the True pixels on its right. Pixels that touch only at a corner are separated.
+# For each block of 2 x 2 pixels (a b / c d), as bits a b c d: the sides of the block that the outline connects. It runs
+# from the first to the second, with the True pixels on its right. Pixels that touch only at a corner are separated.
 _TOP, _RIGHT, _BOTTOM, _LEFT = (0, 1), (1, 2), (2, 1), (1, 0)  # mid-points of the sides, in half pixels from a
 _CROSSINGS = {
     0b1000: [(_TOP, _LEFT)],
@@ -49,7 +49,7 @@ _CROSSINGS = {
 
 
 def _loops(mask: np.ndarray) -> list[np.ndarray]:
-    """Return the closed loops around the True pixels, each (N, 2) with rows and columns; the mask's border is False."""
+    """Return the closed loops around the True pixels, each (N, 2): rows, columns. The mask's border must be False."""
     bits = 8 * mask[:-1, :-1] + 4 * mask[:-1, 1:] + 2 * mask[1:, :-1] + 1 * mask[1:, 1:]
     following = {
         (2 * row + a[0], 2 * column + a[1]): (2 * row + b[0], 2 * column + b[1])

@@ -25,7 +25,7 @@ from ..worker.requests import ReportRequest
 from .scan_report import ScanReport, render_scan_report
 
 MAXIMUM_SEGMENTS = 255
-"""A report's labels are uint8."""
+"""Most segments of a report, since its labels are uint8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,8 @@ def segments_to_labelmap(
 ) -> tuple[Labelmap, list[SegmentInfo]]:
     """Return the segments as labels 1, 2, … on a scan's grid, and their names and colours.
 
-    Where two overlap, the first counts. A segment on a different grid is looked up at the centre of each of the scan's
-    voxels. Raises InputError, which names the `scan`, if there are more than `MAXIMUM_SEGMENTS` segments.
+    Where segments overlap, the first counts. A segment on a different grid is looked up at the centre of each of the
+    scan's voxels. Raises InputError, which names the `scan`, if there are more than `MAXIMUM_SEGMENTS` segments.
     """
     if len(segments) > MAXIMUM_SEGMENTS:
         raise InputError(
@@ -140,7 +140,7 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
 
 
 def _mask_on(grid: Grid, segment: ReportedSegment) -> np.ndarray:
-    """Return a segment on the scan's grid, bool (I, J, K), plane by plane to bound the memory."""
+    """Return a segment on the scan's grid, bool (I, J, K); it is computed plane by plane to bound the memory."""
     mask = np.zeros(grid.shape, bool)
     edges = np.stack(np.meshgrid(*[(-0.5, size - 0.5) for size in segment.grid.shape], indexing="ij"), axis=-1)
     to_scan = np.linalg.inv(grid.affine) @ segment.grid.affine

@@ -73,8 +73,8 @@ def draw_picture(
 ) -> Figure:
     """Return the picture of `render_picture` as a matplotlib figure.
 
-    The figure's matplotlib axes are labelled "Axial", "Coronal", "Sagittal", "Behind" and "Front". Coordinates in the
-    three slices are mm towards the patient's left, posterior and superior, from the centre of the first voxel.
+    The figure's matplotlib axes are labelled "Axial", "Coronal", "Sagittal", "Behind", "Front" and "Text". Coordinates
+    in the three slices are mm towards the patient's left, posterior and superior, from the centre of the first voxel.
 
     Raises:
         InputError: scan and segmentation lie on different grids.

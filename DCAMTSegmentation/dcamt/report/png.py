@@ -32,7 +32,7 @@ def png_data_uri(data: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def enlarge(plane: np.ndarray, size: tuple[int, int], smooth: bool) -> np.ndarray:
+def resize(plane: np.ndarray, size: tuple[int, int], smooth: bool) -> np.ndarray:
     """Return `plane` resampled to `size`, by linear interpolation (`smooth`) or from the nearest pixel."""
     for axis, wanted in enumerate(size):
         at = (np.arange(wanted) + 0.5) * plane.shape[axis] / wanted - 0.5

@@ -40,7 +40,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class RunReport:
-    """The content of the report. Cases must be named "case 1", "case 2", ..., and no file be named.
+    """The content of the report. Cases must be named "case 1", "case 2", ..., and no text may name a file.
 
     Attributes:
         facts, versions: values by name.

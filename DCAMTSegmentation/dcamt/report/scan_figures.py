@@ -1,6 +1,6 @@
-"""Draw the figures of a report of a scan with numpy and SVG: slices with outlines, and views of the surface.
+"""Draw the figures of a scan's report as SVG: slices with outlines, and views of the surface.
 
-This needs no display, imaging library or browser.
+No display, imaging library or browser is needed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STRIPE_MM = 1.6
 STRIPE_COLOR = (0.86, 0.86, 0.87)
 """Colour of every other stripe."""
 LEAST_DOUBT = 0.2
-"""Slices show no lower doubt, since some is along every outline."""
+"""The lowest doubt that slices show: a lower doubt lies along every outline."""
 SURFACE_PIXELS = 440
 """Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0
@@ -99,7 +99,10 @@ def _slice_figure(
 
 
 def _shown_box(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Return the corners (3,) mm of the box that the slices show: around the segments, and within the scan."""
+    """Return the corners (3,) mm of the box that the slices show.
+
+    It is the box of the segments with a margin, within the scan; without a segment, the whole scan.
+    """
     size = np.array(scene.image.shape)
     first, last = -0.5 * scene.spacing, (size - 0.5) * scene.spacing
     used = np.argwhere(scene.labels)
@@ -110,7 +113,7 @@ def _shown_box(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> np.ndarray:
-    """Return the pixels (rows, columns, 3) of a slice, the top row first: grey values, and amber where in doubt."""
+    """Return the pixels (rows, columns, 3) of a slice, the top row first: grey values, with doubt in amber."""
     from scipy import ndimage
 
     columns, rows = (max(2, round(side / frame.unit * PIXELS_PER_MM)) for side in (frame.width, frame.height))
@@ -130,7 +133,7 @@ def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> 
 
 
 def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResult | None) -> str:
-    """Return the views of the surface as HTML: with doubt, and with late enhancement if the wall was measured."""
+    """Return the views of the surface as HTML: with the doubt, if known, and with late enhancement, if measured."""
     doubt = doubt_painter(scene.doubt, scene.spacing) if scene.doubt is not None else None
     off = f"Outline probably off by {OFF_MM[0]:.0f} mm (pale) to {OFF_MM[1]:.0f} mm"
     key = f'<span class="key" style="background:{to_hex(DOUBT_COLOR)}"></span>{off}'
@@ -167,7 +170,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
 
 
 def wall_painter(wall: WallResult, scene: Scene) -> Painter:
-    """Return a painter that colours a surface by the wall's ratio to the blood pool; points at the border are grey.
+    """Return a painter that colours a surface by the wall's ratio to the blood pool; it is grey at the scan's border.
 
     Openings have stripes, since their grey would look like scar in a print in black and white.
     """

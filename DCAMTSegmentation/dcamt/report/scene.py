@@ -72,7 +72,7 @@ class Scene:
 
     def window(self) -> tuple[float, float]:
         """Return the intensities shown as black and as white."""
-        # A sample of some hundred thousand voxels gives the same percentiles as a whole large scan.
+        # A sample of at most about two million voxels gives nearly the same percentiles as a whole large scan.
         sample = self.image[tuple(slice(None, None, max(1, n // 64)) for n in self.image.shape)]
         dark, bright = np.percentile(sample, WINDOW_PERCENTILES)
         return float(dark), max(float(bright), float(dark) + 1e-6)
@@ -94,8 +94,8 @@ def build_scene(
 ) -> Scene:
     """Return the scene of `labelmap` over the first channel of `volume`.
 
-    The slices pass through the segments' centre, or without a segment through the scan's. Only labels in `segments`
-    are shown.
+    The slices pass through the segments' centroid or the nearest voxel of a segment along each axis; without a segment,
+    through the scan's centre. Only labels in `segments` are shown.
 
     Args:
         doubt_map: (I, J, K), from 0 to 1.

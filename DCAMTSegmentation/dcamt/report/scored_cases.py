@@ -1,4 +1,4 @@
-"""Score a run's model on its validation cases, at their own resolution."""
+"""Score a run's model on its validation cases, at the resolution of their scans."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from ..volume import SegmentInfo
 from .colors import DOUBT_COLOR
 
 Painter = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Returns the colours (N, 3) of surface points (N, 3), given their segment's colour (N, 3)."""
+"""Returns the colours (N, 3) of surface points, given their positions (N, 3) mm and their segments' colours (N, 3)."""
 
 SURFACE_DISTANCE_MM = 0.03
-"""A ray has hit the surface when it is this close."""
+"""A ray that is closer to the surface than this has hit it."""
 MAX_STEPS = 200
 """A ray has missed the surface after this many steps."""
 STEP_FRACTION = 0.95
@@ -28,8 +28,8 @@ HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
 """Distances (mm) from the surface at which hollows are detected, and the weight of each."""
 
 OFF_MM = (1.0, 2.0)
-"""Expected thickness of the layer with wrong labels at which an outline begins to be painted as doubtful, and at which
-its colour is `DOUBT_COLOR` alone."""
+"""Expected thicknesses of the layer with wrong labels: from the first on, an outline is painted as doubtful; from the
+second on, its colour is `DOUBT_COLOR` alone."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _trace_view(
 
 
 def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.ndarray:
-    """Return for each pixel's ray, (pixels squared,) bool, whether it passes near a voxel.
+    """Return for each pixel's ray, (pixels squared,) bool, whether it passes near one of the voxels.
 
     Args:
         places: centres of the voxels on the screen, (N, 2) mm.
@@ -151,8 +151,8 @@ def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
     """Return a painter that blends in `DOUBT_COLOR` where the outline is probably wrong, as `OFF_MM` defines.
 
     On an outline the doubt itself is high everywhere. Its integral across the outline is the expected thickness of the
-    layer with wrong labels. It is computed from the mean of the doubt, weighted with a Gaussian of `GLANCE_MM`: near a
-    plane layer of thickness t, this mean is t / (GLANCE_MM * sqrt(2 pi)).
+    layer with wrong labels. It is computed from the mean of the doubt, weighted with a Gaussian whose standard
+    deviation is `GLANCE_MM`: on a plane, thin layer of thickness t, this mean is t / (GLANCE_MM * sqrt(2 pi)).
 
     Args:
         doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.
@@ -210,7 +210,7 @@ class _DistanceMap:
         without_room = exact[tuple(slice(r, -r) for r in room)]  # a view
         without_room[inner > 0] = half_voxel - inner[inner > 0]
         smooth = ndimage.gaussian_filter(exact, np.minimum(1.2 * spacing.max(), 2.0) / spacing)
-        # A segment of one or two voxels is not smoothed, since smoothing would remove it.
+        # A segment that smoothing would remove, such as a single voxel, is not smoothed.
         values = smooth if smooth.min() < 0 else exact
         return cls(values, ndimage.gaussian_filter(values, 1.3), low - room, spacing)
 
@@ -252,9 +252,9 @@ class _DistanceMap:
 
 
 def _light(base: np.ndarray, normal: np.ndarray, openness: np.ndarray) -> np.ndarray:
-    """Return colours (N, 3) under a key light from the upper left, a cool fill from the right and a soft sky.
+    """Return colours (N, 3) under a key light from the upper left, a weaker one from the right and a soft sky.
 
-    `normal` (N, 3) is in screen axes: right, up, into it.
+    `normal` (N, 3) is in screen axes: right, up, into the screen.
     """
     key, fill = np.array([-0.45, 0.6, -0.66]), np.array([0.8, -0.1, -0.6])
     half = key + np.array([0, 0, -1.0])
