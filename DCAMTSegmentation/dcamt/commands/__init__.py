@@ -1,1 +1,1 @@
-"""One module for each command of `dcamt`: parse options, call the engine, print results."""
+"""Implement the commands of `dcamt`, a module for each, and what they share: options, console, files of results."""

@@ -1,8 +1,8 @@
 """Read a scan and its segmentation for an application: `python -m dcamt.commands.case_arrays SCAN SEGMENTATION FOLDER`.
 
 Prints the event of `cases.case_arrays` once the arrays are written. The process then waits until stdin closes, removes
-the folder, and ends, so that no voxels remain on the disk after an application that crashed. If a file cannot be read,
-the last line of stderr states why, and the exit status is 1.
+the folder, and ends, so that no voxels remain on the disk if the application crashes. If a file cannot be read, the
+last line of stderr states why, and the exit status is 1.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def run_cases(options: argparse.Namespace) -> int:
 
 
 def _find(options: argparse.Namespace) -> int:
-    """Print the pairs of scan and label that were found, and write the case list if an output file is given."""
+    """Print the cases found in a folder, and write the case list if an output file is given."""
     console = Console(options.json)
     if options.output:
         check_table_path(options.output, [], existing_rule(options))

@@ -17,7 +17,7 @@ class StdoutLost(Exception):
 
 
 class Console:
-    """Prints JSON events (`as_json`) or text. The progress bar appears on stderr if stderr is a terminal.
+    """Prints JSON events (`as_json`) or text. With text, a progress bar appears on stderr if stderr is a terminal.
 
     Args:
         draws_bar: whether to draw the bar; only one of the processes that share a terminal should.

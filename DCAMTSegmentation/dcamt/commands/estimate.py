@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from ..training.estimate import Trial
 
 MAX_HEADERS = 200
-"""At most this many headers of cases are read; the other cases are assumed to have the same sizes."""
+"""At most this many headers of scans are read; the other scans are assumed to have sizes like theirs."""
 
 
 def run_estimate(options: argparse.Namespace) -> int:
-    """Measure a few training steps, print the estimate for each effort, and return 0."""
+    """Measure a few training steps, print the estimate for each chosen effort, and return 0."""
     console = Console(options.json)
     cases = list_cases(options.cases, options.labels)
     recipe, _, _ = choose_recipe(options.recipe, options.start_from)

@@ -62,7 +62,7 @@ def run_models(options: argparse.Namespace) -> int:
 
 
 def _calibrate(options: argparse.Namespace, console: Console) -> None:
-    """Calibrate a model on the validation cases of a list; write the calibration into its file, or to a file."""
+    """Calibrate a model on the validation cases of a list; write the calibration to --output or into the model file."""
     path = model_path(options.model)
     if options.output is None and any(model.shipped and model.path == path for model in stored_models()):
         remedy = "Write the calibration to a file with --output."
@@ -81,7 +81,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         open_model(path).calibration is not None or calibration_path(path).exists()
     ):
         raise InputError("has a calibration already", path=path, remedy="Replace the calibration with --overwrite.")
-    # These import torch: after all checks that work without it.
+    # Imported late, since they import torch, which no check above needs.
     from ..devices import choose_device
     from ..inference.calibrating import calibrate
     from ..inference.predictor import Predictor
@@ -138,7 +138,7 @@ def _show_card(card: Card, console: Console) -> None:
 
 
 def _readable_lines(value: object) -> list[str]:
-    """Return a value of the card as lines: the first continues the line of the key, the others are indented by it."""
+    """Return a value of the card as lines. The first continues the line of the key; the caller indents the others."""
     if isinstance(value, Mapping):
         lines = [""]
         for key, entry in value.items():

@@ -29,7 +29,7 @@ Commands = argparse._SubParsersAction
 
 
 def add_command(commands: Commands[Parser], name: str, summary: str, example: str) -> Parser:
-    """Add a command or action and return its parser; the parsed options contain its `usage_error` function."""
+    """Add a command or action and return its parser, whose `error` the parsed options contain as `usage_error`."""
     parser: Parser = commands.add_parser(
         name,
         help=summary.replace("%", "%%"),  # argparse formats help texts with %, but not descriptions
@@ -43,7 +43,7 @@ def add_command(commands: Commands[Parser], name: str, summary: str, example: st
 
 
 def parse_path(text: str) -> Path:
-    """Parse a path; refuse an empty one, as from an unset shell variable, which would mean the working folder."""
+    """Parse a path. Refuse an empty text, as from an unset shell variable: it would mean the working folder."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return Path(text)
@@ -66,7 +66,7 @@ def parse_number(text: str) -> int:
 def add_label_mapping(
     parser: argparse._ActionsContainer, files: str = "label files", column: str = "; a column 'labels' counts first"
 ) -> None:
-    """Add the option that maps other values of label files to classes (`cases.labels.parse_mapping`)."""
+    """Add the option that maps values or segments of label files to classes (`cases.labels.parse_mapping`)."""
     parser.add_argument(
         "--labels",
         "--label-mapping",  # as in `evaluate`, where --labels is the folder

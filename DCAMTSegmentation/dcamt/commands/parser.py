@@ -1,4 +1,4 @@
-"""Build the parser of the command `dcamt`; each command's module runs it with the parsed options."""
+"""Build the parser of `dcamt` and all its commands."""
 
 from __future__ import annotations
 

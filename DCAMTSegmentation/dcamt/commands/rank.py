@@ -1,4 +1,4 @@
-"""`dcamt rank`: rank unlabelled scans by the disagreement of the branches, so that people outline the worst first."""
+"""`dcamt rank`: rank unlabelled scans by the disagreement of the branches, to be outlined in this order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     if existing == REFUSE:
         refuse_existing(filter(None, targets))
     console = Console(options.json)
-    # These import torch: after all checks that work without it.
+    # Imported late, since they import torch, which no check above needs.
     from ..devices import choose_device
     from ..inference.predictor import Predictor
     from ..networks.packaging import verify_model
@@ -90,9 +90,10 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
 
 
 def _segmentation_path(folder: Path | None, case: Case, number: int) -> Path | None:
-    """Return the file for a case's segmentation, named after the case, or `case` and a number if its name is no file's.
+    """Return the file for a case's segmentation; None without a folder.
 
-    Returns None without a folder.
+    The file has the case's name. If that has characters other than letters, digits, "_" and "-", it is "case" and the
+    number.
     """
     name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{number + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None

@@ -21,7 +21,7 @@ def run_report(options: argparse.Namespace) -> int:
         raise InputError("holds no run", path=run.path, remedy="Give the folder of a run.")
     if not run.model.is_file():
         raise InputError("the run has no model yet", path=run.path, remedy="Wait until the run has finished.")
-    # These import torch: after all checks that work without it.
+    # Imported late, since they import torch, which no check above needs.
     from ..devices import choose_device
     from ..report.run_report import write_run_report
 

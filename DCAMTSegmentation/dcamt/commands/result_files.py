@@ -18,7 +18,8 @@ REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
 OVERWRITE_REMEDY = "Give another name, or replace it with --overwrite."
 SKIP_REMEDY = "Give another folder or name, or replace it with --overwrite; --skip-existing keeps finished results."
 _MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, ".html", ".htm")
-"""Endings of files in which DCAMT writes a mark; its tables, pictures and recipes have none."""
+"""Endings of files in which DCAMT writes a mark. Pictures, recipes and tables have none; a table of the wall is
+recognised by its header."""
 
 
 def existing_rule(options: argparse.Namespace) -> str:
@@ -39,8 +40,8 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
 def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise the errors of `check_result_path` for the first of `paths` that cannot be written.
 
-    InputError is also raised if two of `paths` are the same file, since one result would replace the other. The file
-    system is asked only once for each path, since there may be thousands.
+    InputError is also raised if two of `paths` are the same file, since one result would replace the other. There may
+    be thousands of paths, so their keys are compared instead of every pair of files.
     """
     known: dict[object, Path] = {}
     for other in inputs:
@@ -106,10 +107,10 @@ def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
 
 
 def is_dcamt_file(path: Path) -> bool:
-    """Return whether a file is marked as written by DCAMT and not saved by another program since."""
+    """Return whether a file has DCAMT's mark (`is_dcamt_result`) or is a table of the wall."""
     return is_dcamt_result(path) or is_wall_table(path)
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the existing files without DCAMT's mark, which another program wrote or saved."""
+    """Return the existing files that `is_dcamt_file` does not recognise: another program wrote or saved them."""
     return [path for path in paths if path.exists() and not is_dcamt_file(path)]

@@ -34,7 +34,7 @@ from .result_files import (
     refuse_existing,
 )
 
-# An output with one of these endings is a file, not a folder, and a format that segmentations cannot have.
+# An output with one of these endings is a file, not a folder, but segmentations cannot have its format.
 _OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
 
@@ -242,12 +242,12 @@ def _is_done(job: ScanJob) -> bool:
 
 
 def kept_files(jobs: Sequence[ScanJob]) -> list[Path]:
-    """Return the result files of jobs that exist and that DCAMT did not write."""
+    """Return the existing result files of `jobs` that DCAMT did not write."""
     return [path for job in jobs for path in foreign_files(job.files)]
 
 
 def skipped_folders(scan: Path, output: Path) -> list[Path]:
-    """Return the subfolders that are skipped because the folder `scan` contains scans itself, without `output`."""
+    """Return the subfolders, except `output`, that are skipped because the folder `scan` contains scans itself."""
     inside = expand_scan_path(scan)
     if inside == [scan]:
         return []

@@ -36,7 +36,7 @@ _SIDE_RESULTS = ("probabilities", "surface", "report", "dicom_measurements")
 class ScanRecord:
     """An outcome for the scan `number`, which the processes of a team exchange: its measurements, or a failure.
 
-    A scan whose results were written but whose wall could not be measured has a record of each.
+    A scan whose results were written but whose wall could not be measured has two records, one of each kind.
     """
 
     number: int
@@ -63,10 +63,10 @@ class SegmentSession:
         try:
             start = time.monotonic()
             result, source = self._segment_scan(number)
-            wall, wall_failure, wall_seconds = None, None, time.monotonic()
+            wall, wall_failure, wall_start = None, None, time.monotonic()
             if self.measures_wall:
                 wall, wall_failure = self._measure_wall(job, result)
-            wall_seconds = time.monotonic() - wall_seconds
+            wall_seconds = time.monotonic() - wall_start
             with interrupt_on_sigterm():
                 write_results(job, result, source, wall, self.shows_identity)
             # Recorded before printing, which fails if stdout is closed.
@@ -103,7 +103,7 @@ class SegmentSession:
         volume = read_scan(job.scan, self.segmenter.channels, self.choice)
         if warning := few_values_warning(volume):
             self.console.print_error(f"{job.scan}: {warning}")
-        # Before the work: fails if the scan is not DICOM, to which a DICOM segmentation must refer.
+        # A DICOM segmentation refers to the scan's DICOM images; a scan without them fails here, before the work.
         source = (
             find_source_images(job.scan, volume.grid, volume.frames)
             if ending(job.segmentation) == DICOM_ENDING
@@ -179,7 +179,7 @@ def write_results(
     wall: WallResult | None = None,
     shows_identity: bool = False,
 ) -> None:
-    """Write all files of the job, or none.
+    """Write all files of the job, or none. After an error, files that existed before are unchanged.
 
     Args:
         source: the DICOM images that a DICOM segmentation refers to.
@@ -189,7 +189,6 @@ def write_results(
     Raises:
         InputError: a class is too small for a surface, or the DICOM images lack attributes that a result must copy.
         OutputError: a file cannot be written.
-        After an error, files that existed before are unchanged.
     """
     from ..api.outputs import (
         describe_identity,

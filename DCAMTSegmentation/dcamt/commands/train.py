@@ -36,7 +36,7 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
             return 0
         options.resume = True
     if options.cases is None and options.set and "=" not in options.set[-1]:
-        options.cases = Path(options.set.pop())  # In `--set a=1 b=2 cases.csv`, argparse gives the list to --set.
+        options.cases = Path(options.set.pop())  # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
     if options.labels and options.cases is None:
         usage_error("--labels maps the values of a new run's label files: give the CASES.csv, too")
     if options.resume and (options.set or options.recipe or options.start_from or options.effort):

@@ -162,7 +162,7 @@ class WallSession:
 
 
 def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
-    """Return the rows of the table of all scans and of the skipped scans' own tables.
+    """Return the rows of the table of all scans; those of a skipped scan come from its own table, if it has one.
 
     A command that was killed may have written only the scans' own tables. Raises InputError if `table` is a different
     kind of file.
