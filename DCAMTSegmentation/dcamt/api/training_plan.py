@@ -87,7 +87,8 @@ def choose_recipe(
         from ..networks.packaging import build_network, verify_model
 
         package = verify_model(start_from)
-        base = base or read_recipe(model_path(start_from))  # refuses removed parts, which a package is opened without
+        # Unlike `verify_model`, `read_recipe` refuses a recipe with removed keys.
+        base = base or read_recipe(model_path(start_from))
         origin, weights = Origin.from_card(package.card), dict(build_network(package).state_dict())
     base = base or load_recipe(DEFAULT_RECIPE)
     changes = effort_settings(base, effort) if effort is not None else []

@@ -28,12 +28,12 @@ from .sampling import (
     reaches_border,
 )
 from .settings import MAXIMUM, Threshold, WallSettings
-from .surface import KEPT_VOLUME_ML, Extraction, Surface, extract_surface
+from .surface import REPORTED_VOLUME_ML, Extraction, Surface, extract_surface
 
 LEAST_POOL_VOXELS = 500
 """A blood pool of fewer voxels is too small as a reference."""
 NEGATIVE_FRACTION = 0.05
-"""Interpolation alone can cause negative intensities up to this fraction of the blood pool's mean."""
+"""Negative intensities up to this fraction of the blood pool's mean are accepted: interpolation can cause them."""
 CONSTANT_FRACTION = 1e-4
 """If the standard deviation in the blood pool is a smaller fraction of the mean, the scan is refused as constant."""
 SURROUNDINGS_FROM_MM = 3.0
@@ -44,18 +44,18 @@ LEAST_INSIDE = 0.5
 """If a smaller fraction of the surface lies in the scan, the wall is not measured (`_check_overlap`)."""
 
 THICKEST_VOXEL_MM = 4.0
-"""In thicker voxels, the wall (2.4 mm) is averaged with what surrounds it."""
+"""With thicker voxels, a note says that the burden is inexact: a voxel averages the wall (2.4 mm) with other tissue."""
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
-"""The parts of vtk that measuring a wall and writing its surface need."""
+"""The parts of vtk that are used to measure a wall and to write its surface."""
 SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
-"""The parts of SciPy that measuring a wall needs."""
+"""The parts of SciPy that are used to measure a wall."""
 
 
 def import_in_background(names: Iterable[str]) -> None:
     """Import modules in a thread, for example while a scan is read.
 
-    Whoever imports one of them meanwhile waits for it. A module that cannot be imported raises its error only there.
+    Code that imports one of them meanwhile waits for it. If a module cannot be imported, only that code gets the error.
     A process that ends does not wait for the thread.
     """
 
@@ -189,7 +189,7 @@ def analyse_wall(
 def _find_openings(
     volume: Volume, extraction: Extraction, pool: BloodPool, is_border: np.ndarray, openings: Labelmap | None
 ) -> np.ndarray:
-    """Return the mask (N,) bool of the points in the given `openings`, or without any in the proposed ones.
+    """Return the mask (N,) bool of the points in the given `openings`; if none are given, in the proposed ones.
 
     Raises InputError if the scan is probably not a late-enhancement scan (`_check_surroundings`).
 
@@ -233,7 +233,10 @@ def _single_channel(volume: Volume) -> np.ndarray:
 
 
 def _check_overlap(surface: Surface, scan_grid: Grid, segment_file: str | Path) -> None:
-    """Raise InputError if most of the surface lies outside the scan, or at its border because the label fills it."""
+    """Raise InputError if less than `LEAST_INSIDE` of the surface lies in the scan.
+
+    The message depends on whether the blood below the surface, at a depth of `EROSION_MM`, lies in the scan.
+    """
     if inside_scan(scan_grid, surface.points).mean() >= LEAST_INSIDE:
         return
     if inside_scan(scan_grid, surface.points - EROSION_MM * surface.normals).mean() >= LEAST_INSIDE:
@@ -305,9 +308,9 @@ def _notes(result: WallResult, extraction: Extraction, scan_grid: Grid, segment_
     border = result.area_cm2(BORDER)
     if border > 0:
         notes.append(f"{border:.1f} cm² of the surface lie at the scan's border and do not count as wall.")
-    if extraction.separate_ml > KEPT_VOLUME_ML:
+    if extraction.separate_ml > REPORTED_VOLUME_ML:
         notes.append(f"Separate parts of the segment ({extraction.separate_ml:.1f} mL) were ignored.")
-    if extraction.hollow_ml > KEPT_VOLUME_ML:
+    if extraction.hollow_ml > REPORTED_VOLUME_ML:
         notes.append(f"Cavities in the segment ({extraction.hollow_ml:.1f} mL) were filled.")
     if not scan_grid.matches(segment_grid):
         notes.append("Scan and segmentation have different grids; they were aligned by their patient coordinates.")

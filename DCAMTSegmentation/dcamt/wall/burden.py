@@ -1,4 +1,4 @@
-"""Compute the burden: the enhanced area of the wall, in all and by region. Fast enough to follow a slider."""
+"""Compute the burden: the enhanced area of the wall, in all and by region, fast enough to follow a slider."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REGIONS = ("anterior", "posterior", "roof", "floor", "septal", "lateral")
 patient's right of the left atrium) or L."""
 
 DECAAF_STAGES = ((10.0, "I"), (20.0, "II"), (30.0, "III"))
-"""Upper bounds in percent of enhanced wall; stage IV lies above the last (DECAAF: Marrouche, JAMA 311:498, 2014)."""
+"""Upper bounds in percent of enhanced wall; stage IV begins at the last (DECAAF: Marrouche, JAMA 311:498, 2014)."""
 
 
 @dataclass(frozen=True)

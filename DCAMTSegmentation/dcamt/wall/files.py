@@ -1,4 +1,4 @@
-"""Write and read the wall's files: the surface with scalars, a table for each scan, and a table of several scans."""
+"""Write and read the wall's files: the surface with scalars, tables of one or several scans, and all arrays."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ WALL_COLUMNS = (
     "border_cm2",
     "remark",
 )
-"""Columns of the table: rows by the chosen method for the whole wall and each region, then one by each other preset.
+"""Columns of the table.
 
-Rows of a region have no stage.
+A scan has rows for the whole wall and each region by the chosen threshold, then a row for the whole wall by each other
+preset. Rows of a region have no stage.
 """
 
 
@@ -162,7 +163,7 @@ def read_wall_rows(path: Path) -> list[list[str]]:
 
 
 def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Sequence[Sequence[str]] = ()) -> None:
-    """Write each scan's burden: for the chosen method the whole wall and each region, for other presets the whole wall.
+    """Write the burdens of scans as a table with the columns and rows of `WALL_COLUMNS`.
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
 

@@ -1,11 +1,11 @@
 """Propose the openings of the atrium, which are not wall: the mitral valve and the ends of the veins.
 
 At an opening the outline cuts through blood: from inside to outside, the intensities stay within the range of blood,
-without a darker layer. A thin wall between two cavities (the septum, or that to the aorta) can look the same if the
-scan blurs it. Therefore an opening must also have the right shape. The valve is found at the largest flat patch that
-faces in the direction of the mitral valve, and extends as far as the blood does, since readers draw the outline at the
-valve differently. A vein's end is the tip of a tube. The constants were chosen on phantoms and on the first 60 cases of
-the benchmark's data set, not on the cases that the benchmark measures.
+without a darker layer. A thin wall between two cavities (the septum, or the wall towards the aorta) can look the same
+if the scan blurs it. Therefore an opening must also have the right shape. The valve is found at a flat patch that faces
+in the direction of the mitral valve. It extends, within limits, as far as the blood does, since readers draw the
+outline at the valve differently. A vein's end is the tip of a tube. The constants were chosen on phantoms and on the
+first 60 cases of the benchmark's data set, not on the cases that the benchmark measures.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MITRAL_STEP_MM = 1.0
 MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 """Direction in which the mitral valve faces (RAS: left, anterior, inferior): the mean of the 60 cases."""
 MITRAL_CONE_DEGREES = 50.0
-"""Largest angle between the normals of a valve and this direction; at most 40 degrees in the 60 cases."""
+"""Largest angle between the normals of a valve and `MITRAL_DIRECTION`; at most 40 degrees in the 60 cases."""
 MITRAL_FLAT_DEGREES = 30.0
 """Largest angle between the normals of a flat patch and their mean."""
 MITRAL_FLAT_MM = 1.5
@@ -121,12 +121,15 @@ class Cut:
 
 
 def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | None:
-    """Return the largest flat patch of `blood` (N,) that faces as the mitral valve does; None if there is none."""
+    """Return a flat patch of `blood` (N,) that faces as the mitral valve does; None if it is below `MITRAL_LEAST_CM2`.
+
+    A plane is fitted to the largest patch that faces so, and then repeatedly to the patch near the plane.
+    """
     direction = np.array(MITRAL_DIRECTION) / np.linalg.norm(MITRAL_DIRECTION)
     facing = blood & (normals @ direction > np.cos(np.radians(MITRAL_CONE_DEGREES)))
     patch = largest_patch(surface, facing)
     centre, axis = np.zeros(3), direction
-    for _ in range(4):  # Repeated until the patch and its plane agree.
+    for _ in range(4):  # Each repetition brings the patch and its plane closer to agreement.
         if not patch.any():
             return None
         weights = surface.point_areas[patch, None]
@@ -152,7 +155,7 @@ def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray, cut: 
 
 
 def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) -> np.ndarray:
-    """Return the mask (N,) bool of the veins' ends: patches of `blood` (N,) at the tips of tubes."""
+    """Return the mask (N,) bool of the veins' ends: patches of `blood` (N,) at the tips of tubes, with their rims."""
     from scipy import ndimage
 
     surface, inside, grid = extraction.surface, extraction.inside, extraction.grid
@@ -184,7 +187,7 @@ def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) ->
 
 
 def find_painted_openings(surface: Surface, openings: Labelmap) -> np.ndarray:
-    """Return the mask (N,) bool of the points where `openings` is not 0 at a distance of `PAINTED_MM`.
+    """Return the mask (N,) bool of the points where `openings` is not 0 at one or more of the distances `PAINTED_MM`.
 
     The labelmap may lie on any grid.
     """
@@ -196,7 +199,7 @@ def find_painted_openings(surface: Surface, openings: Labelmap) -> np.ndarray:
 
 
 def neighbour_average(surface: Surface) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that averages the values (N, ...) of the points with those of their neighbours."""
+    """Return a function that averages the values (N, S) of the points with those of their neighbours."""
     from scipy import sparse
 
     count = len(surface.points)

@@ -11,7 +11,7 @@ from ..geometry import Grid, bounding_box
 from .surface import Extraction, Surface
 
 EROSION_MM = 3.0
-"""The blood pool is the segment eroded by this distance, without wall or partial volume."""
+"""The blood pool is the segment eroded by this distance, so that it contains neither wall nor partial volume."""
 STEP_VOXELS = 0.5
 """Longest step along a normal, as a fraction of the smallest voxel spacing."""
 
@@ -28,8 +28,8 @@ class BloodPool:
 def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     """Return `mask` (I, J, K) eroded: its voxels at least `distance_mm` from every voxel outside, centre to centre.
 
-    Voxels beyond the grid count as outside. The grid may be oblique or sheared: the outside is dilated with a ball, one
-    row of voxels along the first axis after another.
+    Voxels beyond the grid count as outside. The grid may be oblique or sheared. The outside is dilated with a ball,
+    which consists of rows of voxels along the first axis.
     """
     box = bounding_box(mask)
     eroded = np.zeros_like(mask, dtype=bool)

@@ -76,9 +76,9 @@ METHODS_DISAGREE = "Methods disagree; compare numbers of one method and one thre
 
 
 def parse_threshold(name: str) -> Threshold:
-    """Return the threshold of a name: a preset's, or any number, such as "iir-1.25" or "sd-2.5".
+    """Return the threshold of a name: a preset's, or another number up to `LARGEST_VALUE`, such as "iir-1.25".
 
-    Raises InputError for anything else.
+    Raises InputError for any other name.
 
     >>> parse_threshold("iir-1.2").text
     'IIR > 1.2'

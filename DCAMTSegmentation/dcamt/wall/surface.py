@@ -20,8 +20,8 @@ SMOOTHING_VOXELS = 0.7
 """The same as a fraction of the largest voxel spacing, for the steps between thick slices."""
 MARGIN_MM = 4.0
 """Empty rim around the segment, so that the surface is closed even at the scan's border."""
-KEPT_VOLUME_ML = 0.05
-"""Separate parts, or hollows, of more than this volume in all are reported; the surface ignores smaller ones too."""
+REPORTED_VOLUME_ML = 0.05
+"""Separate parts, or hollows, of more than this volume in all are reported; the surface has none of any size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Surface:
 
     @cached_property
     def normals(self) -> np.ndarray:
-        """Outward unit normals of the points (N, 3): the area-weighted means of the triangles around each point."""
+        """Outward unit normals of the points (N, 3): area-weighted means of those of the triangles around each."""
         summed = np.stack([self._gather(self._doubled_normals[:, axis]) for axis in range(3)], axis=1)
         lengths = np.linalg.norm(summed, axis=1, keepdims=True)
         return np.asarray(summed / np.where(lengths > 0, lengths, 1.0))

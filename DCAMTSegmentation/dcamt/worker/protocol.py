@@ -128,7 +128,7 @@ def parse_worker_event(data: Mapping[str, Any]) -> WorkerEvent:
 
 
 def parse_control(line: str) -> ControlRequest | None:
-    """Return the request of a line that takes effect at once; None if the line is another request or none."""
+    """Return the request of a line if it takes effect at once; None for another request or any other line."""
     if not any(f'"{kind}"' in line for kind in (CancelRequest.kind, KeepFilesRequest.kind)):
         return None
     try:
