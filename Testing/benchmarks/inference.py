@@ -3,7 +3,7 @@
     python Testing/benchmarks/inference.py LA_FOLDER [--model NAME_OR_FILE] [--cases 4] [--protocol-cases 1]
         [--repeats 3] [--threads 1] [--parts pass segment protocol whole cold] [--json FILE]
 
-LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`, whose last 20 cases are measured. Parts:
+LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`; cases among its last 20 are measured. Parts:
 
 pass      Prediction on the network grid, in one pass and in tiles. The ratio is the time divided by a lower
           bound: the pass's number of operations at the rate of one large float32 convolution. The convolution and the
@@ -15,10 +15,10 @@ protocol  The protocol of published results, with the same weights on the networ
 whole     The same scans inside a field of 576x576x88 voxels of air, noise, blurred noise or mirrored tissue.
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
 
-Times are in processor time of the process, because other programs affect it less, and the minimum of the repeats; the
-windows of `protocol` are measured once, and `cold` once in elapsed time. With one thread, processor time equals the
-elapsed time on an idle machine. All precisions that the CPU supports are measured: float32, and
-bfloat16 on CPUs with instructions for it.
+Times are processor times of the process, which other programs affect less than elapsed times; the minimum of the
+repeats counts. The windows of `protocol` are measured once, and `cold` once in elapsed time. With one thread, processor
+time equals the elapsed time on an idle machine. `protocol` is measured in float32, `cold` in the precision that the
+command chooses, and the other parts in float32 and, on CPUs with instructions for it, in bfloat16.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def protocol(network: DualVNet, image: torch.Tensor, window: tuple[int, ...], st
 
 
 def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]:
-    """Measure the protocol and DCAMT's prediction alternately: in float32, with the same weights, on the same grid.
+    """Measure the protocol and DCAMT's complete segmentation of each case, in float32 with the same weights.
 
     Windows move by the published stride, and by a stride scaled from the published patch to this model's patch.
     """
@@ -278,7 +278,7 @@ def place_in_field(scan: Volume, truth: np.ndarray, surroundings: str) -> tuple[
 
 
 def measure_whole(options: Options, cases: list[str], surroundings: str) -> list[dict[str, Any]]:
-    """Measure in a separate process, because a process's peak memory never decreases."""
+    """Measure the cases in a larger field. The peak memory is that of this process since its start."""
     predictor = options.predictor()
     ratios, seconds, dices, points = [], [], [], []
     for case in cases:

@@ -37,7 +37,7 @@ SCALE = (
 
 
 def train(la: Path, place: Path, labelled: Sequence[str], seed: int, settings: Sequence[str]) -> Path:
-    """Train with the labels of these cases and the images of all training cases; return the model's path."""
+    """Return the path of a model trained with the labels of these cases and the images of all training cases."""
     run = place / "run"
     if not (run / "model.dcamt").exists():
         cases = [
@@ -55,7 +55,7 @@ def train(la: Path, place: Path, labelled: Sequence[str], seed: int, settings: S
 
 
 def chosen_by_ranking(place: Path, count: int) -> list[str]:
-    """Return the first cases in the ranking by a run's model."""
+    """Return the first `count` cases in the ranking by a run's model."""
     ranking = place / "next.csv"
     if not ranking.exists():
         dcamt("rank", "--run", place / "run", "--csv", ranking)

@@ -10,9 +10,9 @@ attention: the size of attention's output relative to the bottleneck to which it
     and the Dice of both branches together when each attends to its partner, to itself, or not at all.
 mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases in branch A. `alike` is MMD^2
     between two halves of one set, which is the value of the biased estimator when there is no difference.
-contrast: the fraction of voxels, weighted equally for background and atrium, whose features are nearest (by cosine) to
-    the prototype of their own class. Prototypes are computed on labelled cases, voxels come from unlabelled cases.
-    `between` is the cosine between the two prototypes.
+contrast: the fraction of voxels whose features are nearest (by cosine) to the prototype of their own class: the mean of
+    the fractions for background and for atrium. Prototypes are computed on labelled cases, voxels come from unlabelled
+    cases. `between` is the cosine between the two prototypes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from dcamt.training.sampling import Batch, BatchSampler
 from la_cases import print_table, training_names
 from torch import Tensor
 
-UNCHANGED = [
+NO_AUGMENTATION = [
     "rotation_degrees=0",
     "scale=0",
     "gamma=0",
@@ -52,7 +52,7 @@ CPU = torch.device("cpu")
 
 
 def load_trained(run: Path) -> tuple[Recipe, DualVNet]:
-    """Return a run's recipe and its network with averaged weights."""
+    """Return a run's recipe and its network with the averaged weights or, if the run has none, the last ones."""
     recipe = load_recipe(str(run / "recipe.json"))
     state = load_checkpoint(run / "checkpoints" / "last.pt", CPU)
     network = DualVNet(recipe)
@@ -63,7 +63,9 @@ def load_trained(run: Path) -> tuple[Recipe, DualVNet]:
 def batches_of(la: Path, names: list[str], recipe: Recipe) -> list[Batch]:
     """Return batches of patches without augmentation; the same patches for all networks with one spacing."""
     cases = [Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED) for name in names]
-    sampler = BatchSampler([load_case(case, recipe, CPU) for case in cases], [], with_settings(recipe, UNCHANGED), CPU)
+    sampler = BatchSampler(
+        [load_case(case, recipe, CPU) for case in cases], [], with_settings(recipe, NO_AUGMENTATION), CPU
+    )
     return [sampler.draw(step) for step in range(BATCHES)]
 
 

@@ -4,8 +4,8 @@
 
 For each row, `dcamt train` uses the first `--labelled` cases of LA_FOLDER/cases.csv with labels, and the other training
 cases without labels or not at all. The model then segments the last 20 cases, which training never uses, at their own
-resolution, and is evaluated on them. All rows have the same iterations, seeds and augmentation but for
-mixing; only `la-best` has another number of patches per iteration and another learning rate.
+resolution, and is evaluated on them. All rows have the same iterations, seeds and augmentation but for mixing; only
+`la-best` has another number of patches per iteration and another learning rate.
 
 Finished rows are not run again, so the command can be repeated after an interruption, and several processes can run
 different rows. The table, `semi_supervised.json` and `semi_supervised.svg` are written to WORK.
@@ -52,12 +52,12 @@ ROWS: dict[str, tuple[str, ...]] = {
 """The settings of each row.
 
 `labelled-only`: two V-Nets trained separately; quality `fast` measures one of them, `accurate` their mean.
-`labelled-mixed`: also mixes labelled patches, as DCA-MT mixes unlabelled ones.
-`all-labelled`: as `labelled-only`, with the labels of all training cases, an upper limit.
+`labelled-mixed`: as `labelled-only`, but mixes labelled patches, as DCA-MT mixes unlabelled ones.
+`all-labelled`: as `labelled-only`, with the labels of all training cases, as an upper limit.
 `la-best`: the recipe of that name, with more unlabelled patches per iteration and a higher learning rate.
 """
 WITHOUT_UNLABELLED = ("labelled-only", "labelled-mixed")
-"""Rows that use no unlabelled scan."""
+"""Rows that leave out the training cases without labels."""
 
 
 def cases(la: Path, row: str, labelled: int) -> list[Case]:

@@ -9,8 +9,9 @@ in NumPy. DCAMT's loop is that of the trainer, which also rotates by any angle, 
 rows turn off one optimisation each.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
-the machine affect all equally, and the median turn counts. `waiting` is the fraction of time without a batch: for the
-conventional loop, until the loader returns one; for DCAMT, while patches are cut (on a GPU, while they are requested).
+the machine affect all equally; the speed is that of the median turn. `waiting` is the fraction of time without a batch:
+for the conventional loop, until the loader returns one; for DCAMT, while patches are cut (on a GPU, while they are
+requested).
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def conventional_step(options: argparse.Namespace, recipe: Recipe, names: list[s
 def dcamt_step(
     options: argparse.Namespace, recipe: Recipe, names: list[str], files: Path, loaded: bool = False
 ) -> tuple[Step, Trainer]:
-    """Return DCAMT's iteration.
+    """Return DCAMT's iteration, and its trainer.
 
     Args:
         loaded: batches come from the DataLoader instead of resident cases.
@@ -196,7 +197,7 @@ def case_of(la: Path, name: str, role: str) -> Case:
 
 
 def serve(variant: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
-    """Run the requested numbers of iterations in a separate process, and send back their durations."""
+    """Run iterations or validate, as `pipe` requests, and send back the durations; meant for a separate process."""
     torch.set_num_threads(options.threads)
     if variant not in ("baseline", "memory"):
         keep_freed_memory()  # as `dcamt` does

@@ -6,8 +6,8 @@ Segments the last 20 cases of LA_FOLDER/cases.csv with the shipped model into WO
 measures the wall on these segmentations and on the experts' labels, by every preset, openings excluded. No parameter
 was chosen on these cases. Prints, for each preset, both burdens, the intraclass correlation for absolute agreement of
 single measurements (ICC(A,1): McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland
-and Altman, Lancet 327:307, 1986); the same for IIR 1.2 with openings counted as wall; correlation between
-methods; and seconds.
+and Altman, Lancet 327:307, 1986); the same for IIR 1.2 with openings counted as wall, and for the areas of openings,
+border and wall; the correlation between methods; the overlap of the openings; and seconds.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ class Pair:
 
 
 def icc(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the intraclass correlation of two measurements (N,) of the same cases, for absolute
-    agreement and a single measurement.
-    """
+    """Return ICC(A,1), the intraclass correlation for absolute agreement, of two measurements (N,) of each case."""
     both = np.stack([first, second], axis=1)
     n, k = both.shape
     mean = both.mean()

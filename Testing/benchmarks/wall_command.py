@@ -4,7 +4,7 @@
 
 Runs the command on one scan with and without `--wall` in turn, and prints the median of each, and of their differences
 pair by pair: seconds of processor time (user and system, which other programs on the machine change little) and
-elapsed seconds. The elapsed time is that of two cores only on an idle machine with two cores.
+elapsed seconds, which depend on the number of idle cores.
 """
 
 from __future__ import annotations

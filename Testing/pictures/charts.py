@@ -41,7 +41,7 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
     for index in range(node.GetNumberOfPlotSeriesNodes()):
         _add_line(chart, node.GetNthPlotSeriesNode(index), scale)
     if _rises(node):
-        # In Slicer a person can move the legend; here it is placed where it covers no line.
+        # In Slicer a person can move the legend; here it is placed below lines that rise.
         chart.GetLegend().SetVerticalAlignment(vtk.vtkChartLegend.BOTTOM)
     window.Render()
     grab = vtk.vtkWindowToImageFilter()

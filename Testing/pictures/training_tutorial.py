@@ -78,7 +78,7 @@ def add_cases(module: Any, scans: Path) -> None:
     ui.validationSpinBox.value = FOR_VALIDATION
     click(ui.validationButton)
     rows = module.logic.session.table.rows
-    process_events_until(lambda: all(row.size for row in rows), "the look over the cases", timeout=PATIENCE_S)
+    process_events_until(lambda: all(row.size for row in rows), "the check of the cases", timeout=PATIENCE_S)
 
 
 def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:

@@ -23,7 +23,7 @@ PIXELS = 620
 
 
 def scarred_sample() -> tuple[Volume, Labelmap]:
-    """Return the sample scan with bright patches in the posterior wall and the roof, and the label of its atrium."""
+    """Return the sample scan with bright patches in the wall of the posterior half, and the label of its atrium."""
     from scipy import ndimage
 
     sys.path.insert(0, str(SAMPLE_DATA))
