@@ -17,7 +17,7 @@ segment: .venv/ready
 test: .venv/ready
 	$(MAKE) -j 2 lint tests
 
-# The tests start hundreds of processes, which else compile the modules anew where Python is told to write no bytecode.
+# The tests start hundreds of processes. Where Python may not write bytecode, each of them would compile the modules.
 tests: .venv/ready
 	$(BIN)/python -m compileall -q DCAMTSegmentation DCAMTTraining Testing
 	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
@@ -27,7 +27,7 @@ pictures: .venv/ready
 
 lint: .venv/ready
 	$(BIN)/ruff check .
-	# A file opened as text names its encoding: a system's own may be ASCII.
+	# Each file opened as text must name its encoding, since a system's default may be ASCII.
 	$(BIN)/ruff check --preview --select PLW1514 .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy

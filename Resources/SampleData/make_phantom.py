@@ -72,14 +72,14 @@ def _blend(a: Field, b: Field, k: float) -> Field:
 
 
 class _Canvas:
-    """Paints shapes with soft edges over one another."""
+    """Paints shapes over one another, with soft edges of a width of `edge_mm`."""
 
     def __init__(self, background: Field, edge_mm: float) -> None:
         self.signal = background
         self._edge = edge_mm
 
     def paint(self, distance: Field, brightness: float | Field) -> None:
-        """Paint `brightness` where `distance` (mm) is negative, with an edge as wide as a voxel."""
+        """Paint `brightness` where `distance` (mm) is negative, with a soft edge."""
         cover = np.clip(0.5 - distance / self._edge, 0, 1)
         self.signal += cover * (brightness - self.signal)
 
