@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import vtk
 from dcamt.metrics.measurements import Measurements
 from dcamt.volume import Code, SegmentInfo
 from dcamt.worker.events import SegmentResult
@@ -57,6 +58,14 @@ def result_of(labels: np.ndarray, volume_ml: float = 1.0) -> LoadedResult:
 def insert_all(result: LoadedResult, volume: VolumeNode, target: Any = None, show_3d: bool = True) -> Any:
     """Run all steps that insert a result into the scene; return the segmentation node."""
     return run_to_end(insert_result(result, SegmentationOptions(volume, target=target, show_3d=show_3d)))
+
+
+def mass_properties(surface: Any) -> Any:
+    """Return the `vtkMassProperties` of a closed surface, with its volume (mm³) and its area (mm²)."""
+    triangles, mass = vtk.vtkTriangleFilter(), vtk.vtkMassProperties()
+    triangles.SetInputData(surface)
+    mass.SetInputConnection(triangles.GetOutputPort())
+    return mass
 
 
 def voxel_counts(node: SegmentationNode) -> dict[str, int]:

@@ -35,7 +35,7 @@ class ClickTest(ViewCase):
         self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
-    def test_double_click_on_apply_starts_one_job_however_slow_the_start_and_fast_the_job(self) -> None:
+    def test_double_click_on_apply_starts_one_job_with_a_slow_start_and_a_job_that_just_ended(self) -> None:
         now = [100.0]
 
         def ensure_packages() -> None:
@@ -76,7 +76,7 @@ class ClickTest(ViewCase):
             values.append(self.ui.progressBar.value)
         self.assertEqual(values, [100, 500, 900])
 
-    def test_progress_bar_never_moves_back(self) -> None:
+    def test_reported_fraction_does_not_decrease(self) -> None:
         from DCAMTSegmentationLib.segmentation_job import SegmentationJob
         from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 

@@ -68,7 +68,7 @@ class ChannelsTest(unittest.TestCase):
         return slicer.util.findChild(self.module.widget, f"channelSelector{channel}")
 
     def shown_labels(self) -> list[str]:
-        """Return the labels of the visible rows of volumes."""
+        """Return the labels beside the first selector of volumes and the other visible ones."""
         names = [self.ui.inputLabel.text]
         layout = self.ui.inputsCollapsibleButton.layout()
         for channel in (2, 3):
@@ -136,7 +136,7 @@ class ChannelsTest(unittest.TestCase):
                 read_scan(case.image, channels=3).voxels.transpose(0, 3, 2, 1),
                 [slicer.util.arrayFromVolume(volume) for volume in self.volumes],
             )
-            # As with files, a recipe of one channel takes the first one, and says so.
+            # As with files, a recipe of one channel uses the first channel, and a note names the unused ones.
             self.assertIn("“a” is used, but not “b”, “c”", channels_note(row.source, tiny_recipe()))
             self.assertEqual(scene_remark(row.source, row.role, tiny_recipe())[0], "")
             case = run_to_end(export_case(row, Path(folder), 2, one_channel=True))
@@ -149,7 +149,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(_used_channels(row.source, two), tuple(self.volumes[:2]))
         self.assertIn("is 3 in the scan, but 2 in the recipe", scene_remark(row.source, row.role, two)[0])
 
-    def test_result_whose_channel_was_removed_is_a_case_of_a_task_of_one_channel_only(self) -> None:
+    def test_result_whose_channel_was_removed_is_a_case_for_tasks_of_one_channel_only(self) -> None:
         segmentation = self.segment_all()
         row = row_of(self.volumes[0], segmentation, tiny_recipe())
         slicer.mrmlScene.RemoveNode(self.volumes[1])
@@ -166,14 +166,14 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(scene_remark(row.source, row.role, one)[0], "")
         self.assertEqual(channels_note(row.source, one), "")
         self.assertEqual(_used_channels(row.source, one), (self.volumes[0],))
-        # Apply would replace a correction.
+        # For a correction, the remark does not suggest Apply, which would replace the correction.
         review.mark_corrected(segmentation)
         remark = scene_remark(row.source, row.role, three)[0]
         self.assertIn("Choose a task of one channel", remark)
         self.assertNotIn("Apply", remark)
         self.assertEqual(self.module.logic.addTrainingCase(segmentation).segmentation, segmentation)
         slicer.mrmlScene.RemoveNode(segmentation)
-        # A new result of the first channel alone needs no other.
+        # A new result that was made from the first channel alone needs no other channel.
         self.choose_model("One")
         self.worker.labels_of = lambda voxels: (voxels > 175).astype(np.uint8)
         self.apply()

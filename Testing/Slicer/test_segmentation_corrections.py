@@ -19,7 +19,7 @@ class UndoTest(ViewCase):
         editor.setSegmentationNode(segmentation)
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         if not hasattr(editor, "saveStateForUndo"):
-            self.skipTest("a real Segment Editor stores undo states only for its own effects")
+            self.skipTest("this Segment Editor offers no method that stores a state for undo")
         editor.saveStateForUndo()
         mask = np.zeros((16, 20, 24), np.uint8)
         mask[4:8, 4:8, 4:8] = 1

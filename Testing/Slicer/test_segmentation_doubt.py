@@ -1,4 +1,4 @@
-"""The review of doubt in the panel: the map, the doubtful places, and the text on agreement."""
+"""The review of doubt in the panel: the map, the doubtful places, the agreement and the expected overlap."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import slicer
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from DCAMTSegmentationLib import review
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from fake_worker import FakeWorker, ViewCase, slice_composites
 from segmentation_case import SegmentationCase, add_scan, choose, click
 
@@ -22,7 +23,7 @@ class MapTest(ViewCase):
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertTrue(legend.GetVisibility())
         self.assertIn("Doubt (%)", legend.GetTitleText())
-        self.assertLessEqual(max(legend.GetSize()), 0.3)  # the font size follows the legend's size
+        self.assertLessEqual(max(legend.GetSize()), 0.3)  # fractions of the view
         self.assertEqual(legend.GetDisplayableNode(), slicer.util.getNode("LGE doubt"))
         self.ui.doubtCheckBox.click()
         self.assertTrue(display.GetVisibility2DFill())
@@ -84,7 +85,7 @@ class MapTest(ViewCase):
         slicer.app.processEvents()
         self.assertEqual(len(slicer.util.findChildren(panel, "DCAMTBackButton")), 0)
 
-    def test_map_of_doubt_is_shown_over_the_slices_and_hidden_again(self) -> None:
+    def test_map_of_doubt_is_shown_over_the_slices_until_the_earlier_foreground_returns(self) -> None:
         volume, before = add_scan(), add_scan("CT", seed=5)
         composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
         self.assertEqual(len(composites), 3)
@@ -200,6 +201,7 @@ class WorkerMapTest(SegmentationCase):
         map_node = slicer.util.getNode("LGE doubt")
         values = slicer.util.arrayFromVolume(map_node)
         self.assertEqual(values.shape, slicer.util.arrayFromVolume(volume).shape)
+        np.testing.assert_allclose(ijk_to_ras(map_node), ijk_to_ras(volume))
         to_ijk = np.linalg.inv(np.diag([-1.5, -1.5, 1.5, 1.0]))
         places = self.logic.doubtfulPlaces(segmentation)
         self.assertGreater(len(places), 0)

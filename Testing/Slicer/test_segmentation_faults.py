@@ -38,7 +38,7 @@ class WorkerFaultTest(FaultCase):
         self.state = scene_state()
         click(self.ui.applyButton)
 
-    def test_end_of_the_process_is_reported_by_its_signal(self) -> None:
+    def test_message_about_a_killed_process_depends_on_the_signal(self) -> None:
         for number, message in ((signal.SIGKILL, "memory ran out"), (signal.SIGSEGV, "crashed")):
             with self.subTest(message):
                 pid = self.begin(add_scan())

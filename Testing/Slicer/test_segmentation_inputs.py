@@ -1,4 +1,4 @@
-"""A volume that Slicer loads and the same file read by the command have the same voxels at the same places."""
+"""Slicer and the command read the same voxels at the same positions from a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import SimpleITK as sitk  # noqa: N813 - the name in SimpleITK's documentation
 import slicer
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_scan
@@ -61,7 +61,7 @@ INPUTS: dict[str, Callable[[Path], Path]] = {
     "nii.gz, qform alone": lambda folder: write_nifti(folder / "x.nii.gz", (SFORM, "h", (0,))),
     "nii.gz, sform alone": lambda folder: write_nifti(folder / "x.nii.gz", (QFORM, "h", (0,))),
     "nii.gz, no form": lambda folder: write_nifti(folder / "x.nii.gz", (QFORM, "h", (0, 0))),
-    "nii.gz, sform of another scanner": lambda folder: write_nifti(folder / "x.nii.gz", (QFORM, "h", (1, 2))),
+    "nii.gz, sform of code 2": lambda folder: write_nifti(folder / "x.nii.gz", (QFORM, "h", (1, 2))),
     "nii.gz, forms that differ": lambda folder: write_nifti(
         folder / "x.nii.gz", (SROWS, "f", (-1, 0, 0, 7, 0, -1, 0, 8))
     ),

@@ -1,4 +1,4 @@
-"""Installation of packages at the first Apply: confirmation, Slicer's own packages, and each kind of failure."""
+"""Installation of packages at the first Apply: confirmation, Slicer's own packages, and failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FakePyTorch:
 
     Args:
         outcome: what `installTorch` returns, or raises if it is an exception.
-        version: the installed torch, None for none.
+        version: the version of the installed torch; None if torch is missing.
 
     Attributes:
         asked: the arguments of each call of `installTorch`.
@@ -105,7 +105,7 @@ class InstallationTest(ViewCase):
         self.assertEqual([[text.split(">")[0] for text in texts] for texts in pip.installed], [["pynrrd", "slicerio"]])
         self.assertIsNotNone(self.settings.outputSegmentation)
 
-    def test_packages_of_slicer_are_not_replaced(self) -> None:
+    def test_packages_of_slicer_are_skipped(self) -> None:
         pip.missing = {"slicerio"}
         with Person() as person:
             person.expects(QUESTION, "Ok")
@@ -136,7 +136,7 @@ class InstallationTest(ViewCase):
         self.assertFalse(self.logic.isRunning())
 
     def test_reason_why_pip_failed_is_shown(self) -> None:
-        # Slicer prints pip's output; its exception does not contain it.
+        # The reason is in pip's printed output, not in the exception.
         reason = "ERROR: No matching distribution found for slicerio>=1.1"
         pip.missing, pip.returncode = {"slicerio"}, 1
         pip.output = ("Collecting slicerio", "  warning: something", reason, "[notice] A new release of pip is there")
@@ -147,7 +147,7 @@ class InstallationTest(ViewCase):
         self.assertIn(reason, self.ui.statusLabel.text)
         self.assertIn("Collecting slicerio", person.seen[-1].detail)
 
-    def test_missing_network_is_reported(self) -> None:
+    def test_failed_installation_is_reported_with_the_advice_to_check_the_network(self) -> None:
         pip.missing, pip.returncode = {"slicerio"}, 1
         with Person() as person:
             person.expects(QUESTION, "Ok")
@@ -209,12 +209,12 @@ class InstallationTest(ViewCase):
         with mock.patch.dict(sys.modules, {"slicer.packaging": None}):
             self.apply_and_expect_failure(("Update to Slicer 5.12", "Ok"))
 
-    def test_check_for_packages_imports_none_of_them(self) -> None:
+    def test_check_for_packages_imports_no_package(self) -> None:
         from DCAMTSlicerLib.installation import missing_packages
 
         packages = {"torch", "nibabel", "slicerio", "scipy", "nrrd"}
         with mock.patch.dict(sys.modules):
-            # Other tests of this process may have imported them.
+            # Other tests of this process may have imported the packages.
             for name in [name for name in sys.modules if name.split(".")[0] in packages]:
                 del sys.modules[name]
             self.assertEqual(missing_packages(), [])

@@ -21,7 +21,7 @@ class PanelLayoutTest(ViewCase):
         slicer.app.processEvents()
         last = self.ui.teachButton
         bottom = last.mapTo(self.module.widget, last.rect.bottomLeft()).y()
-        # No widget covers the end of the table.
+        # The button below the table does not cover the table's end.
         table, below = self.ui.measurementsTable, self.ui.measureButton
         end = table.mapTo(self.module.widget, table.rect.bottomLeft()).y()
         self.assertLessEqual(end, below.mapTo(self.module.widget, below.rect.topLeft()).y())

@@ -21,12 +21,12 @@ from segmentation_case import (
 
 
 class AnalyticMeasurementTest(unittest.TestCase):
-    """Measurements of shapes of known size, from the worker's code to the table."""
+    """Measurements of shapes of known size, which the engine computes and the table shows."""
 
     def setUp(self) -> None:
         start_afresh()
 
-    def test_table_shows_the_size_of_ellipsoids_on_oblique_anisotropic_grids(self) -> None:
+    def test_table_shows_the_size_of_ellipsoids_on_an_oblique_anisotropic_grid(self) -> None:
         from dcamt.metrics.measurements import measure
         from dcamt.recipe import load_recipe
         from dcamt.volume import Labelmap
@@ -45,7 +45,7 @@ class AnalyticMeasurementTest(unittest.TestCase):
                 (row,) = rows_of(table)
                 a, b, c = radii
                 volume_ml = 4 / 3 * np.pi * a * b * c / 1000
-                p = 1.6075  # K. Thomsen's formula of an ellipsoid's area, exact to 1.1 %
+                p = 1.6075  # K. Thomsen's formula of an ellipsoid's area, whose error is at most 1.1 %
                 mean = ((a * b) ** p + (a * c) ** p + (b * c) ** p) / 3
                 surface_cm2 = 4 * np.pi * mean ** (1 / p) / 100
                 self.assertAlmostEqual(float(row["volume_ml"]) / volume_ml, 1, delta=0.02)
@@ -92,11 +92,12 @@ class MeasurementsTest(ViewCase):
         self.assertFalse(self.ui.copyButton.enabled)
         self.assertFalse(self.ui.measureButton.enabled)
 
-    def test_nothing_is_exported_when_no_file_is_chosen(self) -> None:
+    def test_export_without_a_chosen_file_shows_no_error(self) -> None:
         self.segment(add_scan())
         with Person() as person:
             person.expects("Export measurements", "")
             click(self.ui.exportButton)
+        self.assertEqual(person.errors(), [])
 
     def test_volume_has_two_decimals(self) -> None:
         self.segment(add_scan())

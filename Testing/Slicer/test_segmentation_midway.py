@@ -66,7 +66,7 @@ class CancelTest(FaultCase):
         self.wait()
         self.assertGreater(int(segment_mask(self.settings.outputSegmentation, volume).sum()), 0)
 
-    def test_cancelling_before_the_worker_has_started(self) -> None:
+    def test_cancelling_before_the_worker_has_started_leaves_the_scene_unchanged(self) -> None:
         self.prepare(add_scan())
         state = scene_state()
         click(self.ui.applyButton)
@@ -78,7 +78,7 @@ class CancelTest(FaultCase):
         self.assertIsNone(self.settings.outputSegmentation)
         self.assert_the_next_apply_works()
 
-    def test_cancelling_and_applying_many_times(self) -> None:
+    def test_apply_works_after_it_was_started_and_cancelled_six_times(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         for turn in range(6):
@@ -113,7 +113,7 @@ class ChangedWhileComputedTest(ViewCase):
         self.assertEqual(self.module.worker.requests, [])
         self.segment(add_scan("next"))
 
-    def test_cancelling_while_the_result_arrives_keeps_the_earlier_result(self) -> None:
+    def test_cancelling_while_the_result_is_inserted_keeps_the_earlier_result(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         mask, rows = segment_mask(segmentation, volume), self.logic.measurements(segmentation)
@@ -169,7 +169,7 @@ class ChangedWhileComputedTest(ViewCase):
         self.module.worker.before_answer = lambda: None
         self.segment(add_scan("next"))
 
-    def test_deleting_the_output_segmentation_creates_a_new_one(self) -> None:
+    def test_new_segmentation_is_created_if_the_chosen_one_was_deleted_meanwhile(self) -> None:
         volume = add_scan()
         first = self.segment(volume)
         self.apply_while(volume, lambda: slicer.mrmlScene.RemoveNode(first))

@@ -22,7 +22,7 @@ from slicer_harness import in_real_slicer, open_module, process_events, start_af
 
 
 class ClosedModuleTest(SegmentationCase):
-    def test_closed_module_leaves_no_object_alive(self) -> None:
+    def test_widget_logic_panel_and_worker_of_a_closed_module_are_freed(self) -> None:
         widget = self.module.widget
         left = [weakref.ref(part) for part in (widget, widget.logic, widget.segmentationPanel, widget.logic._worker)]
         del widget
@@ -66,14 +66,14 @@ class ModuleTest(SegmentationCase):
         self.assertIn("e0352358", module.acknowledgementText)
         self.assertFalse(module.icon.isNull())
 
-    def test_every_input_widget_names_its_parameter(self) -> None:
+    def test_each_parameter_is_named_by_a_widget_except_model_and_further_channels(self) -> None:
         named = {
             widget.property("SlicerParameterName"): name
             for name, widget in vars(self.ui).items()
             if hasattr(widget, "property") and widget.property("SlicerParameterName")
         }
         parameters = set(type(self.settings).allParameters)
-        # Slicer has no connectors for the list of models, whose entries change, and for the channels' selectors.
+        # The panel's own code connects the list of models and the selectors of the further channels.
         self.assertEqual(set(named), parameters - {"model", "channelVolumes"})
 
     def test_every_clickable_widget_has_a_tooltip(self) -> None:

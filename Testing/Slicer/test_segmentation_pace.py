@@ -1,4 +1,4 @@
-"""Responsiveness: the event loop has no pause during a segmentation, and the second one starts at once."""
+"""Responsiveness: the event loop has no long pause while DCAMT segments a scan, writes it or inserts its result."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from segmentation_case import (
 )
 
 TRIES = 4
-"""Number of attempts. The best counts, because other programs disturb some; a pause of DCAMT occurs in all."""
+"""Number of attempts. The best one counts: other programs may disturb some, but DCAMT's own pauses occur in all."""
 
 
 class PaceTest(SegmentationCase):
-    def test_window_has_no_pause_from_apply_to_the_result(self) -> None:
+    def test_window_has_no_long_pause_from_apply_to_the_result(self) -> None:
         volume = add_scan(shape=(36, 60, 60))
         self.prepare(volume)
         self.settings.showDisagreement = True
@@ -38,7 +38,7 @@ class PaceTest(SegmentationCase):
                 break
         assert_stays_responsive(min(pauses))
 
-    def test_sending_and_loading_a_large_scan_does_not_block_the_window(self) -> None:
+    def test_writing_a_large_scan_and_inserting_its_result_do_not_block_the_window(self) -> None:
         from dcamt.io.slabs import write_npy_in_slabs
         from DCAMTSegmentationLib.result_insertion import insert_result
         from DCAMTSegmentationLib.segmentation_options import SegmentationOptions

@@ -1,4 +1,4 @@
-"""The panel, operated as a person does: choose, segment, review, correct, export, and add training cases."""
+"""The panel, operated as a person does: choose, segment, review, correct, measure, and add a training case."""
 
 from __future__ import annotations
 

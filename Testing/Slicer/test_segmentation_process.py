@@ -69,7 +69,7 @@ class ProcessTest(FaultCase):
 
 class EngineProcessTest(unittest.TestCase):
     def test_process_object_is_not_deleted_during_its_own_signal(self) -> None:
-        """PythonQt deletes an object with its last Python reference, but Qt still uses the object after the signal."""
+        """Otherwise PythonQt could delete the QProcess while Qt still uses it (see `EngineProcess._release`)."""
         for python, arguments in (("/nowhere/PythonSlicer", []), (None, ["-c", 'print(\'{"event": "x"}\')'])):
             received: list[Any] = []
             process = EngineProcess(arguments, received.append, received.append, python).start()
@@ -123,7 +123,7 @@ class EngineProcessTest(unittest.TestCase):
         fake.deleteLater.assert_called_once_with()
 
 
-class LogTest(FaultCase):
+class LogAndProgressTest(FaultCase):
     def test_opened_log_names_the_request_the_loading_and_the_result(self) -> None:
         self.assertTrue(self.ui.logCollapsibleButton.collapsed)
         self.segment(add_scan())

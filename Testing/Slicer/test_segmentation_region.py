@@ -21,7 +21,7 @@ class RegionTest(ViewCase):
         np.testing.assert_allclose(region.GetCenterWorld(), [-1.5 * 36.5, -1.5 * 32, 1.5 * 24.5], atol=1e-3)
         np.testing.assert_allclose(region.GetSize(), [1.5 * 14 + 40, 1.5 * 15 + 40, 1.5 * 10 + 40], atol=1e-3)
 
-    def test_region_without_a_position_is_reported_and_then_placed(self) -> None:
+    def test_region_of_size_0_is_reported_and_then_placed(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")
@@ -38,7 +38,7 @@ class RegionTest(ViewCase):
         (request,) = self.module.worker.requests
         self.assertIsNotNone(request.region)
 
-    def test_region_has_no_fill_and_a_distinct_color(self) -> None:
+    def test_region_has_no_fill_and_a_bright_colour(self) -> None:
         choose(self.ui.inputSelector, add_scan())
         click(self.ui.placeRegionButton)
         added = self.ui.regionSelector.addNode()

@@ -1,4 +1,4 @@
-"""The one-page report, written from the panel: its request, its numbers, and no identity."""
+"""The one-page report that the panel requests: its content, its numbers, and no patient name."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class SegmentedReportTest(SegmentationCase):
 
 
 class ReportAnswers(FakeWorker):
-    """Reads the mask of a report's first segment, and answers as if the report had been written."""
+    """A worker that keeps the mask of a report's first segment and answers as if it had written the report."""
 
     first_mask: np.ndarray
 
@@ -92,7 +92,7 @@ def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace:
     """Click *Report…* and return the request.
 
     Args:
-        replace: the answer when asked whether to replace a file.
+        replace: the answer when asked whether to replace a file; "" if no such question may appear.
     """
     earlier = len(module.worker.requests)
     with Person() as person:
@@ -128,7 +128,7 @@ class ReportRequestTest(InsertedWallCase):
         self.assertIn("The report was written", self.ui.statusLabel.text)
         return request
 
-    def test_file_to_whose_name_the_ending_was_added_is_replaced_only_if_the_person_agrees(self) -> None:
+    def test_file_is_replaced_only_after_a_question_if_the_panel_added_the_ending_to_its_name(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder, "page.html")
             page.touch()
@@ -166,8 +166,8 @@ class ReportRequestTest(InsertedWallCase):
         self.assertEqual(request.notes, ())
 
 
-class OlderResultReportTest(ViewCase):
-    def test_result_without_stored_method_is_reported_as_that_of_a_model(self) -> None:
+class EditedOrOlderResultTest(ViewCase):
+    def test_report_of_a_result_without_a_stored_method_names_the_model(self) -> None:
         self.open(ReportAnswers())
         segmentation = self.segment(add_scan())
         segmentation.SetAttribute("DCAMT.outlineMethod", None)
@@ -183,7 +183,7 @@ class OlderResultReportTest(ViewCase):
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         editor.setSegmentationNode(segmentation)
         if not hasattr(editor, "saveStateForUndo"):
-            self.skipTest("a real Segment Editor stores undo states only for its own effects")
+            self.skipTest("this Segment Editor offers no method that stores a state for undo")
         editor.saveStateForUndo()
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         voxels = np.zeros((16, 20, 24), np.uint8)

@@ -54,7 +54,7 @@ def segment_tag(segment: Any, name: str) -> str:
 
 
 class CommandTest(SegmentationCase):
-    def test_results_equal_those_of_the_command_in_any_orientation_and_come_from_one_process(self) -> None:
+    def test_results_agree_with_the_command_in_three_orientations_and_come_from_one_process(self) -> None:
         axial = np.diag([-1.5, -1.5, 1.5, 1.0])
         sagittal = np.array([[0, 0, 2.0, 5], [1.4, 0, 0, -7], [0, -1.4, 0, 9], [0, 0, 0, 1]])
         affines = {"axial": axial, "sagittal": sagittal, "oblique": oblique()}
@@ -68,7 +68,7 @@ class CommandTest(SegmentationCase):
         for name, mask, expected in zip(affines, masks, segment_by_command(volumes), strict=True):
             with self.subTest(name):
                 self.assertGreater(int(mask.sum()), 50)
-                # Threads may add in another order, which can change voxels exactly on the boundary.
+                # Threads may sum numbers in another order, which can change voxels at the segment's boundary.
                 self.assertLessEqual(int((mask != expected).sum()), 2)
 
 
@@ -138,7 +138,7 @@ class PlaceTest(ViewCase):
         subject = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Somebody")
         study = hierarchy.CreateStudyItem(subject, "MR 2026")
         volume = add_scan()
-        hierarchy.CreateItem(study, volume)  # in Slicer, this moves the volume's existing item
+        hierarchy.CreateItem(study, volume)  # puts the volume into the study
         segmentation = self.segment(volume)
         result = hierarchy.GetItemByDataNode(segmentation)
         folder = hierarchy.GetItemParent(result)
@@ -150,7 +150,7 @@ class PlaceTest(ViewCase):
 
 
 class NameTest(ViewCase):
-    def test_segment_has_name_color_and_code(self) -> None:
+    def test_segment_has_name_colour_and_code(self) -> None:
         segmentation = self.segment(add_scan())
         self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
         segment = segmentation.GetSegmentation().GetNthSegment(0)
@@ -196,7 +196,7 @@ class ExistingSegmentationTest(ViewCase):
         segment = target.GetSegmentation().GetSegment(foreign)
         self.assertEqual((segment.GetName(), segment.GetColor()), ("Left atrium", (0.1, 0.9, 0.2)))
 
-    def test_map_of_an_earlier_result_is_no_longer_used_after_fast_quality(self) -> None:
+    def test_map_of_an_earlier_result_is_removed_by_fast_quality(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         self.assertIsNotNone(self.logic.trust(segmentation))

@@ -1,4 +1,4 @@
-"""The terms of use of shipped models, which are accepted before their first use."""
+"""The terms of use of the shipped model, which a person accepts before the model's first use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segmentation_case import Person, add_scan, choose, click, process_events_un
 
 
 class TermsTest(ViewCase):
-    def test_terms_of_a_shipped_model_are_shown_once_before_its_first_use(self) -> None:
+    def test_terms_of_the_shipped_model_are_shown_until_a_person_accepts_them(self) -> None:
         slicer.app.settings().remove(f"{SETTINGS_GROUP}/left-atrium")
         choose(self.ui.inputSelector, add_scan())
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")

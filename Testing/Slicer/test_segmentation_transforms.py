@@ -1,4 +1,4 @@
-"""Volumes, regions and segmentations under non-linear transforms; doubtful places under hardened ones."""
+"""Doubtful places after nodes are moved; volumes, regions and segmentations under non-linear transforms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segmentation_case import Person, add_scan, choose, click, segment_mask
 
 
 def add_bend(push_mm: float = 6.0) -> Any:
-    """Add a thin-plate spline that moves the centre of `add_scan` to the right and keeps the corners fixed."""
+    """Add a thin-plate spline that moves the scan's centre to the right; the corners of a box around it stay fixed."""
     corners = [(x, y, z) for x in (-40.0, 5.0) for y in (-35.0, 5.0) for z in (-5.0, 30.0)]
     source, target = vtk.vtkPoints(), vtk.vtkPoints()
     for point in (*corners, (-17.0, -14.0, 11.0)):
@@ -42,9 +42,9 @@ def add_turn() -> Any:
     return node
 
 
-class HardenedTransformTest(ViewCase):
+class DoubtfulPlaceTest(ViewCase):
     def assert_doubtful(self, segmentation: SegmentationNode, expected: np.ndarray) -> None:
-        """Check the doubtful places, in the world."""
+        """Fail unless both doubtful places lie at `expected`, in world coordinates (mm)."""
         places = np.empty((2, 3))
         for world, place in zip(places, self.logic.doubtfulPlaces(segmentation), strict=True):
             segmentation.TransformPointToWorld(place.position, world)
@@ -70,7 +70,7 @@ class HardenedTransformTest(ViewCase):
         return volume, self.segment(volume)
 
     def centre_of_segment(self, segmentation: SegmentationNode) -> np.ndarray:
-        """Return the mean position of the first segment's voxels, in the world."""
+        """Return the mean position of the first segment's voxels, in world coordinates (mm)."""
         voxels = read_segment(segmentation, segmentation.GetSegmentation().GetNthSegmentID(0))
         k, j, i = np.argwhere(voxels.mask).mean(axis=0)
         world = np.empty(3)
@@ -99,7 +99,7 @@ class HardenedTransformTest(ViewCase):
 
     def test_doubtful_places_do_not_follow_a_scan_whose_voxels_are_reordered(self) -> None:
         volume = add_scan()
-        # Not at the centre, which a mirror image keeps.
+        # The labels lie away from the volume's centre, which a mirrored volume keeps in place.
         self.module.worker.labels_of = lambda voxels: np.indices(voxels.shape).max(axis=0) < 5
         segmentation = self.segment(volume)
         before = self.centre_of_segment(segmentation)
@@ -121,7 +121,7 @@ class HardenedTransformTest(ViewCase):
         self.assert_doubtful(segmentation, expected)
 
     def test_doubtful_places_keep_their_position_if_the_segments_are_resampled(self) -> None:
-        """As by Specify geometry in Segment Editor, with an oversampling of 2."""
+        """The segments are resampled with an oversampling factor of 2, as Segment Editor's Specify geometry offers."""
         volume, segmentation = self.segment_under_turn()
         expected = self.centre_of_segment(segmentation)
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())

@@ -51,7 +51,7 @@ class TwoScansTest(ViewCase):
         self.assertFalse(second.GetDisplayNode().GetVisibility())
         self.assertEqual(self.ui.outputSelector.currentNode(), first)
 
-    def test_result_hidden_by_a_person_stays_hidden_until_the_next_one(self) -> None:
+    def test_result_hidden_by_a_person_stays_hidden_until_its_scan_is_segmented_again(self) -> None:
         first = self.segment(self.one)
         first.GetDisplayNode().SetVisibility(False)
         choose(self.ui.inputSelector, self.two)
@@ -183,7 +183,7 @@ class ImportTest(ViewCase):
         for composite in slice_composites():
             self.assertNotEqual(composite.GetForegroundVolumeID(), map_node.GetID())
 
-    def test_panel_sends_no_events_during_an_import(self) -> None:
+    def test_panel_ignores_changes_of_its_parameters_during_an_import(self) -> None:
         self.segment(add_scan())
         scene = slicer.mrmlScene
         scene.StartState(scene.ImportState)

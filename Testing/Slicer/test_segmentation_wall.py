@@ -80,7 +80,7 @@ class OutlineTest(InsertedWallCase):
 
 
 class ThresholdTest(InsertedWallCase):
-    def test_presets_and_slider_change_colors_and_burden_without_the_worker(self) -> None:
+    def test_preset_and_slider_change_burden_and_enhanced_points_without_the_worker(self) -> None:
         before = burden_cell(self.segmentation)
         preset = next(
             self.ui.wallPresetComboBox.itemText(index)
@@ -101,7 +101,7 @@ class ThresholdTest(InsertedWallCase):
         np.testing.assert_array_equal(scalars(self.segmentation, "enhanced"), (ratio > 0.6) & (kind == 0))
         self.assertEqual(self.module.worker.requests, [])
 
-    def test_colors_change_at_the_threshold(self) -> None:
+    def test_colours_change_at_the_threshold(self) -> None:
         colors = review.get_referenced_node(self.segmentation, review.WALL_COLORS)
         for threshold in (0.8, 1.2, 1.6):
             self.ui.wallThresholdSlider.value = threshold
@@ -153,11 +153,11 @@ class OpeningTest(InsertedWallCase):
         click(self.ui.wallOpenButton)
         points = self.wall.surface.points - (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3]
         cosine = points @ axis / np.linalg.norm(axis) / np.linalg.norm(points, axis=1)
-        inside = cosine > np.cos(np.radians(52))  # the outline is a polygon of twelve corners
+        inside = cosine > np.cos(np.radians(52))  # less than 60, because the curve is a polygon of twelve corners
         self.assertTrue((scalars(self.segmentation, "opening")[inside] == OPENING).all())
 
     def test_surface_without_any_wall_is_reported_without_a_burden(self) -> None:
-        # No point of the ball is further than 37 degrees from the nearest of a cube's faces and corners.
+        # Each point of the ball is within 37 degrees of the direction of a cube's face or corner.
         faces = [axis for axis in itertools.product((-1, 0, 1), repeat=3) if np.abs(axis).sum() == 1]
         for axis in (*faces, *itertools.product((-1, 1), repeat=3)):
             choose(self.ui.wallCurveSelector, add_closed_curve(np.array(axis, float), degrees=50))
@@ -167,7 +167,7 @@ class OpeningTest(InsertedWallCase):
         self.assertNotIn("nan", self.ui.wallLabel.text)
         self.assertEqual(burden_cell(self.segmentation), "")
 
-    def test_moved_curve_opens_another_place_at_once(self) -> None:
+    def test_moved_curve_opens_another_place(self) -> None:
         first, second = add_closed_curve(np.array([-1.0, 0.2, -0.3])), add_closed_curve(np.array([0.2, 0.1, 1.0]))
         choose(self.ui.wallCurveSelector, first)
         click(self.ui.wallOpenButton)
@@ -240,7 +240,7 @@ class WallSceneTest(InsertedWallCase):
         names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLModelNode")]
         self.assertNotIn("ball wall", names)
 
-    def test_scalar_bar_explains_the_colors(self) -> None:
+    def test_colour_legend_is_visible_and_has_a_title(self) -> None:
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertTrue(legend.GetVisibility())
         self.assertEqual(legend.GetTitleText(), "Intensity ratio")

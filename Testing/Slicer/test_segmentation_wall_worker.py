@@ -40,7 +40,7 @@ from wall_case import (
 
 
 class WholeWorkflowTest(SegmentationCase):
-    def test_worker_measures_the_same_wall_as_the_command(self) -> None:
+    def test_worker_measures_the_same_wall_as_the_engine_in_this_process(self) -> None:
         volume, segmentation = add_phantom()
         choose(self.ui.inputSelector, volume)
         choose(self.ui.outputSelector, segmentation)
@@ -59,7 +59,7 @@ class WholeWorkflowTest(SegmentationCase):
         self.assertIn("IIR > 1.2", self.ui.wallLabel.text)
         self.assertIn("research use only", self.ui.wallLabel.text)
         with tempfile.TemporaryDirectory() as folder, Person() as person:
-            ours, theirs = Path(folder, "panel.csv"), Path(folder, "shell.csv")
+            ours, theirs = Path(folder, "panel.csv"), Path(folder, "engine.csv")
             person.expects("Export the wall", str(ours))
             click(self.ui.wallExportButton)
             write_wall_csv([expected], theirs)
@@ -101,7 +101,7 @@ class WorkerWallTest(WorkerWallCase):
         smaller = phantom()[1]
         smaller[:20] = 0
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        self.module.panel.exit()  # Segment Editor's edits of a loaded segment send no event
+        self.module.panel.exit()  # the edit must be noticed when the panel is entered again
         slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, identifier, volume)
         self.module.panel.enter()
         self.assertIn(warning, self.ui.wallLabel.text)
@@ -124,7 +124,7 @@ class WorkerWallTest(WorkerWallCase):
         np.testing.assert_allclose((np.array(bounds[::2]) + bounds[1::2]) / 2, centre, atol=1.0)
 
     def test_refused_input_is_reported_and_leaves_the_scene_unchanged(self) -> None:
-        """The engine's four reasons to refuse a wall, each reported by the worker."""
+        """The engine refuses four inputs, and the worker reports the reason of each."""
         volume, segmentation = self.volume, self.segmentation
         scan, label = phantom()
         tiny = np.zeros_like(label)
@@ -150,7 +150,7 @@ class WorkerWallTest(WorkerWallCase):
             self.assertIsNone(review.get_referenced_node(segmentation, review.WALL))
 
     def test_chosen_segment_is_measured_and_not_the_first(self) -> None:
-        """The first segment is the atrium; the chosen one is refused, since it is tiny."""
+        """The first segment is the atrium; the chosen second segment is refused, because it is tiny."""
         tiny = np.zeros(SHAPE, np.uint8)
         tiny[26:32, 26:32, 26:32] = 1
         self.segmentation.GetSegmentation().AddEmptySegment("tiny", "tiny")
@@ -188,7 +188,7 @@ class WorkerWallTest(WorkerWallCase):
 
 
 class WallAnswers(FakeWorker):
-    """Answers each request for a wall with that of the phantom, after `before_answer`."""
+    """A worker that calls `before_answer` and then answers each request with the phantom's wall."""
 
     def __init__(self, wall: WallResult) -> None:
         super().__init__()
