@@ -1,6 +1,6 @@
 """Provide the CTK widgets that the modules' panels use, with the properties, slots and signals that panels need.
 
-Names and types are those of the C++ headers in CTK's Libs/Widgets. A `stored` property has no effect.
+Names and types are those of the C++ headers in CTK's Libs/Widgets. Most `stored` properties have no effect.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from PySide6.QtCore import Property, Qt, Signal
 from .stored_property import stored
 
 QWIDGETSIZE_MAX = (1 << 24) - 1
-"""Qt's own limit: no maximum."""
+"""Qt's maximum size of a widget that has no other maximum."""
 
 
 class ctkCollapsibleButton(QtWidgets.QAbstractButton):

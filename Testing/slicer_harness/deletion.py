@@ -28,7 +28,7 @@ def is_owned_by_python(wrapper: Any) -> bool:
     return bool(wrapper.__dict__.get("_made_in_python")) and shiboken6.isValid(target) and target.parent() is None
 
 
-def refuse_slot_of_unowned_dialog(sender: QtCore.QObject, signature: str, receiver: Any) -> None:
+def refuse_slot_of_python_owned_dialog(sender: QtCore.QObject, signature: str, receiver: Any) -> None:
     """Raise FatalConnection if another object's signal is connected to a slot of a Python-owned dialog."""
     wrapper = getattr(receiver, "wrapper", None)
     if wrapper is None or not isinstance(wrapper._object, QtWidgets.QDialog) or wrapper._object is sender:

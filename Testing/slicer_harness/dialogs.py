@@ -1,4 +1,4 @@
-"""Let the test's `Person` answer every dialog; an unexpected dialog fails the test."""
+"""Let the test's `Person` answer Qt's dialogs; an unexpected dialog fails the test."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def choose_path(kind: str, title: str) -> Any:
 
 
 def install() -> None:
-    """Replace `exec` and the static functions of Qt's dialogs by questions to the person."""
+    """Replace `exec`, and the static functions that the modules use, of Qt's dialogs by questions to the person."""
     box = wrapper_class(QtWidgets.QMessageBox)
     for name, kind in (("question", "question"), ("information", "information"), ("warning", "warning")):
         setattr(box, name, _static_box(kind))

@@ -18,7 +18,7 @@ from .person import pop_shown_texts, pop_unanswered, watch_dialogs
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.001, 0.015
-"""Seconds between two turns of the event loop: the shortest pause after a turn with work, longer ones in idle times."""
+"""Seconds between two turns of the event loop: the shortest after a turn with work, longer ones while it is idle."""
 IDLE_TURN_S = 0.0005
 """A turn of the event loop that takes fewer seconds counts as one without work."""
 

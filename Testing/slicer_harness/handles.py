@@ -1,4 +1,4 @@
-"""Define the bases of all Qt objects and classes in Python."""
+"""Define the base class of all wrappers of Qt objects, and its metaclass."""
 
 from __future__ import annotations
 

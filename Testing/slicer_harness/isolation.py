@@ -2,9 +2,9 @@
 
 PYTHONPATH=Testing python -m slicer_harness.isolation                 # each class alone, then three orders
 PYTHONPATH=Testing python -m slicer_harness.isolation --orders 7 8    # the orders of these seeds only
-PYTHONPATH=Testing python -m slicer_harness.isolation --part 2/3      # every third class, from the second
+PYTHONPATH=Testing python -m slicer_harness.isolation --part 2/3      # every third class alone, then three orders
 
-Each run is a process of its own. Where the system has fork, it begins with the packages that all tests need imported.
+Each run is a process of its own. Where the system has fork, the process begins with the `PRELOADED` packages imported.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def main() -> int:
     parser.add_argument("files", nargs="*", help="test files; all of Testing/Slicer if none is given")
     parser.add_argument("--orders", nargs="*", type=int, metavar="SEED", help="run only the orders of these seeds")
     parser.add_argument("--alone", action="store_true", help="run only each class alone")
-    parser.add_argument("--part", default="1/1", help="NUMBER/COUNT: every COUNT-th class, from the NUMBER-th")
+    parser.add_argument(
+        "--part", default="1/1", help="NUMBER/COUNT: run every COUNT-th class alone, from the NUMBER-th"
+    )
     given = parser.parse_args()
     number, count = map(int, given.part.split("/"))
     classes = find_classes(given.files)

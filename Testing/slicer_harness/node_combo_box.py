@@ -137,9 +137,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     @Slot(result=object)
     def addNode(self, node_type: str | None = None) -> Any:
-        """Create a node of the type, by default the first one, as the menu entry "Create new" does.
+        """Create a node of the type, by default the first of `nodeTypes`, as the menu entry "Create new" does.
 
-        Return None, and create no node, for a type that is not in `nodeTypes`, and without a scene.
+        Return None, and create no node, if the type is not in `nodeTypes` or there is no scene.
         """
         types = self.property("nodeTypes")
         wanted = node_type or types[0]
@@ -216,7 +216,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         if current is not None and current not in rows:
             row = before.index(current) if current in before else 0
             nodes = [node for node in rows if node is not None]
-            # The nearest node above it, otherwise the first node.
+            # The nearest node above the previous one, otherwise the first node.
             current = next((node for node in reversed(before[:row]) if node in nodes), nodes[0] if nodes else None)
         elif current is None and rows and not self.property("noneEnabled"):
             current = rows[0]

@@ -42,8 +42,8 @@ class Person:
             click(ui.applyButton)
         assert person.seen[0].kind == "question"
 
-    This works in a real Slicer too. The functions of `slicer.util` and Qt's file dialogs ask the person without opening
-    a window. Every other dialog opens, and `DialogWatcher` answers it.
+    In a real Slicer, the functions of `slicer.util`, file dialogs and text inputs ask the person without opening a
+    window. Other modal dialogs open there, and `DialogWatcher` answers them.
     """
 
     seen: list[Question] = field(default_factory=list)

@@ -94,7 +94,7 @@ def load_requirements(path: str | Path) -> list[Requirement]:
 
 
 def pip_check(req: Requirement | list[Requirement], _seen: set[Any] | None = None) -> bool:
-    """Return whether a requirement or all of a list, and the requirements of their extras, are met."""
+    """Return whether a requirement, or each of a list, is met, including what its extras require."""
     seen = set() if _seen is None else _seen
     if isinstance(req, list):
         return all(pip_check(one, seen) for one in req)
@@ -167,7 +167,7 @@ def pip_install(
     logCallback: Callable[[str], None] | None = None,
     completedCallback: Callable[[int], None] | None = None,
 ) -> list[str] | None:
-    """Record an installation. Raise CalledProcessError if it fails and is blocking."""
+    """Record an installation. Raise CalledProcessError if a blocking installation fails."""
     if skip_packages is not None and no_deps_requirements is not None:
         raise ValueError("skip_packages and no_deps_requirements are mutually exclusive.")
     if skip_packages is not None and not blocking:

@@ -43,7 +43,7 @@ class SampleDataLogic:
         checksums: Any = None,
         loadFileTypes: Any = None,
     ) -> None:
-        """Register a sample; raise ValueError if it has no name or no address."""
+        """Register a sample; raise ValueError without a name, or with neither an address nor a downloader."""
         if not sampleName or (uris is None and customDownloader is None):
             raise ValueError("a sample needs a sampleName, and uris or a customDownloader")
         sources[sampleName] = Source(
@@ -59,7 +59,7 @@ class SampleDataLogic:
         )
 
     def downloadSample(self, sampleName: str) -> Any:
-        """Load a sample from a local file; raise RuntimeError if its address is not a local file."""
+        """Load a sample with its own downloader or from a local file; raise RuntimeError for another address."""
         source = sources[sampleName]
         if source.customDownloader is not None:
             return source.customDownloader(source)

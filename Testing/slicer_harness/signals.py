@@ -66,13 +66,13 @@ class SignalConnections:
     def connect(self, signal: str, receiver: Callable[..., Any]) -> bool:
         """Connect a signal to a callable, which stays alive as long as the sender or until it is disconnected.
 
-        Raises ValueError for a signal that the object lacks, TypeError for a receiver that cannot be called and
-        FatalConnection for a slot of another object that is a dialog owned by Python.
+        Raises ValueError for a signal that the object lacks, TypeError for a receiver that cannot be called, and
+        FatalConnection for a slot of a dialog that Python owns, unless the dialog is the sender.
         """
         if not callable(receiver):
             raise TypeError(f"{receiver!r} cannot be connected to {signal}: it cannot be called")
         target, signature = self._find_signal(signal)
-        deletion.refuse_slot_of_unowned_dialog(target, signature, receiver)
+        deletion.refuse_slot_of_python_owned_dialog(target, signature, receiver)
         slot = slot_of(receiver, self._target)
         self._connections.append(Connection(signature, receiver, slot))
         QtCore.QObject.connect(target, QtCore.SIGNAL(signature), slot)

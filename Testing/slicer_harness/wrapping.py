@@ -179,7 +179,7 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
     names.update({name: QtProperty(name, pyside_class) for name in properties})
     if "objectName" in properties and "name" not in properties:
         names["name"] = QtProperty("objectName", pyside_class)
-    # PythonQt appends an underscore to names that are Python keywords.
+    # PythonQt appends an underscore to `exec`, which is a keyword of Python 2.
     if "exec" in names:
         names["exec_"] = names["exec"]
     return names
@@ -227,7 +227,7 @@ def _virtual(name: str) -> Callable[..., Any]:
 
 
 def wrapper_of(target: Any) -> Any:
-    """Return the wrapper of a PySide6 object; a QObject has one wrapper as long as it is referenced."""
+    """Return the wrapper of a PySide6 object; a QObject has one wrapper as long as this wrapper is referenced."""
     own = getattr(target, "_wrapper", None)
     if own is not None:
         return own

@@ -173,7 +173,7 @@ class _ChoiceConnector(PropertyConnector):
 
 
 class _NodeConnector(PropertyConnector):
-    """Replaces the node types of a node selector by the parameter's."""
+    """Replaces the node types of a node selector by those of the parameter."""
 
     def __init__(self, widget: Any, node_types: list[str]) -> None:
         super().__init__(widget, "currentNodeID", "currentNodeChanged")

@@ -23,7 +23,7 @@ _PATHS = (
 
 
 class Serializer:
-    """Reads and writes one type; this base serves types that are one text parameter."""
+    """Reads and writes values of one type; this base class stores a value as one text parameter."""
 
     cached = True
 
