@@ -1,4 +1,4 @@
-"""A worker for tests that answers requests at once without a network, and a panel that uses it."""
+"""A worker for tests that answers requests without a network or a process, and a panel that uses this worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from segmentation_case import ROOT
 from slicer_harness import choose, click, close_scene, process_events, process_events_until
 
 
-def measured(scan: str, segment: str, volume_ml: float) -> Measurements:
+def make_measurements(scan: str, segment: str, volume_ml: float) -> Measurements:
     """Return measurements with the given volume and fixed other values."""
     return Measurements(scan, segment, volume_ml, 12.5, 34.5, 25.0, 30.0, 0.9)
 
@@ -34,6 +34,7 @@ class FakeWorker:
     """Implements `worker_process.SegmentationWorker` for requests to segment and to measure.
 
     Attributes:
+        requests: all requests so far.
         labels_of: computes the labels (K, J, I) from the voxels.
         before_answer: called before each answer.
 
@@ -75,7 +76,8 @@ class FakeWorker:
         self.before_answer()
         if isinstance(request, MeasureRequest):
             volumes = [(item.name, self._volume_ml(np.load(item.mask), item.affine)) for item in request.outlines]
-            on_event(SegmentsMeasured(request.id, tuple(measured(request.name, *volume) for volume in volumes)))
+            rows = tuple(make_measurements(request.name, *volume) for volume in volumes)
+            on_event(SegmentsMeasured(request.id, rows))
         else:
             self._segment(request, on_event)
 
@@ -99,7 +101,7 @@ class FakeWorker:
                 doubt_map if trust is not None else None,
                 trust,
                 tuple(DoubtfulPlace((x, y, z), (0, 0, 0), 0.5 / (n + 1), 0.25 / (n + 1)) for n in range(places)),
-                (measured(request.name, LEFT_ATRIUM.name, self._volume_ml(labels, request.affine)),),
+                (make_measurements(request.name, LEFT_ATRIUM.name, self._volume_ml(labels, request.affine)),),
                 (segment_result(labels),),
                 0.1,
                 "cpu",
