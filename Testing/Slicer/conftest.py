@@ -58,6 +58,6 @@ def _single_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _hidden_errors() -> Iterator[None]:
-    """Fail the test on errors that Slicer would only print."""
+    """Fail the test on errors that no person saw and on questions without an answer."""
     yield
     slicer_harness.expect_no_hidden_errors()

@@ -41,7 +41,7 @@ def block(start: int, size: int = 4) -> np.ndarray:
 
 
 def segment_result(labels: np.ndarray, info: SegmentInfo = LEFT_ATRIUM) -> SegmentResult:
-    """Return the worker's description of the label 1: its class and the box of its voxels, along I, J and K."""
+    """Return the worker's result for label 1: the class, and the box of its voxels along I, J and K, if it has any."""
     box = None
     if labels.any():
         planes = [np.flatnonzero(labels.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
@@ -50,7 +50,7 @@ def segment_result(labels: np.ndarray, info: SegmentInfo = LEFT_ATRIUM) -> Segme
 
 
 def result_of(labels: np.ndarray, volume_ml: float = 1.0) -> LoadedResult:
-    """Return a result whose map of doubt equals its labels, as made from the worker's event."""
+    """Return a result whose map of doubt equals its labels."""
     row = Measurements("LGE", LEFT_ATRIUM.name, volume_ml, *[float("nan")] * 5)
     return LoadedResult(labels, labels, 0.9, [], [row], [segment_result(labels)])
 

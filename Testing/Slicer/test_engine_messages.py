@@ -16,7 +16,7 @@ from slicer_harness import in_real_slicer
 
 
 def translate_to_capitals(text: str) -> str:
-    """Return a text in capitals, as a translation."""
+    """Return a text in capitals, in place of a translation."""
     return text.upper()
 
 

@@ -34,7 +34,7 @@ def scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
 
 
 class FilesTest(unittest.TestCase):
-    """Loading and saving. `exportNode` gets a new dictionary each time, because it adds the file format to it."""
+    """Loading and saving. Each call of `exportNode` gets a new dictionary, to which the function adds entries."""
 
     def setUp(self) -> None:
         close_scene()

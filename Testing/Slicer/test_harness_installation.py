@@ -57,7 +57,7 @@ print(json.dumps(seen))
 
 
 class StartTest(unittest.TestCase):
-    """A new interpreter installs the harness, opens the modules and loads their tests; all tests share its output."""
+    """A new interpreter installs the harness, opens the modules and loads their tests; each test reads its output."""
 
     @classmethod
     def setUpClass(cls) -> None:

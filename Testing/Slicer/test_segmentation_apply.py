@@ -35,7 +35,7 @@ class ClickTest(ViewCase):
         self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
-    def test_double_click_on_apply_starts_one_job_with_a_slow_start_and_a_job_that_just_ended(self) -> None:
+    def test_double_click_starts_one_job_if_the_start_is_slow_or_the_job_has_just_ended(self) -> None:
         now = [100.0]
 
         def ensure_packages() -> None:

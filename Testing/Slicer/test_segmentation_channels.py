@@ -68,7 +68,7 @@ class ChannelsTest(unittest.TestCase):
         return slicer.util.findChild(self.module.widget, f"channelSelector{channel}")
 
     def shown_labels(self) -> list[str]:
-        """Return the labels beside the first selector of volumes and the other visible ones."""
+        """Return the labels of the first volume selector and of the visible selectors of further channels."""
         names = [self.ui.inputLabel.text]
         layout = self.ui.inputsCollapsibleButton.layout()
         for channel in (2, 3):

@@ -72,7 +72,7 @@ class InstallationTest(ViewCase):
         self.prepare(self.volume)
 
     def apply_and_expect_failure(self, *windows: tuple[str, str]) -> Person:
-        """Click Apply and answer the windows; fail unless the last error is in the status and nothing was started."""
+        """Click Apply and answer the windows; fail unless the status shows the last error and nothing was started."""
         with Person() as person:
             for text, answer in windows:
                 person.expects(text, answer)

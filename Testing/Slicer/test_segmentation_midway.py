@@ -78,7 +78,7 @@ class CancelTest(FaultCase):
         self.assertIsNone(self.settings.outputSegmentation)
         self.assert_the_next_apply_works()
 
-    def test_apply_works_after_it_was_started_and_cancelled_six_times(self) -> None:
+    def test_apply_works_after_six_starts_that_are_cancelled_at_different_times(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         for turn in range(6):

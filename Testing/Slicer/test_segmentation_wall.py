@@ -36,7 +36,7 @@ from wall_case import (
 
 
 def add_closed_curve(towards: np.ndarray, degrees: float = 35.0) -> Any:
-    """Add a closed curve around a cap of the ball."""
+    """Add a closed curve around the cap of the ball in a direction; `degrees` is the cap's half angle."""
     axis = towards / np.linalg.norm(towards)
     side = np.cross(axis, [0.3, 0.2, 1.0])
     side /= np.linalg.norm(side)
@@ -66,8 +66,8 @@ class OutlineTest(InsertedWallCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(label, self.segmentation, "blood", self.volume)
         again = read_segment(self.segmentation, "blood").mask
         np.testing.assert_array_equal(again, mask)
-        for see in (process_events, self.module.panel.enter):
-            see()
+        for update in (process_events, self.module.panel.enter):
+            update()
             self.assertNotIn(warning, self.ui.wallLabel.text)
 
     def test_edit_of_another_segment_is_not_reported_as_a_changed_outline(self) -> None:

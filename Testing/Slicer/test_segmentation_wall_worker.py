@@ -164,7 +164,7 @@ class WorkerWallTest(WorkerWallCase):
     def test_wall_at_the_border_of_the_scan_is_excluded_and_reported(self) -> None:
         volume, segmentation = add_phantom()
         scan, label = phantom()
-        slicer.util.updateVolumeFromArray(volume, scan[20:])  # the scan does not contain the lowest 10 mm of the ball
+        slicer.util.updateVolumeFromArray(volume, scan[20:])  # the scan does not contain the lowest 12 mm of the ball
         origin = (AFFINE @ [0, 0, 20, 1])[:3]
         volume.SetOrigin(*origin)
         slicer.util.updateSegmentBinaryLabelmapFromArray(label[20:], segmentation, "blood", volume)

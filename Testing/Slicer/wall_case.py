@@ -33,7 +33,7 @@ POOL, SHELL, PATCH, LUNG = 200.0, 160.0, 320.0, 20.0
 
 
 def phantom() -> tuple[np.ndarray, np.ndarray]:
-    """Return a new scan and label (K, J, I): a ball of blood in a darker wall with a bright anterior patch."""
+    """Return copies of the scan and the label (K, J, I): a ball of blood in a darker wall with a bright patch."""
     scan, label = _phantom()
     return scan.copy(), label.copy()
 
