@@ -30,6 +30,7 @@ class LoadedResult:
     measurements: Sequence[Measurements]
     classes: Sequence[SegmentResult]
     expected_overlap: ExpectedOverlap | None = None
+    is_doubt_calibrated: bool = False
 
     @classmethod
     def read(cls, event: ScanSegmented, scan: str) -> LoadedResult:
@@ -51,6 +52,7 @@ class LoadedResult:
             event.measurements,
             event.segments,
             event.expected_overlap,
+            event.is_doubt_calibrated,
         )
 
     def summary(self, scan: str, model: str) -> str:

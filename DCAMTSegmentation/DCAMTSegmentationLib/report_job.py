@@ -77,6 +77,7 @@ class ReportJob(SegmentJob):
             trust=review.trust(self._segmentation) if is_dcamt_segment else None,
             doubts=self._doubts() if is_dcamt_segment else (),
             expected_overlap=review.expected_overlap(self._segmentation) if is_dcamt_segment else None,
+            is_doubt_calibrated=is_dcamt_segment and review.is_doubt_calibrated(self._segmentation),
             wall=wall,
             notes=notes,
         )

@@ -219,7 +219,12 @@ class _Insertion:
         segmentation.SetNodeReferenceID(review.MEASUREMENTS, parts.table.node.GetID())
         segmentation.SetNodeReferenceID(review.VOLUME, self.options.volume.GetID())
         review.store_review_data(
-            segmentation, result.trust, result.doubtful_places, parts.to_local, result.expected_overlap
+            segmentation,
+            result.trust,
+            result.doubtful_places,
+            parts.to_local,
+            result.expected_overlap,
+            result.is_doubt_calibrated,
         )
         review.store_channels(segmentation, self.options.channels)
         review.store_model(segmentation, title_of(self.options.model), _outline_method(self.options))

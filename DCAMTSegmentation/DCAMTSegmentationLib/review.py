@@ -2,7 +2,8 @@
 
 References: the volume that was segmented, its further channels, the map of doubt, the table of measurements, the point
 that shows a doubtful place, the wall with its colours and its table. Attributes: the trust, the expected overlap with
-an expert, the model, the doubtful places, whether a person corrected the result, and the fingerprints that decide that.
+an expert, the model, the doubtful places, whether the doubt is calibrated, whether a person corrected the result, and
+the fingerprints that decide that.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ CHANNELS = "DCAMT.channels"
 WALL, WALL_COLORS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
 HELPERS = (DOUBT_MAP, MEASUREMENTS, PLACE_POINT, WALL, WALL_COLORS, WALL_TABLE)
 """Roles of the nodes that are removed with their result."""
-_EXPECTED = "DCAMT.expectedOverlap"
+_EXPECTED, _DOUBT_CALIBRATED = "DCAMT.expectedOverlap", "DCAMT.doubtCalibrated"
 _TRUST, _PLACES, _CURRENT_PLACE = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
 _PLACES_OF = "DCAMT.doubtfulPlacesOf"
 _PLACES_AFFINE = "DCAMT.doubtfulPlacesAffine"
@@ -72,6 +73,11 @@ def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOver
     """Return the expected overlap with an expert's outline; None without a result or without a calibration."""
     text = segmentation_node.GetAttribute(_EXPECTED) if segmentation_node is not None else None
     return ExpectedOverlap(*json.loads(text)) if text else None
+
+
+def is_doubt_calibrated(segmentation_node: SegmentationNode) -> bool:
+    """Return whether the model's calibration corrected the result's map of doubt."""
+    return segmentation_node.GetAttribute(_DOUBT_CALIBRATED) is not None
 
 
 def model_title(segmentation_node: SegmentationNode | None) -> str:
@@ -138,6 +144,7 @@ def store_review_data(
     doubts: Sequence[DoubtfulPlace],
     to_local: np.ndarray,
     expected: ExpectedOverlap | None = None,
+    is_doubt_calibrated: bool = False,
 ) -> None:
     """Store the trust, the expected overlap and the doubtful places of a new result.
 
@@ -148,6 +155,7 @@ def store_review_data(
     Args:
         doubts: the worst first, in the space of the result's volume.
         to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.
+        is_doubt_calibrated: whether the model's calibration corrected the map of doubt.
     """
     places = [
         {"position": (to_local @ [*doubt.position, 1.0])[:3].tolist(), "volume_ml": doubt.volume_ml} for doubt in doubts
@@ -155,6 +163,7 @@ def store_review_data(
     affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
     segmentation_node.SetAttribute(_TRUST, None if trust is None else repr(float(trust)))
     segmentation_node.SetAttribute(_EXPECTED, None if expected is None else json.dumps(astuple(expected)))
+    segmentation_node.SetAttribute(_DOUBT_CALIBRATED, "1" if is_doubt_calibrated else None)
     segmentation_node.SetAttribute(_PLACES, json.dumps(places))
     segmentation_node.SetAttribute(_PLACES_AFFINE, None if affine is None else json.dumps(affine.tolist()))
     segmentation_node.SetAttribute(_PLACES_OF, _DOUBT)

@@ -68,7 +68,8 @@ def test_calibration_is_read_from_the_package_and_from_the_file_beside_it(
     ("change", "message"),
     [
         ({"model": "0" * 64}, "belongs to another model"),
-        ({"format": 2}, "format 2"),
+        ({"format": 3}, "format 3"),
+        ({"doubt": {"bias": 0.0, "slope": -1.0}}, "correction of the doubt cannot be used"),
         ({"cases": "many"}, "'calibration.cases' must be of type int"),
         ({"qualities": {"best": {**asdict(LINE)}}}, "quality 'best'"),
         ({"qualities": {"accurate": {**asdict(LINE), "knots": [0.8, 0.2]}}}, "cannot be used"),
@@ -108,7 +109,7 @@ def test_invalid_calibration_beside_a_model_causes_a_note_and_can_be_replaced(
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path))
     path = tmp_path / "models" / "m.dcamt"
     write_package(path, tiny_package)
-    calibration_path(path).write_text('{"format": 2}', encoding="utf-8")
+    calibration_path(path).write_text('{"format": 3}', encoding="utf-8")
     note = f"The calibration beside the model is not used: {calibration_path(path)}"
     assert any(one.startswith(note) for one in Predictor(open_model(path)).segment(oblique_scan, FAST).notes)
     assert main(["models", "list"]) == 0
@@ -121,6 +122,13 @@ def test_invalid_calibration_beside_a_model_causes_a_note_and_can_be_replaced(
     assert not calibration_path(path).exists()
     assert open_model(path).calibration is not None
     assert open_model(path).notes == ()
+
+
+def test_calibration_of_an_older_version_is_read_without_a_correction_of_the_doubt(tiny_package: ModelPackage) -> None:
+    older = {key: value for key, value in asdict(calibration_of(tiny_package)).items() if key != "doubt"}
+    calibration = parse_calibration(json.dumps(older | {"format": 1}), Path("x.json"))
+    assert calibration == calibration_of(tiny_package)
+    assert calibration.doubt is None
 
 
 def test_text_that_is_not_a_calibration_is_refused() -> None:

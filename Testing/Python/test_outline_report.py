@@ -84,13 +84,11 @@ def text_of(request: ReportRequest) -> str:
 OWN_MODEL = OutlineMethod("own", "Own model", "1", "LGE-MRI", "accurate")
 
 
-def test_report_says_for_which_model_the_doubt_is_calibrated(request_: ReportRequest) -> None:
-    request_ = replace(request_, method=OWN_MODEL, trust=0.87)
+def test_report_says_whether_the_doubt_is_calibrated(request_: ReportRequest) -> None:
+    request_ = replace(request_, method=OWN_MODEL, trust=0.87, expected_overlap=ExpectedOverlap(0.9, 0.8, 0.95))
     assert "No doubtful place. Doubt is not calibrated for this model." in text_of(request_)
-    expected = ExpectedOverlap(0.9, 0.8, 0.95)
-    assert "Doubt is calibrated for DCAMT's shipped model only." in text_of(
-        replace(request_, expected_overlap=expected)
-    )
+    calibrated = replace(request_, is_doubt_calibrated=True)
+    assert "No doubtful place. Doubt is calibrated for this model." in text_of(calibrated)
 
 
 def test_unknown_doubtful_places_are_not_counted(request_: ReportRequest) -> None:

@@ -37,6 +37,7 @@ class FakeWorker:
         requests: all requests so far.
         labels_of: computes the labels (K, J, I) from the voxels.
         before_answer: called before each answer.
+        is_doubt_calibrated: what each result says of its map of doubt.
 
     Args:
         trust: the trust of each result of accurate quality; results without trust have no map of doubt and no places.
@@ -46,6 +47,7 @@ class FakeWorker:
 
     def __init__(self, trust: float | None = 0.93, places: int = 2, expected: ExpectedOverlap | None = None) -> None:
         self.trust, self.places, self.expected = trust, places, expected
+        self.is_doubt_calibrated = False
         self.requests: list[Any] = []
         self._running: Any = None
         self.labels_of: Callable[[np.ndarray], np.ndarray] = lambda voxels: (voxels > 175).astype(np.uint8)
@@ -106,6 +108,7 @@ class FakeWorker:
                 0.1,
                 "cpu",
                 expected_overlap=self.expected,
+                is_doubt_calibrated=self.is_doubt_calibrated,
             )
         )
 

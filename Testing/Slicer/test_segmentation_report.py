@@ -195,6 +195,16 @@ class EditedOrOlderResultTest(ViewCase):
             assert request is not None
             self.assertEqual(request.is_corrected, is_corrected)
 
+    def test_request_tells_whether_the_doubt_is_calibrated(self) -> None:
+        worker = ReportAnswers()
+        self.open(worker)
+        for is_calibrated in (True, False):
+            worker.is_doubt_calibrated = is_calibrated
+            self.segment(add_scan())
+            request = request_report(self.module)
+            assert request is not None
+            self.assertEqual(request.is_doubt_calibrated, is_calibrated)
+
     def test_map_and_places_of_an_older_version_are_left_out(self) -> None:
         self.open(ReportAnswers())
         segmentation = self.segment(add_scan())

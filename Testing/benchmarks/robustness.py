@@ -1,4 +1,4 @@
-"""Measure a model on disturbed scans, and calibrate its expected overlap with an expert's outline.
+"""Measure a model on disturbed scans, and calibrate its expected overlap with an expert's outline and its map of doubt.
 
     python Testing/benchmarks/robustness.py segment LA_FOLDER WORK [--model FILE] [--rounds 2]
     python Testing/benchmarks/robustness.py table WORK
@@ -6,10 +6,12 @@
 
 `segment` segments the last 20 cases of LA_FOLDER/cases.csv in both qualities: first undisturbed, then with one
 disturbance per case and round. Each result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the
-disturbed scan's grid, trust (Dice of the two branches), features of doubt. Existing lines are not computed again.
+disturbed scan's grid, trust (Dice of the two branches), features of doubt. Lines of undisturbed scans also count the
+voxels by their doubt (`count_doubt`). Existing lines are not computed again.
 
-`table` prints the mean Dice for each disturbance beside that of the same cases without it, and the accuracy of the
-expected overlap for cases and disturbances that were left out of the calibration.
+`table` prints three tables: the mean Dice for each disturbance beside that of the same cases without it; the accuracy
+of the expected overlap for cases and disturbances that were left out of the calibration; how often voxels of about the
+same doubt are wrong, before and after a correction that was fitted to the other cases.
 
 `calibrate` fits the calibration of the shipped model to all lines.
 """
@@ -21,6 +23,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -41,6 +44,7 @@ from dcamt.models.calibration import (
     overlap_figures,
     quality_features,
 )
+from dcamt.models.doubt_scaling import count_doubt, fit_doubt_scaling
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import QUALITIES
 from dcamt.volume import Volume
@@ -51,6 +55,8 @@ CASE, CASE_AND_DISTURBANCE = "case", "case and disturbance"
 SPLITS = (CASE, CASE_AND_DISTURBANCE)
 """What of a scan the calibration that is tested on it has not seen."""
 MODEL = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
+DOUBT_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1])
+"""Limits of doubt between which the fraction of wrong voxels is printed."""
 Row = dict[str, Any]
 
 
@@ -214,7 +220,7 @@ def segment(la: Path, work: Path, model: Path, rounds: int) -> None:
     work.mkdir(parents=True, exist_ok=True)
     lines = work / "robustness.jsonl"
     done = {(row["case"], row["disturbance"], row["quality"]) for row in read_lines(work)} if lines.exists() else set()
-    predictor = Predictor(verify_model(model))
+    predictor = Predictor(replace(verify_model(model), calibration=None))
     for name, kind in plan(case_names(la)[-HELD_OUT:], rounds):
         missing = [quality for quality in QUALITIES if (name, kind, quality) not in done]
         if not missing:
@@ -224,9 +230,13 @@ def segment(la: Path, work: Path, model: Path, rounds: int) -> None:
         for quality in missing:
             result = predictor.segment(Volume(np.ascontiguousarray(scan.image, np.float32), scan.grid), quality)
             overlap = mean_dice(result.labelmap.voxels, scan.labels, [1])
-            row = {"case": name, "disturbance": kind, "quality": quality, "dice": overlap, "trust": result.trust}
+            row: Row = {"case": name, "disturbance": kind, "quality": quality, "dice": overlap, "trust": result.trust}
+            row["doubt"] = dict(result.doubt)
+            if kind == CLEAN and result.doubt_map is not None:
+                counts = count_doubt(result.doubt_map, result.labelmap.voxels != scan.labels)
+                row["doubt counts"] = counts.round(3).tolist()
             with lines.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**row, "doubt": dict(result.doubt)}) + "\n")
+                file.write(json.dumps(row) + "\n")
             print(f"{name} {kind}, {quality}: {overlap:.3f}, {time.monotonic() - began:.1f} s", flush=True)
 
 
@@ -311,14 +321,50 @@ def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> l
     return printed
 
 
+def counts_by_case(rows: list[Row]) -> dict[str, np.ndarray]:
+    """Return the voxels of each case's undisturbed scan, counted by their doubt (`count_doubt`)."""
+    return {row["case"]: np.array(row["doubt counts"]) for row in rows if "doubt counts" in row}
+
+
+def reliability_table(counts: dict[str, np.ndarray], is_corrected: bool) -> list[Row]:
+    """Return how often voxels of about the same doubt are wrong.
+
+    Args:
+        is_corrected: whether the doubt of each case is corrected by a fit to the other cases.
+    """
+    total = np.zeros((3, len(DOUBT_EDGES) - 1))
+    for case, (number, summed, wrong) in counts.items():
+        doubt = summed / np.maximum(number, 1)
+        if is_corrected:
+            others = fit_doubt_scaling(sum((other for name, other in counts.items() if name != case), np.zeros(1)))
+            assert others is not None
+            doubt = others.apply(doubt)
+        part = np.digitize(doubt, DOUBT_EDGES[1:-1])
+        for row, amount in zip(total, (number, number * doubt, wrong), strict=True):
+            row += np.bincount(part, weights=amount, minlength=len(row))
+    number, summed, wrong = total
+    return [
+        {
+            "corrected": is_corrected,
+            "doubt": f"{100 * low:.0f} to {100 * high:.0f}%",
+            "mean doubt": round(summed[index] / max(number[index], 1), 3),
+            "wrong": round(wrong[index] / max(number[index], 1), 3),
+            "voxels": f"{100 * number[index] / number.sum():.1f}%",
+        }
+        for index, (low, high) in enumerate(pairwise(DOUBT_EDGES))
+    ]
+
+
 def table(work: Path) -> None:
-    """Print both tables; write them to WORK/robustness.json."""
+    """Print the tables; write them to WORK/robustness.json."""
     rows = read_lines(work)
     printed: dict[str, list[Row]] = {"calibration": []}
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]
         printed["calibration"] += calibration_table(part, quality, SPLITS)
         printed[quality] = robustness_table(part)
+    counts = counts_by_case(rows)
+    printed["doubt"] = [line for is_corrected in (False, True) for line in reliability_table(counts, is_corrected)]
     for rows_of in printed.values():
         print_table(rows_of)
     (work / "robustness.json").write_text(json.dumps(printed, indent=2), encoding="utf-8")
@@ -337,10 +383,12 @@ def calibrate(work: Path, output: Path, model: Path) -> None:
     cases = len({row["case"] for row in rows})
     notes = (
         f"{cases} cases whose labels the model's training never saw, as they are and disturbed, and scans without an"
-        " atrium; the figures are of cases that a calibration made in the same way had not seen"
+        " atrium; the doubt is fitted to the scans as they are; the figures are of cases that a calibration made in the"
+        " same way had not seen"
     )
     scans = len({(row["case"], row["disturbance"]) for row in rows})
-    calibration = Calibration(verify_model(model).card.checksum, models, cases, scans, notes, measured)
+    doubt = fit_doubt_scaling(np.sum([*counts_by_case(rows).values()], axis=0))
+    calibration = Calibration(verify_model(model).card.checksum, models, cases, scans, notes, measured, doubt)
     output.write_text(calibration.to_json(), encoding="utf-8")
     print(json.dumps(measured, indent=2))
 

@@ -163,6 +163,7 @@ def write_report(
         doubt_map=result.doubt_map,
         trust=result.trust,
         expected_overlap=result.expected_overlap,
+        is_doubt_calibrated=result.is_doubt_calibrated,
         doubtful_places=result.doubtful_places(),
         wall=wall,
         notes=[note for note in result.notes if identity or not _may_identify(note, result.scan)],

@@ -38,8 +38,8 @@ class SegmentedScan:
         segments: name, colour and codes of each class.
         measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity.
         disagreement: float32 (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
-        doubt_map: float32 (I, J, K), the estimated probability that a voxel's label is wrong, calibrated for the
-            shipped model only (for others, it ranks voxels); 0 outside the region, None in quality `fast`.
+        doubt_map: float32 (I, J, K), the estimated probability that a voxel's label is wrong; it only ranks voxels
+            unless `is_doubt_calibrated`. 0 outside the region, None in quality `fast`.
         trust: Dice (0 to 1) of the two branches' own segmentations, within the region if one was given; None in quality
             `fast`.
         probabilities: float32 (1 + classes, I, J, K), background first; None without `keep_probabilities`.
@@ -48,6 +48,7 @@ class SegmentedScan:
         quality: `fast` or `accurate`.
         expected_overlap: expected Dice with an expert's outline, and its 80% interval; None if the model has no
             calibration.
+        is_doubt_calibrated: whether the model's calibration corrected `doubt_map`.
         seconds: time to segment and measure the scan, without reading the file.
     """
 
@@ -64,6 +65,7 @@ class SegmentedScan:
     quality: str
     seconds: float
     expected_overlap: ExpectedOverlap | None = None
+    is_doubt_calibrated: bool = False
 
     def doubtful_places(self, max_places: int = 20) -> list[DoubtfulPlace]:
         """Return at most `max_places` doubtful places, the worst first; an empty list in quality `fast`."""
@@ -136,6 +138,7 @@ class Segmenter:
             quality=quality,
             seconds=time.monotonic() - start,
             expected_overlap=result.expected_overlap,
+            is_doubt_calibrated=result.is_doubt_calibrated,
         )
 
 

@@ -1,4 +1,4 @@
-"""Calibrate a model: segment labelled cases that its training did not use, and fit the overlap to the doubt."""
+"""Calibrate a model: segment labelled cases that its training did not use, and compare results and labels."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..models.calibration import (
     assess_overlap,
     fit_overlap,
 )
+from ..models.doubt_scaling import BINS, count_doubt, fit_doubt_scaling
 from ..models.package import ModelPackage
 from ..recipe import QUALITIES, Recipe
 from ..volume import Volume
@@ -53,10 +54,11 @@ def calibrate(
 ) -> Calibration:
     """Return the calibration of a package, from labelled cases that its training did not use.
 
-    Each case is segmented in both qualities, undisturbed and with `DISTURBED` of the `CALIBRATING` disturbances.
+    Each case is segmented in both qualities, undisturbed and with `DISTURBED` of the `CALIBRATING` disturbances. The
+    correction of the doubt is fitted to the undisturbed scans.
 
     Args:
-        package: the model.
+        package: the model, without a calibration.
         cases: the labelled cases.
         predictor: a predictor of this package.
         notes: a description of the cases, stored in the calibration.
@@ -74,13 +76,18 @@ def calibrate(
         )
     observed: dict[str, list[_Observation]] = {quality: [] for quality in QUALITIES}
     labels = range(1, package.recipe.output_channels)
+    doubt_counts = np.zeros((3, BINS))
     for number, case in enumerate(cases):
         for disturbance, scan in _disturbed_scans(case, number, package.recipe):
             for quality, observations in observed.items():
                 if check:
                     check()
-                doubt, overlap = _segment(scan, labels, predictor, quality)
-                observations.append(_Observation(doubt, overlap, case.name, disturbance))
+                result = predictor.segment(Volume(np.ascontiguousarray(scan.image, np.float32), scan.grid), quality)
+                segmented = result.labelmap.voxels
+                overlap = mean_dice(segmented, scan.labels, labels)
+                observations.append(_Observation(result.doubt, overlap, case.name, disturbance))
+                if disturbance == CLEAN and result.doubt_map is not None:
+                    doubt_counts += count_doubt(result.doubt_map, segmented != scan.labels)
         if progress:
             progress(number + 1, len(cases))
     models = {}
@@ -88,7 +95,9 @@ def calibrate(
     for quality, observations in observed.items():
         models[quality], figures = _fit_quality(observations, quality)
         measured |= {f"{quality}, {figure}": round(value, 4) for figure, value in figures.items()}
-    return Calibration(package.card.checksum, models, len(cases), len(cases) * (1 + DISTURBED), notes, measured)
+    scans = len(cases) * (1 + DISTURBED)
+    doubt = fit_doubt_scaling(doubt_counts)
+    return Calibration(package.card.checksum, models, len(cases), scans, notes, measured, doubt)
 
 
 def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[str, DisturbedScan]]:
@@ -105,14 +114,6 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
     for index in range(DISTURBED):
         name = names[(number * DISTURBED + index) % len(names)]
         yield name, CALIBRATING[name](scan, np.random.default_rng([number, *name.encode()]))
-
-
-def _segment(
-    scan: DisturbedScan, labels: Sequence[int], predictor: Predictor, quality: str
-) -> tuple[Mapping[str, float], float]:
-    """Segment a scan; return the features of doubt, and the mean Dice of `labels` with the scan's own labels."""
-    result = predictor.segment(Volume(np.ascontiguousarray(scan.image, np.float32), scan.grid), quality)
-    return result.doubt, mean_dice(result.labelmap.voxels, scan.labels, labels)
 
 
 def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[OverlapModel, dict[str, float]]:

@@ -1,9 +1,9 @@
 """Compute the doubt of a segmentation: a map for each voxel, and features for the whole.
 
-The map estimates the probability that a voxel's label is wrong; it is calibrated for the shipped model only. From the
-features `models.calibration` estimates the expected overlap; for them, entropy and disagreement are summed in the band
-within `BAND_MM` of the outline and divided by the number of segmented voxels, as the Dice coefficient relates errors to
-the volume. Each feature grows with the doubt.
+The map estimates the probability that a voxel's label is wrong; a model's calibration corrects it for that model
+(`models.doubt_scaling`). From the features, `models.calibration` estimates the expected overlap. For the features,
+entropy and disagreement are summed in the band within `BAND_MM` of the outline and divided by the number of segmented
+voxels, as the Dice coefficient relates errors to the volume. Each feature grows with the doubt.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..geometry import NetworkGrid, bounding_box, pad_box, whole_box
 from ..models.calibration import NOTHING
+from ..models.doubt_scaling import LIMIT, DoubtScaling
 from ..preprocessing import apply_along_axis, nearest_labels, source_box_of, to_source
 from .agreement import agreement_map
 from .labelling import most_likely
@@ -28,17 +29,17 @@ DISAGREEMENT_OFFSET = 1e-3
 NEIGHBOURHOOD_MM = 2.0
 """Standard deviation of the Gaussian that averages the probabilities around a voxel for the map of doubt."""
 DOUBT_BIAS, DOUBT_OWN, DOUBT_AROUND, DOUBT_BACKGROUND = 0.48, 0.52, 0.71, -0.49
-"""Coefficients of the map of doubt, fitted to the voxels within 8 mm of the outline in eight training cases of the
-shipped model; docs/experiments.md gives their reliability on other cases."""
+"""Coefficients of the map of doubt, fitted to the voxels within 8 mm of the outline in eight training cases of the left
+atrium (docs/experiments.md, "Map of doubt")."""
 CUT_OFF = 3.0
 """The Gaussian ends at this many standard deviations."""
 NEGLIGIBLE = 0.05
 """The map of doubt is 0 far from all voxels with at least this probability of any organ."""
-LEAST_PROBABILITY = 1e-3
-"""Probabilities are limited to this and to 1 minus this before their logit is computed."""
 
 
-def doubt_map(mean: Tensor, grid: NetworkGrid, removed: np.ndarray | None = None) -> np.ndarray:
+def doubt_map(
+    mean: Tensor, grid: NetworkGrid, removed: np.ndarray | None = None, scaling: DoubtScaling | None = None
+) -> np.ndarray:
     """Return the probability that a voxel's label is wrong, float32 (I, J, K) on the scan's own grid.
 
     The label is the most likely one, or background where the segmentation was removed.
@@ -52,6 +53,7 @@ def doubt_map(mean: Tensor, grid: NetworkGrid, removed: np.ndarray | None = None
         mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.
         grid: that grid.
         removed: uint8 (I, J, K) on the scan's grid, not 0 where a removed component was; None for none.
+        scaling: the model's correction of the doubt; None for none.
     """
     doubt = np.zeros(grid.source.shape, np.float32)
     organ_box = bounding_box((mean[0] < 1 - NEGLIGIBLE).numpy())
@@ -77,8 +79,16 @@ def doubt_map(mean: Tensor, grid: NetworkGrid, removed: np.ndarray | None = None
     on_grid = torch.zeros(grid.shape)
     on_grid[box] = (score + DOUBT_BACKGROUND * (labels == 0)).sigmoid()
     part = source_box_of(box, grid)
-    doubt[part] = to_source(on_grid, grid, part)
+    uncorrected = to_source(on_grid, grid, part)
+    # Corrected on the scan's grid, where the correction was fitted.
+    doubt[part] = uncorrected if scaling is None else _correct(uncorrected, scaling)
     return doubt
+
+
+def _correct(doubt: np.ndarray, scaling: DoubtScaling) -> np.ndarray:
+    """Return what `DoubtScaling.apply` returns, on all cores of the CPU."""
+    scores = torch.from_numpy(doubt).clamp(LIMIT, 1 - LIMIT).logit_().mul_(scaling.slope).add_(scaling.bias)
+    return scores.sigmoid_().numpy()
 
 
 def gaussian_matrix(size: int, deviation: float) -> Tensor:
@@ -96,7 +106,7 @@ def gaussian_matrix(size: int, deviation: float) -> Tensor:
 
 
 def _logit(probabilities: Tensor) -> Tensor:
-    return probabilities.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY).logit()
+    return probabilities.clamp(LIMIT, 1 - LIMIT).logit()
 
 
 def doubt_features(branches: Tensor, labels: np.ndarray, spacing: tuple[float, float, float]) -> dict[str, float]:

@@ -53,6 +53,7 @@ class Prediction:
         notes: messages for the user, for example that the GPU had too little memory.
         expected_overlap: expected Dice with an expert's outline and its 80% interval; None if the model has no
             calibration.
+        is_doubt_calibrated: whether the model's calibration corrected `doubt_map`.
         doubt: the features of doubt from which the overlap is computed (`doubt.doubt_features`).
     """
 
@@ -63,6 +64,7 @@ class Prediction:
     trust: float | None
     notes: tuple[str, ...] = field(default=())
     expected_overlap: ExpectedOverlap | None = None
+    is_doubt_calibrated: bool = False
     doubt: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -221,9 +223,10 @@ class Predictor:
         if expected_overlap is not None and expected_overlap.is_low:
             notes = (*notes, self._low_overlap_note(expected_overlap))
         probabilities = to_source(mean, grid) if keep_probabilities else None
+        scaling = self._package.calibration.doubt if self._package.calibration else None
         agreement = doubtful = trust = None
         if len(branches) == 2:
-            doubtful = doubt_map(mean, grid, removed if removed is not None and removed.any() else None)
+            doubtful = doubt_map(mean, grid, removed if removed is not None and removed.any() else None, scaling)
             if inside is not None:
                 doubtful[~inside] = 0
             agreement = to_source(agreement_map(branches), grid)
@@ -232,7 +235,17 @@ class Predictor:
             trust = branch_dice(branches)
         report("finishing", 1.0)
         labelmap = Labelmap(labels, volume.grid, volume.path)
-        return Prediction(labelmap, probabilities, agreement, doubtful, trust, notes, expected_overlap, doubt)
+        return Prediction(
+            labelmap=labelmap,
+            probabilities=probabilities,
+            agreement=agreement,
+            doubt_map=doubtful,
+            trust=trust,
+            notes=notes,
+            expected_overlap=expected_overlap,
+            is_doubt_calibrated=scaling is not None,
+            doubt=doubt,
+        )
 
     def _expect_overlap(
         self, branches: Tensor, labels: np.ndarray, grid: NetworkGrid, quality: str

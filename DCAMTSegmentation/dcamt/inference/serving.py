@@ -170,6 +170,7 @@ class Worker:
                 str(predictor.device),
                 tuple(notes),
                 result.expected_overlap,
+                result.is_doubt_calibrated,
             )
         )
 

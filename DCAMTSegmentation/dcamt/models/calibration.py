@@ -18,9 +18,12 @@ import numpy as np
 from ..errors import InputError
 from ..io.typed_json import build
 from ..recipe import ACCURATE, QUALITIES
+from .doubt_scaling import DoubtScaling
 
 Curve = tuple[float, ...]
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Formats that can be read; the first one has no correction of the doubt."""
 LOW_OVERLAP = 0.7
 """A lower expected overlap means that the outline is probably wrong, or that the scan shows another organ."""
 INTERVAL = 0.8
@@ -116,7 +119,7 @@ class OverlapModel:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A model's calibration: for each quality, the expected overlap as a function of the doubt.
+    """A model's calibration: the expected overlap as a function of the doubt, and a correction of the map of doubt.
 
     Attributes:
         model: checksum in the card of the model that was calibrated.
@@ -124,6 +127,8 @@ class Calibration:
         cases, scans: number of cases used, and of their scans, including disturbed ones.
         notes: a description of the cases and their role in the model's training.
         measured: the calibration's errors, from cross-validation over the cases.
+        doubt: the correction of the map of doubt; None if the map was not calibrated, as in calibrations of older
+            versions of DCAMT.
     """
 
     model: str
@@ -132,6 +137,7 @@ class Calibration:
     scans: int
     notes: str = ""
     measured: dict[str, float] = field(default_factory=dict)
+    doubt: DoubtScaling | None = None
     format: int = FORMAT
 
     def expect(self, quality: str, features: Mapping[str, float]) -> ExpectedOverlap | None:
@@ -159,19 +165,25 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
     except (ValueError, AttributeError, RecursionError) as error:
         remedy = "Calibrate the model again with: dcamt models calibrate"
         raise InputError(f"the calibration cannot be read ({error})", path=path, remedy=remedy) from error
-    if file_format != FORMAT:
+    if file_format not in READABLE:
         raise InputError(
-            f"the calibration is of format {file_format}; this DCAMT reads format {FORMAT}",
+            f"the calibration is of format {file_format}; this DCAMT reads formats up to {FORMAT}",
             path=path,
             remedy="Update DCAMT.",
         )
-    calibration: Calibration = build(Calibration, data, path, "calibration")
+    calibration: Calibration = replace(build(Calibration, data, path, "calibration"), format=FORMAT)
     for quality, model in calibration.qualities.items():
         known = quality in QUALITIES and set(model.features) <= set(quality_features(quality))
         if not known or not model.is_sound():
-            what = f"the calibration's numbers for quality '{quality}' cannot be used"
-            raise InputError(what, path=path, remedy="Calibrate the model again with: dcamt models calibrate")
+            raise _unusable(f"numbers for quality '{quality}'", path)
+    if calibration.doubt is not None and not calibration.doubt.is_sound():
+        raise _unusable("correction of the doubt", path)
     return calibration
+
+
+def _unusable(part: str, path: Path) -> InputError:
+    remedy = "Calibrate the model again with: dcamt models calibrate"
+    return InputError(f"the calibration's {part} cannot be used", path=path, remedy=remedy)
 
 
 def quality_features(quality: str) -> tuple[str, ...]:

@@ -131,6 +131,7 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
         trust=request.trust,
         doubtful_places=request.doubts,
         expected_overlap=request.expected_overlap,
+        is_doubt_calibrated=request.is_doubt_calibrated,
         wall=read_wall(request.wall) if request.wall is not None else None,
         notes=request.notes,
         software=f"DCAMT {__version__}",

@@ -99,6 +99,7 @@ class ScanReport:
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
         doubtful_places: the places of high doubt, the worst first; None if they are unknown.
         expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.
+        is_doubt_calibrated: whether the model's calibration corrected the map of doubt.
         wall: late enhancement of the wall; None if it was not measured.
         notes: messages for the reader.
         identity: lines that identify the patient and the scan, by title; none by default.
@@ -117,6 +118,7 @@ class ScanReport:
     trust: float | None = None
     doubtful_places: Sequence[DoubtfulPlace] | None = ()
     expected_overlap: ExpectedOverlap | None = None
+    is_doubt_calibrated: bool = False
     wall: WallResult | None = None
     notes: Sequence[str] = ()
     identity: Mapping[str, str] = field(default_factory=dict)
@@ -240,8 +242,7 @@ def _trust(report: ScanReport, scene: Scene) -> str:
         which = "" if count <= MAX_PLACES else "worst first, "
         text = f"{count} doubtful {'place' if count == 1 else 'places'}: {which}{', '.join(named)}."
     if report.doubtful_places is not None:
-        scope = "not calibrated for this model" if expected is None else "calibrated for DCAMT's shipped model only"
-        text += f" Doubt is {scope}."
+        text += f" Doubt is {'calibrated' if report.is_doubt_calibrated else 'not calibrated'} for this model."
     if report.is_corrected:
         text += " These values are of the model's outline before its correction."
     return f"<h2>{title}</h2><table>{rows}</table><p>{text}</p>"

@@ -77,6 +77,7 @@ class ScanSegmented:
         trust: Dice between the branches' own segmentations. Both doubt_map and trust are None in fast quality.
         doubts: doubtful places, the worst first; empty in fast quality.
         expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.
+        is_doubt_calibrated: whether the model's calibration corrected the map of doubt.
     """
 
     kind: ClassVar[str] = "segmented"
@@ -91,6 +92,7 @@ class ScanSegmented:
     device: str
     notes: tuple[str, ...] = ()
     expected_overlap: ExpectedOverlap | None = None
+    is_doubt_calibrated: bool = False
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class ReportRequest:
         is_corrected: whether a person has edited the model's outlines.
         doubt_map: a `.npy` file of uint8 percent (K, J, I); shown if it is on the scan's grid.
         doubt_map_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space.
-        trust, expected_overlap: as in `ScanSegmented`.
+        trust, expected_overlap, is_doubt_calibrated: as in `ScanSegmented`.
         doubts: doubtful places, the worst first; None if they are unknown.
         wall: a file for `wall.files.read_wall`.
         notes: messages for the reader, without anything that identifies the patient.
@@ -142,6 +142,7 @@ class ReportRequest:
     trust: float | None = None
     doubts: tuple[DoubtfulPlace, ...] | None = ()
     expected_overlap: ExpectedOverlap | None = None
+    is_doubt_calibrated: bool = False
     wall: Path | None = None
     notes: tuple[str, ...] = ()
     id: str = ""

@@ -1,0 +1,88 @@
+"""Correct the map of doubt by the wrong voxels of labelled cases (Platt scaling). This module needs no torch.
+
+The corrected doubt is sigmoid(bias + slope * logit(doubt)): J. Platt, "Probabilistic outputs for support vector
+machines", Advances in Large Margin Classifiers, 1999. It keeps the order of the voxels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST_DOUBT = 0.01
+"""The fit uses voxels of this doubt or more: the others are many, and hardly any is wrong."""
+BINS = 99
+"""Number of equal intervals of doubt, from `LEAST_DOUBT` to 1, in which voxels are counted."""
+LEAST_SLOPE = 0.1
+"""A correction with a smaller slope is not used: it would make all voxels about equally doubtful."""
+RIDGE, STEPS = 1.0, 50
+"""Weight of the ridge penalty towards no correction (bias 0, slope 1), and largest number of steps of the fit."""
+LIMIT = 1e-3
+"""Probabilities are limited to this and to 1 minus this before their logit is computed."""
+
+
+@dataclass(frozen=True)
+class DoubtScaling:
+    """The bias and the slope of the correction, which acts on the logit of the doubt."""
+
+    bias: float
+    slope: float
+
+    def is_sound(self) -> bool:
+        """Return whether both numbers are finite and the slope is `LEAST_SLOPE` or more."""
+        return math.isfinite(self.bias) and math.isfinite(self.slope) and self.slope >= LEAST_SLOPE
+
+    def apply(self, doubt: np.ndarray) -> np.ndarray:
+        """Return the corrected doubt (0 to 1), of the same shape."""
+        return 1 / (1 + np.exp(-self.bias - self.slope * _logit(doubt)))
+
+
+def count_doubt(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Count voxels by their doubt; return (3, BINS): the number of voxels, their summed doubt, the wrong voxels.
+
+    Args:
+        doubt: the map of doubt, float (I, J, K).
+        wrong: whether the voxel's label is wrong, bool (I, J, K).
+    """
+    used = doubt >= LEAST_DOUBT
+    values = doubt[used].astype(np.float64)
+    bins = np.minimum((values - LEAST_DOUBT) / (1 - LEAST_DOUBT) * BINS, BINS - 1).astype(int)
+    amounts = (np.ones(len(values)), values, wrong[used])
+    return np.stack([np.bincount(bins, weights=amount, minlength=BINS) for amount in amounts])
+
+
+def fit_doubt_scaling(counts: np.ndarray) -> DoubtScaling | None:
+    """Return the correction under which the counted voxels are most likely; None if it is of no use.
+
+    It is of no use if no voxel was counted, or if the slope is below `LEAST_SLOPE`.
+
+    Minimises the cross-entropy with a ridge penalty by Newton's method.
+
+    Args:
+        counts: as from `count_doubt`, added up over scans.
+    """
+    counted = counts[:, counts[0] > 0]
+    if counted.shape[1] == 0:
+        return None
+    number, doubt, wrong = counted
+    rows = np.column_stack([np.ones(len(number)), _logit(doubt / number)])
+    none = np.array([0.0, 1.0])
+    weights = none.copy()
+    for _ in range(STEPS):
+        fitted = 1 / (1 + np.exp(-rows @ weights))
+        gradient = rows.T @ (number * fitted - wrong) + RIDGE * (weights - none)
+        curvature = (rows * (number * fitted * (1 - fitted))[:, None]).T @ rows + RIDGE * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        # A longer step may overshoot where the sigmoid is flat.
+        weights = weights - step * min(1.0, 1 / max(1e-9, float(np.abs(step).max())))
+        if np.abs(step).max() < 1e-6:
+            break
+    scaling = DoubtScaling(float(weights[0]), float(weights[1]))
+    return scaling if scaling.is_sound() else None
+
+
+def _logit(probabilities: np.ndarray) -> np.ndarray:
+    limited = np.clip(probabilities, LIMIT, 1 - LIMIT)
+    return np.asarray(np.log(limited / (1 - limited)))
