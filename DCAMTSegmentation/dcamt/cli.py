@@ -20,7 +20,11 @@ from .machine import keep_freed_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command with the given arguments (default: those of the process) and return the exit status."""
+    """Run the command with the given arguments (default: those of the process) and return the exit status.
+
+    Raises:
+        SystemExit: the usage is wrong (status 2), or help or the version was printed (status 0).
+    """
     for stream in (sys.stdout, sys.stderr):
         # Escape characters that the terminal cannot encode.
         if isinstance(stream, io.TextIOWrapper):

@@ -17,7 +17,7 @@ def choose_device(name: str, training: bool = False) -> torch.device:
     """Return the named device. `auto` chooses a CUDA GPU, else an Apple GPU with all needed operations, else the CPU.
 
     Args:
-        training: whether an Apple GPU is chosen only if it also has the operations of training.
+        training: choose an Apple GPU only if it also has the operations of training.
 
     Raises:
         InputError: the name is unknown, or this machine has no such device.
@@ -79,7 +79,8 @@ def fast_bfloat16(device: torch.device) -> bool:
     """Return whether the device computes bfloat16 in hardware, much faster than float32.
 
     NVIDIA's GPUs do so with tensor cores, CPUs with matrix tiles (AMX) or dot products (AVX-512 BF16). AMD's GPUs are
-    assumed to. Other CPUs emulate bfloat16 and are many times slower than with float32.
+    assumed to do so. Other CPUs emulate bfloat16 and are many times slower than with float32. The result is False for
+    Apple's GPUs.
     """
     import torch
 

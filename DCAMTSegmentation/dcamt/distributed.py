@@ -1,15 +1,16 @@
 """Train data-parallel: each process computes part of every batch, and all processes make the same step.
 
-Several processes started by `torchrun` form a team; any other process is alone. The team's leader (rank 0) writes the
-run folder, validates and prints. The others receive recipe and case list from the leader, read the scans themselves and
-write no files. They print only failures that the leader does not see: unexpected ones, or a missing GPU.
+Several processes started by `torchrun` form a team; any other process is alone. (`dcamt segment` also runs as a team:
+each process segments a part of the scans.) The team's leader (rank 0) writes the run folder, validates and prints. The
+others receive recipe and case list from the leader, read the scans themselves and write no files. They print only
+failures that the leader does not see: unexpected ones, or a missing GPU.
 
 Random draws depend on the seed, the iteration and the sample's index in the whole batch, so a team trains on the same
 samples as a single process. Gradients are averaged over the team before each step, so all weights stay equal.
 Operations that couple samples see only the process's part of the batch:
 
 - Batch normalisation computes its statistics from the part; running statistics are averaged over the team.
-- MMD and the prototypes of the contrast losses use the samples of the part. All processes draw the same voxels.
+- MMD and the prototypes of the contrast losses use the samples of the part. All processes draw the same random numbers.
 - CutMix mixes patches of one part. All processes use the same box.
 
 A part should therefore contain at least two labelled and two unlabelled patches. Supervision and distillation are means
@@ -17,9 +18,10 @@ over samples: with `normalisation` set to `instance`, and without mixing, MMD an
 equal those of one process up to rounding. In bfloat16 each part is rounded separately; losses differ by 8e-4 after
 twenty steps.
 
-When one process ends, the run ends. Any number of processes that divides the batch can resume it. Over Gloo the next
-exchange fails in all other processes, and the leader saves a checkpoint. Over NCCL the others wait until `torchrun`
-ends them, and the steps since the last checkpoint are lost.
+When one process ends, the run ends. A team of another size can resume it if its size divides the numbers of labelled
+and unlabelled patches in a batch. Over Gloo the next exchange fails in all other processes, and the leader, unless it
+is the one that ended, saves a checkpoint. Over NCCL the others wait until `torchrun` ends them, and the steps since the
+last checkpoint are lost.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others, since the leader may validate, or read cases over a slow network.
+"""How long a process waits for the others: the leader may be validating, or reading cases over a slow network.
 
 The wait ends early if another process has ended: its connections close, or `torchrun` ends the processes on GPUs.
 """
@@ -248,8 +250,8 @@ def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Itera
         return
     import torch.distributed as dist
 
-    # Imported before the group exists: the first optimiser would import it later, and the module's default arguments
-    # would then keep the group alive, so that Gloo's threads outlive Python and abort the process at its end.
+    # Imported before the group exists. The first optimiser would import it later, and the module's default arguments
+    # would then keep the group alive: Gloo's threads would outlive Python and abort the process at its end.
     import torch.distributed.nn  # noqa: F401
 
     with _raising_team_lost("the other processes of the run cannot be reached. Start all of them by torchrun."):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
-"""Error numbers of an exhausted disk, quota or file size."""
+"""Error numbers of a full disk, an exhausted quota, and a file that is too large."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -79,7 +79,7 @@ class Cancelled(DCAMTError):
     reason = "cancelled"
 
 
-# Only CUDA has an error class for a lack of memory, so errors are recognised by their text. The last is cuDNN's.
+# Only CUDA has an error class for a lack of memory, so errors are recognised by their text. The last text is cuDNN's.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute"),
@@ -121,7 +121,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
 
     Args:
         path: the file being processed. The result names it unless the error names it already, is an `OSError` about a
-            file, or is a missing package.
+            file, or is a `ModuleNotFoundError`.
     """
     text = " ".join(str(error).split())
     if isinstance(error, DCAMTError):

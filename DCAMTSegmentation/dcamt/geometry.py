@@ -141,7 +141,7 @@ def canonical_orientation(grid: Grid) -> Reorientation:
 def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
     """Return the reorientation that gives `source` the axes of `target`.
 
-    None if no reorientation gives the same steps from voxel to voxel within 2 % of a step; origins are not compared.
+    None if no reorientation gives the same steps from voxel to voxel within 2% of a step; origins are not compared.
     """
     # Column a contains the step along the source's axis a, in steps of the target.
     steps = np.linalg.solve(target.affine[:3, :3], source.affine[:3, :3])
@@ -237,7 +237,8 @@ def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGr
 def axis_weights(grid: NetworkGrid, axis: int, *, backward: bool = False) -> np.ndarray | None:
     """Return the interpolation matrix from scan to network grid along a canonical axis, or back with `backward`.
 
-    (outputs, inputs) float64, see `interpolation_matrix`; None if both grids have the same voxels along the axis.
+    The matrix is (outputs, inputs) float64, see `interpolation_matrix`. None if both grids have the same voxels along
+    the axis.
     """
     inputs, outputs = grid.canonical_shape[axis], grid.shape[axis]
     step_in, step_out = grid.canonical_spacing[axis], grid.spacing[axis]
@@ -279,7 +280,7 @@ def box_shape(box: Box) -> Shape:
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """Return the smallest box that contains every True voxel of `mask` (any shape); None if there is none."""
+    """Return the smallest box that contains every True voxel of `mask` (any shape); None if no voxel is True."""
     box = []
     for axis in range(mask.ndim):
         used = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
@@ -336,11 +337,11 @@ def reverse_slice(side: slice, length: int, flipped: bool) -> slice:
 
 @dataclass(frozen=True)
 class Region:
-    """A cuboid in the patient: from `low` to `high` (RAS mm) along the patient's axes, or a rotated one within these.
+    """A cuboid in the patient: from `low` to `high` (RAS mm) along its axes, or a rotated one within these limits.
 
     Attributes:
         to_unit: for a rotated cuboid: (4, 4) as nested tuples, RAS mm -> coordinates that all lie between -1 and 1
-            inside the cuboid. Without it, the region is all from `low` to `high`.
+            inside the cuboid. None if the region is the whole cuboid from `low` to `high`.
     """
 
     low: tuple[float, float, float]
@@ -368,7 +369,7 @@ class Region:
         """Return the box of `grid` around the region, enlarged by `margin` voxels but not beyond the grid.
 
         Raises:
-            InputError: along an axis of the grid, the region lies outside.
+            InputError: the region lies outside the grid along one of its axes.
         """
         ends = list(zip(self.low, self.high, strict=True))
         corners = np.array([[x, y, z, 1.0] for x in ends[0] for y in ends[1] for z in ends[2]])

@@ -74,12 +74,12 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Let a block import large packages without a search of their objects for reference cycles, meanwhile or later.
+    """Keep the garbage collector from searching the objects of the packages that a block imports.
 
-    PyTorch, SciPy and vtk consist of 240,000 objects. Python would search all of them several times during the import,
-    and again at the end of the process. All objects that exist at the end of the block are exempt, even those that
-    existed before it. Therefore this does nothing if PyTorch is imported already, as in a notebook that calls the
-    command again.
+    PyTorch, SciPy and vtk create 240,000 objects. Python would search all of them for reference cycles several times
+    during the import, and again at the end of the process. All objects that exist at the end of the block are exempt
+    from later searches, even those that existed before it. Therefore this does nothing if PyTorch is imported already,
+    as in a notebook that calls the command again.
     """
     if "torch" in sys.modules:
         yield

@@ -59,7 +59,7 @@ class Labelmap:
 
     Attributes:
         path: the file that the labels were read from, if any.
-        partial: whether the file can cover only the surroundings of its segments, as `.seg.nrrd` files often do;
+        partial: whether the grid may cover only the surroundings of the segments, as in many `.seg.nrrd` files;
             everything outside the grid is then background.
     """
 
@@ -103,9 +103,9 @@ class SegmentInfo:
 def check_scan(volume: Volume) -> None:
     """Raise InputError if a scan cannot be segmented.
 
-    It refuses grids that `check_scan_grid` refuses, complex or colour voxels, NaN or infinite voxels, and a channel
-    with only one intensity, with intensities beyond the range of float32, or with a range of intensities so small
-    compared to them that it has fewer than 256 values in float32.
+    Refused are grids that `check_scan_grid` refuses, complex or colour voxels, and NaN or infinite voxels. A channel is
+    refused if all its intensities are equal, exceed the range of float32, or differ so little that float32 has fewer
+    than 256 values between them.
     """
     check_scan_grid(volume.grid, volume.path)
     voxels, path = volume.voxels, volume.path
@@ -148,7 +148,7 @@ def check_channels(channels: int, needed: int, path: Path | None) -> None:
 def check_scan_grid(grid: Grid, path: Path | None) -> None:
     """Raise InputError, naming `path`, if a scan cannot have this grid.
 
-    It refuses grids that `check_grid` refuses, axes of fewer than `MINIMUM_AXIS` voxels, grids whose longest side is
+    Refused are grids that `check_grid` refuses, axes of fewer than `MINIMUM_AXIS` voxels, grids whose longest side is
     longer than `MAXIMUM_MM` or shorter than `MINIMUM_MM`, and grids farther than `MAXIMUM_DISTANCE_MM` from the origin.
     """
     check_size(grid.shape, path)
@@ -181,8 +181,8 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
 def check_grid(grid: Grid, path: Path | None) -> None:
     """Raise InputError, naming `path`, if a grid cannot be that of an image.
 
-    It refuses sizes that `check_size` refuses, and an affine that is not finite, is singular or nearly so, or whose
-    last row is not (0, 0, 0, 1).
+    Refused are sizes that `check_size` refuses, and an affine that is not finite, is singular or nearly so, or has a
+    last row other than (0, 0, 0, 1).
     """
     check_size(grid.shape, path)
     remedy = "Repair the scan's geometry, for instance by exporting it again from DICOM."
@@ -201,7 +201,8 @@ def check_grid(grid: Grid, path: Path | None) -> None:
 def check_size(shape: Sequence[int], path: Path | None) -> None:
     """Raise InputError, naming `path`, if an image has no voxels or more than `MAXIMUM_VOXELS`.
 
-    Readers call this before they allocate memory. `shape` may have further axes; fewer than three are not limited.
+    Readers call this before they allocate memory. `shape` may have more than three axes. With fewer than three, it
+    has no upper limit.
     """
     if min(shape) < 1:
         raise InputError(
@@ -219,7 +220,7 @@ def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
     """Convert `voxels` to the smallest sufficient unsigned type.
 
     Raises:
-        InputError: a value is not a whole number from 0 to 2^32 - 1.
+        InputError: a value differs by more than `_LABEL_ROUNDING` from every whole number from 0 to 2^32 - 1.
     """
     remedy = "Choose a labelmap rather than a scan."
     if voxels.dtype.kind not in "biuf":
@@ -319,8 +320,8 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 def enclosing_grid(grid: Grid, other: Grid) -> Grid:
     """Return the smallest grid on the lattice of `other` that contains both grids.
 
-    If the first voxel of `grid` lies between voxels of the lattice, it is moved to the nearest one. If the axes or
-    spacings differ, or the result would have more than `MAXIMUM_VOXELS`, `other` is returned.
+    If the first voxel of `grid` lies between voxels of the lattice, it is moved to the nearest one. If the axes are not
+    parallel, the spacings differ, or the result would have more than `MAXIMUM_VOXELS`, `other` is returned.
     """
     turn = reorientation_between(grid, other)
     if turn is None:
@@ -346,7 +347,7 @@ def _position_difference(grid: Grid, other: Grid) -> str:
     """Return text on the distance of the centres of two grids and, above 0.05 degrees, the angle between their axes."""
     centres = [each.affine[:3, :3] @ (np.array(each.shape) - 1) / 2 + each.affine[:3, 3] for each in (grid, other)]
     axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]
-    nearest = np.abs(axes[0].T @ axes[1]).max(axis=0)  # the axis of one grid that is closest to each of the other
+    nearest = np.abs(axes[0].T @ axes[1]).max(axis=0)  # cosine of each axis of `other` to the closest axis of `grid`
     angle = float(np.degrees(np.arccos(np.clip(nearest.min(), 0, 1))))
     rotation = f", and its axes are turned by {angle:.2g} degrees" if angle > 0.05 else ""
     return f": its centre lies {np.linalg.norm(centres[0] - centres[1]):.3g} mm off{rotation}"

@@ -1,8 +1,8 @@
 """Find the part of a scan that shows anatomy, without surrounding air, noise or padding.
 
 Air and noise are recognised since their intensities hardly vary once they are averaged over some millimetres. Measured:
-if a cropped scan is surrounded with air or noise to 576 x 576 x 88 voxels, its segmentation takes 1.1 times as long
-instead of 24 times, with the same Dice (Testing/benchmarks/README.md, "A whole scan").
+if a cropped scan is surrounded with air or white noise to 576 x 576 x 88 voxels, its segmentation takes 1.1 times as
+long, with the same Dice (Testing/benchmarks/README.md, "Whole scans").
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ AVERAGED = 4
 VARIED_WITHIN = 1
 """A local mean reaches this many coarse voxels to either side; it is applied three times in a row."""
 BLUR = 2
-"""The local mean makes this many coarse voxels beyond the anatomy vary as well."""
+"""Number of coarse voxels to remove at each side, since the local mean makes voxels beside the anatomy vary, too."""
 STRUCTURE = 0.1
-"""A voxel is anatomy if its local standard deviation, divided by the local mean, is larger.
+"""A voxel is anatomy if its local standard deviation, divided by the local mean, is larger than this.
 
 Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
-"""A plane is noise if its mean squared difference, divided by the variance, is larger.
+"""A plane is noise if its mean squared difference, divided by the variance, is at least this.
 
 `DISORDER` is for neighbouring voxels, `DISORDER_APART` for voxels at the distance `APART`. The ratio is 2 for
 independent voxels. Measured: at most 0.55 and 1.5 in LGE-MRI; 1.96 at `APART` in noise blurred by one voxel."""
@@ -39,9 +39,11 @@ APART, ALIKE_MM = 4, 4.0
 
 With larger voxels, or a coarser grid, the two cannot be told apart, and only white noise is recognised."""
 NOISE_KURTOSIS = (2.4, 4.5)
-"""Range of the kurtosis of noise: 3 if Gaussian, 3.9 in magnitude images. A few vessels cause more, waves less."""
+"""Range of the kurtosis of noise: 3 if Gaussian, 3.2 in magnitude images, 3.9 for absolute values of Gaussian noise.
+
+A few vessels in the plane raise the kurtosis, waves lower it."""
 ORDERED = 0.38
-"""A coarse voxel is ordered if half the mean squared difference of neighbours, divided by the variance, is smaller.
+"""A coarse voxel is ordered if half the mean squared difference of neighbours, over the variance, is less than this.
 
 Measured: 0.1 to 0.5 in nine of ten voxels of LGE-MRI; larger everywhere in noise blurred by a voxel of 0.625 mm."""
 

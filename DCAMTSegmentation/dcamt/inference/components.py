@@ -19,9 +19,9 @@ Scans are planned around the organ of interest, so of two similar components the
 SPECK = 64
 """A component of fewer voxels of the coarse grid is not an organ."""
 SURE, CORE = 0.95, 0.1
-"""Of the heaviest component, only its core is selected: the heaviest component of its voxels with at least `SURE`.
+"""Of the heaviest component, only the core is selected: the heaviest component of its voxels of probability >= `SURE`.
 
-The whole component is selected if the core has less than `CORE` of its weight."""
+The whole component is selected if the core has less than `CORE` of the component's weight."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class CentrePrior:
     """Prior for the place of an organ, which is likelier near the scan's centre.
 
     Attributes:
-        centre, half_edges: (3,) each, the scan's centre and half its edges, in voxels of a grid that may be a part of
-            it.
+        centre: (3,), the scan's centre in voxels of a grid of the scan or of a part of it.
+        half_edges: (3,), half the lengths of the scan's edges in these voxels.
     """
 
     centre: np.ndarray
@@ -85,7 +85,7 @@ def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePr
 
     Args:
         near: the box in which the organ was located; a component's size is then its number of voxels in this box,
-            unless no component has any.
+            unless no component has voxels in it.
         prior: the scan's prior in voxels of the mask; its weights multiply the sizes.
     """
     kept = np.zeros(mask.shape, dtype=bool)
@@ -130,8 +130,8 @@ def keep_largest_components(
 def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
     """Return labels uint8 (X, Y, Z) with at most one component of each class, from probabilities (K, X, Y, Z).
 
-    The component with the largest weight is selected: its summed certainty times the weight of `prior`. See
-    `select_component`.
+    A component's weight is its summed certainty times the weight of `prior`. The heaviest component is selected, and
+    reduced to its core (`select_component`).
     """
     labels = most_likely(probabilities).numpy()
     selected = np.zeros_like(labels)

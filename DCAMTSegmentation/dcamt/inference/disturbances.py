@@ -51,7 +51,7 @@ def bias_field(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
 
 
 def gamma(exponent: float) -> Disturbance:
-    """Return a disturbance that raises the intensities, scaled to 0 to 1, to the power `exponent`."""
+    """Return a disturbance that raises intensities to the power `exponent`, after scaling them to between 0 and 1."""
 
     def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
         low, high = min(0.0, float(scan.image.min())), float(scan.image.max())
@@ -113,7 +113,7 @@ def nothing(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
 
 
 def upside_down(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
-    """Mirror the anatomy along the second and third axis, which no scanner does."""
+    """Turn the anatomy by 180 degrees about the scan's first axis; the grid stays the same."""
     return DisturbedScan(scan.image[:, :, ::-1, ::-1], scan.labels[:, ::-1, ::-1], scan.grid)
 
 

@@ -105,7 +105,7 @@ def _fold_layers(layers: nn.Sequential) -> None:
             kept.append(layer)
             if not isinstance(layer, nn.Upsample):
                 last = None
-    # In place, since several modules may share these layers, and their class may be a subclass.
+    # The sequence is changed in place, since several modules may share it, and its class may be a subclass.
     layers._modules.clear()
     for index, layer in enumerate(kept):
         layers.add_module(str(index), layer)
@@ -148,7 +148,7 @@ def _fused_convolution(image: Tensor) -> Callable[..., Tensor] | None:
 
 @lru_cache
 def _tested_operator(precision: torch.dtype) -> Callable[..., Tensor] | None:
-    """Return the operator if it gives the correct result in this precision, since it is private and may change."""
+    """Return the operator; None if it is missing or wrong in this precision, since it is private and may change."""
     operator: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
     if operator is None:
         return None

@@ -2,8 +2,8 @@
 
 First, air and padding are cut off. If the rest is still large, one branch predicts it on a grid with 1.5 times the
 network's spacing, starting with the scan's inner part. (At twice the spacing, organs look smaller than any in training,
-and the network misses most of them.) The whole anatomy is segmented if a class may have several components, or if a
-class is not found at the coarse resolution.
+and the network misses most of them.) The whole anatomy is segmented if a class may have several components, or if only
+some classes are found at the coarse resolution.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SMALLEST_ORGAN = 0.02
 """Fraction of a training patch that an organ in the inner part must fill, voxels weighted by their certainty."""
 
 PredictCoarse = Callable[[Tensor], Tensor]
-"""Returns one branch's probabilities (1, K, X, Y, Z) of an image (C, X, Y, Z) on a coarse grid."""
+"""Returns one branch's probabilities (1, K, X, Y, Z) for an image (C, X, Y, Z) on a coarse grid."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class OrganLocation:
     """Boxes in a scan's own voxels.
 
     Attributes:
-        box: the box to segment: the organs and a margin.
+        box: the box to segment: the organs and a margin, or all anatomy.
         anatomy: the box of all anatomy in the scan.
         organs: the box of each class that was located; empty if all anatomy is segmented without locating organs.
     """
@@ -71,7 +71,7 @@ def organ_margin(recipe: Recipe, grid: NetworkGrid) -> tuple[int, int, int]:
 
 
 def locate_organs(volume: Volume, grid: NetworkGrid, recipe: Recipe, predict: PredictCoarse) -> OrganLocation | None:
-    """Return the location of the organs in a large scan; None if nothing is found.
+    """Return the location of the organs in a large scan; None if no anatomy or no organ is found.
 
     Args:
         grid: the scan's network grid.
@@ -152,7 +152,8 @@ def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tu
     """Return `box` enlarged by `margin` at each face that the labels touch.
 
     Args:
-        shape: of the grid that limits it.
+        labels: the labels of the box.
+        shape: shape of the scan's grid, which limits the result.
     """
     sides = []
     for axis, (side, more, length) in enumerate(zip(box, margin, shape, strict=True)):
@@ -164,7 +165,7 @@ def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tu
 
 
 def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) -> bool:
-    """Return whether the certainty, summed over the voxels of each class of `selected` (X, Y, Z), is large enough."""
+    """Return whether the certainty, summed over each class of `selected` (X, Y, Z), suffices for an organ."""
     enough = SMALLEST_ORGAN * math.prod(recipe.training.patch) / COARSER**3
     labels = range(1, recipe.output_channels)
     return all(certainty(probabilities, label)[selected == label].sum() >= enough for label in labels)

@@ -1,4 +1,4 @@
-"""Estimate the memory of a pass over the network, and the largest tile that fits into the free memory."""
+"""Estimate the memory of a pass over the network, and choose a tile that fits into the free memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def pass_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the peak memory in bytes of one pass over (X, Y, Z) voxels.
 
     The peak is reached when the finest level of a branch is decoded while the skips of both branches are in memory: at
-    most eight float32 feature maps of the finest level, as measured by Testing/benchmarks/inference.py.
+    most eight float32 feature maps of the finest level, as measured by Testing/benchmarks/inference.py. With
+    strides of 1, deeper levels are larger, and the estimate grows in proportion.
     """
     maps = 8 * _features(recipe, recipe.level_strides) / _features(recipe, ((2, 2, 2),) * len(recipe.level_strides))
     return math.ceil(math.prod(size) * recipe.network.channels[0] * 4 * maps) + attention_bytes(recipe, size)
@@ -37,7 +38,7 @@ def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
 def attention_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the memory in bytes of cross-attention, for one block of queries in a volume of (X, Y, Z) voxels.
 
-    It contains the block's bias and, if attention is not fused, the scores before and after the softmax.
+    It includes the block's bias and, as needed if attention is not fused, the scores before and after the softmax.
     """
     heads = recipe.network.attention_heads
     if not heads:
@@ -47,15 +48,15 @@ def attention_bytes(recipe: Recipe, size: Shape) -> int:
 
 
 def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
-    """Return the largest tile of a volume of (X, Y, Z) voxels for a pass of `limit` bytes; None for a single pass.
+    """Return a tile of a volume of (X, Y, Z) voxels for a pass of at most `limit` bytes; None for a single pass.
 
-    See `fitting_tile`: a small tile is not made smaller, even if it exceeds the limit.
+    A small tile is not made smaller, even if it exceeds the limit (see `fitting_tile`).
     """
     return fitting_tile(size, recipe.stride, lambda part: pass_bytes(recipe, part) <= limit)
 
 
 def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
-    """Return how many bytes of `memory` a pass may take: all if the whole volume (X, Y, Z) fits, otherwise a tile's."""
+    """Return how many bytes of `memory` a pass may take: all if the whole volume (X, Y, Z) fits, otherwise fewer."""
     if pass_bytes(recipe, size) <= memory:
         return memory
     # Tiling keeps this for the whole volume: results of both branches, features of coarse levels, and the attention.

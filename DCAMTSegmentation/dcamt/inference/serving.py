@@ -62,7 +62,7 @@ class Worker:
     Control requests, which the reading thread obeys, get no answer here.
 
     Args:
-        cancelled: identifiers of cancelled requests; another thread may add to it.
+        cancelled: identifiers of cancelled requests; another thread may add identifiers.
         write_report: serves a `ReportRequest`, since this module must not import `report`.
     """
 

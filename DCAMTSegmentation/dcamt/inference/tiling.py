@@ -3,7 +3,8 @@
 The two finest levels take nearly all of a pass's memory, and their receptive field is only a few voxels. They are
 computed tile by tile, each tile with a margin of that receptive field. The coarser levels, with their large receptive
 field and the attention between the branches, are computed for the whole volume. The result equals that of one pass up
-to rounding. Overlapping windows would not: at a window's faces a deep network sees padding instead of tissue.
+to rounding. Overlapping windows would give another result, since a deep network sees padding instead of tissue at a
+window's faces.
 
 Instance normalisation needs the whole volume, so a network that uses it is never run in tiles.
 """
@@ -35,7 +36,7 @@ Tile = tuple[Box, Box, Box]
 
 
 class OutOfMemory(Exception):
-    """Raised when the device's memory is too small even for the smallest tiles."""
+    """Raised when the device's memory is too small for the smallest tiles, or for one pass if tiles are impossible."""
 
 
 def predict_bounded(
@@ -51,14 +52,14 @@ def predict_bounded(
     Args:
         image: float (C, X, Y, Z); moved to the network's device and precision.
         quality: `accurate`, or `fast` for one branch.
-        tick: called as tick(done, of) after each tile.
+        tick: called as tick(done, of) after each part of the work; a single pass is one part.
         on_shortage: called when memory ran out, before smaller tiles are tried.
 
     Returns:
         Probabilities, float32 (branches, K, X, Y, Z) on the network's device, without gradient.
 
     Raises:
-        OutOfMemory: memory is too small even for the smallest tiles.
+        OutOfMemory: memory is too small for the smallest tiles, or for one pass if the network cannot be tiled.
     """
     size = size_of(image)
     weights = next(network.parameters())
@@ -118,7 +119,7 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
 
     Args:
         tile: size of a tile in voxels, margin included.
-        tick: called as tick(done, of) after each tile.
+        tick: called as tick(done, of) each time a branch has encoded or decoded a tile.
     """
     branches = (0,) if quality == FAST else (0, 1)
     unpadded = size_of(image)
@@ -243,7 +244,7 @@ def add_channel_axis(box: Box) -> tuple[slice, ...]:
 
 
 def coarsen(box: Box, step: Shape) -> Box:
-    """Return the box on a grid that is coarser by the factors `step`, of which all its limits are multiples."""
+    """Return a box, whose limits are multiples of `step`, on the grid that is coarser by these factors."""
     x, y, z = (slice(part.start // s, part.stop // s) for part, s in zip(box, step, strict=True))
     return x, y, z
 

@@ -35,7 +35,7 @@ PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3
 """Exit status if a package is missing."""
 REMOVALS = 100
-"""Attempts to remove the folder of scans. Each removes all files that exist when it begins."""
+"""Attempts to remove the folder of scans; the main thread may write a file during an attempt."""
 
 
 def _import_all() -> dict[str, str]:
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] = (), write_report: Callable[[ReportRequest], 
     def end() -> NoReturn:
         if folder and not keep_files.is_set():
             _remove_folder(folder)
-        os._exit(0)  # No other call ends the process while the network computes.
+        os._exit(0)  # `sys.exit` would end only the calling thread, not the computation.
 
     def read() -> None:
         for line in stdin:

@@ -9,7 +9,7 @@ import numpy as np
 from ..geometry import Grid, connected_components
 
 THRESHOLD = 0.5
-"""A voxel is doubtful from this doubt on: its label is more likely wrong than right."""
+"""A voxel is doubtful from this doubt on: its label is at least as likely wrong as right."""
 SMALLEST_ML = 0.04
 """Smaller components are omitted, since two readers also differ by a few voxels at a segment's edge."""
 GLANCE_MM = 4.0
@@ -38,17 +38,15 @@ def doubt_levels(doubt: np.ndarray) -> np.ndarray:
     return levels
 
 
-def doubtful_places(
-    doubt: np.ndarray, grid: Grid, max_places: int = 20, threshold: float = THRESHOLD
-) -> list[DoubtfulPlace]:
-    """Return the components of voxels whose `doubt` (I, J, K), 0 to 1, is at least `threshold`; most severe first.
+def doubtful_places(doubt: np.ndarray, grid: Grid, max_places: int = 20) -> list[DoubtfulPlace]:
+    """Return the components of voxels whose `doubt` (I, J, K), 0 to 1, is at least `THRESHOLD`; most severe first.
 
     Voxels are connected through faces, edges and corners. Components below `SMALLEST_ML`, single voxels, and all after
     the first `max_places` are omitted.
     """
     from scipy import ndimage
 
-    components, number = connected_components(doubt >= threshold)
+    components, number = connected_components(doubt >= THRESHOLD)
     if not number:
         return []
     voxel_ml = grid.voxel_volume_mm3 / 1000

@@ -231,7 +231,7 @@ def evaluate_pairs(
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     rows_of_pairs: list[dict[int, EvaluationRow]] = []
-    # Labelmaps are read before the first is scored, until one has another value, which makes 255 a class of its own.
+    # Before scoring, labelmaps are read up to the first one with other values; 255 is then a class of its own.
     one_structure = all(_holds_one_structure(labelmap) for pair in pairs for labelmap in pair.read())
     for done, pair in enumerate(pairs, start=1):
         prediction, label = pair.read()
@@ -307,8 +307,8 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
     """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
 
     Args:
-        other: the prediction or label whose segments, if it is a file with some, the mapping may name as classes; None
-            if it has a mapping, too.
+        other: the label or prediction of the same case: if it is a file with segments, the mapping may name these as
+            classes. None if it has a mapping of its own.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source)

@@ -118,8 +118,8 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 
     By the Cauchy-Crofton formula, the area is twice the mean, over all directions u, of the number of times that lines
     along u cross the surface, per unit of area perpendicular to u. Here the lines run along vectors d between voxels.
-    Each pair of neighbours on a line that differ is a crossing and represents the area det(axes) / |d| perpendicular to
-    d. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton formula and
+    Each pair of neighbours on a line that differs is a crossing and represents the area det(axes) / |d| perpendicular
+    to d. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton formula and
     run-length encoding", Insight Journal 2012. In contrast to that paper, directions and weights are fitted to the grid
     (see `_crofton_directions`), since its fixed 13 directions are wrong for slices thicker than pixels.
 

@@ -1,5 +1,5 @@
 """Read and write model packages (one .dcamt file each), and list the models on this computer.
 
-Must not import torch: Slicer's panels use this package before PyTorch is installed, and without waiting for its
+The package must not import torch: Slicer's panels use it before PyTorch is installed, and without waiting for that
 import.
 """

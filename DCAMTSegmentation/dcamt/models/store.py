@@ -83,7 +83,7 @@ def import_model(
     """Check a model file and copy it into the store under its card's name.
 
     The same bytes are checked and stored, even if the file changes in between. A calibration file beside the model is
-    copied, too, if it belongs to this model.
+    copied, too, if it belongs to this model and the model contains none itself.
 
     Args:
         path: the model file.
@@ -133,7 +133,7 @@ def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredMod
     target = user_folder() / f"{name}{MODEL_ENDING}"
     with atomic_path(target) as partial:
         partial.write_bytes(data)
-        # Removed before the new model appears, since the calibration belongs to the old one.
+        # The old model's calibration is removed before the new model appears.
         calibration_path(target).unlink(missing_ok=True)
     if calibration is not None:
         with atomic_path(calibration_path(target)) as partial:

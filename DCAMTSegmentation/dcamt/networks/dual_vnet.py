@@ -20,7 +20,7 @@ class BranchOutput:
 
     Attributes:
         logits: (B, K, X, Y, Z).
-        bottleneck: (B, c, x, y, z), before cross-attention, which MMD aligns.
+        bottleneck: (B, c, x, y, z), before cross-attention; MMD aligns it.
         decoded: features of the decoder's second finest level, which the projection head embeds; with two levels, the
             bottleneck after cross-attention.
     """

@@ -32,7 +32,7 @@ def convolutions(count: int, inputs: int, outputs: int, norm: str) -> nn.Sequent
 
 
 class Encoder(nn.Module):
-    """Computes features at each level, finest first: level n has `channels[n]` channels and the first n strides."""
+    """Computes features at each level, finest first; level n, after n strides, has `channels[n]` channels."""
 
     def __init__(self, inputs: int, shape: Network, strides: Sequence[Stride]) -> None:
         super().__init__()
@@ -127,10 +127,10 @@ class Decoder(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the features of the finest and second finest level; of two levels, the latter is the bottleneck.
+        """Return the features of the finest and second finest level; with two levels, the latter are `features[-1]`.
 
         Args:
-            features: the encoder's, finest first.
+            features: the encoder's, finest first; the last are the bottleneck's, after cross-attention.
         """
         decoded = half = features[-1]
         skips = list(features[:-1])[::-1]
@@ -148,7 +148,7 @@ def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
 class VNet(nn.Module):
     """One branch (Milletari et al., 3DV 2016, with normalisation layers as in the published LA benchmark).
 
-    `encode` and `decode` are called separately, since the branches exchange features of the bottleneck between them.
+    `encode` and `decode` are called separately: between the two calls, the branches attend to each other's bottleneck.
 
     Args:
         inputs: channels of the image.

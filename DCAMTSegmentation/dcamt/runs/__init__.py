@@ -1,5 +1,5 @@
 """Represent a training run as a folder: files, lock, state, requests and events.
 
-Must not import torch: Slicer's panels use this package before PyTorch is installed, and without waiting for its
+The package must not import torch: Slicer's panels use it before PyTorch is installed, and without waiting for that
 import.
 """

@@ -148,8 +148,8 @@ def run_event_line(event: RunEvent) -> str:
 def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     """Return the event of a parsed line of JSON; None for an event of an unknown kind.
 
-    Keys that are missing or have a different type, as in lines of earlier versions, get a neutral value: 0, False,
-    NaN, None, or an empty text or table. Losses and scores that are not finite are omitted.
+    Values that are missing or have a different type, as in lines of earlier versions, become neutral: 0, False, NaN,
+    None, or an empty text or table. Losses and scores that are not finite are omitted.
 
     >>> parse_run_event({"event": "checkpoint", "step": 120})
     CheckpointSaved(time=None, iteration=120)

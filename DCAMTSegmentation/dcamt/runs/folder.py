@@ -115,7 +115,7 @@ class RunFolder:
         return self.path / "report.html"
 
     def check_new(self) -> None:
-        """Raise InputError if the folder contains a run, or files of others.
+        """Raise InputError if the folder contains a run, or other files.
 
         Allowed are the files that an application writes before it starts the run, and those that a process leaves if
         it is killed before the run begins.

@@ -67,7 +67,7 @@ def is_held(path: Path) -> bool:
 
     try:
         with path.open("rb") as file:
-            # A shared lock, which other tests do not take for the lock of a run.
+            # The test takes a shared lock, so that another test does not mistake it for a run's lock.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -110,7 +110,8 @@ def _acquire(path: Path) -> BaseFileLock | None:
                 raise InputError(
                     "is being trained by another process", path=path.parent, remedy="Stop that process first, or wait."
                 ) from error
-            # A test by `is_held`, whose process may be stopped, the end of the other run, or a backup program.
+            # Something else holds the lock: a test by `is_held`, whose process may be suspended, a run that is ending,
+            # or a backup program.
             if time.monotonic() > end:
                 remedy = "Close programs that use this folder, or choose another one."
                 raise InputError("is kept locked by another program", path=path, remedy=remedy) from error
@@ -126,8 +127,8 @@ def _acquire(path: Path) -> BaseFileLock | None:
 
 
 def _release(lock: BaseFileLock | None, path: Path) -> None:
-    # Except on Windows, the file is removed before the lock is released. Removed afterwards, it could already be locked
-    # by the next process.
+    # The file is removed before the lock is released. Removed afterwards, it could already be locked by the next
+    # process. On Windows, `filelock` itself removes the file after the release.
     if sys.platform != "win32":
         with suppress(OSError):
             path.unlink()

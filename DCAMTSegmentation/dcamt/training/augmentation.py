@@ -31,7 +31,7 @@ SPOT_RADIUS_MM = (2.0, 12.0)
 SPOT_HEIGHT = (5.0, 60.0)
 """Lowest and highest brightness of the spot above the patch, in standard deviations of the patch."""
 SPOT_EDGE_MM = 1.5
-"""Distance over which the spot's brightness falls from half its height to a factor of 1 / (1 + e)."""
+"""Distance over which the spot's brightness falls from half its height to 1 / (1 + e) of its height."""
 
 
 def random_transform(settings: Augmentation, generator: torch.Generator) -> Tensor:
@@ -144,9 +144,9 @@ def replace_surroundings(
 def add_artefact(
     image: Tensor, probability: float, rule: Intensity, spacing: Sequence[float], generator: torch.Generator
 ) -> Tensor:
-    """Add stripes, as a spike in k-space causes, or a bright spot to a patch (C, X, Y, Z), and normalise it again.
+    """Add stripes, like those of a spike in k-space, or a bright spot to a patch (C, X, Y, Z), and normalise it again.
 
-    Stripes and spot are equally frequent. Each channel gets the same, times its standard deviation.
+    Stripes and spot are equally frequent. Each channel gets the same artefact, times its own standard deviation.
 
     Args:
         probability: that an artefact is added.

@@ -31,7 +31,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
     Raises:
         InputError: the file is missing, cannot be read, or is damaged.
-        Exception: memory ran out.
+        MemoryError, RuntimeError: memory ran out.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)

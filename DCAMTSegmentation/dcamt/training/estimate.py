@@ -21,7 +21,7 @@ from .sampling import BatchSampler
 from .trainer import VALIDATION_FRACTION, Trainer, memory_taken
 
 BUDGET_S = 15.0
-"""No larger patch is measured if that would take longer than this in all."""
+"""A larger patch is not measured if all measurements together would then take longer than this."""
 STEADY_S = 1.0
 """Steps are repeated for this time, at most ten times. The fastest one is used, since other programs slow down some."""
 
@@ -103,7 +103,7 @@ def try_steps(recipe: Recipe, device: torch.device) -> Trial:
     """Measure training steps on growing patches, up to the recipe's patch if `BUDGET_S` allows.
 
     Time and memory of a step grow about linearly with the number of voxels; they are extrapolated from the last two
-    patches, or in proportion (only the time) from a single one.
+    patches. From a single patch, only the time is extrapolated, in proportion.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -185,8 +185,8 @@ def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
 def disk_bytes(recipe: Recipe, validated: bool) -> int:
     """Estimate the bytes that a run writes into its folder, at most, without scans and previews.
 
-    These are two checkpoints and two copies of the best weights, since a file is written beside the one that it
-    replaces, two models, and 4 MB of events.
+    The checkpoint and the best weights count twice, since a new file is written before the old one is removed. Two
+    models and 4 MiB of events are added.
     """
     from ..networks.dual_vnet import DualVNet
 

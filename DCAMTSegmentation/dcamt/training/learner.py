@@ -117,7 +117,7 @@ class Learner:
         for saved, current in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
             saved.update(fused=current["fused"], foreach=current["foreach"])
         self.optimiser.load_state_dict(state["optimiser"])
-        # Gradients may be scaled only before or only after a resume on a different kind of device.
+        # A run that resumes on another kind of device may begin or cease to scale gradients.
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
 
@@ -131,7 +131,7 @@ class Learner:
         return a.logits.float(), b.logits.float()
 
     def _mixed_precision(self) -> AbstractContextManager[Any]:
-        """Compute in 16 bits inside the block if that is faster on the device."""
+        """Compute in the 16-bit type `half` inside the block; in float32 if `half` is None."""
         return nullcontext() if self.half is None else torch.autocast(self.device.type, self.half)
 
 
@@ -189,7 +189,8 @@ def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimi
 def set_learning_rate(optimiser: torch.optim.Optimizer, training: Training, step: int) -> None:
     """Set the learning rate of a step.
 
-    SGD: polynomial decay with power 0.9. AdamW: linear warm-up over 2% of the iterations, and half a cosine.
+    SGD: polynomial decay with power 0.9. AdamW: half a cosine over all iterations, times a linear warm-up over the
+    first 2%.
     """
     progress = step / training.iterations
     if training.optimiser == "sgd":

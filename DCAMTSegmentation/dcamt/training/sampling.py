@@ -35,7 +35,8 @@ class Batch:
     Attributes:
         images: float32 (B, C, X, Y, Z), labelled samples first.
         labels: int64 (L, X, Y, Z), the labels of these.
-        unaugmented: (U, C, X, Y, Z), the teachers' input: unlabelled patches before intensity changes and mixing.
+        unaugmented: (U, C, X, Y, Z), the teachers' input: unlabelled patches before artefacts, intensity changes and
+            mixing.
         own_tokens: booleans (2, B), True if a branch attends to its own tokens instead of its partner's.
         box: booleans (X, Y, Z), the box in which unlabelled patches are mixed (`cut_mix`); None if they are not.
     """
@@ -47,7 +48,7 @@ class Batch:
     box: Tensor | None = None
 
     def mix(self, values: Tensor) -> Tensor:
-        """Return values (U, ..., X, Y, Z) of the unlabelled patches after the same mixing as that of the patches."""
+        """Return values (U, ..., X, Y, Z) of the unlabelled patches, mixed like the patches themselves."""
         return values if self.box is None else cut_mix(values, self.box)
 
 

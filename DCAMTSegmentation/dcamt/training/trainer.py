@@ -43,7 +43,7 @@ from .validation import Scores, update_preview, validation_dice
 
 CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
-"""Seconds between two progress events, for which losses are read back, which delays a GPU."""
+"""Seconds between two progress events, unless a checkpoint or the end comes first. Reading the losses delays a GPU."""
 REQUEST_EVERY_S = 0.5
 """Seconds between two checks for a request to pause or stop, since the run folder may lie on a slow network drive."""
 STOP_READ_EVERY = 16
@@ -170,7 +170,7 @@ class Trainer:
         Raises:
             InputError: a case cannot be used, or the losses are no longer finite.
             OutputError: a file of the run cannot be written.
-            TeamLost: another process of the team has ended; the leader has saved the weights if it was training.
+            TeamLost: another process of the team has ended; the leader has saved the weights if training had begun.
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
@@ -235,7 +235,7 @@ class Trainer:
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
 
     def best(self) -> TrainingResult | None:
-        """Return the network with the best validation result; None if that is the last one or does not exist."""
+        """Return the network with the best validation result; None if that is the last one, or if none was validated."""
         if not self.run.best_weights.exists():
             return None
         kept = load_checkpoint(self.run.best_weights, CPU)
@@ -247,7 +247,7 @@ class Trainer:
         return dict(self.learner.model.state_dict())
 
     def _check_request(self) -> None:
-        """Check every `REQUEST_EVERY_S` whether another process requests this run to pause or stop."""
+        """In the leader, check at most every `REQUEST_EVERY_S` whether this run is requested to pause or stop."""
         if self.team.leads and time.monotonic() - self._request_checked >= REQUEST_EVERY_S:
             self._request_checked = time.monotonic()
             self._request = read_request(self.run)
