@@ -235,7 +235,7 @@ class Trainer:
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
 
     def best(self) -> TrainingResult | None:
-        """Return the network with the best validation result; None if that is the last one, or if none was validated."""
+        """Return the network with the best validation result; None if that is the last one, or none was validated."""
         if not self.run.best_weights.exists():
             return None
         kept = load_checkpoint(self.run.best_weights, CPU)
