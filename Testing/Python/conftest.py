@@ -16,14 +16,14 @@ from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package, rotation
 from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
 
-# Fixtures import worker_child when they run: after register_assert_rewrite below, and because it imports torch.
+# Only fixtures import worker_child when they run: it imports torch, and register_assert_rewrite below must come first.
 if TYPE_CHECKING:
     from dcamt_testing.worker_child import Child
 
 # Several test processes share the cores, so each of them, and each process that it starts, uses one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell makes a background job ignore SIGINT, and the processes that a test starts would inherit this.
+# If this process ignored SIGINT, as a background job of a shell script does, the processes that tests start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # With this, pytest shows the compared values when an assertion in a helper fails.
@@ -61,15 +61,15 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model_copy(saved_model: Path, tmp_path: Path) -> Path:
-    """Return a copy of the tiny model, alone in a folder, which a test may damage."""
+    """Return a copy of the tiny model that a test may damage; its folder holds no other file."""
     return Path(shutil.copy(saved_model, tmp_path / "model.dcamt"))
 
 
 @pytest.fixture
 def start_worker() -> Iterator[Callable[..., Child]]:
-    """Return a function that starts a worker, which is killed after the test.
+    """Return a function that starts a worker; after the test, its workers are killed.
 
-    The function takes a script that causes failures in the worker, as `Child` does.
+    Like `Child`, the function takes a script that the worker runs first, for example to cause failures.
     """
     from dcamt_testing.worker_child import Child
 

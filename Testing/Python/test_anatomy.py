@@ -44,7 +44,7 @@ def case_box() -> Box:
     return i, j, k
 
 
-def test_white_noise_around_the_tissue_is_cut_off_with_at_most_a_coarse_voxel_of_tissue() -> None:
+def test_white_noise_is_cut_off_and_at_most_a_coarse_voxel_of_tissue() -> None:
     scan, _ = scan_in("noise")
     box = anatomy_box(scan, RECIPE)
     assert box is not None
@@ -65,8 +65,8 @@ def test_constant_padding_is_cut_off_exactly() -> None:
     assert anatomy_box(scan, RECIPE) == (slice(AT[0] - 3, i.stop), j, k)
 
 
-def test_tissue_up_to_the_border_is_kept_up_to_the_border() -> None:
-    """The scans' extents are no multiples of the coarse grid's voxels."""
+def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
+    """The edges of the scans are not multiples of the coarse grid's spacing."""
     for shape in ((171, 33, 29), (50, 61, 43)):
         noise = np.random.default_rng(0).normal(0, 1, (1, *shape))
         tissue = Volume(gaussian_filter(noise, 3).astype(np.float32) * 20, centred_grid(shape, (0.625, 0.7, 1.1)))
@@ -74,7 +74,7 @@ def test_tissue_up_to_the_border_is_kept_up_to_the_border() -> None:
 
 
 def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
-    """Planes of a ramp are not empty; only the coarse grid detects them, and its local mean reaches into anatomy."""
+    """Planes of a ramp are not empty, so only the coarse grid detects the padding, less exactly than by planes."""
     scan, _ = scan_in("air")
     where = case_box()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
@@ -87,8 +87,8 @@ def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
         assert -COARSE_MM <= side.stop - tissue.stop <= 2 * COARSE_MM
 
 
-def test_outlier_voxels_extend_the_box_by_at_most_a_rim() -> None:
-    """Metal in CT causes such outliers: a plane with outliers looks like noise although it shows tissue."""
+def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
+    """A plane of tissue with outliers, such as metal in CT, is taken for noise."""
     scan, _ = scan_in("air")
     wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
@@ -107,7 +107,7 @@ def test_only_empty_planes_are_removed_up_to_the_given_number() -> None:
     noise[:, 5:20, 5:21, 5:22] = 100 + 10 * gaussian_filter(noise - 100, 2)[:, 5:20, 5:21, 5:22]
     inner = (slice(5, 20), slice(5, 21), slice(5, 22))
     assert _without_empty_faces(noise, box, (9, 9, 9)) == inner
-    # A second channel that is empty everywhere changes nothing.
+    # A further channel that is empty everywhere changes nothing.
     assert _without_empty_faces(np.concatenate([np.full_like(noise, 7), noise]), box, (9, 9, 9)) == inner
     assert _without_empty_faces(noise, box, (4, 3, 0)) == (slice(5, 21), slice(3, 22), slice(2, 24))
     for empty in (white, np.full_like(white, 0.1)):  # a box that is empty everywhere is kept
@@ -130,7 +130,7 @@ def test_rim_blurred_by_the_local_mean_is_removed() -> None:
     mask[3:15, :, 8:10] = True
     remaining = _without_blurred_rim(mask)
     expected = np.zeros_like(mask)
-    # At the scan's border no rim is removed, nor along an axis on which the mask is too thin.
+    # No rim is removed at the scan's border (second axis), nor along an axis on which the mask is too thin (third).
     expected[3 + BLUR : 15 - BLUR, :, 8:10] = True
     assert np.array_equal(remaining, expected)
     assert not _without_blurred_rim(np.zeros_like(mask)).any()
@@ -160,7 +160,7 @@ def test_smooth_noise_is_distinguished_from_structures() -> None:
         a, b = 2 * np.pi * i / period, 2 * np.pi * j / period
         for waves in (np.sin(a) * np.cos(b), np.sin(a) + 0 * b, np.sin(b) + 0 * a):
             assert not _is_smooth_noise(waves[None])
-    # Waves of varying amplitude, whose values are distributed as noise, are not noise either.
+    # Waves of varying amplitude are not noise, although their values are distributed as those of noise.
     sine, cosine = (gaussian_filter(draw.normal(size=(200, 90)), 8) for _ in range(2))
     assert not _is_smooth_noise((sine * np.sin((i + j) * np.pi / 4) + cosine * np.cos((i + j) * np.pi / 4))[None])
     vessels = gaussian_filter((draw.random((1, 200, 90)) < 0.003).astype(float), (0, 1, 1))
@@ -194,7 +194,7 @@ def insert_tissue(field: np.ndarray, spacing: float = 0.625) -> Volume:
 
 
 @pytest.mark.parametrize("sigma", [0.7, 1.0])
-def test_smooth_noise_around_the_tissue_is_cut_off(sigma: float) -> None:
+def test_smooth_noise_is_cut_off_to_within_two_voxels(sigma: float) -> None:
     """Such noise arises when a padded scan is interpolated."""
     noise = smoothed(np.random.default_rng(7).normal(size=(330, 260, 60)), sigma)
     box = anatomy_box(insert_tissue(noise), FINE)
@@ -204,7 +204,7 @@ def test_smooth_noise_around_the_tissue_is_cut_off(sigma: float) -> None:
         assert abs(side.stop - tissue.stop) <= 2
 
 
-def test_smooth_noise_is_kept_when_it_cannot_be_told_from_tissue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smooth_noise_is_kept_when_tissue_could_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Smooth noise is kept if voxels or coarse grid are too large, or if no organ would fit into the remaining box."""
     noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 0.6)
     wide = replace(FINE, training=replace(FINE.training, patch=(320, 16, 16)))

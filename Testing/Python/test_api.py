@@ -1,4 +1,4 @@
-"""The Python API: examples, types of all names, and segmentation, scores and training as by the command."""
+"""The Python API: its examples, the types of public names, segmentation, evaluation and training."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_examples_in_docstrings_run(module: str, tmp_path: Path) -> None:
     assert result.failed == 0
 
 
-def test_import_loads_nothing_until_a_name_is_used() -> None:
+def test_import_loads_no_submodule_until_a_name_is_used() -> None:
     program = (
         "import sys, dcamt; before = set(sys.modules); dcamt.Grid; "
         "print(*sorted(n for n in before if n.startswith('dcamt.') or n in ('torch', 'numpy'))); "
@@ -248,12 +248,12 @@ def short_session(tmp_path: Path, observer: EventObserver, iterations: int = 2) 
     return TrainingSession(plan_new_run(cases, tmp_path / "run", tiny_recipe(f"iterations={iterations}")), observer)
 
 
-def test_run_killed_during_calibration_counts_as_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill(*arguments: object, **options: object) -> None:
+def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*arguments: object, **options: object) -> None:
         raise SystemExit
 
     monkeypatch.setattr("dcamt.api.training.MIN_CASES", 1)
-    monkeypatch.setattr("dcamt.inference.calibrating.calibrate", kill)
+    monkeypatch.setattr("dcamt.inference.calibrating.calibrate", end)
     with pytest.raises(SystemExit):
         short_session(tmp_path, EventObserver()).run()
     run = RunFolder(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Artefacts in training patches: plane waves and spots with the described sizes, added as often as asked."""
+"""Artefacts in training patches: plane waves and spots of sizes within the limits, added with a given probability."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def random_patch(deviation: float = DEVIATION) -> Tensor:
 
 
 def artefact_of(seed: int) -> np.ndarray:
-    """Return what is added to the patch, in standard deviations of each channel."""
+    """Return the artefact added to a patch, in standard deviations of a channel; fail if the channels differ."""
     patch = random_patch()
     disturbed = add_artefact(patch, 1.0, CLIP, SPACING, torch.Generator().manual_seed(seed))
     first, second = ((disturbed - patch) / DEVIATION).numpy()
@@ -57,6 +57,7 @@ def test_stripes_have_wavelength_and_amplitude_within_the_limits() -> None:
         shortest, longest = augmentation.WAVELENGTH_MM
         assert shortest <= 1 / np.linalg.norm(wave) <= longest
         assert np.abs(artefact).max() <= augmentation.STRIPE_HEIGHT[1]
+        # Voxels need not lie on a crest, so the largest value may be below the amplitude.
         assert np.abs(artefact).max() >= 0.5 * augmentation.STRIPE_HEIGHT[0]
 
 
@@ -82,7 +83,7 @@ def test_artefacts_are_added_with_the_given_probability() -> None:
     assert torch.equal(draws.get_state(), state)
 
 
-def test_disturbed_patch_is_normalised_again() -> None:
+def test_intensities_of_a_disturbed_patch_stay_within_reach() -> None:
     for rule in (CLIP, LOCAL):
         for seed in range(6):
             disturbed = add_artefact(random_patch(1.0), 1.0, rule, SPACING, torch.Generator().manual_seed(seed))

@@ -38,7 +38,7 @@ def test_failure_keeps_the_old_file_and_leaves_no_new_folder(tmp_path: Path) -> 
     assert all_paths(tmp_path) == ["old.json"]
 
 
-def test_folder_with_a_file_of_another_process_is_kept(tmp_path: Path) -> None:
+def test_new_folder_that_holds_another_file_is_kept(tmp_path: Path) -> None:
     target = tmp_path / "new" / "x.txt"
     with pytest.raises(KeyError), atomic_path(target) as temporary:  # noqa: PT012 - the fault comes late
         temporary.write_text("x", encoding="utf-8")

@@ -64,12 +64,12 @@ def test_rotation_angles_are_normal_and_within_the_limit() -> None:
     assert np.allclose(np.linalg.det(drawn), 1)
     angles = rotation.from_matrix(drawn).as_euler("XYZ", degrees=True)
     assert np.abs(angles).max() <= limit + 1e-9
-    # The angles are normal with a standard deviation of a third of the limit, truncated at the limit.
+    # The angles are normal with a standard deviation of a third of the limit, clipped at the limit.
     assert np.allclose(angles.std(axis=0), limit / 3, rtol=0.12)
     assert np.abs(angles.mean(axis=0)).max() < 4 * limit / 3 / math.sqrt(len(angles))
 
 
-def test_scaling_is_isotropic_and_enlarges_as_often_as_it_shrinks() -> None:
+def test_scaling_is_isotropic_and_enlarges_about_as_often_as_it_shrinks() -> None:
     drawn = draw_transforms(augmentation_of(scale=0.25))
     factors = drawn[:, 0, 0]
     assert np.allclose(drawn, factors[:, None, None] * np.eye(3))
@@ -116,7 +116,7 @@ def test_offset_is_one_constant_per_sample_and_channel() -> None:
     assert float(one.std()) == pytest.approx(0.3 / math.sqrt(3), rel=0.2)
 
 
-def test_gamma_is_a_power_of_the_intensity_scaled_from_minus_4_to_4() -> None:
+def test_gamma_raises_intensities_scaled_to_0_to_1_to_a_power() -> None:
     source = random_images()
     image = change_and_keep_source(augmentation_of(gamma=0.4), source)
     exponents = _exponents(source, image)
@@ -129,7 +129,7 @@ def test_gamma_is_a_power_of_the_intensity_scaled_from_minus_4_to_4() -> None:
     assert torch.allclose(change_and_keep_source(augmentation_of(gamma=0.4), ends), ends.clamp(-4, 4))
 
 
-def test_gamma_scales_from_minus_1_to_1_when_the_reach_is_1() -> None:
+def test_gamma_scales_intensities_by_the_given_reach() -> None:
     """The curve on [-1, 1] is that on [-4, 4], scaled: its ends are fixed, its middle moves by the same fraction."""
     source = random_images()
     wide = change_and_keep_source(augmentation_of(gamma=0.4), source)
@@ -159,7 +159,7 @@ def test_noise_is_normal_with_a_random_strength_up_to_the_limit() -> None:
     assert float((noise.mean(dim=1) / strengths).abs().max()) < 5 / math.sqrt(8000)
 
 
-def test_random_numbers_come_from_the_given_generator_only() -> None:
+def test_intensity_changes_use_only_the_given_generator() -> None:
     settings = Augmentation()
     torch.manual_seed(0)
     first = change_and_keep_source(settings, random_images(3))

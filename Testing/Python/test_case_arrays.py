@@ -1,4 +1,4 @@
-"""A scan and its segmentation as arrays for an application: content, refusal, and removal when it ends."""
+"""A scan and its label as arrays for an application: content, refusal, and removal when the application ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHAPE = (12, 11, 10)
 
 
 def write_voxels(path: Path, voxels: np.ndarray) -> Path:
-    """Write voxels (I, J, K) as a file on the grid of `AFFINE`."""
+    """Write voxels (I, J, K) as a file with the affine `AFFINE`."""
     for _step in write_nrrd_in_slabs(voxels.transpose(2, 1, 0), AFFINE, path):
         pass
     return path
@@ -45,20 +45,20 @@ def test_arrays_equal_the_files(case: tuple[Path, Path, Path]) -> None:
     assert CaseArrays.from_event(json.loads(arrays.to_line())) == arrays
 
 
-def test_no_array_of_the_scan_is_written_for_its_labels_only(case: tuple[Path, Path, Path]) -> None:
+def test_array_of_the_scan_is_not_written_when_only_labels_are_wanted(case: tuple[Path, Path, Path]) -> None:
     scan, label, folder = case
     assert write_case_arrays(scan, label, folder, labels_only=True).scan is None
     assert [file.name for file in folder.iterdir()] == ["labels.npy"]
 
 
-def test_segmentation_on_a_different_grid_is_refused(case: tuple[Path, Path, Path]) -> None:
+def test_label_on_a_different_grid_is_refused(case: tuple[Path, Path, Path]) -> None:
     scan, label, folder = case
     write_voxels(label, ellipsoid_scan((9, 11, 10), 0)[1])
     with pytest.raises(InputError, match="label"):
         write_case_arrays(scan, label, folder)
 
 
-def test_arrays_are_removed_when_the_application_ends(case: tuple[Path, Path, Path]) -> None:
+def test_arrays_are_removed_when_the_application_closes_stdin(case: tuple[Path, Path, Path]) -> None:
     scan, label, folder = case
     arguments = [interpreter(), "-m", "dcamt.commands.case_arrays", str(scan), str(label), str(folder)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

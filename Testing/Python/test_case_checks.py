@@ -207,13 +207,13 @@ def test_commands_find_and_check_the_cases_of_a_folder(tmp_path: Path, capsys: p
     assert "3 cases cannot be kept for validation" in capsys.readouterr().err
 
 
-def test_case_list_that_cannot_be_read_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_case_list_with_a_missing_image_path_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call_dcamt(["cases", "check", write_table(tmp_path / "cases.csv", [["a", "", "", "labelled"]])]) == 1
     assert "line 2 has no name or no image" in capsys.readouterr().err
 
 
 def test_check_and_training_refuse_the_same_scans(tmp_path: Path) -> None:
-    """Scans with NaN (case 1), with a single intensity (case 2), and truncated (case 3)."""
+    """Case 1 has a scan with NaN, case 2 a scan with a single intensity, case 3 a truncated scan."""
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=4))
     voxels = ellipsoid_scan()[0]
     write_nifti(cases[1].image, np.where(voxels < np.median(voxels), np.nan, voxels).astype(np.float32))

@@ -1,4 +1,4 @@
-"""Cases found in a folder by the names of its files; scans and labels are empty here, because only names count."""
+"""Cases found in a folder by the names of its files; scan and label files are empty here, as only their names count."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def folder(home: Path, *files: str) -> Path:
 
 
 def pairs(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
-    """Return {name: (image, label)} with paths relative to `home`; fail if a role does not follow from the label."""
+    """Return {name: (image, label)} with paths relative to `home`; fail if a case's role contradicts its label."""
     assert all(case.role == ("labelled" if case.label else "unlabelled") for case in found_cases.cases)
     by_name = {
         case.name: (
@@ -73,7 +73,7 @@ def test_word_that_only_contains_mask_or_seg_does_not_make_a_label(tmp_path: Pat
     }
 
 
-def test_ambiguous_files_are_skipped(tmp_path: Path) -> None:
+def test_ambiguous_files_and_a_label_without_a_scan_are_skipped(tmp_path: Path) -> None:
     files = ("a_image.nii", "a_label.nii", "a_seg.nii", "b.nii", "b_image.nii", "b_label.nii", "c_label.nii")
     found_cases = find_cases(folder(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
     assert pairs(found_cases, tmp_path) == {"d": ("d.nii", None)}
@@ -224,7 +224,7 @@ def test_slicer_segmentation_belongs_to_the_only_scan_in_its_folder(tmp_path: Pa
     files = ("p1/LGE axial.nrrd", "p1/Segmentation.seg.nrrd", "p2/5 scan.nii.gz", "p2/Segmentation_1.seg.nrrd")
     found_cases = find_cases(folder(tmp_path, *files))
     assert set(pairs(found_cases, tmp_path).values()) == {files[:2], files[2:]}
-    # With two scans in the folder, or a name that Slicer did not choose, the label's scan is unknown.
+    # With two scans in the folder, or with another name than Slicer's, the label's scan is unknown.
     unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd", "r/a.nrrd", "r/other.seg.nrrd")
     found_cases = find_cases(folder(tmp_path / "unsure", *unsure))
     assert all(case.label is None for case in found_cases.cases)
@@ -304,7 +304,7 @@ def test_label_whose_name_contains_a_structure_is_paired(tmp_path: Path, image: 
     assert [*pairs(found_cases, tmp_path).values()] == [(image, label)]
 
 
-def test_labels_of_other_structures_and_of_other_scans_are_left_out(tmp_path: Path) -> None:
+def test_labels_of_other_structures_and_of_other_scans_are_skipped(tmp_path: Path) -> None:
     files = ("p1.nii", "p1_LA_gt.nii", "p1_RA_gt.nii", "p2.nii", "p2_scar_seg.nii", "p3.nii", "p3_post_seg.nii")
     found_cases = find_cases(folder(tmp_path, *files))
     assert pairs(found_cases, tmp_path) == {"p1": files[:2], "p2": ("p2.nii", None), "p3": ("p3.nii", None)}
@@ -322,7 +322,7 @@ def test_number_directly_after_a_word_is_the_name_of_the_case(tmp_path: Path) ->
 
 
 def find_in_data_set(home: Path, training: list[dict[str, str]], *files: str, **further: object) -> FoundCases:
-    """Find the cases of a folder with these files and a dataset.json; `further` are other entries of the latter."""
+    """Find the cases of a folder with these files and a dataset.json; `further` are other entries of dataset.json."""
     description = {"labels": {"0": "background", "1": "LA"}, "training": training} | further
     (folder(home, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return find_cases(home)
@@ -335,7 +335,7 @@ def test_paths_of_a_data_set_from_another_computer_are_found(tmp_path: Path, sta
     assert pairs(find_in_data_set(tmp_path, [listed], *files), tmp_path) == {"a": files}
 
 
-def test_files_that_the_data_set_does_not_list_are_named(tmp_path: Path) -> None:
+def test_files_that_the_data_set_does_not_list_are_skipped(tmp_path: Path) -> None:
     listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
     files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz")
     found_cases = find_in_data_set(tmp_path, [listed], *files)
@@ -352,7 +352,7 @@ def test_listed_test_cases_with_labels_are_skipped(tmp_path: Path) -> None:
     assert skip_reasons(found_cases) == {"t.nii.gz": "a test case of the data set"}
 
 
-def test_all_channels_of_a_listed_test_case_have_one_reason(tmp_path: Path) -> None:
+def test_all_files_of_a_listed_test_case_are_skipped_for_the_same_reason(tmp_path: Path) -> None:
     listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
     test = ("imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz", "labelsTs/t.nii.gz")
     files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", *test)

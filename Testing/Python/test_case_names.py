@@ -46,7 +46,7 @@ def test_case_name_omits_ending_channel_and_label_suffix(file: str, name: str) -
         ("scan1.nii.gz", "mask1.nii.gz"),
     ],
 )
-def test_label_of_another_spelling_is_known_by_the_scan_beside_it(scan: str, label: str) -> None:
+def test_label_with_another_spelling_is_recognised_by_the_scan_beside_it(scan: str, label: str) -> None:
     folder = Path("patients")
     assert labels_beside_scans([folder / scan, folder / label], folder) == [folder / label]
     assert labels_beside_scans([folder / label], folder) == []
@@ -80,7 +80,7 @@ def test_label_is_recognised_by_the_scan_beside_it() -> None:
 @pytest.mark.parametrize(
     "word", ["pred", "prediction", "auto", "result", "output", "dcamt", "auto_seg", "LA_gt", "RV_mask"]
 )
-def test_results_and_labels_of_a_structure_are_known_by_the_scan_beside_them(word: str) -> None:
+def test_results_and_labels_of_a_structure_are_recognised_by_the_scan_beside_them(word: str) -> None:
     folder = Path("patients")
     files = [folder / "p1.nii.gz", folder / f"p1_{word}.nii.gz"]
     assert labels_beside_scans(files, folder) == files[1:]
@@ -100,7 +100,7 @@ def test_labels_are_paired_by_their_own_or_a_shorter_name() -> None:
     ("case", "label"),
     [("seg_p1", "gt_p1"), ("img0001", "label0001"), ("p1_laendo", "p1"), ("p1_rvseg", "p1_rvseg_gt"), ("p1", "out_p1")],
 )
-def test_labels_are_paired_whatever_the_words_for_the_kind_of_file(case: str, label: str) -> None:
+def test_words_for_the_kind_of_file_do_not_prevent_pairing(case: str, label: str) -> None:
     assert pair_with_labels([case], {label: Path(label)}) == {case: Path(label)}
 
 
@@ -120,7 +120,7 @@ def test_label_of_another_structure_is_not_paired(case: str, label: str) -> None
     assert pair_with_labels([case], {label: Path(label)}) == {label: Path(label)}
 
 
-def test_label_belongs_to_the_case_of_its_longest_shorter_name() -> None:
+def test_label_belongs_to_the_case_with_the_longest_matching_name() -> None:
     paired = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a")})
     assert paired == {"p1_LA": Path("a")}, "p1 has no label"
     paired = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a"), "p1_final": Path("b")})
@@ -129,7 +129,7 @@ def test_label_belongs_to_the_case_of_its_longest_shorter_name() -> None:
     assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
 
 
-def test_short_names_of_each_label_are_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_names_of_each_label_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def count(name: str) -> list[str]:

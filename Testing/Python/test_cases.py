@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def error_of(path: Path) -> str:
-    """Return the message of the InputError that a case list raises, without the list's path; it must be one line."""
+    """Return the message that refuses a case list, without the list's path; fail if it has several lines."""
     with pytest.raises(InputError) as caught:
         read_cases(path)
     message = str(caught.value)
@@ -56,7 +56,7 @@ def test_roles_and_paths_are_read(folder: Path) -> None:
 
 
 def test_case_list_edited_in_a_spreadsheet_is_read(folder: Path) -> None:
-    """It has a byte order mark, further columns, another column order, blank lines and Windows line ends."""
+    """The list has a byte order mark, another column, another order of columns, a blank line, Windows line ends."""
     path = folder / "cases.csv"
     path.write_bytes('\ufeffrole,note,label,image,name\r\n\r\nlabelled,x,l.nii,a.nii,"a, b"\r\n'.encode())
     assert read_cases(path) == [Case("a, b", folder / "a.nii", folder / "l.nii", LABELLED)]
@@ -169,15 +169,15 @@ TABLE = "name,image,label,role\nä,a.nii,l.nii,labelled\ntwo,b.nii,,unlabelled\n
     [
         (TABLE.replace(",", ";").encode("utf-8"), "semicolons"),
         (TABLE.replace(",", "\t").encode("utf-8-sig"), "tabs"),
-        (TABLE.encode("utf-16"), "UTF-16 with a mark"),
-        (TABLE.replace(",", "\t").encode("utf-16-le"), "UTF-16 without a mark"),
-        (TABLE.encode("utf-16-be"), "big-endian UTF-16 without a mark"),
+        (TABLE.encode("utf-16"), "UTF-16 with a byte order mark"),
+        (TABLE.replace(",", "\t").encode("utf-16-le"), "UTF-16 without a byte order mark"),
+        (TABLE.encode("utf-16-be"), "big-endian UTF-16 without a byte order mark"),
         (TABLE.replace(",", ";").replace("\n", "\r\n").encode("cp1252"), "a Windows code page"),
         (TABLE.replace("name,image,label,role", " Name , IMAGE,Label,Role ").encode(), "capitals and blanks"),
         (TABLE.replace("labelled\n", "Labelled\n", 1).encode(), "a role in capitals"),
-        (("sep=;\n" + TABLE.replace(",", ";")).encode(), "Excel's line"),
+        (("sep=;\n" + TABLE.replace(",", ";")).encode(), "a line that names the separator"),
         (TABLE.replace("two", "t\0wo\0").encode(), "NUL bytes"),
-        ((TABLE + ",,,\n\n;;\n").replace(";;\n", "").encode(), "empty lines"),
+        ((TABLE + ",,,\n\n").encode(), "empty lines"),
         (TABLE.replace("\n", ",,\n").encode(), "empty columns"),
         (TABLE.replace("labelled\n", "labeled\n").encode(), "American spelling"),
         (TABLE.replace("a.nii", "\u201ca.nii\u201d").encode(), "typographic quotation marks"),

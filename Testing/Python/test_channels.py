@@ -35,7 +35,7 @@ def write_channels(folder: Path, name: str, count: int = 2) -> list[np.ndarray]:
     return channels
 
 
-def describe(folder: Path, names: dict[str, str]) -> None:
+def write_dataset_json(folder: Path, names: dict[str, str]) -> None:
     """Write a dataset.json with the names of the channels."""
     description = {"channel_names": names, "labels": {"background": 0, "LA": 1}, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
@@ -58,7 +58,7 @@ def test_notes_use_the_channel_names_of_dataset_json(tmp_path: Path) -> None:
     written = write_channels(tmp_path / "imagesTs", "a")
     first = tmp_path / "imagesTs" / "a_0000.nii.gz"
     assert read_scan(first).notes == ("Read channel 0 of 2; not used: a_0001.nii.gz.",)
-    describe(tmp_path, {"0": "LGE", "1": "cine"})
+    write_dataset_json(tmp_path, {"0": "LGE", "1": "cine"})
     assert channel_names(first) == ("LGE", "cine")
     scan = read_scan(first)
     assert np.array_equal(scan.voxels[0], written[0])
@@ -71,7 +71,7 @@ def test_suggested_recipe_names_the_channels(tmp_path: Path) -> None:
     (tmp_path / "labelsTr").mkdir()
     nibabel.save(nibabel.Nifti1Image(BALL.astype(np.uint8), GRID.affine), tmp_path / "labelsTr" / "a.nii.gz")
     case = Case("a", tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz", "labelled")
-    describe(tmp_path, {"0": "LGE", "1": "cine"})
+    write_dataset_json(tmp_path, {"0": "LGE", "1": "cine"})
     recipe = suggest_recipe([case], 4 << 30)
     assert (recipe.input_channels, recipe.channel_names) == (2, ("LGE", "cine"))
     with pytest.raises(InputError, match="channel_names must name each of the input_channels, or none"):
@@ -85,7 +85,7 @@ def test_numbered_patients_are_not_read_as_channels(tmp_path: Path) -> None:
     assert read_scan(tmp_path / "patient_0000.nii.gz").notes == ()
 
 
-def test_channels_of_different_grids_are_refused(tmp_path: Path) -> None:
+def test_channels_on_different_grids_are_refused(tmp_path: Path) -> None:
     write_channels(tmp_path, "a")
     shifted = Grid(GRID.shape, GRID.affine + np.pad([[3.0]], ((0, 3), (3, 0))))
     voxels = read_scan(tmp_path / "a_0001.nii.gz").voxels
@@ -102,7 +102,7 @@ def test_two_channel_data_set_is_found_checked_trained_on_and_segmented(
         write_channels(data / "imagesTr", name)
         write_labelmap(Labelmap(BALL.astype(np.uint8), GRID), data / "labelsTr" / f"{name}.nii.gz")
     write_channels(data / "imagesTs", "c")
-    describe(data, {"0": "LGE", "1": "cine"})
+    write_dataset_json(data, {"0": "LGE", "1": "cine"})
     recipe = tmp_path / "recipe.json"
     settings = ["iterations=1", "input_channels=2"]
 
@@ -152,5 +152,5 @@ def test_dataset_json_is_not_read_for_a_file_without_channel_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.nii.gz").touch()
-    monkeypatch.setattr("dcamt.io.channels.channel_names", lambda path: pytest.fail(f"{path} is no channel"))
+    monkeypatch.setattr("dcamt.io.channels.channel_names", lambda path: pytest.fail(f"{path} is not a channel file"))
     assert not has_channel_files(tmp_path / "a.nii.gz")

@@ -87,8 +87,8 @@ except dcamt.errors.OutputError as error:
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="limits of a process are POSIX")
-def test_full_disk_during_writing_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX limits of file sizes")
+def test_write_refused_by_the_system_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, make_state(1))
     done = run_with_file_size_limit(20_000, [path], SAVE_A_LARGE_CHECKPOINT)
@@ -131,7 +131,7 @@ def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     assert refusal_text(tmp_path / "last.pt") == "there is no checkpoint to resume from. Start a new run."
 
 
-def test_sound_checkpoint_is_not_called_damaged_if_memory_or_permission_lacks(
+def test_missing_permission_or_memory_is_not_reported_as_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(error: Exception) -> None:
@@ -160,7 +160,7 @@ def test_truncated_checkpoint_and_other_files_are_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_altered_byte_raises_no_other_error_than_input_error(tmp_path: Path) -> None:
+def test_checkpoint_with_an_altered_byte_is_loaded_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, make_state(1, 2))
     whole = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Invalid input to `dcamt segment` causes one line on stderr, exit status 1 or 2, and no change to any folder."""
+"""`dcamt segment` with invalid input or a failure: one line on stderr, exit status 1 or 2, and unchanged folders."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def save_scan(path: Path, voxels: np.ndarray | None = None, spacing: tuple[float
 
 
 def content_of(folder: Path) -> dict[str, bytes | None]:
-    """Return all files of a folder, at any depth, with their content."""
+    """Return the content of all files below a folder by their relative paths, and None for each folder."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
@@ -96,7 +96,7 @@ def save_with_flat_axes(path: Path) -> None:
     save_scan(path)
     header = bytearray(gzip.decompress(path.read_bytes()))
     header[312:328] = bytes(16)  # srow_z is 0, so all voxels lie in one plane
-    header[252:254] = bytes(2)  # without a qform, which ITK (and Slicer) would use instead
+    header[252:254] = bytes(2)  # without a qform, which would be used instead
     path.write_bytes(gzip.compress(bytes(header)))
 
 
@@ -125,7 +125,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_unusable_scan_is_refused_in_one_line(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """The output folder exists or is new. `capfd` also captures what C libraries print."""
+    """The output is an existing folder, a new folder or a new file. `capfd` also captures what C libraries print."""
     make, message_part = UNUSABLE[name]
     scan, out = tmp_path / "scans" / "scan.nii.gz", tmp_path / "out"
     scan.parent.mkdir()
@@ -239,7 +239,7 @@ def test_missing_gpu_is_refused(model: Path, tmp_path: Path, capfd: pytest.Captu
         if not there
     ]
     save_scan(tmp_path / "scan.nii.gz")
-    assert absent, "a machine with both kinds of GPU"
+    assert absent, "this machine has both kinds of GPU"
     for name in absent:
         arguments = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out"), "--device", name]
         assert call_dcamt([*arguments, "--model", str(model)]) == 1
@@ -265,7 +265,7 @@ def test_full_disk_leaves_folders_unchanged(
     form: str,
     agreement: bool,
 ) -> None:
-    """Flushing the first or, with an agreement map, the second file fails with ENOSPC."""
+    """The flush of the first file fails with ENOSPC; with an agreement map, that of the second file."""
     from dcamt.io import atomic as files
 
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
@@ -293,7 +293,7 @@ def test_full_disk_leaves_folders_unchanged(
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
 @pytest.mark.parametrize("form", ["seg.nrrd", "nrrd", "nii.gz"])
 def test_write_refused_by_the_system_leaves_no_file(model: Path, tmp_path: Path, form: str) -> None:
-    """In a real process, the operating system limits the size of files and so refuses part of the result."""
+    """The operating system limits the size of files that the command's process writes."""
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
     save_scan(scan)
     out.mkdir()
@@ -317,7 +317,7 @@ def test_write_refused_by_the_system_leaves_no_file(model: Path, tmp_path: Path,
         (KeyboardInterrupt(), ("cancelled",)),
     ],
 )
-def test_any_exception_is_reported_in_one_line(
+def test_exception_during_inference_is_reported_in_one_line(
     model: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -347,7 +347,7 @@ def test_any_exception_is_reported_in_one_line(
 def test_output_of_libraries_is_not_printed(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither warnings, even when an option turns them into errors, nor log lines without a handler are printed."""
+    """Warnings are not printed, even if the caller turns them into errors. Logging is disabled during the command."""
     import logging
     import warnings
 

@@ -1,4 +1,4 @@
-"""`dcamt evaluate` on small folders: scores of slabs against their formulas, pairing of files, JSON, and errors."""
+"""`dcamt evaluate` on small folders: scores of slabs by their formulas, pairing of files, mappings, JSON, errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def save(path: Path, first: int, last: int, value: int = 1) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Write predictions and labels: equal for case a, 4 of 6 planes in common for b; c and d have labels only."""
+    """Write predictions and labels: equal for case a; for b, 4 of 6 planes in common; for c and d, labels only."""
     predictions, labels = tmp_path / "predictions", tmp_path / "labels"
     save(predictions / "a.nrrd", 2, 6)
     save(predictions / "b_image.nii.gz", 2, 8)
@@ -48,7 +48,7 @@ def run_evaluate(folders: tuple[Path, Path], *arguments: str | Path) -> int:
     return cli.main(["evaluate", "--predictions", str(predictions), "--labels", str(labels), *map(str, arguments)])
 
 
-def test_json_and_csv_hold_the_exact_scores(
+def test_json_and_csv_hold_the_scores(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "new" / "scores.csv"
@@ -139,7 +139,7 @@ def test_exit_status_and_output_of_a_separate_process(folders: tuple[Path, Path]
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"
     assert done.stderr.count("\n") == 1
     if os.path.exists("/dev/full"):
-        # Output is buffered, as by default: on exit Python tries again to write the rest.
+        # With buffered output, Python tries on exit to write the rest once more.
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with open("/dev/full", "w", encoding="utf-8") as full:
             lost = subprocess.run(
@@ -157,7 +157,11 @@ def test_exit_status_and_output_of_a_separate_process(folders: tuple[Path, Path]
 
 
 def save_values(path: Path, values: dict[int, tuple[int, int]]) -> Path:
-    """Write 16-bit voxels with slabs of values; SimpleITK, not DCAMT, writes them."""
+    """Write slabs of 16-bit values with SimpleITK.
+
+    Args:
+        values: the first plane of each value's slab along axis 0, and the plane after its last.
+    """
     voxels = np.zeros(GRID.shape, np.uint16)
     for value, (first, last) in values.items():
         voxels[first:last, 1:11, 1:11] = value
@@ -171,7 +175,7 @@ def save_values(path: Path, values: dict[int, tuple[int, int]]) -> Path:
 
 @pytest.fixture
 def mapped(tmp_path: Path) -> tuple[Path, Path]:
-    """Write a prediction of planes 2 to 8, and a label of the values 420 and 421 in planes 4 to 10, and 500."""
+    """Write a prediction in planes 2 to 7, and a label: 420 in planes 4 to 6, 421 in 7 to 9, and 500 in 0 and 1."""
     save(tmp_path / "predictions" / "a.nrrd", 2, 8)
     save_values(tmp_path / "labels" / "a_label.nrrd", {420: (4, 7), 421: (7, 10), 500: (0, 2)})
     return tmp_path / "predictions", tmp_path / "labels"
@@ -209,14 +213,14 @@ def test_mapping_names_a_segment_of_the_other_file(
     write_labelmap(Labelmap(voxels, GRID), mapped[0] / "a.seg.nrrd", (info,))
     assert run_evaluate(mapped, "--label-mapping", "420,421=left-atrium", "--json") == 0
     assert scores_of(capsys)["a", 2] == pytest.approx(2 * 4 / 12)
-    # A segment of the prediction chosen by its name, and the label's values by their numbers.
+    # Here the prediction's segment is chosen by its name, and the label's values by their numbers.
     arguments = ("--prediction-mapping", "left atrium=7", "--label-mapping", "420,421=7", "--json")
     assert run_evaluate(mapped, *arguments) == 0
     assert scores_of(capsys)["a", 7] == pytest.approx(2 * 4 / 12)
 
 
 def save_segments(path: Path, *named: tuple[int, str]) -> None:
-    """Write a `.seg.nrrd` file whose segments are slabs in planes 2 to 8, one beside the other."""
+    """Write a `.seg.nrrd` file whose segments (label value, name) lie side by side in planes 2 to 7."""
     voxels = np.zeros(GRID.shape, np.uint8)
     for number, (value, _) in enumerate(named):
         voxels[2:8, 1 + 5 * number : 6 + 5 * number, 1:11] = value
@@ -250,7 +254,7 @@ def test_proposed_mapping_of_the_predictions_is_accepted(
     assert run_evaluate(mapped[::-1], "--prediction-mapping", "420=1") == 0
 
 
-def test_python_api_maps_to_the_segments_of_a_file_for_files_and_labelmaps(mapped: tuple[Path, Path]) -> None:
+def test_mapping_in_python_names_segments_of_files_and_labelmaps(mapped: tuple[Path, Path]) -> None:
     path = mapped[0] / "s.seg.nrrd"
     save_segments(path, (3, "Left atrium"), (2, "wall"))
     labels = mapped[1] / "a_label.nrrd"

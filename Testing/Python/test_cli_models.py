@@ -136,7 +136,7 @@ def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_card_and_calibration_are_shown_with_one_line_for_each_fact(capsys: pytest.CaptureFixture[str]) -> None:
+def test_card_and_calibration_are_shown_as_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     shipped = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
     assert cli.main(["models", "show", str(shipped)]) == 0
     lines = capsys.readouterr().out.splitlines()

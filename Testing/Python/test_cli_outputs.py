@@ -86,7 +86,7 @@ def segmented_scan(labelmap: Labelmap, info: SegmentInfo) -> dcamt.SegmentedScan
 
 @pytest.mark.parametrize("ending", ["stl", "obj", "ply", "vtp"])
 def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) -> None:
-    """vtk reads the surface of an ellipsoid. The file is in LPS mm, as 3D Slicer expects."""
+    """The surface is that of an ellipsoid, and vtk reads its file, which is in LPS mm."""
     vtk = pytest.importorskip("vtk")
     from vtkmodules.util.numpy_support import vtk_to_numpy
 
@@ -104,7 +104,7 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
     triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
     assert len(triangles) == mesh.GetNumberOfCells()
     low, high = (np.sort(points * [-1, -1, 1], axis=0)[end] for end in (0, -1))
-    # The columns of AFFINE are orthogonal, so a row's length is the half axis along R, A or S; a voxel is 2.5 mm long.
+    # Each voxel axis runs along R, A or S, so the rows' lengths are the half axes. The longest voxel edge is 2.5 mm.
     half = np.linalg.norm(AFFINE[:3, :3] * radii, axis=1)
     np.testing.assert_allclose((low + high) / 2, AFFINE[:3] @ [*centre, 1], atol=2.5 / 2)
     np.testing.assert_allclose((high - low) / 2, half, atol=2.5 / 2)
@@ -198,7 +198,7 @@ def test_report_names_no_patient_without_identity(dicom_run: Path) -> None:
     anonymous = (dicom_run / "anonymous.html").read_text(encoding="utf-8")
     pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", anonymous)
     assert len(pictures) == 5  # three slices, and the surface from two sides
-    # The PNG files hold pixels only and no chunk that could hold text.
+    # The PNG files have no chunk for text, EXIF data or a time.
     for picture in pictures:
         assert not re.search(rb"tEXt|iTXt|zTXt|eXIf|tIME", base64.b64decode(picture))
         anonymous = anonymous.replace(picture, "")
@@ -307,9 +307,9 @@ def test_result_refers_to_the_chosen_series(model: Path, tmp_path: Path, capsys:
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
-    """The longest pages: identity or fields to fill in, wall, four segments, long names and many notes.
+    """Two long pages, one with identity and one with fields to fill in: wall, four segments, long names, many notes.
 
-    Both are printed one after the other, so that the browser starts once.
+    Both pages are printed from one file, so that the browser starts once.
     """
     from dcamt.metrics.doubtful_places import DoubtfulPlace
     from dcamt.metrics.measurements import measure
@@ -358,7 +358,7 @@ def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     assert (width, height) == (pytest.approx(210 / 25.4 * 72, abs=1), pytest.approx(297 / 25.4 * 72, abs=1))
 
 
-def test_class_too_small_for_a_surface_is_named_with_its_volume(tmp_path: Path) -> None:
+def test_segment_too_small_for_a_surface_is_named_with_its_volume(tmp_path: Path) -> None:
     voxels = np.zeros((9, 9, 9), np.uint8)
     voxels[4, 4, 4] = 1
     grid = Grid(voxels.shape, np.diag([0.5, 0.5, 0.5, 1.0]))

@@ -51,9 +51,7 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
-def test_result_of_every_format_holds_the_labels_on_the_grid_of_the_scan(
-    model: Path, tmp_path: Path, form: str
-) -> None:
+def test_result_holds_the_labels_on_the_grid_of_the_scan(model: Path, tmp_path: Path, form: str) -> None:
     """SimpleITK reads the result; `Predictor` computes the labels."""
     sitk = pytest.importorskip("SimpleITK")
     scan = save_scan(tmp_path / "a.b.nii.gz")
@@ -111,7 +109,7 @@ def test_fast_quality_gives_no_trust_and_refuses_an_agreement_map(
     assert not (tmp_path / "no.nrrd").exists()
 
 
-def test_region_limits_the_result_and_may_begin_with_a_minus_sign(model: Path, tmp_path: Path) -> None:
+def test_region_limits_the_result_and_its_first_number_may_be_negative(model: Path, tmp_path: Path) -> None:
     """The positions of the voxel centres (RAS mm) are computed here from the affine."""
     scan, out = save_scan(tmp_path / "x.nrrd"), tmp_path / "out.nrrd"
     base = ["segment", str(scan), "--model", str(model), "-o", str(out), "--overwrite"]
@@ -134,7 +132,7 @@ def test_other_files_in_a_folder_of_scans_are_skipped(model: Path, tmp_path: Pat
     scans = tmp_path / "scans"
     for name in ("la1_image.nii.gz", "la2.nrrd", "la3_label.nrrd"):
         save_scan(scans / name)
-    # A label beside its scan, a result, a table, and the hidden file that macOS writes on other file systems.
+    # A label beside its scan, a result, a table, and a hidden file.
     save_scan(scans / "la1_label.nii.gz")
     (scans / "la2.seg.nrrd").write_bytes(b"")
     (scans / "cases.csv").write_text("x", encoding="utf-8")
@@ -202,7 +200,7 @@ def test_agreement_map_without_its_segmentation_is_a_scan(tmp_path: Path) -> Non
 
 
 def test_help_version_model_list_and_missing_scan_import_no_heavy_package(tmp_path: Path) -> None:
-    """All commands run in one process, in which each finds what the earlier ones imported."""
+    """All commands run in one process; after each of them, the imported packages are checked."""
     commands = (
         *("--help", "--version", "models list", "segment --help", "train --help", "evaluate --help", "models --help"),
         *("models import --help", "segment gone.nii -o x"),

@@ -1,4 +1,4 @@
-"""`dcamt segment` by signals and with closed streams: finished results are kept, and no partial file is left."""
+"""`dcamt segment` with a signal or a closed stream: finished results are kept, and no partial file is left."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from dcamt import cli
 def write(file, *rest, **more):
     open(file, "wb").write(b"half")
     print("writing", flush=True)
-    for _ in range(1200):  # short sleeps, because Python handles a signal only after the current one
+    for _ in range(1200):  # short sleeps: Python handles a signal after the current one at the latest
         time.sleep(0.05)
 
 nrrd.write = write
@@ -181,7 +181,7 @@ def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(
     try:
         while part := os.read(leader, 4096):
             drawn += part
-    except OSError:  # on Linux, the other end is closed
+    except OSError:  # Linux reports the end of the stream by this error
         pass
     os.close(leader)
     assert b"[###" in drawn

@@ -1,4 +1,4 @@
-"""`dcamt segment` by a team of two processes: results as by one process, failures once, and interruptions."""
+"""`dcamt segment` by a team of two processes: same results as by one, failures reported once, interruptions."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def segment_scan(self, number):
         while not job.segmentation.with_name("s0.seg.nrrd").exists():
             time.sleep(0.1)
         time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGKILL)  # as the operating system does when memory runs out
+        os.kill(os.getpid(), signal.SIGKILL)  # ends the process without any clean-up
     return real(self, number)
 segment_session.SegmentSession._segment_scan = segment_scan
 from dcamt.cli import main
@@ -170,11 +170,11 @@ def test_results_are_kept_and_missing_ones_named_when_a_process_is_killed(
         assert (name in written) is (name not in message)
     missing = len(message.split("without a result: ")[1].split(". ")[0].split(", "))
     assert f"{5 - missing} of 5 scans segmented" in result.stdout.splitlines() or "cancelled" in result.stderr
-    # Only the leader, which segments every second scan, writes its table.
+    # Only the leader writes a table, of the scans that it segmented: every second one.
     assert {row["scan"] for row in rows_of(table)} == written & {"s0", "s2", "s4"}
 
 
-# Prints a line when the second scan begins, and then does nothing until a signal ends it.
+# This script prints a line when the second scan begins, and then waits until a signal ends the process.
 HELD_AT_THE_SECOND_SCAN = """
 import sys, time
 from dcamt.commands import segment_session
@@ -206,7 +206,7 @@ def test_interrupted_command_keeps_the_table_of_finished_scans(model: Path, scan
     assert messages == ["dcamt: cancelled"]
 
 
-def test_folder_beside_scans_is_named_once_unless_it_is_that_of_the_results(
+def test_skipped_folder_is_named_once_and_the_output_folder_is_not_named(
     model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., Ended]
 ) -> None:
     """The team has fewer scans than processes."""

@@ -138,7 +138,7 @@ def test_ctrl_c_pauses_and_resume_continues(cases: Path, tmp_path: Path, capsys:
 
 
 def test_closed_stdout_pauses_the_run(cases: Path, tmp_path: Path) -> None:
-    """The application that reads stdout may end at any time; the weights learnt until then are kept."""
+    """The application that reads stdout may end at any time."""
     run = tmp_path / "run"
     arguments = ["train", cases, "--run", run, "--device", "cpu", "--json", *settings(iterations="100000")]
     process = open_dcamt(*arguments)
@@ -223,10 +223,10 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
         assert not (tmp_path / "runs" / "new").exists()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits of file sizes")
 @pytest.mark.parametrize("limit", [200, 5000])
-def test_full_disk_is_reported_in_one_line(cases: Path, tmp_path: Path, limit: int) -> None:
-    """The limit of a file's size is exceeded by the recipe (200 bytes) or by the first checkpoint (5000 bytes)."""
+def test_write_refused_by_the_system_is_reported_in_one_line(cases: Path, tmp_path: Path, limit: int) -> None:
+    """The recipe exceeds a limit of 200 bytes for each file, the first checkpoint one of 5000 bytes."""
     run = tmp_path / "run"
     done = run_with_file_size_limit(limit, ["train", cases, "--run", run, "--device", "cpu", *settings()])
     assert (done.returncode, done.stdout) == (1, "")
@@ -273,7 +273,7 @@ def load(*_):
     time.sleep(600)
 trainer.load_case = load
 """
-"""A script after which the process stops when it reads the first case."""
+"""A script that makes training print `here` and wait when it reads the first case."""
 WRITING = """
 import os, sys, time
 from dcamt.io import atomic as files
@@ -285,7 +285,7 @@ def replace(source, target):
     real(source, target)
 files.os.replace = replace
 """
-"""A script after which the process stops before it replaces the file `name`; the name is filled in."""
+"""A script that makes training print `here` and wait before it replaces the file `name`, which is to be filled in."""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

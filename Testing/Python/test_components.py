@@ -1,4 +1,4 @@
-"""Connected components: the largest against SimpleITK; selection by certainty and position, and the centre prior."""
+"""Connected components: the largest equals SimpleITK's; selection by certainty and position; the centre prior."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_component_near_the_located_organ_is_preferred() -> None:
 
 
 EVERYWHERE = CentrePrior(np.zeros(3), np.full(3, np.inf))
-"""The prior of a scan of infinite extent, for which every position is central."""
+"""The prior of a scan of infinite extent, in which every position is central."""
 
 
 def test_located_organ_of_one_class_does_not_affect_another_class() -> None:
@@ -105,12 +105,12 @@ def test_located_organ_of_one_class_does_not_affect_another_class() -> None:
     labelmap[19, :6, :6] = 2
     located = ExpectedOrgans({1: (slice(0, 6), slice(0, 8), slice(0, 8))}, EVERYWHERE)
     kept = keep_largest_components(labelmap, (1, 2), located)
-    # Of class 1, the small component near its organ; of class 2, the largest one.
+    # Class 1 keeps the small component near its organ, class 2 its largest component.
     assert [kept[at, 2, 2] for at in (2, 4, 8, 19)] == [1, 0, 0, 2]
 
 
 def test_central_component_is_preferred_to_a_larger_one_at_the_border() -> None:
-    """By the weight's formula, a component at the border must be five times as large as one at the centre."""
+    """By the weight's formula, a component at the border is preferred only if it is more than five times as large."""
     assert CENTRAL == 4
     for across, central_stays in ((4, True), (5, True), (6, False)):
         mask = np.zeros((21, 9, 9), bool)
@@ -131,6 +131,7 @@ def test_central_component_is_preferred_to_a_larger_one_at_the_border() -> None:
 def probabilities_of_balls(
     *balls: tuple[tuple[int, int, int], float], shape: tuple[int, int, int] = (60, 40, 40)
 ) -> Tensor:
+    """Return probabilities (2, *shape) of an organ: 0.9 in the balls (centre, radius; in voxels), 0 elsewhere."""
     at = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
     organ = np.zeros(shape, np.float32)
     for place, radius in balls:
@@ -158,7 +159,7 @@ def test_component_is_selected_by_certainty_rather_than_size() -> None:
     organ = torch.where(large, 0.55, 0.01)
     organ[small] = 0.9
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[45, 20, 20] == 1
-    # With three classes, one whose probability leads the others counts even if it is below 0.5.
+    # Of three classes, the most probable one counts, even if its probability is below 0.5.
     first = torch.where(large, 0.4, 0.01)
     chosen = select_components(torch.stack([0.7 * (1 - first), first, 0.3 * (1 - first)]), CENTRE)
     assert chosen[14, 20, 20] == 0

@@ -1,4 +1,4 @@
-"""Cross-attention against torch.nn.MultiheadAttention, and its distance bias against a loop over pairs."""
+"""Cross-attention is compared with torch.nn.MultiheadAttention, and its distance bias with a loop over pairs."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_bias_equals_a_loop_over_pairs_of_tokens(size: tuple[int, int, int]) -> 
     assert (np.diagonal(bias, axis1=1, axis2=2) == 0).all()
 
 
-def test_bias_depends_only_on_the_distance() -> None:
+def test_bias_is_the_same_in_every_part_of_the_volume() -> None:
     whole, window = (6, 5, 7), (3, 2, 4)
     index = np.arange(math.prod(whole)).reshape(whole)
     large, small = distance_bias(whole, 2, CPU), distance_bias(window, 2, CPU)
@@ -129,7 +129,7 @@ def test_result_does_not_depend_on_the_block_size(block_bytes: int, monkeypatch:
         assert largest_tensor_bytes(lambda: module(own, context)) >= 4 * 3 * 120 * 120
         monkeypatch.setattr(cross_attention, "BLOCK_BYTES", block_bytes)
         assert (module(own, context) - whole).abs().max() < 1e-6
-    # With gradients, all queries are computed at once.
+    # With gradients, the block size does not change the result either.
     assert (module(own, context) - whole).abs().max() < 1e-6
 
 
@@ -144,7 +144,7 @@ def test_no_tensor_exceeds_a_block_when_gradients_are_off(monkeypatch: pytest.Mo
             assert largest_tensor_bytes(lambda: module(own, context)) == block_bytes
 
 
-def test_largest_scans_are_computed_in_blocks() -> None:
+def test_attention_of_a_large_scan_is_computed_in_blocks() -> None:
     heads, tokens = 4, 40 * 40 * 6  # the bottleneck of a scan of 640 x 640 x 88 voxels
     query_bytes = 4 * heads * tokens  # float32
     assert query_bytes * tokens > 1.4e9  # the attention of all queries would take more than 1.4 GB

@@ -1,4 +1,4 @@
-"""Damaged and truncated files, but DICOM, are refused; intact files are read as SimpleITK reads them."""
+"""Damaged and truncated files (without DICOM) are refused; intact files are read as SimpleITK reads them."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_error_suggests_a_data_file_of_similar_name(tmp_path: Path, ending: str)
     refused(lambda: read_scan(path), path, "needs its data file x.raw", "If y.raw is that file, rename it to x.raw")
 
 
-def test_formats_without_integrity_checks_are_refused(tmp_path: Path) -> None:
+def test_file_with_an_unknown_ending_or_none_is_refused(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.hdf5")
     path.rename(tmp_path / "x.xyz")
     refused(lambda: read_scan(tmp_path / "x.xyz"), tmp_path / "x.xyz", 'a format (".xyz") that cannot be checked')
@@ -129,7 +129,7 @@ def test_formats_without_integrity_checks_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "cases.csv", "slice.dcm", "scan"])
-def test_text_file_is_refused_in_words_of_the_engine(tmp_path: Path, name: str) -> None:
+def test_text_file_is_refused_as_an_unknown_format(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("Dear radiologist,\n" * 50, encoding="utf-8")
     for reader in (read_scan, read_labelmap):
@@ -201,7 +201,7 @@ def test_nrrd_is_read_as_itk_reads_it(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("last", [10, 10**7])
 def test_metaimage_with_a_pattern_of_data_files_is_checked(tmp_path: Path, last: int) -> None:
-    """A pattern of more files than voxels is refused before the names of the files are listed."""
+    """The second pattern names more files than the scan has voxels."""
     for k in range(11):
         (tmp_path / f"d{k:03}.raw").write_bytes(VOXELS[:, :, k].tobytes(order="F"))
     path = tmp_path / "x.mhd"
@@ -257,7 +257,7 @@ def test_damaged_nrrd_is_refused(tmp_path: Path, change: Callable[[bytes], bytes
     refused(lambda: read_scan(path), path, word)
 
 
-def test_data_file_is_found_below_a_folder_written_with_a_backslash(tmp_path: Path) -> None:
+def test_data_file_whose_path_has_a_backslash_is_found(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.nhdr")
     (tmp_path / "data").mkdir()
     (tmp_path / "x.raw").rename(tmp_path / "data" / "x.raw")
@@ -265,7 +265,7 @@ def test_data_file_is_found_below_a_folder_written_with_a_backslash(tmp_path: Pa
     assert np.array_equal(read_scan(path).voxels[0], VOXELS)
 
 
-# ---- the benchmark's file
+# ---- the HDF5 file of the left atrium benchmark
 
 
 def test_benchmark_file_is_read_as_scan_and_label(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_benchmark_file_is_read_as_scan_and_label(tmp_path: Path) -> None:
 def test_meta_image_with_a_wrong_size_of_its_compressed_data_is_refused(
     tmp_path: Path, line: str, message: str
 ) -> None:
-    """ITK returns random memory for the voxels beyond the stated size."""
+    """For voxels beyond the stated size, ITK returns random memory (seen with ITK 5.4)."""
     path = write_scan(tmp_path / "x.mha", compressed=True)
     data = path.read_bytes()
     assert np.array_equal(read_scan(path).voxels[0], VOXELS)
@@ -346,7 +346,7 @@ def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) 
         (bytes(257) + b"ustar", "tar archive"),
     ],
 )
-def test_archives_and_documents_are_refused_by_their_kind(tmp_path: Path, start: bytes, kind: str) -> None:
+def test_refusal_names_the_kind_of_archive_or_document(tmp_path: Path, start: bytes, kind: str) -> None:
     path = tmp_path / "scan"
     path.write_bytes(start + bytes(500))
     refused(lambda: read_scan(path), path, kind)
