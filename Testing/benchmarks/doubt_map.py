@@ -1,8 +1,9 @@
 """Measure whether the map of doubt finds wrong voxels, and whether its percentages are right.
 
-    python Testing/benchmarks/doubt_map.py LA_FOLDER [--cases la060 la061] [--json FILE]
+    python Testing/benchmarks/doubt_map.py LA_FOLDER MODEL [--cases la060 la061] [--json FILE]
 
-Segments the held-out cases, or those of --cases, in quality `accurate`, and prints
+MODEL is a model that was not trained with the labels of the cases. Segments the held-out cases, or those of --cases, in
+quality `accurate`, and prints
 - the area under the ROC curve with which doubt and disagreement detect wrong voxels within 2.5 mm of the outline,
 - for voxels of about the same doubt, the fraction of wrong ones,
 - the amount of wrong voxels at the first doubtful place: its rank (0 to 1) among all places of the same outline.
@@ -25,7 +26,6 @@ from dcamt.networks.packaging import verify_model
 from la_cases import HELD_OUT, case_names, print_table
 from scipy import ndimage
 
-MODEL = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
 EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.01])
 """Limits of doubt between which the fraction of wrong voxels is counted."""
 
@@ -69,9 +69,9 @@ def measure_case(la: Path, name: str, predictor: Predictor) -> tuple[dict[str, A
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("la", type=Path)
+    parser.add_argument("model", type=Path)
     parser.add_argument("--cases", nargs="+")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--model", type=Path, default=MODEL)
     options = parser.parse_args()
     predictor = Predictor(verify_model(options.model))
     rows, total = [], np.zeros((3, len(EDGES) - 1))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 HELD_OUT = 20
-"""The number of held-out cases, the last of `cases.csv`. No training reads their labels; only that of the shipped model
-reads their images."""
+"""The number of held-out cases, the last of `cases.csv`. Of all trainings, only that of the shipped model
+reads their labels, and only that of its predecessor `second` reads their images alone."""
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 
 

@@ -1,8 +1,11 @@
 """Measure a model on disturbed scans, and calibrate its expected overlap with an expert's outline and its map of doubt.
 
-    python Testing/benchmarks/robustness.py segment LA_FOLDER WORK [--model FILE] [--rounds 2]
+    python Testing/benchmarks/robustness.py segment LA_FOLDER WORK MODEL [--rounds 2]
     python Testing/benchmarks/robustness.py table WORK
-    python Testing/benchmarks/robustness.py calibrate WORK Resources/Models/left-atrium.calibration.json
+    python Testing/benchmarks/robustness.py calibrate WORK Resources/Models/left-atrium.dcamt
+
+MODEL is a model that was not trained with the labels of the held-out cases: the shipped model's twin
+(`shipped_model.py`).
 
 `segment` segments the last 20 cases of LA_FOLDER/cases.csv in both qualities: first undisturbed, then with one
 disturbance per case and round. Each result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the
@@ -13,7 +16,7 @@ voxels by their doubt (`count_doubt`). Existing lines are not computed again.
 of the expected overlap for cases and disturbances that were left out of the calibration; how often voxels of about the
 same doubt are wrong, before and after a correction that was fitted to the other cases.
 
-`calibrate` fits the calibration of the shipped model to all lines.
+`calibrate` fits the calibration of the shipped model to all lines of its twin, and writes it beside the shipped model.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ from dcamt.models.calibration import (
     quality_features,
 )
 from dcamt.models.doubt_scaling import count_doubt, fit_doubt_scaling
+from dcamt.models.package import calibration_path
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import QUALITIES
 from dcamt.volume import Volume
@@ -54,7 +58,6 @@ from scipy import ndimage
 CASE, CASE_AND_DISTURBANCE = "case", "case and disturbance"
 SPLITS = (CASE, CASE_AND_DISTURBANCE)
 """What of a scan the calibration that is tested on it has not seen."""
-MODEL = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
 DOUBT_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1])
 """Limits of doubt between which the fraction of wrong voxels is printed."""
 Row = dict[str, Any]
@@ -370,8 +373,8 @@ def table(work: Path) -> None:
     (work / "robustness.json").write_text(json.dumps(printed, indent=2), encoding="utf-8")
 
 
-def calibrate(work: Path, output: Path, model: Path) -> None:
-    """Fit the calibration of a model to all lines of WORK/robustness.jsonl and write it."""
+def calibrate(work: Path, shipped: Path) -> None:
+    """Fit the calibration to all lines of WORK/robustness.jsonl, and write it as that of the shipped model."""
     rows, models, measured = read_lines(work), {}, {}
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]
@@ -382,14 +385,14 @@ def calibrate(work: Path, output: Path, model: Path) -> None:
                     measured[f"{quality}, {line['scans']}: {figure}"] = line[figure]
     cases = len({row["case"] for row in rows})
     notes = (
-        f"{cases} cases whose labels the model's training never saw, as they are and disturbed, and scans without an"
-        " atrium; the doubt is fitted to the scans as they are; the figures are of cases that a calibration made in the"
-        " same way had not seen"
+        f"made with the model's twin, which was trained in the same way without the labels of {cases} cases, on these"
+        " cases as they are and disturbed, and on scans without an atrium; the doubt is fitted to the undisturbed ones;"
+        " the figures are of cases that a calibration made in the same way had not seen"
     )
     scans = len({(row["case"], row["disturbance"]) for row in rows})
     doubt = fit_doubt_scaling(np.sum([*counts_by_case(rows).values()], axis=0))
-    calibration = Calibration(verify_model(model).card.checksum, models, cases, scans, notes, measured, doubt)
-    output.write_text(calibration.to_json(), encoding="utf-8")
+    calibration = Calibration(verify_model(shipped).card.checksum, models, cases, scans, notes, measured, doubt)
+    calibration_path(shipped).write_text(calibration.to_json(), encoding="utf-8")
     print(json.dumps(measured, indent=2))
 
 
@@ -399,20 +402,19 @@ def main() -> None:
     segmenting = steps.add_parser("segment")
     segmenting.add_argument("la", type=Path)
     segmenting.add_argument("work", type=Path)
-    segmenting.add_argument("--model", type=Path, default=MODEL)
+    segmenting.add_argument("model", type=Path)
     segmenting.add_argument("--rounds", type=int, default=2)
     steps.add_parser("table").add_argument("work", type=Path)
     fitting = steps.add_parser("calibrate")
     fitting.add_argument("work", type=Path)
-    fitting.add_argument("output", type=Path)
-    fitting.add_argument("--model", type=Path, default=MODEL)
+    fitting.add_argument("shipped", type=Path)
     options = parser.parse_args()
     if options.step == "segment":
         segment(options.la, options.work, options.model, options.rounds)
     elif options.step == "table":
         table(options.work)
     else:
-        calibrate(options.work, options.output, options.model)
+        calibrate(options.work, options.shipped)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Compare late-enhancement burden on automatic segmentations with burden on experts' labels, on the held-out cases.
 
-    python Testing/benchmarks/wall.py LA_FOLDER WORK [--json FILE] [--figure FILE.svg]
+    python Testing/benchmarks/wall.py LA_FOLDER WORK MODEL [--json FILE] [--figure FILE.svg]
 
-Segments the last 20 cases of LA_FOLDER/cases.csv with the shipped model into WORK (existing files are reused) and
-measures the wall on these segmentations and on the experts' labels, by every preset, openings excluded. No parameter
-was chosen on these cases. Prints, for each preset, both burdens, the intraclass correlation for absolute agreement of
-single measurements (ICC(A,1): McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland
-and Altman, Lancet 327:307, 1986); the same for IIR 1.2 with openings counted as wall, and for the areas of openings,
-border and wall; the correlation between methods; the overlap of the openings; and seconds.
+Segments the last 20 cases of LA_FOLDER/cases.csv into WORK (existing files are reused) with a model that was not
+trained with their labels, such as the shipped model's twin (`shipped_model.py`). Measures the wall on these
+segmentations and on the experts' labels, by every preset, openings excluded. No parameter was chosen on these cases.
+Prints, for each preset, both burdens, the intraclass correlation for absolute agreement of single measurements
+(ICC(A,1): McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland and Altman, Lancet
+327:307, 1986); the same for IIR 1.2 with openings counted as wall, and for the areas of openings, border and wall; the
+correlation between methods; the overlap of the openings; and seconds.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ def analyse_timed(volume: Volume, labels: Labelmap, case: str) -> tuple[WallResu
     return result, time.perf_counter() - start, time.process_time() - processor
 
 
-def measure(la: Path, work: Path) -> tuple[list[Pair], list[str]]:
+def measure(la: Path, work: Path, model: Path) -> tuple[list[Pair], list[str]]:
     """Segment the held-out cases that lack a segmentation, measure all; also return why cases were refused."""
     names = case_names(la)[-HELD_OUT:]
     missing = [la / f"{name}_image.nii.gz" for name in names if not (work / f"{name}_image.nii.gz").exists()]
     if missing:
-        dcamt("segment", *missing, "-o", work, "--format", "nii.gz")
+        dcamt("segment", *missing, "-o", work, "--model", model, "--format", "nii.gz")
     pairs, refused = [], []
     for name in names:
         scan = read_scan(la / f"{name}_image.nii.gz")
@@ -178,10 +179,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("la", type=Path, metavar="LA_FOLDER")
     parser.add_argument("work", type=Path, metavar="WORK", help="folder of the automatic segmentations")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="the model's file")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--figure", type=Path, metavar="FILE.svg")
     options = parser.parse_args()
-    pairs, refused = measure(options.la, options.work)
+    pairs, refused = measure(options.la, options.work, options.model)
     for reason in refused:
         print(f"refused: {reason}")
     rows = table(pairs)
