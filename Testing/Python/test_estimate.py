@@ -152,6 +152,20 @@ def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytes
     assert [event["memory_free"] for event in received] == [10] * len(EFFORTS)
 
 
+def test_cases_left_out_need_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate_module, "try_steps", lambda *arguments: Trial(1.0, 10**8, 1.0))
+    estimates: list[dict[str, Any]] = []
+    monkeypatch.setattr(Console, "print_event", lambda self, event, **fields: estimates.append(fields))
+    table = write_cases_folder(tmp_path, labelled=1, unlabelled=2)
+    lines = table.read_text(encoding="utf-8").splitlines()
+    fewer = table.with_name("fewer.csv")
+    for path, last in ((table, lines[-1].replace(",unlabelled", ",left out")), (fewer, "")):
+        path.write_text("\n".join([*lines[:-1], last]), encoding="utf-8")
+        assert call_dcamt(["estimate", path, "--device", "cpu", "--effort", QUICK]) == 0
+    left_out, removed = [event["memory_bytes"] for event in estimates]
+    assert left_out == removed > 10**8
+
+
 def test_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
     run = tmp_path / "not" / "there"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..api.training_plan import choose_recipe
-from ..cases.case_list import VALIDATION, list_cases
+from ..cases.case_list import LEFT_OUT, VALIDATION, list_cases
 from ..errors import InputError
 from ..geometry import Grid
 from ..io.readers import read_header
@@ -26,7 +26,7 @@ MAX_HEADERS = 200
 def run_estimate(options: argparse.Namespace) -> int:
     """Measure a few training steps, print the estimate for each chosen effort, and return 0."""
     console = Console(options.json)
-    cases = list_cases(options.cases, options.labels)
+    cases = [case for case in list_cases(options.cases, options.labels) if case.role != LEFT_OUT]
     recipe, _, _ = choose_recipe(options.recipe, options.start_from)
     grids = _read_grids([case.image for case in cases])
     validated = any(case.role == VALIDATION for case in cases)
