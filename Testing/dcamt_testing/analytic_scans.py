@@ -64,11 +64,11 @@ def analytic_scan(grid: Grid) -> Volume:
 
 
 def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
-    """Return a model with random weights of which each branch labels about a third of `scan` as foreground.
+    """Return a model with random weights.
 
-    This holds for recipes of one class.
+    If the recipe has one class, each branch labels about a third of `scan` as foreground.
     """
-    # Imported here because importing torch takes seconds and most users of this module need no network.
+    # Imported here, since importing torch takes seconds and most users of this module need no network.
     import torch
     from dcamt.networks.dual_vnet import DualVNet
     from dcamt.preprocessing import scan_to_network
@@ -77,7 +77,7 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
         torch.manual_seed(seed)
         network = DualVNet(recipe)
         for attention in network.attentions:
-            # Its initial weights are 0, with which no information would cross.
+            # With the initial weights, which are 0, the branches would exchange nothing.
             torch.nn.init.normal_(attention.output.weight, std=0.3)
     image = scan_to_network(scan, recipe)[0][None]
     lengths = zip(image.shape[2:], recipe.stride, strict=True)
@@ -89,7 +89,7 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
         network.eval()
         for branch, output in zip(network.branches, network(image), strict=True):
             lead = output.logits[:, 1:] - output.logits[:, :1]
-            # A third of the voxels lead the background, and most of them clearly.
+            # Afterwards, the foreground's logit is larger in a third of the voxels, and much larger in most of these.
             branch.head.bias[1:] -= torch.quantile(lead, 0.66)
             branch.head.weight *= 10 / lead.std()
             branch.head.bias *= 10 / lead.std()

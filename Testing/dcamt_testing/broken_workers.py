@@ -1,4 +1,4 @@
-"""Scripts that run in an interpreter of the engine before its program: they cause failures, hold it or slow it down."""
+"""Scripts that run before a program of the engine, in its interpreter, to make the program fail, wait or run slowly."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def iterate_slowly(*arguments):
     return iterate(*arguments)
 trainer.Trainer.iterate = iterate_slowly
 """
-"""A script after which a run trains ten iterations a second, reports each, and obeys requests after each."""
+"""A script after which a run trains at most ten iterations a second, reports each, and obeys requests after each."""
 
 BUG = """
 from dcamt.inference import predictor

@@ -4,7 +4,7 @@
 
 A sentence is a text that reaches the constructor of an error or a note, or a field of a dataclass that holds messages.
 It is followed back from there through local variables, lists, parameters, module constants and the results of
-functions, so that no sentence depends on the name of a local variable.
+functions, so that the name of a local variable does not matter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 ENGINE = Path(__file__).resolve().parents[2] / "DCAMTSegmentation" / "dcamt"
 COMMAND_LINE = ("api", "cli.py", "commands", "report")
-"""Parts of the engine whose messages appear only in a terminal. They are not translated."""
+"""Parts of the engine whose messages are not translated: they belong to the command line, Python and reports."""
 CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("InputError", "MemoryShortage", "MissingPackage", "InternalError"), ("what", "remedy")),
     "OutputError": ("what",),
@@ -63,7 +63,8 @@ def engine_modules() -> list[ast.Module]:
 def engine_sentences(modules: list[ast.Module] | None = None) -> set[str]:
     """Return all messages of errors and notes, or their parts; `{}` is a placeholder for a value.
 
-    modules: syntax trees in place of the engine's.
+    Args:
+        modules: syntax trees in place of the engine's.
     """
     texts = MessageSources(modules if modules is not None else engine_modules()).texts()
     return {text for text in texts if sum(letter.isalpha() for letter in text.replace("{}", "")) >= FEWEST_LETTERS}
@@ -95,7 +96,7 @@ class Names:
 
 
 class MessageSources:
-    """Follows the messages of a set of modules back from the constructors that show them to the texts."""
+    """Follows the messages of a set of modules back from the constructors that take them to the texts."""
 
     def __init__(self, modules: list[ast.Module]) -> None:
         self._fields = dict(CONSTRUCTORS)
@@ -155,7 +156,8 @@ class MessageSources:
     def _follow(self, node: ast.expr, scope: Scope, inserted: bool = False) -> set[str]:
         """Return each text to which an expression can evaluate.
 
-        inserted: the expression is inserted into another text; then only texts of several words count.
+        Args:
+            inserted: the expression is inserted into another text; then a constant of a single word does not count.
         """
         if (node, inserted) in self._visited:
             return set()
@@ -251,7 +253,10 @@ def _bindings(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
 
 
 def _alternatives(node: ast.expr) -> Iterator[ast.expr]:
-    """Yield the values of an expression with a condition, and the elements of a tuple or list of tuples."""
+    """Yield both values of a conditional expression, the tuples of a tuple or list, or a dictionary's pairs.
+
+    Any other expression is yielded itself.
+    """
     if isinstance(node, ast.IfExp):
         yield from _alternatives(node.body)
         yield from _alternatives(node.orelse)
@@ -300,7 +305,7 @@ def table() -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Split a text into parts of at most `LINE_LENGTH` letters; a part begins with the space before its first word."""
+    """Split a text into parts of at most `LINE_LENGTH` characters, at spaces; a space begins the next part."""
     lines = [""]
     for number, word in enumerate(text.split(" ")):
         piece = word if number == 0 else f" {word}"

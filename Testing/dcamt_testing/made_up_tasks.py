@@ -19,10 +19,10 @@ def ball_mask(shape: tuple[int, int, int], spacing: np.ndarray, centre: np.ndarr
 def write_task(
     folder: Path, shape: tuple[int, int, int], spacing: tuple[float, float, float], radii: tuple[float, ...]
 ) -> Path:
-    """Write six cases (three labelled, two unlabelled, one for validation); return their list.
+    """Write six cases (three labelled, two unlabelled, one for validation); return the path of the case list.
 
-    Every case has one ball for each class, bright if the class's label value is odd, else dark. A ball may hide a part
-    of those of smaller label values. Unlabelled cases have a label file too, but the list does not name it.
+    Every case has one ball for each class, bright if the class's label value is odd, else dark. A ball may hide parts
+    of the balls of smaller label values. Unlabelled cases have a label file too, but the list does not name it.
 
     Args:
         spacing: mm.

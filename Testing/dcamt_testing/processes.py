@@ -21,7 +21,7 @@ import dcamt.cli, dcamt.training.trainer
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 """
 HANGING_S = 600.0
-"""After this time, what is waited for counts as hanging. It is no limit on the pace of a busy machine."""
+"""A test that waits longer for something fails. The time is long, so that a busy machine makes no test fail."""
 CALL_DCAMT = "sys.exit(dcamt.cli.main(sys.argv[1:]))"
 
 
@@ -141,7 +141,7 @@ def wait_until(condition: Callable[[], Any], what: str = "", pause: float = 0.02
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process runs; a process that has ended but was not waited for does not."""
+    """Return whether a process runs; False if it has ended, even if its parent has not waited for it yet."""
     import psutil
 
     try:

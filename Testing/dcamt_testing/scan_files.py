@@ -1,4 +1,4 @@
-"""Synthetic scans on oblique, flipped and sheared grids, written by other libraries than the engine's own writers."""
+"""Synthetic scans on oblique, flipped and sheared grids, written by libraries and not by the engine's own writers."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 
 UNCHANGED = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "mix=0")
-"""Settings that turn augmentation off."""
+"""Settings that turn off the augmentation of the recipe `la`."""
 CPU = torch.device("cpu")
 
 
@@ -111,7 +111,7 @@ def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = 
 def new_trainer(
     folder: Path, table: Path | None, *settings: str, on_event: Callable[[RunEvent], None] | None = None, **more: Any
 ) -> Trainer:
-    """Return a trainer on the CPU; create its run from the case list `table` if it does not exist.
+    """Return a trainer on the CPU; create its run from the case list `table` if the run does not exist.
 
     Args:
         table: None if the run exists.

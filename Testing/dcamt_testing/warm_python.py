@@ -10,7 +10,7 @@ shortly afterwards. When the process that started the server ends, however it en
 too.
 
 The launcher runs the real interpreter instead for a command line other than `-m MODULE` (a module of DCAMT or
-PyTorch), `-c CODE` or a script, and for every command line on a system without fork.
+PyTorch), `-c CODE` or a script. Except on Linux there is no launcher, and `interpreter()` returns the real interpreter.
 
 A child has imported the modules in `PRELOADED` and `ENGINE` before its program begins; it imports the engine anew if
 it finds the engine in another folder. Therefore a test of a program's imports, or of the interpreter's exit, starts
@@ -57,22 +57,22 @@ ENGINE_HOME = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir
 ENGINE = ("dcamt.cli", "dcamt.commands.segment", "dcamt.commands.train", "dcamt.inference.serving")
 """Modules of the engine that import most others."""
 _FAST_FORK = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Environment of the server: a fork copies a table entry for each memory page, of which large pages need fewer."""
+"""Environment of the server. A fork copies a table entry for each memory page; large pages need fewer entries."""
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 """Options of Linux's `prctl`."""
 LAUNCHER = "DCAMT_TEST_PYTHON"
 """Environment variable with the launcher's path, for this process and those that it starts; unset until `start()`."""
 _servers: list[subprocess.Popen[bytes]] = []
-"""The server process that this process has started, so that its stdin stays open."""
+"""The server process that this process has started, kept so that its stdin stays open."""
 
 
 def interpreter() -> str:
-    """Return the path of the launcher, or of the real interpreter on a system without fork."""
+    """Return the path of the launcher, or of the real interpreter if `start` returns False."""
     return os.environ[LAUNCHER] if start() else sys.executable
 
 
 def start() -> bool:
-    """Start the server unless this process or its parent has one; return False on a system without fork or pidfd."""
+    """Start the server unless this process or its parent has one; return False except on Linux, or without pidfd."""
     if not hasattr(os, "pidfd_open") or sys.platform != "linux":
         return False
     if os.path.exists(os.environ.get(LAUNCHER, "")):
@@ -140,7 +140,7 @@ class Request:
         self.descriptors = list(descriptors)
 
     def prepare(self) -> None:
-        """Set up this process as a newly started interpreter: streams, environment, folder, path, signals, name."""
+        """Set up this process like a newly started interpreter: streams, environment, folder, path, signals, name."""
         os.setsid()
         _call_prctl(PR_SET_NAME, _name_of_child(self.launcher).encode())
         for target, descriptor in enumerate(self.descriptors):
@@ -278,7 +278,7 @@ class _Children:
 def serve(descriptor: int) -> Request | None:
     """Fork a child for each request until stdin closes.
 
-    Returns twice: the request in each child, and None in the server at its end.
+    Returns the request in each child, and None in the server at its end.
     """
     import gc
     import importlib
@@ -306,7 +306,7 @@ def serve(descriptor: int) -> Request | None:
 def program_of(launcher: int) -> int:
     """Return the id of the process that runs a launcher's program: a child of the server, or the launcher itself.
 
-    A program that is killed ends at once. If its launcher is killed, the program ends some time later.
+    A test that kills the program itself need not wait: a program whose launcher is killed ends some time later.
     """
     for process in os.listdir("/proc"):
         with contextlib.suppress(OSError), open(f"/proc/{process}/comm", encoding="utf-8") as file:
@@ -321,7 +321,7 @@ def _name_of_child(launcher: int) -> str:
 
 
 def _die_with_parent() -> None:
-    """Let the system kill this process when its parent ends: a test may start a run that else goes on for days."""
+    """Let the system kill this process when its parent ends: a test may start a run of several days."""
     _call_prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -367,7 +367,7 @@ def main() -> None:
         connection.connect(address)
     except OSError:
         os.execv(real, [real, *given])
-    # Signals are read from a socket: Python runs a signal's handler only after the present system call returns.
+    # Signals are read from a socket, since `select` goes on waiting after the handler of a signal.
     signals, wakeup = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)

@@ -76,7 +76,7 @@ class Child:
         self.process.stdin.flush()
 
     def wait_for(self, wanted: Callable[[WorkerEvent], bool]) -> tuple[WorkerEvent, list[WorkerEvent]]:
-        """Return the first event for which `wanted` holds, and the events since the last call before it.
+        """Return the first event for which `wanted` holds, and the earlier events that no call has returned.
 
         Raises:
             AssertionError: the worker ended before.
@@ -114,7 +114,7 @@ def write_request(scan: Volume, model: Path, folder: Path, identifier: str = "1"
     """Write the voxels of the scan's first channel to `folder`; return a request to segment them on the CPU.
 
     Args:
-        more: values for fields of the request, in place of these.
+        more: values for fields of the request, in place of the values above.
     """
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "volume.npy", scan.voxels[0].transpose(2, 1, 0))
@@ -135,9 +135,9 @@ def make_other_scan() -> Volume:
 
 
 def assert_result_of(event: ScanSegmented, scan: Volume, package: ModelPackage) -> None:
-    """Fail unless the event and its files equal the result of `Predictor` in this process.
+    """Fail unless the event and its files have the labels, doubt, trust and volumes of `Predictor` in this process.
 
-    The map of doubt may differ by one of 255 levels.
+    The map of doubt may differ by one of 255 levels, the trust by rounding.
     """
     expected = Predictor(package).segment(scan)
     labels = np.load(event.labelmap)

@@ -1,1 +1,1 @@
-"""Commands that feed damaged input to the engine."""
+"""A command that feeds damaged scans to the engine (`scans.py`)."""

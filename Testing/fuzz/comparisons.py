@@ -10,10 +10,10 @@ from fuzz.seeds import AFFINE, DICOM_AFFINE, H5_AFFINE, RAS_TO_LPS, SHAPE, dicom
 
 
 def judge(path: Path, read: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return the outcome for voxels (1, I, J, K) and their affine (index to LPS mm), and the reason.
+    """Return the outcome for the voxels (1, I, J, K) and affine (index to LPS mm) of a mutated scan, and the reason.
 
-    "right": equal to the original. "other": another reader finds the same in the mutated file, or cannot read it.
-    "failed": neither.
+    "right": equal to the original. "other": unequal, but another reader does not contradict (see the functions below).
+    "failed": another reader contradicts, or the file has checksums, with which no change can go unnoticed.
     """
     expected = (dicom_voxels() if is_dicom(path) else voxels())[None]
     same_voxels = read.shape == expected.shape and bool((read == expected).all())
@@ -37,15 +37,15 @@ def is_dicom(path: Path) -> bool:
 
 
 def close(affine: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two affines give all voxels of a scan the same position to within 0.01 mm."""
+    """Return whether two affines have the same steps to within 0.001 mm and the same far corner to within 0.01 mm."""
     corner = np.array([*SHAPE, 1.0])
     return bool(np.abs(affine[:3, :3] - other[:3, :3]).max() < 1e-3 and np.abs((affine - other) @ corner).max() < 0.01)
 
 
 def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if pydicom finds each slice's pixels and position in a frame of the files, else "failed".
+    """Return "other" if pydicom finds each slice's pixels, place and spacing in a frame of the files, else "failed".
 
-    A zip file is compared with the original, because checksums protect all of its data except names and dates.
+    Any difference in a zip file is "failed", since checksums protect all of its data except names and dates.
     """
     import pydicom
 
@@ -78,9 +78,10 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 
 
 def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if nibabel reads the same voxels at the same positions or cannot read the file, else "failed".
+    """Return "other" if nibabel reads the same voxels or cannot read the file, else "failed".
 
-    nibabel takes the spacing from the sform, DCAMT from `pixdim` as ITK does, so only directions are compared.
+    If the sform's code is 1 and its axes are orthogonal, the directions must be equal, too. The spacing is not
+    compared: nibabel takes it from the sform, DCAMT and ITK take it from `pixdim`.
     """
     import nibabel as nib
 
@@ -101,7 +102,7 @@ def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 
 
 def compare_with_h5py(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if h5py reads the same numbers, whose places a benchmark file does not store; else "failed"."""
+    """Return "other" if h5py reads the same voxels and the affine is that of every benchmark file, else "failed"."""
     import h5py
 
     with h5py.File(path) as file:
@@ -110,7 +111,10 @@ def compare_with_h5py(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tup
 
 
 def compare_with_itk(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if SimpleITK reads the same voxels and positions or cannot read the file, else "failed"."""
+    """Return "other" if SimpleITK reads the same voxels and positions or cannot read the file, else "failed".
+
+    Positions that are not finite in SimpleITK are not compared.
+    """
     import SimpleITK as sitk  # noqa: N813
 
     try:

@@ -1,9 +1,9 @@
-"""Read mutated scans of all formats; each must give the correct voxels or an InputError with a one-line message.
+"""Read mutated scans of many formats; each must give the correct voxels or an InputError with a one-line message.
 
     python Testing/fuzz/scans.py [--count 500] [--seed 0] [--seconds 60] [--segment] [--minutes M] [--keep FOLDER]
 
-A mutation empties, truncates, removes or renames one file of a scan, overwrites, removes, duplicates, inserts or
-appends bytes, zeroes the second half, or changes a digit of the header.
+A mutation changes one file of a scan: it empties, truncates, removes or renames the file, overwrites, removes,
+duplicates, inserts or appends bytes, zeroes the second half, or changes a digit among the first bytes.
 
 The voxels and positions that are read must equal those of the original file. There are two exceptions: the mutation
 changed voxels that no checksum covers (uncompressed data), or a header value so that the file is another valid scan.
@@ -40,7 +40,7 @@ from fuzz.comparisons import judge  # noqa: E402
 from fuzz.seeds import RAS_TO_LPS, write_seeds  # noqa: E402
 
 MARGIN_S = 60
-"""Seconds for the process that starts the command and reads its result, beside the command's own limit."""
+"""Seconds that the process around a command has for starting it and reading the result, beyond the command's limit."""
 COMMAND = """
 import faulthandler, sys
 faulthandler.enable()
@@ -84,7 +84,7 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
 
 
 def _change_digit(data: bytearray, rng: np.random.Generator) -> bytearray:
-    """Return the data with one of its first digits replaced, which changes sizes or spacings in a text header."""
+    """Return the data with one digit among the first 600 bytes replaced, such as a size or spacing in a text header."""
     digits = [n for n, byte in enumerate(data[:600]) if 48 <= byte <= 57]
     if digits:
         data[digits[rng.integers(len(digits))]] = 48 + int(rng.integers(10))
@@ -113,8 +113,9 @@ def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
 def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
     """Run the command `segment` on a scan and put the outcome into the queue: "segmented", "refused" or "failed".
 
-    A segmented scan has a result on the grid that `read_scan` finds; a refused one has an exit status of 1, lines that
-    name `dcamt` alone, and no result. The command may take `seconds`; then it is killed, and its stack is the reason.
+    A segmented scan has a result on the grid that `read_scan` finds; a refused one has an exit status of 1, printed
+    lines that all begin with "dcamt: ", and no result. After `seconds`, the command ends and prints its stack, which is
+    then the reason.
     """
     faulthandler.enable()
     from dcamt.io.readers import read_labelmap, read_scan

@@ -1,4 +1,4 @@
-"""One scan in every format and encoding that the engine reads, for the mutations of `scans.py`."""
+"""Write a scan in many of the formats and encodings that the engine reads, for the mutations of `scans.py`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 DICOM_AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 """The affine (voxel index to LPS mm) of the DICOM files."""
 H5_AFFINE = np.diag([0.625, 0.625, 0.625, 1.0])
-"""That of the benchmark file."""
+"""The affine of the benchmark file."""
 AFFINE = np.array([[1.2, 0, 0, 5], [0, 1.3, 0, -6], [0, 0, 2, 7], [0, 0, 0, 1.0]])
-"""That of all other files."""
+"""The affine of all other files."""
 
 
 def voxels() -> np.ndarray:
@@ -33,7 +33,7 @@ def dicom_voxels() -> np.ndarray:
 
 
 def write_seeds(folder: Path) -> list[Path]:
-    """Write a scan in every format, each in a separate folder; return the paths to read."""
+    """Write a scan in each format, in a separate folder; return the paths to read."""
     import SimpleITK as sitk  # noqa: N813
     from dcamt_testing.dicom_positions import write_frames, write_slice
     from dcamt_testing.dicom_series import write_dicomdir
@@ -70,7 +70,7 @@ def write_seeds(folder: Path) -> list[Path]:
     paths.append(write_dicomdir(folder / "medium"))
     paths += write_nrrd_encodings(folder / "encodings")
     paths += [write_nifti2(folder / name) for name in ("nifti2/second.nii", "nifti2_packed/second.nii.gz")]
-    paths += [write_compressed_frames(folder / "rle", "1.2.840.10008.1.2.5")]
+    paths += [write_rle_frames(folder / "rle")]
     if importlib.util.find_spec("h5py"):
         paths.append(write_benchmark_file(folder / "benchmark"))
     return paths
@@ -102,7 +102,7 @@ def write_nrrd_encodings(folder: Path) -> list[Path]:
 
 
 def write_nifti2(path: Path) -> Path:
-    """Write the scan as NIfTI-2, which ITK does not read; return its path."""
+    """Write the scan as NIfTI-2; return its path."""
     import nibabel as nib
 
     path.parent.mkdir()
@@ -110,14 +110,14 @@ def write_nifti2(path: Path) -> Path:
     return path
 
 
-def write_compressed_frames(folder: Path, syntax: str) -> Path:
-    """Write an enhanced MR image in a compressed transfer syntax; return its path."""
+def write_rle_frames(folder: Path) -> Path:
+    """Write an enhanced MR image with run-length encoding; return its path."""
     import pydicom
     from dcamt_testing.dicom_positions import write_frames
 
     folder.mkdir()
     data = pydicom.dcmread(write_frames(folder / "x.dcm", range(12)))
-    data.compress(syntax)
+    data.compress(pydicom.uid.RLELossless)
     data.save_as(folder / "x.dcm")
     return folder / "x.dcm"
 
