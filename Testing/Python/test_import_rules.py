@@ -1,4 +1,4 @@
-"""Import rules: between engine and Slicer modules, and between the engine's floors, without circles."""
+"""Import rules: between the engine and Slicer modules, between the engine's floors, and no circular imports."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def imports_of(path: Path, home: Path) -> tuple[Import, ...]:
             base = package[: len(package) + 1 - node.level] if node.level else []
             target = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
-                # `from . import mmd` imports a module, `from .mmd import mmd2` an attribute of one.
+                # `from . import mmd` imports a module, `from .mmd import mmd2` an attribute of that module.
                 inner = home.joinpath(*target.split("."), alias.name)
                 is_module = inner.with_suffix(".py").exists() or (inner / "__init__.py").exists()
                 yield Import(f"{target}.{alias.name}" if is_module else target, line, at_import_time)
@@ -204,14 +204,14 @@ def test_engine_does_not_import_slicer_or_qt() -> None:
     assert at_once == []
 
 
-def test_modules_import_no_torch() -> None:
+def test_slicer_modules_import_no_torch() -> None:
     files = module_files()
     assert ENGINE_HOME / "DCAMTSegmentation.py" in files
     assert {ROOT / "DCAMTTraining" / name for name in ("DCAMTTraining.py", "DCAMTTrainingLib/session.py")} <= set(files)
     assert forbidden(files, ROOT, {"torch"}) == []
 
 
-def test_modules_use_only_engine_files_that_import_no_torch() -> None:
+def test_slicer_modules_use_only_engine_files_that_import_no_torch() -> None:
     graph = import_time_graph(ENGINE_HOME)
     # Imports inside functions count too, because they would load torch in the application.
     costly = [
@@ -233,15 +233,15 @@ def test_every_engine_file_is_on_a_floor() -> None:
     assert unplaced == set(), "name the floor of these in FLOORS"
 
 
-def test_no_module_imports_from_a_higher_floor() -> None:
+def test_no_engine_module_imports_from_a_higher_floor() -> None:
     assert upward_imports(ENGINE_HOME) == []
 
 
-def test_modules_have_no_circular_imports() -> None:
+def test_engine_modules_have_no_circular_imports() -> None:
     assert cycles(import_graph(ENGINE_HOME)) == []
 
 
-def test_packages_have_no_circular_imports() -> None:
+def test_engine_packages_have_no_circular_imports() -> None:
     assert cycles(package_graph(ENGINE_HOME)) == []
 
 
