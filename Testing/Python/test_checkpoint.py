@@ -15,6 +15,7 @@ from dcamt.errors import InputError, OutputError
 from dcamt.io import atomic as files
 from dcamt.training import checkpoint
 from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
+from dcamt_testing.model_files import Trap
 from dcamt_testing.processes import run_with_file_size_limit
 from dcamt_testing.synthetic import CPU
 
@@ -172,16 +173,6 @@ def test_checkpoint_with_an_altered_byte_is_loaded_or_refused(tmp_path: Path) ->
         except InputError:
             refused += 1
     assert refused > 20
-
-
-class Trap:
-    """An object whose pickle creates the folder `mark` when it is loaded."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (str(self.mark),)
 
 
 def test_code_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:

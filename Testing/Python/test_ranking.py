@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ from dcamt.training.ranking import RankedCase, rank_case, sort_by_score, write_r
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import centred_grid, points_of, rotation
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import save_tiny_model, write_cases_folder
+from dcamt_testing.synthetic import read_table, save_tiny_model, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 
@@ -57,11 +56,6 @@ def test_score_is_one_minus_trust_and_1_for_an_empty_result(tmp_path: Path) -> N
     assert empty.score == 1.0
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def test_cases_are_written_in_order_of_their_score(tmp_path: Path) -> None:
     ranked = [
         RankedCase(name, tmp_path / f"{name}.nii", score, (1.5, -2.25, 3.0))
@@ -69,7 +63,7 @@ def test_cases_are_written_in_order_of_their_score(tmp_path: Path) -> None:
     ]
     assert [one.name for one in sort_by_score(ranked)] == ["a", "b", "c"]
     write_ranking(ranked, tmp_path / "next.csv")
-    rows = read_rows(tmp_path / "next.csv")
+    rows = read_table(tmp_path / "next.csv")
     assert [(row["rank"], row["name"], row["score"]) for row in rows] == [
         ("1", "a", "0.5"),
         ("2", "b", "0.1"),
@@ -79,7 +73,7 @@ def test_cases_are_written_in_order_of_their_score(tmp_path: Path) -> None:
     assert [Path(row["image"]) for row in rows] == [tmp_path / f"{name}.nii" for name in "abc"]
 
 
-def test_command_ranks_the_unlabelled_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_ranks_the_readable_unlabelled_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=3, validation=1)
     model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
     (tmp_path / "unlabelled1.nii.gz").write_bytes(b"spoilt")
@@ -90,7 +84,7 @@ def test_command_ranks_the_unlabelled_cases(tmp_path: Path, capsys: pytest.Captu
     events = [json.loads(line) for line in printed.out.splitlines()]
     scored = {event["name"]: event for event in events if event["event"] == "scored"}
     assert set(scored) == {"unlabelled0", "unlabelled2"}
-    ranking = [row["name"] for row in read_rows(tmp_path / "next.csv")]
+    ranking = [row["name"] for row in read_table(tmp_path / "next.csv")]
     assert ranking == events[-1]["cases"] == sorted(scored, key=lambda n: -scored[n]["score"])
     for event in scored.values():
         assert 0 <= event["score"] <= 1

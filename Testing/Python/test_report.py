@@ -1,9 +1,8 @@
-"""A run's report: a self-contained page with all measurements and without any patient's identity."""
+"""A run's report: a self-contained page with settings, results, charts and pictures, without a patient's identity."""
 
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
 import re
@@ -26,16 +25,16 @@ from dcamt.runs.events import parse_run_event
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import call_dcamt, run_dcamt
-from dcamt_testing.synthetic import set_options, write_table
+from dcamt_testing.synthetic import read_table, set_options, write_table
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 PLANTED = ("Hildegard", "Mustermann", "PID-4711", "1961-03-07")
-"""A patient's name, identifier and birthday, which occur in all names, paths and headers of the run below."""
+"""A patient's name, identifier and birthday, which occur in names, paths and headers of the run below."""
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a run with four validation cases and a patient's name wherever files can hold one."""
+    """Train a run with four validation cases and a patient's name in paths, names of cases and headers."""
     home = tmp_path_factory.mktemp("Hildegard_Mustermann")
     rows = []
     for number, role in enumerate(["labelled", "unlabelled", *["validation"] * 4]):
@@ -69,7 +68,7 @@ def texts_in(data: bytes) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("file", ["report.html", "model.dcamt"])
-def test_report_and_model_name_no_patient(run: Path, file: str) -> None:
+def test_report_and_model_do_not_identify_a_patient(run: Path, file: str) -> None:
     texts = list(texts_in((run / file).read_bytes()))
     parts = {part for part in run.parts if len(part) > 3 and part not in ("run", "root")}
     for trace in (*PLANTED, *parts, str(run.parent)):
@@ -118,8 +117,7 @@ def test_report_shows_settings_and_results_of_the_run(run: Path) -> None:
     assert rows["Iterations"] == ["6"]
     assert rows["training.batch"] == ["2"]
     assert "torch" in rows
-    with (run / "validation.csv").open() as file:
-        table = list(csv.DictReader(file))
+    table = read_table(run / "validation.csv")
     for number in range(4):
         cells, expected = rows[f"case {number + 1}"], table[number]
         assert cells[:3] == ["Left atrium", f"{float(expected['dice']):.3f}", f"{float(expected['jaccard']):.3f}"]
@@ -212,6 +210,6 @@ def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
     assert pixels.shape == (side, 3 * side + 12, 3)
     for number in range(3):
         panel = pixels[:, number * (side + 6) :][:, :side]
-        # The picture shows 20 mm around the block: 32 voxels, of which it fills numbers 2 to 11.
+        # The picture shows 20 mm around the block: 32 voxels, of which the block fills numbers 2 to 11.
         assert np.argwhere(panel.mean(axis=-1) > 0.5).mean(axis=0) / side == pytest.approx([7 / 32, 7 / 32], abs=0.02)
         assert (np.abs(panel - recipe.classes[0].color).max(axis=-1) < 0.01).any()

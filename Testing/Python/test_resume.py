@@ -20,7 +20,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt_testing.processes import HANGING_S, run_dcamt, start_dcamt, wait_until
-from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
+from dcamt_testing.synthetic import CPU, assert_same, new_trainer, train_arguments, write_cases_folder
 from torch import Tensor
 
 processes = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -40,14 +40,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, table: Path) -> RunF
     """Return the run with which the interrupted runs are compared."""
     folder = tmp_path_factory.mktemp("reference")
     run = RunFolder(folder / "run")
-    assert run_dcamt(train_arguments(table, run), folder / "output") == 0, (folder / "output").read_text(
+    assert run_dcamt(train_arguments(table, run, *FULL), folder / "output") == 0, (folder / "output").read_text(
         encoding="utf-8"
     )
     return run
-
-
-def train_arguments(table: Path, run: RunFolder, settings: tuple[str, ...] = FULL) -> list[str]:
-    return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
 
 
 def resume_arguments(run: RunFolder) -> list[str]:
@@ -70,8 +66,8 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
     assert cards[0].measured
 
 
-# Ends the process, as abruptly as SIGKILL, after some processor time from the first iteration after GOAL.
-# It never reaches the last iteration, however long the killing takes.
+# Ends the process, as abruptly as SIGKILL, some processor time after the beginning of iteration `goal`.
+# The process does not pass iteration `last`, however late it ends.
 KILLED = """
 import signal
 from dcamt.training.trainer import Trainer
@@ -104,7 +100,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, table: Path, uninterrupted: RunFolder, seed: int
 ) -> None:
     run, draw = RunFolder(tmp_path / "run"), random.Random(seed)
-    arguments, reached = train_arguments(table, run), -1
+    arguments, reached = train_arguments(table, run, *FULL), -1
     for goal in (0, 4, 9):
         # At a random time: during an iteration, or while a checkpoint is written.
         script = KILLED.format(goal=goal, seconds=draw.uniform(0.001, 0.2), last=STEPS - 1)
@@ -123,7 +119,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
 
 @processes
 def test_reference_run_uses_all_losses_and_averaged_weights(uninterrupted: RunFolder) -> None:
-    """Otherwise the comparisons with it would prove little."""
+    """Otherwise the comparisons with the reference run would prove little."""
     events = uninterrupted.read_events()
     parts = {name for event in events if event.kind == "progress" for name in event.losses}  # type: ignore[union-attr]
     assert parts == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
@@ -139,7 +135,7 @@ def test_reference_run_uses_all_losses_and_averaged_weights(uninterrupted: RunFo
 @processes
 def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: Path, uninterrupted: RunFolder) -> None:
     run, output = RunFolder(tmp_path / "run"), tmp_path / "output"
-    process = start_dcamt(train_arguments(table, run), output, HELD)
+    process = start_dcamt(train_arguments(table, run, *FULL), output, HELD)
     wait_until(
         lambda: (
             process.poll() is not None or any(e.kind == "checkpoint" and e.iteration == 5 for e in run.read_events())
@@ -207,7 +203,7 @@ def test_full_disk_loses_only_iterations_after_the_last_checkpoint(
 def test_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     settings = ("iterations=40", "learning_rate=1e18", "checkpoint_every_s=0.000001")
-    assert run_dcamt(train_arguments(table, run, settings), tmp_path / "output") == 1
+    assert run_dcamt(train_arguments(table, run, *settings), tmp_path / "output") == 1
     assert "no longer finite" in (tmp_path / "output").read_text(encoding="utf-8")
     state = load_checkpoint(run.checkpoint, CPU)
     assert state["step"] < 40

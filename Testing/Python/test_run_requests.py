@@ -27,7 +27,7 @@ from dcamt_testing.processes import (
     start_dcamt,
     wait_until,
 )
-from dcamt_testing.synthetic import CPU, set_options, write_cases_folder
+from dcamt_testing.synthetic import CPU, train_arguments, write_cases_folder
 from dcamt_testing.warm_python import interpreter
 
 LONG = ("iterations=100000", "validate_every=1", "checkpoint_every_s=0.02")
@@ -43,10 +43,6 @@ trainer.REQUEST_EVERY_S = 0.0
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     return write_cases_folder(tmp_path / "data", labelled=1, unlabelled=1, validation=1)
-
-
-def train_arguments(table: Path, run: RunFolder, *settings: str) -> list[str]:
-    return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
 
 
 def start_long_run(table: Path, run: RunFolder, *settings: str) -> subprocess.Popen[bytes]:
@@ -137,7 +133,7 @@ def test_paused_run_is_stopped_from_its_checkpoint(
 
 
 def test_finished_run_keeps_its_best_model(tmp_path: Path, table: Path) -> None:
-    """The learning rate is so high that the result gets worse after the first iterations."""
+    """The learning rate is so high that a later result may be worse than an earlier one."""
     run = RunFolder(tmp_path / "run")
     arguments = train_arguments(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5")
     assert start_dcamt(arguments, tmp_path / "out", UNTHROTTLED).wait(HANGING_S) == 0
@@ -194,11 +190,11 @@ def test_run_killed_before_its_first_checkpoint_is_to_be_started_again(tmp_path:
     assert (state.state, state.reason, state.resumable) == (FAILED, f"{KILLED} Start the run again.", False)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
 def test_run_that_cannot_write_its_events_is_paused_and_names_their_file(tmp_path: Path, table: Path) -> None:
     """The growing log of events exceeds the limit of a file's size."""
     run = RunFolder(tmp_path / "run")
-    without_checkpoints = "dcamt.training.trainer.save_checkpoint = lambda *_: None\n"  # larger than the limit
+    without_checkpoints = "dcamt.training.trainer.save_checkpoint = lambda *_: None\n"  # a checkpoint exceeds the limit
     arguments = train_arguments(table, run, *LONG[:2], "checkpoint_every_s=0.00001")
     done = run_with_file_size_limit(6000, arguments, without_checkpoints + CALL_DCAMT)
     assert done.returncode == 1

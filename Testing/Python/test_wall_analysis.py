@@ -16,8 +16,8 @@ from dcamt.wall.analysis import WallResult, analyse_wall, import_in_background
 from dcamt.wall.burden import BORDER, OPENING, REGIONS
 from dcamt.wall.sampling import blood_pool
 from dcamt.wall.settings import IIR, MEAN, PRESETS, SD, Threshold, WallSettings, parse_threshold
-from dcamt_testing.analytic_scans import CENTRE, rotation
-from dcamt_testing.wall_phantoms import BLOOD, Atrium, Ring, grid_about
+from dcamt_testing.analytic_scans import rotation
+from dcamt_testing.wall_phantoms import BLOOD, Atrium, Ring, angles_to, grid_about
 
 FINE, THICK = (0.8, 0.8, 0.8), (1.25, 1.25, 2.5)
 TURN = rotation(20, -35, 50)
@@ -31,12 +31,6 @@ def extent_mm(atrium: Atrium) -> float:
 
 def analyse_phantom(atrium: Atrium, grid: Grid, settings: WallSettings | None = None) -> WallResult:
     return analyse_wall(*atrium.on(grid), settings)
-
-
-def angles_to(result: WallResult, axis: np.ndarray) -> np.ndarray:
-    """Return the angle in degrees between an axis and the direction from the centre to each point."""
-    p = result.surface.points - CENTRE
-    return np.degrees(np.arccos(np.clip(p @ axis / np.linalg.norm(p, axis=1), -1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +54,7 @@ def test_burden_of_a_ball_with_a_patch_of_known_solid_angle(
     assert burden.percent == pytest.approx(50 * (1 - np.cos(np.radians(degrees))), abs=2)
     assert burden.wall_cm2 == pytest.approx(4 * np.pi * 4, rel=0.02)  # a ball with a radius of 2 cm
     assert result.pool.mean == pytest.approx(BLOOD, abs=0.5)
-    away = angles_to(result, np.array(atrium.patch_axis))
+    away = angles_to(result.surface.points, np.array(atrium.patch_axis))
     assert np.median(result.ratio[away < degrees - 10]) == pytest.approx(1.5, abs=0.02)
     assert result.area_cm2(OPENING) == result.area_cm2(BORDER) == 0
 
@@ -101,13 +95,15 @@ def test_ring_that_is_curved_inwards_and_outwards(
 def test_burden_of_a_wall_of_3_mm_at_fine_spacing() -> None:
     result = analyse_phantom(replace(PATCH, shell_mm=3.0), grid_about(50, (0.625, 0.625, 0.625), TURN))
     assert result.burden.percent == pytest.approx(25.0, abs=2)
-    assert np.median(result.ratio[angles_to(result, np.array(PATCH.patch_axis)) < 50]) == pytest.approx(1.5, abs=0.02)
+    assert np.median(result.ratio[angles_to(result.surface.points, np.array(PATCH.patch_axis)) < 50]) == pytest.approx(
+        1.5, abs=0.02
+    )
 
 
 def test_mean_along_the_normal_averages_blood_and_patch() -> None:
     volume, labels = PATCH.on(grid_about(55, FINE))
     result = analyse_wall(volume, labels, WallSettings(sample=MEAN, from_mm=1.5, to_mm=4.0))
-    inside = angles_to(result, np.array(PATCH.patch_axis)) < 50
+    inside = angles_to(result.surface.points, np.array(PATCH.patch_axis)) < 50
     assert np.median(result.ratio[inside]) == pytest.approx(1.5, abs=0.02)
     across = analyse_wall(volume, labels, WallSettings(sample=MEAN, from_mm=-2.0, to_mm=2.0))
     # Half of the samples are in blood, half in the patch.
@@ -150,7 +146,7 @@ def test_areas_do_not_depend_on_axis_order_data_type_or_scale() -> None:
             assert one.enhanced_cm2 == pytest.approx(two.enhanced_cm2, abs=0.3)
 
 
-def test_rigid_transform_moves_the_wall_and_keeps_all_numbers() -> None:
+def test_rigid_transform_moves_the_wall_and_keeps_burden_and_area() -> None:
     volume, labels = PATCH.on(grid_about(55, THICK))
     expected = analyse_wall(volume, labels)
     matrix = np.eye(4)
@@ -221,7 +217,7 @@ def test_modules_are_imported_in_the_background_and_missing_ones_are_ignored(
     import_in_background(["no_such_module_of_a_test", "faulty_module_of_a_test", "slow_module_of_a_test"])
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "imports of the wall"]
     assert thread.daemon, "the end of the process would wait for the import"
-    # It returned although the import waits.
+    # `import_in_background` returned although the slow module's import still waits.
     while "slow_module_of_a_test" not in sys.modules or not hasattr(sys.modules["slow_module_of_a_test"], "continues"):
         time.sleep(0.001)
     module = sys.modules["slow_module_of_a_test"]
@@ -244,11 +240,11 @@ def test_ratio_at_the_threshold_is_not_enhanced(scan: tuple[Volume, Labelmap]) -
     assert result.enhanced(Threshold(IIR, 1.24)).all()
 
 
-def test_blood_pool_is_the_population_of_the_eroded_segment() -> None:
+def test_blood_pool_has_the_mean_and_population_sd_of_the_eroded_segment() -> None:
     grid = grid_about(9, (1.0, 1.0, 1.0))
     voxels = np.random.default_rng(0).normal(100, 20, grid.shape)
     pool = blood_pool(voxels, grid, np.ones(grid.shape, bool), grid)
-    values = voxels[2:-2, 2:-2, 2:-2].ravel()  # all voxels that are 3 mm from the first one outside
+    values = voxels[2:-2, 2:-2, 2:-2].ravel()  # the voxels at least 3 mm from every voxel outside
     assert pool.voxels == len(values) == 125
     assert pool.mean == pytest.approx(values.sum() / 125, rel=1e-12)
     assert pool.sd == pytest.approx(np.sqrt(((values - pool.mean) ** 2).sum() / 125), rel=1e-12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import gzip
 import json
@@ -22,6 +21,8 @@ from dcamt.report import scan_figures
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
+from dcamt_testing.synthetic import read_table, save_tiny_model
+from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.wall_phantoms import Atrium, grid_about
 from vtkmodules.vtkIOGeometry import vtkSTLReader
 
@@ -59,11 +60,6 @@ def drop_mark(path: Path) -> None:
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out"
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
@@ -80,7 +76,7 @@ def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.C
     assert "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm" in printed.out
     assert "Methods disagree" in printed.out
     assert "research use only" in printed.out
-    assert float(rows_of(out / "a_image.wall.csv")[0]["burden_percent"]) == pytest.approx(25, abs=2)
+    assert float(read_table(out / "a_image.wall.csv")[0]["burden_percent"]) == pytest.approx(25, abs=2)
 
 
 def test_values_of_the_segmentation_are_mapped_to_the_left_atrium(
@@ -95,11 +91,13 @@ def test_values_of_the_segmentation_are_mapped_to_the_left_atrium(
     assert run_wall(scan, folder / "labels" / "a_label.nii.gz", "-o", folder / "plain") == 0
     arguments = ["--labels", "420,421=left-atrium", "--report", folder / "mapped" / "page.html"]
     assert run_wall(scan, folder / "labels" / "parts.nii.gz", "-o", folder / "mapped", *arguments) == 0
-    tables = [rows_of(folder / name / "a_image.wall.csv") for name in ("plain", "mapped")]
+    tables = [read_table(folder / name / "a_image.wall.csv") for name in ("plain", "mapped")]
     assert tables[0] == tables[1]
 
 
-def test_first_scan_is_read_while_scipy_and_vtk_are_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_of_scipy_and_vtk_begins_before_the_first_scan_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     importing: list[str] = []
 
     def refuse(path: Path) -> Volume:
@@ -113,7 +111,7 @@ def test_first_scan_is_read_while_scipy_and_vtk_are_imported(folder: Path, monke
 
 
 @pytest.mark.parametrize("own_grid", [False, True])
-def test_report_shows_the_measured_wall_and_no_name_without_identity(
+def test_report_shows_the_measured_wall_and_has_names_only_with_identity(
     own_grid: bool, folder: Path, phantom: tuple[Volume, Labelmap]
 ) -> None:
     out, page = folder / "out", folder / "Mueller.html"
@@ -125,7 +123,7 @@ def test_report_shows_the_measured_wall_and_no_name_without_identity(
         write_labelmap(outline, label, [named])
     assert run_wall(scan, label, "-o", out, "--report", page) == 0
     text = page.read_text(encoding="utf-8")
-    row = rows_of(out / "a_image.wall.csv")[0]
+    row = read_table(out / "a_image.wall.csv")[0]
     assert f">{float(row['burden_percent']):.1f}<" in text
     volume_ml = float(re.search(r"<th>Volume</th><td[^>]*>([\d.]+)<", text)[1])  # type: ignore[index]
     assert volume_ml == pytest.approx(4 / 3 * np.pi * 2**3, rel=0.02)  # a ball with a radius of 2 cm
@@ -152,9 +150,9 @@ def test_events_hold_the_same_numbers_as_the_table(folder: Path, capsys: pytest.
     assert run_wall(scan, label, "-o", out, "--json", "--preset", "sd-3", "--sample", "mean", "--from-mm", "0") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events] == ["progress", "wall", "done"]
-    wall, first = events[1], rows_of(out / "a_image.wall.csv")[0]
+    wall, first = events[1], read_table(out / "a_image.wall.csv")[0]
     assert (wall["method"], first["method"], first["sample"]) == ("sd-3", "sd-3", "mean")
-    regions = [row for row in rows_of(out / "a_image.wall.csv") if row["method"] == "sd-3"]
+    regions = [row for row in read_table(out / "a_image.wall.csv") if row["method"] == "sd-3"]
     assert [burden["region"] for burden in wall["burden"]] == [row["region"] for row in regions]
     for burden, row in zip(wall["burden"], regions, strict=True):
         for key, column in (("percent", "burden_percent"), ("enhanced_cm2",) * 2, ("wall_cm2",) * 2):
@@ -179,7 +177,7 @@ def test_folder_gives_one_table_and_names_the_scan_that_fails(
     assert "2 of 3 scans measured" in printed.out
     assert printed.err.count("\n") == 1
     assert "b_image.nrrd: is probably not a late-enhancement scan" in printed.err
-    rows = [row for row in rows_of(out / "wall.csv") if row["region"] == "all" and row["method"] == "iir-1.2"]
+    rows = [row for row in read_table(out / "wall.csv") if row["region"] == "all" and row["method"] == "iir-1.2"]
     assert [row["scan"] for row in rows] == ["a_image", "c_image"]
     assert rows[0]["burden_percent"] == rows[1]["burden_percent"]
 
@@ -285,7 +283,7 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     write_labelmap(labels, label)
     assert run_wall(scan, label, "-o", folder / "out") == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
-    row = rows_of(folder / "out" / "a_image.wall.csv")[0]
+    row = read_table(folder / "out" / "a_image.wall.csv")[0]
     zone_cm2 = 2 * np.pi * 2 * (2 + 0.87)  # the zone whose 3 mm samples lie in the scan, as in test_wall_openings
     assert float(row["wall_cm2"]) == pytest.approx(zone_cm2, rel=0.05)
     assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - zone_cm2, rel=0.1)
@@ -320,14 +318,14 @@ def test_results_are_not_replaced_without_overwrite(
     assert run_wall(*arguments, "--skip-existing") == 0
     assert "1 of 2 scans have results already and are skipped" in capsys.readouterr().err
     assert surface.stat().st_mtime_ns == before
-    assert [row["scan"] for row in rows_of(out / "wall.csv")] == ["a_image"] * 13 + ["b_image"] * 13
+    assert [row["scan"] for row in read_table(out / "wall.csv")] == ["a_image"] * 13 + ["b_image"] * 13
     for path in out.glob("b_image*"):
         path.unlink()
     (out / "a_image.wall.csv").unlink()
     surface.unlink()
     assert run_wall(*arguments, "--skip-existing") == 0
     assert surface.stat().st_mtime_ns != before
-    assert [row["scan"] for row in rows_of(out / "wall.csv")].count("b_image") == 13
+    assert [row["scan"] for row in read_table(out / "wall.csv")].count("b_image") == 13
 
 
 def test_table_of_interrupted_work_is_completed_later(
@@ -346,11 +344,11 @@ def test_table_of_interrupted_work_is_completed_later(
     with monkeypatch.context() as patched:
         patched.setattr("dcamt.commands.wall.read_scan", read)
         assert run_wall(*arguments) != 0
-    own = rows_of(folder / "out" / "a_image.wall.csv")
-    assert rows_of(table) == own
+    own = read_table(folder / "out" / "a_image.wall.csv")
+    assert read_table(table) == own
     table.unlink()  # lost, for example in a power failure
     assert run_wall(*arguments, "--skip-existing") == 0
-    assert rows_of(table) == own + rows_of(folder / "out" / "b_image.wall.csv")
+    assert read_table(table) == own + read_table(folder / "out" / "b_image.wall.csv")
 
 
 def test_error_of_writing_names_the_result_file(
@@ -377,8 +375,6 @@ def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dcamt.api.segmentation import Segmenter
-    from dcamt_testing.synthetic import save_tiny_model
-    from dcamt_testing.tiny_recipes import tiny_recipe
 
     label = folder / "labels" / "a_label.nii.gz"
     outlined = read_labelmap(label)
@@ -395,7 +391,7 @@ def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events if event["event"] != "progress"] == ["segmented", "wall", "done"]
     assert run_wall(scan, label, "-o", folder / "other") == 0
-    assert rows_of(out / "a_image.wall.csv") == rows_of(folder / "other" / "a_image.wall.csv")
+    assert read_table(out / "a_image.wall.csv") == read_table(folder / "other" / "a_image.wall.csv")
     assert (out / "a_image.wall.vtp").exists()
     capsys.readouterr()
     assert cli.main([*map(str, arguments[:-1]), "--overwrite"]) == 0
@@ -407,9 +403,6 @@ def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
 def test_scans_whose_wall_cannot_be_measured_count_as_segmented(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dcamt_testing.synthetic import save_tiny_model
-    from dcamt_testing.tiny_recipes import tiny_recipe
-
     # An untrained network outlines fragments, which leave no blood pool.
     model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
     scan, out = folder / "scans" / "a_image.nrrd", folder / "out"

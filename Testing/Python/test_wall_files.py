@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from dcamt.wall.burden import BORDER, REGIONS, WALL
 from dcamt.wall.files import WALL_COLUMNS, write_wall_csv, write_wall_surface
 from dcamt.wall.settings import PRESETS
 from dcamt_testing.analytic_scans import CENTRE
+from dcamt_testing.synthetic import read_table
 from dcamt_testing.wall_phantoms import Atrium, grid_about
 from vtkmodules import vtkIOXML
 from vtkmodules.util.numpy_support import vtk_to_numpy
@@ -105,8 +105,7 @@ def test_surface_file_holds_scalars_and_method(result: WallResult, tmp_path: Pat
 def test_table_has_all_regions_and_presets(result: WallResult, tmp_path: Path) -> None:
     path = tmp_path / "x.wall.csv"
     write_wall_csv([result], path)
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(path)
     assert tuple(rows[0]) == WALL_COLUMNS
     assert [row["region"] for row in rows[:7]] == ["all", *REGIONS]
     assert {row["method"] for row in rows} == {preset.threshold.name for preset in PRESETS}
@@ -129,8 +128,7 @@ def test_table_has_all_regions_and_presets(result: WallResult, tmp_path: Path) -
 def test_table_has_the_areas_of_openings_and_of_the_scan_s_border(result: WallResult, tmp_path: Path) -> None:
     cut = replace(result, kind=np.where(result.region == 1, BORDER, WALL).astype(np.uint8))
     write_wall_csv([cut.with_openings(np.isin(result.region, (0, 2)))], tmp_path / "x.wall.csv")
-    with (tmp_path / "x.wall.csv").open(newline="", encoding="utf-8") as file:
-        whole = next(csv.DictReader(file))
+    whole = read_table(tmp_path / "x.wall.csv")[0]
     for column, regions in (("openings_cm2", (0, 2)), ("border_cm2", (1,))):
         area = result.surface.point_areas[np.isin(result.region, regions)].sum() / 100
         assert float(whole[column]) == pytest.approx(area, rel=1e-3)

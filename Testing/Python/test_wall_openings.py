@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from dcamt.geometry import Grid
 from dcamt.volume import Labelmap, Volume
-from dcamt.wall.analysis import WallResult, analyse_wall
+from dcamt.wall.analysis import analyse_wall
 from dcamt.wall.burden import BORDER, OPENING, WALL
 from dcamt.wall.settings import IIR, Threshold
 from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
-from dcamt_testing.wall_phantoms import MITRAL, VEIN, Atrium, grid_about
+from dcamt_testing.wall_phantoms import MITRAL, VEIN, Atrium, angles_to, grid_about
 from dcamt_testing.wall_phantoms import WALL as WALL_BRIGHTNESS
 
 FINE, THICK = (0.8, 0.8, 0.8), (1.25, 1.25, 2.5)
@@ -23,16 +23,10 @@ VALVE_CM2 = np.pi * (20.0**2 - 13.0**2) / 100
 VEINED = Atrium(patch_degrees=45.0, patch_axis=(-1.0, 0.0, 0.0), vein_mm=6.0)
 
 
-def angles_to(result: WallResult, axis: np.ndarray) -> np.ndarray:
-    """Return the angle in degrees between an axis and the direction from the centre to each point."""
-    p = result.surface.points - CENTRE
-    return np.degrees(np.arccos(np.clip(p @ axis / np.linalg.norm(p, axis=1), -1, 1)))
-
-
 @pytest.mark.parametrize("spacing", [FINE, THICK], ids=["fine", "thick"])
 def test_valve_is_proposed_and_excluded_from_the_wall(spacing: tuple[float, float, float]) -> None:
     result = analyse_wall(*VALVE.on(grid_about(62, spacing, TURN)))
-    away = angles_to(result, MITRAL)
+    away = angles_to(result.surface.points, MITRAL)
     rim = np.degrees(np.arccos(13 / 20))
     assert result.proposed
     assert result.area_cm2(OPENING) == pytest.approx(VALVE_CM2, rel=0.15)
@@ -44,21 +38,21 @@ def test_valve_is_proposed_and_excluded_from_the_wall(spacing: tuple[float, floa
     assert result.burden.percent == pytest.approx(100 * 2 * np.pi * 4 * (1 - np.cos(np.radians(45))) / wall_cm2, abs=2)
 
 
-def test_valve_is_as_wide_where_the_outline_bulges_through_it() -> None:
-    """A reader may end the outline in a dome rather than flat; the blood beyond it is the same."""
+def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
+    """A reader may end the outline in a dome rather than flat; the blood beyond the outline is the same."""
     volume, _ = VALVE.on(grid_about(62, FINE, TURN))
     _, domed = replace(VALVE, valve_mm=None).on(volume.grid)
     result = analyse_wall(volume, domed)
-    # Normals of the dome run apart: as far as 6 mm outside of it, they stay in the blood's cylinder up to this angle.
+    # The dome's normals diverge. Up to this angle, the point 6 mm outside along a normal is in the cylinder of blood.
     within = np.degrees(np.arcsin(np.sqrt(20.0**2 - 13.0**2) / (20 + 6)))
-    away = angles_to(result, MITRAL)
+    away = angles_to(result.surface.points, MITRAL)
     assert (result.kind[away < within - 1] == OPENING).mean() > 0.98
     assert (result.kind[away > np.degrees(np.arccos(13 / 20))] == WALL).all()
 
 
 def test_flat_cut_with_another_direction_is_not_a_valve() -> None:
     volume, labels = VALVE.on(grid_about(62, (1.0, 1.0, 1.0)))
-    # The same heart, flipped left to right and upside down: its flat cut faces right and superior.
+    # The same heart after half a turn about the anterior axis: its flat cut faces right and superior.
     matrix = np.diag([-1.0, 1.0, -1.0, 1.0])
     grid = Grid(volume.grid.shape, matrix @ volume.grid.affine)
     result = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))
@@ -90,13 +84,12 @@ def test_valve_and_vein_of_one_atrium_are_both_openings() -> None:
     distance = np.linalg.norm(result.surface.points - (CENTRE + both.vein_length_mm * VEIN), axis=1)
     assert (result.kind[distance < 4.5] == OPENING).mean() > 0.9
     rim = np.degrees(np.arccos(13 / 20))
-    assert (result.kind[angles_to(result, MITRAL) < rim - 8] == OPENING).mean() > 0.9
+    assert (result.kind[angles_to(result.surface.points, MITRAL) < rim - 8] == OPENING).mean() > 0.9
 
 
 def test_blind_end_of_a_tube_is_not_an_opening() -> None:
-    atrium = replace(VEINED, vein_mm=6.0)
-    volume, labels = atrium.on(grid_about(84, (1.0, 1.0, 1.0), shift=(10, -8, 0)))
-    beyond = (points_of(volume.grid) - CENTRE) @ VEIN > atrium.vein_length_mm
+    volume, labels = VEINED.on(grid_about(84, (1.0, 1.0, 1.0), shift=(10, -8, 0)))
+    beyond = (points_of(volume.grid) - CENTRE) @ VEIN > VEINED.vein_length_mm
     # Closed by wall, as an appendage is.
     voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(np.float32)
     assert analyse_wall(Volume(voxels, volume.grid), labels).area_cm2(OPENING) == 0
@@ -122,7 +115,7 @@ def test_painted_openings_replace_the_proposal(own_grid: bool) -> None:
     assert not result.proposed
     expected = 2 * np.pi * 4 * (1 - np.cos(np.radians(30)))
     assert result.area_cm2(OPENING) == pytest.approx(expected, abs=0.3)
-    assert (result.kind[angles_to(result, MITRAL) < 30] == WALL).all()
+    assert (result.kind[angles_to(result.surface.points, MITRAL) < 30] == WALL).all()
     patch = 2 * np.pi * 4 * (1 - np.cos(np.radians(45)))
     assert result.burden.enhanced_cm2 == pytest.approx(patch - expected, abs=0.5)
 
@@ -147,8 +140,8 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
 
 def test_changed_openings_replace_the_proposal_and_its_message() -> None:
     result = analyse_wall(*PATCH.on(grid_about(55, (1.25, 1.25, 1.25))))
-    chosen = angles_to(result, MITRAL) < 40
-    border = angles_to(result, MITRAL) > 140
+    chosen = angles_to(result.surface.points, MITRAL) < 40
+    border = angles_to(result.surface.points, MITRAL) > 140
     kind = np.where(border, BORDER, OPENING).astype(np.uint8)  # all but the border was proposed as an opening
     proposal = replace(result, kind=kind)
     check = (
@@ -157,7 +150,7 @@ def test_changed_openings_replace_the_proposal_and_its_message() -> None:
     changed = replace(proposal, notes=(f"{check}: check them.", "A remark.")).with_openings(chosen | border)
     np.testing.assert_array_equal(changed.kind == OPENING, chosen)
     np.testing.assert_array_equal(changed.kind == BORDER, border)
-    assert changed.notes == ("A remark.",)  # no proposal to be checked
+    assert changed.notes == ("A remark.",)  # the note that asks to check the proposal is removed
     np.testing.assert_array_equal(changed.enhanced(Threshold(IIR, 0.1)), changed.kind == WALL)
     closed = changed.with_openings(np.zeros(len(kind), bool))
     assert closed.area_cm2(OPENING) == 0

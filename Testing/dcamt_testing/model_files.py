@@ -65,6 +65,16 @@ def write_with_checksum(path: Path, card: dict[str, Any], recipe: bytes, weights
     return write_zip(path, [(CARD, data), (RECIPE, recipe), (WEIGHTS, weights)])
 
 
+class Trap:
+    """An object whose pickle creates the folder `mark` when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
 def refusal(path: Path, check: Callable[[Path], object] = open_model) -> str:
     """Return the message, without the file's path, of the InputError that `check` raises for a file.
 

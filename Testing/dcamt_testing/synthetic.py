@@ -92,6 +92,17 @@ def write_table(path: Path, rows: Iterable[Sequence[str]], header: str = "name,i
     return path
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table (CSV) with a header."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def train_arguments(table: Path, run: RunFolder, *settings: str) -> list[str]:
+    """Return the arguments of a training on the CPU with a tiny network."""
+    return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
+
+
 def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = True) -> ResidentCase:
     """Return a case in memory from 8-bit voxels (X, Y, Z) or (C, X, Y, Z).
 

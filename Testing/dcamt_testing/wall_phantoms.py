@@ -163,6 +163,12 @@ class Ring(Atrium):
         return np.hypot(out, p[..., 2]), np.arctan2(p[..., 2], out)
 
 
+def angles_to(points: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """Return the angle in degrees between an axis and the direction from the phantoms' centre to each point."""
+    p = points - CENTRE
+    return np.degrees(np.arccos(np.clip(p @ axis / np.linalg.norm(p, axis=1), -1, 1)))
+
+
 def grid_about(
     extent_mm: float,
     spacing: tuple[float, float, float],
