@@ -11,7 +11,7 @@ from pathlib import Path
 import dcamt
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt import cli
 from dcamt.errors import InputError
 from dcamt.geometry import Grid

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.cases.folders import find_cases
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_header, read_labelmap, read_scan

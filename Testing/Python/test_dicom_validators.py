@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.geometry import Grid
 from dcamt.io.dicom_output import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
 from dcamt.metrics.measurements import Measurements, measure

@@ -1,4 +1,4 @@
-"""Reading only a file's header: grid and channels as in the whole file, the same refusals, no voxels decompressed."""
+"""Reading only a file's header: grid, channels and refusals as for the whole file; no voxels are decompressed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_header_has_the_grid_of_the_whole_scan(tmp_path: Path, ending: str) -> N
     assert np.array_equal(header.grid.affine, whole.grid.affine)
 
 
-def test_header_holds_the_channel_count_in_every_format(tmp_path: Path) -> None:
+def test_header_has_the_grid_and_channels_of_a_scan_of_three_channels(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).normal(size=(9, 10, 11, 3)).astype(np.float32)
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2.0, 2, 2, 1])), tmp_path / "a.nii.gz")
     frame = {"space": "RAS", "space directions": [*np.diag([2.0, 2, 2]), NOWHERE], "kinds": ["domain"] * 3 + ["list"]}
@@ -75,7 +75,7 @@ def test_truncated_file_is_refused(tmp_path: Path, ending: str, kept: float) -> 
 
 
 def test_gzip_file_of_several_streams_is_accepted(tmp_path: Path) -> None:
-    """Some programs write several streams; the file's last bytes then hold the length of the last stream only."""
+    """A gzip file may consist of several streams. Its last bytes then hold the length of the last stream only."""
     write_volume(scan(), tmp_path / "scan.nii")
     data = (tmp_path / "scan.nii").read_bytes()
     half = len(data) // 2

@@ -1,4 +1,4 @@
-"""Labels are placed on the scan's grid exactly or refused; segments are chosen by name; values are mapped."""
+"""Labels that fit the scan's grid are placed on it, others are refused; segments are chosen by name; mapped values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_scan, read_segments
@@ -81,8 +81,8 @@ def test_segmentation_may_extend_beyond_the_scan_only_with_background() -> None:
         fit_labelmap(part, GRID, "scan")
 
 
-def test_cropped_segmentation_file_of_slicer_is_read(tmp_path: Path) -> None:
-    """Slicer stores the smallest box around the segments, and the box's position in the file's header."""
+def test_cropped_segmentation_file_is_placed_on_the_grid_of_the_scan(tmp_path: Path) -> None:
+    """The file holds only the box around the segments, and the box's position in its header."""
     box = (slice(8, 18), slice(5, 11), slice(6, 12))
     path = tmp_path / "Segmentation.seg.nrrd"
     write_labelmap(Labelmap(two_boxes()[box], GRID.crop(box)), path, [LEFT_ATRIUM, WALL])
@@ -120,7 +120,7 @@ def test_labelmap_of_one_slice_is_read(tmp_path: Path) -> None:
 
 
 def test_segmentations_cropped_to_different_boxes_are_compared_on_a_common_grid() -> None:
-    """Two readers' segmentations, as 3D Slicer saves them, score as on the scan's grid."""
+    """Two readers' segmentations have the same scores cropped as on the scan's grid."""
     first, second = two_boxes(), np.roll(two_boxes(), 2, axis=0)
     boxes = [(slice(6, 19), slice(4, 12), slice(5, 13)), (slice(9, 21), slice(3, 14), slice(4, 12))]
     cropped = [

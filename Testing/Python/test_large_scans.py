@@ -79,7 +79,7 @@ def test_organ_is_segmented_from_a_box_and_the_rest_is_background(kind: str, pre
     network = predictor.network
     whole = np.prod([n * mm / 2 for n, mm in zip(FIELD, SPACING, strict=True)])  # voxels of 2 mm
     assert max(np.prod(size) for size in network.sizes) < 0.6 * whole  # type: ignore[union-attr]
-    # Voxels outside the box are background with probability 1.
+    # The corner of the scan, outside the box, is background with probability 1.
     assert result.probabilities is not None
     assert result.agreement is not None
     assert np.abs(result.probabilities.sum(axis=0) - 1).max() < 1e-5
@@ -168,7 +168,7 @@ def test_small_scan_is_segmented_without_localisation(predictor: Predictor, monk
 
 
 def scan_beside_larger_organ() -> tuple[Volume, np.ndarray, np.ndarray]:
-    """Return a scan in air with a larger organ beside its own, and the masks of its own and of the larger organ."""
+    """Return a scan in air with an organ and a larger organ beside it, and the masks of the two."""
     scan, own = scan_in("air")
     i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
     neighbour = ((i - 63) / 18) ** 2 + ((j - 112) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1
@@ -196,7 +196,7 @@ def test_larger_neighbour_does_not_replace_the_located_organ(
 def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The organ and a slightly larger mirror image of it touch on the coarse grid."""
+    """The location is one box around the organ and a larger neighbour, as if the two touched on the coarse grid."""
     scan, own, neighbour = scan_beside_larger_organ()
     merged = (slice(40, 90), slice(60, 112), slice(0, 24))
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(merged, EVERYWHERE, {1: merged}))
@@ -276,10 +276,10 @@ def test_organ_not_confirmed_on_the_fine_grid_is_ignored(predictor: Predictor, m
     )
     forward = predictor.network.forward
 
-    def find_organs_in_the_whole_only(image: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
+    def find_organs_in_the_whole_scan_only(image: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
         return forward(image if image.shape[2] == FIELD[0] / 2 else -image.abs())
 
-    monkeypatch.setattr(predictor.network, "forward", find_organs_in_the_whole_only)
+    monkeypatch.setattr(predictor.network, "forward", find_organs_in_the_whole_scan_only)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, neighbour) > 0.95
 
 

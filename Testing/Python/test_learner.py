@@ -66,7 +66,7 @@ def fill_freed_memory_with_nan(elements: int, tensors: int) -> None:
 @pytest.mark.skipif(not fast_bfloat16(CPU), reason="needs a processor with bfloat16 instructions")
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7])
 def test_bfloat16_gradients_are_right_for_lengths_of_1_and_3_to_7_voxels(length: int) -> None:
-    """A wrong kernel, as for a length of two voxels, reads uninitialised memory, which is therefore filled with NaN."""
+    """For a length of two voxels, oneDNN reads uninitialised memory. To detect this, such memory is filled with NaN."""
     torch.manual_seed(0)
     features = torch.randn(2, 16, length, 4, 4).contiguous(memory_format=torch.channels_last_3d)
     kernel = torch.randn(16, 16, 3, 3, 3)
@@ -83,7 +83,7 @@ def test_bfloat16_gradients_are_right_for_lengths_of_1_and_3_to_7_voxels(length:
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_learning_rate_is_that_of_torch_after_a_warm_up_of_adamw(optimiser: str) -> None:
+def test_learning_rate_is_that_of_torch_times_a_warm_up_for_adamw(optimiser: str) -> None:
     steps, rate = 200, 0.03
     training = Training(iterations=steps, optimiser=optimiser, learning_rate=rate)
     ours = make_optimiser(nn.Linear(2, 2), training)
@@ -153,7 +153,7 @@ def test_first_step_that_overflows_in_float16_is_skipped() -> None:
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_checkpoint_of_an_unfused_optimiser_is_loaded(optimiser: str) -> None:
-    """An earlier version or another kind of device may have written it."""
+    """An earlier version or another kind of device may have written such a checkpoint."""
     recipe = tiny_recipe(f"optimiser={optimiser}")
     loading = Learner(recipe, CPU)
     state = loading.state()

@@ -123,6 +123,7 @@ def test_box_contains_an_organ_outside_the_inner_part() -> None:
     assert len(searched) == 2  # first the inner part, which lacks the second class
     assert set(location.organs) == {1, 2}
     assert location.box != location.anatomy
+    assert all(side.start <= at < side.stop for side, at in zip(location.box, (135, 60, 12), strict=True))
 
 
 def test_anatomy_is_segmented_without_a_search_when_the_recipe_keeps_all_components() -> None:

@@ -18,7 +18,7 @@ def squared_distance(u: list[float], v: list[float]) -> float:
 def reference_median(x: list[list[float]], y: list[list[float]]) -> float:
     both = x + y
     pairs = [squared_distance(both[i], both[j]) for i in range(len(both)) for j in range(i)]
-    return statistics.median_low(pairs)  # equals the median for an odd number of pairs
+    return statistics.median_low(pairs)  # like torch.median, the lower of two middle values
 
 
 def reference_mmd2(x: list[list[float]], y: list[list[float]], median: float) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def reference_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return half the Dice loss plus half the cross-entropy by a loop over voxels, following the paper's formula."""
+    """Return half the Dice loss plus half the weighted cross-entropy, by a loop over voxels."""
     samples, classes, *size = logits.shape
     cross_entropies, dice_losses = [], []
     for sample in range(samples):
@@ -55,7 +55,7 @@ def test_loss_equals_a_loop_over_voxels(classes: int) -> None:
         assert float(dice_cross_entropy(logits, labels)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_class_weights_balance_foreground_classes_and_keep_their_sum() -> None:
+def test_class_weights_balance_foreground_classes_and_keep_the_weight_of_the_foreground() -> None:
     labels = torch.zeros(2, 10, 10, 10, dtype=torch.int64)
     labels[0, :5], labels[0, 5], labels[0, 6, :1] = 1, 2, 3  # 500, 100 and 10 voxels
     labels[1, 0, 0, 0] = 2

@@ -33,7 +33,7 @@ print(faults() - before)
 
 
 def test_peak_memory_rises_with_an_allocation() -> None:
-    """A new process is measured: this one may reuse freed memory, and its own peak does not count there."""
+    """A new process is measured, since this process may reuse freed memory. Memory held here must not count there."""
     program = (
         "from dcamt.machine import peak_memory_bytes; before = peak_memory_bytes();"
         "held = b'1' * 200_000_000; print(before, peak_memory_bytes() - before)"
@@ -45,7 +45,7 @@ def test_peak_memory_rises_with_an_allocation() -> None:
     assert rise == pytest.approx(200e6, rel=0.1)
 
 
-def test_free_memory_is_plausible_on_every_system() -> None:
+def test_free_memory_is_plausible() -> None:
     free = free_memory_bytes()
     assert free is not None
     assert 1e8 < free < 1e14
@@ -105,13 +105,13 @@ def collected() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("collected")
-def test_objects_created_without_garbage_collection_are_never_searched_for_cycles(
+def test_objects_created_without_garbage_collection_are_not_searched_for_cycles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     passes = sum(generation["collections"] for generation in gc.get_stats())
     with without_garbage_collection():
-        objects = [[] for _ in range(5000)]  # by default, 700 to 2000 new objects start a search
+        objects = [[] for _ in range(5000)]  # more than gc.get_threshold()[0], so that a search would start
         assert sum(generation["collections"] for generation in gc.get_stats()) == passes
     assert gc.isenabled()
     assert not any(one is objects for one in gc.get_objects())
@@ -130,7 +130,9 @@ def test_objects_of_the_caller_are_searched_if_torch_was_imported_before(monkeyp
 
 @pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize("is_process", [True, False])
-def test_only_a_process_ends_without_a_search_of_its_objects(is_process: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_are_exempt_from_a_search_at_the_end_only_if_main_runs_as_a_process(
+    is_process: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["dcamt", "models", "list"])
     before = gc.get_freeze_count()
     assert cli.main(None if is_process else ["models", "list"]) == 0

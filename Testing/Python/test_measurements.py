@@ -1,4 +1,4 @@
-"""Volume, area, diameters and sphericity against formulas; unchanged by axis order, padding and cropping."""
+"""Volume, area, diameters and sphericity against formulas; the order of axes and padding; tables of measurements."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_missing_table_has_no_rows_and_another_table_is_refused(tmp_path: Path) 
         read_measurements_csv(tmp_path / "other.csv")
 
 
-def test_table_in_place_of_a_folder_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+def test_folder_in_place_of_the_table_is_refused_and_no_file_is_left(tmp_path: Path) -> None:
     (tmp_path / "m.csv").mkdir()
     with pytest.raises(OutputError):
         write_measurements_csv([], tmp_path / "m.csv")

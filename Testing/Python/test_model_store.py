@@ -127,15 +127,15 @@ def test_model_with_weights_of_another_network_is_not_imported(download: Path) -
             action(download)
 
 
-def test_file_larger_than_any_model_is_refused_without_reading_it(
-    download: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_larger_than_any_model_is_refused(download: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_package, "_LARGEST", 1000)
     with pytest.raises(InputError, match="is larger than any model"):
         import_model(download)
 
 
-def test_existing_model_is_replaced_or_kept(tmp_path: Path, download: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_model_is_replaced_only_if_the_import_succeeds(
+    tmp_path: Path, download: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = import_model(download)
     before = old.path.read_bytes()
     package = open_model(download)
@@ -182,7 +182,7 @@ def test_shipped_model_cannot_be_replaced_or_removed(shipped: Path, tmp_path: Pa
     with pytest.raises(InputError, match="the model 'left-atrium' is shipped with DCAMT"):
         remove_model("left-atrium")
     assert shipped.exists()
-    # A file with its name in the user's folder does not replace it either.
+    # A file with the shipped model's name in the user's folder does not replace that model.
     write_model(tmp_path / "home" / "models" / "left-atrium.dcamt", "left-atrium")
     assert stored_names() == [("left-atrium", True)]
     assert model_path("left-atrium") == shipped
@@ -213,15 +213,16 @@ def test_ordinary_model_name_is_accepted(tmp_path: Path) -> None:
     assert len(stored_models()) == 4
 
 
-def test_full_check_refuses_a_model_whose_weights_are_not_tensors(download: Path) -> None:
+def test_full_check_refuses_a_model_whose_weights_have_a_wrong_type(download: Path) -> None:
     """The short check, used by Slicer's panel, does not read the weights; the worker refuses them later."""
     package = open_model(download)
-    monster = replace(package, weights={name: a.astype("f8") for name, a in package.weights.items()})
-    write_package(download, monster)
+    double_precision = {name: array.astype("f8") for name, array in package.weights.items()}
+    write_package(download, replace(package, weights=double_precision))
     with pytest.raises(InputError, match="are of the type float64"):
         import_model(download, check_package)
+    imported = import_model(download)
     with pytest.raises(InputError, match="are of the type float64"):
-        verify_model(import_model(download).name)
+        verify_model(imported.name)
 
 
 def test_damaged_model_is_not_imported(tmp_path: Path, download: Path) -> None:

@@ -1,4 +1,4 @@
-"""The dual V-Net: shapes, weights, what the branches share and exchange, and layers against NumPy."""
+"""The dual V-Net: shapes, weights, what the branches share and exchange, and layers against NumPy and PyTorch."""
 
 from __future__ import annotations
 
@@ -123,14 +123,14 @@ def test_untrained_branches_do_not_affect_each_other() -> None:
 
 
 @pytest.mark.parametrize("branch", [0, 1])
-def test_single_branch_equals_the_branch_attending_to_its_own_tokens(branch: int) -> None:
+def test_own_tokens_change_only_the_branch_that_attends_to_them(branch: int) -> None:
     network = exchanging_network(small_recipe(classes=2, input_channels=2))
     scan = random_image(2, 2, 8, 12, 8)
     own_tokens = torch.zeros(2, 2, dtype=torch.bool)  # (branch, sample)
     own_tokens[branch] = True
     with torch.no_grad():
         with_own_tokens, exchanged = network(scan, own_tokens), network(scan)
-        if branch == 0:
+        if branch == 0:  # `forward_one` computes branch A, which then attends to its own tokens
             assert torch.equal(network.forward_one(scan), with_own_tokens[0].logits)
         # The other branch still attends to its partner's tokens.
         assert torch.equal(with_own_tokens[1 - branch].logits, exchanged[1 - branch].logits)

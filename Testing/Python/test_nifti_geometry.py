@@ -1,4 +1,4 @@
-"""The geometry of NIfTI headers of many kinds equals the one that SimpleITK (and so 3D Slicer) reads."""
+"""The geometry that is read from NIfTI headers of many kinds, against SimpleITK."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_scan
 from dcamt_testing.scan_files import (
@@ -70,7 +70,7 @@ def assert_itk_agrees(path: Path) -> None:
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("sform", SFORMS)
-def test_every_combination_of_used_forms_and_spacings(tmp_path: Path, sform: str, spacing: str) -> None:
+def test_combinations_of_sform_spacing_and_codes(tmp_path: Path, sform: str, spacing: str) -> None:
     for codes in itertools.product((0, 1), (0, 1)):
         if sform == "sheared" and codes[0] > 0 and codes[1] == 0:
             continue  # ITK 5.4 refuses it; see test_sheared_sform_without_qform_is_kept

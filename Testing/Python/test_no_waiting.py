@@ -1,4 +1,4 @@
-"""A training iteration never waits for the GPU: it reads no value back and copies data to it asynchronously.
+"""A training iteration does not wait for the GPU: it reads no value back and copies data to it asynchronously.
 
 PyTorch's device `meta` replaces the GPU. Its tensors have shapes but no values, so reading a value back raises an
 error, and copies from the CPU can be detected.
@@ -37,14 +37,14 @@ EVERYTHING = (
 )
 """Settings that turn on every part of an iteration."""
 STEPS = (1, 7)
-"""Iterations whose random choices together take every path of the first twelve.
+"""Two iterations whose random choices together include every choice of the first twelve iterations.
 
 The choices are noise or mirror, mixing or not, stripes or a spot. Iteration 0 is left out: there a team reads whether a
 process was asked to stop, for which it waits.
 """
 META = torch.device("meta")
 TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
-"""Functions that create a tensor from Python numbers, which they first copy to the CPU."""
+"""Functions that create a tensor from Python numbers: first on the CPU, then by a copy on the device."""
 
 
 class CopyGuard(TorchFunctionMode):
@@ -155,10 +155,10 @@ def test_iteration_of_a_team_reads_no_value_back(tmp_path: Path) -> None:
         (lambda device: torch.ones(3, device=device).__setitem__(torch.tensor([0, 2]), 1.0), "setitem__ makes"),
     ],
 )
-def test_operation_that_waits_for_the_gpu_is_detected(
+def test_operation_that_waits_or_has_double_precision_is_detected(
     waits: Callable[[torch.device], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sampler is changed to wait for the GPU."""
+    """The sampler is changed to execute the operation."""
     draw = BatchSampler.draw
 
     def wait_and_draw(self: BatchSampler, step: int) -> Any:

@@ -91,7 +91,7 @@ def test_total_is_the_weighted_sum_of_the_losses() -> None:
         assert alone["total"].item() == pytest.approx(2.0 * (1 if part == "supervised" else 0.4) * losses[part].item())
 
 
-def test_supervision_distillation_and_alignment_use_the_right_samples() -> None:
+def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
     case = Case()
     a, b = case.outputs
     losses = case.losses(ALL)
@@ -111,7 +111,7 @@ def test_supervision_distillation_and_alignment_use_the_right_samples() -> None:
     assert torch.allclose(losses["mmd"], expected, atol=1e-6)
 
 
-def test_mmd_compares_only_the_branches_without_unlabelled_samples() -> None:
+def test_without_unlabelled_samples_mmd_compares_only_the_branches() -> None:
     case = Case(batch=2)
     rows_a, rows_b = (o.bottleneck.float().movedim(1, -1).reshape(-1, 5) for o in case.outputs)
     losses = case.losses(ALL)
@@ -158,7 +158,7 @@ def test_contrast_uses_labels_and_classes_that_both_branches_predict_confidently
     assert torch.allclose(losses["inter_class"], expected, atol=1e-5)
 
 
-def test_contrast_draws_limited_voxels_per_class_the_same_for_both_branches(
+def test_contrast_draws_a_limited_number_of_voxels_per_class_alike_for_both_branches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each voxel's embedding has its own direction, which identifies the voxels that were drawn."""
@@ -207,7 +207,7 @@ def test_contrast_is_0_when_no_voxel_has_a_class() -> None:
     assert losses["total"].item() == pytest.approx(0.7 * losses["distillation"].item())
     (losses["intra_class"] + losses["inter_class"]).backward()
     for head in case.projections:
-        assert head.weight.grad.count_nonzero() == 0  # nor NaN
+        assert head.weight.grad.count_nonzero() == 0  # NaN would count as nonzero
 
 
 @pytest.mark.parametrize(

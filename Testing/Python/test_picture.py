@@ -1,4 +1,4 @@
-"""The picture of a result: exact outlines, correct orientation letters, and the same for all storage orders."""
+"""The picture of a result: exact outlines, orientation letters, surfaces, and no effect of the storage order."""
 
 from __future__ import annotations
 
@@ -151,21 +151,13 @@ def test_reorientation_to_lps_agrees_with_nibabel_in_all_48_orientations() -> No
         assert np.allclose(spacing, SPACING)
 
 
-def test_letters_name_the_sides_of_the_patient() -> None:
-    """A landmark at a known side appears beside that side's letters in every panel."""
-    corner = np.zeros(SHAPE, bool)
-    corner[56:62, 34:39, 19:23] = True  # left, posterior, superior
-    corner[32:36, 20:23, 12:14] = True  # a second object, so that the panel shows more than the landmark
-    volume, _ = make_case()
-    grey = np.zeros(SHAPE, np.float32)
-    grey[50:, 30:, 17:] = 1
-    figure = render_figure(Volume(grey[None], volume.grid), Labelmap(corner.astype(np.uint8), volume.grid))
-    ends = {"Axial": ((69, 0), (43, 1)), "Coronal": ((69, 0), (25, 2)), "Sagittal": ((43, 1), (25, 2))}
+def test_letters_name_the_sides_of_the_patient(figure) -> None:  # type: ignore[no-untyped-def]
+    """In every panel, the two letters of a patient axis lie at the low and the high end of that axis."""
     names = {0: "RL", 1: "AP", 2: "IS"}
-    for name, axes_mm in ends.items():
+    for name, panel_axes in {"Axial": (0, 1), "Coronal": (0, 2), "Sagittal": (1, 2)}.items():
         axes = find_panel(figure, name)
         places = {t.get_text(): t.get_window_extent() for t in axes.texts if len(t.get_text()) == 1}
-        for column, (_, axis) in enumerate(axes_mm):
+        for column, axis in enumerate(panel_axes):
             low, high = np.zeros(2), np.zeros(2)
             high[column] = 10  # mm towards the left, posterior or superior end
             toward = (axes.transData.transform(high) - axes.transData.transform(low))[column]
@@ -238,7 +230,7 @@ def test_surface_is_amber_where_the_outline_is_probably_off() -> None:
 
 @pytest.mark.parametrize(("thickness_mm", "weight"), [(0.9, 0.0), (1.5, 0.5), (2.5, 1.0)])
 def test_weight_of_amber_follows_the_expected_thickness_of_the_wrong_layer(thickness_mm: float, weight: float) -> None:
-    """The doubt of a plane layer times its thickness, here 0.5 times twice the thickness, is the expected distance."""
+    """The expected thickness is the doubt times the layer's thickness: here 0.5 * (2 * thickness_mm)."""
     spacing = np.array([0.2, 1.0, 1.0])
     place = np.abs(np.arange(161) - 80) * spacing[0]
     doubt = np.broadcast_to(np.where(place < thickness_mm, 0.5, 0.0)[:, None, None], (161, 33, 33))

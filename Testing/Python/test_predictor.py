@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 import torch
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
@@ -114,7 +114,7 @@ def test_labels_move_with_a_rotated_or_shifted_scan(
         assert np.abs(result.agreement - expected.agreement).max() < 1e-3
 
 
-def test_labels_do_not_depend_on_gain_or_data_type(
+def test_labels_hardly_depend_on_gain_or_data_type(
     predictor: Predictor, oblique_scan: Volume, expected: Prediction
 ) -> None:
     brighter = predictor.segment(Volume(oblique_scan.voxels.astype(np.float64) * 37.5, oblique_scan.grid))
@@ -139,7 +139,7 @@ def test_label_is_the_class_of_highest_mean_probability(
     assert np.array_equal(result.labelmap.voxels[clear], mean.argmax(axis=0)[clear])
     assert result.labelmap.voxels.dtype == np.uint8
     assert np.abs(result.agreement - (1 - np.abs(branches[0][1] - branches[1][1]))).max() < 1e-5
-    # Doubt depends on the mean of the branches alone, and is highest where this is undecided.
+    # Doubt is higher where the mean of the branches is undecided.
     order = np.argsort(np.abs(mean[1] - mean[0]).ravel())
     doubt = result.doubt_map.ravel()[order]
     assert doubt[:100].mean() > doubt[-100:].mean()
@@ -209,7 +209,7 @@ def test_memory_limit_does_not_change_the_result(predictor: Predictor, monkeypat
     assert np.array_equal(predictor.segment(scan).labelmap.voxels, expected)
 
 
-def test_network_is_folded_on_the_cpu_for_every_device(
+def test_network_is_folded_on_the_cpu_for_another_device(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folding uses double precision, which Apple's GPUs do not support."""

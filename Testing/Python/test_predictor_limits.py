@@ -145,7 +145,7 @@ def test_region_limits_labels_trust_doubt_and_computation(tiny_package: ModelPac
     assert whole.doubt_map[left & ~inside].max() > 0.2
     assert not part.doubt_map[~inside].any()
     assert part.doubt_map[inside].any()
-    # Voxels that were not computed are background with probability 1.
+    # The corner of the scan was not computed: it is background with probability 1.
     assert part.probabilities is not None
     assert np.abs(part.probabilities.sum(axis=0) - 1).max() < 1e-5
     assert part.probabilities[0, 0, 0, 0] == 1
@@ -169,7 +169,7 @@ def test_only_the_largest_component_is_kept_when_the_recipe_says_so(tiny_package
         assert ndimage.label(labels)[1] == components
         assert np.array_equal(labels == 1, right if component else left | right)
         assert result.doubt_map is not None
-        # The model calls both balls the organ: without one of them, the labels there are probably wrong.
+        # The model labels both balls as the organ. Where one ball was removed, the label is probably wrong.
         assert (result.doubt_map[left].mean() > 0.9) == component
         assert result.doubt_map[right].mean() < 0.3
 
@@ -221,7 +221,9 @@ def test_cpu_is_used_when_the_gpu_is_too_small(tiny_package: ModelPackage, monke
     network = NetworkOfScan(device="meta")
     predictor, scan = predictor_and_scan(tiny_package, network)
     predictor.device = torch.device("meta")  # instead of a GPU
-    monkeypatch.setattr(network, "to", lambda *_: pytest.fail("the GPU's network is for the next scan"))
+    monkeypatch.setattr(
+        network, "to", lambda *_: pytest.fail("the GPU's network must stay on the GPU for the next scan")
+    )
     asked: list[torch.device] = []
     spare = NetworkOfScan()
     monkeypatch.setattr(predictor, "_network_on", lambda device: asked.append(device) or spare)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 import torch
 from dcamt import preprocessing
 from dcamt.errors import InputError
@@ -112,7 +112,7 @@ def test_network_grid_has_centre_and_extent_of_the_scan_to_half_a_voxel() -> Non
     assert (np.abs(excess) <= np.array((0.625, 0.9, 1.1)) / 2 + 1e-9).all()
 
 
-def test_rounding_of_half_voxels_does_not_depend_on_storage() -> None:
+def test_rounding_of_half_voxels_does_not_depend_on_rotation() -> None:
     rng = np.random.default_rng(0)
     turns = [np.eye(3), *(rotation(*rng.uniform(-20, 20, 3)) for _ in range(40))]
     for shape in [(7, 9, 11), (13, 15, 17)]:  # 0.9375 / 0.625 = 1.5, so odd sizes give half voxels
@@ -194,7 +194,7 @@ def test_values_resampled_from_the_network_grid_keep_their_positions() -> None:
 
 STORED = [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True)), ((1, 2, 0), (False, True, True))]
 SPACINGS = [(1.1, 1.0, 0.9), (2.6, 1.2, 4.0), (1.5, 1.2, 2.0)]
-"""Spacings of the network grid: close to the scan's, much coarser, and equal to the scan's along some axes."""
+"""Spacings of the network grid: finer than the scan's, coarser along two axes, and equal to the scan's."""
 
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
@@ -226,7 +226,7 @@ def test_reached_voxels_are_those_that_depend_on_the_box(
 
 
 def smooth_label(grid: Grid) -> Labelmap:
-    """Return the label of a body of about 50 mL with bulges and a vein; it fills nine tenths of the grid's extent."""
+    """Return the label of a body of about 45 mL with bulges and a vein."""
     x, y, z = np.moveaxis(points_of(grid) - points_of(grid).reshape(-1, 3).mean(axis=0), -1, 0)
     azimuth = np.arctan2(y, x)
     radius = np.sqrt((x / 26) ** 2 + (y / 21) ** 2 + (z / 19) ** 2)
@@ -345,7 +345,7 @@ def test_local_normalisation_equals_running_mean_and_deviation_of_scipy(
     assert result.std() > 0.5
 
 
-def test_local_normalisation_does_not_depend_on_gain_or_offset() -> None:
+def test_local_normalisation_hardly_depends_on_gain_or_offset() -> None:
     image = torch.from_numpy(noise((32, 30, 28)))[None]
     expected = normalise(image, RULE, (1, 1, 1))
     for gain in (1e-3, 0.37, 250.0):
@@ -359,7 +359,7 @@ def test_local_normalisation_does_not_depend_on_gain_or_offset() -> None:
     assert np.abs(far[0] - scipy_local((image + 60000)[0].numpy(), (6, 6, 6))).max() < 1e-3
 
 
-def test_local_normalisation_does_not_depend_on_cropping() -> None:
+def test_cropping_changes_local_normalisation_only_near_the_new_border() -> None:
     image = torch.from_numpy(noise((70, 64, 60)))[None]
     whole = normalise(image, RULE, (1.5, 1.5, 1.5))
     crop = (slice(None), slice(8, 66), slice(5, 60), slice(3, 55))
@@ -373,7 +373,7 @@ def test_local_normalisation_does_not_depend_on_cropping() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 731.3])
-def test_constant_air_is_mapped_to_0(level: float) -> None:
+def test_constant_region_is_mapped_to_0(level: float) -> None:
     image = torch.full((1, 40, 36, 32), level)
     image[:, 28:] = torch.from_numpy(noise((12, 36, 32)))
     result = normalise(image, RULE, (1.5, 1.5, 1.5))

@@ -1,4 +1,4 @@
-"""The preview of a validation case during training: on the scan's grid, and always complete."""
+"""The preview of a validation case during training: on the scan's grid, on request, and harmless when it fails."""
 
 from __future__ import annotations
 

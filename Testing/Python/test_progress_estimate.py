@@ -6,7 +6,7 @@ import pytest
 from dcamt.worker.progress import LARGEST_GUESS, ProgressEstimate
 
 
-def test_fraction_follows_the_expected_duration_without_reports() -> None:
+def test_fraction_follows_the_expected_duration_between_reports() -> None:
     estimate = ProgressEstimate(100.0, expected_s=20.0)
     estimate.report("segmenting", 0.1, 101.0)
     assert estimate.fraction(105.0) == pytest.approx(0.25)
@@ -40,7 +40,7 @@ def test_each_stage_has_a_separate_speed() -> None:
     assert estimate.remaining_s(51.0) == pytest.approx(8)
 
 
-def test_fraction_never_decreases() -> None:
+def test_fraction_does_not_decrease() -> None:
     estimate = ProgressEstimate(0.0, expected_s=10.0)
     fractions = [estimate.fraction(8.0)]
     estimate.report("segmenting", 0.1, 8.0)

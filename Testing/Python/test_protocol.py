@@ -117,6 +117,7 @@ def test_invalid_request_is_refused(change: dict[str, Any], message: str) -> Non
     with pytest.raises(InputError) as caught:
         parse_request(line)
     assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
     assert request_id(line) == "7"
 
 

@@ -44,7 +44,7 @@ def settings_by_name() -> Counter[str]:
     return names
 
 
-def test_left_atrium_recipe_has_the_published_values() -> None:
+def test_values_of_the_left_atrium_recipe() -> None:
     recipe = load_recipe("la")
     assert recipe.spacing == (0.625, 0.625, 0.625)
     assert recipe.training.patch == (112, 112, 80)
@@ -56,7 +56,7 @@ def test_left_atrium_recipe_has_the_published_values() -> None:
     assert (atrium.type.scheme, atrium.type.value, atrium.type.meaning) == ("SCT", "82471001", "Left atrium")
 
 
-def test_second_left_atrium_recipe_differs_only_in_training() -> None:
+def test_second_left_atrium_recipe_differs_only_in_name_title_and_training() -> None:
     first, second = load_recipe("la").to_dict(), load_recipe("la-best").to_dict()
     for key in ("name", "title", "training"):
         assert first.pop(key) != second.pop(key)
@@ -67,7 +67,7 @@ def test_second_left_atrium_recipe_differs_only_in_training() -> None:
     assert plan.iterations == first_plan.iterations
 
 
-def test_pancreas_recipe_has_the_published_values() -> None:
+def test_values_of_the_pancreas_recipe() -> None:
     recipe = load_recipe("pancreas")
     assert recipe.spacing == (1.0, 1.0, 1.0)
     assert recipe.training.patch == (96, 96, 96)

@@ -1,4 +1,4 @@
-"""Limits of recipe values: values beyond a limit are refused with a specific message, values at it are accepted."""
+"""Limits of recipe values: values beyond a limit are refused with a specific message, others are accepted."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_values_at_their_limits_are_accepted(changes: dict[str, Any]) -> None:
     assert recipe.output_channels == 1 + len(data["classes"])
 
 
-def test_infinite_and_nan_values_are_refused_for_every_number() -> None:
+def test_infinite_and_nan_values_are_refused_for_every_float_of_a_section() -> None:
     """The test lists the fields itself, so it covers fields that are added later."""
     data = load_recipe("la").to_dict()
     fields = [(name, key) for name, part in data.items() if isinstance(part, dict) for key in part]
@@ -195,7 +195,7 @@ def test_infinite_and_nan_values_are_refused_for_every_number() -> None:
 
 @pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
 def test_removed_settings_are_accepted_when_turned_off(key: str) -> None:
-    """Run folders and models of version 0.1 hold keys of the copy-paste loss and of the blur, since removed."""
+    """Run folders and models of version 0.1 hold keys of the copy-paste loss and of the blur, removed later."""
     data = la_with({key: 0.0})
     assert recipe_from_dict(data, "old.json") == load_recipe("la")
     with pytest.raises(InputError, match=rf"{key}' is 0\.5, but this part was removed"):
@@ -255,7 +255,7 @@ def test_invalid_strides_are_refused(strides: Any, patch: Any, message: str) -> 
     assert message in str(caught.value)
 
 
-def test_patch_must_be_a_multiple_of_its_axis_strides_only() -> None:
+def test_patch_may_be_a_multiple_of_a_different_stride_along_each_axis() -> None:
     changes = {"network.strides": [*[[2, 2, 1]] * 3, [2, 2, 2]], "training.patch": [64, 64, 6]}
     recipe = recipe_from_dict(la_with(changes), "own.json")
     assert recipe.stride == (16, 16, 2)

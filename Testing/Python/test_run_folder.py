@@ -63,16 +63,16 @@ def test_run_is_created_in_an_empty_folder_only(tmp_path: Path, table: Path) -> 
     assert [path.name for path in full.path.iterdir()] == ["thesis.doc"]
 
 
-def test_run_killed_during_creation_can_be_created_again(tmp_path: Path, table: Path) -> None:
+def test_run_interrupted_during_creation_can_be_created_again(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
 
-    def killed() -> None:
+    def interrupted() -> None:
         run.checkpoint.parent.mkdir()
         run.events.touch()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.create(tiny_recipe(), read_cases(table), killed)
+        run.create(tiny_recipe(), read_cases(table), interrupted)
     with pytest.raises(InputError, match="holds no run"):
         run.open()
     run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)

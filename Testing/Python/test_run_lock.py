@@ -82,7 +82,7 @@ def test_exception_releases_the_lock(tmp_path: Path) -> None:
         assert all_paths(tmp_path) == []
 
 
-def test_lock_is_held_until_its_holder_is_killed_and_is_not_disturbed_by_questions(tmp_path: Path) -> None:
+def test_lock_is_held_until_its_holder_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "run" / "train.lock"
     assert not is_held(path)
     assert not path.exists()
@@ -119,7 +119,7 @@ def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
 
 
 def test_competing_processes_never_hold_the_lock_together(tmp_path: Path) -> None:
-    """The file is removed on release; even so, two processes never hold locks on different files."""
+    """Releasing the lock removes its file; even so, two processes must not hold locks on different files."""
     arguments = [interpreter(), "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
     arguments += [str(HOLDS)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
@@ -144,7 +144,7 @@ def test_lock_is_taken_although_another_process_is_asking_whether_it_is_held(
         assert not is_held(path)
 
         def ask(path: Path) -> bool:
-            """Ask whether a run holds the lock; at the third question, the other process's own question ends."""
+            """Ask whether a run holds the lock; at the third call, release the lock of the other process that asks."""
             answers.append(is_held(path))
             if len(answers) == 3:
                 fcntl.flock(asked_by_other, fcntl.LOCK_UN)
@@ -156,7 +156,7 @@ def test_lock_is_taken_although_another_process_is_asking_whether_it_is_held(
             assert is_held(path)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no shared lock")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
 def test_file_kept_locked_by_another_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 

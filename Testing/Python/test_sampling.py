@@ -85,7 +85,7 @@ def test_rotated_and_scaled_patches_equal_those_of_scipy() -> None:
         for channel in range(2):
             wanted = ndimage.affine_transform(scan[channel].astype(float), matrix, order=1, **common)
             assert np.abs(image[channel] - wanted).max() < 0.05
-        # Halfway between two voxels, rounding decides which one is the nearest, so these are not compared.
+        # Points halfway between two voxels are not compared, since rounding decides which voxel is the nearest.
         at = np.moveaxis(np.indices((16, 16, 16)), 0, -1) @ matrix.T + offset
         clear = (np.abs(at - np.floor(at) - 0.5) > 1e-3).all(axis=-1)
         wanted = ndimage.affine_transform(label, matrix, order=0, **common)
@@ -95,7 +95,7 @@ def test_rotated_and_scaled_patches_equal_those_of_scipy() -> None:
 
 
 def test_image_and_label_of_a_patch_are_aligned() -> None:
-    """Image and label hold the voxel index along one axis, so they must agree to half a voxel in any rotation."""
+    """Image and label are made from the voxel index along one axis, so they must agree to half a voxel when rotated."""
     for axis in range(3):
         places = np.broadcast_to(np.arange(24).reshape([-1 if a == axis else 1 for a in range(3)]), (24, 24, 24))
         case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))
@@ -156,16 +156,16 @@ def test_fraction_of_patches_centred_on_a_class() -> None:
 
 
 def test_labelled_samples_precede_unlabelled_ones() -> None:
-    lit = resident(np.full(SIZE, 200, np.uint8), np.ones(SIZE, np.uint8))
+    bright = resident(np.full(SIZE, 200, np.uint8), np.ones(SIZE, np.uint8))
     dark = resident(np.full(SIZE, 50, np.uint8))
-    sampler = sampler_of([lit], *UNCHANGED, "batch=5", "labelled_per_batch=2", unlabelled=[dark])
+    sampler = sampler_of([bright], *UNCHANGED, "batch=5", "labelled_per_batch=2", unlabelled=[dark])
     for step in range(4):
         batch = sampler.draw(step)
         assert as_bytes(batch)[:, 0, 3, 3, 3] == pytest.approx([200, 200, 50, 50, 50], abs=0.01)
         assert batch.labels.shape == (2, 16, 16, 16)
         assert batch.own_tokens.shape == (2, 5)
         assert bool((batch.labels == 1).all())
-    all_labelled = sampler_of([lit], *UNCHANGED, "batch=5", "labelled_per_batch=2").draw(0)
+    all_labelled = sampler_of([bright], *UNCHANGED, "batch=5", "labelled_per_batch=2").draw(0)
     assert all_labelled.labels.shape == (5, 16, 16, 16)
     assert (all_labelled.images.dtype, all_labelled.labels.dtype) == (torch.float32, torch.int64)
 
@@ -210,7 +210,7 @@ def test_gamma_keeps_the_ends_of_the_intensity_range(rule: str) -> None:
     assert bool(((drawn - plain).abs() > 0.005 * reach).any())
 
 
-def test_every_iteration_has_another_seed() -> None:
+def test_seeds_of_iterations_differ() -> None:
     steps = [0, 1, 5999, 100_000, 1_000_000]
     assert len({step_seed(seed, step) for seed in range(50) for step in steps}) == 50 * len(steps)
 

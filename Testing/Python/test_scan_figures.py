@@ -14,7 +14,7 @@ from dcamt.wall.settings import WallSettings
 from dcamt.wall.surface import Surface
 
 
-def test_openings_have_stripes_in_black_and_white() -> None:
+def test_openings_have_light_stripes() -> None:
     points = np.stack([np.linspace(0, 60, 600)] * 3, axis=1)
     kind = np.where(np.arange(600) < 300, OPENING, WALL).astype(np.uint8)
     surface = Surface(points, np.zeros((0, 3), np.int64))

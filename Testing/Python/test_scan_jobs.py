@@ -1,4 +1,4 @@
-"""Scans and output files of a command line; existing files are never replaced without --overwrite."""
+"""Scans and output files of a command line; existing files are not replaced without --overwrite."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def fail_after_checks(*_: object) -> NoReturn:
 
 
 @pytest.mark.parametrize("command", ["cases find", "evaluate", "picture", "rank", "rank to folder", "recipe suggest"])
-def test_every_command_refuses_an_existing_output_without_overwrite(
+def test_command_refuses_an_existing_output_without_overwrite(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The output is checked first. With --overwrite the command continues, and here fails for another reason."""
@@ -176,13 +176,13 @@ def test_existing_file_is_not_replaced_without_overwrite(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["scan.png", "recipe.json", "NAME.calibration.json", "scores.tsv"])
-def test_author_of_a_file_without_room_for_a_mark_is_not_guessed(tmp_path: Path, name: str) -> None:
+def test_message_does_not_state_who_wrote_a_file_that_cannot_hold_a_mark(tmp_path: Path, name: str) -> None:
     create_empty_files(tmp_path, name)
     with pytest.raises(InputError, match=r": exists already\. "):
         refuse_existing([tmp_path / name])
 
 
-def test_existing_results_of_dcamt_are_refused_and_named_as_results(tmp_path: Path) -> None:
+def test_existing_results_of_dcamt_are_refused(tmp_path: Path) -> None:
     scans = create_empty_files(tmp_path / "scans", "a.nrrd")
     write_dcamt_result(tmp_path / "out" / "a.seg.nrrd")
     with pytest.raises(InputError, match=r"a\.seg\.nrrd: exists already\. "):

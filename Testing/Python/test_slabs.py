@@ -16,7 +16,7 @@ VOXELS = np.arange(5 * 64 * 64, dtype=">i2").reshape(5, 64, 64)
 
 
 @pytest.fixture(autouse=True)
-def _one_slice_a_slab(monkeypatch: pytest.MonkeyPatch) -> None:
+def _one_slice_per_slab(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slabs.slabs, "__defaults__", (VOXELS[0].nbytes,))
 
 
@@ -33,7 +33,7 @@ def write_whole(path: Path) -> Iterator[object]:
     yield
 
 
-def test_voxels_are_stored_in_the_axis_order_of_slicer(tmp_path: Path) -> None:
+def test_voxels_are_stored_with_reversed_axes(tmp_path: Path) -> None:
     write_voxels(VOXELS.T, tmp_path / "x.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), VOXELS)
 

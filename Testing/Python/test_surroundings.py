@@ -14,7 +14,7 @@ SHAPE = (12, 15, 18)
 
 
 def patch() -> tuple[Tensor, Tensor]:
-    """Return an image in which all voxels differ, which identifies the source of copied voxels, and its labels."""
+    """Return an image and its labels. All voxels of the image differ, so that copied voxels identify their source."""
     image = torch.stack(
         [torch.arange(float(np.prod(SHAPE))).reshape(SHAPE), -torch.arange(float(np.prod(SHAPE))).reshape(SHAPE)]
     )

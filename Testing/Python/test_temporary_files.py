@@ -1,4 +1,4 @@
-"""The temporary folder of a test process is removed, however the process ends."""
+"""The temporary folder of a test process is removed after a normal end and after a kill."""
 
 from __future__ import annotations
 

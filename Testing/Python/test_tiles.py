@@ -33,7 +33,7 @@ NETWORKS = [
 
 
 def network_of(recipe: Recipe, settings: Network) -> DualVNet:
-    """Return a network for inference with all weights random, including those initialised to 0 or 1."""
+    """Return a network for inference with random running statistics, and with cross-attention that has an effect."""
     torch.manual_seed(0)
     network = DualVNet(dataclasses.replace(recipe, network=settings)).eval()
     for module in network.modules():
@@ -111,7 +111,7 @@ def test_shorter_margin_changes_the_result(tiny_recipe: Recipe, monkeypatch: pyt
 
 
 def test_receptive_field_lies_within_the_margin(tiny_recipe: Recipe) -> None:
-    """The receptive field is measured by the gradient of one output voxel, with coarser levels held constant."""
+    """Measure the field along the first axis by the gradient of one output plane; coarser levels are constant."""
     network = network_of(tiny_recipe, NETWORKS[1])
     for vnet in network.vnets:
         image = torch.randn(1, 1, 96, 8, 8, requires_grad=True)
@@ -143,7 +143,7 @@ def test_tiles_cover_every_voxel_once_with_their_margin() -> None:
 def test_network_with_instance_normalisation_is_not_predicted_in_tiles(
     tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its statistics cover the whole volume, which no tile contains."""
+    """Instance normalisation needs statistics of the whole volume, which no tile contains."""
     recipe = dataclasses.replace(tiny_recipe, network=dataclasses.replace(NETWORKS[0], normalisation="instance"))
     network = network_of(recipe, recipe.network)
     image = torch.randn(1, 40, 24, 24) + torch.linspace(0, 3, 40)[:, None, None]

@@ -112,7 +112,7 @@ def test_training_needs_neither_scipy_nor_simpleitk_nor_monai(tmp_path: Path, ta
 def test_mixed_precision_keeps_the_direction_of_a_step(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # slow CPUs emulate it
+    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # otherwise a slow CPU uses float32
     steps = []
     for mixed in ("true", "false"):
         trainer = new_trainer(tmp_path / mixed, table, f"mixed_precision={mixed}", "iterations=3")
@@ -233,7 +233,7 @@ def test_checkpoints_and_reports_follow_the_clock(tmp_path: Path, monkeypatch: p
     assert [report.iteration for report in reports] == [*range(2, 35, 2), 35]
     for report in reports:
         assert (report.iterations, report.steps_per_s, report.eta_s) == (35, 1.0, 35 - report.iteration)
-    # A report has the mean losses since the previous one, here of two iterations; iteration n has the loss 1000 + n.
+    # A report has the mean losses since the previous report, here of two iterations; iteration n has the loss 1000 + n.
     assert [report.losses["total"] for report in reports[:3]] == [1001.5, 1003.5, 1005.5]
     assert (outcome.seconds, outcome.dice) == (35, None)
     assert clock.now == 1035

@@ -1,4 +1,4 @@
-"""Scans and labelmaps keep voxels and positions in every format, written by DCAMT or by other libraries."""
+"""Scans and labelmaps keep voxels and positions in files of several formats, written by DCAMT or other libraries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import nibabel as nib
 import nrrd
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 import slicerio
 from dcamt.geometry import Grid
 from dcamt.io.formats import scan_name
@@ -37,7 +37,7 @@ from dcamt_testing.scan_files import (
     sitk_image,
 )
 
-# The text that 3D Slicer writes into the tags of a segment.
+# The terminology of a segment as text, in the format of 3D Slicer's segmentation files.
 SLICER_TERMINOLOGY = (
     "TerminologyEntry:Segmentation category and type - 3D Slicer General Anatomy list"
     "~SCT^123037004^Anatomical Structure~SCT^82471001^Left atrium~^^"
@@ -75,7 +75,7 @@ def test_grid_spacing_and_volume_of_a_sheared_cell() -> None:
 def test_grid_matches_within_a_tolerance_at_the_far_corner() -> None:
     grid = Grid((101, 10, 10), np.eye(4))
     stretched = np.diag([1 + 2e-5, 1, 1, 1])  # shifts voxel 100 by 0.002 mm, and the first one not at all
-    assert grid.matches(Grid((101, 10, 10), np.eye(4)))
+    assert grid.matches(Grid((101, 10, 10), np.diag([1 + 2e-6, 1, 1, 1])))
     assert not grid.matches(Grid((101, 10, 10), stretched))
     assert corner_distance_mm(grid, Grid((101, 10, 10), stretched)) <= 3e-3
     assert not grid.matches(Grid((100, 10, 10), np.eye(4)))
@@ -140,7 +140,7 @@ def test_nifti_file_has_sform_and_qform(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["oblique, left-handed", "sheared"])
-def test_segmentation_file_has_the_tags_that_slicer_expects(tmp_path: Path, name: str) -> None:
+def test_segmentation_file_has_the_tags_of_slicer_segmentations(tmp_path: Path, name: str) -> None:
     grid, voxels, path = Grid(SHAPE, {**ORTHOGONAL, **SHEARED}[name]), labels(), tmp_path / "x.seg.nrrd"
     write_labelmap(Labelmap(voxels, grid), path, [LEFT_ATRIUM, WALL])
     raw, header = nrrd.read(str(path))
@@ -245,7 +245,7 @@ def test_big_endian_files_and_trailing_axes_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.voxels[0], scan("int16"))
 
 
-def test_reading_nifti_imports_only_nibabel(tmp_path: Path) -> None:
+def test_reading_nifti_imports_nibabel_but_no_other_large_package(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan())
     # None in sys.modules makes an import fail as if the package were not installed. nibabel tries to import SciPy,
     # but works without it.
@@ -329,7 +329,7 @@ def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:
         assert corner_distance_mm(labelmap.grid, Grid(SHAPE, SHEARED["sheared"])) <= 1e-9
 
 
-def test_segmentation_written_by_an_old_slicer_is_read(tmp_path: Path) -> None:
+def test_segmentation_without_label_values_and_layers_is_read(tmp_path: Path) -> None:
     layers = np.zeros((2, *SHAPE), np.uint8)
     layers[0, :3] = 1
     layers[1, 5:] = 1

@@ -70,7 +70,7 @@ def test_segmentation_of_another_scan_is_refused(scan: tuple[Volume, Labelmap]) 
 
 
 @pytest.mark.parametrize("left_out", [0, 2])
-def test_label_of_nearly_all_voxels_is_refused_as_one_at_the_border(
+def test_label_of_nearly_all_voxels_is_refused_for_its_surface_at_the_border(
     left_out: int, scan: tuple[Volume, Labelmap]
 ) -> None:
     volume, labels = scan

@@ -66,6 +66,7 @@ def test_surface_is_closed_when_the_segment_touches_the_border() -> None:
     assert mask[:, :, -1].any()
     surface = extract_surface(mask, grid).surface
     assert surface.volume_mm3 == pytest.approx(np.count_nonzero(mask), rel=0.01)
+    assert len(surface.points) - len(surface.edges) + len(surface.triangles) == 2  # Euler characteristic of a sphere
 
 
 def test_surface_does_not_depend_on_axis_order_or_direction() -> None:
@@ -113,7 +114,7 @@ def test_erosion_equals_brute_force(axes: np.ndarray) -> None:
     mask[:, :, grid.shape[2] // 2] &= points[:, :, grid.shape[2] // 2, 0] > CENTRE[0] - 4
     away, _ = cKDTree(points[~mask]).query(points[mask])
     expected = np.zeros_like(mask)
-    expected[mask] = away >= 3.05  # 3.05, not 3: no distance then ties with the limit through rounding
+    expected[mask] = away >= 3.05  # with 3.05 instead of 3, no distance is so close to the limit that rounding decides
     assert expected.any()
     np.testing.assert_array_equal(erode(mask, grid, 3.05), expected)
 
@@ -137,7 +138,7 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     expected = (surface.points[:, None] + distances[None, :, None] * surface.normals[:, None]) @ slope + 300
     np.testing.assert_allclose(profiles(ramp, grid, surface, distances), expected, atol=1e-3)
     np.testing.assert_allclose(interpolate(ramp, grid, surface.points), surface.points @ slope + 300, atol=1e-3)
-    # Samples are at most half a voxel apart, so that none misses a structure of one voxel.
+    # Samples are at most half a voxel apart, so that they do not miss a structure of one voxel.
     assert len(offsets(0.0, 3.0, grid)) == 7
 
 

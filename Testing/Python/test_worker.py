@@ -68,7 +68,7 @@ def test_second_request_does_not_load_the_model_again(
     child = start_worker(HELD.format(gate=str(gate)))
     child.send(write_request(oblique_scan, worker_model, tmp_path / "0", "0"))
     child.wait_for(is_answer_to("0"))
-    gate.touch()  # without it, a short computation may end before its progress is reported
+    gate.touch()  # without the gate, a short computation may end before its progress is reported
     child.send(write_request(oblique_scan, worker_model, tmp_path / "1", "1"))
     progress, before = child.wait_for(lambda event: isinstance(event, WorkerProgress | ScanSegmented | RequestFailed))
     assert isinstance(progress, WorkerProgress), progress
@@ -212,7 +212,7 @@ def test_scans_are_removed_if_the_application_was_killed_and_kept_if_it_continue
     scan_folder.mkdir()
     (scan_folder / "volume.npy").write_bytes(b"a patient")
     child = Child("", "--remove-at-end", str(scan_folder))
-    # Closing the pipe has the same effect as killing the application; here the worker still imports its packages.
+    # Closing the pipe has the same effect as killing the application. The worker may still be importing its packages.
     if continues:
         child.send(KeepFilesRequest())
     assert child.process.stdin is not None

@@ -192,7 +192,7 @@ def test_worker_ends_when_stdout_closes() -> None:
     assert process.stdout is not None
     process.stdout.close()
     try:
-        assert process.wait(timeout=HANGING_S) == 0  # when it cannot write its first event, `ready`
+        assert process.wait(timeout=HANGING_S) == 0  # it ends when it cannot write its first event, `ready`
     finally:
         process.kill()
         assert process.stdin is not None
@@ -200,7 +200,7 @@ def test_worker_ends_when_stdout_closes() -> None:
 
 
 def test_scans_are_removed_although_a_result_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is written while the folder is emptied keeps the folder."""
+    """A result is written while the folder is emptied, so the folder remains; a second attempt removes it."""
     folder, remove = tmp_path / "scans", shutil.rmtree
     folder.mkdir()
     (folder / "volume.npy").touch()
@@ -215,7 +215,7 @@ def test_scans_are_removed_although_a_result_is_being_written(tmp_path: Path, mo
     assert not folder.exists()
 
 
-def test_killed_worker_leaves_no_result_and_a_new_one_works(
+def test_killed_worker_leaves_no_result_and_a_new_worker_works(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker(ENDLESS)

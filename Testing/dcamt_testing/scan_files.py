@@ -10,7 +10,7 @@ import nibabel as nib
 import nrrd
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.volume import Code, SegmentInfo
