@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - the name in SimpleITK's documentation
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 import slicer
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_scan
