@@ -26,7 +26,7 @@ class ChannelSelectors:
         self._labels: list[Any] = []
         self._selectors: list[Any] = []
         self._hidden: list[str] = []
-        self._further_channels = 0
+        self._further_count = 0
         self._filling = False
 
     @property
@@ -41,14 +41,14 @@ class ChannelSelectors:
             names: the names of all channels.
             volumes: the volumes of the further channels, None where no volume is chosen.
         """
-        self._further_channels = len(names) - 1
-        self._ui.inputLabel.text = _("{channel}:").format(channel=names[0]) if self._further_channels else _("Volume:")
-        while len(self._selectors) < self._further_channels:
+        self._further_count = len(names) - 1
+        self._ui.inputLabel.text = _("{channel}:").format(channel=names[0]) if self._further_count else _("Volume:")
+        while len(self._selectors) < self._further_count:
             self._add_row()
         self._filling = True
         for index, (label, selector) in enumerate(zip(self._labels, self._selectors, strict=True)):
-            label.visible = selector.visible = index < self._further_channels
-            if index < self._further_channels:
+            label.visible = selector.visible = index < self._further_count
+            if index < self._further_count:
                 label.text = _("{channel}:").format(channel=names[index + 1])
             selector.setCurrentNode(volumes[index] if index < len(volumes) else None)
         self._filling = False
@@ -60,7 +60,7 @@ class ChannelSelectors:
             selector.sortFilterProxyModel().hiddenNodeIDs = node_ids
 
     def _chosen(self) -> list[VolumeNode | None]:
-        return [selector.currentNode() for selector in self._selectors[: self._further_channels]]
+        return [selector.currentNode() for selector in self._selectors[: self._further_count]]
 
     def _add_row(self) -> None:
         row = len(self._selectors)

@@ -1,6 +1,6 @@
 """Build the image and the display of the map of doubt, a volume of percent values shown as a colour overlay.
 
-Doubt is the probability that a voxel's label is wrong.
+Doubt is the estimated probability that a voxel's label is wrong.
 """
 
 from __future__ import annotations

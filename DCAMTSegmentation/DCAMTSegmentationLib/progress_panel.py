@@ -32,7 +32,7 @@ class ProgressPanel:
         """
         self._ui.applyButton.text = _("Cancel") if running else _("Apply")
         self._ui.applyButton.toolTip = (
-            _("Cancel the segmentation. The scene stays unchanged.")
+            _("Cancel the computation. The scene stays unchanged.")
             if running
             else missing or _("Segment the volume. Slicer stays usable meanwhile.")
         )

@@ -122,7 +122,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             InputError: a volume, the target or the region cannot be used.
             OutputError: the folder for the request's files cannot be created.
         """
-        self._refuse_second()
+        self._refuse_second_job()
         options = SegmentationOptions(volume, **choices)
 
         def report(progress: SegmentationProgress) -> None:
@@ -186,7 +186,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             RuntimeError: a job of this logic is running.
             OutputError: the folder for the request's files cannot be created.
         """
-        self._refuse_second()
+        self._refuse_second_job()
         self._start(MeasuringJob(self._worker, segmentation, self._finisher(onFinished)))
 
     def measureWall(
@@ -202,7 +202,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             InputError: the volume cannot be used, or is related to the segmentation by a non-linear transform.
             OutputError: the folder for the request's files cannot be created.
         """
-        self._refuse_second()
+        self._refuse_second_job()
         self._start(WallJob(self._worker, volume, segmentation, segment, self._finisher(onFinished)))
 
     def writeReport(
@@ -220,7 +220,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             InputError: the volume cannot be used, or is related to the segmentation by a non-linear transform.
             OutputError: the folder for the request's files cannot be created.
         """
-        self._refuse_second()
+        self._refuse_second_job()
         self._start(ReportJob(self._worker, volume, segmentation, segment, path, self._finisher(onFinished)))
 
     writePage = writeReport  # noqa: N815 - its earlier name, for scripts that call it
@@ -280,7 +280,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Make a result a training case, with all channels of its scan; the nodes are read when a training starts."""
         return training_cases.add_result(segmentation)
 
-    def _refuse_second(self) -> None:
+    def _refuse_second_job(self) -> None:
         if self.isRunning():
             raise RuntimeError(_("A computation is running. Wait until it has ended, or cancel it."))
 

@@ -78,7 +78,7 @@ class WorkerProcess:
         self._temporary_folder = temporary_folder
         self._root: str | None = None
         self._process: EngineProcess | None = None
-        self._last: EngineProcess | None = None
+        self._last_process: EngineProcess | None = None
         self._earlier_log = ""
         self._listeners: dict[str, OnEvent] = {}
         self._unanswered: dict[str, bytes] = {}
@@ -96,7 +96,7 @@ class WorkerProcess:
 
     def log(self) -> str:
         """Return the last lines that this process and earlier ones wrote to stderr."""
-        logs = (self._earlier_log, self._last.log() if self._last is not None else "")
+        logs = (self._earlier_log, self._last_process.log() if self._last_process is not None else "")
         return "\n".join("\n".join(filter(None, logs)).splitlines()[-LOG_LINES:])
 
     def make_folder(self) -> str:
@@ -165,7 +165,7 @@ class WorkerProcess:
         if self._root is not None:
             arguments += ["--remove-at-end", self._root]
         self._process = EngineProcess(arguments, self._take, self._on_ended, self._python, self._engine_folder)
-        self._last = self._process.start()
+        self._last_process = self._process.start()
         self._idle.start(self._idle_ms)
 
     def _end_process(self, keep_files: bool = True) -> None:
@@ -236,7 +236,7 @@ class WorkerProcess:
             listener(replace(event, id=identifier))
 
     def _on_ended(self, end: ProcessEnd) -> None:
-        last_line = self._last.log().rpartition("\n")[2] if self._last is not None else ""
+        last_line = self._last_process.log().rpartition("\n")[2] if self._last_process is not None else ""
         message = end.problem or end_message(end.crashed, end.code, last_line)
         self._fail(RequestFailed(None, ENDED, message, self.log()))
 

@@ -19,7 +19,7 @@ class ApplyTooltipTest(ViewCase):
         seen = []
         self.module.worker.before_answer = lambda: seen.append((self.ui.applyButton.text, self.ui.applyButton.toolTip))
         self.segment(add_scan())
-        self.assertEqual(seen, [("Cancel", "Cancel the segmentation. The scene stays unchanged.")])
+        self.assertEqual(seen, [("Cancel", "Cancel the computation. The scene stays unchanged.")])
         self.assertEqual(self.ui.applyButton.toolTip, "Segment the volume. Slicer stays usable meanwhile.")
 
 
