@@ -28,13 +28,13 @@ def _write_series(folder: Path, **attributes: object) -> Path:
 
 @pytest.mark.parametrize("size", [100, 140, 330])
 def test_end_slice_cut_in_its_header_is_refused(tmp_path: Path, size: int) -> None:
-    """With 330 bytes, the SOP class is cut, so it must not be read as that of another kind."""
+    """With 330 bytes, the UID of the SOP class is cut, and must not be taken for another class."""
     os.truncate(_write_series(tmp_path) / "IM007", size)
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
 
 
 @pytest.mark.parametrize("data", [bytes(3000), b"no slice" * 400])
-def test_damaged_file_without_ending_is_known_by_its_name(tmp_path: Path, data: bytes) -> None:
+def test_damaged_file_without_ending_is_recognised_as_a_slice_by_its_name(tmp_path: Path, data: bytes) -> None:
     (_write_series(tmp_path) / "IM007").write_bytes(data)
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
 
@@ -46,13 +46,13 @@ def test_other_file_without_ending_is_skipped_with_a_note(tmp_path: Path) -> Non
     assert "VERSION" in volume.notes[0]
 
 
-def test_missing_file_that_a_dicomdir_names_is_refused(tmp_path: Path) -> None:
+def test_dicomdir_that_names_a_missing_file_is_refused(tmp_path: Path) -> None:
     write_dicomdir(_write_series(tmp_path))
     (tmp_path / "IM007").unlink()
     refused(lambda: read_scan(tmp_path), tmp_path / "DICOMDIR", "IM007")
 
 
-def test_files_of_a_medium_may_have_names_in_lower_case(tmp_path: Path) -> None:
+def test_files_of_a_dicomdir_may_have_names_in_lower_case(tmp_path: Path) -> None:
     write_dicomdir(_write_series(tmp_path))
     for file in sorted(tmp_path.glob("IM*")):
         file.rename(file.with_name(file.name.lower()))
@@ -103,7 +103,7 @@ def test_number_of_a_screenshot_does_not_count_as_missing(tmp_path: Path) -> Non
     ("removed", "numbers"), [(["IM000", "IM001"], "1, 2"), (["IM001", "IM003", "IM005", "IM007"], "2, 4, 6")]
 )
 def test_missing_numbers_of_images_cause_a_note(tmp_path: Path, removed: list[str], numbers: str) -> None:
-    """The last number is not known to be missing."""
+    """In the second case, number 8 is missing as well, but no other number shows this."""
     _write_series(tmp_path)
     for name in removed:
         (tmp_path / name).unlink()
@@ -114,7 +114,7 @@ def test_missing_numbers_of_images_cause_a_note(tmp_path: Path, removed: list[st
 def test_slice_numbers_of_millions_take_little_memory(tmp_path: Path) -> None:
     for k in range(8):
         write_slice(tmp_path / f"IM{k:03}", k, number=2_000_000 + k)
-    read_scan(tmp_path)  # so that only the reading of the second time counts, not the import of libraries
+    read_scan(tmp_path)  # so that the measurement below does not include the import of libraries
     tracemalloc.start()
     try:
         assert read_scan(tmp_path).notes == ()

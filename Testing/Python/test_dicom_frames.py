@@ -97,7 +97,7 @@ def test_each_frame_is_rescaled_by_its_own_slope(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["frames", "folder"])
 def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
-    """The units differ too, as Philips writes them."""
+    """Magnitude and phase also differ in their unit."""
     names, units = {"magnitude": "MAGNITUDE", "phase": "PHASE"}, ("normalized", "mrad")
     rescale = {"RescaleSlope": 1, "RescaleIntercept": 0}
     if kind == "frames":

@@ -22,7 +22,7 @@ from pydicom.uid import (
 @pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG", "deflated"])
 @pytest.mark.parametrize("slope", [1, 2])
 def test_compressed_slices_are_read_without_loss(tmp_path: Path, compressor: str, slope: int) -> None:
-    """The transfer syntaxes are lossless. pydicom or GDCM compresses the slices; the result equals the original."""
+    """pydicom or GDCM compresses the slices with a lossless transfer syntax."""
     syntax = {"RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless, "JPEG": JPEGLosslessSV1}
     for k in range(8):
         path = write_slice(tmp_path / "series" / f"{k}.dcm", k, RescaleSlope=slope, RescaleIntercept=0)
@@ -44,7 +44,7 @@ def test_compressed_slices_are_read_without_loss(tmp_path: Path, compressor: str
 
 
 def compress_with_gdcm(path: Path, compressor: str) -> None:
-    """Compress the pixels of a slice; copy back the position and the other tags, which GDCM changes."""
+    """Compress the pixels of a slice with GDCM, and keep the slice's other attributes, which GDCM would change."""
     import SimpleITK as sitk  # noqa: N813
 
     before = pydicom.dcmread(path)
@@ -95,7 +95,7 @@ def test_lack_of_memory_for_pixels_is_reported(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(("stored", "signed"), [(16, 0), (12, 0), (16, 1)])
 def test_inverted_intensities_equal_those_of_gdcm(tmp_path: Path, stored: int, signed: int) -> None:
-    """MONOCHROME1 stores bright pixels as low values; ITK, and so 3D Slicer, inverts them."""
+    """MONOCHROME1 stores bright pixels as low values."""
     import SimpleITK as sitk  # noqa: N813
 
     for k in range(8):

@@ -1,4 +1,4 @@
-"""DICOM results checked by other programs: dciodvfy finds no fault, and dcmqi, which 3D Slicer uses, reads them."""
+"""DICOM results checked by other programs: dciodvfy finds no fault in them, and dcmqi reads them."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def run_program(*arguments: str | Path) -> str:
 
 
 def errors(path: Path) -> list[str]:
-    """Return what dciodvfy finds wrong in a file."""
+    """Return the errors and warnings of dciodvfy about a file, except those about DCAMT's own codes."""
     printed = run_program("dciodvfy", path).splitlines()
-    # The coding scheme of a measurement that no standard names is private.
+    # Measurements without a standard code have one of the private scheme 99DCAMT, which dciodvfy does not know.
     return [line for line in printed if line.startswith(("Error", "Warning")) and "<99DCAMT>" not in line]
 
 

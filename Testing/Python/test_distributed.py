@@ -1,4 +1,4 @@
-"""Training by a team: losses against those of one process, failures, signals, and another number of processes."""
+"""Training by a team: losses equal to those of one process, failures, signals, resuming with other team sizes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_team_splits_the_batch() -> None:
 
 @pytest.mark.parametrize("objective", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
 def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, objective: tuple[str, ...]) -> None:
-    """This holds for operations on single samples: supervision, or with distillation; without batch normalisation."""
+    """This holds if each operation concerns a single sample: supervision and distillation, no batch normalisation."""
     runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *objective)
     one, two = ([event["losses"] for event in events(run, "progress")] for run in runs)
     assert len(one) == 5
@@ -123,7 +123,7 @@ def train_with_one_and_two_processes(table: Path, folder: Path, *settings: str) 
 def test_operations_across_samples_stay_within_each_process(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With all losses and batch normalisation, the team's losses are the mean of the losses of each half batch."""
+    """With all losses and batch normalisation, each loss of the team is the mean of this loss in the half batches."""
     settings = (*BATCH, "ramp_up=0", "iterations=1")
     assert train_as_team(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
     (together,) = (event["losses"] for event in events(tmp_path / "two", "progress"))
@@ -143,7 +143,7 @@ def test_operations_across_samples_stay_within_each_process(
 
 
 class BrokenTeam(Team):
-    """A team of two processes, of which the other one has ended."""
+    """A team of this process and another one, which has ended."""
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
         tensors[0].zero_()
@@ -186,7 +186,7 @@ def test_team_saves_a_checkpoint_before_validating(
 
 
 @pytest.mark.parametrize(("signalled", "waits"), [(False, 1), (True, 0)])
-def test_follower_waits_for_torchrun_unless_its_signal_came_already(
+def test_follower_waits_for_the_leader_unless_a_signal_came_before(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool, waits: int
 ) -> None:
     plan = TrainingPlan(RunFolder(Path()), tiny_recipe("iterations=4"), read_cases(table), device="cpu")
@@ -249,7 +249,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.parametrize("arguments", [["--colour"], ["--recipe", "none"]], ids=["usage", "input"])
 def test_leader_that_starts_late_still_reports_the_failure(table: Path, tmp_path: Path, arguments: list[str]) -> None:
-    """The other process fails first, but must not end before the leader, since the leader would then be terminated."""
+    """The other process fails first, but must not end before the leader: torchrun would then terminate the leader."""
     script = tmp_path / "late_leader.py"
     script.write_text(LATE_LEADER, encoding="utf-8")
     status, _, errors = run_team(2, "train", table, "--run-folder", tmp_path / "run", *arguments, script=script)
@@ -292,7 +292,7 @@ print_line("gloo" if any("gloo" in thread for thread in threads) else "no thread
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to list threads")
 def test_failure_of_one_process_fails_the_others_and_leaves_no_thread(tmp_path: Path) -> None:
-    """The leader is a real interpreter, whose exit shows that no thread of the team outlives it."""
+    """The leader runs in an interpreter of its own, so that the interpreter's exit is tested as well."""
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
     status, output, errors = run_team(3, script=script, leader=sys.executable)

@@ -1,4 +1,4 @@
-"""Documents: every link has a target, and the README is short and begins with two commands."""
+"""Documents: links within the repository have targets, and the README is short and begins with two commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def headings(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_has_a_target(document: Path) -> None:
+def test_every_link_within_the_repository_has_a_target(document: Path) -> None:
     broken = []
     for link in LINK.findall(document.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", link):

@@ -22,7 +22,9 @@ def doubt_of_balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float,
 def test_doubtful_ball_gives_its_centre_and_volume() -> None:
     place = doubtful_places(doubt_of_balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
     volume_ml = 4 / 3 * np.pi * 9**3 / 1000
-    np.testing.assert_allclose(place.position, np.add(CENTRE, (5, -4, 3)), atol=0.9)  # half a voxel's diagonal
+    np.testing.assert_allclose(
+        place.position, np.add(CENTRE, (5, -4, 3)), atol=0.9
+    )  # less than half a voxel's diagonal
     assert place.volume_ml == pytest.approx(volume_ml, rel=0.02)
     assert place.severity == pytest.approx(0.8 * volume_ml, rel=0.02)
     np.testing.assert_allclose(TURNED.affine @ [*place.index, 1], [*place.position, 1])
@@ -33,7 +35,7 @@ def test_places_are_sorted_by_severity_not_by_volume() -> None:
         doubt_of_balls(TURNED, ((-14, 0, 0), 8, 0.5), ((14, 0, 0), 7, 1.0), ((0, 18, 0), 3, 1.0)), TURNED
     )
     offsets = [place.position[0] - CENTRE[0] for place in places]
-    np.testing.assert_allclose(offsets, [14, -14, 0], atol=1.1)  # a voxel's centre: off by half a diagonal
+    np.testing.assert_allclose(offsets, [14, -14, 0], atol=1.1)  # half a voxel's diagonal is 1.03 mm
     assert places[1].volume_ml > places[0].volume_ml
     assert places[0].severity > places[1].severity > places[2].severity
 

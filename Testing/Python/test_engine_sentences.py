@@ -1,4 +1,4 @@
-"""Messages are collected from source code, whichever way they take to an error or a note."""
+"""Messages are collected from source code along several ways on which they reach an error or a note."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def choose():
     chosen = "by a function's result"
     return chosen
 """
-"""Messages that reach an error or a note in different ways."""
+"""Messages that reach an error or a note in different ways, and a text that reaches none."""
 
 
 class LocalRenamer(ast.NodeTransformer):
-    """Renames all local variables of functions, but neither parameters nor names of modules."""
+    """Renames all local variables of functions, but not parameters or names of modules."""
 
     def __init__(self) -> None:
         self._names: list[set[str]] = []
@@ -94,7 +94,7 @@ def test_message_is_lost_if_a_link_on_its_way_is_cut(link: str, lost: set[str]) 
     assert sentences_of(SAMPLE_MODULE) - sentences_of(SAMPLE_MODULE.replace(link, "None\n")) == lost
 
 
-def test_following_ends_if_functions_call_each_other() -> None:
+def test_search_ends_if_functions_call_each_other() -> None:
     code = (
         "class Volume:\n    notes: tuple = ()\n"
         "def load():\n    found = []\n    visit(found)\n    return Volume(None, notes=found)\n"

@@ -1,4 +1,4 @@
-"""The estimated time, memory and disk space of a run, against real runs and a simulated measurement."""
+"""The estimated time, memory and disk space of a run are compared with real runs and a simulated measurement."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_headers_of_a_long_case_list_are_sampled(monkeypatch: pytest.MonkeyPatch
     assert abs(len(grids) - len(images)) <= 1
 
 
-def test_quick_effort_keeps_two_voxels_at_the_deepest_level() -> None:
+def test_quick_effort_makes_no_patch_smaller_than_two_strides() -> None:
     recipe = tiny_recipe("normalisation=instance", "patch=8,8,8")
     assert recipe.stride == (4, 4, 4)
     assert with_settings(recipe, effort_settings(recipe, QUICK)).training.patch == (8, 8, 8)
@@ -74,7 +74,7 @@ def test_trial_patches_grow_up_to_the_patch_of_the_recipe() -> None:
 
 
 def test_estimated_time_of_a_step_is_that_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock that counts multiplications instead of seconds, which depend on the machine and on other programs."""
+    """The clock counts arithmetic operations, because seconds depend on the machine and on other programs."""
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1, shape=(40, 40, 40))
     with FlopCounterMode(display=False) as counter:
 
@@ -92,7 +92,7 @@ def test_estimated_time_of_a_step_is_that_of_training(tmp_path: Path, monkeypatc
 
 
 def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The simulated cost is 2 s and 100 MB plus 8 s and 800 MB times the fraction of the whole patch.
+    # The simulated cost is 2 s + 8 s * f, and 100 MB + 800 MB * f, where f is the fraction of the whole patch.
     recipe = tiny_recipe("patch=32,32,32")
     whole = math.prod(recipe.training.patch)
     fractions: list[float] = []

@@ -1,4 +1,4 @@
-"""Evaluation: scores against medpy, brute force and formulas; folders with missing, extra and mismatched files."""
+"""Evaluation: scores equal those of medpy, brute force and formulas; folders with missing, extra or unfit files."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     assert [(row.case, row.label) for row in evaluation.rows] == [(f"la00{n}", c) for n in range(3) for c in (1, 2)]
     for number, row in ((0, evaluation.rows[0]), (2, evaluation.rows[4])):
         prediction, label = two_classes(number + 10) == 1, two_classes(number) == 1
-        # The spacing: the lengths of the columns of AFFINE.
+        # The spacing is the lengths of the columns of AFFINE.
         assert_same_score(row.score, score(prediction, label, (1.25, 0.75, 2.5)))
         assert row.prediction_volume_ml == pytest.approx(prediction.sum() * 1.25 * 0.75 * 2.5 / 1000)
         assert row.label_volume_ml == pytest.approx(label.sum() * 1.25 * 0.75 * 2.5 / 1000)
@@ -155,7 +155,7 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     assert rows[3]["undefined"] == "1"
 
 
-def test_class_absent_from_a_case_is_not_scored_and_unscored_values_are_reported(
+def test_absent_and_unpredicted_class_scores_1_and_unscored_values_are_reported(
     folders: tuple[Path, Path],
 ) -> None:
     predictions, labels = folders
@@ -331,7 +331,7 @@ def test_prediction_of_an_absent_structure_does_not_count_as_missed() -> None:
         ("M\u00fcller.nii.gz", "Mu\u0308ller_gt.nii.gz"),
     ],
 )
-def test_file_names_with_dots_and_channels_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
+def test_different_names_of_files_of_the_same_case_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
     (tmp_path / "pred").mkdir()
     segments = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium")),)
     write_labelmap(

@@ -27,7 +27,7 @@ from dcamt.runs.folder import RunFolder
 
 TEXT = 'a "b"\nc\u2028d'
 KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
-"""The keys of fields in JSON, if they are not the fields' names; they are those of all earlier versions."""
+"""The keys in JSON of the fields whose key is not their name. They stay, so that earlier files can be read."""
 EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: TEXT, bool: True, int | None: 7, float | None: 0.25}
 
 

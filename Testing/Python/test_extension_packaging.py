@@ -172,8 +172,7 @@ def test_s4ext_agrees_with_cmake() -> None:
 def test_catalog_entry_fits_the_schema_and_agrees_with_cmake() -> None:
     entry = json.loads((ROOT / "DCAMT.json").read_text(encoding="utf-8"))
     s4ext = s4ext_facts()
-    # The keys and types that slicer-extension-catalog-entry-schema-v1.0.1.json, in Slicer's Schemas folder, allows;
-    # no other keys are allowed.
+    # The keys and types that slicer-extension-catalog-entry-schema-v1.0.1.json, in Slicer's Schemas folder, allows.
     types = {
         "$schema": str,
         "category": str,
@@ -314,7 +313,7 @@ def test_slicer_requirements_equal_those_of_the_pip_package() -> None:
     assert asked == {line for line in dependencies if re.split("[><=]", line)[0] not in others}
 
 
-def test_pip_package_contains_only_the_engine() -> None:
+def test_pip_package_contains_only_the_engine_and_the_shipped_models() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     packages = re.findall(r'"([^"]+)"', re.search(r"\npackages = \[(.*?)\]", text, re.S)[1])  # type: ignore[index]
     assert all(name.split(".")[0] == "dcamt" for name in packages)
@@ -370,7 +369,7 @@ def files_below(folder: Path) -> set[str]:
 
 @pytest.fixture
 def copied_tree(tmp_path: Path) -> Path:
-    """Return a copy of the files that the build reads, with a model and a sample scan, which a test may damage."""
+    """Return a copy of the files that the build reads; a few bytes replace the model, its terms and the sample scan."""
     if shutil.which("cmake") is None:
         pytest.skip("cmake is not installed")
     source = tmp_path / "source"
@@ -464,7 +463,7 @@ def test_cmake_registers_every_module_test(copied_tree: Path, tmp_path: Path) ->
     assert own
     assert set((tmp_path / "build/generic_tests.txt").read_text(encoding="utf-8").split()) == set(MODULES)
     assert set((tmp_path / "build/tests.txt").read_text(encoding="utf-8").split()) == tests - own
-    # Slicer's macro adds this build folder to the tests' import path.
+    # The tests import these packages from their build folder.
     for package in ("slicer_harness", "dcamt_testing"):
         assert (tmp_path / "build/Testing/Slicer" / package / "__init__.py").is_file()
     # No test file is installed with the extension.

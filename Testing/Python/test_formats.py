@@ -1,4 +1,4 @@
-"""The table of formats: reading, writing, searching folders and the command line all use it."""
+"""The table of formats: reading, writing, searching folders and the command line agree with the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grids, orientations, boxes and regions, against nibabel and against arrays cropped and flipped with NumPy."""
+"""Grids, orientations, boxes and regions, compared with nibabel and with arrays cropped and flipped by NumPy."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_box_contains_region_and_margin_and_little_more(order: tuple[int, int, i
         assert voxels[:, axis].max() <= tight[axis].stop - 1
         assert 0 <= tight[axis].start <= inside[:, axis].min()
         assert inside[:, axis].max() < tight[axis].stop <= grid.shape[axis]
-        # On an oblique grid the box is longer than the region: at most its diagonal, and three voxels for rounding.
+        # On an oblique grid the box is at most as long as the region's diagonal, and three voxels for rounding.
         assert tight[axis].stop - tight[axis].start < 2 * np.linalg.norm((4, 3, 5)) / min(grid.spacing) + 3
     wide = region.box(grid, margin=3)
     for axis in range(3):
