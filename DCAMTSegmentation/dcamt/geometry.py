@@ -195,7 +195,7 @@ class NetworkGrid:
 
     @property
     def affine(self) -> np.ndarray:
-        """(4, 4): voxel of the network's grid -> RAS mm."""
+        """(4, 4): voxel of the network grid -> RAS mm."""
         to_source = np.zeros((4, 4))
         to_source[3, 3] = 1
         for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):

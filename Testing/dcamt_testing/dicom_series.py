@@ -15,18 +15,17 @@ PATIENT = {"PatientID": "SYN-1", "PatientName": "Phantom^Synthetic", "PatientBir
 STUDY = {"StudyDate": "20200102", "StudyTime": "101112", "StudyID": "S7", "AccessionNumber": "A9"}
 
 
-def write_mr_series(folder: Path, voxels: np.ndarray, affine: np.ndarray, shuffle: bool = True) -> list[Path]:
-    """Write voxels (I, J, K) as single-frame MR images; return their paths in the slices' order.
+def write_mr_series(folder: Path, voxels: np.ndarray, affine: np.ndarray) -> list[Path]:
+    """Write voxels (I, J, K) as single-frame MR images, named in a random order; return their paths in slice order.
 
     Args:
         affine: (4, 4), voxel index to RAS mm.
-        shuffle: file names follow a random order, not the slices' order.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lps = RAS_TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     directions = lps[:3, :3] / spacing
-    order = np.random.default_rng(0).permutation(voxels.shape[2]) if shuffle else np.arange(voxels.shape[2])
+    order = np.random.default_rng(0).permutation(voxels.shape[2])
     paths = []
     for k in range(voxels.shape[2]):
         image = _image(MR, folder.name, str(k))

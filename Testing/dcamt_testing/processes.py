@@ -126,18 +126,17 @@ def run_team(
         return failed, printed[0].read(), printed[1].read()
 
 
-def wait_until(condition: Callable[[], Any], what: str = "", pause: float = 0.02, at_most: float = HANGING_S) -> None:
+def wait_until(condition: Callable[[], Any], what: str = "", at_most: float = HANGING_S) -> None:
     """Wait until `condition()` holds; raise AssertionError if it never does.
 
     Args:
         what: what is waited for, for the error's message.
-        pause: seconds between two checks.
         at_most: seconds after which the condition counts as never holding.
     """
     end = time.monotonic() + at_most
     while not condition():
         assert time.monotonic() < end, f"never: {what or condition}"
-        time.sleep(pause)
+        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:

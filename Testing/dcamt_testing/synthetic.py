@@ -36,10 +36,10 @@ def set_options(*settings: str) -> list[str]:
     return [word for setting in (*TINY, *settings) for word in ("--set", setting)]
 
 
-def save_tiny_model(path: Path, recipe: Recipe, seed: int = 0) -> Path:
+def save_tiny_model(path: Path, recipe: Recipe) -> Path:
     """Save the recipe's network with its initial random weights as a model file."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         weights = DualVNet(recipe).state_dict()
     card = Card("tiny", "Tiny", ("Left atrium",), "MRI", "1", "none", "2020-01-01")
     save_model(path, weights, recipe, card)
@@ -66,14 +66,13 @@ def write_cases_folder(
     validation: int = 0,
     shape: tuple[int, int, int] = (24, 24, 24),
     spacing_mm: float = 2.0,
-    seed: int = 0,
 ) -> Path:
     """Write scans, labels and the CSV file of a training run into `folder`; return the CSV file's path."""
     rows = []
     for role, count in (("labelled", labelled), ("unlabelled", unlabelled), ("validation", validation)):
         for index in range(count):
             name = f"{role}{index}"
-            image, label = ellipsoid_scan(shape, seed=1000 * seed + len(rows))
+            image, label = ellipsoid_scan(shape, seed=len(rows))
             write_nifti(folder / f"{name}.nii.gz", image, spacing_mm)
             row = [name, f"{name}.nii.gz", "", role]
             if role != "unlabelled":

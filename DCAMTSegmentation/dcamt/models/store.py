@@ -111,7 +111,7 @@ def import_model(
 
 
 def copy_into_store(path: Path, name: str) -> StoredModel:
-    """Copy a model file, already verified, into the store, with its calibration if that fits.
+    """Copy a model file, already verified, into the store, with the calibration file beside it if that fits.
 
     Args:
         name: a name that no model in the store has.

@@ -97,7 +97,7 @@ def change_intensities(images: Tensor, settings: Augmentation, reach: float, gen
 def replace_surroundings(
     image: Tensor, label: Tensor, probability: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Replace the part beyond a random plane with air, noise or a mirror image, as at the border of a cropped scan.
+    """Replace the part beyond a random plane with air, noise or a mirror image, as if the scan were cropped and padded.
 
     Air is the lowest intensity of each channel; noise has each channel's mean and standard deviation, within its range.
     Labels beyond the plane become 0, even in a mirror image, since a mirrored organ is not an organ. Without this
