@@ -184,7 +184,7 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
 def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
     """Record that the table holds the measurements of the segments with the fingerprint `measured`.
 
-    The mark of outdated measurements is removed if the segments have not changed since.
+    The mark of outdated measurements is removed unless the segments have changed since.
     """
     segmentation_node.SetAttribute(_MEASURED, measured)
     now = fingerprint(segmentation_node)

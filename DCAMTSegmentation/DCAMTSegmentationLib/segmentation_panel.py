@@ -47,8 +47,8 @@ class HandledSettings:
 class SegmentationPanel(VTKObservationMixin):
     """Connects the widgets of `DCAMTSegmentation.ui` to a logic, from `start` to `close`.
 
-    Between `exit` and `enter`, and while a scene is replaced, the panel is not connected to the parameter node: then it
-    shows messages, but reads and changes no settings.
+    Between `exit` and `enter`, and while a scene is closed or imported, the panel is not connected to the parameter
+    node: then it shows messages, but reads and changes no settings.
     """
 
     def __init__(self, ui: Any, logic: DCAMTSegmentationLogic) -> None:
@@ -170,7 +170,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._wall.compare_outline()
 
     def _observe_edits(self, segmentation_node: SegmentationNode | None) -> None:
-        """Observe edits of a result; None stops observing."""
+        """Observe the edits of a segmentation node; None stops observing."""
         if segmentation_node is not self._edits.node:
             self._edits.observe(segmentation_node)
             if segmentation_node is not None:
@@ -224,7 +224,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._update()
 
     def _on_input_changed(self, settings: Any) -> None:
-        """Show the new input volume; if the output belongs to another volume, select the new one's newest result."""
+        """Show the new input volume, and select its newest result unless the selected output may hold its result."""
         if not self._logic.isRunning():
             self._progress.clear()
         if settings.inputVolume is not None:

@@ -40,8 +40,8 @@ class SegmentationWorker(Protocol):
     def remove_folder(self, folder: str) -> None:
         """Remove a folder that `make_folder` made."""
 
-    def request(self, request: Request, on_event: OnEvent | None = None) -> None:
-        """Send a request; `on_event` is called with its events; the last is an `Answer`, except after `cancel`."""
+    def request(self, request: Request, on_event: OnEvent) -> None:
+        """Send a request; `on_event` is called with its events. The last is an `Answer`, except after `cancel`."""
 
     def cancel(self) -> None:
         """Stop the running request; no further events of it are delivered."""
@@ -115,7 +115,7 @@ class WorkerProcess:
         """Remove a folder that `make_folder` made; files still open on Windows are removed at `shutdown`."""
         shutil.rmtree(folder, ignore_errors=True)
 
-    def request(self, request: Request, on_event: OnEvent | None = None) -> None:
+    def request(self, request: Request, on_event: OnEvent) -> None:
         """Send a request, and start the process if it does not run.
 
         `on_event` is called with the events of the request. The last one is an `Answer`, except after `cancel` and
@@ -130,7 +130,7 @@ class WorkerProcess:
         self._idle.stop()
         self._requests += 1
         identifier = str(self._requests)
-        self._listeners[identifier] = on_event or (lambda event: None)
+        self._listeners[identifier] = on_event
         self._computing = identifier
         line = request_line(replace(request, id=identifier)).encode() + b"\n"
         self._unanswered[identifier] = line
