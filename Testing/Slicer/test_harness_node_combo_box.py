@@ -7,7 +7,8 @@ import unittest
 from pathlib import Path
 
 import slicer
-from slicer_harness import close_scene, process_events
+from slicer_harness import close_scene
+from slicer_harness.deletion import delete_pending
 
 
 class NodeComboBoxTest(unittest.TestCase):
@@ -136,8 +137,8 @@ class NodeComboBoxTest(unittest.TestCase):
 
     def test_destroyed_selector_gets_no_events(self) -> None:
         self.combo.deleteLater()
-        process_events()
-        self.combo = None
+        delete_pending()
+        self.assertFalse(self.combo)  # destroyed
         self.add_node("first")
         self.assertEqual(self.received, [])
 
