@@ -79,7 +79,7 @@ def export_csv(node: TableNode, path: Path) -> None:
 
 
 def as_text(node: TableNode) -> str:
-    """Return the table with its header, cells separated by tabs, as a spreadsheet takes it from the clipboard."""
+    """Return the table as text with a header and cells separated by tabs, for pasting into a spreadsheet."""
     buffer, titles = io.StringIO(), column_titles()
     writer = csv.writer(buffer, "excel-tab", lineterminator="\n")
     writer.writerow([titles[column] for column in MEASUREMENT_COLUMNS])

@@ -149,7 +149,7 @@ class ReportJob(SegmentJob):
 
 
 def _class_name(segment: Segment) -> str:
-    """Return the terminology's name for the type of a segment, or a general name; unlike the segment's own name."""
+    """Return the terminology's name of a segment's type, or a general name: the segment's own may name a patient."""
     text = vtk.reference("")
     segment.GetTag(segment.GetTerminologyEntryTagName(), text)
     # context ~ category ~ type ~ …, each a scheme ^ value ^ meaning

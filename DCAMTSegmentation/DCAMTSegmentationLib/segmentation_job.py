@@ -21,7 +21,7 @@ from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
 
 READING_FRACTION = 0.01
-"""The progress when the voxels are in the worker's file."""
+"""The fraction of the work that is done when the voxels are in the worker's file."""
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def placeRegion(
         self, volume: VolumeNode, segmentation: SegmentationNode | None = None, region: RegionNode | None = None
     ) -> RegionNode:
-        """Place a Markups ROI, a new one without `region`, around the result or around the volume's centre."""
+        """Place a Markups ROI around the result or around the volume's centre; without `region`, add a new ROI."""
         if region is None:
             region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", _("Heart region"))
             region_of_interest.style_region(region)
@@ -253,7 +253,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return measurements_table.rows_of(table) if table is not None else []
 
     def exportMeasurements(self, segmentation: SegmentationNode, path: str | Path) -> None:
-        """Write the measurements of a result that has them to a CSV file.
+        """Write a result's measurements to a CSV file; the result must have a table of measurements.
 
         Raises:
             OutputError: the file cannot be written.
@@ -269,7 +269,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return review.doubtful_places(segmentation)
 
     def nextDoubtfulPlace(self, segmentation: SegmentationNode) -> tuple[int, review.StoredDoubtfulPlace]:
-        """Move the slice views to the next doubtful place; return its number, from 1, and the place.
+        """Move the slice views to the next doubtful place; return the place's number, from 1, and the place.
 
         Raises:
             ValueError: the result has no doubtful places.

@@ -160,7 +160,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._update()
 
     def _compare_segments(self) -> None:
-        """Set the marks of an edit again, after a comparison of the observed segmentation's voxels."""
+        """Compare the observed segmentation's voxels, and set its marks of an edit accordingly."""
         segmentation_node = self._edits.node
         if self._closed or self._settings is None or segmentation_node is None:
             return

@@ -10,8 +10,9 @@ from slicer.parameterNodeWrapper import SlicerParameterNamePropertyName
 def parameter_widgets(ui: Any) -> dict[str, Any]:
     """Return a panel's widgets by the parameters named in the `.ui` file, for `connectParametersToGui`.
 
-    `connectParametersToGui`, unlike `connectGui`, returns the tag that `disconnectGui` takes. A panel that connects
-    again without being disconnected loses choices: its combo boxes are filled again, and fall back to their first item.
+    `connectParametersToGui`, unlike `connectGui`, returns the tag that `disconnectGui` takes. A panel that is connected
+    again, but was not disconnected, loses choices: its combo boxes are filled again and show their first item (Slicer's
+    issue 7545).
     """
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
     return {name: widget for name, widget in named.items() if name}
