@@ -13,7 +13,7 @@ import slicer
 import vtk
 
 if find_spec("DCAMTSlicerLib") is None:
-    # Installed, both modules lie in one folder; in the source tree each has its own.
+    # The installed modules lie in one folder; in the source tree, each module has a folder of its own.
     sys.path.append(str(Path(__file__).resolve().parents[1] / "DCAMTSegmentation"))
 
 from dcamt.machine import AUTO
@@ -51,7 +51,7 @@ class DCAMTTraining(ScriptedLoadableModule):
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("DCAMT Training")
-        # Slicer translates the names of its own categories in this context.
+        # A category of Slicer's own: its translated name is in this context.
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = ["DCAMTSegmentation"]
         self.parent.contributors = ["DCAMT contributors"]
@@ -97,10 +97,10 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartSaveEvent, self._on_scene_start_save)
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndCloseEvent, self._on_scene_end_close)
-        # An imported scene brings cases and settings of its own, which cannot be resolved before the import's end.
+        # An imported scene brings cases and settings of its own, which are loaded after the import.
         self.addObserver(scene, scene.StartImportEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_close)
-        # Slicer keeps the layout for the next session after this signal.
+        # After this signal Slicer stores the layout for the next session, so the charts must be hidden before.
         slicer.app.aboutToQuit.connect(self._on_quit)
         self._attach()
 
@@ -189,8 +189,8 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         logic.session.table.use_for_validation(2)
         logic.start(print, lambda run, message: print(run or message))
 
-    The logic does not ask for consent to the terms of use of the model to start from: whoever writes a script must read
-    them (`DCAMTSlicerLib.terms_of_use.read_terms`).
+    The logic does not ask the user to accept a model's terms of use. The author of a script that starts from a model
+    must read them (`DCAMTSlicerLib.terms_of_use.read_terms`).
     """
 
     def __init__(self) -> None:
@@ -225,10 +225,10 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         """Check the cases, measure, and start the run in the background; see `StartJob`.
 
         Args:
-            device: where the run trains, independent of the settings.
+            device: where the run trains; the device in the settings is not used for the run.
 
         Raises:
-            InputError: the run's name or the task is not usable.
+            InputError: the run's name is taken, or the name or the task is not usable.
         """
         return StartJob(self.session, device, on_step, on_end).start()
 

@@ -16,8 +16,8 @@ class EngineCommand:
 
     Args:
         on_event: called as on_event(event) with each event.
-        on_end: called as on_end(message) once after the last event; the message is empty after exit status 0, else the
-            reason of the failure, for the user.
+        on_end: called as on_end(message) once after the last event; the message is empty after exit status 0.
+            Otherwise it is the reason of the failure, for the user.
     """
 
     def __init__(self, arguments: Sequence[str], on_event: OnEvent, on_end: Callable[[str], None]) -> None:
@@ -45,7 +45,11 @@ class EngineCommand:
 
 
 def failure_text(process: EngineProcess, end: ProcessEnd) -> str:
-    """Return why a process failed: the last line of its stderr, where the engine writes the reason, if there is one."""
+    """Return why a process failed, for the user.
+
+    The reason is why the process could not be started, or else the last line of its stderr, which the engine writes.
+    After a crash, or without that line, the text has the exit code only.
+    """
     if end.problem:
         return end.problem
     line = process.log().rpartition("\n")[2]

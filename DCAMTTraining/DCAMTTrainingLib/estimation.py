@@ -26,8 +26,8 @@ class Estimation:
     """Runs `dcamt estimate` and keeps its results by recipe, device and used cases.
 
     Args:
-        planned_recipe, device: return what the next run would use.
-        on_change: called when an estimation has ended or was cancelled, and when an estimate was set.
+        planned_recipe, device: functions that return the recipe and the device of the next run.
+        on_change: called as on_change() when an estimation has ended or was cancelled.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Estimation:
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._folder: Path | None = None
-        # The key holds the scans, but not their labels and sizes, which `add` may update.
+        # `CaseTable.add` may change labels and sizes, which are not part of the key.
         table.on_reset.append(self._estimates.clear)
 
     @property
@@ -51,9 +51,9 @@ class Estimation:
         return self._command is not None and self._command.running
 
     def estimate(self) -> dict[str, Any] | None:
-        """Return the `dcamt estimate` event for the current settings; None if they were not measured or do not fit.
+        """Return the `dcamt estimate` event for the current settings; None if they are unusable or were not measured.
 
-        Free disk space is read each time, since the user may have deleted files or chosen another folder.
+        Its free disk space is read now, since the user may have deleted files or chosen another folder.
         """
         if not self._estimates:
             return None
@@ -63,16 +63,12 @@ class Estimation:
             return None
         return None if known is None else {**known, "disk_free": free_disk_bytes(runs_folder())}
 
-    def set_estimate(self, event: dict[str, Any]) -> None:
-        """Use an estimate for the current settings. Raises InputError if these are not usable."""
-        self._estimates[self._key(self._planned_recipe())] = event
-        self._on_change()
-
     def start(self, folder: Path, device: str, on_end: Callable[[str], None]) -> None:
         """Measure a few steps in the background.
 
         Args:
             folder: where the run would be written.
+            device: where the steps are computed.
             on_end: called as on_end(message) once unless cancelled; the message is empty after success.
 
         Raises:
@@ -95,7 +91,7 @@ class Estimation:
             self._on_change()
             on_end(message)
 
-        # "thorough": the recipe file contains the chosen effort already.
+        # The recipe file already has the iterations and the patch of the chosen effort; "thorough" keeps them.
         arguments = ["estimate", str(cases), "--recipe", str(recipe_file), "--effort", "thorough"]
         arguments += ["--run", str(folder), "--device", device]
         self._command = EngineCommand(arguments, on_event, on_command_end)
@@ -115,16 +111,18 @@ class Estimation:
             self._folder = None
 
     def _with_scene_volumes(self, event: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-        """Return the estimate plus memory and disk space for the scene's volumes, which are not files yet."""
+        """Return the estimate plus memory and disk space for the scene's volumes, which are not files yet.
+
+        Every case is counted as if it had a label.
+        """
         memory, disk = 0.0, 0
         for row in self._used_rows():
             if isinstance(row.source, SceneScan) and row.size and row.spacing:
                 count = math.prod(row.size)
-                # As in `dcamt.training.estimate.resident_bytes`: one byte of each channel and of the label.
+                # As in `dcamt.training.estimate.resident_bytes`: one byte for each channel and one for the label.
                 network_voxels = count * math.prod(row.spacing) / math.prod(recipe.spacing)
                 memory += network_voxels * (recipe.input_channels + 1)
                 images = [node.GetImageData() for node in _used_channels(row.source, recipe)]
-                # The label takes one byte a voxel.
                 disk += count * (1 + sum(image.GetScalarSize() for image in images if image is not None))
         measured = event["memory_bytes"]
         more = {"memory_bytes": None if measured is None else measured + round(memory)}

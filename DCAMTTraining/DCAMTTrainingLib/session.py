@@ -29,10 +29,10 @@ from .settings import TrainingSettings, chosen_settings, device_name
 from .task import classes_from_json, recipe_from_model, recipe_of
 
 SETTLE_MS = 400
-"""Milliseconds from an edit until the cases are checked and, if there are many, saved: more edits may follow."""
+"""Milliseconds after the last edit until the cases are saved and checked."""
 
 SAVED_AT_ONCE = 1000
-"""Number of cases up to which each edit is saved to the scene at once, without a noticeable pause."""
+"""Up to this number of cases, each edit is also saved at once, which takes no noticeable time."""
 
 
 class TrainingSession:
@@ -73,7 +73,7 @@ class TrainingSession:
         self._settling.stop()
 
     def close(self) -> None:
-        """Save the cases, call the listeners no more, and stop background work."""
+        """Remove the listeners of `on_news`, save the cases, and stop background work."""
         self.on_news.clear()
         self.detach()
         self._settling.close()
@@ -92,7 +92,7 @@ class TrainingSession:
     # Task
 
     def recipe(self) -> Recipe:
-        """Return the recipe of the task or of the model to start from, without effort or settings.
+        """Return the recipe without effort and settings: the task's, or `recipe_from_model` of a model to start from.
 
         Raises:
             InputError: the task or the model is not usable.
@@ -114,7 +114,7 @@ class TrainingSession:
         return device_name(self.settings) if self.settings is not None else AUTO
 
     def suggest_start(self, model: str) -> None:
-        """Suggest a model to start from, unless one is chosen or the task has another number of classes or channels."""
+        """Choose a model to start from, unless one is chosen, the name is empty, or the model does not fit the task."""
         if self.settings is None or self.settings.startFrom or not model:
             return
         try:
@@ -127,7 +127,7 @@ class TrainingSession:
     # Cases
 
     def add_sent_cases(self) -> None:
-        """Add the results that DCAMT Segmentation made training cases and that were not listed yet."""
+        """Add the scene's training cases that were not listed yet, and suggest to start from the current model."""
         try:
             rows = sent_rows(self.recipe(), unlisted_only=True)
         except InputError:  # The task is not usable yet; the next call tries again.
@@ -136,13 +136,12 @@ class TrainingSession:
             self.table.add(rows)
             self.suggest_start(current_model())
 
-    def add_list(self, path: Path) -> None:
-        """Add the cases of a CSV file; raise InputError if it is not a case list."""
-        for _step in self.add_list_in_steps(path):
-            pass
-
     def add_list_in_steps(self, path: Path) -> Generator[None, None, None]:
-        """Add the cases as `add_list` does; the last step adds all, or none if another scene was opened meanwhile."""
+        """Add the cases of a CSV file; the last step adds all, or none if another scene was opened meanwhile.
+
+        Raises:
+            InputError: the file or a line of it cannot be read as a case list.
+        """
         settings = self.settings
         rows = yield from read_rows_in_steps(path)
         yield
@@ -206,7 +205,7 @@ class TrainingSession:
         self._stop_check()
         self._stop_saving()
         if self._node is not None:
-            # Some ways of saving a scene send no event before.
+            # Saved now, in case the scene is saved without a StartSaveEvent.
             if len(self.table) <= SAVED_AT_ONCE:
                 self.save()
             self._settling.start(SETTLE_MS)
@@ -226,7 +225,7 @@ class TrainingSession:
             self.check_cases()
 
     def _are_packages_installed(self) -> bool:
-        """Return whether the packages are installed, and look for them until they are.
+        """Return whether the packages are installed; once they were found, do not look for them again.
 
         The user is asked to install them only when a button is clicked.
         """

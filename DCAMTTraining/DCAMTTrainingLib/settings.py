@@ -37,10 +37,10 @@ class Effort(Enum):
 class TrainingSettings:
     """The choices for the next run.
 
-    The fields from `iterations` on are texts, empty for the recipe's value.
+    The fields from `iterations` on are texts, empty for the value of the recipe or of the effort.
 
     Attributes:
-        task: a shipped recipe's name, or a task of `task.recipe_of`.
+        task: a shipped recipe's name, or another task that `task.recipe_of` accepts.
         ownClasses: text of `task.classes_to_json`.
         suggestedRecipe: text of `Recipe.to_json`, empty if none was suggested.
         startFrom: a model's name, empty for random weights.
@@ -80,7 +80,7 @@ SETTINGS = {
     "intraClass": "intra_class",
     "interClass": "inter_class",
 }
-"""Parameter name -> recipe setting that the parameter changes."""
+"""Parameter name -> name of the recipe setting that the parameter changes."""
 
 
 def last_device() -> Device | None:

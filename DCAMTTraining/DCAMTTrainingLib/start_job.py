@@ -1,4 +1,4 @@
-"""Start a run from the panel: check the cases, measure, write the scene's cases, launch the process."""
+"""Start a run: check the cases, measure, write the scene's cases, and start the process."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class RecipeSuggestion:
     The engine counts the unlabelled cases. Validation and left-out cases are not used.
 
     Args:
-        recipe: the task's recipe, to whose classes the segments of the scene's cases were assigned.
+        recipe: the task's recipe; the segments of the scene's cases have the label values of its classes.
         on_end: called as on_end(recipe, message) once unless cancelled; after a failure, recipe is None and message
             states the reason.
     """
@@ -83,8 +83,8 @@ class RecipeSuggestion:
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
         """Return the recipe with the task's classes, and a title from their names, if all labels come from the scene.
 
-        The files written from the scene contain label values only. If the task lacks one of the values, return the
-        recipe unchanged.
+        The label files written from the scene contain no names of classes. If a label comes from a file, or the task
+        lacks a label value of the recipe, return the recipe unchanged.
         """
         labelled = [row for row in self._rows if row.role == LABELLED]
         known = {info.label: info for info in self._recipe.classes}

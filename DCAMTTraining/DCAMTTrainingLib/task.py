@@ -37,14 +37,16 @@ class UserClass:
 
 
 def recipe_of(task: str, classes: Sequence[UserClass], suggested: str = "") -> Recipe:
-    """Return the recipe of a task: the name of a shipped one, `USER_MRI`, `USER_CT` or `SUGGESTED`.
+    """Return the recipe of a task.
 
     Args:
-        suggested: the text of the suggested recipe, as `Recipe.to_json` writes it.
+        task: the name of a shipped recipe, `USER_MRI`, `USER_CT` or `SUGGESTED`.
+        classes: the user-defined classes, for `USER_MRI` and `USER_CT`.
+        suggested: the text of the suggested recipe, as `Recipe.to_json` writes it, for `SUGGESTED`.
 
     Raises:
-        InputError: a task with user-defined classes has none, one without a name, or two with the same name; there is
-            no suggested recipe; or no recipe has the name `task`.
+        InputError: there is no user-defined class, one has no name, or two have the same name; there is no suggested
+            recipe, or it is invalid; or no recipe has the name `task`.
     """
     if task == SUGGESTED:
         return parse_suggested_recipe(suggested)
@@ -75,7 +77,9 @@ def parse_suggested_recipe(text: str) -> Recipe:
 
 
 def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
-    """Return the recipe for training a model further: the model's own, with the task's names, classes and iterations.
+    """Return the recipe for training a model further: the model's own, with some fields of the task's recipe.
+
+    These are name, title, modality, classes, number of iterations and interval between validations.
 
     Raises:
         InputError: the model does not exist or is damaged, or has a different number of classes or channels.
@@ -125,7 +129,7 @@ def classes_to_json(classes: Sequence[UserClass]) -> str:
 
 
 def classes_from_json(text: str) -> list[UserClass]:
-    """Return the classes in a text of `classes_to_json`; an empty list if it is damaged."""
+    """Return the classes in a text of `classes_to_json`; an empty list if the text is damaged."""
     try:
         classes = []
         for data in json.loads(text or "[]"):

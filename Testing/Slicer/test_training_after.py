@@ -36,7 +36,7 @@ PATIENT = "Nachtigall^Hildegard_19470311"
 
 
 class AfterARunTest(TrainingCase):
-    """One finished run, of which all results are checked in turn, because training takes long."""
+    """One finished run, whose results are all checked in one test, because training takes long."""
 
     def test_finished_run_offers_preview_scores_models_and_ranking(self) -> None:
         volume, outline = add_case(f"{PATIENT} baseline", 1)
@@ -46,7 +46,7 @@ class AfterARunTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.session.table.set_role([1], "validation")
         self.choose_tiny_model_and_settings(iterations="60")
-        self.set_estimate()
+        self.measure()
         run = RunFolder(self.runs / "run-1")
         click(self.ui.startButton)
         self.wait_for(lambda: self.ui.previewSelector.enabled, "the run's validation cases")
@@ -153,7 +153,7 @@ class AfterARunTest(TrainingCase):
         self.assertEqual((row.role, row.source.segmentation), (LABELLED, proposal.GetID()))
         self.assertTrue(training_cases.is_case(proposal))
         self.assertEqual(len(self.session.table), 4)
-        # A second time, the ranking is shown at once.
+        # When the run is selected again, its saved ranking is shown.
         self.module.widget.outlining.set_run(self.module.widget.runs.watch)
         self.assertEqual(model.rowCount(), 2)
 
@@ -162,7 +162,7 @@ class ModelInUseTest(TrainingCase):
     def test_no_model_is_current_before_the_segmentation_module_was_opened(self) -> None:
         settings = slicer.mrmlScene.GetSingletonNode("DCAMTSegmentation", "vtkMRMLScriptedModuleNode")
         slicer.mrmlScene.RemoveNode(settings)
-        self.assertFalse(use_model("run-1"))  # the segmentation module was not opened in this scene
+        self.assertFalse(use_model("run-1"))
         self.assertEqual(current_model(), "")
 
     def test_recalibrated_model_of_a_run_is_stored_again(self) -> None:

@@ -142,7 +142,7 @@ class RowsTest(unittest.TestCase):
 
 
 class TableModelTest(unittest.TestCase):
-    def test_view_shows_the_rows_and_follows_changes(self):
+    def test_table_model_returns_the_rows_and_signals_changes(self):
         table = CaseTable()
         model = CaseTableModel(table)
         view = qt.QTableView()

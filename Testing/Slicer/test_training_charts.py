@@ -51,7 +51,7 @@ def chart_nodes() -> list:
 
 
 class CurvesTest(unittest.TestCase):
-    def test_thinned_curve_keeps_its_shape(self):
+    def test_thinned_line_keeps_its_values_and_its_extent(self):
         curve = Curve()
         for step in range(100_000):
             curve.add(step, step / 100_000)
@@ -74,12 +74,12 @@ class CurvesTest(unittest.TestCase):
             curves.apply(event)
         self.assertEqual(curves.losses["total"].steps, [10, 15])
         self.assertEqual(curves.dice["Left atrium", "A"].steps, [])
-        self.assertEqual((curves.step, curves.total_steps, curves.eta_s, curves.steps_per_s), (15, 100, 85 / 4, 4.0))
+        self.assertEqual((curves.eta_s, curves.steps_per_s), (85 / 4, 4.0))
         self.assertEqual(curves.memory_bytes, 5 * 10**8)
 
     def test_values_that_are_not_finite_are_omitted(self):
         curves = RunCurves()
-        line = run_event_line(progress_event(1, 2, total=float("nan"), mmd=0.5))
+        line = run_event_line(progress_event(1, 2, total=float("nan"), supervised=float("inf"), mmd=0.5))
         self.assertTrue(curves.apply(parse_run_event(json.loads(line))))
         self.assertEqual(list(curves.losses), ["mmd"])
         self.assertFalse(curves.apply(CheckpointSaved(1)))
@@ -129,10 +129,10 @@ class ChartsTest(unittest.TestCase):
         charts.update(self.curves)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(len(self.columns(charts, LOSSES, "total")[0]), 9)
-        # The shorter curve is filled with NaN, which a chart does not draw.
+        # NaN fills the columns of the shorter curve.
         self.assertEqual(np.isnan(self.columns(charts, LOSSES, "MMD")[1]).sum(), 4)
 
-    def test_deleted_nodes_are_created_again_and_runs_have_separate_nodes(self):
+    def test_deleted_chart_is_created_again_and_runs_have_separate_charts(self):
         charts, other = TrainingCharts("first"), TrainingCharts("second")
         for one in (charts, other):
             one.show(LOSSES, self.curves)
@@ -205,22 +205,24 @@ class LongRunTest(unittest.TestCase):
                 file.write(f"{before}{step}{after}\n")
         longest = 10.0
         for _ in range(3):  # repeated, because other programs may disturb one attempt
-            watch = RunWatch(run, lambda state: None).start()
+            polls = []
+            watch = RunWatch(run, polls.append).start()
             self.addCleanup(watch.close)
             with LoopMonitor() as monitor:
-                process_events_until(lambda watch=watch: watch.caught_up)
+                process_events_until(lambda polls=polls: polls, "the first poll")
             longest = min(longest, monitor.longest_work)
             if not is_unresponsive(longest):
                 break
             watch.close()
         assert_stays_responsive(longest)
-        self.assertEqual(watch.curves.step, count)
+        scores = watch.curves.dice["Left atrium", "mean"]
+        self.assertEqual(scores.steps[-1], count)
         self.assertLess(len(watch.curves.losses["total"].steps), POINTS)
-        # The same holds for events that arrive while the run is watched.
+        # The same holds for an event that arrives while the run is watched.
         with run.events.open("a") as file:
-            file.write(run_event_line(progress_event(count + 1, count + 1, total=7.0)) + "\n")
+            file.write(run_event_line(validation_event(count + 1, 0.5, 0.6, 0.7)) + "\n")
         with LoopMonitor() as monitor:
-            process_events_until(lambda: watch.curves.step == count + 1)
+            process_events_until(lambda: scores.steps[-1] == count + 1)
         assert_stays_responsive(monitor.longest_work)
 
 

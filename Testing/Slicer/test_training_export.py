@@ -58,7 +58,7 @@ class ExportTest(unittest.TestCase):
             self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
             self.assertIsNone(volume.GetStorageNode())
 
-    def test_corrected_proposal_of_a_file_with_several_channels_keeps_them(self):
+    def test_corrected_proposal_keeps_all_channels_of_its_file(self):
         image, label = ellipsoid(4)
         path = self.folder / "two.nrrd"
         volume = add_volume("two", image)

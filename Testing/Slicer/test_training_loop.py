@@ -48,7 +48,7 @@ class LoopTest(TrainingCase):
         names = [row.name for row in self.session.table.rows]
         self.session.table.set_role([names.index("for validation")], "validation")
         self.session.table.set_role([names.index("next patient")], "unlabelled")
-        self.set_estimate()
+        self.measure()
         self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
         click(self.ui.startButton)
         run = RunFolder(self.runs / "run-1")
@@ -56,7 +56,7 @@ class LoopTest(TrainingCase):
         self.wait_for(lambda: self.ui.useModelButton.enabled, "its model")
         self.assertEqual(run.read_origin().name, "tiny")
 
-        # The charts have data.
+        # The charts have curves.
         click(self.ui.lossesButton)
         click(self.ui.scoresButton)
         charts = {node.GetName(): node for node in slicer.util.getNodesByClass("vtkMRMLPlotChartNode")}

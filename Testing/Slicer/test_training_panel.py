@@ -39,7 +39,7 @@ from training_scenes import add_case, ellipsoid, write_scan
 
 
 class CategoryTest(TrainingCase):
-    def test_category_has_the_translated_name_of_slicer(self) -> None:
+    def test_category_is_translated_in_the_context_of_slicers_categories(self) -> None:
         from DCAMTTraining import DCAMTTraining
 
         class Parent:
@@ -78,12 +78,13 @@ class WarningsTest(TrainingCase):
 
 
 class ClosedModuleTest(TrainingCase):
-    def test_closed_module_leaves_no_object_alive(self) -> None:
+    def test_closed_module_releases_its_widget_session_and_sections(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         self.wait_for(lambda: self.session.checked, "the check")
         widget = self.module.widget
-        parts = (widget, self.session, widget.cases, widget.task, widget.outlining)
+        parts = (widget, self.session, widget.sections, widget.cases, widget.task, widget.effort)
+        parts += (widget.starting, widget.runs, widget.watching, widget.results, widget.outlining)
         left = [weakref.ref(part) for part in parts]
         del widget, parts
         self.close_module()
@@ -97,7 +98,7 @@ class SavedStateTest(TrainingCase):
     def test_cases_and_settings_are_restored_with_the_scene(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
-        self.session.add_list(self.list_run())
+        self.add_list(self.write_case_list())
         self.ui.iterationsEdit.text = "123"
         choose(self.ui.effortSelector, "Quick try")
         with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +142,7 @@ class SavedStateTest(TrainingCase):
         self.ui.runsFolderEdit.currentPath = str(other)
         self.assertEqual(self.ui.runNameEdit.text, "run-1")
 
-    def list_run(self) -> Path:
+    def write_case_list(self) -> Path:
         path = self.folder / "cases.csv"
         path.write_text("name,image,label,role\nA,a.nrrd,,unlabelled\n", encoding="utf-8")
         return path
@@ -152,7 +153,7 @@ class FolderOfRunsTest(TrainingCase):
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.choose_tiny_model_and_settings()
-        self.set_estimate()
+        self.measure()
         (self.folder / "file").write_text("", encoding="utf-8")
         set_runs_folder(str(self.folder / "file" / "runs"))
         self.session.notify_settings_changed()
@@ -187,8 +188,6 @@ class FolderOfRunsTest(TrainingCase):
 
 
 class PackagesTest(TrainingCase):
-    """Missing packages are asked for only when something is computed."""
-
     def setUp(self) -> None:
         super().setUp()
         stack = ExitStack()
@@ -196,7 +195,7 @@ class PackagesTest(TrainingCase):
         self.addCleanup(stack.close)
         pip.missing = {"nibabel"}
 
-    def test_packages_are_asked_for_only_when_something_is_computed(self) -> None:
+    def test_user_is_asked_to_install_packages_only_by_buttons_that_compute(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         process_events()

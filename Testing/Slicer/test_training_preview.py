@@ -27,7 +27,7 @@ class PreviewTest(unittest.TestCase):
     def setUp(self) -> None:
         start_afresh()
 
-    def test_scan_of_a_preview_is_added_to_the_scene(self) -> None:
+    def test_preview_is_shown_with_its_scan_updated_and_removed(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         image, label = ellipsoid(1)
@@ -48,6 +48,8 @@ class PreviewTest(unittest.TestCase):
             np.testing.assert_array_equal(drawn, label)
             self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
             self.assertFalse(volume.GetSaveWithScene() or segmentation.GetSaveWithScene())
+            for kind in ("Segmentation", "ScalarVolume"):
+                self.assertEqual(len(slicer.util.getNodesByClass(f"vtkMRML{kind}Node")), 1)
         remove_preview("run")
         for kind in ("Segmentation", "ScalarVolume"):
             for part in ("Node", "DisplayNode"):

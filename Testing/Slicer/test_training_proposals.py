@@ -34,7 +34,7 @@ from training_scenes import add_outline, add_volume, ellipsoid
 
 
 class OutlineFilesTest(TrainingCase):
-    """A ranking of cases in files, made by an earlier session of Slicer."""
+    """A ranking of cases in files, as an earlier session of Slicer leaves it."""
 
     def test_case_from_files_is_opened_with_its_proposal(self) -> None:
         place = (1.2, 2, -0.3)

@@ -32,7 +32,7 @@ from training_scenes import add_volume
 
 
 class RankingButtonsTest(TrainingCase):
-    """Enabled buttons while cases arrive and after the ranking ended."""
+    """Which buttons are enabled while cases arrive and after the ranking has ended."""
 
     def test_buttons_are_enabled_from_the_first_ranked_case_until_the_run_is_deselected(self) -> None:
         run = self.write_run()
@@ -63,7 +63,7 @@ class RankingButtonsTest(TrainingCase):
                 click(self.ui.rankButton)  # the second click of a double click
             self.assertEqual(self.ui.rankButton.text, "Cancel")
         self.assertFalse(self.ui.addCaseButton.enabled)
-        # Without it, a second ranking of the run would be refused, since the first one's proposals exist.
+        # Without this option, a second ranking of the run would be refused, since the proposals of the first exist.
         self.assertIn("--overwrite", commands[0].arguments)
         for number, score in enumerate((0.1, 0.3), start=1):
             commands[0].on_event({**case, "name": f"case {number}", "score": score})
@@ -114,13 +114,13 @@ class OpeningTest(TrainingCase):
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(self.temporary_folders(), [])
 
-    def test_closing_the_panel_cancels(self) -> None:
+    def test_closing_the_panel_cancels_the_opening(self) -> None:
         click(self.ui.openCaseButton)
         self.assertEqual(len(self.temporary_folders()), 1)
         self.close_module()
         self.assertEqual(self.temporary_folders(), [])
 
-    def test_closing_or_importing_a_scene_cancels(self) -> None:
+    def test_closing_or_importing_a_scene_cancels_the_opening(self) -> None:
         for event in (slicer.mrmlScene.StartCloseEvent, slicer.mrmlScene.StartImportEvent):
             with self.subTest(event), mock.patch.object(proposal_opening, "EngineProcess") as process:
                 click(self.ui.openCaseButton)

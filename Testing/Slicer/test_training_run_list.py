@@ -19,7 +19,6 @@ from slicer_harness import (
     choose,
     click,
     close_scene,
-    process_events_until,
 )
 from training_case import TrainingCase
 
@@ -42,9 +41,10 @@ class ListOfRunsTest(TrainingCase):
             write_note(run.failure, failure)
         return run
 
-    def test_each_state_of_a_run_is_listed_with_its_reason(self) -> None:
+    def test_state_and_reason_of_each_run_without_a_process_are_shown(self) -> None:
         counts = {"labelled": 1, "unlabelled": 0, "validation": 0, "device": "cpu", "resumed": False}
-        begun = [{"event": "started", "step": 0, "of": 10, **counts}, {"event": "checkpoint", "step": 4}]
+        trained = {"event": "progress", "step": 4, "of": 10, "losses": {"total": 1.0}}
+        begun = [{"event": "started", "step": 0, "of": 10, **counts}, trained, {"event": "checkpoint", "step": 4}]
         self.make_run("paused", [*begun, {"event": "paused", "step": 4}])
         self.make_run("stopped", [*begun, {"event": "finished", "step": 4, "model": "", "seconds": 1.0}])
         self.make_run("finished", [*begun, {"event": "finished", "step": 10, "model": "", "seconds": 1.0}])
@@ -72,7 +72,7 @@ class ListOfRunsTest(TrainingCase):
             self.assertEqual(self.ui.stopButton.enabled, resumable and not name.startswith("stopped"), name)
             self.assertTrue(self.ui.discardButton.enabled)
         # Charts of earlier runs are added to the scene only on request.
-        process_events_until(lambda: self.module.widget.runs.watch.caught_up)
+        self.wait_for(lambda: self.ui.lossesButton.enabled, "the losses")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
 
     def test_validation_cases_are_listed_even_if_their_files_are_missing(self) -> None:
@@ -114,7 +114,7 @@ class ListOfRunsTest(TrainingCase):
             self.assertEqual([row[0] for row in cells], shown)
             self.assertEqual(cells[0][2:], ["0.500", "0.333", "12.00", "3.25"])
 
-    def test_hidden_charts_leave_no_layout_and_no_node_behind(self) -> None:
+    def test_charts_are_removed_and_the_layout_is_restored(self) -> None:
         events = [{"event": "started", "step": 0, "of": 10}]
         events.append({"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}})
         run = self.make_run("going", events)

@@ -20,6 +20,7 @@ from dcamt_testing.broken_workers import SLOW_TRAINING
 from dcamt_testing.processes import is_alive
 from DCAMTSlicerLib import engine_process
 from DCAMTTrainingLib import engine_command
+from DCAMTTrainingLib.panels.sections import SECTIONS
 from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.start import RunPlan, prepare_and_start, started
 from DCAMTTrainingLib.settings import chosen_settings
@@ -40,14 +41,14 @@ from training_scenes import add_case
 
 class RunsTest(CasesCase):
     def start(self) -> RunFolder:
-        """Click Start with settings for a slow, endless run, and wait for the first iterations."""
-        if os.name != "nt":  # Windows cannot start a shell script; its runs are fast.
+        """Click Start with settings for a slow and long run, and wait for the first iterations."""
+        if os.name != "nt":  # Windows cannot start a shell script, so the run is fast there.
             python = write_python(self.folder, SLOW_TRAINING, "dcamt")
             patch = mock.patch.object(run_start, "python_program", return_value=python)
             patch.start()
             self.addCleanup(patch.stop)
         self.choose_tiny_model_and_settings(iterations="100000")
-        self.set_estimate()
+        self.measure()
         name = self.session.settings.runName
         click(self.ui.startButton)
         run = RunFolder(self.runs / name)
@@ -64,7 +65,7 @@ class RunsTest(CasesCase):
 
     def test_run_finishes_with_charts_and_results(self) -> None:
         self.choose_tiny_model_and_settings(iterations="30")
-        self.set_estimate()
+        self.measure()
         process_events()
         run = RunFolder(self.runs / "run-1")
         with LoopMonitor() as monitor:
@@ -74,9 +75,8 @@ class RunsTest(CasesCase):
         assert_stays_responsive(monitor.longest_work)
         self.assertIn("Finished", self.ui.runStatusLabel.text)
         # All other sections are closed so that the results and their buttons fit on a laptop's screen.
-        self.assertFalse(self.ui.resultsButton.collapsed)
-        others = (self.ui.casesButton, self.ui.taskButton, self.ui.runButton, self.ui.watchButton)
-        self.assertTrue(all(section.collapsed for section in others))
+        opened = [name for name in SECTIONS if not getattr(self.ui, name).collapsed]
+        self.assertEqual(opened, ["resultsButton"])
         self.assertEqual(open_model(run.model).card.trained_on["iterations"], 30)
         # Charts are added to the scene only on request.
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
@@ -87,7 +87,7 @@ class RunsTest(CasesCase):
         self.assertEqual(self.ui.resultsTable.model().rowCount(), 2)  # the case and the mean
         self.assertTrue(self.ui.reportButton.enabled)
         self.assertEqual(self.session.settings.runName, "run-2")
-        # The scene's volumes were written to the run's folder and are unchanged in the scene.
+        # The scene's volumes and labels were written to the run's folder, and no volume was added to the scene.
         self.assertEqual(len(list(run.scans.glob("*.nrrd"))), 6)
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 3)
 
@@ -113,7 +113,7 @@ class RunsTest(CasesCase):
         self.assertIn("Stopped", self.ui.runStatusLabel.text)
 
     def test_stopping_a_paused_run_starts_one_process_that_writes_its_models(self) -> None:
-        """Also before the panel shows the pause."""
+        """The click on Stop comes before the panel shows the pause."""
         run = self.start()
         self.wait_for(lambda: self.ui.stopButton.enabled, "the run to be shown as running")
         choose(self.ui.deviceSelector, "CPU")
@@ -165,7 +165,7 @@ class RunsTest(CasesCase):
         self.wait_for(lambda: self.state(run) == RUNNING, "the run to go on")
 
 
-# Acts as PythonSlicer on Linux and Windows: starts the interpreter as a child and waits for it.
+# A launcher, as PythonSlicer may be one: it starts the interpreter as a child and waits for it.
 LAUNCHER = """#!{python}
 import pathlib, subprocess, sys
 child = subprocess.Popen([{python!r}, *sys.argv[1:]])
@@ -198,8 +198,8 @@ class LauncherTest(TrainingCase):
         self.assertEqual(received, [])
 
 
-# An application that starts a run and is killed immediately afterwards. The start of a run does not use Slicer, so that
-# mocks are enough.
+# An application that starts a run and is killed immediately afterwards. Slicer's modules are replaced by mocks, since
+# `start_process` does not use them.
 KILLED_APPLICATION = """
 import json, os, signal, sys
 from pathlib import Path

@@ -42,7 +42,7 @@ class SourcesTest(TrainingCase):
         write_scan(data / "p2_pred.nrrd", label)
         seen = []
 
-        def reader_that(answer):
+        def record_pairs_and(answer):
             def act(dialog):
                 tables = [child for child in dialog.children() if child.className() == "QTableView"]
                 for table in tables:
@@ -54,7 +54,7 @@ class SourcesTest(TrainingCase):
 
         with Person() as person:
             person.expects("Folder of scans", str(data))
-            person.expects("Cases in the folder", reader_that("reject"))
+            person.expects("Cases in the folder", record_pairs_and("reject"))
             click(self.ui.addFolderButton)
             self.wait_for(lambda: len(seen) == 2, "the pairs")
             process_events()
@@ -63,7 +63,7 @@ class SourcesTest(TrainingCase):
         self.assertEqual(len(self.table), 0)
         with Person() as person:
             person.expects("Folder of scans", str(data))
-            person.expects("Cases in the folder", reader_that("accept"))
+            person.expects("Cases in the folder", record_pairs_and("accept"))
             click(self.ui.addFolderButton)
             self.wait_for(lambda: len(self.table) == 3, "the cases")
         self.assertEqual([row.role for row in self.table.rows], [LABELLED, LABELLED, UNLABELLED])
@@ -74,7 +74,7 @@ class SourcesTest(TrainingCase):
         self.assertEqual([row.size for row in self.table.rows], [(24, 22, 20)] * 3)
         self.assertEqual(self.ui.casesTable.model().rowCount(), 3)
 
-    def test_a_volume_named_like_a_label_is_left_out(self) -> None:
+    def test_volume_named_like_a_label_of_another_volume_is_left_out(self) -> None:
         for name in ("p1", "p1_seg", "p2 heart_seg"):
             add_volume(name, ellipsoid(0)[0])
         click(self.ui.addSceneButton)
@@ -116,10 +116,7 @@ class SourcesTest(TrainingCase):
             "name,image,label,role\nA,a.nrrd,a_label.nrrd,labelled\nB,b.nrrd,,left out\n", encoding="utf-8"
         )
         add_case("in the scene")
-        with Person() as person:
-            person.expects("List of cases", str(given))
-            click(self.ui.addListButton)
-        self.wait_for(lambda: len(self.table), "the list")
+        self.add_list(given)
         click(self.ui.addSceneButton)
         self.assertEqual([row.name for row in self.table.rows], ["A", "B", "in the scene"])
         written = self.folder / "out" / "cases.csv"
@@ -178,7 +175,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addSentButton)
         self.assertEqual(self.session.settings.startFrom, "tiny")
         self.assertIn("tiny", self.ui.startFromSelector.currentText)
-        # The person's choice is kept.
+        # A model that was chosen before is kept.
         choose(self.ui.startFromSelector, "Scratch (random weights)")
         self.session.settings.startFrom = "left-atrium"
         click(self.ui.addSentButton)
@@ -268,13 +265,14 @@ class LabelValuesTest(TrainingCase):
         write_scan(self.folder / "a_label.nrrd", label.astype(np.int16) * 420)
         self.list = self.folder / "cases.csv"
 
-    def add_list(self, text: str) -> None:
+    def add_list_of(self, text: str) -> None:
+        """Write a case list, add it, and wait for the check of its cases."""
         self.list.write_text(text, encoding="utf-8")
-        self.session.add_list(self.list)
+        self.add_list(self.list)
         self.wait_for(lambda: self.session.checked, "the check")
 
     def test_label_values_are_mapped_in_the_panel(self) -> None:
-        self.add_list("name,image,label,role\nA,a.nrrd,a_label.nrrd,labelled\n")
+        self.add_list_of("name,image,label,role\nA,a.nrrd,a_label.nrrd,labelled\n")
         self.assertIn("420", self.session.table.rows[0].remark)
         self.assertFalse(self.ui.startButton.enabled)
         self.ui.casesTable.selectRow(0)
@@ -304,7 +302,7 @@ class LabelValuesTest(TrainingCase):
         return act
 
     def test_label_values_are_mapped_in_a_case_list(self) -> None:
-        self.add_list("name,image,label,role,labels\nA,a.nrrd,a_label.nrrd,labelled,420=left-atrium\n")
+        self.add_list_of("name,image,label,role,labels\nA,a.nrrd,a_label.nrrd,labelled,420=left-atrium\n")
         row = self.session.table.rows[0]
         self.assertEqual((row.source.labels, row.remark), ("420=left-atrium", ""))
 

@@ -51,7 +51,7 @@ class StartTest(CasesCase):
         self.assertEqual(list(self.runs.iterdir()), [])
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
-    def test_double_click_on_start_starts_one_job_however_slow_the_start_and_fast_the_job(self) -> None:
+    def test_double_click_starts_one_job_even_if_the_start_is_slow_or_the_job_ends_between_the_clicks(self) -> None:
         now = [100.0]
 
         class FakeJob(mock.Mock):
@@ -102,7 +102,7 @@ class StartTest(CasesCase):
         # Two channels and a label, instead of one channel and a label.
         self.assertAlmostEqual(estimates[1], 3 / 2 * estimates[0], delta=1)
 
-    def test_terms_of_a_shipped_model_are_accepted_before_a_run_starts_from_it(self) -> None:
+    def test_terms_of_a_shipped_model_must_be_accepted_before_a_run_starts_from_it(self) -> None:
         slicer.app.settings().remove(f"{SETTINGS_GROUP}/left-atrium")
         self.module.widget.task.refresh()
         choose(self.ui.startFromSelector, "Left atrium in LGE-MRI (left-atrium)")
@@ -144,7 +144,7 @@ class StartTest(CasesCase):
     @unittest.skipIf(os.name == "nt", "runs a shell script")
     def test_closing_the_scene_cancels_a_start(self) -> None:
         self.choose_tiny_model_and_settings()
-        self.set_estimate()
+        self.measure()
         click(self.ui.startButton)
         close_scene()
         process_events()

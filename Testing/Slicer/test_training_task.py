@@ -60,7 +60,7 @@ class TaskTest(TrainingCase):
         self.assertEqual([info.name for info in self.session.recipe().classes], ["Scar"])
         self.assertNotIn("two classes have the same name", self.ui.problemsLabel.text)
 
-    def test_recipe_is_suggested_from_scene_cases_and_saved_with_the_scene(self) -> None:
+    def test_recipe_is_suggested_from_scene_cases_and_stored_in_the_parameter_node(self) -> None:
         self.assertFalse(self.ui.suggestButton.enabled)
         add_case("scan", 1)
         add_volume("plain", ellipsoid(2)[0])
@@ -157,7 +157,7 @@ class EstimateTest(TrainingCase):
         self.assertEqual(self.estimate_folders(), [])
 
     def test_estimate_is_discarded_if_the_start_model_changes_the_network(self) -> None:
-        self.set_estimate()
+        self.measure()
         self.assertIsNotNone(self.session.estimation.estimate())
         recipe = self.session.recipe()
         other_recipe = replace(recipe, network=replace(recipe.network, attention_heads=0))
@@ -166,7 +166,7 @@ class EstimateTest(TrainingCase):
             self.assertIsNone(self.session.estimation.estimate())
 
     def test_estimate_is_valid_only_for_its_cases(self) -> None:
-        self.set_estimate()
+        self.measure()
         self.session.table.set_role([0], VALIDATION)
         self.assertIsNone(self.session.estimation.estimate())
         self.session.table.set_role([0], LABELLED)
@@ -175,11 +175,11 @@ class EstimateTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.assertIsNone(self.session.estimation.estimate())
 
-    def test_estimate_is_not_valid_for_as_many_other_cases(self) -> None:
+    def test_estimate_is_not_valid_for_the_same_number_of_other_cases(self) -> None:
         add_case("another", 2)
         click(self.ui.addSceneButton)
         self.session.table.set_role([1], LEFT_OUT)
-        self.set_estimate()
+        self.measure()
         self.session.table.set_role([0], LEFT_OUT)
         self.session.table.set_role([1], LABELLED)
         self.assertIsNone(self.session.estimation.estimate())
@@ -188,7 +188,7 @@ class EstimateTest(TrainingCase):
         self.assertIsNotNone(self.session.estimation.estimate())
 
     def test_estimate_is_valid_only_for_its_device(self) -> None:
-        self.set_estimate(device="cuda")
+        self.measure(device="cuda")
         self.assertIn("on the GPU", self.ui.estimateLabel.text)
         choose(self.ui.deviceSelector, "CPU")
         self.assertIn("Press Measure to see", self.ui.estimateLabel.text)
@@ -230,7 +230,7 @@ class EstimateTest(TrainingCase):
         enough = mock.patch.object(estimation_module, "free_disk_bytes", return_value=10**12)
         enough.start()
         self.addCleanup(enough.stop)
-        self.set_estimate()
+        self.measure()
         self.assertTrue(self.ui.startButton.enabled)
         with mock.patch.object(estimation_module, "free_disk_bytes", return_value=5 * 10**6):
             self.session.notify_settings_changed()
@@ -238,7 +238,7 @@ class EstimateTest(TrainingCase):
             self.assertFalse(self.ui.startButton.enabled)
         self.session.notify_settings_changed()  # now there is enough space, without another estimation
         self.assertTrue(self.ui.startButton.enabled)
-        self.set_estimate(memory_free=5 * 10**7)
+        self.measure(memory_free=5 * 10**7)
         self.assertIn("Choose a smaller patch or batch", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 

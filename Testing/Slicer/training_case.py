@@ -18,10 +18,11 @@ from dcamt.runs.lock import is_held
 from dcamt.runs.requests import PAUSE, write_request
 from dcamt_testing.tiny_models import tiny_models
 from dcamt_testing.tiny_recipes import tiny_recipe
+from DCAMTTrainingLib import estimation as estimation_module
 from DCAMTTrainingLib.runs.folders import set_runs_folder
 from DCAMTTrainingLib.runs.start import started
 from engine_case import ROOT, EngineCase
-from slicer_harness import click, close_scene, open_module, process_events_until, start_afresh
+from slicer_harness import Person, click, close_scene, open_module, process_events_until, start_afresh
 from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 SMALL = {"spacing": "2,2,2", "patch": "16,16,16", "batch": "2", "labelledPerBatch": "1", "mmd": "0.1"}
@@ -88,7 +89,7 @@ class TrainingCase(EngineCase):
             process_events_until(lambda one=one: one.process.poll() is not None)
 
     def choose_tiny_model_and_settings(self, **changes: str) -> None:
-        """Choose to continue the tiny model with settings that train in seconds; `changes` are further settings."""
+        """Choose to start from the tiny model with settings that train in seconds; `changes` are further settings."""
         if not (user_folder() / "tiny.dcamt").exists():
             user_folder().mkdir(parents=True, exist_ok=True)
             shutil.copy(tiny_model(), user_folder())
@@ -98,11 +99,24 @@ class TrainingCase(EngineCase):
             setattr(settings, name, value)
         self.module.widget.task.refresh()
 
-    def set_estimate(self, **estimate: object) -> None:
-        """Set an estimate instead of measuring it, which would take long."""
-        known = {"seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12, "device": "cpu"}
-        known |= {"disk_bytes": 10**7}
-        self.session.estimation.set_estimate({**known, **estimate})
+    def measure(self, **estimate: object) -> None:
+        """Click Measure, and send an estimate with these values in place of the command, which would take long."""
+        event = {"event": "estimate", "seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12}
+        event |= {"disk_bytes": 10**7, "device": "cpu", **estimate}
+        with mock.patch.object(estimation_module, "EngineCommand") as command:
+            command.return_value.running = False
+            click(self.ui.measureButton)
+        _arguments, on_event, on_end = command.call_args.args
+        on_event(event)
+        on_end("")
+
+    def add_list(self, path: Path) -> None:
+        """Add a case list in the panel, and wait for its cases."""
+        before = len(self.session.table)
+        with Person() as person:
+            person.expects("List of cases", str(path))
+            click(self.ui.addListButton)
+        self.wait_for(lambda: len(self.session.table) > before, "the list")
 
     def open_case(self) -> None:
         """Open the selected case, and wait for the Segment Editor."""
@@ -117,7 +131,7 @@ class TrainingCase(EngineCase):
         return run
 
     def save_proposal_of_earlier_run(self, place: tuple[float, float, float] = (0, 0, 0)) -> SavedProposal:
-        """Write a run with a ranking of one unlabelled case, and the case's files, as an earlier session left them.
+        """Write a run with a ranking of one unlabelled case, and the case's files; close the scene.
 
         Args:
             place: the case's doubtful place, RAS mm.

@@ -36,11 +36,12 @@ class CaseCheck:
     """Sets size, spacing, remark and note of all rows of a table.
 
     Args:
-        on_end: called as on_end(message) once, unless the check is cancelled; the message is empty unless the check
-            itself failed.
+        on_end: called as on_end(message) once, unless the check is cancelled. The message states why the check itself
+            failed; it is empty if the check was made.
 
     Attributes:
-        label_values: the label values of each row whose label was read, by the row's index.
+        label_values: the values in the label of a row, by the row's index. They are missing for a file whose label was
+            not read, and empty for a case of the scene whose label was not read.
     """
 
     def __init__(self, table: CaseTable, recipe: Recipe, on_end: Callable[[str], None]) -> None:
@@ -140,7 +141,11 @@ class CaseCheck:
 
 
 def _used_in_both(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | None:
-    """Return a row because of which the scan is used for training and for validation; None if there is none."""
+    """Return a row that uses a scan for validation while `row` uses it for training, or the reverse; None if none does.
+
+    Args:
+        rows_of_scan: the other rows of the same scan.
+    """
     if row.role == LEFT_OUT:
         return None
     for other in rows_of_scan:
@@ -163,7 +168,7 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
         if recipe.input_channels == 1:
             channels = components  # As for files, a recipe of one channel uses the first of several volumes.
         elif file is not None and file.is_dir():
-            # Reading a DICOM series would stop the event loop; the run checks it when it starts.
+            # Reading a DICOM series would block the event loop; the run checks the series when it starts.
             channels = recipe.input_channels
         elif file is not None:
             header = read_header(file, channels=recipe.input_channels)
@@ -217,7 +222,7 @@ def _is_drawn(segmentation: SegmentationNode, identifier: str) -> bool:
         segment.GetBounds(bounds)
         return bounds[0] <= bounds[1]
     scalars = image.GetPointData().GetScalars()
-    # Segments that do not overlap share one image, each with its own value.
+    # Several segments may share one image, in which each has its own value.
     return scalars is not None and bool((vtk_to_numpy(scalars) == segment.GetLabelValue()).any())
 
 

@@ -12,11 +12,11 @@ from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from .rows import SceneScan
 
 PREVIEW_OF = "DCAMT.previewOf"
-"""Attribute of a run's preview, its scan and its segmentation: the run's name."""
+"""Attribute of the scan and of the segmentation of a run's preview: the run's name."""
 PROPOSAL_FILE = "DCAMT.proposal"
 """Attribute of a proposed segmentation: the file that it was read from."""
 SCAN_FILE = "DCAMT.scanFile"
-"""Attribute of a proposal's volume that DCAMT Training read from a file: this file."""
+"""Attribute of a proposal's volume, if DCAMT Training read it from a file: the file's path."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
 """Attribute of a proposal's volume: training reads further channels of its file, which are not in the scene."""
 
@@ -37,7 +37,10 @@ def scan_of(segmentation: SegmentationNode) -> Any | None:
 
 
 def file_of_all_channels(volume: VolumeNode) -> Path | None:
-    """Return the file of a proposal's scan if it has several channels, the first of which is in the volume node."""
+    """Return the file of a proposal's scan if training reads several channels of it; None otherwise.
+
+    The volume node contains only the first channel.
+    """
     file = volume.GetAttribute(SCAN_FILE)
     return Path(file) if file and volume.GetAttribute(SEVERAL_CHANNELS) else None
 

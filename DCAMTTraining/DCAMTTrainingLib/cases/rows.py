@@ -32,6 +32,7 @@ class SceneScan:
     """A volume node of the scene and its segmentation node, by their node IDs.
 
     Attributes:
+        segmentation: empty if there is none.
         segments: pairs of segment identifier and label value of the recipe.
         chosen: whether the user chose the segments in a dialog.
     """
@@ -77,9 +78,9 @@ class CaseTable:
     """Holds the rows and the listeners of their changes.
 
     Attributes:
-        on_reset: functions called as on_reset() after cases were added, updated by `add`, or removed.
+        on_reset: functions called as on_reset() after `add`, `replace_all` and `remove`.
         on_changed: functions called as on_changed(first, last) after rows from `first` to `last` changed.
-        on_edited: functions called as on_edited() after either, except after `set_facts`.
+        on_edited: functions called as on_edited() after each of these changes, except those by `set_facts`.
     """
 
     def __init__(self) -> None:
@@ -94,7 +95,7 @@ class CaseTable:
     def add(self, rows: Iterable[CaseRow], roles_chosen: bool = False) -> int:
         """Add cases; return how many are new.
 
-        A row with the same scan is updated: it takes the new label and keeps its name and, if they fit the label, its
+        An existing row with the same scan gets the new label. It keeps its name and, if they fit the new label, its
         role, chosen segments and label mapping.
 
         Args:
@@ -130,8 +131,11 @@ class CaseTable:
         self._reset()
 
     def set_role(self, indices: Iterable[int], role: str) -> int:
-        """Set the role of cases; return how many keep their role because they lack the label that the new role
-        needs."""
+        """Set the role of cases; return how many keep their old role, since they lack the label that `role` needs.
+
+        Raises:
+            ValueError: the role is unknown.
+        """
         if role not in ALL_ROLES:
             raise ValueError(f"unknown role: {role}")
         refused, changed = 0, []
@@ -162,7 +166,7 @@ class CaseTable:
         return len(indices) - for_training
 
     def replace_row(self, index: int, row: CaseRow) -> None:
-        """Replace the case at `index`; if another row has the new scan, remove that row."""
+        """Replace the case at `index`; remove other rows with the same scan."""
         self.rows[index] = row
         self._notify_changed(index, index)
         duplicates = [other for other, known in enumerate(self.rows) if known.scan == row.scan and other != index]
@@ -247,8 +251,8 @@ def _row(data: dict[str, Any]) -> CaseRow:
 def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
     """Return `new_row`, another row of the same scan, with the user's choices of `row`.
 
-    These are the name, the role if the label allows, the segments chosen of the same segmentation, and the mapping of
-    the same label file unless `new_row` has one.
+    These are the name, the role if the new label allows it, the chosen segments if the segmentation is the same, and
+    the label mapping if the label file is the same and `new_row` has no mapping.
 
     Args:
         role_chosen: whether the user chose the role of `new_row`, which then takes precedence.
@@ -267,7 +271,7 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
 
 
 def unique_name(name: str, taken: set[str]) -> str:
-    """Return the name without surrounding blanks, "case" for an empty one, with a number appended if it is taken."""
+    """Return the name without surrounding blanks, or "case" if none is left, with a number appended if it is taken."""
     name = name.strip() or "case"
     if name not in taken:
         return name

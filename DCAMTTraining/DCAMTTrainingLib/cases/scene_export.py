@@ -25,7 +25,7 @@ from .rows import CaseRow, FileScan
 def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = False) -> Generator[None, None, Case]:
     """Return the case of a row; if its scan is a node, write the scan and the label that its role needs into `folder`.
 
-    The files are written in short steps. Their names are numbers, so that paths contain no patient's name.
+    The files are written in short steps. They are named after `number`, so that their names contain no patient's name.
 
     Args:
         one_channel: write the first channel only, for a recipe of one channel.

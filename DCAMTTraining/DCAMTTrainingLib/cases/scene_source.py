@@ -56,7 +56,10 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
 
 
 def _named_like_labels(volumes: list[Any]) -> set[str]:
-    """Return the IDs of the volumes that are labels or results of others by the rules for files."""
+    """Return the IDs of the volumes that, by their names, are labels or results of other volumes.
+
+    The rules are those for names of files (`labels_beside_scans`).
+    """
     files = {Path(f"{volume.GetName().replace('/', '_')}.nrrd"): volume.GetID() for volume in volumes}
     return {files[path] for path in labels_beside_scans(list(files), Path())}
 
@@ -83,7 +86,7 @@ def is_scan(volume: VolumeNode) -> bool:
 
 
 def outline_of(volume: VolumeNode, recipe: Recipe) -> Any | None:
-    """Return the volume's last segmentation node with a class that a person outlined; None if there is none."""
+    """Return the last segmentation drawn on a volume that has a segment for a class (`segments_of`), or None."""
     outline = None
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if scan_of(segmentation) is volume and segments_of(segmentation, recipe):
@@ -136,9 +139,11 @@ def row_of(volume: VolumeNode, segmentation: SegmentationNode | None, recipe: Re
 def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[str, int], ...]:
     """Return pairs of segment identifier and label value, ordered by label.
 
-    A segment is matched to a class by its terminology code, otherwise by its name, otherwise as the only segment to the
-    only class. A model's segments are omitted, since another model would learn its mistakes, unless a person corrected
-    the result or made it a training case.
+    If there is one segment and one class, they belong together. Otherwise a segment is matched to a class by its
+    terminology code, else by its name.
+
+    A model's segments are omitted, since another model would learn its mistakes, unless a person corrected the result
+    or made it a training case.
     """
     segments = segmentation.GetSegmentation()
     free = _segments_of_a_person(segmentation)
@@ -148,7 +153,7 @@ def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[s
     codes = {identifier: _type_code(segments.GetSegment(identifier)) for identifier in free}
     names = {identifier: segments.GetSegment(identifier).GetName().lower() for identifier in free}
     for known, wanted in (
-        # Slicer gives every new segment the code "Tissue", which does not identify a class.
+        # "Tissue", the code of an unknown type, does not identify a class.
         (codes, {c.label: (c.type.scheme, c.type.value) for c in recipe.classes if c.type.value != TISSUE.value}),
         (names, {c.label: c.name.lower() for c in recipe.classes}),
     ):

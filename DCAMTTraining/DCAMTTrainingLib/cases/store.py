@@ -36,13 +36,12 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, No
         for row in rows:
             if isinstance(row.source, SceneScan):
                 node.AddNodeReferenceID(_REFERENCES[0], row.source.volume)
-                # Without a segmentation the volume is referenced again, since references are matched to rows by their
-                # order.
+                # References are matched to rows by their order, so a case without a segmentation needs one, too.
                 node.AddNodeReferenceID(_REFERENCES[1], row.source.segmentation or row.source.volume)
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
         node.EndModify(changing)
-    # The node's observers take time. The caller's next action is a step of its own.
+    # The node's observers take time, so the caller's next action is a step of its own.
     yield
 
 

@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 from .rows import ALL_ROLES, CaseRow, CaseTable, FileScan
 
 NAME, ROLE, REMARK, SIZE, SPACING, IMAGE, LABEL = range(7)
-"""Column numbers. Columns that need action come first: a panel is too narrow for all of them."""
+"""Column numbers. The panel is too narrow for all columns, so those that the user changes or must read come first."""
 
 
 class CaseTableModel(qt.QAbstractTableModel):
@@ -104,7 +104,7 @@ def spacing_text(spacing: tuple[float, ...]) -> str:
 
 
 def full_cell(row: CaseRow, column: int) -> str:
-    """Return the text of a cell with whole paths, as its tooltip shows it."""
+    """Return the text of a cell with whole paths, for its tooltip."""
     source = row.source
     if column == IMAGE:
         return source.image if isinstance(source, FileScan) else _node_name(source.volume)
@@ -124,7 +124,7 @@ def common_folder(paths: Sequence[str]) -> str:
     """Return the deepest folder that contains all files, with forward slashes; empty if there is none."""
     if not paths:
         return ""
-    # In alphabetical order all other paths lie between the first and the last, and share their beginning.
+    # In alphabetical order, all paths share the common beginning of the first and the last one.
     folders = [os.path.dirname(min(paths)), os.path.dirname(max(paths))]
     try:
         return os.path.commonpath(folders).replace("\\", "/")

@@ -33,7 +33,7 @@ WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Widths in pixels of all columns except the last."""
 ANISOTROPIC_SPACING_WIDTH, NAME_WIDTH_BESIDE_IT = 148, 102
-"""Widths if a spacing has three numbers. Both columns, the role and the size are visible without scrolling."""
+"""Widths if a spacing has three numbers and no remark is shown: name, role, size and spacing are visible together."""
 ROWS = (3, 5)
 """Smallest and largest number of visible rows, so that the button Start is visible on a laptop."""
 
@@ -68,7 +68,7 @@ class CasesPanel:
         ):
             button.connect("clicked(bool)", slot)
         session.on_news.append(self.refresh)
-        # A check changes thousands of rows in a short time.
+        # A check may change thousands of rows in a short time.
         self._counting = DelayedCall(self._show_summary)
         session.table.on_changed.append(lambda first, last: self._counting.start(SETTLE_MS))
 
@@ -196,7 +196,8 @@ class CasesPanel:
         if not selected:
             self._show_text(_("Select the rows whose role is to be set."))
         elif refused:
-            self._show_text(_("{count} of them have no label, which this role needs.").format(count=refused))
+            text = _("{count} of the selected cases have no label, which this role needs.")
+            self._show_text(text.format(count=refused))
 
     def _on_validation(self, checked: bool = False) -> None:
         wanted = self._ui.validationSpinBox.value

@@ -100,7 +100,7 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
 def choose_label_values(text: str, recipe: Recipe) -> str | None:
     """Let the user map values of label files to classes; return the mapping, or None if the user cancels.
 
-    The mapping, which is not checked, is empty if the values are those of the recipe.
+    The mapping is the text that the user entered, unchecked; it is empty if the values are those of the recipe.
 
     Args:
         text: the current mapping (see `dcamt.cases.labels.parse_mapping`).
@@ -129,8 +129,8 @@ def choose_label_values(text: str, recipe: Recipe) -> str | None:
 def _ok_cancel(dialog: Any) -> Any:
     """Return a box with OK and Cancel that close the dialog.
 
-    The connections name Qt slots. A bound method of the dialog as slot of its own child would keep the last reference
-    to the dialog, which PythonQt would delete a second time: Slicer would crash.
+    The connections name Qt slots, since a bound method of the dialog would keep a reference to it until Qt deletes it.
+    PythonQt would then delete the dialog a second time, which crashes (Testing/slicer_harness/deletion.py).
     """
     buttons = qt.QDialogButtonBox()
     buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)

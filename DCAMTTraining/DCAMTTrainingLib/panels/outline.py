@@ -73,7 +73,7 @@ class OutlinePanel:
         self._watch = None
 
     def on_scene_closing(self) -> None:
-        """Cancel the opening of a case, whose nodes belong to the scene that is replaced or imported into."""
+        """Cancel the opening of a case, which would add its nodes to the changed scene."""
         if self._opening is not None and self._opening.running:
             self._opening.cancel()
             self._show_text("")
@@ -92,7 +92,7 @@ class OutlinePanel:
             self._opening.cancel()
 
     def _show_ranked(self, cases: list[dict[str, Any]]) -> None:
-        """Show cases, the largest disagreement first, and enable their buttons."""
+        """Show cases, the largest disagreement first, and enable the buttons if there are any."""
         self._ranked.show(sorted(cases, key=lambda case: -case["score"]))
         fit_height(self._ui.rankTable, len(cases), *ROWS)
         self._ui.openCaseButton.enabled = self._ui.addCaseButton.enabled = bool(cases)
@@ -145,7 +145,7 @@ class OutlinePanel:
             str(run),
             "--segmentations",
             str(run / "ranking"),
-            # The folder holds the proposals of an earlier ranking; corrections are in the scene.
+            # The folder may hold the proposals of an earlier ranking; corrections are in the scene.
             "--overwrite",
             "--device",
             self._session.device(),
@@ -229,7 +229,7 @@ class OutlinePanel:
             self._show_text(_("“{name}” was not added. Correct the proposal first.").format(name=name))
             return
         was_case = training_cases.is_case(segmentation)
-        # The row has the segments of a model only if the segmentation is a case.
+        # `row_of` leaves out a model's segments unless the segmentation is a case.
         scene_case = training_cases.add_case(volume, segmentation)
         row = replace(row_of(volume, segmentation, recipe), name=name)
         if row.role != LABELLED:
@@ -243,7 +243,7 @@ class OutlinePanel:
             table.replace_row(indices[0], row)
         else:
             table.add([row])
-        # Otherwise the module would list it once more when it is opened.
+        # Otherwise the case would be listed again when the module is opened.
         training_cases.mark_listed(scene_case)
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))
 

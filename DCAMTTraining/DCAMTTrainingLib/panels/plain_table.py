@@ -9,7 +9,7 @@ import qt
 
 ROW_PIXELS = 24
 HEADER_PIXELS = 44
-"""Height of a row, and of the header with a horizontal scroll bar."""
+"""Height of a row, and of the header and a horizontal scroll bar together."""
 
 
 class PlainTableModel(qt.QAbstractTableModel):

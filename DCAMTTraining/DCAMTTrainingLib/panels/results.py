@@ -41,7 +41,8 @@ class ResultsPanel:
     """Controls the widgets of the section *Results*.
 
     Args:
-        on_model: called as on_model(name) when a model of the run is in the list of DCAMT Segmentation.
+        on_model: called as on_model(name) after a click on *Use this model*, once the model is in the list of DCAMT
+            Segmentation.
     """
 
     def __init__(self, ui: Any, on_model: Callable[[str], None]) -> None:
@@ -110,7 +111,7 @@ class ResultsPanel:
             self._fit_columns()
 
     def _fit_columns(self) -> None:
-        """Hide the column of classes if there is only one, which leaves space for the names of cases."""
+        """Hide the column of classes if the run has one class only, to leave space for the names of cases."""
         several = len(self._classes) > 1
         header = self._ui.resultsTable.horizontalHeader()
         self._ui.resultsTable.setColumnHidden(CLASS, not several)

@@ -217,7 +217,7 @@ def state_title(state: str) -> str:
 
 
 def status_text(watch: RunWatch, state: RunState) -> str:
-    """Return a run's state, iterations, speed and remaining time, and the reason of a failure."""
+    """Return a run's state and progress as a sentence, followed by the reason of a failure, if any."""
     curves = watch.curves
     parts = []
     if state.iterations:

@@ -26,7 +26,7 @@ RUN_WIDGETS = (
 )
 """Widgets that are useful only if there is a run."""
 TITLE_LENGTH = 40
-"""Most characters of a choice shown in a section's title."""
+"""The largest number of characters of a choice in a section's title."""
 
 
 class Sections:
@@ -79,7 +79,7 @@ class Sections:
         ):
             chosen = selector.currentText
             short = chosen if len(chosen) <= TITLE_LENGTH else chosen[: TITLE_LENGTH - 1] + "…"
-            # An ampersand would mark a key.
+            # A single ampersand would mark a shortcut key.
             section.text = f"{title}: {short}".replace("&", "&&") if short else title
 
     def _open(self, names: tuple[str, ...]) -> None:

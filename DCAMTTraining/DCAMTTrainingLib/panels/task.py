@@ -150,7 +150,7 @@ class TaskPanel:
             self._ui.suggestionLabel.text = message
             if suggested is not None and session.settings is settings:
                 settings.suggestedRecipe, settings.task = suggested.to_json(), SUGGESTED
-                # A model has its own network, which the suggested one replaces.
+                # A model to start from would replace the suggested recipe's network with its own.
                 settings.startFrom = ""
                 self._ui.suggestionLabel.text = suggestion_text(suggested)
                 self.refresh()

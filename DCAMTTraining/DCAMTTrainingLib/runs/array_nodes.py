@@ -1,4 +1,4 @@
-"""Make images and segments of arrays in files, in short steps."""
+"""Make images and segments from arrays in files, in short steps."""
 
 from __future__ import annotations
 
@@ -69,6 +69,13 @@ def build_segments(labels: np.ndarray, recipe: Recipe, affine: np.ndarray) -> Ge
 
 
 def box_of(labels: np.ndarray, label: int) -> tuple[tuple[int, int], ...] | None:
-    """Return (start, stop) along i, j and k of the voxels of a label in an array (K, J, I); None if there are none."""
+    """Return the bounding box of a label's voxels; None if there are none.
+
+    Args:
+        labels: (K, J, I).
+
+    Returns:
+        (start, stop) along i, j and k.
+    """
     box = bounding_box(labels == label)
     return None if box is None else tuple((side.start, side.stop) for side in reversed(box))

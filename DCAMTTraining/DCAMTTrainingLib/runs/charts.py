@@ -90,7 +90,7 @@ class TrainingCharts:
             series = self._series(kind, name, number)
             if series.GetTableNode() is not table:
                 series.SetAndObserveTableNodeID(table.GetID())
-            # Each curve has its own iterations, since curves are thinned and may begin later.
+            # Each curve has its own iterations, since curves are thinned and may begin at different ones.
             series.SetXColumnName(f"{STEP}, {name}")
             series.SetYColumnName(name)
             if not chart.HasPlotSeriesNodeID(series.GetID()):
@@ -124,7 +124,7 @@ class TrainingCharts:
             node.SetName(name)
             node.SetAttribute(_CHART, key)
             node.SetHideFromEditors(True)
-            # The run's folder keeps the events.
+            # The charts can be drawn again from the events in the run's folder.
             node.SetSaveWithScene(False)
             slicer.mrmlScene.AddNode(node)
             hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
@@ -143,7 +143,7 @@ class TrainingCharts:
 
 
 def fill_table(node: Any, curves: Mapping[str, Curve]) -> None:
-    """Write two columns per curve, iterations and values; shorter curves end in NaN, which charts do not draw.
+    """Write two columns per curve, iterations and values; NaN fills the columns of shorter curves.
 
     The node sends one modified event for all changes.
     """

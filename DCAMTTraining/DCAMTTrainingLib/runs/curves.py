@@ -11,8 +11,8 @@ POINTS = 600
 class Curve:
     """A curve of points (iteration, value), thinned whenever it has `POINTS` points.
 
-    Then each pair of neighbours is replaced by its mean, and from then on twice as many added points give one of the
-    curve.
+    Thinning replaces each pair of neighbouring points by its mean. Afterwards, each new point of the curve is the mean
+    of twice as many added points as before.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Curve:
         self._pending: list[tuple[float, float]] = []
 
     def add(self, step: float, value: float) -> None:
-        """Add a point; a thinned curve shows it when enough points for a mean were added."""
+        """Add a point; a thinned curve gets a new point only when enough points for a mean were added."""
         self._pending.append((step, value))
         if len(self._pending) < self._points_per_mean:
             return
@@ -37,7 +37,7 @@ class Curve:
     def cut(self, step: float) -> None:
         """Remove the points after an iteration, since a run that resumes there repeats them.
 
-        Points that were added, but not enough for a mean, are removed, too.
+        Points that wait for others to form a mean are removed, too.
         """
         keep = sum(at <= step for at in self.steps)
         del self.steps[keep:], self.values[keep:]
@@ -51,7 +51,6 @@ class RunCurves:
         losses: curves by the name of the loss.
         dice: curves by (class, branch), where branch is "A", "B" or "mean".
         loading: (cases read so far, total cases) while the run loads its cases; otherwise None.
-        step, total_steps: the latest iteration, and the number of iterations.
         steps_per_s: iterations per second.
         eta_s: estimated seconds to the end.
         memory_bytes: peak memory of the training process.
@@ -60,8 +59,6 @@ class RunCurves:
     def __init__(self) -> None:
         self.losses: dict[str, Curve] = {}
         self.dice: dict[tuple[str, str], Curve] = {}
-        self.step = 0
-        self.total_steps = 0
         self.steps_per_s: float | None = None
         self.eta_s: float | None = None
         self.memory_bytes: int | None = None
@@ -74,12 +71,10 @@ class RunCurves:
             return False
         if isinstance(event, RunStarted):
             self.loading = None
-            self.step, self.total_steps = event.iteration, event.iterations
             for curve in (*self.losses.values(), *self.dice.values()):
                 curve.cut(event.iteration)
             return True
         if isinstance(event, TrainingProgress):
-            self.step, self.total_steps = event.iteration, event.iterations
             self.steps_per_s, self.eta_s = event.steps_per_s, event.eta_s
             self.memory_bytes = event.memory_bytes
             for name, value in event.losses.items():

@@ -51,7 +51,7 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 def scene_volume(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Any | None:
     """Return the volume node of the row with the case's name, if it has the grid of the case's file; None otherwise.
 
-    Runs may have cases of the same name.
+    The name alone is not enough, since another run may have a case of the same name.
     """
     for row in rows:
         if row.name == case["name"] and isinstance(row.source, SceneScan):

@@ -35,7 +35,7 @@ _remaining: set[str] = set()
 
 
 class ProposalOpening:
-    """Opens one case; nodes that are in the scene already are used again, with their voxels as they are.
+    """Opens one case; its nodes that are already in the scene are used, and keep their voxels.
 
     Args:
         case: an entry of a run's ranking.
@@ -92,7 +92,7 @@ class ProposalOpening:
             self._insertion = SteppedTask(self.insert(CaseArrays.from_event(event)), self._on_inserted).start()
 
     def insert(self, arrays: CaseArrays | None) -> Generator[None, None, None]:
-        """Add the missing nodes to the scene; the last step adds all of them. `start` takes the steps.
+        """Add the missing nodes to the scene, in steps; the last step adds all of them.
 
         Raises:
             InputError: the volume or the proposal was removed from the scene meanwhile.
@@ -159,7 +159,7 @@ def _remove_folder(folder: str, attempts: int = REMOVAL_ATTEMPTS) -> None:
 
 
 def remove_remaining_folders() -> None:
-    """Remove the folders that could not be removed before, when Slicer ends and no later attempt will be made."""
+    """Try once more to remove the folders that could not be removed before; called when Slicer ends."""
     if _remaining:
         wait_for_killed(KILLED_MS)
     for folder in list(_remaining):

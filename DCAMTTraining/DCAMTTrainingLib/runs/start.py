@@ -1,4 +1,4 @@
-"""Start, resume, stop and discard runs, whose process continues when module, scene or application are closed."""
+"""Start, resume, stop and discard runs; their processes continue after the module, scene or application is closed."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     started[:] = [entry for entry in started if entry.process.poll() is None]
     flags = 0
     if os.name == "nt":
-        # A fully detached PythonSlicer would open a console window for its child, and closing it would end the run.
+        # No console window that the user could close, and a process group of its own.
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
     command = [python_program(), "-m", "dcamt", *arguments]
     try:
@@ -152,7 +152,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
 
 
 def is_starting(run: RunFolder) -> bool:
-    """Return whether this application started a process for the run that has not held its lock yet."""
+    """Return whether a process that this application started for the run is alive and has not locked the run yet."""
     held = is_held(run.lock)
     waiting = False
     for entry in started:

@@ -42,11 +42,6 @@ class RunWatch:
         self._poll_in(0)
         return self
 
-    @property
-    def caught_up(self) -> bool:
-        """Whether all events so far were read and drawn."""
-        return self._tail.at_end and not self._changed
-
     def close(self) -> None:
         """Stop polling."""
         self._closed = True
