@@ -10,11 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
-from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.recipe import load_recipe
 from DCAMTSlicerLib import engine_process
 from DCAMTSlicerLib.engine_process import wait_for_killed
@@ -32,7 +30,7 @@ from slicer_harness import (
     start_afresh,
     work_seconds,
 )
-from training_scenes import add_case, add_volume, ellipsoid, endless_program
+from training_scenes import add_case, add_volume, ellipsoid, endless_program, write_scan
 
 
 def file_row(name: str, role: str = UNLABELLED, label: str = "") -> CaseRow:
@@ -240,8 +238,7 @@ class CaseCheckTest(unittest.TestCase):
     def test_headers_labels_and_nodes_are_checked_in_the_background(self):
         image, label = ellipsoid()
         for name, voxels in (("a", image), ("a_label", label), ("small_label", label[:18])):
-            for _ in write_nrrd_in_slabs(voxels, np.diag((2.0, 2.0, 2.0, 1.0)), self.folder / f"{name}.nrrd"):
-                pass
+            write_scan(self.folder / f"{name}.nrrd", voxels)
         volume, outline = add_case("in the scene")
         table = CaseTable()
         a = str(self.folder / "a.nrrd")

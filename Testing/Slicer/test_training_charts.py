@@ -51,7 +51,7 @@ def chart_nodes() -> list:
 
 
 class CurvesTest(unittest.TestCase):
-    def test_thinned_line_keeps_its_values_and_its_extent(self):
+    def test_thinned_line_keeps_its_values_and_its_end(self):
         curve = Curve()
         for step in range(100_000):
             curve.add(step, step / 100_000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -177,10 +176,8 @@ class ProposalTest(TrainingCase):
         self.assertTrue(self.ui.openCaseButton.enabled and self.ui.addCaseButton.enabled)
 
     def save_ranking(self, cases: list[dict[str, Any]]) -> None:
-        """Write a run with a ranking of cases, and choose the run in the panel."""
-        run = self.write_run()
-        (run.path / "ranking").mkdir()
-        (run.path / "ranking" / "ranking.json").write_text(json.dumps(cases), encoding="utf-8")
+        """Write a run with a ranking of cases, and list the run in the panel."""
+        self.write_ranking(cases)
         self.module.widget.runs.refresh()
 
     def test_two_runs_have_separate_proposals(self) -> None:

@@ -87,7 +87,7 @@ class ListOfRunsTest(TrainingCase):
         assert_stays_responsive(monitor.longest_work)
         self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "held out"])
 
-    def test_ended_run_does_not_announce_a_preview(self) -> None:
+    def test_missing_preview_of_a_run_without_a_process_is_explained(self) -> None:
         begun = {"event": "started", "step": 0, "of": 10}
         for name, last, text in (
             ("paused", {"event": "paused", "step": 4}, "Once resumed, it shows this case"),

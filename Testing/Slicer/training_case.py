@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -143,11 +144,15 @@ class TrainingCase(EngineCase):
         self.assertTrue(slicer.util.saveNode(volume, str(scan)))
         self.assertTrue(slicer.util.saveNode(add_outline(volume, proposed), str(proposal)))
         close_scene()
+        case = {"name": "plain", "image": str(scan), "score": 0.4, "place": place, "segmentation": str(proposal)}
+        self.write_ranking([case])
+        return SavedProposal(scan, image, label, proposed)
+
+    def write_ranking(self, cases: list[dict[str, Any]]) -> None:
+        """Write a run with a ranking of cases."""
         run = self.write_run()
         (run.path / "ranking").mkdir()
-        case = {"name": "plain", "image": str(scan), "score": 0.4, "place": place, "segmentation": str(proposal)}
-        (run.path / "ranking" / "ranking.json").write_text(json.dumps([case]), encoding="utf-8")
-        return SavedProposal(scan, image, label, proposed)
+        (run.path / "ranking" / "ranking.json").write_text(json.dumps(cases), encoding="utf-8")
 
     def wait_for(self, condition, what: str = "") -> None:
         process_events_until(condition, what)

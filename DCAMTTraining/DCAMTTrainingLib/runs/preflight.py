@@ -46,7 +46,10 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
         problems.append(Problem(_("{text} Or set its role to “left out”.").format(text=text)))
     labelled = any(row.role == LABELLED for row in rows)
     if labelled and not any(row.role == VALIDATION for row in rows):
-        text = _("No case is for validation, so the model's accuracy will not be measured. Use one or more for it.")
+        text = _(
+            "No case is for validation, so the model's accuracy will not be measured. Use at least one labelled case"
+            " for validation."
+        )
         problems.append(Problem(text, blocks=False))
     return problems
 
@@ -86,8 +89,8 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
     free, needed = estimate.get("disk_free"), estimate["disk_bytes"]
     if free is not None and needed > free * (1 - RESERVE):
         text = _(
-            "The run needs {needed} of disk space, but only {free} are free there. Free some space, or choose another"
-            " folder."
+            "The run needs {needed} of disk space, but only {free} are free where the runs are stored. Free some space,"
+            " or choose another folder."
         )
         problems.append(Problem(text.format(needed=format_gigabytes(needed), free=format_gigabytes(free))))
     free, needed = estimate.get("memory_free"), estimate.get("memory_bytes")
