@@ -81,7 +81,7 @@ def test_inter_class_equals_info_nce(classes: int, temperature: float) -> None:
     assert float(loss) == pytest.approx(sum(expected) / 2, rel=1e-10)
 
 
-def test_inter_class_of_orthogonal_prototypes() -> None:
+def test_inter_class_of_orthogonal_prototypes_follows_its_formula() -> None:
     """Each embedding equals its class's prototype and the K prototypes are orthonormal: ln(1 + (K - 1) exp(-1 / T))."""
     for classes, temperature in ((2, 0.5), (4, 0.5), (4, 2.0)):
         centres = torch.eye(classes, 6, dtype=torch.float64)

@@ -59,7 +59,7 @@ def test_mmd_of_a_set_with_itself_is_0_in_any_order() -> None:
     assert float(mmd2(x, y)) > 0.1
 
 
-def test_mmd_of_two_points() -> None:
+def test_mmd_of_two_points_follows_its_formula() -> None:
     """The median is the squared distance of the only pair, so the result is 2 - 2 mean(exp(-1 / 2m))."""
     expected = 2 - 2 * sum(math.exp(-1 / (2 * m)) for m in (0.25, 0.5, 1, 2, 4)) / 5
     for distance in (0.01, 1.0, 300.0):

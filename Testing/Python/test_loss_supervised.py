@@ -84,7 +84,7 @@ def test_dice_loss_does_not_depend_on_the_probability_of_an_absent_class() -> No
     assert (gradient[1:, 1:] != 0).all()
 
 
-def test_dice_loss_of_a_target_of_one_half_in_one_voxel() -> None:
+def test_dice_loss_of_a_target_of_one_half_follows_its_formula() -> None:
     suspected = torch.zeros(1, 2, 2, 2, 2, dtype=torch.float64)
     suspected[0, 1, 0, 0, 0] = 0.5
     nothing = torch.zeros_like(suspected)
@@ -101,7 +101,7 @@ def test_perfect_prediction_has_loss_0_even_when_a_class_is_absent(classes: int)
     assert float(dice_cross_entropy(confident_logits(wrong, classes), labels)) > 20
 
 
-def test_loss_of_equal_logits() -> None:
+def test_loss_of_equal_logits_follows_its_formula() -> None:
     """With probabilities 1 / K, cross-entropy is ln K times the mean weight, and Dice depends on class sizes n."""
     labels = torch.zeros(1, 4, 5, 6, dtype=torch.int64)
     labels[0, :2, :3, :4] = 1  # n = 24 of 120

@@ -61,7 +61,7 @@ def test_free_memory_equals_the_available_memory_of_the_kernel() -> None:
     assert abs(free - available) < 2e9  # other programs change it meanwhile
 
 
-def test_free_disk_space_of_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
+def test_free_disk_space_is_found_for_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
     free = free_disk_bytes(tmp_path / "runs" / "first")
     assert free is not None
     assert abs(free - shutil.disk_usage(tmp_path).free) < 1e9

@@ -87,7 +87,7 @@ def test_measurements_of_ellipsoids_agree_with_formulas(lattice: str, body: str)
         assert row.sphericity == pytest.approx(ideal, rel=0.03)
 
 
-def test_area_of_a_cylinder_on_thick_slices() -> None:
+def test_area_of_a_cylinder_on_thick_slices_agrees_with_its_formula() -> None:
     """The cylinder's axis is normal to the slices, so its ends are faces of voxels."""
     axes, radius, slices = LATTICES["thick slices"], 15.0, 16
     i, j = np.meshgrid(np.arange(60), np.arange(60), indexing="ij")

@@ -70,7 +70,7 @@ def assert_itk_agrees(path: Path) -> None:
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("sform", SFORMS)
-def test_combinations_of_sform_spacing_and_codes(tmp_path: Path, sform: str, spacing: str) -> None:
+def test_combinations_of_sform_spacing_and_codes_are_read_as_by_itk(tmp_path: Path, sform: str, spacing: str) -> None:
     for codes in itertools.product((0, 1), (0, 1)):
         if sform == "sheared" and codes[0] > 0 and codes[1] == 0:
             continue  # ITK 5.4 refuses it; see test_sheared_sform_without_qform_is_kept
@@ -78,7 +78,7 @@ def test_combinations_of_sform_spacing_and_codes(tmp_path: Path, sform: str, spa
         assert_itk_agrees(path)
 
 
-def test_every_pair_of_codes(tmp_path: Path) -> None:
+def test_every_pair_of_codes_is_read_as_by_itk(tmp_path: Path) -> None:
     """The codes of NIfTI-1 are 0 (unused) to 5."""
     for codes in itertools.product(range(6), repeat=2):
         assert_itk_agrees(write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, SPACINGS["right"]))
@@ -86,7 +86,7 @@ def test_every_pair_of_codes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quaternion", QUATERNIONS)
 @pytest.mark.parametrize("qfac", [1, -1, 0, -2])
-def test_qform_with_any_quaternion_and_qfac(tmp_path: Path, quaternion: tuple[float, ...], qfac: float) -> None:
+def test_quaternions_and_qfacs_are_read_as_by_itk(tmp_path: Path, quaternion: tuple[float, ...], qfac: float) -> None:
     for codes in ((0, 1), (0, 5), (2, 1), (5, 1)):
         path = write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, SPACINGS["right"], quaternion, qfac)
         assert_itk_agrees(path)
@@ -101,7 +101,7 @@ def test_sheared_sform_without_qform_is_kept(tmp_path: Path, code: int) -> None:
 
 
 @pytest.mark.parametrize("unit", [0, 1, 2, 3, 10, 18], ids=["none", "m", "mm", "um", "mm and s", "mm and ms"])
-def test_units_of_length_and_time(tmp_path: Path, unit: int) -> None:
+def test_units_of_length_and_time_are_read_as_by_itk(tmp_path: Path, unit: int) -> None:
     in_mm = {1: 1e-3, 3: 1e3}.get(unit, 1.0)
     spacing = tuple(in_mm * step for step in SPACINGS["right"])
     assert_itk_agrees(write_header(tmp_path / "x.nii", in_mm * SFORMS["oblique"], (1, 1), spacing, unit=unit))

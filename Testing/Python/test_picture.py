@@ -229,7 +229,9 @@ def test_surface_is_amber_where_the_outline_is_probably_off() -> None:
 
 
 @pytest.mark.parametrize(("thickness_mm", "weight"), [(0.9, 0.0), (1.5, 0.5), (2.5, 1.0)])
-def test_weight_of_amber_follows_the_expected_thickness_of_the_wrong_layer(thickness_mm: float, weight: float) -> None:
+def test_weight_of_amber_follows_the_expected_thickness_of_the_doubtful_layer(
+    thickness_mm: float, weight: float
+) -> None:
     """The expected thickness is the doubt times the layer's thickness: here 0.5 * (2 * thickness_mm)."""
     spacing = np.array([0.2, 1.0, 1.0])
     place = np.abs(np.arange(161) - 80) * spacing[0]

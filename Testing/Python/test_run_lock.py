@@ -118,7 +118,7 @@ def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
     assert not is_held(path)
 
 
-def test_competing_processes_never_hold_the_lock_together(tmp_path: Path) -> None:
+def test_competing_processes_do_not_hold_the_lock_together(tmp_path: Path) -> None:
     """Releasing the lock removes its file; even so, two processes must not hold locks on different files."""
     arguments = [interpreter(), "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
     arguments += [str(HOLDS)]

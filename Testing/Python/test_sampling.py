@@ -139,7 +139,7 @@ def test_patches_lie_inside_the_scan(foreground: float) -> None:
         assert len(starts) > 20
 
 
-def test_fraction_of_patches_centred_on_a_class() -> None:
+def test_fraction_of_patches_centred_on_a_class_is_that_of_the_recipe() -> None:
     label = np.zeros((64, 64, 64), np.uint8)
     label[5:8, 50:53, 30:33] = 1  # rare in patches at random positions
     label[40:60, 5:25, 5:60] = 2  # much larger, but chosen equally often
@@ -216,7 +216,7 @@ def test_seeds_of_iterations_differ() -> None:
 
 
 @pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
-def test_fraction_of_own_tokens(fraction: float, low: float, high: float) -> None:
+def test_fraction_of_own_tokens_is_that_of_the_recipe(fraction: float, low: float, high: float) -> None:
     case = resident(random_voxels(SIZE), random_voxels(SIZE, 1, 2))
     sampler = sampler_of([case], *UNCHANGED, f"own_tokens={fraction}", "batch=8", "patch=4,4,4")
     steps = 30 if 0 < fraction < 1 else 3

@@ -184,7 +184,7 @@ def test_shape_that_is_not_a_scan_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axis", range(3))
-def test_axis_of_fewer_than_three_voxels_is_refused_whichever_it_is(axis: int) -> None:
+def test_fewer_than_three_voxels_along_any_axis_are_refused(axis: int) -> None:
     """Three voxels along an axis are enough."""
 
     def grid(length: int) -> Grid:

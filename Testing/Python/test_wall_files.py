@@ -125,7 +125,7 @@ def test_table_has_all_regions_and_presets(result: WallResult, tmp_path: Path) -
         assert float(row["burden_percent"]) == pytest.approx(100 * above, rel=1e-3), row["method"]
 
 
-def test_table_has_the_areas_of_openings_and_of_the_scan_s_border(result: WallResult, tmp_path: Path) -> None:
+def test_table_has_the_areas_of_openings_and_of_the_border_of_the_scan(result: WallResult, tmp_path: Path) -> None:
     cut = replace(result, kind=np.where(result.region == 1, BORDER, WALL).astype(np.uint8))
     write_wall_csv([cut.with_openings(np.isin(result.region, (0, 2)))], tmp_path / "x.wall.csv")
     whole = read_table(tmp_path / "x.wall.csv")[0]
