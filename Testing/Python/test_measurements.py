@@ -130,7 +130,7 @@ def test_measurements_do_not_depend_on_voxel_axes() -> None:
     turned_axes = axes[:, [2, 0, 1]] * [-1.0, 1.0, -1.0]
     one, other = measure_mask(mask, axes), measure_mask(turned_mask, turned_axes)
     for column in MEASUREMENT_COLUMNS[2:]:
-        # The area has a tolerance because the order of axes decides between equally long directions.
+        # The area has a tolerance: `_crofton_directions` chooses between equally long vectors by the order of axes.
         tolerance = 5e-3 if column in ("surface_cm2", "sphericity") else 1e-9
         assert getattr(other, column) == pytest.approx(getattr(one, column), rel=tolerance), column
 

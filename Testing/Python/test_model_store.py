@@ -244,13 +244,13 @@ def test_unwritable_store_is_refused(tmp_path: Path, download: Path) -> None:
 def test_full_disk_during_import_leaves_no_partial_model(
     download: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Path.write_bytes
+    write_bytes = Path.write_bytes
 
-    def half(path: Path, data: bytes) -> None:
-        whole(path, data[:100])
-        raise OSError(28, "No space left on device")
+    def write_the_beginning(path: Path, data: bytes) -> None:
+        write_bytes(path, data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(Path, "write_bytes", write_the_beginning)
     with pytest.raises(OutputError, match="the disk is full"):
         import_model(download)
     assert stored_names() == [("left-atrium", True)]

@@ -23,8 +23,8 @@ PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class")
 FUNCTIONS = ("dice_cross_entropy", "mutual_distillation", "mmd2", "intra_class", "inter_class")
 CLASSES, SIZE = 3, (4, 6, 8)
 ALL = Objective(supervised=1.0, distillation=0.7, mmd=0.5, intra_class=0.3, inter_class=0.2, samples=10_000)
-NOTHING: dict[str, Any] = dict.fromkeys(PARTS, 0.0)
-NONE = replace(ALL, **NOTHING)
+ZERO_WEIGHTS: dict[str, Any] = dict.fromkeys(PARTS, 0.0)
+NO_LOSSES = replace(ALL, **ZERO_WEIGHTS)
 
 
 class Case:
@@ -85,7 +85,7 @@ def test_total_is_the_weighted_sum_of_the_losses() -> None:
     assert losses["total"].item() == pytest.approx(expected)
     for part in PARTS:
         only: dict[str, Any] = {part: 2.0}
-        alone = Case().losses(replace(NONE, **only), ramp_weight=0.4)
+        alone = Case().losses(replace(NO_LOSSES, **only), ramp_weight=0.4)
         assert list(alone) == [part, "total"]
         assert alone[part].item() == pytest.approx(losses[part].item())
         assert alone["total"].item() == pytest.approx(2.0 * (1 if part == "supervised" else 0.4) * losses[part].item())
@@ -176,7 +176,7 @@ def test_contrast_draws_a_limited_number_of_voxels_per_class_alike_for_both_bran
         return prototypes(embeddings, classes, count)
 
     monkeypatch.setattr(module, "prototypes", record_and_average)
-    weights = replace(NONE, intra_class=1.0, samples=7)
+    weights = replace(NO_LOSSES, intra_class=1.0, samples=7)
     drawn = []
     for seed in (0, 0, 1):
         recorded.clear()

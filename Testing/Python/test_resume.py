@@ -163,12 +163,12 @@ def test_signal_pauses_the_run_after_the_current_iteration(tmp_path: Path, table
     trainer = new_trainer(tmp_path / "run", table, "iterations=50")
     iterate = trainer.iterate
 
-    def signalled(batch: Any) -> dict[str, Tensor]:
+    def send_signal_and_iterate(batch: Any) -> dict[str, Tensor]:
         if trainer.step == 2:
             os.kill(os.getpid(), number)
         return iterate(batch)
 
-    trainer.iterate = signalled  # type: ignore[method-assign]
+    trainer.iterate = send_signal_and_iterate  # type: ignore[method-assign]
     outcome = trainer.fit(read_cases(table))
     assert (outcome.finished, outcome.step, outcome.dice) == (False, 3, None)
     assert load_checkpoint(trainer.run.checkpoint, CPU)["step"] == 3
@@ -183,13 +183,13 @@ def test_full_disk_loses_only_iterations_after_the_last_checkpoint(
     trainer = new_trainer(tmp_path / "run", table, *settings)
     real, calls = os.replace, []
 
-    def full(source: Path, target: Path) -> None:
+    def replace_until_full(source: Path, target: Path) -> None:
         calls.append(target)
         if len(calls) > 3:
             raise OSError(28, "No space left on device")
         real(source, target)
 
-    monkeypatch.setattr(files.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", replace_until_full)
     with pytest.raises(OutputError, match=r"last\.pt: the disk is full"):
         trainer.fit(read_cases(table))
     monkeypatch.undo()

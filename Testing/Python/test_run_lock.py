@@ -171,10 +171,10 @@ def test_file_kept_locked_by_another_program_is_refused(tmp_path: Path, monkeypa
 
 
 def test_run_is_not_refused_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(FileLock, "acquire", unknown)
+    monkeypatch.setattr(FileLock, "acquire", fail)
     (tmp_path / "train.lock").touch()
     assert not is_held(tmp_path / "train.lock")
     with run_lock(tmp_path / "train.lock"), run_lock(tmp_path / "train.lock"):

@@ -19,7 +19,7 @@ SCALE, OFFSET = uint8_scale_offset(tiny_recipe().intensity)
 """An 8-bit value v means the intensity v * SCALE + OFFSET."""
 
 
-def without(*names: str) -> tuple[str, ...]:
+def unchanged_except(*names: str) -> tuple[str, ...]:
     """Return the settings that turn augmentation off, except those of the given names."""
     return tuple(setting for setting in UNCHANGED if setting.partition("=")[0] not in names)
 
@@ -100,7 +100,11 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
         places = np.broadcast_to(np.arange(24).reshape([-1 if a == axis else 1 for a in range(3)]), (24, 24, 24))
         case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))
         sampler = sampler_of(
-            [case], *without("rotation_degrees", "scale"), "rotation_degrees=50", "scale=0.4", "flip=true,true,true"
+            [case],
+            *unchanged_except("rotation_degrees", "scale"),
+            "rotation_degrees=50",
+            "scale=0.4",
+            "flip=true,true,true",
         )
         for step in range(6):
             batch = sampler.draw(step)
@@ -198,7 +202,7 @@ def test_batch_depends_only_on_seed_and_iteration() -> None:
 @pytest.mark.parametrize("rule", ["local", "clip"])
 def test_gamma_keeps_the_ends_of_the_intensity_range(rule: str) -> None:
     ends = [resident(np.full(SIZE, value, np.uint8)) for value in (0, 255)]
-    only_gamma = without("gamma")
+    only_gamma = unchanged_except("gamma")
     sampler = sampler_of(ends, *only_gamma, "gamma=0.5", f"rule={rule}", "foreground=0")
     reach = 1.0 if rule == "clip" else 4.0
     values = torch.cat([sampler.draw(step).images.flatten() for step in range(5)])
@@ -233,7 +237,7 @@ def test_rotated_ball_stays_a_ball_on_anisotropic_voxels() -> None:
     ball = ((((places - [23.5, 23.5, 5.5]) * sides) ** 2).sum(axis=-1) <= 14**2).astype(np.uint8)
     case = resident(ball * 200, ball, places=False)
     settings = (
-        *without("rotation_degrees"),
+        *unchanged_except("rotation_degrees"),
         "rotation_degrees=90",
         "spacing=1,1,4",
         "patch=48,48,12",
@@ -322,6 +326,8 @@ def test_artefacts_change_only_the_images_of_the_students() -> None:
 
 def test_patches_are_mixed_with_the_probability_of_the_recipe() -> None:
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
-    sampler = sampler_of([case], *without("mix"), "mix=0.3", "patch=4,4,4", unlabelled=[resident(random_voxels(SIZE))])
+    sampler = sampler_of(
+        [case], *unchanged_except("mix"), "mix=0.3", "patch=4,4,4", unlabelled=[resident(random_voxels(SIZE))]
+    )
     fraction = sum(sampler.draw(step).box is not None for step in range(200)) / 200
     assert fraction == pytest.approx(0.3, abs=0.1)

@@ -336,13 +336,13 @@ def test_table_of_interrupted_work_is_completed_later(
     table = folder / "out" / "wall.csv"
     arguments = (folder / "scans", folder / "labels", "-o", folder / "out")
 
-    def read(path: Path) -> Volume:
+    def read_or_interrupt(path: Path) -> Volume:
         if path.name == "b_image.nrrd":
             raise KeyboardInterrupt
         return phantom[0]
 
     with monkeypatch.context() as patched:
-        patched.setattr("dcamt.commands.wall.read_scan", read)
+        patched.setattr("dcamt.commands.wall.read_scan", read_or_interrupt)
         assert run_wall(*arguments) != 0
     own = read_table(folder / "out" / "a_image.wall.csv")
     assert read_table(table) == own
