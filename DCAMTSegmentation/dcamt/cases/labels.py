@@ -166,7 +166,7 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
 def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
     """Return the label values, without background, that at least one voxel of the network grid gets.
 
-    Applies the rule of `preprocessing.labels_to_network` within the labels' bounding box, without torch.
+    The rule is that of `preprocessing.labels_to_network`, here within the labels' bounding box and without torch.
     """
     grid: NetworkGrid = network_grid(labelmap.grid, recipe.spacing)
     stored = grid.orientation.apply(labelmap.voxels)

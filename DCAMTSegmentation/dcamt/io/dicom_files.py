@@ -36,7 +36,7 @@ _OTHER_ENDINGS = frozenset(
         *(".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".raw", ".vtk", ".stl", ".mrml", ".mrb"),
     )
 )
-"""Endings of files beside DICOM files that are not opened."""
+"""Files with these endings are no DICOM files, and are not opened."""
 _CLASS_TAG = 0x00080016  # SOP class
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixel data, which consist of items and an end marker
@@ -92,7 +92,7 @@ def files_below(folder: Path) -> list[Path]:
 def read_file(path: Path, collected: FoundFiles) -> None:
     """Add the frames of a file, or the reason why it has none, to `collected`.
 
-    Nothing is added for a DICOMDIR, or for a file with an ending that DICOM files do not have.
+    Nothing is added for a DICOMDIR, or for a file that has one of `_OTHER_ENDINGS`.
     """
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError

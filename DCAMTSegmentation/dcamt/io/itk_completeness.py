@@ -136,10 +136,11 @@ def _check_compressed_size(path: Path, data: Path, start: int, stated: str | Non
 
 
 def _check_data(path: Path, data: Path, start: int, size: int, each: int, compressed: bool, text: bool) -> None:
-    """Raise InputError if the file `data` has less than `size` bytes of voxels of `each` bytes after byte `start`.
+    """Raise InputError if the file `data` has fewer than `size` bytes of voxels after byte `start`.
 
     Args:
         path: the header, which messages name.
+        each: the number of bytes of one voxel.
         compressed: the voxels are compressed with zlib or gzip.
         text: the voxels are written as text.
     """

@@ -26,7 +26,7 @@ class Header:
     """A NRRD header.
 
     Attributes:
-        fields: texts by the names of the fields, in lower case.
+        fields: the text of each field, by the field's name in lower case.
         pairs: the key/value pairs.
         files: the names in a list of data files.
         start: the header's length in bytes, after which the data may follow.

@@ -220,11 +220,12 @@ def read_to_end(file: IO[bytes]) -> None:
 
 
 def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, header: Path | None = None) -> None:
-    """Raise InputError if a file has fewer than `size` bytes after byte `start`, if possible without reading them.
+    """Raise InputError if a file has fewer than `size` bytes after byte `start`, if possible without reading the bytes.
 
     Args:
-        packed: the bytes are compressed with gzip, whose last four bytes are their number (RFC 1952). If that number
-            differs from `size`, the file may be truncated or have several members; then it is read to its end.
+        packed: the bytes from `start` on are gzip data, of which `size` is the size after decompression. The last four
+            bytes of gzip data state this size (RFC 1952). If they state another, the file may be truncated or have
+            several members; then it is read to its end.
         header: the file that names this one as its data file; messages name the header.
     """
     if not packed:
