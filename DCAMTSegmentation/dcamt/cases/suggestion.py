@@ -38,13 +38,14 @@ SMALLEST_MAP = 4
 BYTES_PER_VOXEL = 32 * 4
 """Bytes that a training step needs for each voxel of a patch and each channel of the finest level.
 
-Measured (Testing/benchmarks, training speed): four patches of 64 x 64 x 32 with 16 channels need 1.4 to 1.7 GB. About
-0.5 GB of it (`FIXED_BYTES`) does not depend on the patch. The rest equals 32 float32 feature maps with strides of 2.
+Four patches of 64 x 64 x 32 with 16 channels need 1.4 GB, and 2.0 GB without mixed precision
+(Testing/benchmarks/README.md, training speed). The estimate lies between: `FIXED_BYTES` and, for networks with strides
+of 2, 32 float32 feature maps are 1.6 GB.
 """
 FIXED_BYTES = 500 << 20
 """Bytes of a training step that do not depend on the patch."""
 MEMORY_FRACTION = 0.5
-"""Fraction of the free memory that a suggested recipe uses."""
+"""Fraction of the free memory that the training step of a suggested recipe may need."""
 LARGEST_PATCH = 112 * 112 * 80
 """Most voxels of a patch: the patch of the published left atrium results."""
 SMALL_FRACTION = 0.005

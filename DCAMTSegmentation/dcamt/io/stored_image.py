@@ -213,7 +213,7 @@ def skip_bytes(file: IO[bytes], size: int) -> None:
 
 
 def read_to_end(file: IO[bytes]) -> None:
-    """Read and drop the rest of a compressed stream, so that the checksum at its end is verified."""
+    """Read and drop the rest of a compressed stream, so that its checksum is verified; do nothing for other files."""
     if isinstance(file, io.BufferedReader) and isinstance(file.raw, (Gunzip, Bunzip2)):
         while file.read(_CHUNK):
             pass
