@@ -289,8 +289,8 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Return a file that the list `path` names.
 
-    If no file of that very name exists, backslashes separate folders, quotation marks around the name are removed, and
-    accented letters may be composed or decomposed.
+    If no file of exactly that name exists, backslashes are read as slashes and outer quotation marks are removed; of
+    the names with composed and with decomposed accents, the one that exists is taken.
     """
     file = path.parent / text
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text

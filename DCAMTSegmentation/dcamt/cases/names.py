@@ -142,10 +142,12 @@ def short_names(name: str) -> list[str]:
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
     """Return the labels by the names of their cases.
 
-    A case gets the label of the same name, otherwise the only label whose name is the same without words for the kind
-    of file (`seg_p1` and `gt_p1`, `img0001` and `label0001`), otherwise the only label that has this case
-    as the first case among its short names (`short_names`). Other labels keep their own names. Words for another
-    structure (`p1_lawall`) must be in both names.
+    A case gets the first of these labels that exists:
+    - the label of the same name;
+    - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`);
+    - the only label among whose short names (`short_names`) this case is the first case.
+
+    Other labels keep their own names. Words for another structure (`p1_lawall`) must be in both names.
     """
     known = set(cases)
     paired = _paired_without_kind_words(known, labels)
@@ -230,7 +232,7 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
 
     This applies two rules in addition to those of `classify`. A word such as `output` marks a result if a scan has the
     same name without the word; if the word is in the file's own name, a label of that name is enough. If a label's name
-    is that of a scan with words for structures, the label gets the scan's key, or is a label of another structure.
+    is a scan's name with words for structures, the label gets the scan's key, or becomes a label of another structure.
     """
     files = list(files)
     named = [classify(path, folder) for path in files]

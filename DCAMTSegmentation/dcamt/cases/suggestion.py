@@ -1,7 +1,7 @@
 """Suggest a complete recipe for a case list: spacing, intensities, classes, network, patch and batch.
 
-The rules follow nnU-Net (Isensee et al., Nature Methods 2021): median spacing, a patch with the proportions of the
-median scan that fits into memory, and downsampling of an axis only while its spacing is below twice the finest one.
+The rules follow nnU-Net (Isensee et al., Nature Methods 2021): median spacing; a patch of the median scan's size,
+shortened until it fits into memory; and downsampling of an axis only while its spacing is below twice the finest one.
 """
 
 from __future__ import annotations
@@ -262,8 +262,8 @@ def plan_network(
 ) -> tuple[Network, tuple[int, int, int]]:
     """Return a network and a patch for scans of `shape` voxels whose training step fits into memory.
 
-    The patch starts as the whole scan and is shortened, always along its longest axis in mm, until the step fits and it
-    has at most `LARGEST_PATCH` voxels, or until each axis has reached its smallest length.
+    The patch starts as the whole scan and is shortened along its longest axis in mm, step by step. This ends when the
+    training step fits and the patch has at most `LARGEST_PATCH` voxels, or when each axis has its smallest length.
     """
     patch = [float(n) for n in shape]
     while True:

@@ -54,8 +54,8 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
     other kinds beside the slices are skipped, and a note names them.
 
     Raises:
-        InputError: there is no image, `choice` does not choose one of several, the image has one slice, or slices are
-            damaged, in colour, missing, at the same place, unevenly spaced, or of different patients or units.
+        InputError: there is no image, `choice` does not choose one of several, or the image has one slice; or slices
+            are damaged, in colour, missing, at the same place, unevenly spaced, or of different patients or units.
     """
     return open_dicom_files(folder, files_below(folder), choice)
 

@@ -64,8 +64,10 @@ def _existing(folder: Path, parts: Sequence[str]) -> Path:
 def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Frame]) -> None:
     """Raise InputError if there is evidence that files of a scan are missing or damaged beyond recognition.
 
-    Evidence is a concatenation (one image in several files) without all of its files, a file beside the slices that is
-    named like them but is no DICOM file, and a DICOMDIR that names a missing file of the scan's series.
+    Each of these is evidence:
+    - a concatenation (one image in several files) lacks one of its files;
+    - a file beside the slices is named like them, but is no DICOM file;
+    - a DICOMDIR names a missing file of the scan's series.
 
     Args:
         frames: the frames of the scan, which may be one of several stacks of slices in the files.

@@ -31,9 +31,9 @@ _COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", 
 def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file whose data follows the header or lies in one or several other files.
 
-    Axes without a direction become channels. If the header has only spacings, axes of another kind than "domain" or
-    "space" become channels, and the space is LPS unless another is stated, as in ITK. Without an origin, the first
-    voxel lies at 0. Bytes after the data are ignored.
+    Axes without a direction become channels. A header may have spacings in place of directions: then axes of another
+    kind than "domain" or "space" become channels, and the space is LPS unless another is stated, as in ITK. Without an
+    origin, the first voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
         InputError: the file is damaged, a data file is missing, the image has colours or complex numbers, or not three
