@@ -11,7 +11,7 @@ from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.dicom_output import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
 from dcamt.io.dicom_stacks import ScanChoice
-from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.readers import read_labelmap, read_scan, read_segments
 from dcamt.metrics.measurements import measure
 from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap, SegmentInfo, fit_labelmap
@@ -142,7 +142,7 @@ def test_highdicom_reads_the_same_voxels_at_the_same_positions(written: Path, ca
 def test_segmentation_beside_its_scan_is_the_label_and_the_slices_are_the_scan(
     written: Path, case: tuple[Path, Labelmap], tmp_path: Path, place: str
 ) -> None:
-    folder = tmp_path / "both"
+    folder = tmp_path / "both 1.2"  # The end of a folder's name is no file ending.
     shutil.copytree(case[0], folder, ignore=shutil.ignore_patterns("*.txt"))
     shutil.copy(written, folder / "SEG")
     path = {"folder": folder, "DICOMDIR": folder / "DICOMDIR", "zip": tmp_path / "both.zip"}[place]
@@ -156,6 +156,8 @@ def test_segmentation_beside_its_scan_is_the_label_and_the_slices_are_the_scan(
     alone = fit_labelmap(read_labelmap(written), scan.grid, "the scan")
     np.testing.assert_array_equal(label.voxels, alone.voxels)
     assert label.voxels.max() > 0
+    assert [segment.name for segment in read_segments(path)] == [segment.name for segment in read_segments(written)]
+    assert len(read_segments(path)) == len(SEGMENTS)
     if place == "folder":
         shutil.copy(written, folder / "SEG2")
         with pytest.raises(InputError, match="holds 2 segmentations: SEG, SEG2"):

@@ -140,13 +140,13 @@ def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelm
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     """Return the segments of a segmentation file with the labels that `read_labelmap` gives them without a mapping.
 
-    A path with an ending that is not of NRRD, DICOM or zip files is not opened: it has no segments.
+    A file with an ending that is not of NRRD, DICOM or zip files is not opened: it has no segments.
 
     Raises:
         InputError: the file cannot be opened, as in `read_labelmap`.
     """
     path = Path(path)
-    if ending(path) not in (*_NRRD_ENDINGS, *_DICOM_ENDINGS, ".zip"):
+    if ending(path) not in (*_NRRD_ENDINGS, *_DICOM_ENDINGS, ".zip") and not path.is_dir():
         return ()
     with _open_image(path, ScanChoice(), label=True) as image:
         return image.segments
