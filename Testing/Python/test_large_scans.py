@@ -25,7 +25,7 @@ from dcamt.models.package import Card, ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import FAST
 from dcamt.volume import Volume
-from dcamt_testing.analytic_scans import centred_grid, points_of, rotation
+from dcamt_testing.analytic_scans import centred_grid, dice, points_of, rotation
 from dcamt_testing.large_scans import CASE, FIELD, RECIPE, SPACING, case, ellipsoid, scan_in, tissue
 from torch import Tensor, nn
 
@@ -63,10 +63,6 @@ def predictor() -> Predictor:
     made = Predictor(ModelPackage(card, RECIPE, weights), precision=torch.float32)
     made.network = BrightnessNetwork()  # type: ignore[assignment]
     return made
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 @pytest.mark.parametrize("kind", ["air", "noise", "mirrored tissue"])

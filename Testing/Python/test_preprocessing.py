@@ -23,7 +23,7 @@ from dcamt.preprocessing import (
 )
 from dcamt.recipe import Intensity, Recipe, load_recipe
 from dcamt.volume import Labelmap, Volume
-from dcamt_testing.analytic_scans import analytic_scan, centred_grid, points_of, rotation
+from dcamt_testing.analytic_scans import analytic_scan, centred_grid, dice, points_of, rotation
 from scipy import ndimage
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "la"
@@ -40,10 +40,6 @@ def reorder_axes(volume: Volume, order: tuple[int, ...], flips: tuple[bool, ...]
     voxels = volume.voxels.transpose(0, *(1 + axis for axis in order))
     voxels = np.flip(voxels, [1 + axis for axis, flip in enumerate(flips) if flip])
     return Volume(voxels, Grid(voxels.shape[1:], volume.grid.affine @ to_old))
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 def resample_to_network_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:

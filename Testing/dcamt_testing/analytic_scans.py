@@ -52,6 +52,11 @@ def points_of(grid: Grid) -> np.ndarray:
     return np.asarray(index @ grid.affine[:3, :3].T + grid.affine[:3, 3])
 
 
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Dice of two masks, of which at least one is not empty."""
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
 def analytic_scan(grid: Grid) -> Volume:
     """Return a scan of a bright ellipsoid with a soft edge on a background of waves.
 
