@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import slicer
 from dcamt.runs.failure_note import FailureNote, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
+from DCAMTTrainingLib.panels import watch as watch_panel
 from DCAMTTrainingLib.runs.folders import runs_folder
 from slicer_harness import (
     LoopMonitor,
@@ -99,6 +102,16 @@ class ListOfRunsTest(TrainingCase):
             self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
             choose(self.ui.previewSelector, "held out")
             self.assertIn(text, self.ui.previewStatusLabel.text)
+
+    def test_failed_request_for_a_preview_is_reported(self) -> None:
+        run = self.make_run("paused", [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}])
+        run.cases.write_text("name,image,label,role\nheld out,a.nrrd,b.nrrd,validation\n", encoding="utf-8")
+        self.module.widget.runs.show(run)
+        self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
+        refused = PermissionError(errno.EACCES, "Permission denied", "case.txt")
+        with mock.patch.object(watch_panel, "choose_preview", side_effect=refused), Person() as person:
+            person.expects("case.txt: cannot be used (Permission denied)", "Ok")
+            choose(self.ui.previewSelector, "held out")
 
     def test_scores_have_fixed_digits_and_no_deviation_of_one_case(self) -> None:
         ended = [{"event": "started", "step": 0, "of": 10}, {"event": "finished", "step": 10, "model": ""}]

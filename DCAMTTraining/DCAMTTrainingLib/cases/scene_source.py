@@ -28,8 +28,8 @@ from .rows import CaseRow, SceneScan, default_role
 def scene_rows(recipe: Recipe) -> list[CaseRow]:
     """Return a row for each scan of the scene, with its label if there is one.
 
-    The label is the segmentation that was made a training case, else the last one drawn on the scan, else the last one
-    that lies on the grid of this scan only.
+    The label is the segmentation that was made a training case, else the last one drawn on the scan (`outline_of`),
+    else the last one that references no scan and lies on the grid of this scan only.
     """
     sent = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]

@@ -133,7 +133,7 @@ def common_folder(paths: Sequence[str]) -> str:
 
 
 def relative_path(path: str, folder: str) -> str:
-    """Return a path relative to a folder above it, with forward slashes; return other paths unchanged."""
+    """Return a path with forward slashes, relative to `folder` if it lies there; unchanged if `folder` is empty."""
     return path.replace("\\", "/").removeprefix(folder.rstrip("/") + "/") if folder else path
 
 

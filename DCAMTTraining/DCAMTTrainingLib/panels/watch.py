@@ -165,7 +165,7 @@ class WatchPanel:
         run = self._watch.run
         try:
             choose_preview(run, self._cases[index - 1] if index > 0 else None)
-        except DCAMTError as error:
+        except (DCAMTError, OSError) as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=_("Preview"))
         if index <= 0:
             self._stop_loading()

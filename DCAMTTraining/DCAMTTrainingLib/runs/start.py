@@ -63,7 +63,7 @@ class RunPlan:
 def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
     """Write the cases of the scene, then start the process; yield (cases done, cases in all) between short steps.
 
-    If a step fails or the generator is closed early, the run's folder is removed.
+    If writing or starting fails, or the generator is closed early, the run's folder is removed.
 
     Raises:
         InputError: the folder exists, or a case is not usable.
