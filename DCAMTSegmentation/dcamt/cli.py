@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         print_error(str(user_error(error)))
     finally:
-        if arguments is None:  # The process ends, and Python must not search all objects for reference cycles first.
+        if arguments is None:  # The process ends. Python need not search its objects for reference cycles first.
             gc.freeze()
     return 1
 

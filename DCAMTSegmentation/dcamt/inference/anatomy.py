@@ -51,9 +51,9 @@ Measured: 0.1 to 0.5 in nine of ten voxels of LGE-MRI; larger everywhere in nois
 def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     """Return the box of the anatomy, in the scan's own voxels; None if there is no anatomy.
 
-    Planes of constant padding or of white noise are excluded exactly. Noise that was smoothed together with the scan,
-    for example by interpolation, is mostly excluded if the scan's spacing is fine enough (see
-    `_without_smooth_noise`).
+    Planes of constant padding are excluded exactly. With planes of white noise, up to a coarse voxel of tissue may be
+    excluded, too. Noise that was smoothed together with the scan, for example by interpolation, is mostly excluded if
+    the scan's spacing is fine enough (see `_without_smooth_noise`).
     """
     spacing = AVERAGED * min(recipe.spacing)
     grid = network_grid(volume.grid, (spacing, spacing, spacing))
@@ -122,6 +122,7 @@ def _without_smooth_noise(
     small for an organ, and at most `reach` planes inside the ordered box.
 
     Args:
+        ordered: the enclosing box of the ordered voxels (see `ORDERED`).
         grid: the coarse grid.
     """
     for axis, stored in enumerate(grid.order):

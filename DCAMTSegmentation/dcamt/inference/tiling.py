@@ -32,7 +32,7 @@ FINE_LEVELS = 2
 Tick = Callable[[int, int], None]
 """Called as tick(done, of) after each part of the work."""
 Tile = tuple[Box, Box, Box]
-"""Three boxes: the tile with its margin, the tile without margin, and the latter in voxels of the former."""
+"""Three boxes: a tile with its margin, the tile without margin, and the second box in voxels of the first."""
 
 
 class OutOfMemory(Exception):

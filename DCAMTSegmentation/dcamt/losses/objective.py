@@ -43,7 +43,8 @@ def objective_losses(
         labels: int64 (L, X, Y, Z), the labels of these samples.
         projections: the projection heads of branch A and branch B.
         ramp_weight: factor of all losses except supervision, 0 to 1 (`ramp_up`).
-        generator: draws the sampled voxels and tokens; of the CPU, so that the draws are the same on any device.
+        generator: draws the sampled voxels and tokens. It belongs to the CPU, so that the draws are the same on any
+            device.
         teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; by default those in
             `outputs`.
     """

@@ -20,7 +20,7 @@ from ..recipe import Augmentation, Intensity
 MIXED_FRACTION = 2 / 3
 """Edge of the box that `cut_mix` exchanges, as a fraction of the patch's edge (Bai et al., BCP, CVPR 2023)."""
 DEEPEST = 1 / 2
-"""Largest part of a patch that `replace_surroundings` replaces, as a fraction of its edge."""
+"""Largest part of a patch that `replace_surroundings` replaces, as a fraction of the patch's edge."""
 SURROUNDINGS = ("air", "noise", "mirror")
 WAVELENGTH_MM = (4.0, 32.0)
 """Shortest and longest distance between stripes of `add_artefact`."""

@@ -165,7 +165,7 @@ class Trainer:
         self.log(CheckpointSaved(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> TrainingResult:
-        """Train to the recipe's last iteration, or until a signal (SIGINT, SIGTERM) or a request ends the run.
+        """Train to the recipe's last iteration, or until SIGINT, SIGTERM or a request pauses or stops the run.
 
         Raises:
             InputError: a case cannot be used, or the losses are no longer finite.
