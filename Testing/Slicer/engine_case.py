@@ -36,7 +36,7 @@ def write_python(folder: Path, script: str, module: str) -> str:
 
 
 class EngineCase(unittest.TestCase):
-    """A test case whose engine processes start quickly, because they are forked from a warm Python."""
+    """A test case whose engine processes, outside of Slicer, start quickly: they are forked from a warm Python."""
 
     @classmethod
     def setUpClass(cls) -> None:

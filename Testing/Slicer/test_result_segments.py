@@ -57,7 +57,7 @@ class SameCodeTest(SceneCase):
         for identifier in first:
             self.assertEqual(node.GetSegmentation().GetSegment(identifier).GetName(), identifier)
 
-    def test_class_without_an_earlier_segment_does_not_take_an_identifier_of_its_code(self) -> None:
+    def test_new_class_does_not_take_the_identifier_of_a_removed_class_with_the_same_code(self) -> None:
         node = add_segmentation()
         write_segments(node, [make_segment("aorta", block(2)), make_segment("spleen", block(8))])
         write_segments(node, [make_segment("kidney", block(2)), make_segment("spleen", block(8, 3))])
@@ -65,7 +65,7 @@ class SameCodeTest(SceneCase):
         self.assertEqual(node.GetSegmentation().GetSegment("spleen").GetName(), "spleen")
         self.assertIsNone(node.GetSegmentation().GetSegment("aorta"))
 
-    def test_new_segment_gets_no_identifier_that_an_earlier_one_keeps(self) -> None:
+    def test_new_segment_gets_no_identifier_that_an_earlier_segment_keeps(self) -> None:
         node = add_segmentation()
         write_segments(node, [make_segment("aorta", block(2)), make_segment("spleen", block(8))])
         node.GetSegmentation().GetSegment("aorta").SetName("vessel")

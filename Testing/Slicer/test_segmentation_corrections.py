@@ -11,7 +11,7 @@ from segmentation_case import Person, add_scan, click, segment_mask
 
 
 class UndoTest(ViewCase):
-    def test_undo_and_redo_update_the_panel_on_return(self) -> None:
+    def test_undo_and_redo_are_noticed_when_the_panel_is_entered(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         self.assertFalse(review.is_outdated(segmentation))

@@ -133,7 +133,7 @@ class PlaceTest(ViewCase):
             target.TransformPointToWorld(own.position, world)
             np.testing.assert_allclose(world, place.position, atol=1e-6)
 
-    def test_result_lies_in_a_folder_beside_its_volume_with_its_helper_nodes(self) -> None:
+    def test_result_and_its_helper_nodes_lie_in_a_folder_beside_the_volume(self) -> None:
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
         subject = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Somebody")
         study = hierarchy.CreateStudyItem(subject, "MR 2026")

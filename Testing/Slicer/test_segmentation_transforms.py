@@ -173,7 +173,7 @@ class NonLinearTransformTest(ViewCase):
         segmentation.SetAndObserveTransformNodeID(None)
         np.testing.assert_array_equal(segment_mask(segmentation, volume), before)
 
-    def test_remedy_for_a_non_linear_transform_of_the_wall_does_not_name_apply(self) -> None:
+    def test_error_about_a_wall_under_a_non_linear_transform_does_not_suggest_apply(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         segmentation.SetAndObserveTransformNodeID(add_bend().GetID())

@@ -81,7 +81,7 @@ class TwoScansTest(ViewCase):
         self.assertTrue(result.GetDisplayNode().GetVisibility())
         self.assertIn("one: Left atrium", self.ui.resultLabel.text)
 
-    def test_result_that_arrives_in_another_module_is_shown_on_return(self) -> None:
+    def test_result_that_arrives_while_another_module_is_open_is_shown_on_return(self) -> None:
         def leave() -> None:
             self.module.panel.exit()
             slicer.util.setSliceViewerLayers(background=self.two)
@@ -99,7 +99,7 @@ class TwoScansTest(ViewCase):
         self.module.panel.enter()
         self.assert_shown(self.two)
 
-    def test_result_that_arrived_in_another_module_is_forgotten_with_its_scene(self) -> None:
+    def test_result_that_arrived_while_another_module_was_open_is_forgotten_with_its_scene(self) -> None:
         self.assertIs(self.apply_to_first(self.module.panel.exit), self.module.panel._arrived)
         close_scene()
         self.assertIsNone(self.module.panel._arrived)
@@ -135,7 +135,7 @@ class TwoScansTest(ViewCase):
         close_scene()
         self.assertEqual(self.ui.statusLabel.text, "")
 
-    def test_status_of_a_scan_without_a_result_is_cleared_with_the_scan(self) -> None:
+    def test_status_of_a_scan_without_a_result_is_cleared_when_another_scan_is_chosen(self) -> None:
         choose(self.ui.inputSelector, self.one)
         self.ui.statusLabel.text = "Cancelled."
         choose(self.ui.inputSelector, self.two)

@@ -125,7 +125,7 @@ class ThresholdTest(InsertedWallCase):
 
         assert_stays_responsive(2 * work_seconds(move_slider, tries=8))
 
-    def test_threshold_by_standard_deviations_is_another_method(self) -> None:
+    def test_chosen_method_is_named_and_starts_at_its_default_threshold(self) -> None:
         choose(self.ui.wallKindComboBox, "Blood pool mean + SD")
         self.assertIn("blood pool mean + 2 SD", self.ui.wallLabel.text)
         self.assertEqual(self.ui.wallThresholdSlider.value, 2.0)
