@@ -93,7 +93,7 @@ def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
     wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
     assert box is not None
-    # Three local means reach this far from an outlier; resampling adds up to one and a half coarse voxels.
+    # At most this much is removed at each end of an axis: the reach of a coarse voxel's local mean (`anatomy_box`).
     rim = (3 * VARIED_WITHIN + 1.5) * COARSE_MM
     for side, tissue in zip(box[:2], case_box()[:2], strict=True):  # along these axes, a voxel measures 1 mm
         assert side.start <= tissue.start + rim

@@ -61,8 +61,8 @@ def test_stripes_have_wavelength_and_amplitude_within_the_limits() -> None:
         assert np.abs(artefact).max() >= 0.5 * augmentation.STRIPE_HEIGHT[0]
 
 
-def test_spots_have_height_and_edge_within_the_limits() -> None:
-    """Far from the spot, its logarithm falls by 1 / SPOT_EDGE_MM per mm in every direction."""
+def test_spots_have_a_height_within_the_limits_and_the_given_edge() -> None:
+    """Far from the spot, the logarithm of its brightness falls by 1 / SPOT_EDGE_MM per mm in every direction."""
     spots = [artefact for wave, artefact in zip(WAVES, ARTEFACTS, strict=True) if wave is None]
     assert len(spots) > 5
     for spot in spots:

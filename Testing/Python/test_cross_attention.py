@@ -179,7 +179,7 @@ def test_order_of_tokens_matters_only_through_the_bias() -> None:
     shuffled = context.flatten(2)[..., order].reshape(own.shape)
     with torch.no_grad():
         assert not torch.allclose(module(own, shuffled), module(own, context), atol=1e-3)
-        # With the same token at every position, shuffling changes nothing.
+        # With the same token at every position, the bias has no effect.
         constant = context[..., :1, :1, :1].expand_as(context)
         value = module.key_value(module.norm_context(context[..., 0, 0, 0])).chunk(2, dim=-1)[1]
         expected = own + module.output(value)[..., None, None, None]

@@ -68,7 +68,7 @@ def write_dicom(
 
 @pytest.mark.parametrize("name", [*ORTHOGONAL, "tilted"])
 def test_dicom_series_is_read(tmp_path: Path, name: str) -> None:
-    tilted = np.array([[0.7, 0, 0], [0, 0.9, 0.6], [0, 0, 2.5]])  # each slice is shifted along j against the last one
+    tilted = np.array([[0.7, 0, 0], [0, 0.9, 0.6], [0, 0, 2.5]])  # each slice is shifted along j from the one before
     affine = {**ORTHOGONAL, "tilted": affine_of(orthogonal_matrix(4) @ tilted)}[name]
     voxels, folder = scan("int16"), tmp_path / "series"
     write_dicom(folder, voxels, affine)

@@ -32,7 +32,7 @@ def test_fit_finds_the_law_by_which_voxels_are_wrong(bias: float, slope: float) 
     np.testing.assert_allclose(fitted.apply(levels), expit(bias + slope * logit(levels)), atol=0.01)
 
 
-def test_fits_of_counts_add_up() -> None:
+def test_counts_of_two_halves_add_up_to_those_of_the_whole() -> None:
     draw = np.random.default_rng(1)
     doubt, chance = draw.random((2, 20, 20, 20))
     both = count_doubt(doubt, chance < doubt)
@@ -44,7 +44,7 @@ def test_fits_of_counts_add_up() -> None:
     assert wrong == np.count_nonzero((chance < doubt)[doubt >= 0.01])
 
 
-def test_no_correction_is_fitted_without_voxels_or_where_doubt_does_not_tell_wrong_voxels() -> None:
+def test_no_correction_is_fitted_without_voxels_or_if_wrong_voxels_are_not_more_doubtful() -> None:
     assert fit_doubt_scaling(np.zeros((3, BINS))) is None
     draw = np.random.default_rng(2)
     doubt, chance = draw.random((2, 40, 40, 40))
@@ -52,7 +52,7 @@ def test_no_correction_is_fitted_without_voxels_or_where_doubt_does_not_tell_wro
     assert fit_doubt_scaling(count_doubt(doubt, chance < 1 - doubt)) is None
 
 
-def test_few_wrong_voxels_give_a_finite_correction() -> None:
+def test_correction_is_finite_if_none_or_all_voxels_are_wrong() -> None:
     doubt = np.full((4, 4, 4), 0.5)
     for wrong in (np.zeros(doubt.shape, bool), np.ones(doubt.shape, bool)):
         fitted = fit_doubt_scaling(count_doubt(doubt, wrong))
@@ -80,7 +80,7 @@ def test_predictor_corrects_the_doubt_inside_the_box_of_the_organs(
     assert predictor.segment(oblique_scan, FAST).doubt_map is None
 
 
-def test_calibrated_doubt_adds_up_to_the_wrong_voxels_of_its_cases(
+def test_calibrated_doubt_adds_up_to_the_wrong_voxels_of_the_calibration_cases(
     tiny_package: ModelPackage, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)

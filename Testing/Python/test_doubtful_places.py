@@ -22,9 +22,8 @@ def doubt_of_balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float,
 def test_doubtful_ball_gives_its_centre_and_volume() -> None:
     place = doubtful_places(doubt_of_balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
     volume_ml = 4 / 3 * np.pi * 9**3 / 1000
-    np.testing.assert_allclose(
-        place.position, np.add(CENTRE, (5, -4, 3)), atol=0.9
-    )  # less than half a voxel's diagonal
+    # The tolerance is less than half a voxel's diagonal.
+    np.testing.assert_allclose(place.position, np.add(CENTRE, (5, -4, 3)), atol=0.9)
     assert place.volume_ml == pytest.approx(volume_ml, rel=0.02)
     assert place.severity == pytest.approx(0.8 * volume_ml, rel=0.02)
     np.testing.assert_allclose(TURNED.affine @ [*place.index, 1], [*place.position, 1])
