@@ -192,7 +192,7 @@ class TrainingSession:
                 remove_request(run)
 
     def _train(self) -> TrainedRun:
-        # Imported late: the checks above need no torch.
+        # Imported late: torch loads slowly, and no check before needs it.
         from ..devices import choose_device
         from ..training.trainer import Trainer
 
@@ -337,8 +337,8 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         # Also 0 when paused: on any other status torchrun kills the leader before it saves.
         return 0
     except DCAMTError:
-        # The leader reports the failure. If it was killed, torchrun's SIGTERM, which the trainer took for a request to
-        # pause, may have arrived already: torchrun sends it once, and kills this process half a minute later.
+        # The leader reports the failure, unless it was killed. In that case torchrun's only SIGTERM may have arrived
+        # already, and the trainer took it for a request to pause: waiting would last until torchrun kills this process.
         if trainer is None or not trainer.stop_requested:
             wait_for_leader()
         return 1

@@ -30,7 +30,7 @@ def run_estimate(options: argparse.Namespace) -> int:
     recipe, _, _ = choose_recipe(options.recipe, options.start_from)
     grids = _read_grids([case.image for case in cases])
     validated = any(case.role == VALIDATION for case in cases)
-    # Imported late, since it imports torch, which no check above needs.
+    # Imported late: torch loads slowly, and no check above needs it.
     from ..devices import choose_device
     from ..training.estimate import available_memory, estimate, try_steps
 

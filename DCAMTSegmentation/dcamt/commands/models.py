@@ -81,7 +81,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         open_model(path).calibration is not None or calibration_path(path).exists()
     ):
         raise InputError("has a calibration already", path=path, remedy="Replace the calibration with --overwrite.")
-    # Imported late, since they import torch, which no check above needs.
+    # Imported late: torch loads slowly, and no check above needs it.
     from ..devices import choose_device
     from ..inference.calibrating import calibrate
     from ..inference.predictor import Predictor

@@ -29,7 +29,7 @@ Commands = argparse._SubParsersAction
 
 
 def add_command(commands: Commands[Parser], name: str, summary: str, example: str) -> Parser:
-    """Add a command or action and return its parser, whose `error` the parsed options contain as `usage_error`."""
+    """Add a command or action and return its parser; in the parsed options, `usage_error` is the parser's `error`."""
     parser: Parser = commands.add_parser(
         name,
         help=summary.replace("%", "%%"),  # argparse formats help texts with %, but not descriptions

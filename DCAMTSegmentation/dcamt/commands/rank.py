@@ -32,7 +32,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     if existing == REFUSE:
         refuse_existing(filter(None, targets))
     console = Console(options.json)
-    # Imported late, since they import torch, which no check above needs.
+    # Imported late: torch loads slowly, and no check above needs it.
     from ..devices import choose_device
     from ..inference.predictor import Predictor
     from ..networks.packaging import verify_model
@@ -92,8 +92,8 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
 def _segmentation_path(folder: Path | None, case: Case, number: int) -> Path | None:
     """Return the file for a case's segmentation; None without a folder.
 
-    The file has the case's name. If that has characters other than letters, digits, "_" and "-", it is "case" and the
-    number.
+    The file has the case's name. If the name has characters other than letters, digits, "_" and "-", the file is named
+    "case" and the number of the case.
     """
     name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{number + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None

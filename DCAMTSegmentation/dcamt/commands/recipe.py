@@ -21,7 +21,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     console = Console(options.json)
     check_file(options.output, [options.cases], existing_rule(options))
     cases = list_cases(options.cases, options.labels)
-    # Imported late, since it imports torch, which no check above needs.
+    # Imported late: torch loads slowly, and no check above needs it.
     from ..devices import choose_device
     from ..training.estimate import available_memory
 

@@ -100,7 +100,7 @@ class ScanJob:
     """A scan and the files for its results; None for results that are not requested.
 
     Attributes:
-        wall: the files of the wall measurement, which may fail although the other results are written.
+        wall: the files of the wall's measurement; it may fail although the other results are written.
     """
 
     scan: Path

@@ -69,7 +69,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
                 print_error(f"{folder}: skipped labels and further channels ({names}). Name them to segment them too.")
         if existing == SKIP:
             _print_kept(plan_scan_jobs(*planned, OVERWRITE, channels), jobs)
-    # Imported late, since it imports torch, which no check above needs.
+    # Imported late: torch loads slowly, and no check above needs it.
     with without_garbage_collection():
         import torch
 

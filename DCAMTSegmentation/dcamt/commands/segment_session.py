@@ -34,7 +34,7 @@ _SIDE_RESULTS = ("probabilities", "surface", "report", "dicom_measurements")
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """An outcome for the scan `number`, which the processes of a team exchange: its measurements, or a failure.
+    """An outcome of the scan `number`: its measurements, or a failure. The processes of a team exchange these records.
 
     A scan whose results were written but whose wall could not be measured has two records, one of each kind.
     """
@@ -123,7 +123,7 @@ class SegmentSession:
 
         The model's only class is measured if none has the code of the left atrium.
         """
-        # Imported on demand, since vtk loads slowly.
+        # Imported here, since only --wall needs them.
         from ..wall.settings import WallSettings
         from .wall import WallJob, measure_wall
 

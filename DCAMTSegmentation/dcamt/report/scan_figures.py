@@ -38,7 +38,7 @@ STRIPE_MM = 1.6
 STRIPE_COLOR = (0.86, 0.86, 0.87)
 """Colour of every other stripe."""
 LEAST_DOUBT = 0.2
-"""The lowest doubt that slices show: a lower doubt lies along every outline."""
+"""The lowest doubt that slices show, since there is some doubt along every outline."""
 SURFACE_PIXELS = 440
 """Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0

@@ -94,8 +94,8 @@ def build_scene(
 ) -> Scene:
     """Return the scene of `labelmap` over the first channel of `volume`.
 
-    The slices pass through the segments' centroid or the nearest voxel of a segment along each axis; without a segment,
-    through the scan's centre. Only labels in `segments` are shown.
+    Of the slices that contain a segment, the one nearest to the segments' centroid is shown; without a segment, the
+    middle slice of the scan. Only labels in `segments` are shown.
 
     Args:
         doubt_map: (I, J, K), from 0 to 1.

@@ -17,7 +17,7 @@ COLOR_STOPS = (
     (1.61, (0.78, 0.13, 0.15)),
     (2.00, (0.40, 0.00, 0.13)),
 )
-"""Ratios, including those of the presets, and colours (red, green, blue, 0 to 1), which are interpolated between.
+"""Ratios, including those of the presets, and their colours (red, green, blue, 0 to 1), interpolated in between.
 
 Ratios above 1.2 are darker than all others, so that a print in black and white shows them.
 """

@@ -163,7 +163,7 @@ def read_wall_rows(path: Path) -> list[list[str]]:
 
 
 def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Sequence[Sequence[str]] = ()) -> None:
-    """Write the burdens of scans as a table with the columns and rows of `WALL_COLUMNS`.
+    """Write the burdens of scans as a table; `WALL_COLUMNS` describes its columns and rows.
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
 

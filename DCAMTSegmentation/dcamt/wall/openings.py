@@ -21,7 +21,7 @@ from .sampling import BloodPool, interpolate, nearest_values
 from .surface import Extraction, Surface
 
 PROFILE_FROM_MM = -3.0
-"""Start of a profile along the outward normal, on which a wall is searched."""
+"""Start of a profile along the outward normal, in which a wall is searched for."""
 PROFILE_TO_MM = 6.0
 """End of a profile: beyond the wall (2.4 mm), its blur and the error of the outline."""
 BLOOD_BELOW_SD, BLOOD_ABOVE_SD = 2.5, 4.0
@@ -129,7 +129,7 @@ def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | 
     facing = blood & (normals @ direction > np.cos(np.radians(MITRAL_CONE_DEGREES)))
     patch = largest_patch(surface, facing)
     centre, axis = np.zeros(3), direction
-    for _ in range(4):  # Each repetition brings the patch and its plane closer to agreement.
+    for _ in range(4):  # repeated, so that the patch fits its plane better
         if not patch.any():
             return None
         weights = surface.point_areas[patch, None]

@@ -21,7 +21,7 @@ SMOOTHING_VOXELS = 0.7
 MARGIN_MM = 4.0
 """Empty rim around the segment, so that the surface is closed even at the scan's border."""
 REPORTED_VOLUME_ML = 0.05
-"""Separate parts, or hollows, of more than this volume in all are reported; the surface has none of any size."""
+"""Separate parts, or hollows, of more than this volume in all are reported; less is left out without a note."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,7 +102,7 @@ class ReportSegment:
 
 @dataclass(frozen=True)
 class OutlineMethod:
-    """The model that made an outline, with the fields of its card, which are empty if unknown, and the quality."""
+    """The model that made an outline: fields of its card, each empty if unknown, and the quality."""
 
     name: str
     title: str
@@ -150,7 +150,7 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class CancelRequest:
-    """Stop the request with this `id`, which fails with the reason "cancelled" at its next check, unless it ends first.
+    """Stop the request with this `id`: at its next check it fails with the reason "cancelled", unless it ends first.
 
     The model stays loaded.
     """
