@@ -47,7 +47,8 @@ def evaluate(
     Raises:
         InputError: a file or an array cannot be used, a mapping does not fit, the grids of a prediction and its label
             differ, all labels are empty, or no label value of the predictions occurs in a label.
-        ValueError: the numbers of predictions and labels differ, or an array comes without a `spacing` of 3 numbers.
+        ValueError: the numbers of predictions and labels differ, or an array is not (I, J, K) or comes without a
+            `spacing` of 3 numbers.
 
     >>> import dcamt, numpy as np
     >>> label = np.zeros((20, 20, 20), np.uint8)

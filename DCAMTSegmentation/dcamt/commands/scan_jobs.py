@@ -79,11 +79,11 @@ DICOM_MEASUREMENTS = SideResult("--measurements", "_measurements", (DICOM_ENDING
 class RequestedResults:
     """The results that a command line requests besides the segmentations.
 
-    The texts are values of the options in `SideResult`.
-
     Attributes:
-        table: the CSV file for the measurements of all scans.
+        agreement: whether to write maps of the agreement.
         wall: whether to measure the wall.
+        probabilities, surface, report, dicom_measurements: the text given with the option (`SideResult.path`).
+        table: the CSV file for the measurements of all scans.
     """
 
     agreement: bool = False

@@ -179,7 +179,7 @@ def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class WallPlan:
-    """The scans of a command line, and the table of all scans; None unless a folder of scans was given."""
+    """The jobs of a command line, and the path of the table of all scans; for a single scan, `table` is None."""
 
     jobs: Sequence[WallJob]
     table: Path | None

@@ -42,7 +42,7 @@ LEAST_DOUBT = 0.2
 SURFACE_PIXELS = 440
 """Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0
-"""Width of a view of the surface on paper."""
+"""Width of a view of the surface on paper, if the wall is shown, too; otherwise the views are larger."""
 BEHIND, FRONT = "From behind", "From the front"
 _NOTE, _LETTER, _FAINT, _SKY = "#ffffff", "#ffd479", "#5a6675", "#14171c"
 

@@ -146,9 +146,9 @@ def analyse_wall(
         scan: name of the result (default: the file's name).
 
     Raises:
-        InputError: the scan has several channels; the segment does not exist, is too small for a surface, or does not
-            lie in the scan (`_check_overlap`); ratios would be meaningless (`_check_pool`, `_check_surroundings`); or
-            no wall is left beside openings and border.
+        InputError: the scan has several channels; the segment does not exist, or none of several is chosen; it is too
+            small for a surface, or does not lie in the scan (`_check_overlap`); ratios would be meaningless
+            (`_check_pool`, `_check_surroundings`); or no wall is left beside openings and border.
     """
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
