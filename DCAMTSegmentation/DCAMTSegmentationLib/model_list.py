@@ -19,7 +19,7 @@ class ModelList:
     """Fills a combo box with the titles of models; its tooltip is the card of the selected model.
 
     `on_chosen` is called with the name of the model that the user selects or imports. After a removal it is called with
-    the name of the first model in the list, "" if none is left.
+    the name of the first model in the list, "" if none is left; a model that cannot be removed stays selected.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ModelList:
             remove_choice(choice.name)
         except DCAMTError as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
-        remaining = model_choices()
-        name = remaining[0].name if remaining else ""
+        names = [remaining.name for remaining in model_choices()]
+        name = choice.name if choice.name in names else next(iter(names), "")
         self.show(name)
         self._on_chosen(name)

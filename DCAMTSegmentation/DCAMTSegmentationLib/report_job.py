@@ -23,7 +23,8 @@ from .wall_nodes import is_outdated, measured_segment, measured_volume, update_o
 from .worker_job import JobOutcome, SegmentJob
 from .worker_process import SegmentationWorker
 
-# Not translated: they are sentences of the report, which is in English.
+# Not translated: they are texts of the report, which is in English.
+OUTLINED_SEGMENT = "Outlined segment"
 OUTDATED_WALL = "The wall was measured on an earlier outline and was left out."
 WALL_OF_OTHER_SCAN = "The wall was measured in another scan and was left out."
 WALL_OF_OTHER_SEGMENT = "The wall was measured on another segment and was left out."
@@ -88,7 +89,7 @@ class ReportJob(SegmentJob):
         """Write the mask of a segment, step by step; return it with its name in the report and its colour."""
         voxels = read_segment(self._segmentation, identifier)
         segment = self._segmentation.GetSegmentation().GetSegment(identifier)
-        name = _class_name(segment) if is_dcamt_segment else _("Outlined segment")
+        name = _class_name(segment) if is_dcamt_segment else OUTLINED_SEGMENT
         color = tuple(segment.GetColor())
         mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._volume)
         yield
@@ -155,4 +156,4 @@ def _class_name(segment: Segment) -> str:
     # context ~ category ~ type ~ …, each a scheme ^ value ^ meaning
     parts = str(text.get()).split("~")
     meaning = parts[2].split("^") if len(parts) > 2 else []
-    return meaning[2] if len(meaning) > 2 and meaning[2] else str(_("Outlined segment"))
+    return meaning[2] if len(meaning) > 2 and meaning[2] else OUTLINED_SEGMENT

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
+from dcamt.errors import InputError
+from DCAMTSegmentationLib import model_list
 from segmentation_case import Person, SegmentationCase, add_scan, choose, click, model_folder
 
 
@@ -34,6 +38,17 @@ class ModelListTest(SegmentationCase):
         self.assertNotIn("Other", self.titles())
         self.assertFalse((self.home / "models" / "other.dcamt").exists())
         self.assertEqual(self.settings.model, "left-atrium")
+
+    def test_model_that_cannot_be_removed_stays_chosen(self) -> None:
+        choose(self.ui.modelComboBox, "Tiny")
+        refusal = mock.patch.object(model_list, "remove_choice", side_effect=InputError("the file is in use"))
+        with refusal, Person() as person:
+            person.expects("Delete the model", "Ok")
+            person.expects("in use", "Ok")
+            click(self.ui.removeModelButton)
+        self.assertEqual(len(person.errors()), 1)
+        self.assertEqual(self.ui.modelComboBox.currentText, "Tiny")
+        self.assertEqual(self.settings.model, "tiny")
 
     def test_status_is_cleared_when_another_model_is_chosen(self) -> None:
         self.ui.statusLabel.text = "LGE was segmented with Left atrium in LGE-MRI."
