@@ -18,21 +18,36 @@ from dcamt.models.calibration import ExpectedOverlap
 from dcamt.volume import Code, SegmentInfo
 from dcamt.worker.events import (
     ModelLoaded,
+    ReportWritten,
     RequestFailed,
     ScanSegmented,
     SegmentResult,
     SegmentsMeasured,
+    WallMeasured,
     WorkerEvent,
     WorkerNote,
     WorkerProgress,
     WorkerReady,
 )
 from dcamt.worker.protocol import parse_request, parse_worker_event, request_id, request_line, worker_event_line
-from dcamt.worker.requests import LoadRequest, MeasureRequest, Request, SegmentMask, SegmentRequest
+from dcamt.worker.requests import (
+    CancelRequest,
+    KeepFilesRequest,
+    LoadRequest,
+    MeasureRequest,
+    OutlineMethod,
+    ReportRequest,
+    ReportSegment,
+    Request,
+    SegmentMask,
+    SegmentRequest,
+    WallRequest,
+)
 
 AFFINE = np.array([[1.5, 0, 0.25, -10], [0, -2, 0, 3], [0.125, 0, 3, 1e-7], [0, 0, 0, 1]])
 ROW = Measurements("LGE ä", "Left atrium", 61.5, 80.25, 55.0, 40.0, 50.0, 0.75)
 INFO = SegmentInfo(1, "Left atrium", (0.8, 0.3, 0.3), Code("SCT", "82471001", "Left atrium"))
+MASK = SegmentMask("LA", Path("mask.npy"), AFFINE * 3)
 SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE", "fast", "cuda", None, id="7")
 
 
@@ -45,6 +60,22 @@ SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE"
         MeasureRequest(
             (SegmentMask("LA", Path("0.npy"), AFFINE), SegmentMask("RA", Path("1.npy"), AFFINE * 2)), "LGE", "3"
         ),
+        WallRequest(Path("v.npy"), AFFINE, MASK, Path("out"), "LGE", "4"),
+        ReportRequest(
+            Path("v.npy"),
+            AFFINE,
+            (ReportSegment(MASK, (0.8, 0.3, 0.3)),),
+            Path("page.html"),
+            method=OutlineMethod("la", "Left atrium", "1", "MRI", "fast"),
+            doubt_map=Path("doubt.npy"),
+            doubt_map_affine=AFFINE * 2,
+            trust=0.5,
+            doubts=None,
+            expected_overlap=ExpectedOverlap(0.92, 0.88, 0.95),
+            id="5",
+        ),
+        CancelRequest("6"),
+        KeepFilesRequest("7"),
     ],
     ids=lambda one: one.kind,
 )
@@ -78,6 +109,8 @@ def test_request_is_parsed_back(request_: Request) -> None:
             ExpectedOverlap(0.92, 0.88, 0.95),
         ),
         SegmentsMeasured("1", (ROW, ROW)),
+        WallMeasured("1", Path("wall.npz"), ("a note",)),
+        ReportWritten("1", Path("page.html")),
         RequestFailed(None, "missing_package", "torch is missing.", packages=("torch",)),
         RequestFailed("1", "input", "LGE: is empty.", "Traceback\n  ..."),
     ],

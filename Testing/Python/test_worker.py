@@ -1,4 +1,4 @@
-"""The worker, driven as an application does: requests of every kind, results against `Predictor`, cancelling."""
+"""The worker, driven as an application does: loading, segmenting, measuring, cancelling and removal of files."""
 
 from __future__ import annotations
 
