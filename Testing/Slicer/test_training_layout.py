@@ -20,9 +20,12 @@ from slicer_harness import (
 from training_case import TrainingCase
 from training_scenes import add_case
 
+PANEL_WIDTH, VISIBLE_HEIGHT = 510, 560
+"""The panel's width, and the part of its height that a laptop's window of 1366 x 740 is assumed to show, in pixels."""
+
 
 class WidthTest(TrainingCase):
-    """A panel 510 pixels wide shows the important columns without scrolling."""
+    """A panel of `PANEL_WIDTH` shows the important columns without scrolling."""
 
     def edges(self, view: Any, columns: range) -> list[int]:
         """Return the right edges of columns in pixels from the left of the view."""
@@ -37,7 +40,7 @@ class WidthTest(TrainingCase):
         self.session.table.set_facts(0, (576, 576, 88), (0.625, 0.625, 2.5), "")
         self.module.widget.cases.refresh()
         panel = self.module.panel
-        panel.setFixedWidth(510)
+        panel.setFixedWidth(PANEL_WIDTH)
         panel.show()
         process_events()
         self.assertLessEqual(max(self.edges(cases, range(SPACING + 1))), cases.viewport().width)
@@ -61,23 +64,26 @@ class SectionsTest(TrainingCase):
     def open_sections(self) -> set[str]:
         return {name for name in sections.SECTIONS if not getattr(self.ui, name).collapsed}
 
+    def show_as_on_a_laptop(self) -> Any:
+        """Show the panel with the size that it has on a laptop's screen, or taller if its contents need more."""
+        panel = self.module.widget.parent
+        panel.setFixedWidth(PANEL_WIDTH)
+        panel.show()
+        process_events()
+        panel.resize(PANEL_WIDTH, max(panel.layout().totalHeightForWidth(PANEL_WIDTH), VISIBLE_HEIGHT))
+        process_events()
+        return panel
+
     def test_new_panel_shows_cases_and_start_on_a_laptop_without_scrolling(self) -> None:
         self.assertEqual(self.open_sections(), set(sections.PREPARE))
         self.session.table.add([CaseRow(f"case {number}", FileScan(f"{number}.nrrd"), LABELLED) for number in range(9)])
         process_events()
-        width = 510
-        panel, start = self.module.widget.parent, self.ui.startButton
-        panel.setFixedWidth(width)
-        panel.show()
-        process_events()
-        # A laptop's window of 1366 x 740 pixels is assumed to show 560 pixels of the panel's height.
-        panel.resize(width, max(panel.layout().totalHeightForWidth(width), 560))
-        process_events()
+        panel, start = self.show_as_on_a_laptop(), self.ui.startButton
         bottom = start.mapTo(panel, start.rect.bottomLeft()).y()
         paths = self.ui.casesTable.columnViewportPosition(IMAGE)
         width_of_table = self.ui.casesTable.viewport().width
         panel.hide()
-        self.assertLessEqual(bottom, 560)
+        self.assertLessEqual(bottom, VISIBLE_HEIGHT)
         # All columns before the paths are visible.
         self.assertLessEqual(paths, width_of_table)
         # Controls of runs are hidden before the first run.
@@ -122,19 +128,14 @@ class SectionsTest(TrainingCase):
             self.assertIn(remark, self.ui.problemsLabel.text)
             polled.return_value = listed.return_value = RunState(FINISHED, iteration=2, iterations=2)
             self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
-        panel, width = self.module.widget.parent, 510
-        panel.setFixedWidth(width)
-        panel.show()
-        process_events()
-        panel.resize(width, max(panel.layout().totalHeightForWidth(width), 560))
-        process_events()
+        panel = self.show_as_on_a_laptop()
         bottoms = [
             widget.mapTo(panel, widget.rect.bottomLeft()).y()
             for widget in (self.ui.useModelButton, self.ui.resultsTable)
         ]
         panel.hide()
         self.assertEqual(self.ui.resultsTable.model().rowCount(), 9)
-        self.assertLessEqual(max(bottoms), 560)
+        self.assertLessEqual(max(bottoms), VISIBLE_HEIGHT)
 
     def test_titles_name_the_choices_of_closed_sections(self) -> None:
         self.assertEqual(self.ui.taskButton.text, "Task: Left atrium in LGE-MRI")

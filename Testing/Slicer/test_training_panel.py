@@ -68,7 +68,7 @@ class WarningsTest(TrainingCase):
         self.module.widget.cases.refresh()
         good, doubtful, gone = self.session.table.rows
         self.assertEqual((good.remark, good.note), ("", ""))
-        # A warning does not prevent training.
+        # A warning is shown as a note: a remark would prevent training.
         self.assertEqual(doubtful.remark, "")
         self.assertIn("2 DIFFERENT INTENSITIES", doubtful.note)
         self.assertIn("DOES NOT EXIST", gone.remark)

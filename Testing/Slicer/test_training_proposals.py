@@ -75,15 +75,15 @@ class OutlineFilesTest(TrainingCase):
 
 
 class ProposalTest(TrainingCase):
-    def make_ranked_case(self, volume: VolumeNode, name: str = "LGE") -> dict[str, Any]:
-        """Write files of the volume and of a proposal; return the ranked case."""
-        scan, proposed = self.folder / "00001.nrrd", self.folder / f"{name}.seg.nrrd"
+    def make_ranked_case(self, volume: VolumeNode) -> dict[str, Any]:
+        """Write files of the volume and of a proposal; return the entry of the case in a ranking, without its score."""
+        scan, proposed = self.folder / "00001.nrrd", self.folder / "LGE.seg.nrrd"
         for _step in write_nrrd_in_slabs(voxels_of(volume), ijk_to_ras(volume), scan):
             pass
         outline = add_outline(volume, ellipsoid(1)[1])
         self.assertTrue(slicer.util.saveNode(outline, str(proposed)))
         slicer.mrmlScene.RemoveNode(outline)
-        return {"name": name, "image": str(scan), "segmentation": str(proposed), "place": [1.0, 2.0, 3.0]}
+        return {"name": "LGE", "image": str(scan), "segmentation": str(proposed), "place": [1.0, 2.0, 3.0]}
 
     def test_volume_of_the_same_name_on_another_grid_is_not_used(self) -> None:
         image = ellipsoid(1)[0]

@@ -158,7 +158,7 @@ class ListOfRunsTest(TrainingCase):
         self.wait_for(lambda: manager.layout == layout, "the end of the run")
         assert_gone("the end of the run")
         show_losses()
-        # *Reload* closes the panel without leaving the module.
+        # The panel may also be closed without leaving the module.
         self.module.widget.watching.close()
         assert_gone("closing the panel")
 

@@ -18,9 +18,9 @@ ORIGIN_MM = (-7.0, -2.0, 3.0)
 """The position (R, A, S) of a volume's first voxel."""
 
 
-def ellipsoid(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+def ellipsoid(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return a scan (float32) and its label (uint8), both (K, J, I)."""
-    image, label = ellipsoid_scan(shape, seed)
+    image, label = ellipsoid_scan(SHAPE, seed)
     return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(label.transpose(2, 1, 0))
 
 
@@ -56,10 +56,10 @@ def add_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str, ...] =
     return segmentation
 
 
-def add_case(name: str, seed: int = 0, turned: bool = False) -> tuple[Any, Any]:
+def add_case(name: str, seed: int = 0) -> tuple[Any, Any]:
     """Add a volume node with an ellipsoid and its segmentation node; return both."""
     image, label = ellipsoid(seed)
-    volume = add_volume(name, image, turned=turned)
+    volume = add_volume(name, image)
     return volume, add_outline(volume, label)
 
 

@@ -36,7 +36,7 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, No
         for row in rows:
             if isinstance(row.source, SceneScan):
                 node.AddNodeReferenceID(_REFERENCES[0], row.source.volume)
-                # References are matched to rows by their order, so a case without a segmentation needs one, too.
+                # References are matched to rows by order, so a case without a segmentation refers to its volume twice.
                 node.AddNodeReferenceID(_REFERENCES[1], row.source.segmentation or row.source.volume)
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:

@@ -19,7 +19,7 @@ NAME, ROLE, REMARK, SIZE, SPACING, IMAGE, LABEL = range(7)
 
 
 class CaseTableModel(qt.QAbstractTableModel):
-    """Table model over a `CaseTable`; forwards its changes to the views."""
+    """Table model of a `CaseTable`; forwards the table's changes to the views."""
 
     def __init__(self, table: CaseTable) -> None:
         qt.QAbstractTableModel.__init__(self)

@@ -162,7 +162,7 @@ class ResultsPanel:
         self._command.start()
 
     def _choose_model(self, name: str) -> None:
-        """Choose a stored model in DCAMT Segmentation, and show where it is."""
+        """Choose a stored model in DCAMT Segmentation if that module was opened, and show the model's name."""
         if use_model(name):
             text = _("“{name}” is in the list of DCAMT Segmentation, and chosen there.")
         else:

@@ -34,7 +34,7 @@ def read_image(file: str) -> Generator[None, None, Any]:
 def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: str) -> None:
     """Give a volume node an image and its geometry, and set the window.
 
-    The window is set from a sample of the voxels: Slicer would read all of them and block the event loop.
+    The window is set from a sample of the voxels, since reading all of them would block the event loop.
 
     Args:
         affine: voxel (i, j, k) -> RAS mm, four rows.

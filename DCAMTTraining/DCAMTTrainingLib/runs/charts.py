@@ -90,7 +90,7 @@ class TrainingCharts:
             series = self._series(kind, name, number)
             if series.GetTableNode() is not table:
                 series.SetAndObserveTableNodeID(table.GetID())
-            # Each curve has its own iterations, since curves are thinned and may begin at different ones.
+            # Each curve has its own iterations: curves are thinned, and some begin later than others.
             series.SetXColumnName(f"{STEP}, {name}")
             series.SetYColumnName(name)
             if not chart.HasPlotSeriesNodeID(series.GetID()):

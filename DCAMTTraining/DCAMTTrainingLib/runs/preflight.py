@@ -1,4 +1,4 @@
-"""Find the problems that prevent a run from starting, or weaken it, as messages with remedies."""
+"""Find the problems that prevent a run from starting, or weaken its result, as messages with remedies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Problem:
     """A message with its remedy.
 
     Attributes:
-        blocks: whether it prevents a run.
+        blocks: whether the problem prevents a run.
     """
 
     text: str
@@ -73,7 +73,7 @@ def _message(violation: Violation) -> str:
 
 
 def folder_problems(folder: Path, run_name: str) -> list[Problem]:
-    """Return the problem of the folder of runs: it is not writable, or it contains something with this name."""
+    """Return the problem of the folder of runs, if any: it is not writable, or contains something named `run_name`."""
     if not is_writable(folder):
         text = _("The folder of runs, {folder}, is not writable. Choose another folder, or change its permissions.")
         return [Problem(text.format(folder=folder))]

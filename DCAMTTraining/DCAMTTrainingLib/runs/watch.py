@@ -64,7 +64,7 @@ class RunWatch:
             return
         state = run_state(self.run)
         if state.state == FAILED and self.state.state == RUNNING and not self._failed_once:
-            # Between a run's last event and its failure note, it may look killed: poll once more.
+            # A run that fails may look killed until its failure note is written: poll once more.
             self._failed_once = True
             self._poll_in(POLL_MS)
             return
