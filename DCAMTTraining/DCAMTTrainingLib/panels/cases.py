@@ -33,7 +33,7 @@ WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Widths in pixels of all columns except the last."""
 ANISOTROPIC_SPACING_WIDTH, NAME_WIDTH_BESIDE_IT = 148, 102
-"""Widths if a spacing has three numbers and no remark is shown: name, role, size and spacing are visible together."""
+"""Widths if a spacing has three numbers; without remarks, name, role, size and spacing are then visible together."""
 ROWS = (3, 5)
 """Smallest and largest number of visible rows, so that the button Start is visible on a laptop."""
 
