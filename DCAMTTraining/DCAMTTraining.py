@@ -168,7 +168,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show what may have changed outside the panel: models, runs, and cases added in DCAMT Segmentation."""
         self.task.refresh()
         self.runs.refresh()
-        self.logic.session.add_sent_cases()
+        self.logic.session.add_unlisted_cases()
         self.starting.refresh()
         self.sections.show_titles()
 

@@ -19,7 +19,7 @@ from slicer.i18n import tr as _
 from .cases.check import CaseCheck
 from .cases.lists import read_rows_in_steps
 from .cases.rows import CaseTable
-from .cases.scene_source import sent_rows
+from .cases.scene_source import training_case_rows
 from .cases.store import load_rows, save_rows, save_rows_in_steps
 from .estimation import Estimation
 from .runs.folders import runs_folder
@@ -126,10 +126,10 @@ class TrainingSession:
 
     # Cases
 
-    def add_sent_cases(self) -> None:
+    def add_unlisted_cases(self) -> None:
         """Add the scene's training cases that were not listed yet, and suggest to start from the current model."""
         try:
-            rows = sent_rows(self.recipe(), unlisted_only=True)
+            rows = training_case_rows(self.recipe(), unlisted_only=True)
         except InputError:  # The task is not usable yet; the next call tries again.
             return
         if rows:

@@ -20,7 +20,7 @@ from DCAMTSegmentationLib import review, training_cases, views
 from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 from DCAMTTrainingLib.cases.check import channels_note, scene_remark
 from DCAMTTrainingLib.cases.scene_export import export_case
-from DCAMTTrainingLib.cases.scene_source import row_of, sent_rows
+from DCAMTTrainingLib.cases.scene_source import row_of, training_case_rows
 from DCAMTTrainingLib.estimation import _used_channels
 from fake_worker import FakePanel, FakeWorker, slice_composites
 from segmentation_case import Person, add_scan, choose, click, process_events_until
@@ -127,7 +127,7 @@ class ChannelsTest(unittest.TestCase):
         click(self.ui.teachButton)
         self.assertTrue(self.ui.teachLabel.text.startswith("a, b, c with this segmentation is a training case"))
         recipe = replace(tiny_recipe(), input_channels=3)
-        (row,) = sent_rows(recipe)
+        (row,) = training_case_rows(recipe)
         self.assertEqual(scene_remark(row.source, row.role, recipe)[0], "")
         self.assertEqual(channels_note(row.source, recipe), "")
         with tempfile.TemporaryDirectory() as folder:

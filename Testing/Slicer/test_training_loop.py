@@ -42,7 +42,7 @@ class LoopTest(TrainingCase):
 
         # Train from the current model.
         slicer.util.selectModule("DCAMTTraining")
-        click(self.ui.addSentButton)
+        click(self.ui.addResultsButton)
         self.assertEqual([row.name for row in self.session.table.rows], ["patient"])
         click(self.ui.addSceneButton)
         names = [row.name for row in self.session.table.rows]

@@ -22,7 +22,7 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases.check import scene_remark
 from DCAMTTrainingLib.cases.rows import CaseTable, SceneScan
 from DCAMTTrainingLib.cases.scene_export import label_array
-from DCAMTTrainingLib.cases.scene_source import outline_of, row_of, scene_rows, segments_of, sent_rows
+from DCAMTTrainingLib.cases.scene_source import outline_of, row_of, scene_rows, segments_of, training_case_rows
 from DCAMTTrainingLib.cases.table_model import REMARK, CaseTableModel
 from DCAMTTrainingLib.runs.preview import show_preview
 from slicer_harness import (
@@ -125,13 +125,13 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(segments_of(only, pair), ())
 
     def test_added_training_case_has_priority_over_other_segmentations(self):
-        volume, sent = add_case("scan", 1)
+        volume, added = add_case("scan", 1)
         add_outline(volume, ellipsoid(2)[1])
-        self.assertIsNot(outline_of(volume, self.recipe), sent)
-        self.assertEqual(sent_rows(self.recipe), [])
-        training_cases.add_case(volume, sent)
-        self.assertEqual([row.source.segmentation for row in sent_rows(self.recipe)], [sent.GetID()])
-        self.assertEqual([row.source.segmentation for row in scene_rows(self.recipe)], [sent.GetID()])
+        self.assertIsNot(outline_of(volume, self.recipe), added)
+        self.assertEqual(training_case_rows(self.recipe), [])
+        training_cases.add_case(volume, added)
+        self.assertEqual([row.source.segmentation for row in training_case_rows(self.recipe)], [added.GetID()])
+        self.assertEqual([row.source.segmentation for row in scene_rows(self.recipe)], [added.GetID()])
 
     def load_from_file(self, segmentation, crop: bool = False):
         """Save a segmentation, remove its node, and load the file."""
@@ -183,9 +183,9 @@ class SceneSourceTest(unittest.TestCase):
         row = row_of(volume, outline, self.recipe)
         self.assertEqual(scene_remark(row.source, LABELLED, self.recipe), ("", (1,)))
         empty = add_outline(volume, np.zeros_like(ellipsoid()[1]))
-        text, held = scene_remark(row_of(volume, empty, self.recipe).source, LABELLED, self.recipe)
+        text, values = scene_remark(row_of(volume, empty, self.recipe).source, LABELLED, self.recipe)
         self.assertIn("empty", text)
-        self.assertEqual(held, ())
+        self.assertEqual(values, ())
         self.assertEqual(scene_remark(row_of(volume, empty, self.recipe).source, UNLABELLED, self.recipe)[0], "")
         slicer.mrmlScene.RemoveNode(outline)
         self.assertIn("no longer in the scene", scene_remark(row.source, LABELLED, self.recipe)[0])

@@ -156,12 +156,12 @@ class SourcesTest(TrainingCase):
         self.assertEqual(len(self.table), 0)
 
     def test_training_cases_of_the_segmentation_module_are_added(self) -> None:
-        click(self.ui.addSentButton)
+        click(self.ui.addResultsButton)
         self.assertIn("No result was added yet", self.ui.casesSummary.text)
         volume, outline = add_case("corrected")
-        add_case("not sent", 1)
+        add_case("not added", 1)
         training_cases.add_case(volume, outline)
-        click(self.ui.addSentButton)
+        click(self.ui.addResultsButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
     def test_added_results_suggest_to_start_from_the_current_model(self) -> None:
@@ -172,13 +172,13 @@ class SourcesTest(TrainingCase):
         segmentation_module.logic.getParameterNode().model = "tiny"
         training_cases.add_case(*add_case("corrected"))
         slicer.util.selectModule("DCAMTTraining")
-        click(self.ui.addSentButton)
+        click(self.ui.addResultsButton)
         self.assertEqual(self.session.settings.startFrom, "tiny")
         self.assertIn("tiny", self.ui.startFromSelector.currentText)
         # A model that was chosen before is kept.
         choose(self.ui.startFromSelector, "Scratch (random weights)")
         self.session.settings.startFrom = "left-atrium"
-        click(self.ui.addSentButton)
+        click(self.ui.addResultsButton)
         self.assertEqual(self.session.settings.startFrom, "left-atrium")
 
     def test_result_added_in_the_segmentation_module_is_listed_when_the_panel_opens(self) -> None:

@@ -31,7 +31,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     The label is the segmentation that was made a training case, else the last one drawn on the scan (`outline_of`),
     else the last one that references no scan and lies on the grid of this scan only.
     """
-    sent = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
+    segmentations = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
     loaded = _segmentations_without_scan()
     fitting = {node.GetID(): [volume for volume in scans if lies_on_grid(node, volume)] for node in loaded}
@@ -42,7 +42,9 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
         # this scan's label.
         loaded_labels = [node for node in loaded if fitting[node.GetID()] == [volume] and segments_of(node, recipe)]
         segmentation = (
-            sent.get(volume.GetID()) or outline_of(volume, recipe) or (loaded_labels[-1] if loaded_labels else None)
+            segmentations.get(volume.GetID())
+            or outline_of(volume, recipe)
+            or (loaded_labels[-1] if loaded_labels else None)
         )
         row = row_of(volume, segmentation, recipe)
         if row.has_label:
@@ -64,7 +66,7 @@ def _named_like_labels(volumes: list[Any]) -> set[str]:
     return {files[path] for path in labels_beside_scans(list(files), Path())}
 
 
-def sent_rows(recipe: Recipe, unlisted_only: bool = False) -> list[CaseRow]:
+def training_case_rows(recipe: Recipe, unlisted_only: bool = False) -> list[CaseRow]:
     """Return a row for each segmentation that was made a training case, and mark these cases as listed.
 
     Args:

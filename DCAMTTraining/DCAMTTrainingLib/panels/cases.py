@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 
 from ..cases.lists import write_rows
 from ..cases.rows import ALL_ROLES, CaseRow, FileScan, SceneScan, default_role
-from ..cases.scene_source import scene_rows, sent_rows
+from ..cases.scene_source import scene_rows, training_case_rows
 from ..cases.table_model import IMAGE, NAME, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role, role_title
 from ..engine_command import EngineCommand
 from ..runs.model_store import current_model
@@ -58,7 +58,7 @@ class CasesPanel:
             (ui.addSceneButton, self._on_add_scene),
             (ui.addFolderButton, self._on_add_folder),
             (ui.addListButton, self._on_add_list),
-            (ui.addSentButton, self._on_add_sent),
+            (ui.addResultsButton, self._on_add_results),
             (ui.setRoleButton, self._on_set_role),
             (ui.validationButton, self._on_validation),
             (ui.segmentsButton, self._on_segments),
@@ -119,10 +119,10 @@ class CasesPanel:
             if not rows:
                 self._show_text(_("The scene holds no scan. Load one, or add a folder."))
 
-    def _on_add_sent(self, checked: bool = False) -> None:
+    def _on_add_results(self, checked: bool = False) -> None:
         recipe = self._recipe()
         if recipe is not None:
-            rows = sent_rows(recipe)
+            rows = training_case_rows(recipe)
             self._table.add(rows)
             self._session.suggest_start(current_model() if rows else "")
             if not rows:
