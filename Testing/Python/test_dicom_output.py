@@ -94,9 +94,9 @@ def test_segmentation_keeps_patient_study_and_source(written: Path, case: tuple[
         np.testing.assert_allclose(place, sources[uid].ImagePositionPatient, atol=1e-3)
 
 
-def test_segmentation_follows_the_standard(written: Path) -> None:
+def test_segmentation_has_the_attributes_that_the_standard_requires(written: Path) -> None:
     assert broken_rules(pydicom.dcmread(written)) == []
-    # The check reports an attribute that is removed.
+    # The check reports a removed and an emptied attribute.
     damaged = pydicom.dcmread(written)
     del damaged.SegmentSequence[0].SegmentAlgorithmType
     damaged.DimensionOrganizationSequence = []
@@ -172,7 +172,7 @@ def test_simpleitk_reads_one_segment_on_the_grid_of_the_scan(case: tuple[Path, L
     image = sitk.ReadImage(str(tmp_path / "one.dcm"))
     mask = sitk.GetArrayFromImage(image).transpose(2, 1, 0) > 0
     expected, affine = labelmap.voxels == LEFT_ATRIUM.label, affine_from_sitk(image)
-    if np.dot(affine[:3, 2], labelmap.grid.affine[:3, 2]) < 0:  # DICOM sorts frames along the slice normal
+    if np.dot(affine[:3, 2], labelmap.grid.affine[:3, 2]) < 0:  # the slices are in reverse order
         flip = np.diag([1.0, 1.0, -1.0, 1.0])
         flip[2, 3] = SHAPE[2] - 1
         mask, affine = mask[:, :, ::-1], affine @ flip
@@ -259,7 +259,7 @@ def test_source_that_is_not_dicom_or_on_another_grid_is_refused(case: tuple[Path
 
 
 @pytest.mark.parametrize("segments", [SEGMENTS, SEGMENTS[:1]])
-def test_measurement_report_holds_all_measurements(
+def test_measurement_report_holds_the_measurements_of_each_segment(
     case: tuple[Path, Labelmap], tmp_path: Path, segments: tuple[SegmentInfo, ...]
 ) -> None:
     folder, labelmap = case
