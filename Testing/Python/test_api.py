@@ -1,4 +1,4 @@
-"""The Python API: its examples, the types of public names, segmentation, evaluation and training."""
+"""The Python API: types of public names, segmentation, evaluation and training; the engine's examples run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import doctest
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,6 +32,12 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
 PACKAGE = Path(dcamt.__file__).parent
+MODULES_WITH_EXAMPLES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if re.search(r">>> (?!.*\+SKIP)", path.read_text(encoding="utf-8"))
+)
+"""The engine's modules with an example in a docstring that is not marked to be skipped."""
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +52,7 @@ def scan(oblique_scan: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["api.segmentation", "api.evaluation", "api.training", "commands.console", "report.colors", "report.contours"],
-)
+@pytest.mark.parametrize("module", MODULES_WITH_EXAMPLES)
 def test_examples_in_docstrings_run(module: str, tmp_path: Path) -> None:
     cases = write_cases_folder(tmp_path / "cases", labelled=2, validation=1)
     names = {"sample": str(SAMPLE), "folder": tmp_path, "cases": cases}
