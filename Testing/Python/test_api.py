@@ -26,8 +26,8 @@ from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, STOPPED, RunState, run_state
 from dcamt.volume import Volume
 from dcamt_testing.processes import HANGING_S, call_dcamt
-from dcamt_testing.synthetic import save_tiny_model, set_options, write_cases_folder
-from dcamt_testing.tiny_recipes import tiny_recipe
+from dcamt_testing.synthetic import save_tiny_model, write_cases_folder
+from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
@@ -222,7 +222,7 @@ def test_evaluate_names_the_array_that_holds_no_labels() -> None:
 def test_train_makes_the_same_model_as_the_command(tmp_path: Path) -> None:
     """On a CPU, equal settings and seeds give equal weights."""
     cases = write_cases_folder(tmp_path / "cases", labelled=2, unlabelled=1, validation=1)
-    settings = [word for word in set_options("iterations=4", "validate_every=2") if word != "--set"]
+    settings = [*TINY, "iterations=4", "validate_every=2"]
     assert call_dcamt(["train", cases, "--run", tmp_path / "command", "--device", "cpu", "--set", *settings]) == 0
     seen: list[str] = []
     done = dcamt.train(
@@ -303,7 +303,7 @@ def test_pause_request_ends_the_calibration_with_a_warning(
 
 def test_paused_run_raises_cancelled_and_can_be_resumed(tmp_path: Path) -> None:
     cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1)
-    settings = [word for word in set_options("iterations=100000") if word != "--set"]
+    settings = [*TINY, "iterations=100000"]
     run = RunFolder(tmp_path / "run")
     steps: list[int] = []
 
