@@ -282,8 +282,8 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
     if role.lower() not in (*ROLES, LEFT_OUT):
         remedy = f"Use {', '.join(ROLES)} or {LEFT_OUT}."
         raise InputError(f"line {line} ('{name}') has the role '{role}'", path=path, remedy=remedy)
-    outlined = _file(path, label) if label else None
-    return Case(name, _file(path, image), outlined, role.lower(), values.get(LABELS_COLUMN, ""))
+    label_file = _file(path, label) if label else None
+    return Case(name, _file(path, image), label_file, role.lower(), values.get(LABELS_COLUMN, ""))
 
 
 def _file(path: Path, text: str) -> Path:

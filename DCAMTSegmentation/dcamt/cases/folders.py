@@ -167,10 +167,10 @@ def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
     """
     scans_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
     labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
-    for named, places in ((scans, scans_in), (labels, labels_in)):
-        for key, files in named.items():
+    for files_by_key, files_by_folder in ((scans, scans_in), (labels, labels_in)):
+        for key, files in files_by_key.items():
             for named_file in files:
-                places[named_file.path if named_file.path.is_dir() else named_file.path.parent].append(
+                files_by_folder[named_file.path if named_file.path.is_dir() else named_file.path.parent].append(
                     (key, named_file)
                 )
     for place, folder_labels in labels_in.items():

@@ -51,7 +51,7 @@ LARGEST_PATCH = 112 * 112 * 80
 SMALL_FRACTION = 0.005
 """A class that fills a smaller fraction of the scan is small: more patches are then centred on classes."""
 HOUNSFIELD_AIR = -500
-"""A scan whose lowest intensity is below this is taken to be in Hounsfield units."""
+"""If the lowest intensity of every scan is below this, the scans are taken to be in Hounsfield units."""
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,20 @@ def suggest_recipe(
         raise InputError("the list holds no labelled case", remedy="Label at least one scan.")
     step = math.ceil(len(labelled) / MAX_CASES)
     mapped = list_mapped_classes(labelled)
-    facts = [examine_case(case, mapped) for case in labelled[::step]]
-    values = sorted({value for scan in facts for value in scan.fractions} | set(mapped.values()))
+    examined = [examine_case(case, mapped) for case in labelled[::step]]
+    values = sorted({value for case in examined for value in case.fractions} | set(mapped.values()))
     classes = name_classes(labelled, values, folder, mapped)
-    spacing = median_spacing(facts)
-    shape = median_shape(facts, spacing)
+    spacing = median_spacing(examined)
+    shape = median_shape(examined, spacing)
     mixed = any(case.role == UNLABELLED for case in cases)
     batch = 4 if mixed else 2
     network, patch = plan_network(spacing, shape, batch, memory_bytes or 4 << 30)
-    held = {value for scan in facts for value in scan.fractions}
-    smallest = min(median([scan.fractions[value] for scan in facts if value in scan.fractions]) for value in held)
-    channels = facts[0].channels
+    present = {value for case in examined for value in case.fractions}
+    smallest = min(median([case.fractions[value] for case in examined if value in case.fractions]) for value in present)
+    channels = examined[0].channels
     names = channel_names(labelled[0].image)
-    hounsfield = all(scan.lowest < HOUNSFIELD_AIR for scan in facts)
-    single = all(set(scan.fractions) <= scan.single for scan in facts)
+    hounsfield = all(case.lowest < HOUNSFIELD_AIR for case in examined)
+    single = all(set(case.fractions) <= case.single for case in examined)
     recipe = Recipe(
         name=name,
         title=", ".join(info.name for info in classes),
@@ -117,7 +117,7 @@ def suggest_recipe(
         classes=classes,
         input_channels=channels,
         channel_names=names if len(names) == channels > 1 else (),
-        intensity=suggest_intensity(facts, spacing, hounsfield),
+        intensity=suggest_intensity(examined, spacing, hounsfield),
         network=network,
         augmentation=Augmentation(gamma=0.1, gain=0.1, offset=0.1) if hounsfield else Augmentation(),
         training=Training(
@@ -232,27 +232,27 @@ def name_classes(
     return tuple(classes)
 
 
-def median_spacing(facts: Sequence[CaseStatistics]) -> tuple[float, float, float]:
+def median_spacing(examined: Sequence[CaseStatistics]) -> tuple[float, float, float]:
     """Return the cases' median spacing along R-L, A-P, S-I, mm."""
-    x, y, z = (round(float(median(sides)), 4) for sides in zip(*(scan.spacing for scan in facts), strict=True))
+    x, y, z = (round(float(median(sides)), 4) for sides in zip(*(case.spacing for case in examined), strict=True))
     return x, y, z
 
 
-def median_shape(facts: Sequence[CaseStatistics], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
+def median_shape(examined: Sequence[CaseStatistics], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
     """Return the median size of the scans, in voxels of `spacing`."""
     sizes = [
-        [max(1, round(n * scan_mm / step)) for n, scan_mm, step in zip(scan.shape, scan.spacing, spacing, strict=True)]
-        for scan in facts
+        [max(1, round(n * scan_mm / step)) for n, scan_mm, step in zip(case.shape, case.spacing, spacing, strict=True)]
+        for case in examined
     ]
     x, y, z = (round(median(sides)) for sides in zip(*sizes, strict=True))
     return x, y, z
 
 
-def suggest_intensity(facts: Sequence[CaseStatistics], spacing: Sequence[float], hounsfield: bool) -> Intensity:
+def suggest_intensity(examined: Sequence[CaseStatistics], spacing: Sequence[float], hounsfield: bool) -> Intensity:
     """Return the intensity rule: for CT `clip` to the intensities within labels and a margin, otherwise `local`."""
     if not hounsfield:
         return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))
-    low, high = (median([scan.foreground[end] for scan in facts]) for end in (0, 1))
+    low, high = (median([case.foreground[end] for case in examined]) for end in (0, 1))
     margin = max(50.0, 0.5 * (high - low))
     return Intensity("clip", low=round(low - margin), high=round(high + margin))
 
@@ -271,8 +271,8 @@ def plan_network(
         stride = [math.prod(steps) for steps in zip((1, 1, 1), *strides, strict=True)]
         fitted = tuple(max(s, round(n / s) * s) for n, s in zip(patch, stride, strict=True))
         needed = FIXED_BYTES + batch * math.prod(fitted) * CHANNELS[0] * BYTES_PER_VOXEL * _growth(strides)
-        at_least = all(n <= max(s, SMALLEST_MAP) for n, s in zip(fitted, stride, strict=True))
-        if (needed <= MEMORY_FRACTION * memory_bytes and math.prod(fitted) <= LARGEST_PATCH) or at_least:
+        is_smallest = all(n <= max(s, SMALLEST_MAP) for n, s in zip(fitted, stride, strict=True))
+        if (needed <= MEMORY_FRACTION * memory_bytes and math.prod(fitted) <= LARGEST_PATCH) or is_smallest:
             break
         axis = max(range(3), key=lambda a: patch[a] * spacing[a] if patch[a] > SMALLEST_MAP else 0.0)
         patch[axis] *= 0.9

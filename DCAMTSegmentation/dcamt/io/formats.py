@@ -45,11 +45,11 @@ FORMATS = (
     *map(Format, (".img", ".hdr", DICOM_ENDING, ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
     *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),
 )
-SCAN_ENDINGS = tuple(form.ending for form in FORMATS if form.scan)
-LABEL_ENDINGS = tuple(form.ending for form in FORMATS if form.labels)
-LABELMAP_OUTPUTS = tuple(form.ending for form in FORMATS if form.writes_labels)
-VOLUME_OUTPUTS = tuple(form.ending for form in FORMATS if form.writes_volume)
-IMAGE_ENDINGS = tuple(form.ending for form in FORMATS)
+SCAN_ENDINGS = tuple(known.ending for known in FORMATS if known.scan)
+LABEL_ENDINGS = tuple(known.ending for known in FORMATS if known.labels)
+LABELMAP_OUTPUTS = tuple(known.ending for known in FORMATS if known.writes_labels)
+VOLUME_OUTPUTS = tuple(known.ending for known in FORMATS if known.writes_volume)
+IMAGE_ENDINGS = tuple(known.ending for known in FORMATS)
 MAP_SUFFIXES = ("_agreement", "_probabilities")
 """Suffixes of the maps beside a segmentation, appended to the segmentation's name."""
 # Longest first, so that ".seg.nrrd" is found before ".nrrd".
