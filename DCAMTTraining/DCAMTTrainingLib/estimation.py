@@ -50,15 +50,18 @@ class Estimation:
         """Whether an estimation is running."""
         return self._command is not None and self._command.running
 
-    def estimate(self) -> dict[str, Any] | None:
+    def estimate(self, device: str | None = None) -> dict[str, Any] | None:
         """Return the `dcamt estimate` event for the current settings; None if they are unusable or were not measured.
 
         Its free disk space is read now, since the user may have deleted files or chosen another folder.
+
+        Args:
+            device: by default that of the settings.
         """
         if not self._estimates:
             return None
         try:
-            known = self._estimates.get(self._key(self._planned_recipe()))
+            known = self._estimates.get(self._key(self._planned_recipe(), device or self._device()))
         except InputError:
             return None
         return None if known is None else {**known, "disk_free": free_disk_bytes(runs_folder())}
@@ -76,7 +79,7 @@ class Estimation:
             OutputError: the case list cannot be written.
         """
         recipe = self._planned_recipe()
-        key = self._key(recipe)
+        key = self._key(recipe, device)
         self._folder = Path(tempfile.mkdtemp(prefix="dcamt-estimate-", dir=slicer.app.temporaryPath))
         cases, recipe_file = self._folder / "cases.csv", self._folder / "recipe.json"
         write_lines(((row.name, row.scan, "", row.role, "") for row in self._used_rows()), cases)
@@ -132,9 +135,9 @@ class Estimation:
         """Return the cases that a run reads."""
         return [row for row in self._table.rows if row.role != LEFT_OUT]
 
-    def _key(self, recipe: Recipe) -> tuple[Any, ...]:
+    def _key(self, recipe: Recipe, device: str) -> tuple[Any, ...]:
         """Return the key of an estimate: the recipe, the device, and the scan and role of each used case."""
-        return recipe, self._device(), tuple((row.scan, row.role) for row in self._used_rows())
+        return recipe, device, tuple((row.scan, row.role) for row in self._used_rows())
 
 
 def _used_channels(source: SceneScan, recipe: Recipe) -> tuple[Any, ...]:

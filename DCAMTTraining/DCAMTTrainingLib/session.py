@@ -170,8 +170,8 @@ class TrainingSession:
         self._checked, self.check_failure = False, ""
         self._check = CaseCheck(self.table, recipe, self._on_checked).start()
 
-    def problems(self) -> list[Problem]:
-        """Return the known problems that prevent or weaken a run."""
+    def problems(self, device: str | None = None) -> list[Problem]:
+        """Return the known problems that prevent or weaken a run on a device, by default that of the settings."""
         if self.settings is None:
             return []
         try:
@@ -183,7 +183,7 @@ class TrainingSession:
         if self.check_failure:
             problems.append(Problem(self.check_failure))
         problems += folder_problems(runs_folder(), self.settings.runName)
-        estimate = self.estimation.estimate()
+        estimate = self.estimation.estimate(device)
         return problems + (machine_problems(estimate) if estimate is not None else [])
 
     def _on_checked(self, message: str) -> None:

@@ -84,10 +84,10 @@ class StartJob:
             elif not session.checking:
                 self._fail(_("The cases were changed during the check. Press Start again."))
             return
-        blocking = [problem.text for problem in session.problems() if problem.blocks]
+        blocking = [problem.text for problem in session.problems(self._device) if problem.blocks]
         if blocking:
             self._fail(" ".join(blocking))
-        elif session.estimation.estimate() is not None:
+        elif session.estimation.estimate(self._device) is not None:
             self._write()
         elif self._measured:
             self._fail(_("The settings were changed during the estimation. Press Start again."))

@@ -193,6 +193,23 @@ class EstimateTest(TrainingCase):
         choose(self.ui.deviceSelector, "CPU")
         self.assertIn("Press Measure to see", self.ui.estimateLabel.text)
 
+    def test_run_of_a_script_on_another_device_is_measured_on_that_device(self) -> None:
+        self.measure()
+        self.wait_for(lambda: self.session.checked, "the check")
+        messages: list[str] = []
+        with mock.patch.object(estimation_module, "EngineCommand") as command:
+            command.return_value.running = False
+            job = self.module.logic.start(print, lambda run, message: messages.append(message), device="cuda")
+        arguments, on_event, on_end = command.call_args.args
+        self.assertEqual(arguments[arguments.index("--device") + 1], "cuda")
+        on_event({"event": "estimate", "device": "cuda", "memory_bytes": 2, "memory_free": 1, "disk_bytes": 0})
+        on_end("")
+        self.assertFalse(job.running)
+        self.assertIn("of GPU memory, but only", messages[0])
+        # The panel still shows the estimate for its own device.
+        self.assertEqual(self.session.estimation.estimate()["device"], "cpu")
+        self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
+
     def test_left_out_cases_are_not_estimated(self) -> None:
         add_case("two", 2)
         click(self.ui.addSceneButton)
