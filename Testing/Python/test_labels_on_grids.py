@@ -1,4 +1,4 @@
-"""Labels that fit the scan's grid are placed on it, others are refused; segments are chosen by name; mapped values."""
+"""Labels that fit the scan's grid are placed on it, others refused; segments are chosen by name, values are mapped."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def analyse_phantom(atrium: Atrium, grid: Grid, settings: WallSettings | None = 
     ],
     ids=["35 fine oblique", "60 fine", "35 thick", "60 thick oblique", "95 thick", "95 thick oblique"],
 )
-def test_burden_of_a_ball_equals_the_solid_angle_of_its_patch(
+def test_burden_of_a_ball_is_the_area_fraction_of_its_patch(
     degrees: float, axes: np.ndarray, spacing: tuple[float, float, float]
 ) -> None:
     atrium = replace(PATCH, patch_degrees=degrees)
@@ -62,7 +62,7 @@ def test_burden_of_a_ball_equals_the_solid_angle_of_its_patch(
 @pytest.mark.parametrize(
     ("axis", "spacing"), [((0.0, -1.0, 0.0), FINE), ((1.0, 0.0, 0.0), THICK)], ids=["fine", "thick"]
 )
-def test_burden_of_an_ellipsoid_equals_the_area_of_its_patch(
+def test_burden_of_an_ellipsoid_is_the_area_fraction_of_its_patch(
     axis: tuple[float, float, float], spacing: tuple[float, float, float]
 ) -> None:
     atrium = Atrium((27.0, 20.0, 17.0), patch_degrees=55.0, patch_axis=axis)
@@ -82,7 +82,7 @@ def test_burden_of_an_ellipsoid_equals_the_area_of_its_patch(
     ids=["straight", "oblique", "lps", "asl"],
 )
 @pytest.mark.parametrize("degrees", [40.0, 120.0])
-def test_burden_of_a_ring_curved_inwards_and_outwards_equals_the_area_of_its_patch(
+def test_burden_of_a_ring_curved_inwards_and_outwards_is_the_area_fraction_of_its_patch(
     degrees: float, spacing: tuple[float, float, float], axes: np.ndarray
 ) -> None:
     ring = Ring(patch_degrees=degrees, shell_mm=4.5)
@@ -92,7 +92,7 @@ def test_burden_of_a_ring_curved_inwards_and_outwards_equals_the_area_of_its_pat
     assert result.area_cm2(OPENING) == result.area_cm2(BORDER) == 0
 
 
-def test_burden_of_a_wall_of_3_mm_at_fine_spacing_equals_the_solid_angle() -> None:
+def test_burden_of_a_wall_of_3_mm_at_fine_spacing_is_the_area_fraction_of_its_patch() -> None:
     result = analyse_phantom(replace(PATCH, shell_mm=3.0), grid_about(50, (0.625, 0.625, 0.625), TURN))
     assert result.burden.percent == pytest.approx(25.0, abs=2)
     assert np.median(result.ratio[angles_to(result.surface.points, np.array(PATCH.patch_axis)) < 50]) == pytest.approx(
