@@ -1,4 +1,4 @@
-"""Suggested recipes: the rules' formulas, and synthetic tasks that are learnt with a suggested recipe."""
+"""Suggested recipes: strides, patch, classes and intensities; two synthetic tasks are learnt with a suggested recipe."""
 
 from __future__ import annotations
 
