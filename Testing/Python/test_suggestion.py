@@ -1,4 +1,4 @@
-"""Suggested recipes: strides, patch, classes and intensities; two synthetic tasks are learnt with a suggested recipe."""
+"""Suggested recipes: strides, patch, classes and intensities; two synthetic tasks are learnt with such a recipe."""
 
 from __future__ import annotations
 
