@@ -258,6 +258,20 @@ def test_source_that_is_not_dicom_or_on_another_grid_is_refused(case: tuple[Path
         find_source_images(folder, longer)
 
 
+@pytest.mark.parametrize(("modality", "procedure"), [("MR", "25056-3"), ("CT", "25045-6"), ("PT", "363679005")])
+def test_measurement_report_names_the_procedure_of_the_scan(
+    case: tuple[Path, Labelmap], modality: str, procedure: str
+) -> None:
+    folder, labelmap = case
+    source = find_source_images(folder, labelmap.grid)
+    segmentation = build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
+    for image in source.datasets:
+        image.Modality = modality
+    report = build_measurement_report(measure(labelmap, SEGMENTS, "scan"), SEGMENTS, segmentation, source, MODEL)
+    names = {item.ConceptNameCodeSequence[0].CodeValue: item for item in report.ContentSequence}
+    assert names["121058"].ConceptCodeSequence[0].CodeValue == procedure
+
+
 @pytest.mark.parametrize("segments", [SEGMENTS, SEGMENTS[:1]])
 def test_measurement_report_holds_the_measurements_of_each_segment(
     case: tuple[Path, Labelmap], tmp_path: Path, segments: tuple[SegmentInfo, ...]

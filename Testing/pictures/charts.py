@@ -10,6 +10,8 @@ import vtk
 import vtkmodules.vtkRenderingContextOpenGL2  # noqa: F401  (draws what the context paints)
 from vtk.util.numpy_support import vtk_to_numpy
 
+from .png import window_pixels
+
 WHITE = (1.0, 1.0, 1.0)
 TITLE_POINTS, AXIS_POINTS, LABEL_POINTS = 14, 12, 11
 
@@ -43,13 +45,7 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
     if _rises(node):
         # In Slicer a person can move the legend; here it is placed below lines that rise.
         chart.GetLegend().SetVerticalAlignment(vtk.vtkChartLegend.BOTTOM)
-    window.Render()
-    grab = vtk.vtkWindowToImageFilter()
-    grab.SetInput(window)
-    grab.ReadFrontBufferOff()
-    grab.Update()
-    scalars = grab.GetOutput().GetPointData().GetScalars()
-    return vtk_to_numpy(scalars).reshape(size[1], size[0], -1)[::-1, :, :3].copy()
+    return window_pixels(window)
 
 
 def _add_line(chart: Any, series: Any, scale: float) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import vtk_to_numpy
+
+from .png import window_pixels
 
 SLICE_MANAGERS = (
     "vtkMRMLModelSliceDisplayableManager",
@@ -38,14 +39,7 @@ class _Window:
 
     def pixels(self) -> np.ndarray:
         """Return the pixels (rows, columns, 3), 0 to 255; the first row is the top."""
-        self.window.Render()
-        grab = vtk.vtkWindowToImageFilter()
-        grab.SetInput(self.window)
-        grab.ReadFrontBufferOff()
-        grab.Update()
-        image = grab.GetOutput()
-        width, height, _ = image.GetDimensions()
-        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1, :, :3].copy()
+        return window_pixels(self.window)
 
 
 def slice_picture(name: str, size: tuple[int, int], fit: bool) -> np.ndarray:

@@ -13,6 +13,8 @@ from dcamt.wall.burden import OPENING
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR, RATIO_RANGE, ratio_colors, wall_colors
 from dcamt.wall.settings import SD, Threshold
 
+from .png import window_pixels
+
 SAMPLE_DATA = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
 SCARRED_MM = 3.0
 """Thickness of the added scar outside of the blood, in mm."""
@@ -47,7 +49,7 @@ def scarred_sample() -> tuple[Volume, Labelmap]:
 def render(result: WallResult, colors: np.ndarray, view: str) -> np.ndarray:
     """Return a picture (H, W, 3), uint8, of the surface with point colours (N, 3), rendered off-screen."""
     import vtk
-    from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
+    from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 
     mesh, points, cells = vtk.vtkPolyData(), vtk.vtkPoints(), vtk.vtkCellArray()
     points.SetData(numpy_to_vtk(result.surface.points, deep=True))
@@ -76,14 +78,7 @@ def render(result: WallResult, colors: np.ndarray, view: str) -> np.ndarray:
     camera.SetViewUp(*up)
     renderer.ResetCamera()
     camera.SetParallelScale(0.62 * np.ptp(result.surface.points[:, 0]) / 2 * 1.08)
-    window.Render()
-    grab = vtk.vtkWindowToImageFilter()
-    grab.SetInput(window)
-    grab.ReadFrontBufferOff()
-    grab.Update()
-    image = grab.GetOutput()
-    width, height, _ = image.GetDimensions()
-    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1, :, :3].copy()
+    return window_pixels(window)
 
 
 def draw(folder: Path) -> Iterator[Path]:

@@ -203,7 +203,7 @@ def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[
 
 
 def _may_identify(note: str, scan: Volume) -> bool:
-    """Return whether a note may identify the patient: it is an `IdentifyingNote`, or has a slash or the scan's name."""
+    """Return whether a note may identify the patient: an `IdentifyingNote`, or one with a path or the scan's name."""
     if isinstance(note, IdentifyingNote):
         return True
     return "/" in note or "\\" in note or (scan.path is not None and scan_name(scan.path) in note)

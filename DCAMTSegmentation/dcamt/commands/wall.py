@@ -43,7 +43,7 @@ from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_paths, existin
 from .scan_jobs import REPORT, expand_scan_path
 
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
-"""Name of the segment in the report without identity, and its colour where the file has none."""
+"""The segment's name in a report without identity or if the file has none, and its colour if the file has none."""
 TABLE = "wall.csv"
 """The table of a folder of scans."""
 

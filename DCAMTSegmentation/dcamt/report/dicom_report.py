@@ -22,7 +22,7 @@ QUANTITIES: dict[str, tuple[Code, Code]] = {
     "transverse_diameter_mm": (Code("99DCAMT", "RL-EXTENT", "Transverse extent"), Code("UCUM", "mm", "millimeter")),
     "sphericity": (Code("IBSI", "QCFX", "Sphericity"), Code("UCUM", "1", "no units")),
 }
-"""Coded quantity and unit of each column of measurements."""
+"""Coded quantity and unit of each reported measurement, by its name in `Measurements`."""
 
 
 def build_measurement_report(
@@ -40,9 +40,10 @@ def build_measurement_report(
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
+    procedures = {"MR": codes.LN.MRIUnspecifiedBodyRegion, "CT": codes.LN.CTUnspecifiedBodyRegion}
     report = hd.sr.MeasurementReport(
         observation_context=_observation_context(algorithm),
-        procedure_reported=codes.LN.MRIUnspecifiedBodyRegion,
+        procedure_reported=procedures.get(source.datasets[0].get("Modality"), codes.SCT.ImagingProcedure),
         imaging_measurements=[
             _measurement_group(number, row, info, segmentation, source, algorithm)
             for number, (row, info) in enumerate(zip(measurements, segments, strict=True), start=1)

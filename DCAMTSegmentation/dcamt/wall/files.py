@@ -93,7 +93,7 @@ def write_wall(result: WallResult, path: Path) -> None:
 
 
 def wall_facts(result: WallResult) -> str:
-    """Return everything about a wall except its arrays as JSON: the scan's name, settings, blood pool and notes."""
+    """Return everything about a wall except its arrays as JSON text, such as the scan's name, settings and notes."""
     settings, pool = result.settings, result.pool
     return json.dumps(
         {

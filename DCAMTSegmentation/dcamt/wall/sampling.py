@@ -8,7 +8,7 @@ from math import ceil, floor, sqrt
 import numpy as np
 
 from ..geometry import Grid, bounding_box
-from .surface import Extraction, Surface
+from .surface import Extraction, Surface, plane_distances
 
 EROSION_MM = 3.0
 """The blood pool is the segment eroded by this distance, so that it contains neither wall nor partial volume."""
@@ -35,8 +35,7 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     eroded = np.zeros_like(mask, dtype=bool)
     if box is None:
         return eroded
-    planes_mm = 1.0 / np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)
-    reach = [int(n) for n in np.ceil(distance_mm / planes_mm)]
+    reach = [int(n) for n in np.ceil(distance_mm / plane_distances(grid))]
     outside = ~np.pad(mask[box], [(n, n) for n in reach])
     near = np.zeros([side.stop - side.start for side in box], bool)
     grown: dict[tuple[int, int], np.ndarray] = {}

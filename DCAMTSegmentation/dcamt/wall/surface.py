@@ -24,6 +24,11 @@ REPORTED_VOLUME_ML = 0.05
 """Separate parts, or hollows, of more than this volume in all are reported; less is left out without a note."""
 
 
+def plane_distances(grid: Grid) -> np.ndarray:
+    """Return the distances (3,) mm between planes of voxels; along a sheared axis they are below the spacing."""
+    return np.asarray(1.0 / np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1))
+
+
 @dataclass(frozen=True, eq=False)
 class Surface:
     """A closed triangle mesh.
@@ -140,9 +145,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
 
 def _crop_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, slice, slice]) -> tuple[np.ndarray, Grid]:
     """Return the box of `mask` as float32 with an empty rim of `MARGIN_MM`, and its grid."""
-    # Along a sheared axis, the distance between planes of voxels is smaller than the spacing.
-    planes_mm = 1.0 / np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)
-    rim = [int(n) for n in np.ceil(MARGIN_MM / planes_mm) + 1]
+    rim = [int(n) for n in np.ceil(MARGIN_MM / plane_distances(grid)) + 1]
     padded = np.pad(mask[box].astype(np.float32), [(n, n) for n in rim])
     affine = grid.affine.copy()
     first = np.array([part.start - n for part, n in zip(box, rim, strict=True)])
@@ -154,8 +157,7 @@ def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[n
     """Return the smoothed `mask` on a grid along the patient's axes with steps of `GRID_STEP_MM`, and its affine."""
     from scipy import ndimage
 
-    planes_mm = 1.0 / np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1)
-    smooth = ndimage.gaussian_filter(mask, smoothing_mm / planes_mm, mode="constant", truncate=3.0)
+    smooth = ndimage.gaussian_filter(mask, smoothing_mm / plane_distances(grid), mode="constant", truncate=3.0)
     corners = grid.corners()
     low = corners.min(axis=0)
     shape = np.ceil((corners.max(axis=0) - low) / GRID_STEP_MM).astype(int) + 1
