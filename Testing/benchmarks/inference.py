@@ -346,8 +346,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="LA_FOLDER")
     parser.add_argument("--model", default="left-atrium")
-    parser.add_argument("--cases", type=int, default=4, help="of the 20 held out (default: 4)")
-    parser.add_argument("--protocol-cases", type=int, default=1, help="for the slow protocol")
+    parser.add_argument("--cases", type=int, default=4, help="how many of the held-out cases (default: 4)")
+    parser.add_argument(
+        "--protocol-cases", type=int, default=1, help="how many of them for `protocol`, which is slow (default: 1)"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)

@@ -96,7 +96,9 @@ def main() -> None:
     parser.add_argument("--add", type=int, default=4)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="another scale, the same in all rows")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="key=value", help="settings of the recipe, the same in all rows"
+    )
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for seed in options.seeds:

@@ -122,8 +122,12 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--labelled", type=int, default=8)
-    parser.add_argument("--coarse", action="store_true", help="2.5 mm and half the channels: minutes a row")
-    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="another scale, the same in all rows")
+    parser.add_argument(
+        "--coarse", action="store_true", help="2.5 mm and half the channels, so that a row takes minutes"
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="key=value", help="settings of the recipe, the same in all rows"
+    )
     options = parser.parse_args()
     settings = [*(COARSE if options.coarse else ()), *options.set]
     for seed in options.seeds:

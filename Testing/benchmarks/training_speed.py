@@ -298,14 +298,14 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--patch", default="64,64,32")
     parser.add_argument("--spacing", type=float, default=1.25)
-    parser.add_argument("--batch", type=int, default=4, help="half of it labelled")
+    parser.add_argument("--batch", type=int, default=4, help="patches in a batch; half of them are labelled")
     parser.add_argument("--cases", type=int, default=8)
-    parser.add_argument("--labelled", type=int, default=2, help="of the cases")
-    parser.add_argument("--iterations", type=int, default=10, help="a round")
+    parser.add_argument("--labelled", type=int, default=2, help="how many of the cases are labelled")
+    parser.add_argument("--iterations", type=int, default=10, help="iterations in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--warm-up", type=int, default=3, help="iterations before the first round")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
+    parser.add_argument("--workers", type=int, default=2, help="number of the DataLoader's processes")
     parser.add_argument(
         "--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="baseline and dcamt are always measured"
     )
