@@ -7,7 +7,7 @@ labels. `dcamt rank` sorts the unlabelled cases by the disagreement of the model
 trained from scratch with the same number of iterations and the same seed: one with the labels of the first `--add`
 cases in that order, and one for each random draw of the same number of cases. All models are measured on the last 20
 cases, which training never uses, at their own resolution. Finished trainings are not repeated, so the command can be
-run again after an interruption. The table and `outline_next.json` are written to WORK.
+run again after an interruption. The command prints a table, and writes `outline_next.json` to WORK.
 """
 
 from __future__ import annotations

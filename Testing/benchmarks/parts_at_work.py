@@ -4,7 +4,7 @@
 
 WORK is the folder of `semi_supervised.py` with the rows `labelled-only`, `dca-mt`, `no-mmd`, `no-intra-class` and
 `no-inter-class`. All patches come from training cases. Their labels are used for the measurement, including those of
-cases that were unlabelled in training. The command prints three tables:
+cases that were unlabelled in training. The command prints three tables, and writes them to WORK/parts_at_work.json:
 
 attention: the size of attention's output relative to the bottleneck to which it is added (ratio of root mean squares),
     and the Dice of both branches together when each attends to its partner, to itself, or not at all.

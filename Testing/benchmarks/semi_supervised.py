@@ -8,7 +8,7 @@ resolution, and is evaluated on them. All rows have the same iterations, seeds a
 `la-best` has another number of patches per iteration and another learning rate.
 
 Finished rows are not run again, so the command can be repeated after an interruption, and several processes can run
-different rows. The table, `semi_supervised.json` and `semi_supervised.svg` are written to WORK.
+different rows. The command prints a table, and writes `semi_supervised.json` and `semi_supervised.svg` to WORK.
 """
 
 from __future__ import annotations
