@@ -79,7 +79,7 @@ class EvaluationRow:
 
     @property
     def title(self) -> str:
-        """The row's name; if distances are undefined in some cases, also the number of cases with distances.
+        """The row's name; if distances are undefined in some of several cases, also how many cases have distances.
 
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
