@@ -143,91 +143,123 @@ def test_unusable_scan_is_refused_in_one_line(
         assert content_of(tmp_path) == before
 
 
-def test_other_invalid_input_is_refused_in_one_line(
-    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    scan, other, file = tmp_path / "scan.nii.gz", tmp_path / "other" / "scan.nrrd", tmp_path / "notes.txt"
+@pytest.fixture
+def inputs(model: Path, tmp_path: Path) -> Path:
+    """Write two scans of the same name, links to one of them, a text, an empty folder and damaged models."""
+    scan, other = tmp_path / "scan.nii.gz", tmp_path / "other" / "scan.nrrd"
     other.parent.mkdir()
     save_scan(scan)
     other.write_bytes(scan.read_bytes())
-    file.write_text("notes", encoding="utf-8")
-    (tmp_path / "empty").mkdir()
     (tmp_path / "linked.nii.gz").symlink_to(scan)
     os.link(scan, tmp_path / "hard.nii.gz")
-    text_model = tmp_path / "text.dcamt"
-    text_model.write_text("no model", encoding="utf-8")
-    cut_model = tmp_path / "cut.dcamt"
-    cut_model.write_bytes(model.read_bytes()[:-200])
-    before = content_of(tmp_path)
-    good = ["-o", tmp_path / "out", "--model", model]
-    cases: list[tuple[list, int, tuple[str, ...]]] = [
-        ([tmp_path / "empty", *good], 1, ("empty",)),
-        ([scan, "-o", scan, "--model", model], 1, ("scan.nii.gz", "replaced")),
-        ([scan, "-o", tmp_path / "linked.nii.gz", "--model", model], 1, ("scan.nii.gz", "replaced")),
-        ([scan, "-o", tmp_path / "hard.nii.gz", "--model", model], 1, ("scan.nii.gz", "replaced")),
-        ([scan, "-o", tmp_path, "--format", "nii.gz", "--model", model], 1, ("scan.nii.gz", "replaced")),
-        ([scan, *good, "--measurements", scan], 1, ("scan.nii.gz", "table")),
-        ([scan, *good, "--measurements", tmp_path / "empty"], 1, ("empty", "is a folder")),
-        ([scan, *good, "--measurements", file / "m.csv"], 1, ("m.csv", "not a folder")),
-        ([scan, other, *good], 1, ("scan.nii.gz", str(other), "Rename")),
-        ([scan, "-o", file / "deep" / "out", "--model", model], 1, ("notes.txt", "not a folder")),
-        ([scan, "-o", file, "--model", model], 1, ("notes.txt", "not a folder")),
-        ([scan, "-o", tmp_path / "out", "--model", "no-such-model"], 1, ("no-such-model", "Available models")),
-        ([scan, "-o", tmp_path / "out", "--model", text_model], 1, ("text.dcamt",)),
-        ([scan, "-o", tmp_path / "out", "--model", cut_model], 1, ("cut.dcamt",)),
-        ([scan, "-o", tmp_path / "out", "--model", tmp_path / "empty"], 1, ("empty",)),
-        ([scan, "-o", tmp_path / "out", "--model", scan], 1, ("scan.nii.gz",)),
-        ([scan, *good, "--roi", "1,2,3"], 1, ("1,2,3", "RAS")),
-        ([scan, *good, "--roi", "-1,2,3,4,nan,6"], 1, ("nan", "RAS")),
-        ([scan, *good, "--roi", "-900,-800,0,10,0,10"], 1, ("scan.nii.gz", "outside")),
-        ([scan, "x" * 300, *good], 1, ("x" * 300,)),
-        ([scan, file, "-o", tmp_path / "one.nii.gz", "--model", model], 2, ("one.nii.gz", "2 scans")),
-        ([scan, "-o", tmp_path / "a.nrrd", "--format", "nii.gz", "--model", model], 2, ("a.nrrd", "nii.gz")),
-        *(
-            ([scan, "-o", tmp_path / f"a{end}", "--model", model], 2, (f"a{end}", f"as {kind};", ".seg.nrrd, .nii.gz"))
-            for end, kind in (
-                (".mha", ".mha"),
-                (".MHD", ".mhd"),
-                (".nrrd.gz", ".nrrd.gz"),
-                (".mha.gz", ".mha.gz"),
-                (".img.gz", ".img.gz"),
-                (".nhdr", ".nhdr"),
-                (".seg.nhdr", ".seg.nhdr"),
-                (".seg.nrrd.gz", ".nrrd.gz"),
-                (".hdr", ".hdr"),
-                (".png", ".png"),
-                (".stl", ".stl"),
-                (".gz", ".gz"),
-            )
-        ),
-        ([scan, *good, "--format", "dicom"], 2, ("--format",)),
-        ([scan, *good, "--format", "dcm"], 1, ("scan.nii.gz", "is not DICOM", "another file format")),
-        ([scan, *good, "--measurements", tmp_path / "m.dcm"], 2, ("--measurements", "--format dcm")),
-        ([scan, *good, "--surface", tmp_path / "s.vtk"], 2, ("s.vtk", ".stl, .obj, .ply, .vtp")),
-        ([scan, other, *good, "--surface", tmp_path / "s.stl"], 2, ("s.stl", "2 scans")),
-        ([scan, *good, "--probabilities", tmp_path / "p.npy"], 2, ("p.npy", ".nii.gz")),
-        ([scan, *good, "--report", tmp_path / "r.pdf"], 2, ("r.pdf", ".html")),
-        ([scan, *good, "--identity"], 2, ("--identity", "--report")),
-        ([scan, *good, "--quality", "best"], 2, ("--quality",)),
-        ([scan, *good, "--device", "abacus"], 2, ("--device",)),
-        ([scan, *good, "--roi"], 2, ("--roi",)),
-        (["", *good], 2, ("SCAN", "empty")),
-        ([*good], 2, ("SCAN",)),
-        ([scan, "--model", model], 2, ("-o",)),
-    ]
-    for arguments, code, parts in cases:
-        try:
-            exit_status = call_dcamt(["segment", *map(str, arguments)])
-        except BaseException as error:
-            raise AssertionError(arguments) from error
-        printed = capfd.readouterr()
-        assert exit_status == code, (arguments, printed.err)
-        assert printed.out == "", arguments
-        check_line(printed.err, *parts)
-        assert content_of(tmp_path) == before, arguments
+    (tmp_path / "notes.txt").write_text("notes", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.dcamt").write_text("no model", encoding="utf-8")
+    (tmp_path / "cut.dcamt").write_bytes(model.read_bytes()[:-200])
+    return tmp_path
+
+
+@pytest.fixture
+def check_refusals(inputs: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Return a function that fails unless `dcamt segment` refuses each of a list of arguments in one line.
+
+    The function takes the exit status, and the arguments with the parts of their message.
+    """
+    before = content_of(inputs)
+
+    def check(status: int, cases: list[tuple[list, tuple[str, ...]]]) -> None:
+        for arguments, parts in cases:
+            try:
+                exit_status = call_dcamt(["segment", *map(str, arguments)])
+            except BaseException as error:
+                raise AssertionError(arguments) from error
+            printed = capfd.readouterr()
+            assert exit_status == status, (arguments, printed.err)
+            assert printed.out == "", arguments
+            check_line(printed.err, *parts)
+            assert content_of(inputs) == before, arguments
+
+    return check
+
+
+def test_unusable_paths_and_values_are_refused_in_one_line(
+    model: Path, inputs: Path, check_refusals: Callable[..., None]
+) -> None:
+    scan, other, file = inputs / "scan.nii.gz", inputs / "other" / "scan.nrrd", inputs / "notes.txt"
+    out = ["-o", inputs / "out"]
+    good = [*out, "--model", model]
+    check_refusals(
+        1,
+        [
+            ([inputs / "empty", *good], ("empty",)),
+            ([scan, "-o", scan, "--model", model], ("scan.nii.gz", "replaced")),
+            ([scan, "-o", inputs / "linked.nii.gz", "--model", model], ("scan.nii.gz", "replaced")),
+            ([scan, "-o", inputs / "hard.nii.gz", "--model", model], ("scan.nii.gz", "replaced")),
+            ([scan, "-o", inputs, "--format", "nii.gz", "--model", model], ("scan.nii.gz", "replaced")),
+            ([scan, *good, "--measurements", scan], ("scan.nii.gz", "table")),
+            ([scan, *good, "--measurements", inputs / "empty"], ("empty", "is a folder")),
+            ([scan, *good, "--measurements", file / "m.csv"], ("m.csv", "not a folder")),
+            ([scan, other, *good], ("scan.nii.gz", str(other), "Rename")),
+            ([scan, "-o", file / "deep" / "out", "--model", model], ("notes.txt", "not a folder")),
+            ([scan, "-o", file, "--model", model], ("notes.txt", "not a folder")),
+            ([scan, *out, "--model", "no-such-model"], ("no-such-model", "Available models")),
+            ([scan, *out, "--model", inputs / "text.dcamt"], ("text.dcamt",)),
+            ([scan, *out, "--model", inputs / "cut.dcamt"], ("cut.dcamt",)),
+            ([scan, *out, "--model", inputs / "empty"], ("empty",)),
+            ([scan, *out, "--model", scan], ("scan.nii.gz",)),
+            ([scan, *good, "--roi", "1,2,3"], ("1,2,3", "RAS")),
+            ([scan, *good, "--roi", "-1,2,3,4,nan,6"], ("nan", "RAS")),
+            ([scan, *good, "--roi", "-900,-800,0,10,0,10"], ("scan.nii.gz", "outside")),
+            ([scan, "x" * 300, *good], ("x" * 300,)),
+            ([scan, *good, "--format", "dcm"], ("scan.nii.gz", "is not DICOM", "another file format")),
+        ],
+    )
+
+
+def test_wrong_usage_is_refused_in_one_line(
+    model: Path, inputs: Path, check_refusals: Callable[..., None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    scan, other, file = inputs / "scan.nii.gz", inputs / "other" / "scan.nrrd", inputs / "notes.txt"
+    good = ["-o", inputs / "out", "--model", model]
+    check_refusals(
+        2,
+        [
+            ([scan, file, "-o", inputs / "one.nii.gz", "--model", model], ("one.nii.gz", "2 scans")),
+            ([scan, "-o", inputs / "a.nrrd", "--format", "nii.gz", "--model", model], ("a.nrrd", "nii.gz")),
+            ([scan, *good, "--format", "dicom"], ("--format",)),
+            ([scan, *good, "--measurements", inputs / "m.dcm"], ("--measurements", "--format dcm")),
+            ([scan, *good, "--surface", inputs / "s.vtk"], ("s.vtk", ".stl, .obj, .ply, .vtp")),
+            ([scan, other, *good, "--surface", inputs / "s.stl"], ("s.stl", "2 scans")),
+            ([scan, *good, "--probabilities", inputs / "p.npy"], ("p.npy", ".nii.gz")),
+            ([scan, *good, "--report", inputs / "r.pdf"], ("r.pdf", ".html")),
+            ([scan, *good, "--identity"], ("--identity", "--report")),
+            ([scan, *good, "--quality", "best"], ("--quality",)),
+            ([scan, *good, "--device", "abacus"], ("--device",)),
+            ([scan, *good, "--roi"], ("--roi",)),
+            (["", *good], ("SCAN", "empty")),
+            ([*good], ("SCAN",)),
+            ([scan, "--model", model], ("-o",)),
+        ],
+    )
     for arguments in ([], ["paint"]):
         assert call_dcamt(arguments) == 2
         check_line(capfd.readouterr().err, "dcamt --help")
+
+
+@pytest.mark.parametrize(
+    ("ending", "kind"),
+    [
+        *((end, end) for end in (".mha", ".nrrd.gz", ".mha.gz", ".img.gz", ".nhdr", ".seg.nhdr")),
+        *((end, end) for end in (".hdr", ".png", ".stl", ".gz")),
+        (".MHD", ".mhd"),
+        (".seg.nrrd.gz", ".nrrd.gz"),
+    ],
+)
+def test_output_of_an_unsupported_format_is_refused_in_one_line(
+    model: Path, inputs: Path, check_refusals: Callable[..., None], ending: str, kind: str
+) -> None:
+    arguments = [inputs / "scan.nii.gz", "-o", inputs / f"a{ending}", "--model", model]
+    check_refusals(2, [(arguments, (f"a{ending}", f"as {kind};", ".seg.nrrd, .nii.gz"))])
 
 
 def test_missing_gpu_is_refused(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

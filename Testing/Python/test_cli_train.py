@@ -156,18 +156,23 @@ def test_closed_stdout_pauses_the_run(cases: Path, tmp_path: Path) -> None:
     assert last["step"] > 0
 
 
-def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    data = tmp_path / "data"
-    good = list(csv.reader(cases.open(encoding="utf-8")))[1:]
+def write_unusable_files(folder: Path) -> None:
+    """Write files and folders that a run cannot use as case list, scan, label, recipe or run folder."""
     other_grid = Labelmap(np.ones(SHAPE, np.uint8), Grid(SHAPE, np.diag([3.0, 2.0, 2.0, 1.0])))
-    write_labelmap(other_grid, data / "elsewhere.nii.gz")
-    (data / "text.nii.gz").write_text("no image", encoding="utf-8")
-    (tmp_path / "notes.txt").write_text("notes", encoding="utf-8")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "other.txt").write_text("x", encoding="utf-8")
+    write_labelmap(other_grid, folder / "data" / "elsewhere.nii.gz")
+    (folder / "data" / "text.nii.gz").write_text("no image", encoding="utf-8")
+    (folder / "notes.txt").write_text("notes", encoding="utf-8")
+    (folder / "full").mkdir()
+    (folder / "full" / "other.txt").write_text("x", encoding="utf-8")
+    (folder / "bad.json").write_text("{", encoding="utf-8")
+    (folder / "odd.json").write_text('{"name": "odd", "title": "", "modality": "", "colour": 1}', encoding="utf-8")
+    (folder / "binary.csv").write_bytes(bytes(range(256)))
+
+
+def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    good = list(csv.reader(cases.open(encoding="utf-8")))[1:]
+    write_unusable_files(tmp_path)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "bad.json").write_text("{", encoding="utf-8")
-    (tmp_path / "odd.json").write_text('{"name": "odd", "title": "", "modality": "", "colour": 1}', encoding="utf-8")
 
     def table(name: str, *rows: tuple[str, ...], columns: str = "name,image,label,role") -> Path:
         return write_table(tmp_path / f"{name}.csv", [*rows], columns)
@@ -181,7 +186,6 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
         "text": table("text", ("a", "data/text.nii.gz", "data/label.nii.gz", "labelled")),
         "elsewhere": table("elsewhere", ("a", "data/a.nii.gz", "data/elsewhere.nii.gz", "labelled")),
     }
-    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     new = ["--run", tmp_path / "runs" / "new"]
     refused = [
