@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_volume
 from dcamt.volume import Volume
-from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt, run_team
+from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt, own_lines, run_team
 from dcamt_testing.synthetic import save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter
@@ -70,11 +69,6 @@ def segment_alone(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
         return Ended(status, printed.out, printed.err)
 
     return segment
-
-
-def own_lines(text: str) -> list[str]:
-    """Return the lines of errors and notes that DCAMT wrote, without those of torchrun."""
-    return [line for line in text.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
 
 
 def rows_of(table: Path) -> Sequence[dict[str, str]]:

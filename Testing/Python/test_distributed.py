@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -28,7 +27,7 @@ from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt.training.resident import load_case
 from dcamt.training.sampling import BatchSampler
-from dcamt_testing.processes import HANGING_S, run_team, wait_until
+from dcamt_testing.processes import HANGING_S, own_lines, run_team, wait_until
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.warm_python import interpreter, program_of
@@ -66,11 +65,6 @@ def start_torchrun(processes: int, run: Path, *arguments: str | Path) -> subproc
 def train_as_team(processes: int, run: Path, *arguments: str | Path) -> tuple[int, str, str]:
     """Train without torchrun, which takes seconds to start; return the exit status, stdout and stderr."""
     return run_team(processes, "train", "--run-folder", run, "--device", "cpu", *arguments)
-
-
-def own_lines(errors: str) -> list[str]:
-    """Return the lines that DCAMT wrote, without those of torchrun."""
-    return [line for line in errors.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
 
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:

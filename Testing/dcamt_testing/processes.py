@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -124,6 +125,11 @@ def run_team(
         for file in printed:
             file.seek(0)
         return failed, printed[0].read(), printed[1].read()
+
+
+def own_lines(text: str) -> list[str]:
+    """Return the lines of errors and notes that DCAMT wrote, without those of torchrun."""
+    return [line for line in text.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
 
 
 def wait_until(condition: Callable[[], Any], what: str = "", at_most: float = HANGING_S) -> None:
