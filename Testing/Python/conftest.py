@@ -16,18 +16,19 @@ from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package, rotation
 from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
 
-# Only fixtures import worker_child when they run: it imports torch, and register_assert_rewrite below must come first.
+# Fixtures import worker_child only when they run: it imports torch, and register_assert_rewrite below must come first.
 if TYPE_CHECKING:
     from dcamt_testing.worker_child import Child
 
 # Several test processes share the cores, so each of them, and each process that it starts, uses one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# If this process ignored SIGINT, as a background job of a shell script does, the processes that tests start would, too.
+# A background job of a shell script ignores SIGINT, and so would the processes that tests start from it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# With this, pytest shows the compared values when an assertion in a helper fails.
-HELPERS_THAT_ASSERT = ("model_files", "scan_files", "synthetic", "worker_child")
+# With this, pytest shows the compared values when an assertion in a helper fails. The helper `processes` also asserts,
+# but is imported earlier, by Testing/conftest.py.
+HELPERS_THAT_ASSERT = ("dicom_positions", "model_files", "scan_files", "synthetic", "worker_child")
 pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THAT_ASSERT))
 
 

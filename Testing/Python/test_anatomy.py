@@ -74,7 +74,7 @@ def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
 
 
 def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
-    """Planes of a ramp are not empty, so only the coarse grid detects the padding, less exactly than by planes."""
+    """Planes of a ramp are not empty, so only the coarse grid detects this padding, and less exactly."""
     scan, _ = scan_in("air")
     where = case_box()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)

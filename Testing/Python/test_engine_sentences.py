@@ -1,4 +1,4 @@
-"""Messages are collected from source code along several ways on which they reach an error or a note."""
+"""Messages are collected from source code: texts that reach an error or a note in one of several ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation: scores equal those of medpy, brute force and formulas; folders with missing, extra or unfit files."""
+"""Evaluation: scores equal those of medpy, brute force and formulas; folders with missing, extra, mismatched files."""
 
 from __future__ import annotations
 
