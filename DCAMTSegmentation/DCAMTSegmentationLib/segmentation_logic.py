@@ -223,8 +223,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._refuse_second_job()
         self._start(ReportJob(self._worker, volume, segmentation, segment, path, self._finisher(onFinished)))
 
-    writePage = writeReport  # noqa: N815 - its earlier name, for scripts that call it
-
     def cancel(self) -> None:
         """Stop the running job, if there is one, at once; its `onFinished` is called."""
         if self._job is not None:

@@ -29,10 +29,10 @@ from dcamt.models.package import ModelPackage, calibration_path, open_model, wri
 from dcamt.models.store import import_model, remove_model
 from dcamt.recipe import FAST
 from dcamt.volume import Labelmap, Volume
-from dcamt.worker.events import WorkerEvent, WorkerProgress
+from dcamt.worker.events import ScanSegmented, WorkerEvent
 from dcamt.worker.protocol import request_line
-from dcamt.worker.requests import LoadRequest
 from dcamt_testing.synthetic import write_cases_folder
+from dcamt_testing.worker_child import write_request
 
 LINE = OverlapModel(("entropy",), (0.0,), (1.0,), (-1.0,), 0.0, (0.2, 0.8), (-0.1, -0.1), (0.2, 0.1))
 """The logit of the overlap is minus the feature "entropy"."""
@@ -273,7 +273,7 @@ def test_calibration_in_the_package_takes_precedence_on_import(
 
 
 def test_worker_reloads_the_model_when_a_calibration_appears_beside_it(
-    tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_package: ModelPackage, oblique_scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "m.dcamt"
     card = write_package(path, tiny_package)
@@ -286,8 +286,8 @@ def test_worker_reloads_the_model_when_a_calibration_appears_beside_it(
         if number == 2:
             text = replace(calibration_of(tiny_package), model=card.checksum).to_json()
             calibration_path(path).write_text(text, encoding="utf-8")
-        assert worker.serve(request_line(LoadRequest(str(path), "cpu", str(number))))
-    assert [one.kind for one in received if not isinstance(one, WorkerProgress)] == ["loaded"] * 4
+        assert worker.serve(request_line(write_request(oblique_scan, path, tmp_path / "scan")))
+    assert sum(isinstance(one, ScanSegmented) for one in received) == 4
     assert [package.calibration is not None for package in loads] == [False, True]
 
 

@@ -17,7 +17,6 @@ from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.volume import Code, SegmentInfo
 from dcamt.worker.events import (
-    ModelLoaded,
     ReportWritten,
     RequestFailed,
     ScanSegmented,
@@ -33,7 +32,6 @@ from dcamt.worker.protocol import parse_request, parse_worker_event, request_id,
 from dcamt.worker.requests import (
     CancelRequest,
     KeepFilesRequest,
-    LoadRequest,
     MeasureRequest,
     OutlineMethod,
     ReportRequest,
@@ -54,7 +52,6 @@ SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE"
 @pytest.mark.parametrize(
     "request_",
     [
-        LoadRequest("left-atrium", id="1"),
         SEGMENT,
         replace(SEGMENT, region=Region((-1.0, 2.5, 3.0), (4.0, 5.0, 6.0))),
         MeasureRequest(
@@ -94,7 +91,6 @@ def test_request_is_parsed_back(request_: Request) -> None:
         WorkerProgress("1", "segmenting", 0.25, 3.5),
         WorkerProgress("1", "loading", 0.0),
         WorkerNote("1", "The CPU was used."),
-        ModelLoaded("1", "cpu", ("a note",)),
         ScanSegmented(
             "1",
             Path("labelmap.npy"),

@@ -12,8 +12,8 @@ from dcamt.geometry import Region
 from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Code, Volume
-from dcamt.worker.events import ModelLoaded, RequestFailed, ScanSegmented, WorkerProgress
-from dcamt.worker.requests import CancelRequest, KeepFilesRequest, LoadRequest, MeasureRequest, SegmentMask
+from dcamt.worker.events import RequestFailed, ScanSegmented, WorkerProgress
+from dcamt.worker.requests import CancelRequest, KeepFilesRequest, MeasureRequest, SegmentMask
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
 from dcamt_testing.broken_workers import EXPECTS_LONG_WORK, HELD
 from dcamt_testing.worker_child import (
@@ -76,19 +76,6 @@ def test_second_request_does_not_load_the_model_again(
     assert before == []
     gate.unlink()
     _, events = child.wait_for(is_answer_to("1"))
-    assert not any(getattr(event, "stage", None) == "loading" for event in events)
-
-
-def test_model_can_be_loaded_before_the_first_scan(
-    start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
-) -> None:
-    child = start_worker()
-    child.send(LoadRequest(str(worker_model), "cpu", id="l"))
-    loaded, _ = child.wait_for(is_answer_to("l"))
-    assert loaded == ModelLoaded("l", "cpu")
-    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
-    finished, events = child.wait_for(is_answer_to("1"))
-    assert isinstance(finished, ScanSegmented)
     assert not any(getattr(event, "stage", None) == "loading" for event in events)
 
 

@@ -30,7 +30,6 @@ from ..wall.closed_surface import closed_surface
 from ..wall.files import write_wall
 from ..worker.arrays import read_mask, read_scan
 from ..worker.events import (
-    ModelLoaded,
     ReportWritten,
     RequestFailed,
     ScanSegmented,
@@ -43,7 +42,7 @@ from ..worker.events import (
 )
 from ..worker.progress import ProgressEstimate
 from ..worker.protocol import parse_request, request_id
-from ..worker.requests import LoadRequest, MeasureRequest, ReportRequest, Request, SegmentRequest, WallRequest
+from ..worker.requests import MeasureRequest, ReportRequest, Request, SegmentRequest, WallRequest
 from .predictor import Predictor
 
 TICK_S = 0.2
@@ -93,10 +92,6 @@ class Worker:
                 self._measure_wall(request)
             elif isinstance(request, ReportRequest) and self._write_report is not None:
                 self._send(self._write_report(request))
-            elif isinstance(request, LoadRequest):
-                with self._reporting(request, None) as estimate:
-                    predictor, notes = self._load(request, estimate)
-                self._send(ModelLoaded(request.id, str(predictor.device), tuple(notes)))
         except Exception as error:
             failure = user_error(error)
             detail = "".join(traceback.format_exception(error))
@@ -187,7 +182,7 @@ class Worker:
         finally:
             hook.remove()
 
-    def _load(self, request: LoadRequest | SegmentRequest, estimate: ProgressEstimate) -> tuple[Predictor, list[str]]:
+    def _load(self, request: SegmentRequest, estimate: ProgressEstimate) -> tuple[Predictor, list[str]]:
         """Return the requested model on its device, the loaded one if it is the same, and notes for the user."""
         path = model_path(request.model)
         device = choose_device(request.device)

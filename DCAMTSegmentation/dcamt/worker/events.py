@@ -44,16 +44,6 @@ class WorkerNote:
 
 
 @dataclass(frozen=True)
-class ModelLoaded:
-    """The model of a `LoadRequest` is ready on `device`."""
-
-    kind: ClassVar[str] = "loaded"
-    id: str
-    device: str
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class SegmentResult:
     """The result for a class of the model.
 
@@ -143,5 +133,5 @@ class RequestFailed:
     packages: tuple[str, ...] = ()
 
 
-Answer = ModelLoaded | ScanSegmented | SegmentsMeasured | WallMeasured | ReportWritten | RequestFailed
+Answer = ScanSegmented | SegmentsMeasured | WallMeasured | ReportWritten | RequestFailed
 WorkerEvent = WorkerReady | WorkerProgress | WorkerNote | Answer

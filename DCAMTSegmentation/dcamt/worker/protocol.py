@@ -5,7 +5,7 @@ of `requests` and `events`: `request_line` and `worker_event_line` write lines; 
 read them and check keys and types.
 
 The worker answers each request with events of the same `id`: any number of `WorkerProgress` and `WorkerNote`, then
-exactly one of `ModelLoaded`, `ScanSegmented`, `SegmentsMeasured`, `WallMeasured`, `ReportWritten` or `RequestFailed`.
+exactly one of `ScanSegmented`, `SegmentsMeasured`, `WallMeasured`, `ReportWritten` or `RequestFailed`.
 It does not answer a `CancelRequest` or a `KeepFilesRequest`. Before all other events it sends `WorkerReady` once or, if
 it cannot start, `RequestFailed` without an `id`.
 """
@@ -34,7 +34,6 @@ from .requests import (
     CancelRequest,
     ControlRequest,
     KeepFilesRequest,
-    LoadRequest,
     MeasureRequest,
     ReportRequest,
     Request,
@@ -49,8 +48,8 @@ _EVENTS: dict[str, type[WorkerEvent]] = {event.kind: event for event in typing.g
 def request_line(request: Request) -> str:
     """Return a request as a line of JSON.
 
-    >>> request_line(LoadRequest("left-atrium", id="1"))
-    '{"request": "load", "protocol": 4, "model": "left-atrium", "device": "auto", "id": "1"}'
+    >>> request_line(CancelRequest("1"))
+    '{"request": "cancel", "protocol": 4, "id": "1"}'
     """
     return json.dumps({"request": request.kind, "protocol": VERSION, **_fields(request)}, allow_nan=False)
 
@@ -79,9 +78,8 @@ def parse_request(line: str) -> Request:
     request: Request = build(_REQUESTS[kind], data, None, "request")
     for affine in _affines(request):
         _check_affine(affine)
-    if isinstance(request, LoadRequest | SegmentRequest):
-        _check_choice("device", request.device, DEVICES)
     if isinstance(request, SegmentRequest):
+        _check_choice("device", request.device, DEVICES)
         _check_choice("quality", request.quality, QUALITIES)
         if request.region is not None:
             request = dataclasses.replace(request, region=_checked_region(request.region))

@@ -19,16 +19,6 @@ VERSION = 4
 
 
 @dataclass(frozen=True)
-class LoadRequest:
-    """Load a model before the first scan. `device` is one of `DEVICES`."""
-
-    kind: ClassVar[str] = "load"
-    model: str
-    device: str = AUTO
-    id: str = ""
-
-
-@dataclass(frozen=True)
 class SegmentRequest:
     """Segment one scan.
 
@@ -168,4 +158,4 @@ class KeepFilesRequest:
 
 
 ControlRequest = CancelRequest | KeepFilesRequest
-Request = LoadRequest | SegmentRequest | MeasureRequest | WallRequest | ReportRequest | ControlRequest
+Request = SegmentRequest | MeasureRequest | WallRequest | ReportRequest | ControlRequest
