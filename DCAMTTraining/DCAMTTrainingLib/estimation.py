@@ -11,7 +11,7 @@ from typing import Any
 
 import slicer
 from dcamt.cases.case_list import LEFT_OUT
-from dcamt.errors import InputError
+from dcamt.errors import InputError, user_error
 from dcamt.machine import free_disk_bytes
 from dcamt.recipe import Recipe
 
@@ -76,14 +76,18 @@ class Estimation:
 
         Raises:
             InputError: the task or a setting is not usable.
-            OutputError: the case list cannot be written.
+            OutputError: the files of the estimation cannot be written.
         """
         recipe = self._planned_recipe()
         key = self._key(recipe, device)
-        self._folder = Path(tempfile.mkdtemp(prefix="dcamt-estimate-", dir=slicer.app.temporaryPath))
-        cases, recipe_file = self._folder / "cases.csv", self._folder / "recipe.json"
-        write_lines(((row.name, row.scan, "", row.role, "") for row in self._used_rows()), cases)
-        recipe_file.write_text(recipe.to_json(), encoding="utf-8")
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="dcamt-estimate-", dir=slicer.app.temporaryPath))
+            cases, recipe_file = self._folder / "cases.csv", self._folder / "recipe.json"
+            write_lines(((row.name, row.scan, "", row.role, "") for row in self._used_rows()), cases)
+            recipe_file.write_text(recipe.to_json(), encoding="utf-8")
+        except Exception as error:
+            self._remove_folder()
+            raise user_error(error) from error
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "estimate":

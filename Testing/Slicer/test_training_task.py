@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import unittest
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.task import classes_from_json, parse_suggested_recipe, recipe_from_model
 from slicer_harness import (
     LoopMonitor,
+    Person,
     assert_stays_responsive,
     choose,
     click,
@@ -144,7 +147,7 @@ class EstimateTest(TrainingCase):
             self.assertEqual(self.ui.measureButton.text, "Stop measuring")
             self.wait_for(lambda: self.ui.measureButton.text == "Measure", "the estimation")
         assert_stays_responsive(monitor.longest_work)
-        self.assertRegex(self.ui.estimateLabel.text, r"About \d+ (s|min) on the CPU for 500 iterations, .* of memory")
+        self.assertRegex(self.ui.estimateLabel.text, r"About \d+ (s|min|h) on the CPU for 500 iterations, .* of memory")
         choose(self.ui.effortSelector, "Thorough")
         self.assertIn("Press Measure to see", self.ui.estimateLabel.text)
 
@@ -155,6 +158,15 @@ class EstimateTest(TrainingCase):
         click(self.ui.measureButton)
         self.assertEqual(self.ui.measureButton.text, "Measure")
         self.assertEqual(self.estimate_folders(), [])
+
+    def test_full_disk_is_reported_when_measuring(self) -> None:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/temporary")
+        for name in ("tempfile.mkdtemp", "pathlib.Path.write_text"):
+            with mock.patch(name, side_effect=full), Person() as person:
+                person.expects("the disk is full")
+                click(self.ui.measureButton)
+            self.assertEqual(self.ui.measureButton.text, "Measure")
+            self.assertEqual(self.estimate_folders(), [])
 
     def test_estimate_is_discarded_if_the_start_model_changes_the_network(self) -> None:
         self.measure()
