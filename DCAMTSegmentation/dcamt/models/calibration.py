@@ -335,7 +335,8 @@ def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarra
 def _interval(expected: np.ndarray, truth: np.ndarray) -> tuple[Curve, Curve, Curve]:
     """Return knots, lows and highs of the 80% interval (see `OverlapModel`), from expected and true overlaps (N,).
 
-    At each knot, the ends are quantiles of the residuals of the scans with the nearest expected overlaps.
+    At each knot, the ends are quantiles of the residuals of the scans with the nearest expected overlaps. A new
+    residual is below the k-th smallest of n with the probability k / (n + 1) (Weibull's plotting position).
     """
     order = np.argsort(expected)
     expected, residual = expected[order], (truth - expected)[order]
@@ -346,8 +347,9 @@ def _interval(expected: np.ndarray, truth: np.ndarray) -> tuple[Curve, Curve, Cu
     knots, lows, highs = [], [], []
     for near in (slice(0, LOWEST), *(slice(start, start + size) for start in starts)):
         knots.append(float(np.median(expected[near])))
-        lows.append(float(np.quantile(residual[near], tail)))
-        highs.append(float(np.quantile(residual[near], 1 - tail)))
+        low, high = np.quantile(residual[near], (tail, 1 - tail), method="weibull")
+        lows.append(float(low))
+        highs.append(float(high))
     kept = sorted({round(knot, 6): index for index, knot in enumerate(knots)}.items())
     return tuple(knot for knot, _ in kept), tuple(lows[at] for _, at in kept), tuple(highs[at] for _, at in kept)
 
