@@ -141,7 +141,7 @@ def test_card_and_calibration_are_shown_as_plain_lines(capsys: pytest.CaptureFix
     assert cli.main(["models", "show", str(shipped)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "segments:    Left atrium" in lines
-    assert "  labelled patients: 60" in lines
-    assert lines.count("    dice mean: 0.9213") + lines.count("  - dice mean: 0.9213") == 1
+    assert "  labelled patients: 80" in lines
+    assert lines.count("    dice mean: 0.9239") + lines.count("  - dice mean: 0.9239") == 1
     assert any(line.startswith("  accurate, clean: mean absolute error 0.0") for line in lines)
     assert not any(mark in line for line in lines for mark in "{}[]")

@@ -1,4 +1,4 @@
-"""The shipped model: valid, small enough, calibrated, and accurate on the sample scan and on held-out scans."""
+"""The shipped model: valid, small enough, calibrated, and accurate on the sample scan and on scans of its training."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def test_card_describes_the_model_and_its_accuracy(package: ModelPackage) -> Non
     assert card.name == DEFAULT_MODEL
     assert card.segments == ("Left atrium",)
     assert "esearch use only" in card.licence
-    assert card.trained_on["labelled_patients"] == 60
+    assert card.trained_on["labelled_patients"] == 80
     assert card.measured
     for measured in card.measured:
         assert "20" in measured["on"]
-        assert "never seen" in measured["on"]
-        assert measured["dice_mean"] > 0.88
+        assert "never seen in training: measured with a twin of this model" in measured["on"]
+        assert measured["dice_mean"] > 0.92
 
 
 @pytest.mark.parametrize("quality", [ACCURATE, FAST])
@@ -129,7 +129,8 @@ def test_brightness_changes_little(predictor: Predictor, scan: Volume, fast: Lab
 
 @pytest.mark.skipif(not LA.is_dir(), reason="the patients' scans are not part of the repository")
 @pytest.mark.parametrize("case", ["la061", "la072", "la079"])
-def test_held_out_scans_are_segmented(predictor: Predictor, case: str) -> None:
+def test_scans_of_patients_are_segmented(predictor: Predictor, case: str) -> None:
+    """The model was trained with these scans, so the test is not a measure of its accuracy."""
     scan, label = read_scan(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
     labelmap = predictor.segment(scan).labelmap
     assert score(labelmap.voxels == 1, label.voxels == 1, scan.grid.spacing).dice > 0.85
