@@ -46,11 +46,14 @@ tiling._predict_or_none = fails_on_gpu
     [
         ("not json", "cannot be read"),
         ("[]", "cannot be read"),
-        ('{"request": "load", "id": "1", "model": "m"}', "cannot be read (KeyError: 'protocol')"),
-        ('{"request": "load", "protocol": 0, "id": "1", "model": "m"}', "is of protocol 0; this worker reads 4"),
+        ('{"request": "segment", "id": "1", "model": "m"}', "cannot be read (KeyError: 'protocol')"),
+        ('{"request": "segment", "protocol": 0, "id": "1", "model": "m"}', "is of protocol 0; this worker reads 4"),
         ('{"request": "dance", "protocol": 4, "id": "1", "model": "m", "device": "cpu"}', "'dance' is unknown"),
         ('{"request": "segment", "protocol": 4, "id": "1", "model": "m", "device": "cpu"}', "lacks the key 'volume'"),
-        ('{"request": "load", "protocol": 4, "id": "1", "model": 3}', "'request.model' must be of type str, not 3"),
+        (
+            '{"request": "segment", "protocol": 4, "id": "1", "model": 3, "volume": "v", "affine": [], "output": "o"}',
+            "'request.model' must be of type str, not 3",
+        ),
     ],
 )
 def test_invalid_request_is_refused_and_the_next_one_served(

@@ -130,7 +130,7 @@ def _ok_cancel(dialog: Any) -> Any:
     """Return a box with OK and Cancel that close the dialog.
 
     The connections name Qt slots, since a bound method of the dialog would keep a reference to it until Qt deletes it.
-    PythonQt would then delete the dialog a second time, which crashes (Testing/slicer_harness/deletion.py).
+    PythonQt would then delete the dialog a second time, which crashes.
     """
     buttons = qt.QDialogButtonBox()
     buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
