@@ -51,7 +51,7 @@ class DCAMTTraining(ScriptedLoadableModule):
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("DCAMT Training")
-        # A category of Slicer's own: its translated name is in this context.
+        # The category is Slicer's own, so its name is translated in Slicer's context.
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = ["DCAMTSegmentation"]
         self.parent.contributors = ["DCAMT contributors"]
@@ -67,7 +67,7 @@ class DCAMTTraining(ScriptedLoadableModule):
 
 
 class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The module's panel, which has one class for each section."""
+    """The module's panel; the classes in `DCAMTTrainingLib.panels` control its sections."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -100,7 +100,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # An imported scene brings cases and settings of its own, which are loaded after the import.
         self.addObserver(scene, scene.StartImportEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_close)
-        # After this signal Slicer stores the layout for the next session, so the charts must be hidden before.
+        # Slicer stores the layout when it ends, so the charts are hidden first.
         slicer.app.aboutToQuit.connect(self._on_quit)
         self._attach()
 
@@ -181,7 +181,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
-    """Trains without the panel. A script that trains on all loaded scans, in the background:
+    """Trains without the panel. This script trains on the loaded scans, in the background:
 
         logic = DCAMTTrainingLogic()
         logic.attach().runName = "first"
@@ -234,16 +234,16 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
 
 
 class DCAMTTrainingTest(ScriptedLoadableModuleTest):
-    """The module's self-test: cases of the scene are listed and saved with it."""
+    """The module's self-test: the scene's cases are listed, and saved with the scene."""
 
     def runTest(self) -> None:
         self.setUp()
-        self.test_cases_of_the_scene()
+        self.test_cases_of_the_scene_are_listed_and_saved()
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear()
 
-    def test_cases_of_the_scene(self) -> None:
+    def test_cases_of_the_scene_are_listed_and_saved(self) -> None:
         import numpy as np
 
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")

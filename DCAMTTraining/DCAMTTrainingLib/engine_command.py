@@ -47,8 +47,8 @@ class EngineCommand:
 def failure_text(process: EngineProcess, end: ProcessEnd) -> str:
     """Return why a process failed, for the user.
 
-    The reason is why the process could not be started, or else the last line of its stderr, which the engine writes.
-    After a crash, or without that line, the text has the exit code only.
+    The text states why the process could not be started, or else contains the last line of its stderr. After a crash,
+    or if stderr is empty, the text contains only the exit code.
     """
     if end.problem:
         return end.problem

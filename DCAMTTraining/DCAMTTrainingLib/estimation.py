@@ -53,7 +53,7 @@ class Estimation:
     def estimate(self, device: str | None = None) -> dict[str, Any] | None:
         """Return the `dcamt estimate` event for the current settings; None if they are unusable or were not measured.
 
-        Its free disk space is read now, since the user may have deleted files or chosen another folder.
+        The free disk space is read now, since the user may have deleted files or chosen another folder.
 
         Args:
             device: by default that of the settings.

@@ -103,7 +103,7 @@ class TrainingSession:
         return recipe_from_model(settings.startFrom, recipe) if settings.startFrom else recipe
 
     def planned_recipe(self) -> Recipe:
-        """Return the recipe of the next run, with effort and settings; raise InputError if one of these is unusable."""
+        """Return the recipe of the next run; raise InputError if the task, the model or a setting is not usable."""
         assert self.settings is not None
         recipe = self.recipe()
         changes = [*effort_settings(recipe, self.settings.effort.value), *chosen_settings(self.settings)]
@@ -114,7 +114,7 @@ class TrainingSession:
         return device_name(self.settings) if self.settings is not None else AUTO
 
     def suggest_start(self, model: str) -> None:
-        """Choose a model to start from, unless one is chosen, the name is empty, or the model does not fit the task."""
+        """Start from this model, unless a model is chosen, the name is empty, or the model does not fit the task."""
         if self.settings is None or self.settings.startFrom or not model:
             return
         try:

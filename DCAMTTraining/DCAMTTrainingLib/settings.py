@@ -104,7 +104,7 @@ def device_name(settings: TrainingSettings) -> str:
 def chosen_settings(settings: TrainingSettings) -> tuple[str, ...]:
     """Return the settings that the user changed, as `key=value` for `dcamt train --set`.
 
-    With the number of iterations, the interval between validations is changed, too.
+    If the number of iterations was changed, the interval between validations is among them, too.
     """
     texts = {key: getattr(settings, name).strip() for name, key in SETTINGS.items()}
     if texts["iterations"].isdecimal():

@@ -22,7 +22,7 @@ from .engine_command import EngineCommand
 
 
 class RecipeSuggestion:
-    """Suggests a recipe from all labelled cases; those of the scene are first written to files.
+    """Suggests a recipe from all labelled cases; the scene's labelled cases are first written to files.
 
     The engine counts the unlabelled cases. Validation and left-out cases are not used.
 
@@ -81,10 +81,10 @@ class RecipeSuggestion:
             self._suggested = self._with_known_classes(recipe_from_dict(event["recipe"], "suggested.json"))
 
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
-        """Return the recipe with the task's classes, and a title from their names, if all labels come from the scene.
+        """Return the suggested recipe with the task's classes, if all labels come from the scene; else unchanged.
 
-        The label files written from the scene contain no names of classes. If a label comes from a file, or the task
-        lacks a label value of the recipe, return the recipe unchanged.
+        The label files written from the scene contain no names of classes. The title becomes the list of the names. If
+        the task lacks a label value of the suggested recipe, that recipe is returned unchanged, too.
         """
         labelled = [row for row in self._rows if row.role == LABELLED]
         known = {info.label: info for info in self._recipe.classes}

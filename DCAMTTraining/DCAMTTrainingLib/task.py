@@ -19,7 +19,7 @@ from slicer.i18n import tr as _
 USER_MRI, USER_CT = "own-mri", "own-ct"
 SUGGESTED = "suggested"
 BASES = {USER_MRI: "la", USER_CT: "pancreas"}
-"""The shipped recipe that a task with user-defined classes uses, except for classes, names and modality."""
+"""Task with user-defined classes -> shipped recipe, of which the task changes only names, modality and classes."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ def parse_suggested_recipe(text: str) -> Recipe:
 
 
 def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
-    """Return the recipe for training a model further: the model's own, with some fields of the task's recipe.
+    """Return the recipe for training a model further: the model's own recipe, with some fields of the task's recipe.
 
-    These are name, title, modality, classes, number of iterations and interval between validations.
+    These fields are name, title, modality, classes, number of iterations and interval between validations.
 
     Raises:
         InputError: the model does not exist or is damaged, or has a different number of classes or channels.
@@ -112,7 +112,7 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
 def _cached_recipe(path: Path, mtime_ns: int) -> Recipe:
     """Return the recipe of a model file.
 
-    Cached by path and modification time, because it is read again whenever a setting changes.
+    Cached by path and modification time, since each change of a setting asks for the recipe again.
     """
     return read_recipe(path)
 

@@ -1,4 +1,4 @@
-"""Check the cases in the background: file headers and labels in a child process, scene nodes in this one."""
+"""Check the cases in the background: file headers and labels in a child process, scene nodes in this process."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class CaseCheck:
             failed; it is empty if the check was made.
 
     Attributes:
-        label_values: the values in the label of a row, by the row's index. They are missing for a file whose label was
-            not read, and empty for a case of the scene whose label was not read.
+        label_values: the values in the label of a row, by the row's index. If the label was not read, a row of files
+            has no entry, and a row of the scene has an empty one.
     """
 
     def __init__(self, table: CaseTable, recipe: Recipe, on_end: Callable[[str], None]) -> None:
@@ -133,7 +133,7 @@ class CaseCheck:
             same_file = rows_of_file.get(_file_of(volume), []) if volume is not None else []
             twin = _used_in_both(row, [self._table.rows[other] for other in same_file])
             if twin is not None:
-                text = _("The scan is used for training and for validation: “{name}” is the same file. Remove one.")
+                text = _("The scan is used for training and for validation: “{name}” has the same file. Remove a case.")
                 remark = f"{remark} {text.format(name=twin.name)}".strip()
             self.label_values[index] = values
             note = "" if remark else channels_note(row.source, self._recipe)
@@ -141,7 +141,7 @@ class CaseCheck:
 
 
 def _used_in_both(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | None:
-    """Return a row that uses a scan for validation while `row` uses it for training, or the reverse; None if none does.
+    """Return a row that uses the scan of `row` for validation while `row` trains on it, or the reverse; else None.
 
     Args:
         rows_of_scan: the other rows of the same scan.
@@ -155,7 +155,7 @@ def _used_in_both(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | No
 
 
 def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tuple[int, ...]]:
-    """Return the problem of a case of the scene, or an empty text, and the label values of its segments with voxels.
+    """Return the problem of a case of the scene, or an empty text, and the label values of its drawn segments.
 
     The values are empty if the case needs no label, or if a problem was found before the segments were read.
     """
@@ -188,7 +188,7 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     if role not in (LABELLED, VALIDATION):
         return "", ()
     if segmentation is None:
-        return _("The segmentation is no longer in the scene. Set the role “unlabelled”, or outline it again."), ()
+        return _("The segmentation is no longer in the scene. Outline the scan, or set the role “unlabelled”."), ()
     values = tuple(label for identifier, label in source.segments if _is_drawn(segmentation, identifier))
     if not values:
         return _("The label is empty. Outline the scan, choose its segments, or set the role “unlabelled”."), ()
@@ -203,7 +203,7 @@ def channels_note(source: SceneScan, recipe: Recipe) -> str:
         return ""
     try:
         first, *others = channels_of(source) or (None,)
-    except InputError:  # The left-out channels are no longer in the scene.
+    except InputError:  # One of the channels is no longer in the scene.
         return ""
     if not others:
         return ""

@@ -34,24 +34,24 @@ def write_rows(rows: Iterable[CaseRow], path: Path) -> int:
     Raises:
         OutputError: the file cannot be written.
     """
-    cases, left_out = [], 0
+    cases, omitted = [], 0
     for row in rows:
         if isinstance(row.source, FileScan):
             label = Path(row.source.label) if row.source.label else None
             cases.append(Case(row.name, Path(row.source.image), label, row.role, row.source.labels))
         else:
-            left_out += 1
+            omitted += 1
     write_cases(cases, path)
-    return left_out
+    return omitted
 
 
 def write_list(cases: Iterable[Case], path: Path) -> None:
-    """Write cases with absolute paths, for a child process; raise OutputError if that fails."""
+    """Write cases, whose paths must be absolute, for a child process; raise OutputError if writing fails."""
     write_lines(((case.name, str(case.image), str(case.label or ""), case.role, case.labels) for case in cases), path)
 
 
 def write_lines(lines: Iterable[tuple[str, str, str, str, str]], path: Path) -> None:
-    """Write lines of name, image, label, role and label mapping (empty for none); raise OutputError if that fails.
+    """Write lines of name, image, label, role and label mapping (empty for none); raise OutputError if writing fails.
 
     Paths are written unchanged. `write_cases` makes each path relative, which takes long for thousands of cases.
     """

@@ -80,7 +80,7 @@ class CaseTable:
     Attributes:
         on_reset: functions called as on_reset() after `add`, `replace_all` and `remove`.
         on_changed: functions called as on_changed(first, last) after rows from `first` to `last` changed.
-        on_edited: functions called as on_edited() after each of these changes, except those by `set_facts`.
+        on_edited: functions called as on_edited() after each of these changes, except changes by `set_facts`.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class CaseTable:
         role, chosen segments and label mapping.
 
         Args:
-            roles_chosen: whether the user chose the new rows' roles, which then replace those of existing rows.
+            roles_chosen: whether the user chose the new rows' roles, which then replace the roles of existing rows.
         """
         at = {row.scan: index for index, row in enumerate(self.rows)}
         names = {row.name for row in self.rows}
@@ -153,7 +153,7 @@ class CaseTable:
     def use_for_validation(self, count: int) -> int:
         """Use the last `count` of the labelled and validation cases for validation, and the others for training.
 
-        At least one is left for training. Return the number of validation cases.
+        At least one case is left for training. Return the number of validation cases.
         """
         indices = [index for index, row in enumerate(self.rows) if row.role in (LABELLED, VALIDATION)]
         if not indices:
@@ -228,7 +228,7 @@ def rows_to_json(rows: Sequence[CaseRow]) -> str:
 
 
 def parse_rows(listed: Any) -> list[CaseRow]:
-    """Return the rows of parsed JSON; raise ValueError for anything else."""
+    """Return the rows in parsed JSON; raise ValueError if it is not a list of rows."""
     try:
         return [_row(data) for data in listed]
     except (TypeError, KeyError, AttributeError) as error:
@@ -251,8 +251,8 @@ def _row(data: dict[str, Any]) -> CaseRow:
 def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
     """Return `new_row`, another row of the same scan, with the user's choices of `row`.
 
-    These are the name, the role if the new label allows it, the chosen segments if the segmentation is the same, and
-    the label mapping if the label file is the same and `new_row` has no mapping.
+    These choices are the name, the role if the new label allows it, the chosen segments if the segmentation is the
+    same, and the label mapping if the label file is the same and `new_row` has no mapping.
 
     Args:
         role_chosen: whether the user chose the role of `new_row`, which then takes precedence.

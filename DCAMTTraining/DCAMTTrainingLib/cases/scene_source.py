@@ -38,8 +38,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     named_like_labels = _named_like_labels(scans)
     rows = []
     for volume in scans:
-        # A segmentation loaded from a file references no scan. If it lies on this scan's grid and on no other's, it is
-        # this scan's label.
+        # A segmentation loaded from a file references no scan.
         loaded_labels = [node for node in loaded if fitting[node.GetID()] == [volume] and segments_of(node, recipe)]
         segmentation = (
             segmentations.get(volume.GetID())
@@ -50,7 +49,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
         if row.has_label:
             rows.append(row)
         elif volume.GetID() in named_like_labels:
-            note = _("By its name it is a label of another volume. Load it as a segmentation, or choose its role.")
+            note = _("By its name it is a label of another volume. Load the file as a segmentation, or choose a role.")
             rows.append(replace(row, role=LEFT_OUT, note=note))
         else:
             rows.append(replace(row, note=_why_unlabelled(volume, loaded, fitting)))
@@ -88,7 +87,7 @@ def is_scan(volume: VolumeNode) -> bool:
 
 
 def outline_of(volume: VolumeNode, recipe: Recipe) -> Any | None:
-    """Return the last segmentation drawn on a volume that has a segment for a class (`segments_of`), or None."""
+    """Return the last segmentation that was drawn on a volume and has a segment for a class, or None."""
     outline = None
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if scan_of(segmentation) is volume and segments_of(segmentation, recipe):
@@ -139,13 +138,13 @@ def row_of(volume: VolumeNode, segmentation: SegmentationNode | None, recipe: Re
 
 
 def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[str, int], ...]:
-    """Return pairs of segment identifier and label value, ordered by label.
+    """Return pairs of segment identifier and label value, ordered by label value.
 
     If there is one segment and one class, they belong together. Otherwise a segment is matched to a class by its
     terminology code, else by its name.
 
-    A model's segments are omitted, since another model would learn its mistakes, unless a person corrected the result
-    or made it a training case.
+    A model's segments are omitted unless a person corrected the result or made it a training case: a new model would
+    learn the mistakes of the old one.
     """
     segments = segmentation.GetSegmentation()
     free = _segments_of_a_person(segmentation)
@@ -178,7 +177,7 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 
     Args:
         loaded: the segmentations without a scan.
-        fitting: the volumes on whose grid each of them lies, by its node ID.
+        fitting: node ID of a segmentation -> the volumes on whose grid it lies.
     """
     for node in loaded:
         scans = fitting[node.GetID()]

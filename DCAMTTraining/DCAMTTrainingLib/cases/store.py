@@ -1,4 +1,4 @@
-"""Save the case table in the scene: rows as text in the parameter node, nodes as its node references."""
+"""Save and load the case table of a scene: rows as text in the parameter node, nodes also as node references."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS_PER_STEP = 1000
 def save_rows(node: Any, rows: Sequence[CaseRow]) -> None:
     """Save the rows in a vtkMRMLScriptedModuleNode.
 
-    Node references are saved in addition to IDs, since Slicer updates them when a scene is imported into another one.
+    Nodes are saved as references, too, since importing a scene updates references but not the IDs in the text.
     """
     for _step in save_rows_in_steps(node, rows):
         pass

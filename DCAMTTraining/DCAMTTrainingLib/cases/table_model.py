@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 from .rows import ALL_ROLES, CaseRow, CaseTable, FileScan
 
 NAME, ROLE, REMARK, SIZE, SPACING, IMAGE, LABEL = range(7)
-"""Column numbers. The panel is too narrow for all columns, so those that the user changes or must read come first."""
+"""Column numbers. The panel is too narrow for all columns, so what the user changes or must read comes first."""
 
 
 class CaseTableModel(qt.QAbstractTableModel):
@@ -79,13 +79,13 @@ def role_title(role: str) -> str:
 
 
 def next_role(row: CaseRow) -> str:
-    """Return the role that follows the row's role among those that its case can have."""
+    """Return the role that follows the row's role among the roles that the case can have."""
     possible = [role for role in ALL_ROLES if row.has_label or role not in (LABELLED, VALIDATION)]
     return possible[(possible.index(row.role) + 1) % len(possible)] if row.role in possible else possible[0]
 
 
 def cell(row: CaseRow, column: int, folder: str = "") -> str:
-    """Return the text of a cell, paths relative to `folder`."""
+    """Return the text of a cell; paths are relative to `folder`."""
     if column in (IMAGE, LABEL):
         return relative_path(full_cell(row, column), folder)
     if column == ROLE:

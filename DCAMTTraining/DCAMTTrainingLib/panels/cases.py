@@ -32,8 +32,8 @@ LIST_PATTERN = "*.csv"
 WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Widths in pixels of all columns except the last."""
-ANISOTROPIC_SPACING_WIDTH, NAME_WIDTH_BESIDE_IT = 148, 102
-"""Widths if a spacing has three numbers; without remarks, name, role, size and spacing are then visible together."""
+ANISOTROPIC_SPACING_WIDTH, ANISOTROPIC_NAME_WIDTH = 148, 102
+"""Widths if a spacing has three numbers. Without remarks, name, role, size and spacing are visible together."""
 ROWS = (3, 5)
 """Smallest and largest number of visible rows, so that the button Start is visible on a laptop."""
 
@@ -96,7 +96,7 @@ class CasesPanel:
         fit_height(self._ui.casesTable, len(self._table), *ROWS)
         self._ui.casesTable.setColumnHidden(REMARK, not has_remarks)
         is_anisotropic = any(len(set(row.spacing or ())) > 1 for row in self._table.rows)
-        name_width = NAME_WIDTH_BESIDE_IT if is_anisotropic else NAME_WIDTH
+        name_width = ANISOTROPIC_NAME_WIDTH if is_anisotropic else NAME_WIDTH
         self._ui.casesTable.setColumnWidth(NAME, NAME_WIDTH_WITH_REMARKS if has_remarks else name_width)
         self._ui.casesTable.setColumnWidth(SPACING, ANISOTROPIC_SPACING_WIDTH if is_anisotropic else WIDTHS[SPACING])
 
@@ -165,16 +165,16 @@ class CasesPanel:
         if not path:
             return
         try:
-            left_out = write_rows(self._table.rows, Path(path))
+            omitted = write_rows(self._table.rows, Path(path))
         except DCAMTError as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
             return
-        if left_out:
+        if omitted:
             text = _(
                 "Number of cases that are not in the list, since they are in the scene only: {count}. Save their"
                 " volumes, and add the files."
             )
-            slicer.util.infoDisplay(text.format(count=left_out), windowTitle=title)
+            slicer.util.infoDisplay(text.format(count=omitted), windowTitle=title)
 
     def _on_check(self, checked: bool = False) -> None:
         try:

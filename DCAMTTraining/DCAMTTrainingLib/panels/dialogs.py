@@ -88,7 +88,7 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
     index, box_indices = selector.currentIndex, [box.currentIndex for box in boxes]
     if not accepted:
         return None
-    # The first item of each box is "none".
+    # The first item of each selector is "none".
     if index <= 0:
         return SceneScan(source.volume)
     segments = _segments(nodes[index - 1])
@@ -111,8 +111,8 @@ def choose_label_values(text: str, recipe: Recipe) -> str | None:
     layout = qt.QVBoxLayout(dialog)
     classes = ", ".join(f"{info.label} = {info.name}" for info in recipe.classes)
     explanation = _(
-        "The recipe's own values are: {classes}. If the label files have others, or segments with names, enter them as"
-        " value=class or name=class, separated by commas, such as 420={example}. All others are background."
+        "The recipe's own values are: {classes}. If the label files have other values, or named segments, enter"
+        " value=class or name=class, separated by commas, such as 420={example}. All other values are background."
     )
     label = qt.QLabel(explanation.format(classes=classes, example=recipe.classes[0].name))
     label.setWordWrap(True)
@@ -129,8 +129,8 @@ def choose_label_values(text: str, recipe: Recipe) -> str | None:
 def _ok_cancel(dialog: Any) -> Any:
     """Return a box with OK and Cancel that close the dialog.
 
-    The connections name Qt slots, since a bound method of the dialog would keep a reference to it until Qt deletes it.
-    PythonQt would then delete the dialog a second time, which crashes.
+    The connections name Qt slots. A bound method would keep a Python reference to the dialog until Qt deletes the
+    dialog; PythonQt would then delete it a second time and crash.
     """
     buttons = qt.QDialogButtonBox()
     buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
@@ -160,4 +160,4 @@ def _add_table(layout: Any, model: Any, name: str, stretch: int) -> None:
 def _segments(node: Any) -> list[tuple[str, str]]:
     """Return identifier and name of each segment."""
     segmentation = node.GetSegmentation()
-    return [(name, segmentation.GetSegment(name).GetName()) for name in segmentation.GetSegmentIDs()]
+    return [(segment_id, segmentation.GetSegment(segment_id).GetName()) for segment_id in segmentation.GetSegmentIDs()]

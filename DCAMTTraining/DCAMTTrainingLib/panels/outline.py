@@ -34,6 +34,8 @@ WIDTHS = (104, 140)
 """Widths in pixels of all columns except the first, which gets the rest."""
 ROWS = (2, 6)
 """Smallest and largest number of visible rows."""
+RANKING_KEYS = ("name", "image", "score", "place", "segmentation")
+"""What is kept of each ranked case."""
 
 
 class OutlinePanel:
@@ -92,7 +94,7 @@ class OutlinePanel:
             self._opening.cancel()
 
     def _show_ranked(self, cases: list[dict[str, Any]]) -> None:
-        """Show cases, the largest disagreement first, and enable the buttons if there are any."""
+        """Show cases, the largest disagreement first, and enable the buttons if there is a case."""
         self._ranked.show(sorted(cases, key=lambda case: -case["score"]))
         fit_height(self._ui.rankTable, len(cases), *ROWS)
         self._ui.openCaseButton.enabled = self._ui.addCaseButton.enabled = bool(cases)
@@ -129,7 +131,7 @@ class OutlinePanel:
                 text = _("Segmenting the unlabelled cases: {done} of {total}…")
                 self._show_text(text.format(done=event["step"], total=event["of"]))
             elif event["event"] == "scored":
-                ranked.append({key: event[key] for key in ("name", "image", "score", "place", "segmentation")})
+                ranked.append({key: event[key] for key in RANKING_KEYS})
                 self._show_ranked(ranked)
 
         def on_end(message: str) -> None:
@@ -256,6 +258,6 @@ def _read_ranking(run: Path) -> list[dict[str, Any]]:
     """Return the saved ranking of a run; an empty list if there is none or the file is damaged."""
     try:
         cases = json.loads(_ranking_file(run).read_text(encoding="utf-8"))
-        return [case for case in cases if {"name", "image", "score", "place", "segmentation"} <= case.keys()]
+        return [case for case in cases if case.keys() >= set(RANKING_KEYS)]
     except (OSError, ValueError, TypeError, AttributeError):
         return []

@@ -157,7 +157,7 @@ class ResultsPanel:
             if message:
                 self._show_text(message)
 
-        # The weights are checked in a child process, since that needs torch.
+        # The weights are checked in a child process, since the check needs torch.
         self._command = EngineCommand(["models", "verify", str(path)], lambda event: None, on_end)
         self._command.start()
 

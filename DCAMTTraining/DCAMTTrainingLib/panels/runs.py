@@ -60,7 +60,7 @@ class RunsPanel:
         ui.runsFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
 
     def refresh(self) -> None:
-        """List the runs. Select the one selected before, else the newest that is training, else the newest."""
+        """List the runs. Select the run selected before, else the newest run that is training, else the newest run."""
         self._filling = True
         if self._ui.runsFolderEdit.currentPath != str(runs_folder()):
             self._ui.runsFolderEdit.currentPath = str(runs_folder())

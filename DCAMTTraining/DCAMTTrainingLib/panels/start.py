@@ -48,7 +48,7 @@ class StartPanel:
         self._ui.startButton.enabled = self.starting or not any(problem.blocks for problem in problems)
 
     def suggest_name(self) -> None:
-        """Replace the run's name with a free one if another run has it."""
+        """Replace the run's name with a free name if it is taken."""
         settings = self._session.settings
         if settings is not None and not self.starting:
             name = free_name(settings.runName)

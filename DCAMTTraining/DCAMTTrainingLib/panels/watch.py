@@ -64,13 +64,13 @@ class WatchPanel:
             self._watch.charts.hide()
 
     def on_scene_closing(self) -> None:
-        """Restore the layout, and release the nodes that are removed with the scene."""
+        """Remove the charts, restore the layout, and stop loading a preview."""
         self.hide_charts()
         self._stop_loading()
         self._shown = None
 
     def update(self) -> None:
-        """Update charts and preview of the run."""
+        """Update the chart buttons and the preview."""
         watch = self._watch
         self._ui.lossesButton.enabled = watch is not None and bool(watch.curves.losses)
         self._ui.scoresButton.enabled = watch is not None and bool(watch.curves.dice)

@@ -53,7 +53,7 @@ def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: s
 
 
 def build_segments(labels: np.ndarray, recipe: Recipe, affine: np.ndarray) -> Generator[None, None, list[BuiltSegment]]:
-    """Return a segment for each class of the recipe, in steps; a class without voxels gets an empty one.
+    """Return a segment for each class of the recipe, in steps; a class without voxels gets an empty segment.
 
     Args:
         labels: (K, J, I).

@@ -27,7 +27,7 @@ class TrainingCharts:
         self._layout_before: int | None = None
 
     def show(self, kind: str, curves: RunCurves) -> None:
-        """Show the chart of `LOSSES` or `SCORES` in the plot view, in a layout that has one.
+        """Show the chart of `LOSSES` or `SCORES` in the plot view, in a layout that has a plot view.
 
         Do nothing if the curves have no point of that kind.
         """

@@ -35,7 +35,7 @@ class Curve:
             self._points_per_mean *= 2
 
     def cut(self, step: float) -> None:
-        """Remove the points after an iteration, since a run that resumes there repeats them.
+        """Remove the points after iteration `step`, since a run that resumes at this iteration repeats the later ones.
 
         Points that wait for others to form a mean are removed, too.
         """

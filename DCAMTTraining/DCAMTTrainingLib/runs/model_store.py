@@ -33,7 +33,7 @@ def stored_copy_of(path: Path) -> str:
 def store_model(path: Path, run_name: str, best: bool) -> str:
     """Copy a run's model file, already verified, into the store, with its calibration; return its name there.
 
-    The name consists of the run, "best" for the best model, and today's date. It never replaces another model.
+    The name consists of the run, "best" for the best model, and today's date. If it is taken, a number is appended.
 
     Raises:
         InputError: the file cannot be read.

@@ -34,7 +34,7 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
     """Return the problems of the table.
 
     Args:
-        label_values: the values in the label of each row whose label was read.
+        label_values: row index -> the values in the row's label, for each label that was read.
     """
     # The check of the cases states violations by single cases in the remarks of their rows.
     broken = [violation for violation in violations(rows, recipe, label_values) if not violation.cases]
@@ -58,14 +58,15 @@ def _message(violation: Violation) -> str:
     """Return the translated message of a rule of `dcamt.cases.case_list` that the table breaks as a whole."""
     info = violation.info
     if violation.rule is Rule.ONE_LABELLED:
-        text = _("No case is labelled, so there is nothing to train on. Add a scan with its label, or set that role.")
+        text = _(
+            "No case is labelled, so there is nothing to train on. Add a scan with a label, or set the role “labelled”."
+        )
     elif violation.rule is Rule.EVERY_CLASS and info is not None:
         text = _("No labelled case contains “{name}” (label value {label}). Add one, or remove the class.")
         text = text.format(name=info.name, label=info.label)
     elif violation.rule is Rule.ROOM_FOR_UNLABELLED:
         text = _(
-            "All patches of an iteration are labelled ones. Lower “of them labelled”, or leave the unlabelled cases"
-            " out."
+            "All patches of an iteration are labelled. Lower “of them labelled”, or leave the unlabelled cases out."
         )
     else:
         text = str(violation)

@@ -55,7 +55,7 @@ def remove_preview(run: str) -> None:
 
 
 def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
-    """Return the run's own volume node with the case's scan; read the scan unless the node shows it already."""
+    """Return the run's own volume node with the case's scan; read the scan unless the node has it already."""
     volume = _find("vtkMRMLScalarVolumeNode", run)
     if (
         volume is not None

@@ -82,7 +82,7 @@ def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays, channels: 
     return volume
 
 
-def draw_on(segmentation: SegmentationNode, volume: VolumeNode) -> None:
+def use_grid_of(segmentation: SegmentationNode, volume: VolumeNode) -> None:
     """Give a segmentation node the grid and the transform of the volume node that it outlines."""
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
@@ -93,7 +93,7 @@ def add_proposal(case: Mapping[str, Any], built: Sequence[BuiltSegment], volume:
     name = _("{name} (proposed)").format(name=case["name"])
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     segmentation.CreateDefaultDisplayNodes()
-    draw_on(segmentation, volume)
+    use_grid_of(segmentation, volume)
     write_segments(segmentation, built)
     segmentation.SetAttribute(PROPOSAL_FILE, case["segmentation"])
     segmentation.SetAttribute(_VOXELS, _fingerprint(segmentation))

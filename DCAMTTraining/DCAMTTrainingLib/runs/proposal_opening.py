@@ -24,7 +24,7 @@ from ..cases.derived_nodes import scan_of
 from ..cases.rows import CaseRow
 from ..engine_command import failure_text
 from .array_nodes import build_segments, read_image
-from .proposal import add_proposal, add_scan, draw_on, proposal_of, scene_volume
+from .proposal import add_proposal, add_scan, proposal_of, scene_volume, use_grid_of
 
 KILLED_MS = 2000
 """Longest time to wait for the end of each killed process when Slicer ends."""
@@ -112,7 +112,7 @@ class ProposalOpening:
         if built is not None:
             self._segmentation = add_proposal(self._case, built, self._volume)
         else:
-            draw_on(self._segmentation, self._volume)
+            use_grid_of(self._segmentation, self._volume)
 
     def _refuse_removed_nodes(self) -> None:
         """Raise InputError if the user removed the volume or the proposal while the files were read."""

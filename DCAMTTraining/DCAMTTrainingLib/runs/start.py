@@ -29,7 +29,7 @@ class StartedProcess:
     """A process started by this application.
 
     Attributes:
-        locked: whether it has held the run's lock.
+        locked: whether the process has held the run's lock.
     """
 
     run: RunFolder
@@ -115,8 +115,8 @@ def resume(run: RunFolder, device: str = AUTO) -> None:
 
 
 def stop_here(run: RunFolder, device: str = AUTO) -> None:
-    """Write the models of a paused or failed run from its last checkpoint. Raises the errors of `resume`."""
-    _refuse_if_trained(run, _("Press Stop again: it then stops that process."))
+    """Start to write the models of a paused or failed run from its last checkpoint. Raises the errors of `resume`."""
+    _refuse_if_trained(run, _("Press Stop again to stop that process."))
     start_process(run, ["train", "--run", str(run.path), "--stop", "--device", device])
 
 

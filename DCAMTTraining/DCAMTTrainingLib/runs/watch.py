@@ -74,5 +74,5 @@ class RunWatch:
             self.charts.update(self.curves)
         self.state = state
         self._poll_in(POLL_MS)
-        # Called last, since it may close this watch.
+        # `_on_poll` is called last, since it may close this watch.
         self._on_poll(state)
