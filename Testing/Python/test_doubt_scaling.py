@@ -61,6 +61,14 @@ def test_correction_is_finite_if_none_or_all_voxels_are_wrong() -> None:
         assert abs(float(fitted.apply(doubt).mean()) - wrong.mean()) < 0.1
 
 
+def test_doubt_below_the_range_of_the_fit_is_corrected_in_proportion() -> None:
+    scaling = DoubtScaling(-0.6, 0.4)
+    edge = scaling.apply(np.array([0.01])).item()
+    assert edge == pytest.approx(expit(-0.6 + 0.4 * logit(0.01)))
+    np.testing.assert_allclose(scaling.apply(np.array([0, 0.002, 0.005])), [0, 0.2 * edge, 0.5 * edge])
+    assert (np.diff(scaling.apply(np.linspace(0, 0.999, 1000))) > 0).all()
+
+
 def test_predictor_corrects_the_doubt_inside_the_box_of_the_organs(
     tiny_package: ModelPackage, oblique_scan: Volume
 ) -> None:
@@ -77,7 +85,9 @@ def test_predictor_corrects_the_doubt_inside_the_box_of_the_organs(
     np.testing.assert_array_equal(corrected.doubt_map[~inside], 0)
     assert (plain.is_doubt_calibrated, corrected.is_doubt_calibrated) == (False, True)
     np.testing.assert_array_equal(corrected.labelmap.voxels, plain.labelmap.voxels)
-    assert predictor.segment(oblique_scan, FAST).doubt_map is None
+    fast = predictor.segment(oblique_scan, FAST)
+    assert fast.doubt_map is None
+    assert not fast.is_doubt_calibrated
 
 
 def test_calibrated_doubt_adds_up_to_the_wrong_voxels_of_the_calibration_cases(

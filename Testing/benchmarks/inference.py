@@ -1,7 +1,7 @@
 """Measure the time and memory of segmentation on a CPU, against sliding-window inference and a lower bound.
 
-    python Testing/benchmarks/inference.py LA_FOLDER [--model NAME_OR_FILE] [--cases 4] [--protocol-cases 1]
-        [--repeats 3] [--threads 1] [--parts pass segment protocol whole cold] [--json FILE]
+    python Testing/benchmarks/inference.py LA_FOLDER MODEL [--cases 4] [--protocol-cases 1] [--repeats 3] [--threads 1]
+        [--parts pass segment protocol whole cold] [--json FILE]
 
 LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`; cases among its last 20 are measured. Parts:
 
@@ -345,7 +345,7 @@ def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="LA_FOLDER")
-    parser.add_argument("--model", default="left-atrium")
+    parser.add_argument("model", metavar="MODEL", help="name or file; the Dice is right if it did not use these labels")
     parser.add_argument("--cases", type=int, default=4, help="how many of the held-out cases (default: 4)")
     parser.add_argument(
         "--protocol-cases", type=int, default=1, help="how many of them for `protocol`, which is slow (default: 1)"

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dcamt.models.package import open_model
+
 HELD_OUT = 20
 """The number of held-out cases, the last of `cases.csv`. Of all trainings, only that of the shipped model
 reads their labels, and only that of its predecessor `second` reads their images alone."""
@@ -48,6 +50,16 @@ def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str
         "dice_std": round(scores["std"]["dice"], 4),
         "dice_lowest": round(min(scores[name]["dice"] for name in names), 4),
     }
+
+
+def claim_folder(work: Path, model: Path) -> None:
+    """Create WORK for the results of a model; end the process if WORK has results of another model."""
+    checksum, owner = open_model(model).card.checksum, work / "model.txt"
+    work.mkdir(parents=True, exist_ok=True)
+    if not owner.exists():
+        owner.write_text(checksum, encoding="utf-8")
+    elif owner.read_text(encoding="utf-8") != checksum:
+        sys.exit(f"{work} has results of another model; choose another folder for those of {model}")
 
 
 def dcamt(*arguments: str | Path) -> str:

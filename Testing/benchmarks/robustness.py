@@ -52,7 +52,7 @@ from dcamt.models.package import calibration_path
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import QUALITIES
 from dcamt.volume import Volume
-from la_cases import HELD_OUT, case_names, print_table
+from la_cases import HELD_OUT, case_names, claim_folder, print_table
 from scipy import ndimage
 
 CASE, CASE_AND_DISTURBANCE = "case", "case and disturbance"
@@ -220,7 +220,7 @@ def read_case(la: Path, name: str) -> DisturbedScan:
 
 def segment(la: Path, work: Path, model: Path, rounds: int) -> None:
     """Segment all pairs of `plan` that are missing in WORK/robustness.jsonl, and append their lines."""
-    work.mkdir(parents=True, exist_ok=True)
+    claim_folder(work, model)
     lines = work / "robustness.jsonl"
     done = {(row["case"], row["disturbance"], row["quality"]) for row in read_lines(work)} if lines.exists() else set()
     predictor = Predictor(replace(verify_model(model), calibration=None))

@@ -27,7 +27,7 @@ from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, OPENING
 from dcamt.wall.settings import DEFAULT_THRESHOLD, PRESETS
-from la_cases import HELD_OUT, case_names, dcamt, print_table
+from la_cases import HELD_OUT, case_names, claim_folder, dcamt, print_table
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def agreement_statistics(first: np.ndarray, second: np.ndarray) -> dict[str, Any
         "automatic": f"{second.mean():.1f} ± {second.std(ddof=1):.1f}",
         "icc": round(icc(first, second), 3),
         "bias": round(float(difference.mean()), 2),
-        "limits": round(1.96 * float(difference.std(ddof=1)), 2),
+        "limits": round(1.96 * float(difference.std(ddof=1)), 1),
     }
 
 
@@ -74,6 +74,7 @@ def analyse_timed(volume: Volume, labels: Labelmap, case: str) -> tuple[WallResu
 
 def measure(la: Path, work: Path, model: Path) -> tuple[list[Pair], list[str]]:
     """Segment the held-out cases that lack a segmentation, measure all; also return why cases were refused."""
+    claim_folder(work, model)
     names = case_names(la)[-HELD_OUT:]
     missing = [la / f"{name}_image.nii.gz" for name in names if not (work / f"{name}_image.nii.gz").exists()]
     if missing:

@@ -104,7 +104,15 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     console.print_event("calibrated", file=str(options.output or path), **asdict(calibration))
     for figure, value in calibration.measured.items():
         console.print_text(f"{figure}: {value:.3f}")
+    console.print_text(_doubt_text(calibration))
     console.print_text(f"calibration: {options.output or path}")
+
+
+def _doubt_text(calibration: Calibration) -> str:
+    scaling = calibration.doubt
+    if scaling is None:
+        return "map of doubt: not calibrated"
+    return f"map of doubt: calibrated (bias {scaling.bias:.2f}, slope {scaling.slope:.2f})"
 
 
 def _print_notes(package: ModelPackage, console: Console) -> None:
@@ -124,6 +132,7 @@ def _show_calibration(calibration: Calibration | None, console: Console) -> None
         groups.setdefault(group, []).append(f"{figure} {value:.3f}")
     for group, figures in groups.items():
         console.print_text(f"  {group}: {', '.join(figures)}" if group else f"  {', '.join(figures)}")
+    console.print_text(f"  {_doubt_text(calibration)}")
 
 
 def _show_card(card: Card, console: Console) -> None:

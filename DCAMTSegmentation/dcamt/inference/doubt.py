@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..geometry import NetworkGrid, bounding_box, pad_box, whole_box
 from ..models.calibration import NOTHING
-from ..models.doubt_scaling import LIMIT, DoubtScaling
+from ..models.doubt_scaling import LEAST_DOUBT, LIMIT, DoubtScaling
 from ..preprocessing import apply_along_axis, nearest_labels, source_box_of, to_source
 from .agreement import agreement_map
 from .labelling import most_likely
@@ -87,8 +87,9 @@ def doubt_map(
 
 def _correct(doubt: np.ndarray, scaling: DoubtScaling) -> np.ndarray:
     """Return what `DoubtScaling.apply` returns, on all cores of the CPU."""
-    scores = torch.from_numpy(doubt).clamp(LIMIT, 1 - LIMIT).logit_().mul_(scaling.slope).add_(scaling.bias)
-    return scores.sigmoid_().numpy()
+    uncorrected = torch.from_numpy(doubt)
+    scores = uncorrected.clamp(LEAST_DOUBT, 1 - LIMIT).logit_().mul_(scaling.slope).add_(scaling.bias)
+    return scores.sigmoid_().mul_((uncorrected / LEAST_DOUBT).clamp_(max=1)).numpy()
 
 
 def gaussian_matrix(size: int, deviation: float) -> Tensor:

@@ -243,7 +243,7 @@ class Predictor:
             trust=trust,
             notes=notes,
             expected_overlap=expected_overlap,
-            is_doubt_calibrated=scaling is not None,
+            is_doubt_calibrated=doubtful is not None and scaling is not None,
             doubt=doubt,
         )
 

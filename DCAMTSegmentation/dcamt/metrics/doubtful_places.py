@@ -9,7 +9,7 @@ import numpy as np
 from ..geometry import Grid, connected_components
 
 THRESHOLD = 0.5
-"""A voxel is doubtful from this doubt on: its label is at least as likely wrong as right."""
+"""A voxel is doubtful from this doubt on: its label is estimated to be at least as likely wrong as right."""
 SMALLEST_ML = 0.04
 """Smaller components are omitted, since two readers also differ by a few voxels at a segment's edge."""
 GLANCE_MM = 4.0

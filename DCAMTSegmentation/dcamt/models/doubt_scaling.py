@@ -1,7 +1,8 @@
 """Correct the map of doubt by the wrong voxels of labelled cases (Platt scaling). This module needs no torch.
 
 The corrected doubt is sigmoid(bias + slope * logit(doubt)): J. Platt, "Probabilistic outputs for support vector
-machines", Advances in Large Margin Classifiers, 1999. It keeps the order of the voxels.
+machines", Advances in Large Margin Classifiers, 1999. Below `LEAST_DOUBT` it is proportional to the doubt. The
+correction keeps the order of the voxels.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_DOUBT = 0.01
-"""The fit uses voxels of this doubt or more: the others are many, and hardly any is wrong."""
+"""The fit uses voxels of this doubt or more: the others are many, and hardly any is wrong. To the others the fitted
+function is not applied, since with a small slope it would be far too high."""
 BINS = 99
 """Number of equal intervals of doubt, from `LEAST_DOUBT` to 1, in which voxels are counted."""
-LEAST_SLOPE = 0.1
+LEAST_SLOPE = 0.25
 """A correction with a smaller slope is not used: it would make all voxels about equally doubtful."""
 RIDGE, STEPS = 1.0, 50
 """Weight of the ridge penalty towards no correction (bias 0, slope 1), and largest number of steps of the fit."""
@@ -36,7 +38,8 @@ class DoubtScaling:
 
     def apply(self, doubt: np.ndarray) -> np.ndarray:
         """Return the corrected doubt (0 to 1), of the same shape."""
-        return 1 / (1 + np.exp(-self.bias - self.slope * _logit(doubt)))
+        fitted = 1 / (1 + np.exp(-self.bias - self.slope * _logit(np.maximum(doubt, LEAST_DOUBT))))
+        return fitted * np.minimum(doubt / LEAST_DOUBT, 1)
 
 
 def count_doubt(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
