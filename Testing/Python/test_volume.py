@@ -50,7 +50,7 @@ def corner_indices() -> list[tuple[int, ...]]:
 
 
 def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, tolerance: float = 1e-4) -> None:
-    """Fail unless SimpleITK reads the same voxels, and puts every corner at the same RAS position."""
+    """Fail unless SimpleITK reads the same voxels, and puts every corner voxel at the same RAS position."""
     image = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), voxels)
     for index in corner_indices():
@@ -74,14 +74,14 @@ def test_grid_spacing_and_volume_of_a_sheared_cell() -> None:
 
 def test_grid_matches_within_a_tolerance_at_the_far_corner() -> None:
     grid = Grid((101, 10, 10), np.eye(4))
-    stretched = np.diag([1 + 2e-5, 1, 1, 1])  # shifts voxel 100 by 0.002 mm, and the first one not at all
+    stretched = np.diag([1 + 2e-5, 1, 1, 1])  # shifts voxel 100 by 0.002 mm, and voxel 0 not at all
     assert grid.matches(Grid((101, 10, 10), np.diag([1 + 2e-6, 1, 1, 1])))
     assert not grid.matches(Grid((101, 10, 10), stretched))
     assert corner_distance_mm(grid, Grid((101, 10, 10), stretched)) <= 3e-3
     assert not grid.matches(Grid((100, 10, 10), np.eye(4)))
 
 
-def test_name_of_a_scan_omits_ending_and_channel(tmp_path: Path) -> None:
+def test_name_of_a_scan_omits_its_ending(tmp_path: Path) -> None:
     folder = tmp_path / "series.1"
     folder.mkdir()
     names = {"a/la000_image.nii.gz": "la000_image", "x.seg.nrrd": "x", "P.1.NRRD": "P.1", "none": "none"}
@@ -115,7 +115,7 @@ def test_written_volume_is_read_back(tmp_path: Path, ending: str, name: str, dty
     else:
         image = nib.load(path)
         np.testing.assert_allclose(image.get_sform(), grid.affine, atol=1e-5)
-        assert image.header["qform_code"] == 0, "a qform cannot shear, so none is better than a wrong one"
+        assert image.header["qform_code"] == 0, "a qform was written, which cannot store shear"
 
 
 @pytest.mark.parametrize("name", [*ORTHOGONAL, *SHEARED])
@@ -300,7 +300,7 @@ def test_nrrd_channels_along_the_last_axis_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_scan(path, channels=2).voxels, np.moveaxis(voxels, -1, 0))
 
 
-def test_nrrd_with_only_spacings_is_placed_as_by_itk(tmp_path: Path) -> None:
+def test_nrrd_with_only_spacings_is_placed_as_itk_does(tmp_path: Path) -> None:
     path = save_nrrd(tmp_path / "x.nrrd", scan(), spacings=[0.6, 0.7, 2.5])
     assert corner_distance_mm(read_scan(path).grid, Grid(SHAPE, affine_from_sitk(sitk.ReadImage(str(path))))) <= 1e-9
 

@@ -114,7 +114,7 @@ def test_damaged_nifti_header_is_refused(tmp_path: Path, field: str, value: floa
     refused(lambda: read_scan(path), path, word)
 
 
-def test_missing_or_unknown_nrrd_geometry_is_refused(tmp_path: Path) -> None:
+def test_missing_or_unusable_nrrd_geometry_is_refused(tmp_path: Path) -> None:
     directions = np.eye(3)
     cases: list[tuple[dict[str, object], str]] = [
         ({}, "no space directions"),
@@ -135,7 +135,7 @@ def test_affine_with_an_invalid_last_row_is_refused() -> None:
         check_grid(Grid(SHAPE, affine), Path("x.nrrd"))
 
 
-def test_stack_of_five_slices_is_read_and_of_two_refused(tmp_path: Path) -> None:
+def test_stack_of_five_slices_is_read_and_a_stack_of_two_refused(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).integers(0, 500, (40, 40, 5)).astype(np.int16)
     path = save_nifti(tmp_path / "cine.nii", voxels, affine_of(np.diag([1.4, 1.4, 10.0])))
     np.testing.assert_array_equal(read_scan(path).voxels[0], voxels)
@@ -184,9 +184,7 @@ def test_shape_that_is_not_a_scan_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axis", range(3))
-def test_fewer_than_three_voxels_along_any_axis_are_refused(axis: int) -> None:
-    """Three voxels along an axis are enough."""
-
+def test_three_voxels_along_each_axis_are_needed_and_enough(axis: int) -> None:
     def grid(length: int) -> Grid:
         shape = [20, 20, 20]
         shape[axis] = length
@@ -229,7 +227,7 @@ def test_file_that_is_not_a_labelmap_is_refused(tmp_path: Path) -> None:
 # ---- writing ----
 
 
-def test_label_without_segment_is_refused(tmp_path: Path) -> None:
+def test_label_value_without_a_segment_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.seg.nrrd"
     with pytest.raises(ValueError, match=r"\[5\]"):
         write_labelmap(Labelmap(labels(), Grid(SHAPE, np.eye(4))), path, [LEFT_ATRIUM])
@@ -277,7 +275,7 @@ def test_unknown_type_and_impossible_position_are_refused(
     refused(lambda: read_scan(path), path, message)
 
 
-def test_message_states_the_distance_of_grids_of_the_same_size(tmp_path: Path) -> None:
+def test_message_states_the_distance_or_angle_between_grids_of_the_same_size(tmp_path: Path) -> None:
     labelmap = Labelmap(np.ones((8, 8, 8), np.uint8), Grid((8, 8, 8), np.diag([-1.0, -1, 1, 1])), tmp_path / "x.nii")
     refused(lambda: fit_labelmap(labelmap, Grid((8, 8, 8), np.eye(4)), "scan"), tmp_path / "x.nii", "9.9 mm off")
     turned = np.eye(4)

@@ -76,7 +76,7 @@ def test_burden_of_an_ellipsoid_is_the_area_fraction_of_its_patch(
     [
         ((1.0, 1.0, 1.0), np.eye(3)),
         ((0.9, 0.9, 2.2), TURN),
-        ((1.1, 0.7, 1.6), np.diag([-1.0, -1.0, 1.0])),  # LPS order
+        ((1.1, 0.7, 1.6), np.diag([-1.0, -1.0, 1.0])),  # stored along L, P, S
         ((1.0, 1.0, 1.0), np.array([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])),  # stored along A, S, L
     ],
     ids=["straight", "oblique", "lps", "asl"],
@@ -118,7 +118,7 @@ def test_maximum_is_taken_over_the_distances_of_the_settings() -> None:
     assert np.percentile(beyond.ratio, 99) < 0.5  # only the outside is sampled
 
 
-def _with_other_axes(volume: Volume, labels: Labelmap) -> tuple[Volume, Labelmap]:
+def with_other_axes(volume: Volume, labels: Labelmap) -> tuple[Volume, Labelmap]:
     affine = volume.grid.affine.copy()
     affine[:3, 3] += affine[:3, 0] * (volume.grid.shape[0] - 1)
     affine[:3, 0] *= -1
@@ -134,7 +134,7 @@ def test_areas_do_not_depend_on_axis_order_data_type_or_scale() -> None:
     volume, labels = PATCH.on(grid_about(55, THICK, TURN))
     expected = analyse_wall(volume, labels)
     for other in (
-        analyse_wall(*_with_other_axes(volume, labels)),
+        analyse_wall(*with_other_axes(volume, labels)),
         analyse_wall(Volume(volume.voxels.astype(np.float64) * 13.5, volume.grid), labels),
         analyse_wall(Volume((volume.voxels * 100).astype(np.uint16), volume.grid), labels),
         analyse_wall(
@@ -207,7 +207,7 @@ def test_patch_on_the_posterior_wall_counts_in_the_posterior_region() -> None:
     assert sum(rows[name].wall_cm2 for name in REGIONS) == pytest.approx(rows["all"].wall_cm2)
 
 
-def test_modules_are_imported_in_the_background_and_missing_ones_are_ignored(
+def test_modules_are_imported_in_the_background_and_missing_or_faulty_ones_are_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     text = "from threading import Event\nbegun, continues = Event(), Event()\nbegun.set()\ncontinues.wait()\ndone = 1\n"

@@ -1,4 +1,4 @@
-"""`dcamt wall` on phantoms: result files, events, folders of scans, painted openings, and refused input."""
+"""`dcamt wall` and `dcamt segment --wall` on phantoms: results, events, folders, painted openings, refused input."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ THICK = (1.25, 1.25, 2.5)
 
 @pytest.fixture(autouse=True)
 def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw the pictures of reports with few pixels, because no test needs their details."""
+    """Draw the pictures of reports with few pixels, because no test here needs their details."""
     monkeypatch.setattr(scan_figures, "SURFACE_PIXELS", 60)
     monkeypatch.setattr(scan_figures, "PIXELS_PER_MM", 2.0)
 
@@ -163,7 +163,7 @@ def test_events_hold_the_same_numbers_as_the_table(folder: Path, capsys: pytest.
     assert events[-1] == {"event": "done", "scans": 1, "failed": 0}
 
 
-def test_folder_gives_one_table_and_names_the_scan_that_fails(
+def test_folder_gives_one_table_and_an_error_that_names_the_failed_scan(
     folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     volume, labels = phantom
@@ -277,7 +277,8 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, labels = phantom
-    volume, _ = Atrium(patch_degrees=60.0).on(grid_about(55, THICK, shift=(0, 0, 17.5)))  # ends 10 mm below the centre
+    # The scan ends 10 mm below the centre.
+    volume, _ = Atrium(patch_degrees=60.0).on(grid_about(55, THICK, shift=(0, 0, 17.5)))
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
     write_volume(volume, scan)
     write_labelmap(labels, label)
@@ -301,7 +302,7 @@ def test_folder_needs_a_segmentation_for_each_scan(
     assert ended.value.code == 2
 
 
-def test_results_are_not_replaced_without_overwrite(
+def test_existing_results_are_refused_or_skipped(
     folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
@@ -363,7 +364,7 @@ def test_error_of_writing_names_the_result_file(
     assert f" {folder / 'out' / 'a_image.wall.vtp'}: the disk is full" in capsys.readouterr().err
 
 
-def test_scan_is_not_replaced(folder: Path, phantom: tuple[Volume, Labelmap]) -> None:
+def test_scan_is_refused_as_a_result_file(folder: Path, phantom: tuple[Volume, Labelmap]) -> None:
     scan = folder / "scans" / "a_image.nrrd"
     before = scan.read_bytes()
     label = folder / "labels" / "a_label.nii.gz"
@@ -403,7 +404,7 @@ def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
 def test_scans_whose_wall_cannot_be_measured_count_as_segmented(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # An untrained network outlines fragments, which leave no blood pool.
+    # An untrained network segments fragments that are too small for a blood pool.
     model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
     scan, out = folder / "scans" / "a_image.nrrd", folder / "out"
     copy = folder / "copy.nrrd"

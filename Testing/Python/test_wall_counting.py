@@ -1,4 +1,4 @@
-"""Settings of the wall analysis, counting of areas, regions, stages and colours."""
+"""Test the wall analysis's settings, areas, regions, stages and colours."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_colors_are_interpolated_between_stops_and_grey_off_the_wall() -> None:
     np.testing.assert_allclose(ratio_colors(ratios), expected)
     np.testing.assert_allclose(ratio_colors(np.array([0.0, 9.0])), expected[[0, -1]])
     np.testing.assert_allclose(ratio_colors(np.array([1.26])), [(expected[3] + expected[4]) / 2])
-    assert {0.97, 1.2, 1.32, 1.61} <= set(ratios)  # the presets' thresholds are colour stops
+    assert {0.97, 1.2, 1.32, 1.61} <= set(ratios)  # the thresholds of the IIR presets are colour stops
     kinds = np.array([WALL, OPENING, BORDER], np.uint8)
     np.testing.assert_allclose(
         wall_colors(np.array([1.61, 1.61, 1.61]), kinds), [expected[5], OPENING_COLOR, BORDER_COLOR]

@@ -1,4 +1,4 @@
-"""Files of the wall as other programs read them: meshes by vtk, tables by csv."""
+"""Test the files of a wall analysis: meshes, as VTK and Slicer read them, and tables."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_vtk_reads_the_same_mesh(kind: str, result: WallResult, tmp_path: Path) 
     doubled = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     assert np.linalg.norm(doubled, axis=1).sum() / 2 == pytest.approx(surface.area_mm2, rel=1e-3)
     # Triangles still face outwards after the conversion from RAS to LPS.
-    inside = ((corners[:, 0] - points.mean(axis=0)) * doubled).sum() / 6
-    assert inside == pytest.approx(surface.volume_mm3, rel=1e-3)
+    volume = ((corners[:, 0] - points.mean(axis=0)) * doubled).sum() / 6
+    assert volume == pytest.approx(surface.volume_mm3, rel=1e-3)
 
 
 def test_surface_file_is_placed_on_the_scan_by_slicer(result: WallResult, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_table_has_the_areas_of_openings_and_of_the_border_of_the_scan(result: W
     assert whole["openings"] == "given"
 
 
-def test_other_endings_are_refused(result: WallResult, tmp_path: Path) -> None:
+def test_ending_of_an_image_is_refused_for_a_surface(result: WallResult, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not that of a surface\. Use \.stl, \.obj"):
         write_mesh(result.surface.points, result.surface.triangles, tmp_path / "x.nii")
     assert list(tmp_path.iterdir()) == []

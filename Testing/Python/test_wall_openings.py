@@ -39,7 +39,7 @@ def test_valve_is_proposed_and_excluded_from_the_wall(spacing: tuple[float, floa
 
 
 def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
-    """A reader may end the outline in a dome rather than flat; the blood beyond the outline is the same."""
+    """The outline ends in a dome instead of a plane; the scan is the same."""
     volume, _ = VALVE.on(grid_about(62, FINE, TURN))
     _, domed = replace(VALVE, valve_mm=None).on(volume.grid)
     result = analyse_wall(volume, domed)
@@ -90,7 +90,7 @@ def test_valve_and_vein_of_one_atrium_are_both_openings() -> None:
 def test_blind_end_of_a_tube_is_not_an_opening() -> None:
     volume, labels = VEINED.on(grid_about(84, (1.0, 1.0, 1.0), shift=(10, -8, 0)))
     beyond = (points_of(volume.grid) - CENTRE) @ VEIN > VEINED.vein_length_mm
-    # Closed by wall, as an appendage is.
+    # The tube is closed by wall, like an appendage.
     voxels = np.where(beyond[None], WALL_BRIGHTNESS, volume.voxels).astype(np.float32)
     assert analyse_wall(Volume(voxels, volume.grid), labels).area_cm2(OPENING) == 0
 

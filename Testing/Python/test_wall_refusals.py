@@ -25,15 +25,15 @@ def scan() -> tuple[Volume, Labelmap]:
     return Atrium(patch_degrees=60.0).on(grid_about(55, (1.0, 1.0, 1.0)))
 
 
-def test_scans_without_late_enhancement_are_refused(scan: tuple[Volume, Labelmap]) -> None:
+def test_bright_surroundings_and_constant_blood_are_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
-    dark = Volume(250 - volume.voxels, volume.grid)
-    assert "surroundings" in refusal_text(dark, labels)
+    inverted = Volume(250 - volume.voxels, volume.grid)
+    assert "surroundings" in refusal_text(inverted, labels)
     flat = Volume(np.where(labels.voxels != 0, 100.0, volume.voxels), volume.grid)
     assert "one intensity, 100" in refusal_text(flat, labels)
 
 
-def test_negative_intensities_are_refused(scan: tuple[Volume, Labelmap]) -> None:
+def test_negative_intensities_are_refused_but_a_small_overshoot_is_not(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     shifted = Volume(volume.voxels - 60.0, volume.grid)
     assert "negative intensities (down to -3" in refusal_text(shifted, labels)
@@ -60,7 +60,7 @@ def test_missing_or_ambiguous_segment_is_refused(scan: tuple[Volume, Labelmap]) 
     assert analyse_wall(volume, Labelmap(two_labels, volume.grid), label=1).burden.percent == pytest.approx(25, abs=2)
 
 
-def test_segmentation_of_another_scan_is_refused(scan: tuple[Volume, Labelmap]) -> None:
+def test_segmentation_mostly_outside_the_scan_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     matrix = np.eye(4)
     matrix[0, 3] = 300.0
@@ -69,19 +69,19 @@ def test_segmentation_of_another_scan_is_refused(scan: tuple[Volume, Labelmap]) 
     )
 
 
-@pytest.mark.parametrize("left_out", [0, 2])
-def test_label_of_nearly_all_voxels_is_refused_for_its_surface_at_the_border(
-    left_out: int, scan: tuple[Volume, Labelmap]
+@pytest.mark.parametrize("empty_slices", [0, 2])
+def test_segment_that_fills_the_scan_is_refused_for_its_surface_at_the_border(
+    empty_slices: int, scan: tuple[Volume, Labelmap]
 ) -> None:
     volume, labels = scan
     voxels = np.ones_like(labels.voxels)
-    voxels[:left_out] = 0
+    voxels[:empty_slices] = 0
     text = refusal_text(volume, Labelmap(voxels, labels.grid))
     assert "most of its surface at the scan's border" in text
     assert "outside the scan" not in text
     assert "Choose the segment of the left atrium's blood" in text
 
 
-def test_scan_of_several_images_is_refused(scan: tuple[Volume, Labelmap]) -> None:
+def test_scan_of_two_channels_is_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     assert "holds 2 images" in refusal_text(Volume(np.repeat(volume.voxels, 2, axis=0), volume.grid), labels)

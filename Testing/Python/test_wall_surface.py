@@ -1,4 +1,4 @@
-"""The endocardial surface: area, volume and closedness for balls and ellipsoids; erosion against brute force."""
+"""Test surfaces of segments, samples along the normals of a surface, and the erosion of masks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dcamt_testing.wall_phantoms import Atrium, grid_about
 
 FINE, THICK = (0.625, 0.625, 0.625), (1.25, 1.25, 2.5)
 TURN = rotation(20, -35, 50)
-SHAPES = [(20.0, 20.0, 20.0), (28.0, 20.0, 16.0)]
+RADII = [(20.0, 20.0, 20.0), (28.0, 20.0, 16.0)]
 
 
-@pytest.mark.parametrize("radii", SHAPES)
+@pytest.mark.parametrize("radii", RADII)
 @pytest.mark.parametrize("spacing", [FINE, THICK])
 @pytest.mark.parametrize("axes", [np.eye(3), TURN], ids=["straight", "oblique"])
-def test_area_volume_and_edge_lengths_of_balls_and_ellipsoids(
+def test_area_and_volume_of_balls_and_ellipsoids_follow_formulas_with_edges_of_1_mm(
     radii: tuple[float, float, float], spacing: tuple[float, ...], axes: np.ndarray
 ) -> None:
     atrium = Atrium(radii)
@@ -34,13 +34,18 @@ def test_area_volume_and_edge_lengths_of_balls_and_ellipsoids(
     assert np.linalg.norm(edges[:, 0] - edges[:, 1], axis=1).mean() == pytest.approx(1.0, abs=0.1)
 
 
+def euler_characteristic(surface: Surface) -> int:
+    """Return the Euler characteristic; for a closed connected surface, 2 means that it has no handles."""
+    return len(surface.points) - len(surface.edges) + len(surface.triangles)
+
+
 def test_surface_is_closed_and_faces_outwards() -> None:
     grid = grid_about(48, THICK, TURN)
     surface = extract_surface(Atrium().mask(points_of(grid)), grid).surface
     directed = np.concatenate([surface.triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
     assert len(np.unique(directed, axis=0)) == len(directed)
     assert set(map(tuple, directed)) == set(map(tuple, directed[:, ::-1]))  # each edge occurs once in each direction
-    assert len(surface.points) - len(surface.edges) + len(surface.triangles) == 2  # Euler characteristic of a sphere
+    assert euler_characteristic(surface) == 2
     outward = surface.points - CENTRE
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
     cosine = (surface.normals * outward).sum(axis=1)
@@ -60,16 +65,16 @@ def test_point_has_a_third_of_the_area_of_its_triangles() -> None:
 
 
 def test_surface_is_closed_when_the_segment_touches_the_border() -> None:
-    grid = grid_about(30, (1.0, 1.0, 1.0))  # cuts off the ball (diameter 40 mm) on all six sides
+    grid = grid_about(30, (1.0, 1.0, 1.0))  # the grid cuts off the ball (diameter 40 mm) on all six sides
     mask = Atrium().mask(points_of(grid))
     assert mask[0].any()
     assert mask[:, :, -1].any()
     surface = extract_surface(mask, grid).surface
     assert surface.volume_mm3 == pytest.approx(np.count_nonzero(mask), rel=0.01)
-    assert len(surface.points) - len(surface.edges) + len(surface.triangles) == 2  # Euler characteristic of a sphere
+    assert euler_characteristic(surface) == 2
 
 
-def test_surface_does_not_depend_on_axis_order_or_direction() -> None:
+def test_area_and_volume_do_not_depend_on_axis_order_or_direction() -> None:
     grid = grid_about(48, THICK, TURN)
     mask = Atrium((22.0, 18.0, 16.0)).mask(points_of(grid))
     affine = grid.affine.copy()
@@ -94,10 +99,10 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
     assert extraction.separate_ml == pytest.approx(small_ml, rel=0.15)
     assert extraction.hollow_ml == pytest.approx(small_ml, rel=0.15)
     assert extraction.surface.volume_mm3 == pytest.approx(4 / 3 * np.pi * 16**3, rel=0.02)
-    assert len(extraction.surface.points) - len(extraction.surface.edges) + len(extraction.surface.triangles) == 2
+    assert euler_characteristic(extraction.surface) == 2
 
 
-def test_error_names_the_empty_segment() -> None:
+def test_empty_segment_is_refused() -> None:
     grid = grid_about(20, (1.0, 1.0, 1.0))
     with pytest.raises(InputError, match=r"^x\.nrrd: is empty\. Choose"):
         extract_surface(np.zeros(grid.shape, bool), grid, "x.nrrd")
@@ -142,8 +147,8 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     assert len(offsets(0.0, 3.0, grid)) == 7
 
 
-def test_closed_surface_encloses_the_volume_of_its_voxels_except_for_shrinkage_by_smoothing() -> None:
-    """Smoothing moves points in proportion to the curvature, so the relative loss falls with the radius squared."""
+def test_fraction_of_volume_lost_by_smoothing_falls_with_the_radius_squared() -> None:
+    """Smoothing moves points in proportion to the curvature, so the lost fraction falls with the radius squared."""
     losses = []
     for radius in (12, 24):
         shape = (2 * radius + 5,) * 3

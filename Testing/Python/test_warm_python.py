@@ -1,4 +1,4 @@
-"""`warm_python`: a forked program's output, exit status and reaction to signals equal the real interpreter's."""
+"""A program started by `warm_python` ends, writes, obeys signals and imports the engine as in the real interpreter."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from dcamt_testing.processes import HANGING_S, is_alive, wait_until
 from dcamt_testing.warm_python import interpreter, start
 
-pytestmark = pytest.mark.skipif(not start(), reason="the system has no fork and pidfd")
+pytestmark = pytest.mark.skipif(not start(), reason="needs Linux with pidfd")
 
-ENDS = {
+PROGRAMS = {
     "nothing": "pass",
     "status": "import sys; sys.exit(3)",
     "negative status": "import sys; sys.exit(-1)",
@@ -25,24 +25,23 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("code", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("code", PROGRAMS.values(), ids=PROGRAMS)
 def test_exit_status_and_last_line_of_stderr_equal_those_of_the_interpreter(code: str) -> None:
-    ends = [
-        subprocess.run([program, "-c", code], capture_output=True, text=True, encoding="utf-8", check=False)
-        for program in (sys.executable, interpreter())
-    ]
-    assert ends[1].returncode == ends[0].returncode
-    last = [end.stderr.splitlines()[-1:] for end in ends]
-    assert last[1] == last[0]
+    expected, forked = (
+        subprocess.run([python, "-c", code], capture_output=True, text=True, encoding="utf-8", check=False)
+        for python in (sys.executable, interpreter())
+    )
+    assert forked.returncode == expected.returncode
+    assert forked.stderr.splitlines()[-1:] == expected.stderr.splitlines()[-1:]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_reaches_the_program(number: signal.Signals) -> None:
+def test_launcher_passes_sigint_and_sigterm_to_the_program(number: signal.Signals) -> None:
     code = (
         "import signal, sys, time\n"
         f"signal.signal({int(number)}, lambda *_: sys.exit(7))\n"
         "print('ready', flush=True)\n"
-        "while True: time.sleep(0.05)"  # Python handles a signal only after the current sleep
+        "while True: time.sleep(0.05)"  # short: a signal just before a sleep is handled after it
     )
     process = subprocess.Popen([interpreter(), "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The worker, driven as an application does: loading, segmenting, measuring, cancelling and removal of files."""
+"""Test a worker process: it loads models, segments, measures, cancels requests and removes its files."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ def test_progress_increases_and_gives_the_remaining_time(
     assert 0 < fractions[0] <= fractions[-1] <= 1
 
 
-def test_region_is_segmented_in_fast_quality(
+def test_fast_quality_segments_the_given_region_without_doubt(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
     centre = oblique_scan.grid.affine @ [*(np.array(oblique_scan.grid.shape) / 2), 1]
-    box = Region(tuple(centre[:3] + 6), tuple(centre[:3] - 6))  # bounds in the reverse order
-    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan", quality="fast", region=box))
+    region = Region(tuple(centre[:3] + 6), tuple(centre[:3] - 6))  # upper bounds first
+    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan", quality="fast", region=region))
     finished, _ = child.wait_for(is_answer_to("1"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.trust is None
@@ -119,7 +119,7 @@ def test_region_is_segmented_in_fast_quality(
     assert (abs(points - centre[:3]) <= 6 + 1e-6).all()
 
 
-def test_corrected_outline_is_measured(shared_worker: Child, tmp_path: Path) -> None:
+def test_corrected_outline_is_measured_and_a_missing_mask_reported(shared_worker: Child, tmp_path: Path) -> None:
     grid = centred_grid((60, 50, 44), (1.0, 1.2, 1.5), rotation(20, -10, 30))
     ball = np.linalg.norm(points_of(grid) - CENTRE, axis=-1) <= 20
     np.save(tmp_path / "ball.npy", ball.transpose(2, 1, 0).astype(np.uint8))
@@ -130,7 +130,7 @@ def test_corrected_outline_is_measured(shared_worker: Child, tmp_path: Path) -> 
     assert (row.scan, row.segment) == ("LGE", "Ball")
     assert row.volume_ml == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
     assert row.surface_cm2 == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
-    assert 40 < row.long_diameter_mm < 40 + 1.5  # its ends are faces of voxels, which are up to 1.5 mm thick
+    assert 40 < row.long_diameter_mm < 40 + 1.5  # its ends lie on voxel faces; a voxel is up to 1.5 mm long
     shared_worker.send(MeasureRequest((replace(outline, mask=Path("nowhere.npy")),), id="n"))
     failed, _ = shared_worker.wait_for(is_answer_to("n"))
     assert failed.reason == "input"
@@ -191,19 +191,19 @@ def test_request_cancelled_before_it_starts_is_not_served(
     assert not any(isinstance(event, WorkerProgress) for event in events)
 
 
-@pytest.mark.parametrize("continues", [False, True])
-def test_scans_are_removed_if_the_application_was_killed_and_kept_if_it_continues(
-    tmp_path: Path, continues: bool
+@pytest.mark.parametrize("keep", [False, True])
+def test_scans_are_removed_when_the_application_is_killed_unless_it_asked_to_keep_them(
+    tmp_path: Path, keep: bool
 ) -> None:
     scan_folder = tmp_path / "scans"
     scan_folder.mkdir()
     (scan_folder / "volume.npy").write_bytes(b"a patient")
     child = Child("", "--remove-at-end", str(scan_folder))
-    # Closing the pipe has the same effect as killing the application. The worker may still be importing its packages.
-    if continues:
+    # A killed application closes the pipe. The worker may still be importing its packages.
+    if keep:
         child.send(KeepFilesRequest())
     assert child.process.stdin is not None
     child.process.stdin.close()
     assert child.exit_status() == 0
-    assert scan_folder.exists() == continues
+    assert scan_folder.exists() == keep
     assert tmp_path.exists()

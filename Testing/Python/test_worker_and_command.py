@@ -28,7 +28,7 @@ SPACING = (1.5, 1.5, 2.0)
 
 @pytest.fixture(autouse=True)
 def small_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time a loaded model on a small volume, because no test needs the estimate of the remaining time."""
+    """Time a loaded model on a small volume, because no test here needs the estimate of the remaining time."""
     monkeypatch.setattr(serving, "TRIAL", (16, 16, 16))
 
 
@@ -76,7 +76,7 @@ UNUSABLE_SCANS = {
 def write_scan(path: Path, voxels: np.ndarray, spacing: tuple[float, float, float]) -> Path:
     image = sitk.GetImageFromArray(voxels, isVector=voxels.ndim == 4)
     image.SetSpacing(spacing)
-    # Oblique, so that the affine matters.
+    # An oblique direction, so that a wrong affine changes the labels.
     image.SetDirection((1, 0, 0, 0, 0.6, -0.8, 0, 0.8, 0.6))
     sitk.WriteImage(image, str(path))
     return path
@@ -167,7 +167,9 @@ def test_worker_and_command_give_the_same_labels_for_two_channels(tmp_path: Path
     for number, voxels in enumerate(channels[::-1]):
         write_scan(tmp_path / f"y_{number:04d}.nrrd", voxels, SPACING)
     (tmp_path / "result.nrrd").unlink()
-    assert not np.array_equal(command_labels(tmp_path / "y_0000.nrrd", model), labels)  # the order matters
+    assert not np.array_equal(
+        command_labels(tmp_path / "y_0000.nrrd", model), labels
+    )  # the order of the channels matters
 
 
 def test_worker_and_command_report_the_same_error_for_one_channel_and_a_model_with_two(

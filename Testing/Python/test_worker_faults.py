@@ -1,4 +1,4 @@
-"""Failures of the worker: invalid requests, full disks, missing packages, small GPUs, bugs, closed pipes, kills."""
+"""Test a worker that meets invalid requests, full disks, missing packages, small GPUs, bugs, closed pipes or a kill."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from dcamt.inference import predictor, serving, tiling
 # Needs no GPU: the network stays on the CPU, and the device named "cuda" runs out of memory at every pass.
 serving.choose_device = lambda name: torch.device("cuda")
 tiling.free_memory = lambda device: 1 << 30
-first = predictor.Predictor.__init__
+real_init = predictor.Predictor.__init__
 def init(self, package, device="cpu"):
-    first(self, package, "cpu")
+    real_init(self, package, "cpu")
     self.device = torch.device(device)
     self.network.on_gpu = True
 predictor.Predictor.__init__ = init
-attempt = tiling._predict_or_none
+real_predict = tiling._predict_or_none
 def fails_on_gpu(network, *more):
-    return None if getattr(network, "on_gpu", False) else attempt(network, *more)
+    return None if getattr(network, "on_gpu", False) else real_predict(network, *more)
 tiling._predict_or_none = fails_on_gpu
 """
 
@@ -195,25 +195,25 @@ def test_worker_ends_when_stdout_closes() -> None:
     assert process.stdout is not None
     process.stdout.close()
     try:
-        assert process.wait(timeout=HANGING_S) == 0  # it ends when it cannot write its first event, `ready`
+        assert process.wait(timeout=HANGING_S) == 0  # the worker cannot write its first event, `ready`
     finally:
         process.kill()
         assert process.stdin is not None
         process.stdin.close()
 
 
-def test_scans_are_removed_although_a_result_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result is written while the folder is emptied, so the folder remains; a second attempt removes it."""
+def test_scans_are_removed_while_a_result_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result written during the first removal keeps the folder; the second removal succeeds."""
     folder, remove = tmp_path / "scans", shutil.rmtree
     folder.mkdir()
     (folder / "volume.npy").touch()
 
-    def remove_while_writing(path: str, **options: Any) -> None:
+    def empty_folder_during_writing(path: str, **options: Any) -> None:
         monkeypatch.setattr(shutil, "rmtree", remove)
         (folder / "volume.npy").unlink()
         (folder / "labelmap.npy").touch()
 
-    monkeypatch.setattr(shutil, "rmtree", remove_while_writing)
+    monkeypatch.setattr(shutil, "rmtree", empty_folder_during_writing)
     worker._remove_folder(str(folder))
     assert not folder.exists()
 
