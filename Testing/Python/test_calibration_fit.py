@@ -1,4 +1,4 @@
-"""The fit of a calibration to data of a known law: the expected overlap, its interval, and its assessment."""
+"""Test the fit of a calibration to data of a known law: the expected overlap, its interval, and its assessment."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_fit_finds_the_known_law_and_intervals_hold_about_80_percent_of_new_scan
     assert width_near(0.6) > 1.5 * width_near(0.92)
 
 
-def test_interval_comes_from_scans_of_other_disturbances() -> None:
+def test_interval_includes_the_error_for_unseen_disturbances() -> None:
     """Ghosts lower the overlap through a feature of their own, which only fits that have seen ghosts can use."""
     features, truth, cases = synthetic_features(20, 0)
     kinds = ["clean" if index < 80 else "noise" for index in range(160)]
@@ -74,7 +74,7 @@ def test_interval_comes_from_scans_of_other_disturbances() -> None:
     assert unseen.expect(noise).low < unseen.value(noise) - 0.2
 
 
-def test_left_out_scans_are_expected_by_fits_to_other_cases_and_disturbances() -> None:
+def test_overlap_of_a_scan_is_expected_by_a_fit_without_its_case_and_disturbance() -> None:
     features, truth, cases = synthetic_features(4, 2)
     kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
     overlaps = truth.tolist()

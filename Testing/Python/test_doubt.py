@@ -1,4 +1,4 @@
-"""Doubt: the map, the formulas of the features, the band along the outline, and labels on the network grid."""
+"""Test doubt: its map, its features, the band along the outline, and labels on the network grid."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_features_equal_their_formulas() -> None:
     assert features["nothing"] == 0
 
 
-def test_doubt_grows_as_the_branches_move_apart() -> None:
+def test_features_of_doubt_grow_as_the_branches_move_apart() -> None:
     labels = (probabilities_of_ball(0)[0, 1] > 0.5).numpy().astype(np.uint8)
     features = [
         doubt_features(probabilities_of_ball(-shift, shift), labels, (1.0, 1.0, 1.0)) for shift in (0, 0.5, 1, 2)
@@ -56,7 +56,7 @@ def test_doubt_grows_as_the_branches_move_apart() -> None:
         assert values[-1] > values[0]
 
 
-def test_features_of_one_branch_and_of_an_empty_segmentation() -> None:
+def test_one_branch_has_no_disagreement_and_an_empty_segmentation_only_one_feature() -> None:
     labels = (probabilities_of_ball(0)[0, 1] > 0.5).numpy().astype(np.uint8)
     assert "disagreement" not in doubt_features(probabilities_of_ball(0), labels, (1.0, 1.0, 1.0))
     assert doubt_features(probabilities_of_ball(0, 0), np.zeros_like(labels), (1.0, 1.0, 1.0)) == {"nothing": 1.0}
@@ -94,7 +94,7 @@ def test_nearest_labels_equal_labels_resampled_to_the_network_grid() -> None:
 
 
 def doubt_by_hand(probabilities: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Return the map of doubt (X, Y, Z) of probabilities (K, X, Y, Z) by the formula of its docstring, in numpy."""
+    """Return the map of doubt (X, Y, Z) of probabilities (K, X, Y, Z) by the formula of `doubt_map`, in NumPy."""
     labels = probabilities.argmax(axis=0)
     ones = np.ones(labels.shape)
     widths = [2.0 / step for step in spacing]
@@ -126,7 +126,7 @@ def test_map_of_doubt_equals_its_formula(classes: int) -> None:
     assert computed.max() > 0.3
 
 
-def test_doubt_of_a_removed_component_is_that_of_background() -> None:
+def test_doubt_of_a_removed_component_is_computed_as_for_background() -> None:
     grid = network_grid(Grid((32, 24, 24), np.diag([1.0, 1, 1, 1])), (1.0, 1.0, 1.0))
     place = np.indices((32, 24, 24)).transpose(1, 2, 3, 0)
     large, small = (
@@ -141,11 +141,11 @@ def test_doubt_of_a_removed_component_is_that_of_background() -> None:
 
 
 def grid_order(values: np.ndarray, grid: NetworkGrid) -> np.ndarray:
-    """Return values (K, I, J, K) of a scan with the network's spacing in the axis order of its network grid."""
+    """Return values (classes, I, J, K) of a scan in the axis order of its network grid, which has the same spacing."""
     return np.ascontiguousarray(np.stack([grid.orientation.apply(one[None])[0] for one in values]))
 
 
-def test_map_of_doubt_is_a_probability_and_lower_away_from_the_outline() -> None:
+def test_doubt_is_highest_at_the_outline_and_lower_for_sharper_probabilities() -> None:
     grid = network_grid(Grid((24, 24, 24), np.diag([1.0, 1, 1, 1])), (1.0, 1.0, 1.0))
     probabilities = probabilities_of_ball(0)[0]
     computed = doubt_map(probabilities, grid)

@@ -1,4 +1,4 @@
-"""The report of outlines that were not made in the process that writes it."""
+"""Test reports of outlines that another process, program or person made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])
 
 @pytest.fixture(autouse=True)
 def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw pictures with few pixels, because no test needs their details."""
+    """Draw pictures with few pixels, because no test here needs their details."""
     monkeypatch.setattr(scan_figures, "SURFACE_PIXELS", 60)
     monkeypatch.setattr(scan_figures, "PIXELS_PER_MM", 2.0)
 
@@ -129,7 +129,7 @@ def test_255_segments_are_labels_1_to_255() -> None:
     assert [info.label for info in infos] == list(range(1, 256))
 
 
-def test_damaged_map_of_doubt_is_reported_by_the_name_of_the_scan(request_: ReportRequest) -> None:
+def test_error_of_a_damaged_map_of_doubt_names_the_scan(request_: ReportRequest) -> None:
     assert request_.doubt_map is not None
     request_.doubt_map.write_bytes(b"not an array")
     with pytest.raises(InputError) as caught:

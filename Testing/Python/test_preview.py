@@ -1,4 +1,4 @@
-"""The preview of a validation case during training: on the scan's grid, on request, and harmless when it fails."""
+"""A preview of a validation case is written on request, on the scan's grid; a failure to write it is ignored."""
 
 from __future__ import annotations
 

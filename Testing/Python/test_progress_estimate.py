@@ -1,4 +1,4 @@
-"""The estimated fraction and remaining time of simulated work, on a simulated clock."""
+"""The fraction and the remaining time of simulated work are estimated on a simulated clock."""
 
 from __future__ import annotations
 

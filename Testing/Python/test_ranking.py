@@ -49,7 +49,7 @@ def test_score_is_one_minus_trust_and_1_for_an_empty_result(tmp_path: Path) -> N
     agreement[4:8, 4:8, 4:8] = 0.2
     ranked, _ = rank_case(case, fixed_predictor(labels, agreement, 0.75))
     assert ranked.score == pytest.approx(0.25)
-    # The centre of the voxels 4 to 7, in voxels of 2 mm.
+    # The place is near the centre of voxels 4 to 7; the spacing is 2 mm.
     assert np.abs(np.array(ranked.place) - 2.0 * 5.5).max() <= 2.0
     # A case in which nothing is segmented has the highest score.
     empty, _ = rank_case(case, fixed_predictor(0 * labels, np.ones_like(agreement), 1.0))

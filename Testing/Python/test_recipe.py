@@ -33,7 +33,7 @@ def recipe_with(key: str, value: Any) -> dict[str, Any]:
     return data
 
 
-def settings_by_name() -> Counter[str]:
+def count_field_names() -> Counter[str]:
     """Count how often each field name occurs in the recipe and its sections."""
     recipe = load_recipe("la")
     names: Counter[str] = Counter()
@@ -162,7 +162,7 @@ def test_settings_are_applied_in_order_and_checked_together() -> None:
 
 def test_every_setting_has_an_unambiguous_short_name() -> None:
     """No field name may occur in two sections."""
-    names = settings_by_name()
+    names = count_field_names()
     assert [name for name, count in names.items() if count > 1] == []
     with pytest.raises(InputError) as caught:
         with_settings(load_recipe("la"), ["nonsense=1"])
@@ -232,7 +232,7 @@ def test_error_names_the_invalid_setting(setting: str, message: str) -> None:
         ("classes", [{**CLASSES[0], "type": {"scheme": "SCT"}}], "'recipe.classes.type' lacks the key 'value'."),
     ],
 )
-def test_error_names_the_key_of_a_value_of_wrong_type(key: str, value: Any, message: str) -> None:
+def test_error_names_the_invalid_key_or_value(key: str, value: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         recipe_from_dict(recipe_with(key, value), "mine.json")
     assert str(caught.value).startswith(f"mine.json: {message}")

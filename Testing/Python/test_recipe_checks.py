@@ -1,4 +1,4 @@
-"""Limits of recipe values: values beyond a limit are refused with a specific message, others are accepted."""
+"""Recipe values beyond their limits are refused with a specific message; values at their limits are accepted."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_values_at_their_limits_are_accepted(changes: dict[str, Any]) -> None:
 
 
 def test_infinite_and_nan_values_are_refused_for_every_float_of_a_section() -> None:
-    """The test lists the fields itself, so it covers fields that are added later."""
+    """The fields are read from the recipe, so fields that are added later are covered."""
     data = load_recipe("la").to_dict()
     fields = [(name, key) for name, part in data.items() if isinstance(part, dict) for key in part]
     floats = [(name, key) for name, key in fields if isinstance(data[name][key], float)]

@@ -163,7 +163,7 @@ def test_repeated_iterations_are_drawn_once() -> None:
     assert dice == {"branch A": [(25, 0.5)], "both branches": [(25, 0.6)]}
 
 
-def test_line_chart_thins_long_lines_and_escapes_texts() -> None:
+def test_line_chart_has_thinned_lines_escaped_texts_and_round_ticks() -> None:
     line = [(x, 2.0 if x < 500 else 1.0) for x in range(1000)]
     short = thin_line(line)
     assert len(short) == MAX_POINTS
@@ -193,7 +193,7 @@ def test_best_median_and_worst_case_are_picked(
 
 
 def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
-    """The scan is stored along -R, S, A; a bright block at the right, front and top is at the upper left of slices."""
+    """The scan is stored along -R, S, A. A bright block at the right, front and top is drawn at the upper left."""
     import matplotlib.image
 
     block = np.zeros((40, 40, 40), np.uint8)

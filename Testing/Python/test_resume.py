@@ -23,7 +23,7 @@ from dcamt_testing.processes import HANGING_S, run_dcamt, start_dcamt, wait_unti
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, train_arguments, write_cases_folder
 from torch import Tensor
 
-processes = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+needs_signals = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
 STEPS = 24
 FULL = (f"iterations={STEPS}", "weight_average=0.95", "checkpoint_every_s=0.000001", "validate_every=5")
@@ -67,7 +67,7 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
 
 
 # Ends the process, as abruptly as SIGKILL, some processor time after the beginning of iteration `goal`.
-# The process does not pass iteration `last`, however late it ends.
+# The process does not pass iteration `last`, however late the signal comes.
 KILLED = """
 import signal
 from dcamt.training.trainer import Trainer
@@ -94,7 +94,7 @@ Trainer.iterate = iterate_after_signal
 """
 
 
-@processes
+@needs_signals
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, table: Path, uninterrupted: RunFolder, seed: int
@@ -102,7 +102,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     run, draw = RunFolder(tmp_path / "run"), random.Random(seed)
     arguments, reached = train_arguments(table, run, *FULL), -1
     for goal in (0, 4, 9):
-        # At a random time: during an iteration, or while a checkpoint is written.
+        # The signal comes at a random time: during an iteration, or while a checkpoint is written.
         script = KILLED.format(goal=goal, seconds=draw.uniform(0.001, 0.2), last=STEPS - 1)
         process = start_dcamt(arguments, tmp_path / "output", script)
         assert process.wait(HANGING_S) == -signal.SIGPROF, (tmp_path / "output").read_text(encoding="utf-8")
@@ -117,7 +117,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_one(
     assert started[-1].iteration == reached
 
 
-@processes
+@needs_signals
 def test_reference_run_uses_all_losses_and_averaged_weights(uninterrupted: RunFolder) -> None:
     """Otherwise the comparisons with the reference run would prove little."""
     events = uninterrupted.read_events()
@@ -132,7 +132,7 @@ def test_reference_run_uses_all_losses_and_averaged_weights(uninterrupted: RunFo
     assert [event.kind for event in events][-2:] == ["checkpoint", "finished"]
 
 
-@processes
+@needs_signals
 def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: Path, uninterrupted: RunFolder) -> None:
     run, output = RunFolder(tmp_path / "run"), tmp_path / "output"
     process = start_dcamt(train_arguments(table, run, *FULL), output, HELD)
@@ -156,7 +156,7 @@ def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: P
     assert_same_result(run, uninterrupted)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@needs_signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_pauses_the_run_after_the_current_iteration(tmp_path: Path, table: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
@@ -210,7 +210,7 @@ def test_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path, t
     assert all(torch.isfinite(tensor).all() for tensor in state["network"].values())
 
 
-def test_checkpoint_of_another_network_is_refused(tmp_path: Path, table: Path) -> None:
+def test_checkpoint_of_another_recipe_is_refused(tmp_path: Path, table: Path) -> None:
     new_trainer(tmp_path / "run", table).save()
     for settings in (("channels=4,4,8",), ("weight_average=0.9",), ("attention_heads=0",)):
         with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):

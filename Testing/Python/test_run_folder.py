@@ -1,4 +1,4 @@
-"""Run folders: creation, opening, moving, and removal of incomplete files."""
+"""Run folders are created, opened and moved; incomplete files are removed, and unusable folders refused."""
 
 from __future__ import annotations
 

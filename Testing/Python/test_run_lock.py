@@ -24,7 +24,7 @@ with run_lock(Path(sys.argv[1])):
     time.sleep(600)
 """
 
-# Takes the lock HOLDS times, and checks each time that no other process holds it at the same time.
+# A contender takes the lock HOLDS times, and checks each time that no other contender holds the lock.
 HOLDS = 40
 CONTENDER = """
 import os, sys
@@ -48,7 +48,7 @@ def all_paths(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_file_and_new_folders_exist_while_the_lock_is_held(tmp_path: Path) -> None:
+def test_released_lock_removes_its_file_and_the_empty_folders_that_it_made(tmp_path: Path) -> None:
     with run_lock(tmp_path / "runs" / "a" / "train.lock"):
         assert all_paths(tmp_path) == ["runs", "runs/a", "runs/a/train.lock"]
     assert all_paths(tmp_path) == []
@@ -58,7 +58,7 @@ def test_file_and_new_folders_exist_while_the_lock_is_held(tmp_path: Path) -> No
     (tmp_path / "empty").mkdir()
     with run_lock(tmp_path / "empty" / "train.lock"):
         pass
-    assert (tmp_path / "empty").is_dir()  # it existed before the lock
+    assert (tmp_path / "empty").is_dir()  # the folder existed before the lock
 
 
 def test_second_holder_is_refused_and_the_first_keeps_the_lock(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_lock_is_held_until_its_holder_is_killed(tmp_path: Path) -> None:
         pass
     holder.kill()
     holder.communicate()
-    assert path.exists()  # the file remains, but does not lock
+    assert path.exists()  # the file remains, but the lock is free
     assert not is_held(path)
     with run_lock(path):
         pass
@@ -129,7 +129,7 @@ def test_competing_processes_do_not_hold_the_lock_together(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs flock")
-def test_lock_is_taken_although_another_process_is_asking_whether_it_is_held(
+def test_lock_is_taken_while_another_process_asks_whether_it_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A busy machine may stop a process at any moment, also while it asks whether the lock is held."""
@@ -170,7 +170,7 @@ def test_file_kept_locked_by_another_program_is_refused(tmp_path: Path, monkeypa
         pass
 
 
-def test_run_is_not_refused_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_is_granted_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

@@ -1,4 +1,4 @@
-"""Pausing, stopping and watching a run from another process, through files in the run's folder."""
+"""Other processes pause, stop and watch a run, and learn why it failed, through files in the run's folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def start_long_run(table: Path, run: RunFolder, *settings: str) -> subprocess.Popen[bytes]:
-    """Start a run that ends only on request; what it prints is appended to the file `out` beside its folder."""
+    """Start a run that ends only on request; its output is appended to the file `out` beside the run's folder."""
     return start_dcamt(train_arguments(table, run, *LONG, *settings), run.path.with_name("out"), UNTHROTTLED)
 
 

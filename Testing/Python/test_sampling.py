@@ -1,4 +1,4 @@
-"""Training patches, against slicing and SciPy's affine transform; batches depend only on iteration and seed."""
+"""Test training patches and batches: positions, transforms, order of samples, random choices and mixing."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
             batch = sampler.draw(step)
             far = np.abs(as_bytes(batch)[:, 0] / 10 - (batch.labels.numpy() - 1))
             assert far.max() <= 0.51
-            assert far.max() > 0.3  # The patches do not lie at whole voxels, where any error would be 0.
+            assert far.max() > 0.3  # The patches do not lie on whole voxels, where every difference would be 0.
 
 
 def test_patch_larger_than_the_scan_repeats_the_border() -> None:
@@ -143,7 +143,7 @@ def test_patches_lie_inside_the_scan(foreground: float) -> None:
         assert len(starts) > 20
 
 
-def test_fraction_of_patches_centred_on_a_class_is_that_of_the_recipe() -> None:
+def test_recipe_sets_the_fraction_of_patches_centred_on_a_class() -> None:
     label = np.zeros((64, 64, 64), np.uint8)
     label[5:8, 50:53, 30:33] = 1  # rare in patches at random positions
     label[40:60, 5:25, 5:60] = 2  # much larger, but chosen equally often
@@ -154,8 +154,8 @@ def test_fraction_of_patches_centred_on_a_class_is_that_of_the_recipe() -> None:
     # Expected: 1/2 * 1/2, plus a few percent by chance; four standard deviations for 200 patches are 12 %.
     assert 0.14 < float(rare) < 0.4
     assert float((centres == 1).any(dim=1).float().mean()) < float((centres == 2).any(dim=1).float().mean())
-    never = sampler_of([resident(random_voxels(label.shape), label)], *UNCHANGED, "foreground=0", "batch=4")
-    labels = torch.cat([never.draw(step).labels for step in range(50)])
+    uncentred = sampler_of([resident(random_voxels(label.shape), label)], *UNCHANGED, "foreground=0", "batch=4")
+    labels = torch.cat([uncentred.draw(step).labels for step in range(50)])
     assert float(((labels == 1).flatten(1).sum(dim=1) >= 8).float().mean()) < 0.08
 
 
@@ -220,7 +220,7 @@ def test_seeds_of_iterations_differ() -> None:
 
 
 @pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
-def test_fraction_of_own_tokens_is_that_of_the_recipe(fraction: float, low: float, high: float) -> None:
+def test_recipe_sets_the_fraction_of_own_tokens(fraction: float, low: float, high: float) -> None:
     case = resident(random_voxels(SIZE), random_voxels(SIZE, 1, 2))
     sampler = sampler_of([case], *UNCHANGED, f"own_tokens={fraction}", "batch=8", "patch=4,4,4")
     steps = 30 if 0 < fraction < 1 else 3

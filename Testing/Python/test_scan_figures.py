@@ -1,4 +1,4 @@
-"""The drawings of a report: colours on the surface of the wall."""
+"""The surface of the wall in a report has light stripes on openings."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ def test_openings_have_light_stripes() -> None:
     grey = shown @ [0.2126, 0.7152, 0.0722]
     assert 0.3 < (grey[:300] > 0.8).mean() < 0.7  # light stripes
     assert np.abs(np.diff((grey[:300] > 0.8).astype(int))).sum() > 10
-    assert (grey[300:] < 0.3).all()  # dense enhancement
+    assert (grey[300:] < 0.3).all()  # enhanced wall is dark

@@ -77,7 +77,8 @@ def test_channel_files_of_nnunet_are_one_scan(tmp_path: Path) -> None:
     create_empty_files(tmp_path / "imagesTs", *names)
     create_empty_files(tmp_path / "patients", *names)
     assert [path.name for path in expand_scan_path(tmp_path / "imagesTs")] == ["a_0000.nii.gz", "b_0000.nii.gz"]
-    assert [path.name for path in expand_scan_path(tmp_path / "patients")] == list(names)  # these numbers are patients
+    # In a folder of another name, the numbers count patients, not channels.
+    assert [path.name for path in expand_scan_path(tmp_path / "patients")] == list(names)
     scans = expand_scan_path(tmp_path / "patients", channels=2)
     assert [path.name for path in scans] == ["a_0000.nii.gz", "b_0000.nii.gz"]
 
@@ -160,7 +161,7 @@ def test_wall_files_of_segment_are_not_replaced_without_overwrite(tmp_path: Path
     plan_jobs([scans], scans)
     with pytest.raises(InputError, match=r"p01\.wall\.csv: exists already"):
         plan_jobs([scans], scans, wall=True)
-    assert plan_jobs([scans], scans, SKIP, wall=True) == []  # the table was not written by DCAMT
+    assert plan_jobs([scans], scans, SKIP, wall=True) == []  # DCAMT did not write the table, so it is kept
     (job,) = plan_jobs([scans], scans, OVERWRITE, wall=True)
     assert [path.name for path in job.files] == ["p01.seg.nrrd", "p01.wall.vtp", "p01.wall.csv"]
 
@@ -195,7 +196,7 @@ def test_partly_segmented_folder_is_continued(tmp_path: Path) -> None:
     create_empty_files(out, "b.seg.nrrd")  # a manual segmentation
     assert [job.scan.name for job in plan_jobs([scans], out, SKIP)] == ["c.nrrd"]
     assert kept_files(plan_jobs([scans], out, OVERWRITE)) == [out / "b.seg.nrrd"]
-    # With an agreement map requested, one of the two results is missing.
+    # If an agreement map is requested too, the scan a.nrrd lacks one of its results.
     assert [job.scan.name for job in plan_jobs([scans], out, SKIP, agreement=True)] == ["a.nrrd", "c.nrrd"]
 
 

@@ -31,7 +31,7 @@ from dcamt_testing.processes import call_dcamt
         ((1, 1, 1), (16, 16, 16), [(2, 2, 2)] * 2),
     ],
 )
-def test_long_voxel_axes_are_downsampled_later(
+def test_strides_follow_from_spacing_and_patch(
     spacing: tuple[float, ...], patch: tuple[int, ...], strides: list[tuple[int, int, int]]
 ) -> None:
     assert list(plan_strides(spacing, patch)) == strides
@@ -39,7 +39,9 @@ def test_long_voxel_axes_are_downsampled_later(
 
 @pytest.mark.parametrize("memory_gb", [1.5, 4, 16, 64])
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (0.5, 0.5, 4.0)], ids=str)
-def test_patch_grows_with_memory_and_fits_the_network(spacing: tuple[float, ...], memory_gb: float) -> None:
+def test_patch_is_not_smaller_with_more_memory_and_fits_the_network(
+    spacing: tuple[float, ...], memory_gb: float
+) -> None:
     shape = (256, 256, 40)
     network, patch = plan_network(spacing, shape, 2, int(memory_gb * 2**30))
     smaller = plan_network(spacing, shape, 2, 2**30)[1]
@@ -79,7 +81,7 @@ def test_ct_intensities_are_clipped_to_the_range_inside_the_labels(tmp_path: Pat
     assert 50 < recipe.intensity.low < 120 < 200 < recipe.intensity.high < 320
 
 
-def test_mapped_labels_on_turned_axes_suggest_the_same_recipe(tmp_path: Path) -> None:
+def test_mapped_labels_on_turned_axes_suggest_the_same_settings(tmp_path: Path) -> None:
     """420 and 421 are one class, and each label lies on its scan's lattice with axes in another order."""
     table = write_task(tmp_path, (24, 20, 16), (2.0, 2.0, 3.0), (8.0,))
     plain = suggest_recipe(read_cases(table), 4 << 30)

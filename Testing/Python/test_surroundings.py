@@ -1,4 +1,4 @@
-"""Replaced surroundings of patches: each kind of filling, and no change elsewhere."""
+"""The surroundings of a patch are replaced by air, noise or a mirror image; the rest does not change."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def side_that_changed(before: Tensor, after: Tensor) -> tuple[int, int, bool] | 
     return axis, len(there), there[0] > 0
 
 
-def test_nothing_changes_and_no_random_number_is_used_when_turned_off() -> None:
+def test_with_probability_0_nothing_changes_and_no_random_number_is_drawn() -> None:
     image, label = patch()
     draws = torch.Generator().manual_seed(0)
     before = draws.get_state()
@@ -61,7 +61,7 @@ def test_surroundings_are_replaced_with_the_given_probability() -> None:
     assert 0.34 < changed / 400 < 0.46
 
 
-def test_axis_of_one_voxel_is_left_unchanged() -> None:
+def test_patch_is_unchanged_when_an_axis_of_one_voxel_is_drawn() -> None:
     image, label = patch()
     thin, thin_label = image[:, :1], label[:1]
     draws = torch.Generator().manual_seed(3)

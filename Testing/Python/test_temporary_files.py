@@ -25,8 +25,8 @@ if sys.stdin.readline() == "kill\\n":
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs sh")
-@pytest.mark.parametrize("kill", [False, True])
-def test_temporary_folder_is_removed_at_the_end_and_after_a_kill(tmp_path: Path, kill: bool) -> None:
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_temporary_folder_is_removed_at_the_end_and_after_a_kill(tmp_path: Path, is_killed: bool) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(TESTING)}
     process = subprocess.Popen(
         [sys.executable, "-c", TEST_PROCESS],
@@ -40,6 +40,6 @@ def test_temporary_folder_is_removed_at_the_end_and_after_a_kill(tmp_path: Path,
     folder = Path(process.stdout.readline().strip())
     assert folder.parent == tmp_path
     assert len(list(folder.iterdir())) == 1
-    process.communicate("kill\n" if kill else "end\n")
-    assert process.returncode == (-signal.SIGKILL if kill else 0)
+    process.communicate("kill\n" if is_killed else "end\n")
+    assert process.returncode == (-signal.SIGKILL if is_killed else 0)
     wait_until(lambda: list(tmp_path.iterdir()) == [], "the folder's removal")

@@ -1,4 +1,4 @@
-"""Prediction in one pass and in tiles, which give the same result for several tiles and networks."""
+"""Test prediction in one pass and in tiles: padding, equal results, margins, progress, and a network without tiles."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_tiles_give_the_same_result_as_one_pass(
     image, tile = image_for_tiles(network, axes)
     with torch.no_grad():
         whole = predict_whole(network, image, quality)
-        # Predicting a half of the scan alone differs, so attention and the deepest levels do have an effect.
+        # A half that is predicted alone differs, so the other half has an effect on it in one pass.
         half = image.narrow(1 + axes[0], 0, image.shape[1 + axes[0]] // 2)
         alone = predict_whole(network, half, quality)
         assert (alone - whole.narrow(2 + axes[0], 0, half.shape[1 + axes[0]])).abs().max() > 1e-3
@@ -126,7 +126,7 @@ def test_receptive_field_lies_within_the_margin(tiny_recipe: Recipe) -> None:
         assert int(touched.max()) - 48 > 4
 
 
-def test_tiles_cover_every_voxel_once_with_their_margin() -> None:
+def test_cores_of_tiles_cover_every_voxel_once_and_have_a_margin() -> None:
     size, margin, step = (61 * 4, 40, 36), 8, 4
     seen = torch.zeros(size)
     for outer, core, inner in split_into_tiles(size, (64, 40, 24), (margin,) * 3, (step,) * 3):

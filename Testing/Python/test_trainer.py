@@ -1,4 +1,4 @@
-"""The trainer: training, seeds and first weights, and when it validates, reports and saves, with a simulated clock."""
+"""Test the trainer: its results and first weights, and, on a simulated clock, its validations, reports and saves."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ sys.exit(status)
 """
 
 
-def test_training_needs_neither_scipy_nor_simpleitk_nor_monai(tmp_path: Path, table: Path) -> None:
+def test_training_needs_no_optional_package(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
     arguments = ["train", str(table), "--run", str(run.path), "--json", *set_options("iterations=2")]
     result = subprocess.run(
@@ -109,7 +109,7 @@ def test_training_needs_neither_scipy_nor_simpleitk_nor_monai(tmp_path: Path, ta
     assert verify_model(run.model).card.trained_on["iterations"] == 2
 
 
-def test_mixed_precision_keeps_the_direction_of_a_step(
+def test_mixed_precision_hardly_changes_the_direction_of_three_iterations(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # otherwise a slow CPU uses float32
@@ -167,7 +167,7 @@ def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_
     assert received[-1][0] == 300
     for number, (step, elapsed) in enumerate(received[:-1]):
         assert step % every == 0
-        # The validations so far and this one; the trainer does not know the duration of the first one beforehand.
+        # Earlier validations and this one count, but the trainer cannot foresee the duration of the first.
         assert (number + 1 if number else 0) * seconds <= 0.1 * elapsed + 1e-6
     total = clock.now - began
     if seconds == 500.0:
@@ -183,7 +183,7 @@ def test_first_validation_is_made_only_if_time_remains_for_the_final_one(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
     # The trainer estimates the first validation by voxels as 24^3 / (3 x 2 x 8^3) = 4.5 iterations: the case has 24^3,
-    # a batch two patches of 8^3, and an iteration takes as long as three forward passes.
+    # a batch two patches of 8^3, and an iteration counts as three forward passes.
     clock, received = Clock(monkeypatch, 4.5), []
 
     def receive(event: RunEvent) -> None:

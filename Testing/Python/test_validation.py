@@ -1,4 +1,4 @@
-"""The validation: Dice over cases and classes, tiles for large scans, and a pause during a validation."""
+"""A validation averages Dice over cases, uses tiles for large scans, and is cancelled by a pause."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cases_folder(tmp_path_factory.mktemp("data"), labelled=2, unlabelled=2, validation=1)
 
 
-def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_dice_is_the_mean_over_the_cases_that_contain_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """There are two cases and two classes; the branches' predictions are fixed."""
     info = tiny_recipe().classes[0]
     recipe = replace(tiny_recipe(), classes=(info, replace(info, label=2, name="Scar")))
@@ -59,15 +59,15 @@ def test_validation_dice_is_the_mean_over_cases(monkeypatch: pytest.MonkeyPatch)
     assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
     assert dice["mean"] == pytest.approx(dice["A"])  # branch A has the higher confidence
-    without = validation_dice(network, cases[:1], recipe)  # the labels do not contain the second class
-    assert without is not None
-    assert [list(without[key]) for key in ("A", "B", "mean")] == [[info.name]] * 3
+    one_class = validation_dice(network, cases[:1], recipe)  # the labels do not contain the second class
+    assert one_class is not None
+    assert [list(one_class[key]) for key in ("A", "B", "mean")] == [[info.name]] * 3
     assert validation_dice(network, [resident(label * 100, label * 0)], recipe) is None  # the label is empty
     assert network.training
 
 
 def record_calls(function: Callable[..., Tensor], name: str, calls: list[str]) -> Callable[..., Tensor]:
-    """Return a function that appends `name` to `calls` and then calls the given one."""
+    """Return a function that fails in training mode, appends `name` to `calls`, and calls `function`."""
 
     def call(network: DualVNet, *arguments: Any) -> Tensor:
         assert not network.training
