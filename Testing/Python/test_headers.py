@@ -1,4 +1,4 @@
-"""Reading only a file's header: grid, channels and refusals as for the whole file; no voxels are decompressed."""
+"""A file's header gives the grid, the channels and the refusals of the whole file; no voxels are decompressed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels that fit the scan's grid are placed on it, others refused; segments are chosen by name, values are mapped."""
+"""Labels are placed on the scan's grid or refused; segments are chosen by name, and values are mapped."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_labelmap_of_one_slice_is_read(tmp_path: Path) -> None:
 
 
 def test_segmentations_cropped_to_different_boxes_are_compared_on_a_common_grid() -> None:
-    """Two readers' segmentations have the same scores cropped as on the scan's grid."""
+    """Two segmentations have the same scores whether they are cropped or on the scan's grid."""
     first, second = two_boxes(), np.roll(two_boxes(), 2, axis=0)
     boxes = [(slice(6, 19), slice(4, 12), slice(5, 13)), (slice(9, 21), slice(3, 14), slice(4, 12))]
     cropped = [
@@ -134,7 +134,7 @@ def test_segmentations_cropped_to_different_boxes_are_compared_on_a_common_grid(
             np.testing.assert_allclose(astuple(cropped_score), astuple(whole_score))
 
 
-def test_grids_without_a_common_lattice_have_no_enclosing_grid() -> None:
+def test_enclosing_grid_of_rotated_or_distant_grids_is_the_second_grid() -> None:
     rotated = Grid(GRID.shape, affine_of(orthogonal_matrix(3) * (0.68359375, 0.7, 1.25)))
     assert enclosing_grid(rotated, GRID) is GRID
     far = GRID.affine.copy()

@@ -1,4 +1,4 @@
-"""Segmentation of large scans by `Predictor`, which locates the organ first and segments only a box around it.
+"""`Predictor` locates the organ of a large scan first, and segments only a box around the organ.
 
 A stub replaces the network: it labels bright voxels as the organ.
 """
@@ -89,7 +89,7 @@ def test_organ_is_segmented_from_a_box_and_the_rest_is_background(kind: str, pre
     assert result.labelmap.grid is scan.grid
 
 
-def test_labels_from_the_box_agree_with_those_of_the_whole_scan(
+def test_labels_from_the_box_agree_with_labels_from_the_whole_scan(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan, _ = scan_in("air")
@@ -262,7 +262,9 @@ def test_padding_does_not_change_the_labels(predictor: Predictor) -> None:
         assert padded.sum() == unpadded.sum()
 
 
-def test_organ_not_confirmed_on_the_fine_grid_is_ignored(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_located_organ_that_the_fine_grid_does_not_confirm_is_ignored(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scan, _, neighbour = scan_beside_larger_organ()
     organ = (slice(50, 78), slice(68, 94), slice(4, 21))
     monkeypatch.setattr(
@@ -279,7 +281,7 @@ def test_organ_not_confirmed_on_the_fine_grid_is_ignored(predictor: Predictor, m
     assert dice(predictor.segment(scan).labelmap.voxels == 1, neighbour) > 0.95
 
 
-def test_box_does_not_grow_into_a_larger_organ_that_touches_the_located_one(
+def test_box_does_not_grow_into_a_larger_organ_that_touches_the_located_organ(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bridge connects the organ to a larger neighbour, as a vein connects an atrium to its mirror image."""

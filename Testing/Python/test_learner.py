@@ -1,4 +1,4 @@
-"""The learner: precision, optimisers, learning rates and averaged weights, compared with PyTorch and formulas."""
+"""Test the learner's precision, optimisers, learning rates and averaged weights against PyTorch and formulas."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_bfloat16_gradients_are_right_for_lengths_of_1_and_3_to_7_voxels(length:
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
-def test_learning_rate_is_that_of_torch_times_a_warm_up_for_adamw(optimiser: str) -> None:
+def test_learning_rate_follows_pytorch_schedules_with_a_warm_up_for_adamw(optimiser: str) -> None:
     steps, rate = 200, 0.03
     training = Training(iterations=steps, optimiser=optimiser, learning_rate=rate)
     ours = make_optimiser(nn.Linear(2, 2), training)

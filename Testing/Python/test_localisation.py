@@ -1,4 +1,4 @@
-"""Localisation of organs on a coarse grid: components, classes, the inner part of a scan, and boxes."""
+"""Test the localisation of organs on a coarse grid: components, classes, the inner part of a scan, and boxes."""
 
 from __future__ import annotations
 

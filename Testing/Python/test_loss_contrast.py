@@ -1,4 +1,4 @@
-"""Prototypes and the two contrast losses: loops over voxels, formulas, and the directions of gradients."""
+"""Test prototypes and the two contrast losses against loops over voxels and formulas, and their gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def random_unit_vectors(count: int, dimensions: int = 5, seed: int = 0) -> Tenso
     return F.normalize(torch.randn(count, dimensions, generator=generator, dtype=torch.float64), dim=1)
 
 
-def random_case(classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def random_embeddings(classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return embeddings, their classes (each class occurs), and the prototypes of two branches."""
     labels = torch.cat([torch.arange(classes), torch.randint(classes, (12,), generator=torch.manual_seed(seed))])
     return (
@@ -52,7 +52,7 @@ def test_prototypes_are_normalised_means_of_embeddings() -> None:
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
 def test_intra_class_equals_a_loop_over_voxels(classes: int) -> None:
-    e, labels, own, partner = random_case(classes)
+    e, labels, own, partner = random_embeddings(classes)
     cosines = [
         0.5 * (e[n].numpy() @ own[k].numpy()) + 0.5 * (e[n].numpy() @ partner[k].numpy())
         for n, k in enumerate(labels.tolist())
@@ -74,7 +74,7 @@ def test_intra_class_is_0_at_the_prototype_and_2_opposite_to_it() -> None:
 @pytest.mark.parametrize("classes", [2, 3, 4])
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
 def test_inter_class_equals_info_nce(classes: int, temperature: float) -> None:
-    e, labels, own, partner = random_case(classes)
+    e, labels, own, partner = random_embeddings(classes)
     present = torch.ones(classes, dtype=torch.bool)
     expected = [info_nce_by_hand(e, labels, centres, present.tolist(), temperature) for centres in (own, partner)]
     loss = inter_class(e, labels, own, partner, present, temperature)
@@ -95,7 +95,7 @@ def test_inter_class_of_orthogonal_prototypes_follows_its_formula() -> None:
 
 
 def test_absent_class_is_not_used_as_a_negative() -> None:
-    e, labels, own, partner = random_case(4)
+    e, labels, own, partner = random_embeddings(4)
     labels = labels.clamp_max(2)
     all_present, three_present = torch.tensor([True] * 4), torch.tensor([True, True, True, False])
     without = float(inter_class(e, labels, own, partner, three_present, 0.5))
@@ -107,7 +107,7 @@ def test_absent_class_is_not_used_as_a_negative() -> None:
 
 
 def test_voxels_without_a_class_are_ignored() -> None:
-    """Losses and gradients equal those of the other voxels alone, even if class 0 is absent."""
+    """Losses and gradients are the same without these voxels, even if class 0 is absent."""
     for labels in (torch.tensor([0, -1, 2, 1, -1, 2]), torch.tensor([-1, 1, 2, 1, -1, -1])):
         known = labels >= 0
         partner = random_unit_vectors(3, seed=9)
@@ -136,8 +136,8 @@ def test_descent_moves_an_embedding_to_its_prototype_and_away_from_the_others() 
 
 
 def test_prototypes_have_no_gradient() -> None:
-    """Although prototypes are means of the embeddings, the gradient is that of constant prototypes."""
-    e, labels, _, partner = random_case(3)
+    """Although prototypes are means of the embeddings, the gradient treats the prototypes as constant."""
+    e, labels, _, partner = random_embeddings(3)
     gradients: list[Tensor] = []
     for from_the_embeddings in (True, False):
         x = e.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""The squared maximum mean discrepancy (MMD) against loops over pairs and formulas, and its properties."""
+"""Test the squared maximum mean discrepancy (MMD) against loops over pairs and formulas, and its properties."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def test_mmd_of_a_set_with_itself_is_0_in_any_order() -> None:
 
 
 def test_mmd_of_two_points_follows_its_formula() -> None:
-    """The median is the squared distance of the only pair, so the result is 2 - 2 mean(exp(-1 / 2m))."""
+    """The median is the squared distance of the only pair, so the result is 2 - 2 mean(exp(-1 / 2m)), multiples m."""
     expected = 2 - 2 * sum(math.exp(-1 / (2 * m)) for m in (0.25, 0.5, 1, 2, 4)) / 5
     for distance in (0.01, 1.0, 300.0):
         x, y = torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), distance, dtype=torch.float64)
         assert float(mmd2(x, y)) == pytest.approx(expected)
 
 
-def test_mmd_is_symmetric_non_negative_and_independent_of_scale() -> None:
+def test_mmd_is_symmetric_non_negative_and_unchanged_by_scaling_shift_and_rotation() -> None:
     for seed in range(5):
         x, y = random_sets(7, 11, shift=0.2 * seed, seed=seed)
         distance = float(mmd2(x, y))

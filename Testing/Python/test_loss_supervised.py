@@ -1,4 +1,4 @@
-"""The supervised loss (Dice and cross-entropy) against loops over voxels and formulas."""
+"""The supervised loss (Dice and cross-entropy) equals loops over voxels and formulas."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ def test_dice_loss_does_not_depend_on_the_probability_of_an_absent_class() -> No
 
 
 def test_dice_loss_of_a_target_of_one_half_follows_its_formula() -> None:
-    suspected = torch.zeros(1, 2, 2, 2, 2, dtype=torch.float64)
-    suspected[0, 1, 0, 0, 0] = 0.5
-    nothing = torch.zeros_like(suspected)
-    assert float(soft_dice_loss(nothing, suspected)) == pytest.approx(0.5 / 1.5 * (1 - 1 / 1.5))
+    target = torch.zeros(1, 2, 2, 2, 2, dtype=torch.float64)
+    target[0, 1, 0, 0, 0] = 0.5
+    nothing = torch.zeros_like(target)
+    assert float(soft_dice_loss(nothing, target)) == pytest.approx(0.5 / 1.5 * (1 - 1 / 1.5))
 
 
 @pytest.mark.parametrize("classes", [2, 4])

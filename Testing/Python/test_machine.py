@@ -1,4 +1,4 @@
-"""Free memory and disk space against the system's figures; reuse of freed memory; objects kept from collection."""
+"""Test figures of memory and disk space, reuse of freed memory, and objects exempt from garbage collection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(faults() - before)
 
 
 def test_peak_memory_rises_with_an_allocation() -> None:
-    """A new process is measured, since this process may reuse freed memory. Memory held here must not count there."""
+    """A new process is measured, since this process may reuse freed memory. Memory held here must not count for it."""
     program = (
         "from dcamt.machine import peak_memory_bytes; before = peak_memory_bytes();"
         "held = b'1' * 200_000_000; print(before, peak_memory_bytes() - before)"
@@ -58,7 +58,7 @@ def test_free_memory_equals_the_available_memory_of_the_kernel() -> None:
     available = int(lines["MemAvailable"].split()[0]) * 1024
     free = free_memory_bytes()
     assert free is not None
-    assert abs(free - available) < 2e9  # other programs change it meanwhile
+    assert abs(free - available) < 2e9  # other programs change the free memory meanwhile
 
 
 def test_free_disk_space_is_found_for_a_folder_that_does_not_exist_yet(tmp_path: Path) -> None:
@@ -86,25 +86,25 @@ def test_keeping_memory_does_nothing_on_other_c_libraries(monkeypatch: pytest.Mo
     assert not keep_freed_memory()
 
 
-@pytest.mark.parametrize(("command", "keeps"), [("train", True), ("segment", True), ("models", False)])
+@pytest.mark.parametrize(("command", "is_kept"), [("train", True), ("segment", True), ("models", False)])
 def test_commands_that_run_a_network_keep_freed_memory(
-    command: str, keeps: bool, monkeypatch: pytest.MonkeyPatch
+    command: str, is_kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[None] = []
     monkeypatch.setattr(cli, "keep_freed_memory", lambda: asked.append(None))
     arguments = {"train": ["no.csv", "--run", "nowhere"], "segment": ["no.nrrd", "-o", "x.nrrd"], "models": ["list"]}
     cli.main([command, *arguments[command]])
-    assert bool(asked) is keeps
+    assert bool(asked) is is_kept
 
 
 @pytest.fixture
-def collected() -> Iterator[None]:
+def restore_garbage_collection() -> Iterator[None]:
     """Undo the exemption of objects from garbage collection at the end."""
     yield
     gc.unfreeze()
 
 
-@pytest.mark.usefixtures("collected")
+@pytest.mark.usefixtures("restore_garbage_collection")
 def test_objects_created_without_garbage_collection_are_not_searched_for_cycles(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -119,7 +119,7 @@ def test_objects_created_without_garbage_collection_are_not_searched_for_cycles(
     assert any(one is later for one in gc.get_objects())
 
 
-@pytest.mark.usefixtures("collected")
+@pytest.mark.usefixtures("restore_garbage_collection")
 def test_objects_of_the_caller_are_searched_if_torch_was_imported_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     callers: list[int] = []
@@ -128,7 +128,7 @@ def test_objects_of_the_caller_are_searched_if_torch_was_imported_before(monkeyp
     assert any(one is callers for one in gc.get_objects())
 
 
-@pytest.mark.usefixtures("collected")
+@pytest.mark.usefixtures("restore_garbage_collection")
 @pytest.mark.parametrize("is_process", [True, False])
 def test_objects_are_exempt_from_a_search_at_the_end_only_if_main_runs_as_a_process(
     is_process: bool, monkeypatch: pytest.MonkeyPatch

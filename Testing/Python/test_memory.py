@@ -1,4 +1,4 @@
-"""The estimated memory of a pass, and the tile that fits into a limit."""
+"""Test the estimated memory of a pass, and the choice of a tile that fits into a limit."""
 
 from __future__ import annotations
 
@@ -91,4 +91,4 @@ def test_free_gpu_memory_includes_the_unused_cache_of_pytorch(monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 10000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 8000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 3000)
-    assert free_memory(torch.device("cuda")) == 4800
+    assert free_memory(torch.device("cuda")) == 4800  # 80 % of 1000 + 8000 - 3000

@@ -1,4 +1,4 @@
-"""The store of models: listing, import and removal; invalid models and names are refused."""
+"""The store lists, imports and removes models, and refuses invalid models and names."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_path_of_a_file_named_like_a_stored_model_means_the_file(
     assert stored_names() == [("left-atrium", True)]
 
 
-def test_stored_bytes_are_those_that_were_checked(download: Path) -> None:
+def test_import_stores_the_bytes_that_were_checked(download: Path) -> None:
     """Another program changes the file between the check and the copy."""
     sound = download.read_bytes()
 

@@ -1,4 +1,4 @@
-"""The dual V-Net: shapes, weights, what the branches share and exchange, and layers against NumPy and PyTorch."""
+"""Test the dual V-Net: shapes, weights, exchange between branches, and layers against NumPy and PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The geometry that is read from NIfTI headers of many kinds, against SimpleITK."""
+"""Grids read from NIfTI headers of many kinds equal those of SimpleITK, except where ITK refuses or is wrong."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def assert_itk_agrees(path: Path) -> None:
 def test_combinations_of_sform_spacing_and_codes_are_read_as_by_itk(tmp_path: Path, sform: str, spacing: str) -> None:
     for codes in itertools.product((0, 1), (0, 1)):
         if sform == "sheared" and codes[0] > 0 and codes[1] == 0:
-            continue  # ITK 5.4 refuses it; see test_sheared_sform_without_qform_is_kept
+            continue  # ITK 5.4 refuses this header; see test_sheared_sform_without_qform_is_kept
         path = write_header(tmp_path / "x.nii", SFORMS[sform], codes, SPACINGS[spacing])
         assert_itk_agrees(path)
 

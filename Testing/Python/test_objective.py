@@ -1,4 +1,4 @@
-"""The objective: its losses and their sum, the voxels used, the gradients, and no work for losses of weight 0."""
+"""Test the objective: its losses and their sum, their voxels and gradients; a loss of weight 0 is not computed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ZERO_WEIGHTS: dict[str, Any] = dict.fromkeys(PARTS, 0.0)
 NO_LOSSES = replace(ALL, **ZERO_WEIGHTS)
 
 
-class Case:
+class RandomBatch:
     """Random outputs of two branches, with projection heads, for a batch of two labelled and one unlabelled sample."""
 
     def __init__(self, seed: int = 0, batch: int = 3, labelled: int = 2) -> None:
@@ -78,29 +78,33 @@ def test_ramp_follows_its_formula() -> None:
 
 
 def test_total_is_the_weighted_sum_of_the_losses() -> None:
-    losses = Case().losses(ALL, ramp_weight=0.4)
+    losses = RandomBatch().losses(ALL, ramp_weight=0.4)
     assert list(losses) == [*PARTS, "total"]
     expected = sum(getattr(ALL, part) * float(losses[part].detach()) for part in PARTS[:1])
     expected += 0.4 * sum(getattr(ALL, part) * float(losses[part].detach()) for part in PARTS[1:])
     assert losses["total"].item() == pytest.approx(expected)
     for part in PARTS:
         only: dict[str, Any] = {part: 2.0}
-        alone = Case().losses(replace(NO_LOSSES, **only), ramp_weight=0.4)
+        alone = RandomBatch().losses(replace(NO_LOSSES, **only), ramp_weight=0.4)
         assert list(alone) == [part, "total"]
         assert alone[part].item() == pytest.approx(losses[part].item())
         assert alone["total"].item() == pytest.approx(2.0 * (1 if part == "supervised" else 0.4) * losses[part].item())
 
 
 def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
-    case = Case()
-    a, b = case.outputs
-    losses = case.losses(ALL)
-    expected = dice_cross_entropy(a.logits[:2], case.labels) + dice_cross_entropy(b.logits[:2], case.labels)
+    random_batch = RandomBatch()
+    a, b = random_batch.outputs
+    losses = random_batch.losses(ALL)
+    expected = dice_cross_entropy(a.logits[:2], random_batch.labels) + dice_cross_entropy(
+        b.logits[:2], random_batch.labels
+    )
     assert torch.allclose(losses["supervised"], expected)
     # The teacher logits of the unlabelled sample may come from an unaugmented image.
     given = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
     teachers = (torch.cat([a.logits[:2], given[0]]), torch.cat([b.logits[:2], given[1]]))
-    taught = objective_losses(case.outputs, case.labels, case.projections, ALL, 1.0, torch.Generator(), given)
+    taught = objective_losses(
+        random_batch.outputs, random_batch.labels, random_batch.projections, ALL, 1.0, torch.Generator(), given
+    )
     assert torch.allclose(taught["distillation"], mutual_distillation((a.logits, b.logits), teachers, 2.0))
     assert not torch.allclose(taught["distillation"], losses["distillation"])
     assert torch.allclose(losses["distillation"], mutual_distillation((a.logits, b.logits), (a.logits, b.logits), 2.0))
@@ -112,25 +116,25 @@ def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
 
 
 def test_without_unlabelled_samples_mmd_compares_only_the_branches() -> None:
-    case = Case(batch=2)
-    rows_a, rows_b = (o.bottleneck.float().movedim(1, -1).reshape(-1, 5) for o in case.outputs)
-    losses = case.losses(ALL)
+    random_batch = RandomBatch(batch=2)
+    rows_a, rows_b = (o.bottleneck.float().movedim(1, -1).reshape(-1, 5) for o in random_batch.outputs)
+    losses = random_batch.losses(ALL)
     assert torch.allclose(losses["mmd"], mmd2(rows_a, rows_b), atol=1e-6)
     assert all(torch.isfinite(loss) for loss in losses.values())
 
 
-def voxel_classes_by_hand(case: Case, confidence: float) -> dict[tuple[int, ...], int]:
-    """Return the class of each voxel (sample, x, y, z) at half the resolution, without voxels that have none."""
+def voxel_classes_by_hand(random_batch: RandomBatch, confidence: float) -> dict[tuple[int, ...], int]:
+    """Return the class of each voxel (sample, x, y, z) at half the resolution, if it has a class."""
     class_at: dict[tuple[int, ...], int] = {}
-    for sample in range(len(case.outputs[0].logits)):
+    for sample in range(len(random_batch.outputs[0].logits)):
         for x in range(0, SIZE[0], 2):
             for y in range(0, SIZE[1], 2):
                 for z in range(0, SIZE[2], 2):
                     place = (sample, x // 2, y // 2, z // 2)
-                    if sample < len(case.labels):
-                        class_at[place] = int(case.labels[sample, x, y, z])
+                    if sample < len(random_batch.labels):
+                        class_at[place] = int(random_batch.labels[sample, x, y, z])
                         continue
-                    probabilities = [o.logits[sample, :, x, y, z].detach().softmax(0) for o in case.outputs]
+                    probabilities = [o.logits[sample, :, x, y, z].detach().softmax(0) for o in random_batch.outputs]
                     classes = [int(p.argmax()) for p in probabilities]
                     if classes[0] == classes[1] and min(float(p.max()) for p in probabilities) > confidence:
                         class_at[place] = classes[0]
@@ -139,18 +143,18 @@ def voxel_classes_by_hand(case: Case, confidence: float) -> dict[tuple[int, ...]
 
 @pytest.mark.parametrize("confidence", [0.5, 0.7, 0.999])
 def test_contrast_uses_labels_and_classes_that_both_branches_predict_confidently(confidence: float) -> None:
-    case = Case()
-    places = voxel_classes_by_hand(case, confidence)
+    random_batch = RandomBatch()
+    places = voxel_classes_by_hand(random_batch, confidence)
     unlabelled = [place for place in places if place[0] == 2]
     assert (len(unlabelled) > 0) is (confidence < 0.9)
     assert len(unlabelled) < 2 * 3 * 4
     index, classes = torch.tensor(list(places)).T, torch.tensor(list(places.values()))
     vectors = [
         F.normalize(head(o.decoded.movedim(1, -1)[tuple(index)]).float(), dim=1)
-        for o, head in zip(case.outputs, case.projections, strict=True)
+        for o, head in zip(random_batch.outputs, random_batch.projections, strict=True)
     ]
     (own_a, present), (own_b, _) = (prototypes(v, classes, CLASSES) for v in vectors)
-    losses = case.losses(replace(ALL, confidence=confidence, contrast_temperature=0.3))
+    losses = random_batch.losses(replace(ALL, confidence=confidence, contrast_temperature=0.3))
     expected = intra_class(vectors[0], classes, own_a, own_b) + intra_class(vectors[1], classes, own_b, own_a)
     assert torch.allclose(losses["intra_class"], expected, atol=1e-5)
     expected = inter_class(vectors[0], classes, own_a, own_b, present, 0.3)
@@ -162,13 +166,16 @@ def test_contrast_draws_a_limited_number_of_voxels_per_class_alike_for_both_bran
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each voxel's embedding has its own direction, which identifies the voxels that were drawn."""
-    case = Case(batch=2)
-    case.labels[:] = 0
-    case.labels[0, :2, :2, :4] = 1  # two voxels at half the resolution
+    random_batch = RandomBatch(batch=2)
+    random_batch.labels[:] = 0
+    random_batch.labels[0, :2, :2, :4] = 1  # two voxels at half the resolution
     angle = torch.linspace(0, 3, 2 * 2 * 3 * 4).reshape(2, 1, 2, 3, 4).double()
     marked = torch.cat([angle.cos(), angle.sin()], dim=1)
-    case.outputs = (replace(case.outputs[0], decoded=marked), replace(case.outputs[1], decoded=marked))
-    case.projections = nn.ModuleList([nn.Identity(), nn.Identity()])
+    random_batch.outputs = (
+        replace(random_batch.outputs[0], decoded=marked),
+        replace(random_batch.outputs[1], decoded=marked),
+    )
+    random_batch.projections = nn.ModuleList([nn.Identity(), nn.Identity()])
     recorded: list[tuple[Tensor, Tensor]] = []
 
     def record_and_average(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -180,7 +187,7 @@ def test_contrast_draws_a_limited_number_of_voxels_per_class_alike_for_both_bran
     drawn = []
     for seed in (0, 0, 1):
         recorded.clear()
-        case.losses(weights, seed=seed)
+        random_batch.losses(weights, seed=seed)
         (vectors, classes), (vectors_b, classes_b) = recorded
         assert torch.equal(vectors, vectors_b)
         assert torch.equal(classes, classes_b)
@@ -188,25 +195,25 @@ def test_contrast_draws_a_limited_number_of_voxels_per_class_alike_for_both_bran
         assert torch.bincount(classes, minlength=CLASSES).tolist() == [7, 2, 0]
         which = torch.cdist(vectors, marked.movedim(1, -1).reshape(-1, 2).float()).argmin(dim=1)
         assert len(set(which.tolist())) == 9
-        assert torch.equal(case.labels[:, ::2, ::2, ::2].flatten()[which], classes)
+        assert torch.equal(random_batch.labels[:, ::2, ::2, ::2].flatten()[which], classes)
         drawn.append(set(which.tolist()))
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_seed_determines_the_losses_that_draw_samples() -> None:
     few = replace(ALL, samples=3)
-    first, again, other = (Case().losses(few, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (RandomBatch().losses(few, seed=seed) for seed in (1, 1, 2))
     assert all(torch.equal(first[part], again[part]) for part in first)
     assert {part for part in PARTS if not torch.equal(first[part], other[part])} == set(PARTS[2:])
 
 
 def test_contrast_is_0_when_no_voxel_has_a_class() -> None:
-    case = Case(batch=1, labelled=0)
-    losses = case.losses(replace(ALL, supervised=0.0, mmd=0.0, confidence=1.0))
+    random_batch = RandomBatch(batch=1, labelled=0)
+    losses = random_batch.losses(replace(ALL, supervised=0.0, mmd=0.0, confidence=1.0))
     assert losses["intra_class"].item() == losses["inter_class"].item() == 0
     assert losses["total"].item() == pytest.approx(0.7 * losses["distillation"].item())
     (losses["intra_class"] + losses["inter_class"]).backward()
-    for head in case.projections:
+    for head in random_batch.projections:
         assert head.weight.grad.count_nonzero() == 0  # NaN would count as nonzero
 
 
@@ -226,12 +233,12 @@ def test_contrast_is_0_when_no_voxel_has_a_class() -> None:
     ],
 )
 def test_each_loss_gives_gradients_only_to_the_expected_tensors(part: str, expected: dict[str, list[int]]) -> None:
-    case = Case()
-    losses = case.losses(replace(ALL, confidence=0.5))
-    assert case.samples_with_gradient(losses[part]) == expected
-    if part.endswith("class"):  # the unlabelled sample has no confident voxel
-        none_confident = case.losses(replace(ALL, confidence=1.0))
-        assert case.samples_with_gradient(none_confident[part])["decoded 0"] == [0, 1]
+    random_batch = RandomBatch()
+    losses = random_batch.losses(replace(ALL, confidence=0.5))
+    assert random_batch.samples_with_gradient(losses[part]) == expected
+    if part.endswith("class"):  # with confidence 1, no voxel of the unlabelled sample is used
+        none_confident = random_batch.losses(replace(ALL, confidence=1.0))
+        assert random_batch.samples_with_gradient(none_confident[part])["decoded 0"] == [0, 1]
 
 
 class UnexpectedCall(Exception):
@@ -245,29 +252,29 @@ def refuse(*_: Any, **__: Any) -> Any:
 @pytest.mark.parametrize(("part", "function"), list(zip(PARTS, FUNCTIONS, strict=True)))
 def test_loss_of_weight_0_is_not_computed(part: str, function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, function, refuse)
-    case = Case()
+    random_batch = RandomBatch()
     without: dict[str, Any] = {part: 0.0}
-    losses = case.losses(replace(ALL, **without))
+    losses = random_batch.losses(replace(ALL, **without))
     assert list(losses) == [other for other in (*PARTS, "total") if other != part]
     with pytest.raises(UnexpectedCall):
-        case.losses(ALL)
+        random_batch.losses(ALL)
 
 
 def test_no_voxel_is_drawn_or_embedded_without_contrast(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case()
-    for head in case.projections:
+    random_batch = RandomBatch()
+    for head in random_batch.projections:
         head.register_forward_hook(refuse)
     with pytest.raises(UnexpectedCall):
-        case.losses(replace(ALL, intra_class=0.0))
+        random_batch.losses(replace(ALL, intra_class=0.0))
     monkeypatch.setattr(module, "_voxel_classes", refuse)
-    losses = case.losses(replace(ALL, intra_class=0.0, inter_class=0.0))
+    losses = random_batch.losses(replace(ALL, intra_class=0.0, inter_class=0.0))
     assert list(losses) == ["supervised", "distillation", "mmd", "total"]
 
 
 def test_only_the_supervised_loss_is_computed_when_the_ramp_is_0(monkeypatch: pytest.MonkeyPatch) -> None:
     for function in FUNCTIONS[1:]:
         monkeypatch.setattr(module, function, refuse)
-    losses = Case().losses(ALL, ramp_weight=0.0)
+    losses = RandomBatch().losses(ALL, ramp_weight=0.0)
     assert list(losses) == ["supervised", "total"]
     assert torch.equal(losses["supervised"].float(), losses["total"].float())
 

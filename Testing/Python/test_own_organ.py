@@ -76,7 +76,7 @@ def test_organs_are_learnt_from_a_recipe_file(scans: Path, tmp_path: Path) -> No
     assert set(card.measured[0]["dice"]["mean"]) == set(card.segments)
 
 
-def test_untrained_network_does_not_reach_the_limit(scans: Path, tmp_path: Path) -> None:
+def test_untrained_network_has_a_low_dice(scans: Path, tmp_path: Path) -> None:
     recipe = load_recipe(EXAMPLE / "recipe.json")
     torch.manual_seed(0)
     card = Card("none", "None", ("Liver",), "CT", "1", "none", "2020-01-01")

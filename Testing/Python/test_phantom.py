@@ -50,7 +50,7 @@ class Heart(NamedTuple):
 
 @pytest.fixture(scope="module")
 def coarse() -> tuple[Volume, Labelmap]:
-    """Return scan and label of seed 3, which tests only read, with voxels of 2 * COARSE_MM."""
+    """Return scan and label of seed 3 with voxels of 2 * COARSE_MM; a test must not change them."""
     scan, label = phantom.make_phantom(3, spacing_mm=2 * COARSE_MM)
     return scan, label
 

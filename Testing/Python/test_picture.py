@@ -1,4 +1,4 @@
-"""The picture of a result: exact outlines, orientation letters, surfaces, and no effect of the storage order."""
+"""Test the picture of a result: outlines, letters, surfaces, names, and independence of the storage order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHAPE = (70, 44, 26)
 
 @pytest.fixture(scope="module", autouse=True)
 def coarse_surfaces() -> Iterator[None]:
-    """Render surfaces with fewer rays, because no test needs their details."""
+    """Render surfaces with fewer rays, because no test here needs their details."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(picture, "SURFACE_PIXELS", 200)
         yield
@@ -45,7 +45,7 @@ def lps_affine(spacing: np.ndarray = SPACING) -> np.ndarray:
 
 
 def lopsided_mask() -> np.ndarray:
-    """Return a ball with a bar to the left and a peg upwards, which every flip or swap of axes changes."""
+    """Return a mask that every flip or swap of axes changes: a ball with a bar to the left and a peg upwards."""
     i, j, k = np.indices(SHAPE)
     ball = ((i - 30) * SPACING[0]) ** 2 + ((j - 20) * SPACING[1]) ** 2 + ((k - 12) * SPACING[2]) ** 2 < 14**2
     bar = (i > 30) & (i < 56) & (abs(j - 18) < 3) & (abs(k - 12) < 2)
@@ -64,7 +64,7 @@ def make_case(mask: np.ndarray | None = None) -> tuple[Volume, Labelmap]:
 def reorder(
     volume: Volume, labelmap: Labelmap, order: tuple[int, ...], flip: tuple[bool, ...]
 ) -> tuple[Volume, Labelmap]:
-    """Return the same scan stored with other axes; nibabel reorders it."""
+    """Return the scan and the labelmap with other storage axes; nibabel reorders them."""
     ornt = np.array([[order.index(a), -1 if flip[a] else 1] for a in range(3)], float)
 
     def store_reoriented(voxels: np.ndarray) -> tuple[np.ndarray, Grid]:
@@ -85,7 +85,7 @@ def render_figure(volume: Volume, labelmap: Labelmap):  # type: ignore[no-untype
 
 @pytest.fixture(scope="module")
 def figure():  # type: ignore[no-untyped-def]
-    """Return the rendered picture of `make_case`, which tests only read."""
+    """Return the rendered picture of `make_case`; a test must not change the figure."""
     return render_figure(*make_case())
 
 
@@ -121,7 +121,7 @@ def test_outline_lies_on_the_boundary_of_the_mask(figure, name: str, through: in
         edges.append(index * spacing)
     expected = np.concatenate(edges)
     away = np.linalg.norm(drawn[:, None] - expected, axis=2)
-    # No line elsewhere; at a corner, a line is half a voxel from a midpoint.
+    # There is no line elsewhere; at a corner, a line is half a voxel from a midpoint.
     assert away.min(1).max() < 0.75 * spacing.max()
     assert away.min(0).max() < 0.6  # mm; every midpoint has a line
 
@@ -208,7 +208,7 @@ def test_surface_of_a_ball_is_drawn_as_a_disc_of_its_radius() -> None:
 
 
 def test_surface_is_amber_where_the_outline_is_probably_off() -> None:
-    """Some doubt is along every outline: only a thick layer of it is painted."""
+    """Every outline has a thin doubtful layer, so only a thick layer is painted."""
     volume, labelmap = make_case()
     mask = labelmap.voxels > 0
     distance = np.where(
@@ -241,7 +241,7 @@ def test_weight_of_amber_follows_the_expected_thickness_of_the_doubtful_layer(
     np.testing.assert_allclose(painted / np.array([DOUBT_COLOR]), weight, atol=0.06)
 
 
-def test_doubt_of_no_visible_point_paints_nothing() -> None:
+def test_doubt_painter_accepts_an_empty_list_of_points() -> None:
     none = np.zeros((0, 3))
     painted = doubt_painter(np.ones((4, 4, 4), np.float32), np.ones(3))(none, none)
     assert painted.shape == (0, 3)
@@ -267,7 +267,7 @@ def test_single_voxel_at_the_border_is_drawn(corner: tuple[int, int, int]) -> No
     assert np.abs(drawn - np.array(corner)[[0, 2]] * SPACING[[0, 2]]).max() < SPACING.max()
 
 
-def test_slice_is_moved_to_the_segment_when_its_centre_is_empty() -> None:
+def test_slice_is_moved_to_the_segment_when_the_central_slice_is_empty() -> None:
     mask = np.zeros(SHAPE, bool)
     mask[30:40, 10:30, [4, 5, 6, 19, 20, 21]] = True
     figure = render_figure(*make_case(mask))
@@ -282,7 +282,7 @@ def test_measurements_and_names_are_printed(tmp_path: Path) -> None:
     assert {"patient7", "Volume", "58.2 mL", "Left atrium"} <= set(printed)
 
 
-def test_other_grid_and_other_ending_are_refused(tmp_path: Path) -> None:
+def test_labelmap_on_another_grid_and_unknown_ending_are_refused(tmp_path: Path) -> None:
     volume, labelmap = make_case()
     moved = labelmap.grid.affine.copy()
     moved[0, 3] += 5
@@ -372,7 +372,7 @@ def test_unexpected_error_is_reported_in_one_line(
     assert not (tmp_path / "p.png").exists()
 
 
-def test_measurements_of_several_segments_have_their_names() -> None:
+def test_measurements_of_several_segments_name_the_segments() -> None:
     voxels = np.zeros((12, 12, 12), np.uint8)
     voxels[2:6, 2:6, 2:6] = 1
     labelmap = Labelmap(voxels, Grid(voxels.shape, np.diag([2.0, 2.0, 2.0, 1.0])))

@@ -26,7 +26,7 @@ def test_pictures_are_png_files_of_sensible_size(path: Path) -> None:
         assert image.format == "PNG"
         assert 400 <= image.width <= 2000
         assert 300 <= image.height <= 2000
-        assert np.asarray(image.convert("L")).std() > 10, "nothing is on it"
+        assert np.asarray(image.convert("L")).std() > 10, "the picture is blank"
 
 
 def test_all_pictures_together_are_small() -> None:
@@ -37,9 +37,9 @@ def test_command_draws_panel_and_views(tmp_path: Path) -> None:
     pytest.importorskip("slicer")
     pytest.importorskip("PySide6")
     arguments = [sys.executable, "-m", "pictures", str(tmp_path), "--only", "segmentation", "--first"]
-    place = {**os.environ, "PYTHONPATH": str(ROOT / "Testing"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "Testing"), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
-        arguments, env=place, capture_output=True, text=True, timeout=HANGING_S, cwd=tmp_path, encoding="utf-8"
+        arguments, env=environment, capture_output=True, text=True, timeout=HANGING_S, cwd=tmp_path, encoding="utf-8"
     )
     assert ended.returncode == 0, ended.stderr
     (path,) = tmp_path.glob("*.png")

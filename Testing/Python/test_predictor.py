@@ -1,4 +1,4 @@
-"""`Predictor`: labels do not depend on how a scan is stored; results of both qualities."""
+"""Test `Predictor`: its labels do not depend on how a scan is stored, and both qualities give the stated results."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_labels_do_not_depend_on_the_storage_order(
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
-def test_labels_do_not_depend_on_the_file_format(
+def test_labels_hardly_depend_on_the_file_format(
     ending: str, tmp_path: Path, predictor: Predictor, oblique_scan: Volume, expected: Prediction
 ) -> None:
     image = sitk.GetImageFromArray(oblique_scan.voxels[0].transpose(2, 1, 0))
@@ -119,14 +119,14 @@ def test_labels_hardly_depend_on_gain_or_data_type(
 ) -> None:
     brighter = predictor.segment(Volume(oblique_scan.voxels.astype(np.float64) * 37.5, oblique_scan.grid))
     assert (brighter.labelmap.voxels != expected.labelmap.voxels).sum() <= 1
-    whole = predictor.segment(Volume(np.rint(oblique_scan.voxels * 50).astype(np.uint16), oblique_scan.grid))
-    assert (whole.labelmap.voxels != expected.labelmap.voxels).mean() < 0.005
+    rounded = predictor.segment(Volume(np.rint(oblique_scan.voxels * 50).astype(np.uint16), oblique_scan.grid))
+    assert (rounded.labelmap.voxels != expected.labelmap.voxels).mean() < 0.005
 
 
 def test_label_is_the_class_of_highest_mean_probability(
     predictor: Predictor, tiny_package: ModelPackage, oblique_scan: Volume
 ) -> None:
-    # Equals the network grid; sizes are multiples of the stride.
+    # The scan's grid equals the network grid, and its sizes are multiples of the stride.
     scan = analytic_scan(centred_grid((20, 16, 24), (1.5, 1.5, 1.5)))
     stages: list[tuple[str, float]] = []
     result = predictor.segment(scan, keep_probabilities=True, progress=lambda *event: stages.append(event))
@@ -171,7 +171,7 @@ def test_bfloat16_changes_probabilities_by_less_than_5_percent(
     assert result.probabilities is not None
     assert expected.probabilities is not None
     difference = np.abs(result.probabilities - expected.probabilities)
-    assert 0 < difference.max() < 0.05  # bfloat16 is used and agrees
+    assert 0 < difference.max() < 0.05  # bfloat16 is used, and its error is small
     assert (result.labelmap.voxels != expected.labelmap.voxels).mean() < 0.005
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 class NetworkOfScan(nn.Module):
     """Labels a voxel as the organ where channel 0 (branch A) or 1 (branch B) of the scan is positive.
 
-    The first `failures` passes raise `failure`, if it is given.
+    The first `failures` passes raise `failure`, if one is given.
     """
 
     def __init__(self, failure: Exception | None = None, failures: int = 0, device: str = "cpu") -> None:
@@ -97,13 +97,13 @@ BALLS = ball_mask(-17, 8), ball_mask(12, 11)
 
 
 def predictor_and_scan(
-    tiny_package: ModelPackage, network: NetworkOfScan, component: bool = False
+    tiny_package: ModelPackage, network: NetworkOfScan, largest_component: bool = False
 ) -> tuple[Predictor, Volume]:
     recipe: Recipe = replace(
         tiny_package.recipe,
         input_channels=2,
         intensity=Intensity("clip", low=-1, high=1),
-        inference=Inference(largest_component=component),
+        inference=Inference(largest_component=largest_component),
     )
     weights = {name: t.numpy() for name, t in DualVNet(recipe).state_dict().items() if t.is_floating_point()}
     predictor = Predictor(replace(tiny_package, recipe=recipe, weights=weights), precision=torch.float32)
@@ -161,16 +161,16 @@ def test_region_without_a_voxel_centre_is_refused(tiny_package: ModelPackage) ->
 
 def test_only_the_largest_component_is_kept_when_the_recipe_says_so(tiny_package: ModelPackage) -> None:
     left, right = BALLS
-    for component, components in ((False, 2), (True, 1)):
-        predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan(), component=component)
+    for largest_component, count in ((False, 2), (True, 1)):
+        predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan(), largest_component)
         # Both branches see the channel with two balls.
         result = predictor.segment(Volume(np.repeat(scan.voxels[:1], 2, axis=0), scan.grid))
         labels = result.labelmap.voxels
-        assert ndimage.label(labels)[1] == components
-        assert np.array_equal(labels == 1, right if component else left | right)
+        assert ndimage.label(labels)[1] == count
+        assert np.array_equal(labels == 1, right if largest_component else left | right)
         assert result.doubt_map is not None
         # The model labels both balls as the organ. Where one ball was removed, the label is probably wrong.
-        assert (result.doubt_map[left].mean() > 0.9) == component
+        assert (result.doubt_map[left].mean() > 0.9) == largest_component
         assert result.doubt_map[right].mean() < 0.3
 
 

@@ -1,4 +1,4 @@
-"""Preprocessing: the network grid, resampling and intensity rules, against SimpleITK, SciPy and formulas."""
+"""Test the network grid, resampling and intensity rules of preprocessing against SimpleITK, SciPy and formulas."""
 
 from __future__ import annotations
 
@@ -145,24 +145,24 @@ def test_upsampling_equals_linear_interpolation_by_simpleitk(turn: np.ndarray, t
     assert np.abs(image[0].numpy() * 1e3 - expected)[inside].max() < 2e-2  # the intensities have a range of about 500
 
 
-CASES = [(20, 1.0, 33, 0.6), (20, 0.625, 12, 1.0), (31, 0.5, 15, 1.0), (9, 2.5, 36, 0.625), (40, 0.3, 5, 2.4)]
+RESAMPLINGS = [(20, 1.0, 33, 0.6), (20, 0.625, 12, 1.0), (31, 0.5, 15, 1.0), (9, 2.5, 36, 0.625), (40, 0.3, 5, 2.4)]
 
 
-@pytest.mark.parametrize(("inputs", "step_in", "outputs", "step_out"), CASES)
+@pytest.mark.parametrize(("inputs", "step_in", "outputs", "step_out"), RESAMPLINGS)
 def test_interpolation_weights_sum_to_1_and_keep_positions(
     inputs: int, step_in: float, outputs: int, step_out: float
 ) -> None:
     weights = torch.from_numpy(interpolation_matrix(inputs, step_in, outputs, step_out))
     assert weights.min() >= 0
     assert torch.allclose(weights.sum(dim=1), torch.ones(outputs, dtype=torch.float64), atol=1e-6)
-    near = (torch.arange(inputs) - (inputs - 1) / 2).double() * step_in
-    far = (torch.arange(outputs) - (outputs - 1) / 2).double() * step_out
+    input_mm = (torch.arange(inputs) - (inputs - 1) / 2).double() * step_in
+    output_mm = (torch.arange(outputs) - (outputs - 1) / 2).double() * step_out
     reach = max(step_in, step_out)
-    inside = (far.abs() + reach) <= near.max() + 1e-9
+    inside = (output_mm.abs() + reach) <= input_mm.max() + 1e-9
     assert inside.any()
-    error = ((weights @ near) - far).abs()[inside].max()
+    error = ((weights @ input_mm) - output_mm).abs()[inside].max()
     ratio = step_out / step_in
-    # A triangle filter whose width is a whole number of voxels reproduces a ramp exactly; other widths nearly.
+    # A triangle filter whose width is a whole number of voxels reproduces a ramp exactly; another nearly does.
     assert error < (1e-5 if ratio <= 1 or abs(ratio - round(ratio)) < 1e-9 else 0.1 * step_in)
 
 
@@ -207,7 +207,7 @@ def test_resampling_a_box_equals_cropping_the_resampled_whole(
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
 @pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
-def test_reached_voxels_are_those_that_depend_on_the_box(
+def test_source_box_is_the_bounding_box_of_the_voxels_that_depend_on_a_box(
     order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
 ) -> None:
     scan = reorder_axes(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)
@@ -371,7 +371,7 @@ def test_cropping_changes_local_normalisation_only_near_the_new_border() -> None
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 731.3])
-def test_constant_region_is_mapped_to_0(level: float) -> None:
+def test_constant_part_of_an_image_is_mapped_to_0(level: float) -> None:
     image = torch.full((1, 40, 36, 32), level)
     image[:, 28:] = torch.from_numpy(noise((12, 36, 32)))
     result = normalise(image, RULE, (1.5, 1.5, 1.5))
