@@ -6,7 +6,7 @@
 LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`; cases among its last 20 are measured. Parts:
 
 pass      Prediction on the network grid, in one pass and in tiles. The ratio is the time divided by a lower
-          bound: the pass's number of operations at the rate of one large float32 convolution. The convolution and the
+          bound: the time of the pass's operations at the rate of one large float32 convolution. The convolution and the
           pass are measured alternately.
 segment   `Predictor.segment`: from a scan in memory to labels on the scan's grid; the model is already loaded.
 protocol  The protocol of published results, with the same weights on the network grid: overlapping windows of the

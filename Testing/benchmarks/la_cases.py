@@ -1,4 +1,4 @@
-"""The left-atrium cases of the benchmarks, and the measurement of a model on the held-out cases."""
+"""List the left-atrium cases of the benchmarks, measure a model on the held-out cases, and print tables."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any
 from dcamt.models.package import open_model
 
 HELD_OUT = 20
-"""The number of held-out cases, the last of `cases.csv`. Of all trainings, only that of the shipped model
-reads their labels, and only that of its predecessor `second` reads their images alone."""
+"""The number of held-out cases, the last of `cases.csv`.
+
+Only the training of the shipped model reads their labels. Its predecessor `second` reads their images without labels.
+"""
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 
 

@@ -71,7 +71,7 @@ def measure(la: Path, place: Path, model: Path) -> dict[str, Any]:
 
 
 def compare(la: Path, work: Path, options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
-    """Return the rows of the first model, of the model with the ranked cases and of those with random cases."""
+    """Return the rows of the first model, the model with the ranked cases and the models with random cases."""
     names = training_names(la)
     first, rest = names[: options.labelled], names[options.labelled :]
     start = work / f"start-{options.labelled}-seed{seed}"

@@ -1,4 +1,4 @@
-"""Measure the effect of each part of DCA-MT on networks trained with it and without it.
+"""Measure the effect of cross-attention, MMD and contrast in trained networks.
 
     python Testing/benchmarks/parts_at_work.py LA_FOLDER WORK [--seeds 0 1]
 
@@ -52,7 +52,7 @@ CPU = torch.device("cpu")
 
 
 def load_trained(run: Path) -> tuple[Recipe, DualVNet]:
-    """Return a run's recipe and its network with the averaged weights or, if the run has none, the last ones."""
+    """Return a run's recipe and its network with the averaged weights or, if the run has none, the last weights."""
     recipe = load_recipe(str(run / "recipe.json"))
     state = load_checkpoint(run / "checkpoints" / "last.pt", CPU)
     network = DualVNet(recipe)
@@ -61,7 +61,7 @@ def load_trained(run: Path) -> tuple[Recipe, DualVNet]:
 
 
 def batches_of(la: Path, names: list[str], recipe: Recipe) -> list[Batch]:
-    """Return batches of patches without augmentation; the same patches for all networks with one spacing."""
+    """Return batches of patches without augmentation; recipes with the same spacing and patch give the same patches."""
     cases = [Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED) for name in names]
     sampler = BatchSampler(
         [load_case(case, recipe, CPU) for case in cases], [], with_settings(recipe, NO_AUGMENTATION), CPU
@@ -80,10 +80,10 @@ def run_all(network: DualVNet, batches: list[Batch]) -> list[tuple[BranchOutput,
 def attention_row(network: DualVNet, batches: list[Batch]) -> dict[str, Any]:
     added: list[float] = []
 
-    def note(module: torch.nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
+    def record(module: torch.nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
         added.append(float((result - given[0]).square().mean().sqrt() / given[0].square().mean().sqrt()))
 
-    hooks = [attention.register_forward_hook(note) for attention in network.attentions]
+    hooks = [attention.register_forward_hook(record) for attention in network.attentions]
     partner = dice_of(network, batches, lambda batch: network(batch.images))
     for hook in hooks:
         hook.remove()

@@ -12,9 +12,9 @@ disturbance per case and round. Each result is a line of WORK/robustness.jsonl: 
 disturbed scan's grid, trust (Dice of the two branches), features of doubt. Lines of undisturbed scans also count the
 voxels by their doubt (`count_doubt`). Existing lines are not computed again.
 
-`table` prints three tables: the mean Dice for each disturbance beside that of the same cases without it; the accuracy
-of the expected overlap for cases and disturbances that were left out of the calibration; how often voxels of about the
-same doubt are wrong, before and after a correction that was fitted to the other cases.
+`table` prints, for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed; the
+accuracy of the expected overlap for cases and disturbances that were left out of the calibration; and how often voxels
+of about the same doubt are wrong, before and after a correction that was fitted to the other cases.
 
 `calibrate` fits the calibration of the shipped model to all lines of its twin, and writes it beside the shipped model.
 """
@@ -57,7 +57,7 @@ from scipy import ndimage
 
 CASE, CASE_AND_DISTURBANCE = "case", "case and disturbance"
 SPLITS = (CASE, CASE_AND_DISTURBANCE)
-"""What of a scan the calibration that is tested on it has not seen."""
+"""What the calibration that is tested on a scan has not seen: the scan's case, or also its disturbance."""
 DOUBT_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1])
 """Limits of doubt between which the fraction of wrong voxels is printed."""
 Row = dict[str, Any]
@@ -82,7 +82,7 @@ def motion(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
         lines = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        lines = lines[lines > 2]  # the centre of k-space is acquired before the motion
+        lines = lines[lines > 2]  # lines 0 to 2, which are near the centre of k-space, are not moved
         spectrum[:, lines] = moved[:, lines]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
 
@@ -196,7 +196,7 @@ KINDS = (CLEAN, *DISTURBANCES, *WRONG_SCANS)
 
 
 def disturbed(scan: DisturbedScan, name: str, kind: str) -> DisturbedScan:
-    """Return the scan of a case with a disturbance, which is the same in every call."""
+    """Return the scan of a case with a disturbance; the disturbance is the same in every call."""
     if kind == CLEAN:
         return scan
     return (DISTURBANCES | WRONG_SCANS)[kind](scan, np.random.default_rng([int(name[2:]), *kind.encode()]))
@@ -249,7 +249,7 @@ def read_lines(work: Path) -> list[Row]:
 
 
 def robustness_table(rows: list[Row]) -> list[Row]:
-    """Return, for each disturbance, the mean Dice and the mean Dice of the same cases without it."""
+    """Return, for each disturbance, the mean Dice, and the mean Dice of the same cases undisturbed."""
     clean = {row["case"]: row["dice"] for row in rows if row["disturbance"] == CLEAN}
     printed = []
     for kind in KINDS:
@@ -284,7 +284,7 @@ def expect_unseen(rows: list[Row], names: Sequence[str], split: str) -> list[Exp
 
 
 def fit_rows(rows: list[Row], names: Sequence[str]) -> Any:
-    """Fit a calibration to the rows with a non-empty result."""
+    """Return a calibration fitted to the rows, whose results must not be empty."""
     return fit_overlap(
         [row["doubt"] for row in rows],
         [row["dice"] for row in rows],
@@ -295,7 +295,7 @@ def fit_rows(rows: list[Row], names: Sequence[str]) -> Any:
 
 
 def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> list[Row]:
-    """Return the accuracy of overlaps expected by cross-validation; set `expected` in the rows, of the last split."""
+    """Return the accuracy of overlaps expected by cross-validation; set `expected` in the rows by the last split."""
     groups = {
         "clean": lambda row: row["disturbance"] == CLEAN,
         "disturbed": lambda row: row["disturbance"] in DISTURBANCES,
@@ -374,7 +374,7 @@ def table(work: Path) -> None:
 
 
 def calibrate(work: Path, shipped: Path) -> None:
-    """Fit the calibration to all lines of WORK/robustness.jsonl, and write it as that of the shipped model."""
+    """Fit the calibration to all lines of WORK/robustness.jsonl, and write it as the shipped model's calibration."""
     rows, models, measured = read_lines(work), {}, {}
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]

@@ -4,7 +4,7 @@
 
 *thick* has voxels of 1 x 1 x 8 mm, *small* a structure of 0.1% of the scan beside a large one. Of six scans, three are
 labelled, two unlabelled, and one is for validation. Prints the network, the time, and the Dice of each class on the
-validation scan, which the training does not see. A later call resumes a run that was interrupted.
+validation scan, on which the network is not trained. A later call resumes a run that was interrupted.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def dcamt_step(
     """Return DCAMT's iteration, and its trainer.
 
     Args:
-        loaded: batches come from the DataLoader instead of resident cases.
+        loaded: whether batches come from the DataLoader instead of resident cases.
     """
     device = torch.device(options.device)
     trainer = Trainer(recipe, RunFolder(files / "run"), device, EventLog(None))
@@ -202,7 +202,7 @@ def serve(variant: str, options: argparse.Namespace, names: list[str], files: Pa
     if variant not in ("baseline", "memory"):
         keep_freed_memory()  # as `dcamt` does
     recipe = recipe_of(options, mixed_precision=variant != "float32")
-    # The trainer takes the memory format from this name.
+    # The trainer takes the memory format from `torch.channels_last_3d`.
     layout = torch.contiguous_format if variant == "layout" else torch.channels_last_3d
     trainer: Trainer | None = None
     with mock.patch.object(torch, "channels_last_3d", layout):

@@ -1,4 +1,4 @@
-"""A small scan given by a formula, and a tiny model with random weights.
+"""Make grids, a small scan given by a formula, and a tiny model with random weights.
 
 This module does not import pytest: Slicer's Python, which makes the models for the modules' tests, lacks it.
 """

@@ -1,4 +1,4 @@
-"""DICOM images whose voxels hold the position of their slice, and a check that each slice is in its place."""
+"""Write DICOM images whose voxels hold the position of their slice, and check that each slice is in its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A check of DICOM objects against the tables of the standard."""
+"""Check DICOM objects against the tables of the standard."""
 
 from __future__ import annotations
 

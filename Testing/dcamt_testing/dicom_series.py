@@ -1,4 +1,4 @@
-"""Synthetic DICOM series with a patient and a study."""
+"""Write synthetic DICOM series with a patient and a study."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_enhanced_mr(path: Path, voxels: np.ndarray, affine: np.ndarray, order:
     """Write voxels (I, J, K) as one multi-frame MR image.
 
     Args:
-        order: the slice index of each frame; an index may occur more than once.
+        order: the slice index of each frame; several frames may have the same index.
     """
     lps = RAS_TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)

@@ -1,4 +1,4 @@
-"""Small synthetic scans of ellipsoids."""
+"""Make small synthetic scans of ellipsoids."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def engine_sentences(modules: list[ast.Module] | None = None) -> set[str]:
     """Return all messages of errors and notes, or their parts; `{}` is a placeholder for a value.
 
     Args:
-        modules: syntax trees in place of the engine's.
+        modules: syntax trees to use instead of the engine's modules.
     """
     texts = MessageSources(modules if modules is not None else engine_modules()).texts()
     return {text for text in texts if sum(letter.isalpha() for letter in text.replace("{}", "")) >= FEWEST_LETTERS}

@@ -1,4 +1,4 @@
-"""Scans with a field of view much larger than the organ, in which the organ has to be located."""
+"""Make scans with a field of view much larger than the organ, in which the organ has to be located."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny model package, and altered copies of it, for tests of model packages."""
+"""Make a tiny model package and altered copies of it, and check refusals of model packages."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Trap:
 def refusal(path: Path, check: Callable[[Path], object] = open_model) -> str:
     """Return the message, without the file's path, of the InputError that `check` raises for a file.
 
-    Fail unless the message is one line that begins with the path, or if the check adds or removes a file in the
+    Fail if the message is not one line that begins with the path, or if the check adds or removes a file in the
     working directory, the file's folder or its parent.
     """
     folders = (path.parent.parent, path.parent, Path())

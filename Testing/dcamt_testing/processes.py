@@ -128,16 +128,16 @@ def run_team(
 
 
 def own_lines(text: str) -> list[str]:
-    """Return the lines of errors and notes that DCAMT wrote, without those of torchrun."""
+    """Return the lines of errors and notes that DCAMT wrote, without torchrun's lines."""
     return [line for line in text.splitlines() if re.match(r"dcamt( \w+)*: ", line)]
 
 
 def wait_until(condition: Callable[[], Any], what: str = "", at_most: float = HANGING_S) -> None:
-    """Wait until `condition()` holds; raise AssertionError if it never does.
+    """Wait until `condition()` holds; raise AssertionError after `at_most` seconds.
 
     Args:
         what: what is waited for, for the error's message.
-        at_most: seconds after which the condition counts as never holding.
+        at_most: seconds.
     """
     end = time.monotonic() + at_most
     while not condition():

@@ -1,4 +1,4 @@
-"""Synthetic scans on oblique, flipped and sheared grids, written by libraries and not by the engine's own writers."""
+"""Make synthetic scans on oblique, flipped and sheared grids, write them by other libraries, and check refusals."""
 
 from __future__ import annotations
 

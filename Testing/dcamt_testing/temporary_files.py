@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 REMOVER = 'read -r _; for _ in $(seq 100); do rm -rf -- "$1" 2>/dev/null; [ -e "$1" ] || break; sleep 0.1; done'
-"""Waits until stdin closes, then removes a folder; repeated, because child processes may still write into it."""
+"""A shell script that removes a folder when stdin closes, trying again while child processes write into it."""
 KEPT = ("dcamt-python-", "dcamt-models-", "slicer-harness-", "torchinductor_", "torchelastic_")
 """Folders whose names begin so may stay until the process ends. `torchrun` leaves logs of failures (torchelastic)."""
 _removers: list[subprocess.Popen[bytes]] = []
@@ -18,7 +18,7 @@ _removers: list[subprocess.Popen[bytes]] = []
 
 
 def use_own_temporary_folder() -> None:
-    """Create a folder for the temporary files of this process and of those that it starts; remove it at the end.
+    """Create a folder for the temporary files of this process and its children; remove the folder at the end.
 
     pytest's own folder stays where it is: pytest keeps the last three.
     """

@@ -1,6 +1,6 @@
 """Make the tiny models for the tests inside Slicer, in a separate process, with random weights.
 
-Those tests run inside the application, which must never import PyTorch.
+The tests inside Slicer run in the application, which must never import PyTorch.
 """
 
 from __future__ import annotations
@@ -57,5 +57,5 @@ def _make(folder: Path) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(TESTING.parent / "DCAMTSegmentation"))
-    sys.modules["pytest"] = None  # type: ignore[assignment]  # Slicer's Python has none
+    sys.modules["pytest"] = None  # type: ignore[assignment]  # Slicer's Python has no pytest
     _make(Path(sys.argv[1]))

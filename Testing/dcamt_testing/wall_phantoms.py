@@ -1,4 +1,4 @@
-"""Phantoms of atria given by formulas: blood, a wall with a bright patch of known area, a valve and a vein.
+"""Make phantoms of atria by formulas: blood, a wall with a bright patch of known area, a valve and a vein.
 
 The intensity depends only on the position in RAS mm. A voxel holds the mean over its extent, as in a scanner.
 """
@@ -21,7 +21,7 @@ MITRAL = np.array([-0.66, 0.54, -0.52]) / np.linalg.norm([-0.66, 0.54, -0.52])
 VEIN = np.array([0.8, -0.6, 0.0])
 """The direction of the vein, RAS: right, posterior."""
 SAMPLE_MM = 1.0
-"""The largest distance between the samples whose mean is a voxel's intensity; a smaller voxel has one, its centre."""
+"""The largest distance between the samples whose mean is a voxel's intensity; a smaller voxel has one (its centre)."""
 
 
 @dataclass(frozen=True)

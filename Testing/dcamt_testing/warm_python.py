@@ -3,18 +3,18 @@
 Importing PyTorch takes 4 s of processor time, and the tests start hundreds of processes.
 
 `interpreter()` returns the path of a launcher named `PythonSlicer`. `start()` puts the launcher's folder on the PATH,
-where a Slicer has its own PythonSlicer. A process uses the server of its parent, if that has one. The launcher asks the
-server for a child, gives the child its own stdin, stdout, stderr, environment and working directory, and ends with the
-child's exit status. It sends SIGINT and SIGTERM to the child. When the launcher is killed, the server kills the child
-shortly afterwards. When the process that started the server ends, however it ends, the server and all its children end
-too.
+where a Slicer has its own PythonSlicer. A process uses the server of its parent, if the parent has one. The launcher
+asks the server for a child, gives the child its own stdin, stdout, stderr, environment and working directory, and ends
+with the child's exit status. The launcher sends SIGINT and SIGTERM to the child. When the launcher is killed, the
+server kills the child shortly afterwards. When the process that started the server ends, for whatever reason, the
+server and all its children end, too.
 
 The launcher runs the real interpreter instead for a command line other than `-m MODULE` (a module of DCAMT or
 PyTorch), `-c CODE` or a script. Except on Linux there is no launcher, and `interpreter()` returns the real interpreter.
 
-A child has imported the modules in `PRELOADED` and `ENGINE` before its program begins; it imports the engine anew if
-it finds the engine in another folder. Therefore a test of a program's imports, or of the interpreter's exit, starts
-`sys.executable`.
+A child has imported the modules in `PRELOADED` and `ENGINE` before its program begins. If the program's path leads to
+another engine, the child imports that engine instead. Therefore a test of a program's imports, or of the interpreter's
+exit, starts `sys.executable`.
 """
 
 from __future__ import annotations

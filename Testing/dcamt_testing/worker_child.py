@@ -114,7 +114,7 @@ def write_request(scan: Volume, model: Path, folder: Path, identifier: str = "1"
     """Write the voxels of the scan's first channel to `folder`; return a request to segment them on the CPU.
 
     Args:
-        more: values for fields of the request, in place of the values above.
+        more: fields of the request, which replace those set here.
     """
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "volume.npy", scan.voxels[0].transpose(2, 1, 0))

@@ -51,7 +51,7 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
 def _add_line(chart: Any, series: Any, scale: float) -> None:
     """Add a series as a line, with markers if the node has them."""
     if series.GetPlotType() != slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter:
-        raise ValueError(f"{series.GetName()} is no scatter plot: only those are drawn here")
+        raise ValueError(f"{series.GetName()} is no scatter plot: only scatter plots are drawn here")
     line = chart.AddPlot(vtk.vtkChart.LINE)
     line.SetInputData(series.GetTableNode().GetTable(), series.GetXColumnName(), series.GetYColumnName())
     line.SetLabel(series.GetName())

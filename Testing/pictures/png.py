@@ -38,4 +38,4 @@ def write_png(pixels: np.ndarray, path: Path) -> None:
         image.quantize(colors, kmeans=2, dither=Image.Dither.NONE).save(path, optimize=True)
         if path.stat().st_size <= MOST_BYTES:
             return
-    raise ValueError(f"{path.name} has {path.stat().st_size} bytes: make it smaller")
+    raise ValueError(f"{path.name} has {path.stat().st_size} bytes: make the picture smaller")

@@ -70,9 +70,9 @@ def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:
 
     click(ui.applyButton)
     process_events_until(done, "the segmentation's end", timeout=PATIENCE_S)
-    process_events_until(lambda: ui.applyButton.text == "Apply", "the button")
+    process_events_until(lambda: ui.applyButton.text == "Apply", "the button Apply")
     if module.logic.getParameterNode().outputSegmentation is None:
         raise RuntimeError(ui.statusLabel.text)
     if not taken:
-        raise RuntimeError("the segmentation was over before it could be pictured")
+        raise RuntimeError("the segmentation ended before its picture was taken")
     return taken[0]

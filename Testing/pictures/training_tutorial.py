@@ -61,7 +61,7 @@ def make_scans(folder: Path, count: int = SCANS, labelled: int = LABELLED) -> Pa
 
 
 def _remove_mark(label: Path) -> None:
-    """Remove the mark with which DCAMT labels its own results, so that the label counts as drawn by a person."""
+    """Remove DCAMT's mark of its own results, so that the label counts as drawn by a person."""
     head, gap, voxels = label.read_bytes().partition(b"\n\n")
     lines = [line for line in head.split(b"\n") if not line.startswith(MARK.encode())]
     label.write_bytes(b"\n".join(lines) + gap + voxels)
@@ -117,7 +117,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _shown_folder(ui: Any, runs: Path) -> Iterator[None]:
-    """Show the folder of runs of a user's computer. It does not exist here, so the panel goes on to use `runs`."""
+    """Show a user's path as the folder of runs. The path does not exist here, so the panel goes on to use `runs`."""
     ui.runsFolderEdit.currentPath = RUNS_SHOWN
     yield
     ui.runsFolderEdit.currentPath = str(runs)

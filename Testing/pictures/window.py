@@ -132,7 +132,7 @@ def _settle_height(panel: QtWidgets.QWidget) -> None:
 def _bottom(panel: QtWidgets.QWidget, widgets: Sequence[QtWidgets.QWidget]) -> int:
     """Return the height of a panel down to the lowest visible pixel of those `widgets` that show no other widget.
 
-    If there is only one, it counts even if it shows others.
+    A single widget counts even if it shows other widgets.
     """
     ends = [widget for widget in widgets if len(widgets) == 1 or not _shows_others(widget)]
     seen = [(widget, widget.visibleRegion().boundingRect()) for widget in ends]
