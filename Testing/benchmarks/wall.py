@@ -73,7 +73,7 @@ def analyse_timed(volume: Volume, labels: Labelmap, case: str) -> tuple[WallResu
 
 
 def measure(la: Path, work: Path, model: Path) -> tuple[list[Pair], list[str]]:
-    """Segment the held-out cases that lack a segmentation; return the pairs of all cases, and why cases were refused."""
+    """Segment the held-out cases that lack a segmentation; return the pairs of all cases, and any refusals."""
     claim_folder(work, model)
     names = case_names(la)[-HELD_OUT:]
     missing = [la / f"{name}_image.nii.gz" for name in names if not (work / f"{name}_image.nii.gz").exists()]
