@@ -17,7 +17,7 @@ FIRST_ROW = 3
 class ChannelSelectors:
     """Adds rows to the panel's form of inputs when a model needs them.
 
-    The panel's own selector is that of the first channel. `on_chosen` is called with the volumes of the further
+    The panel's own selector is for the first channel. `on_chosen` is called with the volumes of the further
     channels only, None where no volume is chosen.
     """
 

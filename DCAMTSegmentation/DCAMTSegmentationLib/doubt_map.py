@@ -28,7 +28,7 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
     """Build image data of the doubt in percent, slab by slab; yield None after each slab.
 
     Args:
-        levels: (K, J, I), uint8, from 0 (the label is right) to 255 (it is wrong).
+        levels: (K, J, I), uint8, the doubt: 0 is 0 %, 255 is 100 %.
 
     Returns:
         vtkImageData, uint8 percent, without spacing and origin.

@@ -1,4 +1,4 @@
-"""Store the state of a result before it is replaced, so that it can be restored after an error."""
+"""Store the state of a result before an insertion replaces the result, so that an error can be undone."""
 
 from __future__ import annotations
 

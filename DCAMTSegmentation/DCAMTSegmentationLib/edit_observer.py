@@ -20,7 +20,7 @@ class EditObserver:
             The observed node may have changed meanwhile.
 
     Attributes:
-        node: the observed node; None for none.
+        node: the observed node; None if no node is observed.
     """
 
     def __init__(self, on_edit: Callable[[SegmentationNode], None], on_edits_ended: Callable[[], None]) -> None:

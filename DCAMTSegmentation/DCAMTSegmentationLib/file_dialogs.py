@@ -24,7 +24,7 @@ def choose_file(title: str, name: str, kinds: str) -> str:
 
 
 def choose_report_file(volume: VolumeNode) -> Path | None:
-    """Return the `.html` file for the report of a volume; None if the user cancelled or keeps an existing file."""
+    """Ask for the HTML file of a volume's report; return None if the user cancels or keeps an existing file."""
     title, name = _("Write the report"), _("{volume} report").format(volume=volume.GetName())
     path = choose_file(title, f"{name}.html", "HTML (*.html)")
     if not path:

@@ -82,5 +82,5 @@ def read_surface(file: Path, scan: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unreadable(scan: str, error: Exception) -> InputError:
-    what = _("the files of its result could not be read ({reason})").format(reason=error)
-    return InputError(what, path=scan, remedy=_("Segment it again."))
+    what = _("the files of the result could not be read ({reason})").format(reason=error)
+    return InputError(what, path=scan, remedy=_("Segment the scan again."))

@@ -16,9 +16,9 @@ from dcamt.metrics.measurements import MEASUREMENT_COLUMNS, Measurements
 from DCAMTSlicerLib.node_types import TableNode, VolumeNode
 from slicer.i18n import tr as _
 
-TEXTS = ("scan", "segment")
+TEXT_COLUMNS = ("scan", "segment")
 DECIMALS = {"sphericity": 3}
-"""By column; others have two decimals: more would suggest an accuracy that measurements on voxels do not have."""
+"""Decimals by column, two for all others: more would suggest an accuracy that measurements on voxels do not have."""
 
 
 def column_titles() -> dict[str, str]:
@@ -47,7 +47,7 @@ def fill_table(node: TableNode, rows: Sequence[Measurements]) -> None:
         for row in rows:
             value = getattr(row, column)
             array.InsertNextValue(
-                str(value or "") if column in TEXTS else _format_fixed(value, DECIMALS.get(column, 2))
+                str(value or "") if column in TEXT_COLUMNS else _format_fixed(value, DECIMALS.get(column, 2))
             )
         arrays.append(array)
     # Cleared only here, so that an invalid value leaves the node unchanged.

@@ -31,7 +31,7 @@ class MeasuringJob(WorkerJob):
         self._measured = ""
 
     def prepare(self) -> Iterator[MeasureRequest | None]:
-        outlines, checksums = [], {}
+        masks, checksums = [], {}
         for index, identifier in enumerate(find_dcamt_segments(self._segmentation)):
             voxels = read_segment(self._segmentation, identifier)
             name = self._segmentation.GetSegmentation().GetSegment(identifier).GetName()
@@ -39,11 +39,11 @@ class MeasuringJob(WorkerJob):
             file = self.folder / f"{index}.npy"
             for _slab in write_npy_in_slabs(voxels.mask, file):
                 yield None
-            outlines.append(SegmentMask(name, file, voxels.affine))
+            masks.append(SegmentMask(name, file, voxels.affine))
         self._measured = fingerprint_of(checksums)
         volume = review.get_referenced_node(self._segmentation, review.VOLUME)
         name = (volume or self._segmentation).GetName()
-        yield MeasureRequest(tuple(outlines), name)
+        yield MeasureRequest(tuple(masks), name)
 
     def take_answer(self, event: SegmentsMeasured) -> Iterator[JobOutcome | None]:
         table = review.get_referenced_node(self._segmentation, review.MEASUREMENTS)

@@ -19,7 +19,7 @@ EDGE_MM = 140.0
 MARGIN_MM = 20.0
 """Distance between a result and the region around it."""
 COLOR = (1.0, 0.85, 0.2)
-"""Of a region's edges: red, green, blue, each 0 to 1."""
+"""Colour of a region's edges: red, green, blue, each 0 to 1."""
 LINEAR_WITHIN_MM = 0.1
 """A transform counts as linear if an affine map, fitted to a region's corners, gives its points with this accuracy."""
 _BOX_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
@@ -37,7 +37,7 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
     half = np.array(roi.GetSize()) / 2
     if (half <= 0).any():
         remedy = _("Press Place around the heart, or choose Whole volume.")
-        raise InputError(_("one of its edges is 0 mm"), path=roi.GetName(), remedy=remedy)
+        raise InputError(_("an edge of the region is 0 mm"), path=roi.GetName(), remedy=remedy)
     to_world = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
     points = np.array([_to_volume_space(volume, (to_world @ [*(signs * half), 1.0])[:3]) for signs in _BOX_POINTS])
     corners = points[_IS_CORNER]
@@ -51,7 +51,7 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
         remedy = _("Harden the transforms of both, or choose Whole volume.")
         raise InputError(what, path=roi.GetName(), remedy=remedy)
     to_unit_box = None
-    # More than three entries: the edges do not run along the volume's axes.
+    # With more than three entries that are not 0, the edges do not run along the volume's axes.
     if (np.abs(edges) > 1e-4 * np.abs(edges).max()).sum() > 3:
         to_unit = np.eye(4)
         to_unit[:3, :3] = np.linalg.inv(edges)

@@ -134,7 +134,7 @@ class ReportJob(SegmentJob):
             return WALL_OF_OTHER_SCAN
         if measured_segment(self._segmentation) != self._segment_id:
             return WALL_OF_OTHER_SEGMENT
-        # The mark is compared first, since an edit of another segment sets it, too.
+        # The mark is updated first, since an edit of another segment sets it, too.
         update_outdated_mark(self._segmentation)
         return OUTDATED_WALL if is_outdated(self._segmentation) else ""
 
@@ -150,7 +150,7 @@ class ReportJob(SegmentJob):
 
 
 def _class_name(segment: Segment) -> str:
-    """Return the terminology's name of a segment's type, or a general name: the segment's own may name a patient."""
+    """Return the terminology's name of a segment's type, or a general name: the own name may identify a patient."""
     text = vtk.reference("")
     segment.GetTag(segment.GetTerminologyEntryTagName(), text)
     # context ~ category ~ type ~ …, each a scheme ^ value ^ meaning

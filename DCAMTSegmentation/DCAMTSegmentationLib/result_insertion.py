@@ -33,7 +33,8 @@ from .segmentation_options import SegmentationOptions
 def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> np.ndarray:
     """Return the affine (4, 4), mm in the volume's space -> mm in the space of the segmentation node to write into.
 
-    It is the identity for a new node (None) and for a node without segments, which take over the volume's transform.
+    The affine is the identity for a new node (None) and for a node without segments: they take over the volume's
+    transform.
 
     Raises:
         InputError: the nodes are related by a non-linear transform.
@@ -54,8 +55,8 @@ def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generat
         The segmentation node.
 
     Raises:
-        InputError: the target is related to the volume by a non-linear transform, a surface's file cannot be read, or a
-            node of the result was removed meanwhile.
+        InputError: the target is related to the volume by a non-linear transform, a surface's file cannot be read, or
+            the volume or a node of the result was removed meanwhile.
     """
     insertion = _Insertion(result, options)
     try:
@@ -133,7 +134,7 @@ class _Insertion:
     def _build_segments(
         self, target: SegmentationNode | None, to_local: np.ndarray
     ) -> Generator[None, None, list[BuiltSegment]]:
-        """Build the segments, with surfaces if they are to be shown or if the target has surfaces."""
+        """Build the segments, with surfaces if the 3D views shall show them or if the target has surfaces."""
         with_surface = self.options.show_3d or (
             has_segments(target) and target.GetSegmentation().ContainsRepresentation(surface_name())
         )
@@ -157,12 +158,12 @@ class _Insertion:
             compute_surface(built.segment, target)
 
     def _prepare_map(self, target: SegmentationNode | None, image: Any) -> Generator[None, None, _ResultNode]:
-        """Return the earlier result's map of doubt, whose image is not replaced yet, or a new one with the image."""
+        """Return the earlier result's map of doubt, whose image is not replaced yet, or a new map with the image."""
         volume = self.options.volume
         earlier_map = review.get_referenced_node(target, review.DOUBT_MAP)
         doubt_map = self._find_or_add(earlier_map, "vtkMRMLScalarVolumeNode", map_name(volume))
         if doubt_map.is_new:
-            # At once: an unmarked volume would be offered as a scan.
+            # Marked at once, since an unmarked volume would be offered as a scan.
             review.mark_map(doubt_map.node)
         if doubt_map.node.GetDisplayNode() is None:
             self.added.append(add_display(doubt_map.node))
@@ -186,7 +187,7 @@ class _Insertion:
         helpers = [helper for helper in (parts.doubt_map, parts.table) if helper is not None]
         for node in (volume, segmentation, *(helper.node for helper in helpers)):
             if not slicer.mrmlScene.IsNodePresent(node):
-                what = _("was removed while its result was inserted")
+                what = _("was removed while the result was inserted")
                 raise InputError(what, path=node.GetName(), remedy=_("Segment the scan again."))
         outdated = [review.get_referenced_node(segmentation, review.PLACE_POINT)]
         if parts.doubt_map is None:
@@ -231,7 +232,7 @@ class _Insertion:
 
 
 def _outline_method(options: SegmentationOptions) -> OutlineMethod | None:
-    """Return the method from the model's card; None if the card cannot be read, such as that of a removed model."""
+    """Return the method from the model's card; None if the card cannot be read, as after a removal of the model."""
     try:
         card = read_card(model_path(options.model))
     except InputError:

@@ -1,9 +1,9 @@
 """Store a result's data with its segmentation node, and so with the scene.
 
 References: the volume that was segmented, its further channels, the map of doubt, the table of measurements, the point
-that shows a doubtful place, the wall with its colours and its table. Attributes: the trust, the expected overlap with
-an expert, the model, the doubtful places, whether the doubt is calibrated, whether a person corrected the result, and
-the fingerprints that decide that.
+that shows a doubtful place, the wall with its colours and its table. Attributes, among others: the trust, the
+expected overlap, the model, the doubtful places, whether the doubt is calibrated, whether a person corrected the
+result, and the fingerprints by which a correction is noticed.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     """Return the model and quality that made a result.
 
     Results of older versions, and results whose model was removed during the computation, store only the model's title.
-    Then its other texts are empty, and the quality follows from the trust.
+    Then the method's other texts are empty, and the quality follows from the trust.
     """
     text = segmentation_node.GetAttribute(_METHOD)
     if text:
@@ -193,7 +193,7 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
 
 
 def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
-    """Compare a result's voxels with those that were written and measured; return whether it `is_corrected`.
+    """Compare a result's voxels with those that were written and measured; return whether the result `is_corrected`.
 
     Events are not enough: undo and redo send none, and other modules may edit while the panel does not observe.
     """
@@ -278,7 +278,7 @@ def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDo
 
 
 def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | None:
-    """Return the linear transform (4, 4) that was hardened since the places were stored; None if none was, or unknown.
+    """Return the linear transform (4, 4) that was hardened since the places were stored; None if none is known.
 
     The transform leads from the stored affine of the segments to the present one. Segment Editor also changes the
     affine if it resamples the segments: then the result is corrected and, in most cases, the spacing differs. The

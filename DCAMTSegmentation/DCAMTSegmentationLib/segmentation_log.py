@@ -21,7 +21,7 @@ class SegmentationLog:
         self._entries.append(f"{time.strftime('%H:%M:%S')} {text}")
 
     def add_stage(self, stage: str) -> None:
-        """Add the stage as an entry unless it is the last entry."""
+        """Add a stage as an entry, unless the last entry is the same stage."""
         if stage != self._stage:
             self.add(stage)
             self._stage = stage

@@ -52,7 +52,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     ...     logic.exportMeasurements(segmentation, results / f"{volume.GetName()}.csv")
     >>> logic.shutdown()
 
-    `segment` returns at once and calls a function at the end; `cancel` stops the segmentation. `measureWall` and
+    `segment` returns at once and calls a function at the end; `cancel` stops the running job. `measureWall` and
     `writeReport` take any segmentation node; in other methods the argument `segmentation` is the node of a result. The
     logic does not ask for consent to a model's terms of use: whoever writes a script must read the terms
     (`DCAMTSlicerLib.terms_of_use.read_terms`).
@@ -139,7 +139,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def apply(self, settings: Any, onProgress: OnProgress | None = None, onFinished: OnFinished | None = None) -> None:
         """Segment with the settings of the parameter node, as `segment` does.
 
-        If its input volume is still the same at the end, the result becomes its output.
+        If the input volume in the settings is still the same at the end, the result becomes their output.
         """
         volume = settings.inputVolume
         number = len(channels_of(settings.model)) - 1

@@ -37,7 +37,7 @@ from .worker_job import JobOutcome
 
 @dataclass
 class HandledSettings:
-    """The settings that the views already show; if the parameter node differs, the user has made a new choice."""
+    """The settings that the views already show; where the parameter node differs, its setting is new."""
 
     volume: VolumeNode | None = None
     output: SegmentationNode | None = None
@@ -160,7 +160,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._update()
 
     def _compare_segments(self) -> None:
-        """Compare the observed segmentation's voxels, and set its marks of an edit accordingly."""
+        """Compare the observed segmentation's voxels with earlier ones, and set or remove its marks of an edit."""
         segmentation_node = self._edits.node
         if self._closed or self._settings is None or segmentation_node is None:
             return

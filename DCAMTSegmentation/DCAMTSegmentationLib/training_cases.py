@@ -33,7 +33,7 @@ def add_case(volume: VolumeNode, segmentation: SegmentationNode) -> SceneCase:
 
 
 def remove_case(case: SceneCase) -> None:
-    """Remove a case from those for DCAMT Training; its nodes stay in the scene."""
+    """Remove a case from the cases of DCAMT Training; its nodes stay in the scene."""
     case.segmentation.RemoveNodeReferenceIDs(IMAGE)
     case.segmentation.SetAttribute(_LISTED, None)
 
@@ -41,7 +41,7 @@ def remove_case(case: SceneCase) -> None:
 def add_result(segmentation: SegmentationNode) -> SceneCase:
     """Make a result and its scan, which must be in the scene, a case for DCAMT Training.
 
-    `review.channels_of` returns the volumes of its further channels, which a task of one channel does not need.
+    `review.channels_of` returns the volumes of the scan's further channels, which a task of one channel does not need.
     """
     return add_case(review.get_referenced_node(segmentation, review.VOLUME), segmentation)
 
@@ -58,7 +58,7 @@ def scene_cases() -> list[SceneCase]:
 
 
 def unlisted_cases() -> list[SceneCase]:
-    """Return the cases that were added since DCAMT Training last listed them."""
+    """Return the cases that DCAMT Training has not listed since they were added."""
     return [case for case in scene_cases() if case.segmentation.GetAttribute(_LISTED) is None]
 
 

@@ -18,7 +18,7 @@ away from the heart."""
 
 
 def background_scan() -> VolumeNode | None:
-    """Return the scan that is the background of the first slice view with one; None if there is none."""
+    """Return the first scan that is the background of a slice view; None if there is none."""
     for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         node_id = view.GetBackgroundVolumeID()
         node = slicer.mrmlScene.GetNodeByID(node_id) if node_id else None

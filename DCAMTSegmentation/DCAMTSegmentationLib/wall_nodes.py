@@ -1,6 +1,6 @@
 """Store a wall in the scene: a model node with scalars, a colour table with a legend, and a table of the burden.
 
-The model node contains the whole `WallResult`, as surface, scalars and attribute, so it is saved with the scene.
+The model node contains the whole `WallResult`, as surface, scalars and attribute, so a scene saves the result.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def update_outdated_mark(segmentation: SegmentationNode) -> None:
 
 
 def is_outdated(segmentation: SegmentationNode) -> bool:
-    """Return whether the wall is marked as possibly that of an earlier outline."""
+    """Return whether a wall is marked as outdated: the segment's outline may have changed since the measurement."""
     model = review.get_referenced_node(segmentation, review.WALL)
     return model is not None and model.GetAttribute(_OUTDATED) is not None
 
@@ -204,7 +204,7 @@ def _set_scalars(surface: Any, name: str, values: np.ndarray) -> None:
 
 
 def _set_colors(colors: Node | None, threshold: float) -> None:
-    """Set the colours of a colour table node so that they change at the threshold; do nothing if it was removed."""
+    """Set the colours of a colour table node so that they change at the threshold; do nothing for None."""
     if colors is None:
         return
     modifying = colors.StartModify()

@@ -60,7 +60,7 @@ class WallPanel:
         self._show_threshold(DEFAULT_THRESHOLD)
 
     def show(self, segmentation: SegmentationNode | None, ready: bool) -> None:
-        """Show the wall of a segmentation; None shows nothing.
+        """Show the wall of a segmentation; without a wall, tell the user how to measure one.
 
         Args:
             ready: whether a volume is chosen and nothing runs.
@@ -82,7 +82,7 @@ class WallPanel:
             self._show_wall()
 
     def compare_outline(self) -> None:
-        """Show a warning if the segment has changed since the wall was measured; otherwise remove it."""
+        """Show a warning if the segment has changed since the wall was measured; otherwise remove the warning."""
         wall_nodes.update_outdated_mark(self._segmentation)
         self._show_wall()
 
@@ -175,7 +175,7 @@ class WallPanel:
         )
         outdated = []
         if wall_nodes.is_outdated(self._segmentation):
-            outdated = [_("The outline was changed since: press Measure wall again.")]
+            outdated = [_("The outline was changed after the measurement: press Measure wall again.")]
         ui.wallLabel.text = " ".join(
             [*outdated, text, openings, *map(translated, wall.notes), translated(METHODS_DISAGREE)]
         )
@@ -210,7 +210,7 @@ class WallPanel:
         self._show_wall()
 
     def _on_export(self, checked: bool = False) -> None:
-        """Write the files of `dcamt wall`: a table, and the surface with its scalars."""
+        """Write a file as `dcamt wall` does: the table, or the surface with its scalars."""
         wall, title = self._wall, _("Export the wall")
         assert wall is not None
         kinds = _("Table") + " (*.csv);;" + _("Surface") + " (*.vtp)"

@@ -1,6 +1,6 @@
 """Control the worker process from Slicer: it starts at first use and keeps its model loaded.
 
-`dcamt.worker.requests` and `dcamt.worker.events` define what its pipes carry.
+`dcamt.worker.requests` and `dcamt.worker.events` define the messages to and from the process.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SegmentationWorker(Protocol):
         """Stop the running request; no further events of it are delivered."""
 
     def log(self) -> str:
-        """Return what the worker wrote to stderr."""
+        """Return the last lines that the worker wrote to stderr."""
 
     def shutdown(self) -> None:
         """End the worker, and remove its files."""
@@ -172,7 +172,7 @@ class WorkerProcess:
         """Kill the process, and forget its requests.
 
         Args:
-            keep_files: the process must not remove the folders, since a later request may already have one.
+            keep_files: whether the process must leave the folders, since a later request may already have one.
         """
         self._idle.stop()
         self._grace.stop()
@@ -245,7 +245,7 @@ def end_message(crashed: bool, code: int, last_line: str) -> str:
     """Return the message about a worker that ended unexpectedly.
 
     Args:
-        code: its exit status or, on Unix, the signal.
+        code: the process's exit status or, after a crash on Unix, the signal.
     """
     if (crashed and code == KILLED and os.name != "nt") or code == 128 + KILLED:
         return str(
@@ -255,7 +255,7 @@ def end_message(crashed: bool, code: int, last_line: str) -> str:
             )
         )
     if crashed:
-        text = _("The computation crashed (code {code}). Apply again; if it recurs, report it with the log.")
+        text = _("The computation crashed (code {code}). Apply again; if the crash recurs, report it with the log.")
         return str(text.format(code=code))
     text = _("The computation ended unexpectedly (code {code}). {line}")
     return str(text.format(code=code, line=last_line)).strip()

@@ -30,7 +30,7 @@ def error_text(error: Exception | None) -> str:
 
 @lru_cache(maxsize=2)
 def _patterns(translations: tuple[str, ...]) -> list[tuple[re.Pattern[str], str]]:
-    """Return pattern and translation of each translated sentence, the longest first: it may contain a shorter one."""
+    """Return pattern and translation of each translated sentence, longest first: a long one may contain a short one."""
     originals = sentences(lambda text: text)
     pairs = [(original, other) for original, other in zip(originals, translations, strict=True) if original != other]
     return [(_pattern(original), other) for original, other in sorted(pairs, key=lambda pair: -len(pair[0]))]
@@ -38,7 +38,7 @@ def _patterns(translations: tuple[str, ...]) -> list[tuple[re.Pattern[str], str]
 
 def _pattern(sentence: str) -> re.Pattern[str]:
     parts = [re.escape(part) for part in _FILLED_IN.split(sentence)]
-    # A message that stands alone begins with a capital; as a part of a longer message it does not.
+    # Alone, a sentence begins with a capital letter; within a longer message, with a small one.
     if sentence[:1].isalpha():
         first = sentence[0]
         parts[0] = f"(?<!\\w)[{first.lower()}{first.upper()}]{re.escape(sentence.partition('{')[0][1:])}"

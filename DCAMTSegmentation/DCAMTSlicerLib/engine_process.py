@@ -34,8 +34,8 @@ class ProcessEnd:
     """How a process ended.
 
     Attributes:
-        problem: why it could not be started; empty if it was.
-        code: its exit status or, after a crash on Unix, the signal.
+        problem: why the process could not be started; empty if it started.
+        code: the exit status or, after a crash on Unix, the signal.
     """
 
     problem: str = ""
@@ -92,7 +92,7 @@ class EngineProcess:
             self._process.write(line)
 
     def kill(self, last_line: bytes = b"") -> None:
-        """End the process at once; first write `last_line` to its stdin, if there is one."""
+        """End the process at once; first write `last_line`, if given, to its stdin."""
         self.listening = False
         if not self._runs:
             return
@@ -188,7 +188,7 @@ class EngineProcess:
 
 
 def python_program() -> str:
-    """Return the path of PythonSlicer, Slicer's own Python; if it is not found, that of the running Python."""
+    """Return the path of PythonSlicer, Slicer's own Python, or else of the running Python."""
     return shutil.which("PythonSlicer") or sys.executable
 
 

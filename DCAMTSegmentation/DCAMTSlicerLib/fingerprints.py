@@ -39,15 +39,15 @@ def checksum_of(voxels: SegmentVoxels) -> list[int]:
 
 
 def fingerprint_of(checksums: Mapping[str, Sequence[int]]) -> str:
-    """Return the `fingerprint` of segments with these checksums (`checksum_of`), by identifier."""
+    """Return the `fingerprint` of segments from their checksums (`checksum_of`), given by identifier."""
     return json.dumps(checksums, sort_keys=True)
 
 
 def is_same_fingerprint(stored: str, now: str) -> bool:
-    """Return whether the stored and the present `fingerprint` of a node are those of the same voxels.
+    """Return whether the stored and the present `fingerprint` of a node describe the same voxels.
 
-    Scenes of older versions store checksums without the first index, by the code of the class. Then the index is not
-    compared, so a segment that was moved on its grid is not noticed.
+    Scenes of older versions store checksums by the code of the class, and without the first voxel's index. The index is
+    then not compared, so a segment that was moved on its grid counts as unchanged.
     """
     if stored == now or not stored or not now:
         return stored == now

@@ -38,7 +38,7 @@ class InstallationDeclined(NotInstalledError):
 def missing_packages() -> list[str]:
     """Return the requirements that are not met, without importing the packages.
 
-    A PyTorch that is too old is not among them, since only the user may replace it (`_refuse_old_torch`).
+    A PyTorch that is too old is not listed, since only the user may replace it (`_refuse_old_torch`).
 
     Raises:
         NotInstalledError: Slicer is too old to install packages.
@@ -117,7 +117,7 @@ class _KeptOutput:
 def _failed_installation(error: Exception, output: str) -> NotInstalledError:
     """Return the error with pip's own reason: the last line of its output that begins with "error", if there is one.
 
-    Slicer prints pip's output, so `output` is what was printed; the exception `error` does not contain it.
+    Slicer prints pip's output, so `output` is the printed text; the exception `error` does not contain pip's output.
     """
     errors = [line.strip() for line in output.splitlines() if line.strip().lower().startswith("error")]
     reason = errors[-1] if errors else " ".join(str(error).split())

@@ -22,11 +22,11 @@ class ModelChoice:
     """A model in the list.
 
     Attributes:
-        name: in the store.
-        title: as listed.
-        tooltip: what it segments, in which scans and how accurately; or why its file cannot be used.
+        name: the model's name in the store.
+        title: the text in the list.
+        tooltip: what the model segments, in which scans and how accurately; or why its file cannot be used.
         removable: whether the user may remove it, since it is not shipped.
-        channels: the names of the channels that it takes.
+        channels: the names of the channels that the model takes.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ModelChoice:
 def model_choices() -> list[ModelChoice]:
     """Return all models in the store, shipped ones first; a damaged file is listed with its problem as tooltip.
 
-    Models with equal titles are told apart by their names.
+    If several models have the same title, each title also contains the model's name.
     """
     choices = [_choice(model) for model in stored_models()]
     count = Counter(choice.title for choice in choices)
@@ -68,7 +68,7 @@ def import_choice(path: Path) -> str:
     """
     name = read_card(path).name
     if any(model.name == name for model in stored_models()):
-        remedy = _("If it is another model, remove the one in the list first.")
+        remedy = _("To import this file, first remove the model in the list.")
         raise InputError(_("a model of that name is in the list already"), path=path, remedy=remedy)
     # The worker checks the weights when it loads them, since that needs torch.
     return import_model(path).name
@@ -90,7 +90,7 @@ def card_text(card: Card, channels: Sequence[str] = ()) -> str:
         lines.append(text.format(count=len(channels), names=", ".join(channels)))
     lines += [_("Measured: {text}").format(text=_measurement_text(entry)) for entry in card.measured]
     if not card.measured:
-        lines.append(_("Its accuracy was not measured."))
+        lines.append(_("The model's accuracy was not measured."))
     return "\n".join([*lines, card.notes] if card.notes else lines)
 
 
@@ -114,7 +114,7 @@ def _channels(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _run_details(card: Card) -> list[str]:
-    """Return the Dice of a card's first measurement, and the iterations of its run, if the card contains them."""
+    """Return the Dice of a card's first measurement, and the iterations of the run, if the card contains them."""
     details = []
     for entry in card.measured[:1]:
         dice = _mean_dice(entry)
@@ -135,13 +135,13 @@ def _mean_dice(entry: Mapping[str, Any]) -> float | None:
 
 
 def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return a measurement's Dice by class, of "mean" if the card has it, otherwise of the first branch."""
+    """Return a measurement's Dice by class: the entry "mean", or else the entry of the first branch."""
     by_branch: Mapping[str, Mapping[str, float]] = entry.get("dice", {})
     return by_branch.get("mean") or next(iter(by_branch.values()), {})
 
 
 def _measurement_text(entry: Mapping[str, Any]) -> str:
-    """Return one measurement of a card: the mean Dice, or else the Dice of each class, and on which cases."""
+    """Return a card's measurement as text: the Dice (the mean, or else of each class), the quality and the cases."""
     dice = entry.get("dice_mean")
     if dice is None and "dice" in entry:
         dice = ", ".join(f"{name} {value:.2f}" for name, value in _dice_by_class(entry).items())

@@ -1,6 +1,6 @@
 """Name the kinds of MRML nodes and of their parts in annotations.
 
-Slicer's Python has no types, so mypy checks only that these names exist.
+Slicer's Python classes have no type annotations, so mypy checks only that these names exist.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def _new_identifier(segmentation: Segmentation, name: str, taken: Sequence[str |
 def find_dcamt_segments(segmentation_node: SegmentationNode) -> dict[str, str]:
     """Return the code of the class of each segment that DCAMT wrote into a node, by the segment's identifier.
 
-    A copy of such a segment counts as one, too, since it has the same tag.
+    A copy of a DCAMT segment counts as a DCAMT segment, since the copy has the same tag.
     """
     segmentation, codes, text = segmentation_node.GetSegmentation(), {}, vtk.reference("")
     for identifier in segmentation.GetSegmentIDs():

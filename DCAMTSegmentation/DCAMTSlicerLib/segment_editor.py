@@ -34,11 +34,11 @@ def correct(segmentation_node: SegmentationNode, volume: VolumeNode | None, back
 
 
 def _show_back_button(panel: Any, module: str) -> None:
-    hide_back_button()
+    remove_back_button()
     button = qt.QPushButton(_("Back to {module}").format(module=slicer.util.getModule(module).title))
     button.objectName = BACK_BUTTON
     button.toolTip = _("Go back to the result. The corrections stay in the segmentation.")
-    # The slot must not refer to the button, which it would keep alive after Qt deleted it.
+    # A slot that refers to the button would keep its Python object alive after Qt has deleted the button.
     button.connect("clicked(bool)", _go_back_to(module))
     panel.layout().insertWidget(0, button)
 
@@ -48,12 +48,12 @@ def _go_back_to(module: str) -> Callable[..., None]:
 
     def go_back(checked: bool = False) -> None:
         slicer.util.selectModule(module)
-        hide_back_button()
+        remove_back_button()
 
     return go_back
 
 
-def hide_back_button() -> None:
+def remove_back_button() -> None:
     """Remove the button from the Segment Editor's panel."""
     panel = slicer.modules.segmenteditor.widgetRepresentation()
     for button in panel.findChildren(qt.QPushButton, BACK_BUTTON):

@@ -23,7 +23,7 @@ def surface_name() -> str:
 
 
 def compute_surface(segment: Segment, segmentation_node: SegmentationNode | None) -> None:
-    """Compute a segment's closed surface as the node that will hold the segment would; None stands for a new node."""
+    """Compute a segment's closed surface with the parameters of its future node; None stands for a new node."""
     temporary = slicer.vtkSegmentation()
     temporary.SetSourceRepresentationName(labelmap_name())
     if has_segments(segmentation_node):

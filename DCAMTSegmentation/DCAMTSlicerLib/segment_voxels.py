@@ -1,4 +1,4 @@
-"""Read the segments of a segmentation node: whether there are any, and the voxels of one."""
+"""Read from a segmentation node whether it has segments, a segment's voxels, and the affine of its labelmap."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .node_types import SegmentationNode
 
 @dataclass(frozen=True)
 class SegmentVoxels:
-    """A segment's voxels, cropped to the box of the set ones; one voxel of value 0 if none is set.
+    """A segment's voxels, cropped to the box that the segment fills; one voxel of value 0 if the segment is empty.
 
     Attributes:
         mask: (K, J, I), uint8, 1 in the segment.
         affine: (4, 4), index (i, j, k) of the mask -> mm in the segmentation node's space.
-        first: the index (i, j, k) of the mask's first voxel in the segment's image; zeros without set voxels.
+        first: the index (i, j, k) of the mask's first voxel in the segment's image; zeros if the segment is empty.
     """
 
     mask: np.ndarray
@@ -45,7 +45,7 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
     """Read a copy of a segment's voxels.
 
     Raises:
-        InputError: the segment does not exist, since it was removed after the caller found it.
+        InputError: the segment does not exist, for example since it was removed meanwhile.
     """
     if segmentation_node.GetSegmentation().GetSegment(identifier) is None:
         what, name = _("a segment was removed before it was read"), segmentation_node.GetName()
@@ -68,7 +68,7 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
 def labelmap_affine(segmentation_node: SegmentationNode, identifiers: Iterable[str]) -> np.ndarray | None:
     """Return the affine (4, 4) of the first of these segments with voxels: index (i, j, k) -> mm in the node's space.
 
-    A linear transform changes this affine only if it is hardened. None if no segment has voxels.
+    A linear transform changes this affine only if the transform is hardened. Return None if no segment has voxels.
     """
     for identifier in identifiers:
         image = segmentation_node.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap_name())

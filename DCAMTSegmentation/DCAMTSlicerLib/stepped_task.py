@@ -9,7 +9,7 @@ from typing import Any
 import qt
 
 DOUBLE_CLICK_S = 0.5
-"""A click this soon after another one, in seconds, is the second one of a double click."""
+"""Seconds between two clicks, below which they count as a double click."""
 
 
 class SteppedTask:
@@ -106,7 +106,7 @@ class DelayedCall:
 
 
 class StartingClick:
-    """Recognises the second click of a double click on a button that starts a job and then cancels it.
+    """Recognises the second click of a double click on a button whose clicks start and cancel a job in turn.
 
     The owner ignores a repeated click whether or not a job runs, since the job may have ended between the two clicks.
     """

@@ -17,7 +17,7 @@ _FOLDER = "DCAMT.folder"
 def place_result(node: Node, volume: VolumeNode, earlier: Iterable[Node] = ()) -> None:
     """Move a result into the DCAMT folder of its scan.
 
-    This is the folder of an earlier result; if there is none, it is created beside the scan.
+    Without a folder of an earlier result, a new folder is created beside the scan.
 
     Args:
         earlier: earlier results of the scan.

@@ -11,7 +11,7 @@ from dcamt.models.store import stored_models
 from slicer.i18n import tr as _
 
 SETTINGS_GROUP = "DCAMT/AcceptedTerms"
-"""The application's settings with the checksum of each model's accepted terms."""
+"""Group of the application's settings that holds the checksum of each model's accepted terms."""
 
 
 class TermsDeclinedError(DCAMTError):
@@ -76,11 +76,11 @@ def _shipped_file(model: str) -> Path | None:
 
 
 def _setting_of(model: str) -> str:
-    """Return the name of the setting that stores the accepted terms of a shipped model."""
+    """Return the name of the setting that stores the checksum of a shipped model's accepted terms."""
     file = _shipped_file(model)
     return f"{SETTINGS_GROUP}/{file.stem if file is not None else model}"
 
 
 def _checksum(terms: str) -> str:
-    # 64 bits of the checksum suffice to notice a change.
+    # The first 64 bits suffice to notice a change.
     return hashlib.sha256(terms.encode()).hexdigest()[:16]

@@ -97,7 +97,7 @@ class InsertionTest(unittest.TestCase):
                 list(steps)
             except InputError as error:
                 self.assertEqual(
-                    str(error), f"{name}: was removed while its result was inserted. Segment the scan again."
+                    str(error), f"{name}: was removed while the result was inserted. Segment the scan again."
                 )
                 self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), others)
             else:
@@ -126,6 +126,6 @@ class InsertionTest(unittest.TestCase):
                     file.write_bytes(content)
                 item = replace(result.classes[0], surface=file)
                 steps = insert_result(replace(result, classes=[item]), SegmentationOptions(volume))
-                with self.assertRaisesRegex(InputError, r"^LGE: the files of its result .* Segment it again\.$"):
+                with self.assertRaisesRegex(InputError, r"^LGE: the files of the result .* Segment the scan again\.$"):
                     list(steps)
                 self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)

@@ -54,7 +54,7 @@ class OutlineTest(InsertedWallCase):
     def test_changed_outline_is_noticed_until_the_change_is_undone(self) -> None:
         mask = read_segment(self.segmentation, "blood").mask
         wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
-        warning, label = "The outline was changed since", phantom()[1]
+        warning, label = "The outline was changed after", phantom()[1]
         self.module.panel.enter()
         self.assertNotIn(warning, self.ui.wallLabel.text)
         smaller = label.copy()
@@ -76,7 +76,7 @@ class OutlineTest(InsertedWallCase):
         self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
         slicer.util.updateSegmentBinaryLabelmapFromArray(everywhere, self.segmentation, "other", self.volume)
         process_events()
-        self.assertNotIn("The outline was changed since", self.ui.wallLabel.text)
+        self.assertNotIn("The outline was changed after", self.ui.wallLabel.text)
 
 
 class ThresholdTest(InsertedWallCase):

@@ -71,7 +71,7 @@ class WorkerWallTest(WorkerWallCase):
 
     def test_changed_outline_is_noticed_and_measured_again(self) -> None:
         volume, segmentation = self.volume, self.segmentation
-        warning = "The outline was changed since"
+        warning = "The outline was changed after"
 
         self.measure()
         before = burden_cell(segmentation, "wall_cm2")
@@ -86,7 +86,7 @@ class WorkerWallTest(WorkerWallCase):
         self.assertNotIn(warning, self.ui.wallLabel.text)
 
     def test_changed_outline_of_a_saved_wall_is_noticed(self) -> None:
-        warning = "The outline was changed since"
+        warning = "The outline was changed after"
         self.measure()
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder, "scene.mrb"))
@@ -248,7 +248,7 @@ class ChangedWhileMeasuredTest(unittest.TestCase):
             "The transform of ball was changed during the computation",
         ):
             self.assertIn(text, self.ui.statusLabel.text)
-        self.assertIn("The outline was changed since", self.ui.wallLabel.text)
+        self.assertIn("The outline was changed after", self.ui.wallLabel.text)
         self.assertEqual(burden_cell(self.segmentation), f"{self.wall.burden.percent:.1f}")
 
     def test_wall_of_a_deleted_segment_is_dropped(self) -> None:
