@@ -1,4 +1,4 @@
-"""Hold the state that the sections of the training panel share: case table, settings and checks."""
+"""Hold what the sections of the training panel share: case table, settings, check and estimation."""
 
 from __future__ import annotations
 

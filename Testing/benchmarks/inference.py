@@ -345,7 +345,7 @@ def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="LA_FOLDER")
-    parser.add_argument("model", metavar="MODEL", help="name or file; the Dice is right if it did not use these labels")
+    parser.add_argument("model", metavar="MODEL", help="name or file; not trained with the held-out labels")
     parser.add_argument("--cases", type=int, default=4, help="how many of the held-out cases (default: 4)")
     parser.add_argument(
         "--protocol-cases", type=int, default=1, help="how many of them for `protocol`, which is slow (default: 1)"

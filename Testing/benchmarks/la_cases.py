@@ -61,7 +61,7 @@ def claim_folder(work: Path, model: Path) -> None:
     if not owner.exists():
         owner.write_text(checksum, encoding="utf-8")
     elif owner.read_text(encoding="utf-8") != checksum:
-        sys.exit(f"{work} has results of another model; choose another folder for those of {model}")
+        sys.exit(f"{work} has results of another model; choose another folder for the results of {model}")
 
 
 def dcamt(*arguments: str | Path) -> str:

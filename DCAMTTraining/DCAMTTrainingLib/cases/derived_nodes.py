@@ -1,4 +1,4 @@
-"""Find a case's scan and channels, and distinguish nodes that DCAMT Training added to the scene from the user's."""
+"""Find a case's scan and channels, and recognise the nodes that DCAMT Training added to the scene."""
 
 from __future__ import annotations
 

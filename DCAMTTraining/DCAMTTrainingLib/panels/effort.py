@@ -70,7 +70,7 @@ class EffortPanel:
 
 
 def estimate_text(estimate: dict[str, Any]) -> str:
-    """Return time, memory and disk space of an estimate as a sentence."""
+    """Return a sentence with the time, memory and disk space of an estimate."""
     device = _("GPU") if estimate["device"] in ("cuda", "mps") else _("CPU")
     text = _("About {time} on the {device} for {iterations} iterations").format(
         time=duration_text(estimate["seconds"]), device=device, iterations=estimate["iterations"]

@@ -1,4 +1,4 @@
-"""Control the section *Results* of the panel: validation scores, report, and use or export of the models."""
+"""Control the section *Results* of the panel: show validation scores and report, use or export the models."""
 
 from __future__ import annotations
 

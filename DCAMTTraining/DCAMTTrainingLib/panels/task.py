@@ -191,7 +191,7 @@ class TaskPanel:
 
 
 def suggestion_text(recipe: Recipe) -> str:
-    """Return text on a suggested recipe: classes, spacing, patch and batch."""
+    """Return a sentence with the classes, spacing, patch and batch of a suggested recipe."""
     text = _("{title}: voxels of {spacing} mm, patches of {patch}, {batch} per iteration.")
     return str(
         text.format(

@@ -1,4 +1,4 @@
-"""Find and choose the folder of runs: one folder for this computer, independent of the scene."""
+"""Find and choose the folder of runs, the same for all scenes of this computer, and find free names of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Use a run's models in DCAMT Segmentation: store them under unique names, and choose them there."""
+"""Store a run's models under unique names, and choose a stored model in DCAMT Segmentation."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         for number, row in enumerate(used, start=1):
             if isinstance(row.source, SceneScan) or number % 500 == 0:  # Files are listed, but not copied.
                 yield len(cases), len(used)
-            # Closes open files before the folder is removed, which Windows requires.
+            # `closing` closes open files before the folder is removed, as Windows requires.
             with closing(export_case(row, run.scans, number, one_channel)) as writing:
                 while True:
                     try:
