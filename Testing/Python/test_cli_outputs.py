@@ -1,4 +1,4 @@
-"""Further results of `dcamt segment`: surfaces, probabilities, DICOM objects and the one-page report."""
+"""Test further results of `dcamt segment`: surfaces, probabilities, DICOM objects and the one-page report."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def segmented_scan(labelmap: Labelmap, info: SegmentInfo) -> dcamt.SegmentedScan
 
 @pytest.mark.parametrize("ending", ["stl", "obj", "ply", "vtp"])
 def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) -> None:
-    """The surface is that of an ellipsoid, and vtk reads its file, which is in LPS mm."""
+    """The mask is an ellipsoid; vtk reads the surface's file, which is in LPS mm."""
     vtk = pytest.importorskip("vtk")
     from vtkmodules.util.numpy_support import vtk_to_numpy
 

@@ -115,12 +115,12 @@ def test_region_limits_the_result_and_its_first_number_may_be_negative(model: Pa
     base = ["segment", str(scan), "--model", str(model), "-o", str(out), "--overwrite"]
     assert cli.main([*base, *EVERYWHERE]) == 0
     whole = read_labelmap(out).voxels
-    box = "-12,10,-22,2.5,8,40"
+    region = "-12,10,-22,2.5,8,40"
     index = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), axis=-1)
     ras = index @ AFFINE[:3, :3].T + AFFINE[:3, 3]
     inside = ((ras >= (-12, -22, 8)) & (ras <= (10, 2.5, 40))).all(axis=-1)
     assert whole[~inside].any()
-    for arguments in ([f"--roi={box}"], ["--roi", box], ["--roi", "10,-12,-22,2.5,40,8"]):
+    for arguments in ([f"--roi={region}"], ["--roi", region], ["--roi", "10,-12,-22,2.5,40,8"]):
         assert cli.main([*base, *arguments]) == 0
         limited = read_labelmap(out).voxels
         assert limited.any()

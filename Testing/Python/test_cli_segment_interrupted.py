@@ -46,7 +46,7 @@ from dcamt import cli
 def write(file, *rest, **more):
     open(file, "wb").write(b"half")
     print("writing", flush=True)
-    for _ in range(1200):  # short sleeps: Python handles a signal after the current one at the latest
+    for _ in range(1200):  # short sleeps: Python handles a signal after the current sleep at the latest
         time.sleep(0.05)
 
 nrrd.write = write
@@ -54,7 +54,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_during_writing_leaves_no_partial_file(model: Path, tmp_path: Path, number: signal.Signals) -> None:
     scan, out = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out"
@@ -77,7 +77,7 @@ def measured_scans(table: Path) -> list[str]:
         return [row["scan"] for row in csv.DictReader(file)]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 def test_ctrl_c_during_inference_keeps_the_finished_results(model: Path, tmp_path: Path) -> None:
     scan, out, table = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out", tmp_path / "m.csv"
     scans = [scan.with_name(f"x{n}.nii.gz") for n in range(200)]

@@ -1,4 +1,4 @@
-"""`dcamt segment` by a team of two processes: same results as by one, failures reported once, interruptions."""
+"""`dcamt segment` by a team of two processes gives the results of one, and reports each failure once."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_results_are_kept_and_missing_ones_named_when_a_process_is_killed(
         assert (name in written) is (name not in message)
     missing = len(message.split("without a result: ")[1].split(". ")[0].split(", "))
     assert f"{5 - missing} of 5 scans segmented" in result.stdout.splitlines() or "cancelled" in result.stderr
-    # Only the leader writes a table, of the scans that it segmented: every second one.
+    # The leader writes a table of the scans that it segmented itself: s0, s2 and s4.
     assert {row["scan"] for row in rows_of(table)} == written & {"s0", "s2", "s4"}
 
 
@@ -230,7 +230,7 @@ def test_failure_of_all_processes_is_reported_once(
     tmp_path: Path,
     segment_alone: Callable[..., Ended],
 ) -> None:
-    """The messages are those of a single process."""
+    """The messages equal the messages of a single process."""
     arguments = [*(["--model", str(model)] if "--model" not in arguments else []), *arguments]
     alone = segment_alone(scans, "-o", tmp_path / "out", *arguments)
     assert alone.status == status

@@ -51,7 +51,7 @@ def train(*arguments: str | Path) -> int:
     return call_dcamt(["train", "--device", "cpu", *arguments])
 
 
-def test_finished_run_makes_a_model_that_segments(
+def test_finished_run_makes_a_model_that_segments_and_starts_another_run(
     cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "runs" / "first"
@@ -230,7 +230,7 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits of file sizes")
 @pytest.mark.parametrize("limit", [200, 5000])
 def test_write_refused_by_the_system_is_reported_in_one_line(cases: Path, tmp_path: Path, limit: int) -> None:
-    """The recipe exceeds a limit of 200 bytes for each file, the first checkpoint one of 5000 bytes."""
+    """The recipe has more than 200 bytes, and the first checkpoint more than 5000 bytes."""
     run = tmp_path / "run"
     done = run_with_file_size_limit(limit, ["train", cases, "--run", run, "--device", "cpu", *settings()])
     assert (done.returncode, done.stdout) == (1, "")

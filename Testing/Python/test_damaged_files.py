@@ -314,7 +314,7 @@ def test_meta_image_with_a_wrong_size_of_its_compressed_data_is_refused(
     refused(lambda: read_scan(path), path, message.format(**sizes), "CompressedDataSize in its header")
 
 
-def test_meta_image_without_spacing_is_read_with_a_note_on_the_assumed_one(tmp_path: Path) -> None:
+def test_meta_image_without_spacing_is_read_with_a_note_on_the_assumed_spacing(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.mha")
     path.write_bytes(re.sub(rb"ElementSpacing = .*\n", b"", path.read_bytes()))
     volume = read_scan(path)

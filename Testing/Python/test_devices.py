@@ -1,4 +1,4 @@
-"""The choice of the device, and the detection of devices that compute fast in 16 bits."""
+"""Test the choice of the device, and the detection of devices that compute fast in 16 bits."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def test_cpu_flags_tell_whether_bfloat16_is_fast() -> None:
     assert fast_bfloat16(CPU) == (not {"amx_tile", "avx512_bf16"}.isdisjoint(listed))
 
 
-@pytest.mark.parametrize(("has", "fast"), [((True, False), True), ((False, True), True), ((False, False), False)])
+@pytest.mark.parametrize(("features", "fast"), [((True, False), True), ((False, True), True), ((False, False), False)])
 def test_cpu_is_fast_in_bfloat16_when_it_has_tiles_or_dot_products(
-    has: tuple[bool, bool], fast: bool, monkeypatch: pytest.MonkeyPatch
+    features: tuple[bool, bool], fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    for name, supported in zip(CPU_CHECKS, has, strict=True):
+    for name, supported in zip(CPU_CHECKS, features, strict=True):
         monkeypatch.setattr(torch.cpu, name, lambda supported=supported: supported, raising=False)
     assert fast_bfloat16(CPU) is fast
 

@@ -68,7 +68,7 @@ def write_dicom(
 
 @pytest.mark.parametrize("name", [*ORTHOGONAL, "tilted"])
 def test_dicom_series_is_read(tmp_path: Path, name: str) -> None:
-    tilted = np.array([[0.7, 0, 0], [0, 0.9, 0.6], [0, 0, 2.5]])  # each slice is shifted along j from the one before
+    tilted = np.array([[0.7, 0, 0], [0, 0.9, 0.6], [0, 0, 2.5]])  # each slice is shifted along j from the slice before
     affine = {**ORTHOGONAL, "tilted": affine_of(orthogonal_matrix(4) @ tilted)}[name]
     voxels, folder = scan("int16"), tmp_path / "series"
     write_dicom(folder, voxels, affine)
@@ -148,7 +148,7 @@ def test_unusable_dicom_folder_is_refused(tmp_path: Path, capfd: pytest.CaptureF
     (tmp_path / "none" / "x.txt").write_text("hello", encoding="utf-8")
     refused(read("none"), tmp_path / "none", "holds no DICOM slices. Choose a scan")
     write_dicom(tmp_path / "cut", scan("int16"), affine)
-    victim = sorted((tmp_path / "cut").iterdir())[5]
-    victim.write_bytes(victim.read_bytes()[:-60])
+    damaged = sorted((tmp_path / "cut").iterdir())[5]
+    damaged.write_bytes(damaged.read_bytes()[:-60])
     refused(read("cut"), tmp_path / "cut")
     assert capfd.readouterr() == ("", ""), "a library wrote to the terminal"

@@ -1,4 +1,4 @@
-"""Slices that are missing from a DICOM scan, damaged beyond recognition, or of several time points."""
+"""Missing or unrecognisable slices and several time points of a DICOM scan cause a note or a refusal."""
 
 import os
 import tracemalloc
@@ -124,14 +124,14 @@ def test_slice_numbers_of_millions_take_little_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "message_parts"),
+    ("attributes", "message_part"),
     [({"ImagesInAcquisition": 20}, "20 images, of which 8"), ({"SpacingBetweenSlices": 1.0}, "1 mm according")],
 )
 def test_counts_and_distances_of_the_headers_cause_a_note(
-    tmp_path: Path, attributes: dict[str, object], message_parts: str
+    tmp_path: Path, attributes: dict[str, object], message_part: str
 ) -> None:
     (note,) = read_scan(_write_series(tmp_path, **attributes)).notes
-    assert message_parts in note
+    assert message_part in note
 
 
 @pytest.mark.parametrize("shift", [0.1, 0.5])
@@ -156,7 +156,7 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message_parts"),
+    ("change", "message_part"),
     [
         (_describe_one_frame_less, "more pixels than its frames hold"),
         (lambda data: setattr(data, "NumberOfFrames", 11), "has 11 frames, but places 12"),
@@ -166,10 +166,10 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
     ],
 )
 def test_message_names_what_is_wrong_with_the_frames(
-    tmp_path: Path, change: Callable[[pydicom.Dataset], object], message_parts: str
+    tmp_path: Path, change: Callable[[pydicom.Dataset], object], message_part: str
 ) -> None:
     file = write_frames(tmp_path / "x.dcm", range(12))
     data = pydicom.dcmread(file)
     change(data)
     data.save_as(file)
-    refused(lambda: read_scan(file), file, message_parts)
+    refused(lambda: read_scan(file), file, message_part)

@@ -1,4 +1,4 @@
-"""DICOM series with damaged, foreign, contradictory or duplicate slices: skipped with a note, or refused by name."""
+"""Damaged, foreign, contradictory or duplicate DICOM slices are skipped with a note, or refused by name."""
 
 import shutil
 from pathlib import Path
@@ -176,7 +176,7 @@ def test_duplicate_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     assert isinstance(volume.notes[0], IdentifyingNote)
 
 
-def test_refusal_of_a_folder_without_scans_names_what_it_holds(tmp_path: Path) -> None:
+def test_refusal_of_a_folder_without_scans_names_its_content(tmp_path: Path) -> None:
     folder = tmp_path / "scans"
     folder.mkdir()
     refused(lambda: read_scan(folder), folder, "is an empty folder")

@@ -1,4 +1,4 @@
-"""DICOM results: a segmentation and a measurement report, read by highdicom, SimpleITK and pydicom."""
+"""Test the DICOM segmentation and the DICOM measurement report, read by highdicom, SimpleITK and pydicom."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Pa
 
 
 def test_segmentation_refers_to_the_chosen_time_point(tmp_path: Path) -> None:
-    """The series has three time points at each position; the second one is segmented."""
+    """A file has three time points at each position, and a series has two; the second time point is chosen."""
     places = [*range(8)] * 3
     path = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(8), 3))
     scan = read_scan(path, choice=ScanChoice(time=2))

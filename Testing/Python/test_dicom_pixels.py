@@ -1,4 +1,4 @@
-"""Stored DICOM pixels: compressed, inverted, rescaled, with foreign bits."""
+"""DICOM pixels are decompressed, inverted and rescaled; foreign bits are ignored, and unusable pixels refused."""
 
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def test_lack_of_memory_for_pixels_is_reported(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("stored", "signed"), [(16, 0), (12, 0), (16, 1)])
-def test_inverted_intensities_equal_those_of_gdcm(tmp_path: Path, stored: int, signed: int) -> None:
+def test_inverted_intensities_equal_the_result_of_gdcm(tmp_path: Path, stored: int, signed: int) -> None:
     """MONOCHROME1 stores bright pixels as low values."""
     import SimpleITK as sitk  # noqa: N813
 
@@ -111,7 +111,7 @@ def test_inverted_intensities_equal_those_of_gdcm(tmp_path: Path, stored: int, s
     )
 
 
-def test_bits_above_the_stored_ones_are_ignored(tmp_path: Path) -> None:
+def test_bits_above_the_stored_bits_are_ignored(tmp_path: Path) -> None:
     for k in range(8):
         path = write_slice(tmp_path / f"{k}.dcm", k)
         data = pydicom.dcmread(path)

@@ -1,4 +1,4 @@
-"""DICOM results checked by other programs: dciodvfy finds no fault in them, and dcmqi reads them."""
+"""The program dciodvfy finds no fault in DICOM results, and dcmqi reads their segments and measurements."""
 
 from __future__ import annotations
 

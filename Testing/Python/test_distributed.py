@@ -1,4 +1,4 @@
-"""Training by a team: losses equal to those of one process, failures, signals, resuming with other team sizes."""
+"""Test training by a team: losses as of one process, failures, signals, and resuming with another team size."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_team_splits_the_batch() -> None:
 
 @pytest.mark.parametrize("objective", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
 def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, objective: tuple[str, ...]) -> None:
-    """This holds if each operation concerns a single sample: supervision and distillation, no batch normalisation."""
+    """The losses are equal if each operation concerns one sample: supervision, distillation, no batch normalisation."""
     runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *objective)
     one, two = ([event["losses"] for event in events(run, "progress")] for run in runs)
     assert len(one) == 5
@@ -97,7 +97,7 @@ def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, 
 
 
 def test_comparison_of_losses_detects_operations_across_samples(table: Path, tmp_path: Path) -> None:
-    """Batch normalisation over half of the batch differs from that over the whole batch, so the losses differ."""
+    """Batch normalisation gives other values over half of the batch than over the batch, so the losses differ."""
     runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *SUPERVISED, "normalisation=batch")
     one, two = ([event["losses"]["total"] for event in events(run, "progress")] for run in runs)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) > 1e-3
@@ -179,9 +179,9 @@ def test_team_saves_a_checkpoint_before_validating(
     assert kinds[:2] == [CheckpointSaved, ValidationScored]
 
 
-@pytest.mark.parametrize(("signalled", "waits"), [(False, 1), (True, 0)])
+@pytest.mark.parametrize(("signalled", "wait_count"), [(False, 1), (True, 0)])
 def test_follower_waits_for_the_leader_unless_a_signal_came_before(
-    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool, waits: int
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool, wait_count: int
 ) -> None:
     plan = TrainingPlan(RunFolder(Path()), tiny_recipe("iterations=4"), read_cases(table), device="cpu")
     monkeypatch.setattr(BrokenTeam, "broadcast", lambda team, value: plan)
@@ -198,7 +198,7 @@ def test_follower_waits_for_the_leader_unless_a_signal_came_before(
     waited: list[None] = []
     monkeypatch.setattr(training_api, "wait_for_leader", lambda: waited.append(None))
     assert training_api.follow_leader(RunFolder(tmp_path / "run"), "cpu", lambda failure: None) == 1
-    assert len(waited) == waits
+    assert len(waited) == wait_count
 
 
 def test_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> None:

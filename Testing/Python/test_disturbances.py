@@ -1,4 +1,4 @@
-"""Disturbances of scans for a calibration: they change the image, and all but two keep the organs in place."""
+"""Disturbances of scans for a calibration change the image; all but two keep the organs in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The correction of the map of doubt: its fit to data of a known law, and its use by calibration and predictor."""
+"""Test the correction of the map of doubt: its fit to data of a known law, and its use by calibration and predictor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_fit_finds_the_law_by_which_voxels_are_wrong(bias: float, slope: float) 
     np.testing.assert_allclose(fitted.apply(levels), expit(bias + slope * logit(levels)), atol=0.01)
 
 
-def test_counts_of_two_halves_add_up_to_those_of_the_whole() -> None:
+def test_counts_of_two_halves_add_up_to_the_counts_of_the_whole() -> None:
     draw = np.random.default_rng(1)
     doubt, chance = draw.random((2, 20, 20, 20))
     both = count_doubt(doubt, chance < doubt)

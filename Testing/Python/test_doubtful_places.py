@@ -1,4 +1,4 @@
-"""Doubtful places: their position and volume are those of synthetic shapes of doubt, on rotated grids too."""
+"""Doubtful places have the positions and volumes of synthetic shapes of doubt, also on rotated grids."""
 
 from __future__ import annotations
 

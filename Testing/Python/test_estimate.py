@@ -73,7 +73,7 @@ def test_trial_patches_grow_up_to_the_patch_of_the_recipe() -> None:
     assert trial_patches(lowest) == [(4, 4, 4)]
 
 
-def test_estimated_time_of_a_step_is_that_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_estimated_time_of_a_step_equals_the_time_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock counts arithmetic operations, because seconds depend on the machine and on other programs."""
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1, shape=(40, 40, 40))
     with FlopCounterMode(display=False) as counter:
@@ -134,11 +134,11 @@ def test_estimated_disk_space_and_memory_suffice_for_a_run(tmp_path: Path) -> No
 def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a trial, its process may keep memory that a run, in another process, could use."""
     taken: list[int] = []
-    whole = estimate_module.try_steps
+    real = estimate_module.try_steps
 
     def record_trial(*arguments: Any) -> Trial:
         taken.append(6)
-        return whole(*arguments)
+        return real(*arguments)
 
     monkeypatch.setattr(estimate_module, "try_steps", record_trial)
     monkeypatch.setattr(estimate_module, "free_memory_bytes", lambda: 10 - sum(taken))

@@ -1,4 +1,4 @@
-"""Evaluation: scores equal those of medpy, brute force and formulas; folders with missing, extra, mismatched files."""
+"""Scores equal medpy, brute force and formulas; folders are paired and averaged, or refused with the file's name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def assert_same_score(one: SegmentationScore, other: SegmentationScore) -> None:
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-def test_scores_equal_those_of_medpy(spacing: tuple[float, float, float]) -> None:
+def test_scores_equal_the_results_of_medpy(spacing: tuple[float, float, float]) -> None:
     medpy = pytest.importorskip("medpy.metric.binary")
     for seed in range(6):
         prediction = random_mask(seed)
@@ -66,7 +66,7 @@ def test_surface_distances_equal_brute_force_over_all_pairs() -> None:
     assert scores.asd_mm != pytest.approx(score(label, prediction, spacing).asd_mm)
 
 
-def test_scores_of_a_shifted_slab() -> None:
+def test_distances_of_parallel_slabs_equal_their_separation() -> None:
     """Two slabs one voxel thick lie three voxels of 2 mm apart, so every surface distance is 6 mm."""
     prediction, label = np.zeros((2, 12, 12, 12), dtype=bool)
     prediction[3] = label[6] = True
@@ -82,7 +82,7 @@ def test_scores_do_not_depend_on_cropping_or_axis_order() -> None:
     assert_same_score(score(*turned, (2.0, 0.7, 0.9)), inner)
 
 
-def test_scores_of_empty_masks() -> None:
+def test_equal_masks_score_1_and_distances_to_an_empty_mask_are_undefined() -> None:
     nothing, something = np.zeros((8, 8, 8), dtype=bool), np.zeros((8, 8, 8), dtype=bool)
     something[2:5, 2:5, 2:5] = True
     nan = float("nan")
@@ -130,7 +130,7 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     assert [(row.case, row.label) for row in evaluation.rows] == [(f"la00{n}", c) for n in range(3) for c in (1, 2)]
     for number, row in ((0, evaluation.rows[0]), (2, evaluation.rows[4])):
         prediction, label = two_classes(number + 10) == 1, two_classes(number) == 1
-        # The spacing is the lengths of the columns of AFFINE.
+        # The spacings are the lengths of AFFINE's columns.
         assert_same_score(row.score, score(prediction, label, (1.25, 0.75, 2.5)))
         assert row.prediction_volume_ml == pytest.approx(prediction.sum() * 1.25 * 0.75 * 2.5 / 1000)
         assert row.label_volume_ml == pytest.approx(label.sum() * 1.25 * 0.75 * 2.5 / 1000)
@@ -252,7 +252,7 @@ def test_masks_of_255_and_of_1_are_comparable(folders: tuple[Path, Path], white:
 
 
 def test_value_255_beside_other_values_is_another_class(folders: tuple[Path, Path]) -> None:
-    """One label also holds 128; so 255 is not taken for 1 in the other cases either, which hold only 255."""
+    """One label also holds 128. Therefore 255 is not taken for 1 in the other cases, which hold only 255."""
     predictions, labels = folders
     for number, value in enumerate((128, 0, 0)):
         mask = random_mask(number) * 255
@@ -264,7 +264,7 @@ def test_value_255_beside_other_values_is_another_class(folders: tuple[Path, Pat
     assert_same_score(scores["la002", 255], score(random_mask(12), random_mask(2), (1.25, 0.75, 2.5)))
 
 
-def test_labels_without_a_common_class_or_empty_are_refused(folders: tuple[Path, Path]) -> None:
+def test_labels_without_a_class_of_the_predictions_and_empty_labels_are_refused(folders: tuple[Path, Path]) -> None:
     _predictions, labels = folders
     for number in range(3):
         save(labels / f"la00{number}_label.nii.gz", random_mask(number) * 255)

@@ -1,4 +1,4 @@
-"""Events of a run: written, parsed, and read while the run appends them, even if its process is killed."""
+"""Events of a run are written, parsed, and read while the run appends them; truncated lines are skipped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dcamt.runs.folder import RunFolder
 
 TEXT = 'a "b"\nc\u2028d'
 KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
-"""The keys in JSON of the fields whose key is not their name. They stay, so that earlier files can be read."""
+"""JSON keys that differ from the names of their fields; they are kept, so that earlier files can be read."""
 EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: TEXT, bool: True, int | None: 7, float | None: 0.25}
 
 

@@ -223,7 +223,7 @@ def test_module_icon_has_the_right_size(module: str) -> None:
     assert png_size(ROOT / module / f"Resources/Icons/{module}.png") == (128, 128)
 
 
-def test_icons_equal_those_drawn_by_their_script(tmp_path: Path) -> None:
+def test_icons_equal_the_drawings_of_their_script(tmp_path: Path) -> None:
     pytest.importorskip("PIL")
     import runpy
 
@@ -303,7 +303,7 @@ def test_requirements_do_not_replace_packages_of_slicer() -> None:
     assert names & {"numpy", "simpleitk", "torch", "vtk", "pydicom", "requests"} == set()
 
 
-def test_slicer_requirements_equal_those_of_the_pip_package() -> None:
+def test_slicer_requirements_are_the_pip_dependencies_that_slicer_lacks() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     dependencies = re.findall(r'"([^"]+)"', re.search(r"\ndependencies = \[(.*?)\]", text, re.S)[1])  # type: ignore[index]
     lines = (ROOT / "DCAMTSegmentation/Resources/requirements.txt").read_text(encoding="utf-8").splitlines()

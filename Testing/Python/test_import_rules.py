@@ -1,4 +1,4 @@
-"""Import rules: between the engine and Slicer modules, between the engine's floors, and no circular imports."""
+"""Test the import rules between engine and Slicer modules and between the engine's floors; no import is circular."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 ENGINE_HOME = ROOT / "DCAMTSegmentation"
 ENGINE = ENGINE_HOME / "dcamt"
 APPLICATION = {"slicer", "slicer_core", "qt", "ctk", "vtk", "vtkmodules", "PythonQt", "SampleData"}
-MAKES_SURFACES = ("dcamt/io/surfaces.py", "dcamt/wall/")
+SURFACE_MAKERS = ("dcamt/io/surfaces.py", "dcamt/wall/")
 """The parts of the engine that may import vtk, and only inside functions, because vtk loads slowly."""
 MODULES = {"DCAMTSegmentation", "DCAMTSegmentationLib", "DCAMTSlicerLib", "DCAMTTraining", "DCAMTTrainingLib"}
 HEAVY = {"torch", "SimpleITK", "scipy", "slicerio", "matplotlib", "nibabel"}
 
-# The lowest floor is first. A module imports only from its own floor and from earlier ones.
+# The lowest floor is first. A module imports only from its own floor and from lower floors.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {"__init__", "errors", "geometry", "volume", "recipe", "machine"}
@@ -62,8 +62,8 @@ def imports_of(path: Path, home: Path) -> tuple[Import, ...]:
 
     def visit_node(node: ast.AST, at_import_time: bool) -> Iterator[Import]:
         deferred = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        unrun = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        at_import_time = at_import_time and not deferred and not unrun
+        type_checking_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        at_import_time = at_import_time and not deferred and not type_checking_only
         line = getattr(node, "lineno", 0)
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -191,13 +191,13 @@ def module_files() -> list[Path]:
 def test_engine_does_not_import_slicer_or_qt() -> None:
     files = sorted(ENGINE.rglob("*.py"))
     assert len(files) > 5
-    makes_surfaces = [path for path in files if path.relative_to(ENGINE_HOME).as_posix().startswith(MAKES_SURFACES)]
-    others = [path for path in files if path not in makes_surfaces]
+    surface_makers = [path for path in files if path.relative_to(ENGINE_HOME).as_posix().startswith(SURFACE_MAKERS)]
+    others = [path for path in files if path not in surface_makers]
     assert forbidden(others, ENGINE_HOME, APPLICATION | MODULES) == []
-    assert forbidden(makes_surfaces, ENGINE_HOME, (APPLICATION | MODULES) - {"vtk", "vtkmodules"}) == []
+    assert forbidden(surface_makers, ENGINE_HOME, (APPLICATION | MODULES) - {"vtk", "vtkmodules"}) == []
     at_once = [
         f"{path.relative_to(ENGINE_HOME)}:{one_import.line} imports {one_import.target}"
-        for path in makes_surfaces
+        for path in surface_makers
         for one_import in imports_of(path, ENGINE_HOME)
         if one_import.at_import_time and one_import.target.split(".")[0] in {"vtk", "vtkmodules"}
     ]
@@ -230,7 +230,7 @@ def test_every_engine_file_is_on_a_floor() -> None:
         for path in ENGINE.rglob("*.py")
         if (name := path.relative_to(ENGINE).with_suffix("").parts[0]) not in FLOOR_OF
     }
-    assert unplaced == set(), "name the floor of these in FLOORS"
+    assert unplaced == set(), "add these names to FLOORS"
 
 
 def test_no_engine_module_imports_from_a_higher_floor() -> None:
