@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Several test processes share the cores, so each of them, and each process that it starts, uses one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A background job of a shell script ignores SIGINT, and so would the processes that tests start from it.
+# A background job of a shell script ignores SIGINT, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # With this, pytest shows the compared values when an assertion in a helper fails. The helper `processes` also asserts,
@@ -54,7 +54,7 @@ def tiny_package(tiny_recipe: Recipe, oblique_scan: Volume) -> ModelPackage:
 
 @pytest.fixture(scope="session")
 def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the file of a tiny model, which tests only read."""
+    """Return the file of a tiny model; a test must not change the file."""
     from dcamt_testing.model_files import save_tiny_network
 
     return save_tiny_network(tmp_path_factory.mktemp("model") / "tiny.dcamt")

@@ -1,4 +1,4 @@
-"""The box of a scan that shows anatomy: padding of several kinds is cut off, and tissue is kept."""
+"""The box of a scan's anatomy leaves out padding of several kinds and keeps tissue."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_smooth_noise_is_distinguished_from_structures() -> None:
         a, b = 2 * np.pi * i / period, 2 * np.pi * j / period
         for waves in (np.sin(a) * np.cos(b), np.sin(a) + 0 * b, np.sin(b) + 0 * a):
             assert not _is_smooth_noise(waves[None])
-    # Waves of varying amplitude are not noise, although their values are distributed as those of noise.
+    # Waves of varying amplitude are not noise, although their values have the distribution of noise.
     sine, cosine = (gaussian_filter(draw.normal(size=(200, 90)), 8) for _ in range(2))
     assert not _is_smooth_noise((sine * np.sin((i + j) * np.pi / 4) + cosine * np.cos((i + j) * np.pi / 4))[None])
     vessels = gaussian_filter((draw.random((1, 200, 90)) < 0.003).astype(float), (0, 1, 1))
@@ -217,7 +217,7 @@ def test_smooth_noise_is_kept_when_tissue_could_be_lost(monkeypatch: pytest.Monk
 
 
 def test_finely_structured_tissue_is_kept() -> None:
-    """Vessels in a uniform background, and tissue with noise of larger amplitude than its structure."""
+    """The scans show vessels in a uniform background, and tissue with noise of larger amplitude than its structure."""
     draw = np.random.default_rng(8)
     shape = (180, 160, 90)
     places = np.argwhere(draw.random((shape[0], shape[1])) < 0.01)

@@ -1,4 +1,4 @@
-"""The Python API: types of public names, segmentation, evaluation and training; the engine's examples run."""
+"""Test the Python API: types of public names, segmentation, evaluation, training, and the engine's examples."""
 
 from __future__ import annotations
 
@@ -270,9 +270,9 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
     assert run_state(run).state == FINISHED
 
 
-@pytest.mark.parametrize("stops", [False, True])
+@pytest.mark.parametrize("is_stopped", [False, True])
 def test_pause_request_ends_the_calibration_with_a_warning(
-    stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that stopped the training is removed, so it does not end the calibration that follows."""
     run = RunFolder(tmp_path / "run")
@@ -287,18 +287,18 @@ def test_pause_request_ends_the_calibration_with_a_warning(
         raise AssertionError("the check did not end the calibration")
 
     def stop(event: RunEvent) -> None:
-        if stops and event.kind == "started":
+        if is_stopped and event.kind == "started":
             write_request(run, STOP)
 
     monkeypatch.setattr("dcamt.api.training.MIN_CASES", 1)
     monkeypatch.setattr("dcamt.inference.calibrating.calibrate", request_pause)
     monkeypatch.setattr(observer, "on_event", stop)
-    done = short_session(tmp_path, observer, 100000 if stops else 2).run()
+    done = short_session(tmp_path, observer, 100000 if is_stopped else 2).run()
     assert requests_before == [None]
     assert done.report is not None
     (warning,) = observer.warnings
     assert warning.startswith("the model was not calibrated: cancelled. Calibrate it with: dcamt models calibrate ")
-    assert run_state(run).state == (STOPPED if stops else FINISHED)
+    assert run_state(run).state == (STOPPED if is_stopped else FINISHED)
 
 
 def test_paused_run_raises_cancelled_and_can_be_resumed(tmp_path: Path) -> None:

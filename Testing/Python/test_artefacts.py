@@ -1,4 +1,4 @@
-"""Artefacts in training patches: plane waves and spots of sizes within the limits, added with a given probability."""
+"""Plane waves and spots within the limits are added to training patches with the given probability."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def test_check_and_training_refuse_the_same_scans(tmp_path: Path) -> None:
 
 
 def test_structure_too_thin_for_the_network_grid_is_reported(tmp_path: Path) -> None:
-    """A sheet of one voxel vanishes on a grid of 8 mm and remains on one of 2 mm."""
+    """A sheet of one voxel vanishes on a grid of 8 mm and remains on a grid of 2 mm."""
     voxels = np.zeros((20, 20, 20), np.uint8)
     voxels[5:15, 5:15, 5:15] = 1
     voxels[:, 17, :] = 2
@@ -253,7 +253,7 @@ def test_scan_with_few_different_values_causes_a_warning(tmp_path: Path) -> None
     assert facts[1].warnings == (
         "The scan has only 2 different intensities, like a label. Check that the file is the scan.",
     )
-    assert facts[1].problems == ()  # it could be a phantom
+    assert facts[1].problems == ()  # the scan could be a phantom
     assert facts[0].warnings == facts[2].warnings == ()
 
 

@@ -1,4 +1,4 @@
-"""Cases found in a folder by the names of its files; scan and label files are empty here, as only their names count."""
+"""Cases are found in a folder by file names; scan and label files are empty here, because only their names count."""
 
 from __future__ import annotations
 

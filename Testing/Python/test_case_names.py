@@ -1,4 +1,4 @@
-"""Names: how a file name determines the case's name, the channel, and whether the file is a scan or a label."""
+"""A file name determines the case's name, the channel, and whether the file is a scan or a label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Case lists (CSV): reading, writing, and error messages that name the line and the problem."""
+"""Case lists (CSV) are read and written; an error names the line and the problem."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_windows_paths_are_read_on_other_systems(folder: Path) -> None:
     assert read_cases(write_table(folder / "cases.csv", rows))[0].image == folder / "sub" / "d.nii"
 
 
-def test_label_mapping_of_a_line_overrides_that_of_the_list(folder: Path) -> None:
+def test_label_mapping_of_a_line_overrides_the_mapping_of_the_list(folder: Path) -> None:
     path = folder / "cases.csv"
     path.write_text(
         "# labels: 420=left atrium\nname;image;label;role;Labels\n"

@@ -1,4 +1,4 @@
-"""Scans stored as one file per channel, named as in nnU-Net: which files are read, and in which order."""
+"""Scans stored as one file per channel, named as in nnU-Net, are read as one scan, with a note on the channels."""
 
 from __future__ import annotations
 

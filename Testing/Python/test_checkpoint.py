@@ -1,4 +1,4 @@
-"""Checkpoints: saved and loaded unchanged, kept when writing the next one fails, refused when damaged."""
+"""Checkpoints are saved and loaded unchanged, kept if writing the next one fails, and refused if damaged."""
 
 from __future__ import annotations
 

@@ -161,14 +161,14 @@ def inputs(model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def check_refusals(inputs: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Return a function that fails unless `dcamt segment` refuses each of a list of arguments in one line.
+    """Return a function that fails unless `dcamt segment` refuses each of several command lines in one line.
 
-    The function takes the exit status, and the arguments with the parts of their message.
+    The function takes the exit status, and for each command line its arguments and parts of its message.
     """
     before = content_of(inputs)
 
-    def check(status: int, cases: list[tuple[list, tuple[str, ...]]]) -> None:
-        for arguments, parts in cases:
+    def check(status: int, command_lines: list[tuple[list, tuple[str, ...]]]) -> None:
+        for arguments, parts in command_lines:
             try:
                 exit_status = call_dcamt(["segment", *map(str, arguments)])
             except BaseException as error:
@@ -297,7 +297,7 @@ def test_full_disk_leaves_folders_unchanged(
     form: str,
     agreement: bool,
 ) -> None:
-    """The flush of the first file fails with ENOSPC; with an agreement map, that of the second file."""
+    """The flush of the first file fails with ENOSPC; with an agreement map, the flush of the second file fails."""
     from dcamt.io import atomic as files
 
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
@@ -322,7 +322,7 @@ def test_full_disk_leaves_folders_unchanged(
     assert content_of(tmp_path) == before
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
 @pytest.mark.parametrize("form", ["seg.nrrd", "nrrd", "nii.gz"])
 def test_write_refused_by_the_system_leaves_no_file(model: Path, tmp_path: Path, form: str) -> None:
     """The operating system limits the size of files that the command's process writes."""
