@@ -25,7 +25,7 @@ class Effort(Enum):
     THOROUGH = THOROUGH
 
     def label(self) -> str:
-        """Return the text in the panel."""
+        """Return the text in the panel; Slicer's connection of a combo box to an enumeration calls `label`."""
         return {
             Effort.QUICK: _("Quick try"),
             Effort.STANDARD: _("Standard"),

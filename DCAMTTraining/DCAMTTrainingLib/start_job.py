@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dcamt.errors import DCAMTError, InputError
+from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.stepped_task import SteppedTask
 from slicer.i18n import tr as _
 
 from .runs.folders import run_named
-from .runs.start import RunPlan, prepare_and_start
+from .runs.start import RunPlan, prepare_and_start, refuse_if_existing
 from .session import TrainingSession
 from .settings import chosen_settings
 
@@ -41,8 +41,7 @@ class StartJob:
         self.running = False
         assert session.settings is not None
         self._run = run_named(session.settings.runName)
-        if self._run.path.exists():
-            raise InputError(_("exists already"), path=self._run.path, remedy=_("Choose another name for the run."))
+        refuse_if_existing(self._run)
         self._plan = RunPlan(
             self._run,
             session.recipe(),

@@ -256,7 +256,7 @@ class _Children:
         return None
 
     def wait(self, *others: Any) -> list[Any]:
-        """Wait until a child or a launcher ends or one of `others` can be read; return those of `others`.
+        """Wait until a child or a launcher ends or one of `others` can be read; return the readable ones of `others`.
 
         The launcher of a child that ended gets its exit status. A child whose launcher ended is killed.
         """

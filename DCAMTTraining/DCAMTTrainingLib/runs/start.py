@@ -70,8 +70,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         OutputError: a file cannot be written, or no process can be started.
     """
     run = plan.run
-    if run.path.exists():
-        raise InputError(_("exists already"), path=run.path, remedy=_("Choose another name for the run."))
+    refuse_if_existing(run)
     used = [row for row in plan.rows if row.role != LEFT_OUT]
     one_channel = plan.recipe.input_channels == 1
     try:
@@ -98,6 +97,12 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         if isinstance(error, OSError):
             raise OutputError(f"{run.path}: {_('could not be written')} ({error.strerror}).") from error
         raise
+
+
+def refuse_if_existing(run: RunFolder) -> None:
+    """Raise InputError if the run's folder exists."""
+    if run.path.exists():
+        raise InputError(_("exists already"), path=run.path, remedy=_("Choose another name for the run."))
 
 
 def train_arguments(plan: RunPlan) -> list[str]:
