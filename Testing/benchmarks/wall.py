@@ -32,7 +32,11 @@ from la_cases import HELD_OUT, case_names, claim_folder, dcamt, print_table
 
 @dataclass(frozen=True)
 class Pair:
-    """The walls of a case, measured on the expert's label and on the automatic segmentation."""
+    """The walls of a case, measured on the expert's label and on the automatic segmentation.
+
+    Attributes:
+        seconds, cpu_seconds: of both measurements, the expert's label first.
+    """
 
     case: str
     expert: WallResult

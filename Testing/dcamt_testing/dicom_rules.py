@@ -24,8 +24,8 @@ CONTENT_OF = {
 def broken_rules(dataset: Dataset) -> list[str]:
     """Return which required attributes of the SOP class's mandatory modules are missing or empty.
 
-    Required are types 1 and 2 of DICOM PS3.3; type 2 may be empty. Conditional attributes are not checked. Of a
-    structured report, the content items are checked too. `highdicom` ships the standard's tables.
+    Required are types 1 and 2 of DICOM PS3.3; type 2 may be empty. Conditional attributes are not checked. In a
+    structured report, the content items are checked, too. `highdicom` ships the standard's tables.
     """
     iods, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
     faults = _broken_content_items(dataset) if "ContentSequence" in dataset else []

@@ -24,7 +24,7 @@ BAR = 20
 """Height of the bar above a view; the bar above a panel has twice this height."""
 MARGIN, EDGE = 16, 4
 """Space below a panel's last widget: of the whole panel, and of a panel that is cut below a widget."""
-AROUND = 140
+OUTSIDE_HEIGHT = 140
 """Assumed height of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
 COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
 THREE_D_COLOR = "#7483be"
@@ -59,7 +59,7 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
     last = panel.findChild(QtWidgets.QWidget, down_to) if down_to and not _window else None
     if _window:
         # Slicer's scroll area gives a panel all the available height, but at least the height that its width requires.
-        room = _window[1] - AROUND - 2 * BAR
+        room = _window[1] - OUTSIDE_HEIGHT - 2 * BAR
         panel.resize(width, max(panel.layout().totalHeightForWidth(width), panel.minimumSizeHint().height(), room))
         slicer.app.processEvents()
         bottom = room - MARGIN
