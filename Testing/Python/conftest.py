@@ -1,4 +1,4 @@
-"""Fixtures: a tiny recipe, a tiny model, a small scan known in closed form, and running workers."""
+"""Provide fixtures: a tiny recipe, a tiny model, a small scan known in closed form, and running workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package, rotation
 from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
 
-# Fixtures import worker_child only when they run: it imports torch, and register_assert_rewrite below must come first.
+# worker_child imports torch, so fixtures import it only when they run: register_assert_rewrite below must come first.
 if TYPE_CHECKING:
     from dcamt_testing.worker_child import Child
 
@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A background job of a shell script ignores SIGINT, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# With this, pytest shows the compared values when an assertion in a helper fails. The helper `processes` also asserts,
+# Registered, pytest shows the compared values when an assertion in a helper fails. The helper `processes` also asserts,
 # but is imported earlier, by Testing/conftest.py.
 HELPERS_THAT_ASSERT = ("dicom_positions", "model_files", "scan_files", "synthetic", "worker_child")
 pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THAT_ASSERT))

@@ -39,7 +39,7 @@ COARSE_MM = AVERAGED * min(RECIPE.spacing)
 
 
 def case_box() -> Box:
-    """Return the box of the case, that is the tissue, in the scans of `scan_in` that show air or noise around it."""
+    """Return the box of the tissue in the scans of `scan_in` that show air or noise around the tissue."""
     i, j, k = (slice(at, at + n) for at, n in zip(AT, CASE, strict=True))
     return i, j, k
 

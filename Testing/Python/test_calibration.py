@@ -1,4 +1,4 @@
-"""Calibration: its file in or beside a model, and its use by the predictor, the command, the store and the worker."""
+"""Test the calibration's file in or beside a model, and its use by predictor, command, store and worker."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_calibration_is_read_from_the_package_and_from_the_file_beside_it(
     assert open_model(path).calibration == beside
     inside = replace(beside, notes="inside")
     assert write_package(path, replace(tiny_package, calibration=inside)).checksum == card.checksum
-    assert not calibration_path(path).exists()  # it belonged to the file that was replaced
+    assert not calibration_path(path).exists()  # the calibration belonged to the replaced file
     assert open_model(path).calibration == inside
     with zipfile.ZipFile(path) as archive:
         assert json.loads(archive.read("calibration.json")) == json.loads(json.dumps(asdict(inside)))

@@ -1,4 +1,4 @@
-"""Checks of case lists: problems and warnings of each case and of the list; correct cases cause none."""
+"""The check of a case list reports problems and warnings of each case and of the list; correct cases cause none."""
 
 from __future__ import annotations
 

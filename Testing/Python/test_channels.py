@@ -126,7 +126,7 @@ def test_two_channel_data_set_is_found_checked_trained_on_and_segmented(
     assert [path.name for path in out.iterdir()] == ["c_0000.nii.gz"]
 
 
-def test_numbered_file_with_several_channels_is_a_scan_of_its_own(tmp_path: Path) -> None:
+def test_numbered_file_with_several_channels_is_a_separate_scan(tmp_path: Path) -> None:
     draw = np.random.default_rng(3)
     for number in range(2):
         voxels = draw.integers(0, 99, (2, *GRID.shape)).astype(np.int16)

@@ -1,4 +1,4 @@
-"""`dcamt segment` with invalid input or a failure: one line on stderr, exit status 1 or 2, and unchanged folders."""
+"""`dcamt segment` answers invalid input or a failure with one line on stderr, and leaves folders unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dcamt evaluate` on small folders: scores of slabs by their formulas, pairing of files, mappings, JSON, errors."""
+"""Test `dcamt evaluate` on small folders: scores of slabs by formulas, pairing of files, mappings, JSON, errors."""
 
 from __future__ import annotations
 

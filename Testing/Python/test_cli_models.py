@@ -18,7 +18,7 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Use an empty store of models, without the shipped ones."""
+    """Use an empty store of models, without the shipped models."""
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(model_store, "shipped_folders", lambda: [tmp_path / "shipped"])
     return tmp_path / "home"

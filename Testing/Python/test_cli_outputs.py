@@ -165,7 +165,7 @@ def test_dicom_series_gives_dicom_objects_with_the_same_labels_as_nrrd(dicom_run
         assert written.PatientID == PATIENT["PatientID"]
     assert (segmentation.Modality, report.Modality) == ("SEG", "SR")
     assert segmentation.SOPInstanceUID in json.dumps(report.to_json_dict())
-    # The labels equal those in the NRRD file, compared at their RAS positions.
+    # The labels equal the labels in the NRRD file, compared at their RAS positions.
     image = sitk.ReadImage(str(dicom_run / "out" / "series.dcm"))
     voxels, affine = sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine_from_sitk(image)
     labelmap = read_labelmap(dicom_run / "labels.nrrd")

@@ -1,4 +1,4 @@
-"""`dcamt segment` with a tiny random model: its files, read by other libraries and compared with `Predictor`."""
+"""Test the files of `dcamt segment` with a tiny random model against other libraries and `Predictor`."""
 
 from __future__ import annotations
 

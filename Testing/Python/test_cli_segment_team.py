@@ -136,7 +136,7 @@ sys.exit(main())
 """
 
 
-def test_results_are_kept_and_missing_ones_named_when_a_process_is_killed(
+def test_results_are_kept_and_missing_results_named_when_a_process_is_killed(
     model: Path, scans: Path, tmp_path: Path
 ) -> None:
     (scans / "s3.nii.gz").rename(scans / "s3_deadly.nii.gz")

@@ -1,4 +1,4 @@
-"""`dcamt train` with a tiny network: start, pause, resume, start from a model, and failures."""
+"""Test `dcamt train` with a tiny network: start, pause, resume, start from a model, and failures."""
 
 from __future__ import annotations
 

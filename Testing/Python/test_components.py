@@ -109,7 +109,7 @@ def test_located_organ_of_one_class_does_not_affect_another_class() -> None:
     assert [kept[at, 2, 2] for at in (2, 4, 8, 19)] == [1, 0, 0, 2]
 
 
-def test_central_component_is_preferred_to_a_larger_one_at_the_border() -> None:
+def test_central_component_is_preferred_to_a_larger_component_at_the_border() -> None:
     """By the weight's formula, a component at the border is preferred only if it is more than five times as large."""
     assert CENTRAL == 4
     for across, central_stays in ((4, True), (5, True), (6, False)):
@@ -171,7 +171,7 @@ def test_component_is_selected_by_certainty_rather_than_size() -> None:
     assert select_components(probabilities, CENTRE)[45, 20, 20] == 1
 
 
-def test_slightly_more_certain_small_component_does_not_replace_a_large_one() -> None:
+def test_slightly_more_certain_small_component_does_not_replace_a_large_component() -> None:
     central = probabilities_of_balls(((26, 20, 20), 11))[1] > 0.5
     away = probabilities_of_balls(((52, 20, 20), 7.5))[1] > 0.5
     organ = torch.where(central, SURE - 0.01, 0.01)

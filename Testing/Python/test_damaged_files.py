@@ -120,7 +120,7 @@ def test_error_suggests_a_data_file_of_similar_name(tmp_path: Path, ending: str)
     refused(lambda: read_scan(path), path, "needs its data file x.raw", "If y.raw is that file, rename it to x.raw")
 
 
-def test_file_with_an_unknown_ending_or_none_is_refused(tmp_path: Path) -> None:
+def test_file_with_an_unknown_or_no_ending_is_refused(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.hdf5")
     path.rename(tmp_path / "x.xyz")
     refused(lambda: read_scan(tmp_path / "x.xyz"), tmp_path / "x.xyz", 'a format (".xyz") that cannot be checked')
@@ -217,7 +217,7 @@ def test_metaimage_with_a_pattern_of_data_files_is_checked(tmp_path: Path, last:
 
 
 @pytest.mark.parametrize("how", ["list", "pattern", "one"])
-def test_nrrd_data_in_other_files_is_read_unless_one_is_truncated_or_missing(tmp_path: Path, how: str) -> None:
+def test_nrrd_data_in_other_files_is_read_unless_a_file_is_truncated_or_missing(tmp_path: Path, how: str) -> None:
     for k in range(11):
         (tmp_path / f"d{k:03}.raw").write_bytes(VOXELS[:, :, k].tobytes(order="F"))
     (tmp_path / "all.raw").write_bytes(RAW)

@@ -35,7 +35,7 @@ MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
 
 
 def oblique_affine() -> np.ndarray:
-    """Return an oblique affine whose axes are right-handed in LPS, like those of DICOM slices."""
+    """Return an oblique affine whose axes are right-handed in LPS, like the axes of DICOM slices."""
     turn = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
     turn *= np.sign(np.linalg.det(turn))
     affine = np.eye(4)

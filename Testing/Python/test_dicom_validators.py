@@ -42,14 +42,14 @@ def run_program(*arguments: str | Path) -> str:
 
 
 def errors(path: Path) -> list[str]:
-    """Return the errors and warnings of dciodvfy about a file, except those about DCAMT's own codes."""
+    """Return the errors and warnings of dciodvfy about a file, but not about DCAMT's own codes."""
     printed = run_program("dciodvfy", path).splitlines()
     # Measurements without a standard code have one of the private scheme 99DCAMT, which dciodvfy does not know.
     return [line for line in printed if line.startswith(("Error", "Warning")) and "<99DCAMT>" not in line]
 
 
 def affine() -> np.ndarray:
-    """Return an oblique affine whose axes are right-handed in LPS, like those of DICOM slices."""
+    """Return an oblique affine whose axes are right-handed in LPS, like the axes of DICOM slices."""
     cosine, sine = np.cos(0.4), np.sin(0.4)
     turn = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
     placed = np.eye(4)

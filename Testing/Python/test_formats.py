@@ -1,4 +1,4 @@
-"""The table of formats: reading, writing, searching folders and the command line agree with the table."""
+"""Reading, writing, searching folders and the command line agree with the table of formats."""
 
 from __future__ import annotations
 

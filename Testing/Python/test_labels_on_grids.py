@@ -103,7 +103,7 @@ def test_segments_are_chosen_by_name(tmp_path: Path) -> None:
     refused(lambda: read_labelmap(path, {"aorta": 1}), path, 'no segment "aorta"', '"Left atrium", "Atrial wall"')
 
 
-def test_several_values_are_mapped_to_one(tmp_path: Path) -> None:
+def test_several_values_are_mapped_to_one_value(tmp_path: Path) -> None:
     path = tmp_path / "whs.nii.gz"
     voxels = np.random.default_rng(0).choice([0, 205, 420, 500, 550], GRID.shape).astype(np.uint16)
     write_labelmap(Labelmap(voxels, GRID), path)

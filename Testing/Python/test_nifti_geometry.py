@@ -1,4 +1,4 @@
-"""Grids read from NIfTI headers of many kinds equal those of SimpleITK, except where ITK refuses or is wrong."""
+"""Grids read from NIfTI headers of many kinds equal SimpleITK's grids, except where ITK refuses or is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Predictor` with limits: a region, the largest component, tiles for little memory, and the CPU for a small GPU.
+"""Test `Predictor` with limits: a region, the largest component, tiles for little memory, and the CPU for a small GPU.
 
 The stub of the network takes its logits from the scan.
 """

@@ -51,7 +51,7 @@ def test_preview_shows_the_requested_case_and_matches_its_validation_dice(tmp_pa
     assert len(list(run.preview.glob("*.npy"))) == 2  # the files of earlier previews were removed
 
 
-def test_preview_is_written_on_request_only_and_its_failure_is_ignored(tmp_path: Path) -> None:
+def test_preview_is_written_on_request_only_and_a_failure_of_writing_is_ignored(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1, validation=1)
     run = RunFolder(tmp_path / "run")
     trainer = new_trainer(run.path, table, "iterations=1")

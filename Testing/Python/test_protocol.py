@@ -1,4 +1,4 @@
-"""Requests and events of the worker: written and parsed without loss; invalid ones are refused in one line."""
+"""Requests and events of the worker are written and parsed without loss; invalid lines are refused in one line."""
 
 from __future__ import annotations
 

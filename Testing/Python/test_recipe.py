@@ -1,4 +1,4 @@
-"""Recipes: the shipped ones, reading and writing, changes by settings, and messages about invalid recipes."""
+"""Test the shipped recipes, reading and writing of recipes, settings, and messages about invalid recipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's report: a self-contained page with settings, results, charts and pictures, without a patient's identity."""
+"""A run's report is a self-contained page with settings, results, charts and pictures, without a patient's identity."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ Trainer.iterate = iterate_after_signal
 
 @needs_signals
 @pytest.mark.parametrize("seed", [0, 1])
-def test_killed_and_resumed_run_equals_an_uninterrupted_one(
+def test_killed_and_resumed_run_equals_an_uninterrupted_run(
     tmp_path: Path, table: Path, uninterrupted: RunFolder, seed: int
 ) -> None:
     run, draw = RunFolder(tmp_path / "run"), random.Random(seed)

@@ -1,4 +1,4 @@
-"""The lock of a run folder: only one process holds it, and it is free when that process ends in any way."""
+"""Only one process holds the lock of a run folder, and the lock is free when the process ends in any way."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_competing_processes_do_not_hold_the_lock_together(tmp_path: Path) -> No
 def test_lock_is_taken_while_another_process_asks_whether_it_is_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A busy machine may stop a process at any moment, also while it asks whether the lock is held."""
+    """A busy machine may stop a process at any moment, also while the process asks whether the lock is held."""
     import fcntl
 
     path = tmp_path / "train.lock"

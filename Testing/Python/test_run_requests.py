@@ -140,7 +140,7 @@ def test_finished_run_keeps_its_best_model(tmp_path: Path, table: Path) -> None:
     scored = [event for event in run.read_events() if event.kind == "validation"]
     assert [event.iteration for event in scored] == [1, 2, 3, 4, 5, 6]
     assert run_state(run).state == FINISHED
-    best = max(scored, key=lambda event: event.dice["mean"]["Left atrium"]).iteration  # the first of equal ones
+    best = max(scored, key=lambda event: event.dice["mean"]["Left atrium"]).iteration  # the first of equal values
     assert run.best.exists() == (best != 6)
     if run.best.exists():
         assert verify_model(run.best).card.trained_on["iterations"] == best
@@ -191,7 +191,7 @@ def test_run_killed_before_its_first_checkpoint_is_to_be_started_again(tmp_path:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
-def test_run_that_cannot_write_its_events_is_paused_and_names_their_file(tmp_path: Path, table: Path) -> None:
+def test_run_that_cannot_write_its_events_is_paused_and_names_the_events_file(tmp_path: Path, table: Path) -> None:
     """The growing log of events exceeds the limit of a file's size."""
     run = RunFolder(tmp_path / "run")
     without_checkpoints = "dcamt.training.trainer.save_checkpoint = lambda *_: None\n"  # a checkpoint exceeds the limit

@@ -20,7 +20,7 @@ SCALE, OFFSET = uint8_scale_offset(tiny_recipe().intensity)
 
 
 def unchanged_except(*names: str) -> tuple[str, ...]:
-    """Return the settings that turn augmentation off, except those of the given names."""
+    """Return the settings that turn augmentation off, except the settings of the given names."""
     return tuple(setting for setting in UNCHANGED if setting.partition("=")[0] not in names)
 
 
@@ -69,7 +69,7 @@ def test_mirrored_patch_is_a_mirrored_slice(axis: int) -> None:
     assert np.array_equal(labels, np.flip(label[4:20, 5:21, 6:22], axis))
 
 
-def test_rotated_and_scaled_patches_equal_those_of_scipy() -> None:
+def test_rotated_and_scaled_patches_equal_the_result_of_scipy() -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
     scan, label = random_voxels((2, *SIZE)), random_voxels(SIZE, 1, 3)
     settings = tiny_recipe("rotation_degrees=60", "scale=0.5", "flip=true,true,true").augmentation
@@ -159,7 +159,7 @@ def test_recipe_sets_the_fraction_of_patches_centred_on_a_class() -> None:
     assert float(((labels == 1).flatten(1).sum(dim=1) >= 8).float().mean()) < 0.08
 
 
-def test_labelled_samples_precede_unlabelled_ones() -> None:
+def test_labelled_samples_precede_unlabelled_samples() -> None:
     bright = resident(np.full(SIZE, 200, np.uint8), np.ones(SIZE, np.uint8))
     dark = resident(np.full(SIZE, 50, np.uint8))
     sampler = sampler_of([bright], *UNCHANGED, "batch=5", "labelled_per_batch=2", unlabelled=[dark])

@@ -1,4 +1,4 @@
-"""The shipped model: valid, small enough, calibrated, and accurate on the sample scan and on scans of its training."""
+"""The shipped model is valid, small, calibrated, and accurate on the sample scan and on scans of its training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suggested recipes: strides, patch, classes and intensities; two synthetic tasks are learnt with such a recipe."""
+"""Suggested recipes have fitting strides, patch, classes and intensities; two synthetic tasks are learnt with them."""
 
 from __future__ import annotations
 

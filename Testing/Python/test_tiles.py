@@ -82,7 +82,7 @@ def test_tiles_give_the_same_result_as_one_pass(
     image, tile = image_for_tiles(network, axes)
     with torch.no_grad():
         whole = predict_whole(network, image, quality)
-        # A half that is predicted alone differs, so the other half has an effect on it in one pass.
+        # A half that is predicted alone differs, so in one pass the other half has an effect.
         half = image.narrow(1 + axes[0], 0, image.shape[1 + axes[0]] // 2)
         alone = predict_whole(network, half, quality)
         assert (alone - whole.narrow(2 + axes[0], 0, half.shape[1 + axes[0]])).abs().max() > 1e-3

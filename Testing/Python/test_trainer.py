@@ -179,7 +179,7 @@ def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_
 
 
 @pytest.mark.parametrize(("iterations", "before_the_last"), [(30, False), (400, True)])
-def test_first_validation_is_made_only_if_time_remains_for_the_final_one(
+def test_first_validation_is_made_only_if_time_remains_for_the_final_validation(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
     # The trainer estimates the first validation by voxels as 24^3 / (3 x 2 x 8^3) = 4.5 iterations: the case has 24^3,

@@ -207,7 +207,7 @@ def test_patch_on_the_posterior_wall_counts_in_the_posterior_region() -> None:
     assert sum(rows[name].wall_cm2 for name in REGIONS) == pytest.approx(rows["all"].wall_cm2)
 
 
-def test_modules_are_imported_in_the_background_and_missing_or_faulty_ones_are_ignored(
+def test_modules_are_imported_in_the_background_unless_they_are_missing_or_faulty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     text = "from threading import Event\nbegun, continues = Event(), Event()\nbegun.set()\ncontinues.wait()\ndone = 1\n"

@@ -1,4 +1,4 @@
-"""Openings of the wall: proposed valves and veins, painted and changed openings, and the scan's border."""
+"""Test openings of the wall: proposed valves and veins, painted and changed openings, and the scan's border."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("code", PROGRAMS.values(), ids=PROGRAMS)
-def test_exit_status_and_last_line_of_stderr_equal_those_of_the_interpreter(code: str) -> None:
+def test_exit_status_and_last_line_of_stderr_are_as_in_the_interpreter(code: str) -> None:
     expected, forked = (
         subprocess.run([python, "-c", code], capture_output=True, text=True, encoding="utf-8", check=False)
         for python in (sys.executable, interpreter())
@@ -41,7 +41,7 @@ def test_launcher_passes_sigint_and_sigterm_to_the_program(number: signal.Signal
         "import signal, sys, time\n"
         f"signal.signal({int(number)}, lambda *_: sys.exit(7))\n"
         "print('ready', flush=True)\n"
-        "while True: time.sleep(0.05)"  # short: a signal just before a sleep is handled after it
+        "while True: time.sleep(0.05)"  # short: a signal just before a sleep is handled after the sleep
     )
     process = subprocess.Popen([interpreter(), "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None

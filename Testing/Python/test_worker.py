@@ -192,7 +192,7 @@ def test_request_cancelled_before_it_starts_is_not_served(
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_scans_are_removed_when_the_application_is_killed_unless_it_asked_to_keep_them(
+def test_scan_folder_is_removed_after_a_kill_unless_the_application_asked_to_keep_files(
     tmp_path: Path, keep: bool
 ) -> None:
     scan_folder = tmp_path / "scans"

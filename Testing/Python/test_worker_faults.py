@@ -56,7 +56,7 @@ tiling._predict_or_none = fails_on_gpu
         ),
     ],
 )
-def test_invalid_request_is_refused_and_the_next_one_served(
+def test_invalid_request_is_refused_and_the_next_request_served(
     shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, line: str, message: str
 ) -> None:
     shared_worker.send(line)
