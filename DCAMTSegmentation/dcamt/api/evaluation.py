@@ -76,7 +76,7 @@ def evaluate(
 
 
 def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float] | None) -> Path | Labelmap:
-    """Return the path of a file, a labelmap, or the labelmap of an array.
+    """Return a file as its path, a labelmap unchanged, and an array as a labelmap.
 
     Args:
         name: the name of an array in messages.

@@ -52,8 +52,8 @@ def write_dicom_results(
         source: the DICOM images of the scan; by default those in the files that the scan was read from.
 
     Raises:
-        InputError: the segmentation cannot refer to the scan's images (`find_dicom_source`), or they lack attributes
-            that it must copy.
+        InputError: the segmentation cannot refer to the scan's images (`find_dicom_source`), or the images lack
+            attributes that the segmentation must copy.
         OutputError: a file cannot be written.
     """
     source = source or find_dicom_source(result.scan)
@@ -81,7 +81,7 @@ def find_dicom_source(scan: Volume) -> SourceImages:
     if scan.path is None:
         raise InputError(
             "the scan was not read from DICOM, but a DICOM segmentation must refer to DICOM images",
-            remedy="Read it with dcamt.read_scan from its DICOM folder, or choose another ending, such as .seg.nrrd.",
+            remedy="Read the scan with dcamt.read_scan from a DICOM folder, or choose an ending such as .seg.nrrd.",
         )
     return find_source_images(scan.path, scan.grid, scan.frames)
 
@@ -91,7 +91,7 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
 
     Raises:
         ValueError: the scan was segmented without `keep_probabilities`.
-        InputError: the ending is not one of a volume file.
+        InputError: the ending is not that of a volume file.
         OutputError: the file cannot be written.
     """
     if result.probabilities is None:
@@ -115,7 +115,7 @@ def write_surface(result: SegmentedScan, path: str | Path) -> None:
             try:
                 surface = extract_surface(mask, result.labelmap.grid, info.name).surface
             except InputError as error:
-                # Only a mask without voxels or with too few is refused.
+                # `extract_surface` refuses only a mask with no voxels or too few.
                 volume_ml = np.count_nonzero(mask) * result.labelmap.grid.voxel_volume_mm3 / 1000
                 raise InputError(
                     f"the segment {info.name} ({volume_ml:.3g} mL) is too small for a surface",

@@ -116,7 +116,7 @@ def train(
         on_event: called with each event (`dcamt.runs.events`), such as the losses.
 
     Raises:
-        ValueError: `run` or `cases` is missing, or `resume` is given with another argument than those of the run.
+        ValueError: `run` or `cases` is missing, or `resume` is given with an argument of a new run.
         InputError: cases, recipe, model, settings or folder cannot be used; the message states what to do.
         OutputError: a file of the run cannot be written.
         Cancelled: the run was interrupted and is paused; `resume=True` continues it.
@@ -143,9 +143,9 @@ def train(
 
 
 class TrainingSession:
-    """A run in the process that leads it: locks the folder, trains, and writes the models and the report.
+    """Leads a run: locks the folder, trains, and writes the models and the report.
 
-    In a team, the other processes call `follow_leader` and receive the plan from this process.
+    In a team, only the leader uses this class; the others call `follow_leader` and receive the plan from the leader.
     """
 
     def __init__(self, plan: TrainingPlan, observer: Observer) -> None:
@@ -287,7 +287,7 @@ class TrainingSession:
         from ..report.run_report import write_run_report
 
         run = self._plan.run
-        again = f"Write it with: dcamt report {shlex.quote(str(run.path))}"
+        again = f"Write the report with: dcamt report {shlex.quote(str(run.path))}"
         try:
             write_run_report(run, device, self._observer.on_report_progress)
         except KeyboardInterrupt:
@@ -334,7 +334,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
                 if team.broadcast(None):
                     return 0
             trainer.fit(plan.cases, resumed=plan.resume)
-        # Also 0 when paused: on any other status torchrun kills the leader before it saves.
+        # Also 0 when paused: on any other status torchrun kills the leader before the leader saves.
         return 0
     except DCAMTError:
         # The leader reports the failure, unless it was killed. In that case torchrun's only SIGTERM may have arrived

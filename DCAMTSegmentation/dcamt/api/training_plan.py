@@ -31,8 +31,8 @@ class TrainingPlan:
     Attributes:
         origin, start_weights: the model that the run starts from, and its weights; None for random weights.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        resume: continue the run in the folder.
-        conclude: validate the last checkpoint and write the models, without further training.
+        resume: whether to continue the run in the folder.
+        conclude: whether only to validate the last checkpoint and write the models.
     """
 
     run: RunFolder
@@ -64,7 +64,7 @@ def plan_new_run(
 
 
 def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = False) -> TrainingPlan:
-    """Return the plan of the run in a folder. Raises InputError if there is none, or its files are damaged."""
+    """Return the plan of the run in a folder. Raises InputError if the folder holds no run or damaged files."""
     folder = RunFolder(Path(run))
     recipe, cases = folder.open(for_training=not conclude)
     return TrainingPlan(folder, recipe, cases, folder.read_origin(), None, device, resume=True, conclude=conclude)

@@ -1,4 +1,4 @@
-"""`dcamt cases`: make a case list from a folder, and check one before training."""
+"""`dcamt cases`: make a case list from a folder, and check a case list before training."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def _print_warnings(evaluation: Evaluation, console: Console) -> None:
     for row in evaluation.mean:
         if row.empty:
             console.print_error(
-                f"label {row.label}: {row.empty} of {row.cases} cases hold it neither in the prediction"
-                " nor in the label; they enter the means with Dice 1 and distance 0"
+                f"label value {row.label} is absent from prediction and label in {row.empty} of {row.cases} cases;"
+                " these cases enter the means with Dice 1 and distance 0"
             )
     skipped = evaluation.labels_without_prediction
     if skipped:

@@ -14,7 +14,7 @@ from ..io.interruption import detach_stdin
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Suppress Python's warnings and log lines, so that those of libraries do not appear among our own messages."""
+    """Suppress Python's warnings and log lines, so that those of libraries do not appear among DCAMT's messages."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # has an effect only before torch is imported
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -29,7 +29,7 @@ def silence_libraries() -> Iterator[None]:
 def exit_when_stdin_closes() -> None:
     """Exit this process with status 1 as soon as its stdin closes, whatever it is computing.
 
-    An application that cancels this command may be able to end only the launcher between them; an application that
+    An application that cancels this command may be able to end only the launcher of this process; an application that
     crashes ends nothing. In both cases stdin closes.
     """
     stdin = detach_stdin()

@@ -15,8 +15,10 @@ from ..wall.files import is_wall_table
 
 REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
 """What to do if a result exists: stop before any work, replace it, or keep it and do only the other scans."""
-OVERWRITE_REMEDY = "Give another name, or replace it with --overwrite."
-SKIP_REMEDY = "Give another folder or name, or replace it with --overwrite; --skip-existing keeps finished results."
+OVERWRITE_REMEDY = "Give another name, or replace the file with --overwrite."
+SKIP_REMEDY = (
+    "Give another folder or name, or replace the file with --overwrite; --skip-existing keeps finished results."
+)
 _MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, ".html", ".htm")
 """Endings of files in which DCAMT writes a mark. Pictures, recipes and tables have none; a table of the wall is
 recognised by its header."""

@@ -100,7 +100,7 @@ class ScanJob:
     """A scan and the files for its results; None for results that are not requested.
 
     Attributes:
-        wall: the files of the wall's measurement; it may fail although the other results are written.
+        wall: the files of the wall's measurement, which may fail although the other results are written.
     """
 
     scan: Path
@@ -146,7 +146,7 @@ def plan_scan_jobs(
 
     Args:
         output: a file or a folder.
-        format_name: one of `SEGMENTATION_FORMATS`; None takes that of the output file, or `DEFAULT_FORMAT`.
+        format_name: one of `SEGMENTATION_FORMATS`; None takes the format of the output file, or `DEFAULT_FORMAT`.
         existing: `REFUSE`, `OVERWRITE` or `SKIP`, for results that exist.
         channels: number of channels that the model needs.
 
@@ -208,7 +208,7 @@ def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
                 raise InputError(what, path=job.scan, remedy="Rename one of them.")
         if len(set(job.files)) < len(job.files):
             path = next(path for path in job.files if job.files.count(path) > 1)
-            raise InputError(f"would get two results in {path}", path=job.scan, remedy="Give each another name.")
+            raise InputError(f"would get two results in {path}", path=job.scan, remedy="Give each result another name.")
     return list(job_of_result)
 
 
@@ -281,7 +281,7 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
 def skipped_files(folder: Path, channels: int = 1) -> list[Path]:
     """Return the labels and the files of further channels in a folder, which `expand_scan_path` skips.
 
-    Hidden files and DCAMT's maps, which it skips too, are left out.
+    Hidden files and DCAMT's maps are skipped too, but not returned here.
     """
     files = _files_in(folder) if os.path.isdir(folder) else []
     labels = labels_beside_scans(files, folder)

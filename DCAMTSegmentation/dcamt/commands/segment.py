@@ -63,10 +63,14 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
         for folder in options.scans:
             if skipped := skipped_folders(folder, options.output):
                 names = ", ".join(path.name for path in skipped[:MAX_LISTED])
-                print_error(f"{folder}: skipped the folders beside its scans ({names}). Name them to segment them too.")
+                print_error(
+                    f"{folder}: skipped the folders beside its scans ({names}). Name these folders to segment them."
+                )
             if labels := skipped_files(folder, channels):
                 names = ", ".join(path.name for path in labels[:MAX_LISTED])
-                print_error(f"{folder}: skipped labels and further channels ({names}). Name them to segment them too.")
+                print_error(
+                    f"{folder}: skipped labels and further channels ({names}). Name these files to segment them."
+                )
         if existing == SKIP:
             _print_kept(plan_scan_jobs(*planned, OVERWRITE, channels), jobs)
     # Imported late: torch loads slowly, and no check above needs it.
@@ -126,7 +130,7 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
                 records.sort(key=lambda record: record.number)
                 missing = _jobs_without_result(jobs, records, start_time)
                 if lost and team.leads:
-                    console.print_error(f"{lost}; without a result: {_list_scans(missing)}. Segment them again.")
+                    console.print_error(f"{lost}; without a result: {_list_scans(missing)}. Segment these scans again.")
                 rows = [row for record in records for row in record.measurements]
                 if rows and table and team.leads:
                     earlier = read_measurements_csv(table) if options.skip_existing else []

@@ -158,10 +158,10 @@ class SegmentSession:
             if row.volume_ml == 0:
                 self.console.print_error(f"{job.scan}: no {row.segment.lower()} was found")
             lines.append(f"{name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²")
-        trust = f", the branches agree to {result.trust:.0%}" if result.trust is not None else ""
+        trust = f", agreement of the branches {result.trust:.0%}" if result.trust is not None else ""
         lines.append(f"{name}: segmented in {seconds:.1f} s{trust}")
         if result.expected_overlap is not None:
-            lines.append(f"{name}: expected overlap with an expert {result.expected_overlap}")
+            lines.append(f"{name}: expected overlap with an expert's outline {result.expected_overlap}")
         for note in result.notes:
             self.console.print_error(f"{job.scan}: {note}")
         lines.append(f"segmentation: {job.segmentation}")

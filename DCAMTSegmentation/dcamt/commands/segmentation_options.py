@@ -167,7 +167,12 @@ def add_wall(commands: Commands[Parser]) -> None:
         help="its segmentation, or a folder of them, paired by name",
     )
     parser.add_argument(
-        "-o", "--output", required=True, type=parse_path, metavar="FOLDER", help="gets NAME.wall.vtp and NAME.wall.csv"
+        "-o",
+        "--output",
+        required=True,
+        type=parse_path,
+        metavar="FOLDER",
+        help="folder that gets NAME.wall.vtp and .csv",
     )
     _add_wall_method(parser)
     group = parser.add_mutually_exclusive_group()

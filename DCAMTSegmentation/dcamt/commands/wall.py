@@ -45,7 +45,7 @@ from .scan_jobs import REPORT, expand_scan_path
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
 """The segment's name in a report without identity or if the file has none, and its colour if the file has none."""
 TABLE = "wall.csv"
-"""The table of a folder of scans."""
+"""Name of the table of all scans in a folder."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class WallJob:
     """A scan, its segmentation, and the folder and optional files of its results.
 
     Attributes:
-        is_mapped: values or segments of the segmentation were chosen by a label mapping.
+        is_mapped: whether a label mapping chose values or segments of the segmentation.
     """
 
     scan: Path
@@ -67,7 +67,7 @@ class WallJob:
 
     @property
     def name(self) -> str:
-        """The scan's name, with which the names of its results begin."""
+        """The scan's name, with which the names of the wall's surface and table begin."""
         return scan_name(self.scan)
 
     @property
@@ -162,7 +162,7 @@ class WallSession:
 
 
 def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
-    """Return the rows of the table of all scans; those of a skipped scan come from its own table, if it has one.
+    """Return the rows of the table of all scans; a skipped scan's rows come from its own table, if there is one.
 
     A command that was killed may have written only the scans' own tables. Raises InputError if `table` is a different
     kind of file.

@@ -22,7 +22,8 @@ MARGIN_MM = 20.0
 def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Recipe) -> bytes:
     """Return a PNG file with an axial, a coronal and a sagittal slice side by side.
 
-    The axial and the coronal slice show the patient's right on the left; the sagittal slice shows the front there.
+    The axial and the coronal slice show the patient's right on the left; the sagittal slice shows the patient's
+    front on the left.
     Outlines of the label are white; those of the prediction, drawn over them, have the colours of their classes. Scan,
     prediction and label must lie on one grid. The file contains only pixels: no text, and nothing from the scan's
     header.
@@ -52,7 +53,7 @@ def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) ->
     """Return the pixels (HEIGHT, W, 3) of planes (across, up): grey values, prediction and label."""
     mm = np.array(planes[0].shape) * spacing
     size = max(1, round(HEIGHT * float(mm[0] / mm[1]))), HEIGHT
-    # The axes run to the patient's right or front and upwards, opposite to those of the screen.
+    # The axes run to the patient's right or front and upwards, opposite to the screen's axes.
     grey, predicted, labels = (resize(plane, size, smooth=n == 0)[::-1, ::-1].T for n, plane in enumerate(planes))
     pixels = np.repeat(grey[..., np.newaxis], 3, axis=2)
     pixels[_outline(labels)] = LABEL_COLOR
@@ -62,7 +63,7 @@ def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) ->
 
 
 def _outline(labels: np.ndarray) -> np.ndarray:
-    """Return the mask of the pixels with a label that have another value among their eight neighbours."""
+    """Return the mask of labelled pixels with a neighbour, of eight, that has another value."""
     around = np.pad(labels, 1, mode="edge")
     rows, columns = labels.shape
     shifted = [around[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]

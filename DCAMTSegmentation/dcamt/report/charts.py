@@ -60,7 +60,7 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
 
 
 def thin_line(line: Line) -> list[tuple[float, float]]:
-    """Return the line; a line of more than `MAX_POINTS` points is averaged over as many equal parts."""
+    """Return the line; a line of more than `MAX_POINTS` points is averaged in `MAX_POINTS` equal parts."""
     if len(line) <= MAX_POINTS:
         return list(line)
     edges = [round(len(line) * n / MAX_POINTS) for n in range(MAX_POINTS + 1)]

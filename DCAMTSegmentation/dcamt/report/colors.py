@@ -1,4 +1,4 @@
-"""Define the colours of segments, doubt, labels and charts; `wall.colors` has those of the wall."""
+"""Define the colours of segments, doubt, labels and charts; `wall.colors` has the wall's colours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEGMENT_COLORS: tuple[Color, ...] = (
     (0.95, 0.77, 0.28),
     (0.73, 0.52, 0.91),
 )
-"""Colours, in turn, for segments whose file contains none."""
+"""Colours, in turn, for segments whose file contains no colour."""
 DOUBT_COLOR: Color = (1.0, 0.72, 0.2)
 """Colour of voxels whose labels are doubtful: amber."""
 LABEL_COLOR: Color = (1.0, 1.0, 1.0)

@@ -10,7 +10,7 @@ from ..io.dicom_output import Algorithm, Dataset, SourceImages, to_concept
 from ..metrics.measurements import Measurements
 from ..volume import Code, SegmentInfo
 
-# Codes of DICOM PS3.16 (CID 7469, 7477). It has none for extents along the patient's axes, so these are DCAMT's own.
+# Codes of DICOM PS3.16 (CID 7469, 7477). DICOM has no codes for extents along the patient's axes.
 QUANTITIES: dict[str, tuple[Code, Code]] = {
     "volume_ml": (Code("SCT", "118565006", "Volume"), Code("UCUM", "mL", "milliliter")),
     "surface_cm2": (Code("IBSI", "C0JK", "Surface Area of Mesh"), Code("UCUM", "cm2", "square centimeter")),

@@ -73,10 +73,11 @@ def write_outline_report(
     identity: Mapping[str, str] | None = None,
     from_dcamt_file: bool = False,
 ) -> None:
-    """Write the report of a segment whose model is not known; raises OutputError if it cannot be written.
+    """Write the report of a segment whose model is not known; raises OutputError if the file cannot be written.
 
     Args:
-        identity: lines that identify the patient and the scan. If it is empty, `segment.name` must not identify them.
+        identity: lines that identify the patient and the scan. Without lines, `segment.name` must not identify the
+            patient.
         from_dcamt_file: whether the segment's file has DCAMT's mark (`io.writers.is_dcamt_result`).
     """
     labelmap, infos = segments_to_labelmap([segment], volume.grid, volume.path or "The volume")
@@ -141,7 +142,7 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
 
 
 def _mask_on(grid: Grid, segment: ReportedSegment) -> np.ndarray:
-    """Return a segment on the scan's grid, bool (I, J, K); it is computed plane by plane to bound the memory."""
+    """Return a segment's mask on the scan's grid, bool (I, J, K), computed plane by plane to bound the memory."""
     mask = np.zeros(grid.shape, bool)
     edges = np.stack(np.meshgrid(*[(-0.5, size - 0.5) for size in segment.grid.shape], indexing="ij"), axis=-1)
     to_scan = np.linalg.inv(grid.affine) @ segment.grid.affine

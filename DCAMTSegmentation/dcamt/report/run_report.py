@@ -122,7 +122,7 @@ def choose_pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of DCAMT, Python and its main packages, and the operating system, by name."""
+    """Return the versions of DCAMT, Python and the main packages, and the operating system's name, by title."""
     versions = {"DCAMT": __version__, "Python": platform.python_version(), "System": platform.system()}
     for package in ("torch", "numpy", "scipy", "nibabel", "pynrrd", "SimpleITK"):
         try:

@@ -101,7 +101,7 @@ def _slice_figure(
 def _shown_box(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Return the corners (3,) mm of the box that the slices show.
 
-    It is the box of the segments with a margin, within the scan; without a segment, the whole scan.
+    The box holds the segments and a margin, within the scan; without a segment, it is the whole scan.
     """
     size = np.array(scene.image.shape)
     first, last = -0.5 * scene.spacing, (size - 0.5) * scene.spacing
@@ -138,7 +138,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
     off = f"Outline probably off by {OFF_MM[0]:.0f} mm (pale) to {OFF_MM[1]:.0f} mm"
     key = f'<span class="key" style="background:{to_hex(DOUBT_COLOR)}"></span>{off}'
     groups: list[tuple[str, Painter | None, str]] = [
-        ("Surface, and where to doubt it", doubt, key) if doubt is not None else ("Surface", None, "&nbsp;")
+        ("Surface, with doubtful parts", doubt, key) if doubt is not None else ("Surface", None, "&nbsp;")
     ]
     if wall is not None:
         scale = _ratio_scale(wall)
@@ -170,7 +170,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
 
 
 def wall_painter(wall: WallResult, scene: Scene) -> Painter:
-    """Return a painter that colours a surface by the wall's ratio to the blood pool; it is grey at the scan's border.
+    """Return a painter that colours a surface by the wall's ratio to the blood pool, and grey at the scan's border.
 
     Openings have stripes, since their grey would look like scar in a print in black and white.
     """

@@ -217,7 +217,7 @@ def _measurement_table(report: ScanReport) -> str:
 
 
 def _trust(report: ScanReport, scene: Scene) -> str:
-    """Return the HTML of the model's agreement and doubtful places; "" without a known model."""
+    """Return the HTML of expected overlap, agreement and doubtful places; "" without a known model."""
     if report.model is None:
         return ""
     expected = report.expected_overlap
@@ -234,7 +234,7 @@ def _trust(report: ScanReport, scene: Scene) -> str:
     count = len(places)
     text = "No doubtful place."
     if report.doubtful_places is None:
-        text = "An older version of DCAMT made this result: where to doubt it is not shown."
+        text = "An older version of DCAMT made this result, so doubtful places are not shown."
     elif count:
         named = [
             f"axial slice {_axial_slice(scene, place)} ({place.volume_ml:.2f} mL)" for place in places[:MAX_PLACES]

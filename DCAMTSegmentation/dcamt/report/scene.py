@@ -24,7 +24,7 @@ class Plane:
     Attributes:
         across, along: the LPS axes of its columns and rows.
         up: whether `along` points upwards.
-        letters: at the left, right, top and bottom edge.
+        letters: the orientation letters at the left, right, top and bottom edge.
     """
 
     name: str

@@ -21,7 +21,7 @@ MAX_STEPS = 200
 STEP_FRACTION = 0.95
 """A ray advances by this fraction of the distance to the surface; below 1, since the distances are interpolated."""
 SILHOUETTE_MM = 3.0
-"""Size of the cells of the coarse silhouette, in which rays that cannot hit are excluded."""
+"""Cell size of the coarse silhouette; rays outside the silhouette are not traced."""
 MARGIN_MM = 10
 """Margin of the distance map around a segment: at least the largest distance in `HOLLOW_WEIGHTS`."""
 HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
@@ -90,7 +90,7 @@ def trace_surface(
 
     `labels` (I, J, K), not all 0, are in LPS order with `spacing` (3,) mm; points are in mm from voxel (0, 0, 0). Rays
     are traced through the distance map of each segment (sphere tracing: Hart, The Visual Computer 12:527, 1996).
-    Normals are the gradient of the map, and its values in front of the surface show how deep a point lies in a hollow.
+    Normals are the map's gradient. The map's values in front of the surface show how deep a point lies in a hollow.
     """
     maps = [
         (segment, _DistanceMap.from_mask(mask, spacing))
@@ -150,9 +150,9 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
     """Return a painter that blends in `DOUBT_COLOR` where the outline is probably wrong, as `OFF_MM` defines.
 
-    On an outline the doubt itself is high everywhere. Its integral across the outline is the expected thickness of the
-    layer with wrong labels. It is computed from the mean of the doubt, weighted with a Gaussian whose standard
-    deviation is `GLANCE_MM`: on a plane, thin layer of thickness t, this mean is t / (GLANCE_MM * sqrt(2 pi)).
+    On an outline the doubt itself is high everywhere. The doubt's integral across the outline is the expected thickness
+    of the layer with wrong labels. The thickness is computed from the mean of the doubt, weighted with a Gaussian whose
+    standard deviation is `GLANCE_MM`: on a plane, thin layer of thickness t, this mean is t / (GLANCE_MM * sqrt(2 pi)).
 
     Args:
         doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.
@@ -182,7 +182,7 @@ class _DistanceMap:
     """A map of signed distances (mm) to a segment's surface.
 
     Attributes:
-        values: negative inside.
+        values: (I, J, K), the distances, negative inside.
         smooth: the blurred distances, whose gradient gives the normals.
         first: the scan's voxel at the map's index (0, 0, 0).
         spacing: (3,) mm.

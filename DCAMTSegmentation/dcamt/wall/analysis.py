@@ -55,7 +55,7 @@ SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
 def import_in_background(names: Iterable[str]) -> None:
     """Import modules in a thread, for example while a scan is read.
 
-    Code that imports one of them meanwhile waits for it. If a module cannot be imported, only that code gets the error.
+    Other code that imports such a module meanwhile waits. If an import fails, only the other code gets the error.
     A process that ends does not wait for the thread.
     """
 
@@ -275,7 +275,7 @@ def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_
 def _check_surroundings(around: np.ndarray, pool: BloodPool, path: Path | None) -> None:
     """Raise InputError if less than `LEAST_DARKER` of the intensities `around` the wall are darker than the blood pool.
 
-    `around` is an array of any shape; an empty one passes.
+    `around` is an array of any shape; an empty one passes the check.
     """
     if not around.size:
         return

@@ -16,7 +16,7 @@ REGIONS = ("anterior", "posterior", "roof", "floor", "septal", "lateral")
 patient's right of the left atrium) or L."""
 
 DECAAF_STAGES = ((10.0, "I"), (20.0, "II"), (30.0, "III"))
-"""Upper bounds in percent of enhanced wall; stage IV begins at the last (DECAAF: Marrouche, JAMA 311:498, 2014)."""
+"""Upper bounds in percent of enhanced wall; stage IV is 30% or more (DECAAF: Marrouche, JAMA 311:498, 2014)."""
 
 
 @dataclass(frozen=True)

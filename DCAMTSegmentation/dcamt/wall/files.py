@@ -93,7 +93,7 @@ def write_wall(result: WallResult, path: Path) -> None:
 
 
 def wall_facts(result: WallResult) -> str:
-    """Return everything about a wall except its arrays as JSON text, such as the scan's name, settings and notes."""
+    """Return a wall without its arrays as JSON text: the scan's name, settings, blood pool and notes."""
     settings, pool = result.settings, result.pool
     return json.dumps(
         {
@@ -168,7 +168,7 @@ def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Seq
     Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
 
     Args:
-        earlier: rows from `read_wall_rows`; those of other scans are kept and come first.
+        earlier: rows from `read_wall_rows`; rows of other scans are kept and come first.
     """
     measured = {result.scan for result in results}
     kept = [row for row in earlier if row and row[0] not in measured]

@@ -3,7 +3,7 @@
 At an opening the outline cuts through blood: from inside to outside, the intensities stay within the range of blood,
 without a darker layer. A thin wall between two cavities (the septum, or the wall towards the aorta) can look the same
 if the scan blurs it. Therefore an opening must also have the right shape. The valve is found at a flat patch that faces
-in the direction of the mitral valve. It extends, within limits, as far as the blood does, since readers draw the
+in the direction of the mitral valve. The valve extends, within limits, as far as the blood does, since readers draw the
 outline at the valve differently. A vein's end is the tip of a tube. The constants were chosen on phantoms and on the
 first 60 cases of the benchmark's data set, not on the cases that the benchmark measures.
 """
@@ -121,7 +121,7 @@ class Cut:
 
 
 def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | None:
-    """Return a flat patch of `blood` (N,) that faces as the mitral valve does; None if it is below `MITRAL_LEAST_CM2`.
+    """Return a flat patch of `blood` (N,) that faces as the mitral valve does; None if smaller than `MITRAL_LEAST_CM2`.
 
     A plane is fitted to the largest patch that faces so, and then repeatedly to the patch near the plane.
     """

@@ -101,7 +101,7 @@ def offsets(first_mm: float, last_mm: float, grid: Grid) -> np.ndarray:
 def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
     """Return intensities (N, S), float32, at `distances_mm` (S,) along each point's outward normal.
 
-    They are interpolated linearly. Outside the scan (see `inside_scan`), the outermost voxels are repeated.
+    The intensities are interpolated linearly. Outside the scan (see `inside_scan`), the outermost voxels are repeated.
     """
     from scipy import ndimage
 

@@ -21,7 +21,7 @@ SMOOTHING_VOXELS = 0.7
 MARGIN_MM = 4.0
 """Empty rim around the segment, so that the surface is closed even at the scan's border."""
 REPORTED_VOLUME_ML = 0.05
-"""Separate parts, or hollows, of more than this volume in all are reported; less is left out without a note."""
+"""Separate parts, or hollows, of more than this volume in all are reported in a note; smaller ones are not."""
 
 
 def plane_distances(grid: Grid) -> np.ndarray:
@@ -49,14 +49,14 @@ class Surface:
 
     @cached_property
     def normals(self) -> np.ndarray:
-        """Outward unit normals of the points (N, 3): area-weighted means of those of the triangles around each."""
+        """Outward unit normals of the points (N, 3): area-weighted means of the normals of the triangles around."""
         summed = np.stack([self._gather(self._doubled_normals[:, axis]) for axis in range(3)], axis=1)
         lengths = np.linalg.norm(summed, axis=1, keepdims=True)
         return np.asarray(summed / np.where(lengths > 0, lengths, 1.0))
 
     @cached_property
     def point_areas(self) -> np.ndarray:
-        """Areas of the points (N,) in mm2: a third of the triangles around each; they sum to the surface's area."""
+        """Areas of the points (N,) in mm2: a third of the triangles around each; all sum to the surface's area."""
         return self._gather(np.linalg.norm(self._doubled_normals, axis=1) / 6.0)
 
     @cached_property

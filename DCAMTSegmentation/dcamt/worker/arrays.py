@@ -30,9 +30,9 @@ def read_scan(request: SegmentRequest | WallRequest | ReportRequest) -> Volume:
     return volume
 
 
-def read_mask(outline: SegmentMask) -> np.ndarray:
+def read_mask(segment: SegmentMask) -> np.ndarray:
     """Return the mask of a segment, bool (I, J, K). Raises InputError if the file cannot be read."""
-    return np.asarray(_load(outline.mask, outline.name).transpose() != 0)
+    return np.asarray(_load(segment.mask, segment.name).transpose() != 0)
 
 
 def read_doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
@@ -48,7 +48,7 @@ def read_doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
 
 
 def _load(file: Path, name: str | Path) -> np.ndarray:
-    """Return the array of a `.npy` file, memory-mapped; errors name it by its `name` for the user."""
+    """Return the array of a `.npy` file, memory-mapped; errors name the array `name`."""
     try:
         array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError as error:

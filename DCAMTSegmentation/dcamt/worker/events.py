@@ -48,9 +48,9 @@ class SegmentResult:
     """The result for a class of the model.
 
     Attributes:
-        box: (start, stop) along i, j and k of the voxels it fills; None if it is empty.
-        surface: a `.npz` file with its closed surface, `points` (N, 3) in RAS mm and `triangles` (M, 3); None if it was
-            not computed.
+        box: (start, stop) along i, j and k of the voxels that the class fills; None if there are none.
+        surface: a `.npz` file with its closed surface, `points` (N, 3) in RAS mm and `triangles` (M, 3); None if the
+            surface was not computed.
     """
 
     info: SegmentInfo
@@ -63,7 +63,7 @@ class ScanSegmented:
     """The result of a `SegmentRequest`.
 
     Attributes:
-        labelmap, doubt_map: `.npy` files of uint8 (K, J, I); the map from 0 (the label is right) to 255 (it is wrong).
+        labelmap, doubt_map: `.npy` files of uint8 (K, J, I); in the map, 0 is a doubt of 0 % and 255 of 100 %.
         trust: Dice between the branches' own segmentations. Both doubt_map and trust are None in fast quality.
         doubts: doubtful places, the worst first; empty in fast quality.
         expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.

@@ -9,8 +9,8 @@ LARGEST_GUESS = 0.95
 class ProgressEstimate:
     """Estimates the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
 
-    Until a stage has reported two fractions, for example during one long pass of the network, the expected duration is
-    used, and then the stage's own speed.
+    Until a stage has reported two fractions, for example during one long pass of the network, the estimates come from
+    the expected duration; afterwards, from the stage's own speed.
 
     Args:
         expected_s: the expected duration; None if unknown.

@@ -6,8 +6,8 @@ read them and check keys and types.
 
 The worker answers each request with events of the same `id`: any number of `WorkerProgress` and `WorkerNote`, then
 exactly one of `ScanSegmented`, `SegmentsMeasured`, `WallMeasured`, `ReportWritten` or `RequestFailed`.
-It does not answer a `CancelRequest` or a `KeepFilesRequest`. Before all other events it sends `WorkerReady` once or, if
-it cannot start, `RequestFailed` without an `id`.
+The worker does not answer a `CancelRequest` or a `KeepFilesRequest`. Before all other events it sends `WorkerReady`
+once or, if it cannot start, `RequestFailed` without an `id`.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class SegmentRequest:
 
 @dataclass(frozen=True)
 class SegmentMask:
-    """A segment to measure: its name, a `.npy` mask (K, J, I), not 0 inside, and its affine, voxel index -> RAS mm."""
+    """A segment: its name, a `.npy` mask (K, J, I), not 0 inside, and its affine, voxel index -> RAS mm."""
 
     name: str
     mask: Path
@@ -140,7 +140,7 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class CancelRequest:
-    """Stop the request with this `id`: at its next check it fails with the reason "cancelled", unless it ends first.
+    """Stop the request with this `id`: it fails at its next check with the reason "cancelled", unless it ends first.
 
     The model stays loaded.
     """
