@@ -8,7 +8,7 @@
     scan = dcamt.read_scan("scan.nrrd")           # voxels (C, I, J, K) on a grid in RAS mm
 
 The engine does not depend on 3D Slicer; the command `dcamt` and the Slicer modules are built on it. `import dcamt`
-imports no other module of the package: a name below imports its module when it is first used.
+imports no other module of the package: each name below imports its module on first use.
 """
 
 from __future__ import annotations

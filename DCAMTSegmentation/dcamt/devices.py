@@ -65,7 +65,7 @@ def _supports_volumes(device: str, training: bool) -> bool:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU on the device, without waiting for a CUDA GPU.
+    """Return a CPU tensor on the device, without waiting for a CUDA GPU.
 
     A copy from ordinary memory blocks until the GPU has finished all earlier work; a copy from page-locked memory does
     not. Later operations on the GPU see the copied values.
@@ -78,9 +78,9 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def fast_bfloat16(device: torch.device) -> bool:
     """Return whether the device computes bfloat16 in hardware, much faster than float32.
 
-    NVIDIA's GPUs do so with tensor cores, CPUs with matrix tiles (AMX) or dot products (AVX-512 BF16). AMD's GPUs are
-    assumed to do so. Other CPUs emulate bfloat16 and are many times slower than with float32. The result is False for
-    Apple's GPUs.
+    NVIDIA's GPUs have tensor cores for bfloat16, CPUs matrix tiles (AMX) or dot products (AVX-512 BF16). AMD's GPUs are
+    assumed to have such hardware. Other CPUs emulate bfloat16 and are many times slower than with float32. The result
+    is False for Apple's GPUs.
     """
     import torch
 

@@ -15,13 +15,12 @@ Operations that couple samples see only the process's part of the batch:
 
 A part should therefore contain at least two labelled and two unlabelled patches. Supervision and distillation are means
 over samples: with `normalisation` set to `instance`, and without mixing, MMD and contrast, a team's losses in float32
-equal those of one process up to rounding. In bfloat16 each part is rounded separately; losses differ by 8e-4 after
-twenty steps.
+equal those of one process up to rounding. In bfloat16 each part is rounded separately, and losses differ more.
 
-When one process ends, the run ends. A team of another size can resume it if its size divides the numbers of labelled
-and unlabelled patches in a batch. Over Gloo the next exchange fails in all other processes, and the leader, unless it
-is the one that ended, saves a checkpoint. Over NCCL the others wait until `torchrun` ends them, and the steps since the
-last checkpoint are lost.
+When one process ends, the run ends. A team of another size can resume the run if this size divides the numbers of
+labelled and unlabelled patches in a batch. Over Gloo the next exchange fails in all other processes, and the leader,
+unless the leader itself ended, saves a checkpoint. Over NCCL the others wait until `torchrun` ends them, and the steps
+since the last checkpoint are lost.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class TeamLost(DCAMTError):
 
 @dataclass(frozen=True)
 class Team:
-    """The team of processes that this process belongs to: it has number `rank` (from 0) of `size`."""
+    """The team of `size` processes that this process belongs to; `rank` is the number of this process, from 0."""
 
     rank: int = 0
     size: int = 1
@@ -156,7 +155,7 @@ class Team:
         return values
 
     def _describe_failure(self, failure: Exception) -> str:
-        """Return the message of this process's failure; that of a process other than the leader names the process."""
+        """Return the message of this process's failure; in a process other than the leader, the message names it."""
         text = str(failure) if isinstance(failure, DCAMTError) else repr(failure)
         return text if self.leads else f"{describe_process()}: {text}"
 
@@ -195,7 +194,7 @@ def team_rank() -> int:
 def wait_for_leader() -> None:
     """Wait, in a process other than the leader, until `torchrun` ends this process: at most `LEADER_GRACE_S`.
 
-    `torchrun` does so once the leader has reported the failure and ended. If this process ended first, `torchrun` would
+    `torchrun` ends it once the leader has reported the failure and ended. If this process ended first, `torchrun` would
     end the leader before the leader reports anything.
     """
     if team_rank() > 0:

@@ -96,7 +96,8 @@ def write_error(error: OSError, path: str | Path) -> OutputError:
     if error.errno in DISK_FULL:
         what, remedy = "the disk is full", "Free some space or choose another folder."
     elif error.errno in _FORBIDDEN:
-        what, remedy = "cannot be written (no permission)", "Close programs that use it, or choose another folder."
+        what = "cannot be written (no permission)"
+        remedy = "Close programs that use the file, or choose another folder."
     elif error.errno == errno.EISDIR:
         what, remedy = "is a folder", "Give a file name."
     elif error.errno in (errno.ENOTDIR, errno.EEXIST):
@@ -120,8 +121,8 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
     printed.
 
     Args:
-        path: the file being processed. The result names it unless the error names it already, is an `OSError` about a
-            file, or is a `ModuleNotFoundError`.
+        path: the file being processed. The result names this file unless the error names it already, is an `OSError`
+            about another file, or is a `ModuleNotFoundError`.
     """
     text = " ".join(str(error).split())
     if isinstance(error, DCAMTError):
@@ -140,7 +141,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
             return write_error(error, where)
         return OutputError(f"{where}: cannot be used ({error.strerror}). Check its name and permissions.")
     what = f"unexpected error ({type(error).__name__}{': ' if text else ''}{text[:200]})"
-    return InternalError(what, path=path, remedy="Please report it.")
+    return InternalError(what, path=path, remedy="Please report this error.")
 
 
 def _with_path(error: DCAMTError, text: str, path: Path) -> DCAMTError:

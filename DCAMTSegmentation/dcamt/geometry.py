@@ -33,7 +33,7 @@ class Grid:
     The affine is copied to float64 and made read-only. Axes may be oblique, flipped and sheared.
 
     Raises:
-        ValueError: `shape` or `affine` has another number of axes.
+        ValueError: `shape` has not 3 axes, or `affine` is not (4, 4).
     """
 
     shape: Shape
@@ -91,7 +91,7 @@ class Reorientation:
 
     Attributes:
         order: the stored axis that becomes each new axis.
-        flipped: whether the new axis runs opposite to the stored one.
+        flipped: for each new axis, whether it runs opposite to the stored axis.
     """
 
     order: tuple[int, int, int]
@@ -130,7 +130,7 @@ def canonical_orientation(grid: Grid) -> Reorientation:
 
     def nearness(axes: tuple[int, ...]) -> tuple[float, tuple[float, ...]]:
         columns = directions[:, axes] * np.where(np.diag(directions[:, axes]) < 0, -1, 1)
-        # For axes at 45 degrees two orders are equally near. Their directions decide then, not their stored order.
+        # Two orders may be equally near, as at 45 degrees. The axes' directions decide then, not their stored order.
         return round(float(np.trace(columns)), 6), tuple(np.round(columns, 6).ravel().tolist())
 
     first, second, third = max(permutations(range(3)), key=nearness)
@@ -291,7 +291,7 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
 
 
 def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return an array of the mask's shape (I, J, K) with the components numbered from 1, and their number.
+    """Return an array of the mask's shape (I, J, K) with the components numbered from 1, and how many there are.
 
     Voxels are connected through faces, edges and corners (26 neighbours), so that thin oblique veins stay connected.
     The post-processing of the published left atrium results does the same (L. Yu et al., UA-MT, MICCAI 2019:
@@ -337,7 +337,7 @@ def reverse_slice(side: slice, length: int, flipped: bool) -> slice:
 
 @dataclass(frozen=True)
 class Region:
-    """A cuboid in the patient: from `low` to `high` (RAS mm) along its axes, or a rotated one within these limits.
+    """A cuboid in the patient: from `low` to `high` (mm) along R, A, S, or a rotated cuboid within these limits.
 
     Attributes:
         to_unit: for a rotated cuboid: (4, 4) as nested tuples, RAS mm -> coordinates that all lie between -1 and 1

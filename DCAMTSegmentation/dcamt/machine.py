@@ -1,4 +1,4 @@
-"""Measure memory and disk space on every operating system, and tune this process's memory management."""
+"""Measure memory and disk space, and tune this process's memory management."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 def free_memory_bytes() -> int | None:
     """Return the bytes of memory that programs can use without swapping; None if unknown."""
-    # Imported here, since Slicer imports this module before its packages are installed.
+    # Imported here, since Slicer imports this module before the packages are installed.
     import psutil
 
     try:

@@ -19,7 +19,7 @@ from .recipe import Intensity, Recipe
 from .volume import Labelmap, Volume, check_channels
 
 SLAB = 1 << 18
-"""Number of voxels processed at a time, but at least one plane; few enough for the processor's cache."""
+"""At most this many voxels, or a single plane, are processed at a time, so that they fit into the processor's cache."""
 
 
 def scan_to_network(volume: Volume, recipe: Recipe, grid: NetworkGrid | None = None) -> tuple[Tensor, NetworkGrid]:
@@ -50,7 +50,7 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
 
 
 def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Tensor:
-    """Return labels on the network grid, uint8 (X, Y, Z): each voxel gets the class that fills most of it.
+    """Return labels on the network grid, uint8 (X, Y, Z): each voxel gets the class that fills its largest fraction.
 
     Of classes that fill equal fractions, the first is chosen.
 

@@ -1,6 +1,6 @@
 """Define the recipe of a task: spacing, intensities, classes, network, objective and schedule, as data.
 
-A recipe is a JSON file with the same structure as the dataclasses below. Missing keys have the defaults defined here,
+A recipe is a JSON file with the same structure as the dataclasses below. A missing key has the default defined here,
 if there is one. Shipped recipes lie in `recipes/`; another organ needs only another file.
 """
 
@@ -94,7 +94,7 @@ class Augmentation:
     """Random changes of training patches; 0 switches a change off."""
 
     rotation_degrees: float = 15.0
-    """Largest rotation about each axis; the standard deviation is a third of it."""
+    """Largest rotation about each axis; the standard deviation is a third of this."""
     scale: float = 0.15
     """Largest relative change of size, the same along all axes."""
     flip: tuple[bool, bool, bool] = (False, False, False)
@@ -145,13 +145,13 @@ class Training:
 
     The other patches are placed at random."""
     weight_average: float = 0.0
-    """Decay per step of the moving average of weights that becomes the model; with 0 the last weights do."""
+    """Decay per step of the moving average of weights that becomes the model; with 0 nothing is averaged."""
     seed: int = 0
     """Seed of all random draws of the run."""
     checkpoint_every_s: float = 120.0
     """Seconds after which the next checkpoint is due; others are saved before some validations and at the end."""
     validate_every: int = 500
-    """Iterations between two validations; one before the last is skipped if it would exceed 10% of the run's time."""
+    """Iterations between validations; all but the last are skipped if they would exceed 10% of the run's time."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Recipe:
     """The data that define a task.
 
     Attributes:
-        classes: any number of classes with the labels 1, 2, ... in order; 0 is the background.
+        classes: up to 255 classes with the labels 1, 2, ... in order; 0 is the background.
     """
 
     name: str
@@ -239,7 +239,7 @@ def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_train
                 raise InputError(
                     f"'recipe.{section}.{key}' is {values[key]!r}, but this part was removed from DCAMT",
                     path=source,
-                    remedy=f"Train with a recipe file in which it is {off:g}, or use DCAMT 0.1.",
+                    remedy=f"Train with a recipe file in which this key is {off:g}, or use DCAMT 0.1.",
                 )
             data = {**data, section: {name: value for name, value in values.items() if name != key}}
     return data
@@ -471,7 +471,7 @@ def _check_limits(recipe: Recipe, require: Require) -> None:
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
-    # Larger sample numbers seed the boxes of a batch (`training.sampling`).
+    # The sample numbers 1022 and 1023 seed the boxes of a batch (`training.sampling`).
     require(training.batch <= 1022, "batch must be at most 1022")
     require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
 

@@ -165,7 +165,7 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
     check_grid(grid, path)
     if (distance := float(np.abs(grid.affine[:3, 3]).max())) > MAXIMUM_DISTANCE_MM:
         what = f"lies {distance / 1000:.3g} m from the origin of its space"
-        raise InputError(what, path=path, remedy="Correct its origin, or export it again.")
+        raise InputError(what, path=path, remedy="Correct the scan's origin, or export the scan again.")
     sides = grid.spacing * grid.shape
     if sides.max() > MAXIMUM_MM or sides.max() < MINIMUM_MM:
         metres = sides.max() > MAXIMUM_MM
@@ -201,8 +201,8 @@ def check_grid(grid: Grid, path: Path | None) -> None:
 def check_size(shape: Sequence[int], path: Path | None) -> None:
     """Raise InputError, naming `path`, if an image has no voxels or more than `MAXIMUM_VOXELS`.
 
-    Readers call this before they allocate memory. `shape` may have more than three axes. With fewer than three, it
-    has no upper limit.
+    Readers call this before they allocate memory. `shape` may have more than three axes. With fewer than three, there
+    is no upper limit.
     """
     if min(shape) < 1:
         raise InputError(
@@ -220,7 +220,8 @@ def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
     """Convert `voxels` to the smallest sufficient unsigned type.
 
     Raises:
-        InputError: a value differs by more than `_LABEL_ROUNDING` from every whole number from 0 to 2^32 - 1.
+        InputError: the voxels are no real numbers, or a value differs by more than `_LABEL_ROUNDING` from every whole
+            number from 0 to 2^32 - 1.
     """
     remedy = "Choose a labelmap rather than a scan."
     if voxels.dtype.kind not in "biuf":
@@ -278,8 +279,8 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     """Return a labelmap on the grid of its scan, without interpolation.
 
     The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. The grid
-    of a `partial` labelmap may also be a part of the scan's lattice; it may reach beyond the scan if the labels there
-    are background. The grids may differ by `GRID_TOLERANCE` voxels.
+    of a `partial` labelmap may also be a part of the scan's lattice; this part may reach beyond the scan if the labels
+    there are background. The grids may differ by `GRID_TOLERANCE` voxels.
 
     Args:
         scan: the name of the scan in messages.
@@ -311,7 +312,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     overlaps = all(in_scan.start < in_scan.stop for in_scan, _ in overlap)
     kept = voxels[tuple(in_labels for _, in_labels in overlap)] if overlaps else voxels[:0]
     if np.count_nonzero(kept) < np.count_nonzero(voxels):
-        raise _grid_mismatch(labelmap, grid, scan, ": it reaches beyond the scan")
+        raise _grid_mismatch(labelmap, grid, scan, ": its labels reach beyond the scan")
     if overlaps:
         target[tuple(in_scan for in_scan, _ in overlap)] = kept
     return Labelmap(target, grid, labelmap.path)
@@ -320,8 +321,8 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 def enclosing_grid(grid: Grid, other: Grid) -> Grid:
     """Return the smallest grid on the lattice of `other` that contains both grids.
 
-    If the first voxel of `grid` lies between voxels of the lattice, it is moved to the nearest one. If the axes are not
-    parallel, the spacings differ, or the result would have more than `MAXIMUM_VOXELS`, `other` is returned.
+    If the first voxel of `grid` lies between voxels of the lattice, `grid` is moved to the nearest of these. If the
+    axes are not parallel, the spacings differ, or the result would exceed `MAXIMUM_VOXELS`, `other` is returned.
     """
     turn = reorientation_between(grid, other)
     if turn is None:
@@ -356,7 +357,7 @@ def _position_difference(grid: Grid, other: Grid) -> str:
 def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str) -> InputError:
     """Return the error for a labelmap that does not fit `grid`.
 
-    `detail` is appended to the message; without one, the distance of the centres and the angle between the axes are.
+    `detail` ends the message; if empty, the message ends with the distance of the centres and the angle of the axes.
     """
     detail = detail or _position_difference(labelmap.grid, grid)
     sizes, spacings = zip(*((_sizes(g.shape), _millimetres(g)) for g in (labelmap.grid, grid)), strict=True)

@@ -77,7 +77,7 @@ def test_segmentation_may_extend_beyond_the_scan_only_with_background() -> None:
     part = Labelmap(wide, Grid(wide.shape, affine), partial=True)
     np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, two_boxes())
     wide[0, 0, 0] = 1
-    with pytest.raises(InputError, match="reaches beyond the scan"):
+    with pytest.raises(InputError, match="its labels reach beyond the scan"):
         fit_labelmap(part, GRID, "scan")
 
 

@@ -210,7 +210,7 @@ def test_run_with_a_removed_setting_turned_on_is_opened_but_not_resumed(key: str
     scan.touch()
     write_cases([Case("a", scan, scan, LABELLED)], run.cases)
     assert run.open()[0] == load_recipe("la")
-    with pytest.raises(InputError, match=r"removed from DCAMT\. Train with a recipe file in which it is 0"):
+    with pytest.raises(InputError, match=r"removed from DCAMT\. Train with a recipe file in which this key is 0"):
         plan_resumed_run(tmp_path)
 
 

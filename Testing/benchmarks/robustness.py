@@ -184,7 +184,7 @@ DISTURBANCES: dict[str, Disturbance] = {
     "spike in k-space": spike,
 }
 WRONG_SCANS: dict[str, Disturbance] = {
-    "no atrium": disturbances.nothing,
+    "no atrium": disturbances.no_organ,
     "upside down": disturbances.upside_down,
     "white noise": white_noise,
     "off the atrium": off_the_atrium,

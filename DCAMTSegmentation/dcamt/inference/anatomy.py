@@ -20,7 +20,7 @@ from ..recipe import Recipe
 from ..volume import Volume
 
 AVERAGED = 4
-"""The coarse grid, on which anatomy is found, has this multiple of the network's finest spacing."""
+"""The spacing of the coarse grid, on which anatomy is found, is this multiple of the network's finest spacing."""
 VARIED_WITHIN = 1
 """A local mean reaches this many coarse voxels to either side; it is applied three times in a row."""
 BLUR = 2
@@ -37,7 +37,7 @@ independent voxels. Measured: at most 0.55 and 1.5 in LGE-MRI; 1.96 at `APART` i
 APART, ALIKE_MM = 4, 4.0
 """Noise that is slightly blurred is uncorrelated at `APART` voxels; tissue is still correlated at `ALIKE_MM` mm.
 
-With larger voxels, or a coarser grid, the two cannot be told apart, and only white noise is recognised."""
+With larger voxels, or a coarser grid, this noise and tissue look alike, and only white noise is recognised."""
 NOISE_KURTOSIS = (2.4, 4.5)
 """Range of the kurtosis of noise: 3 if Gaussian, 3.2 in magnitude images, 3.9 for absolute values of Gaussian noise.
 
@@ -116,7 +116,7 @@ def _without_blurred_rim(mask: np.ndarray) -> np.ndarray:
 def _without_smooth_noise(
     volume: Volume, box: Box, ordered: Box, grid: NetworkGrid, reach: Sequence[int], recipe: Recipe
 ) -> Box:
-    """Return `box` without its outer planes of smooth noise, as far as the `ordered` box and `reach` voxels into it.
+    """Return `box` without its outer planes of smooth noise.
 
     Smooth noise resembles fine tissue, which must not be lost. Therefore nothing is removed if the ordered box is too
     small for an organ, and at most `reach` planes inside the ordered box.
@@ -163,7 +163,7 @@ def _trim_ends(side: slice, planes: np.ndarray, most: tuple[int, int], is_empty:
     At most `most` planes are removed at each end; none if nothing would remain.
 
     Args:
-        planes: (N, C, A, B), those of the side.
+        planes: the side's planes, (N, C, A, B).
     """
     first = sum(1 for _ in itertools.takewhile(is_empty, planes[: most[0]]))
     last = sum(1 for _ in itertools.takewhile(is_empty, planes[::-1][: most[1]]))

@@ -31,7 +31,7 @@ from .predictor import Predictor
 DISTURBED = 4
 """Number of disturbed scans made from each case."""
 MIN_SEGMENTED = 3
-"""In at least this many cases something must be segmented: each case is tested on a fit to the others, at least two."""
+"""Something must be segmented in this many cases or more: each case is tested on a fit to at least two others."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def calibrate(
         check: called before each segmentation; an exception that it raises ends the calibration.
 
     Raises:
-        InputError: there are fewer than `MIN_CASES` cases, one cannot be read, or in some quality the model segments
+        InputError: there are fewer than `MIN_CASES` cases, a case cannot be read, or in some quality the model segments
             something in fewer than `MIN_SEGMENTED` cases.
     """
     if len(cases) < MIN_CASES:
@@ -104,7 +104,7 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
     """Yield a case's scan undisturbed, and with `DISTURBED` disturbances, each with its disturbance's name.
 
     Args:
-        number: the case's index, from which the disturbances follow: the cases take turns through `CALIBRATING`.
+        number: the case's index, which chooses the disturbances: each case uses the next ones in `CALIBRATING`.
     """
     volume = read_scan(case.image, channels=recipe.input_channels)
     label = read_case_label(case, recipe, volume.grid)
@@ -117,7 +117,7 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
 
 
 def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[OverlapModel, dict[str, float]]:
-    """Fit the expected overlap in one quality; return it with its errors by cross-validation (`assess_overlap`).
+    """Fit the expected overlap in one quality; return it with its accuracy by cross-validation (`assess_overlap`).
 
     Raises:
         InputError: something was segmented in fewer than `MIN_SEGMENTED` cases.

@@ -12,7 +12,7 @@ from ..geometry import Box, Grid, NetworkGrid, bounding_box, connected_component
 from .labelling import most_likely
 
 CENTRAL = 4.0
-"""A component's weight is 1 / (1 + CENTRAL r^2) at distance r from the scan's centre; r = 1 at the centre of each face.
+"""`CentrePrior` gives the weight 1 / (1 + CENTRAL r^2) at distance r from the scan's centre; r = 1 at a face's centre.
 
 Scans are planned around the organ of interest, so of two similar components the central one is more likely the organ.
 """
@@ -38,7 +38,7 @@ class CentrePrior:
 
     @classmethod
     def from_box(cls, box: Box) -> CentrePrior:
-        """Return the prior of a scan that fills `box`, in the voxels that `box` counts."""
+        """Return the prior of a scan that fills `box`, in voxels of the grid that `box` is a part of."""
         faces = np.array([(side.start, side.stop) for side in box])
         return cls((faces.sum(axis=1) - 1) / 2, (faces[:, 1] - faces[:, 0]) / 2)
 
@@ -154,7 +154,7 @@ def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior:
 
 
 def certainty(probabilities: Tensor, label: int) -> np.ndarray:
-    """Return a class's certainty (X, Y, Z): its probability scaled so that chance, 1/K, is 0 and certainty is 1."""
+    """Return a class's certainty (X, Y, Z): its probability, scaled so that 1/K becomes 0 and 1 stays 1."""
     chance = 1 / len(probabilities)
     return np.asarray((probabilities[label].numpy() - chance) / (1 - chance))
 

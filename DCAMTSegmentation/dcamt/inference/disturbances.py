@@ -51,7 +51,7 @@ def bias_field(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
 
 
 def gamma(exponent: float) -> Disturbance:
-    """Return a disturbance that raises intensities to the power `exponent`, after scaling them to between 0 and 1."""
+    """Return a disturbance that raises intensities, scaled to [0, 1], to the power `exponent`, and scales them back."""
 
     def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
         low, high = min(0.0, float(scan.image.min())), float(scan.image.max())
@@ -98,12 +98,12 @@ def coarse(factors: tuple[int, int, int]) -> Disturbance:
 
 
 def low_contrast(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Reduce the contrast to a quarter, and add noise of 2% of the 99th percentile."""
+    """Reduce the contrast to a quarter, and add noise with a deviation of 2% of the 99th percentile."""
     flat = scan.image.mean() + 0.25 * (scan.image - scan.image.mean())
     return replace(scan, image=flat + draw.normal(0, 0.02 * abs(np.percentile(scan.image, 99)), scan.image.shape))
 
 
-def nothing(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+def no_organ(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
     """Replace the scan by smooth noise of the same mean and standard deviation, without any organ."""
     from scipy import ndimage
 
@@ -125,7 +125,7 @@ CALIBRATING: dict[str, Disturbance] = {
     "low contrast": low_contrast,
     "thick slices": coarse((1, 1, 6)),
     "coarse voxels": coarse((2, 2, 4)),
-    "no organ": nothing,
+    "no organ": no_organ,
     "upside down": upside_down,
 }
 """The disturbances for calibration: some hardly change a segmentation, one removes the organ."""

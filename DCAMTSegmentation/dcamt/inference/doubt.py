@@ -1,4 +1,4 @@
-"""Compute the doubt of a segmentation: a map for each voxel, and features for the whole.
+"""Compute the doubt of a segmentation: a map with a value for each voxel, and features of the whole.
 
 The map estimates the probability that a voxel's label is wrong; a model's calibration corrects it for that model
 (`models.doubt_scaling`). From the features, `models.calibration` estimates the expected overlap. For the features,
@@ -44,15 +44,14 @@ def doubt_map(
 
     The label is the most likely one, or background where the segmentation was removed.
 
-    It is a logistic function of q, 1 minus the probability of the voxel's label, of the same value after smoothing the
-    probabilities by `NEIGHBOURHOOD_MM`, and of the label: sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) +
-    DOUBT_AROUND * logit(smoothed q) + DOUBT_BACKGROUND [the label is background]). It is 0 outside a box around the
-    organs (`NEGLIGIBLE`).
+    The result is sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) + DOUBT_AROUND * logit(r) + DOUBT_BACKGROUND [the label is
+    background]), corrected by `scaling`. Here q is 1 minus the probability of the voxel's label, and r is the same for
+    probabilities smoothed by `NEIGHBOURHOOD_MM`. Outside a box around the organs the result is 0 (`NEGLIGIBLE`).
 
     Args:
         mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.
-        grid: that grid.
-        removed: uint8 (I, J, K) on the scan's grid, not 0 where a removed component was; None for none.
+        grid: the network grid.
+        removed: uint8 (I, J, K) on the scan's grid, not 0 where a removed component was; None if none was removed.
         scaling: the model's correction of the doubt; None for none.
     """
     doubt = np.zeros(grid.source.shape, np.float32)
@@ -86,14 +85,14 @@ def doubt_map(
 
 
 def _correct(doubt: np.ndarray, scaling: DoubtScaling) -> np.ndarray:
-    """Return what `DoubtScaling.apply` returns, on all cores of the CPU."""
+    """Return the result of `DoubtScaling.apply`, computed on all cores of the CPU."""
     uncorrected = torch.from_numpy(doubt)
     scores = uncorrected.clamp(LEAST_DOUBT, 1 - LIMIT).logit_().mul_(scaling.slope).add_(scaling.bias)
     return scores.sigmoid_().mul_((uncorrected / LEAST_DOUBT).clamp_(max=1)).numpy()
 
 
 def gaussian_matrix(size: int, deviation: float) -> Tensor:
-    """Return the matrix (size, size) that smooths along an axis by a Gaussian, cut off at `CUT_OFF` of it.
+    """Return the matrix (size, size) that smooths along an axis by a Gaussian, cut off at `CUT_OFF` deviations.
 
     Each row sums to 1, so that a constant stays constant up to the ends.
 

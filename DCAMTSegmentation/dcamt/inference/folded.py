@@ -3,7 +3,7 @@
 At inference, batch normalisation scales and offsets each channel by constants. The convolution before it can include
 these: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). An interpolation between the two
 layers does not matter, since its weights sum to 1. The folded network gives the same probabilities up to rounding; in
-bfloat16 they differ by hundredths.
+bfloat16 the probabilities differ by hundredths.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ Folded = FoldedConvolution | FoldedTransposedConvolution
 
 
 def fold(network: DualVNet) -> DualVNet:
-    """Fold the batch normalisation of `network` in place and return it; it can no longer be trained."""
+    """Fold the batch normalisation of `network` in place; return the network, which can no longer be trained."""
     network.eval().requires_grad_(False)
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
@@ -105,7 +105,7 @@ def _fold_layers(layers: nn.Sequential) -> None:
             kept.append(layer)
             if not isinstance(layer, nn.Upsample):
                 last = None
-    # The sequence is changed in place, since several modules may share it, and its class may be a subclass.
+    # The sequence is changed in place, since several modules may share it, and since it may be of a subclass.
     layers._modules.clear()
     for index, layer in enumerate(kept):
         layers.add_module(str(index), layer)

@@ -11,7 +11,7 @@ from ..preprocessing import source_box_of, to_source
 
 
 def most_likely(probabilities: Tensor) -> Tensor:
-    """Return each voxel's most likely class, uint8 (X, Y, Z), from (K, X, Y, Z); of equal classes the first.
+    """Return each voxel's most likely class, uint8 (X, Y, Z), from (K, X, Y, Z); of equally likely classes the first.
 
     Gives the result of `argmax`, which is many times slower along an axis that is not the last.
     """

@@ -43,7 +43,7 @@ PredictCoarse = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class OrganLocation:
-    """Boxes in a scan's own voxels.
+    """The boxes in which a scan's organs and anatomy were found, in the scan's own voxels.
 
     Attributes:
         box: the box to segment: the organs and a margin, or all anatomy.

@@ -1,4 +1,4 @@
-"""Estimate the memory of a pass over the network, and choose a tile that fits into the free memory."""
+"""Estimate the memory of a pass, and choose a tile that fits into the free memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
 def attention_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the memory in bytes of cross-attention, for one block of queries in a volume of (X, Y, Z) voxels.
 
-    It includes the block's bias and, as needed if attention is not fused, the scores before and after the softmax.
+    Included are the block's bias and, as if attention were not fused, the scores before and after the softmax.
     """
     heads = recipe.network.attention_heads
     if not heads:
@@ -48,7 +48,7 @@ def attention_bytes(recipe: Recipe, size: Shape) -> int:
 
 
 def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
-    """Return a tile of a volume of (X, Y, Z) voxels for a pass of at most `limit` bytes; None for a single pass.
+    """Return the size of a tile, for (X, Y, Z) voxels and at most `limit` bytes for a pass; None for a single pass.
 
     A small tile is not made smaller, even if it exceeds the limit (see `fitting_tile`).
     """
@@ -74,10 +74,10 @@ def free_memory(device: torch.device) -> int:
 
 
 def fitting_tile(size: Sequence[int], stride: Stride, fits: Callable[[Shape], bool]) -> Shape | None:
-    """Return the first tile that `fits`, shortening the axis with the most strides by one stride each time.
+    """Return the size of the first tile that `fits`; each tile tried is one stride shorter along its longest axis.
 
-    A tile keeps four strides along each axis (or the whole axis), since nearly all work on a smaller tile would go to
-    its margin. Returns None if the whole volume fits, or is not larger than such a tile.
+    A tile keeps four strides along each axis (or the whole axis), even if it does not fit, since nearly all work on a
+    smaller tile would go to its margin. Returns None if the whole volume fits, or is not larger than the smallest tile.
     """
     padded = [-(-n // step) * step for n, step in zip(size, stride, strict=True)]
     tile = list(padded)

@@ -35,7 +35,7 @@ LOCATED = 0.3
 ROUNDS = 3
 """This many boxes of growing size around the located organs are tried before the whole scan is segmented."""
 MERGED = 1.5
-"""If the segmentation in a larger box is more than this many times as large as in the first, the organ merged."""
+"""If the segmentation in a larger box is more than this many times as large as in the first, organs have merged."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Prediction:
 
     Attributes:
         labelmap: 0 background, 1, 2, ... the recipe's classes.
-        probabilities: float32 (K', I, J, K), mean of the branches; None without `keep_probabilities`.
+        probabilities: float32 (classes, I, J, K), mean of the branches; None without `keep_probabilities`.
         agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None in fast quality.
         doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the region, None in fast
             quality.
@@ -53,7 +53,7 @@ class Prediction:
         notes: messages for the user, for example that the GPU had too little memory.
         expected_overlap: expected Dice with an expert's outline and its 80% interval; None if the model has no
             calibration.
-        is_doubt_calibrated: whether the model's calibration corrected `doubt_map`.
+        is_doubt_calibrated: whether the model's calibration corrects the map of doubt.
         doubt: the features of doubt from which the overlap is computed (`doubt.doubt_features`).
     """
 

@@ -183,7 +183,7 @@ class Worker:
             hook.remove()
 
     def _load(self, request: SegmentRequest, estimate: ProgressEstimate) -> tuple[Predictor, list[str]]:
-        """Return the requested model on its device, the loaded one if it is the same, and notes for the user."""
+        """Return a predictor of the requested model, which is reused if already loaded, and notes for the user."""
         path = model_path(request.model)
         device = choose_device(request.device)
         wanted = (path.resolve(), _version(path), _version(calibration_path(path)), device)

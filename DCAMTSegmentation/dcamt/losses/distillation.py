@@ -23,7 +23,7 @@ def mutual_distillation(
 
     The Dice loss compares the student's probabilities with the teacher's, sharpened by `SHARPENING`. Student A learns
     from teacher B, and student B from teacher A. Teachers have no gradient. A branch's teacher logits may be its
-    student logits, or those of the same voxels with unchanged intensities. KL is multiplied by the teacher's
+    student logits, or its logits for the same voxels with unchanged intensities. KL is multiplied by the teacher's
     `confidence` in the voxel and averaged; the factor T^2 keeps the gradient's size independent of T (Hinton, Vinyals
     and Dean, 2015).
 

@@ -1,5 +1,5 @@
 """Compute the overlap and distances of a segmentation and a label, and measure segmentations.
 
-Must not import torch: Slicer's panels use this package before PyTorch is installed, and without waiting for its
+The package must not import torch: Slicer's panels use it before PyTorch is installed, and without waiting for that
 import.
 """

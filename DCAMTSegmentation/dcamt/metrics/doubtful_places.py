@@ -33,7 +33,7 @@ class DoubtfulPlace:
 
 
 def doubt_levels(doubt: np.ndarray) -> np.ndarray:
-    """Convert doubt (I, J, K), 0 to 1, to uint8, from 0 (the label is right) to 255 (it is wrong)."""
+    """Convert doubt (I, J, K), 0 to 1, to uint8, from 0 (the label is certainly right) to 255 (certainly wrong)."""
     levels: np.ndarray = np.rint(doubt.clip(0, 1) * 255).astype(np.uint8)
     return levels
 

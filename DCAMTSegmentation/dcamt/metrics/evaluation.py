@@ -25,8 +25,8 @@ class SegmentationScore:
 
     Distances are defined as in `medpy.metric.binary`, which the published left atrium tables use (L. Yu et al., UA-MT,
     MICCAI 2019, and later papers). The surface of a mask consists of its voxels with a face neighbour outside the mask
-    (connectivity 1; the image's border counts as outside). A voxel's distance is that between its centre and the
-    nearest centre of the other surface.
+    (connectivity 1; the image's border counts as outside). A voxel's distance is the distance from its centre to
+    the nearest centre of the other surface.
 
     Both masks empty: Dice and Jaccard 1, distances 0. One empty: Dice and Jaccard 0, distances NaN.
 
@@ -231,7 +231,7 @@ def evaluate_pairs(
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     rows_of_pairs: list[dict[int, EvaluationRow]] = []
-    # Before scoring, labelmaps are read up to the first one with other values; 255 is then a class of its own.
+    # Before scoring, labelmaps are read until one holds something else; 255 is then a class of its own.
     one_structure = all(_holds_one_structure(labelmap) for pair in pairs for labelmap in pair.read())
     for done, pair in enumerate(pairs, start=1):
         prediction, label = pair.read()

@@ -24,6 +24,7 @@ Curve = tuple[float, ...]
 FORMAT = 2
 READABLE = (1, FORMAT)
 """Formats that can be read; the first one has no correction of the doubt."""
+_CALIBRATE_AGAIN = "Calibrate the model again with: dcamt models calibrate"
 LOW_OVERLAP = 0.7
 """A lower expected overlap means that the outline is probably wrong, or that the scan shows another organ."""
 INTERVAL = 0.8
@@ -92,7 +93,7 @@ class OverlapModel:
     highs: tuple[float, ...]
 
     def value(self, features: Mapping[str, float]) -> float:
-        """Return the expected overlap (0 to 1) for feature values by name; must contain this model's features."""
+        """Return the expected overlap (0 to 1) for feature values by name, which include this model's features."""
         numbers = np.array([features[name] for name in self.features], float)
         score = self.bias + ((numbers - self.means) / self.deviations) @ np.array(self.weights)
         return float(sigmoid(score))
@@ -126,7 +127,7 @@ class Calibration:
         qualities: an `OverlapModel` for each quality.
         cases, scans: number of cases used, and of their scans, including disturbed ones.
         notes: a description of the cases and their role in the model's training.
-        measured: the calibration's errors, from cross-validation over the cases.
+        measured: the calibration's accuracy, from cross-validation over the cases.
         doubt: the correction of the map of doubt; None if the map was not calibrated, as in calibrations of older
             versions of DCAMT.
     """
@@ -141,7 +142,7 @@ class Calibration:
     format: int = FORMAT
 
     def expect(self, quality: str, features: Mapping[str, float]) -> ExpectedOverlap | None:
-        """Return the expected overlap of a scan segmented in `quality`; None if that was not calibrated."""
+        """Return the expected overlap of a scan segmented in `quality`; None if this quality was not calibrated."""
         model = self.qualities.get(quality)
         if model is None:
             return None
@@ -163,8 +164,7 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
         data = json.loads(text)
         file_format = data.get("format")
     except (ValueError, AttributeError, RecursionError) as error:
-        remedy = "Calibrate the model again with: dcamt models calibrate"
-        raise InputError(f"the calibration cannot be read ({error})", path=path, remedy=remedy) from error
+        raise InputError(f"the calibration cannot be read ({error})", path=path, remedy=_CALIBRATE_AGAIN) from error
     if file_format not in READABLE:
         raise InputError(
             f"the calibration is of format {file_format}; this DCAMT reads formats up to {FORMAT}",
@@ -182,8 +182,7 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
 
 
 def _unusable(part: str, path: Path) -> InputError:
-    remedy = "Calibrate the model again with: dcamt models calibrate"
-    return InputError(f"the calibration's {part} cannot be used", path=path, remedy=remedy)
+    return InputError(f"the calibration's {part} cannot be used", path=path, remedy=_CALIBRATE_AGAIN)
 
 
 def quality_features(quality: str) -> tuple[str, ...]:
@@ -205,7 +204,7 @@ def fit_overlap(
 ) -> OverlapModel:
     """Return the expected overlap as a function of features, fitted to scans.
 
-    The interval comes from the residuals of scans that a fit did not use: neither the scan's case nor its disturbance.
+    The interval comes from the residuals of scans whose case and disturbance a fit did not use (see `_left_out`).
     Otherwise the interval would be too narrow for scans that are poor in a way not seen before.
 
     Args:
@@ -241,7 +240,7 @@ def expect_left_out(
     """Return the expected overlap of each scan by a fit to scans of other cases and other disturbances.
 
     The arguments are those of `fit_overlap`. The interval comes from the residuals of the same other scans, each
-    expected by such a fit as well.
+    estimated by such a fit as well.
     """
     table = np.array([[values[name] for name in names] for values in features], float)
     truth = np.asarray(overlaps, float)
@@ -263,9 +262,9 @@ def expect_left_out(
 
 
 def _left_out(cases: Sequence[str], disturbances: Sequence[str] | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield, for each case and disturbance, its scans and those of other cases and other disturbances: (N,) bool each.
+    """Yield, for each case and disturbance, two masks (N,): its scans, and scans of other cases and other disturbances.
 
-    For an undisturbed scan, the undisturbed scans of other cases are among the others, too.
+    For undisturbed scans, the second mask includes the undisturbed scans of other cases, too.
     """
     groups = np.asarray(cases)
     kinds = np.array([CLEAN] * len(groups) if disturbances is None else disturbances)

@@ -1,8 +1,8 @@
 """Correct the map of doubt by the wrong voxels of labelled cases (Platt scaling). This module needs no torch.
 
 The corrected doubt is sigmoid(bias + slope * logit(doubt)): J. Platt, "Probabilistic outputs for support vector
-machines", Advances in Large Margin Classifiers, 1999. Below `LEAST_DOUBT` it is proportional to the doubt. The
-correction keeps the order of the voxels.
+machines", Advances in Large Margin Classifiers, 1999. Below `LEAST_DOUBT` the corrected doubt is proportional
+to the doubt. The correction keeps the order of the voxels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_DOUBT = 0.01
-"""The fit uses voxels of this doubt or more: the others are many, and hardly any is wrong. To the others the fitted
-function is not applied, since with a small slope it would be far too high."""
+"""The fit uses voxels of this doubt or more: the others are many, and hardly any is wrong. Lower doubt is
+corrected in proportion, since the fitted function would be far too high there if its slope is small."""
 BINS = 99
 """Number of equal intervals of doubt, from `LEAST_DOUBT` to 1, in which voxels are counted."""
 LEAST_SLOPE = 0.25
@@ -57,7 +57,7 @@ def count_doubt(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 
 
 def fit_doubt_scaling(counts: np.ndarray) -> DoubtScaling | None:
-    """Return the correction under which the counted voxels are most likely; None if it is of no use.
+    """Return the correction that fits the counts best; None if it is of no use.
 
     It is of no use if no voxel was counted, or if the slope is below `LEAST_SLOPE`.
 
@@ -71,11 +71,11 @@ def fit_doubt_scaling(counts: np.ndarray) -> DoubtScaling | None:
         return None
     number, doubt, wrong = counted
     rows = np.column_stack([np.ones(len(number)), _logit(doubt / number)])
-    none = np.array([0.0, 1.0])
-    weights = none.copy()
+    no_correction = np.array([0.0, 1.0])
+    weights = no_correction.copy()
     for _ in range(STEPS):
         fitted = 1 / (1 + np.exp(-rows @ weights))
-        gradient = rows.T @ (number * fitted - wrong) + RIDGE * (weights - none)
+        gradient = rows.T @ (number * fitted - wrong) + RIDGE * (weights - no_correction)
         curvature = (rows * (number * fitted * (1 - fitted))[:, None]).T @ rows + RIDGE * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
         # A longer step may overshoot where the sigmoid is flat.

@@ -82,7 +82,7 @@ class ModelPackage:
 def write_package(path: Path, package: ModelPackage) -> Card:
     """Write a package and return the card with its checksum, which is also stored in the calibration.
 
-    A calibration file beside it is removed, since it was made for the file that this one replaces.
+    A calibration file beside `path` is removed, since it belongs to the model that was there before.
 
     Raises:
         OutputError: the file cannot be written.
@@ -108,8 +108,7 @@ def read_model(path: Path) -> bytes:
     Raises:
         InputError: the file does not exist, cannot be read, or is larger than any model.
     """
-    if not path.is_file():
-        raise InputError("there is no such model file", path=path, remedy="Check the name and the folder.")
+    _check_exists(path)
     try:
         with open(path, "rb") as file:
             data = file.read(_LARGEST + 1)
@@ -118,6 +117,11 @@ def read_model(path: Path) -> bytes:
     if len(data) > _LARGEST:
         raise InputError(f"is larger than any model ({_LARGEST >> 20} MB)", path=path)
     return data
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise InputError("there is no such model file", path=path, remedy="Check the name and the folder.")
 
 
 def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
@@ -150,8 +154,8 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
 @contextmanager
 def _opened(path: Path, data: bytes | None = None) -> Iterator[zipfile.ZipFile]:
     """Open the archive at `path`, or in its content `data`; raise InputError if it is missing or damaged."""
-    if data is None and not path.is_file():
-        raise InputError("there is no such model file", path=path, remedy="Check the name and the folder.")
+    if data is None:
+        _check_exists(path)
     try:
         with zipfile.ZipFile(path if data is None else io.BytesIO(data)) as archive:
             yield archive
@@ -180,7 +184,7 @@ def holds_calibration(path: Path, data: bytes) -> bool:
 
 
 def find_calibration(path: Path, card: Card) -> tuple[Calibration | None, tuple[str, ...]]:
-    """Return the calibration beside a model with this card, and notes; None if there is none for this model."""
+    """Return the calibration beside a model with this card, and notes; None if there is none that fits this model."""
     try:
         return _read_calibration(path, card), ()
     except InputError as error:
@@ -255,7 +259,7 @@ def read_card(path: Path) -> Card:
 
 
 def read_calibration(path: Path) -> Calibration | None:
-    """Return the calibration of a package, or beside it, as `open_model`; the weights are neither read nor checked.
+    """Return the calibration in a package or beside it; the weights are neither read nor checked.
 
     Raises:
         InputError: there is no such package, or its card or its own calibration cannot be read.
@@ -279,7 +283,7 @@ def read_recipe(path: Path, for_training: bool = True) -> Recipe:
 
 def _pack_weights(weights: Mapping[str, np.ndarray]) -> bytes:
     """Return the weights in the safetensors format; equal weights give equal bytes, whatever their order."""
-    # Imported here, since Slicer imports this module before its packages are installed.
+    # Imported here, since Slicer imports this module before the packages are installed.
     import safetensors.numpy
 
     arrays = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}

@@ -89,7 +89,7 @@ def import_model(
         path: the model file.
         check: called as check(path, data); returns the card, and raises InputError if the model cannot be used. The
             default does not check whether the weights fit the recipe.
-        replace: replace an imported model of the same name, which stays unless the new one is complete.
+        replace: replace an imported model of the same name, which stays if the new one cannot be written.
 
     Raises:
         InputError: the model cannot be used, or a model of that name exists.
@@ -100,7 +100,7 @@ def import_model(
     name = card.name
     calibration = _calibration_beside(path, data, card)
     if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
-        raise InputError(f"its name '{name}' cannot be a file name", path=path)
+        raise InputError(f"the model's name '{name}' cannot be a file name", path=path)
     existing = next((model for model in stored_models() if model.name == name), None)
     if existing is not None and existing.shipped:
         raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy="Give the model another name.")
@@ -111,21 +111,21 @@ def import_model(
 
 
 def copy_into_store(path: Path, name: str) -> StoredModel:
-    """Copy a model file, already verified, into the store, with the calibration file beside it if that fits.
+    """Copy a model file, already verified, into the store, and the calibration file beside it if that fits the model.
 
     Args:
         name: a name that no model in the store has.
 
     Raises:
-        InputError: the file cannot be read, or its card cannot.
-        OutputError: it cannot be copied.
+        InputError: the file or its card cannot be read.
+        OutputError: the file, or the calibration file beside it, cannot be copied.
     """
     data = read_model(path)
     return _store(name, data, _calibration_beside(path, data, read_card(path)))
 
 
 def _calibration_beside(path: Path, data: bytes, card: Card) -> Calibration | None:
-    """Return the calibration beside a model; None if the model contains one, which takes precedence."""
+    """Return the calibration beside a model; None without one, or if the model contains one, which takes precedence."""
     return None if holds_calibration(path, data) else find_calibration(path, card)[0]
 
 
@@ -156,8 +156,7 @@ def remove_model(name: str) -> StoredModel:
                 calibration_path(model.path).unlink(missing_ok=True)
                 model.path.unlink()
             except OSError as error:
-                raise OutputError(
-                    f"{model.path}: cannot be removed ({error.strerror}). Close programs that use it, and try again."
-                ) from error
+                what = f"cannot be removed ({error.strerror}). Close programs that use the file, and try again."
+                raise OutputError(f"{model.path}: {what}") from error
             return model
     raise InputError(f"there is no model '{name}'", remedy="List the models with: dcamt models list")

@@ -1,4 +1,4 @@
-"""Build a network from a model package, and write a network's weights as a package."""
+"""Build a network from a model package, check packages, and write a network's weights as a package."""
 
 from __future__ import annotations
 

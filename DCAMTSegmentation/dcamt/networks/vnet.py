@@ -100,7 +100,7 @@ class Trilinear(nn.Upsample):
 class TrilinearUp(nn.Sequential):
     """Upsamples by a 1x1x1 convolution and trilinear interpolation.
 
-    The two commute, so the convolution comes first, where there are fewer voxels.
+    Both operations commute, so the convolution comes first, where there are fewer voxels.
     """
 
     def __init__(self, inputs: int, outputs: int, norm: str, stride: Stride) -> None:
@@ -130,7 +130,7 @@ class Decoder(nn.Module):
         """Return the features of the finest and second finest level; with two levels, the latter are `features[-1]`.
 
         Args:
-            features: the encoder's, finest first; the last are the bottleneck's, after cross-attention.
+            features: the encoder's features, finest first; the last is the bottleneck after cross-attention.
         """
         decoded = half = features[-1]
         skips = list(features[:-1])[::-1]

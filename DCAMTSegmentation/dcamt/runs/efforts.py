@@ -13,9 +13,9 @@ _FRACTION = {QUICK: 1 / 12, STANDARD: 1 / 2, THOROUGH: 1.0}
 def effort_settings(recipe: Recipe, effort: str) -> list[str]:
     """Return the settings of an effort, in the form of `dcamt train --set`.
 
-    A validation falls due at least five times, if the run has five iterations. A quick run, which shows whether cases
-    and classes are right, also uses smaller patches: about two thirds of each edge, but not below two strides of the
-    network.
+    A validation is due at least five times, if the run has five iterations or more. A quick run, which shows whether
+    cases and classes are right, also uses smaller patches: about two thirds of each edge, but not below two strides of
+    the network.
     """
     training = recipe.training
     iterations = max(1, round(training.iterations * _FRACTION[effort]))

@@ -63,7 +63,7 @@ class TrainingProgress(_Timed):
     """Progress of the training.
 
     Attributes:
-        iteration, iterations: iterations trained, and those of the whole run.
+        iteration, iterations: iterations trained, and iterations of the whole run.
         losses: mean losses of the iterations since the previous event of this kind in the same process.
         steps_per_s: iterations per second since then; None if unknown.
         eta_s: seconds to the last iteration, at the present speed.
@@ -112,7 +112,7 @@ class RunPaused(_Timed):
 
 @dataclass(frozen=True)
 class RunFinished(_Timed):
-    """The model was written to the file `model`; the training took `seconds`, including those before a resume."""
+    """The model was written to the file `model`; the training took `seconds`, including time before a resume."""
 
     kind: ClassVar[str] = "finished"
     iteration: int
@@ -124,7 +124,7 @@ RunEvent = RunStarted | CasesLoading | TrainingProgress | ValidationScored | Che
 Listener = Callable[[RunEvent], None]
 _CLASSES: dict[str, type[RunEvent]] = {event_class.kind: event_class for event_class in typing.get_args(RunEvent)}
 _KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
-"""The keys in JSON of the fields whose key is not their name; run folders of all versions have these keys."""
+"""JSON keys of the fields whose key differs from the field's name; run folders of all versions have these keys."""
 
 
 def run_event_line(event: RunEvent) -> str:

@@ -35,7 +35,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder: the paths of its files, and their creation."""
+    """Gives the paths of a run's files, and creates, reads and removes the files."""
 
     path: Path
 

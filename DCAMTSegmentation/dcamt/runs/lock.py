@@ -29,9 +29,9 @@ _ATTEMPTS = 20
 def run_lock(path: Path) -> Iterator[None]:
     """Hold the lock file `path` of a run folder; create the folder if it does not exist.
 
-    The operating system releases the lock when its holder ends, even if it is killed. At the end of the block the file
-    is removed, and so are folders that were created for it, if they are empty. On a file system without locks nothing
-    is locked, and no process is refused.
+    The operating system releases the lock when its holder ends, even if the holder is killed. At the end of the block
+    the file is removed, and so are folders that were created for it, if they are empty. On a file system without locks
+    nothing is locked, and no process is refused.
 
     Raises:
         InputError: another run holds the lock, or another program keeps it locked for `PATIENCE_S`.
@@ -94,7 +94,7 @@ def _cannot_be_acquired(path: Path) -> bool:
 
 def _acquire(path: Path) -> BaseFileLock | None:
     """Return the acquired lock; None on a file system without locks."""
-    # Imported here, since Slicer imports this module before its packages are installed.
+    # Imported here, since Slicer imports this module before the packages are installed.
     from filelock import FileLock, Timeout
 
     end = time.monotonic() + PATIENCE_S
@@ -113,7 +113,7 @@ def _acquire(path: Path) -> BaseFileLock | None:
             # Something else holds the lock: a test by `is_held`, whose process may be suspended, a run that is ending,
             # or a backup program.
             if time.monotonic() > end:
-                remedy = "Close programs that use this folder, or choose another one."
+                remedy = "Close programs that use this folder, or choose another folder."
                 raise InputError("is kept locked by another program", path=path, remedy=remedy) from error
         except NotImplementedError:
             return None

@@ -40,7 +40,7 @@ class RunState:
 
 
 def run_state(run: RunFolder) -> RunState:
-    """Return the state of a run; reads only the end of its events."""
+    """Return the state of a run; of its events, only the last `TAIL` bytes are read."""
     progress = _read_progress(run)
     counts = (progress.iteration, progress.iterations)
     resumable = run.recipe.exists() and run.checkpoint.exists()

@@ -107,7 +107,7 @@ def replace_surroundings(
     Args:
         image: (C, X, Y, Z).
         label: (X, Y, Z).
-        probability: that anything is replaced.
+        probability: probability of a replacement.
         generator: on the CPU.
     """
     # With probability 0 nothing is drawn, so that later draws equal those of a recipe without this augmentation.
@@ -149,7 +149,7 @@ def add_artefact(
     Stripes and spot are equally frequent. Each channel gets the same artefact, times its own standard deviation.
 
     Args:
-        probability: that an artefact is added.
+        probability: probability of an artefact.
         rule: the recipe's normalisation of intensities.
         spacing: spacing of the voxels in mm.
         generator: on the CPU.

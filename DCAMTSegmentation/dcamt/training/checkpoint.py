@@ -27,7 +27,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Return the state in a file that `save_checkpoint` wrote, with tensors on `device`; runs no code from the file.
+    """Return the state in a file that `save_checkpoint` wrote, with tensors on `device`; no code from the file is run.
 
     Raises:
         InputError: the file is missing, cannot be read, or is damaged.

@@ -23,7 +23,7 @@ from .trainer import VALIDATION_FRACTION, Trainer, memory_taken
 BUDGET_S = 15.0
 """A larger patch is not measured if all measurements together would then take longer than this."""
 STEADY_S = 1.0
-"""Steps are repeated for this time, at most ten times. The fastest one is used, since other programs slow down some."""
+"""Steps are repeated for this time, at most ten times. The fastest is used, since other programs slow some down."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Estimate:
     """The estimated cost of a run.
 
     Attributes:
-        seconds: of training and validation, without reading the cases.
+        seconds: time of training and validation, without reading the cases.
         step_s: seconds for an iteration.
         memory_bytes, memory_free: needed and free memory of the device; free memory is None if unknown.
         disk_bytes, disk_free: needed and free space on the run folder's disk; free space is None if unknown.

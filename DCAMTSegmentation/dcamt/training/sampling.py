@@ -34,11 +34,11 @@ class Batch:
 
     Attributes:
         images: float32 (B, C, X, Y, Z), labelled samples first.
-        labels: int64 (L, X, Y, Z), the labels of these.
+        labels: int64 (L, X, Y, Z), the labels of the labelled samples.
         unaugmented: (U, C, X, Y, Z), the teachers' input: unlabelled patches before artefacts, intensity changes and
             mixing.
         own_tokens: booleans (2, B), True if a branch attends to its own tokens instead of its partner's.
-        box: booleans (X, Y, Z), the box in which unlabelled patches are mixed (`cut_mix`); None if they are not.
+        box: booleans (X, Y, Z), the box in which unlabelled patches are mixed (`cut_mix`); None without mixing.
     """
 
     images: Tensor

@@ -49,7 +49,7 @@ REQUEST_EVERY_S = 0.5
 STOP_READ_EVERY = 16
 """Iterations between two checks whether a process of a team on GPUs was requested to stop."""
 VALIDATION_FRACTION = 0.1
-"""Largest fraction of a run's time for validation; a validation that would exceed it is skipped, but not the last."""
+"""Largest fraction of a run's time for validation; validations that would exceed it are skipped, except the last."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class LossMeter:
 
 
 class Trainer:
-    """Trains a run; together with recipe and cases, its checkpoint contains everything to resume it.
+    """Trains a run; the run's checkpoint, recipe and cases contain everything needed to resume the run.
 
     In a team, the leader reports, validates and saves, while the others wait for it in their next exchange.
     """
@@ -174,7 +174,7 @@ class Trainer:
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        # The run was requested to pause or stop while the cases were read. Nothing was trained, so it pauses.
+        # The run was requested to pause or stop while the cases were read. Nothing was trained, so the run pauses.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
@@ -235,7 +235,7 @@ class Trainer:
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
 
     def best(self) -> TrainingResult | None:
-        """Return the network with the best validation result; None if that is the last one, or none was validated."""
+        """Return the state with the highest validation Dice; None if this is the last state, or without validation."""
         if not self.run.best_weights.exists():
             return None
         kept = load_checkpoint(self.run.best_weights, CPU)
@@ -317,7 +317,7 @@ class Trainer:
             )
 
     def _validation_due(self, cases: Sequence[ResidentCase]) -> bool:
-        """Return whether to validate now: it is due, and `VALIDATION_FRACTION` leaves time for it and the last one."""
+        """Return whether a validation is due and `VALIDATION_FRACTION` leaves time for this and the last one."""
         training = self.recipe.training
         if self.step % training.validate_every:
             return False
@@ -333,7 +333,7 @@ class Trainer:
         return self.stop_requested
 
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
-        """Estimate the seconds of the first validation from its voxels; a training step takes three forward passes."""
+        """Estimate the seconds of the first validation from its voxels; a step takes as long as three passes."""
         training = self.recipe.training
         voxels = sum(case.image[0].numel() for case in cases)
         return self.seconds / self.step * voxels / (3 * training.batch * math.prod(training.patch))
