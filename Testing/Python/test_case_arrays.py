@@ -19,7 +19,7 @@ AFFINE = np.array([[0, -2.0, 0, 5], [1.5, 0, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1]
 SHAPE = (12, 11, 10)
 
 
-def write_voxels(path: Path, voxels: np.ndarray) -> Path:
+def write_scan_file(path: Path, voxels: np.ndarray) -> Path:
     """Write voxels (I, J, K) as a file with the affine `AFFINE`."""
     for _step in write_nrrd_in_slabs(voxels.transpose(2, 1, 0), AFFINE, path):
         pass
@@ -32,7 +32,7 @@ def case(tmp_path: Path) -> tuple[Path, Path, Path]:
     image, label = ellipsoid_scan(SHAPE, 0)
     folder = tmp_path / "arrays"
     folder.mkdir()
-    return write_voxels(tmp_path / "scan.nrrd", image), write_voxels(tmp_path / "label.nrrd", label), folder
+    return write_scan_file(tmp_path / "scan.nrrd", image), write_scan_file(tmp_path / "label.nrrd", label), folder
 
 
 def test_arrays_equal_the_files(case: tuple[Path, Path, Path]) -> None:
@@ -53,7 +53,7 @@ def test_array_of_the_scan_is_not_written_when_only_labels_are_wanted(case: tupl
 
 def test_label_on_a_different_grid_is_refused(case: tuple[Path, Path, Path]) -> None:
     scan, label, folder = case
-    write_voxels(label, ellipsoid_scan((9, 11, 10), 0)[1])
+    write_scan_file(label, ellipsoid_scan((9, 11, 10), 0)[1])
     with pytest.raises(InputError, match="label"):
         write_case_arrays(scan, label, folder)
 

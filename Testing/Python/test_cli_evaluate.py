@@ -43,7 +43,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return predictions, labels
 
 
-def run_evaluate(folders: tuple[Path, Path], *arguments: str | Path) -> int:
+def call_evaluate(folders: tuple[Path, Path], *arguments: str | Path) -> int:
     predictions, labels = folders
     return cli.main(["evaluate", "--predictions", str(predictions), "--labels", str(labels), *map(str, arguments)])
 
@@ -52,7 +52,7 @@ def test_json_and_csv_hold_the_scores(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "new" / "scores.csv"
-    assert run_evaluate(folders, "--json", "--csv", table) == 0
+    assert call_evaluate(folders, "--json", "--csv", table) == 0
     printed = capsys.readouterr()
     events = [json.loads(line) for line in printed.out.splitlines()]
     scores = {one["case"]: one for one in events if one["event"] == "score"}
@@ -76,7 +76,7 @@ def test_json_and_csv_hold_the_scores(
 
 
 def test_printed_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_evaluate(folders) == 0
+    assert call_evaluate(folders) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1][:4] == ["a", "1", "100.00", "100.00"]
     assert lines[2][:4] == ["b", "1", "66.67", "50.00"]
@@ -84,7 +84,7 @@ def test_printed_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.
 
 def test_undefined_distances_are_null(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     save(folders[0] / "c.nrrd", 0, 0)
-    assert run_evaluate(folders, "--json") == 0
+    assert call_evaluate(folders, "--json") == 0
     events = [json.loads(line, parse_constant=pytest.fail) for line in capsys.readouterr().out.splitlines()]
     (empty,) = [one for one in events if one.get("case") == "c"]
     assert (empty["dice"], empty["hd95_mm"], empty["asd_mm"], empty["undefined"]) == (0.0, None, None, 1)
@@ -190,16 +190,16 @@ def scores_of(capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, int], float
 def test_values_of_labels_are_mapped_to_the_predictions_classes(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_evaluate(mapped) == 1
+    assert call_evaluate(mapped) == 1
     assert "--label-mapping 420=1" in capsys.readouterr().err
-    assert run_evaluate(mapped, "--label-mapping", "420,421=1", "--json") == 0
+    assert call_evaluate(mapped, "--label-mapping", "420,421=1", "--json") == 0
     assert scores_of(capsys) == {("a", 1): pytest.approx(2 * 4 / 12), ("mean", 1): pytest.approx(2 * 4 / 12)}
 
 
 def test_values_of_predictions_are_mapped_to_the_labels_classes(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_evaluate(mapped[::-1], "--prediction-mapping", "420,421=1", "--json") == 0
+    assert call_evaluate(mapped[::-1], "--prediction-mapping", "420,421=1", "--json") == 0
     assert scores_of(capsys)["a", 1] == pytest.approx(2 * 4 / 12)
 
 
@@ -211,11 +211,11 @@ def test_mapping_names_a_segment_of_the_other_file(
     voxels[2:8, 1:11, 1:11] = 2
     (mapped[0] / "a.nrrd").unlink()
     write_labelmap(Labelmap(voxels, GRID), mapped[0] / "a.seg.nrrd", (info,))
-    assert run_evaluate(mapped, "--label-mapping", "420,421=left-atrium", "--json") == 0
+    assert call_evaluate(mapped, "--label-mapping", "420,421=left-atrium", "--json") == 0
     assert scores_of(capsys)["a", 2] == pytest.approx(2 * 4 / 12)
     # Here the prediction's segment is chosen by its name, and the label's values by their numbers.
     arguments = ("--prediction-mapping", "left atrium=7", "--label-mapping", "420,421=7", "--json")
-    assert run_evaluate(mapped, *arguments) == 0
+    assert call_evaluate(mapped, *arguments) == 0
     assert scores_of(capsys)["a", 7] == pytest.approx(2 * 4 / 12)
 
 
@@ -233,7 +233,7 @@ def test_number_in_a_mapping_is_a_value_even_if_a_segment_has_this_name(
 ) -> None:
     (mapped[0] / "a.nrrd").unlink()
     save_segments(mapped[0] / "a.seg.nrrd", (1, "2"), (2, "wall"))
-    assert run_evaluate(mapped, "--label-mapping", "420=2", "--json") == 0
+    assert call_evaluate(mapped, "--label-mapping", "420=2", "--json") == 0
     assert ("a", 2) in scores_of(capsys)
 
 
@@ -242,16 +242,16 @@ def test_name_of_several_segments_in_a_mapping_is_refused(
 ) -> None:
     (mapped[0] / "a.nrrd").unlink()
     save_segments(mapped[0] / "a.seg.nrrd", (1, "Left atrium"), (2, "left-atrium"))
-    assert run_evaluate(mapped, "--label-mapping", "420=left atrium") == 1
+    assert call_evaluate(mapped, "--label-mapping", "420=left atrium") == 1
     assert "is the name of several segments, with the label values 1, 2" in capsys.readouterr().err
 
 
 def test_proposed_mapping_of_the_predictions_is_accepted(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_evaluate(mapped[::-1]) == 1
+    assert call_evaluate(mapped[::-1]) == 1
     assert "--prediction-mapping 420=1" in capsys.readouterr().err
-    assert run_evaluate(mapped[::-1], "--prediction-mapping", "420=1") == 0
+    assert call_evaluate(mapped[::-1], "--prediction-mapping", "420=1") == 0
 
 
 def test_mapping_in_python_names_segments_of_files_and_labelmaps(mapped: tuple[Path, Path]) -> None:
@@ -282,7 +282,7 @@ def test_evaluation_without_a_pair_is_refused() -> None:
 def test_wrong_mapping_is_refused_in_one_line(
     mapping: str, message: str, mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_evaluate(mapped, "--label-mapping", mapping) == 1
+    assert call_evaluate(mapped, "--label-mapping", mapping) == 1
     assert capsys.readouterr().err == f"dcamt: {message}\n"
 
 

@@ -34,7 +34,7 @@ def save_model_named(path: Path, name: str = "tiny", broken: bool = False) -> Pa
     return path
 
 
-def run_models(*arguments: str | Path) -> int:
+def call_models(*arguments: str | Path) -> int:
     return cli.main(["models", *map(str, arguments)])
 
 
@@ -44,7 +44,7 @@ def test_model_is_imported_listed_shown_verified_and_removed(
     file = save_model_named(tmp_path / "some name.dcamt")
 
     def models_events(*arguments: str | Path) -> list[dict]:
-        assert run_models(*arguments, "--json") == 0
+        assert call_models(*arguments, "--json") == 0
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     assert models_events("list") == []
@@ -57,9 +57,9 @@ def test_model_is_imported_listed_shown_verified_and_removed(
     assert (card["version"], card["licence"], card["trained_on"]) == ("7", "CC0", {"labelled": 3})
     (verified,) = models_events("verify", "tiny")
     assert verified["checksum"] == card["checksum"]
-    assert run_models("show", file) == 0
+    assert call_models("show", file) == 0
     assert "A tiny model" in capsys.readouterr().out
-    assert run_models("list") == 0
+    assert call_models("list") == 0
     assert capsys.readouterr().out.startswith("tiny ")
     (removed,) = models_events("remove", "tiny")
     assert removed["name"] == "tiny"
@@ -69,7 +69,7 @@ def test_model_is_imported_listed_shown_verified_and_removed(
 def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model_named(tmp_path / "shipped" / "first.dcamt", "first")
     good = save_model_named(tmp_path / "good.dcamt")
-    assert run_models("import", good) == 0
+    assert call_models("import", good) == 0
     capsys.readouterr()
     cut = tmp_path / "cut.dcamt"
     cut.write_bytes(good.read_bytes()[:-300])
@@ -99,7 +99,7 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: 
         (("remove", good), ("good.dcamt",)),
     ]
     for arguments, parts in cases:
-        assert run_models(*arguments) == 1, arguments
+        assert call_models(*arguments) == 1, arguments
         printed = capsys.readouterr()
         assert (printed.out, printed.err.count("\n")) == ("", 1), arguments
         for part in parts:
@@ -111,7 +111,7 @@ def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: 
 def test_damaged_model_does_not_hide_the_others(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model_named(home / "models" / "b.dcamt", "b")
     (home / "models" / "a.dcamt").write_text("no model", encoding="utf-8")
-    assert run_models("list", "--json") == 1
+    assert call_models("list", "--json") == 1
     printed = capsys.readouterr()
     assert [json.loads(line)["name"] for line in printed.out.splitlines()] == ["b"]
     assert printed.err.count("\n") == 1
@@ -121,7 +121,7 @@ def test_damaged_model_does_not_hide_the_others(tmp_path: Path, home: Path, caps
 def test_unwritable_store_is_refused(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = save_model_named(tmp_path / "good.dcamt")
     home.write_text("a file where the folder should be", encoding="utf-8")
-    assert run_models("import", file) == 1
+    assert call_models("import", file) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "not a folder" in error
@@ -131,7 +131,7 @@ def test_unwritable_store_is_refused(tmp_path: Path, home: Path, capsys: pytest.
 def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["show"], ["paint"]):
         with pytest.raises(SystemExit) as caught:
-            run_models(*arguments)
+            call_models(*arguments)
         assert caught.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
 

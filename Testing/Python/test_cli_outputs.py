@@ -56,7 +56,7 @@ def save_scan(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def run_segment(*arguments: str | Path) -> int:
+def call_segment(*arguments: str | Path) -> int:
     return cli.main(["segment", *map(str, arguments), "--device", "cpu"])
 
 
@@ -115,7 +115,7 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
 def test_probabilities_sum_to_1_and_the_most_probable_classes_equal_the_labels(model: Path, tmp_path: Path) -> None:
     scan = save_scan(tmp_path / "x.nrrd")
     arguments = [scan, "-o", tmp_path / "x.nii.gz", "--model", model, "--probabilities", tmp_path / "p.nii.gz"]
-    assert run_segment(*arguments) == 0
+    assert call_segment(*arguments) == 0
     image = nibabel.load(tmp_path / "p.nii.gz")
     probabilities = np.asarray(image.dataobj)
     labels = nibabel.load(tmp_path / "x.nii.gz")
@@ -131,7 +131,7 @@ def test_further_results_of_several_scans_lie_beside_the_segmentations(
 ) -> None:
     scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
     arguments = [*scans, "-o", tmp_path / "out", "--model", model, "--json"]
-    assert run_segment(*arguments, "--surface", "stl", "--probabilities", "nrrd", "--report", "html") == 0
+    assert call_segment(*arguments, "--surface", "stl", "--probabilities", "nrrd", "--report", "html") == 0
     expected = {f"s{n}{end}" for n in range(2) for end in (".seg.nrrd", ".stl", "_probabilities.nrrd", ".html")}
     assert {path.name for path in (tmp_path / "out").iterdir()} == expected
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -148,9 +148,9 @@ def dicom_run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     affine[:3, 3] = (20, 30, -40)
     write_mr_series(home / "series", random_voxels(), affine)
     arguments = [home / "series", "-o", home / "out", "--format", "dcm", "--model", model, "--measurements", "dcm"]
-    assert run_segment(*arguments, "--agreement", "--report", home / "page.html", "--identity") == 0
+    assert call_segment(*arguments, "--agreement", "--report", home / "page.html", "--identity") == 0
     arguments = [home / "series", "-o", home / "labels.nrrd", "--model", model, "--report", home / "anonymous.html"]
-    assert run_segment(*arguments) == 0
+    assert call_segment(*arguments) == 0
     return home
 
 
@@ -217,15 +217,15 @@ def test_report_names_no_channel_file_without_identity(model: Path, tmp_path: Pa
     scan = save_scan(tmp_path / "imagesTs" / "Mueller_0000.nii.gz")
     save_scan(scan.with_name("Mueller_0001.nii.gz"))
     arguments = [scan, "-o", tmp_path / "out.nrrd", "--model", model, "--report", tmp_path / "page.html"]
-    assert run_segment(*arguments) == 0
+    assert call_segment(*arguments) == 0
     assert "Mueller" not in (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert run_segment(*arguments, "--overwrite", "--identity") == 0
+    assert call_segment(*arguments, "--overwrite", "--identity") == 0
     assert "not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_report_loads_nothing_and_shows_the_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "page.html"
-    assert run_segment(SAMPLE, "-o", tmp_path / "out.nrrd", "--report", path, "--wall", "--json") == 0
+    assert call_segment(SAMPLE, "-o", tmp_path / "out.nrrd", "--report", path, "--wall", "--json") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     result = next(event for event in events if event["event"] == "segmented")
     wall = next(event for event in events if event["event"] == "wall")
@@ -295,10 +295,10 @@ def test_result_refers_to_the_chosen_series(model: Path, tmp_path: Path, capsys:
         for path in write_mr_series(tmp_path / f"s{number}", random_voxels(number), affine):
             path.rename(study / f"s{number}_{path.name}")
     arguments = [study, "-o", tmp_path / "out.dcm", "--model", model]
-    assert run_segment(*arguments) == 1
+    assert call_segment(*arguments) == 1
     assert "--series" in capsys.readouterr().err
     chosen = pydicom.dcmread(next(study.glob("s2_*")))
-    assert run_segment(*arguments, "--series", chosen.SeriesInstanceUID) == 0
+    assert call_segment(*arguments, "--series", chosen.SeriesInstanceUID) == 0
     written = pydicom.dcmread(tmp_path / "out.dcm")
     assert written.FrameOfReferenceUID == chosen.FrameOfReferenceUID
     heights = [f.PlanePositionSequence[0].ImagePositionPatient[2] for f in written.PerFrameFunctionalGroupsSequence]

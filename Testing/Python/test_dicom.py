@@ -25,7 +25,7 @@ from dcamt_testing.scan_files import (
 )
 
 
-def write_dicom(
+def write_slices(
     folder: Path,
     voxels: np.ndarray,
     affine: np.ndarray,
@@ -71,7 +71,7 @@ def test_dicom_series_is_read(tmp_path: Path, name: str) -> None:
     tilted = np.array([[0.7, 0, 0], [0, 0.9, 0.6], [0, 0, 2.5]])  # each slice is shifted along j from the slice before
     affine = {**ORTHOGONAL, "tilted": affine_of(orthogonal_matrix(4) @ tilted)}[name]
     voxels, folder = scan("int16"), tmp_path / "series"
-    write_dicom(folder, voxels, affine)
+    write_slices(folder, voxels, affine)
     (folder / "README.txt").write_text("not a slice", encoding="utf-8")
     volume = read_scan(folder)
     assert volume.voxels.shape == (1, *SHAPE)
@@ -96,7 +96,7 @@ def test_dicom_series_is_read(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("sop_class", [MR, CT], ids=["MR", "CT"])
 def test_each_dicom_slice_is_rescaled_by_its_own_slope(tmp_path: Path, sop_class: str) -> None:
     folder = tmp_path / "s"
-    write_dicom(folder, scan("int16"), np.diag([1.0, -1, 2, 1]), sop_class=sop_class)
+    write_slices(folder, scan("int16"), np.diag([1.0, -1, 2, 1]), sop_class=sop_class)
     slopes = {0: b"1 ", 1: b".5", 2: b"2 "}
     for k in range(SHAPE[2]):
         path = folder / f"1.2.826.0.1.1-{99 - k:02}.dcm"
@@ -129,10 +129,10 @@ def test_unusable_dicom_folder_is_refused(tmp_path: Path, capfd: pytest.CaptureF
         ("doubled", {"shift": {4: 2.5}}, ["same place"]),
         ("single", {"skip": tuple(range(1, SHAPE[2]))}, ["one DICOM slice"]),
     ]:
-        write_dicom(tmp_path / name, scan("int16"), affine, **options)  # type: ignore[arg-type]
+        write_slices(tmp_path / name, scan("int16"), affine, **options)  # type: ignore[arg-type]
         refused(read(name), tmp_path / name, *message_parts)
-    write_dicom(tmp_path / "two", scan("int16"), affine)
-    write_dicom(tmp_path / "two", scan("int16"), affine, uid="1.2.826.0.1.2", description="Cine 4ch", skip=(0,))
+    write_slices(tmp_path / "two", scan("int16"), affine)
+    write_slices(tmp_path / "two", scan("int16"), affine, uid="1.2.826.0.1.2", description="Cine 4ch", skip=(0,))
     refused(
         read("two"),
         tmp_path / "two",
@@ -140,14 +140,14 @@ def test_unusable_dicom_folder_is_refused(tmp_path: Path, capfd: pytest.CaptureF
         '1 "Cine 4ch" (10 slices of 9 x 10), 2 "LGE axial" (11 slices',
         "--series",
     )
-    write_dicom(tmp_path / "turned", scan("int16"), affine, skip=tuple(range(5, 11)))
-    write_dicom(tmp_path / "turned", scan("int16"), ORTHOGONAL["axial"], skip=tuple(range(5)))
+    write_slices(tmp_path / "turned", scan("int16"), affine, skip=tuple(range(5, 11)))
+    write_slices(tmp_path / "turned", scan("int16"), ORTHOGONAL["axial"], skip=tuple(range(5)))
     refused(read("turned"), tmp_path / "turned", "2 stacks of slices", "stack 1 of 2", "--series")
     (tmp_path / "none").mkdir()
     refused(read("none"), tmp_path / "none", "empty folder")
     (tmp_path / "none" / "x.txt").write_text("hello", encoding="utf-8")
     refused(read("none"), tmp_path / "none", "holds no DICOM slices. Choose a scan")
-    write_dicom(tmp_path / "cut", scan("int16"), affine)
+    write_slices(tmp_path / "cut", scan("int16"), affine)
     damaged = sorted((tmp_path / "cut").iterdir())[5]
     damaged.write_bytes(damaged.read_bytes()[:-60])
     refused(read("cut"), tmp_path / "cut")

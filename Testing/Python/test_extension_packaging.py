@@ -363,7 +363,7 @@ def build_and_install(source: Path, place: Path, *options: str) -> subprocess.Co
     return done
 
 
-def files_below(folder: Path) -> set[str]:
+def file_names_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
@@ -401,7 +401,7 @@ def test_cmake_installs_all_files_of_the_tree(copied_tree: Path, tmp_path: Path)
     } <= expected
     for place in ("build", "installed"):
         library = tmp_path / place / LIBRARY
-        assert files_below(library) == expected
+        assert file_names_below(library) == expected
         for name in shipped:
             assert (library / name).read_bytes() == (copied_tree / name).read_bytes()
     facts = (tmp_path / "build/extension.txt").read_text(encoding="utf-8")
@@ -467,4 +467,4 @@ def test_cmake_registers_every_module_test(copied_tree: Path, tmp_path: Path) ->
     for package in ("slicer_harness", "dcamt_testing"):
         assert (tmp_path / "build/Testing/Slicer" / package / "__init__.py").is_file()
     # No test file is installed with the extension.
-    assert not [name for name in files_below(tmp_path / "installed") if "test" in name or "harness" in name]
+    assert not [name for name in file_names_below(tmp_path / "installed") if "test" in name or "harness" in name]

@@ -322,7 +322,7 @@ def scipy_local(image: np.ndarray, reach: tuple[int, int, int]) -> np.ndarray:
     return np.clip((image - mean) / (deviation + 1e-3 * np.sqrt(square) + 1e-12), -4, 4)
 
 
-def noise(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
+def correlated_noise(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
     """Return correlated positive noise, as in a magnitude image."""
     values = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.0)
     return np.abs(values / values.std() * 50 + 120).astype(np.float32)
@@ -336,7 +336,7 @@ def test_local_normalisation_equals_running_mean_and_deviation_of_scipy(
     slab: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preprocessing, "SLAB", slab)
-    image = np.stack([noise((37, 30, 21), 1), noise((37, 30, 21), 2) * 9])
+    image = np.stack([correlated_noise((37, 30, 21), 1), correlated_noise((37, 30, 21), 2) * 9])
     result = normalise(torch.from_numpy(image), RULE, (1.5, 1.0, 4.0)).numpy()
     for channel in range(2):
         assert np.abs(result[channel] - scipy_local(image[channel], (4, 6, 2))).max() < 1e-4
@@ -344,7 +344,7 @@ def test_local_normalisation_equals_running_mean_and_deviation_of_scipy(
 
 
 def test_local_normalisation_hardly_depends_on_gain_or_offset() -> None:
-    image = torch.from_numpy(noise((32, 30, 28)))[None]
+    image = torch.from_numpy(correlated_noise((32, 30, 28)))[None]
     expected = normalise(image, RULE, (1, 1, 1))
     for gain in (1e-3, 0.37, 250.0):
         assert (normalise(image * gain, RULE, (1, 1, 1)) - expected).abs().max() < 1e-4
@@ -358,7 +358,7 @@ def test_local_normalisation_hardly_depends_on_gain_or_offset() -> None:
 
 
 def test_cropping_changes_local_normalisation_only_near_the_new_border() -> None:
-    image = torch.from_numpy(noise((70, 64, 60)))[None]
+    image = torch.from_numpy(correlated_noise((70, 64, 60)))[None]
     whole = normalise(image, RULE, (1.5, 1.5, 1.5))
     crop = (slice(None), slice(8, 66), slice(5, 60), slice(3, 55))
     cropped = normalise(image[crop], RULE, (1.5, 1.5, 1.5))
@@ -373,7 +373,7 @@ def test_cropping_changes_local_normalisation_only_near_the_new_border() -> None
 @pytest.mark.parametrize("level", [0.0, 1.0, 731.3])
 def test_constant_part_of_an_image_is_mapped_to_0(level: float) -> None:
     image = torch.full((1, 40, 36, 32), level)
-    image[:, 28:] = torch.from_numpy(noise((12, 36, 32)))
+    image[:, 28:] = torch.from_numpy(correlated_noise((12, 36, 32)))
     result = normalise(image, RULE, (1.5, 1.5, 1.5))
     assert result[:, : 28 - 12].abs().max() < 1e-3
     assert result[:, 30:].std() > 0.3
@@ -382,7 +382,7 @@ def test_constant_part_of_an_image_is_mapped_to_0(level: float) -> None:
 @pytest.mark.parametrize("dtype", ["u1", "<i2", ">i2", "<u2", "<u4", "<f8", ">f4"])
 def test_image_does_not_depend_on_the_stored_data_type(dtype: str, tiny_recipe: Recipe) -> None:
     grid = centred_grid((16, 14, 12), (1.5, 1.5, 2.0))
-    voxels = np.rint(noise((1, *grid.shape))).clip(0, 255)
+    voxels = np.rint(correlated_noise((1, *grid.shape))).clip(0, 255)
     expected, _ = scan_to_network(Volume(voxels, grid), tiny_recipe)
     image, network = scan_to_network(Volume(voxels.astype(dtype), grid), tiny_recipe)
     assert isinstance(network, NetworkGrid)

@@ -17,6 +17,7 @@ from dcamt.models.store import DEFAULT_MODEL, model_path, stored_models
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.volume import Labelmap, Volume
+from dcamt_testing.analytic_scans import dice
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
@@ -67,10 +68,6 @@ def fast(predictor: Predictor, scan: Volume) -> Labelmap:
 @pytest.fixture(scope="module")
 def truth() -> Labelmap:
     return read_labelmap(SAMPLE.with_name("LGEHeartPhantom_label.nrrd"))
-
-
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 def test_shipped_model_has_the_default_name_and_at_most_25_mb() -> None:

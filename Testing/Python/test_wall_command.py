@@ -48,7 +48,7 @@ def folder(phantom: tuple[Volume, Labelmap], tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_wall(*arguments: str | Path) -> int:
+def call_wall(*arguments: str | Path) -> int:
     return cli.main(["wall", *map(str, arguments)])
 
 
@@ -63,7 +63,7 @@ def drop_mark(path: Path) -> None:
 def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out"
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
-    assert run_wall(scan, label, "-o", out, "--surface", out / "plain.stl") == 0
+    assert call_wall(scan, label, "-o", out, "--surface", out / "plain.stl") == 0
     printed = capsys.readouterr()
     assert sorted(path.name for path in out.iterdir()) == ["a_image.wall.csv", "a_image.wall.vtp", "plain.stl"]
     reader = vtkSTLReader()
@@ -88,9 +88,9 @@ def test_values_of_the_segmentation_are_mapped_to_the_left_atrium(
     parts[:2, :2, :2] = 500
     write_labelmap(Labelmap(parts, labels.grid), folder / "labels" / "parts.nii.gz")
     scan = folder / "scans" / "a_image.nrrd"
-    assert run_wall(scan, folder / "labels" / "a_label.nii.gz", "-o", folder / "plain") == 0
+    assert call_wall(scan, folder / "labels" / "a_label.nii.gz", "-o", folder / "plain") == 0
     arguments = ["--labels", "420,421=left-atrium", "--report", folder / "mapped" / "page.html"]
-    assert run_wall(scan, folder / "labels" / "parts.nii.gz", "-o", folder / "mapped", *arguments) == 0
+    assert call_wall(scan, folder / "labels" / "parts.nii.gz", "-o", folder / "mapped", *arguments) == 0
     tables = [read_table(folder / name / "a_image.wall.csv") for name in ("plain", "mapped")]
     assert tables[0] == tables[1]
 
@@ -106,7 +106,7 @@ def test_import_of_scipy_and_vtk_begins_before_the_first_scan_is_read(
 
     monkeypatch.setattr(wall_command, "import_in_background", importing.extend)
     monkeypatch.setattr(wall_command, "read_scan", refuse)
-    assert run_wall(folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz", "-o", folder / "out") == 1
+    assert call_wall(folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz", "-o", folder / "out") == 1
     assert importing
 
 
@@ -121,7 +121,7 @@ def test_report_shows_the_measured_wall_and_has_names_only_with_identity(
         label = folder / "labels" / "a_label.seg.nrrd"
         named = SegmentInfo(1, "Mueller, drawn", (0.8, 0.2, 0.2), Code("SCT", "82471001", "Left atrium"))
         write_labelmap(outline, label, [named])
-    assert run_wall(scan, label, "-o", out, "--report", page) == 0
+    assert call_wall(scan, label, "-o", out, "--report", page) == 0
     text = page.read_text(encoding="utf-8")
     row = read_table(out / "a_image.wall.csv")[0]
     assert f">{float(row['burden_percent']):.1f}<" in text
@@ -136,7 +136,7 @@ def test_report_shows_the_measured_wall_and_has_names_only_with_identity(
     for trace in ("a_image", "a_label", "Mueller", str(folder)):
         assert trace not in text
     drop_mark(label)
-    assert run_wall(scan, label, "-o", out, "--report", page, "--identity", "--overwrite") == 0
+    assert call_wall(scan, label, "-o", out, "--report", page, "--identity", "--overwrite") == 0
     identified = page.read_text(encoding="utf-8")
     assert str(scan) in identified
     assert ("Mueller, drawn" in identified) == own_grid
@@ -147,7 +147,7 @@ def test_report_shows_the_measured_wall_and_has_names_only_with_identity(
 def test_events_hold_the_same_numbers_as_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out"
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
-    assert run_wall(scan, label, "-o", out, "--json", "--preset", "sd-3", "--sample", "mean", "--from-mm", "0") == 0
+    assert call_wall(scan, label, "-o", out, "--json", "--preset", "sd-3", "--sample", "mean", "--from-mm", "0") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events] == ["progress", "wall", "done"]
     wall, first = events[1], read_table(out / "a_image.wall.csv")[0]
@@ -172,7 +172,7 @@ def test_folder_gives_one_table_and_an_error_that_names_the_failed_scan(
     for name in ("b", "c"):
         write_labelmap(labels, folder / "labels" / f"{name}_label.nii.gz")
     out = folder / "out"
-    assert run_wall(folder / "scans", folder / "labels", "-o", out) == 1
+    assert call_wall(folder / "scans", folder / "labels", "-o", out) == 1
     printed = capsys.readouterr()
     assert "2 of 3 scans measured" in printed.out
     assert printed.err.count("\n") == 1
@@ -189,7 +189,7 @@ def test_painted_openings_are_excluded_from_the_wall(
     above = points_of(grid)[..., 2] > CENTRE[2]
     write_labelmap(Labelmap(above.astype(np.uint8), grid), folder / "openings.nrrd")
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
-    assert run_wall(scan, label, "-o", folder / "out", "--openings", folder / "openings.nrrd", "--json") == 0
+    assert call_wall(scan, label, "-o", folder / "out", "--openings", folder / "openings.nrrd", "--json") == 0
     wall = json.loads(capsys.readouterr().out.splitlines()[1])
     assert wall["openings"] == "given"
     assert wall["burden"][0]["wall_cm2"] == pytest.approx(2 * np.pi * 4, rel=0.06)  # half of the ball remains
@@ -223,10 +223,10 @@ def test_invalid_input_is_refused_with_the_reason(
     arguments = ["scans/a_image.nrrd", "labels/a_label.nii.gz", "-o", "out", *options]
     if status == 2:
         with pytest.raises(SystemExit) as ended:
-            run_wall(*arguments)
+            call_wall(*arguments)
         assert ended.value.code == 2
     else:
-        assert run_wall(*arguments) == status
+        assert call_wall(*arguments) == status
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.err.count("\n") == 1
@@ -266,7 +266,7 @@ def test_unusable_inputs_are_refused_with_a_remedy(
             "offset": volume.voxels - 60,
         }[unusable]
         write_volume(Volume(voxels, volume.grid), scan)
-    assert run_wall(scan, label, "-o", folder / "out", *arguments) == 1
+    assert call_wall(scan, label, "-o", folder / "out", *arguments) == 1
     printed = capsys.readouterr().err
     assert re.search(message, printed)
     assert printed.count("\n") == 1
@@ -282,7 +282,7 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
     write_volume(volume, scan)
     write_labelmap(labels, label)
-    assert run_wall(scan, label, "-o", folder / "out") == 0
+    assert call_wall(scan, label, "-o", folder / "out") == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = read_table(folder / "out" / "a_image.wall.csv")[0]
     zone_cm2 = 2 * np.pi * 2 * (2 + 0.87)  # the zone whose 3 mm samples lie in the scan, as in test_wall_openings
@@ -294,11 +294,11 @@ def test_folder_needs_a_segmentation_for_each_scan(
     folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_volume(phantom[0], folder / "scans" / "z_image.nrrd")
-    assert run_wall(folder / "scans", folder / "labels", "-o", folder / "out") == 1
+    assert call_wall(folder / "scans", folder / "labels", "-o", folder / "out") == 1
     assert "z_image.nrrd: has no segmentation in" in capsys.readouterr().err
     assert not (folder / "out").exists()
     with pytest.raises(SystemExit) as ended:
-        run_wall(folder / "scans", folder / "labels" / "a_label.nii.gz", "-o", folder / "out")
+        call_wall(folder / "scans", folder / "labels" / "a_label.nii.gz", "-o", folder / "out")
     assert ended.value.code == 2
 
 
@@ -309,14 +309,14 @@ def test_existing_results_are_refused_or_skipped(
     write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
     out = folder / "out"
     arguments = (folder / "scans", folder / "labels", "-o", out)
-    assert run_wall(folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz", "-o", out) == 0
+    assert call_wall(folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz", "-o", out) == 0
     surface = out / "a_image.wall.vtp"
     before = surface.stat().st_mtime_ns
     capsys.readouterr()
-    assert run_wall(*arguments) == 1
+    assert call_wall(*arguments) == 1
     assert f"{surface}: exists already. " in capsys.readouterr().err
     assert not (out / "b_image.wall.vtp").exists()
-    assert run_wall(*arguments, "--skip-existing") == 0
+    assert call_wall(*arguments, "--skip-existing") == 0
     assert "1 of 2 scans have results already and are skipped" in capsys.readouterr().err
     assert surface.stat().st_mtime_ns == before
     assert [row["scan"] for row in read_table(out / "wall.csv")] == ["a_image"] * 13 + ["b_image"] * 13
@@ -324,7 +324,7 @@ def test_existing_results_are_refused_or_skipped(
         path.unlink()
     (out / "a_image.wall.csv").unlink()
     surface.unlink()
-    assert run_wall(*arguments, "--skip-existing") == 0
+    assert call_wall(*arguments, "--skip-existing") == 0
     assert surface.stat().st_mtime_ns != before
     assert [row["scan"] for row in read_table(out / "wall.csv")].count("b_image") == 13
 
@@ -344,11 +344,11 @@ def test_table_of_interrupted_work_is_completed_later(
 
     with monkeypatch.context() as patched:
         patched.setattr("dcamt.commands.wall.read_scan", read_or_interrupt)
-        assert run_wall(*arguments) != 0
+        assert call_wall(*arguments) != 0
     own = read_table(folder / "out" / "a_image.wall.csv")
     assert read_table(table) == own
     table.unlink()  # lost, for example in a power failure
-    assert run_wall(*arguments, "--skip-existing") == 0
+    assert call_wall(*arguments, "--skip-existing") == 0
     assert read_table(table) == own + read_table(folder / "out" / "b_image.wall.csv")
 
 
@@ -360,7 +360,7 @@ def test_error_of_writing_names_the_result_file(
 
     monkeypatch.setattr("dcamt.commands.wall.write_wall_surface", fail)
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
-    assert run_wall(scan, label, "-o", folder / "out") == 1
+    assert call_wall(scan, label, "-o", folder / "out") == 1
     assert f" {folder / 'out' / 'a_image.wall.vtp'}: the disk is full" in capsys.readouterr().err
 
 
@@ -368,7 +368,7 @@ def test_scan_is_refused_as_a_result_file(folder: Path, phantom: tuple[Volume, L
     scan = folder / "scans" / "a_image.nrrd"
     before = scan.read_bytes()
     label = folder / "labels" / "a_label.nii.gz"
-    assert run_wall(scan, label, "-o", folder / "out", "--surface", scan) == 1
+    assert call_wall(scan, label, "-o", folder / "out", "--surface", scan) == 1
     assert scan.read_bytes() == before
 
 
@@ -391,7 +391,7 @@ def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
     assert cli.main([str(argument) for argument in arguments]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events if event["event"] != "progress"] == ["segmented", "wall", "done"]
-    assert run_wall(scan, label, "-o", folder / "other") == 0
+    assert call_wall(scan, label, "-o", folder / "other") == 0
     assert read_table(out / "a_image.wall.csv") == read_table(folder / "other" / "a_image.wall.csv")
     assert (out / "a_image.wall.vtp").exists()
     capsys.readouterr()
@@ -423,5 +423,5 @@ def test_dicom_folder_is_one_scan_without_a_table_of_all_scans(folder: Path, mon
     (series / "IM1").touch()
     volume = read_scan(folder / "scans" / "a_image.nrrd")
     monkeypatch.setattr("dcamt.commands.wall.read_scan", lambda path: volume)
-    assert run_wall(series, folder / "labels" / "a_label.nii.gz", "-o", folder / "out") == 0
+    assert call_wall(series, folder / "labels" / "a_label.nii.gz", "-o", folder / "out") == 0
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["series.wall.csv", "series.wall.vtp"]

@@ -32,7 +32,7 @@ def result() -> WallResult:
     return analyse_wall(volume, labels, scan="case 1")
 
 
-def read_surface(path: Path):
+def read_with_vtk(path: Path):
     reader = READERS[path.suffix]()
     reader.SetFileName(str(path))
     reader.Update()
@@ -55,7 +55,7 @@ def test_surface_that_vtk_cannot_write_is_an_output_error(tmp_path: Path, monkey
 def test_vtk_reads_the_same_mesh(kind: str, result: WallResult, tmp_path: Path) -> None:
     surface, path = result.surface, tmp_path / f"x{kind}"
     write_mesh(surface.points, surface.triangles, path)
-    mesh = read_surface(path)
+    mesh = read_with_vtk(path)
     assert mesh.GetNumberOfPolys() == len(surface.triangles)
     points = vtk_to_numpy(mesh.GetPoints().GetData())
     assert np.allclose(points.mean(axis=0) * RAS_TO_LPS, CENTRE, atol=0.3)
@@ -84,7 +84,7 @@ def test_surface_file_is_placed_on_the_scan_by_slicer(result: WallResult, tmp_pa
 def test_surface_file_holds_scalars_and_method(result: WallResult, tmp_path: Path) -> None:
     path = tmp_path / "case 1.wall.vtp"
     write_wall_surface(result, path)
-    mesh = read_surface(path)
+    mesh = read_with_vtk(path)
     data = {
         name: vtk_to_numpy(mesh.GetPointData().GetArray(name)) for name in ("ratio", "enhanced", "opening", "region")
     }
