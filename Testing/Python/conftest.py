@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A background job of a shell script ignores SIGINT, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Registered, pytest shows the compared values when an assertion in a helper fails. The helper `processes` also asserts,
+# pytest shows the compared values if an assertion fails in one of these helpers. The helper `processes` also asserts,
 # but is imported earlier, by Testing/conftest.py.
 HELPERS_THAT_ASSERT = ("dicom_positions", "model_files", "scan_files", "synthetic", "worker_child")
 pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THAT_ASSERT))

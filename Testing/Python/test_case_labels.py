@@ -90,7 +90,7 @@ def test_empty_unknown_and_misplaced_labels_are_refused(tmp_path: Path) -> None:
 
 
 def test_segmentation_cropped_by_slicer_is_read_on_the_grid_of_the_scan(tmp_path: Path) -> None:
-    """Such a file holds only a box around the segments."""
+    """The file holds only a box around the segments."""
     small = Grid((3, 4, 5), np.array([[1, 0, 0, 2], [0, 1, 0, 3], [0, 0, 1, 4], [0, 0, 0, 1.0]]))
     path = tmp_path / "l.seg.nrrd"
     write_labelmap(Labelmap(np.ones(small.shape, np.uint8), small, None), path, two_class_recipe().classes[:1])

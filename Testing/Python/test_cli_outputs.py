@@ -307,7 +307,7 @@ def test_result_refers_to_the_chosen_series(model: Path, tmp_path: Path, capsys:
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
-    """Two long pages, one with identity and one with fields to fill in: wall, four segments, long names, many notes.
+    """Two long pages are printed, one with identity and one with fields to fill in; both have a wall and many notes.
 
     Both pages are printed from one file, so that the browser starts once.
     """

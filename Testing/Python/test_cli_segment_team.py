@@ -46,7 +46,7 @@ def scans(tmp_path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Ended:
-    """The exit status of a command, and what it printed."""
+    """The exit status and the printed texts of a command."""
 
     status: int
     output: str

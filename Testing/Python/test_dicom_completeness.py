@@ -103,7 +103,7 @@ def test_number_of_a_screenshot_does_not_count_as_missing(tmp_path: Path) -> Non
     ("removed", "numbers"), [(["IM000", "IM001"], "1, 2"), (["IM001", "IM003", "IM005", "IM007"], "2, 4, 6")]
 )
 def test_missing_numbers_of_images_cause_a_note(tmp_path: Path, removed: list[str], numbers: str) -> None:
-    """In the second case, number 8 is missing as well, but no other number shows this."""
+    """With the second parameters, number 8 is missing as well, but no higher number shows the gap."""
     _write_series(tmp_path)
     for name in removed:
         (tmp_path / name).unlink()

@@ -137,7 +137,7 @@ def test_operations_across_samples_stay_within_each_process(
 
 
 class BrokenTeam(Team):
-    """A team of this process and another one, which has ended."""
+    """A team of this process and another process, which has ended."""
 
     def average(self, tensors: Sequence[torch.Tensor]) -> None:
         tensors[0].zero_()
@@ -286,7 +286,7 @@ print_line("gloo" if any("gloo" in thread for thread in threads) else "no thread
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to list threads")
 def test_failure_of_one_process_fails_the_others_and_leaves_no_thread(tmp_path: Path) -> None:
-    """The leader runs in an interpreter of its own, so that the interpreter's exit is tested as well."""
+    """The leader runs in the real interpreter, so that the interpreter's exit is tested as well."""
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
     status, output, errors = run_team(3, script=script, leader=sys.executable)

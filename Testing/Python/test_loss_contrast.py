@@ -82,7 +82,7 @@ def test_inter_class_equals_info_nce(classes: int, temperature: float) -> None:
 
 
 def test_inter_class_of_orthogonal_prototypes_follows_its_formula() -> None:
-    """Each embedding equals its class's prototype and the K prototypes are orthonormal: ln(1 + (K - 1) exp(-1 / T))."""
+    """If embeddings equal their prototypes, which are orthonormal, the loss is ln(1 + (K - 1) exp(-1 / T))."""
     for classes, temperature in ((2, 0.5), (4, 0.5), (4, 2.0)):
         centres = torch.eye(classes, 6, dtype=torch.float64)
         labels = torch.arange(classes)

@@ -252,7 +252,7 @@ def test_checkpoint_loads_with_and_without_gradient_scaling(
 def test_run_can_be_resumed_when_a_validation_failed(
     tmp_path: Path, table: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The failed validation is the final one, or an earlier one that follows a checkpoint."""
+    """The failed validation is the final validation, or an earlier validation that follows a checkpoint."""
     monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)  # validations are never skipped for lack of time
     whole = new_trainer(tmp_path / "whole", table, "iterations=6", *settings).fit(read_cases(table))
 

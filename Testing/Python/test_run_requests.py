@@ -133,7 +133,7 @@ def test_paused_run_is_stopped_from_its_checkpoint(
 
 
 def test_finished_run_keeps_its_best_model(tmp_path: Path, table: Path) -> None:
-    """The learning rate is so high that a later result may be worse than an earlier one."""
+    """The learning rate is so high that a later result may be worse than an earlier result."""
     run = RunFolder(tmp_path / "run")
     arguments = train_arguments(table, run, "iterations=6", "validate_every=1", "learning_rate=0.5")
     assert start_dcamt(arguments, tmp_path / "out", UNTHROTTLED).wait(HANGING_S) == 0
