@@ -130,7 +130,7 @@ def test_rim_blurred_by_the_local_mean_is_removed() -> None:
     mask[3:15, :, 8:10] = True
     remaining = _without_blurred_rim(mask)
     expected = np.zeros_like(mask)
-    # No rim is removed at the scan's border (second axis), nor along an axis on which the mask is too thin (third).
+    # No rim is removed at the scan's border (second axis), nor along the third axis, where the mask is too thin.
     expected[3 + BLUR : 15 - BLUR, :, 8:10] = True
     assert np.array_equal(remaining, expected)
     assert not _without_blurred_rim(np.zeros_like(mask)).any()

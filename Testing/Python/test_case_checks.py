@@ -109,7 +109,7 @@ def test_value_255_counts_as_the_only_class(cases: list[Case]) -> None:
     mask[0, 0, 0] = 7
     write_nifti(cases[3].label, np.where(mask == 1, 255, mask).astype(np.uint8))
     assert "The label holds 7, 255, but the recipe" in only_problem(cases, 3)
-    # With several classes, 255 could mean any of them.
+    # With several classes, 255 could mean any class.
     wall = replace(RECIPE.classes[0], label=2, name="Wall")
     write_nifti(cases[3].label, 255 * ellipsoid_scan()[1])
     assert "The label holds 255, but the recipe" in only_problem(

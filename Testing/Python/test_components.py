@@ -89,7 +89,7 @@ def test_component_near_the_located_organ_is_preferred() -> None:
     near_small = largest_component(mask, (slice(0, 7), whole, whole))
     assert near_small[small]
     assert not near_small[large]
-    # If no component is near, the largest one is selected.
+    # If no component is near, the largest component is selected.
     assert largest_component(mask, (slice(0, 1), whole, whole))[large]
     assert largest_component(mask, (whole, whole, slice(0, 1)))[large]
 
@@ -159,14 +159,14 @@ def test_component_is_selected_by_certainty_rather_than_size() -> None:
     organ = torch.where(large, 0.55, 0.01)
     organ[small] = 0.9
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[45, 20, 20] == 1
-    # Of three classes, the most probable one counts, even if its probability is below 0.5.
+    # Of three classes, the most probable class counts, even if its probability is below 0.5.
     first = torch.where(large, 0.4, 0.01)
     chosen = select_components(torch.stack([0.7 * (1 - first), first, 0.3 * (1 - first)]), CENTRE)
     assert chosen[14, 20, 20] == 0
     probabilities = torch.stack([0.5 * (1 - first), first, 0.5 * (1 - first)])
     chosen = select_components(probabilities, CENTRE)
     assert (chosen == 1).sum() == large.sum()
-    # A component with a larger lead is preferred, even if it is much smaller.
+    # A component with a larger lead is preferred to a much larger component.
     probabilities[:, small] = torch.tensor([0.05, 0.9, 0.05])[:, None]
     assert select_components(probabilities, CENTRE)[45, 20, 20] == 1
 

@@ -80,7 +80,7 @@ def test_image_in_several_files_may_be_several_stacks(tmp_path: Path) -> None:
         data.ConcatenationUID, data.InConcatenationNumber, data.InConcatenationTotalNumber = "1.2.9", number + 1, 2
         if number:
             plane = data.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
-            plane.ImageOrientationPatient = [0, 1, 0, 1, 0, 0]  # its normal has the opposite direction
+            plane.ImageOrientationPatient = [0, 1, 0, 1, 0, 0]  # the normal has the opposite direction
         data.save_as(file)
     for stack in ("1", "2"):
         volume = read_scan(tmp_path, choice=ScanChoice(series=stack))

@@ -44,7 +44,7 @@ def run_program(*arguments: str | Path) -> str:
 def errors(path: Path) -> list[str]:
     """Return the errors and warnings of dciodvfy about a file, but not about DCAMT's own codes."""
     printed = run_program("dciodvfy", path).splitlines()
-    # Measurements without a standard code have one of the private scheme 99DCAMT, which dciodvfy does not know.
+    # Measurements without a standard code have a code of the private scheme 99DCAMT, which dciodvfy does not know.
     return [line for line in printed if line.startswith(("Error", "Warning")) and "<99DCAMT>" not in line]
 
 

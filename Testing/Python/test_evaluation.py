@@ -306,7 +306,7 @@ def test_single_value_has_no_standard_deviation(tmp_path: Path) -> None:
     evaluation.write_csv(tmp_path / "scores.csv")
     written = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
     assert [line.partition(",")[0] for line in written] == ["case", "one", "mean"]
-    # One of two cases is missed: distances have one value and no deviation, Dice has two values.
+    # One of two cases is missed: distances have one value and therefore no deviation; Dice has two values.
     save(tmp_path / "pred" / "two.nii.gz", mask * 0, np.eye(4))
     save(tmp_path / "lab" / "two.nii.gz", mask, np.eye(4))
     (std,) = evaluate_folders(tmp_path / "pred", tmp_path / "lab").std

@@ -95,7 +95,7 @@ def confident_logits(labels: Sequence[int], logit: float = 20.0) -> Tensor:
 def test_loss_is_0_when_confident_branches_agree() -> None:
     logits = confident_logits([0, 1, 1, 0])
     assert float(mutual_distillation((logits, logits), (logits, logits), 2.0)) == pytest.approx(0, abs=1e-4)
-    shifted = logits + 7.0  # The same probabilities.
+    shifted = logits + 7.0  # the probabilities stay the same
     assert float(mutual_distillation((logits, shifted), (logits, shifted), 2.0)) == pytest.approx(0, abs=1e-4)
 
 

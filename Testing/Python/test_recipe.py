@@ -153,7 +153,7 @@ def test_settings_are_applied_in_order_and_checked_together() -> None:
     recipe = load_recipe("la")
     assert with_settings(recipe, []) == recipe
     assert with_settings(recipe, ["iterations=5", "iterations=7"]).training.iterations == 7
-    # Each setting alone would contradict the old value of the other.
+    # Each setting alone would contradict the old value of the other setting.
     both = with_settings(recipe, ["channels=8,16,32", "convolutions=1,1,2"])
     assert both.stride == (4, 4, 4)
     with pytest.raises(InputError, match=r"as many entries as network\.channels"):

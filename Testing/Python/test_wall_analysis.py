@@ -198,7 +198,7 @@ def test_threshold_names_give_their_ratios() -> None:
 
 
 def test_patch_on_the_posterior_wall_counts_in_the_posterior_region() -> None:
-    atrium = replace(PATCH, patch_degrees=40.0)  # all its normals are mainly posterior
+    atrium = replace(PATCH, patch_degrees=40.0)  # all normals of the patch are mainly posterior
     rows = {row.region: row for row in analyse_phantom(atrium, grid_about(55, (1.0, 1.0, 1.0), TURN)).burdens()}
     sixth = 4 * np.pi * 4 / 6
     for name in REGIONS:

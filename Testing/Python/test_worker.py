@@ -130,7 +130,7 @@ def test_corrected_outline_is_measured_and_a_missing_mask_reported(shared_worker
     assert (row.scan, row.segment) == ("LGE", "Ball")
     assert row.volume_ml == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
     assert row.surface_cm2 == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
-    assert 40 < row.long_diameter_mm < 40 + 1.5  # its ends lie on voxel faces; a voxel is up to 1.5 mm long
+    assert 40 < row.long_diameter_mm < 40 + 1.5  # the ends lie on voxel faces; voxels are up to 1.5 mm long
     shared_worker.send(MeasureRequest((replace(outline, mask=Path("nowhere.npy")),), id="n"))
     failed, _ = shared_worker.wait_for(is_answer_to("n"))
     assert failed.reason == "input"
