@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from .cases.lists import write_lines
 from .cases.rows import CaseRow, CaseTable, SceneScan
 from .engine_command import EngineCommand
 from .runs.folders import runs_folder
+from .temporary_folder import TemporaryFolder
 
 
 class Estimation:
@@ -41,7 +40,7 @@ class Estimation:
         self._device, self._on_change = device, on_change
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
-        self._folder: Path | None = None
+        self._folder = TemporaryFolder("dcamt-estimate-")
         # `CaseTable.add` may change labels and sizes, which are not part of the key.
         table.on_reset.append(self._estimates.clear)
 
@@ -81,12 +80,12 @@ class Estimation:
         recipe = self._planned_recipe()
         key = self._key(recipe, device)
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="dcamt-estimate-", dir=slicer.app.temporaryPath))
-            cases, recipe_file = self._folder / "cases.csv", self._folder / "recipe.json"
+            files = self._folder.create()
+            cases, recipe_file = files / "cases.csv", files / "recipe.json"
             write_lines(((row.name, row.scan, "", row.role, "") for row in self._used_rows()), cases)
             recipe_file.write_text(recipe.to_json(), encoding="utf-8")
         except Exception as error:
-            self._remove_folder()
+            self._folder.remove()
             raise user_error(error) from error
 
         def on_event(event: dict[str, Any]) -> None:
@@ -94,7 +93,7 @@ class Estimation:
                 self._estimates[key] = self._with_scene_volumes(event, recipe)
 
         def on_command_end(message: str) -> None:
-            self._remove_folder()
+            self._folder.remove()
             self._on_change()
             on_end(message)
 
@@ -108,14 +107,8 @@ class Estimation:
         """Stop a running estimation; its `on_end` is not called."""
         if self._command is not None:
             self._command.cancel()
-            self._remove_folder()
+            self._folder.remove()
             self._on_change()
-
-    def _remove_folder(self) -> None:
-        """Remove the files written for the estimation, which name the cases."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
 
     def _with_scene_volumes(self, event: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         """Return the estimate plus memory and disk space for the scene's volumes, which are not files yet.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
 from dcamt.recipe import Recipe, recipe_from_dict
 from DCAMTSlicerLib.engine_messages import error_text
@@ -19,6 +16,7 @@ from .cases.lists import write_list
 from .cases.rows import CaseRow, SceneScan
 from .cases.scene_export import export_case
 from .engine_command import EngineCommand
+from .temporary_folder import TemporaryFolder
 
 
 class RecipeSuggestion:
@@ -36,7 +34,7 @@ class RecipeSuggestion:
         self, rows: Sequence[CaseRow], recipe: Recipe, device: str, on_end: Callable[[Recipe | None, str], None]
     ) -> None:
         self._rows, self._recipe, self._device, self._on_end = rows, recipe, device, on_end
-        self._folder: Path | None = None
+        self._folder = TemporaryFolder("dcamt-suggestion-")
         self._command: EngineCommand | None = None
         self._writing = SteppedTask(self._write(), self._on_written)
         self._suggested: Recipe | None = None
@@ -54,26 +52,27 @@ class RecipeSuggestion:
         self._writing.cancel()
         if self._command is not None:
             self._command.cancel()
-        self._remove_folder()
+        self._folder.remove()
 
     def _write(self) -> Generator[None, None, None]:
         """Write the case list, and the files of the scene's labelled cases, in short steps."""
-        self._folder = Path(tempfile.mkdtemp(prefix="dcamt-suggestion-", dir=slicer.app.temporaryPath))
+        folder = self._folder.create()
         cases = []
         for number, row in enumerate(self._rows, start=1):
             if row.role == LABELLED:
-                cases.append((yield from export_case(row, self._folder, number)))
+                cases.append((yield from export_case(row, folder, number)))
             elif row.role == UNLABELLED:
                 # The engine counts these cases and reads none of them.
                 cases.append(Case(row.name, Path(row.scan), None, row.role))
             yield
-        write_list(cases, self._folder / "cases.csv")
+        write_list(cases, folder / "cases.csv")
 
     def _on_written(self, error: Exception | None) -> None:
-        if error is not None or self._folder is None:
+        folder = self._folder.path
+        if error is not None or folder is None:
             self._end(error_text(error))
             return
-        arguments = ["recipe", "suggest", str(self._folder / "cases.csv"), "-o", str(self._folder / "suggested.json")]
+        arguments = ["recipe", "suggest", str(folder / "cases.csv"), "-o", str(folder / "suggested.json")]
         self._command = EngineCommand([*arguments, "--device", self._device], self._on_event, self._end).start()
 
     def _on_event(self, event: dict[str, Any]) -> None:
@@ -96,12 +95,7 @@ class RecipeSuggestion:
         return replace(suggested, classes=classes, title=", ".join(info.name for info in classes))
 
     def _end(self, message: str) -> None:
-        self._remove_folder()
+        self._folder.remove()
         if self.running:
             self.running = False
             self._on_end(None if message else self._suggested, message)
-
-    def _remove_folder(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None

@@ -267,7 +267,7 @@ class CaseCheckTest(unittest.TestCase):
         table.add([CaseRow(row.name, row.source, VALIDATION, row.size, row.spacing)])
         table.add([CaseRow("file", FileScan(path), UNLABELLED)])
         self.check(table)
-        self.assertIn("used for training and for validation: “file” is", table.rows[0].remark)
+        self.assertIn("used for training and for validation: “file” has the same file", table.rows[0].remark)
         # A case that is left out is used for neither.
         for left_out in (1, 0):
             table.set_role([left_out], LEFT_OUT)

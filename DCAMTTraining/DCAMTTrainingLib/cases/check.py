@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -24,6 +22,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..engine_command import EngineCommand
+from ..temporary_folder import TemporaryFolder
 from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels
 from .lists import write_lines
 from .rows import CaseRow, CaseTable, FileScan, SceneScan
@@ -48,7 +47,7 @@ class CaseCheck:
         self._table, self._recipe, self._on_end = table, recipe, on_end
         self.label_values: dict[int, tuple[int, ...]] = {}
         self.running = False
-        self._folder: Path | None = None
+        self._folder = TemporaryFolder("dcamt-cases-")
         self._command: EngineCommand | None = None
         self._index: list[int] = []
         self._beginning = SteppedTask(self._begin(), self._on_begun)
@@ -65,7 +64,7 @@ class CaseCheck:
         self._beginning.cancel()
         if self._command is not None:
             self._command.cancel()
-        self._remove_folder()
+        self._folder.remove()
 
     def _begin(self) -> Generator[None, None, None]:
         """Check the scene's cases, then start a child process for the others."""
@@ -77,8 +76,8 @@ class CaseCheck:
                 self._index.append(index)
         if lines:
             yield
-            self._folder = Path(tempfile.mkdtemp(prefix="dcamt-cases-", dir=slicer.app.temporaryPath))
-            cases, recipe = self._folder / "cases.csv", self._folder / "recipe.json"
+            folder = self._folder.create()
+            cases, recipe = folder / "cases.csv", folder / "recipe.json"
             write_lines(lines, cases)
             recipe.write_text(self._recipe.to_json(), encoding="utf-8")
             yield
@@ -104,15 +103,10 @@ class CaseCheck:
         self._end("" if all_checked else message)
 
     def _end(self, message: str) -> None:
-        self._remove_folder()
+        self._folder.remove()
         if self.running:
             self.running = False
             self._on_end(message)
-
-    def _remove_folder(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
 
     def _check_scene(self) -> Generator[None, None, None]:
         """Check the rows whose scans are nodes."""
