@@ -69,7 +69,7 @@ def test_interval_includes_the_error_for_unseen_disturbances() -> None:
     seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
-    # Fits without ghosts expect too high an overlap for a scan with ghosts, so the interval has a lower end.
+    # Fits without ghosts expect too high an overlap for scans with ghosts, so intervals reach lower.
     assert seen.expect(noise).low > seen.value(noise) - 0.12
     assert unseen.expect(noise).low < unseen.value(noise) - 0.2
 

@@ -18,7 +18,7 @@ RESOURCE_ENDINGS = {".ui", ".png", ".json", ".txt", ".svg", ".csv", ".html", ".c
 RAW = "https://raw.githubusercontent.com/DCAMT/SlicerDCAMT/main/"
 LIBRARY = "lib/qt-scripted-modules"
 
-# A minimal replacement of Slicer's build system. Slicer, too, checks this in an extension's project:
+# A minimal replacement of Slicer's build system. These files of Slicer make the same checks of an extension's project:
 # SlicerConfig.cmake (pointer size, settings that a project must not choose for itself), UseSlicer.cmake
 # (the name), SlicerMacroBuildScriptedModule, SlicerMacroPythonTesting and SlicerExtensionCPack.
 SLICER_CONFIG = """

@@ -137,7 +137,7 @@ def test_upsampling_equals_linear_interpolation_by_simpleitk(turn: np.ndarray, t
     set_grid(resampling, grid.affine)
     resampling.SetSize(grid.shape)
     expected = sitk.GetArrayFromImage(resampling.Execute(itk_image(scan))).transpose(2, 1, 0)
-    # Beyond the outermost voxel centres the two differ by design: DCAMT takes the nearest voxel.
+    # Beyond the outermost voxel centres, DCAMT takes the nearest voxel, but SimpleITK does not.
     index = points_of(Grid(grid.shape, grid.affine)) - scan.grid.affine[:3, 3]
     index = index @ np.linalg.inv(scan.grid.affine[:3, :3]).T
     inside = ((index >= 0) & (index <= np.array(scan.grid.shape) - 1)).all(axis=-1)
@@ -162,7 +162,7 @@ def test_interpolation_weights_sum_to_1_and_keep_positions(
     assert inside.any()
     error = ((weights @ input_mm) - output_mm).abs()[inside].max()
     ratio = step_out / step_in
-    # A triangle filter whose width is a whole number of voxels reproduces a ramp exactly; another nearly does.
+    # A triangle filter whose width is a whole number of voxels reproduces a ramp exactly; other filters nearly do.
     assert error < (1e-5 if ratio <= 1 or abs(ratio - round(ratio)) < 1e-9 else 0.1 * step_in)
 
 
@@ -362,7 +362,7 @@ def test_cropping_changes_local_normalisation_only_near_the_new_border() -> None
     whole = normalise(image, RULE, (1.5, 1.5, 1.5))
     crop = (slice(None), slice(8, 66), slice(5, 60), slice(3, 55))
     cropped = normalise(image[crop], RULE, (1.5, 1.5, 1.5))
-    support = 3 * 4  # the mean is three box filters of four voxels on either side
+    support = 3 * 4  # the mean uses three box filters of four voxels on either side
     far = (slice(None), *(slice(support, -support) for _ in range(3)))
     assert (cropped - whole[crop])[far].abs().max() < 1e-5
     interior = (slice(None), *(slice(4, -4) for _ in range(3)))

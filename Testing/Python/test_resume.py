@@ -66,7 +66,7 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
     assert cards[0].measured
 
 
-# Ends the process, as abruptly as SIGKILL, some processor time after the beginning of iteration `goal`.
+# This script ends the process, as abruptly as SIGKILL, some processor time after the beginning of iteration `goal`.
 # The process does not pass iteration `last`, however late the signal comes.
 KILLED = """
 import signal
@@ -81,7 +81,7 @@ def iterate_until_killed(trainer, batch):
 Trainer.iterate = iterate_until_killed
 """
 
-# Waits for a signal before the sixth iteration.
+# This script waits for a signal before the sixth iteration.
 HELD = """
 import time
 from dcamt.training.trainer import Trainer

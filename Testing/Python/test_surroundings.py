@@ -91,7 +91,7 @@ def test_every_side_is_filled_with_air_noise_or_mirror_image() -> None:
         axis, depth, at_the_end = side
         assert depth <= DEEPEST * SHAPE[axis]
         flip = (lambda t, axis=axis: t.flip(axis)) if at_the_end else (lambda t: t)
-        # Flipped and transposed so that the slab is at the start of the first axis.
+        # The arrays are flipped and transposed so that the slab is at the start of the first axis.
         now, old = flip(new_image.movedim(0, -1)).movedim(axis, 0), flip(image.movedim(0, -1)).movedim(axis, 0)
         now_label, old_label = flip(new_label).movedim(axis, 0), flip(label).movedim(axis, 0)
         assert torch.equal(now[depth:], old[depth:])
