@@ -350,7 +350,7 @@ def test_run_of_a_killed_process_resumes_with_one_and_with_two_processes(table: 
 
 
 def errors_after_kill(run: Path, table: Path, rank: int) -> str:
-    """Kill one of the two processes of a run that has saved checkpoints; return what the run printed to stderr."""
+    """Kill one of the two processes of a run that has saved checkpoints; return the run's stderr."""
     process = start_torchrun(2, run, table, *set_options(*BATCH, "iterations=100000"))
     wait_for_checkpoints(run)
     os.kill(process_of(run, rank), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Model packages: what was saved is read back, and damaged or forged files are refused with a one-line message."""
+"""Model packages are saved and read back, and damaged or forged files are refused with a one-line message."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ phantom = load_script()
 
 
 class Heart(NamedTuple):
-    """A synthetic scan, its label, and what the script's painter was given.
+    """A synthetic scan, its label, and the arguments of the script's painter.
 
     Attributes:
         points: the heart's coordinates, three arrays that broadcast to (I, J, K), in the heart's mm.

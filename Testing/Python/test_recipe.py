@@ -44,7 +44,7 @@ def count_field_names() -> Counter[str]:
     return names
 
 
-def test_values_of_the_left_atrium_recipe() -> None:
+def test_left_atrium_recipe_has_the_expected_values() -> None:
     recipe = load_recipe("la")
     assert recipe.spacing == (0.625, 0.625, 0.625)
     assert recipe.training.patch == (112, 112, 80)
@@ -67,7 +67,7 @@ def test_second_left_atrium_recipe_differs_only_in_name_title_and_training() -> 
     assert plan.iterations == first_plan.iterations
 
 
-def test_values_of_the_pancreas_recipe() -> None:
+def test_pancreas_recipe_has_the_expected_values() -> None:
     recipe = load_recipe("pancreas")
     assert recipe.spacing == (1.0, 1.0, 1.0)
     assert recipe.training.patch == (96, 96, 96)

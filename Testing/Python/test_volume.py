@@ -62,7 +62,7 @@ def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, toler
 # ---- geometry ----
 
 
-def test_grid_spacing_and_volume_of_a_sheared_cell() -> None:
+def test_spacing_voxel_volume_and_corners_of_a_sheared_grid_follow_formulas() -> None:
     grid = Grid(SHAPE, affine_of(np.array([[2.0, 3.0, 0], [0, 4.0, 0], [0, 0, 5.0]])))
     np.testing.assert_allclose(grid.spacing, (2, 5, 5))
     assert grid.voxel_volume_mm3 == pytest.approx(40)  # less than the product of the edges, 2 * 5 * 5
