@@ -33,7 +33,7 @@ def choose_report_file(volume: VolumeNode) -> Path | None:
         return Path(path)
     # The dialog asked about `path`; the file with the appended ending may exist, too.
     report = Path(f"{path}.html")
-    question = _("“{file}” exists. Replace it?").format(file=report)
+    question = _("“{file}” exists. Replace the file?").format(file=report)
     if report.exists() and not slicer.util.confirmOkCancelDisplay(question, title):
         return None
     return report

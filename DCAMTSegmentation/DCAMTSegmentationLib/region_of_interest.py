@@ -1,4 +1,4 @@
-"""Convert the region of interest, a Markups box, to a region of the engine, and place it around a result."""
+"""Convert the region of interest, a Markups box, to a region of the engine, and place the box around a result."""
 
 from __future__ import annotations
 

@@ -33,9 +33,9 @@ WALL_OF_OTHER_SEGMENT = "The wall was measured on another segment and was left o
 class ReportJob(SegmentJob):
     """Sends a volume, segments and their review data to the worker, which writes the report.
 
-    The report shows a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. It contains no name from the
-    scene, since such a name may identify the patient: segments that DCAMT wrote have the names of their classes, and
-    any other segment is called "Outlined segment".
+    The report shows a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. The report contains no name
+    from the scene, since such a name may identify the patient: segments that DCAMT wrote have the names of their
+    classes, and any other segment is called "Outlined segment".
     """
 
     def __init__(
@@ -101,8 +101,8 @@ class ReportJob(SegmentJob):
     def _write_doubt_map(self) -> Generator[None, None, tuple[Path | None, np.ndarray | None]]:
         """Write the map of doubt, step by step; return its file and its affine (4, 4), voxel index -> the volume's mm.
 
-        Both are None without a map, and for the map of an older version: it shows disagreement, which the report would
-        show as doubt.
+        Both are None without a map, and for the map of an older version: such a map shows disagreement, which the
+        report would show as doubt.
         """
         map_node = review.get_referenced_node(self._segmentation, review.DOUBT_MAP)
         if map_node is None or not review.shows_doubt(map_node):

@@ -68,7 +68,7 @@ def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generat
 
 @dataclass(frozen=True)
 class _ResultNode:
-    """A node of a result, and whether this insertion added it; otherwise it is the earlier result's."""
+    """A node of a result, and whether this insertion added the node; otherwise the earlier result had it."""
 
     node: Node
     is_new: bool

@@ -104,7 +104,7 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
     """Return the volumes of the second and further channels that a result was made from.
 
     Raises:
-        InputError: one of them is no longer in the scene.
+        InputError: one of these volumes is no longer in the scene.
     """
     channels = present_channels_of(segmentation_node)
     if len(channels) != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
@@ -148,9 +148,9 @@ def store_review_data(
 ) -> None:
     """Store the trust, the expected overlap and the doubtful places of a new result.
 
-    The node must already have the result's segments. Their fingerprint is stored as that of the written and of the
-    measured segments. The first place becomes the next one to visit. The marks of a correction and of outdated
-    measurements are removed.
+    The node must already have the result's segments. Their fingerprint is stored twice: as that of the written
+    segments and as that of the measured segments. The first place becomes the next one to visit. The marks of a
+    correction and of outdated measurements are removed.
 
     Args:
         doubts: the worst first, in the space of the result's volume.
@@ -176,7 +176,7 @@ def store_review_data(
 
 
 def mark_corrected(segmentation_node: SegmentationNode) -> None:
-    """Mark a result as a correction and its measurements as outdated."""
+    """Mark a result as corrected and its measurements as outdated."""
     segmentation_node.SetAttribute(_CORRECTED, "1")
     segmentation_node.SetAttribute(_OUTDATED, "1")
 
@@ -234,7 +234,7 @@ def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
 
 
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode) -> bool:
-    """Return whether a volume's result may be written into a node: if it has no DCAMT segments or this volume's."""
+    """Return whether a volume's result may be written into a node, which has no DCAMT segments or this volume's."""
     if segmentation_node is None:
         return False
     return not find_dcamt_segments(segmentation_node) or get_referenced_node(segmentation_node, VOLUME) is volume

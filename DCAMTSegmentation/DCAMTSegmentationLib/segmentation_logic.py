@@ -280,7 +280,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def _refuse_second_job(self) -> None:
         if self.isRunning():
-            raise RuntimeError(_("A computation is running. Wait until it has ended, or cancel it."))
+            raise RuntimeError(_("A computation is running. Wait until the computation has ended, or cancel it."))
 
     def _start(self, job: WorkerJob) -> None:
         job.start()

@@ -229,8 +229,8 @@ class SegmentationPanel(VTKObservationMixin):
             self._progress.clear()
         if settings.inputVolume is not None:
             views.show_scan(settings.inputVolume)
-        # An output with another volume's result is deselected, so that it is not overwritten. A segmentation without
-        # DCAMT's segments stays selected.
+        # An output with another volume's result is deselected, so that this result is not overwritten. A segmentation
+        # without DCAMT's segments stays selected.
         if not review.can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
             settings.outputSegmentation = review.result_of(settings.inputVolume)
             self._handled.output = settings.outputSegmentation

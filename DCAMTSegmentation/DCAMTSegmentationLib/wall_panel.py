@@ -27,7 +27,7 @@ ROW_PIXELS = 22
 
 
 class WallPanel:
-    """Shows the wall of a segmentation; a new threshold or opening changes it at once, without the worker.
+    """Shows the wall of a segmentation; a new threshold or opening changes the wall at once, without the worker.
 
     Args:
         on_measure: called as on_measure(segment) to start the measurement of a segment of the shown segmentation.
@@ -87,7 +87,7 @@ class WallPanel:
         self._show_wall()
 
     def reload(self) -> None:
-        """Read the wall of the selected segmentation from the scene, and show it."""
+        """Read the wall of the selected segmentation from the scene, and show the wall."""
         self._wall = wall_nodes.wall_in_scene(self._segmentation)
         if self._wall is not None:
             self._show_threshold(self._wall.settings.threshold)
@@ -201,7 +201,7 @@ class WallPanel:
             return
         inside = points_inside(wall.surface, curve_in_space_of(curve, model))
         if not inside.any():
-            message = _("The curve encloses no part of the surface. Draw it on the surface, around the opening.")
+            message = _("The curve encloses no part of the surface. Draw the curve on the surface, around the opening.")
             slicer.util.errorDisplay(message, windowTitle=title)
             return
         openings = (wall.kind == OPENING) | inside if is_opening else (wall.kind == OPENING) & ~inside

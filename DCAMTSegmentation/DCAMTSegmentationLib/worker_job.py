@@ -139,8 +139,8 @@ class WorkerJob(ABC):
             return
         if not self.running:
             raise error  # The job had already ended, and its listener failed.
-        refused = isinstance(error, DCAMTError)
-        detail = "" if refused else "".join(traceback.format_exception(error))
+        is_user_error = isinstance(error, DCAMTError)
+        detail = "" if is_user_error else "".join(traceback.format_exception(error))
         self._end(JobOutcome(None, error_text(error), detail=detail))
 
     def _end(self, outcome: JobOutcome) -> None:

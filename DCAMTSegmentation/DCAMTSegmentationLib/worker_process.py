@@ -1,4 +1,4 @@
-"""Control the worker process from Slicer: it starts at first use and keeps its model loaded.
+"""Control the worker process from Slicer: the process starts at first use and keeps its model loaded.
 
 `dcamt.worker.requests` and `dcamt.worker.events` define the messages to and from the process.
 """
@@ -125,7 +125,7 @@ class WorkerProcess:
             RuntimeError: the worker is busy with another request.
         """
         if self.is_busy:
-            raise RuntimeError(_("A computation is running. Wait until it has ended, or cancel it."))
+            raise RuntimeError(_("A computation is running. Wait until the computation has ended, or cancel it."))
         self._start_process()
         self._idle.stop()
         self._requests += 1

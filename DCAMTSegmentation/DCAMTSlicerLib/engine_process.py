@@ -61,7 +61,7 @@ class EngineProcess:
     ) -> None:
         self.listening = False
         self._arguments = list(arguments)
-        self._runs = False
+        self._is_running = False
         self._on_event, self._on_end = on_event, on_end
         self._python = python or python_program()
         self._stream, self._stderr = JsonLines(newest_progress=True), b""
@@ -73,7 +73,7 @@ class EngineProcess:
 
     def start(self) -> EngineProcess:
         """Start the process; return this object."""
-        self.listening = self._runs = True
+        self.listening = self._is_running = True
         self._process.readyReadStandardOutput.connect(self._on_output)
         self._process.readyReadStandardError.connect(self._on_stderr)
         self._process.finished.connect(self._on_finished)
@@ -88,18 +88,18 @@ class EngineProcess:
 
     def write(self, line: bytes) -> None:
         """Write to the process's stdin; do nothing after its end, which `on_end` reports."""
-        if self._runs:
+        if self._is_running:
             self._process.write(line)
 
     def kill(self, last_line: bytes = b"") -> None:
         """End the process at once; first write `last_line`, if given, to its stdin."""
         self.listening = False
-        if not self._runs:
+        if not self._is_running:
             return
         if last_line:
             self._process.write(last_line)
             self._process.waitForBytesWritten(LAST_LINE_MS)
-            if not self._runs:  # `_on_finished` was called during the wait, and released the process.
+            if not self._is_running:  # `_on_finished` was called during the wait, and released the process.
                 return
         # PythonSlicer may be a launcher, whose child is not killed but ends when its stdin closes.
         self._process.closeWriteChannel()
@@ -109,18 +109,18 @@ class EngineProcess:
 
     def wait_for_end(self, milliseconds: int) -> None:
         """Block until the process has ended, at most for this time; used when Slicer ends, after its event loop."""
-        if self._runs:
+        if self._is_running:
             self._process.waitForFinished(milliseconds)
 
     def _on_output(self) -> None:
-        if self._runs:
+        if self._is_running:
             self._stream.feed(self._process.readAllStandardOutput().data())
             # If a delivery is scheduled, it delivers these lines, too.
             if not self._delivery_scheduled:
                 self._deliver()
 
     def _on_stderr(self) -> None:
-        if self._runs:
+        if self._is_running:
             self._stderr = (self._stderr + self._process.readAllStandardError().data())[-LOG_BYTES:]
 
     def _deliver(self) -> None:
@@ -146,7 +146,7 @@ class EngineProcess:
         self._deliver()
 
     def _on_finished(self, *status: Any) -> None:
-        if not self._runs:
+        if not self._is_running:
             return
         self._on_stderr()
         self._stream.feed(self._process.readAllStandardOutput().data())
@@ -170,7 +170,7 @@ class EngineProcess:
 
         PythonQt deletes a QProcess with the last Python reference, which must not happen in a handler of its signals.
         """
-        self._runs = False
+        self._is_running = False
         _alive.discard(self)
         qt.QTimer.singleShot(0, self._delete_process)
 

@@ -160,7 +160,7 @@ def _refuse_old_torch() -> None:
     version = _torch_version()
     if version is not None and not SpecifierSet(TORCH).contains(version, prereleases=True):
         text = _(
-            "PyTorch {version} is too old: DCAMT needs {wanted}. Uninstall it in the module PyTorch Util,"
+            "PyTorch {version} is too old: DCAMT needs {wanted}. Uninstall PyTorch in the module PyTorch Util,"
             " restart Slicer, and try again."
         )
         raise NotInstalledError(text.format(version=version, wanted=TORCH))
@@ -171,6 +171,8 @@ def _pytorch_extension() -> Any:
     try:
         import PyTorchUtils
     except ModuleNotFoundError:
-        text = _("The PyTorch extension is missing. Install it in the Extensions Manager, and restart Slicer.")
+        text = _(
+            "The PyTorch extension is missing. Install this extension in the Extensions Manager, and restart Slicer."
+        )
         raise NotInstalledError(text) from None
     return PyTorchUtils.PyTorchUtilsLogic()

@@ -25,7 +25,7 @@ class ModelChoice:
         name: the model's name in the store.
         title: the text in the list.
         tooltip: what the model segments, in which scans and how accurately; or why its file cannot be used.
-        removable: whether the user may remove it, since it is not shipped.
+        removable: whether the user may remove the model, as any that is not shipped.
         channels: the names of the channels that the model takes.
     """
 
@@ -126,7 +126,7 @@ def _run_details(card: Card) -> list[str]:
 
 
 def _mean_dice(entry: Mapping[str, Any]) -> float | None:
-    """Return a measurement's Dice, averaged over classes; None if it has none."""
+    """Return a measurement's Dice, averaged over classes; None without Dice values."""
     dice = entry.get("dice_mean")
     if dice is None:
         values = _dice_by_class(entry).values()

@@ -66,8 +66,7 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentRes
 def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSegment]) -> None:
     """Replace a node's DCAMT segments; keep all others.
 
-    A new segment takes the identifier of the earlier one of its class, if there was one, so that references to it stay
-    valid.
+    A new segment takes the identifier of the earlier segment of its class, if any, so that references stay valid.
     """
     segmentation = segmentation_node.GetSegmentation()
     codes = find_dcamt_segments(segmentation_node)
@@ -79,7 +78,7 @@ def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSeg
         set_conversion(segmentation)
     for item, earlier in zip(built, kept, strict=True):
         segmentation.AddSegment(item.segment, earlier or _new_identifier(segmentation, item.segment.GetName(), kept))
-        # This call makes the segmentation observe the labelmap, so that it reports edits.
+        # This call makes the segmentation observe the labelmap and report edits.
         item.segment.Modified()
 
 

@@ -60,7 +60,7 @@ def remove_stale_items(scene: Any, nodes: Iterable[Node]) -> None:
 
 
 def _folder_of(hierarchy: Node, node: Node) -> int:
-    """Return the item of the DCAMT folder in which a node lies; 0 if it lies in none."""
+    """Return the item of the DCAMT folder in which a node lies; 0 without such a folder."""
     item = hierarchy.GetItemByDataNode(node)
     parent = hierarchy.GetItemParent(item) if item else 0
     return int(parent) if parent and hierarchy.GetItemAttribute(parent, _FOLDER) else 0

@@ -19,7 +19,7 @@ class TermsDeclinedError(DCAMTError):
 
 
 def confirm_terms(model: str) -> None:
-    """Ask the user to accept the terms of use of a model, unless it has none or they were accepted before.
+    """Ask the user to accept the terms of use of a model, unless the model has none or the user accepted them before.
 
     Changed terms are shown again. The panels call this function; scripts that call a module's logic are not asked, and
     whoever writes a script must read the terms.

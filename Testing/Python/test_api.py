@@ -297,7 +297,9 @@ def test_pause_request_ends_the_calibration_with_a_warning(
     assert requests_before == [None]
     assert done.report is not None
     (warning,) = observer.warnings
-    assert warning.startswith("the model was not calibrated: cancelled. Calibrate it with: dcamt models calibrate ")
+    assert warning.startswith(
+        "the model was not calibrated: cancelled. Calibrate the model with: dcamt models calibrate "
+    )
     assert run_state(run).state == (STOPPED if is_stopped else FINISHED)
 
 

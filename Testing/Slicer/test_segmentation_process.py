@@ -88,7 +88,7 @@ class EngineProcessTest(unittest.TestCase):
         process = EngineProcess([], received.append, received.append)
         output = mock.Mock()
         output.readAllStandardOutput().data.return_value = b'{"event": "x"}\n' * 2
-        process._process, process._runs, process.listening = output, True, True
+        process._process, process._is_running, process.listening = output, True, True
         # On this simulated clock, each event exceeds the time limit of one turn.
         with mock.patch("DCAMTSlicerLib.engine_process.time.monotonic", side_effect=lambda: float(len(received))):
             for _chunk in range(5):
@@ -117,7 +117,7 @@ class EngineProcessTest(unittest.TestCase):
         fake.readAllStandardError().data.return_value = fake.readAllStandardOutput().data.return_value = b""
         # `waitForBytesWritten` emits `finished`, whose handler releases the process.
         fake.waitForBytesWritten.side_effect = lambda milliseconds: process._on_finished()
-        process._process, process._runs, process.listening = fake, True, True
+        process._process, process._is_running, process.listening = fake, True, True
         process.kill(b"keep\n")
         slicer.app.processEvents()
         fake.deleteLater.assert_called_once_with()

@@ -98,7 +98,7 @@ def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace:
     with Person() as person:
         person.expects("Write the report", path)
         if replace:
-            person.expects("Replace it?", replace)
+            person.expects("Replace the file?", replace)
         click(module.ui.reportButton)
         process_events_until(lambda: not module.logic.isRunning(), "the report")
     requests: list[ReportRequest] = module.worker.requests[earlier:]

@@ -100,7 +100,7 @@ def train(
     resume: bool = False,
     on_event: Callable[[RunEvent], None] | None = None,
 ) -> TrainedRun:
-    """Train a model on labelled and unlabelled scans, and write it into a run folder.
+    """Train a model on labelled and unlabelled scans, and write the model into a run folder.
 
     Args:
         cases: a CSV file with the columns name, image, label, role, or a list of `dcamt.cases.case_list.Case`; not
@@ -200,7 +200,7 @@ class TrainingSession:
         device = local_device(choose_device(plan.device, training=True))
         with process_group(device) as team:
             if team.size > 1:
-                # torchrun ends all processes once one has ended; this one still has to save the weights.
+                # torchrun ends all processes once one has ended; this process still has to save the weights.
                 signal.signal(signal.SIGTERM, lambda number, frame: self.pause())
             # The plan is sent without its folder: the other processes have their own path to it.
             team.broadcast(replace(plan, run=RunFolder(Path())))
@@ -231,7 +231,7 @@ class TrainingSession:
         self._save_models(trainer, result)
         # A run counts as finished before calibration and report, which may take long and may be killed.
         trainer.finish(str(run.model), result)
-        if result.stopped:  # The request to stop is fulfilled; the next one would stop the calibration.
+        if result.stopped:  # The request to stop is fulfilled; only a new request stops the calibration.
             remove_request(run)
             trainer.stop_requested = False
         self._calibrate(trainer, device)
@@ -280,7 +280,7 @@ class TrainingSession:
                 reason = "cancelled."
             else:
                 reason = str(user_error(error, run.path))
-            self._observer.on_warning(f"the model was not calibrated: {reason} Calibrate it with: {again}")
+            self._observer.on_warning(f"the model was not calibrated: {reason} Calibrate the model with: {again}")
 
     def _write_report(self, device: torch.device) -> None:
         """Write the run's report. A failure only causes a warning, since the model is already saved."""

@@ -20,12 +20,12 @@ class Console:
     """Prints JSON events (`as_json`) or text. With text, a progress bar appears on stderr if stderr is a terminal.
 
     Args:
-        draws_bar: whether to draw the bar; only one of the processes that share a terminal should.
+        with_bar: whether to draw the bar; only one of the processes that share a terminal should.
     """
 
-    def __init__(self, as_json: bool, draws_bar: bool = True) -> None:
+    def __init__(self, as_json: bool, with_bar: bool = True) -> None:
         self.as_json = as_json
-        self.draws_bar = draws_bar
+        self.with_bar = with_bar
 
     def print_event(self, event: str, **fields: Any) -> None:
         """Print an event as a JSON line in JSON mode; numbers that are not finite become null."""
@@ -52,7 +52,7 @@ class Console:
 
     def show_progress(self, title: str, fraction: float) -> None:
         """Redraw the progress bar at `fraction` (0 to 1) of the work."""
-        if self.as_json or not self.draws_bar or not _is_terminal():
+        if self.as_json or not self.with_bar or not _is_terminal():
             return
         filled = round(BAR_WIDTH * fraction)
         line = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {fraction:4.0%} {title}"

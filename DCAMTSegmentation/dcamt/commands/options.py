@@ -77,11 +77,11 @@ def add_label_mapping(
     )
 
 
-def add_existing(parser: argparse.ArgumentParser, skips: bool = False) -> None:
-    """Add the option --overwrite and, with `skips`, --skip-existing. Without them an existing file is an error."""
+def add_existing(parser: argparse.ArgumentParser, can_skip: bool = False) -> None:
+    """Add the option --overwrite and, with `can_skip`, --skip-existing. Without these an existing file is an error."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--overwrite", action="store_true", help="replace results that exist")
-    if skips:
+    if can_skip:
         group.add_argument(
             "--skip-existing", action="store_true", help="keep results that exist, and go on with the other scans"
         )

@@ -90,7 +90,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
 
 
 def _model_channels(options: argparse.Namespace) -> int:
-    """Return the number of channels that the model needs; 1, without opening it, if no file looks like a channel."""
+    """Return the number of channels that the model needs; 1, without a look at the model, if no file is a channel."""
     files = [file for folder in options.scans if folder.is_dir() for file in folder.iterdir()]
     return open_model(model_path(options.model)).recipe.input_channels if any(map(channel_files, files)) else 1
 
@@ -101,12 +101,12 @@ def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
     if done:
         print_error(f"{len(done)} of {len(planned)} scans have a result already and are skipped")
     for path in kept_files(done):
-        print_error(f"{path}: kept, since DCAMT did not write it; its scan is not segmented")
+        print_error(f"{path}: kept, since DCAMT did not write this file; the scan is not segmented")
 
 
 def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob]) -> int:
     """Segment this process's part of the jobs; in the leader, also write the table and print the summary."""
-    console = Console(options.json, draws_bar=team.leads)
+    console = Console(options.json, with_bar=team.leads)
     session = _start_session(options, team, jobs, console)
     records: list[ScanRecord] = []
     lost: str | None = None

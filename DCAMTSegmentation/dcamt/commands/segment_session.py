@@ -54,8 +54,8 @@ class SegmentSession:
     jobs: Sequence[ScanJob]
     console: Console
     choice: ScanChoice
-    measures_wall: bool = False
-    shows_identity: bool = False
+    with_wall: bool = False
+    with_identity: bool = False
 
     def run_job(self, number: int, records: list[ScanRecord]) -> None:
         """Segment the scan `number`, append its record to `records` and print its results."""
@@ -64,11 +64,11 @@ class SegmentSession:
             start = time.monotonic()
             result, source = self._segment_scan(number)
             wall, wall_failure, wall_start = None, None, time.monotonic()
-            if self.measures_wall:
+            if self.with_wall:
                 wall, wall_failure = self._measure_wall(job, result)
             wall_seconds = time.monotonic() - wall_start
             with interrupt_on_sigterm():
-                write_results(job, result, source, wall, self.shows_identity)
+                write_results(job, result, source, wall, self.with_identity)
             # Recorded before printing, which fails if stdout is closed.
             records.append(ScanRecord(number, result.measurements))
             self._print_result(job, result, time.monotonic() - start)
@@ -177,14 +177,14 @@ def write_results(
     result: SegmentedScan,
     source: SourceImages | None = None,
     wall: WallResult | None = None,
-    shows_identity: bool = False,
+    with_identity: bool = False,
 ) -> None:
     """Write all files of the job, or none. After an error, files that existed before are unchanged.
 
     Args:
         source: the DICOM images that a DICOM segmentation refers to.
         wall: the analysed wall, for the report.
-        shows_identity: whether the report names the patient.
+        with_identity: whether the report names the patient.
 
     Raises:
         InputError: a class is too small for a surface, or the DICOM images lack attributes that a result must copy.
@@ -213,7 +213,7 @@ def write_results(
         if job.surface is not None:
             write_surface(result, temporary[job.surface])
         if job.report is not None:
-            identity = describe_identity(result.scan, source) if shows_identity else None
+            identity = describe_identity(result.scan, source) if with_identity else None
             write_report(result, temporary[job.report], wall=wall, identity=identity)
 
 

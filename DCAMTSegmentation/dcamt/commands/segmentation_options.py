@@ -59,7 +59,7 @@ def add_segment(commands: Commands[Parser]) -> None:
     add_device(parser)
     _add_scan_choice(parser)
     parser.add_argument("--roi", metavar="x0,x1,y0,y1,z0,z1", help="segment only inside this box, in RAS mm")
-    add_existing(parser, skips=True)
+    add_existing(parser, can_skip=True)
     _add_side_results(parser)
     add_json(parser)
 
@@ -191,7 +191,7 @@ def add_wall(commands: Commands[Parser]) -> None:
         "--report", type=parse_path, metavar="FILE.html", help="one page with pictures, measurements and the wall"
     )
     parser.add_argument("--identity", action="store_true", help="name the patient, the dates and the file in --report")
-    add_existing(parser, skips=True)
+    add_existing(parser, can_skip=True)
     add_json(parser)
 
 

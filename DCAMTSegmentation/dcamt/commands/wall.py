@@ -43,7 +43,7 @@ from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_paths, existin
 from .scan_jobs import REPORT, expand_scan_path
 
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
-"""The segment's name in a report without identity or if the file has none, and its colour if the file has none."""
+"""The segment's name, if the report has no identity or the file no name; its colour, if the file has no colour."""
 TABLE = "wall.csv"
 """Name of the table of all scans in a folder."""
 
@@ -62,7 +62,7 @@ class WallJob:
     openings: Path | None = None
     surface: Path | None = None
     report: Path | None = None
-    shows_identity: bool = False
+    with_identity: bool = False
     is_mapped: bool = False
 
     @property
@@ -89,10 +89,10 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     plan = plan_wall_jobs(options, usage_error)
     mapping = parse_mapping(options.labels, load_recipe("la").classes) if options.labels else None
     console = Console(options.json)
-    skips = existing_rule(options) == SKIP
-    skipped = [job for job in plan.jobs if skips and any(path.exists() for path in job.results)]
+    can_skip = existing_rule(options) == SKIP
+    skipped = [job for job in plan.jobs if can_skip and any(path.exists() for path in job.results)]
     jobs = [job for job in plan.jobs if job not in skipped]
-    earlier = _earlier_rows(plan.table, skipped) if skips and plan.table is not None else []
+    earlier = _earlier_rows(plan.table, skipped) if can_skip and plan.table is not None else []
     if skipped:
         console.print_error(f"{len(skipped)} of {len(plan.jobs)} scans have results already and are skipped")
     session = WallSession(settings, mapping, options.label, console)
@@ -133,7 +133,7 @@ class WallSession:
     failures: list[str] = field(default_factory=list)
 
     def run_job(self, job: WallJob) -> None:
-        """Measure the wall of a scan, write its files and print it, or record its failure."""
+        """Measure the wall of a scan, and write and print the results; after a failure, record the message."""
         try:
             start = time.monotonic()
             volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping)
@@ -292,10 +292,10 @@ def _write_report(
     segments = () if job.is_mapped else read_segments(job.segmentation)
     stored = next((info for info in segments if info.label == value), None)
     # A name that a person typed may identify the patient.
-    name = stored.name if stored is not None and job.shows_identity else None
+    name = stored.name if stored is not None and job.with_identity else None
     color = stored.color if stored is not None else None
     segment = ReportedSegment(name or SEGMENT_NAME, color or SEGMENT_COLOR, labelmap.voxels == value, labelmap.grid)
-    identity = describe_identity(volume) if job.shows_identity else {}
+    identity = describe_identity(volume) if job.with_identity else {}
     write_outline_report(volume, segment, path, result, identity, is_dcamt_result(job.segmentation))
 
 

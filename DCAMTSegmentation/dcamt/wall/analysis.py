@@ -146,8 +146,8 @@ def analyse_wall(
         scan: name of the result (default: the file's name).
 
     Raises:
-        InputError: the scan has several channels; the segment does not exist, or none of several is chosen; it is too
-            small for a surface, or does not lie in the scan (`_check_overlap`); ratios would be meaningless
+        InputError: the scan has several channels; the segment does not exist, or none of several is chosen; the segment
+            is too small for a surface, or does not lie in the scan (`_check_overlap`); ratios would be meaningless
             (`_check_pool`, `_check_surroundings`); or no wall is left beside openings and border.
     """
     settings = settings or WallSettings()
@@ -297,7 +297,9 @@ def _opening_notes(result: WallResult) -> list[str]:
             f"{openings:.1f} cm² were proposed as openings (mitral valve, veins) and do not count as wall: check them."
         )
     elif result.proposed:
-        notes.append("No opening (mitral valve, veins) was found, so openings count as wall. Mark them by hand.")
+        notes.append(
+            "No opening (mitral valve, veins) was found, so openings count as wall. Mark the openings by hand."
+        )
     elif openings == 0:
         notes.append("The given openings do not touch the surface, so all of it counts as wall.")
     return notes

@@ -7,7 +7,7 @@ import numpy as np
 from .burden import BORDER, OPENING
 
 RATIO_RANGE = (0.6, 2.0)
-"""Ratios at the two ends of the scale; ratios beyond an end have its colour."""
+"""Ratios at the two ends of the scale; ratios beyond an end have that end's colour."""
 COLOR_STOPS = (
     (0.60, (0.52, 0.79, 0.97)),
     (0.97, (0.74, 0.88, 0.97)),

@@ -38,7 +38,7 @@ class Threshold:
 
     @property
     def name(self) -> str:
-        """The name that `parse_threshold` reads: "iir-1.2", "sd-3"; it keeps all digits of the value."""
+        """The name that `parse_threshold` reads: "iir-1.2", "sd-3"; the name has all digits of the value."""
         return f"{self.kind}-{np.format_float_positional(self.value, trim='-')}"
 
     @property

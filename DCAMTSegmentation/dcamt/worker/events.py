@@ -106,7 +106,7 @@ class WallMeasured:
 
 @dataclass(frozen=True)
 class ReportWritten:
-    """The report of a `ReportRequest` is in its file."""
+    """The result of a `ReportRequest`: `report` is the written file."""
 
     kind: ClassVar[str] = "report_written"
     id: str

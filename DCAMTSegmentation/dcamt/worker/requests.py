@@ -55,7 +55,7 @@ class SegmentMask:
 
 @dataclass(frozen=True)
 class MeasureRequest:
-    """Measure segments; `name` is the name, for the user, of the scan on which they were drawn."""
+    """Measure segments; `name` is the name, for the user, of the scan on which the segments were drawn."""
 
     kind: ClassVar[str] = "measure"
     outlines: tuple[SegmentMask, ...]
