@@ -19,7 +19,7 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras, pad_to_volume_grid, transfo
 from slicer.i18n import tr as _
 
 from . import review
-from .wall_nodes import is_outdated, measured_segment, measured_volume, update_outdated_mark, wall_in_scene
+from .wall_nodes import is_wall_outdated, measured_segment, measured_volume, update_outdated_mark, wall_in_scene
 from .worker_job import JobOutcome, SegmentJob
 from .worker_process import SegmentationWorker
 
@@ -136,7 +136,7 @@ class ReportJob(SegmentJob):
             return WALL_OF_OTHER_SEGMENT
         # The mark is updated first, since an edit of another segment sets it, too.
         update_outdated_mark(self._segmentation)
-        return OUTDATED_WALL if is_outdated(self._segmentation) else ""
+        return OUTDATED_WALL if is_wall_outdated(self._segmentation) else ""
 
     def _doubts(self) -> tuple[DoubtfulPlace, ...] | None:
         """Return the doubtful places in the volume's space; None for the places of disagreement of older versions."""

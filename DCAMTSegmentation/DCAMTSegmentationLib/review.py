@@ -1,4 +1,4 @@
-"""Store a result's data with its segmentation node, and so with the scene.
+"""Store a result's data with its segmentation node, and so with the scene; find results and show them.
 
 References: the volume that was segmented, its further channels, the map of doubt, the table of measurements, the point
 that shows a doubtful place, the wall with its colours and its table. Attributes, among others: the trust, the

@@ -12,7 +12,7 @@ import qt
 import slicer
 import vtk
 from DCAMTSlicerLib import installation
-from DCAMTSlicerLib.model_choices import channels_of
+from DCAMTSlicerLib.model_choices import channel_names_of
 from DCAMTSlicerLib.node_types import Node, RegionNode, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 from DCAMTSlicerLib.subject_hierarchy import remove_stale_items
@@ -142,7 +142,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         If the input volume in the settings is still the same at the end, the result becomes their output.
         """
         volume = settings.inputVolume
-        number = len(channels_of(settings.model)) - 1
+        number = len(channel_names_of(settings.model)) - 1
 
         def finish(outcome: JobOutcome) -> None:
             if outcome.segmentation is not None and settings.inputVolume is volume:

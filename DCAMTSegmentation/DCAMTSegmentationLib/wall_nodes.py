@@ -125,7 +125,7 @@ def update_outdated_mark(segmentation: SegmentationNode) -> None:
     model.SetAttribute(_OUTDATED, None if is_same_fingerprint(measured, now) else "1")
 
 
-def is_outdated(segmentation: SegmentationNode) -> bool:
+def is_wall_outdated(segmentation: SegmentationNode) -> bool:
     """Return whether a wall is marked as outdated: the segment's outline may have changed since the measurement."""
     model = review.get_referenced_node(segmentation, review.WALL)
     return model is not None and model.GetAttribute(_OUTDATED) is not None

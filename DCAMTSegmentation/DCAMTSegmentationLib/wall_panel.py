@@ -174,7 +174,7 @@ class WallPanel:
             area=f"{wall.area_cm2(OPENING):.1f}", origin=_("proposed") if wall.proposed else _("corrected")
         )
         outdated = []
-        if wall_nodes.is_outdated(self._segmentation):
+        if wall_nodes.is_wall_outdated(self._segmentation):
             outdated = [_("The outline was changed after the measurement: press Measure wall again.")]
         ui.wallLabel.text = " ".join(
             [*outdated, text, openings, *map(translated, wall.notes), translated(METHODS_DISAGREE)]

@@ -54,7 +54,7 @@ def title_of(name: str) -> str:
     return next((choice.title for choice in model_choices() if choice.name == name), name)
 
 
-def channels_of(name: str) -> tuple[str, ...]:
+def channel_names_of(name: str) -> tuple[str, ...]:
     """Return the names of the channels that a model takes; one empty name if the model does not exist."""
     return next((choice.channels for choice in model_choices() if choice.name == name), ("",))
 

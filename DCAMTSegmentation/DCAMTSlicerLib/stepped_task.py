@@ -1,4 +1,4 @@
-"""Run work on the event loop: in short steps, so that the window keeps responding, or once after a delay."""
+"""Run work on the event loop, in short steps or once after a delay, and recognise double clicks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DOUBLE_CLICK_S = 0.5
 
 
 class SteppedTask:
-    """Runs a generator step by step; Qt processes other events before each step.
+    """Runs a generator step by step; Qt processes other events before each step, so the window keeps responding.
 
     After `cancel` neither function is called, and the generator is closed, so that it can undo what it began. An error
     of a step that cancelled its own task is raised to the event loop.

@@ -1,4 +1,4 @@
-"""Place results in the subject hierarchy: one folder for each scan, and helper nodes below their result."""
+"""Place results and their helper nodes in the subject hierarchy, in a folder for each scan; remove stale items."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ class ReportRequestTest(InsertedWallCase):
 
     def test_wall_stays_in_the_report_after_an_edit_of_another_segment(self) -> None:
         self.add_segment()
-        self.assertTrue(wall_nodes.is_outdated(self.segmentation))
+        self.assertTrue(wall_nodes.is_wall_outdated(self.segmentation))
         request = self.report()
         self.assertIsNotNone(request.wall)
         self.assertEqual(request.notes, ())

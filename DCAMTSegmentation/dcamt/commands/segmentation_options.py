@@ -95,6 +95,11 @@ def _add_side_results(parser: Parser) -> None:
         "--wall", action="store_true", help="also measure late enhancement on the left atrium's surface (dcamt wall)"
     )
     parser.add_argument("--report", metavar="FILE.html", help=f"one page with pictures and measurements{several}")
+    _add_identity(parser)
+
+
+def _add_identity(parser: Parser) -> None:
+    """Add the option --identity, which belongs to --report."""
     parser.add_argument("--identity", action="store_true", help="name the patient, the dates and the file in --report")
 
 
@@ -190,7 +195,7 @@ def add_wall(commands: Commands[Parser]) -> None:
     parser.add_argument(
         "--report", type=parse_path, metavar="FILE.html", help="one page with pictures, measurements and the wall"
     )
-    parser.add_argument("--identity", action="store_true", help="name the patient, the dates and the file in --report")
+    _add_identity(parser)
     add_existing(parser, can_skip=True)
     add_json(parser)
 
