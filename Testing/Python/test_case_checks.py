@@ -28,7 +28,7 @@ RECIPE = load_recipe("la")
 
 @pytest.fixture
 def cases(tmp_path: Path) -> list[Case]:
-    """Return two labelled cases, an unlabelled one and a validation case, in this order, all without errors."""
+    """Return two labelled cases, an unlabelled case and a validation case, in this order, all without errors."""
     return read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1))
 
 

@@ -29,7 +29,7 @@ def random_embeddings(classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tens
 
 
 def info_nce_by_hand(e: Tensor, labels: Tensor, centres: Tensor, present: list[bool], temperature: float) -> float:
-    """Return eq. 4 of van den Oord et al. (2018): the prototype of the vector's class is the positive."""
+    """Return the loss of eq. 4 of van den Oord et al. (2018): the prototype of the vector's class is the positive."""
     losses = []
     for vector, label in zip(e.tolist(), labels.tolist(), strict=True):
         scores = [math.exp(math.fsum(map(float.__mul__, vector, c)) / temperature) for c in centres.tolist()]

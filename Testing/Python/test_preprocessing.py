@@ -250,7 +250,7 @@ def test_labels_are_nearly_preserved_by_resampling_and_back(
 def test_real_labels_are_nearly_preserved_by_resampling_and_back(name: str) -> None:
     path = REAL / f"{name}_label.nii.gz"
     if not path.is_file():
-        pytest.skip(f"{path.name} is not here")
+        pytest.skip(f"{path.name} does not exist")
     full, recipe = read_labelmap(path), load_recipe("la")
     assert np.array_equal(resample_to_network_and_back(full, recipe), full.voxels)
     affine = full.grid.affine.copy()
