@@ -54,4 +54,4 @@ class MeasuringJob(WorkerJob):
         fill_table(table, event.measurements)
         review.mark_measured(self._segmentation, self._measured)
         name = self._segmentation.GetName()
-        yield JobOutcome(self._segmentation, _("{name} was measured as it is now.").format(name=name))
+        yield JobOutcome(self._segmentation, _("The present segments of {name} were measured.").format(name=name))

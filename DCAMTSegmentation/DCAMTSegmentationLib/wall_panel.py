@@ -169,7 +169,7 @@ class WallPanel:
             method=method_text(wall),
         )
         if not burden.wall_cm2:
-            text = _("No wall is left: all of the surface is opening or lies at the scan's border.")
+            text = _("No wall is left: all of the surface belongs to openings or lies at the scan's border.")
         openings = _("Openings: {area} cm², {origin}.").format(
             area=f"{wall.area_cm2(OPENING):.1f}", origin=_("proposed") if wall.proposed else _("corrected")
         )

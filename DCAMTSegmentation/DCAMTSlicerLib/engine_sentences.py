@@ -474,7 +474,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("lacks the spacing of its voxels (no space directions)"),
         _("learning_rate must be above 0"),
         _("leaves a blood pool of {0} voxels after erosion by {1} mm, but {2} are needed"),
-        _("leaves no wall: all of the segment's surface is opening or lies at the scan's border"),
+        _("leaves no wall: all of the segment's surface belongs to openings or lies at the scan's border"),
         _("left out"),
         _('lies in the space "{0}"'),
         _("lies mostly outside the scan"),

@@ -122,7 +122,7 @@ def _print_notes(package: ModelPackage, console: Console) -> None:
 
 def _show_calibration(calibration: Calibration | None, console: Console) -> None:
     if calibration is None:
-        console.print_text("calibration: none; the model shows the agreement of its branches alone")
+        console.print_text("calibration: none; results show only the agreement of the branches")
         return
     console.print_event("calibration", **asdict(calibration))
     console.print_text(f"calibration: {calibration.notes}")

@@ -169,7 +169,7 @@ def analyse_wall(
     kind = np.where(is_border, BORDER, np.where(is_opening, OPENING, WALL)).astype(np.uint8)
     if not (kind == WALL).any():
         raise InputError(
-            "leaves no wall: all of the segment's surface is opening or lies at the scan's border",
+            "leaves no wall: all of the segment's surface belongs to openings or lies at the scan's border",
             path=openings.path if openings is not None and openings.path is not None else segment_file,
             remedy="Mark only the openings, and choose a scan of the whole atrium.",
         )
