@@ -1,4 +1,4 @@
-"""Store the state of a result before an insertion replaces the result, so that an error can be undone."""
+"""Store the state of a result before an insertion, so that the state can be restored after an error."""
 
 from __future__ import annotations
 

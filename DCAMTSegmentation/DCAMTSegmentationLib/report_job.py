@@ -150,7 +150,7 @@ class ReportJob(SegmentJob):
 
 
 def _class_name(segment: Segment) -> str:
-    """Return the terminology's name of a segment's type, or a general name: the own name may identify a patient."""
+    """Return the terminology's name of the type, or a general name, since the segment's name may identify a patient."""
     text = vtk.reference("")
     segment.GetTag(segment.GetTerminologyEntryTagName(), text)
     # context ~ category ~ type ~ …, each a scheme ^ value ^ meaning

@@ -234,7 +234,7 @@ def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
 
 
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode) -> bool:
-    """Return whether a volume's result may be written into a node, which has no DCAMT segments or this volume's."""
+    """Return whether a node may take a volume's result: a node without DCAMT segments, or with this volume's result."""
     if segmentation_node is None:
         return False
     return not find_dcamt_segments(segmentation_node) or get_referenced_node(segmentation_node, VOLUME) is volume

@@ -8,7 +8,7 @@ from dcamt.wall.surface import Surface
 DEPTH_MM = 8.0
 """Smallest limit for the distance of points from the curve's plane, since the surface is curved."""
 DEPTH_OF_RADIUS = 0.8
-"""Another limit, as a fraction of the curve's radius; the larger one counts.
+"""Another limit, as a fraction of the curve's radius; the largest limit counts.
 
 A ball's cap with a half-angle below 77 degrees is less deep."""
 

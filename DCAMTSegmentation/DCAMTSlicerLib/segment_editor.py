@@ -38,7 +38,7 @@ def _show_back_button(panel: Any, module: str) -> None:
     button = qt.QPushButton(_("Back to {module}").format(module=slicer.util.getModule(module).title))
     button.objectName = BACK_BUTTON
     button.toolTip = _("Go back to the result. The corrections stay in the segmentation.")
-    # A slot that refers to the button would keep its Python object alive after Qt has deleted the button.
+    # A slot that refers to the button would keep the Python object alive after Qt has deleted the button.
     button.connect("clicked(bool)", _go_back_to(module))
     panel.layout().insertWidget(0, button)
 

@@ -9,7 +9,7 @@ from typing import Any
 import qt
 
 DOUBLE_CLICK_S = 0.5
-"""Seconds between two clicks, below which they count as a double click."""
+"""Two clicks within this time, in seconds, count as a double click."""
 
 
 class SteppedTask:

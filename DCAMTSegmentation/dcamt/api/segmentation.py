@@ -232,7 +232,7 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
 
 
 def to_region(region: Region | Sequence[float] | None) -> Region | None:
-    """Return a region, also for (x0, x1, y0, y1, z0, z1) in RAS mm; None stays None.
+    """Return a region as it is, or build it from (x0, x1, y0, y1, z0, z1) in RAS mm; None stays None.
 
     Raises InputError if the region has no volume.
 

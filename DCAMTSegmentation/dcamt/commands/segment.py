@@ -90,7 +90,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
 
 
 def _model_channels(options: argparse.Namespace) -> int:
-    """Return the number of channels that the model needs; 1, without a look at the model, if no file is a channel."""
+    """Return the number of channels that the model needs; 1, without reading the model, if no file is a channel."""
     files = [file for folder in options.scans if folder.is_dir() for file in folder.iterdir()]
     return open_model(model_path(options.model)).recipe.input_channels if any(map(channel_files, files)) else 1
 

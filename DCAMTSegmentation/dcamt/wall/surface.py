@@ -56,7 +56,7 @@ class Surface:
 
     @cached_property
     def point_areas(self) -> np.ndarray:
-        """Areas of the points (N,) in mm2: a third of the triangles around each; all sum to the surface's area."""
+        """Areas of the points (N,) in mm2: each a third of the triangles around; the sum is the surface's area."""
         return self._gather(np.linalg.norm(self._doubled_normals, axis=1) / 6.0)
 
     @cached_property
