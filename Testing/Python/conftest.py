@@ -1,4 +1,4 @@
-"""Provide fixtures: a tiny recipe, a tiny model, a small scan known in closed form, and running workers."""
+"""Provide fixtures: a tiny recipe, tiny models, a small scan known in closed form, and running workers."""
 
 from __future__ import annotations
 
@@ -64,6 +64,14 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_copy(saved_model: Path, tmp_path: Path) -> Path:
     """Return a copy of the tiny model that a test may damage; its folder holds no other file."""
     return Path(shutil.copy(saved_model, tmp_path / "model.dcamt"))
+
+
+@pytest.fixture(scope="session")
+def noise_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of a model with random weights that segments part of `noise_scan`, but not all."""
+    from dcamt_testing.synthetic import noise_scan, save_model_for
+
+    return save_model_for(tmp_path_factory.mktemp("model") / "noise.dcamt", noise_scan())
 
 
 @pytest.fixture

@@ -19,41 +19,19 @@ from dcamt import cli
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
-from dcamt.io.writers import write_volume
 from dcamt.models.package import Card
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt_testing.dicom_rules import broken_rules
 from dcamt_testing.dicom_series import PATIENT, write_mr_series
 from dcamt_testing.processes import HANGING_S
 from dcamt_testing.scan_files import LEFT_ATRIUM, affine_from_sitk
-from dcamt_testing.synthetic import save_model_for
+from dcamt_testing.synthetic import NOISE_GRID, noise_scan, save_noise_scan
 
 pydicom = pytest.importorskip("pydicom")
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
-AFFINE = np.array([[0.0, -1.5, 0.0, 20.0], [2.0, 0.0, 0.0, -30.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]])
-SHAPE = (22, 26, 18)
+AFFINE, SHAPE = NOISE_GRID.affine, NOISE_GRID.shape
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model with random weights that segments part of random noise, but not all."""
-    return save_model_for(tmp_path_factory.mktemp("models") / "tiny.dcamt", random_scan())
-
-
-def random_voxels(seed: int = 0) -> np.ndarray:
-    """Return noise without negative values, float32: (I, J, K)."""
-    return np.random.default_rng(seed).normal(300, 80, SHAPE).clip(0).astype(np.float32)
-
-
-def random_scan(seed: int = 0) -> Volume:
-    return Volume(random_voxels(seed)[None], Grid(SHAPE, AFFINE))
-
-
-def save_scan(path: Path, seed: int = 0) -> Path:
-    write_volume(random_scan(seed), path)
-    return path
 
 
 def call_segment(*arguments: str | Path) -> int:
@@ -112,9 +90,11 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
     assert signed_volume(points, triangles) == pytest.approx(volume, rel=0.02)
 
 
-def test_probabilities_sum_to_1_and_the_most_probable_classes_equal_the_labels(model: Path, tmp_path: Path) -> None:
-    scan = save_scan(tmp_path / "x.nrrd")
-    arguments = [scan, "-o", tmp_path / "x.nii.gz", "--model", model, "--probabilities", tmp_path / "p.nii.gz"]
+def test_probabilities_sum_to_1_and_the_most_probable_classes_equal_the_labels(
+    noise_model: Path, tmp_path: Path
+) -> None:
+    scan = save_noise_scan(tmp_path / "x.nrrd")
+    arguments = [scan, "-o", tmp_path / "x.nii.gz", "--model", noise_model, "--probabilities", tmp_path / "p.nii.gz"]
     assert call_segment(*arguments) == 0
     image = nibabel.load(tmp_path / "p.nii.gz")
     probabilities = np.asarray(image.dataobj)
@@ -127,10 +107,10 @@ def test_probabilities_sum_to_1_and_the_most_probable_classes_equal_the_labels(m
 
 
 def test_further_results_of_several_scans_lie_beside_the_segmentations(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
-    arguments = [*scans, "-o", tmp_path / "out", "--model", model, "--json"]
+    scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
+    arguments = [*scans, "-o", tmp_path / "out", "--model", noise_model, "--json"]
     assert call_segment(*arguments, "--surface", "stl", "--probabilities", "nrrd", "--report", "html") == 0
     expected = {f"s{n}{end}" for n in range(2) for end in (".seg.nrrd", ".stl", "_probabilities.nrrd", ".html")}
     assert {path.name for path in (tmp_path / "out").iterdir()} == expected
@@ -141,16 +121,16 @@ def test_further_results_of_several_scans_lie_beside_the_segmentations(
 
 
 @pytest.fixture(scope="module")
-def dicom_run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dicom_run(noise_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Segment a DICOM series twice: as DICOM objects and a page with identity, and as NRRD with an anonymous page."""
     home = tmp_path_factory.mktemp("dicom")
     affine = np.diag([-1.5, -1.5, 2.5, 1.0])
     affine[:3, 3] = (20, 30, -40)
-    write_mr_series(home / "series", random_voxels(), affine)
-    arguments = [home / "series", "-o", home / "out", "--format", "dcm", "--model", model, "--measurements", "dcm"]
-    assert call_segment(*arguments, "--agreement", "--report", home / "page.html", "--identity") == 0
-    arguments = [home / "series", "-o", home / "labels.nrrd", "--model", model, "--report", home / "anonymous.html"]
-    assert call_segment(*arguments) == 0
+    write_mr_series(home / "series", noise_scan().voxels[0], affine)
+    common = [home / "series", "--model", noise_model]
+    dicom = ["-o", home / "out", "--format", "dcm", "--measurements", "dcm", "--agreement"]
+    assert call_segment(*common, *dicom, "--report", home / "page.html", "--identity") == 0
+    assert call_segment(*common, "-o", home / "labels.nrrd", "--report", home / "anonymous.html") == 0
     return home
 
 
@@ -213,10 +193,10 @@ def test_report_names_no_patient_without_identity(dicom_run: Path) -> None:
     assert "no name, identifier" not in named
 
 
-def test_report_names_no_channel_file_without_identity(model: Path, tmp_path: Path) -> None:
-    scan = save_scan(tmp_path / "imagesTs" / "Mueller_0000.nii.gz")
-    save_scan(scan.with_name("Mueller_0001.nii.gz"))
-    arguments = [scan, "-o", tmp_path / "out.nrrd", "--model", model, "--report", tmp_path / "page.html"]
+def test_report_names_no_channel_file_without_identity(noise_model: Path, tmp_path: Path) -> None:
+    scan = save_noise_scan(tmp_path / "imagesTs" / "Mueller_0000.nii.gz")
+    save_noise_scan(scan.with_name("Mueller_0001.nii.gz"))
+    arguments = [scan, "-o", tmp_path / "out.nrrd", "--model", noise_model, "--report", tmp_path / "page.html"]
     assert call_segment(*arguments) == 0
     assert "Mueller" not in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert call_segment(*arguments, "--overwrite", "--identity") == 0
@@ -285,16 +265,18 @@ def test_outlines_and_orientation_letters_are_at_the_correct_side() -> None:
         assert y.mean() < height / 2
 
 
-def test_result_refers_to_the_chosen_series(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_refers_to_the_chosen_series(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The result has the chosen series' frame of reference and positions."""
     study = tmp_path / "study"
     study.mkdir()
     affine = np.diag([-1.5, -1.5, 2.5, 1.0])
     for number in (1, 2):
         affine[:3, 3] = (20, 30, -40 * number)
-        for path in write_mr_series(tmp_path / f"s{number}", random_voxels(number), affine):
+        for path in write_mr_series(tmp_path / f"s{number}", noise_scan(number).voxels[0], affine):
             path.rename(study / f"s{number}_{path.name}")
-    arguments = [study, "-o", tmp_path / "out.dcm", "--model", model]
+    arguments = [study, "-o", tmp_path / "out.dcm", "--model", noise_model]
     assert call_segment(*arguments) == 1
     assert "--series" in capsys.readouterr().err
     chosen = pydicom.dcmread(next(study.glob("s2_*")))

@@ -13,36 +13,15 @@ import numpy as np
 import pytest
 from dcamt import cli
 from dcamt.commands.scan_jobs import expand_scan_path
-from dcamt.geometry import Grid
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
-from dcamt.io.writers import write_volume
 from dcamt.models.package import open_model
-from dcamt.volume import Volume
 from dcamt_testing.processes import forget_packages
-from dcamt_testing.synthetic import save_model_for
+from dcamt_testing.synthetic import NOISE_GRID, save_noise_scan
 from dcamt_testing.warm_python import interpreter
 
-# Axes are permuted and flipped, so that RAS, LPS and voxel axes all differ.
-AFFINE = np.array([[0.0, -1.5, 0.0, 20.0], [2.0, 0.0, 0.0, -30.0], [0.0, 0.0, 2.5, 5.0], [0.0, 0.0, 0.0, 1.0]])
-SHAPE = (22, 26, 18)
+AFFINE, SHAPE = NOISE_GRID.affine, NOISE_GRID.shape
 EVERYWHERE = ["--roi", "-1000,1000,-1000,1000,-1000,1000"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model with random weights that segments part of random noise, but not all."""
-    return save_model_for(tmp_path_factory.mktemp("models") / "tiny.dcamt", random_scan(0))
-
-
-def random_scan(seed: int) -> Volume:
-    voxels = np.random.default_rng(seed).normal(300, 80, (1, *SHAPE)).astype(np.float32)
-    return Volume(voxels, Grid(SHAPE, AFFINE))
-
-
-def save_scan(path: Path, seed: int = 0) -> Path:
-    write_volume(random_scan(seed), path)
-    return path
 
 
 def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
@@ -51,11 +30,12 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
-def test_result_holds_the_labels_on_the_grid_of_the_scan(model: Path, tmp_path: Path, form: str) -> None:
+def test_result_holds_the_labels_on_the_grid_of_the_scan(noise_model: Path, tmp_path: Path, form: str) -> None:
     """SimpleITK reads the result; `Predictor` computes the labels."""
     sitk = pytest.importorskip("SimpleITK")
-    scan = save_scan(tmp_path / "a.b.nii.gz")
-    assert cli.main(["segment", str(scan), "-o", str(tmp_path / "out"), "--format", form, "--model", str(model)]) == 0
+    scan = save_noise_scan(tmp_path / "a.b.nii.gz")
+    arguments = ["segment", scan, "-o", tmp_path / "out", "--format", form, "--model", noise_model]
+    assert cli.main([str(argument) for argument in arguments]) == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"a.b.{form}"]
     image, source = sitk.ReadImage(str(tmp_path / "out" / f"a.b.{form}")), sitk.ReadImage(str(scan))
     assert image.GetSize() == source.GetSize()
@@ -63,13 +43,15 @@ def test_result_holds_the_labels_on_the_grid_of_the_scan(model: Path, tmp_path: 
         assert getattr(image, name)() == pytest.approx(getattr(source, name)(), abs=1e-4)
     voxels = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
     assert 0 < voxels.sum() < voxels.size
-    expected = Predictor(open_model(model)).segment(read_scan(scan)).labelmap.voxels
+    expected = Predictor(open_model(noise_model)).segment(read_scan(scan)).labelmap.voxels
     np.testing.assert_array_equal(voxels, expected)
 
 
-def test_json_holds_agreement_and_measurements(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scan, out, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "deep" / "out", tmp_path / "tables" / "m.csv"
-    arguments = ["segment", scan, "-o", out, "--model", model, "--agreement", "--measurements", table, "--json"]
+def test_json_holds_agreement_and_measurements(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, out, table = save_noise_scan(tmp_path / "x.nrrd"), tmp_path / "deep" / "out", tmp_path / "tables" / "m.csv"
+    arguments = ["segment", scan, "-o", out, "--model", noise_model, "--agreement", "--measurements", table, "--json"]
     assert cli.main([str(argument) for argument in arguments]) == 0
     printed_events = events(capsys)
     assert [one["event"] for one in printed_events[-2:]] == ["segmented", "done"]
@@ -97,10 +79,10 @@ def test_json_holds_agreement_and_measurements(model: Path, tmp_path: Path, caps
 
 
 def test_fast_quality_gives_no_trust_and_refuses_an_agreement_map(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scan = save_scan(tmp_path / "x.nrrd")
-    base = ["segment", str(scan), "--model", str(model), "--quality", "fast"]
+    scan = save_noise_scan(tmp_path / "x.nrrd")
+    base = ["segment", str(scan), "--model", str(noise_model), "--quality", "fast"]
     assert cli.main([*base, "-o", str(tmp_path / "fast.nrrd"), "--json"]) == 0
     assert events(capsys)[-2]["trust"] is None
     with pytest.raises(SystemExit) as caught:
@@ -109,10 +91,10 @@ def test_fast_quality_gives_no_trust_and_refuses_an_agreement_map(
     assert not (tmp_path / "no.nrrd").exists()
 
 
-def test_region_limits_the_result_and_its_first_number_may_be_negative(model: Path, tmp_path: Path) -> None:
+def test_region_limits_the_result_and_its_first_number_may_be_negative(noise_model: Path, tmp_path: Path) -> None:
     """The positions of the voxel centres (RAS mm) are computed here from the affine."""
-    scan, out = save_scan(tmp_path / "x.nrrd"), tmp_path / "out.nrrd"
-    base = ["segment", str(scan), "--model", str(model), "-o", str(out), "--overwrite"]
+    scan, out = save_noise_scan(tmp_path / "x.nrrd"), tmp_path / "out.nrrd"
+    base = ["segment", str(scan), "--model", str(noise_model), "-o", str(out), "--overwrite"]
     assert cli.main([*base, *EVERYWHERE]) == 0
     whole = read_labelmap(out).voxels
     region = "-12,10,-22,2.5,8,40"
@@ -128,27 +110,27 @@ def test_region_limits_the_result_and_its_first_number_may_be_negative(model: Pa
         np.testing.assert_array_equal(limited, whole * inside)
 
 
-def test_other_files_in_a_folder_of_scans_are_skipped(model: Path, tmp_path: Path) -> None:
+def test_other_files_in_a_folder_of_scans_are_skipped(noise_model: Path, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     for name in ("la1_image.nii.gz", "la2.nrrd", "la3_label.nrrd"):
-        save_scan(scans / name)
+        save_noise_scan(scans / name)
     # A label beside its scan, a result, a table, and a hidden file.
-    save_scan(scans / "la1_label.nii.gz")
+    save_noise_scan(scans / "la1_label.nii.gz")
     (scans / "la2.seg.nrrd").write_bytes(b"")
     (scans / "cases.csv").write_text("x", encoding="utf-8")
     (scans / "._la2.nrrd").write_bytes(b"x")
-    assert cli.main(["segment", str(scans), "-o", str(tmp_path / "out"), "--model", str(model)]) == 0
+    assert cli.main(["segment", str(scans), "-o", str(tmp_path / "out"), "--model", str(noise_model)]) == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["la1_image.seg.nrrd", "la2.seg.nrrd", "la3_label.seg.nrrd"]
 
 
 def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scans = [save_scan(tmp_path / f"s{number}.nii.gz", number) for number in range(3)]
+    scans = [save_noise_scan(tmp_path / f"s{number}.nii.gz", number) for number in range(3)]
     scans[1].write_text("no image", encoding="utf-8")
     out, table = tmp_path / "out", tmp_path / "m.csv"
-    options = ["-o", str(out), "--model", str(model), "--overwrite"]
+    options = ["-o", str(out), "--model", str(noise_model), "--overwrite"]
     base = ["segment", *map(str, scans), str(tmp_path / "gone.nrrd"), *options]
     assert cli.main([*base, "--measurements", str(table)]) == 1
     printed = capsys.readouterr()
@@ -171,12 +153,12 @@ def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
 def test_agreement_maps_are_neither_scans_nor_segmentations(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     scans, out, again = tmp_path / "scans", tmp_path / "out", tmp_path / "again"
     for number in range(2):
-        save_scan(scans / f"la{number}.nrrd", number)
-    arguments = ["segment", scans, "--model", model, "--agreement"]
+        save_noise_scan(scans / f"la{number}.nrrd", number)
+    arguments = ["segment", scans, "--model", noise_model, "--agreement"]
     assert cli.main([str(argument) for argument in (*arguments, "-o", out, "--format", form)]) == 0
     end = "nrrd" if form == "seg.nrrd" else form
     expected = {f"la{n}.{form}" for n in range(2)} | {f"la{n}_agreement.{end}" for n in range(2)}
@@ -228,14 +210,14 @@ def test_help_version_model_list_and_missing_scan_import_no_heavy_package(tmp_pa
             assert f"example:\n  dcamt {command.removesuffix(' --help')}" in done.stdout
 
 
-def test_nifti_scan_is_segmented_to_nrrd_without_simpleitk(model: Path, tmp_path: Path) -> None:
-    scan = save_scan(tmp_path / "x.nii.gz")
+def test_nifti_scan_is_segmented_to_nrrd_without_simpleitk(noise_model: Path, tmp_path: Path) -> None:
+    scan = save_noise_scan(tmp_path / "x.nii.gz")
     unused = ("SimpleITK", "matplotlib", "pandas", "skimage")
     script = (
         f"{forget_packages(*unused)}from dcamt import cli; code = cli.main(sys.argv[1:])\n"
         f"print(code, {set(unused)} & set(sys.modules))"
     )
-    arguments = ["segment", scan, "-o", tmp_path / "x.seg.nrrd", "--model", model, "--json"]
+    arguments = ["segment", scan, "-o", tmp_path / "x.seg.nrrd", "--model", noise_model, "--json"]
     done = subprocess.run(
         [interpreter(), "-c", script, *map(str, arguments)],
         capture_output=True,

@@ -10,33 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from dcamt.commands.console import Console, StdoutLost
-from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
-from dcamt.io.writers import write_volume
-from dcamt.volume import Volume
 from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt, read_until
-from dcamt_testing.synthetic import save_model_for
+from dcamt_testing.synthetic import NOISE_GRID, save_noise_scan
 from dcamt_testing.warm_python import interpreter
-
-GRID = Grid((22, 26, 18), np.diag([-1.5, -2.0, 2.5, 1.0]))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model_for(tmp_path_factory.mktemp("models") / "tiny.dcamt", random_scan(0))
-
-
-def random_scan(seed: int) -> Volume:
-    return Volume(np.random.default_rng(seed).normal(300, 80, (1, *GRID.shape)).astype(np.float32), GRID)
-
-
-def save_scan(path: Path, seed: int = 0) -> Path:
-    write_volume(random_scan(seed), path)
-    return path
-
 
 SLOW_WRITER = """
 import sys, time
@@ -56,11 +35,13 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_during_writing_leaves_no_partial_file(model: Path, tmp_path: Path, number: signal.Signals) -> None:
-    scan, out = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out"
+def test_signal_during_writing_leaves_no_partial_file(
+    noise_model: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    scan, out = save_noise_scan(tmp_path / "x.nii.gz"), tmp_path / "out"
     out.mkdir()
     (out / "x.nrrd").write_text("earlier", encoding="utf-8")
-    arguments = ["segment", scan, "-o", out, "--format", "nrrd", "--model", model, "--overwrite"]
+    arguments = ["segment", scan, "-o", out, "--format", "nrrd", "--model", noise_model, "--overwrite"]
     process = open_dcamt(*arguments, script=SLOW_WRITER)
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
@@ -78,12 +59,12 @@ def measured_scans(table: Path) -> list[str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-def test_ctrl_c_during_inference_keeps_the_finished_results(model: Path, tmp_path: Path) -> None:
-    scan, out, table = save_scan(tmp_path / "x.nii.gz"), tmp_path / "out", tmp_path / "m.csv"
+def test_ctrl_c_during_inference_keeps_the_finished_results(noise_model: Path, tmp_path: Path) -> None:
+    scan, out, table = save_noise_scan(tmp_path / "x.nii.gz"), tmp_path / "out", tmp_path / "m.csv"
     scans = [scan.with_name(f"x{n}.nii.gz") for n in range(200)]
     for path in scans:
         os.link(scan, path)
-    process = open_dcamt("segment", *scans, "-o", out, "--model", model, "--json", "--measurements", table)
+    process = open_dcamt("segment", *scans, "-o", out, "--model", noise_model, "--json", "--measurements", table)
     read_until(process, "segmented")
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=HANGING_S)
@@ -95,7 +76,7 @@ def test_ctrl_c_during_inference_keeps_the_finished_results(model: Path, tmp_pat
     assert finished <= len(list(out.iterdir())) <= finished + 1
     for path in out.iterdir():
         assert not path.name.startswith(".")
-        assert read_labelmap(path).voxels.shape == GRID.shape
+        assert read_labelmap(path).voxels.shape == NOISE_GRID.shape
     measured = measured_scans(table)
     assert finished <= len(measured) <= len(list(out.iterdir()))
     assert measured == [f"x{n}" for n in range(len(measured))]
@@ -104,10 +85,10 @@ def test_ctrl_c_during_inference_keeps_the_finished_results(model: Path, tmp_pat
 @pytest.mark.parametrize("fault", [StdoutLost("gone"), KeyboardInterrupt()])
 @pytest.mark.parametrize("as_json", [True, False])
 def test_table_lists_every_written_result_when_interrupted(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, as_json: bool
+    noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, as_json: bool
 ) -> None:
     """The interrupt comes while the command prints the result of the third of four scans, which is already written."""
-    scans = [save_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
+    scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
     print_line, results = Console.print_line, []
 
@@ -119,7 +100,7 @@ def test_table_lists_every_written_result_when_interrupted(
         print_line(self, text)
 
     monkeypatch.setattr(Console, "print_line", fail_at_third_result)
-    arguments = ["segment", *scans, "-o", out, "--model", model, "--measurements", table]
+    arguments = ["segment", *scans, "-o", out, "--model", noise_model, "--measurements", table]
     assert call_dcamt([*arguments, "--json"] if as_json else arguments) == 1
     names = [f"s{number}" for number in range(3)]
     assert sorted(path.name for path in out.iterdir()) == [f"{name}.seg.nrrd" for name in names]
@@ -127,21 +108,21 @@ def test_table_lists_every_written_result_when_interrupted(
 
 
 def test_no_table_is_written_when_no_scan_was_segmented(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dcamt.commands.segment_session.read_scan", stop)
-    scan, table = save_scan(tmp_path / "x.nrrd"), tmp_path / "m.csv"
-    arguments = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--measurements", table]
+    scan, table = save_noise_scan(tmp_path / "x.nrrd"), tmp_path / "m.csv"
+    arguments = ["segment", scan, "-o", tmp_path / "out", "--model", noise_model, "--measurements", table]
     assert call_dcamt(arguments) == 1
     assert not table.exists()
 
 
-def test_closed_stdout_causes_no_traceback(model: Path, tmp_path: Path) -> None:
-    scan = save_scan(tmp_path / "x.nrrd")
-    arguments = ["segment", scan, "-o", tmp_path / "out", "--model", model, "--json"]
+def test_closed_stdout_causes_no_traceback(noise_model: Path, tmp_path: Path) -> None:
+    scan = save_noise_scan(tmp_path / "x.nrrd")
+    arguments = ["segment", scan, "-o", tmp_path / "out", "--model", noise_model, "--json"]
     read, write = os.pipe()
     os.close(read)
     command = [interpreter(), "-m", "dcamt", *map(str, arguments)]
@@ -156,11 +137,11 @@ def test_closed_stdout_causes_no_traceback(model: Path, tmp_path: Path) -> None:
 
 
 def test_error_is_not_printed_to_stdout_when_stderr_is_closed(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`print` writes to stdout if sys.stderr is None; an error line there would not be JSON."""
     (tmp_path / "bad.nrrd").write_text("no image", encoding="utf-8")
-    arguments = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", model, "--json"]
+    arguments = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", noise_model, "--json"]
     monkeypatch.setattr(sys, "stderr", None)
     assert call_dcamt(arguments) == 1
     printed_events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
@@ -168,12 +149,12 @@ def test_error_is_not_printed_to_stdout_when_stderr_is_closed(
 
 
 def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(
-    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    noise_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pty = pytest.importorskip("pty")
-    scan = save_scan(tmp_path / "x.nrrd")
-    arguments = [str(word) for word in ("segment", scan, "-o", tmp_path / "out.nrrd", "--model", model, "--overwrite")]
-    command = [interpreter(), "-m", "dcamt", *arguments]
+    scan = save_noise_scan(tmp_path / "x.nrrd")
+    arguments = ["segment", scan, "-o", tmp_path / "out.nrrd", "--model", noise_model, "--overwrite"]
+    command = [interpreter(), "-m", "dcamt", *map(str, arguments)]
     leader, follower = pty.openpty()
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, timeout=HANGING_S, check=True)
     os.close(follower)

@@ -11,6 +11,8 @@ import nibabel
 import numpy as np
 import torch
 from dcamt.cases.case_list import read_cases
+from dcamt.geometry import Grid
+from dcamt.io.writers import write_volume
 from dcamt.models.package import Card, write_package
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import save_model
@@ -29,6 +31,8 @@ from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 UNCHANGED = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "mix=0")
 """Settings that turn off the augmentation of the recipe `la`."""
 CPU = torch.device("cpu")
+NOISE_GRID = Grid((22, 26, 18), np.array([[0, -1.5, 0, 20], [2, 0, 0, -30], [0, 0, 2.5, 5], [0, 0, 0, 1.0]]))
+"""The grid of `noise_scan`. Its axes are permuted and flipped, so that RAS, LPS and voxel axes all differ."""
 
 
 def set_options(*settings: str) -> list[str]:
@@ -49,6 +53,18 @@ def save_tiny_model(path: Path, recipe: Recipe) -> Path:
 def save_model_for(path: Path, scan: Volume) -> Path:
     """Save a model with random weights that segments part of `scan`, but not all, in both qualities."""
     write_package(path, random_package(tiny_recipe("largest_component=false"), scan))
+    return path
+
+
+def noise_scan(seed: int = 0) -> Volume:
+    """Return noise without negative values on `NOISE_GRID`."""
+    voxels = np.random.default_rng(seed).normal(300, 80, (1, *NOISE_GRID.shape)).clip(0)
+    return Volume(voxels.astype(np.float32), NOISE_GRID)
+
+
+def save_noise_scan(path: Path, seed: int = 0) -> Path:
+    """Save `noise_scan` as a file; return its path."""
+    write_volume(noise_scan(seed), path)
     return path
 
 
