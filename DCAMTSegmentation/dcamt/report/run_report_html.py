@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -11,22 +10,18 @@ from typing import Any
 from ..metrics.evaluation import Evaluation, EvaluationRow
 from ..recipe import Recipe
 from .charts import Line, line_chart
+from .html_page import format_number, page_head
 from .png import png_data_uri
 
-# The policy forbids the browser to load anything but the embedded pictures and styles.
-_HEAD = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width"><title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #1c2430 }}
-h1 {{ margin-bottom: 0 }} h2 {{ margin-top: 2em; border-bottom: 1px solid #ccd3dc }}
-table {{ border-collapse: collapse }} th, td {{ padding: .2em .9em .2em 0; text-align: left; vertical-align: top }}
-td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums }} tr.sum td {{ border-top: 1px solid #ccd3dc }}
-figure {{ margin: 1em 0 }} figure img {{ max-width: 100% }} figcaption, .faint {{ color: #5b6675 }}
-.charts {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(22em, 1fr)); gap: 1em }}
-svg polyline {{ fill: none; stroke-width: 1.6 }} svg text {{ font-size: 11px }} svg .title {{ font-weight: 600 }}
-svg .grid {{ stroke: #e2e7ed }}
-</style></head><body>
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #1c2430 }
+h1 { margin-bottom: 0 } h2 { margin-top: 2em; border-bottom: 1px solid #ccd3dc }
+table { border-collapse: collapse } th, td { padding: .2em .9em .2em 0; text-align: left; vertical-align: top }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } tr.sum td { border-top: 1px solid #ccd3dc }
+figure { margin: 1em 0 } figure img { max-width: 100% } figcaption, .faint { color: #5b6675 }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(22em, 1fr)); gap: 1em }
+svg polyline { fill: none; stroke-width: 1.6 } svg text { font-size: 11px } svg .title { font-weight: 600 }
+svg .grid { stroke: #e2e7ed }
 """
 
 
@@ -60,7 +55,7 @@ class RunReport:
 def render_run_report(report: RunReport) -> str:
     """Return the report as HTML text."""
     title = f"{report.recipe.title}: training report"
-    parts = [_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>", _pairs(report.facts)]
+    parts = [page_head(title, _STYLE), f"<h1>{escape(title)}</h1>", _pairs(report.facts)]
     parts.append("<h2>Validation cases</h2>")
     parts.append(
         _scores(report) if report.evaluation else "<p>The run had no validation cases, so nothing was measured.</p>"
@@ -96,9 +91,9 @@ def _scores(report: RunReport) -> str:
 
     def cells(row: EvaluationRow) -> tuple[str, ...]:
         score = row.score
-        overlaps = (_number(score.dice, 3), _number(score.jaccard, 3))
-        distances = (_number(score.hd95_mm, 2), _number(score.asd_mm, 2))
-        volumes = (_number(row.prediction_volume_ml, 1), _number(row.label_volume_ml, 1))
+        overlaps = (format_number(score.dice, 3), format_number(score.jaccard, 3))
+        distances = (format_number(score.hd95_mm, 2), format_number(score.asd_mm, 2))
+        volumes = (format_number(row.prediction_volume_ml, 1), format_number(row.label_volume_ml, 1))
         return (row.title, names.get(row.label, str(row.label)), *overlaps, *distances, *volumes)
 
     sums = [*report.evaluation.mean, *report.evaluation.std]
@@ -117,11 +112,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], sums: Iterable[Se
     parts += [line(row, "td") for row in rows]
     parts += [line(row, "td", ' class="sum"') for row in sums]
     return f"<table>{''.join(parts)}</table>"
-
-
-def _number(value: float, digits: int) -> str:
-    """Return a number with `digits` decimals; a dash if it is not finite."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
 def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:

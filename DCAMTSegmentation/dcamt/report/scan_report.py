@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -19,6 +18,7 @@ from ..wall.analysis import WallResult
 from ..wall.files import method_text
 from ..wall.settings import METHODS_DISAGREE
 from .colors import to_hex
+from .html_page import format_number, page_head
 from .scan_figures import draw_slices, draw_surfaces
 from .scene import AXIAL, Scene, build_scene
 
@@ -72,12 +72,6 @@ section > .faint { margin-top: 2mm }
 .method p { font-size: 8.4pt; margin: .5mm 0 }
 footer { border-top: .3mm solid #c3ccd7; margin-top: 3mm; padding-top: 1.2mm; font-size: 7.6pt; color: #5a6675 }
 svg text { font-family: inherit }
-"""
-# The policy forbids the browser to load anything but the embedded pictures and styles.
-_HEAD = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width"><title>{title}</title><style>{style}</style></head><body>
 """
 
 
@@ -137,7 +131,7 @@ def render_scan_report(report: ScanReport) -> str:
     """
     scene = build_scene(report.volume, report.labelmap, report.segments, report.doubt_map)
     title = f"{report.segments[0].name}: segmentation report"
-    parts = [_HEAD.format(title=escape(title), style=_STYLE), _header(report, title)]
+    parts = [page_head(title, _STYLE), _header(report, title)]
     parts.append(f"<h2>Slices through the centre of the segmentation</h2>{draw_slices(scene, report.segments)}")
     if scene.labels.any():
         parts.append(draw_surfaces(scene, report.segments, report.wall))
@@ -194,19 +188,15 @@ def _row(name: str, value: str, unit: str = "", big: bool = False) -> str:
     return f'<tr><th>{escape(name)}</th><td class="{kind}">{escape(value)}</td><td class="u">{escape(unit)}</td></tr>'
 
 
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
-
-
 def _measurement_table(report: ScanReport) -> str:
     """Return the HTML table of the first segment's measurements and the volumes of at most `MAX_OTHERS` others."""
     (first, *others), (info, *other_infos) = report.measurements, report.segments
     rows = [
-        _row(name, _number(float(getattr(first, column)), digits), unit, big=column == "volume_ml")
+        _row(name, format_number(float(getattr(first, column)), digits), unit, big=column == "volume_ml")
         for column, name, unit, digits in _QUANTITIES
     ]
     for row, other in list(zip(others, other_infos, strict=True))[:MAX_OTHERS]:
-        rows.append(_row(f"{other.name}, volume", _number(row.volume_ml, 1), "mL"))
+        rows.append(_row(f"{other.name}, volume", format_number(row.volume_ml, 1), "mL"))
     if len(others) > MAX_OTHERS:
         rows.append(_row("Further segments", str(len(others) - MAX_OTHERS)))
     key = f'<span class="key" style="background:{to_hex(info.color)}"></span>'
@@ -261,7 +251,7 @@ def _no_wall() -> str:
 def _wall(wall: WallResult) -> str:
     whole = wall.burden
     rows = [
-        _row(f"Enhanced wall, {wall.settings.threshold.text}", _number(whole.percent, 1), "%", big=True),
+        _row(f"Enhanced wall, {wall.settings.threshold.text}", format_number(whole.percent, 1), "%", big=True),
         _row("Enhanced area, of the wall's area", f"{whole.enhanced_cm2:.1f} of {whole.wall_cm2:.1f}", "cm²"),
         _row("DECAAF stage at this threshold", wall.stage or "–"),
     ]
@@ -271,7 +261,7 @@ def _wall(wall: WallResult) -> str:
 def _wall_regions(wall: WallResult) -> str:
     """Return the HTML table of the enhanced part of each region, with three regions in a row."""
     cells = [
-        f'<th>{escape(burden.region.capitalize())}</th><td class="n">{_number(burden.percent, 1)}</td>'
+        f'<th>{escape(burden.region.capitalize())}</th><td class="n">{format_number(burden.percent, 1)}</td>'
         for burden in wall.burdens()[1:]
     ]
     rows = "".join(f"<tr>{''.join(cells[first : first + 3])}</tr>" for first in range(0, len(cells), 3))
