@@ -108,7 +108,8 @@ def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace:
 class ReportRequestTest(InsertedWallCase):
     """What a report requests from the worker."""
 
-    worker_class = ReportAnswers
+    def make_worker(self) -> ReportAnswers:
+        return ReportAnswers()
 
     def setUp(self) -> None:
         super().setUp()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import unittest
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from dcamt.wall.burden import BORDER
 from dcamt.wall.files import write_wall, write_wall_csv
 from dcamt.worker.events import WallMeasured
 from DCAMTSegmentationLib import review, wall_nodes
-from fake_worker import FakePanel, FakeWorker
+from fake_worker import FakeWorker
 from segmentation_case import (
     Person,
     SegmentationCase,
@@ -30,6 +29,7 @@ from wall_case import (
     PATCH,
     POOL,
     SHAPE,
+    ChosenPhantomCase,
     WorkerWallCase,
     add_phantom,
     burden_cell,
@@ -180,9 +180,7 @@ class WorkerWallTest(WorkerWallCase):
         self.assertIsNone(self.worker.meanwhile)
         self.assertEqual(list(slicer.util.getNodes("*wall*")), [])
         self.assertIn("No wall yet", self.ui.wallLabel.text)
-        self.volume, self.segmentation = add_phantom()
-        choose(self.ui.inputSelector, self.volume)
-        choose(self.ui.outputSelector, self.segmentation)
+        self.choose_phantom()
         self.measure()
         self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
 
@@ -201,22 +199,11 @@ class WallAnswers(FakeWorker):
         on_event(WallMeasured(request.id, path))
 
 
-class ChangedWhileMeasuredTest(unittest.TestCase):
+class ChangedWhileMeasuredTest(ChosenPhantomCase):
     """The volume or the segmentation is changed or removed while the worker measures the wall."""
 
-    wall: WallResult
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.wall = expected_wall()
-
-    def setUp(self) -> None:
-        self.module = FakePanel(WallAnswers(self.wall))
-        self.addCleanup(self.module.close)
-        self.ui = self.module.ui
-        self.volume, self.segmentation = add_phantom()
-        choose(self.ui.inputSelector, self.volume)
-        choose(self.ui.outputSelector, self.segmentation)
+    def make_worker(self) -> WallAnswers:
+        return WallAnswers(expected_wall())
 
     def measure(self, before_answer: Callable[[], object]) -> None:
         self.module.worker.before_answer = before_answer
@@ -249,7 +236,7 @@ class ChangedWhileMeasuredTest(unittest.TestCase):
         ):
             self.assertIn(text, self.ui.statusLabel.text)
         self.assertIn("The outline was changed after", self.ui.wallLabel.text)
-        self.assertEqual(burden_cell(self.segmentation), f"{self.wall.burden.percent:.1f}")
+        self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
 
     def test_wall_of_a_deleted_segment_is_dropped(self) -> None:
         self.segmentation.GetSegmentation().AddEmptySegment("other", "other")

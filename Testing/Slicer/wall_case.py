@@ -104,7 +104,25 @@ class LastingWorker(WorkerProcess):
         super().shutdown()
 
 
-class WorkerWallCase(unittest.TestCase):
+class ChosenPhantomCase(unittest.TestCase):
+    """A panel in which a phantom is chosen; the worker of `make_worker` answers the panel's requests."""
+
+    def setUp(self) -> None:
+        self.module = FakePanel(self.make_worker())
+        self.addCleanup(self.module.close)
+        self.ui = self.module.ui
+        self.choose_phantom()
+
+    def make_worker(self) -> FakeWorker | WorkerProcess:
+        return FakeWorker()
+
+    def choose_phantom(self) -> None:
+        self.volume, self.segmentation = add_phantom()
+        choose(self.ui.inputSelector, self.volume)
+        choose(self.ui.outputSelector, self.segmentation)
+
+
+class WorkerWallCase(ChosenPhantomCase):
     """A panel with a real worker process, in which a phantom is chosen."""
 
     worker: LastingWorker
@@ -116,13 +134,8 @@ class WorkerWallCase(unittest.TestCase):
         cls.worker = LastingWorker(temporary_folder=slicer.app.temporaryPath)
         cls.addClassCleanup(cls.worker.end)
 
-    def setUp(self) -> None:
-        self.module = FakePanel(self.worker)
-        self.addCleanup(self.module.close)
-        self.ui = self.module.ui
-        self.volume, self.segmentation = add_phantom()
-        choose(self.ui.inputSelector, self.volume)
-        choose(self.ui.outputSelector, self.segmentation)
+    def make_worker(self) -> LastingWorker:
+        return self.worker
 
     def wait(self) -> None:
         process_events_until(lambda: not self.module.logic.isRunning(), "the worker")
@@ -132,10 +145,9 @@ class WorkerWallCase(unittest.TestCase):
         self.wait()
 
 
-class InsertedWallCase(unittest.TestCase):
-    """A panel in which a phantom with its measured wall is chosen; a `worker_class` answers the panel's requests."""
+class InsertedWallCase(ChosenPhantomCase):
+    """A panel in which a phantom with its measured wall is chosen."""
 
-    worker_class: type[FakeWorker] = FakeWorker
     wall: WallResult
 
     @classmethod
@@ -143,11 +155,6 @@ class InsertedWallCase(unittest.TestCase):
         cls.wall = expected_wall()
 
     def setUp(self) -> None:
-        self.module = FakePanel(self.worker_class())
-        self.addCleanup(self.module.close)
-        self.ui = self.module.ui
-        self.volume, self.segmentation = add_phantom()
-        choose(self.ui.inputSelector, self.volume)
-        choose(self.ui.outputSelector, self.segmentation)
+        super().setUp()
         wall_nodes.insert_wall(self.wall, self.volume, self.segmentation)
         self.module.panel.enter()
