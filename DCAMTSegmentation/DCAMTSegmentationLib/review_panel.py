@@ -18,6 +18,7 @@ from .file_dialogs import choose_file
 GOOD_AGREEMENT = 0.8
 """With a lower trust, all of the segmentation has to be checked, even without a doubtful place."""
 ROW_PIXELS = 22
+"""Height of a row in the panel's tables, as set in `DCAMTSegmentation.ui`."""
 
 
 class ReviewPanel:

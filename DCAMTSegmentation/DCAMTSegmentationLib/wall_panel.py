@@ -18,12 +18,12 @@ from slicer.i18n import tr as _
 
 from . import review, wall_nodes
 from .file_dialogs import choose_file
+from .review_panel import ROW_PIXELS
 from .wall_openings import points_inside
 
 KINDS = (IIR, SD)
 LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
 """Ends of the threshold's slider, by kind: intensity ratio, and standard deviations above the blood pool's mean."""
-ROW_PIXELS = 22
 
 
 class WallPanel:
