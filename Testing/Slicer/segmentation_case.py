@@ -25,6 +25,8 @@ from slicer_harness import (
     longest_step,
     open_module,
     process_events_until,
+    reload_scene,
+    scene_saved_and_closed,
     start_afresh,
     work_seconds,
 )
@@ -140,6 +142,8 @@ __all__ = [
     "model_folder",
     "open_module",
     "process_events_until",
+    "reload_scene",
+    "scene_saved_and_closed",
     "scene_state",
     "segment_mask",
     "start_afresh",

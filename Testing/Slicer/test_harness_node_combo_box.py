@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import unittest
-from pathlib import Path
 
 import slicer
-from slicer_harness import close_scene
+from slicer_harness import close_scene, reload_scene
 from slicer_harness.deletion import delete_pending
 
 
@@ -94,11 +92,7 @@ class NodeComboBoxTest(unittest.TestCase):
 
     def test_nodes_of_a_loaded_scene_are_listed(self) -> None:
         self.add_node("first")
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder, "scene.mrb"))
-            self.assertTrue(slicer.util.saveScene(path))
-            close_scene()
-            slicer.util.loadScene(path)
+        reload_scene()
         self.assertEqual(self.combo.currentNode().GetName(), "first")
 
     def test_only_nodes_of_the_given_types_are_listed(self) -> None:

@@ -23,8 +23,8 @@ from segmentation_case import (
     add_scan,
     choose,
     click,
-    close_scene,
     model_folder,
+    scene_saved_and_closed,
     segment_mask,
 )
 
@@ -237,13 +237,9 @@ class PersistenceTest(SegmentationCase):
         click(self.ui.teachButton)
         mask, rows = np.array(segment_mask(segmentation, volume)), self.logic.measurements(segmentation)
         places, trust = self.logic.doubtfulPlaces(segmentation), self.logic.trust(segmentation)
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder, "scene.mrb"))
-            self.assertTrue(slicer.util.saveScene(path))
-            close_scene()
+        with scene_saved_and_closed():
             self.assertIsNone(self.ui.inputSelector.currentNode())
             self.assertEqual(self.ui.qualityComboBox.currentText, "Accurate: both branches")
-            slicer.util.loadScene(path)
         slicer.app.processEvents()
         self.assertEqual(self.ui.inputSelector.currentNode().GetName(), "LGE")
         self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")

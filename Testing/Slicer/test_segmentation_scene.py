@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import slicer
 import vtk
 from DCAMTSegmentationLib import review
 from fake_worker import ViewCase
-from segmentation_case import add_scan, choose, click, close_scene, process_events_until
+from segmentation_case import add_scan, choose, click, close_scene, process_events_until, reload_scene
 from vtk.util.numpy_support import vtk_to_numpy
 
 RESULTS = 4
@@ -60,11 +58,7 @@ class SceneTest(ViewCase):
 
     def test_edit_without_an_event_is_noticed_when_the_module_is_entered(self) -> None:
         self.segment(add_scan())
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder, "scene.mrb"))
-            self.assertTrue(slicer.util.saveScene(path))
-            close_scene()
-            slicer.util.loadScene(path)
+        reload_scene()
         process_events_until(lambda: self.settings.outputSegmentation is not None, "the result")
         segmentation = self.settings.outputSegmentation
         self.assertNotIn("before the correction", self.ui.trustLabel.text)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import slicer
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from fake_worker import ViewCase, slice_composites
-from segmentation_case import add_scan, choose, click, close_scene, process_events_until
+from segmentation_case import add_scan, choose, click, close_scene, process_events_until, scene_saved_and_closed
 
 
 class TwoScansTest(ViewCase):
@@ -169,12 +167,8 @@ class ImportTest(ViewCase):
     def test_scene_loaded_while_the_panel_is_open_keeps_its_result(self) -> None:
         self.segment(add_scan())
         self.ui.doubtCheckBox.click()
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder, "scene.mrb"))
-            self.assertTrue(slicer.util.saveScene(path))
-            close_scene()
+        with scene_saved_and_closed():
             self.assertIn("No result yet", self.ui.trustLabel.text)
-            slicer.util.loadScene(path)
         slicer.app.processEvents()
         self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")
         self.assertIn("agree to 93%", self.ui.trustLabel.text)

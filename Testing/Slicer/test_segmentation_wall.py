@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from segmentation_case import (
     assert_stays_responsive,
     choose,
     click,
-    close_scene,
+    scene_saved_and_closed,
     work_seconds,
 )
 from slicer_harness import process_events
@@ -218,12 +216,8 @@ class WallSceneTest(InsertedWallCase):
         self.assertIn(", corrected.", self.ui.wallLabel.text)
         openings = scalars(self.segmentation, "opening")
         text, cells = self.ui.wallLabel.text, burden_cell(self.segmentation)
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder, "scene.mrb"))
-            self.assertTrue(slicer.util.saveScene(path))
-            close_scene()
+        with scene_saved_and_closed():
             self.assertIn("No wall yet", self.ui.wallLabel.text)
-            slicer.util.loadScene(path)
         slicer.app.processEvents()
         self.assertEqual(self.ui.wallLabel.text, text)
         loaded = slicer.util.getNode("drawn")

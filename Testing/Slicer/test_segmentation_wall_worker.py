@@ -22,6 +22,7 @@ from segmentation_case import (
     click,
     close_scene,
     process_events_until,
+    reload_scene,
     scene_state,
 )
 from wall_case import (
@@ -88,11 +89,7 @@ class WorkerWallTest(WorkerWallCase):
     def test_changed_outline_of_a_saved_wall_is_noticed(self) -> None:
         warning = "The outline was changed after"
         self.measure()
-        with tempfile.TemporaryDirectory() as folder:
-            path = str(Path(folder, "scene.mrb"))
-            self.assertTrue(slicer.util.saveScene(path))
-            close_scene()
-            slicer.util.loadScene(path)
+        reload_scene()
         slicer.app.processEvents()
         self.assertIn("of the wall is enhanced", self.ui.wallLabel.text)
         self.assertNotIn(warning, self.ui.wallLabel.text)

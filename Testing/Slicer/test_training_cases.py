@@ -27,6 +27,7 @@ from slicer_harness import (
     close_scene,
     process_events,
     process_events_until,
+    scene_saved_and_closed,
     start_afresh,
     work_seconds,
 )
@@ -197,13 +198,10 @@ class SavedWithTheSceneTest(unittest.TestCase):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "keeper of cases")
         save_rows(node, rows)
         self.assertEqual(load_rows(node), rows)
-        with tempfile.TemporaryDirectory() as folder:
-            slicer.util.saveScene(os.path.join(folder, "scene.mrb"))
-            close_scene()
+        with scene_saved_and_closed():
             # These nodes take the IDs that the saved nodes had.
             add_case("already here", 3)
             add_volume("another", ellipsoid(4)[0])
-            slicer.util.loadScene(os.path.join(folder, "scene.mrb"))
         node = slicer.util.getFirstNodeByName("keeper of cases")
         loaded = load_rows(node)
         self.assertEqual([row.name for row in loaded], [row.name for row in rows])

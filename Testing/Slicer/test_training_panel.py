@@ -6,7 +6,6 @@ import errno
 import gc
 import os
 import sys
-import tempfile
 import unittest
 import weakref
 from contextlib import ExitStack
@@ -33,6 +32,7 @@ from slicer_harness import (
     open_module,
     pip,
     process_events,
+    scene_saved_and_closed,
 )
 from training_case import TrainingCase
 from training_scenes import add_case, ellipsoid, write_scan
@@ -101,14 +101,10 @@ class SavedStateTest(TrainingCase):
         self.add_list(self.write_case_list())
         self.ui.iterationsEdit.text = "123"
         choose(self.ui.effortSelector, "Quick try")
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "scene.mrb")
-            slicer.util.saveScene(path)
-            close_scene()
+        with scene_saved_and_closed():
             self.assertEqual(len(self.session.table), 0)
             self.assertEqual(self.ui.iterationsEdit.text, "")
-            slicer.util.loadScene(path)
-            process_events()
+        process_events()
         self.assertEqual([row.name for row in self.session.table.rows], ["scan", "A"])
         self.assertEqual(self.ui.iterationsEdit.text, "123")
         self.assertEqual(self.ui.effortSelector.currentText, "Quick try")

@@ -26,6 +26,8 @@ __all__ = [
     "pip",
     "process_events",
     "process_events_until",
+    "reload_scene",
+    "scene_saved_and_closed",
     "start_afresh",
     "work_seconds",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,23 @@ def close_scene() -> None:
     """Close the scene as "File, Close scene" does."""
     slicer.mrmlScene.Clear(0)
     process_events()
+
+
+@contextmanager
+def scene_saved_and_closed() -> Iterator[None]:
+    """Save the scene to a file and close it; load the file at the end of the `with` block."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "scene.mrb"))
+        assert slicer.util.saveScene(path)
+        close_scene()
+        yield
+        slicer.util.loadScene(path)
+
+
+def reload_scene() -> None:
+    """Save the scene to a file, close it and load the file."""
+    with scene_saved_and_closed():
+        pass
 
 
 _settings_of_the_person: dict[str, Any] = {}
