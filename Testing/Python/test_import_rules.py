@@ -245,6 +245,21 @@ def test_engine_packages_have_no_circular_imports() -> None:
     assert cycles(package_graph(ENGINE_HOME)) == []
 
 
+def run_python(program: str, *arguments: str) -> str:
+    """Run a program that can import the engine, in a new process; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ENGINE_HOME)},
+        capture_output=True,
+        text=True,
+        timeout=HANGING_S,
+        check=False,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_lowest_floor_can_be_imported_without_torch() -> None:
     program = """if True:
         import importlib, sys
@@ -262,32 +277,13 @@ def test_lowest_floor_can_be_imported_without_torch() -> None:
         if floor_of(module_name(path, ENGINE_HOME)) == 0
     ]
     assert len(modules) > 20
-    done = subprocess.run(
-        [sys.executable, "-c", program, *modules],
-        env={**os.environ, "PYTHONPATH": str(ENGINE_HOME)},
-        capture_output=True,
-        text=True,
-        timeout=HANGING_S,
-        check=False,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stderr
+    run_python(program, *modules)
 
 
 def test_basic_modules_import_no_heavy_package() -> None:
     modules = "dcamt.errors, dcamt.volume, dcamt.recipe"
     program = f"import sys, {modules}; print(*sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(ENGINE_HOME)},
-        capture_output=True,
-        text=True,
-        timeout=HANGING_S,
-        check=False,
-        encoding="utf-8",
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
+    assert run_python(program).split() == []
 
 
 # The following tests check that the functions above detect deliberate violations.
