@@ -1,4 +1,4 @@
-"""Provide fixtures: a tiny recipe, tiny models, a small scan known in closed form, and running workers."""
+"""Provide fixtures: a tiny recipe, tiny models, a small scan given by a formula, training cases, running workers."""
 
 from __future__ import annotations
 
@@ -72,6 +72,21 @@ def noise_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dcamt_testing.synthetic import noise_scan, save_model_for
 
     return save_model_for(tmp_path_factory.mktemp("model") / "noise.dcamt", noise_scan())
+
+
+@pytest.fixture(scope="session")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a case list for trainings, which tests only read: two labelled, two unlabelled, one validation case."""
+    from dcamt_testing.synthetic import write_cases_folder
+
+    return write_cases_folder(tmp_path_factory.mktemp("cases"), labelled=2, unlabelled=2, validation=1)
+
+
+@pytest.fixture
+def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the pictures of scan reports with few pixels, for tests that do not need their details."""
+    monkeypatch.setattr("dcamt.report.scan_figures.SURFACE_PIXELS", 60)
+    monkeypatch.setattr("dcamt.report.scan_figures.PIXELS_PER_MM", 2.0)
 
 
 @pytest.fixture

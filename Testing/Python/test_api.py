@@ -26,7 +26,7 @@ from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, STOPPED, RunState, run_state
 from dcamt.volume import Volume
 from dcamt_testing.processes import HANGING_S, call_dcamt
-from dcamt_testing.synthetic import save_tiny_model, write_cases_folder
+from dcamt_testing.synthetic import write_cases_folder
 from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,11 +38,6 @@ MODULES_WITH_EXAMPLES = sorted(
     if re.search(r">>> (?!.*\+SKIP)", path.read_text(encoding="utf-8"))
 )
 """The engine's modules with an example in a docstring that is not marked to be skipped."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny.dcamt", tiny_recipe())
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +87,17 @@ def test_every_public_name_is_typed_in_the_stub_and_documented() -> None:
 
 
 def test_file_volume_and_array_give_the_same_labels_as_the_command(
-    model: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    saved_model: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["segment", scan, "-o", tmp_path / "out.nrrd", "--model", model, "--device", "cpu", "--json"]
+    arguments = ["segment", scan, "-o", tmp_path / "out.nrrd", "--model", saved_model, "--device", "cpu", "--json"]
     assert call_dcamt(arguments) == 0
     event = next(e for e in map(json.loads, capsys.readouterr().out.splitlines()) if e["event"] == "segmented")
     expected = dcamt.read_labelmap(tmp_path / "out.nrrd")
     assert expected.voxels.any()
     volume = dcamt.read_scan(scan)
-    segmenter = dcamt.Segmenter.load(model, "cpu")
+    segmenter = dcamt.Segmenter.load(saved_model, "cpu")
     results = [
-        dcamt.segment(scan, model, device="cpu"),
+        dcamt.segment(scan, saved_model, device="cpu"),
         segmenter.segment(volume, keep_probabilities=True),
         segmenter.segment(volume.voxels[0], affine=volume.grid.affine),
     ]
@@ -123,9 +118,9 @@ def test_file_volume_and_array_give_the_same_labels_as_the_command(
     assert results[0].scan.path == scan
 
 
-def test_result_lies_inside_the_region(model: Path, scan: Path) -> None:
+def test_result_lies_inside_the_region(saved_model: Path, scan: Path) -> None:
     """The positions of the voxel centres are computed here from the affine."""
-    segmenter = dcamt.Segmenter.load(model, "cpu")
+    segmenter = dcamt.Segmenter.load(saved_model, "cpu")
     volume = dcamt.read_scan(scan)
     everything = segmenter.segment(volume, region=(-1e3, 1e3, -1e3, 1e3, -1e3, 1e3)).labelmap.voxels
     centre = volume.grid.corners().mean(axis=0)
@@ -139,8 +134,8 @@ def test_result_lies_inside_the_region(model: Path, scan: Path) -> None:
     assert everything[~inside].any()
 
 
-def test_wrong_arguments_are_refused(model: Path, scan: Path) -> None:
-    segmenter = dcamt.Segmenter.load(model, "cpu")
+def test_wrong_arguments_are_refused(saved_model: Path, scan: Path) -> None:
+    segmenter = dcamt.Segmenter.load(saved_model, "cpu")
     volume = dcamt.read_scan(scan)
     with pytest.raises(ValueError, match="needs its affine"):
         segmenter.segment(volume.voxels)

@@ -13,16 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt_testing.processes import call_dcamt, run_with_file_size_limit
-from dcamt_testing.synthetic import save_tiny_model
-from dcamt_testing.tiny_recipes import tiny_recipe
 
 nib = pytest.importorskip("nibabel")
 SHAPE = (16, 18, 12)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny.dcamt", tiny_recipe())
 
 
 def random_voxels(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
@@ -123,7 +116,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("name", UNUSABLE)
 def test_unusable_scan_is_refused_in_one_line(
-    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+    saved_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
     """The output is an existing folder, a new folder or a new file. `capfd` also captures what C libraries print."""
     make, message_part = UNUSABLE[name]
@@ -135,7 +128,7 @@ def test_unusable_scan_is_refused_in_one_line(
     before = content_of(tmp_path)
     for output in (out, tmp_path / "new" / "folder", tmp_path / "new.nii.gz"):
         exit_status = call_dcamt(
-            ["segment", str(scan), "-o", str(output), "--model", str(model), "--agreement", "--overwrite"]
+            ["segment", str(scan), "-o", str(output), "--model", str(saved_model), "--agreement", "--overwrite"]
         )
         printed = capfd.readouterr()
         assert (exit_status, printed.out) == (1, "")
@@ -144,7 +137,7 @@ def test_unusable_scan_is_refused_in_one_line(
 
 
 @pytest.fixture
-def inputs(model: Path, tmp_path: Path) -> Path:
+def inputs(saved_model: Path, tmp_path: Path) -> Path:
     """Write two scans of the same name, links to one of them, a text, an empty folder and damaged models."""
     scan, other = tmp_path / "scan.nii.gz", tmp_path / "other" / "scan.nrrd"
     other.parent.mkdir()
@@ -155,7 +148,7 @@ def inputs(model: Path, tmp_path: Path) -> Path:
     (tmp_path / "notes.txt").write_text("notes", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.dcamt").write_text("no model", encoding="utf-8")
-    (tmp_path / "cut.dcamt").write_bytes(model.read_bytes()[:-200])
+    (tmp_path / "cut.dcamt").write_bytes(saved_model.read_bytes()[:-200])
     return tmp_path
 
 
@@ -183,25 +176,25 @@ def check_refusals(inputs: Path, capfd: pytest.CaptureFixture[str]) -> Callable[
 
 
 def test_unusable_paths_and_values_are_refused_in_one_line(
-    model: Path, inputs: Path, check_refusals: Callable[..., None]
+    saved_model: Path, inputs: Path, check_refusals: Callable[..., None]
 ) -> None:
     scan, other, file = inputs / "scan.nii.gz", inputs / "other" / "scan.nrrd", inputs / "notes.txt"
     out = ["-o", inputs / "out"]
-    good = [*out, "--model", model]
+    good = [*out, "--model", saved_model]
     check_refusals(
         1,
         [
             ([inputs / "empty", *good], ("empty",)),
-            ([scan, "-o", scan, "--model", model], ("scan.nii.gz", "replaced")),
-            ([scan, "-o", inputs / "linked.nii.gz", "--model", model], ("scan.nii.gz", "replaced")),
-            ([scan, "-o", inputs / "hard.nii.gz", "--model", model], ("scan.nii.gz", "replaced")),
-            ([scan, "-o", inputs, "--format", "nii.gz", "--model", model], ("scan.nii.gz", "replaced")),
+            ([scan, "-o", scan, "--model", saved_model], ("scan.nii.gz", "replaced")),
+            ([scan, "-o", inputs / "linked.nii.gz", "--model", saved_model], ("scan.nii.gz", "replaced")),
+            ([scan, "-o", inputs / "hard.nii.gz", "--model", saved_model], ("scan.nii.gz", "replaced")),
+            ([scan, "-o", inputs, "--format", "nii.gz", "--model", saved_model], ("scan.nii.gz", "replaced")),
             ([scan, *good, "--measurements", scan], ("scan.nii.gz", "table")),
             ([scan, *good, "--measurements", inputs / "empty"], ("empty", "is a folder")),
             ([scan, *good, "--measurements", file / "m.csv"], ("m.csv", "not a folder")),
             ([scan, other, *good], ("scan.nii.gz", str(other), "Rename")),
-            ([scan, "-o", file / "deep" / "out", "--model", model], ("notes.txt", "not a folder")),
-            ([scan, "-o", file, "--model", model], ("notes.txt", "not a folder")),
+            ([scan, "-o", file / "deep" / "out", "--model", saved_model], ("notes.txt", "not a folder")),
+            ([scan, "-o", file, "--model", saved_model], ("notes.txt", "not a folder")),
             ([scan, *out, "--model", "no-such-model"], ("no-such-model", "Available models")),
             ([scan, *out, "--model", inputs / "text.dcamt"], ("text.dcamt",)),
             ([scan, *out, "--model", inputs / "cut.dcamt"], ("cut.dcamt",)),
@@ -217,15 +210,15 @@ def test_unusable_paths_and_values_are_refused_in_one_line(
 
 
 def test_wrong_usage_is_refused_in_one_line(
-    model: Path, inputs: Path, check_refusals: Callable[..., None], capfd: pytest.CaptureFixture[str]
+    saved_model: Path, inputs: Path, check_refusals: Callable[..., None], capfd: pytest.CaptureFixture[str]
 ) -> None:
     scan, other, file = inputs / "scan.nii.gz", inputs / "other" / "scan.nrrd", inputs / "notes.txt"
-    good = ["-o", inputs / "out", "--model", model]
+    good = ["-o", inputs / "out", "--model", saved_model]
     check_refusals(
         2,
         [
-            ([scan, file, "-o", inputs / "one.nii.gz", "--model", model], ("one.nii.gz", "2 scans")),
-            ([scan, "-o", inputs / "a.nrrd", "--format", "nii.gz", "--model", model], ("a.nrrd", "nii.gz")),
+            ([scan, file, "-o", inputs / "one.nii.gz", "--model", saved_model], ("one.nii.gz", "2 scans")),
+            ([scan, "-o", inputs / "a.nrrd", "--format", "nii.gz", "--model", saved_model], ("a.nrrd", "nii.gz")),
             ([scan, *good, "--format", "dicom"], ("--format",)),
             ([scan, *good, "--measurements", inputs / "m.dcm"], ("--measurements", "--format dcm")),
             ([scan, *good, "--surface", inputs / "s.vtk"], ("s.vtk", ".stl, .obj, .ply, .vtp")),
@@ -238,7 +231,7 @@ def test_wrong_usage_is_refused_in_one_line(
             ([scan, *good, "--roi"], ("--roi",)),
             (["", *good], ("SCAN", "empty")),
             ([*good], ("SCAN",)),
-            ([scan, "--model", model], ("-o",)),
+            ([scan, "--model", saved_model], ("-o",)),
         ],
     )
     for arguments in ([], ["paint"]):
@@ -256,13 +249,13 @@ def test_wrong_usage_is_refused_in_one_line(
     ],
 )
 def test_output_of_an_unsupported_format_is_refused_in_one_line(
-    model: Path, inputs: Path, check_refusals: Callable[..., None], ending: str, kind: str
+    saved_model: Path, inputs: Path, check_refusals: Callable[..., None], ending: str, kind: str
 ) -> None:
-    arguments = [inputs / "scan.nii.gz", "-o", inputs / f"a{ending}", "--model", model]
+    arguments = [inputs / "scan.nii.gz", "-o", inputs / f"a{ending}", "--model", saved_model]
     check_refusals(2, [(arguments, (f"a{ending}", f"as {kind};", ".seg.nrrd, .nii.gz"))])
 
 
-def test_missing_gpu_is_refused(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_missing_gpu_is_refused(saved_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import torch
 
     absent = [
@@ -274,23 +267,23 @@ def test_missing_gpu_is_refused(model: Path, tmp_path: Path, capfd: pytest.Captu
     assert absent, "this machine has both kinds of GPU"
     for name in absent:
         arguments = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out"), "--device", name]
-        assert call_dcamt([*arguments, "--model", str(model)]) == 1
+        assert call_dcamt([*arguments, "--model", str(saved_model)]) == 1
         check_line(capfd.readouterr().err, name, "--device auto")
     assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs Linux's /proc")
-def test_unwritable_folder_is_refused(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_folder_is_refused(saved_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     save_scan(tmp_path / "scan.nii.gz")
     for output in ("/proc/new/out", "/proc/self/x.nrrd"):
-        assert call_dcamt(["segment", str(tmp_path / "scan.nii.gz"), "-o", output, "--model", str(model)]) == 1
+        assert call_dcamt(["segment", str(tmp_path / "scan.nii.gz"), "-o", output, "--model", str(saved_model)]) == 1
         check_line(capfd.readouterr().err, output)
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nrrd", "nii.gz"])
 @pytest.mark.parametrize("agreement", [False, True])
 def test_full_disk_leaves_folders_unchanged(
-    model: Path,
+    saved_model: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -314,7 +307,7 @@ def test_full_disk_leaves_folders_unchanged(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(files.os, "fsync", full)
-    arguments = ["segment", str(scan), "-o", str(out), "--format", form, "--model", str(model), "--overwrite"]
+    arguments = ["segment", str(scan), "-o", str(out), "--format", form, "--model", str(saved_model), "--overwrite"]
     assert call_dcamt([*arguments, *(["--agreement"] if agreement else [])]) == 1
     assert calls
     check_line(capfd.readouterr().err, str(out / "scan"), "disk is full")
@@ -324,12 +317,13 @@ def test_full_disk_leaves_folders_unchanged(
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
 @pytest.mark.parametrize("form", ["seg.nrrd", "nrrd", "nii.gz"])
-def test_write_refused_by_the_system_leaves_no_file(model: Path, tmp_path: Path, form: str) -> None:
+def test_write_refused_by_the_system_leaves_no_file(saved_model: Path, tmp_path: Path, form: str) -> None:
     """The operating system limits the size of files that the command's process writes."""
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
     save_scan(scan)
     out.mkdir()
-    arguments = ["segment", scan, "-o", out, "--format", form, "--model", model, "--measurements", tmp_path / "m.csv"]
+    arguments = ["segment", scan, "-o", out, "--format", form, "--model", saved_model]
+    arguments += ["--measurements", tmp_path / "m.csv"]
     done = run_with_file_size_limit(40, arguments)
     assert (done.returncode, done.stdout) == (1, "")
     check_line(done.stderr, str(out / f"scan.{form}"), "disk is full")
@@ -350,7 +344,7 @@ def test_write_refused_by_the_system_leaves_no_file(model: Path, tmp_path: Path,
     ],
 )
 def test_exception_during_inference_is_reported_in_one_line(
-    model: Path,
+    saved_model: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -363,7 +357,7 @@ def test_exception_during_inference_is_reported_in_one_line(
     monkeypatch.setattr("dcamt.inference.predictor.predict_bounded", fail)
     scan = tmp_path / "scan.nii.gz"
     save_scan(scan)
-    arguments = ["segment", str(scan), "-o", str(tmp_path / "out"), "--model", str(model)]
+    arguments = ["segment", str(scan), "-o", str(tmp_path / "out"), "--model", str(saved_model)]
     assert call_dcamt(arguments) == 1
     errors = capfd.readouterr().err
     assert errors.count("\n") == 1
@@ -377,7 +371,7 @@ def test_exception_during_inference_is_reported_in_one_line(
 
 
 def test_output_of_libraries_is_not_printed(
-    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    saved_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Warnings are not printed, even if the caller turns them into errors. Logging is disabled during the command."""
     import logging
@@ -394,7 +388,7 @@ def test_output_of_libraries_is_not_printed(
 
     monkeypatch.setattr(DualVNet, "forward", chatty)
     save_scan(tmp_path / "scan.nii.gz", random_voxels() * 0 + np.arange(SHAPE[2], dtype=np.float32))
-    arguments = ["segment", str(tmp_path / "scan.nii.gz"), "-o", str(tmp_path / "out.nrrd"), "--model", str(model)]
+    arguments = ["segment", tmp_path / "scan.nii.gz", "-o", tmp_path / "out.nrrd", "--model", saved_model]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert call_dcamt(arguments) == 0
@@ -407,7 +401,7 @@ def test_output_of_libraries_is_not_printed(
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are not bytes on this system")
 def test_characters_that_the_terminal_cannot_encode_are_escaped(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = os.fsdecode("vorhof_ä_\udcff.nii.gz".encode("utf-8", "surrogateescape"))
     save_scan(tmp_path / "scan.nii.gz")
@@ -415,7 +409,7 @@ def test_characters_that_the_terminal_cannot_encode_are_escaped(
     streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="ascii") for name in ("stdout", "stderr")}
     for stream, terminal in streams.items():
         monkeypatch.setattr(sys, stream, terminal)
-    assert call_dcamt(["segment", tmp_path / name, "-o", tmp_path / "out", "--model", model]) == 0
+    assert call_dcamt(["segment", tmp_path / name, "-o", tmp_path / "out", "--model", saved_model]) == 0
     printed = {}
     for stream, terminal in streams.items():
         terminal.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap
 from dcamt.volume import Code, Labelmap, SegmentInfo
+from dcamt_testing.synthetic import read_table
 from dcamt_testing.warm_python import interpreter
 
 GRID = Grid((12, 12, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -70,8 +70,7 @@ def test_json_and_csv_hold_the_scores(
     assert printed.err.count("\n") == 1
     assert "2 labels have no prediction" in printed.err
     assert "c, d" in printed.err
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = {row["case"]: row for row in csv.DictReader(file)}
+    rows = {row["case"]: row for row in read_table(table)}
     assert float(rows["b"]["dice"]) == pytest.approx(2 / 3, rel=1e-5)
 
 

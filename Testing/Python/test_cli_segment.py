@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.models.package import open_model
 from dcamt_testing.processes import forget_packages
-from dcamt_testing.synthetic import NOISE_GRID, save_noise_scan
+from dcamt_testing.synthetic import NOISE_GRID, read_table, save_noise_scan
 from dcamt_testing.warm_python import interpreter
 
 AFFINE, SHAPE = NOISE_GRID.affine, NOISE_GRID.shape
@@ -72,8 +71,7 @@ def test_json_holds_agreement_and_measurements(
     count = np.count_nonzero(read_labelmap(result["segmentation"]).voxels)
     (measured,) = result["measurements"]
     assert measured["volume_ml"] == pytest.approx(count * 7.5e-3)
-    with open(table, newline="", encoding="utf-8") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = read_table(table)
     assert (row["scan"], row["segment"]) == ("x", "Left atrium")
     assert float(row["volume_ml"]) == pytest.approx(count * 7.5e-3, rel=1e-5)
 
@@ -140,8 +138,7 @@ def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
     assert "gone.nrrd" in errors[1]
     assert "2 of 4 scans segmented" in printed.out
     assert sorted(path.name for path in out.iterdir()) == ["s0.seg.nrrd", "s2.seg.nrrd"]
-    with open(table, newline="", encoding="utf-8") as file:
-        assert [row["scan"] for row in csv.DictReader(file)] == ["s0", "s2"]
+    assert [row["scan"] for row in read_table(table)] == ["s0", "s2"]
     assert cli.main([*base, "--json"]) == 1
     printed_events = events(capsys)
     assert [one["scan"] for one in printed_events if one["event"] == "failed"] == [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -14,7 +13,7 @@ import pytest
 from dcamt.commands.console import Console, StdoutLost
 from dcamt.io.readers import read_labelmap
 from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt, read_until
-from dcamt_testing.synthetic import NOISE_GRID, save_noise_scan
+from dcamt_testing.synthetic import NOISE_GRID, read_table, save_noise_scan
 from dcamt_testing.warm_python import interpreter
 
 SLOW_WRITER = """
@@ -54,8 +53,7 @@ def test_signal_during_writing_leaves_no_partial_file(
 
 
 def measured_scans(table: Path) -> list[str]:
-    with open(table, newline="", encoding="utf-8") as file:
-        return [row["scan"] for row in csv.DictReader(file)]
+    return [row["scan"] for row in read_table(table)]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
-from dcamt.io.writers import write_volume
-from dcamt.volume import Volume
 from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt, own_lines, run_team
-from dcamt_testing.synthetic import save_tiny_model
-from dcamt_testing.tiny_recipes import tiny_recipe
+from dcamt_testing.synthetic import read_table, save_noise_scan
 from dcamt_testing.warm_python import interpreter
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
 
-SHAPE = (22, 26, 18)
 REGION = "-1000,1000,-1000,1000,-1000,1000"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny.dcamt", tiny_recipe("largest_component=false"))
 
 
 @pytest.fixture
@@ -38,8 +27,7 @@ def scans(tmp_path: Path) -> Path:
     folder = tmp_path / "scans"
     folder.mkdir()
     for number in range(5):
-        voxels = np.random.default_rng(number).normal(300, 80, (1, *SHAPE)).astype(np.float32)
-        write_volume(Volume(voxels, Grid(SHAPE, np.diag([2.0, 2.0, 2.0, 1.0]))), folder / f"s{number}.nii.gz")
+        save_noise_scan(folder / f"s{number}.nii.gz", number)
     (folder / "s3.nii.gz").write_bytes(b"not a scan")
     return folder
 
@@ -71,19 +59,15 @@ def segment_alone(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     return segment
 
 
-def rows_of(table: Path) -> Sequence[dict[str, str]]:
-    with open(table, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def test_two_processes_give_the_same_results_as_one(
-    model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., Ended]
+    noise_model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., Ended]
 ) -> None:
     event_names, tables, outputs = [], [], []
     for name, segment in (("alone", segment_alone), ("team", segment_as_team)):
         out, table = tmp_path / name, tmp_path / f"{name}.csv"
-        arguments = ["-o", out, "--model", model, "--format", "nii.gz", "--quality", "accurate", "--device", "cpu"]
-        ended = segment(scans, *arguments, "--roi", REGION, "--agreement", "--measurements", table, "--json")
+        arguments = [scans, "-o", out, "--model", noise_model, "--format", "nii.gz", "--quality", "accurate"]
+        arguments += ["--device", "cpu", "--roi", REGION, "--agreement", "--measurements", table, "--json"]
+        ended = segment(*arguments)
         assert ended.status == 1, ended.errors
         (line,) = own_lines(ended.errors)
         assert "s3.nii.gz" in line
@@ -92,7 +76,7 @@ def test_two_processes_give_the_same_results_as_one(
         assert sum(one["event"] == "done" for one in events) == 1
         assert {one["of"] for one in events if one["event"] == "progress"} == {5}
         event_names.append(sorted((one["event"], Path(one["scan"]).name) for one in events if one["event"] != "done"))
-        tables.append(rows_of(table))
+        tables.append(read_table(table))
         outputs.append({path.name: path for path in out.iterdir()})
     assert event_names[0] == event_names[1]
     assert [row["scan"] for row in tables[1]] == ["s0", "s1", "s2", "s4"]
@@ -104,9 +88,9 @@ def test_two_processes_give_the_same_results_as_one(
         assert np.array_equal(one, two)
 
 
-def test_lines_of_two_processes_are_not_mixed(model: Path, scans: Path) -> None:
+def test_lines_of_two_processes_are_not_mixed(noise_model: Path, scans: Path) -> None:
     (scans / "s3.nii.gz").unlink()
-    ended = segment_as_team(scans, "-o", scans, "--model", model)  # results beside the scans
+    ended = segment_as_team(scans, "-o", scans, "--model", noise_model)  # results beside the scans
     assert ended.status == 0, ended.errors
     lines = ended.output.splitlines()
     assert lines[-1] == "4 of 4 scans segmented"
@@ -137,14 +121,14 @@ sys.exit(main())
 
 
 def test_results_are_kept_and_missing_results_named_when_a_process_is_killed(
-    model: Path, scans: Path, tmp_path: Path
+    noise_model: Path, scans: Path, tmp_path: Path
 ) -> None:
     (scans / "s3.nii.gz").rename(scans / "s3_deadly.nii.gz")
     script = tmp_path / "killed.py"
     script.write_text(KILLED_AT_A_SCAN, encoding="utf-8")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     out, table = tmp_path / "out", tmp_path / "out.csv"
-    arguments = ["segment", str(scans), "-o", str(out), "--model", str(model), "--measurements", str(table)]
+    arguments = ["segment", str(scans), "-o", str(out), "--model", str(noise_model), "--measurements", str(table)]
     home = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(home)}
     result = subprocess.run(
@@ -165,7 +149,7 @@ def test_results_are_kept_and_missing_results_named_when_a_process_is_killed(
     missing = len(message.split("without a result: ")[1].split(". ")[0].split(", "))
     assert f"{5 - missing} of 5 scans segmented" in result.stdout.splitlines() or "cancelled" in result.stderr
     # The leader writes a table of the scans that it segmented itself: s0, s2 and s4.
-    assert {row["scan"] for row in rows_of(table)} == written & {"s0", "s2", "s4"}
+    assert {row["scan"] for row in read_table(table)} == written & {"s0", "s2", "s4"}
 
 
 # This script prints a line when the second scan begins, and then waits until a signal ends the process.
@@ -185,9 +169,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_interrupted_command_keeps_the_table_of_finished_scans(model: Path, scans: Path, tmp_path: Path) -> None:
+def test_interrupted_command_keeps_the_table_of_finished_scans(noise_model: Path, scans: Path, tmp_path: Path) -> None:
     table = tmp_path / "out.csv"
-    arguments = ["segment", scans, "-o", tmp_path / "out", "--model", model, "--measurements", table, "--json"]
+    arguments = ["segment", scans, "-o", tmp_path / "out", "--model", noise_model, "--measurements", table, "--json"]
     with open_dcamt(*arguments, script=HELD_AT_THE_SECOND_SCAN) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -196,24 +180,24 @@ def test_interrupted_command_keeps_the_table_of_finished_scans(model: Path, scan
         process.stdout.read()
         messages = own_lines(process.stderr.read())
     assert process.returncode == 1
-    assert [row["scan"] for row in rows_of(table)] == ["s0"]
+    assert [row["scan"] for row in read_table(table)] == ["s0"]
     assert messages == ["dcamt: cancelled"]
 
 
 def test_skipped_folder_is_named_once_and_the_output_folder_is_not_named(
-    model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., Ended]
+    noise_model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., Ended]
 ) -> None:
     """The team has fewer scans than processes."""
     (scans / "patient1").mkdir()
     for number in range(1, 5):
         (scans / f"s{number}.nii.gz").unlink()
-    ended = segment_as_team(scans, "-o", tmp_path / "out", "--model", model)
+    ended = segment_as_team(scans, "-o", tmp_path / "out", "--model", noise_model)
     assert ended.status == 0, ended.errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["s0.seg.nrrd"]
     (line,) = own_lines(ended.errors)
     assert "skipped the folders beside its scans (patient1)" in line
     (scans / "patient1").rename(scans / "out")
-    ended = segment_alone(scans, "-o", scans / "out", "--model", model)
+    ended = segment_alone(scans, "-o", scans / "out", "--model", noise_model)
     assert (ended.status, own_lines(ended.errors)) == (0, [])
 
 
@@ -225,13 +209,13 @@ def test_skipped_folder_is_named_once_and_the_output_folder_is_not_named(
 def test_failure_of_all_processes_is_reported_once(
     arguments: list[str],
     status: int,
-    model: Path,
+    noise_model: Path,
     scans: Path,
     tmp_path: Path,
     segment_alone: Callable[..., Ended],
 ) -> None:
     """The messages equal the messages of a single process."""
-    arguments = [*(["--model", str(model)] if "--model" not in arguments else []), *arguments]
+    arguments = [*(["--model", str(noise_model)] if "--model" not in arguments else []), *arguments]
     alone = segment_alone(scans, "-o", tmp_path / "out", *arguments)
     assert alone.status == status
     team = segment_as_team(scans, "-o", tmp_path / "out", *arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap
 from dcamt.metrics.evaluation import SCORE_COLUMNS, EvaluationRow, SegmentationScore, evaluate_folders, score
 from dcamt.volume import Code, Labelmap, SegmentInfo
+from dcamt_testing.synthetic import read_table
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
@@ -145,8 +145,7 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     assert evaluation.unscored_labels == ()
 
     evaluation.write_csv(tmp_path / "evaluation.csv")
-    with open(tmp_path / "evaluation.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(tmp_path / "evaluation.csv")
     assert tuple(rows[0]) == SCORE_COLUMNS
     assert [row["case"] for row in rows[-4:]] == ["mean", "mean", "std", "std"]
     assert float(rows[0]["dice"]) == pytest.approx(evaluation.rows[0].score.dice, rel=1e-5)
@@ -292,8 +291,7 @@ def test_means_are_given_with_the_number_of_missed_cases(tmp_path: Path) -> None
     assert mean.score.hd95_mm == pytest.approx((4 + 0) / 2)
     assert [row.title for row in evaluation.rows] == ["found", "missed", "none_there"]
     evaluation.write_csv(tmp_path / "scores.csv")
-    with open(tmp_path / "scores.csv", newline="", encoding="utf-8") as file:
-        rows = {row["case"]: row for row in csv.DictReader(file)}
+    rows = {row["case"]: row for row in read_table(tmp_path / "scores.csv")}
     assert [rows["mean"][name] for name in ("undefined", "cases", "missed", "empty")] == ["1", "3", "1", "1"]
 
 

@@ -20,6 +20,7 @@ from dcamt.metrics.measurements import (
     write_measurements_csv,
 )
 from dcamt.volume import Code, Labelmap, SegmentInfo
+from dcamt_testing.synthetic import read_table
 from scipy.spatial.distance import pdist
 from scipy.special import ellipeinc, ellipkinc
 from scipy.stats import special_ortho_group
@@ -174,8 +175,7 @@ def test_csv_is_read_back_with_blanks_for_undefined_values(tmp_path: Path) -> No
     ]
     write_measurements_csv(rows, tmp_path / "out" / "m.csv")
     assert read_measurements_csv(tmp_path / "out" / "m.csv")[0] == replace(rows[0], volume_ml=61.2346)
-    with open(tmp_path / "out" / "m.csv", newline="", encoding="utf-8") as file:
-        read = list(csv.DictReader(file))
+    read = read_table(tmp_path / "out" / "m.csv")
     assert (
         list(read[0])
         == list(TABLE_COLUMNS)

@@ -12,7 +12,7 @@ from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
-from dcamt.report import outline_report, scan_figures
+from dcamt.report import outline_report
 from dcamt.report.scan_report import ScanReport
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import BORDER, OPENING, WALL
@@ -23,14 +23,9 @@ from dcamt.wall.surface import Surface
 from dcamt.worker.protocol import parse_request, request_line
 from dcamt.worker.requests import OutlineMethod, ReportRequest, ReportSegment, SegmentMask
 
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
 AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])
-
-
-@pytest.fixture(autouse=True)
-def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw pictures with few pixels, because no test here needs their details."""
-    monkeypatch.setattr(scan_figures, "SURFACE_PIXELS", 60)
-    monkeypatch.setattr(scan_figures, "PIXELS_PER_MM", 2.0)
 
 
 @pytest.fixture

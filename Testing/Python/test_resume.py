@@ -20,7 +20,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt_testing.processes import HANGING_S, run_dcamt, start_dcamt, wait_until
-from dcamt_testing.synthetic import CPU, assert_same, new_trainer, train_arguments, write_cases_folder
+from dcamt_testing.synthetic import CPU, assert_same, new_trainer, train_arguments
 from torch import Tensor
 
 needs_signals = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
@@ -28,11 +28,6 @@ needs_signals = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signa
 STEPS = 24
 FULL = (f"iterations={STEPS}", "weight_average=0.95", "checkpoint_every_s=0.000001", "validate_every=5")
 """Settings with all five losses (weighted as in the recipe), averaged weights, and a checkpoint per iteration."""
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cases_folder(tmp_path_factory.mktemp("data"), labelled=2, unlabelled=2, validation=1)
 
 
 @pytest.fixture(scope="module")

@@ -30,11 +30,6 @@ from torch import Tensor
 ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
 
 
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cases_folder(tmp_path_factory.mktemp("data"), labelled=2, unlabelled=2, validation=1)
-
-
 @pytest.mark.parametrize("settings", [("learning_rate=0.1",), ("optimiser=adamw", "learning_rate=0.02")])
 def test_training_reaches_a_high_dice(tmp_path: Path, table: Path, settings: tuple[str, ...]) -> None:
     cases = read_cases(table)

@@ -27,11 +27,6 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 from torch import Tensor
 
 
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_cases_folder(tmp_path_factory.mktemp("data"), labelled=2, unlabelled=2, validation=1)
-
-
 def test_validation_dice_is_the_mean_over_the_cases_that_contain_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """There are two cases and two classes; the branches' predictions are fixed."""
     info = tiny_recipe().classes[0]

@@ -17,7 +17,6 @@ from dcamt.commands import wall as wall_command
 from dcamt.errors import write_error
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.report import scan_figures
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
@@ -26,14 +25,9 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.wall_phantoms import Atrium, grid_about
 from vtkmodules.vtkIOGeometry import vtkSTLReader
 
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
 THICK = (1.25, 1.25, 2.5)
-
-
-@pytest.fixture(autouse=True)
-def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw the pictures of reports with few pixels, because no test here needs their details."""
-    monkeypatch.setattr(scan_figures, "SURFACE_PIXELS", 60)
-    monkeypatch.setattr(scan_figures, "PIXELS_PER_MM", 2.0)
 
 
 @pytest.fixture(scope="module")

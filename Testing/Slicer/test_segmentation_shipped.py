@@ -7,6 +7,7 @@ import unittest
 
 import numpy as np
 import slicer
+from dcamt_testing.analytic_scans import dice
 from DCAMTSegmentationLib import review
 from DCAMTSegmentationLib.sample_scan import sample_path
 from DCAMTSegmentationLib.training_cases import scene_cases
@@ -22,10 +23,6 @@ from segmentation_case import (
     segment_mask,
     start_afresh,
 )
-
-
-def dice(one: np.ndarray, other: np.ndarray) -> float:
-    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
 
 class TutorialTest(unittest.TestCase):

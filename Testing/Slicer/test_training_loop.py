@@ -8,13 +8,10 @@ import numpy as np
 import slicer
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.state import FINISHED, run_state
+from dcamt_testing.analytic_scans import dice
 from slicer_harness import choose, click, open_module, process_events_until
 from training_case import TrainingCase
 from training_scenes import add_case, add_volume, ellipsoid
-
-
-def dice(one: np.ndarray, other: np.ndarray) -> float:
-    return 2 * np.sum((one > 0) & (other > 0)) / max(1, np.sum(one > 0) + np.sum(other > 0))
 
 
 class LoopTest(TrainingCase):
