@@ -26,7 +26,7 @@ def choose_device(name: str, training: bool = False) -> torch.device:
 
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == AUTO:
-        usable = {**available, "mps": available["mps"] and _supports_volumes("mps", training)}
+        usable = {**available, "mps": available["mps"] and _supports_networks("mps", training)}
         name = next(device for device in ("cuda", "mps", "cpu") if usable[device])
     if not available.get(name):
         remedy = "Let the device be chosen automatically (in a terminal: --device auto)."
@@ -35,7 +35,7 @@ def choose_device(name: str, training: bool = False) -> torch.device:
 
 
 @functools.cache
-def _supports_volumes(device: str, training: bool) -> bool:
+def _supports_networks(device: str, training: bool) -> bool:
     """Return whether PyTorch implements the 3D operations of networks (and of training, if asked) on `device`.
 
     Older releases lack some operations on Apple GPUs and raise an error only when one is called.

@@ -155,7 +155,7 @@ class Team:
         return values
 
     def _describe_failure(self, failure: Exception) -> str:
-        """Return the message of this process's failure; in a process other than the leader, the message names it."""
+        """Return the message of this process's failure; in a process other than the leader, it names the process."""
         text = str(failure) if isinstance(failure, DCAMTError) else repr(failure)
         return text if self.leads else f"{describe_process()}: {text}"
 

@@ -69,7 +69,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of the losses in L = supervised + ramp(t) (distillation + mmd + intra + inter), and their parameters.
+    """Weights and parameters of the losses in L = supervised + ramp(t) (distillation + mmd + intra + inter).
 
     MMD is the maximum mean discrepancy. A loss of weight 0 is not computed.
     """
@@ -121,7 +121,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Training:
-    """The training schedule."""
+    """The patches, the optimiser and the schedule of the training."""
 
     iterations: int = 6000
     patch: tuple[int, int, int] = (112, 112, 80)
@@ -471,7 +471,7 @@ def _check_limits(recipe: Recipe, require: Require) -> None:
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
-    # The sample numbers 1022 and 1023 seed the boxes of a batch (`training.sampling`).
+    # The sample indices 1022 and 1023 seed the boxes of a batch (`training.sampling`).
     require(training.batch <= 1022, "batch must be at most 1022")
     require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
 

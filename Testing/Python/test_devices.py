@@ -32,7 +32,7 @@ def test_apple_gpu_without_the_needed_operations_is_not_chosen(monkeypatch: pyte
         return supports
 
     for supports, chosen in ((True, "mps"), (False, "cpu")):
-        monkeypatch.setattr(devices, "_supports_volumes", partial(record_device, supports=supports))
+        monkeypatch.setattr(devices, "_supports_networks", partial(record_device, supports=supports))
         assert choose_device("auto").type == chosen
     assert asked == ["mps", "mps"]
     assert choose_device("mps").type == "mps"  # an explicit request is honoured
@@ -40,7 +40,7 @@ def test_apple_gpu_without_the_needed_operations_is_not_chosen(monkeypatch: pyte
 
 @pytest.mark.parametrize("missing", ["conv3d", "conv_transpose3d", "interpolate", "grid_sample"])
 def test_each_missing_operation_is_detected(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = devices._supports_volumes.__wrapped__  # without its cache
+    probe = devices._supports_networks.__wrapped__  # without its cache
     assert probe("cpu", training=True)
     assert probe("cpu", training=False)
 

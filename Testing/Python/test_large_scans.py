@@ -219,7 +219,7 @@ def test_location_and_result_are_selected_by_the_centre_of_the_anatomy(
         priors.append((expected.prior, labels.shape))
         return labels
 
-    monkeypatch.setattr(localisation, "_without_short_stride", lambda length, stride: slice(2, length - 2))
+    monkeypatch.setattr(localisation, "_trim_to_strides", lambda length, stride: slice(2, length - 2))
     monkeypatch.setattr(localisation, "select_components", record_of_location)
     monkeypatch.setattr(module, "keep_largest_components", record_of_result)
     boxes: list[Box] = []

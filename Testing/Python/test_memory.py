@@ -13,10 +13,10 @@ from dcamt.inference.memory import (
     DEFAULT_MEMORY,
     attention_bytes,
     fitting_tile,
-    free_memory,
     pass_bytes,
     pass_limit,
     tile_size,
+    usable_memory,
 )
 from dcamt.networks.cross_attention import BLOCK_BYTES
 from dcamt.recipe import Network, load_recipe
@@ -86,9 +86,9 @@ def test_tile_is_shortened_only_as_far_as_needed(size: Shape) -> None:
         assert math.prod(larger) > bound
 
 
-def test_free_gpu_memory_includes_the_unused_cache_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert free_memory(CPU) == DEFAULT_MEMORY
+def test_usable_gpu_memory_includes_the_unused_cache_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert usable_memory(CPU) == DEFAULT_MEMORY
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 10000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 8000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 3000)
-    assert free_memory(torch.device("cuda")) == 4800  # 80 % of 1000 + 8000 - 3000
+    assert usable_memory(torch.device("cuda")) == 4800  # 80 % of 1000 + 8000 - 3000

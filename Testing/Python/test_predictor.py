@@ -205,7 +205,7 @@ def test_memory_limit_does_not_change_the_result(predictor: Predictor, monkeypat
     assert 0.1 < expected.mean() < 0.9
     memory = pass_bytes(predictor.recipe, (16, 12, 12))
     assert tile_size(predictor.recipe, scan.grid.shape, memory) is not None  # tiles are needed
-    monkeypatch.setattr(tiling, "free_memory", lambda device: memory)
+    monkeypatch.setattr(tiling, "usable_memory", lambda device: memory)
     assert np.array_equal(predictor.segment(scan).labelmap.voxels, expected)
 
 

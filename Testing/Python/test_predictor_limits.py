@@ -182,7 +182,7 @@ def test_memory_limit_leads_to_tiles_that_fit(tiny_package: ModelPackage, monkey
     for fraction in (0.6, 0.3):
         tiles.clear()
         bound = int(fraction * pass_bytes(predictor.recipe, GRID.shape))
-        monkeypatch.setattr(tiling, "free_memory", lambda device, bound=bound: bound)
+        monkeypatch.setattr(tiling, "usable_memory", lambda device, bound=bound: bound)
         predictor_and_scan(tiny_package, NetworkOfScan())[0].segment(scan)
         assert len(tiles) == 1
         assert tiles[0] is not None
@@ -248,7 +248,7 @@ def test_cpu_copy_of_the_network_has_the_precision_of_the_cpu(
     predictor.device = torch.device("meta")
     before = list(predictor.network.parameters())
     fail_on_gpu(monkeypatch)
-    monkeypatch.setattr(tiling, "free_memory", lambda device: 1 << 30)
+    monkeypatch.setattr(tiling, "usable_memory", lambda device: 1 << 30)
     for _ in range(2):
         result = predictor.segment(oblique_scan, keep_probabilities=True)
         assert result.notes

@@ -99,7 +99,7 @@ def test_atrium_of_the_sample_is_segmented(
 def test_tiles_keep_995_of_1000_voxels_of_the_atrium(
     package: ModelPackage, scan: Volume, fast: Labelmap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiling, "free_memory", lambda device: pass_bytes(package.recipe, (96, 80, 64)))
+    monkeypatch.setattr(tiling, "usable_memory", lambda device: pass_bytes(package.recipe, (96, 80, 64)))
     tiled = Predictor(package).segment(scan, FAST)
     atrium = fast.voxels == 1
     assert (tiled.labelmap.voxels[atrium] == 1).mean() >= 0.995

@@ -150,7 +150,7 @@ def test_network_with_instance_normalisation_is_not_predicted_in_tiles(
     with torch.no_grad():
         expected = predict_whole(network, image, ACCURATE)
         assert (predict_tiled(network, image, ACCURATE, (32, 24, 24)) - expected).abs().max() > 1e-3
-    monkeypatch.setattr("dcamt.inference.tiling.free_memory", lambda device: 1)
+    monkeypatch.setattr("dcamt.inference.tiling.usable_memory", lambda device: 1)
     assert torch.equal(predict_bounded(network, image, recipe), expected)
 
     def fail(*_: object) -> None:

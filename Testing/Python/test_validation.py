@@ -94,7 +94,7 @@ def test_validation_uses_tiles_for_a_scan_too_large_for_memory(tmp_path: Path, m
     assert expected is not None
     assert 0.05 < expected["mean"]["Left atrium"] < 0.9
     assert network.training
-    monkeypatch.setattr(tiling, "free_memory", lambda device: 1)
+    monkeypatch.setattr(tiling, "usable_memory", lambda device: 1)
     assert validation_dice(network, held_out, recipe) == expected
     assert network.training
     assert passes == ["predict_whole", "predict_tiled"]

@@ -27,7 +27,7 @@ import torch
 from dcamt.inference import predictor, serving, tiling
 # Needs no GPU: the network stays on the CPU, and the device named "cuda" runs out of memory at every pass.
 serving.choose_device = lambda name: torch.device("cuda")
-tiling.free_memory = lambda device: 1 << 30
+tiling.usable_memory = lambda device: 1 << 30
 real_init = predictor.Predictor.__init__
 def init(self, package, device="cpu"):
     real_init(self, package, "cpu")

@@ -230,7 +230,7 @@ class TrainingSession:
             raise Cancelled(f"{run.path}: paused at iteration {result.step}. Continue with: {command}")
         self._save_models(trainer, result)
         # A run counts as finished before calibration and report, which may take long and may be killed.
-        trainer.finish(str(run.model), result)
+        trainer.log_finished(str(run.model), result)
         if result.stopped:  # The request to stop is fulfilled; only a new request stops the calibration.
             remove_request(run)
             trainer.stop_requested = False

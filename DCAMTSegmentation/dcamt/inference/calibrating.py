@@ -122,17 +122,17 @@ def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[Ov
     Raises:
         InputError: something was segmented in fewer than `MIN_SEGMENTED` cases.
     """
-    segmented = [one for one in observations if not one.features[NOTHING]]
-    count = len({one.case for one in segmented})
+    segmented = [observation for observation in observations if not observation.features[NOTHING]]
+    count = len({scan.case for scan in segmented})
     if count < MIN_SEGMENTED:
         raise InputError(
             f"in {quality} quality the model segments something in {count} of these cases: a calibration needs"
             f" {MIN_SEGMENTED} such cases or more",
             remedy="Add cases that show the organ.",
         )
-    features = [one.features for one in segmented]
-    overlaps, cases = [one.overlap for one in segmented], [one.case for one in segmented]
-    disturbances = [one.disturbance for one in segmented]
+    features = [scan.features for scan in segmented]
+    overlaps, cases = [scan.overlap for scan in segmented], [scan.case for scan in segmented]
+    disturbances = [scan.disturbance for scan in segmented]
     names = [name for name in FEATURES if all(name in values for values in features)]
     model = fit_overlap(features, overlaps, cases, names, disturbances)
     return model, assess_overlap(features, overlaps, cases, names, disturbances)

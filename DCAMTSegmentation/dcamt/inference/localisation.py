@@ -102,7 +102,7 @@ def locate_organs_in(
     """
     x, y, z = (COARSER * step for step in recipe.spacing)
     image, grid = scan_to_network(crop_scan(volume, part), replace(recipe, spacing=(x, y, z)))
-    fitting = tuple(_without_short_stride(n, stride) for n, stride in zip(grid.shape, recipe.stride, strict=True))
+    fitting = tuple(_trim_to_strides(n, stride) for n, stride in zip(grid.shape, recipe.stride, strict=True))
     probabilities = predict(image[(slice(None), *fitting)])[0]
     prior = CentrePrior.on_network_grid(volume.grid.crop(anatomy), grid).crop_to(fitting)
     selected = np.zeros(grid.shape, np.uint8)
@@ -171,7 +171,7 @@ def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) ->
     return all(certainty(probabilities, label)[selected == label].sum() >= enough for label in labels)
 
 
-def _without_short_stride(length: int, stride: int) -> slice:
+def _trim_to_strides(length: int, stride: int) -> slice:
     """Return the slice of an axis, trimmed to whole strides if padding it would add two thirds of a stride or more."""
     excess = length % stride if length > stride else 0
     return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)

@@ -1,4 +1,4 @@
-"""Estimate the memory of a pass, and choose a tile that fits into the free memory."""
+"""Estimate the memory of a pass, and choose a tile that fits into the usable memory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
     return max(0, memory - kept)
 
 
-def free_memory(device: torch.device) -> int:
+def usable_memory(device: torch.device) -> int:
     """Return the bytes that a pass may take: 80% of a CUDA GPU's free memory, on other devices `DEFAULT_MEMORY`."""
     if device.type == "cuda":
         # Memory that PyTorch has freed and cached, as after a training step, is free too.

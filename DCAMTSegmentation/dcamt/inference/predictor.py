@@ -44,7 +44,8 @@ class Prediction:
 
     Attributes:
         labelmap: 0 background, 1, 2, ... the recipe's classes.
-        probabilities: float32 (classes, I, J, K), mean of the branches; None without `keep_probabilities`.
+        probabilities: float32 (1 + classes, I, J, K), background first, mean of the branches; None without
+            `keep_probabilities`.
         agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None in fast quality.
         doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the region, None in fast
             quality.
@@ -53,7 +54,7 @@ class Prediction:
         notes: messages for the user, for example that the GPU had too little memory.
         expected_overlap: expected Dice with an expert's outline and its 80% interval; None if the model has no
             calibration.
-        is_doubt_calibrated: whether the model's calibration corrects the map of doubt.
+        is_doubt_calibrated: whether the model's calibration corrected `doubt_map`.
         doubt: the features of doubt from which the overlap is computed (`doubt.doubt_features`).
     """
 
@@ -71,8 +72,8 @@ class Prediction:
 class Predictor:
     """A model loaded on a device, which segments scans.
 
-    A volume for which the memory is too small (see `memory.free_memory`) is predicted in tiles, with the same result up
-    to rounding.
+    A volume for which the memory is too small (see `memory.usable_memory`) is predicted in tiles, with the same result
+    up to rounding.
 
     Args:
         package: the model.

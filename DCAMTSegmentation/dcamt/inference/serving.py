@@ -186,7 +186,7 @@ class Worker:
         """Return a predictor of the requested model, which is reused if already loaded, and notes for the user."""
         path = model_path(request.model)
         device = choose_device(request.device)
-        wanted = (path.resolve(), _version(path), _version(calibration_path(path)), device)
+        wanted = (path.resolve(), _file_stamp(path), _file_stamp(calibration_path(path)), device)
         notes: list[str] = []
         if self._predictor is not None and self._loaded == wanted:
             return self._predictor, notes
@@ -196,17 +196,17 @@ class Worker:
         package = verify_model(path)
         try:
             self._predictor, self._loaded = Predictor(package, device), wanted
-            self._time(self._predictor)
+            self._measure_speed(self._predictor)
         except Exception as error:
             if device.type == "cpu" or not is_out_of_memory(error):
                 raise
             # `_loaded` stays None, so that the next request tries the GPU again.
             self._predictor, self._loaded = Predictor(package, "cpu"), None
             self._note(request, "Not enough GPU memory; the CPU was used.", notes)
-            self._time(self._predictor)
+            self._measure_speed(self._predictor)
         return self._predictor, notes
 
-    def _time(self, predictor: Predictor) -> None:
+    def _measure_speed(self, predictor: Predictor) -> None:
         """Measure the model's speed, from which a scan's remaining time is estimated; this also warms the model up."""
         recipe = predictor.recipe
         grid = Grid(TRIAL, np.diag([*recipe.spacing, 1.0]))
@@ -266,7 +266,7 @@ def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentReque
     return SegmentResult(info, tuple((axis.start, axis.stop) for axis in box), surface)
 
 
-def _version(path: Path) -> tuple[int, int] | None:
+def _file_stamp(path: Path) -> tuple[int, int] | None:
     """Return a file's modification time and size, which change when it is written; None if the file does not exist."""
     try:
         file = path.stat()

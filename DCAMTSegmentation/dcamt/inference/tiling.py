@@ -24,7 +24,7 @@ from ..geometry import Box, Shape
 from ..networks.dual_vnet import DualVNet
 from ..networks.vnet import VNet, add_skip
 from ..recipe import ACCURATE, FAST, Recipe
-from .memory import free_memory, pass_bytes, pass_limit, tile_size
+from .memory import pass_bytes, pass_limit, tile_size, usable_memory
 
 FINE_LEVELS = 2
 """At most this many levels are computed tile by tile."""
@@ -63,7 +63,7 @@ def predict_bounded(
     """
     size = size_of(image)
     weights = next(network.parameters())
-    limit = pass_limit(recipe, size, free_memory(weights.device))
+    limit = pass_limit(recipe, size, usable_memory(weights.device))
     tileable = recipe.network.normalisation != "instance"
     while True:
         tile = tile_size(recipe, size, limit) if tileable else None

@@ -1,4 +1,4 @@
-"""Contrast losses between voxel embeddings and class prototypes, within a class and between classes.
+"""Compute contrast losses between voxel embeddings and class prototypes, within a class and between classes.
 
 A voxel of class -1 has no class and contributes 0. Removing such voxels would be slower, since the program would have
 to wait for the GPU to count them.
@@ -47,8 +47,8 @@ def inter_class(
 ) -> Tensor:
     """Return the InfoNCE loss (van den Oord et al., 2018), averaged over the prototypes of both branches.
 
-    For an embedding e of class c it is -log(exp(e p_c / T) / sum_k exp(e p_k / T)), with the prototypes p_k of all
-    classes that are `present`, booleans (K,).
+    For an embedding e of class c the loss is -log(exp(e p_c / T) / sum_k exp(e p_k / T)), with the prototypes p_k of
+    all classes that are `present`, booleans (K,).
     """
     losses = []
     for centres in (own_prototypes, partner_prototypes):

@@ -1,4 +1,4 @@
-"""Mutual distillation: each branch is the other branch's teacher, with a voxel-wise loss and an overlap loss.
+"""Compute the voxel-wise loss and the overlap loss of mutual distillation: each branch is the other's teacher.
 
 The voxel-wise loss alone fails if most voxels are background: a branch that misses a structure is confident about the
 background there, the other branch unlearns the structure, and segmentations shrink. The overlap loss weights structures

@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy (MMD) between two sets of features."""
+"""Compute the maximum mean discrepancy (MMD) between two sets of features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Supervised loss: Dice and cross-entropy against labels."""
+"""Compute the supervised loss: Dice and cross-entropy against labels."""
 
 from __future__ import annotations
 

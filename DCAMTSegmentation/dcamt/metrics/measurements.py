@@ -66,7 +66,7 @@ class Measurements:
 
 
 def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | None = None) -> list[Measurements]:
-    """Return the measurements of each of `segments` in `labelmap`, in their order.
+    """Return the measurements of each of `segments` in `labelmap`, in the order of `segments`.
 
     Args:
         scan: name for the rows; by default the name of the labelmap's file without its ending, or "" without a file.

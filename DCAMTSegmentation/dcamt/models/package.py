@@ -153,7 +153,7 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
 
 @contextmanager
 def _opened(path: Path, data: bytes | None = None) -> Iterator[zipfile.ZipFile]:
-    """Open the archive at `path`, or in its content `data`; raise InputError if it is missing or damaged."""
+    """Open the archive at `path`, or in its content `data`; raise InputError if the archive is missing or damaged."""
     if data is None:
         _check_exists(path)
     try:
@@ -178,7 +178,7 @@ def calibration_path(path: Path) -> Path:
 
 
 def holds_calibration(path: Path, data: bytes) -> bool:
-    """Return whether a package contains a calibration; `data` is its content. Raises InputError if it is no package."""
+    """Return whether a package's content `data` includes a calibration. Raises InputError if `data` is no package."""
     with _opened(path, data) as archive:
         return CALIBRATION in archive.namelist()
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 ACQUIRE_TIMEOUT_S = 0.3
-"""How long `run_lock` waits between two checks whether a process holds the lock or only tests it (`is_held`)."""
+"""How long one attempt of `run_lock` waits for the lock; then `is_held` tells whether a run holds it."""
 PATIENCE_S = 30.0
 """How long `run_lock` waits for a lock that no run holds."""
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)

@@ -253,7 +253,7 @@ class Trainer:
             self._request = read_request(self.run)
             self.stop_requested = self.stop_requested or self._request is not None
 
-    def finish(self, model: str, result: TrainingResult) -> None:
+    def log_finished(self, model: str, result: TrainingResult) -> None:
         """Log that the run's model was written to the file `model`."""
         self.log(RunFinished(result.step, model, result.seconds))
 
