@@ -15,8 +15,8 @@ from slicer.i18n import tr as _
 from . import measurements_table, review, training_cases, views
 from .file_dialogs import choose_file
 
-GOOD_AGREEMENT = 0.8
-"""With a lower trust, all of the segmentation has to be checked, even without a doubtful place."""
+GOOD_TRUST = 0.8
+"""If the trust is lower and there is no doubtful place, the panel asks to check the whole segmentation."""
 ROW_PIXELS = 22
 """Height of a row in the panel's tables, as set in `DCAMTSegmentation.ui`."""
 
@@ -31,7 +31,7 @@ class ReviewPanel:
         ui.exportButton.connect("clicked(bool)", self.on_export)
         ui.nextPlaceButton.connect("clicked(bool)", self.on_next_place)
         ui.correctButton.connect("clicked(bool)", self.on_correct)
-        ui.teachButton.connect("clicked(bool)", self.on_teach)
+        ui.trainingCaseButton.connect("clicked(bool)", self.on_add_training_case)
 
     @property
     def has_measurements(self) -> bool:
@@ -39,7 +39,7 @@ class ReviewPanel:
         return review.get_referenced_node(self._node, review.MEASUREMENTS) is not None
 
     def show(self, segmentation: SegmentationNode | None) -> None:
-        """Show the result of a node, or nothing for None and for a node without a result."""
+        """Show the result of a node; without a result, ask the user to segment a volume."""
         ui, changed = self._ui, segmentation is not self._node
         self._node = segmentation
         table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
@@ -49,7 +49,7 @@ class ReviewPanel:
                 # Set here, not in the .ui file, since the view must have a table node first.
                 ui.measurementsTable.transposed = True
                 ui.measurementsTable.resizeColumnsToContents()
-                # The heading already names the scan and a single segment: hiding these rows makes room for the buttons.
+                # Hide the rows of the names that `resultLabel` shows: the scan and, if there is only one, the segment.
                 hidden = 2 if table.GetNumberOfRows() == 1 else 1
                 for row in range(table.GetNumberOfColumns()):
                     ui.measurementsTable.setRowHidden(row, row < hidden)
@@ -65,34 +65,36 @@ class ReviewPanel:
         ui.nextPlaceButton.enabled = bool(review.doubtful_places(segmentation))
         volume = review.get_referenced_node(segmentation, review.VOLUME)
         ui.correctButton.enabled = segmentation is not None and volume is not None
-        ui.teachButton.enabled = segmentation is not None and volume is not None
+        ui.trainingCaseButton.enabled = segmentation is not None and volume is not None
         if changed:
             ui.placeLabel.text = ""
-        ui.teachLabel.text = _("This is a training case.") if training_cases.is_case(segmentation) else ""
-        ui.teachLabel.visible = bool(ui.teachLabel.text)
+        ui.trainingCaseLabel.text = _("This is a training case.") if training_cases.is_case(segmentation) else ""
+        ui.trainingCaseLabel.visible = bool(ui.trainingCaseLabel.text)
 
     def _result_text(self, table: TableNode | None) -> str:
-        """Return the name of the result's scan, and the segments with their volumes; "" without a result."""
+        """Return the name of the result's scan, and the segments with their volumes; "" without a result or scan."""
         volume = review.get_referenced_node(self._node, review.VOLUME)
         if volume is None:
             return ""
-        volumes = ""
+        segments = ""
         if table is not None:
             rows = measurements_table.rows_of(table)
-            volumes = ", ".join(f"{row['segment']} {float(row['volume_ml'] or 0):.1f} mL" for row in rows)
-        return f"{volume.GetName()}: {volumes}"
+            segments = ", ".join(f"{row['segment']} {float(row['volume_ml'] or 0):.1f} mL" for row in rows)
+        return f"{volume.GetName()}: {segments}"
 
     def _trust_text(self) -> str:
         """Return sentences that tell how far to trust the result."""
         if review.get_referenced_node(self._node, review.VOLUME) is None:
+            if self.has_measurements:
+                return str(_("The scan of this result is not in the scene."))
             return str(_("No result yet: choose a volume and press Apply."))
         trust, count = review.trust(self._node), len(review.doubtful_places(self._node))
         expected = review.expected_overlap(self._node)
         places = _("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count)
         places = places if count else _("no doubtful place")
-        one_branch = _("Fast quality runs one branch: it does not show where to doubt.")
+        one_branch = _("In quality Fast only one branch runs, so there are no doubtful places and no map of doubt.")
         if expected is not None:
-            text = _("Expected overlap with an expert: {overlap}").format(overlap=expected)
+            text = _("Expected overlap with an expert's outline: {overlap}").format(overlap=expected)
             text += _("; {places}.").format(places=places) if trust is not None else "."
             if expected.is_low:
                 text += " " + _("This outline is probably wrong: check all of it.")
@@ -100,11 +102,11 @@ class ReviewPanel:
                 text += " " + one_branch
         elif trust is None:
             text = one_branch
-        elif not count and trust < GOOD_AGREEMENT:
-            text = _("The branches agree to {percent} only, and no single place stands out: check all of it.")
-            text = text.format(percent=f"{trust:.0%}")
+        elif not count and trust < GOOD_TRUST:
+            text = _("Agreement of the branches: only {percent}; {places}. Check the whole segmentation.")
+            text = text.format(percent=f"{trust:.0%}", places=places)
         else:
-            text = _("The branches agree to {percent}; {places}.").format(percent=f"{trust:.0%}", places=places)
+            text = _("Agreement of the branches: {percent}; {places}.").format(percent=f"{trust:.0%}", places=places)
         if review.is_outdated(self._node):
             text += " " + _("The measurements may be from before the correction: measure again.")
         return str(text)
@@ -133,7 +135,7 @@ class ReviewPanel:
         text = _("{number} of {count}: {volume} mL in doubt").format(
             number=number, count=count, volume=f"{place.volume_ml:.2f}"
         )
-        # The text is short, since the map's legend is at the side of the view.
+        # The point's own text is short, so that it does not overlap the map's colour legend.
         views.show_point(self._node, place.position, _("{number} of {count}").format(number=number, count=count))
         self._ui.placeLabel.text = text
 
@@ -143,7 +145,7 @@ class ReviewPanel:
         views.show_scan(volume)
         segment_editor.correct(self._node, volume, back_to="DCAMTSegmentation")
 
-    def on_teach(self, checked: bool = False) -> None:
+    def on_add_training_case(self, checked: bool = False) -> None:
         case = training_cases.add_result(self._node)
         volumes = (case.volume, *review.present_channels_of(self._node))
         text = _("{volume} with this segmentation is a training case now: the DCAMT Training module lists it.")
@@ -152,5 +154,5 @@ class ReviewPanel:
             review.channels_of(self._node)
         except DCAMTError as error:
             text = "\n".join((text, _("Only a task of one channel can use the case."), error_text(error)))
-        self._ui.teachLabel.text = text
-        self._ui.teachLabel.visible = True
+        self._ui.trainingCaseLabel.text = text
+        self._ui.trainingCaseLabel.visible = True

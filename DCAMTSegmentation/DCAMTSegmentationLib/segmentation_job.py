@@ -9,7 +9,7 @@ from dcamt.geometry import Region
 from dcamt.worker.events import ScanSegmented, WorkerProgress
 from dcamt.worker.requests import SegmentRequest
 from DCAMTSlicerLib.model_choices import title_of
-from DCAMTSlicerLib.volume_bridge import check_channels
+from DCAMTSlicerLib.volume_bridge import check_channel_nodes
 from slicer.i18n import tr as _
 
 from .loaded_result import LoadedResult
@@ -64,7 +64,7 @@ class SegmentationJob(WorkerJob):
         """
         options = self._options
         volumes = (options.volume, *options.channels)
-        check_channels(volumes)
+        check_channel_nodes(volumes)
         self._snapshots = [VolumeSnapshot(volume) for volume in volumes]
         # Called for its error only, which would otherwise come after the worker has finished.
         transform_to_target(options.volume, options.target)

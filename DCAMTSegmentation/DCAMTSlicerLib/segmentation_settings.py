@@ -12,7 +12,7 @@ from slicer.parameterNodeWrapper import parameterNodeWrapper
 
 
 class Quality(Enum):
-    """The quality of a segmentation: value in the engine, and label in the panel."""
+    """The quality of a segmentation. `value` is the engine's word; `label()` returns the panel's text."""
 
     ACCURATE = "accurate"
     FAST = "fast"
@@ -25,7 +25,7 @@ class Quality(Enum):
 
 
 class Device(Enum):
-    """The device that computes: value in the engine, and label in the panel."""
+    """The device that computes. `value` is the engine's word; `label()` returns the panel's text."""
 
     AUTOMATIC = AUTO
     CUDA = "cuda"
@@ -43,10 +43,11 @@ class Device(Enum):
 
 @parameterNodeWrapper
 class SegmentationSettings:
-    """The parameters; `model` is a name in the store of models.
+    """The settings of the segmentation panel.
 
     Attributes:
         channelVolumes: the second and further channels.
+        model: a name in the store of models.
         showDisagreement: whether the map of doubt is shown; named as in scenes of older versions.
     """
 

@@ -1,9 +1,8 @@
-"""Read the voxels and the geometry of a volume node."""
+"""Read volume nodes, relate the spaces of nodes, and check or pad data against the grids of volumes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import slicer
@@ -16,9 +15,9 @@ from slicer.i18n import tr as _
 from .node_types import Node, VolumeNode
 
 SAME_VOXEL = 1e-3
-"""Positions that differ by less, in voxels, are those of the same voxel."""
+"""Largest distance, in voxels along an axis, at which two voxel centres count as the same."""
 SAME_AXIS = 1e-4
-"""Axes are the same if they diverge by less, in voxels, from one voxel to the next."""
+"""Largest difference, in voxels, between the steps of two axes that count as the same."""
 
 
 def voxels_of(volume: VolumeNode) -> np.ndarray:
@@ -35,12 +34,12 @@ def voxels_of(volume: VolumeNode) -> np.ndarray:
     return np.asarray(slicer.util.arrayFromVolume(volume))
 
 
-def check_channels(volumes: Sequence[VolumeNode]) -> None:
-    """Check that all channels of a scan are volume nodes on the grid of the first one, in the world.
+def check_channel_nodes(volumes: Sequence[VolumeNode]) -> None:
+    """Raise InputError unless all channels of a scan have the same grid in world coordinates, after their transforms.
 
     Raises:
         InputError: a volume after the first is None, is used twice, is on another grid, or is related to the first
-            one by a non-linear transform; or a volume holds no image, or an image with several channels.
+            volume by a non-linear transform; or a volume holds no image, or an image with several channels.
     """
     first, *others = volumes
     voxels_of(first)
@@ -52,15 +51,9 @@ def check_channels(volumes: Sequence[VolumeNode]) -> None:
             what, remedy = _("is chosen for two channels"), _("Choose a different volume for each channel.")
             raise InputError(what, path=volume.GetName(), remedy=remedy)
         voxels_of(volume)
-        name, matrix = Path(volume.GetName()), vtk.vtkMatrix4x4()
-        if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(
-            volume.GetParentTransformNode(), first.GetParentTransformNode(), matrix
-        ):
-            what = _("is related to {volume} by a non-linear transform").format(volume=first.GetName())
-            raise InputError(what, path=name, remedy=_("Resample the channel to the first channel's grid."))
-        to_first = np.array(slicer.util.arrayFromVTKMatrix(matrix))
-        placed = Grid(volume.GetImageData().GetDimensions(), to_first @ ijk_to_ras(volume))
-        check_channel_grid(placed, name, grid_of(first), first.GetName())
+        from_first = transform_between(first, volume, _("Resample the channel to the first channel's grid."))
+        first_grid = Grid(first.GetImageData().GetDimensions(), from_first @ ijk_to_ras(first))
+        check_channel_grid(grid_of(volume), volume.GetName(), first_grid, first.GetName())
 
 
 def ijk_to_ras(volume: VolumeNode) -> np.ndarray:
@@ -78,11 +71,13 @@ def grid_of(volume: VolumeNode) -> Grid:
 def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarray:
     """Return the affine (4, 4), mm in the space of `source` -> mm in the space of `target`.
 
-    It is the identity if both nodes have the same parent transform. `remedy` is what the user can do if the transform
-    is non-linear; by default, harden it.
+    The affine is the identity if both nodes have the same parent transform.
+
+    Args:
+        remedy: what the error tells the user to do; by default, to harden the transform.
 
     Raises:
-        InputError: the nodes are related by a non-linear transform.
+        InputError: the nodes are related by a non-linear transform; the error names `target`.
     """
     if source.GetTransformNodeID() == target.GetTransformNodeID():
         return np.eye(4)
@@ -120,7 +115,10 @@ def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: VolumeNode)
 
 
 def world_positions(volume: VolumeNode) -> np.ndarray:
-    """Return 125 evenly spaced points of a volume, (125, 3) RAS mm in the world, to compare its transforms."""
+    """Return the world positions, (125, 3) RAS mm, of 125 points that are evenly spaced in the volume.
+
+    The positions change if the volume is transformed.
+    """
     affine, steps = ijk_to_ras(volume), np.linspace(0, 1, 5)
     fractions = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     points = fractions * (np.array(volume.GetImageData().GetDimensions()) - 1) @ affine[:3, :3].T + affine[:3, 3]

@@ -266,7 +266,7 @@ def same_grid(grid: Grid, other: Grid) -> bool:
     return grid.shape == other.shape and grid_difference(grid, other)[1] <= GRID_TOLERANCE
 
 
-def check_channel_grid(grid: Grid, path: Path, first: Grid, first_name: str) -> None:
+def check_channel_grid(grid: Grid, path: str | Path, first: Grid, first_name: str) -> None:
     """Raise InputError, naming `path`, if a further channel of a scan is not on the grid of its first channel."""
     if same_grid(grid, first):
         return

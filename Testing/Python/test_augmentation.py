@@ -1,4 +1,4 @@
-"""Augmentation: each kind of random transform and of intensity change is compared with its formula."""
+"""Random transforms and intensity changes: their matrices, limits and distributions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dcamt.recipe import Augmentation
 from dcamt.training.augmentation import change_intensities, mm_to_voxels, random_transform
 from torch import Tensor
 
-OFF = {"rotation_degrees": 0.0, "scale": 0.0, "gain": 0.0, "offset": 0.0, "gamma": 0.0, "noise": 0.0}
+OFF = {"rotation_degrees": 0.0, "scale": 0.0, "gain": 0.0, "offset": 0.0, "gamma": 0.0, "noise": 0.0, "mix": 0.0}
 SPACING = (1.0, 1.0, 2.0)
 
 
-def augmentation_of(**kind: object) -> Augmentation:
+def augmentation_of(**changes: object) -> Augmentation:
     """Return settings in which only the given changes are turned on."""
-    return Augmentation(**{**OFF, **kind})  # type: ignore[arg-type]
+    return Augmentation(**{**OFF, **changes})  # type: ignore[arg-type]
 
 
 def draw_transforms(settings: Augmentation, count: int = 400) -> np.ndarray:
@@ -39,16 +39,16 @@ def change_and_keep_source(settings: Augmentation, source: Tensor, reach: float 
     return result
 
 
-def test_transform_in_mm_equals_that_in_isotropic_voxels() -> None:
+def test_equal_spacings_leave_the_matrix_unchanged() -> None:
     matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.equal(mm_to_voxels(matrix, (0.7, 0.7, 0.7)), matrix)
 
 
-def test_offset_in_voxels_is_transformed_in_mm() -> None:
+def test_displacement_in_voxels_is_transformed_as_in_mm() -> None:
     matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    sides, offset = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), torch.tensor([3.0, -1.0, 2.0]).double()
-    moved = mm_to_voxels(matrix, (1.0, 2.0, 4.0)) @ offset
-    assert torch.allclose(moved, (matrix @ (offset * sides)) / sides)
+    sides, displacement = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), torch.tensor([3.0, -1.0, 2.0]).double()
+    moved = mm_to_voxels(matrix, (1.0, 2.0, 4.0)) @ displacement
+    assert torch.allclose(moved, (matrix @ (displacement * sides)) / sides)
 
 
 def test_augmentation_changes_nothing_when_turned_off() -> None:
@@ -67,6 +67,7 @@ def test_rotation_angles_are_normal_and_within_the_limit() -> None:
     # The angles are normal with a standard deviation of a third of the limit, clipped at the limit.
     assert np.allclose(angles.std(axis=0), limit / 3, rtol=0.12)
     assert np.abs(angles.mean(axis=0)).max() < 4 * limit / 3 / math.sqrt(len(angles))
+    assert (angles**4).mean() / (angles**2).mean() ** 2 == pytest.approx(3, rel=0.15)  # 1.8 if uniform
 
 
 def test_scaling_is_isotropic_and_enlarges_about_as_often_as_it_shrinks() -> None:
@@ -129,8 +130,8 @@ def test_gamma_is_a_power_of_the_scaled_intensity() -> None:
     assert torch.allclose(change_and_keep_source(augmentation_of(gamma=0.4), ends), ends.clamp(-4, 4))
 
 
-def test_gamma_scales_intensities_by_the_given_reach() -> None:
-    """The curve on [-1, 1] is that on [-4, 4], scaled: its ends are fixed, its middle moves by the same fraction."""
+def test_gamma_acts_within_the_given_reach() -> None:
+    """A quarter of the intensities and of the reach gives a quarter of the result. The ends of [-reach, reach] stay."""
     source = random_images()
     wide = change_and_keep_source(augmentation_of(gamma=0.4), source)
     image = change_and_keep_source(augmentation_of(gamma=0.4), source / 4, reach=1.0)

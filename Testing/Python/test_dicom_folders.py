@@ -1,4 +1,4 @@
-"""Folders, zip archives and DICOMDIR of several DICOM series: one is chosen, or the error names them."""
+"""Folders, zip archives and DICOMDIR of DICOM series: the requested or only one is read, or the error lists all."""
 
 import shutil
 import tempfile
@@ -16,13 +16,16 @@ from dcamt_testing.dicom_series import write_dicomdir
 from dcamt_testing.scan_files import refused
 
 
-def test_subfolders_of_a_study_are_read_as_its_series(tmp_path: Path) -> None:
+def test_subfolders_of_one_study_are_one_scan_path_with_several_series(tmp_path: Path) -> None:
     for series in ("1.2.3.1", "1.2.3.2"):
         for k in range(8):
             write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
     assert expand_scan_path(tmp_path / "study") == [tmp_path / "study"]
     refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series")
     assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
+
+
+def test_subfolders_of_different_studies_are_separate_scans(tmp_path: Path) -> None:
     for number, patient in enumerate("ab"):
         for k in range(8):
             file = write_slice(tmp_path / "all" / patient / f"{k}.dcm", k)
@@ -33,7 +36,7 @@ def test_subfolders_of_a_study_are_read_as_its_series(tmp_path: Path) -> None:
 
 
 def write_study(folder: Path, ending: str = ".dcm") -> Path:
-    """Write a patient's folder: series of 1 (scout), 10 and 12 slices, each in a folder two levels down."""
+    """Write three series (a scout of 1 slice; 10; 12 slices) to `folder`/study/series1 to series3; return `folder`."""
     for number, (name, slices) in enumerate((("scout", 1), ("LGE 3D", 10), ("Cine", 12)), start=1):
         for k in range(slices):
             path = folder / "study" / f"series{number}" / f"{k:03}{ending}"
@@ -55,7 +58,7 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
     assert isinstance(volume.notes[0], IdentifyingNote)
 
 
-def test_zip_of_a_dicom_folder_is_read(tmp_path: Path) -> None:
+def test_zip_of_a_dicom_folder_is_read_or_refused(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "patient")
     path = tmp_path / "patient.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -63,7 +66,7 @@ def test_zip_of_a_dicom_folder_is_read(tmp_path: Path) -> None:
             archive.write(file, file.relative_to(folder))
     assert_slices_in_place(read_scan(path, choice=ScanChoice(series="3")), 12, 3000)
     message = refused(lambda: read_scan(path), path, "LGE 3D")
-    assert tempfile.gettempdir() not in message.removeprefix(str(path)), "the folder of the extracted files is named"
+    assert tempfile.gettempdir() not in message.removeprefix(str(path)), "the message names the temporary folder"
     path.write_bytes(path.read_bytes()[:-4000])
     refused(lambda: read_scan(path), path, "zip")
 
@@ -76,7 +79,7 @@ def test_zip_of_several_images_is_refused_with_their_names(tmp_path: Path) -> No
     refused(lambda: read_scan(path), path, "holds 2 images (a.nrrd, b.nii.gz). Extract the archive")
 
 
-def test_dicomdir_is_read(tmp_path: Path) -> None:
+def test_dicomdir_is_read_and_refused_if_a_file_is_missing(tmp_path: Path) -> None:
     write_study(tmp_path, "")
     shutil.rmtree(tmp_path / "study" / "series3")
     files = sorted(file for file in (tmp_path / "study").rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""Grids, orientations, boxes and regions, compared with nibabel and with arrays cropped and flipped by NumPy."""
+"""Tests of grids, orientations, boxes and regions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_canonical_orientation_agrees_with_nibabel(order: tuple[int, ...], flips
     assert np.array_equal(orientation.invert(orientation.apply(channels)), channels)
 
 
-def test_reorientation_maps_one_grid_onto_the_other() -> None:
+def test_reorientation_gives_one_grid_the_axes_of_the_other() -> None:
     voxels = np.random.default_rng(0).random((4, 5, 6))
     other = Grid((6, 4, 5), OBLIQUE.affine[:, [2, 0, 1, 3]] * [-1, 1, -1, 1])
     turn = reorientation_between(Grid((4, 5, 6), OBLIQUE.affine), other)
@@ -128,7 +128,7 @@ def test_mask_contains_the_voxels_whose_centre_is_inside_the_region(half: tuple[
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)], ids=str)
 def test_box_contains_region_and_margin_and_little_more(order: tuple[int, int, int]) -> None:
-    affine = OBLIQUE.affine[:, [*order, 3]] * [-1, 1, 1, 1]  # permuted axes, one reversed
+    affine = OBLIQUE.affine[:, [*order, 3]] * [-1, 1, 1, 1]  # one axis reversed, for one parameter also permuted
     source = Grid(tuple(OBLIQUE.shape[axis] for axis in order), affine)  # type: ignore[arg-type]
     grid = network_grid(source, (1.0, 1.1, 0.9))
     on_grid = Grid(grid.shape, grid.affine)
@@ -138,12 +138,12 @@ def test_box_contains_region_and_margin_and_little_more(order: tuple[int, int, i
     corners = np.array(list(itertools.product(*zip(region.low, region.high, strict=True))))
     voxels = (corners - grid.affine[:3, 3]) @ np.linalg.inv(grid.affine[:3, :3]).T
     for axis in range(3):
-        # Interpolation needs the next voxel on either side.
+        # The corners lie between the box's first and last voxel centres, so that they can be interpolated.
         assert tight[axis].start <= voxels[:, axis].min()
         assert voxels[:, axis].max() <= tight[axis].stop - 1
         assert 0 <= tight[axis].start <= inside[:, axis].min()
         assert inside[:, axis].max() < tight[axis].stop <= grid.shape[axis]
-        # On an oblique grid the box is at most as long as the region's diagonal, and three voxels for rounding.
+        # On an oblique grid the box is at most as long as the region's diagonal plus three voxels for rounding.
         assert tight[axis].stop - tight[axis].start < 2 * np.linalg.norm((4, 3, 5)) / min(grid.spacing) + 3
     wide = region.box(grid, margin=3)
     for axis in range(3):
@@ -151,7 +151,7 @@ def test_box_contains_region_and_margin_and_little_more(order: tuple[int, int, i
         assert wide[axis].stop == min(grid.shape[axis], tight[axis].stop + 3)
 
 
-def test_region_is_clipped_to_the_scan() -> None:
+def test_box_of_a_huge_region_is_the_whole_grid() -> None:
     grid = network_grid(OBLIQUE, (1.0, 1.0, 1.0))
     for reach in (1e3, 1e30):  # 1e30 exceeds the range of integers
         box = region_around(CENTRE, (reach, reach, reach)).box(grid, margin=5)
@@ -179,6 +179,6 @@ def test_rotated_region_contains_the_voxels_inside_its_faces() -> None:
     low, high = corners.min(axis=0), corners.max(axis=0)
     region = Region(tuple(low), tuple(high), tuple(map(tuple, to_unit.tolist())))
     inside = region.mask(OBLIQUE)
-    along_faces = (points_of(OBLIQUE) - CENTRE) @ axes
-    np.testing.assert_array_equal(inside, (np.abs(along_faces) <= half).all(axis=-1))
+    along_axes = (points_of(OBLIQUE) - CENTRE) @ axes
+    np.testing.assert_array_equal(inside, (np.abs(along_axes) <= half).all(axis=-1))
     assert 0 < inside.sum() < Region(tuple(low), tuple(high)).mask(OBLIQUE).sum()

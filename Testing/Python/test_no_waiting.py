@@ -1,7 +1,7 @@
-"""A training iteration does not wait for the GPU: it reads no value back and copies data to it asynchronously.
+"""A training iteration does not wait for the GPU: no value is read back, and data is copied to the GPU asynchronously.
 
 PyTorch's device `meta` replaces the GPU. Its tensors have shapes but no values, so reading a value back raises an
-error, and copies from the CPU can be detected.
+error. `CopyGuard` detects copies from the CPU.
 """
 
 from __future__ import annotations
@@ -37,34 +37,33 @@ EVERYTHING = (
 )
 """Settings that turn on every part of an iteration."""
 STEPS = (1, 7)
-"""Two iterations whose random choices together include every choice of the first twelve iterations.
+"""Two iterations that together contain air, noise, mirroring, stripes and a spot; patches are mixed in both.
 
-The choices are noise or mirror, mixing or not, stripes or a spot. Iteration 0 is left out: there a team reads whether a
-process was asked to stop, for which it waits.
+Iteration 0 is left out: in it, a team reads a value from the GPU (was a stop requested?) and therefore waits.
 """
 META = torch.device("meta")
 TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
-"""Functions that create a tensor from Python numbers: first on the CPU, then by a copy on the device."""
+"""Functions that create a tensor from Python numbers on the CPU and then copy it to the device."""
 
 
 class CopyGuard(TorchFunctionMode):
     """Raises an error for a copy from the CPU to the device except by `to_device`, and for double precision.
 
-    A tensor without dimensions may be an operand: PyTorch passes its value to the GPU with the operation.
+    A CPU tensor without dimensions may be an operand: PyTorch passes its value to the GPU with the operation.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.device == META]
-        if any(tensor.dtype == torch.float64 for tensor in made):
-            raise AssertionError(f"{function.__name__} has double precision, which Apple's GPUs lack")
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        fills = function is Tensor.__setitem__ and _is_on(META, args[0])
-        if fills or made:
-            makes = function in TENSOR_CONSTRUCTORS or (function is Tensor.to and not _is_on(META, given))
-            waits = makes or any(leaf.device.type == "cpu" and leaf.dim() for leaf in given)
-            if waits and not _is_called_by_to_device(sys._getframe(1)):
-                raise AssertionError(f"{function.__name__} makes the device wait")
+        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and leaf.device == META]
+        if any(tensor.dtype == torch.float64 for tensor in results):
+            raise AssertionError(f"{function.__name__} returns double precision, which Apple's GPUs lack")
+        operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        is_assignment = function is Tensor.__setitem__ and _is_on(META, args[0])
+        if is_assignment or results:
+            is_copy = function in TENSOR_CONSTRUCTORS or (function is Tensor.to and not _is_on(META, operands))
+            is_blocking = is_copy or any(leaf.device.type == "cpu" and leaf.dim() for leaf in operands)
+            if is_blocking and not _is_called_by_to_device(sys._getframe(1)):
+                raise AssertionError(f"{function.__name__} waits for the device")
         return result
 
 
@@ -91,7 +90,7 @@ def cases(recipe: Recipe, device: torch.device) -> tuple[list[ResidentCase], lis
 
 
 class TrainingLoop:
-    """The trainer's loop without its events or files."""
+    """Draws batches and trains on them; nothing else of `Trainer.fit`."""
 
     def __init__(self, recipe: Recipe, device: torch.device, folder: Path, team: Team = ALONE) -> None:
         self.trainer = Trainer(recipe, RunFolder(folder), device, EventLog(None), team=team)
@@ -105,18 +104,18 @@ class TrainingLoop:
 
 @pytest.fixture
 def meta_generators(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let random functions accept a generator of any device, since `meta` has none."""
+    """Make `torch.Generator` return a CPU generator for any device, since `meta` has none."""
 
-    class AnyDeviceGenerator(torch.Generator):
-        def __new__(cls, device: object = None) -> AnyDeviceGenerator:
+    class CpuGenerator(torch.Generator):
+        def __new__(cls, device: object = None) -> CpuGenerator:
             return super().__new__(cls)
 
-    monkeypatch.setattr(torch, "Generator", AnyDeviceGenerator)
+    monkeypatch.setattr(torch, "Generator", CpuGenerator)
 
 
 @pytest.mark.usefixtures("meta_generators")
 @pytest.mark.parametrize(("optimiser", "steps"), [("sgd", STEPS), ("adamw", STEPS[:1])])
-def test_iteration_reads_no_value_back(optimiser: str, steps: tuple[int, ...], tmp_path: Path) -> None:
+def test_iteration_does_not_wait_for_the_device(optimiser: str, steps: tuple[int, ...], tmp_path: Path) -> None:
     loop = TrainingLoop(tiny_recipe(*EVERYTHING, f"optimiser={optimiser}"), META, tmp_path)
     with CopyGuard():
         loop.run(steps)
@@ -130,7 +129,7 @@ class TeamOfTwo(Team):
 
 
 @pytest.mark.usefixtures("meta_generators")
-def test_iteration_of_a_team_reads_no_value_back(tmp_path: Path) -> None:
+def test_iteration_of_a_team_does_not_wait_for_the_device(tmp_path: Path) -> None:
     recipe = tiny_recipe(*EVERYTHING, "batch=4", "labelled_per_batch=2")
     loop = TrainingLoop(recipe, META, tmp_path, TeamOfTwo(0, 2))
     with CopyGuard():
@@ -139,33 +138,33 @@ def test_iteration_of_a_team_reads_no_value_back(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("meta_generators")
 @pytest.mark.parametrize(
-    ("waits", "message"),
+    ("operation", "message"),
     [
         (lambda device: torch.ones(3, device=device).sum().item(), "item"),
         (lambda device: bool(torch.ones(3, device=device).any()), "meta tensor"),
         (lambda device: torch.ones(3, device=device)[torch.ones(3, device=device) > 0], "nonzero"),
         (lambda device: torch.ones(3, device=device).double(), "double precision"),
-        (lambda device: torch.ones(3).to(device), "to makes the device wait"),
-        (lambda device: torch.ones(()).to(device), "to makes the device wait"),
-        (lambda device: torch.tensor([1.0], device=device), "tensor makes the device wait"),
-        (lambda device: torch.ones(3, device=device).new_tensor([1.0]), "new_tensor makes the device wait"),
-        (lambda device: torch.asarray([1.0], device=device), "asarray makes the device wait"),
-        (lambda device: torch.ones(3, device=device)[torch.tensor([0, 2])], "getitem__ makes the device wait"),
-        (lambda device: torch.ones(3, device=device).__setitem__(slice(None), torch.ones(3)), "setitem__ makes"),
-        (lambda device: torch.ones(3, device=device).__setitem__(torch.tensor([0, 2]), 1.0), "setitem__ makes"),
+        (lambda device: torch.ones(3).to(device), "to waits for the device"),
+        (lambda device: torch.ones(()).to(device), "to waits for the device"),
+        (lambda device: torch.tensor([1.0], device=device), "tensor waits for the device"),
+        (lambda device: torch.ones(3, device=device).new_tensor([1.0]), "new_tensor waits for the device"),
+        (lambda device: torch.asarray([1.0], device=device), "asarray waits for the device"),
+        (lambda device: torch.ones(3, device=device)[torch.tensor([0, 2])], "getitem__ waits for the device"),
+        (lambda device: torch.ones(3, device=device).__setitem__(slice(None), torch.ones(3)), "setitem__ waits"),
+        (lambda device: torch.ones(3, device=device).__setitem__(torch.tensor([0, 2]), 1.0), "setitem__ waits"),
     ],
 )
 def test_operation_that_waits_or_has_double_precision_is_detected(
-    waits: Callable[[torch.device], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    operation: Callable[[torch.device], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sampler is changed to execute the operation."""
     draw = BatchSampler.draw
 
-    def wait_and_draw(self: BatchSampler, step: int) -> Any:
-        waits(self._device)
+    def execute_and_draw(self: BatchSampler, step: int) -> Any:
+        operation(self._device)
         return draw(self, step)
 
-    monkeypatch.setattr(BatchSampler, "draw", wait_and_draw)
+    monkeypatch.setattr(BatchSampler, "draw", execute_and_draw)
     loop = TrainingLoop(tiny_recipe(), META, tmp_path)
     with pytest.raises((RuntimeError, NotImplementedError, AssertionError), match=message), CopyGuard():
         loop.run([0])

@@ -18,7 +18,7 @@ from DCAMTSegmentationLib.measurements_table import rows_of
 from DCAMTSegmentationLib.result_insertion import insert_result
 from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 from DCAMTSlicerLib.fingerprints import fingerprint
-from result_case import SHAPE, block, insert_all, result_of, voxel_counts
+from made_results import SHAPE, block, insert_all, make_result, voxel_counts
 from segmentation_case import (
     add_scan,
     scene_state,
@@ -32,20 +32,20 @@ class InsertionTest(unittest.TestCase):
 
     def test_empty_result_is_an_empty_segment(self) -> None:
         volume = add_scan()
-        segmentation = insert_all(result_of(np.zeros(SHAPE, np.uint8)), volume)
+        segmentation = insert_all(make_result(np.zeros(SHAPE, np.uint8)), volume)
         self.assertEqual(voxel_counts(segmentation), {"Left atrium": 0})
 
     def test_failed_step_removes_what_was_added(self) -> None:
         volume = add_scan()
         state = scene_state()
-        broken = replace(result_of(block(4)), measurements=[Measurements("LGE", "LA", *["no number"] * 6)])
+        broken = replace(make_result(block(4)), measurements=[Measurements("LGE", "LA", *["no number"] * 6)])
         with self.assertRaises(TypeError):
             insert_all(broken, volume)
         self.assertEqual(scene_state(), state)
 
     def test_error_after_each_of_five_functions_restores_the_earlier_result(self) -> None:
         volume = add_scan()
-        node = insert_all(result_of(block(2)), volume, show_3d=False)
+        node = insert_all(make_result(block(2)), volume, show_3d=False)
         table, map_node = (review.get_referenced_node(node, role) for role in (review.MEASUREMENTS, review.DOUBT_MAP))
 
         def state() -> Any:
@@ -54,7 +54,7 @@ class InsertionTest(unittest.TestCase):
             return attributes, voxel_counts(node), fingerprint(node), rows_of(table), levels, map_node.GetName()
 
         nodes, before = slicer.mrmlScene.GetNumberOfNodes(), state()
-        later = result_of(block(8, 3), 2.0)
+        later = make_result(block(8, 3), 2.0)
         for function in ("fill_table", "_write_segments", "_set_map", "_outline_method", "place_below"):
             for result in (later, replace(later, doubt_map=None)):
                 if result.doubt_map is None and function == "_set_map":
@@ -84,9 +84,9 @@ class InsertionTest(unittest.TestCase):
         """Remove a node at a yield of an insertion and check the outcome; return False if there is no such yield."""
         start_afresh()
         volume = add_scan()
-        target = insert_all(result_of(block(2)), volume, show_3d=False)
+        target = insert_all(make_result(block(2)), volume, show_3d=False)
         node = target if role == "target" else review.get_referenced_node(target, role)
-        steps = insert_result(result_of(block(8)), SegmentationOptions(volume, target=target, show_3d=False))
+        steps = insert_result(make_result(block(8)), SegmentationOptions(volume, target=target, show_3d=False))
         for _turn in range(turn + 1):
             if next(steps, self) is self:
                 return False
@@ -110,16 +110,16 @@ class InsertionTest(unittest.TestCase):
 
     def test_insertion_into_a_result_has_no_steps_for_its_existing_nodes(self) -> None:
         volume = add_scan()
-        new = list(insert_result(result_of(block(2)), SegmentationOptions(volume, show_3d=False)))
+        new = list(insert_result(make_result(block(2)), SegmentationOptions(volume, show_3d=False)))
         (target,) = review.results()
-        again = list(insert_result(result_of(block(2)), SegmentationOptions(volume, target=target, show_3d=False)))
+        again = list(insert_result(make_result(block(2)), SegmentationOptions(volume, target=target, show_3d=False)))
         self.assertEqual(len(new) - len(again), 4)  # the map, its image, the table, the segmentation
 
     def test_unreadable_surface_names_the_scan_and_leaves_the_scene_unchanged(self) -> None:
         volume = add_scan()
         nodes = slicer.mrmlScene.GetNumberOfNodes()
         with TemporaryDirectory() as folder:
-            result = result_of(block(2))
+            result = make_result(block(2))
             for content in (None, b"", b"not an archive"):
                 file = Path(folder, "surface.npz")
                 if content is not None:

@@ -124,8 +124,8 @@ class ChannelsTest(unittest.TestCase):
 
     def test_training_case_has_all_channels_of_the_scan(self) -> None:
         self.segment_all()
-        click(self.ui.teachButton)
-        self.assertTrue(self.ui.teachLabel.text.startswith("a, b, c with this segmentation is a training case"))
+        click(self.ui.trainingCaseButton)
+        self.assertTrue(self.ui.trainingCaseLabel.text.startswith("a, b, c with this segmentation is a training case"))
         recipe = replace(tiny_recipe(), input_channels=3)
         (row,) = training_case_rows(recipe)
         self.assertEqual(scene_remark(row.source, row.role, recipe)[0], "")
@@ -154,9 +154,9 @@ class ChannelsTest(unittest.TestCase):
         row = row_of(self.volumes[0], segmentation, tiny_recipe())
         slicer.mrmlScene.RemoveNode(self.volumes[1])
         message = "a segmentation: was made from several channels, not all of which are in the scene any more."
-        click(self.ui.teachButton)
+        click(self.ui.trainingCaseButton)
         self.assertTrue(training_cases.is_case(segmentation))
-        texts = self.ui.teachLabel.text.split("\n")
+        texts = self.ui.trainingCaseLabel.text.split("\n")
         self.assertTrue(texts[0].startswith("a, c with this segmentation is a training case"), texts)
         self.assertEqual(texts[1], "Only a task of one channel can use the case.")
         self.assertEqual(texts[2], f"{message} Load the missing volume, and press Apply again.")
@@ -177,8 +177,8 @@ class ChannelsTest(unittest.TestCase):
         self.choose_model("One")
         self.worker.labels_of = lambda voxels: (voxels > 175).astype(np.uint8)
         self.apply()
-        click(self.ui.teachButton)
-        self.assertTrue(self.ui.teachLabel.text.startswith("a with this segmentation"))
+        click(self.ui.trainingCaseButton)
+        self.assertTrue(self.ui.trainingCaseLabel.text.startswith("a with this segmentation"))
 
     def test_result_is_hidden_over_another_scan_but_not_over_its_own_channels(self) -> None:
         segmentation = self.segment_all()

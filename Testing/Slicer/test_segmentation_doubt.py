@@ -158,30 +158,30 @@ class DoubtTextTest(ViewCase):
     def test_low_agreement_without_a_place_is_shown(self) -> None:
         self.open(FakeWorker(trust=0.41, places=0))
         self.segment(add_scan())
-        self.assertIn("41% only", self.ui.trustLabel.text)
-        self.assertIn("check all of it", self.ui.trustLabel.text)
+        self.assertIn("only 41%", self.ui.trustLabel.text)
+        self.assertIn("Check the whole segmentation", self.ui.trustLabel.text)
         self.assertNotIn("0 doubtful places", self.ui.trustLabel.text)
 
     def test_high_agreement_without_a_place_is_shown(self) -> None:
         self.open(FakeWorker(trust=0.97, places=0))
         self.segment(add_scan())
-        self.assertEqual(self.ui.trustLabel.text, "The branches agree to 97%; no doubtful place.")
+        self.assertEqual(self.ui.trustLabel.text, "Agreement of the branches: 97%; no doubtful place.")
 
     def test_expected_overlap_is_shown_instead_of_the_agreement(self) -> None:
         self.open(FakeWorker(places=1, expected=ExpectedOverlap(0.921, 0.881, 0.949)))
         self.segment(add_scan())
-        text = "Expected overlap with an expert: 0.92 (0.88 to 0.95); one doubtful place."
+        text = "Expected overlap with an expert's outline: 0.92 (0.88 to 0.95); one doubtful place."
         self.assertEqual(self.ui.trustLabel.text, text)
 
     def test_low_expected_overlap_without_places_is_shown(self) -> None:
         self.open(FakeWorker(trust=0.41, places=0, expected=ExpectedOverlap(0.31, 0.05, 0.6)))
         self.segment(add_scan())
-        text = "Expected overlap with an expert: 0.31 (0.05 to 0.60); no doubtful place."
+        text = "Expected overlap with an expert's outline: 0.31 (0.05 to 0.60); no doubtful place."
         self.assertEqual(self.ui.trustLabel.text, f"{text} This outline is probably wrong: check all of it.")
 
     def test_fast_quality_explains_that_one_branch_shows_no_doubtful_place(self) -> None:
-        text = "Fast quality runs one branch: it does not show where to doubt."
-        overlap = "Expected overlap with an expert:"
+        text = "In quality Fast only one branch runs, so there are no doubtful places and no map of doubt."
+        overlap = "Expected overlap with an expert's outline:"
         wrong = "This outline is probably wrong: check all of it."
         for expected, shown in (
             (None, text),

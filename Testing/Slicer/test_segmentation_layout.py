@@ -19,7 +19,7 @@ class PanelLayoutTest(ViewCase):
         self.module.widget.resize(400, 560)  # the panel's size in a window of 1366 x 740
         self.module.widget.show()
         slicer.app.processEvents()
-        last = self.ui.teachButton
+        last = self.ui.trainingCaseButton
         bottom = last.mapTo(self.module.widget, last.rect.bottomLeft()).y()
         # The button below the table does not cover the table's end.
         table, below = self.ui.measurementsTable, self.ui.measureButton

@@ -11,7 +11,7 @@ import slicer
 from dcamt.geometry import Grid
 from DCAMTSegmentationLib.measurements_table import rows_of
 from fake_worker import ViewCase
-from result_case import oblique
+from made_results import oblique
 from segmentation_case import (
     Person,
     add_scan,

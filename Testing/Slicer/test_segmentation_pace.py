@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
-from result_case import result_of
+from made_results import make_result
 from segmentation_case import (
     LoopMonitor,
     SegmentationCase,
@@ -49,7 +49,7 @@ class PaceTest(SegmentationCase):
         slicer.util.updateVolumeFromArray(volume, np.arange(np.prod(shape), dtype=np.int16).reshape(shape))
         k, j, i = np.ogrid[[slice(-1, 1, complex(n)) for n in shape]]
         labels = ((k / 0.6) ** 2 + (j / 0.15) ** 2 + (i / 0.15) ** 2 <= 1).astype(np.uint8)
-        result = result_of(labels)
+        result = make_result(labels)
         path = self.home / "volume.npy"
         for name, steps in (
             ("writing the scan", lambda: write_npy_in_slabs(voxels_of(volume), path)),

@@ -16,7 +16,7 @@ import vtk
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.node_types import VolumeNode
 from fake_worker import ViewCase
-from result_case import oblique
+from made_results import oblique
 from segmentation_case import (
     ROOT,
     SegmentationCase,
@@ -234,7 +234,7 @@ class PersistenceTest(SegmentationCase):
         choose(self.ui.deviceComboBox, "CPU")
         self.ui.doubtCheckBox.click()
         click(self.ui.placeRegionButton)
-        click(self.ui.teachButton)
+        click(self.ui.trainingCaseButton)
         mask, rows = np.array(segment_mask(segmentation, volume)), self.logic.measurements(segmentation)
         places, trust = self.logic.doubtfulPlaces(segmentation), self.logic.trust(segmentation)
         with scene_saved_and_closed():
@@ -256,7 +256,7 @@ class PersistenceTest(SegmentationCase):
         self.assertFalse(review.is_corrected(loaded))
         self.assertFalse(review.is_outdated(loaded))
         self.assertTrue(self.ui.nextPlaceButton.enabled)
-        self.assertIn("training case", self.ui.teachLabel.text)
+        self.assertIn("training case", self.ui.trainingCaseLabel.text)
         # The map was visible when the scene was saved; it can be hidden.
         self.ui.doubtCheckBox.click()
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):

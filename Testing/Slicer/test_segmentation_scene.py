@@ -85,6 +85,13 @@ class SceneTest(ViewCase):
         self.assertEqual(len(node_names("vtkMRMLSegmentationNode")), 2)
         self.assertEqual(dcamt_folders(), ["LGE – DCAMT"])
 
+    def test_result_without_its_scan_is_explained(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        slicer.mrmlScene.RemoveNode(volume)
+        choose(self.ui.outputSelector, segmentation)
+        self.assertEqual(self.ui.trustLabel.text, "The scan of this result is not in the scene.")
+
     def test_map_of_doubt_is_not_listed_as_a_volume(self) -> None:
         volume = add_scan()
         self.segment(volume)

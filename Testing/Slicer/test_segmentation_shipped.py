@@ -13,7 +13,7 @@ from DCAMTSegmentationLib.sample_scan import sample_path
 from DCAMTSegmentationLib.training_cases import scene_cases
 from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.terms_of_use import record_acceptance
-from result_case import mass_properties
+from made_results import mass_properties
 from segmentation_case import (
     LoopMonitor,
     assert_stays_responsive,
@@ -90,7 +90,7 @@ class TutorialTest(unittest.TestCase):
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         slicer.util.updateSegmentBinaryLabelmapFromArray(label, segmentation, identifier, volume)
         self.module.enter()
-        click(self.ui.teachButton)
+        click(self.ui.trainingCaseButton)
         (case,) = scene_cases()
         self.assertEqual((case.volume, case.segmentation), (volume, segmentation))
         np.testing.assert_array_equal(segment_mask(case.segmentation, volume), label)

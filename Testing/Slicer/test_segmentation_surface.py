@@ -15,7 +15,7 @@ from dcamt.geometry import Grid
 from dcamt.wall.closed_surface import closed_surface
 from DCAMTSegmentationLib import result_insertion
 from fake_worker import ViewCase
-from result_case import insert_all, mass_properties, oblique, result_of
+from made_results import insert_all, make_result, mass_properties, oblique
 from segmentation_case import (
     add_scan,
     start_afresh,
@@ -52,7 +52,7 @@ class SurfaceTest(unittest.TestCase):
         index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)[..., ::-1]
         points = (index - index.mean(axis=(0, 1, 2))) @ oblique()[:3, :3].T
         labels = (((points / [30, 24, 27]) ** 2).sum(axis=-1) <= 1).astype(np.uint8)
-        segmentation = insert_all(result_of(labels), volume)
+        segmentation = insert_all(make_result(labels), volume)
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         surface = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(name)
         edges = vtk.vtkFeatureEdges()
@@ -73,7 +73,7 @@ class SurfaceTest(unittest.TestCase):
         index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)[..., ::-1]
         points = (index - [36, 17, 14]) @ oblique()[:3, :3].T  # the ball touches the scan's border
         labels = (((points / [18, 12, 15]) ** 2).sum(axis=-1) <= 1).astype(np.uint8)
-        result = result_of(labels)
+        result = make_result(labels)
         (item,) = result.classes
         i, j, k = (slice(low, high) for low, high in item.box)
         grid = Grid(shape[::-1], oblique())

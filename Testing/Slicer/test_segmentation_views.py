@@ -171,7 +171,7 @@ class ImportTest(ViewCase):
             self.assertIn("No result yet", self.ui.trustLabel.text)
         slicer.app.processEvents()
         self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")
-        self.assertIn("agree to 93%", self.ui.trustLabel.text)
+        self.assertIn("branches: 93%", self.ui.trustLabel.text)
         self.ui.doubtCheckBox.click()
         map_node = slicer.util.getNode("LGE doubt")
         for composite in slice_composites():
@@ -186,6 +186,6 @@ class ImportTest(ViewCase):
             self.settings.parameterNode.SetNodeReferenceID("inputVolume", None)
             self.settings.parameterNode.Modified()
             self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")
-            self.assertIn("agree to 93%", self.ui.trustLabel.text)
+            self.assertIn("branches: 93%", self.ui.trustLabel.text)
         finally:
             scene.EndState(scene.ImportState)

@@ -35,7 +35,7 @@ class LoopTest(TrainingCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(truth, first, identifier, volume)
         choose(segmentation_module.ui.inputSelector, volume)
         choose(segmentation_module.ui.outputSelector, first)
-        click(segmentation_module.ui.teachButton)
+        click(segmentation_module.ui.trainingCaseButton)
 
         # Train from the current model.
         slicer.util.selectModule("DCAMTTraining")

@@ -1,4 +1,4 @@
-"""Provide `slicer.app.coreIOManager()`, which loads and saves nodes by their MRML storage nodes."""
+"""Define the object that `slicer.app.coreIOManager()` returns: it loads and saves nodes and scenes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import slicer
 
-# The node class of each file type of Slicer's readers.
+# The node class of each file type that `_load` reads by a storage node.
 _NODE_CLASSES = {
     "ModelFile": "vtkMRMLModelNode",
     "TransformFile": "vtkMRMLLinearTransformNode",
@@ -15,7 +15,8 @@ _NODE_CLASSES = {
     "TextFile": "vtkMRMLTextNode",
     "ColorTableFile": "vtkMRMLColorTableNode",
 }
-_ENDINGS = {
+# The file type of each ending of a file name; another ending is a volume.
+_FILE_TYPES = {
     ".mrml": "SceneFile",
     ".mrb": "SceneFile",
     ".seg.nrrd": "SegmentationFile",
@@ -43,15 +44,15 @@ class IOManager:
 
     def fileType(self, fileName: Any) -> str:
         name = str(fileName).lower()
-        endings = [ending for ending in _ENDINGS if name.endswith(ending)]
-        return _ENDINGS[max(endings, key=len)] if endings else "VolumeFile"
+        endings = [ending for ending in _FILE_TYPES if name.endswith(ending)]
+        return _FILE_TYPES[max(endings, key=len)] if endings else "VolumeFile"
 
     def fileWriterFileType(self, node: Any) -> str:
         return "NodeFile"
 
     def fileWriterExtensions(self, node: Any) -> tuple[str, ...]:
         """Return the file formats that a node can be saved in, such as "NRRD (.nrrd)"."""
-        types = _storage(node).GetSupportedWriteFileTypes()
+        types = _new_storage_node(node).GetSupportedWriteFileTypes()
         return tuple(types.GetValue(index) for index in range(types.GetNumberOfValues()))
 
     def extractKnownExtension(self, fileName: Any, node: Any) -> str:
@@ -92,7 +93,7 @@ class IOManager:
         """Write nodes to files and leave the scene as it is."""
         for node_id, path in zip(nodeIDs, fileNames, strict=True):
             node = slicer.mrmlScene.GetNodeByID(node_id)
-            storage = _storage(node)
+            storage = _new_storage_node(node)
             storage.SetFileName(str(path))
             storage.SetUseCompression(int(properties.get("useCompression", 1)))
             if hardenTransform and node.GetParentTransformNode() is not None:
@@ -116,8 +117,8 @@ class IOManager:
             return volume
         if fileType == "SegmentationFile":
             logic = slicer.modules.segmentations.logic()
-            opaque = bool(properties.get("autoOpacities", True))
-            return logic.LoadSegmentationFromFile(path, opaque, name or _stem(path))
+            auto_opacities = bool(properties.get("autoOpacities", True))
+            return logic.LoadSegmentationFromFile(path, auto_opacities, name or _stem(path))
         if fileType == "MarkupsFile":
             node_id = slicer.modules.markups.logic().LoadMarkups(path, name or _stem(path))
             return scene.GetNodeByID(node_id) if node_id else None
@@ -129,7 +130,7 @@ class IOManager:
         return node
 
     def _show(self, volume: Any) -> None:
-        """Show a loaded volume as the background (a label map as the label layer) of all slice views; fit the views."""
+        """Show a loaded volume as the background (a labelmap as the label layer) of all slice views; fit the views."""
         selection = self._application_logic.GetSelectionNode()
         if volume.IsA("vtkMRMLLabelMapVolumeNode"):
             selection.SetActiveLabelVolumeID(volume.GetID())
@@ -155,19 +156,20 @@ class IOManager:
         return bool(self._application_logic.SaveSceneToSlicerDataBundleDirectory(path, None))
 
 
-def _storage(node: Any) -> Any:
+def _new_storage_node(node: Any) -> Any:
+    """Return a new storage node for the class of `node`, not attached to `node`."""
     storage = node.CreateDefaultStorageNode()
     if storage is None:
-        raise ValueError(f"{node.GetName()} cannot be written: a {node.GetClassName()} has no storage")
+        raise ValueError(f"{node.GetName()}: a {node.GetClassName()} has no default storage node")
     storage.UnRegister(None)
-    # The storage node asks the scene for the formats of volumes.
+    # A volume's storage node finds its file formats through the scene.
     storage.SetScene(slicer.mrmlScene)
     return storage
 
 
 def _stem(path: str) -> str:
     name = os.path.basename(path)
-    for ending in sorted((*_ENDINGS, ".nrrd", ".nii.gz", ".nii", ".nhdr", ".mha"), key=len, reverse=True):
+    for ending in sorted((*_FILE_TYPES, ".nrrd", ".nii.gz", ".nii", ".nhdr", ".mha"), key=len, reverse=True):
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name

@@ -14,7 +14,7 @@ from dcamt.errors import InputError
 from dcamt.io.slabs import write_nrrd_in_slabs
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name
-from DCAMTSlicerLib.volume_bridge import check_channels, ijk_to_ras, voxels_of
+from DCAMTSlicerLib.volume_bridge import check_channel_nodes, ijk_to_ras, voxels_of
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -48,7 +48,7 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     else:
         image = folder / f"{number:05d}.nrrd"
         channels = (volume,) if one_channel else channels_of(source)
-        check_channels(channels)
+        check_channel_nodes(channels)
         voxels, *others = map(voxels_of, channels)
         yield from write_nrrd_in_slabs(voxels, ijk_to_ras(volume), image, others)
     if not needs_label:

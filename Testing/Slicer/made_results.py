@@ -1,4 +1,4 @@
-"""Results made by tests, and their insertion into the scene."""
+"""Make segmentation results without a worker, and insert them into the scene."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def block(start: int, size: int = 4) -> np.ndarray:
 
 
 def segment_result(labels: np.ndarray, info: SegmentInfo = LEFT_ATRIUM) -> SegmentResult:
-    """Return the worker's result for label 1: the class, and the box of its voxels along I, J and K, if it has any."""
+    """Return the worker's result for the class `info`, whose voxels are those of `labels` (K, J, I) that are not 0.
+
+    The box of these voxels, along I, J and K, is None if all are 0.
+    """
     box = None
     if labels.any():
         planes = [np.flatnonzero(labels.any(axis=axes)) for axes in ((0, 1), (0, 2), (1, 2))]
@@ -49,7 +52,7 @@ def segment_result(labels: np.ndarray, info: SegmentInfo = LEFT_ATRIUM) -> Segme
     return SegmentResult(info, box)
 
 
-def result_of(labels: np.ndarray, volume_ml: float = 1.0) -> LoadedResult:
+def make_result(labels: np.ndarray, volume_ml: float = 1.0) -> LoadedResult:
     """Return a result whose map of doubt equals its labels."""
     row = Measurements("LGE", LEFT_ATRIUM.name, volume_ml, *[float("nan")] * 5)
     return LoadedResult(labels, labels, 0.9, [], [row], [segment_result(labels)])
