@@ -114,10 +114,10 @@ def test_error_names_the_truncated_data_file_and_its_bytes(
 def test_error_suggests_a_data_file_of_similar_name(tmp_path: Path, ending: str) -> None:
     path = write_scan(tmp_path / f"x{ending}")
     (tmp_path / "x.raw").rename(tmp_path / "X.RAW")
-    refused(lambda: read_scan(path), path, "needs its data file x.raw", "If X.RAW is that file, rename it to x.raw")
+    refused(lambda: read_scan(path), path, "needs its data file x.raw", "If X.RAW is the data file, rename it to x.raw")
     (tmp_path / "X.RAW").rename(tmp_path / "y.raw")
     path = path.rename(tmp_path / f"y{ending}")
-    refused(lambda: read_scan(path), path, "needs its data file x.raw", "If y.raw is that file, rename it to x.raw")
+    refused(lambda: read_scan(path), path, "needs its data file x.raw", "If y.raw is the data file, rename it to x.raw")
 
 
 def test_file_with_an_unknown_or_no_ending_is_refused(tmp_path: Path) -> None:

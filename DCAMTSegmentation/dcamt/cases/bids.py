@@ -19,8 +19,9 @@ _DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
 def find_bids_cases(folder: Path) -> FoundCases:
     """Pair each scan of a BIDS data set with its label by the entities in their names.
 
-    Without the entities that only derivatives have, a label has the entities of its scan, or a part of them. Scans with
-    equal entities take precedence, then those with the label's first suffix; a label that fits several is skipped.
+    A label fits a scan that has all the label's entities, except those that only derivatives have. Of several scans,
+    those without further entities are preferred, then those with the label's first suffix. A label that still fits
+    several scans is skipped.
     """
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []

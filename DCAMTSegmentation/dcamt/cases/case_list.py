@@ -1,4 +1,4 @@
-"""Read and write the case list of a run: a CSV table of scans, labels and roles, as spreadsheet programs save it."""
+"""Read, write and check the case list of a run: a CSV table of scans, labels and roles."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Violation:
     """A broken rule, with message and remedy.
 
     Attributes:
-        cases: the indices of the cases that break it; empty if the list as a whole does.
+        cases: the indices of the cases that break the rule; empty if the list as a whole breaks it.
         info: the class that no labelled case contains, for `Rule.EVERY_CLASS`.
     """
 
@@ -167,14 +167,14 @@ def violations(
     recipe: Recipe | None = None,
     label_values: Mapping[int, Sequence[int]] | None = None,
 ) -> list[Violation]:
-    """Return the broken rules, because of which these cases cannot train; cases left out are ignored.
+    """Return the broken rules, because of which a run cannot train on these cases; cases left out are ignored.
 
     `dcamt train`, `dcamt cases check` and the training panel all use this function.
 
     Args:
         recipe: None leaves out the rules on unlabelled cases in a batch and on classes.
-        label_values: the values in the label of each labelled case, by the index of the case. If those of a case are
-            missing, the rule on classes is not checked.
+        label_values: the values in the label of each labelled case, by the index of the case. If the values
+            of a labelled case are missing, the rule on classes is not checked.
     """
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
     labelled = [index for index in used if cases[index].role == LABELLED]
@@ -221,8 +221,8 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
 
     The delimiter is that of Excel's line `sep=;`, else the most frequent of comma, semicolon, tab and bar in the line
     of the column names. The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes, empty lines, and capitals
-    and outer blanks of column names are ignored. Before the column names, lines with `#` are ignored, except that
-    `# labels: 420=left atrium` is the label mapping of all lines without one of their own, unless `labels` is given.
+    and outer blanks of column names are ignored. Before the column names, lines that begin with `#` are ignored,
+    except that `# labels: 420=left atrium` is the mapping of all lines without their own, unless `labels` is given.
     """
     try:
         lines = _decode(path.read_bytes()).splitlines(keepends=True)

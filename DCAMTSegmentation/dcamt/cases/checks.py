@@ -198,7 +198,7 @@ def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
 
 
 def _identity(path: Path) -> Hashable:
-    """Return a value that is equal for all paths of one file or folder; None if it cannot be read."""
+    """Return a value that is equal for all paths of one file or folder; None if there is no such file or folder."""
     try:
         status = os.stat(path)
     except OSError:

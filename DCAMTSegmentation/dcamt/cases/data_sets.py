@@ -63,7 +63,7 @@ class _ListedCases:
         self.skipped: list[SkippedFile] = []
 
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
-        """Add a case by the file of its first channel; `io.readers.read_scan` finds the others."""
+        """Add a case by the file of its first channel; `io.readers.read_scan` finds the files of other channels."""
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         label_path = self._file(label) if isinstance(label, str) and label else None
         missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
@@ -85,7 +85,7 @@ class _ListedCases:
     def skip_unlisted(self, folders: Sequence[str]) -> None:
         """Skip the image files in the subfolders `folders` that `dataset.json` does not list."""
         named = {file for case in self.cases for file in (case.image, case.label)} | {
-            left_out.path for left_out in self.skipped
+            skipped_file.path for skipped_file in self.skipped
         }
         for name in folders:
             files = files_in(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))

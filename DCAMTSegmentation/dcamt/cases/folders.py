@@ -82,7 +82,7 @@ def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
 
 
 def _data_sets_below(folder: Path, depth: int) -> list[Path]:
-    """Return the folders of data sets up to `depth` levels below a folder such as `nnUNet_raw`, without hidden ones."""
+    """Return the folders of data sets up to `depth` levels below a folder such as `nnUNet_raw`; skip hidden ones."""
     data_sets: list[Path] = []
     for inner in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         if _data_set_reader(inner) is not None:
@@ -147,7 +147,7 @@ _FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
 
 
 def _pair_channels(scans: _FilesByKey, labels: _FilesByKey, skipped: list[SkippedFile]) -> None:
-    """Give the scan `x_0000` the key of its label `x`; leave out the scan's other channels.
+    """Give the scan `x_0000` the key of its label `x`; skip the files of the scan's other channels.
 
     Without such a label the scans stay separate cases: the numbers may count patients.
     """
@@ -161,7 +161,7 @@ def _pair_channels(scans: _FilesByKey, labels: _FilesByKey, skipped: list[Skippe
 
 
 def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
-    """Pair a folder's only scan and only label if the label's name consists of label words alone.
+    """Pair a folder's only scan and only label if the label's name has only words for labels and the atrium.
 
     Slicer, for example, saves `Segmentation.seg.nrrd` beside a scan of any name.
     """

@@ -44,7 +44,7 @@ class FoundCases:
 
 
 def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
-    """Return the image files directly in a folder that have one of the endings; an empty list if it is no folder."""
+    """Return the image files in a folder itself that have one of the endings; an empty list if there is no folder."""
     if not folder.is_dir():
         return []
     kinds = tuple(endings)
@@ -52,7 +52,7 @@ def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
 
 
 def scans_below(folder: Path) -> Iterator[Path]:
-    """Yield image files at any depth, and folders of DICOM slices as one path each, without hidden ones."""
+    """Yield scan and label files at any depth, and folders of DICOM slices as one path each; ignore hidden ones."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(place, name) for name in sorted(files)]

@@ -21,7 +21,7 @@ from .case_list import Case
 STRAY_VOXELS = 4
 """A component smaller than the volume of this many voxels of the network grid is stray: it may vanish there."""
 MAXIMUM_CLASS = 255
-"""The highest label value to which a mapping maps."""
+"""The highest label value to which `parse_value_mapping` maps."""
 
 
 def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, int]:
@@ -49,8 +49,8 @@ def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int
         named: the known names and their label values. A number is always a value, even if a name consists of digits.
 
     Raises:
-        InputError: an entry has another form, no such name or value, a name with several values, or a value occurs
-            twice.
+        InputError: an entry has another form, an unknown name or value, or a name with several values; or a source
+            occurs twice.
 
     >>> parse_value_mapping("420,421=left-atrium; 500=2", [("Left atrium", 1)])
     {420: 1, 421: 1, 500: 2}

@@ -63,7 +63,7 @@ PREDICTION_WORDS = frozenset(("pred", "preds", "prediction", "predictions", "pre
 RESULT_WORDS = frozenset(
     ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
 )
-"""Words for automatic results beside a scan or label of the same name. Alone, a scan's name may contain them."""
+"""Words for automatic results beside a scan or label of the same name; otherwise a scan's name may contain them."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_STRUCTURE_WORDS | PREDICTION_WORDS
 """Words that are not part of a key."""
 _PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
@@ -115,7 +115,7 @@ def case_name(path: str | Path) -> str:
     """
     name = unicodedata.normalize("NFC", without_channel(scan_name(path)))
     words = _SEPARATORS.split(_CAPITALISED.sub("_", name))
-    if len(words) > 2 and words[-1].lower() in (IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS):
+    if len(words) > 2 and words[-1].lower() in _PAIRING_WORDS:
         name = without_channel("".join(words[:-2]))
     return name
 
@@ -145,7 +145,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     A case gets the first of these labels that exists:
     - the label of the same name;
     - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`);
-    - the only label among whose short names (`short_names`) this case is the first case.
+    - the only label whose longest short name (`short_names`) that is the name of a case is the name of this case.
 
     Other labels keep their own names. Words for another structure (`p1_lawall`) must be in both names.
     """
@@ -182,7 +182,7 @@ def _paired_without_kind_words(cases: Collection[str], labels: Mapping[str, Path
 
 
 def _name_without_kind_words(name: str, kind_words: Collection[str]) -> str:
-    """Return a name without those of its words that are `kind_words`, and without separators at its ends."""
+    """Return a name without the words in `kind_words`, and without separators at its ends."""
     words = _split_words(name)
     # Word n and the separator before it.
     kept = [
@@ -280,7 +280,7 @@ def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> N
 
 
 def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterator[tuple[int, int]]:
-    """Yield the start and stop of what is left of `words` without droppable words at its ends, the longest first.
+    """Yield the start and stop of each part of `words` that is left if droppable words at the ends are dropped.
 
     For each number of words dropped at the beginning, from 0 on, words are dropped one by one at the end. A word is
     dropped with the separator beside it: words are at even indices.

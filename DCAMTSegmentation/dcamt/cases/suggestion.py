@@ -30,7 +30,7 @@ from .labels import mapping_targets, parse_mapping
 MAX_CASES = 20
 """At most this many labelled cases are read, evenly spread over the list."""
 CHANNELS = (16, 32, 64, 128, 128)
-"""Feature channels of each level, as in the shipped model; a network of fewer levels uses the first ones."""
+"""Feature channels of each level, as in the shipped model; a network of fewer levels uses the first numbers."""
 CONVOLUTIONS = (1, 2, 3, 3, 3)
 """Convolutions of each level."""
 SMALLEST_MAP = 4
@@ -203,7 +203,7 @@ def _read_any(path: Path) -> Volume:
 def name_classes(
     labelled: Sequence[Case], values: Sequence[int], folder: Path | None, mapped: Mapping[str, int] | None = None
 ) -> tuple[SegmentInfo, ...]:
-    """Return the classes 1 to the highest label value, with names and colours from the files where they have them.
+    """Return the classes 1 to the highest label value, with the names and colours that the files state.
 
     Names come from the label mappings, whose classes `mapped` holds, else from `dataset.json`, else from a
     segmentation's own segments, else they are "Structure 1", ...
@@ -304,7 +304,7 @@ def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stri
 
 
 def _growth(strides: Sequence[Stride]) -> float:
-    """Return the ratio of features (channels x voxels, all levels) to those of a network with strides of 2."""
+    """Return the number of features (channels x voxels, all levels), relative to a network with strides of 2."""
 
     def features(each: Sequence[Stride]) -> float:
         total, voxels = 0.0, 1.0

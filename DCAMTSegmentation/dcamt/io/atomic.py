@@ -13,7 +13,8 @@ from pathlib import Path
 from ..errors import OutputError, write_error
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
-_NAME_KEPT = 60  # Last characters of the file's name in the temporary name, which so has at most 250 bytes.
+_NAME_KEPT = 60
+"""The temporary name ends in so many characters of the file's name at most, so that it has at most 250 bytes."""
 
 
 @contextmanager
@@ -60,7 +61,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
-    """Yield temporary paths by their final paths, as `atomic_path` does; files are renamed only after the block's end.
+    """Yield a temporary path for each final path; at the end of the block, the files are renamed as by `atomic_path`.
 
     If renaming a file fails, files that were renamed before it stay.
 
@@ -91,7 +92,7 @@ def write_text(path: str | Path, text: str) -> None:
 def stray_temporaries(folder: Path) -> list[Path]:
     """Return the files in `folder` that `atomic_path` is writing, or was writing when its process was killed.
 
-    They are recognised by their names.
+    The files are recognised by their names.
     """
     return [path for path in folder.glob(".????????-*") if _TEMPORARY.match(path.name) and path.is_file()]
 
@@ -126,7 +127,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _is_about_writing(error: OSError, temporary: Path, target: Path) -> bool:
-    """Return whether an error concerns the file being written, and not a pipe or a file that the block reads."""
+    """Return whether an error concerns the file being written or its folders, not a pipe or another file."""
     if error.errno is None or error.errno == errno.EPIPE:
         return False
     if error.filename is None:

@@ -22,7 +22,7 @@ _MAXIMUM_CHANNELS = 10
 def channel_of(path: str | Path) -> int | None:
     """Return the channel at the end of a scan's name, such as 0 for `la_001_0000.nii.gz`.
 
-    None if the name does not end in a number of four digits, or in one above 9, which more likely counts patients.
+    None if the name does not end in four digits, or if their number is above 9: it more likely counts patients.
     """
     match = _CHANNEL.search(scan_name(path))
     return int(match[1]) if match and int(match[1]) < _MAXIMUM_CHANNELS else None
@@ -34,7 +34,11 @@ def without_channel(name: str) -> str:
 
 
 def channel_files(path: Path) -> tuple[Path, ...]:
-    """Return a scan's channel files, numbered from 0 without a gap, if `path` is the first of several; otherwise ()."""
+    """Return a scan's channel files, from 0 up to the first missing number, if there are several; otherwise ().
+
+    Args:
+        path: the file of channel 0; for any other file, the result is ().
+    """
     if channel_of(path) != 0:
         return ()
     file_ending, stem = path.name[len(scan_name(path)) :], without_channel(scan_name(path))
@@ -48,7 +52,7 @@ def channel_files(path: Path) -> tuple[Path, ...]:
 
 
 def channel_names(path: Path) -> tuple[str, ...]:
-    """Return the channel names from the `dataset.json` beside a file or one folder above; () if neither has any."""
+    """Return the channel names from the `dataset.json` beside a file or one folder above; () if there are none."""
     for folder in (path.parent, path.resolve().parent.parent):
         try:
             described = json.loads((folder / "dataset.json").read_text(encoding="utf-8-sig"))

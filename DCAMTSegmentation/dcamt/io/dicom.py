@@ -23,9 +23,11 @@ from .dicom_files import (
     read_file,
 )
 from .dicom_pixels import load_frames
-from .dicom_stacks import ScanChoice, choose_stack, group_stacks, lattice, slice_gap
+from .dicom_stacks import ScanChoice, choose_stack, group_stacks, order_slices, slice_gap
 from .dicom_times import choose_frames
 from .stored_image import COPY_AGAIN, StoredImage
+
+_CHOOSE_FOLDER = "Choose the folder that holds the whole series."
 
 
 def is_one_study(folders: Sequence[Path]) -> bool:
@@ -55,7 +57,8 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
 
     Raises:
         InputError: there is no image, `choice` does not choose one of several, or the image has one slice; or slices
-            are damaged, in colour, missing, at the same place, unevenly spaced, or of different patients or units.
+            are damaged, in colour, at the same place, unevenly spaced, or of different patients or units; or a file is
+            known to be missing (`refuse_missing_files`).
     """
     return open_dicom_files(folder, files_below(folder), choice)
 
@@ -81,13 +84,15 @@ def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:
         kind = collected.foreign[0][1]
         raise InputError(f"is a DICOM file, but not a scan ({kind})", path=path, remedy="Choose the scan itself.")
     if len(collected.frames) == 1:
-        remedy = "Choose the folder that holds the whole series."
-        raise InputError("is one DICOM slice", path=path, remedy=remedy)
+        raise InputError("is one DICOM slice", path=path, remedy=_CHOOSE_FOLDER)
     return _open_collected(path, collected, choice)
 
 
 def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> StoredImage:
-    """Open the only or the chosen image among `files`; messages about several of them name `path`."""
+    """Open the only or the chosen image among `files`; raise InputError as `open_dicom_folder` does.
+
+    Messages about several files name `path`.
+    """
     collected = FoundFiles()
     for file in files:
         read_file(file, collected)
@@ -106,12 +111,10 @@ def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> St
     _refuse_rejected(path, collected, series, folders)
     frames = choose_frames(path, stack, choice, notes)
     if len(frames) == 1:
-        raise InputError(
-            "holds one DICOM slice only", path=path, remedy="Choose the folder that holds the whole series."
-        )
+        raise InputError("holds one DICOM slice only", path=path, remedy=_CHOOSE_FOLDER)
     skipped = [(file, kind) for file, kind in collected.foreign if file.parent in folders]
     refuse_separated_slices(path, separated, frames)
-    affine, frames = lattice(path, frames, skipped)
+    affine, frames = order_slices(path, frames, skipped)
     refuse_missing_files(path, collected, stack.frames)
     of_series = [frame for frame in collected.frames if frame.series == series]
     separated_of_series = [frame for frame in separated if frame.series == series]
@@ -132,7 +135,7 @@ def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> St
 
 
 def _no_frames_error(path: Path, collected: FoundFiles) -> InputError:
-    """Return the error for files without a usable frame. Of several reasons, only the first below is named."""
+    """Return the error for files without a usable frame; of several reasons, it names one."""
     if collected.damaged:
         return _damaged_error(path, collected.damaged)
     if collected.unplaced:

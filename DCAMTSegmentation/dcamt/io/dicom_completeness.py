@@ -33,9 +33,12 @@ def _missing_files_error(path: Path, missing: Sequence[str], remedy: str) -> Inp
 
 
 def _named_files(path: Path) -> list[tuple[str, Path]]:
-    """Return the files that a DICOMDIR names, each with its series ("" if unknown); raise InputError if damaged.
+    """Return the files that a DICOMDIR names, each with its series ("" if unknown).
 
-    A DICOMDIR has names in capitals (DICOM PS3.10); those of the copied files may be in lower case.
+    A DICOMDIR has names in capitals (DICOM PS3.10); the copied files may have names in lower case.
+
+    Raises:
+        InputError: the DICOMDIR is damaged.
     """
     from pydicom import dcmread
 
@@ -51,7 +54,7 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
 
 
 def _existing(folder: Path, parts: Sequence[str]) -> Path:
-    """Return the file below `folder` with these names, whatever their case; if there is none, the file as named."""
+    """Return the file at the path `parts` below `folder`, in any case of letters; the path itself if no file exists."""
     file = folder
     for part in parts:
         below = file / part
@@ -115,7 +118,7 @@ def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) 
 
 
 def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> None:
-    """Raise InputError if a concatenation lacks a file, by the numbers that its files state."""
+    """Raise InputError if a concatenation lacks a file, according to the numbers in the frames' headers."""
     numbers: dict[str, set[int]] = {}
     totals: dict[str, int] = {}
     for frame in frames:
@@ -144,7 +147,7 @@ def missing_slices_notes(
     """Return notes on evidence in the headers that slices are missing: spacing, or numbers of the series' images.
 
     Args:
-        frames: of the scan, one for each slice.
+        frames: the scan's frames, one for each slice.
         series: all frames of the series, without `separated`.
         gap: mm between neighbouring slices.
         separated: images of another class in the series, such as screenshots, which are numbered and counted as well.
@@ -169,8 +172,8 @@ def missing_slices_notes(
 def _lacking_numbers(series: Sequence[Frame], separated: Sequence[Frame]) -> list[int]:
     """Return the numbers that no image has, from 1 to the highest number of a series.
 
-    An empty list if images are not numbered or have equal numbers, or if more numbers are lacking than `series` has:
-    then the numbers do not count the images.
+    An empty list if images are not numbered or have equal numbers, or if more numbers are lacking than present: then
+    the numbers do not count the images.
     """
     numbers = {frame.instance for frame in series}
     used = numbers | {frame.instance for frame in separated}

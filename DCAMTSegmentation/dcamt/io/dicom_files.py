@@ -36,12 +36,12 @@ _OTHER_ENDINGS = frozenset(
         *(".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".raw", ".vtk", ".stl", ".mrml", ".mrb"),
     )
 )
-"""Files with these endings are no DICOM files, and are not opened."""
+"""Files with these endings are not opened, since they are taken for files of other formats."""
 _CLASS_TAG = 0x00080016  # SOP class
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixel data, which consist of items and an end marker
 _ITEM, _END_MARKER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
-SHOWN = 8  # A message names at most this many files or series.
+SHOWN = 8  # `list_names` names at most this many files or series.
 _MAXIMUM_FILES = 100_000
 
 
@@ -63,7 +63,7 @@ class FoundFiles:
         damaged: files that are damaged or cannot be read.
         unplaced: images without a place in the patient.
         foreign: files of other kinds, each with its kind; "no DICOM" for files in another format.
-        color: series of colour images.
+        color: the UIDs of series with colour images.
     """
 
     frames: list[Frame] = field(default_factory=list)
@@ -74,7 +74,9 @@ class FoundFiles:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the files of a folder, then those of its subfolders, by name, without hidden ones and those of `__MACOSX`.
+    """Return the files of a folder and its subfolders, a folder's own files first, in the order of names.
+
+    Hidden files, hidden folders and folders named `__MACOSX...` are left out.
 
     Raises:
         InputError: there are more than 100000 files.
@@ -140,7 +142,7 @@ def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -
 
     Args:
         data: the file's header.
-        held: the bytes of its pixel data, as from `_pixel_bytes`.
+        held: the result of `_pixel_bytes`.
     """
     series = str(data.get("SeriesInstanceUID", ""))
     meta = getattr(data, "file_meta", None)
@@ -194,7 +196,7 @@ def class_name(sop_class: str) -> str:
 
 
 def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
-    """Return the number of bytes of pixel data in a file: None if missing or cut off, -1 if compressed.
+    """Return the number of bytes of pixel data in a file: None if the data is missing or cut, -1 if it is compressed.
 
     `file` stands at the pixel data, after the other attributes, which `data` holds; `size` is the file's size.
     """
@@ -244,7 +246,7 @@ def _expected_bytes(data: Any) -> int | None:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Return text with the first `SHOWN` names and the number of further ones."""
+    """Return text with the first `SHOWN` names and the number of further names."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{', '.join(names[:SHOWN])}{more}"
 

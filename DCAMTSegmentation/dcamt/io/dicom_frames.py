@@ -64,7 +64,7 @@ CONSTANT_ATTRIBUTES = {
     "RescaleType": "unit of intensities",
     "Units": "unit of intensities",
 }
-"""Attributes that are equal in all slices of a scan, where they are present, and their names in messages."""
+"""Attributes that must be equal in all slices of a scan that have them, and their names in messages."""
 TIME_ATTRIBUTES = (
     ("TemporalPositionIndex", "FrameContentSequence"),
     ("TemporalPositionIdentifier", ""),
@@ -81,7 +81,7 @@ TIME_ATTRIBUTES = (
 The first attribute whose values differ for all frames at each place is used.
 """
 NUMBERED_TIMES = 2
-"""So many attributes at the beginning of `TIME_ATTRIBUTES` are numbers of time points."""
+"""The first attributes of `TIME_ATTRIBUTES`, so many, are numbers of time points."""
 
 
 class UnplacedError(Exception):
@@ -164,7 +164,7 @@ def frames_of(path: Path, data: Any) -> list[Frame]:
     if per_frame is None:
         raise UnplacedError(f"lacks the positions of its {number} frames")
     if len(per_frame) != number:
-        raise UnplacedError(f"has {number} frames, but places {len(per_frame)}")
+        raise UnplacedError(f"has {number} frames, but positions for {len(per_frame)}")
     common = () if shared is None else (shared,)
     return [_frame(path, index, _FrameHeader(data, (own, *common))) for index, own in enumerate(per_frame)]
 

@@ -272,7 +272,7 @@ def _nearest(
 def _frame_geometry(grid: Grid) -> dict[str, Any]:
     """Return highdicom's options for the place of each frame.
 
-    highdicom's default is the places of the source frames, among which there may be frames of other slices.
+    Without these options, highdicom takes the places of all source frames, also of frames that were not segmented.
     """
     import highdicom as hd
 
@@ -308,5 +308,5 @@ def _keep_references(dataset: Dataset, frames: Sequence[int]) -> None:
 
 
 def _series_number(source: SourceImages) -> int:
-    """Return 100 times the number of the source series plus 1, so that the segmentation's number shows its source."""
+    """Return 100 times the source's series number (last four digits) plus 1, so that the number shows the source."""
     return int(source.datasets[0].get("SeriesNumber") or 0) % 10_000 * 100 + 1

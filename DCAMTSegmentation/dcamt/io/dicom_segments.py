@@ -66,7 +66,7 @@ def open_dicom_segments(path: Path) -> StoredImage:
 
 
 def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], list[int], list[int]]:
-    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 if it is a labelmap).
+    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 for a labelmap).
 
     Raises:
         InputError: the frames do not lie on one grid, or their place or the slice spacing is not stated.
@@ -126,7 +126,7 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
 
 
 def _segment_number(frame: Any, shared: Any) -> int:
-    """Return the number of a frame's segment; 0 if none is stated: then its pixels are segment numbers."""
+    """Return the number of a frame's segment; 0 if none is stated: then the frame's pixels are segment numbers."""
     for place in (frame, shared):
         if place is not None and (items := place.get("SegmentIdentificationSequence")):
             return int(items[0].ReferencedSegmentNumber)

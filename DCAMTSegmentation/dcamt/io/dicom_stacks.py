@@ -1,4 +1,4 @@
-"""Group the frames of DICOM files into stacks of slices, choose a stack, and compute the lattice of its slices."""
+"""Group the frames of DICOM files into stacks of slices, choose a stack, and compute the affine of its slices."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from .dicom_files import list_names
 from .dicom_frames import Frame
 
 FEW = 3
-"""Fewer slices than this, beside those of one scan, are taken for a scout or for screenshots."""
+"""Fewer images than this, beside a larger series or stack, are taken for a scout or for screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
+_CHOOSE_SERIES = "Choose a series with --series NUMBER."
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
 
 
@@ -27,7 +28,7 @@ class ScanChoice:
     Attributes:
         series: a number from the list in the error message, the UID or its end, or the description or a part of it.
         frame_type: "magnitude", "phase", "real", "imaginary", or another kind from the list.
-        time: number of the time point, from 1. None reads the first if all have the same number of slices.
+        time: number of the time point, from 1. None reads the first if all time points have the same number of slices.
     """
 
     series: str | None = None
@@ -87,12 +88,12 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 
 
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: list[str]) -> Stack:
-    """Return the chosen stack, the only one, or the only one of more than two slices.
+    """Return the chosen stack; without a choice, the only stack, or the only stack of more than two slices.
 
     Stacks of one or two slices are skipped only if they belong to other series. A note about them is added to `notes`.
 
     Raises:
-        InputError: the choice fits no stack or several, or there are several and none is chosen; the stacks are listed.
+        InputError: the choice fits no stack or several, or there are several and none is chosen; the error lists them.
     """
     wanted = choice.series
     if wanted is not None:
@@ -100,7 +101,7 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: lis
         if len(chosen) == 1:
             return chosen[0]
         what = f'has no image "{wanted}"' if not chosen else f'has {len(chosen)} images "{wanted}"'
-        raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy="Choose a series with --series NUMBER.")
+        raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy=_CHOOSE_SERIES)
     if len(stacks) == 1:
         return stacks[0]
     large = [stack for stack in stacks if len(stack.frames) >= FEW]
@@ -113,7 +114,7 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: lis
     number = len({stack.first.series for stack in stacks})
     of_one = f"holds {len(stacks)} stacks of slices{_difference(stacks)}"
     what = f"holds {number} DICOM series" if number == len(stacks) else of_one
-    raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy="Choose a series with --series NUMBER.")
+    raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy=_CHOOSE_SERIES)
 
 
 def _difference(stacks: Sequence[Stack]) -> str:
@@ -131,9 +132,9 @@ def _difference(stacks: Sequence[Stack]) -> str:
 
 
 def _matching(stacks: list[Stack], wanted: str) -> list[Stack]:
-    """Return the stacks that the first fitting rule gives.
+    """Return the stacks that `wanted` fits, by the first of these rules that gives any.
 
-    `wanted` is compared with: the number, the UID, the whole description, the UID's end, any part of the description.
+    `wanted` is the number, the UID, the whole description, the end of the UID, or a part of the description.
     """
     if wanted.isdecimal() and 1 <= int(wanted) <= len(stacks):
         return [stacks[int(wanted) - 1]]
@@ -163,7 +164,16 @@ def sort_frames(frames: Sequence[Frame]) -> list[Frame]:
     return sorted(frames, key=lambda frame: float(frame.position @ normal))
 
 
-def lattice(
+def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
+    """Return the error for frames of which some lie at one place and cannot be distinguished."""
+    return InputError(
+        f"holds {len(frames)} slices, some of them at the same place",
+        path=path,
+        remedy="Keep only one stack: the folder may contain several time points or a copy.",
+    )
+
+
+def order_slices(
     path: Path, frames: Sequence[Frame], skipped: Sequence[tuple[Path, str]] = ()
 ) -> tuple[np.ndarray, list[Frame]]:
     """Return the affine of two or more slices, voxel index -> LPS mm, and the frames in the order of k.
@@ -186,11 +196,7 @@ def lattice(
     usual = float(np.median(gaps))
     tolerance = max(0.01, _SPACING_TOLERANCE * usual)
     if gaps.min() <= tolerance:
-        raise InputError(
-            f"holds {len(frames)} slices, some of them at the same place",
-            path=path,
-            remedy="Keep only one stack: the folder may contain several time points or a copy.",
-        )
+        raise same_place_error(path, frames)
     if gaps.max() > usual + tolerance or gaps.min() < usual - tolerance:
         lost = int(np.sum(np.maximum(np.rint(gaps / usual) - 1, 0)))
         even = bool((np.abs(gaps / usual - np.rint(gaps / usual)) < 0.1).all())

@@ -13,7 +13,7 @@ from ..volume import IdentifyingNote
 from .dicom_contradictions import refuse_contradictions
 from .dicom_files import list_names
 from .dicom_frames import NUMBERED_TIMES, TIME_ATTRIBUTES, Frame
-from .dicom_stacks import ScanChoice, Stack, sort_frames
+from .dicom_stacks import ScanChoice, Stack, same_place_error, sort_frames
 
 _SAME_SLICE_MM = 0.01
 """Frames at most this far apart show the same slice."""
@@ -107,17 +107,13 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
         return frames
     order = _time_order(places) if all(len(place) == number for place in places) else None
     if order is None:
-        raise InputError(
-            f"holds {len(frames)} slices, some of them at the same place",
-            path=path,
-            remedy="Keep only one stack: the folder may contain several time points or a copy.",
-        )
+        raise same_place_error(path, frames)
     wanted = _time_number(path, number, choice, notes)
     return [sorted(place, key=order)[wanted - 1] for place in places]
 
 
 def _time_number(path: Path, number: int, choice: ScanChoice, notes: list[str]) -> int:
-    """Return the number of the chosen time point among `number`; by default 1, and a note is added to `notes`."""
+    """Return the number of the chosen one of `number` time points; without a choice 1, with a note added to `notes`."""
     wanted = 1 if choice.time is None else choice.time
     if not 1 <= wanted <= number:
         raise InputError(f"holds {number} time points, not {wanted}", path=path, remedy=f"Choose 1 to {number}.")
@@ -129,8 +125,8 @@ def _time_number(path: Path, number: int, choice: ScanChoice, notes: list[str]) 
 def _stated_times(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group frames by the number of their time point; an empty list if the headers do not number time points.
 
-    The packages of slices of a single image may be numbered as well, but they lie one after another. So the groups
-    count as time points only if their common part is longer than half of the longest group.
+    The slices of a single image may be numbered in packages, too, but the packages lie one after another. So groups
+    count as time points only if the range that all of them cover is longer than half of the longest group.
     """
     for number in range(NUMBERED_TIMES):
         times = sorted({time for frame in frames if (time := frame.times[number]) is not None})
@@ -148,7 +144,7 @@ def _stated_times(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _choose_stated_time(path: Path, groups: list[list[Frame]], choice: ScanChoice, notes: list[str]) -> list[Frame]:
-    """Return the group of the chosen time point; raise InputError if none is chosen and their sizes differ."""
+    """Return the group of the chosen time point; raise InputError if none is chosen and the groups' sizes differ."""
     sizes = [len(group) for group in groups]
     if choice.time is None and len(set(sizes)) > 1:
         listed = list_names([str(size) for size in sizes])
@@ -163,7 +159,7 @@ def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], tuple[float,
         times_by_place = [[frame.times[number] for frame in place] for place in places]
         if all(None not in times and len(set(times)) == len(times) for times in times_by_place):
             return lambda frame, number=number: (frame.times[number] or 0.0,)  # type: ignore[misc]
-    # Without times, the series' order must be one complete pass through all places after another.
+    # Without times, the series must go through all places once, then through all again, and so on.
     ordered = sorted((frame for place in places for frame in place), key=lambda frame: frame.order)
     if len({frame.order for frame in ordered}) < len(ordered):
         return None

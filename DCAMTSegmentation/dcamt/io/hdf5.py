@@ -24,8 +24,8 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
     superior with a spacing of `SPACING_MM`.
 
     Raises:
-        InputError: h5py is not installed, or the file is damaged, or its array is missing, not three-dimensional, empty
-            or too large.
+        InputError: h5py is not installed, the file is damaged, or the array is missing, not three-dimensional, empty or
+            too large.
     """
     try:
         import h5py

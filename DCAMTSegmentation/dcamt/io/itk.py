@@ -102,7 +102,7 @@ def open_itk(path: Path) -> StoredImage:
 
 
 def _read_header(path: Path) -> Any:
-    """Return a reader that has read the file's header, of an image that can be a scan.
+    """Return a reader that has read the header of the file.
 
     Raises:
         InputError: ITK does not recognise the format, or the image has 8-bit colours, fewer than three dimensions or an

@@ -111,12 +111,14 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
 
 
 def _check_compressed_size(path: Path, data: Path, start: int, stated: str | None) -> None:
-    """Raise InputError if `stated`, the size in the header, is not that of the compressed data after byte `start`.
+    """Raise InputError if the size in the header is less than that of the compressed data, or more than the file has.
 
-    Bytes after the compressed data are allowed. For what lies beyond the stated size, ITK returns random memory. If the
-    size is 0 or missing, and the data has a file of its own, ITK uses the file's size.
+    For what lies beyond the stated size, ITK returns random memory. If the size is 0 or missing, and the data has a
+    file of its own, ITK uses the file's size.
 
     Args:
+        start: the first byte of the compressed data.
+        stated: the size in the header.
         path: the header, which messages name.
         data: the file with the compressed data, which may be the header's.
     """

@@ -114,7 +114,10 @@ def _voxel_type(path: Path, header: Any) -> np.dtype:
 
 
 def _scaling(header: Any) -> tuple[float | None, float | None]:
-    """Return slope and intercept of the voxels, None if there are none; a slope of 0 counts as 1, as in ITK."""
+    """Return slope and intercept of the voxels, both None without scaling.
+
+    If the slope is 0 and the intercept is not, the slope counts as 1, as in ITK.
+    """
     intercept = float(header["scl_inter"])
     if float(header["scl_slope"]) == 0 and math.isfinite(intercept) and intercept:
         return 1.0, intercept

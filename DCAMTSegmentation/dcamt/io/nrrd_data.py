@@ -166,7 +166,7 @@ def _data_files(path: Path, header: Header, sizes: Sequence[int]) -> list[Path]:
     """Return the data files that a header names; an empty list if the data follows the header.
 
     Raises:
-        InputError: the header names none, has a damaged pattern of names, or names a file that is missing.
+        InputError: the header has an empty list or a damaged pattern of names, or names a file that is missing.
     """
     value = header.fields.get("data file")
     if value is None:
@@ -176,10 +176,8 @@ def _data_files(path: Path, header: Header, sizes: Sequence[int]) -> list[Path]:
         names = header.files
     elif re.search(r"%[0-9]*[du]", words[0]) and len(words) >= 4:
         first, last, step = (int(word) for word in words[1:4])
-        if step == 0:
-            raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
-        numbers = range(first, last + (1 if step > 0 else -1), step)
-        if len(numbers) > math.prod(sizes):
+        numbers = range(first, last + (1 if step > 0 else -1), step) if step else range(0)
+        if step == 0 or len(numbers) > math.prod(sizes):
             raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
         names = [words[0].replace("%u", "%d") % number for number in numbers]
     else:

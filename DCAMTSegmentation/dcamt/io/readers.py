@@ -41,7 +41,7 @@ _OTHER_KINDS = {
     b"Rar!\x1a\x07": "RAR archive",
     b"%PDF": "PDF document",
 }
-"""First bytes of files that are no scans, and what they are."""
+"""First bytes of files that are no scans, and the kinds of these files."""
 _MAXIMUM_UNZIPPED = 16 << 30
 
 
@@ -73,13 +73,13 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
             different number of channels, or `volume.check_scan` refuses the scan.
     """
     path = Path(path)
-    if channels > 1 and (files := channel_files(path)) and _holds_one_image(path, choice):
+    if channels > 1 and (files := channel_files(path)) and _has_one_channel(path, choice):
         return read_channels(path, files, channels, lambda file: _read_scan(file, 1, choice))
     volume = _read_scan(path, channels, choice)
     return replace(volume, notes=(*one_channel_note(path), *volume.notes)) if channels == 1 else volume
 
 
-def _holds_one_image(path: Path, choice: ScanChoice | None) -> bool:
+def _has_one_channel(path: Path, choice: ScanChoice | None) -> bool:
     """Return whether a file has one channel; a file with several is a scan of its own, whatever its name."""
     with _open_image(path, choice or ScanChoice()) as image:
         return image.channels == 1
@@ -89,7 +89,7 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
     """Read and check the scan of one file or folder."""
     with _open_image(path, choice or ScanChoice()) as image:
         if image.labels_only:
-            raise InputError("is a segmentation, not a scan", path=path, remedy="Choose the scan that it belongs to.")
+            raise _segmentation_error(path)
         check_scan_grid(image.grid, path)
         check_channels(image.channels, channels, path)
         volume = Volume(image.load(), image.grid, path, image.notes, image.frames)
@@ -97,11 +97,16 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
     return volume
 
 
+def _segmentation_error(path: Path) -> InputError:
+    """Return the error for a segmentation in place of a scan."""
+    return InputError("is a segmentation, not a scan", path=path, remedy="Choose the scan that it belongs to.")
+
+
 def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = None) -> Labelmap:
     """Read a labelmap from any format that `read_scan` reads, or from a segmentation (`.seg.nrrd`, DICOM SEG).
 
     A segmentation becomes one labelmap. Its segments keep their label values if these are unique; otherwise they are
-    numbered 1, 2, ... in the file's order. Where segments overlap, the later one of the file, or of `mapping`, is kept.
+    numbered 1, 2, ... in the file's order. Where segments overlap, the last of the file, or of `mapping`, is kept.
     A segmentation that was saved cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's
     grid.
 
@@ -199,7 +204,7 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
 
 
 def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
-    """Open a file by its ending if it is that of NRRD or NIfTI, otherwise by its first bytes, otherwise with ITK."""
+    """Open a file with the reader for its ending (NRRD, NIfTI), else for its first bytes, else with ITK."""
     kind, head = ending(path), read_head(path)
     _refuse_other_kinds(path, head)
     if kind in _NRRD_ENDINGS:
@@ -243,13 +248,13 @@ def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
         return open_dicomdir(path, choice) if segmentation is None else open_dicom_segments(segmentation)
     if kind == SEGMENTATION_CLASS:
         if not label:
-            raise InputError("is a segmentation, not a scan", path=path, remedy="Choose the scan that it belongs to.")
+            raise _segmentation_error(path)
         return open_dicom_segments(path)
     return open_dicom_file(path, choice)
 
 
 def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
-    """Return the only DICOM segmentation among the files of `path`, None without one; raise InputError for several."""
+    """Return the only DICOM segmentation among `files`, or None; raise InputError, naming `path`, for several."""
     from pydicom import dcmread
 
     segmentations = []

@@ -179,9 +179,10 @@ def is_gzip(path: Path) -> bool:
 
 
 def read_head(path: Path, size: int = 1024) -> bytes:
-    """Return the first `size` bytes of a file, decompressed if it is gzip.
+    """Return the first `size` bytes of a file, decompressed if the file is gzip.
 
-    Fewer if the file is shorter; none if it cannot be read, or if its gzip data is damaged or cut within `size` bytes.
+    A shorter file gives fewer bytes. A file that cannot be read, or whose gzip data is damaged or cut within `size`
+    bytes, gives none.
     """
     try:
         with open_plain_or_gzip(path, size) as file:
@@ -224,9 +225,9 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
 
     Args:
         packed: the bytes from `start` on are gzip data, of which `size` is the size after decompression. The last four
-            bytes of gzip data state this size (RFC 1952). If they state another, the file may be truncated or have
-            several members; then it is read to its end.
-        header: the file that names this one as its data file; messages name the header.
+            bytes of gzip data state this size (RFC 1952). If they state another size, the file may be cut or have
+            several members; then the file is read to its end.
+        header: the file that names `path` as its data file; messages name the header.
     """
     if not packed:
         if (held := max(0, os.path.getsize(path) - start)) < size:
@@ -268,7 +269,7 @@ def compressed_size(file: IO[bytes]) -> int:
 
 
 def cut_file(path: Path, held: int, size: int, header: Path | None = None) -> InputError:
-    """Return the error for a file that holds `held` of `size` bytes, or all but lacks the end of the compressed stream.
+    """Return the error for a file with only `held` of `size` bytes, or without the end of its compressed stream.
 
     Args:
         header: as in `check_complete`.
@@ -289,7 +290,7 @@ def missing_data_file(path: Path, data: Path) -> InputError:
     similar = next((file for file in beside if file.is_file() and file != path), None)
     similar = next((file for file in same if file.name.casefold() == data.name.casefold()), similar)
     if similar is not None:
-        remedy = f"If {similar.name} is that file, rename it to {data.name}."
+        remedy = f"If {similar.name} is the data file, rename it to {data.name}."
     return InputError(f"needs its data file {data.name}, which is missing", path=path, remedy=remedy)
 
 

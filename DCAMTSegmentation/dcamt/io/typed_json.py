@@ -24,8 +24,7 @@ def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
     Raises:
         InputError: a key is unknown or missing, or a value has the wrong type.
     """
-    if not isinstance(data, Mapping):
-        raise InputError(f"'{where}' must be an object of keys and values", path=source)
+    _require_object(data, source, where)
     hints = type_hints(kind)
     known = [field for field in dataclasses.fields(kind) if field.init]
     names = [field.name for field in known]
@@ -38,6 +37,11 @@ def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
         if field.name not in data and not optional:
             raise InputError(f"'{where}' lacks the key '{field.name}'", path=source)
     return kind(**{key: value_of(value, hints[key], source, f"{where}.{key}") for key, value in data.items()})
+
+
+def _require_object(value: Any, source: str | Path | None, where: str) -> None:
+    if not isinstance(value, Mapping):
+        raise InputError(f"'{where}' must be an object of keys and values", path=source)
 
 
 def value_of(value: Any, hint: Any, source: str | Path | None, where: str) -> Any:
@@ -54,8 +58,7 @@ def value_of(value: Any, hint: Any, source: str | Path | None, where: str) -> An
             raise InputError(f"'{where}' must hold {len(arguments)} values, not {len(value)}", path=source)
         return tuple(value_of(item, arguments[0], source, where) for item in value)
     if origin is dict:
-        if not isinstance(value, Mapping):
-            raise InputError(f"'{where}' must be an object of keys and values", path=source)
+        _require_object(value, source, where)
         return {str(key): value_of(item, arguments[1], source, f"{where}.{key}") for key, item in value.items()}
     if hint is np.ndarray:
         try:

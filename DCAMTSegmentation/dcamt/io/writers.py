@@ -20,7 +20,7 @@ _COMPRESSION = 4  # of 9: higher levels hardly reduce labelmaps and take seconds
 _HEAD_BYTES = 1 << 16
 _DESCRIP = 148  # offset in the NIfTI-1 header
 TERMINOLOGY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
-_REGION_CONTEXT = "Anatomic codes - DICOM master list"
+_ANATOMY_CONTEXT = "Anatomic codes - DICOM master list"
 
 
 MARK = "DCAMT"
@@ -165,7 +165,7 @@ def _write_segmentation(voxels: np.ndarray, grid: Grid, path: Path, segments: Se
                     "contextName": TERMINOLOGY_CONTEXT,
                     "category": _triplet(segment.category),
                     "type": _triplet(segment.type),
-                    "anatomicContextName": _REGION_CONTEXT,
+                    "anatomicContextName": _ANATOMY_CONTEXT,
                 },
             }
             for segment in segments
