@@ -145,7 +145,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     A case gets the first of these labels that exists:
     - the label of the same name;
     - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`);
-    - the only label whose longest short name (`short_names`) that is the name of a case is the name of this case.
+    - the only label of which a short name (`short_names`) is this case's name, and no longer one is a case's name.
 
     Other labels keep their own names. Words for another structure (`p1_lawall`) must be in both names.
     """

@@ -14,7 +14,7 @@ from ..errors import OutputError, write_error
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 _NAME_KEPT = 60
-"""The temporary name ends in so many characters of the file's name at most, so that it has at most 250 bytes."""
+"""The temporary name keeps at most this many last characters of the file's name, and so has at most 250 bytes."""
 
 
 @contextmanager

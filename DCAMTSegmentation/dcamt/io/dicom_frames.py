@@ -81,7 +81,7 @@ TIME_ATTRIBUTES = (
 The first attribute whose values differ for all frames at each place is used.
 """
 NUMBERED_TIMES = 2
-"""The first attributes of `TIME_ATTRIBUTES`, so many, are numbers of time points."""
+"""Number of attributes, at the beginning of `TIME_ATTRIBUTES`, that are numbers of time points."""
 
 
 class UnplacedError(Exception):
