@@ -19,7 +19,7 @@ _UNNUMBERED_CHANNEL = "another channel of its case; to use both, name the files 
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return the content of a folder's `dataset.json`; empty if there is no such file, or no object in it.
+    """Return the content of a folder's `dataset.json`; empty if there is no such file, or it holds no JSON object.
 
     Raises:
         InputError: the file cannot be read.
@@ -35,7 +35,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
-    """Return label values above 0 and their names from a folder's `dataset.json`; empty if it names none.
+    """Return label values above 0 and their names from a folder's `dataset.json`; empty if no class is named.
 
     Raises:
         InputError: the file cannot be read.

@@ -68,7 +68,7 @@ def _below(path: Path, folder: Path) -> str:
 
 
 def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
-    """Return the function that reads the data set in this folder; None if its layout is not that of a data set."""
+    """Return the function that reads the data set in this folder; None if the folder is no known data set."""
     described = read_description(folder)
     if isinstance(described.get("dataset"), Mapping) and described["dataset"]:
         return find_listed_nnunet_cases

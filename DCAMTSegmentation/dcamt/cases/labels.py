@@ -19,7 +19,7 @@ from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabe
 from .case_list import Case
 
 STRAY_VOXELS = 4
-"""A component smaller than the volume of this many voxels of the network grid is stray: it may vanish there."""
+"""A component smaller than the volume of this many voxels of the network grid is stray: it may vanish on that grid."""
 MAXIMUM_CLASS = 255
 """The highest label value to which `parse_value_mapping` maps."""
 
@@ -89,7 +89,9 @@ def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], r
 
 
 def mapping_targets(text: str) -> list[str]:
-    """Return the classes that a label mapping names, in its order; raises InputError if it has another form.
+    """Return the classes that a label mapping names, in the order of the text.
+
+    Raises InputError if the text has another form.
 
     >>> mapping_targets("420,421=left-atrium; 500=wall")
     ['left-atrium', 'wall']
@@ -98,7 +100,7 @@ def mapping_targets(text: str) -> list[str]:
 
 
 def _entries(text: str) -> list[tuple[str, str]]:
-    """Return the texts left and right of each "=" of a label mapping; raise InputError if it has another form."""
+    """Return the texts left and right of each "=" of a label mapping; raise InputError for a text of another form."""
     entries = re.findall(r"([^=]+)=([^=,;|]*)", text)
     rest = re.sub(r"[^=]+=[^=,;|]*", "", text).strip(" ,;|")
     if rest or not entries:

@@ -22,7 +22,7 @@ _MAXIMUM_CHANNELS = 10
 def channel_of(path: str | Path) -> int | None:
     """Return the channel at the end of a scan's name, such as 0 for `la_001_0000.nii.gz`.
 
-    None if the name does not end in four digits, or if their number is above 9: it more likely counts patients.
+    None if the name does not end in four digits, or if they exceed 0009: such a number more likely counts patients.
     """
     match = _CHANNEL.search(scan_name(path))
     return int(match[1]) if match and int(match[1]) < _MAXIMUM_CHANNELS else None

@@ -19,7 +19,7 @@ _NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+", re.IGNORECASE)
 
 
 def dicomdir_files(path: Path) -> list[Path]:
-    """Return the files that a DICOMDIR names; raise InputError if it is damaged or a file is missing."""
+    """Return the files that a DICOMDIR names; raise InputError if the DICOMDIR is damaged or a file is missing."""
     files = [file for _, file in _named_files(path)]
     missing = [file.name for file in files if not file.is_file()]
     if missing:

@@ -92,7 +92,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def read_file(path: Path, collected: FoundFiles) -> None:
-    """Add the frames of a file, or the reason why it has none, to `collected`.
+    """Add the frames of a file, or the reason why the file has none, to `collected`.
 
     Nothing is added for a DICOMDIR, or for a file that has one of `_OTHER_ENDINGS`.
     """
@@ -138,7 +138,7 @@ def read_file(path: Path, collected: FoundFiles) -> None:
 
 
 def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -> None:
-    """Add the frames of a file, or the reason why it has none, to `collected`.
+    """Add the frames of a file, or the reason why the file has none, to `collected`.
 
     Args:
         data: the file's header.

@@ -19,7 +19,7 @@ _COMPONENTS = {
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One slice of an image: its file, its place (LPS mm), and what distinguishes it from others at that place."""
+    """One slice of an image: its file, its place (LPS mm), and what distinguishes it from other frames there."""
 
     file: Path
     index: int  # within the file

@@ -158,7 +158,7 @@ def _describe_segments(segments: Sequence[SegmentInfo], algorithm: Algorithm) ->
 
 
 def write_dicom(dataset: Dataset, path: str | Path) -> None:
-    """Write a data set as a DICOM file, completely or not at all. Raises OutputError if it cannot be written."""
+    """Write a data set as a DICOM file, completely or not at all. Raises OutputError if the file cannot be written."""
     with atomic_path(path) as temporary:
         dataset.save_as(temporary, enforce_file_format=True)
 

@@ -19,7 +19,7 @@ from .stored_image import library_errors
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
     """Return the voxels (1, I, J, K) of the frames, each rescaled with its own slope and intercept.
 
-    The type is that of the file, int16 or int32 after rescaling by whole numbers, or float32.
+    The voxels keep the file's type. Rescaling by whole numbers gives int16 or int32; other rescaling gives float32.
 
     Raises:
         InputError: a file cannot be read or decompressed, or has a modality LUT, or (naming `path`) the frames' sizes
@@ -86,7 +86,7 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Return stored pixels in which bright is high: those of MONOCHROME1 are inverted, as by GDCM, ITK's reader."""
+    """Return stored pixels in which bright is high; MONOCHROME1 images are inverted, as by GDCM, ITK's reader."""
     if data.get("PhotometricInterpretation") != "MONOCHROME1" or pixels.dtype.kind not in "iu":
         return pixels
     highest = -1 if pixels.dtype.kind == "i" else 2 ** int(data.get("BitsStored", data.BitsAllocated)) - 1

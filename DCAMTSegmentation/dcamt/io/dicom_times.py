@@ -62,7 +62,7 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
 
 
 def _without_copies(frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
-    """Return the frames without copies: those with the UID, the index and the position of another frame.
+    """Return the frames without copies; a copy has the UID, the index and the position of another frame.
 
     A note that names the files of the copies is added to `notes`.
     """

@@ -15,7 +15,7 @@ def interrupt_on_sigterm() -> Iterator[None]:
 
     In a thread other than the main one, and for a signal that is ignored or has a handler already, nothing changes.
 
-    Outside such blocks the default is better: it ends the process at once, while a Python handler would run only after
+    Outside such blocks the default is better: the process ends at once, while a Python handler would run only after
     torch returns from its current operation.
     """
 

@@ -161,7 +161,7 @@ def _check_gipl(path: Path) -> None:
     """Raise EOFError if a GIPL file is shorter than its header of 256 bytes, big-endian, says.
 
     Raises:
-        InputError: the header's size is not that of an image (`check_size`).
+        InputError: no image can have the size in the header (`check_size`).
     """
     with open_plain_or_gzip(path) as file:
         head = file.read(256)
@@ -178,7 +178,7 @@ def _check_vtk(path: Path) -> None:
     """Raise EOFError if a legacy VTK file of structured points is shorter than its header says.
 
     Raises:
-        InputError: the file holds no structured points, or its size is not that of an image (`check_size`).
+        InputError: the file holds no structured points, or no image can have the size in the header (`check_size`).
     """
     with open(path, "rb") as file:
         head = [file.readline(_HEADER_LIMIT).decode("latin-1").strip() for _ in range(3)]

@@ -133,7 +133,7 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     posterior and superior. The spacing always comes from `pixdim`; a negative spacing reverses its axis. (nibabel, in
     contrast, uses every sform with its own spacing.)
 
-    Exception: ITK refuses a sheared sform without a qform; here it is returned unchanged, with its own spacing.
+    Exception: ITK refuses a sheared sform without a qform; here this sform is returned, with its own spacing.
 
     Raises:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.

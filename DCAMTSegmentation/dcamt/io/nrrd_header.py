@@ -80,7 +80,7 @@ def array_sizes(path: Path, header: Header) -> list[int]:
     """Return the size of each axis in the file's order, the fastest first.
 
     Raises:
-        InputError: the header lacks a required field, or its sizes are not those of an image (`check_size`).
+        InputError: the header lacks a required field, or no image can have its sizes (`check_size`).
     """
     for name in ("type", "dimension", "sizes", "encoding"):
         if name not in header.fields:
