@@ -66,13 +66,17 @@ class _Table:
 
 
 class _Map:
-    """The volume node of a map with its name, attributes, position and image."""
+    """The volume node of a map with its name, attributes, position, image, and its display's window and threshold."""
 
     def __init__(self, node: VolumeNode) -> None:
         self._node, self._name, self._attributes = node, node.GetName(), _attributes_of(node)
         self._ijk_to_ras = vtk.vtkMatrix4x4()
         node.GetIJKToRASMatrix(self._ijk_to_ras)
         self._transform, self._image = node.GetTransformNodeID(), node.GetImageData()
+        display = node.GetDisplayNode()
+        self._window = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+        self._threshold = display.GetLowerThreshold(), display.GetUpperThreshold()
+        self._applies_threshold = display.GetApplyThreshold()
 
     def restore(self) -> None:
         self._node.SetName(self._name)
@@ -80,6 +84,10 @@ class _Map:
         self._node.SetIJKToRASMatrix(self._ijk_to_ras)
         self._node.SetAndObserveTransformNodeID(self._transform)
         self._node.SetAndObserveImageData(self._image)
+        display = self._node.GetDisplayNode()
+        display.SetWindowLevelMinMax(*self._window)
+        display.SetThreshold(*self._threshold)
+        display.SetApplyThreshold(self._applies_threshold)
 
 
 def _attributes_of(node: Node) -> dict[str, str]:

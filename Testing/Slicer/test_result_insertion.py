@@ -47,11 +47,19 @@ class InsertionTest(unittest.TestCase):
         volume = add_scan()
         node = insert_all(make_result(block(2)), volume, show_3d=False)
         table, map_node = (review.get_referenced_node(node, role) for role in (review.MEASUREMENTS, review.DOUBT_MAP))
+        display = map_node.GetDisplayNode()
+        # As in a scene of an older version, whose maps have values from 0 to 255.
+        display.SetWindowLevelMinMax(0, 255)
+        display.SetThreshold(51, 255)
+        display.ApplyThresholdOff()
 
         def state() -> Any:
             attributes = {name: node.GetAttribute(name) for name in node.GetAttributeNames()}
             levels = slicer.util.arrayFromVolume(map_node).tobytes()
-            return attributes, voxel_counts(node), fingerprint(node), rows_of(table), levels, map_node.GetName()
+            window = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+            threshold = display.GetLowerThreshold(), display.GetUpperThreshold(), display.GetApplyThreshold()
+            shown = map_node.GetName(), levels, window, threshold
+            return attributes, voxel_counts(node), fingerprint(node), rows_of(table), shown
 
         nodes, before = slicer.mrmlScene.GetNumberOfNodes(), state()
         later = make_result(block(8, 3), 2.0)
