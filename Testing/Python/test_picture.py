@@ -382,3 +382,16 @@ def test_measurements_of_several_segments_name_the_segments() -> None:
     assert both[f"{GREEN.name}: Transverse"] == "8 mm"
     assert both["Pancreas: Volume"] == "0.0 mL"
     assert both["Pancreas: Sphericity"] == "–"
+
+
+def test_segments_of_the_same_name_have_their_labels_in_legend_and_measurements() -> None:
+    volume, labelmap = make_case()
+    labelmap.voxels[2:4, 2:4, 2:4] = 2
+    same = [GREEN, SegmentInfo(2, GREEN.name, (0.0, 0.0, 1.0), GREEN.type)]
+    texts = format_measurements(labelmap, same)
+    assert len(texts) == 12
+    assert texts["Left atrium (2): Volume"] == "0.0 mL"
+    assert texts["Left atrium (1): Volume"] == format_measurements(labelmap, [GREEN])["Volume"]
+    figure = draw_picture(volume, labelmap, same, texts)
+    (panel,) = (axes for axes in figure.axes if axes.get_label() == "Text")
+    assert [text.get_text() for text in panel.texts][:2] == ["Left atrium (1)", "Left atrium (2)"]

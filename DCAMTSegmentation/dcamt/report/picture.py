@@ -7,6 +7,7 @@ treated as the nearest axes of the patient.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,9 +181,9 @@ def _draw_text(
 ) -> None:
     """Write the legend and the measurements, from the top down; `tall` is the height of the panel in inches."""
     line, y = 0.3 / tall, 1.0 - 0.16 / tall
-    for segment in segments:
+    for segment, name in zip(segments, _distinct_names(segments), strict=True):
         axes.plot([0.02], [y], "o", color=segment.color, ms=9, transform=axes.transAxes, clip_on=False)
-        axes.text(0.08, y, segment.name, color=_TEXT_COLOR, size=12, va="center", transform=axes.transAxes)
+        axes.text(0.08, y, name, color=_TEXT_COLOR, size=12, va="center", transform=axes.transAxes)
         y -= line
     if not scene.labels.any():
         text = "Nothing is segmented.\nThe slices pass through the scan's centre."
@@ -219,11 +220,21 @@ def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
     return segments
 
 
+def _distinct_names(segments: Sequence[SegmentInfo]) -> list[str]:
+    """Return the segments' names; a name that several segments have is followed by the label, as in "Vein (2)"."""
+    count = Counter(segment.name for segment in segments)
+    return [f"{segment.name} ({segment.label})" if count[segment.name] > 1 else segment.name for segment in segments]
+
+
 def format_measurements(labelmap: Labelmap, segments: Sequence[SegmentInfo]) -> dict[str, str]:
-    """Return the measurements as texts with units, by title; titles contain the segment's name if there are several."""
+    """Return the measurements as texts with units, by title.
+
+    If there are several segments, each title contains the segment's name; if several have the same name, also the
+    label.
+    """
     texts: dict[str, str] = {}
-    for row in measure(labelmap, segments):
-        name = f"{row.segment}: " if len(segments) > 1 else ""
+    for row, distinct in zip(measure(labelmap, segments), _distinct_names(segments), strict=True):
+        name = f"{distinct}: " if len(segments) > 1 else ""
         texts |= {
             f"{name}Volume": f"{row.volume_ml:.1f} mL",
             f"{name}Surface area": f"{row.surface_cm2:.1f} cm²",
