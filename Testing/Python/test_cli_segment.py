@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dcamt import cli
-from dcamt.commands.scan_jobs import expand_scan_path
+from dcamt.commands.scan_jobs import ScanJob, expand_scan_path
+from dcamt.commands.segment import file_stamp, jobs_without_result
+from dcamt.commands.segment_session import ScanRecord
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.models.package import open_model
@@ -224,3 +227,18 @@ def test_nifti_scan_is_segmented_to_nrrd_without_simpleitk(noise_model: Path, tm
     )
     assert done.stdout.splitlines()[-1] == "0 set()"
     assert done.stderr == ""
+
+
+def test_result_is_found_by_a_change_of_its_file_and_not_by_the_clock(tmp_path: Path) -> None:
+    """File systems with coarse time stamps may date a new file before the start of the command."""
+    names = ("new", "replaced", "earlier", "missing", "recorded")
+    jobs = [ScanJob(tmp_path / f"{name}.nii.gz", tmp_path / f"{name}.seg.nrrd") for name in names]
+    for job in jobs[1:3]:
+        job.segmentation.write_bytes(b"earlier")
+    stamps = [file_stamp(job.segmentation) for job in jobs]
+    for job in jobs[:2]:
+        job.segmentation.write_bytes(b"written now")
+        hour = time.time() // 3600 * 3600
+        os.utime(job.segmentation, (hour, hour))
+    missing = jobs_without_result(jobs, [ScanRecord(4)], stamps)
+    assert [job.scan.name for job in missing] == ["earlier.nii.gz", "missing.nii.gz"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -107,10 +106,11 @@ def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
 def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob]) -> int:
     """Segment this process's part of the jobs; in the leader, also write the table and print the summary."""
     console = Console(options.json, with_bar=team.leads)
+    # Before the session starts: until then, no process of the team writes a result.
+    stamps = [file_stamp(job.segmentation) for job in jobs]
     session = _start_session(options, team, jobs, console)
     records: list[ScanRecord] = []
     lost: str | None = None
-    start_time = time.time()
     with interrupt_on_sigterm():
         try:
             for number in range(team.rank, len(jobs), team.size):
@@ -128,7 +128,7 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
         finally:
             with ignore_sigterm():  # torchrun sends SIGTERM once another process has ended.
                 records.sort(key=lambda record: record.number)
-                missing = _jobs_without_result(jobs, records, start_time)
+                missing = jobs_without_result(jobs, records, stamps)
                 if lost and team.leads:
                     console.print_error(f"{lost}; without a result: {_list_scans(missing)}. Segment these scans again.")
                 rows = [row for record in records for row in record.measurements]
@@ -200,17 +200,31 @@ def _requested_results(options: argparse.Namespace) -> RequestedResults:
     )
 
 
-def _jobs_without_result(jobs: Sequence[ScanJob], records: Sequence[ScanRecord], start_time: float) -> list[ScanJob]:
-    """Return the jobs without a record whose segmentation was not written since `start_time` (s since the epoch)."""
+def file_stamp(path: Path) -> tuple[int, int] | None:
+    """Return a file's modification time (ns) and size (bytes); None if the file does not exist."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size
+
+
+def jobs_without_result(
+    jobs: Sequence[ScanJob], records: Sequence[ScanRecord], stamps: Sequence[tuple[int, int] | None]
+) -> list[ScanJob]:
+    """Return the jobs without a record whose segmentation is missing or still has its earlier `file_stamp`.
+
+    The stamps of a file are compared with each other and not with the clock, since some file systems round times down.
+
+    Args:
+        stamps: the stamp of each job's segmentation before the work.
+    """
     recorded = {record.number for record in records}
-
-    def is_written(job: ScanJob) -> bool:
-        try:
-            return job.segmentation.stat().st_mtime >= start_time
-        except OSError:
-            return False
-
-    return [job for number, job in enumerate(jobs) if number not in recorded and not is_written(job)]
+    return [
+        job
+        for number, (job, stamp) in enumerate(zip(jobs, stamps, strict=True))
+        if number not in recorded and file_stamp(job.segmentation) in (None, stamp)
+    ]
 
 
 def _list_scans(jobs: Sequence[ScanJob]) -> str:
