@@ -145,6 +145,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
 
 
 def _with_path(error: DCAMTError, text: str, path: Path) -> DCAMTError:
-    if isinstance(error, InputError):
-        return type(error)(text, path=path)
-    return type(error)(f"{path}: {text}")
+    """Return an error of the same class and with the same detail, whose message is `text` after the path."""
+    named = type(error)(text, path=path) if isinstance(error, InputError) else type(error)(f"{path}: {text}")
+    named.detail = error.detail
+    return named

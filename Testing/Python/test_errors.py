@@ -1,0 +1,24 @@
+"""`user_error` names the file in an error and keeps the error's class and detail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dcamt.errors import Cancelled, DCAMTError, InputError, MemoryShortage, OutputError, user_error
+
+SCAN = Path("scan.nii.gz")
+
+
+@pytest.mark.parametrize("kind", [InputError, MemoryShortage, OutputError, Cancelled])
+def test_error_with_an_added_path_keeps_class_and_detail(kind: type[DCAMTError]) -> None:
+    error = kind("is empty")
+    error.detail = "line 1\nline 2"
+    named = user_error(error, SCAN)
+    assert str(named).startswith("scan.nii.gz: is empty")
+    assert (type(named), named.detail) == (kind, "line 1\nline 2")
+
+
+def test_error_that_names_the_file_is_returned_unchanged() -> None:
+    error = InputError("is empty", path=SCAN)
+    assert user_error(error, SCAN) is error
