@@ -1,4 +1,4 @@
-"""The temporary folder of a test process is removed after a normal end and after a kill."""
+"""The temporary folder of a test process is removed after a normal end and after a kill; files left in it are named."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,19 @@ def test_temporary_folder_is_removed_at_the_end_and_after_a_kill(tmp_path: Path,
     process.communicate("kill\n" if is_killed else "end\n")
     assert process.returncode == (-signal.SIGKILL if is_killed else 0)
     wait_until(lambda: list(tmp_path.iterdir()) == [], "the folder's removal")
+
+
+def test_only_files_that_are_not_removed_within_the_time_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("earlier", "removed_meanwhile", "left"):
+        (tmp_path / name).touch()
+    removal = threading.Timer(0.05, (tmp_path / "removed_meanwhile").unlink)
+    removal.start()
+    with pytest.raises(AssertionError, match=r"not removed: .*left") as caught:
+        temporary_files.wait_until_no_file_is_added({tmp_path / "earlier"}, at_most=1)
+    removal.join()
+    assert "removed_meanwhile" not in str(caught.value)
+    (tmp_path / "left").unlink()
+    temporary_files.wait_until_no_file_is_added({tmp_path / "earlier"}, at_most=1)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 REMOVER = 'read -r _; for _ in $(seq 100); do rm -rf -- "$1" 2>/dev/null; [ -e "$1" ] || break; sleep 0.1; done'
@@ -38,3 +39,15 @@ def temporary_files() -> set[Path]:
     folder = Path(tempfile.gettempdir())
     own = {path for path in folder.iterdir() if not path.name.startswith(KEPT)}
     return own.union(folder.glob("slicer-harness-*/tmp/*"))
+
+
+def wait_until_no_file_is_added(before: set[Path], at_most: float) -> None:
+    """Wait until all of `temporary_files` are in `before`; after `at_most` seconds, fail and name those that are not.
+
+    Args:
+        before: the temporary files at an earlier time.
+    """
+    end = time.monotonic() + at_most
+    while added := temporary_files() - before:
+        assert time.monotonic() < end, f"not removed: {sorted(map(str, added))}"
+        time.sleep(0.02)
