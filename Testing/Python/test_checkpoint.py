@@ -144,6 +144,7 @@ def test_missing_permission_or_memory_is_not_reported_as_damage(
     fail(PermissionError(13, "Permission denied"))
     assert refusal_text(tmp_path / "last.pt") == "cannot be read (Permission denied). Check its permissions."
     fail(torch.OutOfMemoryError("CUDA out of memory."))
+    save_checkpoint(tmp_path / "last.pt", make_state(1))
     with pytest.raises(torch.OutOfMemoryError):
         load_checkpoint(tmp_path / "last.pt", CPU)
 
@@ -158,6 +159,35 @@ def test_truncated_checkpoint_and_other_files_are_refused(tmp_path: Path) -> Non
     for junk in (b"no checkpoint", b"PK\x03\x04", os.urandom(500), pickle.dumps({"step": 1}, 0), b"\x80\x02."):
         path.write_bytes(junk)
         assert refusal_text(path) == "the checkpoint is damaged. Start a new run."
+
+
+def test_damaged_checkpoint_that_claims_a_huge_tensor_is_refused_as_damaged(tmp_path: Path) -> None:
+    """torch allocates the claimed size of a file in its older format before it reads the values."""
+    path, huge = tmp_path / "last.pt", (1 << 60).to_bytes(8, "little")
+    torch.save({"weight": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    # The first number 1000 of the pickled data is the number of elements.
+    path.write_bytes(whole.replace(b"M\xe8\x03", b"\x8a\x08" + huge, 1))
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        torch.load(path, weights_only=True)
+    assert refusal_text(path) == "the checkpoint is damaged. Start a new run."
+
+
+def test_lack_of_memory_with_a_wrong_checksum_in_the_file_is_refused_as_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, make_state(1))
+    weight = make_state(1)["network"]["weight"].numpy().tobytes()
+    whole = path.read_bytes()
+    assert weight in whole
+    path.write_bytes(whole.replace(weight, bytes(len(weight))))
+
+    def load(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint.torch, "load", load)
+    assert refusal_text(path) == "the checkpoint is damaged. Start a new run."
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")

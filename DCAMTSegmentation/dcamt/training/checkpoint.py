@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
     Raises:
         InputError: the file is missing, cannot be read, or is damaged.
-        MemoryError, RuntimeError: memory ran out.
+        MemoryError, RuntimeError: memory ran out, and the file is intact.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
@@ -40,7 +41,19 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     except PermissionError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path, remedy="Check its permissions.") from error
     except Exception as error:  # For a damaged file, the unpickler may raise errors of any type.
-        if is_out_of_memory(error):
+        # In a damaged file, a wrong size may be larger than the memory.
+        if is_out_of_memory(error) and _is_intact(path):
             raise
         raise InputError("the checkpoint is damaged", path=path, remedy="Start a new run.") from error
     return state
+
+
+def _is_intact(path: Path) -> bool:
+    """Return whether a file is a zip archive, as `torch.save` writes it, whose members have their checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except MemoryError:
+        raise
+    except Exception:  # zipfile raises errors of several types for a damaged file
+        return False
