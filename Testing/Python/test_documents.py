@@ -1,4 +1,4 @@
-"""Documents: links within the repository have targets, and the README is short and begins with two commands."""
+"""Documents: links within the repository have targets, the README is short, the workflow runs all checks."""
 
 from __future__ import annotations
 
@@ -42,3 +42,14 @@ def test_readme_is_short_and_begins_with_two_commands() -> None:
     assert first_block is not None
     commands = [line.split("#")[0].strip() for line in first_block[1].splitlines()]
     assert commands == ["make segment", "make test"]
+
+
+def test_workflow_runs_each_check_of_make_lint() -> None:
+    yaml = pytest.importorskip("yaml")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = makefile.split("\nlint: ")[1].split("\n\n")[0]
+    checks = [check.replace(" --quiet", "") for check in re.findall(r"^\t\$\(BIN\)/(.+)$", recipe, re.MULTILINE)]
+    assert len(checks) == 5
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
+    steps = " && ".join(step.get("run", "") for step in workflow["jobs"]["tests"]["steps"]).split(" && ")
+    assert set(checks) <= set(steps)
