@@ -22,7 +22,7 @@ from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from made_results import LEFT_ATRIUM, segment_result
 from segmentation_case import ROOT
-from slicer_harness import choose, click, close_scene, process_events, process_events_until
+from slicer_harness import choose, click, close_scene, delete_pending, process_events, process_events_until
 
 
 def make_measurements(scan: str, segment: str, volume_ml: float) -> Measurements:
@@ -95,10 +95,10 @@ class FakeWorker:
         np.save(doubt_map, labels * 200)
         k, j, i = np.argwhere(labels).mean(axis=0) if labels.any() else (0.0, 0.0, 0.0)
         x, y, z = (request.affine @ [i, j, k, 1.0])[:3].tolist()
-        on_event(WorkerProgress("1", "segmenting", 0.5, 2.0))
+        on_event(WorkerProgress(request.id, "segmenting", 0.5, 2.0))
         on_event(
             ScanSegmented(
-                "1",
+                request.id,
                 labelmap,
                 doubt_map if trust is not None else None,
                 trust,
@@ -143,7 +143,7 @@ class FakePanel:
         self.panel.close()
         self.logic.shutdown()
         self.widget.deleteLater()
-        process_events()
+        delete_pending()
 
 
 def slice_composites() -> list[Any]:

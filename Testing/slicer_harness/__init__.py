@@ -17,6 +17,7 @@ __all__ = [
     "choose",
     "click",
     "close_scene",
+    "delete_pending",
     "expect_no_hidden_errors",
     "in_real_slicer",
     "install",

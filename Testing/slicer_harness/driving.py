@@ -202,12 +202,17 @@ def start_afresh() -> None:
     process_events()
 
 
+def delete_pending() -> None:
+    """In the harness, delete at once what deleteLater() was called for; a real Slicer does so when it is idle."""
+    if not in_real_slicer():
+        from . import deletion
+
+        deletion.delete_pending()
+
+
 def expect_no_hidden_errors() -> None:
     """Raise AssertionError if an error of a slot or an observer was not shown, or a question had no answer."""
-    if not in_real_slicer():
-        from .deletion import delete_pending
-
-        delete_pending()
+    delete_pending()
     shown = pop_shown_texts()
     silent = [error for error in slot_errors.pop_errors() if not any(str(error) in text for text in shown)]
     unanswered = pop_unanswered()

@@ -1,0 +1,39 @@
+"""The fake worker and its panel behave as the real ones in what the tests rely on."""
+
+from __future__ import annotations
+
+import unittest
+from typing import Any
+
+from fake_worker import FakePanel, FakeWorker, ViewCase
+from segmentation_case import add_scan, start_afresh
+from slicer_harness import in_real_slicer
+
+
+class FakeWorkerTest(ViewCase):
+    def setUp(self) -> None:
+        start_afresh()
+        super().setUp()
+
+    def test_each_event_has_the_id_of_its_request(self) -> None:
+        worker = self.module.worker
+        request, events = worker.request, []
+
+        def request_with_id(wanted: Any, on_event: Any = None) -> None:
+            object.__setattr__(wanted, "id", "7")
+            request(wanted, lambda event: (events.append(event), on_event(event)))
+
+        worker.request = request_with_id
+        self.segment(add_scan())
+        self.assertEqual([event.id for event in events], ["7"] * 2)
+
+
+class FakePanelTest(unittest.TestCase):
+    def test_closing_the_panel_destroys_its_widget(self) -> None:
+        if in_real_slicer():
+            self.skipTest("a real Slicer destroys it when it is idle")
+        start_afresh()
+        panel, destroyed = FakePanel(FakeWorker()), []
+        panel.widget.connect("destroyed()", lambda: destroyed.append(True))
+        panel.close()
+        self.assertEqual(destroyed, [True])
