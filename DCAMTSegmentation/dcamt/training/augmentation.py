@@ -31,7 +31,11 @@ SPOT_RADIUS_MM = (2.0, 12.0)
 SPOT_HEIGHT = (5.0, 60.0)
 """Lowest and highest brightness of the spot above the patch, in standard deviations of the patch."""
 SPOT_EDGE_MM = 1.5
-"""Distance over which the spot's brightness falls from half its height to 1 / (1 + e) of its height."""
+"""Width of the spot's edge, a logistic function of the distance to the spot's centre.
+
+The brightness is half the spot's height at its radius, 27 % of its height (1 / (1 + e)) at this distance outside the
+radius, and 73 % at this distance inside.
+"""
 
 
 def random_transform(settings: Augmentation, generator: torch.Generator) -> Tensor:
