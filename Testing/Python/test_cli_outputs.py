@@ -350,3 +350,16 @@ def test_segment_too_small_for_a_surface_is_named_with_its_volume(tmp_path: Path
     with pytest.raises(InputError, match=expected):
         dcamt.write_surface(result, tmp_path / "x.stl")
     assert not list(tmp_path.iterdir())
+
+
+def test_surface_leaves_out_separate_parts(tmp_path: Path) -> None:
+    voxels = np.zeros((40, 24, 24), np.uint8)
+    voxels[4:20, 4:20, 4:20] = 1
+    grid = Grid(voxels.shape, np.eye(4))
+    dcamt.write_surface(segmented_scan(Labelmap(voxels.copy(), grid), LEFT_ATRIUM), tmp_path / "one.obj")
+    voxels[28:34, 4:10, 4:10] = 1
+    dcamt.write_surface(segmented_scan(Labelmap(voxels, grid), LEFT_ATRIUM), tmp_path / "two.obj")
+    for name in ("one.obj", "two.obj"):
+        lines = (tmp_path / name).read_text(encoding="ascii").splitlines()
+        points = np.array([line.split()[1:] for line in lines if line.startswith("v ")], float)
+        assert points[:, 0].min() > -24  # LPS: the separate part lies at -28 to -33

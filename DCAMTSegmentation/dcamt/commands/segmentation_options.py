@@ -89,7 +89,11 @@ def _add_side_results(parser: Parser) -> None:
         help="table of volume, surface area, diameters and sphericity, or a DICOM report (with --format dcm)",
     )
     several = "; for several scans, give only the ending"
-    parser.add_argument("--surface", metavar="FILE.stl|obj|ply|vtp", help=f"closed surface, in patient mm{several}")
+    parser.add_argument(
+        "--surface",
+        metavar="FILE.stl|obj|ply|vtp",
+        help=f"closed surface of each class's largest part, in patient mm{several}",
+    )
     parser.add_argument("--probabilities", metavar="FILE", help=f"probabilities of background and classes{several}")
     parser.add_argument(
         "--wall", action="store_true", help="also measure late enhancement on the left atrium's surface (dcamt wall)"

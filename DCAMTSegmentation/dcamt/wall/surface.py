@@ -134,7 +134,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     hollows = ndimage.binary_fill_holes(field > level) & ~(field > level)
     field[hollows] = 1.0
     separate_mm3, hollow_mm3 = (float(np.count_nonzero(part)) * cell_mm3 for part in (separate, hollows))
-    contour = _contour(field, level, affine)
+    # VTK counts samples at the contour's value as inside. A slightly higher value leaves out those at the level.
+    contour = _contour(field, float(np.nextafter(level, 1.0)), affine)
     if not len(contour.triangles):
         raise InputError(
             "is too small to have a surface", path=name, remedy="Choose the segment of the left atrium's blood."
