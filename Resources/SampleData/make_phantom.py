@@ -7,7 +7,7 @@ Every structure is an analytic shape, so the scan contains no patient's data, an
 seed determines size, shape, contrast, scar, coil shading and noise.
 
 Lengths are in mm. Coordinates are centred on the left atrium: x points to the patient's left, y to posterior, z to
-superior. Brightness is relative to blood, which is 1.
+superior. Brightness is relative to the blood of the left heart, which is 1.
 """
 
 from __future__ import annotations
@@ -347,7 +347,8 @@ def _draw_vessels(rng: np.random.Generator, count: int = 320) -> NDArray[np.floa
 def _add_noise(signal: Field, spacing_mm: float, rng: np.random.Generator) -> Field:
     """Return the magnitude of a signal with Rician noise.
 
-    The noise of neighbouring voxels correlates as after a Gaussian of 0.75 mm, since scans are interpolated.
+    The noise is smoothed by a Gaussian filter (standard deviation 0.75 mm), so that neighbouring voxels correlate as in
+    interpolated scans.
     """
     from scipy import ndimage
 

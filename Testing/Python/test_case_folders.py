@@ -224,7 +224,8 @@ def test_slicer_segmentation_belongs_to_the_only_scan_in_its_folder(tmp_path: Pa
     files = ("p1/LGE axial.nrrd", "p1/Segmentation.seg.nrrd", "p2/5 scan.nii.gz", "p2/Segmentation_1.seg.nrrd")
     found_cases = find_cases(folder(tmp_path, *files))
     assert set(pairs(found_cases, tmp_path).values()) == {files[:2], files[2:]}
-    # With two scans in the folder, or with another name than Slicer's, the label's scan is unknown.
+    # The label's scan is unknown if the folder has two scans, or if a word of the label's name means neither label nor
+    # atrium.
     unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd", "r/a.nrrd", "r/other.seg.nrrd")
     found_cases = find_cases(folder(tmp_path / "unsure", *unsure))
     assert all(case.label is None for case in found_cases.cases)
@@ -299,7 +300,7 @@ def test_scans_in_a_folder_named_like_results_are_scans(tmp_path: Path, files: t
         ("p1/LGE 3D.nrrd", "p1/LA.seg.nrrd"),
     ],
 )
-def test_label_whose_name_contains_a_structure_is_paired(tmp_path: Path, image: str, label: str) -> None:
+def test_label_whose_name_contains_a_structure_or_a_qualifier_is_paired(tmp_path: Path, image: str, label: str) -> None:
     found_cases = find_cases(folder(tmp_path, image, label))
     assert [*pairs(found_cases, tmp_path).values()] == [(image, label)]
 

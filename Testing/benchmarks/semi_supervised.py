@@ -1,11 +1,12 @@
-"""Measure the gain of DCA-MT from unlabelled scans, complete and without each of its parts (ablation).
+"""Measure the gain from unlabelled scans, with all of DCA-MT and without each of its parts (ablation).
 
     python Testing/benchmarks/semi_supervised.py LA_FOLDER WORK [--rows ROW …] [--seeds 0 1] [--labelled 8] [--set …]
 
-For each row, `dcamt train` uses the first `--labelled` cases of LA_FOLDER/cases.csv with labels, and the other training
-cases without labels or not at all. The model then segments the last 20 cases, which training never uses, at their own
-resolution, and is evaluated on them. All rows have the same iterations, seeds and augmentation but for mixing; only
-`la-best` has another number of patches per iteration and another learning rate.
+In each row but `all-labelled`, `dcamt train` uses the labels of the first `--labelled` cases of LA_FOLDER/cases.csv;
+the other training cases are used without labels, or left out. `all-labelled` uses the labels of all training cases.
+The model then segments the last 20 cases, which training never uses, at their own resolution, and is evaluated on
+them. All rows have the same iterations, seeds and augmentation but for mixing; only `la-best` has another number of
+patches per iteration and another learning rate.
 
 Finished rows are not run again, so the command can be repeated after an interruption, and several processes can run
 different rows. The command prints a table, and writes `semi_supervised.json` and `semi_supervised.svg` to WORK.
@@ -92,7 +93,7 @@ def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: 
 
 
 def draw(table: list[dict[str, Any]], file: Path) -> None:
-    """Draw the Dice of each row: a mark per seed and a bar at the mean, for both qualities side by side."""
+    """Draw the Dice of each row: a mark per seed and a bar at the mean, one quality above the other."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -123,7 +124,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--labelled", type=int, default=8)
     parser.add_argument(
-        "--coarse", action="store_true", help="2.5 mm and half the channels, so that a row takes minutes"
+        "--coarse",
+        action="store_true",
+        help="2.5 mm, other patches, half the channels, a level less: a row takes minutes",
     )
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="key=value", help="settings of the recipe, the same in all rows"
