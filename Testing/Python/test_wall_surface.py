@@ -102,6 +102,18 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
     assert euler_characteristic(extraction.surface) == 2
 
 
+@pytest.mark.parametrize(
+    ("size", "spacing"),
+    [((2, 2, 2), (1.0, 1.0, 1.0)), ((5, 5, 1), (0.5, 0.5, 0.5)), ((4, 2, 1), (3.0, 2.0, 0.5))],
+    ids=str,
+)
+def test_tiny_symmetric_segment_has_a_surface(size: tuple[int, int, int], spacing: tuple[float, ...]) -> None:
+    grid = Grid((16, 16, 16), np.diag([*spacing, 1.0]))
+    mask = np.zeros(grid.shape, bool)
+    mask[tuple(slice(6, 6 + n) for n in size)] = True
+    assert len(extract_surface(mask, grid).surface.triangles) > 0
+
+
 def test_empty_segment_is_refused() -> None:
     grid = grid_about(20, (1.0, 1.0, 1.0))
     with pytest.raises(InputError, match=r"^x\.nrrd: is empty\. Choose"):

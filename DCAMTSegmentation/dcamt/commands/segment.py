@@ -200,17 +200,17 @@ def _requested_results(options: argparse.Namespace) -> RequestedResults:
     )
 
 
-def file_stamp(path: Path) -> tuple[int, int] | None:
-    """Return a file's modification time (ns) and size (bytes); None if the file does not exist."""
+def file_stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return a file's modification time (ns), size (bytes) and inode; None if the file does not exist."""
     try:
         state = path.stat()
     except OSError:
         return None
-    return state.st_mtime_ns, state.st_size
+    return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 def jobs_without_result(
-    jobs: Sequence[ScanJob], records: Sequence[ScanRecord], stamps: Sequence[tuple[int, int] | None]
+    jobs: Sequence[ScanJob], records: Sequence[ScanRecord], stamps: Sequence[tuple[int, int, int] | None]
 ) -> list[ScanJob]:
     """Return the jobs without a record whose segmentation is missing or still has its earlier `file_stamp`.
 

@@ -53,7 +53,7 @@ def _is_intact(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except MemoryError:
+    except (MemoryError, OSError):
         raise
     except Exception:  # zipfile raises errors of several types for a damaged file
         return False

@@ -175,7 +175,10 @@ def _volume_level(field: np.ndarray, cells: float) -> float:
     """Return the level that `cells` samples of `field` exceed, limited to 0.05 to 0.95 so that a contour exists."""
     values = field[field > 0]
     rank = min(max(round(values.size - cells), 0), values.size - 1)
-    return float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
+    level = float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
+    lower = values[values < values.max()]
+    # In a tiny symmetric segment all samples that the level should keep may equal the maximum.
+    return float(lower.max()) if level == values.max() and lower.size else level
 
 
 def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
