@@ -42,7 +42,7 @@ class WallPanel:
         self._wall: WallResult | None = None
         self.can_measure = False
         self._filling = False
-        self._segments: list[str] = []
+        self._segments: dict[str, str] = {}  # identifiers and names
         self._presets = [preset.threshold for preset in PRESETS]
         for preset in PRESETS:
             ui.wallPresetComboBox.addItem(f"{preset.threshold.text} ({preset.source})")
@@ -99,21 +99,20 @@ class WallPanel:
         if segmentation is not None:
             held = segmentation.GetSegmentation()
             names = {identifier: held.GetSegment(identifier).GetName() for identifier in held.GetSegmentIDs()}
-        segments = list(names)
-        if segments == self._segments:
+        if [*names.items()] == [*self._segments.items()]:
             return
         box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
-        self._segments = segments
+        self._segments = names
         box.clear()
         for name in names.values():
             box.addItem(name)
-        if chosen in segments:
-            box.setCurrentIndex(segments.index(chosen))
+        if chosen in names:
+            box.setCurrentIndex([*names].index(chosen))
 
     def chosen_segment(self) -> str:
         """Return the identifier of the segment in the list; "" if there is none."""
         index = self._ui.wallSegmentComboBox.currentIndex
-        return self._segments[index] if 0 <= index < len(self._segments) else ""
+        return [*self._segments][index] if 0 <= index < len(self._segments) else ""
 
     def _show_threshold(self, threshold: Threshold) -> None:
         """Show a threshold in the list of presets and on the slider."""

@@ -23,7 +23,10 @@ def surface_name() -> str:
 
 
 def compute_surface(segment: Segment, segmentation_node: SegmentationNode | None) -> None:
-    """Compute a segment's closed surface with the parameters of its future node; None stands for a new node."""
+    """Compute the closed surface of a segment that will be added to `segmentation_node`, with that node's parameters.
+
+    Without segments in the node, or without a node (None), the parameters are those of a new result.
+    """
     temporary = slicer.vtkSegmentation()
     temporary.SetSourceRepresentationName(labelmap_name())
     if has_segments(segmentation_node):

@@ -20,7 +20,7 @@ RADII = [(20.0, 20.0, 20.0), (28.0, 20.0, 16.0)]
 @pytest.mark.parametrize("radii", RADII)
 @pytest.mark.parametrize("spacing", [FINE, THICK])
 @pytest.mark.parametrize("axes", [np.eye(3), TURN], ids=["straight", "oblique"])
-def test_area_and_volume_of_balls_and_ellipsoids_follow_formulas_with_edges_of_1_mm(
+def test_area_and_volume_of_ellipsoids_follow_formulas_and_triangle_edges_are_about_1_mm_long(
     radii: tuple[float, float, float], spacing: tuple[float, ...], axes: np.ndarray
 ) -> None:
     atrium = Atrium(radii)
@@ -159,8 +159,8 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     assert len(offsets(0.0, 3.0, grid)) == 7
 
 
-def test_fraction_of_volume_lost_by_smoothing_falls_with_the_radius_squared() -> None:
-    """Smoothing moves points in proportion to the curvature, so the lost fraction falls with the radius squared."""
+def test_fraction_of_volume_lost_by_smoothing_is_inverse_to_the_radius_squared() -> None:
+    """Smoothing moves points by a distance proportional to 1 / radius; the lost fraction goes with its square."""
     losses = []
     for radius in (12, 24):
         shape = (2 * radius + 5,) * 3

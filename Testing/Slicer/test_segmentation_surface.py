@@ -46,7 +46,7 @@ class SurfaceTest(unittest.TestCase):
     def setUp(self) -> None:
         start_afresh()
 
-    def test_surface_is_closed_and_has_the_volume_of_the_voxels(self) -> None:
+    def test_surface_is_closed_and_has_the_volume_and_centre_of_the_ellipsoid(self) -> None:
         shape = (44, 56, 60)
         volume = add_scan(shape=shape, affine=oblique())
         index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)[..., ::-1]
@@ -71,7 +71,7 @@ class SurfaceTest(unittest.TestCase):
         shape = (30, 36, 40)
         volume = add_scan(shape=shape, affine=oblique())
         index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)[..., ::-1]
-        points = (index - [36, 17, 14]) @ oblique()[:3, :3].T  # the ball touches the scan's border
+        points = (index - [36, 17, 14]) @ oblique()[:3, :3].T  # the scan's border cuts the ellipsoid
         labels = (((points / [18, 12, 15]) ** 2).sum(axis=-1) <= 1).astype(np.uint8)
         result = make_result(labels)
         (item,) = result.classes

@@ -41,6 +41,19 @@ from wall_case import (
 
 
 class WholeWorkflowTest(SegmentationCase):
+    def test_segments_are_listed_with_the_names_of_the_chosen_segmentation(self) -> None:
+        volume, first = add_phantom()
+        _, second = add_phantom()
+        choose(self.ui.inputSelector, volume)
+        box = self.ui.wallSegmentComboBox
+        identifier = first.GetSegmentation().GetNthSegmentID(0)
+        second.GetSegmentation().GetSegment(identifier).SetName("renamed")
+        for segmentation in (first, second, first):
+            choose(self.ui.outputSelector, segmentation)
+            held = segmentation.GetSegmentation()
+            names = [held.GetNthSegment(index).GetName() for index in range(held.GetNumberOfSegments())]
+            self.assertEqual([box.itemText(index) for index in range(box.count)], names)
+
     def test_worker_measures_the_same_wall_as_the_engine_in_this_process(self) -> None:
         volume, segmentation = add_phantom()
         choose(self.ui.inputSelector, volume)

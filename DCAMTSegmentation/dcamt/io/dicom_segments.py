@@ -69,7 +69,8 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
     """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 for a labelmap).
 
     Raises:
-        InputError: the frames do not lie on one grid, or their place or the slice spacing is not stated.
+        InputError: the frames do not lie on one grid, or their place, the pixel spacing or the
+            slice spacing is not stated, or a segment has several frames at one place.
     """
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
 
@@ -77,7 +78,7 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
         for place in (frame, shared):
             if place is not None and group in place and keyword in place[group][0]:
                 return place[group][0].get(keyword)
-        raise InputError(f"lacks the position of its frames ({keyword})", path=path, remedy=_REMEDY)
+        raise InputError(f"lacks the geometry of its frames ({keyword})", path=path, remedy=_REMEDY)
 
     frames = list(data.PerFrameFunctionalGroupsSequence)
     positions = np.array(
@@ -121,7 +122,7 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
     for k, segment in zip(slices, segments, strict=True):
         frames_at[k, segment] += 1
     if max(frames_at.values()) > 1:
-        raise InputError("has several frames of one segment at one place (tiles)", path=path, remedy=_REMEDY)
+        raise InputError("has several frames of one segment at one place", path=path, remedy=_REMEDY)
     return affine, (int(data.Columns), int(data.Rows), max(slices) + 1), slices, segments
 
 
