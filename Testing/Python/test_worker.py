@@ -99,7 +99,7 @@ def test_progress_increases_and_gives_the_remaining_time(
     fractions = [event.fraction for event in (first, *between, later, *after) if is_progress(event)]
     assert fractions == sorted(fractions)
     # The first progress may be sent before any work is done.
-    assert 0 <= fractions[0]
+    assert fractions[0] >= 0
     assert 0 < fractions[-1] <= 1
 
 
