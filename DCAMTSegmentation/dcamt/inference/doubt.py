@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..geometry import NetworkGrid, bounding_box, pad_box, whole_box
 from ..models.calibration import NOTHING
-from ..models.doubt_scaling import LEAST_DOUBT, LIMIT, DoubtScaling
+from ..models.doubt_scaling import LIMIT, DoubtScaling
 from ..preprocessing import apply_along_axis, nearest_labels, source_box_of, to_source
 from .agreement import agreement_map
 from .labelling import most_likely
@@ -80,15 +80,8 @@ def doubt_map(
     part = source_box_of(box, grid)
     uncorrected = to_source(on_grid, grid, part)
     # Corrected on the scan's grid, where the correction was fitted.
-    doubt[part] = uncorrected if scaling is None else _correct(uncorrected, scaling)
+    doubt[part] = uncorrected if scaling is None else scaling.apply(uncorrected)
     return doubt
-
-
-def _correct(doubt: np.ndarray, scaling: DoubtScaling) -> np.ndarray:
-    """Return the result of `DoubtScaling.apply`, computed on all cores of the CPU."""
-    uncorrected = torch.from_numpy(doubt)
-    scores = uncorrected.clamp(LEAST_DOUBT, 1 - LIMIT).logit_().mul_(scaling.slope).add_(scaling.bias)
-    return scores.sigmoid_().mul_((uncorrected / LEAST_DOUBT).clamp_(max=1)).numpy()
 
 
 def gaussian_matrix(size: int, deviation: float) -> Tensor:
