@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 from pathlib import Path
 
 import matplotlib.image
@@ -19,7 +19,7 @@ from dcamt.io.readers import read_labelmap, read_segments
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.report import picture
 from dcamt.report.colors import DOUBT_COLOR, SEGMENT_COLORS
-from dcamt.report.picture import describe_segments, draw_picture, format_measurements, render_picture
+from dcamt.report.picture import describe_segments, draw_picture, render_picture
 from dcamt.report.scene import build_scene, turn_to_lps
 from dcamt.report.surface_shading import View, doubt_painter, trace_surface, view_from
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
@@ -277,9 +277,10 @@ def test_slice_is_moved_to_the_segment_when_the_central_slice_is_empty() -> None
 def test_measurements_and_names_are_printed(tmp_path: Path) -> None:
     volume, labelmap = make_case()
     named = Volume(volume.voxels, volume.grid, tmp_path / "patient7.nii.gz")
-    figure = draw_picture(named, labelmap, [GREEN], {"Volume": "58.2 mL"})
-    printed = [t.get_text() for axes in figure.axes for t in axes.texts] + [t.get_text() for t in figure.texts]
-    assert {"patient7", "Volume", "58.2 mL", "Left atrium"} <= set(printed)
+    figure = draw_picture(named, labelmap, [GREEN])
+    volume_ml = np.count_nonzero(labelmap.voxels) * SPACING.prod() / 1000
+    assert {"Volume", f"{volume_ml:.1f} mL", "Left atrium", "Sphericity"} <= set(panel_texts(figure))
+    assert "patient7" in [text.get_text() for text in figure.texts]
 
 
 def test_labelmap_on_another_grid_and_unknown_ending_are_refused(tmp_path: Path) -> None:
@@ -372,26 +373,47 @@ def test_unexpected_error_is_reported_in_one_line(
     assert not (tmp_path / "p.png").exists()
 
 
-def test_measurements_of_several_segments_name_the_segments() -> None:
-    voxels = np.zeros((12, 12, 12), np.uint8)
-    voxels[2:6, 2:6, 2:6] = 1
-    labelmap = Labelmap(voxels, Grid(voxels.shape, np.diag([2.0, 2.0, 2.0, 1.0])))
-    empty = SegmentInfo(2, "Pancreas", (0, 0, 1), Code("SCT", "15776009", "Pancreas"))
-    assert format_measurements(labelmap, [GREEN])["Volume"] == "0.5 mL"  # 64 voxels of 8 mm3
-    both = format_measurements(labelmap, [GREEN, empty])
-    assert both[f"{GREEN.name}: Transverse"] == "8 mm"
-    assert both["Pancreas: Volume"] == "0.0 mL"
-    assert both["Pancreas: Sphericity"] == "–"
+def panel_texts(figure) -> list[str]:  # type: ignore[no-untyped-def]
+    return [text.get_text() for text in find_panel(figure, "Text").texts]
 
 
-def test_segments_of_the_same_name_have_their_labels_in_legend_and_measurements() -> None:
+def test_several_segments_have_a_line_each_with_volume_and_surface() -> None:
     volume, labelmap = make_case()
-    labelmap.voxels[2:4, 2:4, 2:4] = 2
-    same = [GREEN, SegmentInfo(2, GREEN.name, (0.0, 0.0, 1.0), GREEN.type)]
-    texts = format_measurements(labelmap, same)
-    assert len(texts) == 12
-    assert texts["Left atrium (2): Volume"] == "0.0 mL"
-    assert texts["Left atrium (1): Volume"] == format_measurements(labelmap, [GREEN])["Volume"]
-    figure = draw_picture(volume, labelmap, same, texts)
-    (panel,) = (axes for axes in figure.axes if axes.get_label() == "Text")
-    assert [text.get_text() for text in panel.texts][:2] == ["Left atrium (1)", "Left atrium (2)"]
+    pancreas = SegmentInfo(2, "Pancreas", (0, 0, 1), Code("SCT", "15776009", "Pancreas"))
+    both = panel_texts(draw_picture(volume, labelmap, [GREEN, pancreas]))
+    alone = panel_texts(draw_picture(volume, labelmap, [GREEN]))
+    assert both[:2] == ["Volume", "Surface"]
+    volume_and_area = [alone[alone.index(title) + 1] for title in ("Volume", "Surface area")]
+    assert both[2:] == ["Left atrium", *volume_and_area, "Pancreas", "0.0 mL", "0.0 cm²"]
+
+
+@pytest.mark.parametrize("count", [1, 5, 16, 60, 255])
+def test_text_stays_in_its_panel_for_any_number_of_segments(count: int) -> None:
+    volume, labelmap = make_case()
+    segments = [SegmentInfo(n + 1, f"Branch of the vein number {n}", (0.0, 1.0, 0.0), GREEN.type) for n in range(count)]
+    figure = draw_picture(volume, labelmap, segments)
+    figure.canvas.draw()
+    panel = find_panel(figure, "Text")
+    room = panel.get_window_extent()
+    boxes = [text.get_window_extent() for text in panel.texts]
+    assert min(box.y0 for box in boxes) >= room.y0 - 1
+    assert max(box.x1 for box in boxes) <= room.x1 + 1
+    names = [box for text, box in zip(panel.texts, boxes, strict=True) if "Branch" in text.get_text()]
+    volumes = [box for text, box in zip(panel.texts, boxes, strict=True) if text.get_text().endswith("mL")]
+    assert count == 1 or all(name.x1 < volume.x0 for name, volume in zip(names, volumes, strict=True))
+    left = [box for text, box in zip(panel.texts, boxes, strict=True) if text.get_ha() == "left"]
+    assert all(upper.y0 >= lower.y1 - 1 for upper, lower in pairwise(left))
+    written = sum("Branch" in text for text in panel_texts(figure))
+    rest = [text for text in panel_texts(figure) if text.startswith("and ")]
+    assert rest == ([f"and {count - written} more"] if written < count else [])
+
+
+def test_segments_of_the_same_name_have_their_labels_in_the_legend() -> None:
+    volume, labelmap = make_case()
+
+    def legend(*names: str) -> list[str]:
+        named = [SegmentInfo(n, name, (0.0, 0.0, 1.0), GREEN.type) for n, name in enumerate(names, 1)]
+        return panel_texts(draw_picture(volume, labelmap, named))[2::3]
+
+    assert legend("Vein", "Vein", "Atrium") == ["Vein (1)", "Vein (2)", "Atrium"]
+    assert legend("Vein", "Vein", "Vein (1)") == ["Vein (1)", "Vein (2)", "Vein (1) (3)"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..io.readers import read_labelmap, read_scan
-from ..report.picture import describe_segments, format_measurements, render_picture
+from ..report.picture import describe_segments, render_picture
 from ..volume import fit_labelmap
 from .console import Console
 from .result_files import check_file, existing_rule
@@ -17,7 +17,7 @@ def run_picture(options: argparse.Namespace) -> int:
     volume = read_scan(options.scan)
     labelmap = fit_labelmap(read_labelmap(options.segmentation), volume.grid, options.scan)
     segments = describe_segments(options.segmentation, labelmap)
-    render_picture(volume, labelmap, segments, options.output, format_measurements(labelmap, segments))
+    render_picture(volume, labelmap, segments, options.output)
     console = Console(options.json)
     console.print_event("picture", picture=str(options.output))
     console.print_text(f"picture: {options.output}")

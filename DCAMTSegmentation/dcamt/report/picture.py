@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..io.atomic import atomic_path
 from ..io.formats import scan_name
 from ..io.readers import read_segments
-from ..metrics.measurements import measure
+from ..metrics.measurements import Measurements, measure
 from ..volume import TISSUE, Labelmap, SegmentInfo, Volume
 from .colors import SEGMENT_COLORS
 from .scene import AXIAL, CORONAL, SAGITTAL, Plane, Scene, build_scene
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SURFACE_PIXELS = 720
 """Width and height of a surface view in pixels: more than the panel has, so that edges are smooth."""
 
+_LINE, _SMALLEST_LINE = 0.3, 0.17
+"""Usual and smallest height of a line of text in inches; characters shrink with the line."""
 _BACKGROUND_COLOR = "#14171c"
 _PANEL_COLOR = "#000000"
 _TEXT_COLOR = "#e9edf2"
@@ -43,16 +45,14 @@ def render_picture(
     labelmap: Labelmap,
     segments: Sequence[SegmentInfo],
     path: str | Path,
-    measurements: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a PNG of `labelmap` over `volume` (its first channel).
+    """Write a PNG of `labelmap` over `volume` (its first channel), with measurements.
 
     Args:
         volume: the scan, (C, I, J, K).
         labelmap: labels (I, J, K) on the same grid; only those in `segments` are drawn.
         segments: names and colours of labels.
         path: the file, `.png`, which is written completely or not at all.
-        measurements: texts to print, such as {"Volume": "58.2 mL"}.
 
     Raises:
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
@@ -61,17 +61,12 @@ def render_picture(
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError("does not end in .png", path=path, remedy="Name the picture something.png.")
-    figure = draw_picture(volume, labelmap, segments, measurements)
+    figure = draw_picture(volume, labelmap, segments)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", facecolor=_BACKGROUND_COLOR)
 
 
-def draw_picture(
-    volume: Volume,
-    labelmap: Labelmap,
-    segments: Sequence[SegmentInfo],
-    measurements: Mapping[str, str] | None = None,
-) -> Figure:
+def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentInfo]) -> Figure:
     """Return the picture of `render_picture` as a matplotlib figure.
 
     The figure's matplotlib axes are labelled "Axial", "Coronal", "Sagittal", "Behind", "Front" and "Text". Coordinates
@@ -112,13 +107,16 @@ def draw_picture(
     )
 
     name = scan_name(volume.path) if volume.path is not None else "Scan"
-    name = name if len(name) <= 60 else name[:59] + "…"
-    figure.text(x1 / total[0], 1 - 0.42 / total[1], name, color=_TEXT_COLOR, size=17, weight="bold", va="center")
+    figure.text(
+        x1 / total[0], 1 - 0.42 / total[1], _shorten(name, 60), color=_TEXT_COLOR, size=17, weight="bold", va="center"
+    )
     voxel = " × ".join(f"{s:.3g}" for s in scene.spacing)
     note = f"{voxel} mm voxels"
     figure.text(left / total[0], 1 - 0.44 / total[1], note, color=_SECONDARY_TEXT_COLOR, size=10, va="center")
-    rest = panel("Text", left, margin + side, side, total[1] - top - margin - side, _BACKGROUND_COLOR)
-    _draw_text(rest, total[1] - top - margin - side, scene, segments, measurements or {})
+    tall = total[1] - top - margin - side
+    rest = panel("Text", left, margin + side, side, tall, _BACKGROUND_COLOR)
+    notice = "" if scene.labels.any() else "Nothing is segmented.\nThe slices pass through the scan's centre."
+    _draw_text(rest, tall, segments, measure(labelmap, segments), notice)
     return figure
 
 
@@ -177,22 +175,54 @@ def _write_orientation_letters(axes: Any, letters: str) -> None:
 
 
 def _draw_text(
-    axes: Any, tall: float, scene: Scene, segments: Sequence[SegmentInfo], measurements: Mapping[str, str]
+    axes: Any, tall: float, segments: Sequence[SegmentInfo], measured: Sequence[Measurements], notice: str
 ) -> None:
-    """Write the legend and the measurements, from the top down; `tall` is the height of the panel in inches."""
-    line, y = 0.3 / tall, 1.0 - 0.16 / tall
-    for segment, name in zip(segments, _distinct_names(segments), strict=True):
-        axes.plot([0.02], [y], "o", color=segment.color, ms=9, transform=axes.transAxes, clip_on=False)
-        axes.text(0.08, y, name, color=_TEXT_COLOR, size=12, va="center", transform=axes.transAxes)
+    """Write the legend, a notice and the measurements, from the top down.
+
+    All measurements of a single segment are written. Several segments have a line each, with volume and surface area;
+    segments for which there is no room are counted in the last line.
+
+    Args:
+        tall: height of the panel in inches.
+        notice: text of two lines, or "".
+    """
+    single = len(segments) == 1
+    rows = _measurement_texts(measured[0]) if single else {}
+    gaps = (2.2 if notice else 0.0) + (0.5 if single else 1.0)
+    most = int(tall / _SMALLEST_LINE - gaps)
+    shown = segments if single or len(segments) <= most else segments[: max(0, most - 1)]
+    inches = min(_LINE, tall / (gaps + len(shown) + len(rows) + (len(shown) < len(segments))))
+    line, size = inches / tall, inches / _LINE
+    y = 1.0 - 0.5 * line
+
+    def write(x: float, text: str, color: str = _TEXT_COLOR, points: float = 12, align: str = "left") -> None:
+        style = {"color": color, "size": points * size, "ha": align, "va": "center"}
+        axes.text(x, y, text, transform=axes.transAxes, **style)
+
+    if len(segments) > 1:
+        write(0.76, "Volume", _SECONDARY_TEXT_COLOR, 10, "right")
+        write(1, "Surface", _SECONDARY_TEXT_COLOR, 10, "right")
         y -= line
-    if not scene.labels.any():
-        text = "Nothing is segmented.\nThe slices pass through the scan's centre."
-        axes.text(0, y, text, color=_ORIENTATION_COLOR, size=11, va="top", linespacing=1.5, transform=axes.transAxes)
-        y -= 2.2 * line
+    for segment, name, row in zip(shown, _distinct_names(segments), measured, strict=False):
+        axes.plot([0.02], [y], "o", color=segment.color, ms=9 * size, transform=axes.transAxes, clip_on=False)
+        if single:
+            write(0.08, _shorten(name, 32))
+        else:
+            write(0.08, _shorten(name, 19), points=10)
+            write(0.76, f"{row.volume_ml:.1f} mL", points=10, align="right")
+            write(1, f"{row.surface_cm2:.1f} cm²", points=10, align="right")
+        y -= line
+    if len(shown) < len(segments):
+        write(0.08, f"and {len(segments) - len(shown)} more", _SECONDARY_TEXT_COLOR, 10)
+        y -= line
+    if notice:
+        y -= 0.6 * line
+        write(0, notice, _ORIENTATION_COLOR, 11)
+        y -= 1.6 * line
     y -= 0.5 * line
-    for name, value in measurements.items():
-        axes.text(0, y, name, color=_SECONDARY_TEXT_COLOR, size=11, va="center", transform=axes.transAxes)
-        axes.text(1, y, value, color=_TEXT_COLOR, size=12, va="center", ha="right", transform=axes.transAxes)
+    for name, value in rows.items():
+        write(0, name, _SECONDARY_TEXT_COLOR, 11)
+        write(1, value, align="right")
         axes.plot([0, 1], [y - 0.5 * line] * 2, color=_RULE_COLOR, lw=0.8, transform=axes.transAxes, clip_on=False)
         y -= line
 
@@ -221,26 +251,29 @@ def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
 
 
 def _distinct_names(segments: Sequence[SegmentInfo]) -> list[str]:
-    """Return the segments' names; a name that several segments have is followed by the label, as in "Vein (2)"."""
-    count = Counter(segment.name for segment in segments)
-    return [f"{segment.name} ({segment.label})" if count[segment.name] > 1 else segment.name for segment in segments]
+    """Return the segments' names; a name that several segments have is followed by the label, as in "Vein (2)".
 
-
-def format_measurements(labelmap: Labelmap, segments: Sequence[SegmentInfo]) -> dict[str, str]:
-    """Return the measurements as texts with units, by title.
-
-    If there are several segments, each title contains the segment's name; if several have the same name, also the
-    label.
+    If a name with its label is another segment's name, all names are followed by their labels.
     """
-    texts: dict[str, str] = {}
-    for row, distinct in zip(measure(labelmap, segments), _distinct_names(segments), strict=True):
-        name = f"{distinct}: " if len(segments) > 1 else ""
-        texts |= {
-            f"{name}Volume": f"{row.volume_ml:.1f} mL",
-            f"{name}Surface area": f"{row.surface_cm2:.1f} cm²",
-            f"{name}Long diameter": f"{row.long_diameter_mm:.0f} mm",
-            f"{name}Antero-posterior": f"{row.anteroposterior_diameter_mm:.0f} mm",
-            f"{name}Transverse": f"{row.transverse_diameter_mm:.0f} mm",
-            f"{name}Sphericity": "–" if math.isnan(row.sphericity) else f"{row.sphericity:.2f}",
-        }
-    return texts
+    names = [segment.name for segment in segments]
+    labelled = [f"{segment.name} ({segment.label})" for segment in segments]
+    count = Counter(names)
+    distinct = [full if count[name] > 1 else name for name, full in zip(names, labelled, strict=True)]
+    return distinct if len(set(distinct)) == len(distinct) else labelled
+
+
+def _measurement_texts(row: Measurements) -> dict[str, str]:
+    """Return a segment's measurements as texts with units, by title."""
+    return {
+        "Volume": f"{row.volume_ml:.1f} mL",
+        "Surface area": f"{row.surface_cm2:.1f} cm²",
+        "Long diameter": f"{row.long_diameter_mm:.0f} mm",
+        "Antero-posterior": f"{row.anteroposterior_diameter_mm:.0f} mm",
+        "Transverse": f"{row.transverse_diameter_mm:.0f} mm",
+        "Sphericity": "–" if math.isnan(row.sphericity) else f"{row.sphericity:.2f}",
+    }
+
+
+def _shorten(text: str, most: int) -> str:
+    """Return the text, cut to `most` characters with "…" at its end if it is longer."""
+    return text if len(text) <= most else text[: most - 1] + "…"
