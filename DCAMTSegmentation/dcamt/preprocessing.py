@@ -44,7 +44,8 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
     # First along Y and Z, some slices of X at a time, so that a large scan is never converted to float32 as a whole.
     flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]))
     for slab in _slabs(canonical, axis=1):
-        part = torch.from_numpy(np.ascontiguousarray(canonical[:, slab], dtype=np.float32))
+        # Writeable, since torch warns of arrays that are not.
+        part = torch.from_numpy(np.require(canonical[:, slab], np.float32, ["C_CONTIGUOUS", "WRITEABLE"]))
         flat[:, slab] = apply_along_axis(apply_along_axis(part, z, -1), y, -2)
     return apply_along_axis(flat, x, -3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import re
@@ -16,6 +17,7 @@ import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentatio
 from dcamt.cases.folders import find_cases
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_header, read_labelmap, read_scan
+from dcamt.io.stored_image import Gunzip
 from dcamt_testing.scan_files import (
     ORTHOGONAL,
     SHAPE,
@@ -87,6 +89,16 @@ def test_missing_and_truncated_data_files_cause_different_messages(tmp_path: Pat
     path = write_scan(tmp_path / "w.mha")
     truncate(path)
     refused(lambda: read_scan(path), path, "ends too early")
+
+
+def test_data_file_on_a_failing_disk_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_scan(tmp_path / "x.nhdr", compressed=True)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Gunzip, "readinto", fail)
+    refused(lambda: read_scan(path), path, "x.raw.gz, which cannot be read (Input/output error)", "Check the disk")
 
 
 @pytest.mark.parametrize("reader", [read_header, read_scan])

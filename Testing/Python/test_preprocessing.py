@@ -17,6 +17,7 @@ from dcamt.io.readers import read_labelmap
 from dcamt.preprocessing import (
     labels_to_network,
     normalise,
+    resample,
     scan_to_network,
     source_box_of,
     to_source,
@@ -191,6 +192,19 @@ def test_values_resampled_from_the_network_grid_keep_their_positions() -> None:
 STORED = [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True)), ((1, 2, 0), (False, True, True))]
 SPACINGS = [(1.1, 1.0, 0.9), (2.6, 1.2, 4.0), (1.5, 1.2, 2.0)]
 """Spacings of the network grid: finer than the scan's, coarser along two axes, and equal to the scan's."""
+
+
+def test_read_only_voxels_are_resampled_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    voxels = np.zeros((1, 8, 8, 8), np.float32)
+    voxels.flags.writeable = False
+    volume = Volume(voxels, Grid((8, 8, 8), np.eye(4)))
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        resample(volume, network_grid(volume.grid, (1.0, 1.0, 1.0)))
+    finally:
+        torch.set_warn_always(always)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)

@@ -42,7 +42,7 @@ def test_expected_overlap_is_high_for_the_sample_and_low_for_noise(predictor: Pr
     result = predictor.segment(Volume(noise.astype(np.float32), Grid((64, 64, 40), np.diag([1.25, 1.25, 2.5, 1]))))
     assert result.expected_overlap is not None
     assert result.expected_overlap.is_low
-    assert "check that the scan shows it" in result.notes[-1]
+    assert "Check that the scan shows the left atrium" in result.notes[-1]
 
 
 @pytest.fixture(scope="module")

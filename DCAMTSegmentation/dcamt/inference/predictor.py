@@ -262,8 +262,9 @@ class Predictor:
             what = "No organ was found."
         else:
             what = f"The segmentation is probably wrong: the expected overlap with an expert's outline is {expected}."
-        segments = ", ".join(card.segments).lower()
-        return f"{what} The model segments the {segments} in {card.modality}: check that the scan shows it."
+        *others, last = (name.lower() for name in card.segments)
+        segments = f"{', '.join(others)} and {last}" if others else last
+        return f"{what} Check that the scan shows the {segments}; the model is for this modality: {card.modality}."
 
     def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
         """Return the branches' probabilities (branches, K, X, Y, Z) of an image, on the CPU, and notes.

@@ -333,7 +333,7 @@ def _read_card(data: bytes, path: Path) -> Card:
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         texts = [values[item.name] for item in fields(Card) if item.type == "str" and item.name in values]
         if not all(isinstance(text, str) for text in (*texts, *values["segments"])):
-            raise TypeError("a text is missing")
+            raise TypeError("a value is no text")
         sound = all(map(_is_measurement, values.get("measured", ())))
         if not sound or not isinstance(values.get("trained_on", {}), dict):
             raise TypeError("its training or measurements are no table")

@@ -179,7 +179,7 @@ class RunFolder:
         try:
             origin = Origin(**json.loads(self.origin.read_text(encoding="utf-8")))
             if not all(isinstance(text, str) for text in asdict(origin).values()):
-                raise TypeError("a text is missing")
+                raise TypeError("a value is no text")
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
