@@ -150,7 +150,7 @@ def slice_composites() -> list[Any]:
     return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
 
 
-class ViewCase(unittest.TestCase):
+class PanelCase(unittest.TestCase):
     """A test case with a new scene; `self.module` is the panel with a `FakeWorker`."""
 
     def setUp(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
-from fake_worker import FakePanel, FakeWorker, ViewCase
+from fake_worker import FakePanel, FakeWorker, PanelCase
 from segmentation_case import add_scan, start_afresh
 from slicer_harness import in_real_slicer
 
 
-class FakeWorkerTest(ViewCase):
+class FakeWorkerTest(PanelCase):
     def setUp(self) -> None:
         start_afresh()
         super().setUp()

@@ -7,13 +7,13 @@ from unittest import mock
 from dcamt.worker.events import WorkerProgress
 from DCAMTSlicerLib import stepped_task
 from DCAMTSlicerLib.terms_of_use import record_acceptance
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from segmentation_case import add_scan, choose, click, process_events_until
 
 SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
 
 
-class ApplyTooltipTest(ViewCase):
+class ApplyTooltipTest(PanelCase):
     def test_tooltip_of_the_button_explains_apply_and_cancel(self) -> None:
         self.assertEqual(self.ui.applyButton.toolTip, "Choose a volume first.")
         seen = []
@@ -23,7 +23,7 @@ class ApplyTooltipTest(ViewCase):
         self.assertEqual(self.ui.applyButton.toolTip, "Segment the volume. Slicer stays usable meanwhile.")
 
 
-class ClickTest(ViewCase):
+class ClickTest(PanelCase):
     def test_double_click_on_apply_does_not_cancel(self) -> None:
         choose(self.ui.inputSelector, add_scan())
         with mock.patch.object(stepped_task, "DOUBLE_CLICK_S", 3600.0):

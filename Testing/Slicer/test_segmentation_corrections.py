@@ -6,11 +6,11 @@ import numpy as np
 import slicer
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.fingerprints import fingerprint
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from segmentation_case import Person, add_scan, click, segment_mask
 
 
-class UndoTest(ViewCase):
+class UndoTest(PanelCase):
     def test_undo_and_redo_are_noticed_when_the_panel_is_entered(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
@@ -39,7 +39,7 @@ class UndoTest(ViewCase):
         self.assertTrue(review.is_corrected(segmentation))
 
 
-class CorrectionTest(ViewCase):
+class CorrectionTest(PanelCase):
     def test_corrected_result_is_replaced_only_after_a_question(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)

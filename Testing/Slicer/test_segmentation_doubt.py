@@ -8,11 +8,11 @@ from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
-from fake_worker import FakeWorker, ViewCase, slice_composites
+from fake_worker import FakeWorker, PanelCase, slice_composites
 from segmentation_case import SegmentationCase, add_scan, choose, click
 
 
-class MapTest(ViewCase):
+class MapTest(PanelCase):
     def test_result_is_an_outline_and_a_legend_is_shown_when_the_map_is_visible(self) -> None:
         segmentation = self.segment(add_scan())
         display = segmentation.GetDisplayNode()
@@ -110,7 +110,7 @@ class MapTest(ViewCase):
         self.assertFalse(self.ui.doubtCheckBox.enabled)
 
 
-class PlaceTest(ViewCase):
+class PlaceTest(PanelCase):
     def test_doubtful_place_is_marked(self) -> None:
         segmentation = self.segment(add_scan())
         click(self.ui.nextPlaceButton)
@@ -154,7 +154,7 @@ class PlaceTest(ViewCase):
         self.assertEqual(self.ui.placeLabel.text, "1 of 3: 0.50 mL in doubt")
 
 
-class DoubtTextTest(ViewCase):
+class DoubtTextTest(PanelCase):
     def test_low_agreement_without_a_place_is_shown(self) -> None:
         self.open(FakeWorker(trust=0.41, places=0))
         self.segment(add_scan())

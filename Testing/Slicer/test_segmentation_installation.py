@@ -12,7 +12,7 @@ from subprocess import CalledProcessError
 from typing import Any
 from unittest import mock
 
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from segmentation_case import Person, add_scan, click, segment_mask
 from slicer_harness import pip
 
@@ -62,7 +62,7 @@ class FakePyTorch:
         return self._outcome
 
 
-class InstallationTest(ViewCase):
+class InstallationTest(PanelCase):
     def setUp(self) -> None:
         super().setUp()
         stack = ExitStack()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import slicer
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from segmentation_case import add_scan
 
 
-class PanelLayoutTest(ViewCase):
+class PanelLayoutTest(PanelCase):
     def test_inputs_are_collapsed_after_apply(self) -> None:
         self.segment(add_scan())
         for name in ("inputsCollapsibleButton", "outputCollapsibleButton", "optionsCollapsibleButton"):

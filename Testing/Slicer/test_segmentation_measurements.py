@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 from dcamt.geometry import Grid
 from DCAMTSegmentationLib.measurements_table import rows_of
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from made_results import oblique
 from segmentation_case import (
     Person,
@@ -55,7 +55,7 @@ class AnalyticMeasurementTest(unittest.TestCase):
                 self.assertAlmostEqual(float(row["anteroposterior_diameter_mm"]) / (2 * b), 1, delta=0.02)
 
 
-class MeasurementsTest(ViewCase):
+class MeasurementsTest(PanelCase):
     def test_measurements_are_copied_in_a_format_for_spreadsheets(self) -> None:
         segmentation = self.segment(add_scan())
         click(self.ui.copyButton)

@@ -13,7 +13,7 @@ import slicer
 from dcamt_testing.processes import is_alive
 from DCAMTSegmentationLib import segmentation_job, worker_process
 from DCAMTSlicerLib.node_types import VolumeNode
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from fault_case import FaultCase
 from segmentation_case import (
     Person,
@@ -101,7 +101,7 @@ class CancelTest(FaultCase):
         self.assert_the_next_apply_works()
 
 
-class ChangedWhileComputedTest(ViewCase):
+class ChangedWhileComputedTest(PanelCase):
     """The scene changes while the worker computes or its result is inserted."""
 
     def test_closing_the_scene_while_the_volume_is_written_cancels(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from segmentation_case import Person, SegmentationCase, add_scan, choose, click, segment_mask
 
 
-class RegionTest(ViewCase):
+class RegionTest(PanelCase):
     def test_region_is_placed_around_a_result(self) -> None:
         volume = add_scan(shape=(60, 60, 60))
         segmentation = self.segment(volume)

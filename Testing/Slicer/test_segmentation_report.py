@@ -12,7 +12,7 @@ from dcamt.worker.events import ReportWritten
 from dcamt.worker.requests import OutlineMethod, ReportRequest
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSlicerLib.fingerprints import fingerprint
-from fake_worker import FakePanel, FakeWorker, ViewCase
+from fake_worker import FakePanel, FakeWorker, PanelCase
 from segmentation_case import (
     Person,
     SegmentationCase,
@@ -167,7 +167,7 @@ class ReportRequestTest(InsertedWallCase):
         self.assertEqual(request.notes, ())
 
 
-class EditedOrOlderResultTest(ViewCase):
+class EditedOrOlderResultTest(PanelCase):
     def test_report_of_a_result_without_a_stored_method_names_the_model(self) -> None:
         self.open(ReportAnswers())
         segmentation = self.segment(add_scan())

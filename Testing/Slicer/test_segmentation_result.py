@@ -15,7 +15,7 @@ import slicer
 import vtk
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.node_types import VolumeNode
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from made_results import oblique
 from segmentation_case import (
     ROOT,
@@ -72,7 +72,7 @@ class CommandTest(SegmentationCase):
                 self.assertLessEqual(int((mask != expected).sum()), 2)
 
 
-class PlaceTest(ViewCase):
+class PlaceTest(PanelCase):
     def test_result_lies_on_the_grid_of_the_volume(self) -> None:
         volume = add_scan(affine=oblique())
         segmentation = self.segment(volume)
@@ -149,7 +149,7 @@ class PlaceTest(ViewCase):
             self.assertEqual(hierarchy.GetItemParent(item), result, name)
 
 
-class NameTest(ViewCase):
+class NameTest(PanelCase):
     def test_segment_has_name_colour_and_code(self) -> None:
         segmentation = self.segment(add_scan())
         self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
@@ -168,7 +168,7 @@ class NameTest(ViewCase):
             self.assertEqual(code_texts, expected)
 
 
-class ExistingSegmentationTest(ViewCase):
+class ExistingSegmentationTest(PanelCase):
     def test_only_segments_made_by_dcamt_are_replaced(self) -> None:
         volume = add_scan()
         target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")

@@ -9,7 +9,7 @@ import numpy as np
 import slicer
 import vtk
 from DCAMTSegmentationLib import review
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from segmentation_case import add_scan, choose, click, close_scene, process_events_until, reload_scene
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -28,7 +28,7 @@ def dcamt_folders() -> list[str]:
     return [hierarchy.GetItemName(item) for item in every if hierarchy.GetItemName(item).endswith("DCAMT")]
 
 
-class SceneTest(ViewCase):
+class SceneTest(PanelCase):
     def test_helper_nodes_are_removed_with_their_result(self) -> None:
         scene, volume = slicer.mrmlScene, add_scan()
         for in_batch in (False, True):

@@ -14,7 +14,7 @@ import vtk
 from dcamt.geometry import Grid
 from dcamt.wall.closed_surface import closed_surface
 from DCAMTSegmentationLib import result_insertion
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from made_results import insert_all, make_result, mass_properties, oblique
 from segmentation_case import (
     add_scan,
@@ -23,7 +23,7 @@ from segmentation_case import (
 from vtk.util.numpy_support import vtk_to_numpy
 
 
-class ShowTest(ViewCase):
+class ShowTest(PanelCase):
     def test_show_3d_creates_and_hides_the_surface(self) -> None:
         segmentation = self.segment(add_scan())
         display = segmentation.GetDisplayNode()

@@ -11,11 +11,11 @@ import slicer
 from dcamt.models import store
 from dcamt.models.store import model_path
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP, read_terms
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from segmentation_case import Person, add_scan, choose, click, process_events_until
 
 
-class TermsTest(ViewCase):
+class TermsTest(PanelCase):
     def test_terms_of_the_shipped_model_are_shown_until_a_person_accepts_them(self) -> None:
         slicer.app.settings().remove(f"{SETTINGS_GROUP}/left-atrium")
         choose(self.ui.inputSelector, add_scan())

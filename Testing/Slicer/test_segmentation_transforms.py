@@ -14,7 +14,7 @@ from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, world_positions
-from fake_worker import ViewCase
+from fake_worker import PanelCase
 from segmentation_case import Person, add_scan, choose, click, segment_mask
 
 
@@ -42,7 +42,7 @@ def add_turn() -> Any:
     return node
 
 
-class DoubtfulPlaceTest(ViewCase):
+class DoubtfulPlaceTest(PanelCase):
     def assert_doubtful(self, segmentation: SegmentationNode, expected: np.ndarray) -> None:
         """Fail unless both doubtful places lie at `expected`, in world coordinates (mm)."""
         places = np.empty((2, 3))
@@ -158,7 +158,7 @@ class DoubtfulPlaceTest(ViewCase):
         self.assertEqual(self.logic.doubtfulPlaces(segmentation), before)
 
 
-class NonLinearTransformTest(ViewCase):
+class NonLinearTransformTest(PanelCase):
     def test_segmentation_under_another_non_linear_transform_is_refused_at_once(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)

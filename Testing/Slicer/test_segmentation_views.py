@@ -8,11 +8,11 @@ from typing import Any
 import slicer
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.terms_of_use import record_acceptance
-from fake_worker import ViewCase, slice_composites
+from fake_worker import PanelCase, slice_composites
 from segmentation_case import add_scan, choose, click, close_scene, process_events_until, scene_saved_and_closed
 
 
-class TwoScansTest(ViewCase):
+class TwoScansTest(PanelCase):
     def setUp(self) -> None:
         super().setUp()
         self.one, self.two = add_scan("one"), add_scan("two", shape=(14, 22, 18), seed=7)
@@ -151,7 +151,7 @@ class TwoScansTest(ViewCase):
         self.assertEqual(layout.resets, before + 1)
 
 
-class NewVolumeTest(ViewCase):
+class NewVolumeTest(PanelCase):
     def test_loaded_volume_is_chosen_when_none_was_chosen(self) -> None:
         self.assertIsNone(self.ui.inputSelector.currentNode())
         volume = add_scan()
@@ -163,7 +163,7 @@ class NewVolumeTest(ViewCase):
         self.assertEqual(self.ui.inputSelector.currentNode(), volume)
 
 
-class ImportTest(ViewCase):
+class ImportTest(PanelCase):
     def test_scene_loaded_while_the_panel_is_open_keeps_its_result(self) -> None:
         self.segment(add_scan())
         self.ui.doubtCheckBox.click()

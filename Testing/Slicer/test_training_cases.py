@@ -31,7 +31,7 @@ from slicer_harness import (
     start_afresh,
     work_seconds,
 )
-from training_scenes import add_case, add_volume, ellipsoid, endless_program, write_scan
+from training_scenes import add_case, add_volume, ellipsoid, write_endless_program, write_scan
 
 
 def file_row(name: str, role: str = UNLABELLED, label: str = "") -> CaseRow:
@@ -281,7 +281,7 @@ class CaseCheckTest(unittest.TestCase):
         before, during = (CaseCheck(table, load_recipe("la"), self.ended.append) for _ in range(2))
         before.start().cancel()
         self.assertFalse(before.running)
-        with mock.patch.object(engine_process, "python_program", return_value=endless_program(self.folder)):
+        with mock.patch.object(engine_process, "python_program", return_value=write_endless_program(self.folder)):
             during.start()
             process_events_until(lambda: during._command is not None, "the command")
         self.assertTrue(during.running)

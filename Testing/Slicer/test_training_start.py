@@ -26,7 +26,7 @@ from slicer_harness import (
     process_events,
 )
 from training_case import CasesCase
-from training_scenes import add_case, endless_program
+from training_scenes import add_case, write_endless_program
 
 SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
 
@@ -155,7 +155,7 @@ class StartTest(CasesCase):
         click(self.ui.addSceneButton)
         self.choose_tiny_model_and_settings()
         # The scene is closed while the estimate is measured.
-        with mock.patch.object(engine_process, "python_program", return_value=endless_program(self.folder)):
+        with mock.patch.object(engine_process, "python_program", return_value=write_endless_program(self.folder)):
             click(self.ui.startButton)
             self.wait_for(lambda: self.session.estimation.running, "the estimation")
             close_scene()

@@ -80,7 +80,7 @@ def run_to_end(steps):
             return end.value
 
 
-def endless_program(folder: Path) -> str:
+def write_endless_program(folder: Path) -> str:
     """Write a program that prints nothing and, like a computation, ends when its stdin closes; return its path."""
     program = folder / "endless"
     program.write_text("#!/bin/sh\nexec cat > /dev/null\n", encoding="utf-8")
