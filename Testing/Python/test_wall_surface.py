@@ -28,7 +28,7 @@ def test_area_and_volume_of_ellipsoids_follow_formulas_and_triangle_edges_are_ab
     mask = atrium.mask(points_of(grid))
     surface = extract_surface(mask, grid).surface
     assert surface.area_mm2 == pytest.approx(atrium.area_mm2(), rel=0.02)
-    assert surface.volume_mm3 == pytest.approx(np.count_nonzero(mask) * grid.voxel_volume_mm3, rel=0.01)
+    assert surface.volume_mm3 == pytest.approx(np.count_nonzero(mask) * grid.voxel_volume_mm3, rel=1e-6)
     assert surface.volume_mm3 == pytest.approx(4 / 3 * np.pi * np.prod(radii), rel=0.01)
     edges = surface.points[surface.edges]
     assert np.linalg.norm(edges[:, 0] - edges[:, 1], axis=1).mean() == pytest.approx(1.0, abs=0.1)
@@ -104,14 +104,24 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
 
 @pytest.mark.parametrize(
     ("size", "spacing"),
-    [((2, 2, 2), (1.0, 1.0, 1.0)), ((5, 5, 1), (0.5, 0.5, 0.5)), ((4, 2, 1), (3.0, 2.0, 0.5))],
+    [
+        ((2, 2, 2), (1.0, 1.0, 1.0)),
+        ((5, 5, 1), (0.5, 0.5, 0.5)),
+        ((4, 2, 1), (3.0, 2.0, 0.5)),
+        ((1, 1, 6), (0.625, 0.625, 0.625)),
+    ],
     ids=str,
 )
-def test_tiny_symmetric_segment_has_a_surface(size: tuple[int, int, int], spacing: tuple[float, ...]) -> None:
+def test_surface_of_a_tiny_segment_encloses_the_volume_of_its_voxels(
+    size: tuple[int, int, int], spacing: tuple[float, ...]
+) -> None:
     grid = Grid((16, 16, 16), np.diag([*spacing, 1.0]))
     mask = np.zeros(grid.shape, bool)
     mask[tuple(slice(6, 6 + n) for n in size)] = True
-    assert len(extract_surface(mask, grid).surface.triangles) > 0
+    extraction = extract_surface(mask, grid)
+    assert extraction.separate_ml == extraction.hollow_ml == 0
+    volume_mm3 = np.count_nonzero(mask) * grid.voxel_volume_mm3
+    assert extraction.surface.volume_mm3 == pytest.approx(volume_mm3, rel=1e-6)
 
 
 def test_empty_segment_is_refused() -> None:

@@ -208,10 +208,16 @@ def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
 
 
 def _at_volume(surface: Surface, volume_mm3: float) -> Surface:
-    """Return the surface with all points moved by one distance along their normals, so that it encloses `volume_mm3`.
+    """Return the surface, moved outwards or inwards so that it encloses `volume_mm3`.
 
-    The flat triangles of a contour cut off a little of the volume at every curve. To first order, the volume grows by
-    area times distance.
+    The flat triangles of a contour cut off a little of the volume at every curve. All points move by one distance along
+    their normals; to first order, the volume grows by area times distance. Scaling about the centre removes the rest of
+    the error, which is large only for segments of a few mm³.
     """
     distance = (volume_mm3 - surface.volume_mm3) / surface.area_mm2
-    return Surface(surface.points + distance * surface.normals, surface.triangles)
+    moved = Surface(surface.points + distance * surface.normals, surface.triangles)
+    if not 0.5 < moved.volume_mm3 / volume_mm3 < 2:
+        moved = surface
+    centre = moved.points.mean(axis=0)
+    factor = np.cbrt(volume_mm3 / moved.volume_mm3)
+    return Surface(centre + factor * (moved.points - centre), moved.triangles)
