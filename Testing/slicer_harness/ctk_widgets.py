@@ -117,7 +117,7 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
 
 
 class ctkComboBox(QtWidgets.QComboBox):
-    """A combo box; the default text, shown when nothing is chosen, is only stored."""
+    """A combo box. The default text, which CTK shows while nothing is chosen, is only stored here."""
 
     defaultText = stored(str, "")
     defaultIcon = stored(QtGui.QIcon, QtGui.QIcon())

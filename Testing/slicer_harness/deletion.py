@@ -58,7 +58,7 @@ def emission(sender: QtCore.QObject | None) -> Iterator[None]:
 def refuse_release_in_own_signal(target: QtCore.QObject) -> None:
     """Raise FatalConnection if an object that emits a signal would lose its parent, and so be owned by Python.
 
-    PythonQt deletes the object with its last Python reference, while Qt and PythonQt still use the sender.
+    PythonQt deletes such an object with its last Python reference, while Qt and PythonQt still use the object.
     """
     if any(sender is target for sender in _emitting):
         raise FatalConnection(
@@ -77,7 +77,7 @@ class _Watcher(QtCore.QObject):
 
     def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
         if event.type() == QtCore.QEvent.Type.DeferredDelete and shiboken6.isValid(watched):
-            # PySide must not delete the object while Qt delivers its event.
+            # PySide must not delete the object while Qt delivers this event.
             self._kept = watched
             had_reference = self._wrapper() is not None
             for sender in (watched, *watched.findChildren(QtCore.QObject)):
@@ -85,8 +85,8 @@ class _Watcher(QtCore.QObject):
             if had_reference and self._wrapper() is None:
                 with slot_errors.keep_errors():
                     raise FatalConnection(
-                        f"the last reference to {type(watched).__name__} {watched.objectName()!r} is a slot of its own"
-                        " child: Slicer would end here with a segmentation fault"
+                        f"the last reference to {type(watched).__name__} {watched.objectName()!r} is held by a slot of"
+                        " its own signal or a child's: Slicer would end here with a segmentation fault"
                     )
         return False
 
@@ -95,7 +95,7 @@ _watchers: dict[int, _Watcher] = {}
 
 
 def watch(wrapper: Any, release: Callable[[QtCore.QObject], None]) -> None:
-    """Check an object that Python owns at the moment when Qt deletes it after a call of deleteLater().
+    """Check a Python-owned object when Qt deletes the object after deleteLater(); ignore any other object.
 
     Args:
         wrapper: the object's wrapper.

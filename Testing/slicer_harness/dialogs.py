@@ -29,7 +29,7 @@ def run_message_box(box: QtWidgets.QMessageBox) -> int:
 
 
 def choose_path(kind: str, title: str) -> Any:
-    """Return the path that the person chooses in a file dialog.
+    """Return the path, or for "open several" the paths, that the person chooses in a file dialog.
 
     Args:
         kind: "open", "open several", "save" or "directory".
@@ -38,7 +38,7 @@ def choose_path(kind: str, title: str) -> Any:
 
 
 def install() -> None:
-    """Replace `exec`, and the static functions that the modules use, of Qt's dialogs by questions to the person."""
+    """Let the person answer Qt's dialogs: replace their `exec`, and those static functions that the modules use."""
     box = wrapper_class(QtWidgets.QMessageBox)
     for name, kind in (("question", "question"), ("information", "information"), ("warning", "warning")):
         setattr(box, name, _static_box(kind))

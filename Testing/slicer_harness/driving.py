@@ -20,7 +20,7 @@ from .person import pop_shown_texts, pop_unanswered, watch_dialogs
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.001, 0.015
-"""Seconds between two turns of the event loop: the shortest after a turn with work, longer ones while it is idle."""
+"""Seconds between two turns of the event loop: the shortest after a turn with work, longer after idle turns."""
 IDLE_TURN_S = 0.0005
 """A turn of the event loop that takes fewer seconds counts as one without work."""
 
@@ -89,7 +89,7 @@ def open_module(name: str) -> OpenModule:
 
 
 def announce_quitting() -> None:
-    """Send `aboutToQuit` and unload all modules, as Slicer does when it ends.
+    """Send `aboutToQuit` and unload all scripted modules, as Slicer does when it ends.
 
     Raises SkipTest in a real Slicer, where no later test could open the modules again.
     """
@@ -158,7 +158,7 @@ def close_scene() -> None:
 
 @contextmanager
 def scene_saved_and_closed() -> Iterator[None]:
-    """Save the scene to a file and close it; load the file at the end of the `with` block."""
+    """Save the scene to a file and close the scene; load the file at the end of the `with` block."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "scene.mrb"))
         assert slicer.util.saveScene(path)
@@ -168,7 +168,7 @@ def scene_saved_and_closed() -> Iterator[None]:
 
 
 def reload_scene() -> None:
-    """Save the scene to a file, close it and load the file."""
+    """Save the scene to a file, close the scene and load the file."""
     with scene_saved_and_closed():
         pass
 

@@ -15,7 +15,7 @@ _NODE_CLASSES = {
     "TextFile": "vtkMRMLTextNode",
     "ColorTableFile": "vtkMRMLColorTableNode",
 }
-# The file type of each ending of a file name; another ending is a volume.
+# The file type of each ending of a file name. A file with another ending counts as a volume.
 _FILE_TYPES = {
     ".mrml": "SceneFile",
     ".mrb": "SceneFile",

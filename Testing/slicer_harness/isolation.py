@@ -39,14 +39,15 @@ class Ended(NamedTuple):
 
 
 def find_classes(files: Sequence[str]) -> list[str]:
-    """Return the pytest node identifier of each test class, and of each test outside of a class."""
+    """Return the pytest node identifier of each test class, and of each file that has tests outside of classes.
+
+    Raises RuntimeError if pytest cannot collect the tests.
+    """
     options = ["--collect-only", "-q", *(files or [str(TESTS)])]
     listed = _pytest(options)
     if listed.status != PASSED:
         raise RuntimeError(listed.output)
-    class_names = [line.rpartition("::")[0] for line in listed.output.splitlines() if "::" in line]
-    whole = [name if "::" in name else f"{name}::" for name in class_names]
-    return [name.removesuffix("::") for name in dict.fromkeys(whole)]
+    return list(dict.fromkeys(line.rpartition("::")[0] for line in listed.output.splitlines() if "::" in line))
 
 
 def shuffled(classes: Sequence[str], seed: int) -> list[str]:
@@ -114,7 +115,7 @@ def _become_pytest(arguments: list[str], output: int) -> None:
 
     status = 1
     try:
-        atexit._clear()  # These functions remove what the parent still uses.
+        atexit._clear()  # The parent's exit functions would remove what the parent still uses.
         os.chdir(TESTS.parents[1])
         os.dup2(output, 1)
         os.dup2(output, 2)

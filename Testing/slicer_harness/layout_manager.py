@@ -84,7 +84,7 @@ class LayoutManager:
         return [node for node in nodes if node.IsA(kind)]
 
     def _follow(self) -> None:
-        """Create the logic of the layout's slice views, and mark the layout's view nodes as shown."""
+        """Create a logic for each new slice view of the layout, and mark the layout's view nodes as shown."""
         for node in self._nodes("vtkMRMLAbstractViewNode"):
             node.SetMappedInLayout(1)
         for node in self._nodes("vtkMRMLSliceNode"):

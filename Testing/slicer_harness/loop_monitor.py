@@ -1,4 +1,4 @@
-"""Measure how long Slicer's window is blocked, relative to the time of a fixed reference computation."""
+"""Measure how long Slicer's window is blocked, and compare this with the time of a fixed reference computation."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> float
 
 
 class LoopMonitor:
-    """Measures the time between iterations of the event loop while a `with` block runs a job.
+    """Measures the time between turns of the event loop while a `with` block runs a job.
 
-    `longest_pause`: the longest time between two iterations, in seconds; other programs on the machine add to it.
-    `longest_work`: the same, in processor time of this process.
-    `turns`: the number of iterations.
+    `longest_pause`: the longest time between two turns, in seconds; other programs on the machine may lengthen it.
+    `longest_work`: the most processor time of this process between two turns, in seconds.
+    `turns`: the number of turns, plus one for the end of the block.
     """
 
     def __init__(self) -> None:

@@ -98,7 +98,7 @@ class BoundMethod:
         target = valid_object(self.wrapper, f"call '{name}'")
         if is_plain(type(self.wrapper)):
             return getattr(target, name)
-        # A Python class that overrides the method reaches this from its super().
+        # Qt's own method, since an override in a derived Python class calls it through super().
         function = getattr(pyside_class, name)
         return function if is_static(function) else partial(function, target)
 

@@ -260,7 +260,7 @@ class SegmentEditor:
 
 
 def install_core_modules(application_logic: Any) -> None:
-    """Install the core modules that the extension uses, with their real logics on the scene if there are any."""
+    """Install the core modules that the extension uses, and connect their real logics, if any, to the scene."""
     slicer.modules = Modules()
     scene = slicer.mrmlScene
     # The wheel lacks the terminology and colour files, and the logics warn about this.

@@ -54,7 +54,8 @@ class Person:
         """Expect a window whose title, text or details contain `text`; upper and lower case are equal.
 
         Args:
-            answer: the name of a button, a path, a text or, for a dialog, a function that gets the dialog.
+            answer: the name of a button, a path ("open several": a sequence of paths), a text or, for a dialog, a
+                function that gets the dialog.
         """
         self._expected.append((text, answer))
         return self
@@ -79,7 +80,7 @@ class Person:
         _present.append(self)
         if not _is_harness():
             watch_dialogs()
-            self._stack.enter_context(_in_real_slicer(self))
+            self._stack.enter_context(_replace_windows(self))
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -93,7 +94,7 @@ _present: list[Person] = []
 
 
 def answer(question: Question) -> Any:
-    """Return the current person's answer; raise UnexpectedQuestion if no `Person` expects the question."""
+    """Return the answer of the latest `Person`; raise UnexpectedQuestion if there is none, or none is expected."""
     if not _present:
         _unanswered.append(question)
         raise UnexpectedQuestion(str(question))
@@ -129,7 +130,7 @@ def _is_harness() -> bool:
 
 
 class DialogWatcher:
-    """Lets the person answer each modal dialog that opens, and closes an unexpected dialog.
+    """Lets the person answer each modal dialog but progress dialogs, and closes an unexpected dialog.
 
     Without the watcher, a dialog's `exec_()` would never return in a real Slicer.
     """
@@ -199,8 +200,11 @@ def watch_dialogs() -> None:
         _watchers[0].start()
 
 
-def _in_real_slicer(person: Person) -> ExitStack:
-    """Ask the person instead of showing a real Slicer's windows; turn off testing mode, which answers by itself."""
+def _replace_windows(person: Person) -> ExitStack:
+    """Return a context in which a real Slicer asks the person instead of opening windows.
+
+    Testing mode, in which Slicer answers by itself, is off in this context.
+    """
     import qt
 
     def ask(kind: str, title: str | None, text: str, detail: str = "", buttons: tuple[str, ...] = ()) -> Any:
@@ -225,21 +229,21 @@ def _in_real_slicer(person: Person) -> ExitStack:
         ("errorDisplay", "error", ("Ok",)),
     ):
         stack.enter_context(mock.patch.object(slicer.util, name, message(kind, buttons)))
-    app = _Changed(slicer.app, testingEnabled=lambda: False)
-    files = _Changed(
+    app = _Proxy(slicer.app, testingEnabled=lambda: False)
+    files = _Proxy(
         qt.QFileDialog,
         getOpenFileName=path("open"),
         getOpenFileNames=path("open several"),
         getSaveFileName=path("save"),
         getExistingDirectory=path("directory"),
     )
-    texts = _Changed(qt.QInputDialog, getText=lambda parent, title, label, *_: ask("text", title, label))
+    texts = _Proxy(qt.QInputDialog, getText=lambda parent, title, label, *_: ask("text", title, label))
     for place, name, changed in ((slicer, "app", app), (qt, "QFileDialog", files), (qt, "QInputDialog", texts)):
         stack.enter_context(mock.patch.object(place, name, changed))
     return stack
 
 
-class _Changed:
+class _Proxy:
     """A proxy of an object or class of Slicer with some functions replaced."""
 
     def __init__(self, original: Any, **replaced: Any) -> None:

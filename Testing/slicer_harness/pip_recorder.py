@@ -30,7 +30,8 @@ class PipRecorder:
         returncode: pip's exit status; if it is not 0, installations fail.
         output: the lines that pip writes, which Slicer only prints.
         updates_imported: already imported packages that an installation would change, so that Slicer offers a restart.
-        installed, skipped: the requirements and the packages to skip of each request.
+        installed: the requirements of each request to pip but the skipped ones, even if pip fails.
+        skipped: the packages to skip of each request.
         restarts: number of restarts requested while `replace_pip_of_slicer` is active.
     """
 
@@ -128,7 +129,7 @@ def pip_ensure(
     skip_in_testing: bool = True,
     show_progress: bool = True,
 ) -> list[str] | None:
-    """Install the missing packages, after a question if `prompt_install`; return those that were skipped.
+    """Install the missing packages, after a question if `prompt_install`; return the skipped ones, or None.
 
     Raises RuntimeError if the person declines, CalledProcessError if pip fails.
     """
@@ -167,7 +168,10 @@ def pip_install(
     logCallback: Callable[[str], None] | None = None,
     completedCallback: Callable[[int], None] | None = None,
 ) -> list[str] | None:
-    """Record an installation. Raise CalledProcessError if a blocking installation fails."""
+    """Record an installation; return the requirements that `skip_packages` skips, or None without `skip_packages`.
+
+    Raises CalledProcessError if a blocking installation fails, ValueError for arguments that exclude each other.
+    """
     if skip_packages is not None and no_deps_requirements is not None:
         raise ValueError("skip_packages and no_deps_requirements are mutually exclusive.")
     if skip_packages is not None and not blocking:

@@ -64,7 +64,7 @@ class SignalConnections:
         self._connections: list[Connection] = []
 
     def connect(self, signal: str, receiver: Callable[..., Any]) -> bool:
-        """Connect a signal to a callable, which stays alive as long as the sender or until it is disconnected.
+        """Connect a signal to a callable, which stays alive until it is disconnected or the sender is deleted.
 
         Raises ValueError for a signal that the object lacks, TypeError for a receiver that cannot be called, and
         FatalConnection for a slot of a dialog that Python owns, unless the dialog is the sender.
@@ -79,7 +79,7 @@ class SignalConnections:
         return True
 
     def disconnect(self, signal: str, receiver: Callable[..., Any] | None) -> bool:
-        """Remove the connections of a signal to `receiver`, or to every receiver if None; return False without any."""
+        """Remove a signal's connections to `receiver`, or to every receiver if None; return whether there were any."""
         target, signature = self._find_signal(signal)
         removed = [
             connection

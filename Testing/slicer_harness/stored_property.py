@@ -10,7 +10,7 @@ from PySide6.QtCore import Property
 
 
 def stored(kind: Any, default: Any, changed: Callable[[Any], None] | None = None) -> Property:
-    """Return a property of a type `kind` that stores a value, and calls `changed` with the widget after each change."""
+    """Return a property of type `kind` that stores a value; `changed` is called with the widget after each change."""
     key = f"_stored_{next(_numbers)}"
 
     def read(widget: Any) -> Any:

@@ -34,7 +34,7 @@ CUSTOM_WIDGETS: dict[str, tuple[type[QtWidgets.QWidget], tuple[str, ...]]] = {
 }
 
 # Entries of .ui files that Qt's form builder handles itself; they are not properties of the widget.
-_BUILDER_PROPERTIES = {"QLabel": {"buddy"}, "Line": {"orientation"}, "QComboBox": {"currentText"}}
+_BUILDER_PROPERTIES = {"QLabel": {"buddy"}, "Line": {"orientation"}}
 
 
 class UiFileError(RuntimeError):

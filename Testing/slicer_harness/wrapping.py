@@ -112,7 +112,8 @@ class WrappedQObject(Wrapped):
     def connect(self, signal: str, receiver: Any, slot: str | None = None, /) -> bool:
         """Connect by signature, such as "clicked(bool)", to a callable, or to a Qt object's slot, such as "accept()".
 
-        Raises ValueError for a signal or slot that its object lacks, and for a signal's name without arguments.
+        Raises ValueError for a signal or slot that its object lacks, and for a signal's name without arguments; further
+        errors are those of `SignalConnections.connect`.
         """
         _refuse_bare_name(signal)
         connections = get_or_create(self, "connect a signal")
@@ -143,7 +144,7 @@ def _refuse_bare_name(signal: str) -> None:
 
 
 def wrapper_class(pyside_class: type) -> type:
-    """Return the Python class of a PySide6 class or of a custom widget's class."""
+    """Return the wrapper class of a PySide6 class or of a custom widget's class."""
     if pyside_class in _classes:
         return _classes[pyside_class]
     bases = tuple(wrapper_class(base) for base in pyside_class.__bases__ if _is_qt(base))

@@ -57,7 +57,7 @@ def parameterNodeGuiConnector(cls: Any = None) -> Any:
 
 
 def createGuiConnector(widget: Any, datatype: Any) -> Any:
-    """Return the connector for a widget and a type; raise RuntimeError if the harness has none."""
+    """Return the connector for a widget and a type; raise RuntimeError if the two cannot be connected."""
     for own in _registered:
         if own.canRepresent(widget, datatype):
             return own.create(widget, datatype)
@@ -93,7 +93,7 @@ _SIMPLE = {
 
 
 class PropertyConnector(GuiConnector):
-    """Connects a property of a widget, whose changes are announced by a signal of the widget."""
+    """Connects a widget's property; a signal of the widget announces the property's changes."""
 
     def __init__(
         self,

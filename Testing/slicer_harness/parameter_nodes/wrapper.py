@@ -184,7 +184,8 @@ def _update_gui(held: weakref.ref[_Methods]) -> None:
 def parameterNodeWrapper(cls: Any = None) -> Any:
     """Make a class's members parameters of a node.
 
-    Raises TypeError for a member that cannot be stored, ValueError for a reserved name.
+    Raises TypeError for a member that cannot be stored, ValueError for a reserved name, and for a default that a
+    validator refuses, the validator's error.
     """
     if cls is None:
         return parameterNodeWrapper
