@@ -165,6 +165,16 @@ def test_duplicate_names_are_reported(cases: list[Case]) -> None:
     assert [len(fact.problems) for fact in facts_of(cases)] == [1, 1, 0, 0]
 
 
+def test_each_problem_of_a_duplicate_name_with_a_missing_scan_is_reported_once(
+    cases: list[Case], tmp_path: Path
+) -> None:
+    cases[2] = replace(cases[2], name="labelled0", image=tmp_path / "gone.nii.gz")
+    assert facts_of(cases)[2].problems == (
+        "The scan does not exist. Check the name and the folder.",
+        "The name 'labelled0' occurs twice. Give each case its own name.",
+    )
+
+
 def test_cases_with_role_left_out_are_listed_but_not_read(tmp_path: Path) -> None:
     path = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
     path.write_text(path.read_text(encoding="utf-8") + "old,gone.nii,gone_label.nii,left out\n", encoding="utf-8")

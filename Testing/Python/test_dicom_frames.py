@@ -126,6 +126,13 @@ def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
     refused(lambda: read_scan(path, choice=ScanChoice(frame_type="real")), path, "magnitude, phase")
 
 
+def test_letters_of_a_single_image_type_value_are_not_kinds_of_images(tmp_path: Path) -> None:
+    """The standard requires two values; as letters, "DERIVED" contains "R" for real, and "ORIGINAL" "I"."""
+    for k in range(10):
+        write_slice(tmp_path / "x" / f"{k}.dcm", k, ImageType="DERIVED" if k < 5 else "ORIGINAL")
+    assert_slices_in_place(read_scan(tmp_path / "x"), 10)
+
+
 def test_dicom_segmentation_is_read_as_a_label(tmp_path: Path) -> None:
     """highdicom writes the segmentation and omits frames without voxels of a segment."""
     sources = [pydicom.dcmread(write_slice(tmp_path / "scan" / f"{k:02}.dcm", k)) for k in range(12)]

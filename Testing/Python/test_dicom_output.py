@@ -192,6 +192,16 @@ def test_source_is_found_among_other_series_and_subfolders(case: tuple[Path, Lab
     np.testing.assert_allclose(starts, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("keyword", ["PixelSpacing", "ImageOrientationPatient"])
+def test_image_without_a_complete_place_is_no_source(case: tuple[Path, Labelmap], tmp_path: Path, keyword: str) -> None:
+    write_mr_series(tmp_path / "series", np.ones(SHAPE), oblique_affine())
+    image = pydicom.dcmread(next((tmp_path / "series").glob("IM*")))
+    delattr(image, keyword)
+    image.save_as(tmp_path / "series" / "screenshot")
+    source = find_source_images(tmp_path / "series", case[1].grid)
+    assert all(keyword in header for header in source.datasets)
+
+
 def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     """The frames are in random order and of two time points; the first frame at each position is used."""
     labelmap = case[1]

@@ -37,7 +37,7 @@ class CaseFacts:
     Attributes:
         size: voxels along the stored axes (I, J, K); like the next three fields, None while unknown.
         spacing: mm along these axes.
-        channels: channels in the scan's file.
+        channels: channels of the scan, in one file or in several.
         labels: values of the label after label mapping, without background.
         problems: why training would refuse the case, each with its remedy.
         warnings: what a person should check.
@@ -62,19 +62,20 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
         if violation.rule is Rule.DISTINCT_NAMES
         for index in violation.cases
     }
+    readable: list[int] = []
     for index, case in enumerate(cases):
         case_facts = _check_headers(index, case, recipe)
+        if case.role != LEFT_OUT and not case_facts.problems:
+            readable.append(index)
         if index in repeated:
             case_facts = _with_problem(case_facts, repeated[index])
         facts.append(case_facts)
         yield case_facts
-    for index, case in enumerate(cases):
-        # A case with a damaged header cannot be read further; a repeated name alone does not prevent reading.
-        if case.role != LEFT_OUT and (not facts[index].problems or index in repeated):
-            checked = _check_voxels(facts[index], case, recipe)
-            if checked != facts[index]:
-                facts[index] = checked
-                yield checked
+    for index in readable:
+        checked = _check_voxels(facts[index], cases[index], recipe)
+        if checked != facts[index]:
+            facts[index] = checked
+            yield checked
     for index, text in _trained_and_validated(cases):
         facts[index] = _with_problem(facts[index], text)
         yield facts[index]

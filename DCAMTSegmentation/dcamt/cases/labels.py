@@ -46,7 +46,7 @@ def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int
     """Parse a label mapping as `parse_mapping` does, to any label value from 1 to 255 or to a name.
 
     Args:
-        named: the known names and their label values. A number is always a value, even if a name consists of digits.
+        named: the known names and their label values. A number from 1 to 255 is always a value, never a name.
 
     Raises:
         InputError: an entry has another form, an unknown name or value, or a name with several values; or a source
@@ -111,7 +111,7 @@ def _entries(text: str) -> list[tuple[str, str]]:
 def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     """Return the label of a case in the recipe's label values, on the grid of its scan.
 
-    Without a mapping, a mask of 0 and 255 is read as the class of a recipe that has only one.
+    Without a mapping, if the recipe has a single class, the value 255 of a mask of 0 and 255 is read as this class.
 
     Raises:
         InputError: as `read_labelmap` and `fit_labelmap`, or if the mapping does not fit the recipe or the file.

@@ -39,8 +39,8 @@ BYTES_PER_VOXEL = 32 * 4
 """Bytes that a training step needs for each voxel of a patch and each channel of the finest level.
 
 Four patches of 64 x 64 x 32 with 16 channels need 1.4 GB, and 2.0 GB without mixed precision
-(Testing/benchmarks/README.md, training speed). The estimate lies between: `FIXED_BYTES` and, for networks with strides
-of 2, 32 float32 feature maps are 1.6 GB.
+(Testing/benchmarks/README.md, training speed). The estimate for them is 1.6 GB: `FIXED_BYTES`, and 32 float32 feature
+maps in a network with strides of 2.
 """
 FIXED_BYTES = 500 << 20
 """Bytes of a training step that do not depend on the patch."""
@@ -260,7 +260,7 @@ def suggest_intensity(examined: Sequence[CaseStatistics], spacing: Sequence[floa
 def plan_network(
     spacing: Sequence[float], shape: Sequence[int], batch: int, memory_bytes: int
 ) -> tuple[Network, tuple[int, int, int]]:
-    """Return a network and a patch for scans of `shape` voxels whose training step fits into memory.
+    """Return a network and a patch for scans of `shape` voxels; if possible, a training step fits into the memory.
 
     The patch starts as the whole scan and is shortened along its longest axis in mm, step by step. This ends when the
     training step fits and the patch has at most `LARGEST_PATCH` voxels, or when each axis has its smallest length.

@@ -22,7 +22,8 @@ _MAXIMUM_CHANNELS = 10
 def channel_of(path: str | Path) -> int | None:
     """Return the channel at the end of a scan's name, such as 0 for `la_001_0000.nii.gz`.
 
-    None if the name does not end in four digits, or if they exceed 0009: such a number more likely counts patients.
+    None if the name does not end in `_` and four digits, or if these exceed 0009: such a number more likely counts
+    patients.
     """
     match = _CHANNEL.search(scan_name(path))
     return int(match[1]) if match and int(match[1]) < _MAXIMUM_CHANNELS else None
@@ -74,7 +75,7 @@ def has_channel_files(path: Path) -> bool:
 
 
 def one_channel_note(path: Path) -> tuple[str, ...]:
-    """Return the note for a scan read from one of several channel files, which names the unused ones; otherwise ()."""
+    """Return a note that names the unused files if a scan is read from the first of its channel files; otherwise ()."""
     if not has_channel_files(path):
         return ()
     files, names = channel_files(path), channel_names(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .dicom_frames import Frame, UnplacedError, frames_of
+from .dicom_frames import Frame, UnplacedError, frames_of, words_of
 from .stored_image import library_errors
 
 SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -156,7 +156,7 @@ def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -
     if not is_image:
         collected.foreign.append((path, class_name(kind)))
         return
-    if "MOSAIC" in [str(word).upper() for word in data.get("ImageType") or []]:
+    if "MOSAIC" in [word.upper() for word in words_of(data.get("ImageType"))]:
         collected.foreign.append((path, "mosaic of several slices"))
         return
     try:

@@ -131,7 +131,7 @@ class _FrameHeader:
         stated = self.value("FrameType", "MRImageFrameTypeSequence") or self.value(
             "FrameType", "CTImageFrameTypeSequence"
         )
-        image_type = [str(word) for word in (stated or self.data.get("ImageType") or [])][2:]
+        image_type = words_of(stated or self.data.get("ImageType"))[2:]
         component = str(self.value("ComplexImageComponent", "MRImageFrameTypeSequence") or "")
         echo = self.value("EffectiveEchoTime", "MREchoSequence") or self.value("EchoTime")
         b_value = self.value("DiffusionBValue", "MRDiffusionSequence")
@@ -147,6 +147,11 @@ class _FrameHeader:
         rescale_type = self.value("RescaleType", "PixelValueTransformationSequence")
         stated = {keyword: self.data.get(keyword) for keyword in CONSTANT_ATTRIBUTES} | {"RescaleType": rescale_type}
         return tuple(_plain_text(value) for value in stated.values())
+
+
+def words_of(value: Any) -> list[str]:
+    """Return the words of an attribute with several values, such as the image type; pydicom gives one word as text."""
+    return [value] if isinstance(value, str) else [str(word) for word in value or ()]
 
 
 def frames_of(path: Path, data: Any) -> list[Frame]:

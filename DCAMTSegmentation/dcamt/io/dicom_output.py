@@ -18,6 +18,8 @@ from .atomic import atomic_path
 _POSITION_TOLERANCE = 0.02
 """Largest distance of a source image from its slice of the labelmap, as a fraction of the finest voxel spacing."""
 _ROUNDING_MM = 0.01  # Added to this distance, since headers hold rounded positions.
+_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+"""Attributes that give the place of a single-frame image."""
 _OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
 
@@ -212,9 +214,9 @@ def _match_slices(
         if chosen is not None and (header.Rows, header.Columns) == (rows, columns):
             return SourceImages((header,), tuple(chosen))
     single = [header for _, header in images if int(header.get("NumberOfFrames", 1) or 1) == 1]
-    single = [h for h in single if (h.Rows, h.Columns) == (rows, columns) and "ImagePositionPatient" in h]
+    single = [h for h in single if (h.Rows, h.Columns) == (rows, columns) and all(keyword in h for keyword in _PLACE)]
     single.sort(key=lambda header: int(header.get("InstanceNumber") or 0))
-    places = [_place(h.ImagePositionPatient, h.ImageOrientationPatient, h.PixelSpacing) for h in single]
+    places = [_place(*(h[keyword].value for keyword in _PLACE)) for h in single]
     chosen = _nearest(places, starts, affine, tolerance_mm)
     return None if chosen is None else SourceImages(tuple(single[index] for index in chosen))
 

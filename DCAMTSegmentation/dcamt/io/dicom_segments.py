@@ -69,8 +69,8 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
     """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 for a labelmap).
 
     Raises:
-        InputError: the frames do not lie on one grid, or their place, the pixel spacing or the
-            slice spacing is not stated, or a segment has several frames at one place.
+        InputError: the frames do not lie on one grid, or their place, the pixel spacing or the slice spacing is not
+            stated, or a segment has several frames at one place.
     """
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
 

@@ -52,8 +52,7 @@ VOLUME_OUTPUTS = tuple(known.ending for known in FORMATS if known.writes_volume)
 IMAGE_ENDINGS = tuple(known.ending for known in FORMATS)
 MAP_SUFFIXES = ("_agreement", "_probabilities")
 """Suffixes of the maps beside a segmentation, appended to the segmentation's name."""
-# Longest first, so that ".seg.nrrd" is found before ".nrrd".
-_DOUBLE_ENDINGS = sorted((end for end in IMAGE_ENDINGS if end.count(".") > 1), key=len, reverse=True)
+_DOUBLE_ENDINGS = tuple(end for end in IMAGE_ENDINGS if end.count(".") > 1)
 
 
 def ending(path: str | Path) -> str:

@@ -63,7 +63,7 @@ def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
 
 
 def _check_meta(path: Path) -> None:
-    """Raise InputError if a MetaImage's data is missing, cut or damaged."""
+    """Raise InputError if a MetaImage's header is damaged, or its data is missing, cut or damaged."""
     fields, head, start = meta_header(path)
     sizes = [int(size) for size in fields.get("dimsize", "").split()]
     element = fields.get("elementtype", "").upper().removeprefix("MET_").removesuffix("_ARRAY")
@@ -113,8 +113,8 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
 def _check_compressed_size(path: Path, data: Path, start: int, stated: str | None) -> None:
     """Raise InputError if the size in the header is less than that of the compressed data, or more than the file has.
 
-    For what lies beyond the stated size, ITK returns random memory. If the size is 0 or missing, and the data has a
-    file of its own, ITK uses the file's size.
+    ITK returns random memory for data beyond the stated size. If that size is 0 or missing, and the data has a file of
+    its own, ITK uses the file's size.
 
     Args:
         start: the first byte of the compressed data.
@@ -138,7 +138,9 @@ def _check_compressed_size(path: Path, data: Path, start: int, stated: str | Non
 
 
 def _check_data(path: Path, data: Path, start: int, size: int, each: int, compressed: bool, text: bool) -> None:
-    """Raise InputError if the file `data` has fewer than `size` bytes of voxels after byte `start`.
+    """Raise InputError if the file `data` has fewer than `size` bytes of voxels from byte `start` on.
+
+    Compressed voxels are also refused if the end of the compressed stream is missing.
 
     Args:
         path: the header, which messages name.
@@ -158,7 +160,7 @@ def _check_data(path: Path, data: Path, start: int, size: int, each: int, compre
 
 
 def _check_gipl(path: Path) -> None:
-    """Raise EOFError if a GIPL file is shorter than its header of 256 bytes, big-endian, says.
+    """Raise EOFError if a GIPL file is shorter than its header (256 bytes, big-endian) states.
 
     Raises:
         InputError: no image can have the size in the header (`check_size`).
@@ -294,7 +296,7 @@ def _tiff_values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes
 
 
 def _check_mrc(path: Path) -> None:
-    """Raise EOFError if an MRC file is shorter than its header says; InputError if its size is not an image's."""
+    """Raise EOFError if an MRC file is shorter than its header says; InputError if no image can have its size."""
     with open(path, "rb") as file:
         head = file.read(1024)
     if len(head) < 1024:

@@ -130,8 +130,8 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
 
     Directions and origin come from the sform if its axes are orthogonal and either its code is 1 (scanner) or there is
     no qform. Otherwise they come from the qform. With neither, the origin is 0 and the axes run to the patient's left,
-    posterior and superior. The spacing always comes from `pixdim`; a negative spacing reverses its axis. (nibabel, in
-    contrast, uses every sform with its own spacing.)
+    posterior and superior. The spacing comes from `pixdim`; a negative spacing reverses its axis. (nibabel, in
+    contrast, uses every sform with the sform's own spacing.)
 
     Exception: ITK refuses a sheared sform without a qform; here this sform is returned, with its own spacing.
 

@@ -31,13 +31,13 @@ _COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", 
 def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file whose data follows the header or lies in one or several other files.
 
-    Axes without a direction become channels. A header may have spacings in place of directions: then axes of another
-    kind than "domain" or "space" become channels, and the space is LPS unless another is stated, as in ITK. Without an
-    origin, the first voxel lies at 0. Bytes after the data are ignored.
+    Axes without a direction become channels. A header may have spacings in place of directions. Then, if some axes are
+    of the kind "domain" or "space", the other axes become channels; and the space is LPS unless another is stated, as
+    in ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
         InputError: the file is damaged, a data file is missing, the image has colours or complex numbers, or not three
-            spatial axes, or its space or spacing is unknown.
+            spatial axes, or its space, spacing, type of numbers, encoding or byte order is unknown.
     """
     with library_errors(path, "a NRRD image"):
         header = read_header(path)

@@ -58,7 +58,8 @@ class NrrdData:
     """Reads the numbers of a NRRD file, from the file itself or from data files.
 
     Raises:
-        InputError: the type, the encoding or the byte order is unknown, or a data file is missing.
+        InputError: the type, the encoding or the byte order is unknown, the header's list or pattern of data files is
+            empty or damaged, or a data file is missing.
     """
 
     def __init__(self, path: Path, header: Header, sizes: Sequence[int]) -> None:
@@ -84,7 +85,7 @@ class NrrdData:
         """Return all numbers, one-dimensional, in the machine's byte order; the first axis varies fastest.
 
         Raises:
-            InputError: a data file is cut, or the numbers cannot be divided evenly among the data files.
+            InputError: a data file is cut or damaged, or the numbers cannot be divided evenly among the data files.
             EOFError: the data after the header is cut.
         """
         if not self._files:
@@ -111,7 +112,7 @@ class NrrdData:
     def verify(self) -> None:
         """Raise InputError if raw or gzip data is visibly incomplete.
 
-        Other encodings, skipped lines, and skipped bytes before gzip data prevent the check.
+        Other encodings, skipped lines, and skipped bytes within gzip data prevent the check.
         """
         files = self._files or [self._path]
         size = self._count // len(files) * self._dtype.itemsize

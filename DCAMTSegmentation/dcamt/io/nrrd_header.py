@@ -18,7 +18,7 @@ _ALIASES = {
 HEADER_LIMIT = 1 << 24  # bytes within which a header must end
 _HEADER_BUFFER = 1 << 12
 OPEN_IN_SLICER = "Open the file in 3D Slicer and save it again."
-"""Remedy for valid files with something that DCAMT cannot read."""
+"""Remedy for files that Slicer may read although DCAMT does not."""
 
 
 @dataclass
@@ -80,7 +80,8 @@ def array_sizes(path: Path, header: Header) -> list[int]:
     """Return the size of each axis in the file's order, the fastest first.
 
     Raises:
-        InputError: the header lacks a required field, or no image can have its sizes (`check_size`).
+        InputError: the header lacks a required field, the number of its sizes is not its dimension, or no image can
+            have its sizes (`check_size`).
     """
     for name in ("type", "dimension", "sizes", "encoding"):
         if name not in header.fields:

@@ -70,7 +70,8 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
 
     Raises:
         InputError: the file is missing, empty, damaged, two-dimensional or in no known format, is a segmentation, has a
-            different number of channels, or `volume.check_scan` refuses the scan.
+            different number of channels, or contains several images of which `choice` chooses none; or
+            `volume.check_scan` refuses the scan.
     """
     path = Path(path)
     if channels > 1 and (files := channel_files(path)) and _has_one_channel(path, choice):
@@ -105,8 +106,9 @@ def _segmentation_error(path: Path) -> InputError:
 def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = None) -> Labelmap:
     """Read a labelmap from any format that `read_scan` reads, or from a segmentation (`.seg.nrrd`, DICOM SEG).
 
-    A segmentation becomes one labelmap. Its segments keep their label values if these are unique; otherwise they are
-    numbered 1, 2, ... in the file's order. Where segments overlap, the last of the file, or of `mapping`, is kept.
+    A segmentation becomes one labelmap. Its segments keep their label values if these are unique and above 0; otherwise
+    the segments are numbered 1, 2, ... in the file's order. Where segments overlap, the last of the file, or of
+    `mapping`, is kept.
     A segmentation that was saved cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's
     grid.
 
@@ -133,10 +135,10 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
 
 
 def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelmap:
-    """Return the labelmap with its values mapped as in `read_labelmap`; it has no segments that a name could choose.
+    """Return the labelmap with its values mapped as in `read_labelmap`.
 
     Raises:
-        InputError: `mapping` contains the name of a segment.
+        InputError: `mapping` contains a name; a `Labelmap` has no named segments.
     """
     voxels = _map_labels(labelmap.voxels[None], (), mapping, labelmap.path)
     return replace(labelmap, voxels=voxels)

@@ -57,7 +57,7 @@ def write_npy_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[slice]:
 def write_channels_in_slabs(channels: Sequence[np.ndarray], path: Path) -> Iterator[slice]:
     """Write arrays (K, J, I) as `write_npy_in_slabs` does, to one file (K, J, I, C); a single array as (K, J, I).
 
-    The file has the smallest type that holds the types of all arrays.
+    The file has the type to which NumPy promotes the types of all arrays.
 
     Raises:
         OutputError: the file cannot be written.
@@ -95,12 +95,12 @@ def _write_npy(
 def write_nrrd_in_slabs(
     voxels: np.ndarray, ijk_to_ras: np.ndarray, path: Path, further_channels: Sequence[np.ndarray] = ()
 ) -> Iterator[None]:
-    """Write an uncompressed NRRD file, yielding after each slab; the file appears when the generator ends.
+    """Write an uncompressed NRRD file, yielding after each slab; the file appears after the last slab.
 
-    The file has the smallest type that holds the types of all channels.
+    The file has the type to which NumPy promotes the types of all channels.
 
     Args:
-        voxels: (K, J, I), integer or float.
+        voxels: (K, J, I), of an integer type, float32 or float64.
         ijk_to_ras: (4, 4), voxel index (i, j, k) -> RAS mm.
         further_channels: the voxels of the second and further channels.
 

@@ -221,12 +221,12 @@ def read_to_end(file: IO[bytes]) -> None:
 
 
 def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, header: Path | None = None) -> None:
-    """Raise InputError if a file has fewer than `size` bytes after byte `start`, if possible without reading the bytes.
+    """Raise InputError if a file has fewer than `size` bytes from byte `start` on, if possible without reading them.
 
     Args:
         packed: the bytes from `start` on are gzip data, of which `size` is the size after decompression. The last four
-            bytes of gzip data state this size (RFC 1952). If they state another size, the file may be cut or have
-            several members; then the file is read to its end.
+            bytes of gzip data state this size modulo 2^32 (RFC 1952). If they state another size, the file may be cut
+            or have several members; then the file is read to its end.
         header: the file that names `path` as its data file; messages name the header.
     """
     if not packed:

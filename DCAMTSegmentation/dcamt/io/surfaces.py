@@ -65,7 +65,7 @@ def surface_ending(path: Path) -> str:
 
 
 def _stl(points: np.ndarray, triangles: np.ndarray) -> bytes:
-    """Return binary STL: an 80-byte header, the number of triangles, and each with its normal and corners."""
+    """Return binary STL: an 80-byte header, the number of triangles, and the normal and corners of each triangle."""
     corners = points[triangles].astype("<f4")
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)

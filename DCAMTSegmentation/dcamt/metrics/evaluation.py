@@ -216,7 +216,7 @@ def evaluate_pairs(
 
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
-    background. If every labelmap is a mask with the value 1 or 255, the two values count as the same class.
+    background. If every labelmap is empty or a mask with the value 1 or 255, the two values count as the same class.
 
     Args:
         progress: is called with the numbers of evaluated and of all pairs after each pair.

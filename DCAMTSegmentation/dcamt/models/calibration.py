@@ -44,7 +44,8 @@ HUBER = 0.02
 RIDGE, STEPS = 1e-3, 60
 """Weight of the ridge penalty, and largest number of steps of the fit."""
 NEIGHBOURS = 20
-"""The interval at an expected overlap is computed from the residuals of at least this many scans, or of all."""
+"""The interval at an expected overlap is computed from the residuals of at least this many scans, or of all if there
+are fewer; for the lowest overlaps see `LOWEST`."""
 LOWEST = 8
 """The interval at the lowest expected overlaps is computed from this many scans, since few segmentations fail."""
 
@@ -105,7 +106,7 @@ class OverlapModel:
         return ExpectedOverlap(value, min(max(0.0, low), value), max(min(1.0, high), value))
 
     def is_sound(self) -> bool:
-        """Return whether all numbers are finite, deviations positive and knots increasing, and their counts fit."""
+        """Return whether all numbers are finite, deviations positive, knots increasing, and the tuples' lengths fit."""
         numbers = (*self.means, *self.deviations, *self.weights, self.bias, *self.knots, *self.lows, *self.highs)
         per_feature = {len(values) for values in (self.features, self.means, self.deviations, self.weights)}
         per_knot = {len(values) for values in (self.knots, self.lows, self.highs)}
@@ -158,7 +159,7 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
     """Return the calibration in a JSON text; `path` is the file that errors name.
 
     Raises:
-        InputError: the text is not a calibration, or has another format.
+        InputError: the text is not a calibration, has another format, or contains numbers that cannot be used.
     """
     try:
         data = json.loads(text)

@@ -138,7 +138,7 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
 
     Raises:
         InputError: the file does not exist or is not a package, is truncated, altered or too large, has another
-            version, contains other members than a package, or contains a calibration that cannot be used.
+            version, contains other members than a package, or contains weights or a calibration that cannot be used.
     """
     card, recipe, packed, calibration, notes = _open_parts(path, data)
     try:
@@ -262,7 +262,7 @@ def read_calibration(path: Path) -> Calibration | None:
     """Return the calibration in a package or beside it; the weights are neither read nor checked.
 
     Raises:
-        InputError: there is no such package, or its card or its own calibration cannot be read.
+        InputError: there is no such package, or its card or its own calibration cannot be used.
     """
     card = read_card(path)
     with _opened(path) as archive:

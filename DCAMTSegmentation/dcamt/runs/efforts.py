@@ -14,8 +14,8 @@ def effort_settings(recipe: Recipe, effort: str) -> list[str]:
     """Return the settings of an effort, in the form of `dcamt train --set`.
 
     A validation is due at least five times, if the run has five iterations or more. A quick run, which shows whether
-    cases and classes are right, also uses smaller patches: about two thirds of each edge, but not below two strides of
-    the network.
+    cases and classes are right, also uses smaller patches: each edge is shortened to about two thirds, but not below
+    two strides of the network.
     """
     training = recipe.training
     iterations = max(1, round(training.iterations * _FRACTION[effort]))

@@ -1,6 +1,6 @@
 """Represent a run as a folder: recipe, case list, events, checkpoints and models.
 
-To resume, a run needs this folder and the scans that its case list names.
+To resume, a run needs this folder and the scans and labels that its case list names.
 """
 
 from __future__ import annotations

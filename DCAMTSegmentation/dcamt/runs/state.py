@@ -25,10 +25,11 @@ class RunState:
 
     Attributes:
         state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`.
-        reason: why the run failed, or paused without a request; otherwise empty.
+        reason: why the run failed, or why it paused if a file could not be written; otherwise empty.
         iteration, iterations: iterations trained and planned; 0 if unknown.
         eta_s: estimated seconds to the end while the run trains; None if unknown.
-        resumable: whether the run can resume from a checkpoint now; False while a process trains it.
+        resumable: whether the run can resume from a checkpoint now; False while a process trains it, and once it is
+            `FINISHED`.
     """
 
     state: str
@@ -70,7 +71,7 @@ def find_runs(folder: Path) -> Iterator[RunFolder]:
             begun = next((file for file in (run.recipe, run.log) if file.is_file()), None)
             if begun is not None:
                 dated_runs.append((begun.stat().st_mtime, run))
-        except OSError:  # The user may not read this folder, such as a disk's lost+found.
+        except OSError:  # The user has no permission for the folder, such as a disk's lost+found.
             continue
     for _, run in sorted(dated_runs, key=lambda item: -item[0]):
         yield run
