@@ -9,8 +9,8 @@ MODEL is a model that was not trained with the labels of the held-out cases: the
 
 `segment` segments the last 20 cases of LA_FOLDER/cases.csv in both qualities: first undisturbed, then with one
 disturbance per case and round. Each result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the
-disturbed scan's grid, trust (Dice of the two branches), features of doubt. Lines of undisturbed scans also count the
-voxels by their doubt (`count_doubt`). Existing lines are not computed again.
+disturbed scan's grid, trust (Dice of the two branches), features of doubt. In quality `accurate`, lines of undisturbed
+scans also count the voxels by their doubt (`count_doubt`). Existing lines are not computed again.
 
 `table` prints, for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed; the
 accuracy of the expected overlap for cases and disturbances that were left out of the calibration; and how often voxels
@@ -128,7 +128,7 @@ def spike(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
 
 
 def white_noise(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Replace the scan by white noise with the same mean and standard deviation."""
+    """Replace the scan by white noise with about the same mean and standard deviation, without negative values."""
     noise = np.abs(scan.image.mean() + scan.image.std() * draw.normal(size=scan.grid.shape))
     return replace(scan, image=noise[None], labels=np.zeros_like(scan.labels))
 

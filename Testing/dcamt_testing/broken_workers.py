@@ -1,4 +1,4 @@
-"""Scripts that run before a program of the engine, in its interpreter, to make the program fail, wait or run slowly."""
+"""Scripts that run before a program of the engine, in its interpreter, and change what the program does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dcamt.inference import predictor
 from torch.nn.modules.module import _global_forward_pre_hooks
 predict = predictor.predict_bounded
 def predict_bounded(*arguments, **options):
-    while _global_forward_pre_hooks:  # there are none while a new model is timed
+    while _global_forward_pre_hooks:  # no hooks: the model is being timed
         predict(*arguments, **options)
     return predict(*arguments, **options)
 predictor.predict_bounded = predict_bounded
@@ -39,7 +39,7 @@ def predict_bounded(*arguments, **options):
     return predict(*arguments, **options)
 predictor.predict_bounded = predict_bounded
 """
-"""A script after which the network waits before a scan while the file `gate` exists; the name is filled in."""
+"""A script after which the network waits before a scan while a file exists; `format(gate=…)` fills in its path."""
 
 EXPECTS_LONG_WORK = """
 from dcamt.inference import serving

@@ -18,9 +18,9 @@ RECIPE: Recipe = replace(
 SPACING = (1.0, 1.0, 2.0)
 """mm."""
 CASE, FIELD = (48, 40, 24), (120, 144, 24)
-"""Voxels of a case, that is the part of a scan that shows tissue, and of the whole scan."""
+"""Voxels of a case, which is the part of a scan that shows the organ, and of the whole scan."""
 AT = (41, 60, 0)
-"""The index of the case's first voxel in the scan; the case is not centred."""
+"""The index of the case's first voxel in a scan with air or noise around the case, which is not centred there."""
 
 
 def tissue() -> np.ndarray:

@@ -27,7 +27,7 @@ CALL_DCAMT = "sys.exit(dcamt.cli.main(sys.argv[1:]))"
 
 
 def forget_packages(*packages: str) -> str:
-    """Return code that makes a forked Python forget the engine and packages, so that they count as never imported."""
+    """Return code that makes a forked Python forget the engine and these packages, as if never imported."""
     return f"""
 import sys
 for name in [name for name in sys.modules if name.partition(".")[0] in {("dcamt", *packages)}]:
@@ -36,7 +36,7 @@ for name in [name for name in sys.modules if name.partition(".")[0] in {("dcamt"
 
 
 def start_dcamt(arguments: Iterable[str | Path], output: Path, script: str = "") -> subprocess.Popen[bytes]:
-    """Start `dcamt` in another process, which may be killed; append what it prints to the file `output`.
+    """Start `dcamt` in another process, which a test may kill; append what it prints to the file `output`.
 
     Args:
         script: runs in the process before `dcamt`.
@@ -79,7 +79,7 @@ def call_dcamt(arguments: Iterable[str | Path]) -> int:
 
 
 def open_dcamt(*arguments: str | Path, script: str | None = None) -> subprocess.Popen[str]:
-    """Start `dcamt`, or a script that calls it, as a shell does; its output goes to pipes."""
+    """Start `dcamt`, or a script that calls it, in another process; the output goes to pipes."""
     program = ["-m", "dcamt"] if script is None else ["-c", script]
     return subprocess.Popen(
         [interpreter(), *program, *map(str, arguments)],

@@ -126,7 +126,7 @@ class Atrium:
 
 @dataclass(frozen=True)
 class Ring(Atrium):
-    """A ring-shaped tube of blood around the axis S, in a shell of wall; its surface is convex outside, concave inside.
+    """A ring-shaped tube of blood around the axis S, in a shell of wall: convex on the ring's outside, a saddle inside.
 
     The bright patch lies where the angle about the tube's axis, 0 on the outside of the ring, is at most
     `patch_degrees`. The attributes of the ellipsoid, the valve and the vein have no effect.

@@ -5,12 +5,13 @@ Importing PyTorch takes 4 s of processor time, and the tests start hundreds of p
 `interpreter()` returns the path of a launcher named `PythonSlicer`. `start()` puts the launcher's folder on the PATH,
 where a Slicer has its own PythonSlicer. A process uses the server of its parent, if the parent has one. The launcher
 asks the server for a child, gives the child its own stdin, stdout, stderr, environment and working directory, and ends
-with the child's exit status. The launcher sends SIGINT and SIGTERM to the child. When the launcher is killed, the
+with the child's exit status. The launcher passes on SIGINT and SIGTERM to the child. When the launcher is killed, the
 server kills the child shortly afterwards. When the process that started the server ends, for whatever reason, the
 server and all its children end, too.
 
 The launcher runs the real interpreter instead for a command line other than `-m MODULE` (a module of DCAMT or
-PyTorch), `-c CODE` or a script. Except on Linux there is no launcher, and `interpreter()` returns the real interpreter.
+PyTorch), `-c CODE` or a script. On systems other than Linux there is no launcher, and `interpreter()` returns the real
+interpreter.
 
 A child has imported the modules in `PRELOADED` and `ENGINE` before its program begins. If the program's path leads to
 another engine, the child imports that engine instead. Therefore a test of a program's imports, or of the interpreter's
@@ -72,7 +73,7 @@ def interpreter() -> str:
 
 
 def start() -> bool:
-    """Start the server unless this process or its parent has one; return False except on Linux, or without pidfd."""
+    """Start the server unless this process or its parent has one; return False if the system is no Linux with pidfd."""
     if not hasattr(os, "pidfd_open") or sys.platform != "linux":
         return False
     if os.path.exists(os.environ.get(LAUNCHER, "")):
@@ -258,7 +259,7 @@ class _Children:
     def wait(self, *others: Any) -> list[Any]:
         """Wait until a child or a launcher ends or one of `others` can be read; return the readable ones of `others`.
 
-        The launcher of a child that ended gets its exit status. A child whose launcher ended is killed.
+        The launcher of a child that ended gets the child's exit status. A child whose launcher ended is killed.
         """
         connections = [connection for _child, connection in self._running.values()]
         ready, _writable, _failed = select.select([*others, *self._running, *connections], [], [])
@@ -298,7 +299,7 @@ def serve(descriptor: int) -> Request | None:
             if request is not None:
                 server.close()
                 return request
-    # The test process was killed: this process removes its folder.
+    # The test process was killed, so this process removes the launcher's folder.
     shutil.rmtree(os.path.dirname(server.getsockname()), ignore_errors=True)
     return None
 
@@ -306,7 +307,7 @@ def serve(descriptor: int) -> Request | None:
 def program_of(launcher: int) -> int:
     """Return the id of the process that runs a launcher's program: a child of the server, or the launcher itself.
 
-    A test that kills the program itself need not wait: a program whose launcher is killed ends some time later.
+    A test kills this process instead of the launcher, since the program would end only some time after the launcher.
     """
     for process in os.listdir("/proc"):
         with contextlib.suppress(OSError), open(f"/proc/{process}/comm", encoding="utf-8") as file:

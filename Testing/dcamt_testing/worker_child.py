@@ -81,6 +81,7 @@ class Child:
         Raises:
             AssertionError: the worker ended before.
             ValueError, InputError: the worker wrote a line that is not an event.
+            queue.Empty: no event came for `HANGING_S`.
         """
         before: list[WorkerEvent] = []
         while True:

@@ -17,7 +17,7 @@ TITLE_POINTS, AXIS_POINTS, LABEL_POINTS = 14, 12, 11
 
 
 def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
-    """Return the picture (rows, columns, 3) of a vtkMRMLPlotChartNode with line series.
+    """Return the picture (rows, columns, 3) of a vtkMRMLPlotChartNode; raise ValueError for series but scatter plots.
 
     Args:
         size: width and height in pixels.
@@ -49,7 +49,7 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
 
 
 def _add_line(chart: Any, series: Any, scale: float) -> None:
-    """Add a series as a line, with markers if the node has them."""
+    """Add a scatter series, as Slicer draws it: a line, with markers if the node has them."""
     if series.GetPlotType() != slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter:
         raise ValueError(f"{series.GetName()} is no scatter plot: only scatter plots are drawn here")
     line = chart.AddPlot(vtk.vtkChart.LINE)

@@ -27,7 +27,7 @@ def window_pixels(window: Any) -> np.ndarray:
 
 
 def write_png(pixels: np.ndarray, path: Path) -> None:
-    """Write pixels (rows, columns, 3), 0 to 255; reduce the number of colours until the file is below `MOST_BYTES`.
+    """Write pixels (rows, columns, 3), 0 to 255; reduce the number of colours until the file fits `MOST_BYTES`.
 
     Raises:
         ValueError: the file is too large even with 32 colours.

@@ -101,7 +101,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
         raise RuntimeError(ui.estimateLabel.text)
     click(ui.startButton)
     process_events_until(
-        lambda: _step(module) >= _total_steps(module) * 5 // 6 > 0, "most of the run", timeout=PATIENCE_S
+        lambda: _iteration(module) >= _iterations(module) * 5 // 6 > 0, "most of the run", timeout=PATIENCE_S
     )
     charts = _charts(module)
     with _shown_folder(ui, runs):
@@ -131,12 +131,12 @@ def _open(ui: Any, *names: str) -> None:
     process_events()
 
 
-def _step(module: Any) -> int:
+def _iteration(module: Any) -> int:
     watch = module.widget.runs.watch
     return watch.state.iteration if watch is not None else 0
 
 
-def _total_steps(module: Any) -> int:
+def _iterations(module: Any) -> int:
     watch = module.widget.runs.watch
     return watch.state.iterations if watch is not None else 0
 

@@ -78,9 +78,9 @@ class Predictor:
     Args:
         package: the model.
         device: the device that computes.
-        precision: the precision of the convolutions on a CPU. By default bfloat16 if the CPU has hardware for it (two
-            to three times as fast; probabilities change by hundredths, see Testing/benchmarks/README.md), otherwise
-            float32. GPUs compute in float32.
+        precision: the precision of the convolutions on a CPU. By default bfloat16 if the CPU has hardware for it (up to
+            twice as fast, see Testing/benchmarks/README.md; probabilities change by hundredths), otherwise float32.
+            GPUs compute in float32.
 
     Example:
         predictor = Predictor(verify_model("left-atrium.dcamt"))
