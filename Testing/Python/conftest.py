@@ -16,7 +16,7 @@ from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package, rotation
 from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
 
-# worker_child imports torch, so fixtures import it only when they run: register_assert_rewrite below must come first.
+# Fixtures import worker_child, since it imports torch, which takes seconds, and must follow register_assert_rewrite.
 if TYPE_CHECKING:
     from dcamt_testing.worker_child import Child
 
@@ -26,9 +26,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A background job of a shell script ignores SIGINT, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# pytest shows the compared values if an assertion fails in one of these helpers. The helper `processes` also asserts,
-# but is imported earlier, by Testing/conftest.py.
-HELPERS_THAT_ASSERT = ("dicom_positions", "model_files", "scan_files", "synthetic", "worker_child")
+# pytest shows the compared values if an assertion fails in one of these helpers.
+HELPERS_THAT_ASSERT = ("dicom_positions", "model_files", "processes", "scan_files", "synthetic", "worker_child")
 pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THAT_ASSERT))
 
 

@@ -19,8 +19,8 @@ from scipy import stats
 def synthetic_features(number: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray, list[str]]:
     """Return features, true overlaps and case names of eight scans of each of `number` cases.
 
-    The logit of the overlap is -0.2 - 1.1 times the feature "doubt", plus noise. The doubt
-    of the second half of the scans is larger and varies more.
+    The logit of the overlap is -0.2 - 1.1 times the feature "doubt", plus noise. The doubt of the second half of the
+    scans is larger and varies more.
     """
     draw = np.random.default_rng(seed)
     doubt = np.concatenate([draw.normal(-2.4, 0.25, 4 * number), draw.normal(-1, 1, 4 * number)])

@@ -33,7 +33,7 @@ def cases(tmp_path: Path) -> list[Case]:
 
 
 def facts_of(cases: list[Case], recipe: Recipe = RECIPE) -> list[CaseFacts]:
-    """Return the final facts of each case; a check reports a case more than once."""
+    """Return the final facts of each case; a check may report a case more than once."""
     last = {facts.index: facts for facts in check_cases(cases, recipe)}
     return [last[index] for index in range(len(cases))]
 

@@ -1,4 +1,4 @@
-"""Case lists (CSV) are read and written; an error names the line and the problem."""
+"""Case lists (CSV) are read and written; an error names the problem and, where there is one, the line."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def test_truncated_checkpoint_and_other_files_are_refused(tmp_path: Path) -> Non
 
 
 def test_damaged_checkpoint_that_claims_a_huge_tensor_is_refused_as_damaged(tmp_path: Path) -> None:
-    """torch allocates the claimed size of a file in its older format before it reads the values."""
+    """In a file of torch's older format, torch allocates a tensor's claimed size before it reads the values."""
     path, huge = tmp_path / "last.pt", (1 << 60).to_bytes(8, "little")
     torch.save({"weight": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
     whole = path.read_bytes()

@@ -260,7 +260,8 @@ def test_outlines_and_orientation_letters_are_at_the_correct_side() -> None:
         place = {letter: (float(a), float(b)) for a, b, letter in letters}
         assert place[left_side][0] < width / 3
         assert place[top_side][1] < height / 3
-        # The patient's left is right on the screen; anterior is left in the sagittal slice and up in the axial slice.
+        # The patient's left is at the right of the screen; anterior is at the left in the sagittal slice and at the top
+        # in the axial slice.
         assert (x.mean() > width / 2) == (left_side == "R")
         assert y.mean() < height / 2
 

@@ -1,4 +1,4 @@
-"""`dcamt segment` by a team of two processes gives the results of one, and reports each failure once."""
+"""`dcamt segment` by a team of two processes gives the results of a single process, and reports each failure once."""
 
 from __future__ import annotations
 

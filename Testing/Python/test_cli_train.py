@@ -70,7 +70,7 @@ def test_finished_run_makes_a_model_that_segments_and_starts_another_run(
     assert cli.main([*map(str, arguments)]) == 0
     assert out.exists()
 
-    # A finished run, including its model's card, is not changed by the same command.
+    # Resuming a finished run changes neither its model nor its events.
     capsys.readouterr()
     before = [(run / name).read_bytes() for name in ("model.dcamt", "events.jsonl")]
     assert card.measured

@@ -171,8 +171,12 @@ def test_features_with_permuted_axes_give_the_permuted_result(order: tuple[int, 
         assert torch.allclose(module(own.permute(order), context.permute(order)), expected, atol=1e-6)
 
 
-def test_order_of_tokens_matters_only_through_the_bias() -> None:
+def test_order_of_tokens_matters_only_through_the_bias(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shuffling the context's tokens changes the result only through the bias, which depends on their positions."""
+
+    def no_bias(*arguments: Any) -> Tensor:
+        return torch.zeros_like(distance_bias(*arguments))
+
     module = attention(8, 4)
     own, context = feature_maps(8, (2, 3, 4))
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
@@ -184,6 +188,8 @@ def test_order_of_tokens_matters_only_through_the_bias() -> None:
         value = module.key_value(module.norm_context(context[..., 0, 0, 0])).chunk(2, dim=-1)[1]
         expected = own + module.output(value)[..., None, None, None]
         assert torch.allclose(module(own, constant), expected, atol=1e-9)
+        monkeypatch.setattr(cross_attention, "distance_bias", no_bias)
+        assert torch.allclose(module(own, shuffled), module(own, context), atol=1e-9)
 
 
 def test_mean_distance_of_attended_tokens_grows_from_head_to_head() -> None:

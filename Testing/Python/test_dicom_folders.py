@@ -1,4 +1,4 @@
-"""Folders, zip archives and DICOMDIR of DICOM series: the requested or only one is read, or the error lists all."""
+"""Folders, zip archives and DICOMDIR of DICOM series: the requested or the only series is read, or all are listed."""
 
 import shutil
 import tempfile
@@ -36,7 +36,7 @@ def test_subfolders_of_different_studies_are_separate_scans(tmp_path: Path) -> N
 
 
 def write_study(folder: Path, ending: str = ".dcm") -> Path:
-    """Write three series (a scout of 1 slice; 10; 12 slices) to `folder`/study/series1 to series3; return `folder`."""
+    """Write series of 1 (a scout), 10 and 12 slices to `folder`/study/series1 to series3; return `folder`."""
     for number, (name, slices) in enumerate((("scout", 1), ("LGE 3D", 10), ("Cine", 12)), start=1):
         for k in range(slices):
             path = folder / "study" / f"series{number}" / f"{k:03}{ending}"

@@ -92,7 +92,6 @@ def test_folded_network_computes_in_bfloat16_and_returns_float32(tiny_recipe: Re
 
 
 def test_folded_network_can_return_from_bfloat16_to_float32(tiny_recipe: Recipe) -> None:
-    """The network returns to float32 if a GPU has too little memory and the CPU computes instead."""
     network = fold(network_of(tiny_recipe, "instance"))
     move(network, CPU, torch.bfloat16)
     assert {p.dtype for part in network.modules() if isinstance(part, nn.Conv3d) for p in part.parameters()} == {

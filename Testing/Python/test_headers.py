@@ -1,4 +1,4 @@
-"""A file's header gives the grid, the channels and the refusals of the whole file; no voxels are decompressed."""
+"""A file's header gives grid and channels without decompressing voxels; unusable files are refused as in reading."""
 
 from __future__ import annotations
 

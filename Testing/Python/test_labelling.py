@@ -1,4 +1,4 @@
-"""Labels on a scan's own grid equal interpolating the probabilities of all classes at all voxels."""
+"""Labels on a scan's own grid equal those from interpolating the probabilities of all classes at all voxels."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from dcamt.networks.dual_vnet import BranchOutput, DualVNet
 from dcamt.networks.vnet import Pointwise, TransposedUp, Trilinear, TrilinearUp
-from dcamt.recipe import Recipe, load_recipe
+from dcamt.recipe import Recipe, load_recipe, shipped_recipes
 from torch import Tensor, nn
 
 
@@ -57,7 +57,7 @@ def test_outputs_have_the_documented_shapes(
         assert network.forward_one(random_image(1, input_channels, *size)).shape == (1, 1 + classes, *size)
 
 
-@pytest.mark.parametrize("name", ["la", "pancreas"])
+@pytest.mark.parametrize("name", shipped_recipes())
 def test_networks_of_shipped_recipes_accept_their_patches(name: str) -> None:
     """PyTorch's device `meta` computes shapes only."""
     recipe = load_recipe(name)
@@ -66,9 +66,9 @@ def test_networks_of_shipped_recipes_accept_their_patches(name: str) -> None:
         network = DualVNet(recipe)
         outputs = network(torch.empty(recipe.training.batch, 1, *patch))
     for output in outputs:
-        assert output.logits.shape == (4, 2, *patch)
-        assert output.bottleneck.shape == (4, 256, *(n // 16 for n in patch))
-        assert output.decoded.shape == (4, 32, *(n // 2 for n in patch))
+        assert output.logits.shape == (recipe.training.batch, 2, *patch)
+        assert output.bottleneck.shape == (recipe.training.batch, 256, *(n // 16 for n in patch))
+        assert output.decoded.shape == (recipe.training.batch, 32, *(n // 2 for n in patch))
 
 
 def test_number_of_weights_equals_the_sum_over_layers() -> None:

@@ -1,7 +1,7 @@
 """A training iteration does not wait for the GPU: no value is read back, and data is copied to the GPU asynchronously.
 
-PyTorch's device `meta` replaces the GPU. Its tensors have shapes but no values, so reading a value back raises an
-error. `CopyGuard` detects copies from the CPU.
+In a team, every 16th iteration is an exception. PyTorch's device `meta` replaces the GPU. Its tensors have shapes but
+no values, so reading a value back raises an error. `CopyGuard` detects copies from the CPU.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ EVERYTHING = (
 )
 """Settings that turn on every part of an iteration."""
 STEPS = (1, 7)
-"""Two iterations that together contain air, noise, mirroring, stripes and a spot; patches are mixed in both.
+"""Two iterations that together contain air, noise, a mirror image, stripes and a spot; patches are mixed in both.
 
-Iteration 0 is left out: in it, a team reads a value from the GPU (was a stop requested?) and therefore waits.
+Iteration 0 is left out: in every 16th iteration, a team reads from the GPU whether it shall stop, and therefore waits.
 """
 META = torch.device("meta")
 TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)

@@ -307,8 +307,8 @@ def test_command_takes_names_and_colors_from_a_segmentation(tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("values", [(1, 2, 1), (3, 2, 9)])
-def test_names_follow_renumbered_labels(tmp_path: Path, values: tuple[int, int, int]) -> None:
-    """Segments in different layers may share a value; in one labelmap they are renumbered 1, 2, 3."""
+def test_names_follow_the_labels_of_segments_in_layers(tmp_path: Path, values: tuple[int, int, int]) -> None:
+    """Segments in different layers may share a value; if they do, the labelmap renumbers all segments 1, 2, 3."""
     boxes = [np.zeros(SHAPE, bool) for _ in values]
     for box, start in zip(boxes, (5, 25, 45), strict=True):
         box[start : start + 10, 10:30, 5:20] = True

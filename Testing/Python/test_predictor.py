@@ -1,4 +1,4 @@
-"""Test `Predictor`: its labels do not depend on how a scan is stored, and both qualities give the stated results."""
+"""Test `Predictor`: labels do not depend on how a scan is stored, and each quality uses its branches."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_fast_quality_uses_branch_a_only(predictor: Predictor, tiny_package: Mod
     assert result.labelmap.voxels.any()
 
 
-def test_bfloat16_changes_probabilities_by_less_than_5_percent(
+def test_bfloat16_changes_probabilities_by_less_than_0_05(
     tiny_package: ModelPackage, oblique_scan: Volume, expected: Prediction
 ) -> None:
     result = Predictor(tiny_package, precision=torch.bfloat16).segment(oblique_scan, keep_probabilities=True)
@@ -199,7 +199,7 @@ def test_scan_with_too_many_channels_is_refused(predictor: Predictor, oblique_sc
         predictor.segment(doubled)
 
 
-def test_memory_limit_does_not_change_the_result(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_limit_does_not_change_the_labels(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     scan = analytic_scan(centred_grid((40, 12, 12), (1.5, 1.5, 1.5)))
     expected = predictor.segment(scan).labelmap.voxels
     assert 0.1 < expected.mean() < 0.9

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 
 class NetworkOfScan(nn.Module):
-    """Labels a voxel as the organ where channel 0 (branch A) or 1 (branch B) of the scan is positive.
+    """Branch A labels the voxels where channel 0 of the scan is positive as the organ; branch B uses channel 1.
 
     The first `failures` passes raise `failure`, if one is given.
     """
@@ -52,7 +52,7 @@ class NetworkOfScan(nn.Module):
 
 
 def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
-    """Replace both predictions by a single pass over the whole volume.
+    """Replace `predict_whole` and `predict_tiled` by a single pass over the whole volume.
 
     The returned list receives the size of the tile that each prediction was asked for (None: the whole volume).
     """

@@ -138,12 +138,7 @@ def test_upsampling_equals_linear_interpolation_by_simpleitk(turn: np.ndarray, t
     set_grid(resampling, grid.affine)
     resampling.SetSize(grid.shape)
     expected = sitk.GetArrayFromImage(resampling.Execute(itk_image(scan))).transpose(2, 1, 0)
-    # Beyond the outermost voxel centres, DCAMT takes the nearest voxel, but SimpleITK does not.
-    index = points_of(Grid(grid.shape, grid.affine)) - scan.grid.affine[:3, 3]
-    index = index @ np.linalg.inv(scan.grid.affine[:3, :3]).T
-    inside = ((index >= 0) & (index <= np.array(scan.grid.shape) - 1)).all(axis=-1)
-    assert inside.mean() > 0.7
-    assert np.abs(image[0].numpy() * 1e3 - expected)[inside].max() < 2e-2  # the intensities have a range of about 500
+    assert np.abs(image[0].numpy() * 1e3 - expected).max() < 2e-2  # the intensities have a range of about 500
 
 
 RESAMPLINGS = [(20, 1.0, 33, 0.6), (20, 0.625, 12, 1.0), (31, 0.5, 15, 1.0), (9, 2.5, 36, 0.625), (40, 0.3, 5, 2.4)]
@@ -362,10 +357,10 @@ def test_local_normalisation_hardly_depends_on_gain_or_offset() -> None:
     expected = normalise(image, RULE, (1, 1, 1))
     for gain in (1e-3, 0.37, 250.0):
         assert (normalise(image * gain, RULE, (1, 1, 1)) - expected).abs().max() < 1e-4
-    # The deviation has a lower limit of a thousandth of the values' magnitude, so an offset has a small effect.
+    # A thousandth of the values' magnitude is added to the deviation, so an offset has a small effect.
     for offset in (-120.0, 100.0, 400.0):
-        floor = 1e-3 * (abs(offset) + 120 + 50) / 30
-        assert (normalise(image + offset, RULE, (1, 1, 1)) - expected).abs().max() < 4 * floor
+        relative_effect = 1e-3 * (abs(offset) + 120 + 50) / 30
+        assert (normalise(image + offset, RULE, (1, 1, 1)) - expected).abs().max() < 4 * relative_effect
     # Squares of large values need double precision.
     far = normalise(image + 60000, RULE, (1, 1, 1)).numpy()
     assert np.abs(far[0] - scipy_local((image + 60000)[0].numpy(), (6, 6, 6))).max() < 1e-3

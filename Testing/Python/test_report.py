@@ -193,7 +193,7 @@ def test_best_median_and_worst_case_are_picked(
 
 
 def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
-    """The scan is stored along -R, S, A. A bright block at the right, front and top is drawn at the upper left."""
+    """The scan is stored along L, S, A. A bright block at the right, front and top is drawn at the upper left."""
     import matplotlib.image
 
     block = np.zeros((40, 40, 40), np.uint8)

@@ -82,7 +82,7 @@ def test_ct_intensities_are_clipped_to_the_range_inside_the_labels(tmp_path: Pat
 
 
 def test_mapped_labels_on_turned_axes_suggest_the_same_settings(tmp_path: Path) -> None:
-    """420 and 421 are one class, and each label lies on its scan's lattice with axes in another order."""
+    """420 and 421 are one class; the labels of labelled cases are stored with another order of axes than the scans."""
     table = write_task(tmp_path, (24, 20, 16), (2.0, 2.0, 3.0), (8.0,))
     plain = suggest_recipe(read_cases(table), 4 << 30)
     for number in range(3):

@@ -107,7 +107,7 @@ def test_training_needs_no_optional_package(tmp_path: Path, table: Path) -> None
 def test_mixed_precision_hardly_changes_the_direction_of_three_iterations(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # otherwise a slow CPU uses float32
+    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # otherwise many CPUs use float32
     steps = []
     for mixed in ("true", "false"):
         trainer = new_trainer(tmp_path / mixed, table, f"mixed_precision={mixed}", "iterations=3")

@@ -27,7 +27,9 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 from torch import Tensor
 
 
-def test_validation_dice_is_the_mean_over_the_cases_that_contain_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_dice_is_the_mean_over_cases_with_the_class_in_label_or_prediction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """There are two cases and two classes; the branches' predictions are fixed."""
     info = tiny_recipe().classes[0]
     recipe = replace(tiny_recipe(), classes=(info, replace(info, label=2, name="Scar")))
@@ -50,7 +52,7 @@ def test_validation_dice_is_the_mean_over_the_cases_that_contain_the_class(monke
     dice = validation_dice(network, cases, recipe)
     assert network.training
     a1, b1 = 2 * 32 / (64 + 32), 2 * 16 / (16 + 32)
-    # A case counts for a class only if its label or its prediction contains the class.
+    # For branch B, the first case counts as well: its prediction contains the class Scar, although its label does not.
     assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
     assert dice["mean"] == pytest.approx(dice["A"])  # branch A has the higher confidence

@@ -22,7 +22,7 @@ from dcamt_testing.wall_phantoms import BLOOD, Atrium, Ring, angles_to, grid_abo
 FINE, THICK = (0.8, 0.8, 0.8), (1.25, 1.25, 2.5)
 TURN = rotation(20, -35, 50)
 PATCH = Atrium(patch_degrees=60.0)
-ROOM = 15.0  # mm around the blood, for the wall and the samples beyond it
+ROOM = 15.0  # mm by which the scan is wider than the blood, for the wall and the samples beyond it
 
 
 def extent_mm(atrium: Atrium) -> float:

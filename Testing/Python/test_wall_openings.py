@@ -52,7 +52,7 @@ def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
 
 def test_flat_cut_with_another_direction_is_not_a_valve() -> None:
     volume, labels = VALVE.on(grid_about(62, (1.0, 1.0, 1.0)))
-    # The same heart after half a turn about the anterior axis: its flat cut faces right and superior.
+    # The same heart after half a turn about the anterior axis: its flat cut faces right, anterior and superior.
     matrix = np.diag([-1.0, 1.0, -1.0, 1.0])
     grid = Grid(volume.grid.shape, matrix @ volume.grid.affine)
     result = analyse_wall(Volume(volume.voxels, grid), Labelmap(labels.voxels, grid))

@@ -170,7 +170,7 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
 
 
 def test_fraction_of_volume_lost_by_smoothing_is_inverse_to_the_radius_squared() -> None:
-    """Smoothing moves points by a distance proportional to 1 / radius; the lost fraction goes with its square."""
+    """Smoothing moves points by a distance proportional to 1 / radius, so the lost fraction falls as 1 / radius²."""
     losses = []
     for radius in (12, 24):
         shape = (2 * radius + 5,) * 3
