@@ -11,7 +11,7 @@ from typing import TextIO
 import pytest
 
 TESTING = Path(__file__).resolve().parents[1]
-# The tests import the harness from the first folder and the modules' libraries from the other two.
+# The first folder holds the harness and dcamt_testing; the other two hold the modules, their libraries and the engine.
 sys.path[:0] = [str(TESTING), *(str(TESTING.parent / module) for module in ("DCAMTSegmentation", "DCAMTTraining"))]
 
 try:
@@ -35,7 +35,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 class _PythonQtOutput:
-    """A standard output without encoding (as seen in Slicer 5.12.3), file descriptor and buffer."""
+    """A standard output that lacks encoding (as seen in Slicer 5.12.3), file descriptor and buffer."""
 
     def __init__(self, stream: TextIO) -> None:
         self.write, self.flush = stream.write, stream.flush

@@ -20,6 +20,7 @@ def write_python(folder: Path, script: str, module: str) -> str:
 
     Args:
         folder: where the program's files are written.
+        script: Python source code.
         module: the module that the program runs, whatever MODULE is.
 
     Returns:
@@ -36,7 +37,7 @@ def write_python(folder: Path, script: str, module: str) -> str:
 
 
 class EngineCase(unittest.TestCase):
-    """A test case whose engine processes, outside of Slicer, start quickly: they are forked from a warm Python."""
+    """A test case that starts engine processes; outside of Slicer, on Linux, they are forked from a warm Python."""
 
     @classmethod
     def setUpClass(cls) -> None:

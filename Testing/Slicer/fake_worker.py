@@ -1,4 +1,4 @@
-"""A worker for tests that answers requests without a network or a process, and a panel that uses this worker."""
+"""A worker that answers requests without a network or a process, a panel with a given worker, and a test case."""
 
 from __future__ import annotations
 
@@ -37,15 +37,16 @@ class FakeWorker:
         requests: all requests so far.
         labels_of: computes the labels (K, J, I) from the voxels.
         before_answer: called before each answer.
-        is_doubt_calibrated: what each result says of its map of doubt.
+        is_doubt_calibrated: `ScanSegmented.is_doubt_calibrated` of each result.
 
     Args:
-        trust: the trust of each result of accurate quality; results without trust have no map of doubt and no places.
-        places: the number of doubtful places of a result that has a trust; all places lie at the segment's centre.
+        trust: the trust of each result of accurate quality. A result of fast quality has no trust, map of doubt or
+            doubtful places.
+        places: the number of doubtful places of each result of accurate quality; all lie at the segment's centre.
         expected: the expected overlap of each result.
     """
 
-    def __init__(self, trust: float | None = 0.93, places: int = 2, expected: ExpectedOverlap | None = None) -> None:
+    def __init__(self, trust: float = 0.93, places: int = 2, expected: ExpectedOverlap | None = None) -> None:
         self.trust, self.places, self.expected = trust, places, expected
         self.is_doubt_calibrated = False
         self.requests: list[Any] = []
@@ -87,8 +88,8 @@ class FakeWorker:
         return int(np.count_nonzero(mask)) * abs(float(np.linalg.det(affine[:3, :3]))) / 1000
 
     def _segment(self, request: SegmentRequest, on_event: Any) -> None:
-        trust = self.trust if request.quality == ACCURATE else None
-        places = self.places if trust is not None else 0
+        is_accurate = request.quality == ACCURATE
+        places = range(self.places if is_accurate else 0)
         labels = self.labels_of(np.load(request.volume))
         labelmap, doubt_map = request.output / "labelmap.npy", request.output / "doubt.npy"
         np.save(labelmap, labels)
@@ -100,9 +101,9 @@ class FakeWorker:
             ScanSegmented(
                 request.id,
                 labelmap,
-                doubt_map if trust is not None else None,
-                trust,
-                tuple(DoubtfulPlace((x, y, z), (0, 0, 0), 0.5 / (n + 1), 0.25 / (n + 1)) for n in range(places)),
+                doubt_map if is_accurate else None,
+                self.trust if is_accurate else None,
+                tuple(DoubtfulPlace((x, y, z), (0, 0, 0), 0.5 / (n + 1), 0.25 / (n + 1)) for n in places),
                 (make_measurements(request.name, LEFT_ATRIUM.name, self._volume_ml(labels, request.affine)),),
                 (segment_result(labels),),
                 0.1,

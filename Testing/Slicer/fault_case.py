@@ -70,5 +70,5 @@ class FaultCase(SegmentationCase):
         self.use_broken_worker(self.gate_script())
 
     def gate_script(self) -> str:
-        """Return a script after which the worker waits in a segmentation while the gate file exists."""
+        """Return a script after which the worker waits in each segmentation while the gate file exists."""
         return HELD.format(gate=str(self._gate))

@@ -43,7 +43,7 @@ def block(start: int, size: int = 4) -> np.ndarray:
 def segment_result(labels: np.ndarray, info: SegmentInfo = LEFT_ATRIUM) -> SegmentResult:
     """Return the worker's result for the class `info`, whose voxels are those of `labels` (K, J, I) that are not 0.
 
-    The box of these voxels, along I, J and K, is None if all are 0.
+    The result's box, along I, J and K, encloses these voxels; it is None if there are none.
     """
     box = None
     if labels.any():

@@ -62,13 +62,13 @@ def add_scan(
 
 
 def segment_mask(segmentation: SegmentationNode, volume: VolumeNode, index: int = 0) -> np.ndarray:
-    """Return the voxels (K, J, I) of the segment at a position, resampled on the volume's grid."""
+    """Return the mask (K, J, I) of the segment at `index`, resampled on the volume's grid."""
     identifier = segmentation.GetSegmentation().GetNthSegmentID(index)
     return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
 
 
 def scene_state() -> list[tuple[str, str, str | None]]:
-    """Return ID, name and display node of each node, except settings and subject hierarchy, to detect changes."""
+    """Return the ID, name and display node's ID of each node but parameter nodes and the subject hierarchy."""
     nodes = [slicer.mrmlScene.GetNthNode(index) for index in range(slicer.mrmlScene.GetNumberOfNodes())]
     return [
         (node.GetID(), node.GetName(), node.GetNodeReferenceID("display"))

@@ -21,13 +21,13 @@ def translate_to_capitals(text: str) -> str:
 
 
 class EngineMessagesTest(unittest.TestCase):
-    @unittest.skipIf(in_real_slicer(), "the tests may be installed without the engine's source")
+    @unittest.skipIf(in_real_slicer(), "a build does not copy the engine's source beside the tests")
     def test_table_of_messages_is_complete(self) -> None:
         listed = {engine_messages._FILLED_IN.sub("{}", sentence) for sentence in sentences(lambda text: text)}
         remedy = "run: PYTHONPATH=Testing python -m dcamt_testing.engine_sentences"
         self.assertEqual(listed, engine_sentences(), remedy)
 
-    @unittest.skipIf(in_real_slicer(), "the tests may be installed without the engine's source")
+    @unittest.skipIf(in_real_slicer(), "a build does not copy the engine's source beside the tests")
     def test_literal_first_arguments_of_errors_are_in_the_table(self) -> None:
         # The table is made from syntax trees; this regular expression finds the messages independently of it.
         written = re.compile(rf'\b(?:{"|".join(CONSTRUCTORS)})\(\s*"([^"{{]+)"')

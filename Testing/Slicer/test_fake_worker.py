@@ -1,4 +1,4 @@
-"""The fake worker and its panel behave as the real ones in what the tests rely on."""
+"""The fake worker's events have the ids of their requests, and closing a fake panel destroys its widget."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FakeWorkerTest(PanelCase):
 class FakePanelTest(unittest.TestCase):
     def test_closing_the_panel_destroys_its_widget(self) -> None:
         if in_real_slicer():
-            self.skipTest("a real Slicer destroys it when it is idle")
+            self.skipTest("a real Slicer destroys the widget later, when Slicer is idle")
         start_afresh()
         panel, destroyed = FakePanel(FakeWorker()), []
         panel.widget.connect("destroyed()", lambda: destroyed.append(True))

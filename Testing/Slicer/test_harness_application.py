@@ -112,7 +112,7 @@ class LayoutTest(unittest.TestCase):
         self.assertEqual(widget.mrmlSliceNode().GetOrientation(), "Axial")
         self.assertIs(widget.sliceLogic().GetBackgroundLayer().GetVolumeNode(), node)
 
-    def test_view_nodes_remain_when_the_scene_is_closed(self) -> None:
+    def test_slice_view_nodes_remain_when_the_scene_is_closed(self) -> None:
         close_scene()
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSliceNode")), 3)
         self.assertIsNotNone(self.manager.sliceWidget("Green").mrmlSliceCompositeNode())
@@ -141,7 +141,7 @@ class ApplicationTest(unittest.TestCase):
         settings.remove("DCAMT/folder")
         self.assertEqual(slicer.util.settingsValue("DCAMT/folder", "none"), "none")
 
-    def test_unknown_attributes_raise(self) -> None:
+    def test_attributes_and_modules_that_the_harness_lacks_raise_errors(self) -> None:
         for name in ("extensionsManagerModel", "commandOptions", "errorLogModel"):
             with self.assertRaises(AttributeError):
                 getattr(slicer.app, name)

@@ -1,4 +1,4 @@
-"""Installation of the harness, imports of the harness, the modules and the tests, and rules for the test files."""
+"""Installation of the harness; imports of the harness, the modules and the tests; rules for source files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = HERE.parents[1]
 
 
 def run_python(arguments: list[str], *folders: str) -> subprocess.CompletedProcess[str]:
-    """Run the interpreter with arguments; it imports from `folders` first, then from the folder Testing."""
+    """Run the interpreter in this folder; it imports from this folder, then `folders`, then the folder Testing."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, str(HERE.parent)])}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -57,7 +57,7 @@ print(json.dumps(seen))
 
 
 class StartTest(unittest.TestCase):
-    """A new interpreter installs the harness, opens the modules and loads their tests; each test reads its output."""
+    """A new interpreter runs `START`; each method checks a part of the interpreter's output."""
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -1,4 +1,4 @@
-"""The harness opens, leaves, enters and closes the extension's modules."""
+"""The harness opens, leaves, enters and closes a module of the extension, and resets the application."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ReopenedModuleTest(unittest.TestCase):
 
 
 class ResetTest(unittest.TestCase):
-    """What resets the application between tests; `_harness` is False where a test simulates a real Slicer."""
+    """Functions that reset the application; where `_harness` is False, the test simulates a real Slicer."""
 
     def test_closing_a_module_reloads_it_in_a_simulated_real_slicer(self) -> None:
         module = open_module("DCAMTSegmentation")

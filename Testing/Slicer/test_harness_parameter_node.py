@@ -60,7 +60,7 @@ class ParameterNodeTest(unittest.TestCase):
         self.choices = self.logic.choices()
         self.node = self.choices.parameterNode
 
-    def test_defaults_are_written_to_the_node(self) -> None:
+    def test_new_parameters_have_their_defaults(self) -> None:
         choices = self.choices
         self.assertEqual((choices.quality, choices.iterations, choices.rate), ("accurate", 600, 0.01))
         self.assertEqual((choices.show3D, choices.note, choices.effort), (False, "", Effort.QUICK))

@@ -111,15 +111,15 @@ class QuestionTest(unittest.TestCase):
 class HiddenErrorTest(unittest.TestCase):
     """Errors that Slicer would only print must fail a test."""
 
-    def fail(self, *_: object) -> None:
+    def raise_error(self, *_: object) -> None:
         raise RuntimeError("the slot failed")
 
     def test_errors_in_slots_timers_and_observers_are_kept(self) -> None:
         button, node = qt.QPushButton(), slicer.vtkMRMLTextNode()
-        button.clicked.connect(self.fail)
-        node.AddObserver("ModifiedEvent", self.fail)
+        button.clicked.connect(self.raise_error)
+        node.AddObserver("ModifiedEvent", self.raise_error)
         button.click()
-        qt.QTimer.singleShot(0, self.fail)
+        qt.QTimer.singleShot(0, self.raise_error)
         process_events()
         node.Modified()
         errors = slot_errors.pop_errors()
@@ -127,7 +127,7 @@ class HiddenErrorTest(unittest.TestCase):
 
     def test_hidden_errors_fail_the_test(self) -> None:
         button = qt.QPushButton()
-        button.clicked.connect(self.fail)
+        button.clicked.connect(self.raise_error)
         button.click()
         with self.assertRaisesRegex(AssertionError, "the slot failed"):
             expect_no_hidden_errors()
@@ -136,7 +136,7 @@ class HiddenErrorTest(unittest.TestCase):
     def test_error_shown_to_the_person_is_not_hidden(self) -> None:
         def apply() -> None:
             with slicer.util.tryWithErrorDisplay("It did not start."):
-                self.fail()
+                self.raise_error()
 
         button = qt.QPushButton()
         button.clicked.connect(apply)
@@ -165,14 +165,14 @@ class LoopMonitorTest(unittest.TestCase):
     def test_garbage_collector_ignores_earlier_objects_while_a_step_is_timed(self) -> None:
         earlier = [[number] for number in range(200_000)]
 
-        def collect() -> list[str]:
+        def find_tracked() -> list[str]:
             return [str(type(item)) for item in gc.get_objects() if item is earlier]
 
-        self.assertNotEqual(collect(), [])
-        collected: list[list[str]] = []
-        work_seconds(lambda: collected.append(collect()), tries=1)
-        longest_step(lambda: iter([collected.append(collect())]), tries=1)
-        self.assertEqual(collected, [[], []])
+        self.assertNotEqual(find_tracked(), [])
+        found: list[list[str]] = []
+        work_seconds(lambda: found.append(find_tracked()), tries=1)
+        longest_step(lambda: iter([found.append(find_tracked())]), tries=1)
+        self.assertEqual(found, [[], []])
 
     def test_longest_step_of_the_fastest_run_counts(self) -> None:
         pause = 30 * reference_seconds()
@@ -188,7 +188,7 @@ class LoopMonitorTest(unittest.TestCase):
         longest = longest_step(steps)
         self.assertGreaterEqual(longest, 0.002)
         self.assertFalse(is_unresponsive(longest))
-        self.assertEqual(next(runs), (pause,))  # unused, because the second run had no pause
+        self.assertEqual(next(runs), (pause,))  # unused, because the second run had no noticeable pause
 
     def test_processor_time_of_work_is_measured(self) -> None:
         def work() -> None:
@@ -205,7 +205,7 @@ class LoopMonitorTest(unittest.TestCase):
 
 
 class RealSlicerPersonTest(unittest.TestCase):
-    """`Person` in a real Slicer in testing mode, where Slicer itself shows no windows; the test simulates this mode."""
+    """`Person` in a simulated real Slicer in testing mode, in which Slicer's own functions show no windows."""
 
     def test_windows_are_sent_to_the_person_only_inside_the_with_block(self) -> None:
         own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")

@@ -39,10 +39,10 @@ class ViewsTest(unittest.TestCase):
     def test_slice_view_shows_scan_and_segment(self) -> None:
         pixels = slice_picture("Red", (200, 200), fit=True).astype(int)
         self.assertEqual(pixels.shape, (200, 200, 3))
-        middle, corner, slab = pixels[100, 100], pixels[30, 100], pixels[30, 12]
+        middle, above, slab = pixels[100, 100], pixels[30, 100], pixels[30, 12]
         self.assertGreater(middle[0] - middle[1], 60)  # the red segment is half transparent over the dark scan
-        self.assertLess(np.ptp(corner), 5)
-        self.assertAlmostEqual(corner[0], 20, delta=4)
+        self.assertLess(np.ptp(above), 5)
+        self.assertAlmostEqual(above[0], 20, delta=4)
         self.assertAlmostEqual(slab[0], 220, delta=4)  # the patient's right is on the left of the picture
 
     def test_zoomed_slice_view_shows_the_segment_larger(self) -> None:

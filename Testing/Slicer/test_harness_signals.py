@@ -117,7 +117,7 @@ class DeletionTest(unittest.TestCase):
         button.click()
         self.assertEqual(dialog.result(), qt.QDialog.Accepted)
 
-    def test_string_connection_survives_the_deletion(self) -> None:
+    def test_deletion_is_safe_after_a_string_connection(self) -> None:
         dialog, buttons = self.make_dialog()
         qt.QVBoxLayout(dialog).addWidget(buttons)
         buttons.connect("accepted()", dialog, "accept()")
@@ -152,7 +152,7 @@ class DeletionTest(unittest.TestCase):
         button.click()
         with self.assertRaisesRegex(AssertionError, "deleted within its own signal"):
             expect_no_hidden_errors()
-        button.setParent(None)  # safe outside
+        button.setParent(None)  # safe outside of the signal
 
     def test_connection_keeps_a_strong_reference_to_its_slot(self) -> None:
         class Listener:

@@ -81,26 +81,31 @@ class InsertionTest(unittest.TestCase):
         self.assertIs(insert_all(later, volume, node, show_3d=False), node)
         self.assertEqual(voxel_counts(node), {"Left atrium": 27})
 
-    def test_node_removed_during_the_insertion_ends_it_with_a_message_or_is_replaced(self) -> None:
+    def test_node_removed_during_the_insertion_is_replaced_or_named_in_an_error(self) -> None:
         for role in ("target", review.MEASUREMENTS, review.DOUBT_MAP, review.VOLUME):
-            turn = 0
-            while self.remove_at_yield(role, turn):
-                turn += 1
-            self.assertGreater(turn, 1, role)
+            index = 0
+            while self.remove_at_yield(role, index):
+                index += 1
+            self.assertGreater(index, 1, role)
 
-    def remove_at_yield(self, role: str, turn: int) -> bool:
-        """Remove a node at a yield of an insertion and check the outcome; return False if there is no such yield."""
+    def remove_at_yield(self, role: str, index: int) -> bool:
+        """Remove a node at a yield of an insertion and check the outcome; return False if there is no such yield.
+
+        Args:
+            role: the node's role in the earlier result, or "target" for the segmentation node.
+            index: the yield's index.
+        """
         start_afresh()
         volume = add_scan()
         target = insert_all(make_result(block(2)), volume, show_3d=False)
         node = target if role == "target" else review.get_referenced_node(target, role)
         steps = insert_result(make_result(block(8)), SegmentationOptions(volume, target=target, show_3d=False))
-        for _turn in range(turn + 1):
+        for _yield in range(index + 1):
             if next(steps, self) is self:
                 return False
         name, others = node.GetName(), slicer.mrmlScene.GetNumberOfNodes() - 1
         slicer.mrmlScene.RemoveNode(node)
-        with self.subTest(role, turn=turn):
+        with self.subTest(role, index=index):
             try:
                 list(steps)
             except InputError as error:
@@ -125,7 +130,7 @@ class InsertionTest(unittest.TestCase):
 
     def test_unreadable_surface_names_the_scan_and_leaves_the_scene_unchanged(self) -> None:
         volume = add_scan()
-        nodes = slicer.mrmlScene.GetNumberOfNodes()
+        state = scene_state()
         with TemporaryDirectory() as folder:
             result = make_result(block(2))
             for content in (None, b"", b"not an archive"):
@@ -136,4 +141,4 @@ class InsertionTest(unittest.TestCase):
                 steps = insert_result(replace(result, classes=[item]), SegmentationOptions(volume))
                 with self.assertRaisesRegex(InputError, r"^LGE: the files of the result .* Segment the scan again\.$"):
                     list(steps)
-                self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+                self.assertEqual(scene_state(), state)

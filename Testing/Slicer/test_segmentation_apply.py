@@ -11,6 +11,7 @@ from fake_worker import PanelCase
 from segmentation_case import add_scan, choose, click, process_events_until
 
 SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
+"""The time outside of tests; conftest.py replaces it by zero for each test."""
 
 
 class ApplyTooltipTest(PanelCase):

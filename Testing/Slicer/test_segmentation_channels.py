@@ -1,4 +1,4 @@
-"""The panel with a model of several channels: a selector for each, what is sent to the worker, and refusals."""
+"""The panel with a model of several channels: a selector for each channel, the worker's input, and refusals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LGE, T2, T1 = "LGE MRI", "T2 map", "T1 map"
 
 
 def write_model(folder: Path, name: str, channels: tuple[str, ...], count: int) -> None:
-    """Write a model file whose recipe takes `count` channels; its weights are never loaded."""
+    """Write a model file with weights that are never loaded. channels: names of the `count` channels, or empty."""
     recipe = replace(tiny_recipe(), input_channels=count, channel_names=channels)
     card = Card(name, name, ("Left atrium",), "MRI", "0", "none", "2000-01-01")
     package = ModelPackage(card, recipe, {"weights": np.zeros(1, np.float32)})
@@ -267,4 +267,6 @@ class ChannelsTest(unittest.TestCase):
     def test_error_names_the_channel_that_lacks_a_volume(self) -> None:
         with self.assertRaisesRegex(InputError, "There is no volume for channel 2. Choose one for each channel."):
             self.module.logic.segment(self.volumes[0], channels=(None,))
+
+    def test_options_have_no_further_channel_by_default(self) -> None:
         self.assertEqual(SegmentationOptions(self.volumes[0]).channels, ())

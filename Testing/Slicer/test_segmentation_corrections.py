@@ -1,4 +1,4 @@
-"""Edits of a result: when they are noticed, and when they may be replaced."""
+"""Edits of a result are noticed, and an edited result is replaced only after a question."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class PlaceTest(PanelCase):
                 x, y, z = np.linalg.inv(to_xy)[:3] @ [*place.position, 1]
                 self.assertAlmostEqual(z, 0, places=3)  # in the slice's plane
                 width, height, _depth = view.GetDimensions()
-                self.assertAlmostEqual(x, width / 2, delta=1)  # and at its centre
+                self.assertAlmostEqual(x, width / 2, delta=1)  # at the view's centre
                 self.assertAlmostEqual(y, height / 2, delta=1)
         self.assertEqual(self.ui.placeLabel.text, "1 of 3: 0.50 mL in doubt")
 
@@ -188,7 +188,8 @@ class DoubtTextTest(PanelCase):
             (ExpectedOverlap(0.921, 0.881, 0.949), f"{overlap} 0.92 (0.88 to 0.95). {text}"),
             (ExpectedOverlap(0.31, 0.05, 0.6), f"{overlap} 0.31 (0.05 to 0.60). {wrong} {text}"),
         ):
-            self.open(FakeWorker(trust=None, places=0, expected=expected))
+            self.open(FakeWorker(expected=expected))
+            choose(self.ui.qualityComboBox, "Fast: one branch")
             self.segment(add_scan())
             self.assertEqual(self.ui.trustLabel.text, shown)
             self.assertFalse(self.ui.nextPlaceButton.enabled or self.ui.doubtCheckBox.enabled)

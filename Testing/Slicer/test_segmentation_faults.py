@@ -1,4 +1,4 @@
-"""Failures of the worker: one clear message, an unchanged scene, and the next Apply works."""
+"""After a failure of the worker, one message is shown, the scene is unchanged, and the next Apply works."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ from segmentation_case import (
 
 class WorkerFaultTest(FaultCase):
     def assert_one_error(self, text: str, start: Callable[[], None]) -> str:
-        """Fail unless one error is shown, which contains `text`, and the scene is unchanged; return its details."""
+        """Fail unless `start` leads to one error, which contains `text`, and no change of the scene.
+
+        Returns:
+            The error's details.
+        """
         with Person() as person:
             person.expects(text, "Ok")
             start()
             self.wait()
-        self.assertEqual(len(person.seen), 1)
+        self.assertEqual([window.kind for window in person.seen], ["error"])
         self.assertEqual(scene_state(), self.state)
         self.assertEqual(self.ui.statusLabel.text, person.seen[0].text)
         self.assertFalse(self.ui.progressBar.visible)

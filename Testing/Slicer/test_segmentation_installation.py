@@ -1,4 +1,4 @@
-"""Installation of packages at the first Apply: confirmation, Slicer's own packages, and failures."""
+"""Installation of missing packages before a job: confirmation, Slicer's own packages, and failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUESTION = "packages that are not installed yet"
 
 
 class FakePyTorch:
-    """Replaces the PyTorch extension.
+    """Replaces the PyTorch extension, and the version of torch that counts as installed.
 
     Args:
         outcome: what `installTorch` returns, or raises if it is an exception.

@@ -28,7 +28,7 @@ class PanelLayoutTest(PanelCase):
         self.module.widget.hide()
         self.assertLessEqual(bottom, 560)
 
-    def test_no_button_cuts_its_text_in_a_narrow_panel(self) -> None:
+    def test_no_push_button_cuts_its_text_in_a_narrow_panel(self) -> None:
         self.segment(add_scan())
         self.module.widget.setFixedWidth(400)
         self.module.widget.show()

@@ -27,7 +27,7 @@ from slicer_harness import Person, click, close_scene, open_module, process_even
 from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 SMALL = {"spacing": "2,2,2", "patch": "16,16,16", "batch": "2", "labelledPerBatch": "1", "mmd": "0.1"}
-"""Settings for quick training; the network is that of `tiny_model`."""
+"""Settings with which the network of `tiny_model` trains quickly."""
 
 
 def tiny_model() -> Path:
@@ -101,7 +101,7 @@ class TrainingCase(EngineCase):
         self.module.widget.task.refresh()
 
     def measure(self, **estimate: object) -> None:
-        """Click Measure, and send an estimate with these values in place of the command, which would take long."""
+        """Click Measure, and send an estimate with the given values in place of the command, which would take long."""
         event = {"event": "estimate", "seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12}
         event |= {"disk_bytes": 10**7, "device": "cpu", **estimate}
         with mock.patch.object(estimation_module, "EngineCommand") as command:

@@ -1,4 +1,4 @@
-"""A phantom of an atrium with its wall, the phantom's nodes in a scene, and test cases that measure the wall."""
+"""A phantom of an atrium with its wall, the phantom's nodes in a scene, and test cases with the phantom."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class LastingWorker(WorkerProcess):
 
 
 class ChosenPhantomCase(unittest.TestCase):
-    """A panel in which a phantom is chosen; the worker of `make_worker` answers the panel's requests."""
+    """A test case with a panel in which a phantom is chosen; `make_worker` makes the panel's worker."""
 
     def setUp(self) -> None:
         self.module = FakePanel(self.make_worker())
@@ -123,7 +123,7 @@ class ChosenPhantomCase(unittest.TestCase):
 
 
 class WorkerWallCase(ChosenPhantomCase):
-    """A panel with a real worker process, in which a phantom is chosen."""
+    """A test case with a panel in which a phantom is chosen, and with a real worker process."""
 
     worker: LastingWorker
 
@@ -146,7 +146,7 @@ class WorkerWallCase(ChosenPhantomCase):
 
 
 class InsertedWallCase(ChosenPhantomCase):
-    """A panel in which a phantom with its measured wall is chosen."""
+    """A test case with a panel in which a phantom with its measured wall is chosen."""
 
     wall: WallResult
 
