@@ -1,4 +1,4 @@
-"""The table of measurements: its numbers, its copy and its file."""
+"""The table of measurements: its numbers, and their export to the clipboard and to a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from segmentation_case import (
 
 
 class AnalyticMeasurementTest(unittest.TestCase):
-    """Measurements of shapes of known size, which the engine computes and the table shows."""
+    """Measurements of ellipsoids of known size: computed by the engine, shown in the table."""
 
     def setUp(self) -> None:
         start_afresh()

@@ -66,7 +66,7 @@ class CancelTest(FaultCase):
         self.wait()
         self.assertGreater(int(segment_mask(self.settings.outputSegmentation, volume).sum()), 0)
 
-    def test_cancelling_before_the_worker_has_started_leaves_the_scene_unchanged(self) -> None:
+    def test_cancelling_right_after_apply_leaves_the_scene_unchanged(self) -> None:
         self.prepare(add_scan())
         state = scene_state()
         click(self.ui.applyButton)
@@ -78,7 +78,7 @@ class CancelTest(FaultCase):
         self.assertIsNone(self.settings.outputSegmentation)
         self.assert_the_next_apply_works()
 
-    def test_apply_works_after_six_starts_that_are_cancelled_at_different_times(self) -> None:
+    def test_apply_works_after_six_starts_that_end_or_are_cancelled_at_different_times(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         for turn in range(6):
@@ -101,8 +101,8 @@ class CancelTest(FaultCase):
         self.assert_the_next_apply_works()
 
 
-class ChangedWhileComputedTest(PanelCase):
-    """The scene changes while the worker computes or its result is inserted."""
+class ChangedMidwayTest(PanelCase):
+    """The scene is changed, or the segmentation cancelled, between the click on Apply and the end."""
 
     def test_closing_the_scene_while_the_volume_is_written_cancels(self) -> None:
         self.prepare(add_scan())
@@ -151,13 +151,13 @@ class ChangedWhileComputedTest(PanelCase):
         self.wait()
 
     def test_result_for_a_volume_that_was_removed_moved_or_resized_is_discarded(self) -> None:
-        size = np.zeros((5, 6, 7), np.int16)
+        smaller = np.zeros((5, 6, 7), np.int16)
         for message, change in (
             ("removed or changed during the computation", slicer.mrmlScene.RemoveNode),
             ("was moved during the computation", lambda volume: volume.SetOrigin(5.0, 6.0, 7.0)),
             (
                 "removed or changed during the computation",
-                lambda volume: slicer.util.updateVolumeFromArray(volume, size),
+                lambda volume: slicer.util.updateVolumeFromArray(volume, smaller),
             ),
         ):
             with self.subTest(message), Person() as person:

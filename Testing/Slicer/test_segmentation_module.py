@@ -34,7 +34,7 @@ class ClosedModuleTest(SegmentationCase):
 
 
 class PanelConnectionTest(SegmentationCase):
-    def test_closed_panel_ignores_clicks(self) -> None:
+    def test_closed_panel_ignores_a_click_on_apply(self) -> None:
         self.prepare(add_scan())
         self.module.widget.segmentationPanel.close()
         self.assertTrue(self.ui.applyButton.enabled)
@@ -76,7 +76,7 @@ class ModuleTest(SegmentationCase):
         # The panel's own code connects the list of models and the selectors of the further channels.
         self.assertEqual(set(named), parameters - {"model", "channelVolumes"})
 
-    def test_every_clickable_widget_has_a_tooltip(self) -> None:
+    def test_buttons_selectors_combo_boxes_and_check_boxes_have_tooltips(self) -> None:
         silent = [
             name
             for name, widget in vars(self.ui).items()

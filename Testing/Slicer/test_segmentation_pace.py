@@ -32,7 +32,7 @@ class PaceTest(SegmentationCase):
                 process_events_until(lambda: self.ui.applyButton.text == "Apply")
             self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
             self.assertGreater(monitor.turns, 20)
-            # Each attempt replaces the previous result with its surface, map and table.
+            # Each further attempt replaces the result of the attempt before, with surface, map and table.
             pauses.append(min(monitor.longest_pause, monitor.longest_work))
             if not is_unresponsive(pauses[-1]):
                 break

@@ -1,4 +1,4 @@
-"""The panel, operated as a person does: choose, segment, review, correct, measure, and add a training case."""
+"""The panel, operated as by a person: choose, segment, review, correct, measure, and add a training case."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class WholeWorkflowTest(SegmentationCase):
         self.assertEqual((case.volume, case.segmentation), (volume, segmentation))
         np.testing.assert_array_equal(segment_mask(case.segmentation, volume), corrected)
 
-    def test_fast_quality_states_that_it_measures_no_agreement(self) -> None:
+    def test_fast_quality_is_explained_and_offers_no_doubtful_places_and_no_map(self) -> None:
         volume = add_scan()
         choose(self.ui.qualityComboBox, "Fast: one branch")
         segmentation = self.segment(volume)

@@ -59,7 +59,7 @@ class ProcessTest(FaultCase):
         idle = self.worker._idle
         with mock.patch.object(idle, "start", wraps=idle.start) as start:
             self.wait()
-        # After an answer, the timer is set to 15 minutes; here it fires at once.
+        # An answer starts the timer with 15 minutes; the test then lets the timer fire at once.
         start.assert_called_with(15 * 60000)
         self.assertTrue(is_alive(pid))
         idle.start(0)

@@ -63,9 +63,9 @@ class RegionTest(PanelCase):
         to_unit = np.array(self.module.worker.requests[-1].region.to_unit)
         half = np.array(region.GetSize()) / 2
         to_world = slicer.util.arrayFromVTKMatrix(region.GetObjectToWorldMatrix())
-        for own in ([1, 1, 1], [-1, 0.5, 0], [0, 0, -1]):
-            world = to_world @ [*(np.array(own) * half), 1.0]
-            np.testing.assert_allclose((to_unit @ world)[:3], own, atol=1e-9)
+        for point in ([1, 1, 1], [-1, 0.5, 0], [0, 0, -1]):  # in half edges of the region
+            world = to_world @ [*(np.array(point) * half), 1.0]
+            np.testing.assert_allclose((to_unit @ world)[:3], point, atol=1e-9)
 
 
 class WorkerRegionTest(SegmentationCase):
@@ -74,10 +74,10 @@ class WorkerRegionTest(SegmentationCase):
         self.prepare(volume)
         click(self.ui.placeRegionButton)
         region = self.ui.regionSelector.currentNode()
-        bounds, own = np.zeros(6), np.zeros(6)
+        bounds, region_bounds = np.zeros(6), np.zeros(6)
         volume.GetRASBounds(bounds)
-        region.GetRASBounds(own)
-        np.testing.assert_allclose(own, bounds, atol=1e-6)  # the volume is smaller than the default region
+        region.GetRASBounds(region_bounds)
+        np.testing.assert_allclose(region_bounds, bounds, atol=1e-6)  # the volume is smaller than the default region
         middle = (bounds[::2] + bounds[1::2]) / 2
         region.SetSizeWorld(14.0, 12.0, 10.0)
         click(self.ui.applyButton)

@@ -75,7 +75,7 @@ class SegmentedReportTest(SegmentationCase):
         self.assertNotIn("Mueller", text)
 
 
-class ReportAnswers(FakeWorker):
+class FakeReportWorker(FakeWorker):
     """A worker that keeps the mask of a report's first segment and answers as if it had written the report."""
 
     first_mask: np.ndarray
@@ -89,9 +89,10 @@ class ReportAnswers(FakeWorker):
 
 
 def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace: str = "") -> ReportRequest | None:
-    """Click *Report…* and return the request.
+    """Click *Report…* and return the request; None if none was sent.
 
     Args:
+        path: the file that the person chooses.
         replace: the answer when asked whether to replace a file; "" if no such question may appear.
     """
     earlier = len(module.worker.requests)
@@ -108,8 +109,8 @@ def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace:
 class ReportRequestTest(InsertedWallCase):
     """What a report requests from the worker."""
 
-    def make_worker(self) -> ReportAnswers:
-        return ReportAnswers()
+    def make_worker(self) -> FakeReportWorker:
+        return FakeReportWorker()
 
     def setUp(self) -> None:
         super().setUp()
@@ -169,7 +170,7 @@ class ReportRequestTest(InsertedWallCase):
 
 class EditedOrOlderResultTest(PanelCase):
     def test_report_of_a_result_without_a_stored_method_names_the_model(self) -> None:
-        self.open(ReportAnswers())
+        self.open(FakeReportWorker())
         segmentation = self.segment(add_scan())
         segmentation.SetAttribute("DCAMT.outlineMethod", None)
         request = request_report(self.module)
@@ -178,7 +179,7 @@ class EditedOrOlderResultTest(PanelCase):
         self.assertEqual((request.trust, len(request.doubts)), (0.93, 2))
 
     def test_undone_edit_is_not_reported_as_corrected_by_hand(self) -> None:
-        self.open(ReportAnswers())
+        self.open(FakeReportWorker())
         volume = add_scan()
         segmentation = self.segment(volume)
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
@@ -197,7 +198,7 @@ class EditedOrOlderResultTest(PanelCase):
             self.assertEqual(request.is_corrected, is_corrected)
 
     def test_request_tells_whether_the_doubt_is_calibrated(self) -> None:
-        worker = ReportAnswers()
+        worker = FakeReportWorker()
         self.open(worker)
         for is_calibrated in (True, False):
             worker.is_doubt_calibrated = is_calibrated
@@ -207,7 +208,7 @@ class EditedOrOlderResultTest(PanelCase):
             self.assertEqual(request.is_doubt_calibrated, is_calibrated)
 
     def test_map_and_places_of_an_older_version_are_left_out(self) -> None:
-        self.open(ReportAnswers())
+        self.open(FakeReportWorker())
         segmentation = self.segment(add_scan())
         request = request_report(self.module)
         assert request is not None

@@ -30,7 +30,7 @@ from segmentation_case import (
 
 
 def segment_by_command(volumes: Sequence[VolumeNode]) -> list[np.ndarray]:
-    """Return the labels (K, J, I) of `dcamt segment`, run in a separate process on the volumes' saved files."""
+    """Return the mask (K, J, I) of each volume from `dcamt segment`, run in another process on the saved volumes."""
     with tempfile.TemporaryDirectory() as folder:
         scans = [Path(folder, f"{number}.nrrd") for number in range(len(volumes))]
         for volume, scan in zip(volumes, scans, strict=True):
@@ -72,7 +72,7 @@ class CommandTest(SegmentationCase):
                 self.assertLessEqual(int((mask != expected).sum()), 2)
 
 
-class PlaceTest(PanelCase):
+class PlacementTest(PanelCase):
     def test_result_lies_on_the_grid_of_the_volume(self) -> None:
         volume = add_scan(affine=oblique())
         segmentation = self.segment(volume)
@@ -217,7 +217,7 @@ class ExistingSegmentationTest(PanelCase):
         volumes = [add_scan("one", affine=oblique()), add_scan("two", shape=(14, 22, 18), seed=7)]
         results = [self.segment(volume) for volume in volumes]
         self.assertIsNot(*results)
-        # Segmented again, each volume's result replaces only that volume's earlier one.
+        # A volume that is segmented again loses its earlier result, and the other volume keeps its result.
         for volume, result in reversed([*zip(volumes, results, strict=True)]):
             self.assertEqual(self.segment(volume), result)
         for volume, result in zip(volumes, results, strict=True):

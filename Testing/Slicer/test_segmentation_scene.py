@@ -24,8 +24,8 @@ def dcamt_folders() -> list[str]:
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     items = vtk.vtkIdList()
     hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
-    every = [items.GetId(index) for index in range(items.GetNumberOfIds())]
-    return [hierarchy.GetItemName(item) for item in every if hierarchy.GetItemName(item).endswith("DCAMT")]
+    names = [hierarchy.GetItemName(items.GetId(index)) for index in range(items.GetNumberOfIds())]
+    return [name for name in names if name.endswith("DCAMT")]
 
 
 class SceneTest(PanelCase):

@@ -1,4 +1,4 @@
-"""Test the first tutorial with the sample scan and the shipped model; compare the result with the exact label."""
+"""The first tutorial, with the sample scan, its exact label and the shipped model; the module's self-test."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from segmentation_case import (
 from vtk.util.numpy_support import vtk_to_numpy
 
 
-class ShowTest(PanelCase):
+class Show3DTest(PanelCase):
     def test_show_3d_creates_and_hides_the_surface(self) -> None:
         segmentation = self.segment(add_scan())
         display = segmentation.GetDisplayNode()
@@ -84,11 +84,11 @@ class SurfaceTest(unittest.TestCase):
             with mock.patch.object(result_insertion, "compute_surface") as build:
                 given = insert_all(replace(result, classes=[replace(item, surface=path)]), volume)
             build.assert_not_called()
-        own = insert_all(result, volume)
+        computed = insert_all(result, volume)
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
-        surfaces = [node.GetSegmentation().GetNthSegment(0).GetRepresentation(name) for node in (given, own)]
+        surfaces = [node.GetSegmentation().GetNthSegment(0).GetRepresentation(name) for node in (given, computed)]
         ours, slicers = (vtk_to_numpy(surface.GetPoints().GetData()) for surface in surfaces)
         np.testing.assert_allclose(ours, slicers, atol=0.01)
-        # Smoothing shrinks both surfaces alike; test_wall_surface.py compares volumes with known ones.
+        # Smoothing shrinks both surfaces alike; test_wall_surface.py compares the volume with a known one.
         our_volume, slicers_volume = (mass_properties(surface).GetVolume() for surface in surfaces)
         self.assertAlmostEqual(our_volume / slicers_volume, 1, delta=0.001)

@@ -19,7 +19,7 @@ from segmentation_case import Person, add_scan, choose, click, segment_mask
 
 
 def add_bend(push_mm: float = 6.0) -> Any:
-    """Add a thin-plate spline that moves the scan's centre to the right; the corners of a box around it stay fixed."""
+    """Add a thin-plate spline that moves the scan's centre to the right; the corners of a box around the scan stay."""
     corners = [(x, y, z) for x in (-40.0, 5.0) for y in (-35.0, 5.0) for z in (-5.0, 30.0)]
     source, target = vtk.vtkPoints(), vtk.vtkPoints()
     for point in (*corners, (-17.0, -14.0, 11.0)):
@@ -148,6 +148,9 @@ class DoubtfulPlaceTest(PanelCase):
         attribute = "DCAMT.doubtfulPlaces"
         old = [{"position": [1.0, 2.0, 3.0], "volume_ml": 4.0}]
         segmentation.SetAttribute(attribute, json.dumps(old))
+        segmentation.SetAttribute("DCAMT.doubtfulPlacesAffine", None)
+        segmentation.SetAndObserveTransformNodeID(add_turn().GetID())
+        segmentation.HardenTransform()
         (place,) = self.logic.doubtfulPlaces(segmentation)
         self.assertEqual(place, review.StoredDoubtfulPlace((1.0, 2.0, 3.0), 4.0))
 

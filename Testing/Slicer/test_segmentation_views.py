@@ -59,7 +59,7 @@ class TwoScansTest(PanelCase):
         self.assertTrue(first.GetDisplayNode().GetVisibility())
 
     def apply_to_first(self, midway: Callable[[], None]) -> Any:
-        """Segment the first scan, call `midway` while it runs, and return the result."""
+        """Segment the first scan, call `midway` before the worker answers, and return the result."""
         self.module.worker.before_answer = midway
         choose(self.ui.inputSelector, self.one)
         record_acceptance("left-atrium")

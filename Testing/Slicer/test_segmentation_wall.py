@@ -193,7 +193,7 @@ class OpeningTest(InsertedWallCase):
                 click(button)
         self.assertEqual(self.ui.wallLabel.text, before)
 
-    def test_clicks_in_a_view_draw_a_curve_that_was_created_in_the_list(self) -> None:
+    def test_curve_created_in_the_list_waits_for_its_points_in_a_view(self) -> None:
         curve = self.ui.wallCurveSelector.addNode()
         self.assertEqual(curve.GetClassName(), "vtkMRMLMarkupsClosedCurveNode")
         selection, interaction = (
@@ -215,16 +215,16 @@ class WallSceneTest(InsertedWallCase):
         click(self.ui.wallOpenButton)
         self.assertIn(", corrected.", self.ui.wallLabel.text)
         openings = scalars(self.segmentation, "opening")
-        text, cells = self.ui.wallLabel.text, burden_cell(self.segmentation)
+        text, burden = self.ui.wallLabel.text, burden_cell(self.segmentation)
         with scene_saved_and_closed():
             self.assertIn("No wall yet", self.ui.wallLabel.text)
         slicer.app.processEvents()
         self.assertEqual(self.ui.wallLabel.text, text)
         loaded = slicer.util.getNode("drawn")
-        self.assertEqual(burden_cell(loaded), cells)
+        self.assertEqual(burden_cell(loaded), burden)
         np.testing.assert_array_equal(scalars(loaded, "opening"), openings)
         self.ui.wallThresholdSlider.value = 0.6
-        self.assertNotEqual(burden_cell(loaded), cells)
+        self.assertNotEqual(burden_cell(loaded), burden)
         model = review.get_referenced_node(loaded, review.WALL)
         self.assertEqual(model.GetDisplayNode().GetActiveScalarName(), wall_nodes.SHOWN)
 

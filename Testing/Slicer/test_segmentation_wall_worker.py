@@ -40,7 +40,7 @@ from wall_case import (
 )
 
 
-class WholeWorkflowTest(SegmentationCase):
+class WallSectionTest(SegmentationCase):
     def test_segments_are_listed_with_the_names_of_the_chosen_segmentation(self) -> None:
         volume, first = add_phantom()
         _, second = add_phantom()
@@ -68,7 +68,7 @@ class WholeWorkflowTest(SegmentationCase):
             self.assertIn(note, self.ui.wallLabel.text)
         self.assertFalse(self.ui.show3DCheckBox.checked)  # the segment's surface would hide the wall
         self.assertEqual(burden_cell(segmentation), f"{expected.burden.percent:.1f}")
-        # The patch is a cap of 60 degrees, which covers (1 - cos 60°) / 2 = 25 % of a sphere.
+        # The patch is a cap with a half angle of 60 degrees, which covers (1 - cos 60°) / 2 = 25 % of a sphere.
         self.assertAlmostEqual(float(burden_cell(segmentation)), 25, delta=3)
         self.assertIn("IIR > 1.2", self.ui.wallLabel.text)
         self.assertIn("research use only", self.ui.wallLabel.text)
@@ -195,8 +195,8 @@ class WorkerWallTest(WorkerWallCase):
         self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
 
 
-class WallAnswers(FakeWorker):
-    """A worker that calls `before_answer` and then answers each request with the phantom's wall."""
+class FakeWallWorker(FakeWorker):
+    """A worker that calls `before_answer` and then answers each request with `wall`."""
 
     def __init__(self, wall: WallResult) -> None:
         super().__init__()
@@ -210,10 +210,10 @@ class WallAnswers(FakeWorker):
 
 
 class ChangedWhileMeasuredTest(ChosenPhantomCase):
-    """The volume or the segmentation is changed or removed while the worker measures the wall."""
+    """The scene may change, or another output may be chosen, while the worker measures the wall."""
 
-    def make_worker(self) -> WallAnswers:
-        return WallAnswers(expected_wall())
+    def make_worker(self) -> FakeWallWorker:
+        return FakeWallWorker(expected_wall())
 
     def measure(self, before_answer: Callable[[], object]) -> None:
         self.module.worker.before_answer = before_answer
@@ -248,7 +248,7 @@ class ChangedWhileMeasuredTest(ChosenPhantomCase):
         self.assertIn("The outline was changed after", self.ui.wallLabel.text)
         self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
 
-    def test_wall_of_a_deleted_segment_is_dropped(self) -> None:
+    def test_wall_of_a_removed_segment_is_discarded(self) -> None:
         self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
         with Person() as person:
             person.expects("segment blood was removed during the measurement; the wall was discarded", "Ok")
@@ -265,7 +265,7 @@ class ChangedWhileMeasuredTest(ChosenPhantomCase):
         choose(self.ui.outputSelector, self.segmentation)
         self.assertIn("of the wall is enhanced", self.ui.wallLabel.text)
 
-    def test_wall_is_dropped_if_the_segmentation_or_the_volume_was_removed(self) -> None:
+    def test_wall_is_discarded_if_the_segmentation_or_the_volume_was_removed(self) -> None:
         for node, message in (
             (self.segmentation, "segmentation drawn was removed during the measurement; the wall was discarded"),
             (self.volume, "ball: was removed or changed during the computation, so the result was discarded"),

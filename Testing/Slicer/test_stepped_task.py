@@ -1,4 +1,4 @@
-"""`SteppedTask` and `DelayedCall`: work in steps on the event loop, its end, failure and cancelling."""
+"""`SteppedTask`: its steps, its end, a failure and cancelling. `DelayedCall`: its call, and none after `stop`."""
 
 from __future__ import annotations
 

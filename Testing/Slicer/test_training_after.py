@@ -40,7 +40,7 @@ class AfterARunTest(TrainingCase):
 
     def test_finished_run_offers_preview_scores_models_and_ranking(self) -> None:
         volume, outline = add_case(f"{PATIENT} baseline", 1)
-        held_out, _ = add_case(f"{PATIENT} follow-up", 2)
+        follow_up, _ = add_case(f"{PATIENT} follow-up", 2)
         for seed in (3, 4):
             add_volume(f"{PATIENT} plain {seed}", ellipsoid(seed)[0])
         click(self.ui.addSceneButton)
@@ -53,7 +53,7 @@ class AfterARunTest(TrainingCase):
         choose(self.ui.previewSelector, f"{PATIENT} follow-up")
         self.wait_for(lambda: run_state(run).state == FINISHED, "the end of the run")
         self.wait_for(lambda: self.ui.useModelButton.enabled, "its results")
-        self.check_preview(run, held_out)
+        self.check_preview(run, follow_up)
         self.check_results(run)
         self.check_that_no_patient_is_named(run)
         self.check_use_and_export(run)
@@ -61,16 +61,16 @@ class AfterARunTest(TrainingCase):
         self.assertIsNotNone(slicer.mrmlScene.GetNodeByID(outline.GetID()))
         self.assertIsNotNone(slicer.mrmlScene.GetNodeByID(volume.GetID()))
 
-    def check_preview(self, run: RunFolder, held_out) -> None:
+    def check_preview(self, run: RunFolder, volume) -> None:
         preview = read_preview(run)
         self.assertEqual(preview.step, 60)
         self.wait_for(lambda: "iteration 60" in self.ui.previewStatusLabel.text, "the last preview")
         shown = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if "preview" in n.GetName()]
         self.assertEqual(len(shown), 1)
         # The case comes from the scene, so its own volume is shown.
-        self.assertIs(shown[0].GetNodeReference("referenceImageGeometryRef"), held_out)
+        self.assertIs(shown[0].GetNodeReference("referenceImageGeometryRef"), volume)
         segment = shown[0].GetSegmentation().GetNthSegmentID(0)
-        drawn = slicer.util.arrayFromSegmentBinaryLabelmap(shown[0], segment, held_out)
+        drawn = slicer.util.arrayFromSegmentBinaryLabelmap(shown[0], segment, volume)
         np.testing.assert_array_equal(drawn, np.load(preview.labels))
         choose(self.ui.previewSelector, "none")
         self.assertEqual(
@@ -113,7 +113,7 @@ class AfterARunTest(TrainingCase):
         (name,) = {model.name for model in stored_models()} - before
         self.assertEqual(name, f"run-1_{date.today().isoformat()}")
         self.assertEqual(open_model(model_path(name)).card.trained_on["iterations"], 60)
-        # The next run can start from it.
+        # The next run can start from this model.
         texts = [self.ui.startFromSelector.itemText(index) for index in range(self.ui.startFromSelector.count)]
         (text,) = (text for text in texts if name in text)
         self.assertRegex(text, rf" \({name}, Dice \d\.\d{{3}}, 60 iterations\)$")
@@ -193,7 +193,7 @@ class ModelInUseTest(TrainingCase):
 
 
 def calibration_of(package: ModelPackage, notes: str) -> Calibration:
-    """Return a calibration whose expected overlap is the same for every segmentation."""
+    """Return a calibration with these notes, whose expected overlap is the same for every segmentation."""
     model = OverlapModel(("entropy",), (0.0,), (1.0,), (0.0,), 2.0, (0.5,), (-0.1,), (0.1,))
     return Calibration(package.card.checksum, {"accurate": model}, 8, 40, notes)
 

@@ -65,7 +65,7 @@ class RowsTest(unittest.TestCase):
             self.table.add([scene_row("one")])
             self.assertEqual(self.table.rows[0].role, role)
 
-    def test_role_of_a_case_added_again_replaces_the_former_one_if_it_was_chosen(self):
+    def test_chosen_role_of_a_case_added_again_replaces_the_former_role(self):
         self.table.add([scene_row("one")])
         self.table.add([replace(scene_row("one"), role=VALIDATION)], roles_chosen=True)
         self.assertEqual(self.table.rows[0].role, VALIDATION)
@@ -87,7 +87,7 @@ class RowsTest(unittest.TestCase):
             (self.table.rows[0].source, self.table.rows[0].role), (scene_row("another").source, VALIDATION)
         )
 
-    def test_case_is_unlabelled_only_while_it_has_no_segmentation(self):
+    def test_case_added_again_without_a_segmentation_is_unlabelled_until_it_has_one(self):
         self.table.add([scene_row("one")])
         self.table.add([replace(scene_row(""), role=UNLABELLED)])
         self.assertEqual(self.table.rows[0].role, UNLABELLED)

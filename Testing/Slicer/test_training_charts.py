@@ -51,7 +51,7 @@ def chart_nodes() -> list:
 
 
 class CurvesTest(unittest.TestCase):
-    def test_thinned_line_keeps_its_values_and_its_end(self):
+    def test_thinned_curve_keeps_its_course_and_its_end(self):
         curve = Curve()
         for step in range(100_000):
             curve.add(step, step / 100_000)
@@ -146,7 +146,7 @@ class ChartsTest(unittest.TestCase):
 
     def test_chart_is_shown_in_a_layout_with_a_plot_view(self):
         charts = TrainingCharts("first")
-        charts.show(LOSSES, RunCurves())  # a curve without points shows no chart
+        charts.show(LOSSES, RunCurves())  # no chart is shown for curves without points
         self.assertEqual(chart_nodes(), [])
         charts.show(SCORES, self.curves)
         views = slicer.util.getNodesByClass("vtkMRMLPlotViewNode")
@@ -218,7 +218,7 @@ class LongRunTest(unittest.TestCase):
         scores = watch.curves.dice["Left atrium", "mean"]
         self.assertEqual(scores.steps[-1], count)
         self.assertLess(len(watch.curves.losses["total"].steps), POINTS)
-        # The same holds for an event that arrives while the run is watched.
+        # An event that arrives later does not block the window either.
         with run.events.open("a") as file:
             file.write(run_event_line(validation_event(count + 1, 0.5, 0.6, 0.7)) + "\n")
         with LoopMonitor() as monitor:

@@ -43,7 +43,7 @@ class CategoryTest(TrainingCase):
         from DCAMTTraining import DCAMTTraining
 
         class Parent:
-            """Replaces the module's entry in the list of modules."""
+            """Replaces Slicer's object of the module, whose texts the entry sets."""
 
             path = "."
 
@@ -126,14 +126,15 @@ class SavedStateTest(TrainingCase):
     def test_unused_run_name_is_suggested(self) -> None:
         (self.runs / "run-1").mkdir()
         (self.runs / "run-2").mkdir()
-        close_scene()  # a new scene suggests run-1 again
+        close_scene()  # the settings of a new scene begin with the name run-1
         self.assertEqual(self.ui.runNameEdit.text, "run-3")
         other = self.folder / "other runs"
         other.mkdir()
         self.ui.runsFolderEdit.currentPath = str(other)
         self.assertEqual(self.ui.runNameEdit.text, "run-3")
         (other / "run-3").mkdir()
-        self.assertFalse(self.ui.startButton.enabled)
+        self.session.notify_settings_changed()
+        self.assertIn("A run “run-3” exists already", self.ui.problemsLabel.text)
         self.ui.runsFolderEdit.currentPath = str(self.runs)
         self.ui.runsFolderEdit.currentPath = str(other)
         self.assertEqual(self.ui.runNameEdit.text, "run-1")
@@ -227,12 +228,12 @@ class PackagesTest(TrainingCase):
         self.assertIn("Collecting nibabel", person.seen[-1].detail)
 
 
-class TenThousandTest(TrainingCase):
+class TenThousandCasesTest(TrainingCase):
     def test_window_is_not_blocked_by_ten_thousand_cases(self) -> None:
         table = self.folder / "cases.csv"
         rows = [f"case{n:05d},images/{n}.nrrd,labels/{n}.nrrd,labelled" for n in range(10_000)]
         table.write_text("\n".join(["name,image,label,role", *rows]), encoding="utf-8")
-        add_case("in the scene")  # it is compared with each file
+        add_case("in the scene")  # the check compares this case with each file
         longest = float("inf")
         for _attempt in range(3):  # repeated, because other programs may disturb one attempt
             self.session.table.replace_all([])

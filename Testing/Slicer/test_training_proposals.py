@@ -60,7 +60,7 @@ class OutlineFilesTest(TrainingCase):
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             matrix = view.GetSliceToRAS()
             np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], place, atol=1e-6)
-        # Opening it again keeps the person's correction.
+        # A case that is opened again keeps the person's correction.
         slicer.util.updateSegmentBinaryLabelmapFromArray(saved.label, proposal, identifier, loaded)
         self.open_case()
         self.assertIs(editor.segmentationNode(), proposal)
@@ -148,6 +148,7 @@ class ProposalTest(TrainingCase):
         self.session.table.remove([0])
         click(self.ui.addCaseButton)
         self.assertTrue(training_cases.is_case(proposal))
+        self.assertEqual([case.segmentation for case in training_cases.unlisted_cases()], [proposal])
 
     def test_proposal_of_a_scene_of_an_older_version_is_compared_without_its_position(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])

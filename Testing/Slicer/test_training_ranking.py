@@ -156,7 +156,7 @@ class OpeningTest(TrainingCase):
             mock.patch.object(proposal_opening.shutil, "rmtree", wraps=shutil.rmtree) as rmtree,
         ):
             click(self.ui.openCaseButton)
-            # As on Windows while a file of the folder is open.
+            # The first attempt removes nothing, as on Windows while a file of the folder is open.
             rmtree.side_effect = [None, mock.DEFAULT]
             self.module.widget.outlining._opening.cancel()
             self.assertEqual(len(self.temporary_folders()), 1)

@@ -1,4 +1,4 @@
-"""The list of runs, read from their folders without a running process."""
+"""The list of runs and the state of each run, read from run folders."""
 
 from __future__ import annotations
 
@@ -27,19 +27,24 @@ from training_case import TrainingCase
 
 
 class ListOfRunsTest(TrainingCase):
-    """Run folders are written by the tests in various states."""
+    """Run folders in various states, written by the tests."""
 
     def make_run(
         self, name: str, events: list[dict], failure: FailureNote | None = None, killed: bool = False
     ) -> RunFolder:
-        """Write a run with a checkpoint, no cases and `events`. killed: with the blank file for a failure note."""
+        """Write a run with a checkpoint, no cases and `events`.
+
+        Args:
+            failure: the reason why the run failed.
+            killed: whether the run has the blank file that earlier versions reserved for a failure note.
+        """
         run = self.write_run(name)
         run.checkpoint.parent.mkdir(exist_ok=True)
         run.checkpoint.touch()
         run.cases.write_text("name,image,label,role\n", encoding="utf-8")
         run.events.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
         if failure or killed:
-            run.failure.write_bytes(b" " * 4096)  # earlier versions reserved this blank file
+            run.failure.write_bytes(b" " * 4096)
         if failure:
             write_note(run.failure, failure)
         return run

@@ -191,6 +191,7 @@ class LauncherTest(TrainingCase):
                 pid = self.folder / "child"
                 self.wait_for(lambda: pid.exists() and pid.read_text(encoding="utf-8"), "the launcher's child")
                 child = int(pid.read_text(encoding="utf-8"))
+                # The child's second thread waits until stdin closes.
                 process_events_until(lambda: len(os.listdir(f"/proc/{child}/task")) > 1 or not command.running)
                 self.assertTrue(command.running)
                 command.cancel()

@@ -134,7 +134,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual([row.source.segmentation for row in scene_rows(self.recipe)], [added.GetID()])
 
     def load_from_file(self, segmentation, crop: bool = False):
-        """Save a segmentation, remove its node, and load the file."""
+        """Save a segmentation, with `crop` only the box of its segments; remove its node, and load the file."""
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, f"{segmentation.GetName()}.seg.nrrd")
             if crop:
@@ -159,7 +159,7 @@ class SceneSourceTest(unittest.TestCase):
             exported = run_to_end(label_array(loaded, rows[0].source.segments, volume))
             np.testing.assert_array_equal(exported, label)
 
-    def test_segmentation_from_a_file_that_is_not_a_label_is_noted(self):
+    def test_reason_why_a_segmentation_from_a_file_is_not_a_label_is_noted(self):
         image, label = ellipsoid(1)
         volume = add_volume("scan", image)
         self.load_from_file(add_outline(volume, label, ("first", "second")))
@@ -171,14 +171,14 @@ class SceneSourceTest(unittest.TestCase):
         volume.SetSpacing(2.0, 2.0, 2.0)
         add_volume("twin", image)
         self.assertIn("fits several scans", scene_rows(self.recipe)[1].note)
-        # A note is shown as a remark, and does not mark the row as invalid.
+        # A note is shown in the column of remarks, but not in the colour of a problem.
         table = CaseTable()
         model = CaseTableModel(table)
         table.add(scene_rows(self.recipe))
         self.assertIn("fits several scans", model.data(model.index(0, REMARK), qt.Qt.DisplayRole))
         self.assertIsNone(model.data(model.index(0, REMARK), qt.Qt.ForegroundRole))
 
-    def test_problems_of_scene_cases_are_shown_as_remarks(self):
+    def test_remarks_state_the_problems_of_scene_cases(self):
         volume, outline = add_case("scan")
         row = row_of(volume, outline, self.recipe)
         self.assertEqual(scene_remark(row.source, LABELLED, self.recipe), ("", (1,)))

@@ -137,7 +137,7 @@ class SourcesTest(TrainingCase):
             self.wait_for(lambda: person.errors(), "the message")
         self.assertEqual(len(self.table), 3)
 
-    def test_no_case_is_added_for_an_invalid_line_or_a_closed_scene(self) -> None:
+    def test_list_is_not_added_if_a_line_is_invalid_or_the_scene_is_closed_meanwhile(self) -> None:
         lines = [f"case{n},{n}.nrrd,,unlabelled" for n in range(5000)]
         table = self.folder / "cases.csv"
         table.write_text("\n".join(["name,image,label,role", *lines, "last,x.nrrd,,dancer"]), encoding="utf-8")

@@ -29,6 +29,7 @@ from training_case import CasesCase
 from training_scenes import add_case, write_endless_program
 
 SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
+"""The time as shipped, which `conftest.py` sets to 0 during each test."""
 
 
 class StartTest(CasesCase):
@@ -55,7 +56,7 @@ class StartTest(CasesCase):
         now = [100.0]
 
         class FakeJob(mock.Mock):
-            """Replaces the start of a run; it takes 20 s of the event loop."""
+            """Replaces the job that starts a run; `start` blocks the event loop for 20 s of the simulated clock."""
 
             def start(self) -> None:
                 now[0] += 20.0
@@ -86,9 +87,9 @@ class StartTest(CasesCase):
             jobs[1].cancel.assert_called_once()
 
     def test_task_of_one_channel_writes_and_estimates_one_channel(self) -> None:
-        estimates, one = [], self.session.recipe()
+        estimates, task_recipe = [], self.session.recipe()
         for channels in (1, 2):
-            recipe = replace(one, input_channels=channels)
+            recipe = replace(task_recipe, input_channels=channels)
             plan = RunPlan(RunFolder(self.runs / "x"), recipe, self.session.table.rows, "quick")
             with (
                 mock.patch.object(run_start, "export_case", side_effect=InputError("no file")) as export,
@@ -191,7 +192,7 @@ class StartTest(CasesCase):
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("patch must be a multiple", self.ui.problemsLabel.text)
 
-    def test_folder_of_a_training_run_is_not_used_for_a_second_process(self) -> None:
+    def test_folder_of_a_run_that_a_process_trains_is_not_used_for_a_second_process(self) -> None:
         run = self.write_run("earlier")
         with run_lock(run.lock):
             self.session.settings.runName = "earlier"
