@@ -67,7 +67,7 @@ def rows_of(node: TableNode) -> list[dict[str, str]]:
 
 
 def export_csv(node: TableNode, path: Path) -> None:
-    """Write a table node to a CSV file with the columns of `dcamt segment --measurements`.
+    """Write a table node to a CSV file with `MEASUREMENT_COLUMNS`, the first columns of `dcamt segment --measurements`.
 
     Raises:
         OutputError: the file cannot be written.

@@ -46,7 +46,7 @@ def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> 
 
 
 def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generator[None, None, SegmentationNode]:
-    """Write a result into the options' target, or a new node, with map, table and doubtful places.
+    """Write a result, with map, table and doubtful places, into the options' target or into a new node.
 
     The work is divided into short steps by yields. Only the last step changes an existing segmentation. If a step
     fails, or if the generator is closed before its end, the added nodes are removed and the earlier result is restored.
@@ -93,7 +93,7 @@ class _Parts:
 
 @dataclass
 class _Insertion:
-    """One insertion: its steps, the nodes that they added, and the state of the result that they replace."""
+    """An insertion, with the nodes added so far and the state of the result that is replaced."""
 
     result: LoadedResult
     options: SegmentationOptions

@@ -16,7 +16,7 @@ from . import measurements_table, review, training_cases, views
 from .file_dialogs import choose_file
 
 GOOD_TRUST = 0.8
-"""If the trust is lower and there is no doubtful place, the panel asks to check the whole segmentation."""
+"""If a result has a lower trust, no expected overlap and no doubtful place, the panel asks to check all of it."""
 ROW_PIXELS = 22
 """Height of a row in the panel's tables, as set in `DCAMTSegmentation.ui`."""
 

@@ -92,12 +92,12 @@ def store_measured_outline(segmentation: SegmentationNode, segment: str, measure
 
 
 def measured_volume(segmentation: SegmentationNode) -> VolumeNode | None:
-    """Return the volume in which a segmentation's wall was measured; None if there is no wall or no such volume now."""
+    """Return the volume in which a segmentation's wall was measured; None if wall or volume is missing."""
     return review.get_referenced_node(review.get_referenced_node(segmentation, review.WALL), review.VOLUME)
 
 
 def measured_segment(segmentation: SegmentationNode) -> str:
-    """Return the identifier of the segment whose wall was measured; "" if there is no wall or no such segment now."""
+    """Return the identifier of the segment whose wall was measured; "" if wall or segment is missing."""
     model = review.get_referenced_node(segmentation, review.WALL)
     segment = (model.GetAttribute(_SEGMENT) if model is not None else None) or ""
     return segment if segment and segmentation.GetSegmentation().GetSegment(segment) is not None else ""

@@ -186,7 +186,7 @@ class SegmentJob(WorkerJob):
 
 
 def _with_hint(error: OutputError) -> OutputError:
-    """Return an error of a temporary file that also states where the user can change the folder of such files."""
+    """Return an error about a temporary file with a hint where the user can change the folder of such files."""
     return OutputError(f"{error} {_('The temporary folder is set in the application settings.')}")
 
 

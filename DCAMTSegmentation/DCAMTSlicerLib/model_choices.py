@@ -25,8 +25,8 @@ class ModelChoice:
         name: the model's name in the store.
         title: the text in the list.
         tooltip: what the model segments, in which scans and how accurately; or why its file cannot be used.
-        removable: whether the user may remove the model, as any that is not shipped.
-        channels: the names of the channels that the model takes.
+        removable: whether the user may remove the model; only a shipped model may not be removed.
+        channels: the names of the channels that the model takes; one empty name if its file cannot be used.
     """
 
     name: str
@@ -55,7 +55,7 @@ def title_of(name: str) -> str:
 
 
 def channel_names_of(name: str) -> tuple[str, ...]:
-    """Return the names of the channels that a model takes; one empty name if the model does not exist."""
+    """Return the names of the channels that a model takes; one empty name if it does not exist or cannot be used."""
     return next((choice.channels for choice in model_choices() if choice.name == name), ("",))
 
 

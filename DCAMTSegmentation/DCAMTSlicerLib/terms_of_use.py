@@ -1,4 +1,4 @@
-"""Ask the user once, before the first use of a shipped model in Slicer, to accept its terms of use."""
+"""Ask the user to accept the terms of use of a shipped model before the model is first used in Slicer."""
 
 from __future__ import annotations
 

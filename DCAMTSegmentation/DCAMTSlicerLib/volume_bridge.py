@@ -91,9 +91,9 @@ def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarra
 
 
 def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: VolumeNode) -> tuple[np.ndarray, np.ndarray]:
-    """Return a mask padded to a volume's grid, with that grid's affine, so that the worker need not interpolate it.
+    """Return a mask padded to a volume's grid, with that grid's affine, so that the worker need not interpolate.
 
-    Return mask and affine unchanged if the mask's voxels do not coincide with the volume's, or some lie outside it.
+    Return mask and affine unchanged if the mask's voxels do not coincide with voxels of the volume.
 
     Args:
         mask: (K, J, I).

@@ -65,7 +65,7 @@ class TrainingSession:
         self._settling.start(SETTLE_MS)
 
     def detach(self) -> None:
-        """Save the cases and forget the scene, which is about to close."""
+        """Save the cases and forget the scene."""
         self.save()
         self._stop_check()
         self._node = self.settings = None

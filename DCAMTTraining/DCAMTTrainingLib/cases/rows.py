@@ -183,7 +183,7 @@ class CaseTable:
         remark: str,
         note: str | None = None,
     ) -> None:
-        """Set size, spacing, remark and, unless it is None, note of the case at `index`."""
+        """Set size, spacing and remark of the case at `index`, and its note unless `note` is None."""
         row = self.rows[index]
         self.rows[index] = replace(
             row,

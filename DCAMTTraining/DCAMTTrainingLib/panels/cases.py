@@ -196,7 +196,7 @@ class CasesPanel:
         if not selected:
             self._show_text(_("Select the rows whose role is to be set."))
         elif refused:
-            text = _("{count} of the selected cases have no label, which this role needs.")
+            text = _("Selected cases without a label, which this role needs: {count}.")
             self._show_text(text.format(count=refused))
 
     def _on_validation(self, checked: bool = False) -> None:
@@ -204,7 +204,7 @@ class CasesPanel:
         count = self._table.use_for_validation(wanted)
         if count < wanted:
             total = self._table.count(LABELLED) + self._table.count(VALIDATION)
-            text = _("Only {count} of {total} labelled cases were set to validation; at least one must be trained on.")
+            text = _("Labelled cases set to validation: only {count} of {total}; at least one must be trained on.")
             self._show_text(text.format(count=count, total=total))
 
     def _on_remove(self, checked: bool = False) -> None:

@@ -26,7 +26,7 @@ def confirm_pairs(event: dict[str, Any]) -> bool:
     layout = qt.QVBoxLayout(dialog)
     cases, left_over = event["cases"], event["left_over"]
     labelled = sum(case["label"] is not None for case in cases)
-    text = _("{count} scans, {labelled} of them with a label. Are these the right pairs?")
+    text = _("Scans: {count}, with a label: {labelled}. Are these the right pairs?")
     layout.addWidget(qt.QLabel(text.format(count=len(cases), labelled=labelled)))
     folder = common_folder([case["image"] for case in cases] + [item["path"] for item in left_over])
     pairs = PlainTableModel(

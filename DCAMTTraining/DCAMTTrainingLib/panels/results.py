@@ -1,4 +1,4 @@
-"""Control the section *Results* of the panel: show validation scores and report, use or export the models."""
+"""Control the section *Results* of the panel: show the scores and the report, use and export models."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class WatchPanel:
 
 
 def missing_preview_text(state: RunState) -> str:
-    """Return text on why a run has no preview of the chosen case yet, and when it will have one."""
+    """Return why there is no preview of the chosen case, and how the user can see the case."""
     if state.state == RUNNING:
         return str(_("The case appears with the next validation."))
     if state.resumable:

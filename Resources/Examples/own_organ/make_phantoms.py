@@ -2,9 +2,10 @@
 
     python make_phantoms.py FOLDER [--labelled 4] [--unlabelled 0] [--validation 1] [--new 1] [--spacing 3 3 7.5]
 
-Writes scans, labels and the case list `cases.csv` into FOLDER. For testing a model, writes further scans, which are not
-in the list, into FOLDER/new and their labels into FOLDER/new_labels. Intensities are in HU; voxels are longer along the
-body than across it; the axes run to the patient's left, posterior and superior, as in many CT scans.
+The program writes scans, labels and the case list `cases.csv` into FOLDER. For testing a model, it writes further
+scans, which are not in the list, into FOLDER/new and their labels into FOLDER/new_labels. Intensities are in HU. By
+default, voxels are longer along the body than across it. The axes run to the patient's left, posterior and superior,
+as in many CT scans.
 
 Needs NumPy, SciPy and nibabel, which are installed with DCAMT.
 """
@@ -113,7 +114,7 @@ def main() -> None:
         write_case(options.folder / "new", f"new{number + 1}", options.spacing, seed, options.folder / "new_labels")
     with (options.folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["name", "image", "label", "role"], *rows])
-    print(f"{len(rows)} cases in {options.folder / 'cases.csv'}, {options.new} new scans in {options.folder / 'new'}")
+    print(f"cases in {options.folder / 'cases.csv'}: {len(rows)}, new scans in {options.folder / 'new'}: {options.new}")
 
 
 if __name__ == "__main__":
