@@ -10,7 +10,7 @@ import torch
 from dcamt.training.augmentation import random_transform
 from dcamt.training.resident import ResidentCase, uint8_scale_offset
 from dcamt.training.sampling import Batch, BatchSampler, step_seed
-from dcamt_testing.synthetic import CPU, UNCHANGED, resident
+from dcamt_testing.synthetic import CPU, NO_AUGMENTATION, resident
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 PATCH = np.array([16, 16, 16])
@@ -19,9 +19,9 @@ SCALE, OFFSET = uint8_scale_offset(tiny_recipe().intensity)
 """An 8-bit value v means the intensity v * SCALE + OFFSET."""
 
 
-def unchanged_except(*names: str) -> tuple[str, ...]:
+def no_augmentation_except(*names: str) -> tuple[str, ...]:
     """Return the settings that turn augmentation off, except the settings of the given names."""
-    return tuple(setting for setting in UNCHANGED if setting.partition("=")[0] not in names)
+    return tuple(setting for setting in NO_AUGMENTATION if setting.partition("=")[0] not in names)
 
 
 def random_voxels(shape: tuple[int, ...], seed: int = 0, high: int = 256) -> np.ndarray:
@@ -101,7 +101,7 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
         case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))
         sampler = sampler_of(
             [case],
-            *unchanged_except("rotation_degrees", "scale"),
+            *no_augmentation_except("rotation_degrees", "scale"),
             "rotation_degrees=50",
             "scale=0.4",
             "flip=true,true,true",
@@ -115,7 +115,7 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
 
 def test_patch_larger_than_the_scan_repeats_the_border() -> None:
     scan, label = random_voxels((10, 16, 12)), random_voxels((10, 16, 12), 1, 2)
-    batch = sampler_of([resident(scan, label)], *UNCHANGED).draw(0)
+    batch = sampler_of([resident(scan, label)], *NO_AUGMENTATION).draw(0)
     sides = ((3, 3), (0, 0), (2, 2))
     assert np.abs(as_bytes(batch)[:, 0] - np.pad(scan, sides, "edge")).max() < 0.01
     assert np.array_equal(batch.labels[0].numpy(), np.pad(label, sides, "edge"))
@@ -132,7 +132,7 @@ def test_patches_lie_inside_the_scan(foreground: float) -> None:
     starts = set()
     for axis in range(3):
         case = resident(np.ascontiguousarray(np.moveaxis(ramp, 0, axis)), label)
-        sampler = sampler_of([case], *UNCHANGED, f"foreground={foreground}")
+        sampler = sampler_of([case], *NO_AUGMENTATION, f"foreground={foreground}")
         for step in range(10):
             values = as_bytes(sampler.draw(step))[:, 0]
             assert np.allclose(np.diff(values, axis=1 + axis), 5, atol=0.01)
@@ -147,14 +147,14 @@ def test_recipe_sets_the_fraction_of_patches_centred_on_a_class() -> None:
     label = np.zeros((64, 64, 64), np.uint8)
     label[5:8, 50:53, 30:33] = 1  # rare in patches at random positions
     label[40:60, 5:25, 5:60] = 2  # much larger, but chosen equally often
-    sampler = sampler_of([resident(random_voxels(label.shape), label)], *UNCHANGED, "foreground=0.5", "batch=4")
+    sampler = sampler_of([resident(random_voxels(label.shape), label)], *NO_AUGMENTATION, "foreground=0.5", "batch=4")
     labels = torch.cat([sampler.draw(step).labels for step in range(50)])
     centres = labels[:, 6:10, 6:10, 6:10].flatten(1)
     rare = ((labels == 1).flatten(1).sum(dim=1) >= 8).float().mean()
     # Expected: 1/2 * 1/2, plus a few percent by chance; four standard deviations for 200 patches are 12 %.
     assert 0.14 < float(rare) < 0.4
     assert float((centres == 1).any(dim=1).float().mean()) < float((centres == 2).any(dim=1).float().mean())
-    uncentred = sampler_of([resident(random_voxels(label.shape), label)], *UNCHANGED, "foreground=0", "batch=4")
+    uncentred = sampler_of([resident(random_voxels(label.shape), label)], *NO_AUGMENTATION, "foreground=0", "batch=4")
     labels = torch.cat([uncentred.draw(step).labels for step in range(50)])
     assert float(((labels == 1).flatten(1).sum(dim=1) >= 8).float().mean()) < 0.08
 
@@ -162,21 +162,21 @@ def test_recipe_sets_the_fraction_of_patches_centred_on_a_class() -> None:
 def test_labelled_samples_precede_unlabelled_samples() -> None:
     bright = resident(np.full(SIZE, 200, np.uint8), np.ones(SIZE, np.uint8))
     dark = resident(np.full(SIZE, 50, np.uint8))
-    sampler = sampler_of([bright], *UNCHANGED, "batch=5", "labelled_per_batch=2", unlabelled=[dark])
+    sampler = sampler_of([bright], *NO_AUGMENTATION, "batch=5", "labelled_per_batch=2", unlabelled=[dark])
     for step in range(4):
         batch = sampler.draw(step)
         assert as_bytes(batch)[:, 0, 3, 3, 3] == pytest.approx([200, 200, 50, 50, 50], abs=0.01)
         assert batch.labels.shape == (2, 16, 16, 16)
         assert batch.own_tokens.shape == (2, 5)
         assert bool((batch.labels == 1).all())
-    all_labelled = sampler_of([bright], *UNCHANGED, "batch=5", "labelled_per_batch=2").draw(0)
+    all_labelled = sampler_of([bright], *NO_AUGMENTATION, "batch=5", "labelled_per_batch=2").draw(0)
     assert all_labelled.labels.shape == (5, 16, 16, 16)
     assert (all_labelled.images.dtype, all_labelled.labels.dtype) == (torch.float32, torch.int64)
 
 
 def test_all_cases_are_drawn() -> None:
     cases = [resident(np.full(SIZE, 20 * number, np.uint8), np.ones(SIZE, np.uint8)) for number in range(6)]
-    sampler = sampler_of(cases[:3], *UNCHANGED, unlabelled=cases[3:])
+    sampler = sampler_of(cases[:3], *NO_AUGMENTATION, unlabelled=cases[3:])
     drawn = np.stack([as_bytes(sampler.draw(step))[:, 0, 0, 0, 0].round() for step in range(60)])
     assert set(drawn[:, 0]) == {0, 20, 40}
     assert set(drawn[:, 1]) == {60, 80, 100}
@@ -202,7 +202,7 @@ def test_batch_depends_only_on_seed_and_iteration() -> None:
 @pytest.mark.parametrize("rule", ["local", "clip"])
 def test_gamma_keeps_the_ends_of_the_intensity_range(rule: str) -> None:
     ends = [resident(np.full(SIZE, value, np.uint8)) for value in (0, 255)]
-    only_gamma = unchanged_except("gamma")
+    only_gamma = no_augmentation_except("gamma")
     sampler = sampler_of(ends, *only_gamma, "gamma=0.5", f"rule={rule}", "foreground=0")
     reach = 1.0 if rule == "clip" else 4.0
     values = torch.cat([sampler.draw(step).images.flatten() for step in range(5)])
@@ -222,7 +222,7 @@ def test_seeds_of_iterations_differ() -> None:
 @pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
 def test_recipe_sets_the_fraction_of_own_tokens(fraction: float, low: float, high: float) -> None:
     case = resident(random_voxels(SIZE), random_voxels(SIZE, 1, 2))
-    sampler = sampler_of([case], *UNCHANGED, f"own_tokens={fraction}", "batch=8", "patch=4,4,4")
+    sampler = sampler_of([case], *NO_AUGMENTATION, f"own_tokens={fraction}", "batch=8", "patch=4,4,4")
     steps = 30 if 0 < fraction < 1 else 3
     tokens = torch.stack([sampler.draw(step).own_tokens for step in range(steps)])
     assert low <= float(tokens.float().mean()) <= high
@@ -237,7 +237,7 @@ def test_rotated_ball_stays_a_ball_on_anisotropic_voxels() -> None:
     ball = ((((places - [23.5, 23.5, 5.5]) * sides) ** 2).sum(axis=-1) <= 14**2).astype(np.uint8)
     case = resident(ball * 200, ball, places=False)
     settings = (
-        *unchanged_except("rotation_degrees"),
+        *no_augmentation_except("rotation_degrees"),
         "rotation_degrees=90",
         "spacing=1,1,4",
         "patch=48,48,12",
@@ -259,7 +259,7 @@ def test_mixed_patch_holds_a_box_of_another_patch_with_the_same_role() -> None:
     """Each of the two labelled and three unlabelled scans has one value, which identifies the box's source."""
     labelled = [resident(np.full(SIZE, 10 * n, np.uint8), np.full(SIZE, n % 2, np.uint8)) for n in (1, 2)]
     unlabelled = [resident(np.full(SIZE, 10 * n, np.uint8)) for n in (3, 4, 5)]
-    settings = (*UNCHANGED, "batch=5", "labelled_per_batch=2", "foreground=0")
+    settings = (*NO_AUGMENTATION, "batch=5", "labelled_per_batch=2", "foreground=0")
     unmixed = sampler_of(labelled, *settings, unlabelled=unlabelled)
     mixed_unlabelled = sampler_of(labelled, *settings, "mix=1", unlabelled=unlabelled)
     mixed_all = sampler_of(labelled, *settings, "mix=1", "mix_labelled=1", unlabelled=unlabelled)
@@ -285,7 +285,7 @@ def test_mixed_patch_holds_a_box_of_another_patch_with_the_same_role() -> None:
 
 def test_labels_are_mixed_with_the_images() -> None:
     cases = [resident(np.full(SIZE, 10 * n, np.uint8), np.full(SIZE, n % 2, np.uint8)) for n in (1, 2)]
-    sampler = sampler_of(cases, *UNCHANGED, "mix_labelled=1", "foreground=0", "batch=4")
+    sampler = sampler_of(cases, *NO_AUGMENTATION, "mix_labelled=1", "foreground=0", "batch=4")
     mixtures = 0
     for step in range(20):
         batch = sampler.draw(step)
@@ -296,7 +296,7 @@ def test_labels_are_mixed_with_the_images() -> None:
 
 def test_surroundings_are_replaced_alike_for_teachers_students_and_labels() -> None:
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
-    settings = (*UNCHANGED, "batch=4", "labelled_per_batch=2")
+    settings = (*NO_AUGMENTATION, "batch=4", "labelled_per_batch=2")
     plain = sampler_of([case], *settings, unlabelled=[resident(random_voxels(SIZE, 1))])
     replaced = sampler_of([case], *settings, "surroundings=1", unlabelled=[resident(random_voxels(SIZE, 1))])
     changed, voxels_without_label = np.zeros(4, int), 0
@@ -315,7 +315,7 @@ def test_surroundings_are_replaced_alike_for_teachers_students_and_labels() -> N
 
 def test_artefacts_change_only_the_images_of_the_students() -> None:
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
-    settings = (*UNCHANGED, "batch=4", "labelled_per_batch=2")
+    settings = (*NO_AUGMENTATION, "batch=4", "labelled_per_batch=2")
     plain = sampler_of([case], *settings, unlabelled=[resident(random_voxels(SIZE, 1))])
     disturbed = sampler_of([case], *settings, "artefacts=1", unlabelled=[resident(random_voxels(SIZE, 1))])
     before, batch = plain.draw(0), disturbed.draw(0)
@@ -327,7 +327,7 @@ def test_artefacts_change_only_the_images_of_the_students() -> None:
 def test_patches_are_mixed_with_the_probability_of_the_recipe() -> None:
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
     sampler = sampler_of(
-        [case], *unchanged_except("mix"), "mix=0.3", "patch=4,4,4", unlabelled=[resident(random_voxels(SIZE))]
+        [case], *no_augmentation_except("mix"), "mix=0.3", "patch=4,4,4", unlabelled=[resident(random_voxels(SIZE))]
     )
     fraction = sum(sampler.draw(step).box is not None for step in range(200)) / 200
     assert fraction == pytest.approx(0.3, abs=0.1)

@@ -150,10 +150,11 @@ def measure_passes(options: Options, case: str, tiled: bool) -> list[dict[str, A
         rows.append(
             {"part": "pass", "what": what, "quality": quality, "cases": 1, "seconds": round(seconds, 3), **ratio}
         )
-    return [*rows, _speed_up("pass", rows)] if not tiled else rows
+    return [*rows, _quality_ratio("pass", rows)] if not tiled else rows
 
 
-def _speed_up(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _quality_ratio(part: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a row with the time in accurate quality divided by the time in fast quality."""
     fast, accurate = (row["seconds"] for row in rows)
     return {"part": part, "what": "accurate over fast", "ratio": round(accurate / fast, 2), "of": "fast"}
 
@@ -184,7 +185,7 @@ def measure_segment(options: Options, cases: list[str]) -> list[dict[str, Any]]:
         }
         for quality in QUALITIES
     ]  # fmt: skip
-    return [*rows, _speed_up("segment", rows)]
+    return [*rows, _quality_ratio("segment", rows)]
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
@@ -192,7 +193,9 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return [min(start * stride, length - window) for start in range(-(-max(0, length - window) // stride) + 1)]
 
 
-def protocol(network: DualVNet, image: torch.Tensor, window: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
+def predict_windows(
+    network: DualVNet, image: torch.Tensor, window: tuple[int, ...], stride: tuple[int, ...]
+) -> torch.Tensor:
     """Return the mean probabilities (K, X, Y, Z) of both branches over all windows, as the published code does."""
     size = size_of(image)
     room = [max(0, w - n) for w, n in zip(window, size, strict=True)]
@@ -230,7 +233,7 @@ def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]
         image, grid = scan_to_network(scan, recipe)
         for stride in strides:
             began = time.process_time()
-            probabilities = protocol(network, image, window, stride)
+            probabilities = predict_windows(network, image, window, stride)
             seconds[stride].append(time.process_time() - began)
             labels = to_source(probabilities, grid).argmax(axis=0).astype(np.uint8)
             dices[stride].append(dice(keep_largest_components(labels, [1]) > 0, truth))
@@ -303,7 +306,7 @@ def measure_whole(options: Options, cases: list[str], surroundings: str) -> list
     ]  # fmt: skip
 
 
-def cold(options: Options, case: str, quality: str) -> dict[str, Any]:
+def measure_command(options: Options, case: str, quality: str) -> dict[str, Any]:
     """Measure the elapsed time of the whole command, in the precision that it chooses on this CPU."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -327,7 +330,7 @@ def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return Options(options.folder, options.model, options.repeats, options.threads, precision)
 
     if "cold" in options.parts:
-        yield from (cold(given(used), cases[0], quality) for quality in QUALITIES)
+        yield from (measure_command(given(used), cases[0], quality) for quality in QUALITIES)
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for precision in dict.fromkeys(("float32", used)):
             tasks: dict[str, list[tuple[Callable[..., list[dict[str, Any]]], tuple[Any, ...]]]] = {

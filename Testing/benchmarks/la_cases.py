@@ -27,7 +27,7 @@ def case_names(la: Path) -> list[str]:
 
 
 def training_names(la: Path) -> list[str]:
-    """Return the names of the cases that may be used in training."""
+    """Return the names of the cases that are not held out."""
     return case_names(la)[:-HELD_OUT]
 
 

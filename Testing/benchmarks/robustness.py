@@ -358,7 +358,7 @@ def reliability_table(counts: dict[str, np.ndarray], is_corrected: bool) -> list
     ]
 
 
-def table(work: Path) -> None:
+def print_tables(work: Path) -> None:
     """Print the tables; write them to WORK/robustness.json."""
     rows = read_lines(work)
     printed: dict[str, list[Row]] = {"calibration": []}
@@ -412,7 +412,7 @@ def main() -> None:
     if options.step == "segment":
         segment(options.la, options.work, options.model, options.rounds)
     elif options.step == "table":
-        table(options.work)
+        print_tables(options.work)
     else:
         calibrate(options.work, options.shipped)
 

@@ -61,7 +61,7 @@ WITHOUT_UNLABELLED = ("labelled-only", "labelled-mixed")
 """Rows that leave out the training cases without labels."""
 
 
-def cases(la: Path, row: str, labelled: int) -> list[Case]:
+def list_cases(la: Path, row: str, labelled: int) -> list[Case]:
     """Return the case list of a row."""
     names = training_names(la)
     count = len(names) if row == "all-labelled" else labelled
@@ -79,7 +79,7 @@ def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: 
     if done.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_cases(cases(la, row, labelled), folder / "cases.csv")
+    write_cases(list_cases(la, row, labelled), folder / "cases.csv")
     options = ["--recipe", "la-best" if row == "la-best" else "la"]
     options += [word for setting in (*SCALE, *ROWS[row], f"seed={seed}", *settings) for word in ("--set", setting)]
     run = folder / "run"

@@ -10,8 +10,8 @@ rows turn off one optimisation each.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
 the machine affect all equally; the speed is that of the median turn. `waiting` is the fraction of time without a batch:
-for the conventional loop, until the loader returns one; for DCAMT, while patches are cut (on a GPU, while they are
-requested).
+in a loop with a DataLoader, until the DataLoader returns a batch; in the other loops, while patches are cut (on a GPU,
+while they are requested).
 """
 
 from __future__ import annotations

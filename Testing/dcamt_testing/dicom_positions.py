@@ -65,7 +65,7 @@ def write_slice(
     """Write an axial image of a slice at `STEP` times `place` mm.
 
     Args:
-        number: of the instance (None: `place` + 1, rounded).
+        number: of the instance (None: the rounded `place`, plus 1).
         add: see `pixels`.
         attributes: further DICOM attributes.
     """

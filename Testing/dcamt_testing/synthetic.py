@@ -28,7 +28,7 @@ from dcamt_testing.analytic_scans import random_package
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 
-UNCHANGED = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "mix=0")
+NO_AUGMENTATION = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma=0", "noise=0", "mix=0")
 """Settings that turn off the augmentation of the recipe `la`."""
 CPU = torch.device("cpu")
 NOISE_GRID = Grid((22, 26, 18), np.array([[0, -1.5, 0, 20], [2, 0, 0, -30], [0, 0, 2.5, 5], [0, 0, 0, 1.0]]))

@@ -31,7 +31,7 @@ PRELOADED = ("pytest", "numpy", "scipy.ndimage", "vtk", "PySide6.QtWidgets", "sl
 """Packages imported once, before forking. The harness and the extension are imported again in each process."""
 
 
-class Ended(NamedTuple):
+class PytestResult(NamedTuple):
     """The exit status of a process that ran pytest, and what it printed."""
 
     status: int
@@ -59,12 +59,12 @@ def shuffled(classes: Sequence[str], seed: int) -> list[str]:
 
 def run(classes: Sequence[str], title: str) -> bool:
     """Run classes in this order in one process; print the result, and return whether all tests passed."""
-    ended = _pytest(["-q", *classes])
-    lines = ended.output.splitlines()
-    print(f"{time.strftime('%H:%M')} {title}: {lines[-1] if lines else f'exit status {ended.status}'}", flush=True)
-    if ended.status != PASSED:
+    result = _pytest(["-q", *classes])
+    lines = result.output.splitlines()
+    print(f"{time.strftime('%H:%M')} {title}: {lines[-1] if lines else f'exit status {result.status}'}", flush=True)
+    if result.status != PASSED:
         print("\n".join(lines[-FAILURE_LINES:]), flush=True)
-    return ended.status == PASSED
+    return result.status == PASSED
 
 
 def main() -> int:
@@ -89,13 +89,13 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _pytest(options: Sequence[str]) -> Ended:
+def _pytest(options: Sequence[str]) -> PytestResult:
     """Run pytest in a separate process, which is forked from this one if the system supports it."""
     arguments = ["-o", "addopts=", "-p", "no:cacheprovider", *options]
     if not hasattr(os, "fork"):
         command = [sys.executable, "-m", "pytest", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=TESTS.parents[1])
-        return Ended(done.returncode, done.stdout + done.stderr)
+        return PytestResult(done.returncode, done.stdout + done.stderr)
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     for name in PRELOADED:
         importlib.import_module(name)
@@ -106,7 +106,7 @@ def _pytest(options: Sequence[str]) -> Ended:
             _become_pytest(arguments, output.fileno())
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         output.seek(0)
-        return Ended(status, output.read())
+        return PytestResult(status, output.read())
 
 
 def _become_pytest(arguments: list[str], output: int) -> None:
