@@ -15,6 +15,7 @@ MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usually means a damaged header
 MAXIMUM_DISTANCE_MM = 1e6  # of the first voxel from the origin, along each axis; in scanners it is below a metre
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
+MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
 """Remedy for colour images."""
 
@@ -149,7 +150,8 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
     """Raise InputError, naming `path`, if a scan cannot have this grid.
 
     Refused are grids that `check_grid` refuses, axes of fewer than `MINIMUM_AXIS` voxels, grids whose longest side is
-    longer than `MAXIMUM_MM` or shorter than `MINIMUM_MM`, and grids farther than `MAXIMUM_DISTANCE_MM` from the origin.
+    longer than `MAXIMUM_MM` or shorter than `MINIMUM_MM`, grids whose shortest side is shorter than
+    `MINIMUM_THICKNESS_MM`, and grids farther than `MAXIMUM_DISTANCE_MM` from the origin.
     """
     check_size(grid.shape, path)
     sizes = _sizes(grid.shape)
@@ -167,7 +169,7 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
         what = f"lies {distance / 1000:.3g} m from the origin of its space"
         raise InputError(what, path=path, remedy="Correct the scan's origin, or export the scan again.")
     sides = grid.spacing * grid.shape
-    if sides.max() > MAXIMUM_MM or sides.max() < MINIMUM_MM:
+    if sides.max() > MAXIMUM_MM or sides.max() < MINIMUM_MM or sides.min() < MINIMUM_THICKNESS_MM:
         metres = sides.max() > MAXIMUM_MM
         size = " x ".join(f"{side / 1000 if metres else side:.2g}" for side in sides)
         raise InputError(

@@ -267,6 +267,15 @@ def test_scan_with_few_different_values_causes_a_warning(tmp_path: Path) -> None
     assert facts[0].warnings == facts[2].warnings == ()
 
 
+def test_label_of_many_organs_in_place_of_a_scan_causes_a_warning(tmp_path: Path) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
+    organs = np.arange(ellipsoid_scan()[0].size).reshape(ellipsoid_scan()[0].shape) % 8  # as many as in MM-WHS
+    write_nifti(cases[1].image, organs.astype(np.int16) * 100)
+    facts = facts_of(cases)
+    assert "only 8 different intensities, like a label" in facts[1].warnings[0]
+    assert facts[0].warnings == facts[2].warnings == ()
+
+
 def test_label_that_covers_most_of_its_scan_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
     label = cases[0].label

@@ -148,6 +148,8 @@ def test_stack_of_five_slices_is_read_and_a_stack_of_two_refused(tmp_path: Path)
         ((100.0, 100.0, 200.0), "measures 0.9 x 1 x 2.2 m with a voxel spacing of 100 x 100 x 200 mm"),
         ((625.0, 625.0, 625.0), "5.6 x 6.2 x 6.9 m"),
         ((6e-4, 6e-4, 6e-4), "0.0006 x 0.0006 x 0.0006 mm"),
+        ((1e-3, 1e-3, 2.0), "measures 0.009 x 0.01 x 22 mm with a voxel spacing of 0.001 x 0.001 x 2 mm"),
+        ((2.0, 2.0, 2e-3), "measures 18 x 20 x 0.022 mm"),
     ],
 )
 def test_error_states_the_impossible_size(

@@ -23,7 +23,7 @@ from ..volume import Volume
 from .case_list import LABELLED, LEFT_OUT, VALIDATION, Case, Rule, violations
 from .labels import check_label, classes_on_grid, read_case_label, refuse_thin_classes
 
-FEW_VALUES = 3
+FEW_VALUES = 16
 """A scan with at most this many different intensities is probably a label."""
 _MOST_OF_THE_SCAN = 0.5
 """A label that covers a larger fraction of its scan is probably inverted."""
