@@ -1,4 +1,4 @@
-"""Slicer module: train a model on labelled and unlabelled scans, in a process of its own."""
+"""The Slicer module that trains a model on labelled and unlabelled scans, in a process of its own."""
 # ruff: noqa: N802  (Slicer calls these methods by their Qt-style names)
 
 from __future__ import annotations

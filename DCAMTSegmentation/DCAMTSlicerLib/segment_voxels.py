@@ -37,7 +37,7 @@ def labelmap_name() -> str:
 
 
 def has_segments(segmentation_node: SegmentationNode | None) -> TypeGuard[SegmentationNode]:
-    """Return whether a node has segments; None has none."""
+    """Return whether a node has segments; False for None."""
     return segmentation_node is not None and segmentation_node.GetSegmentation().GetNumberOfSegments() > 0
 
 

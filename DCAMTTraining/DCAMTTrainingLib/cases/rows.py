@@ -95,8 +95,8 @@ class CaseTable:
     def add(self, rows: Iterable[CaseRow], roles_chosen: bool = False) -> int:
         """Add cases; return how many are new.
 
-        An existing row with the same scan gets the new label. It keeps its name and, if they fit the new label, its
-        role, chosen segments and label mapping.
+        An existing row with the same scan gets the new label. Its name stays; its role, chosen segments and label
+        mapping stay if they fit the new label.
 
         Args:
             roles_chosen: whether the user chose the new rows' roles, which then replace the roles of existing rows.

@@ -26,6 +26,7 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     """Return the case of a row; if its scan is a node, write the scan and the label that its role needs into `folder`.
 
     The files are written in short steps. They are named after `number`, so that their names contain no patient's name.
+    If training reads several channels of the scan's own file (`file_of_all_channels`), the case names that file.
 
     Args:
         one_channel: write the first channel only, for a recipe of one channel.
