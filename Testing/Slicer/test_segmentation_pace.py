@@ -25,6 +25,7 @@ class PaceTest(SegmentationCase):
         self.prepare(volume)
         self.settings.showDisagreement = True
         pauses = []
+        # Each further attempt replaces the result of the attempt before, with surface, map and table.
         for _attempt in range(TRIES):
             with LoopMonitor() as monitor:
                 self.ui.applyButton.click()
@@ -32,7 +33,6 @@ class PaceTest(SegmentationCase):
                 process_events_until(lambda: self.ui.applyButton.text == "Apply")
             self.assertIsNotNone(self.settings.outputSegmentation, self.ui.statusLabel.text)
             self.assertGreater(monitor.turns, 20)
-            # Each further attempt replaces the result of the attempt before, with surface, map and table.
             pauses.append(min(monitor.longest_pause, monitor.longest_work))
             if not is_unresponsive(pauses[-1]):
                 break

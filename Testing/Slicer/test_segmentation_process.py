@@ -49,7 +49,7 @@ class ProcessTest(FaultCase):
         self.assertTrue(list(Path(root).rglob("volume.npy")))
         with Person() as person:
             person.expects("ended unexpectedly", "Ok")
-            self.worker._process._process.closeWriteChannel()  # as the operating system does when Slicer was killed
+            self.worker._process._process.closeWriteChannel()  # as the operating system does when Slicer is killed
             process_events_until(lambda: not os.path.exists(root), "the folder's end")
             process_events_until(lambda: not self.logic.isRunning(), "the job's end")
 

@@ -168,7 +168,7 @@ class ReportRequestTest(InsertedWallCase):
         self.assertEqual(request.notes, ())
 
 
-class EditedOrOlderResultTest(PanelCase):
+class ResultReportRequestTest(PanelCase):
     def test_report_of_a_result_without_a_stored_method_names_the_model(self) -> None:
         self.open(FakeReportWorker())
         segmentation = self.segment(add_scan())

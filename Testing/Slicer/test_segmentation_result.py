@@ -257,7 +257,7 @@ class PersistenceTest(SegmentationCase):
         self.assertFalse(review.is_outdated(loaded))
         self.assertTrue(self.ui.nextPlaceButton.enabled)
         self.assertIn("training case", self.ui.trainingCaseLabel.text)
-        # The map was visible when the scene was saved; it can be hidden.
+        # The map, which was visible when the scene was saved, can be hidden.
         self.ui.doubtCheckBox.click()
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertNotEqual(composite.GetForegroundVolumeID(), slicer.util.getNode("LGE doubt").GetID())

@@ -65,13 +65,13 @@ class SceneTest(PanelCase):
         self.module.panel.exit()
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
         voxels = vtk_to_numpy(image.GetPointData().GetScalars())
-        drawn = voxels.copy()
+        earlier = voxels.copy()
         # The voxels are changed in place, so that no event is sent.
         voxels[np.flatnonzero(voxels)[:4]] = 0
         self.module.panel.enter()
         self.assertIn("before the correction", self.ui.trustLabel.text)
         self.assertTrue(review.is_corrected(segmentation))
-        voxels[:] = drawn
+        voxels[:] = earlier
         self.module.panel.exit()
         self.module.panel.enter()
         self.assertNotIn("before the correction", self.ui.trustLabel.text)

@@ -166,7 +166,7 @@ class TableModelTest(unittest.TestCase):
         table.set_facts(1, (10, 20, 30), (0.625, 0.625, 0.625), "")
         self.assertEqual(model.data(model.index(1, SPACING), qt.Qt.DisplayRole), "0.625")
 
-    def test_table_is_fast_with_ten_thousand_cases(self):
+    def test_table_of_ten_thousand_cases_does_not_block_the_window(self):
         table = CaseTable()
         model = CaseTableModel(table)
         view = qt.QTableView()

@@ -1,4 +1,4 @@
-"""Export of cases from the scene: the written scans and labels have the nodes' voxels and geometry."""
+"""Export of cases from the scene: a written scan equals its node, and its label lies on the scan's grid."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class PreviewTest(unittest.TestCase):
     def setUp(self) -> None:
         start_afresh()
 
-    def test_preview_is_shown_with_its_scan_updated_and_removed(self) -> None:
+    def test_preview_and_its_scan_are_shown_updated_and_removed(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         image, label = ellipsoid(1)

@@ -43,6 +43,8 @@ class SourcesTest(TrainingCase):
         seen = []
 
         def record_pairs_and(answer):
+            """Return what a person does in the dialog: read the names in its tables, then answer."""
+
             def act(dialog):
                 tables = [child for child in dialog.children() if child.className() == "QTableView"]
                 for table in tables:
