@@ -51,6 +51,11 @@ class OpenModuleTest(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "does not offer surface"):
             choose(self.module.ui.inputSelector, model)
 
+    def test_no_node_cannot_be_chosen_where_the_selector_does_not_offer_it(self) -> None:
+        self.module.ui.inputSelector.noneEnabled = False
+        with self.assertRaisesRegex(AssertionError, "inputSelector does not offer None"):
+            choose(self.module.ui.inputSelector, None)
+
 
 class ReopenedModuleTest(unittest.TestCase):
     def test_closed_module_can_be_opened_again(self) -> None:

@@ -9,9 +9,9 @@ with the child's exit status. The launcher passes on SIGINT and SIGTERM to the c
 server kills the child shortly afterwards. When the process that started the server ends, for whatever reason, the
 server and all its children end, too.
 
-The launcher runs the real interpreter instead for a command line other than `-m MODULE` (a module of DCAMT or
-PyTorch), `-c CODE` or a script. On systems other than Linux there is no launcher, and `interpreter()` returns the real
-interpreter.
+The launcher runs the real interpreter instead if the server cannot be reached, and for a command line other than
+`-m MODULE` (a module of DCAMT or PyTorch), `-c CODE` or a script. On systems other than Linux there is no launcher, and
+`interpreter()` returns the real interpreter.
 
 A child has imported the modules in `PRELOADED` and `ENGINE` before its program begins. If the program's path leads to
 another engine, the child imports that engine instead. Therefore a test of a program's imports, or of the interpreter's

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-_PLACES = {
+_SUBMODULES = {
     "LoopMonitor": "loop_monitor",
     "assert_stays_responsive": "loop_monitor",
     "is_unresponsive": "loop_monitor",
@@ -51,4 +51,4 @@ def __getattr__(name: str) -> object:
     # The submodules import slicer, which may be missing when tests are only collected.
     if name not in __all__:
         raise AttributeError(name)
-    return getattr(import_module(f".{_PLACES.get(name, 'driving')}", __name__), name)
+    return getattr(import_module(f".{_SUBMODULES.get(name, 'driving')}", __name__), name)

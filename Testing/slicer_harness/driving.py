@@ -138,8 +138,9 @@ def choose(combo: Any, choice: Any) -> None:
     if not combo.enabled:
         raise AssertionError(f"nothing can be chosen in {combo.name}: it is disabled")
     if combo.className() == "qMRMLNodeComboBox":
+        is_offered = choice is not None or combo.noneEnabled
         combo.setCurrentNode(choice)
-        if combo.currentNode() is not choice:
+        if not is_offered or combo.currentNode() is not choice:
             raise AssertionError(f"{combo.name} does not offer {choice.GetName() if choice else choice}")
     else:
         index = combo.findText(choice)

@@ -30,7 +30,7 @@ class Question:
 
 
 class UnexpectedQuestion(AssertionError):
-    """A window opened that the test did not expect."""
+    """A window opened that the test did not expect, or that lacks the button to press."""
 
 
 @dataclass
