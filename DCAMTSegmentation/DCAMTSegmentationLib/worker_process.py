@@ -61,8 +61,8 @@ class WorkerProcess:
     Args:
         python: the interpreter, by default Slicer's own.
         engine_folder: the folder that holds `dcamt`.
-        temporary_folder: the parent of the folders that `make_folder` creates. The process removes them when it ends,
-            even if Slicer was killed.
+        temporary_folder: the parent of the folders that `make_folder` creates. The process removes them when Slicer
+            ends, even if Slicer was killed.
         idle_minutes: after this time without a request, the process ends and releases its memory.
     """
 

@@ -137,7 +137,7 @@ def _requirements() -> list[Any]:
 
 
 def _torch_version() -> str | None:
-    # Looked up, not imported: loading torch takes the application seconds, and only the worker needs it.
+    # Looked up, not imported: loading torch takes seconds, and only child processes need it.
     try:
         return importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
