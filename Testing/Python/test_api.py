@@ -257,7 +257,7 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
         short_session(tmp_path, EventObserver()).run()
     run = RunFolder(tmp_path / "run")
     assert run_state(run) == RunState(FINISHED, iteration=2, iterations=2)
-    # If the event "finished" was not yet written, the run has to be resumed once more.
+    # If the event "finished" was not yet written, the run has to be resumed.
     lines = run.events.read_text(encoding="utf-8").splitlines(keepends=True)
     run.events.write_text("".join(lines[:-1]), encoding="utf-8")
     assert run_state(run).state == FAILED

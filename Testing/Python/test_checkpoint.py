@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from dcamt.errors import InputError, OutputError
-from dcamt.io import atomic as files
+from dcamt.io import atomic
 from dcamt.training import checkpoint
 from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
 from dcamt_testing.model_files import Trap
@@ -70,7 +70,7 @@ def test_failure_during_writing_keeps_the_previous_checkpoint(
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(files.os, where, fail)
+    monkeypatch.setattr(atomic.os, where, fail)
     with pytest.raises(OutputError, match=r"last\.pt: ") as caught:
         save_checkpoint(path, make_state(2))
     assert "\n" not in str(caught.value)

@@ -291,7 +291,7 @@ def test_full_disk_leaves_folders_unchanged(
     agreement: bool,
 ) -> None:
     """The flush of the first file fails with ENOSPC; with an agreement map, the flush of the second file fails."""
-    from dcamt.io import atomic as files
+    from dcamt.io import atomic
 
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"
     save_scan(scan)
@@ -306,7 +306,7 @@ def test_full_disk_leaves_folders_unchanged(
         if len(calls) > agreement:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     arguments = ["segment", str(scan), "-o", str(out), "--format", form, "--model", str(saved_model), "--overwrite"]
     assert call_dcamt([*arguments, *(["--agreement"] if agreement else [])]) == 1
     assert calls

@@ -280,14 +280,14 @@ trainer.load_case = load
 """A script that makes training print `here` and wait when it reads the first case."""
 WRITING = """
 import os, sys, time
-from dcamt.io import atomic as files
+from dcamt.io import atomic
 real = os.replace
 def replace(source, target):
     if os.path.basename(target) == {name!r}:
         print("here", flush=True)
         time.sleep(600)
     real(source, target)
-files.os.replace = replace
+atomic.os.replace = replace
 """
 """A script that makes training print `here` and wait before it replaces the file `name`, which is to be filled in."""
 

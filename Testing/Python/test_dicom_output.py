@@ -203,7 +203,7 @@ def test_image_without_a_complete_place_is_no_source(case: tuple[Path, Labelmap]
 
 
 def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
-    """The frames are in random order and of two time points; the first frame at each position is used."""
+    """The frames are in shuffled order, at two time points; the first frame at each position is used."""
     labelmap = case[1]
     order = [4, 0, 8, 2, 6, 1, 3, 5, 7]
     path = write_enhanced_mr(tmp_path / "enhanced.dcm", np.ones(SHAPE), oblique_affine(), order + order)

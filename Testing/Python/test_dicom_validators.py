@@ -67,7 +67,7 @@ def labelmap() -> Labelmap:
 
 @pytest.fixture(scope="module", params=["slices", "frames"])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Write the segmentation and the report of a series of slices, or of a file of many frames in random order."""
+    """Write the segmentation and the report of a series of slices, or of a multi-frame file with shuffled frames."""
     folder = tmp_path_factory.mktemp("dicom")
     image = np.random.default_rng(1).integers(50, 300, SHAPE)
     if request.param == "slices":

@@ -82,7 +82,7 @@ def test_team_splits_the_batch() -> None:
 
 @pytest.mark.parametrize("objective", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
 def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, objective: tuple[str, ...]) -> None:
-    """The losses are equal if each operation concerns one sample: supervision, distillation, no batch normalisation."""
+    """The losses are equal if no operation spans samples, as MMD, contrast, batch normalisation and mixing would."""
     runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *objective)
     one, two = ([event["losses"] for event in events(run, "progress")] for run in runs)
     assert len(one) == 5

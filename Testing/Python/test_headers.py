@@ -1,4 +1,4 @@
-"""A file's header gives grid and channels without decompressing voxels; unusable files are refused as in reading."""
+"""A header gives grid and channels without decompressing voxels; unusable files are refused as by `read_scan`."""
 
 from __future__ import annotations
 

@@ -52,10 +52,7 @@ def module_name(path: Path, home: Path) -> str:
 
 @cache
 def imports_of(path: Path, home: Path) -> tuple[Import, ...]:
-    """Return all imports in a file, with absolute names, including `import_module("...")`.
-
-    A file is read once in a test process.
-    """
+    """Return all imports in a file, with absolute names, including `import_module("...")`."""
     package = module_name(path, home).split(".")
     if path.name != "__init__.py":
         package = package[:-1]

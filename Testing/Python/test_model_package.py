@@ -150,7 +150,7 @@ def test_altered_byte_is_detected_or_changes_nothing(model_copy: Path) -> None:
 
 
 def test_altered_member_is_detected_when_the_zip_checksums_are_valid(model_copy: Path) -> None:
-    """A program that tampers with a member would also update the zip's checksums, but not the model's own."""
+    """The zip's checksums match the altered member, so only the model's own checksum can show the change."""
     original = read_members(model_copy)
     for name in original:
         members = dict(original)
@@ -162,7 +162,7 @@ def test_altered_member_is_detected_when_the_zip_checksums_are_valid(model_copy:
 
 
 @pytest.mark.parametrize("name", [CARD, RECIPE, WEIGHTS])
-def test_zip_bomb_is_not_unpacked(model_copy: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zip_bomb_is_refused(model_copy: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(model_package.LIMITS, WEIGHTS, 1 << 20)
     members = {**read_members(model_copy), name: bytes(40 << 20)}
     write_zip(model_copy, list(members.items()), zipfile.ZIP_DEFLATED)

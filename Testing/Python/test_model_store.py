@@ -29,7 +29,7 @@ def write_model(path: Path, name: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Use a separate store: one shipped model, and an empty folder for imported models."""
+    """Use a separate store of one shipped model, without imported models; return the shipped model's file."""
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(model_store, "shipped_folders", lambda: [tmp_path / "shipped", tmp_path / "gone"])
     return write_model(tmp_path / "shipped" / "left-atrium.dcamt", "left-atrium")

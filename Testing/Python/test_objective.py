@@ -1,4 +1,4 @@
-"""Test the objective: its losses and their sum, their voxels and gradients; a loss of weight 0 is not computed."""
+"""Test the objective: the losses, their weighted sum, voxels and gradients; a loss of weight 0 is not computed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_LOSSES = replace(ALL, **ZERO_WEIGHTS)
 
 
 class RandomBatch:
-    """Random outputs of two branches, with projection heads, for a batch of two labelled and one unlabelled sample."""
+    """Random outputs of two branches, projection heads and labels; by default two samples of three have a label."""
 
     def __init__(self, seed: int = 0, batch: int = 3, labelled: int = 2) -> None:
         generator = torch.Generator().manual_seed(seed)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 
 class NetworkOfScan(nn.Module):
-    """Branch A labels the voxels where channel 0 of the scan is positive as the organ; branch B uses channel 1.
+    """Branch A labels voxels as the organ where channel 0 of the scan is positive, branch B where channel 1 is.
 
     The first `failures` passes raise `failure`, if one is given.
     """
@@ -267,8 +267,9 @@ def test_insufficient_memory_for_the_smallest_tile_is_a_one_line_error(
     tiles = record_tiles(monkeypatch)
     network = NetworkOfScan(OUT_OF_MEMORY[0], failures=10**9)
     predictor, scan = predictor_and_scan(tiny_package, network)
-    with pytest.raises(MemoryShortage, match=r"not enough memory.*region of interest"):
+    with pytest.raises(MemoryShortage, match=r"not enough memory.*region of interest") as caught:
         predictor.segment(scan)
+    assert "\n" not in str(caught.value)
     assert len(tiles) < 20
     assert tiles[-1] == (16, 16, 16)  # the smallest tile was tried
 

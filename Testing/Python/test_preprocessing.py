@@ -231,7 +231,7 @@ def test_source_box_is_the_bounding_box_of_the_voxels_that_depend_on_a_box(
 
 
 def smooth_label(grid: Grid) -> Labelmap:
-    """Return the label of a body of about 45 mL with bulges and a vein."""
+    """Return the label of a body of about 44 mL with bulges and a vein."""
     x, y, z = np.moveaxis(points_of(grid) - points_of(grid).reshape(-1, 3).mean(axis=0), -1, 0)
     azimuth = np.arctan2(y, x)
     radius = np.sqrt((x / 26) ** 2 + (y / 21) ** 2 + (z / 19) ** 2)

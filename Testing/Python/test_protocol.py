@@ -152,8 +152,9 @@ def test_invalid_request_is_refused(change: dict[str, Any], message: str) -> Non
 
 def test_invalid_event_is_refused() -> None:
     for fields in ({}, {"event": "dance"}, {"event": "note", "id": "1"}, {"event": "note", "id": 1, "message": "x"}):
-        with pytest.raises(InputError):
+        with pytest.raises(InputError) as caught:
             parse_worker_event(fields)
+        assert "\n" not in str(caught.value)
 
 
 def test_request_id_of_an_invalid_line_is_none() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError, OutputError
-from dcamt.io import atomic as files
+from dcamt.io import atomic
 from dcamt.networks.packaging import verify_model
 from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
@@ -184,7 +184,7 @@ def test_full_disk_loses_only_iterations_after_the_last_checkpoint(
             raise OSError(28, "No space left on device")
         real(source, target)
 
-    monkeypatch.setattr(files.os, "replace", replace_until_full)
+    monkeypatch.setattr(atomic.os, "replace", replace_until_full)
     with pytest.raises(OutputError, match=r"last\.pt: the disk is full"):
         trainer.fit(read_cases(table))
     monkeypatch.undo()

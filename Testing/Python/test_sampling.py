@@ -40,7 +40,8 @@ def cut_patch(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tup
     return (image.numpy() - OFFSET) / SCALE, label.numpy()
 
 
-def as_bytes(batch: Batch) -> np.ndarray:
+def eight_bit_values(batch: Batch) -> np.ndarray:
+    """Return the images of a batch in 8-bit values, which may lie between two integers."""
     return (batch.images.numpy() - OFFSET) / SCALE
 
 
@@ -108,7 +109,7 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
         )
         for step in range(6):
             batch = sampler.draw(step)
-            far = np.abs(as_bytes(batch)[:, 0] / 10 - (batch.labels.numpy() - 1))
+            far = np.abs(eight_bit_values(batch)[:, 0] / 10 - (batch.labels.numpy() - 1))
             assert far.max() <= 0.51
             assert far.max() > 0.3  # The patches do not lie on whole voxels, where every difference would be 0.
 
@@ -117,7 +118,7 @@ def test_patch_larger_than_the_scan_repeats_the_border() -> None:
     scan, label = random_voxels((10, 16, 12)), random_voxels((10, 16, 12), 1, 2)
     batch = sampler_of([resident(scan, label)], *NO_AUGMENTATION).draw(0)
     sides = ((3, 3), (0, 0), (2, 2))
-    assert np.abs(as_bytes(batch)[:, 0] - np.pad(scan, sides, "edge")).max() < 0.01
+    assert np.abs(eight_bit_values(batch)[:, 0] - np.pad(scan, sides, "edge")).max() < 0.01
     assert np.array_equal(batch.labels[0].numpy(), np.pad(label, sides, "edge"))
     turned = sampler_of([resident(scan, label)], "rotation_degrees=90", "scale=1").draw(3)
     assert torch.isfinite(turned.images).all()
@@ -134,7 +135,7 @@ def test_patches_lie_inside_the_scan(foreground: float) -> None:
         case = resident(np.ascontiguousarray(np.moveaxis(ramp, 0, axis)), label)
         sampler = sampler_of([case], *NO_AUGMENTATION, f"foreground={foreground}")
         for step in range(10):
-            values = as_bytes(sampler.draw(step))[:, 0]
+            values = eight_bit_values(sampler.draw(step))[:, 0]
             assert np.allclose(np.diff(values, axis=1 + axis), 5, atol=0.01)
             starts.add(round(float(values.min()), 1))
     if foreground:
@@ -165,7 +166,7 @@ def test_labelled_samples_precede_unlabelled_samples() -> None:
     sampler = sampler_of([bright], *NO_AUGMENTATION, "batch=5", "labelled_per_batch=2", unlabelled=[dark])
     for step in range(4):
         batch = sampler.draw(step)
-        assert as_bytes(batch)[:, 0, 3, 3, 3] == pytest.approx([200, 200, 50, 50, 50], abs=0.01)
+        assert eight_bit_values(batch)[:, 0, 3, 3, 3] == pytest.approx([200, 200, 50, 50, 50], abs=0.01)
         assert batch.labels.shape == (2, 16, 16, 16)
         assert batch.own_tokens.shape == (2, 5)
         assert bool((batch.labels == 1).all())
@@ -177,7 +178,7 @@ def test_labelled_samples_precede_unlabelled_samples() -> None:
 def test_all_cases_are_drawn() -> None:
     cases = [resident(np.full(SIZE, 20 * number, np.uint8), np.ones(SIZE, np.uint8)) for number in range(6)]
     sampler = sampler_of(cases[:3], *NO_AUGMENTATION, unlabelled=cases[3:])
-    drawn = np.stack([as_bytes(sampler.draw(step))[:, 0, 0, 0, 0].round() for step in range(60)])
+    drawn = np.stack([eight_bit_values(sampler.draw(step))[:, 0, 0, 0, 0].round() for step in range(60)])
     assert set(drawn[:, 0]) == {0, 20, 40}
     assert set(drawn[:, 1]) == {60, 80, 100}
 
@@ -289,7 +290,7 @@ def test_labels_are_mixed_with_the_images() -> None:
     mixtures = 0
     for step in range(20):
         batch = sampler.draw(step)
-        assert torch.equal(batch.labels == 1, torch.from_numpy(as_bytes(batch)[:, 0].round() == 10))
+        assert torch.equal(batch.labels == 1, torch.from_numpy(eight_bit_values(batch)[:, 0].round() == 10))
         mixtures += int((batch.labels.flatten(1).float().mean(dim=1) % 1 > 0).sum())
     assert mixtures > 20
 
