@@ -25,7 +25,7 @@ class ModelChoice:
         name: the model's name in the store.
         title: the text in the list.
         tooltip: what the model segments, in which scans and how accurately; or why its file cannot be used.
-        removable: whether the user may remove the model; only a shipped model may not be removed.
+        removable: whether the user may remove the model: true unless it is shipped.
         channels: the names of the channels that the model takes; one empty name if its file cannot be used.
     """
 
