@@ -76,16 +76,16 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Return whether the device computes bfloat16 in hardware, much faster than float32.
+    """Return whether the device has hardware for bfloat16, which is then faster than float32.
 
-    NVIDIA's GPUs have tensor cores for bfloat16, CPUs matrix tiles (AMX) or dot products (AVX-512 BF16). AMD's GPUs are
-    assumed to have such hardware. Other CPUs emulate bfloat16 and are many times slower than with float32. The result
-    is False for Apple's GPUs.
+    NVIDIA's GPUs since Ampere have tensor cores for bfloat16, some CPUs matrix tiles (AMX) or dot products (AVX-512
+    BF16). AMD's GPUs are assumed to have such hardware. Other CPUs emulate bfloat16 and are many times slower than
+    with float32. The result is False for Apple's GPUs.
     """
     import torch
 
     if device.type == "cuda":
-        # Hardware since compute capability 8.0 (Ampere). PyTorch's own query also returns True for emulation.
+        # Ampere has compute capability 8.0. PyTorch's own query also returns True for emulation.
         return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False

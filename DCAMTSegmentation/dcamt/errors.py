@@ -32,7 +32,7 @@ class InputError(DCAMTError):
     """Raised when an input file, folder or setting cannot be used.
 
     Args:
-        what: what happened; the verb's subject is `path`.
+        what: what happened; may begin with a verb whose subject is `path`.
         path: the file or folder or, for an object without a file such as a node of Slicer's scene, its name.
         remedy: what the user can do, as one or more sentences.
 
@@ -79,7 +79,8 @@ class Cancelled(DCAMTError):
     reason = "cancelled"
 
 
-# Only CUDA has an error class for a lack of memory, so errors are recognised by their text. The last text is cuDNN's.
+# Of torch's devices only CUDA has an error class for a lack of memory, so errors are recognised by their text. The last
+# text is torch's if cuDNN has no memory for any of its algorithms.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute"),

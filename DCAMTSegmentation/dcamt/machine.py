@@ -78,8 +78,8 @@ def without_garbage_collection() -> Iterator[None]:
 
     PyTorch, SciPy and vtk create 240,000 objects. Python would search all of them for reference cycles several times
     during the import, and again at the end of the process. All objects that exist at the end of the block are exempt
-    from later searches, even those that existed before it. Therefore this does nothing if PyTorch is imported already,
-    as in a notebook that calls the command again.
+    from later searches, even those that existed before the block. Therefore the collector is left alone if PyTorch is
+    imported already, as in a notebook that calls the command again.
     """
     if "torch" in sys.modules:
         yield

@@ -34,7 +34,7 @@ each other."""
 
 @dataclass(frozen=True)
 class Intensity:
-    """The normalisation of intensities; how the scan was cropped matters only near its border.
+    """The rule that normalises intensities. Cropping a scan changes the result only near the border of the crop.
 
     `local`: (voxel - neighbourhood mean) / neighbourhood standard deviation, for MRI, whose intensities have no unit.
     The neighbourhood is that of three passes of a box filter whose edges are about 2 * `radius_mm`.

@@ -13,7 +13,7 @@ from .geometry import Grid, reorientation_between
 
 MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usually means a damaged header
-MAXIMUM_DISTANCE_MM = 1e6  # of the first voxel from the origin, along each axis; in scanners it is below a metre
+MAXIMUM_DISTANCE_MM = 1e6  # of the first voxel from the origin, along each axis; in scanners it is a few metres at most
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
@@ -105,8 +105,8 @@ def check_scan(volume: Volume) -> None:
     """Raise InputError if a scan cannot be segmented.
 
     Refused are grids that `check_scan_grid` refuses, complex or colour voxels, and NaN or infinite voxels. A channel is
-    refused if all its intensities are equal, exceed the range of float32, or differ so little that float32 has fewer
-    than 256 values between them.
+    refused if all its intensities are equal, if one exceeds the range of float32, or if float32 has fewer than 256
+    values between the lowest and the highest.
     """
     check_scan_grid(volume.grid, volume.path)
     voxels, path = volume.voxels, volume.path
@@ -118,7 +118,7 @@ def check_scan(volume: Volume) -> None:
         bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
         if bad:
             raise InputError(
-                f"holds {bad} NaN or infinite voxels out of {voxels.size}",
+                f"holds NaN or infinite values in {bad} of {voxels.size} voxels",
                 path=path,
                 remedy="Replace these values, for instance with the value of the background, and save the scan again.",
             )
@@ -151,7 +151,7 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
 
     Refused are grids that `check_grid` refuses, axes of fewer than `MINIMUM_AXIS` voxels, grids whose longest side is
     longer than `MAXIMUM_MM` or shorter than `MINIMUM_MM`, grids whose shortest side is shorter than
-    `MINIMUM_THICKNESS_MM`, and grids farther than `MAXIMUM_DISTANCE_MM` from the origin.
+    `MINIMUM_THICKNESS_MM`, and grids that begin beyond `MAXIMUM_DISTANCE_MM`.
     """
     check_size(grid.shape, path)
     sizes = _sizes(grid.shape)

@@ -145,6 +145,8 @@ def test_wrong_arguments_are_refused(saved_model: Path, scan: Path) -> None:
         segmenter.segment(np.zeros((2, 8, 8, 8)), affine=np.eye(4))
     with pytest.raises(dcamt.InputError, match="not a region"):
         segmenter.segment(volume, region=(0, 0, 1, 2, 3, 4))
+    with pytest.raises(dcamt.InputError, match="quality 'best' is unknown"):
+        segmenter.segment(volume, quality="best")
     with pytest.raises(dcamt.InputError, match="does not exist"):
         segmenter.segment("nowhere.nrrd")
 
@@ -330,6 +332,8 @@ def test_wrong_use_of_train_is_refused(tmp_path: Path) -> None:
         dcamt.train(run=tmp_path / "run")
     with pytest.raises(ValueError, match="resume"):
         dcamt.train("cases.csv", run=tmp_path / "run", resume=True)
+    with pytest.raises(dcamt.InputError, match="effort 'fast' is unknown"):
+        dcamt.train("cases.csv", run=tmp_path / "run", effort="fast")
     with pytest.raises(dcamt.InputError, match="holds no run"):
         dcamt.train(run=tmp_path / "run", resume=True)
     assert not (tmp_path / "run").exists()

@@ -190,7 +190,7 @@ def test_command_calibrates_a_model(
     few = cases.with_name("few.csv")
     few.write_text("".join(cases.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
     assert main(["models", "calibrate", str(path), str(few)]) == 1
-    assert "lists 7 validation cases; a calibration needs 8 or more" in capsys.readouterr().err
+    assert "lists too few validation cases (7); a calibration needs 8 or more" in capsys.readouterr().err
     assert main(["models", "calibrate", str(path), str(cases), "--device", "cpu", "--labels", "1=aorta"]) == 1
     assert "'1=aorta' names no class" in capsys.readouterr().err
     assert main(["models", "calibrate", str(path), str(cases), "--device", "cpu", "--json"]) == 0

@@ -192,7 +192,7 @@ def test_command_prints_facts_as_json_without_importing_torch(tmp_path: Path) ->
     arguments = [sys.executable, "-c", program, "cases", "check", str(path), "--json"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, encoding="utf-8")
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [f"dcamt: {path}: 1 of 4 cases have problems", ""]
+    assert done.stderr.splitlines() == [f"dcamt: {path}: cases with problems: 1 of 4", ""]
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["event"] for event in events] == ["case"] * 6 + ["checked"]
     assert events[0] | {"index": 0, "name": "labelled0", "size": [24] * 3, "channels": 1} == events[0]
@@ -214,7 +214,7 @@ def test_commands_find_and_check_the_cases_of_a_folder(tmp_path: Path, capsys: p
     ]
     assert call_dcamt(["cases", "check", table]) == 0
     assert call_dcamt(["cases", "find", tmp_path / "data", "--validation", "3"]) == 1
-    assert "3 cases cannot be kept for validation" in capsys.readouterr().err
+    assert "--validation 3 leaves no labelled case for training" in capsys.readouterr().err
 
 
 def test_case_list_with_a_missing_image_path_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,7 @@ def test_write_refused_by_the_system_keeps_the_previous_checkpoint(tmp_path: Pat
     path = tmp_path / "last.pt"
     save_checkpoint(path, make_state(1))
     done = run_with_file_size_limit(20_000, [path], SAVE_A_LARGE_CHECKPOINT)
-    assert done.stdout.startswith(f"{path}: could not be written, the disk may be full. "), done.stderr
+    assert done.stdout.startswith(f"{path}: could not be written; the disk may be full. "), done.stderr
     assert done.stdout.count("\n") == 1
     assert_only_checkpoint(path, 1)
 

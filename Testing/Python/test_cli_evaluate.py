@@ -68,7 +68,7 @@ def test_json_and_csv_hold_the_scores(
     assert (done["event"], done["cases"], done["labels_without_prediction"]) == ("done", 2, 2)
     assert [one["step"] for one in events if one["event"] == "progress"] == [1, 2]
     assert printed.err.count("\n") == 1
-    assert "2 labels have no prediction" in printed.err
+    assert "labels without a prediction were skipped (2)" in printed.err
     assert "c, d" in printed.err
     rows = {row["case"]: row for row in read_table(table)}
     assert float(rows["b"]["dice"]) == pytest.approx(2 / 3, rel=1e-5)

@@ -206,7 +206,7 @@ def test_voxels_that_are_not_intensities_are_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(save_nifti(path, scan() * 1j)), path, "complex")
     voxels = scan()
     voxels[0, 0, :3], voxels[1, 1, 1] = np.nan, np.inf
-    refused(lambda: read_scan(save_nifti(path, voxels)), path, "4 NaN or infinite voxels out of 990")
+    refused(lambda: read_scan(save_nifti(path, voxels)), path, "NaN or infinite values in 4 of 990 voxels")
     refused(lambda: read_scan(save_nifti(path, np.full(SHAPE, 7, np.int16))), path, "blank", "7")
     refused(lambda: read_scan(save_nifti(path, scan("float64") * 1e300)), path, "3e38")
     colors = np.random.default_rng(0).integers(0, 255, (*SHAPE[::-1], 3)).astype(np.uint8)

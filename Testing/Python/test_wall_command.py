@@ -311,7 +311,7 @@ def test_existing_results_are_refused_or_skipped(
     assert f"{surface}: exists already. " in capsys.readouterr().err
     assert not (out / "b_image.wall.vtp").exists()
     assert call_wall(*arguments, "--skip-existing") == 0
-    assert "1 of 2 scans have results already and are skipped" in capsys.readouterr().err
+    assert "skipped scans that have results already: 1 of 2" in capsys.readouterr().err
     assert surface.stat().st_mtime_ns == before
     assert [row["scan"] for row in read_table(out / "wall.csv")] == ["a_image"] * 13 + ["b_image"] * 13
     for path in out.glob("b_image*"):

@@ -45,8 +45,8 @@ def evaluate(
         only in predictions are listed in `unscored_labels`.
 
     Raises:
-        InputError: a file or an array cannot be used, a mapping does not fit, the grids of a prediction and its label
-            differ, all labels are empty, or no label value of the predictions occurs in a label.
+        InputError: a file or an array cannot be used, a mapping does not fit, a prediction does not fit its label's
+            grid, all labels are empty, or no label value of the predictions occurs in a label.
         ValueError: the numbers of predictions and labels differ, or an array is not (I, J, K) or comes without a
             `spacing` of 3 numbers.
 

@@ -49,7 +49,7 @@ class SegmentedScan:
         expected_overlap: expected Dice with an expert's outline, and its 80% interval; None if the model has no
             calibration.
         is_doubt_calibrated: whether the model's calibration corrected `doubt_map`.
-        seconds: time to segment and measure the scan, without reading the file.
+        seconds: time to segment and measure the scan, without reading and checking it.
     """
 
     scan: Volume
@@ -176,7 +176,7 @@ def segment(
         progress: called with the stage and the fraction (0 to 1) of the work done.
 
     Raises:
-        InputError: scan, model, region or device cannot be used; the message states what to do.
+        InputError: scan, model, quality, region or device cannot be used; the message states what to do.
         ValueError: `affine` is missing or not allowed, or an array or volume has the wrong number of axes or channels.
 
     >>> import dcamt
@@ -234,7 +234,7 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
 def to_region(region: Region | Sequence[float] | None) -> Region | None:
     """Return a region as it is, or build it from (x0, x1, y0, y1, z0, z1) in RAS mm; None stays None.
 
-    Raises InputError if the region has no volume.
+    Raises InputError if the values are not six finite numbers that enclose a volume.
 
     >>> region = to_region((10, -10, 0, 5, 0, 5))
     >>> region.low, region.high

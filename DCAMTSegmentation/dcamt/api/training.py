@@ -117,7 +117,7 @@ def train(
 
     Raises:
         ValueError: `run` or `cases` is missing, or `resume` is given with an argument of a new run.
-        InputError: cases, recipe, model, settings or folder cannot be used; the message states what to do.
+        InputError: cases, recipe, model, settings, effort or folder cannot be used; the message states what to do.
         OutputError: a file of the run cannot be written.
         Cancelled: the run was interrupted and is paused; `resume=True` continues it.
 
@@ -311,8 +311,11 @@ class TrainingSession:
 def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[str], None]) -> int:
     """Train as a team member other than the leader; return the exit status.
 
-    The process takes the same steps as `TrainingSession` but writes and prints nothing. `report_failure` is called with
-    the message of a failure that the leader cannot report.
+    The process trains as the leader does but writes no files. `report_failure` is called with the message of a failure
+    that the leader cannot report.
+
+    Raises:
+        InputError: this process, the first on its machine, cannot use the device.
     """
     from ..devices import choose_device
     from ..training.trainer import Trainer
@@ -353,7 +356,7 @@ def leads_team() -> bool:
 
 
 def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
-    """Return the card of the model at the end of its run."""
+    """Return the card of a model of the run: the final one, or that of the best validation."""
     counts = {role: sum(case.role == role for case in plan.cases) for role in ROLES}
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:

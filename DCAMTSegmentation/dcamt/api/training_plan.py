@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "la"
 _NETWORK_FIELDS = ("network", "input_channels", "output_channels")
-"""Recipe fields that must equal those of the model whose weights a run starts from."""
+"""Attributes of a recipe that must equal those of the model whose weights a run starts from."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class TrainingPlan:
     """The plan of a run: folder, recipe, cases, first weights and device.
 
     Attributes:
-        origin, start_weights: the model that the run starts from, and its weights; None for random weights.
+        origin, start_weights: the model that the run starts from, and its weights; both None for random weights. A
+            resumed run has no `start_weights`, since its checkpoint contains the weights.
         device: `auto`, `cpu`, `cuda` or `mps`.
         resume: whether to continue the run in the folder.
         conclude: whether only to validate the last checkpoint and write the models.
@@ -79,7 +80,7 @@ def choose_recipe(
     """Return the recipe with its settings, and the model and weights to start from (None and None: random weights).
 
     Raises:
-        InputError: recipe, setting or model cannot be used, or the model's network differs from the recipe's.
+        InputError: recipe, setting, effort or model cannot be used, or the model's network differs from the recipe's.
     """
     origin, weights = None, None
     base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe) if recipe else None

@@ -2,7 +2,7 @@
 
 Prints the event of `cases.case_arrays` once the arrays are written. The process then waits until stdin closes, removes
 the folder, and ends, so that no voxels remain on the disk if the application crashes. If a file cannot be read, the
-last line of stderr states why, and the exit status is 1.
+last line of stderr states why, and the exit status is 1. With `--labels-only`, the scan's voxels are not written.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ def assign_validation(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
     labelled = [index for index, case in enumerate(cases) if case.role == LABELLED]
     if count and count >= len(labelled):
         raise InputError(
-            f"{count} cases cannot be kept for validation, since only {len(labelled)} cases are labelled",
-            remedy="Choose a smaller --validation, so that labelled cases are left for training.",
+            f"--validation {count} leaves no labelled case for training (labelled cases: {len(labelled)})",
+            remedy="Choose a smaller number.",
         )
     chosen = set(labelled[len(labelled) - count :])
     return tuple(replace(case, role=VALIDATION) if i in chosen else case for i, case in enumerate(cases))
@@ -99,5 +99,5 @@ def _check(options: argparse.Namespace) -> int:
     for problem in problems:
         console.print_error(problem)
     if faulty:
-        console.print_error(f"{options.cases}: {faulty} of {len(cases)} cases have problems")
+        console.print_error(f"{options.cases}: cases with problems: {faulty} of {len(cases)}")
     return 1 if faulty or problems else 0

@@ -65,11 +65,11 @@ def _print_warnings(evaluation: Evaluation, console: Console) -> None:
         if row.empty:
             console.print_error(
                 f"label value {row.label} is absent from prediction and label in {row.empty} of {row.cases} cases;"
-                " these cases enter the means with Dice 1 and distance 0"
+                " such cases enter the means with Dice 1 and distance 0"
             )
     skipped = evaluation.labels_without_prediction
     if skipped:
-        console.print_error(f"{len(skipped)} labels have no prediction and were skipped: {_first_names(skipped)}")
+        console.print_error(f"labels without a prediction were skipped ({len(skipped)}): {_first_names(skipped)}")
 
 
 def _first_names(names: Sequence[str]) -> str:

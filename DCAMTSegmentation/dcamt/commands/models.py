@@ -70,7 +70,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     cases = [case for case in read_cases(options.cases, options.labels) if case.role == VALIDATION]
     if len(cases) < MIN_CASES:
         raise InputError(
-            f"lists {len(cases)} validation cases; a calibration needs {MIN_CASES} or more",
+            f"lists too few validation cases ({len(cases)}); a calibration needs {MIN_CASES} or more",
             path=options.cases,
             remedy="Give more labelled cases the role validation.",
         )

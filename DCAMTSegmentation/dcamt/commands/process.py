@@ -37,7 +37,7 @@ def exit_when_stdin_closes() -> None:
     def wait() -> None:
         while os.read(stdin, 4096):
             pass
-        # No half-written result remains, since results are written to temporary files and then renamed.
+        # No result can be half-written, since results are written to temporary files and then renamed.
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -63,7 +63,7 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def _file_keys(path: Path) -> tuple[object, ...]:
-    """Return keys that all names of a file share: its resolved path and, if it exists, its device and inode."""
+    """Return keys that identify a file: its resolved path and, if it exists, its device and inode (for hard links)."""
     resolved = path.resolve()
     try:
         status = resolved.stat()
@@ -86,7 +86,7 @@ def _check_place(path: Path) -> None:
 
 
 def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> None:
-    """Raise InputError for the first path that exists and would be replaced by a result."""
+    """Raise InputError for the first of `paths` that exists, since a result would replace it."""
     for path in paths:
         if path.exists():
             is_foreign = ending(path) in _MARKED_ENDINGS and not is_dcamt_file(path)
@@ -102,7 +102,7 @@ def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
 
 
 def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise the errors of `check_file`, and InputError if the table has the ending of an image by mistake."""
+    """Raise the errors of `check_file`, and InputError if the table has the ending of an image."""
     if ending(path) in IMAGE_ENDINGS:
         raise InputError("has the ending of an image, not of a table", path=path, remedy="Give a name ending in .csv.")
     check_file(path, inputs, existing)

@@ -98,7 +98,7 @@ def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
     """Print how many scans --skip-existing skips, and which of their files DCAMT did not write."""
     done = [job for job in planned if job not in jobs]
     if done:
-        print_error(f"{len(done)} of {len(planned)} scans have a result already and are skipped")
+        print_error(f"skipped scans that have a result already: {len(done)} of {len(planned)}")
     for path in kept_files(done):
         print_error(f"{path}: kept, since DCAMT did not write this file; the scan is not segmented")
 

@@ -58,7 +58,7 @@ class SegmentSession:
     with_identity: bool = False
 
     def run_job(self, number: int, records: list[ScanRecord]) -> None:
-        """Segment the scan `number`, append its record to `records` and print its results."""
+        """Segment the scan `number`, append its records to `records` and print its results."""
         job = self.jobs[number]
         try:
             start = time.monotonic()
@@ -179,7 +179,7 @@ def write_results(
     wall: WallResult | None = None,
     with_identity: bool = False,
 ) -> None:
-    """Write all files of the job, or none. After an error, files that existed before are unchanged.
+    """Write the `results` of the job, all or none. After an error, files that existed before are unchanged.
 
     Args:
         source: the DICOM images that a DICOM segmentation refers to.
@@ -187,7 +187,8 @@ def write_results(
         with_identity: whether the report names the patient.
 
     Raises:
-        InputError: a class is too small for a surface, or the DICOM images lack attributes that a result must copy.
+        InputError: the segmentation or a class is too small for a surface, or the DICOM images lack attributes that a
+            result must copy.
         OutputError: a file cannot be written.
     """
     from ..api.outputs import (

@@ -58,7 +58,7 @@ def add_segment(commands: Commands[Parser]) -> None:
     )
     add_device(parser)
     _add_scan_choice(parser)
-    parser.add_argument("--roi", metavar="x0,x1,y0,y1,z0,z1", help="segment only inside this box, in RAS mm")
+    parser.add_argument("--roi", metavar="x0,x1,y0,y1,z0,z1", help="segment only inside this region, in RAS mm")
     add_existing(parser, can_skip=True)
     _add_side_results(parser)
     add_json(parser)
@@ -185,7 +185,9 @@ def add_wall(commands: Commands[Parser]) -> None:
     )
     _add_wall_method(parser)
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--label", type=parse_count, metavar="N", help="which label of the segmentation to measure")
+    group.add_argument(
+        "--label", type=parse_count, metavar="N", help="which label value of the segmentation to measure"
+    )
     add_label_mapping(group, "the segmentation", "")
     parser.add_argument(
         "--openings",

@@ -1,4 +1,4 @@
-"""Define the options of the commands on cases, runs and models."""
+"""Define the options of the commands on cases, recipes, runs and models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_cases(commands: Commands[Parser]) -> None:
     parser = add_command(
         commands,
         "cases",
-        "Make a case list from a folder, or check one before training.",
+        "Make a case list from a folder, or check a case list before training.",
         "dcamt cases find scans -o cases.csv",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -81,7 +81,7 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     """Measure the wall of every scan, print each failure at the end, and return 1 if a scan failed.
 
     For a folder of scans, the segmentations are a folder too, paired by name as in `dcamt evaluate`; besides the files
-    of each scan, a table of all scans is written. Even after an interruption, it lists every scan that was measured.
+    of each scan, a table of all scans is written. Even after an interruption, the table lists every measured scan.
     """
     if options.identity and options.report is None:
         usage_error("--identity is for the report: it needs --report")
@@ -94,7 +94,7 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     jobs = [job for job in plan.jobs if job not in skipped]
     earlier = _earlier_rows(plan.table, skipped) if can_skip and plan.table is not None else []
     if skipped:
-        console.print_error(f"{len(skipped)} of {len(plan.jobs)} scans have results already and are skipped")
+        console.print_error(f"skipped scans that have results already: {len(skipped)} of {len(plan.jobs)}")
     session = WallSession(settings, mapping, options.label, console)
     # SciPy and vtk load slowly; meanwhile, the first scan is read.
     import_in_background((*SCIPY_MODULES, *VTK_MODULES) if jobs else ())
@@ -189,8 +189,8 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     """Return one job for each scan; wrong usage ends the process through `usage_error`.
 
     Raises:
-        InputError: a scan has no segmentation, two results are the same file, or a result would replace an input or,
-            without --overwrite and --skip-existing, any file.
+        InputError: a scan has no segmentation, the ending of --surface is unknown, two results are the same file, or a
+            result would replace an input or, without --overwrite and --skip-existing, any file.
         OutputError: a result's path is a folder, or its folder cannot be written.
     """
     output = options.output

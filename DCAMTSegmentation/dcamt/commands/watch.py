@@ -25,7 +25,11 @@ POLL_EVERY_S = 0.5
 
 
 def watch_run(run: RunFolder, console: Console) -> int:
-    """Show past and new events until no process trains the run; return 1 if the run failed, otherwise 0."""
+    """Show past and new events until no process trains the run; return 1 if the run failed, otherwise 0.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
     if not run.path.is_dir() or not (run.recipe.exists() or run.lock.exists()):
         raise InputError("holds no run to watch", path=run.path, remedy="Give the folder of a run.")
     tail = EventTail(run.events)

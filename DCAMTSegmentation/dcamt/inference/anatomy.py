@@ -32,7 +32,7 @@ Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
 """A plane is noise if its mean squared difference, divided by the variance, is at least this.
 
-`DISORDER` is for neighbouring voxels, `DISORDER_APART` for voxels at the distance `APART`. The ratio is 2 for
+`DISORDER` is for neighbouring voxels, `DISORDER_APART` for voxels `APART` or 2 `APART` apart. The ratio is 2 for
 independent voxels. Measured: at most 0.55 and 1.5 in LGE-MRI; 1.96 at `APART` in noise blurred by one voxel."""
 APART, ALIKE_MM = 4, 4.0
 """Noise that is slightly blurred is uncorrelated at `APART` voxels; tissue is still correlated at `ALIKE_MM` mm.
@@ -45,7 +45,8 @@ A few vessels in the plane raise the kurtosis, waves lower it."""
 ORDERED = 0.38
 """A coarse voxel is ordered if half the mean squared difference of neighbours, over the variance, is less than this.
 
-Measured: 0.1 to 0.5 in nine of ten voxels of LGE-MRI; larger everywhere in noise blurred by a voxel of 0.625 mm."""
+Measured: 0.1 to 0.5 in nine of ten voxels of LGE-MRI; more than this everywhere in noise blurred by a voxel of
+0.625 mm."""
 
 
 def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:

@@ -101,7 +101,7 @@ def calibrate(
 
 
 def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[str, DisturbedScan]]:
-    """Yield a case's scan undisturbed, and with `DISTURBED` disturbances, each with its disturbance's name.
+    """Yield pairs (disturbance's name, scan) of a case: undisturbed (`CLEAN`), then with `DISTURBED` disturbances.
 
     Args:
         number: the case's index, which chooses the disturbances: each case uses the next ones in `CALIBRATING`.

@@ -76,8 +76,8 @@ def fold(network: DualVNet) -> DualVNet:
 def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> DualVNet:
     """Move a network to a device in place, convert its weights to `precision`, and return it.
 
-    Instance normalisation stays in float32, since its statistics are sums over a whole volume. PyTorch can apply it to
-    16-bit features.
+    Instance normalisation stays in float32, since its statistics are sums over a whole volume. PyTorch can apply a
+    float32 normalisation to 16-bit features.
     """
     network.to(device, precision)
     for module in network.modules():

@@ -17,7 +17,7 @@ from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
 from ..networks.packaging import build_network
 from ..preprocessing import nearest_labels, scan_to_network, to_source
-from ..recipe import ACCURATE, FAST, Recipe
+from ..recipe import ACCURATE, FAST, QUALITIES, Recipe
 from ..volume import Labelmap, Volume
 from .agreement import agreement_map, branch_dice
 from .components import CentrePrior, ExpectedOrgans, keep_largest_components
@@ -73,7 +73,7 @@ class Predictor:
     """A model loaded on a device, which segments scans.
 
     A volume for which the memory is too small (see `memory.usable_memory`) is predicted in tiles, with the same result
-    up to rounding.
+    up to rounding, unless the network has instance normalisation.
 
     Args:
         package: the model.
@@ -119,9 +119,11 @@ class Predictor:
             region: the region of the patient to segment; everything outside it becomes background.
 
         Raises:
-            InputError: the scan does not fit the model, or the region lies outside the scan.
+            InputError: the scan does not fit the model, the quality is unknown, or the region lies outside the scan.
             MemoryShortage: the memory is too small.
         """
+        if quality not in QUALITIES:
+            raise InputError(f"the quality '{quality}' is unknown", remedy=f"Choose one of: {', '.join(QUALITIES)}.")
         report = progress or _ignore_progress
         grid = network_grid(volume.grid, self.recipe.spacing)
         if region is not None or not is_large(self.recipe, grid):
@@ -218,7 +220,7 @@ class Predictor:
         removed = None
         if self.recipe.inference.largest_component:
             kept = keep_largest_components(labels, range(1, self.recipe.output_channels), expected)
-            # Components only lose voxels, so the difference is not 0 exactly in the removed ones.
+            # Only removed voxels change their class, to 0, so only these have a difference other than 0.
             removed, labels = labels - kept, kept
         expected_overlap, doubt = self._expect_overlap(branches, labels, grid, quality)
         if expected_overlap is not None and expected_overlap.is_low:

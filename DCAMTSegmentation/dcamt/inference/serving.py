@@ -200,7 +200,7 @@ class Worker:
         except Exception as error:
             if device.type == "cpu" or not is_out_of_memory(error):
                 raise
-            # `_loaded` stays None, so that the next request tries the GPU again.
+            # `_loaded` is None, so that the next request tries the GPU again.
             self._predictor, self._loaded = Predictor(package, "cpu"), None
             self._note(request, "Not enough GPU memory; the CPU was used.", notes)
             self._measure_speed(self._predictor)
@@ -217,8 +217,8 @@ class Worker:
             self._seconds_per_mm3[quality] = (time.monotonic() - began) / _extent_mm3(grid)
 
     def _expected_s(self, quality: str, size_mm3: float) -> float | None:
-        speed = self._seconds_per_mm3.get(quality)
-        return None if speed is None else speed * size_mm3
+        seconds_per_mm3 = self._seconds_per_mm3.get(quality)
+        return None if seconds_per_mm3 is None else seconds_per_mm3 * size_mm3
 
     def _note(self, request: Request, message: str, notes: list[str]) -> None:
         notes.append(message)

@@ -222,8 +222,8 @@ def fine_reach(network: DualVNet) -> Shape:
 def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> Iterator[Tile]:
     """Yield tiles that together fill a volume of `size`; with the `margin` on each side they have at most size `tile`.
 
-    All sizes are in voxels. Tiles start at multiples of `step`; without margin, a tile has at least one `step`, even if
-    it then exceeds `tile`.
+    All sizes are in voxels. Tiles start at multiples of `step`. Without margin, a tile has at least one `step`, even if
+    the tile with its margin then exceeds `tile`.
     """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):

@@ -31,7 +31,7 @@ class CrossAttention(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
-        """Return `features` plus their attention to `context`; all three are (B, C, x, y, z)."""
+        """Return `features` plus their attention to `context`; arguments and result are (B, C, x, y, z)."""
         batch, channels, *size = features.shape
         tokens = features.flatten(2).transpose(1, 2)  # (B, N, C)
         query = self.query(self.norm_query(tokens))

@@ -31,7 +31,7 @@ MAX_NOTES = 3
 HAND_FIELDS = ("Patient", "Date of scan", "Checked by", "Date")
 """Fields that a report without identity leaves to be filled in by hand."""
 MAX_IDENTITY = 110
-"""Longest line of the identity, in characters."""
+"""A longer value in the identity is cut in its middle to this many characters, without the ellipsis."""
 
 _QUANTITIES = (
     ("volume_ml", "Volume", "mL", 1),
@@ -301,6 +301,6 @@ def _method(report: ScanReport) -> str:
     notes = [*report.notes, *(report.wall.notes if report.wall is not None else ())]
     lines += [escape(note) for note in notes[:MAX_NOTES]]
     if len(notes) > MAX_NOTES:
-        lines.append(f"{len(notes) - MAX_NOTES} more notes are in the program's output.")
+        lines.append(f"Further notes in the program's output: {len(notes) - MAX_NOTES}.")
     paragraphs = "".join(f"<p>{line}</p>" for line in lines)
     return f'<h2>Method</h2><div class="method">{paragraphs}</div>'

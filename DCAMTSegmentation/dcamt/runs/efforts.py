@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import InputError
 from ..recipe import Recipe
 
 QUICK, STANDARD, THOROUGH = "quick", "standard", "thorough"
@@ -16,7 +17,12 @@ def effort_settings(recipe: Recipe, effort: str) -> list[str]:
     A validation is due at least five times, if the run has five iterations or more. A quick run, which shows whether
     cases and classes are right, also uses smaller patches: each edge is shortened to about two thirds, but not below
     two strides of the network.
+
+    Raises:
+        InputError: the effort is unknown.
     """
+    if effort not in EFFORTS:
+        raise InputError(f"the effort '{effort}' is unknown", remedy=f"Choose one of: {', '.join(EFFORTS)}.")
     training = recipe.training
     iterations = max(1, round(training.iterations * _FRACTION[effort]))
     settings = [f"iterations={iterations}", f"validate_every={max(1, min(training.validate_every, iterations // 5))}"]

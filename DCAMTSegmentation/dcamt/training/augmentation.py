@@ -33,8 +33,8 @@ SPOT_HEIGHT = (5.0, 60.0)
 SPOT_EDGE_MM = 1.5
 """Width of the spot's edge, a logistic function of the distance to the spot's centre.
 
-The brightness is half the spot's height at its radius, 27 % of its height (1 / (1 + e)) at this distance outside the
-radius, and 73 % at this distance inside.
+The brightness is half the spot's height at its radius, 27% of its height (1 / (1 + e)) at this distance outside the
+radius, and 73% at this distance inside.
 """
 
 

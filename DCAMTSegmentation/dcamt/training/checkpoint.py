@@ -23,7 +23,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             torch.save(state, partial)
         except RuntimeError as error:  # torch raises this if the disk is full.
             raise OutputError(
-                f"{path}: could not be written, the disk may be full. Free some space and try again."
+                f"{path}: could not be written; the disk may be full. Free some space and try again."
             ) from error
 
 
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _is_intact(path: Path) -> bool:
-    """Return whether a file is a zip archive, as `torch.save` writes it, whose members have their checksums."""
+    """Return whether a file is a zip archive, as `torch.save` writes it, whose members match their checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

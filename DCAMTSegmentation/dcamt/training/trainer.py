@@ -174,7 +174,7 @@ class Trainer:
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        # The run was requested to pause or stop while the cases were read. Nothing was trained, so the run pauses.
+        # The run was requested to pause or stop while the cases were read. This process trained nothing, so it pauses.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
@@ -201,7 +201,7 @@ class Trainer:
                 last = self.step == iterations
                 checkpoint_due = time.monotonic() - checkpointed >= self.recipe.training.checkpoint_every_s
                 if meter.is_due or last or checkpoint_due:
-                    # Before a checkpoint, a report checks the losses, so that no checkpoint has non-finite weights.
+                    # Before a checkpoint, a report checks that the losses are finite, so that no diverged run is saved.
                     self._report(meter)
                 validating = bool(held_out) and (last or self._validation_due(held_out))
                 if checkpoint_due or (validating and (last or self.team.size > 1)):
@@ -341,7 +341,7 @@ class Trainer:
     def _validate(self, cases: Sequence[ResidentCase], may_be_cancelled: bool = False) -> Scores | None:
         """Validate, keep the best weights, update the preview and return the scores.
 
-        Returns None if a request cancelled the validation, or if no label has a class on the network grid.
+        Returns None if a request or a signal cancelled the validation, or if no label has a class on the network grid.
         """
         began = time.monotonic()
         network = self.learner.model

@@ -27,7 +27,7 @@ PROFILE_TO_MM = 6.0
 BLOOD_BELOW_SD, BLOOD_ABOVE_SD = 2.5, 4.0
 """The range of blood below and above the blood pool's mean, in its standard deviations; inflowing blood is brighter."""
 SURFACE_SMOOTHING = 4
-"""How often profiles and normals are averaged with those of neighbouring points (about 1 mm away) to reduce noise."""
+"""Number of times that profiles and normals are averaged with those of neighbouring points, about 1 mm away."""
 MITRAL_BELOW_SD = 2.0
 """The same as `BLOOD_BELOW_SD` for the valve's profiles, which are smoother."""
 MITRAL_SMOOTHING = 20

@@ -106,8 +106,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
 
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
     depend on the scan's orientation. The surface is a contour (flying edges: W. Schroeder, R. Maynard and B. Geveci,
-    LDAV 2015), moved so that it encloses the volume of the voxels. If there are several parts, only the largest is
-    kept, with its hollows filled.
+    LDAV 2015), moved so that it encloses the volume of the voxels. Of several parts, only the largest is kept.
+    Hollows are filled.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
     """

@@ -63,7 +63,7 @@ class ScanSegmented:
     """The result of a `SegmentRequest`.
 
     Attributes:
-        labelmap, doubt_map: `.npy` files of uint8 (K, J, I); in the map, 0 is a doubt of 0 % and 255 of 100 %.
+        labelmap, doubt_map: `.npy` files of uint8 (K, J, I); in the map, 0 is a doubt of 0% and 255 of 100%.
         trust: Dice between the branches' own segmentations. Both doubt_map and trust are None in fast quality.
         doubts: doubtful places, the worst first; empty in fast quality.
         expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.

@@ -10,7 +10,8 @@ class ProgressEstimate:
     """Estimates the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
 
     Until a stage has reported two fractions, for example during one long pass of the network, the estimates come from
-    the expected duration; afterwards, from the stage's own speed.
+    the expected duration. Afterwards, the fraction is the reported one, and the remaining seconds come from the stage's
+    own speed.
 
     Args:
         expected_s: the expected duration; None if unknown.

@@ -4,10 +4,10 @@ A request is a line of JSON on the worker's stdin, an event a line of JSON on it
 of `requests` and `events`: `request_line` and `worker_event_line` write lines; `parse_request` and `parse_worker_event`
 read them and check keys and types.
 
-The worker answers each request with events of the same `id`: any number of `WorkerProgress` and `WorkerNote`, then
-exactly one of `ScanSegmented`, `SegmentsMeasured`, `WallMeasured`, `ReportWritten` or `RequestFailed`.
-The worker does not answer a `CancelRequest` or a `KeepFilesRequest`. Before all other events it sends `WorkerReady`
-once or, if it cannot start, `RequestFailed` without an `id`.
+The worker does not answer a `CancelRequest` or a `KeepFilesRequest`. It answers any other request with events of the
+same `id`: any number of `WorkerProgress` and `WorkerNote`, then exactly one of `ScanSegmented`, `SegmentsMeasured`,
+`WallMeasured`, `ReportWritten` or `RequestFailed`. Before all other events it sends `WorkerReady` once or, if it cannot
+start, `RequestFailed` without an `id`.
 """
 
 from __future__ import annotations
