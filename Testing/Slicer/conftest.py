@@ -49,14 +49,6 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _single_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the double-click time to zero, so that a test may click twice without a pause."""
-    from DCAMTSlicerLib import stepped_task
-
-    monkeypatch.setattr(stepped_task, "DOUBLE_CLICK_S", 0.0)
-
-
-@pytest.fixture(autouse=True)
 def _hidden_errors() -> Iterator[None]:
     """Fail the test on errors that no person saw and on questions without an answer."""
     yield

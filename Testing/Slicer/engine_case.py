@@ -9,10 +9,15 @@ import unittest
 from pathlib import Path
 
 from dcamt_testing import warm_python
+from DCAMTSlicerLib import stepped_task
 from slicer_harness import in_real_slicer
 
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # leaves processors to other programs
+SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
+"""The double-click time outside of tests."""
+# A test may click twice without a pause. No pytest fixture sets this, because the tests run without pytest in Slicer.
+stepped_task.DOUBLE_CLICK_S = 0.0
 
 
 def write_python(folder: Path, script: str, module: str) -> str:

@@ -52,6 +52,8 @@ loader = unittest.TestLoader()
 files = [line.strip() for line in open("CMakeLists.txt", encoding="utf-8") if line.strip().startswith("test_")]
 seen["tests"] = {name: loader.loadTestsFromName(name.removesuffix(".py")).countTestCases() for name in files}
 seen["errors"] = loader.errors
+from DCAMTSlicerLib import stepped_task
+seen["double_click_s"] = stepped_task.DOUBLE_CLICK_S
 print(json.dumps(seen))
 """
 
@@ -86,6 +88,9 @@ class StartTest(unittest.TestCase):
         self.assertEqual(self.seen["errors"], [])
         self.assertEqual(set(self.seen["tests"]), files)
         self.assertGreater(min(self.seen["tests"].values()), 0)
+
+    def test_double_click_time_is_zero_without_pytest(self) -> None:
+        self.assertEqual(self.seen["double_click_s"], 0)
 
 
 class InstallationTest(unittest.TestCase):

@@ -7,11 +7,9 @@ from unittest import mock
 from dcamt.worker.events import WorkerProgress
 from DCAMTSlicerLib import stepped_task
 from DCAMTSlicerLib.terms_of_use import record_acceptance
+from engine_case import SHIPPED_DOUBLE_CLICK_S
 from fake_worker import PanelCase
 from segmentation_case import add_scan, choose, click, process_events_until
-
-SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
-"""The time outside of tests; conftest.py replaces it by zero for each test."""
 
 
 class ApplyTooltipTest(PanelCase):

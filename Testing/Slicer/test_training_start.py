@@ -18,6 +18,7 @@ from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP
 from DCAMTTrainingLib.panels import start as start_panel
 from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start, resume, started, stop_here
+from engine_case import SHIPPED_DOUBLE_CLICK_S
 from slicer_harness import (
     Person,
     choose,
@@ -27,9 +28,6 @@ from slicer_harness import (
 )
 from training_case import CasesCase
 from training_scenes import add_case, write_endless_program
-
-SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
-"""The time as shipped, which `conftest.py` sets to 0 during each test."""
 
 
 class StartTest(CasesCase):
