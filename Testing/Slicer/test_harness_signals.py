@@ -61,6 +61,12 @@ class SignalTest(unittest.TestCase):
         edit.text = "written"
         self.assertEqual(label.text, "written")
 
+    def test_signal_calls_a_static_method_of_a_qt_class(self) -> None:
+        self.button.connect("clicked()", qt.QApplication.restoreOverrideCursor)
+        qt.QApplication.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
+        self.button.click()
+        self.assertIsNone(qt.QApplication.overrideCursor())
+
     def test_receiver_that_is_not_callable_is_refused(self) -> None:
         with self.assertRaises(TypeError):
             self.button.clicked.connect("onClicked")

@@ -82,8 +82,8 @@ class BoundMethod:
         return wrap(self._function()(*(_to_qt_argument(argument) for argument in args)))
 
     def argument_count(self) -> int | None:
-        """Return the most arguments that an overload of the method takes as a slot; None if it is no slot."""
-        target = self.wrapper._object
+        """Return the most arguments that an overload of the method takes as a slot; None if it is static or no slot."""
+        target = self.wrapper._object if self.wrapper is not None else None
         if not isinstance(target, QtCore.QObject):
             return None
         meta = target.metaObject()
