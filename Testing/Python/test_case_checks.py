@@ -97,7 +97,7 @@ def test_wrong_channel_count_and_unknown_label_values_are_reported(cases: list[C
     )
     assert cases[3].label
     write_nifti(cases[3].label, 3 * ellipsoid_scan()[1])
-    assert "The label holds 3, but the recipe 'la' knows 1 to 1" in only_problem(cases, 3)
+    assert "The label holds 3, but the recipe 'la' knows only 1" in only_problem(cases, 3)
 
 
 def test_value_255_counts_as_the_only_class(cases: list[Case]) -> None:

@@ -139,7 +139,9 @@ def test_decathlon_data_set_is_recognised(tmp_path: Path) -> None:
 def test_folder_without_scans_or_with_a_damaged_description_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         find_cases(tmp_path / "none")
-    with pytest.raises(InputError, match="holds no scan"):
+    with pytest.raises(
+        InputError, match=r"holds no scan\. Choose a folder of files that end in .*\.nii\.gz, .*\.dcm, \.ima\."
+    ):
         find_cases(folder(tmp_path, "notes.txt"))
     (tmp_path / "dataset.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=r"dataset\.json: cannot be read"):

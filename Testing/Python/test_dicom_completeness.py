@@ -69,7 +69,11 @@ def test_image_in_several_files_needs_all_of_them(tmp_path: Path) -> None:
     assert_slices_in_place(read_scan(tmp_path), 12)
     refused(lambda: read_scan(tmp_path / "0.dcm"), tmp_path / "0.dcm", "number 2")
     (tmp_path / "0.dcm").unlink()
-    refused(lambda: read_scan(tmp_path), tmp_path, "number 1")
+    refused(lambda: read_scan(tmp_path), tmp_path, "of which number 1 is missing")
+    data = pydicom.dcmread(tmp_path / "1.dcm")
+    data.InConcatenationTotalNumber = 3
+    data.save_as(tmp_path / "1.dcm")
+    refused(lambda: read_scan(tmp_path), tmp_path, "of which numbers 1, 3 are missing")
 
 
 def test_image_in_several_files_may_be_several_stacks(tmp_path: Path) -> None:
@@ -100,15 +104,20 @@ def test_number_of_a_screenshot_does_not_count_as_missing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("removed", "numbers"), [(["IM000", "IM001"], "1, 2"), (["IM001", "IM003", "IM005", "IM007"], "2, 4, 6")]
+    ("removed", "lacking"),
+    [
+        (["IM000"], "image with the number 1"),
+        (["IM000", "IM001"], "images with the numbers 1, 2"),
+        (["IM001", "IM003", "IM005", "IM007"], "images with the numbers 2, 4, 6"),
+    ],
 )
-def test_missing_numbers_of_images_cause_a_note(tmp_path: Path, removed: list[str], numbers: str) -> None:
-    """With the second parameters, number 8 is missing as well, but no higher number shows the gap."""
+def test_missing_numbers_of_images_cause_a_note(tmp_path: Path, removed: list[str], lacking: str) -> None:
+    """With the last parameters, number 8 is missing as well, but no higher number shows the gap."""
     _write_series(tmp_path)
     for name in removed:
         (tmp_path / name).unlink()
     (note,) = read_scan(tmp_path).notes
-    assert f"lacks the images with the numbers {numbers}: slices may be missing" in note
+    assert f"lacks the {lacking}: slices may be missing" in note
 
 
 def test_slice_numbers_of_millions_take_little_memory(tmp_path: Path) -> None:

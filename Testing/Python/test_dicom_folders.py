@@ -58,6 +58,15 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
     assert isinstance(volume.notes[0], IdentifyingNote)
 
 
+def test_error_lists_each_of_many_series(tmp_path: Path) -> None:
+    for number in range(1, 13):
+        for k in range(3):
+            file = tmp_path / str(number) / f"{k}.dcm"
+            write_slice(file, k, series=f"1.2.{number}", SeriesNumber=number, SeriesDescription=f"part {number}")
+    listed = [f'{number} "part {number}" (3 slices of 16 x 16)' for number in range(1, 13)]
+    refused(lambda: read_scan(tmp_path), tmp_path, f"holds 12 DICOM series: {', '.join(listed)}. Choose")
+
+
 def test_zip_of_a_dicom_folder_is_read_or_refused(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "patient")
     path = tmp_path / "patient.zip"

@@ -109,7 +109,7 @@ def test_error_of_a_label_names_its_file(tmp_path: Path) -> None:
     case = write_case(tmp_path, image, label * 0)
     assert refusal_text(case).startswith(f"{case.label}: is empty: no voxel is labelled. ")
     case = write_case(tmp_path, image, label * 7)
-    assert refusal_text(case).startswith(f"{case.label}: holds 7, but the recipe 'la' knows 1 to 1. ")
+    assert refusal_text(case).startswith(f"{case.label}: holds 7, but the recipe 'la' knows only 1. ")
     case = write_case(tmp_path, image, label[:-1])
     assert refusal_text(case).startswith(f"{case.label}: lies on a different grid (23 x 24 x 24 voxels")
     moved = np.diag([2.0, 2.0, 2.0, 1.0])

@@ -18,7 +18,16 @@ from ..io.formats import BENCHMARK_ENDING, SCAN_ENDINGS, ending, scan_name
 from .bids import find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
 from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, read_description
-from .found_cases import NAMES, NO_SCAN, OTHER_CHANNEL, SEVERAL_LABELS, FoundCases, SkippedFile, scans_below
+from .found_cases import (
+    DICOM_SLICE_ENDINGS,
+    NAMES,
+    NO_SCAN,
+    OTHER_CHANNEL,
+    SEVERAL_LABELS,
+    FoundCases,
+    SkippedFile,
+    scans_below,
+)
 from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all
 
 MAX_REASONS = 5
@@ -53,7 +62,8 @@ def _find(folder: Path) -> FoundCases:
 def _nothing_found(folder: Path, found_cases: FoundCases) -> InputError:
     """Return the error for a folder without cases; it names the skipped files and the reasons."""
     if not found_cases.skipped:
-        return InputError("holds no scan", path=folder, remedy=f"Choose a file that ends in {', '.join(SCAN_ENDINGS)}.")
+        endings = ", ".join((*SCAN_ENDINGS, *DICOM_SLICE_ENDINGS))
+        return InputError("holds no scan", path=folder, remedy=f"Choose a folder of files that end in {endings}.")
     reasons = [f"{_below(file.path, folder)}: {file.reason}" for file in found_cases.skipped[:MAX_REASONS]]
     more = len(found_cases.skipped) - len(reasons)
     text = "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")

@@ -138,7 +138,10 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
     unknown = [value for value in values if value >= recipe.output_channels]
     if unknown:
         listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        known = f"the recipe '{recipe.name}' knows 1 to {recipe.output_channels - 1}"
+        highest = recipe.output_channels - 1
+        known = f"the recipe '{recipe.name}' knows only 1"
+        if highest > 1:
+            known = f"the recipe '{recipe.name}' knows only 1 to {highest}"
         remedy = "Map the values by --labels or the column 'labels' (420=left-atrium), or take another recipe."
         raise InputError(f"holds {listed}, but {known}", path=case.label, remedy=remedy)
     return values

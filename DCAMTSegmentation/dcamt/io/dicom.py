@@ -1,7 +1,7 @@
 """Read DICOM scans: a series of slices in a folder, a multi-frame file, or a DICOMDIR; each frame at its own place.
 
-If a folder contains several series, stacks or kinds of images, the error lists them, and `ScanChoice` chooses one. Of
-several time points with equal numbers of slices, the first is read by default.
+If a folder contains several possible scans (series, stacks or kinds of images), the error lists them, and `ScanChoice`
+chooses one. Of several time points with equal numbers of slices, the first is read by default.
 """
 
 from __future__ import annotations

@@ -130,7 +130,8 @@ def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> Non
         missing = sorted(set(range(1, totals[uid] + 1)) - held)
         if missing:
             listed = list_names([str(number) for number in missing])
-            what = f"is one image in {totals[uid]} files, of which number {listed} is missing"
+            which = f"number {listed} is missing" if len(missing) == 1 else f"numbers {listed} are missing"
+            what = f"is one image in {totals[uid]} files, of which {which}"
             remedy = "Choose the folder that holds all files of the series, or export the series again."
             raise InputError(what, path=path, remedy=remedy)
 
@@ -163,7 +164,10 @@ def missing_slices_notes(
     counted, held = max(frame.stated_count for frame in frames), len(series) + len(separated)
     if lacking := _lacking_numbers(series, separated):
         numbers = list_names([str(number) for number in lacking])
-        notes.append(IdentifyingNote(f"The series lacks the images with the numbers {numbers}: slices may be missing."))
+        which = (
+            f"the image with the number {numbers}" if len(lacking) == 1 else f"the images with the numbers {numbers}"
+        )
+        notes.append(IdentifyingNote(f"The series lacks {which}: slices may be missing."))
     elif counted > held:
         notes.append(f"The headers count {counted} images, of which {held} are here: slices may be missing.")
     return notes

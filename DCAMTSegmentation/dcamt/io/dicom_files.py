@@ -41,7 +41,7 @@ _CLASS_TAG = 0x00080016  # SOP class
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixel data, which consist of items and an end marker
 _ITEM, _END_MARKER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
-SHOWN = 8  # `list_names` names at most this many files or series.
+_SHOWN = 8  # `list_names` shows at most this many names.
 _MAXIMUM_FILES = 100_000
 
 
@@ -246,9 +246,9 @@ def _expected_bytes(data: Any) -> int | None:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Return text with the first `SHOWN` names and the number of further names."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"
+    """Return text with the first `_SHOWN` names and the number of further names."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 @contextmanager

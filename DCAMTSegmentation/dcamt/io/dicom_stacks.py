@@ -149,7 +149,7 @@ def _matching(stacks: list[Stack], wanted: str) -> list[Stack]:
 
 
 def _list_numbered(stacks: Sequence[Stack]) -> str:
-    return list_names([f"{number} {stack.describe()}" for number, stack in enumerate(stacks, start=1)])
+    return ", ".join(f"{number} {stack.describe()}" for number, stack in enumerate(stacks, start=1))
 
 
 def slice_gap(affine: np.ndarray) -> float:
