@@ -594,7 +594,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("with a value of its mapping"),
         _("without a name"),
         _("zip files"),
-        _("{0} Check that the scan shows the {1}; the model is for this modality: {2}."),
+        _("{0} Check that the scan shows the {1} in {2}, as the model expects."),
         _("{0} If nothing is missing, remove the DICOMDIR."),
         _("{0} If they do not belong to the scan, move them to another folder."),
         _("{0} cm² of the surface lie at the scan's border and do not count as wall."),

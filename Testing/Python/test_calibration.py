@@ -175,7 +175,10 @@ def test_low_expected_overlap_causes_a_note(tiny_package: ModelPackage, oblique_
     (note,) = predictor.segment(oblique_scan).notes
     expected = "the expected overlap with an expert's outline is 0.00 (0.00 to 0.20)."
     assert note.startswith(f"The segmentation is probably wrong: {expected}")
-    assert "left atrium in MRI" in note
+    assert note.endswith("Check that the scan shows the left atrium in MRI, as the model expects.")
+    several = replace(tiny_package.card, segments=("Liver", "Left kidney", "Aorta"))
+    predictor = Predictor(replace(tiny_package, card=several, calibration=calibration_of(tiny_package, low)))
+    assert "the liver, left kidney and aorta in MRI" in predictor.segment(oblique_scan).notes[0]
     overlap = calibration_of(tiny_package).expect("accurate", {"nothing": 1.0})
     assert overlap == ExpectedOverlap(0, 0, 0)
 

@@ -266,7 +266,7 @@ class Predictor:
             what = f"The segmentation is probably wrong: the expected overlap with an expert's outline is {expected}."
         *others, last = (name.lower() for name in card.segments)
         segments = f"{', '.join(others)} and {last}" if others else last
-        return f"{what} Check that the scan shows the {segments}; the model is for this modality: {card.modality}."
+        return f"{what} Check that the scan shows the {segments} in {card.modality}, as the model expects."
 
     def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
         """Return the branches' probabilities (branches, K, X, Y, Z) of an image, on the CPU, and notes.
