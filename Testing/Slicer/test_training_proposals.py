@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
-from dcamt.cases.case_list import LABELLED, Case
+from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
@@ -18,7 +18,7 @@ from DCAMTSlicerLib.segment_editor import BACK_BUTTON
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from DCAMTTrainingLib.cases.derived_nodes import scan_of
 from DCAMTTrainingLib.cases.lists import row_of_case
-from DCAMTTrainingLib.cases.rows import CaseRow
+from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.cases.scene_source import row_of, scene_rows
 from DCAMTTrainingLib.panels import outline as outline_panel
 from DCAMTTrainingLib.runs.proposal import is_unchanged, scene_volume
@@ -160,6 +160,24 @@ class ProposalTest(TrainingCase):
         moved = np.roll(ellipsoid(1)[1], 1, axis=0)
         slicer.util.updateSegmentBinaryLabelmapFromArray(moved, proposal, identifier, volume)
         self.assertFalse(is_unchanged(proposal))
+
+    def test_added_proposal_replaces_the_row_of_its_scan_and_no_other_row_of_the_same_name(self) -> None:
+        volume = add_volume("LGE", ellipsoid(1)[0])
+        case = {**self.make_ranked_case(volume), "score": 0.4}
+        self.save_ranking([case])
+        other, own = (
+            CaseRow("LGE", FileScan(str(self.folder / name)), UNLABELLED) for name in ("a.nrrd", "00001.nrrd")
+        )
+        for row, names in ((other, ["LGE", "LGE_2"]), (own, ["LGE"])):
+            self.session.table.replace_all([row])
+            _volume, proposal = open_nodes(case, [row_of(volume, None, tiny_recipe())])
+            with Person() as person:
+                person.expects("was not changed", "Ok")
+                click(self.ui.addCaseButton)
+            rows = self.session.table.rows
+            self.assertEqual([row.name for row in rows], names)
+            self.assertEqual((rows[-1].role, rows[-1].source.segmentation), (LABELLED, proposal.GetID()))
+            self.assertEqual(rows[0] == row, row is other)
 
     def test_ranked_case_can_be_opened_as_soon_as_it_is_listed(self) -> None:
         case = self.make_ranked_case(add_volume("LGE", ellipsoid(1)[0]))

@@ -22,6 +22,7 @@ from DCAMTSlicerLib.stepped_task import StartingClick
 from slicer.i18n import tr as _
 
 from ..cases.derived_nodes import scan_of
+from ..cases.rows import CaseRow, SceneScan
 from ..cases.scene_source import row_of
 from ..engine_command import EngineCommand
 from ..runs.proposal import is_unchanged, proposal_of
@@ -240,7 +241,7 @@ class OutlinePanel:
             self._show_text(_("No segment of “{name}” belongs to a class of the recipe.").format(name=name))
             return
         table = self._session.table
-        indices = [index for index, known in enumerate(table.rows) if known.name == name]
+        indices = [index for index, known in enumerate(table.rows) if _is_row_of(known, volume, case)]
         if indices:
             table.replace_row(indices[0], row)
         else:
@@ -248,6 +249,21 @@ class OutlinePanel:
         # Otherwise the case would be listed again when the module is opened.
         training_cases.mark_listed(scene_case)
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))
+
+
+def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
+    """Return whether a row is that of a ranked case, whose scan is in the scene as `volume`.
+
+    Such a row has the volume as its scan; or it has the case's name, and its scan is the case's file or a volume that
+    is no longer in the scene. The name alone is not enough, since another run may have a case of the same name.
+    """
+    if row.scan == volume.GetID():
+        return True
+    if row.name != case["name"]:
+        return False
+    if isinstance(row.source, SceneScan):
+        return slicer.mrmlScene.GetNodeByID(row.scan) is None
+    return Path(row.scan).resolve() == Path(case["image"]).resolve()
 
 
 def _ranking_file(run: Path) -> Path:
