@@ -73,6 +73,18 @@ def test_slices_with_contradictory_attributes_are_refused(
     assert value not in message, "a value could identify the patient"
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("RescaleIntercept", -1024), ("RescaleSlope", 2), ("RescaleSlope", "")]
+)
+def test_slices_of_which_some_lack_the_rescaling_are_refused(tmp_path: Path, attribute: str, value: object) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k, **({attribute: value} if k != 4 else {}))
+    if value == "":  # An empty value is a missing one.
+        assert_slices_in_place(read_scan(tmp_path), 10)
+    else:
+        refused(lambda: read_scan(tmp_path), tmp_path, "lacks the rescale", "4.dcm")
+
+
 def test_time_points_of_different_units_are_refused(tmp_path: Path) -> None:
     for n, unit in enumerate(("normalized", "mrad")):
         for k in range(8):
@@ -174,6 +186,22 @@ def test_duplicate_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     assert_slices_in_place(volume, 10)
     assert "copies" in volume.notes[0]
     assert isinstance(volume.notes[0], IdentifyingNote)
+
+
+def test_message_about_doubled_slices_names_them(tmp_path: Path) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k)
+    write_slice(tmp_path / "again.dcm", 4, number=30)
+    refused(lambda: read_scan(tmp_path), tmp_path, "holds two slices at the same place: 4.dcm and again.dcm")
+
+
+def test_message_about_a_missing_slice_of_a_time_point_states_it(tmp_path: Path) -> None:
+    for k in range(10):
+        for time in range(3):
+            write_slice(tmp_path / f"{k}-{time}.dcm", k, number=3 * k + time + 1, TriggerTime=20 * time)
+    assert_slices_in_place(read_scan(tmp_path), 10)
+    (tmp_path / "4-1.dcm").unlink()
+    refused(lambda: read_scan(tmp_path), tmp_path, "29 slices at 10 places", "2 at one and 3 at the others")
 
 
 def test_refusal_of_a_folder_without_scans_names_its_content(tmp_path: Path) -> None:

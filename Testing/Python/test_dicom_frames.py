@@ -13,6 +13,7 @@ from dcamt.volume import fit_labelmap
 from dcamt_testing.dicom_positions import (
     RT_DOSE,
     SIZE,
+    Groups,
     assert_slices_in_place,
     time_point_groups,
     write_frames,
@@ -55,6 +56,30 @@ def test_first_time_point_is_read_with_a_note(tmp_path: Path, named: bool) -> No
     assert any("3 time points" in note for note in volume.notes)
     assert_slices_in_place(read_scan(path, choice=ScanChoice(time=2)), 12, 1100)
     refused(lambda: read_scan(path, choice=ScanChoice(time=4)), path, "3 time points")
+
+
+@pytest.mark.parametrize(
+    ("group", "attribute"),
+    [
+        ("CardiacSynchronizationSequence", "NominalPercentageOfCardiacPhase"),
+        ("TemporalPositionSequence", "TemporalPositionTimeOffset"),
+    ],
+)
+def test_cardiac_phases_that_alternate_at_each_place_are_time_points(
+    tmp_path: Path, group: str, attribute: str
+) -> None:
+    places = [place for place in range(12) for _ in range(2)]
+    phases: list[Groups] = [{group: {attribute: 70.0 if n % 2 else 30.0}} for n in range(len(places))]
+    path = write_frames(tmp_path / "x.dcm", places, phases)
+    volume = read_scan(path)
+    assert_slices_in_place(volume, 12)
+    assert any("2 time points" in note for note in volume.notes)
+    assert [index for _, index in read_scan(path, choice=ScanChoice(time=2)).frames] == list(range(1, 24, 2))
+
+
+def test_message_about_a_doubled_frame_states_its_number(tmp_path: Path) -> None:
+    path = write_frames(tmp_path / "x.dcm", [0, 1, 2, 3, 3, 4, 5, 6])
+    refused(lambda: read_scan(path), path, "holds two slices at the same place: frames 4 and 5")
 
 
 def test_stacks_in_one_file_can_be_chosen(tmp_path: Path) -> None:

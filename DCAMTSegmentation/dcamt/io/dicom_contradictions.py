@@ -68,8 +68,9 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
 def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of one series differ in one of `CONSTANT_ATTRIBUTES`, such as the patient.
 
-    Frames without the attribute are ignored. The message names the files that differ from most others, but no values,
-    since these may identify a patient.
+    They are refused, too, if only some of them state a rescale slope or intercept. Otherwise, frames without the
+    attribute are ignored. The message names the files that differ from most others, but no values, since these may
+    identify a patient.
     """
     for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
         files_of_value: defaultdict[str, list[str]] = defaultdict(list)
@@ -83,3 +84,8 @@ def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
             which = f": {differing} from {usual[0]} and others" if differing != usual[0] else ""
             what = f"holds slices of one series that differ in their {name}{which}"
             raise InputError(what, path=path, remedy="Move the files that belong together to a folder of their own.")
+    for number, name in enumerate(("rescale slope", "rescale intercept")):
+        lacking = sorted({frame.file.name for frame in frames if not frame.stated_scaling[number]})
+        if lacking and any(frame.stated_scaling[number] for frame in frames):
+            what = f"lacks the {name} in some of its slices, but not in others: {list_names(lacking)}"
+            raise InputError(what, path=path, remedy=EXPORT_AGAIN)

@@ -33,6 +33,7 @@ class Frame:
     size: tuple[int, int]  # columns, rows
     slope: float
     intercept: float
+    stated_scaling: tuple[bool, bool] = (False, False)  # whether the header states slope and intercept
     stack: str = ""
     component: str = ""  # "magnitude", "phase", "real" or "imaginary"; "" if not stated
     properties: tuple[str, ...] = ()  # other properties of the kind of image: image type, echo, b-value
@@ -69,6 +70,8 @@ TIME_ATTRIBUTES = (
     ("TemporalPositionIndex", "FrameContentSequence"),
     ("TemporalPositionIdentifier", ""),
     ("NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence"),
+    ("NominalPercentageOfCardiacPhase", "CardiacSynchronizationSequence"),
+    ("TemporalPositionTimeOffset", "TemporalPositionSequence"),
     ("TriggerTime", ""),
     ("AcquisitionNumber", ""),
     ("FrameAcquisitionDateTime", "FrameContentSequence"),
@@ -115,13 +118,15 @@ class _FrameHeader:
             raise UnplacedError("lacks the pixel spacing of its slice")
         return position, orientation, spacing
 
-    def scaling(self) -> tuple[float, float]:
-        """Return rescale slope and intercept, by default 1 and 0; raise ValueError if the slope is 0."""
-        slope = self.value("RescaleSlope", "PixelValueTransformationSequence")
-        intercept = self.value("RescaleIntercept", "PixelValueTransformationSequence")
-        if slope not in (None, "") and not float(slope):
+    def scaling(self) -> tuple[float | None, float | None]:
+        """Return rescale slope and intercept, None if not stated; raise ValueError if the slope is 0."""
+        slope, intercept = (
+            None if (value := self.value(keyword, "PixelValueTransformationSequence")) in (None, "") else float(value)
+            for keyword in ("RescaleSlope", "RescaleIntercept")
+        )
+        if slope == 0:
             raise ValueError("rescale slope of 0")
-        return 1.0 if slope in (None, "") else float(slope), 0.0 if intercept in (None, "") else float(intercept)
+        return slope, intercept
 
     def kind(self) -> tuple[str, tuple[str, ...]]:
         """Return the component, such as "phase", and the other properties of the kind of image, each "" if not stated.
@@ -191,8 +196,9 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
         orientation=orientation,
         spacing=spacing,
         size=(int(data.Columns), int(data.Rows)),
-        slope=slope,
-        intercept=intercept,
+        slope=1.0 if slope is None else slope,
+        intercept=0.0 if intercept is None else intercept,
+        stated_scaling=(slope is not None, intercept is not None),
         stack="" if stack is None else str(stack),
         component=component,
         properties=properties,

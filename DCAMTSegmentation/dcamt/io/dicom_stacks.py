@@ -18,6 +18,7 @@ FEW = 3
 """Fewer images than this, beside a larger series or stack, are taken for a scout or for screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = "Choose a series with --series NUMBER."
+_SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
 
 
@@ -164,13 +165,38 @@ def sort_frames(frames: Sequence[Frame]) -> list[Frame]:
     return sorted(frames, key=lambda frame: float(frame.position @ normal))
 
 
+def group_places(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Group the frames by place; the places are in order along the slices' normal."""
+    places: list[list[Frame]] = []
+    for frame in sort_frames(frames):
+        if places and np.linalg.norm(frame.position - places[-1][0].position) <= _SAME_SLICE_MM:
+            places[-1].append(frame)
+        else:
+            places.append([frame])
+    return places
+
+
 def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
     """Return the error for frames of which some lie at one place and cannot be distinguished."""
-    return InputError(
-        f"holds {len(frames)} slices, some of them at the same place",
-        path=path,
-        remedy="Keep only one stack: the folder may contain several time points or a copy.",
-    )
+    places = group_places(frames)
+    sizes = [len(place) for place in places]
+    fewest, most = min(sizes), max(sizes)
+    what = f"holds {len(frames)} slices, some of them at the same place"
+    remedy = "Keep only one stack: the folder may contain several time points or a copy."
+    doubled = [place for place in places if len(place) > 1]
+    usual = max(set(sizes), key=sizes.count)
+    if len(doubled) == 1 and most == 2:
+        first, second = sorted(doubled[0], key=lambda frame: (frame.file.name, frame.index))
+        which, remedy = f"{first.file.name} and {second.file.name}", "Remove one of them, or export the series again."
+        if first.file == second.file:
+            which, remedy = f"frames {first.index + 1} and {second.index + 1}", EXPORT_AGAIN
+        what = f"holds two slices at the same place: {which}"
+    elif 1 < fewest < most:
+        odd = [size for size in sizes if size != usual]
+        where = f"{odd[0]} at one" if len(odd) == 1 else f"{min(odd)} to {max(odd)} at {len(odd)}"
+        what = f"holds {len(frames)} slices at {len(places)} places, {where} and {usual} at the others"
+        remedy = "A time point lacks slices or has them twice: export the whole series again."
+    return InputError(what, path=path, remedy=remedy)
 
 
 def order_slices(

@@ -13,10 +13,7 @@ from ..volume import IdentifyingNote
 from .dicom_contradictions import refuse_contradictions
 from .dicom_files import list_names
 from .dicom_frames import NUMBERED_TIMES, TIME_ATTRIBUTES, Frame
-from .dicom_stacks import ScanChoice, Stack, same_place_error, sort_frames
-
-_SAME_SLICE_MM = 0.01
-"""Frames at most this far apart show the same slice."""
+from .dicom_stacks import ScanChoice, Stack, group_places, same_place_error
 
 
 def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
@@ -79,19 +76,8 @@ def _without_copies(frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
     return list(seen.values())
 
 
-def _places(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Group the frames by place; the places are in order along the slices' normal."""
-    places: list[list[Frame]] = []
-    for frame in sort_frames(frames):
-        if places and np.linalg.norm(frame.position - places[-1][0].position) <= _SAME_SLICE_MM:
-            places[-1].append(frame)
-        else:
-            places.append([frame])
-    return places
-
-
 def _share_places(frames: Sequence[Frame]) -> bool:
-    return any(len(place) > 1 for place in _places(frames))
+    return any(len(place) > 1 for place in group_places(frames))
 
 
 def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: list[str]) -> list[Frame]:
@@ -99,7 +85,7 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
     stated = _stated_times(frames)
     if stated:
         return _choose_stated_time(path, stated, choice, notes)
-    places = _places(frames)
+    places = group_places(frames)
     number = len(places[0])
     if all(len(place) == 1 for place in places):
         if choice.time not in (None, 1):
