@@ -5,7 +5,7 @@
 MODEL is a model that was not trained with the labels of the cases. Segments the held-out cases, or those of --cases, in
 quality `accurate`, and prints
 - the area under the ROC curve with which doubt and disagreement detect wrong voxels within 2.5 mm of the outline,
-- for voxels of about the same doubt, the fraction of wrong ones,
+- the fraction of wrong voxels among those of about the same doubt, within the same distance,
 - the amount of wrong voxels at the first doubtful place: its rank (0 to 1) among all places of the same outline.
 """
 
@@ -31,7 +31,12 @@ EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.01])
 
 
 def area_under_curve(scores: np.ndarray, wrong: np.ndarray) -> float:
-    """Return the probability that a wrong voxel has a higher score than a right one; scores float, wrong bool (N,)."""
+    """Return the probability that a wrong voxel has a higher score than a right one; equal scores count half.
+
+    Args:
+        scores: float (N,).
+        wrong: bool (N,), with at least one of each value.
+    """
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     number = int(wrong.sum())

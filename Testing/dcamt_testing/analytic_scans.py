@@ -86,7 +86,7 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
             torch.nn.init.normal_(attention.output.weight, std=0.3)
     image = scan_to_network(scan, recipe)[0][None]
     lengths = zip(image.shape[2:], recipe.stride, strict=True)
-    image = image[(..., *(slice(n // stride * stride) for n, stride in lengths))]  # to multiples of the stride
+    image = image[(..., *(slice(n // stride * stride) for n, stride in lengths))]  # crops to multiples of the stride
     with torch.no_grad():
         network.train()
         for _ in range(30):  # adapts batch normalisation's running statistics to this scan

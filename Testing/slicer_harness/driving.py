@@ -174,7 +174,7 @@ def reload_scene() -> None:
         pass
 
 
-_settings_of_the_person: dict[str, Any] = {}
+_settings_of_the_user: dict[str, Any] = {}
 
 
 def _keep_settings() -> None:
@@ -182,12 +182,12 @@ def _keep_settings() -> None:
     settings = slicer.app.settings()
 
     def restore() -> None:
-        for key, value in _settings_of_the_person.items():
+        for key, value in _settings_of_the_user.items():
             settings.setValue(key, value)
 
-    if not _settings_of_the_person:
+    if not _settings_of_the_user:
         kept = [key for key in settings.allKeys() if key.startswith("DCAMT") or key == "MainWindow/layout"]
-        _settings_of_the_person.update({key: settings.value(key) for key in kept})
+        _settings_of_the_user.update({key: settings.value(key) for key in kept})
         slicer.app.connect("aboutToQuit()", restore)
 
 

@@ -94,7 +94,7 @@ _present: list[Person] = []
 
 
 def answer(question: Question) -> Any:
-    """Return the answer of the latest `Person`; raise UnexpectedQuestion if there is none, or none is expected."""
+    """Return the answer of the latest `Person`; raise UnexpectedQuestion without a person or a fitting answer."""
     if not _present:
         _unanswered.append(question)
         raise UnexpectedQuestion(str(question))

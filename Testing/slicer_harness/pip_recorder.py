@@ -30,7 +30,7 @@ class PipRecorder:
         returncode: pip's exit status; if it is not 0, installations fail.
         output: the lines that pip writes, which Slicer only prints.
         updates_imported: already imported packages that an installation would change, so that Slicer offers a restart.
-        installed: the requirements of each request to pip but the skipped ones, even if pip fails.
+        installed: the requirements of each request without the skipped ones; also of requests that fail.
         skipped: the packages to skip of each request.
         restarts: number of restarts requested while `replace_pip_of_slicer` is active.
     """

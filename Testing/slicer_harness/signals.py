@@ -92,7 +92,7 @@ class SignalConnections:
         return bool(removed)
 
     def connect_by_name(self, signal: str, receiver: Any, slot: str) -> bool:
-        """Connect a signal to a slot or signal of another Qt object; Python holds no reference to the receiver.
+        """Connect a signal to a slot or signal of a Qt object; Python holds no reference to the receiver.
 
         Raises ValueError for a signal or a slot that its object lacks.
         """
