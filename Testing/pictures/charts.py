@@ -17,7 +17,7 @@ TITLE_POINTS, AXIS_POINTS, LABEL_POINTS = 14, 12, 11
 
 
 def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
-    """Return the picture (rows, columns, 3) of a vtkMRMLPlotChartNode; raise ValueError unless its series are scatter plots.
+    """Return the picture (rows, columns, 3) of a chart node; raise ValueError unless its series are scatter plots.
 
     Args:
         size: width and height in pixels.
