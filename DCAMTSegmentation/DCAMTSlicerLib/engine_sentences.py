@@ -426,6 +426,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("is being trained by another process"),
         _("is blank: every voxel{0} is {1}"),
         _("is compressed ({0})"),
+        _("is damaged"),
         _("is damaged ({0})"),
         _("is damaged or was changed: its checksum does not match"),
         _("is empty"),

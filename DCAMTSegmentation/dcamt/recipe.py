@@ -116,7 +116,7 @@ class Augmentation:
     """Probability that a box of each unlabelled patch of a batch is replaced by the next patch's. Teacher logits come
     from unmixed patches."""
     mix_labelled: float = 0.0
-    """The same probability for labelled patches and their labels."""
+    """The corresponding probability for labelled patches, whose labels are mixed with them."""
 
 
 @dataclass(frozen=True)

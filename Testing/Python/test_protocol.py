@@ -138,6 +138,7 @@ def test_undefined_measurements_are_parsed_as_nan() -> None:
         ({"volume": None}, "'request.volume' must be of type Path, not None."),
         ({"region": {"low": [1, 2, 3]}}, "'request.region' lacks the key 'high'."),
         ({"colour": 1}, "'request' has the unknown key 'colour'."),
+        ({"request": ["segment"]}, "the request '['segment']' is unknown."),
     ],
     ids=str,
 )
@@ -150,11 +151,24 @@ def test_invalid_request_is_refused(change: dict[str, Any], message: str) -> Non
     assert request_id(line) == "7"
 
 
-def test_invalid_event_is_refused() -> None:
-    for fields in ({}, {"event": "dance"}, {"event": "note", "id": "1"}, {"event": "note", "id": 1, "message": "x"}):
-        with pytest.raises(InputError) as caught:
-            parse_worker_event(fields)
-        assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"event": "dance"},
+        {"event": ["note"]},
+        {"event": "note", "id": "1"},
+        {"event": "note", "id": 1, "message": "x"},
+        {"event": "measured", "id": "1"},
+        {"event": "measured", "id": "1", "measurements": 5},
+        {"event": "measured", "id": "1", "measurements": ["volume"]},
+    ],
+    ids=str,
+)
+def test_invalid_event_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_worker_event(fields)
+    assert "\n" not in str(caught.value)
 
 
 def test_request_id_of_an_invalid_line_is_none() -> None:

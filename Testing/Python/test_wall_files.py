@@ -11,7 +11,7 @@ from dcamt.errors import InputError, OutputError
 from dcamt.io.surfaces import SURFACE_OUTPUTS, write_mesh
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, REGIONS, WALL
-from dcamt.wall.files import WALL_COLUMNS, write_wall_csv, write_wall_surface
+from dcamt.wall.files import WALL_COLUMNS, read_wall, write_wall, write_wall_csv, write_wall_surface
 from dcamt.wall.settings import PRESETS
 from dcamt_testing.analytic_scans import CENTRE
 from dcamt_testing.synthetic import read_table
@@ -133,6 +133,15 @@ def test_table_has_the_areas_of_openings_and_of_the_border_of_the_scan(result: W
         area = result.surface.point_areas[np.isin(result.region, regions)].sum() / 100
         assert float(whole[column]) == pytest.approx(area, rel=1e-3)
     assert whole["openings"] == "given"
+
+
+@pytest.mark.parametrize("length", [0, 2, 1000, -1])
+def test_cut_off_file_of_a_wall_is_refused(result: WallResult, tmp_path: Path, length: int) -> None:
+    path = tmp_path / "wall.npz"
+    write_wall(result, path)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(InputError, match=r"wall\.npz: is damaged\. Measure the wall again"):
+        read_wall(path)
 
 
 def test_ending_of_an_image_is_refused_for_a_surface(result: WallResult, tmp_path: Path) -> None:

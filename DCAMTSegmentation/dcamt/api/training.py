@@ -163,7 +163,7 @@ class TrainingSession:
         """Train until the last iteration, write the models and the report, and return the finished run.
 
         Raises:
-            InputError: the folder holds other files, or a scan cannot be used.
+            InputError: the folder holds other files, another process trains in it, or a scan cannot be used.
             OutputError: a file cannot be written.
             Cancelled: the run was paused before the last iteration.
         """
@@ -200,7 +200,7 @@ class TrainingSession:
         device = local_device(choose_device(plan.device, training=True))
         with process_group(device) as team:
             if team.size > 1:
-                # torchrun ends all processes once one has ended; this process still has to save the weights.
+                # torchrun ends all processes once one has failed; this process still has to save the weights.
                 signal.signal(signal.SIGTERM, lambda number, frame: self.pause())
             # The plan is sent without its folder: the other processes have their own path to it.
             team.broadcast(replace(plan, run=RunFolder(Path())))

@@ -15,7 +15,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     """Write the recipe suggested for the cases, and return 0.
 
     Raises:
-        InputError: the cases cannot be used.
+        InputError: the cases cannot be used, or the file must not be replaced.
         OutputError: the file cannot be written.
     """
     console = Console(options.json)

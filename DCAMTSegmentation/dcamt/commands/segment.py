@@ -126,7 +126,7 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
             lost = "interrupted" if team.size > 1 else None
             raise
         finally:
-            with ignore_sigterm():  # torchrun sends SIGTERM once another process has ended.
+            with ignore_sigterm():  # torchrun sends SIGTERM once another process has failed.
                 records.sort(key=lambda record: record.number)
                 missing = jobs_without_result(jobs, records, stamps)
                 if lost and team.leads:

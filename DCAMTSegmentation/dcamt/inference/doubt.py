@@ -34,7 +34,7 @@ atrium (docs/experiments.md, "Map of doubt")."""
 CUT_OFF = 3.0
 """The Gaussian ends at this many standard deviations."""
 NEGLIGIBLE = 0.05
-"""The map of doubt is 0 far from all voxels with at least this probability of any organ."""
+"""The map of doubt is 0 outside a box around the voxels in which organs have more than this probability in all."""
 
 
 def doubt_map(

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -110,13 +111,16 @@ def wall_facts(result: WallResult) -> str:
 
 
 def read_wall(path: Path) -> WallResult:
-    """Return the wall in a file of `write_wall`. Raises InputError if the file cannot be read."""
+    """Return the wall in a file of `write_wall`. Raises InputError if the file cannot be read or is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             surface = Surface(stored["points"], stored["triangles"])
             return wall_of(surface, stored["ratio"], stored["kind"], stored["region"], str(stored["facts"]))
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"could not be read ({error})", path=path, remedy="Measure the wall again.") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"could not be read ({reason})", path=path, remedy="Measure the wall again.") from error
+    except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        raise InputError("is damaged", path=path, remedy="Measure the wall again.") from error
 
 
 def wall_of(surface: Surface, ratio: np.ndarray, kind: np.ndarray, region: np.ndarray, facts: str) -> WallResult:

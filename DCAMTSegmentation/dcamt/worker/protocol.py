@@ -28,7 +28,7 @@ from ..io.json_lines import json_line, plain
 from ..io.typed_json import build
 from ..machine import DEVICES
 from ..recipe import QUALITIES
-from .events import ScanSegmented, SegmentsMeasured, WorkerEvent
+from .events import WorkerEvent
 from .requests import (
     VERSION,
     CancelRequest,
@@ -73,7 +73,7 @@ def parse_request(line: str) -> Request:
         raise InputError(f"the request cannot be read ({type(error).__name__}: {error})") from error
     if version != VERSION:
         raise InputError(f"the request is of protocol {version}; this worker reads {VERSION}", remedy="Restart Slicer.")
-    if kind not in _REQUESTS:
+    if not isinstance(kind, str) or kind not in _REQUESTS:
         raise InputError(f"the request '{kind}' is unknown")
     request: Request = build(_REQUESTS[kind], data, None, "request")
     for affine in _affines(request):
@@ -115,12 +115,14 @@ def parse_worker_event(data: Mapping[str, Any]) -> WorkerEvent:
     """
     fields = dict(data)
     kind = fields.pop("event", None)
-    if kind not in _EVENTS:
+    if not isinstance(kind, str) or kind not in _EVENTS:
         raise InputError(f"the event '{kind}' is unknown")
-    if kind == SegmentsMeasured.kind or kind == ScanSegmented.kind:
+    rows = fields.get("measurements")
+    if isinstance(rows, list):
         # JSON has no NaN, such as the sphericity of an empty segment; null stands for it.
-        rows = fields.get("measurements") or ()
-        fields["measurements"] = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
+        fields["measurements"] = [
+            {k: math.nan if v is None else v for k, v in row.items()} if isinstance(row, dict) else row for row in rows
+        ]
     event: WorkerEvent = build(_EVENTS[kind], fields, None, "event")
     return event
 
