@@ -145,7 +145,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     A case gets the first of these labels that exists:
     - the label of the same name;
     - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`);
-    - the only label of which a short name (`short_names`) is this case's name, and no longer one is a case's name.
+    - the only label whose short names (`short_names`) include this case's name, and before it no other case's name.
 
     Other labels keep their own names. Words for another structure (`p1_lawall`) must be in both names.
     """
@@ -232,7 +232,8 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
 
     This applies two rules in addition to those of `classify`. A word such as `output` marks a result if a scan has the
     same name without the word; if the word is in the file's own name, a label of that name is enough. If a label's name
-    is a scan's name with words for structures, the label gets the scan's key, or becomes a label of another structure.
+    is a scan's name with words for structures, the label gets the scan's key; if one of the words is for another
+    structure, the kind becomes `FileKind.OTHER_LABEL`.
     """
     files = list(files)
     named = [classify(path, folder) for path in files]
@@ -266,7 +267,10 @@ def _without_channel(key: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> NamedFile:
-    """Return a label with the key of the scan whose name is the label's name without words for structures, if any."""
+    """Return a label with the key of the scan whose name is the label's name without words for structures.
+
+    If there is no such scan, the label is returned unchanged. A word for another structure changes the label's kind.
+    """
     *folders, name = label.key or ("",)
     words = _SEPARATORS.split(name)
     for first, last in _ranges_without(words, ATRIUM_WORDS | OTHER_STRUCTURES | _QUALIFIERS):

@@ -128,7 +128,7 @@ def build_dicom_segmentation(
             remedy=_OTHER_FORMAT,
         ) from error
     if source.frames is not None:
-        _keep_references(dataset, source.frames)
+        _remove_other_references(dataset, source.frames)
     dataset.SeriesDescription = f"Segmentation: {', '.join(info.name for info in segments)}"[:64]
     return dataset
 
@@ -299,7 +299,7 @@ def _frame_geometry(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _keep_references(dataset: Dataset, frames: Sequence[int]) -> None:
+def _remove_other_references(dataset: Dataset, frames: Sequence[int]) -> None:
     """Remove the references to frames that were not segmented, such as other times at the same place."""
     numbers = {frame + 1 for frame in frames}
     for group in dataset.PerFrameFunctionalGroupsSequence:

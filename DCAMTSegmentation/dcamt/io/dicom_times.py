@@ -30,7 +30,7 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
     frames = _without_copies(stack.frames, notes)
     wanted = (choice.frame_type or "").casefold().strip()
     is_chosen, offered = False, list[str]()
-    # First the component, then each other property, which distinguishes kinds only among frames at the same places.
+    # The component always distinguishes kinds of images; another property, only among frames at the same places.
     for number in range(1 + len(stack.first.properties)):
 
         def kind_of(frame: Frame, number: int = number) -> str:

@@ -118,10 +118,11 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 
     By the Cauchy-Crofton formula, the area is twice the mean, over all directions u, of the number of times that lines
     along u cross the surface, per unit of area perpendicular to u. Here the lines run along vectors d between voxels.
-    Each pair of neighbours on a line that differs is a crossing and represents the area det(axes) / |d| perpendicular
-    to d. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton formula and
-    run-length encoding", Insight Journal 2012. In contrast to that paper, directions and weights are fitted to the grid
-    (see `_crofton_directions`), since its fixed 13 directions are wrong for slices thicker than pixels.
+    Two neighbours on a line, of which one is inside, are a crossing, which represents the area det(axes) / |d|
+    perpendicular to d. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton
+    formula and run-length encoding", Insight Journal 2012. In contrast to that paper, directions and weights are fitted
+    to the grid (see `_crofton_directions`), since the paper's 13 fixed directions are wrong for slices thicker than
+    pixels.
 
     The error is below 2% for smooth shapes of more than about 10 voxels in diameter. Sharp edges and details smaller
     than two voxels are smoothed: the area of a box is about 5% too small, or up to 10% if it is only 10 voxels thick.
@@ -136,7 +137,7 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
     for step, weight in zip(steps, weights, strict=True):
         head = tuple(slice(max(0, -d), max(0, size - max(0, d))) for d, size in zip(step, inside.shape, strict=True))
         tail = tuple(slice(max(0, d), max(0, size - max(0, -d))) for d, size in zip(step, inside.shape, strict=True))
-        # Each voxel inside is the head of one pair and the tail of another; pairs of two inside voxels do not differ.
+        # Each voxel inside is the head of one pair and the tail of another; a pair of two such voxels is no crossing.
         both = np.count_nonzero(inside[head] & inside[tail])
         total += weight * 2.0 * (count - both)
     return float(2.0 * abs(np.linalg.det(axes)) * total)

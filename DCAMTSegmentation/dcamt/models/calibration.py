@@ -209,7 +209,7 @@ def fit_overlap(
     Otherwise the interval would be too narrow for scans that are poor in a way not seen before.
 
     Args:
-        features: feature values of each scan; in each, something was segmented.
+        features: feature values of each scan; in every scan, something was segmented.
         overlaps: Dice coefficient of each scan (0 to 1).
         cases: name of each scan's case.
         names: names of the features to use.
