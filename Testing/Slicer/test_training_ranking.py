@@ -31,33 +31,58 @@ from training_case import TrainingCase
 from training_scenes import add_volume
 
 
-class RankingButtonsTest(TrainingCase):
-    """Which buttons are enabled while cases arrive and after the ranking has ended."""
+class FakeCommand:
+    """Replaces the command that ranks; the test sends its events."""
 
-    def test_buttons_are_enabled_from_the_first_ranked_case_until_the_run_is_deselected(self) -> None:
+    def __init__(self, arguments, on_event, on_end) -> None:
+        self.arguments = arguments
+        self.on_event, self.on_end, self.running = on_event, on_end, False
+
+    def start(self):
+        self.running = True
+        return self
+
+    def cancel(self) -> None:
+        self.running = False
+
+
+class RankingTest(TrainingCase):
+    """The buttons and the text while cases arrive and after the ranking has ended."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.commands: list[FakeCommand] = []
+        self.case = {"event": "scored", "image": "", "place": [0, 0, 0], "segmentation": ""}
+
+    def make_command(self, *arguments) -> FakeCommand:
+        self.commands.append(FakeCommand(*arguments))
+        return self.commands[-1]
+
+    def select_run_with_a_model(self) -> None:
         run = self.write_run()
         run.model.write_bytes(b"a model")
-        commands = []
-
-        class FakeCommand:
-            """Replaces the command; the test sends its events."""
-
-            def __init__(self, arguments, on_event, on_end) -> None:
-                self.arguments = arguments
-                self.on_event, self.on_end, self.running = on_event, on_end, False
-                commands.append(self)
-
-            def start(self):
-                self.running = True
-                return self
-
-            def cancel(self) -> None:
-                self.running = False
-
         self.module.widget.runs.refresh()
         process_events()
-        case = {"event": "scored", "image": "", "place": [0, 0, 0], "segmentation": ""}
-        with mock.patch.object(outline_panel, "EngineCommand", FakeCommand):
+
+    def test_end_of_a_ranking_states_the_number_of_cases(self) -> None:
+        self.select_run_with_a_model()
+        for count, text in ((1, "One case was ranked."), (2, "2 cases, the largest disagreement first.")):
+            with (
+                mock.patch.object(outline_panel, "EngineCommand", self.make_command),
+                mock.patch.object(stepped_task, "DOUBLE_CLICK_S", 0.0),
+            ):
+                click(self.ui.rankButton)
+            command = self.commands[-1]
+            for number in range(count):
+                command.on_event({**self.case, "name": f"case {number}", "score": 0.1})
+            command.running = False
+            command.on_end("")
+            self.assertEqual(self.ui.rankStatusLabel.text, text)
+
+    def test_buttons_are_enabled_from_the_first_ranked_case_until_the_run_is_deselected(self) -> None:
+        self.select_run_with_a_model()
+        commands = self.commands
+        with mock.patch.object(outline_panel, "EngineCommand", self.make_command):
             click(self.ui.rankButton)
             with mock.patch.object(stepped_task, "DOUBLE_CLICK_S", 3600.0):
                 click(self.ui.rankButton)  # the second click of a double click
@@ -66,7 +91,7 @@ class RankingButtonsTest(TrainingCase):
         # Without this option, a second ranking of the run would be refused, since the proposals of the first exist.
         self.assertIn("--overwrite", commands[0].arguments)
         for number, score in enumerate((0.1, 0.3), start=1):
-            commands[0].on_event({**case, "name": f"case {number}", "score": score})
+            commands[0].on_event({**self.case, "name": f"case {number}", "score": score})
             self.assertTrue(self.ui.addCaseButton.enabled and self.ui.openCaseButton.enabled)
             # An update meanwhile neither ends the ranking nor removes its cases.
             self.module.widget.outlining.update()

@@ -137,7 +137,8 @@ class OutlinePanel:
 
         def on_end(message: str) -> None:
             self._starting_click.record()
-            self._show_text(message or _("{count} cases, the largest disagreement first.").format(count=len(ranked)))
+            many = _("{count} cases, the largest disagreement first.").format(count=len(ranked))
+            self._show_text(message or (_("One case was ranked.") if len(ranked) == 1 else many))
             if ranked:
                 self._save_ranking(run)
             self.update()
