@@ -269,6 +269,36 @@ def test_damaged_nrrd_is_refused(tmp_path: Path, change: Callable[[bytes], bytes
     refused(lambda: read_scan(path), path, word)
 
 
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        (b'space units: "cm" "cm" "cm"\n', 'has the unit "cm"'),
+        (b'space units: "mm" "um" "mm"\n', 'has the unit "um"'),
+        (b'space units: "mm" "mm" "mm"\n', ""),
+        (b'space units: "" "" ""\n', ""),
+    ],
+)
+def test_nrrd_in_another_unit_than_millimetres_is_refused(tmp_path: Path, line: bytes, word: str) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: header + line))
+    if word:
+        refused(lambda: read_scan(path), path, word, "millimetres")
+    else:
+        np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+def test_nrrd_placed_by_axis_mins_is_refused(tmp_path: Path) -> None:
+    """ITK computes the origin from these fields and `centers`."""
+    path = write_scan(tmp_path / "x.nrrd")
+    header, data = path.read_bytes().split(b"\n\n", 1)
+    kept = [line for line in header.split(b"\n") if not line.startswith(b"space")]
+    plain = [*kept, b"spacings: 1 1 2.5"]
+    path.write_bytes(b"\n".join(plain) + b"\n\n" + data)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    path.write_bytes(b"\n".join([*plain, b"axis mins: 10 20 30"]) + b"\n\n" + data)
+    refused(lambda: read_scan(path), path, "axis mins", "3D Slicer")
+
+
 def test_data_file_whose_path_has_a_backslash_is_found(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.nhdr")
     (tmp_path / "data").mkdir()
@@ -326,6 +356,34 @@ def test_meta_image_with_a_wrong_size_of_its_compressed_data_is_refused(
     refused(lambda: read_scan(path), path, message.format(**sizes), "CompressedDataSize in its header")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("ElementSpacing", "1 1", "has 2 numbers in ElementSpacing, not 3"),
+        ("TransformMatrix", "1 0 0 1", "has 4 numbers in TransformMatrix, not 9"),
+        ("Offset", "1 2 3 4", "has 4 numbers in Offset, not 3"),
+        ("DimSize", "9 10", "has 2 numbers in DimSize, not 3"),
+        ("ElementSpacing", "1 1 x", "has damaged numbers in ElementSpacing"),
+        ("ElementType", "MET_OTHER", 'the unknown ElementType "MET_OTHER"'),
+        ("ElementType", "met_short", 'the unknown ElementType "met_short"'),
+        ("BinaryData", "False", "states that its voxels are text, but they are not"),
+        ("DistanceUnits", "um", 'has the unit "um"'),
+    ],
+)
+def test_error_names_the_damaged_field_of_a_meta_image(tmp_path: Path, field: str, value: str, message: str) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    data = re.sub(rb"(?m)^%s = .*\n" % field.encode(), b"", path.read_bytes())
+    line = f"{field} = {value}\n".encode()
+    path.write_bytes(data.replace(b"ElementDataFile", line + b"ElementDataFile"))
+    refused(lambda: read_scan(path), path, message)
+
+
+def test_meta_image_in_millimetres_is_read(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", b"DistanceUnits = mm\nElementDataFile"))
+    assert np.array_equal(read_scan(path).voxels[0], VOXELS)
+
+
 def test_meta_image_without_spacing_is_read_with_a_note_on_the_assumed_spacing(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.mha")
     path.write_bytes(re.sub(rb"ElementSpacing = .*\n", b"", path.read_bytes()))
@@ -347,6 +405,33 @@ def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) 
 
 
 # ---- archives and documents
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "remedy"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS", "git lfs pull"),
+        (b"/annex/objects/MD5E-s9--0.nii.gz\n", "a pointer of git-annex", "git annex get"),
+        (b"../.git/annex/objects/7/9/MD5E-s9--0.nii.gz", "a pointer of git-annex", "git annex get"),
+        (b"<!DOCTYPE html>\n<html>404</html>", "a web page", "Download the scan again"),
+        (b"\n<HTML><body></body>", "a web page", "Download the scan again"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.nii.gz", "x.nrrd", "x.mha"])
+def test_placeholder_of_a_scan_that_was_not_fetched_is_named(
+    tmp_path: Path, name: str, content: bytes, kind: str, remedy: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused(lambda: read_scan(tmp_path / name), tmp_path / name, f"is {kind}, not a scan", remedy)
+
+
+def test_link_to_a_missing_file_is_named(tmp_path: Path) -> None:
+    link = tmp_path / "x.nii.gz"
+    try:
+        link.symlink_to(tmp_path / "gone.nii.gz")
+    except OSError:
+        pytest.skip("the system allows no links")
+    refused(lambda: read_scan(link), link, "is a link to a missing file", "gone.nii.gz", "Copy the file itself")
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,11 @@ from .stored_image import (
     open_plain_or_gzip,
     read_to_end,
     skip_bytes,
+    unit_error,
     unpacked_size,
 )
 
+_EXPORT_AGAIN = "Correct the field in its header, or export the image again."
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
 _GIPL_BYTES = {1: 0, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
@@ -65,12 +67,18 @@ def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
 def _check_meta(path: Path) -> None:
     """Raise InputError if a MetaImage's header is damaged, or its data is missing, cut or damaged."""
     fields, head, start = meta_header(path)
+    _check_meta_numbers(path, fields)
+    if (unit := fields.get("distanceunits", "mm")) not in ("mm", "?", ""):
+        raise unit_error(path, unit)
     sizes = [int(size) for size in fields.get("dimsize", "").split()]
-    element = fields.get("elementtype", "").upper().removeprefix("MET_").removesuffix("_ARRAY")
+    element = fields.get("elementtype", "").removeprefix("MET_").removesuffix("_ARRAY")
     each = _META_BYTES.get(element.removeprefix("U"))
-    if not sizes or each is None:
+    if not sizes or not element:
         what = "cannot be read as a MetaImage: its header lacks DimSize or ElementType"
         raise InputError(what, path=path, remedy=DAMAGED)
+    if each is None:
+        what = f'cannot be read as a MetaImage: its header has the unknown ElementType "{fields["elementtype"]}"'
+        raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
     check_size(sizes, path)
     size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
     value = fields["elementdatafile"]
@@ -90,6 +98,24 @@ def _check_meta(path: Path) -> None:
         _check_data(path, data, skip, size // len(names), each, compressed, text)
         if compressed:
             _check_compressed_size(path, data, skip, fields.get("compresseddatasize"))
+
+
+def _check_meta_numbers(path: Path, fields: dict[str, str]) -> None:
+    """Raise InputError if a field of a MetaImage's header has another number of values than its dimensions need."""
+    dimensions = int(fields.get("ndims", "0") or 0)
+    needed = dict.fromkeys(("DimSize", "ElementSpacing", "ElementSize", "Offset", "Position", "Origin"), dimensions)
+    needed |= dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), dimensions**2)
+    for name, number in needed.items():
+        words = fields.get(name.lower(), "").split()
+        if not words or not dimensions:
+            continue
+        if len(words) != number:
+            what = f"has {len(words)} numbers in {name}, not {number}"
+            raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
+        try:
+            [float(word) for word in words]
+        except ValueError as error:
+            raise InputError(f"has damaged numbers in {name}", path=path, remedy=_EXPORT_AGAIN) from error
 
 
 def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[str]:
@@ -154,7 +180,11 @@ def _check_data(path: Path, data: Path, start: int, size: int, each: int, compre
         if compressed:
             held, has_end = unpacked_size(file)
         elif text:
-            held = len([float(word) for word in file.read().split()]) * each
+            try:
+                held = len([float(word) for word in file.read().split()]) * each
+            except ValueError as error:
+                what = "states that its voxels are text, but they are not"
+                raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
     if held < size or not has_end:
         raise cut_file(data, held, size, path)
 

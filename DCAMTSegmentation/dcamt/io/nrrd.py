@@ -13,7 +13,7 @@ from ..geometry import Grid
 from ..volume import GREY_SCALE_REMEDY
 from .nrrd_data import NrrdData
 from .nrrd_header import OPEN_IN_SLICER, Header, array_sizes, read_header
-from .stored_image import DAMAGED, StoredImage, StoredSegment, library_errors
+from .stored_image import DAMAGED, StoredImage, StoredSegment, library_errors, unit_error
 
 # Signs that convert a space's axes to RAS. Other spaces, such as "scanner-xyz", have no known relation to the patient.
 _TO_RAS = {
@@ -24,6 +24,8 @@ _TO_RAS = {
     "las": (-1, 1, 1),
     "lps": (-1, -1, 1),
 }
+_MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "???", "none", "unknown")
+"""Units that count as millimetres."""
 _SPATIAL_KINDS = ("domain", "space")
 _COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", "4-color")
 
@@ -37,7 +39,8 @@ def open_nrrd(path: Path) -> StoredImage:
 
     Raises:
         InputError: the file is damaged, a data file is missing, the image has colours or complex numbers, or not three
-            spatial axes, or its space, spacing, type of numbers, encoding or byte order is unknown.
+            spatial axes, its space or spacing is unknown, its unit is not the millimetre, or `axis mins` state its
+            place.
     """
     with library_errors(path, "a NRRD image"):
         header = read_header(path)
@@ -48,6 +51,7 @@ def open_nrrd(path: Path) -> StoredImage:
         if "complex" in kinds:
             raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
         directions, spatial = _directions(path, header, len(sizes), kinds)
+        _refuse_other_units(path, header)
         affine = np.eye(4)
         affine[:3, :3] = directions.T  # A row is the step along one axis, which is a column of the affine.
         affine[:3, 3] = _origin(path, header)
@@ -114,10 +118,22 @@ def _require_three_axes(path: Path, spatial: list[int], axes: int) -> None:
         raise InputError(f"is a {axes}D image", path=path, remedy="Extract one three-dimensional volume.")
 
 
+def _refuse_other_units(path: Path, header: Header) -> None:
+    """Raise InputError if a header states another unit than millimetres, which ITK would ignore."""
+    name = "units" if "space directions" not in header.fields else "space units"
+    for unit in re.findall(r'"([^"]*)"', header.fields.get(name, "")):
+        if unit.strip().lower() not in _MILLIMETRES:
+            raise unit_error(path, unit)
+
+
 def _origin(path: Path, header: Header) -> np.ndarray:
     """Return the centre of the first voxel in the file's space, (3,); 0 if the header has none."""
     text = header.fields.get("space origin")
     if text is None:
+        stated = [name for name in ("axis mins", "axismins", "axis maxs", "axismaxs") if name in header.fields]
+        if stated and "space" not in header.fields:  # ITK computes the origin from them.
+            what = f"states its place by {stated[0]}, which DCAMT does not read"
+            raise InputError(what, path=path, remedy=OPEN_IN_SLICER)
         return np.zeros(3)
     (row,) = _vectors(text)
     if row is None or row.shape != (3,):

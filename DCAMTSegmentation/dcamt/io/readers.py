@@ -183,6 +183,11 @@ def read_header(path: str | Path, flatten_segments: bool = False, channels: int 
 def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator[StoredImage]:
     """Open an image file, folder or zip file. Raises InputError if it is missing, empty or in no known format."""
     # For a name that the system does not allow, os.path returns False where pathlib raises an error.
+    if not os.path.exists(path) and os.path.islink(path):
+        what = f"is a link to a missing file, {os.readlink(path)}"
+        raise InputError(
+            what, path=path, remedy="Copy the file itself, or fetch it, for instance with 'git annex get'."
+        )
     if not os.path.exists(path):
         raise InputError("does not exist", path=path, remedy="Check the name and the folder.")
     if os.path.isdir(path):
@@ -225,7 +230,15 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
 
 
 def _refuse_other_kinds(path: Path, head: bytes) -> None:
-    """Raise InputError if a file's first bytes are those of an archive or a document."""
+    """Raise InputError if a file's first bytes are those of an archive, a document or a placeholder of a scan."""
+    if head.startswith(b"version https://git-lfs"):
+        remedy = "Fetch the scan with 'git lfs pull'."
+        raise InputError("is a pointer of Git LFS, not a scan", path=path, remedy=remedy)
+    if head.count(b"\n") < 2 and b"/annex/objects/" in head:
+        remedy = "Fetch the scan with 'git annex get' or 'datalad get'."
+        raise InputError("is a pointer of git-annex, not a scan", path=path, remedy=remedy)
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise InputError("is a web page, not a scan", path=path, remedy="Download the scan again.")
     kind = next((name for magic, name in _OTHER_KINDS.items() if head.startswith(magic)), "")
     if head[257:262] == b"ustar":
         kind = "tar archive"

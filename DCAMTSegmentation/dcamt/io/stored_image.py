@@ -279,6 +279,12 @@ def cut_file(path: Path, held: int, size: int, header: Path | None = None) -> In
     return InputError(f"ends too early{which}", path=header or path, remedy=COPY_AGAIN)
 
 
+def unit_error(path: Path, unit: str) -> InputError:
+    """Return the error for a header whose lengths have another unit than millimetres."""
+    remedy = "Convert the spacing and the origin to millimetres."
+    return InputError(f'has the unit "{unit}" in its header, not millimetres', path=path, remedy=remedy)
+
+
 def missing_data_file(path: Path, data: Path) -> InputError:
     """Return the error for a missing data file `data`, which the header `path` names.
 
