@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -168,8 +169,9 @@ class ProposalTest(TrainingCase):
         other, own = (
             CaseRow("LGE", FileScan(str(self.folder / name)), UNLABELLED) for name in ("a.nrrd", "00001.nrrd")
         )
-        for row, names in ((other, ["LGE", "LGE_2"]), (own, ["LGE"])):
-            self.session.table.replace_all([row])
+        of_volume = replace(row_of(volume, None, tiny_recipe()), name="LGE_2")
+        for listed, names in (([other], ["LGE", "LGE_2"]), ([other, of_volume], ["LGE", "LGE_2"]), ([own], ["LGE"])):
+            self.session.table.replace_all(listed)
             _volume, proposal = open_nodes(case, [row_of(volume, None, tiny_recipe())])
             with Person() as person:
                 person.expects("was not changed", "Ok")
@@ -177,7 +179,8 @@ class ProposalTest(TrainingCase):
             rows = self.session.table.rows
             self.assertEqual([row.name for row in rows], names)
             self.assertEqual((rows[-1].role, rows[-1].source.segmentation), (LABELLED, proposal.GetID()))
-            self.assertEqual(rows[0] == row, row is other)
+            self.assertEqual(rows[0].source == listed[0].source, listed[0] is other)
+            self.assertIn(f"“{names[-1]}” is a labelled case now", self.ui.rankStatusLabel.text)
 
     def test_ranked_case_can_be_opened_as_soon_as_it_is_listed(self) -> None:
         case = self.make_ranked_case(add_volume("LGE", ellipsoid(1)[0]))

@@ -244,9 +244,11 @@ class OutlinePanel:
         table = self._session.table
         indices = [index for index, known in enumerate(table.rows) if _is_row_of(known, volume, case)]
         if indices:
-            table.replace_row(indices[0], row)
+            name = table.rows[indices[0]].name
+            table.replace_row(indices[0], replace(row, name=name))
         else:
             table.add([row])
+            name = table.rows[-1].name
         # Otherwise the case would be listed again when the module is opened.
         training_cases.mark_listed(scene_case)
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))
