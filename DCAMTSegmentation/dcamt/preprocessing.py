@@ -80,7 +80,7 @@ def nearest_labels(labels: np.ndarray, grid: NetworkGrid) -> np.ndarray:
     index = []
     axes = zip(grid.shape, grid.spacing, stored.shape, grid.canonical_spacing, strict=True)
     for cells, spacing, size, scan_spacing in axes:
-        # Both grids share their centre.
+        # Both grids have the same centre.
         at = (np.arange(cells) - (cells - 1) / 2) * (spacing / scan_spacing) + (size - 1) / 2
         index.append(np.clip(np.rint(at), 0, size - 1).astype(np.intp))
     return np.asarray(stored[np.ix_(*index)])

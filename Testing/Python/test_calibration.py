@@ -295,6 +295,6 @@ def test_worker_reloads_the_model_when_a_calibration_appears_beside_it(
 
 
 def test_mean_dice_ignores_labels_absent_from_both() -> None:
-    truth, prediction = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 0, 2, 2, 2, 0])
-    assert mean_dice(prediction, truth, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
-    assert mean_dice(0 * prediction, 0 * truth, [1]) == 0
+    label, prediction = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 0, 2, 2, 2, 0])
+    assert mean_dice(prediction, label, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert mean_dice(0 * prediction, 0 * label, [1]) == 0

@@ -202,7 +202,7 @@ def test_skipped_folder_is_named_once_and_the_output_folder_is_not_named(
     assert ended.status == 0, ended.errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["s0.seg.nrrd"]
     (line,) = own_lines(ended.errors)
-    assert "skipped the folders beside its scans (patient1)" in line
+    assert "skipped folders beside its scans (patient1)" in line
     (scans / "patient1").rename(scans / "out")
     ended = segment_alone(scans, "-o", scans / "out", "--model", noise_model)
     assert (ended.status, own_lines(ended.errors)) == (0, [])

@@ -59,17 +59,13 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
         if len(jobs) == 1 and not jobs[0].scan.exists():
             raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
         model_path(options.model)
-        for folder in options.scans:
-            if skipped := skipped_folders(folder, options.output):
-                names = ", ".join(path.name for path in skipped[:MAX_LISTED])
-                print_error(
-                    f"{folder}: skipped the folders beside its scans ({names}). Name these folders to segment them."
-                )
-            if labels := skipped_files(folder, channels):
-                names = ", ".join(path.name for path in labels[:MAX_LISTED])
-                print_error(
-                    f"{folder}: skipped labels and further channels ({names}). Name these files to segment them."
-                )
+        for scan in options.scans:
+            if folders := skipped_folders(scan, options.output):
+                names = ", ".join(path.name for path in folders[:MAX_LISTED])
+                print_error(f"{scan}: skipped folders beside its scans ({names}). To segment a folder, name it.")
+            if files := skipped_files(scan, channels):
+                names = ", ".join(path.name for path in files[:MAX_LISTED])
+                print_error(f"{scan}: skipped labels and further channels ({names}). To segment a file, name it.")
         if existing == SKIP:
             _print_kept(plan_scan_jobs(*planned, OVERWRITE, channels), jobs)
     # Imported late: torch loads slowly, and no check above needs it.

@@ -75,7 +75,7 @@ def calibrate(
             remedy="Add labelled cases of the role validation.",
         )
     observed: dict[str, list[_Observation]] = {quality: [] for quality in QUALITIES}
-    labels = range(1, package.recipe.output_channels)
+    values = range(1, package.recipe.output_channels)
     doubt_counts = np.zeros((3, BINS))
     for number, case in enumerate(cases):
         for disturbance, scan in _disturbed_scans(case, number, package.recipe):
@@ -84,7 +84,7 @@ def calibrate(
                     check()
                 result = predictor.segment(Volume(np.ascontiguousarray(scan.image, np.float32), scan.grid), quality)
                 segmented = result.labelmap.voxels
-                overlap = mean_dice(segmented, scan.labels, labels)
+                overlap = mean_dice(segmented, scan.labels, values)
                 observations.append(_Observation(result.doubt, overlap, case.name, disturbance))
                 if disturbance == CLEAN and result.doubt_map is not None:
                     doubt_counts += count_doubt(result.doubt_map, segmented != scan.labels)
@@ -138,12 +138,12 @@ def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[Ov
     return model, assess_overlap(features, overlaps, cases, names, disturbances)
 
 
-def mean_dice(prediction: np.ndarray, truth: np.ndarray, labels: Sequence[int]) -> float:
-    """Return the mean Dice coefficient (0 to 1) of the labels that occur in either labelmap; 0 if none occurs."""
+def mean_dice(prediction: np.ndarray, label: np.ndarray, values: Sequence[int]) -> float:
+    """Return the mean Dice coefficient (0 to 1) of the values that occur in prediction or label; 0 if none occurs."""
     scores = []
-    for label in labels:
-        predicted, expected = prediction == label, truth == label
-        total = np.count_nonzero(predicted) + np.count_nonzero(expected)
+    for value in values:
+        predicted, labelled = prediction == value, label == value
+        total = np.count_nonzero(predicted) + np.count_nonzero(labelled)
         if total:
-            scores.append(2 * np.count_nonzero(predicted & expected) / total)
+            scores.append(2 * np.count_nonzero(predicted & labelled) / total)
     return float(np.mean(scores)) if scores else 0.0

@@ -23,7 +23,7 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
     Points whose value is not finite are omitted. Title and names are escaped.
 
     Args:
-        bounds: range of the value axis; by default from 0, or a lower value, to the largest value.
+        bounds: range of the value axis; by default from 0, or the lowest value if it is negative, to the largest value.
     """
     shown = {name: thin_line([p for p in line if math.isfinite(p[1])]) for name, line in lines.items()}
     points = [point for line in shown.values() for point in line]

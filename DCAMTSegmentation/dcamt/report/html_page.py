@@ -1,4 +1,4 @@
-"""What the HTML reports share: the head of a page, and numbers as text."""
+"""Define what all HTML reports use: the head of a page, and numbers as text."""
 
 from __future__ import annotations
 
