@@ -88,8 +88,9 @@ def card_text(card: Card, channels: Sequence[str] = ()) -> str:
     if len(channels) > 1:
         text = _("Needs {count} volumes, one for each channel: {names}")
         lines.append(text.format(count=len(channels), names=", ".join(channels)))
-    lines += [_("Measured: {text}").format(text=_measurement_text(entry)) for entry in card.measured]
-    if not card.measured:
+    measured = [entry for entry in card.measured if _mean_dice(entry) is not None]
+    lines += [_("Measured: {text}").format(text=_measurement_text(entry)) for entry in measured]
+    if not measured:
         lines.append(_("The model's accuracy was not measured."))
     return "\n".join([*lines, card.notes] if card.notes else lines)
 

@@ -234,7 +234,7 @@ def test_rules_of_roles_are_checked_without_reading_files() -> None:
     assert [(one.rule, one.cases) for one in broken] == [
         (Rule.DISTINCT_NAMES, (0, 1)),
         (Rule.ONE_LABELLED, ()),
-        (Rule.HELD_OUT, (1,)),
+        (Rule.SEPARATE_VALIDATION, (1,)),
         (Rule.ROOM_FOR_UNLABELLED, ()),
     ]
     good = [Case("a", Path("a.nii"), Path("l.nii"), LABELLED)]

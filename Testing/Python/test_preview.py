@@ -38,7 +38,7 @@ def test_preview_shows_the_requested_case_and_matches_its_validation_dice(tmp_pa
     dice = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
     mean_dice = [event.dice["mean"]["Left atrium"] for event in received if hasattr(event, "dice")]
     choose_preview(run, "validation0")
-    trainer._held_out.clear()
+    trainer._validation_cases.clear()
     trainer._validate(trainer._load_cases(read_cases(table))["validation"])
     changed = read_preview(run)
     assert changed is not None

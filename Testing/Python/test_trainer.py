@@ -34,8 +34,8 @@ ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
 def test_training_reaches_a_high_dice(tmp_path: Path, table: Path, settings: tuple[str, ...]) -> None:
     cases = read_cases(table)
     trainer = new_trainer(tmp_path / "run", table, "iterations=60", *settings)
-    held_out = [load_case(case, trainer.recipe, CPU) for case in cases if case.role == "validation"]
-    before = validation_dice(trainer.learner.network, held_out, trainer.recipe)
+    validation_cases = [load_case(case, trainer.recipe, CPU) for case in cases if case.role == "validation"]
+    before = validation_dice(trainer.learner.network, validation_cases, trainer.recipe)
     after = trainer.fit(cases).dice
     assert after is not None
     for branch in ("A", "B", "mean"):

@@ -87,17 +87,17 @@ def partly_right_network(recipe: Recipe, case: ResidentCase) -> DualVNet:
 
 def test_validation_uses_tiles_for_a_scan_too_large_for_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, table = tiny_recipe(), write_cases_folder(tmp_path, labelled=1, validation=1, shape=(24, 12, 12))
-    held_out = [load_case(case, recipe, CPU) for case in read_cases(table) if case.role == "validation"]
-    network = partly_right_network(recipe, held_out[0])
+    validation_cases = [load_case(case, recipe, CPU) for case in read_cases(table) if case.role == "validation"]
+    network = partly_right_network(recipe, validation_cases[0])
     passes: list[str] = []
     for name in ("predict_whole", "predict_tiled"):
         monkeypatch.setattr(tiling, name, record_calls(getattr(tiling, name), name, passes))
-    expected = validation_dice(network, held_out, recipe)
+    expected = validation_dice(network, validation_cases, recipe)
     assert expected is not None
     assert 0.05 < expected["mean"]["Left atrium"] < 0.9
     assert network.training
     monkeypatch.setattr(tiling, "usable_memory", lambda device: 1)
-    assert validation_dice(network, held_out, recipe) == expected
+    assert validation_dice(network, validation_cases, recipe) == expected
     assert network.training
     assert passes == ["predict_whole", "predict_tiled"]
 

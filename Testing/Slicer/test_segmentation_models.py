@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest import mock
 
 from dcamt.errors import InputError
+from dcamt.models.package import read_card
 from DCAMTSegmentationLib import model_list
+from DCAMTSlicerLib.model_choices import card_text
 from segmentation_case import Person, SegmentationCase, add_scan, choose, click, model_folder
 
 
@@ -19,6 +22,13 @@ class ModelListTest(SegmentationCase):
         for text in ("Segments: Left atrium", "LGE-MRI", "Dice 0.92 (accurate)", "never seen in training"):
             self.assertIn(text, self.ui.modelComboBox.toolTip)
         self.assertFalse(self.ui.removeModelButton.enabled)  # the shipped model cannot be removed
+
+    def test_card_without_a_dice_states_that_the_accuracy_was_not_measured(self) -> None:
+        card = read_card(model_folder() / "other.dcamt")
+        for measured in ((), ({"on": "five scans"},)):
+            text = card_text(replace(card, measured=measured))
+            self.assertIn("The model's accuracy was not measured.", text)
+            self.assertNotIn("None", text)
 
     def test_model_is_imported_chosen_and_removed(self) -> None:
         with Person() as person:

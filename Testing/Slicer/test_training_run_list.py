@@ -87,13 +87,13 @@ class ListOfRunsTest(TrainingCase):
         begun = [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}]
         run = self.make_run("long", begun)
         lines = [f"case{n},/gone/{n}.nrrd,/gone/{n}_label.nrrd,labelled" for n in range(10_000)]
-        lines += ["held out,/gone/a.nrrd,/gone/b.nrrd,validation"]
+        lines += ["last case,/gone/a.nrrd,/gone/b.nrrd,validation"]
         run.cases.write_text("\n".join(["name,image,label,role", *lines]), encoding="utf-8")
         self.module.widget.runs.refresh()
         with LoopMonitor() as monitor:
             self.wait_for(lambda: self.ui.previewSelector.enabled, "the cases")
         assert_stays_responsive(monitor.longest_work)
-        self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "held out"])
+        self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "last case"])
 
     def test_missing_preview_of_a_run_without_a_process_is_explained(self) -> None:
         begun = {"event": "started", "step": 0, "of": 10}
@@ -102,21 +102,21 @@ class ListOfRunsTest(TrainingCase):
             ("finished", {"event": "finished", "step": 10, "model": ""}, "has ended without a preview"),
         ):
             run = self.make_run(name, [begun, last])
-            run.cases.write_text("name,image,label,role\nheld out,a.nrrd,b.nrrd,validation\n", encoding="utf-8")
+            run.cases.write_text("name,image,label,role\nlast case,a.nrrd,b.nrrd,validation\n", encoding="utf-8")
             self.module.widget.runs.show(run)
             self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
-            choose(self.ui.previewSelector, "held out")
+            choose(self.ui.previewSelector, "last case")
             self.assertIn(text, self.ui.previewStatusLabel.text)
 
     def test_failed_request_for_a_preview_is_reported(self) -> None:
         run = self.make_run("paused", [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}])
-        run.cases.write_text("name,image,label,role\nheld out,a.nrrd,b.nrrd,validation\n", encoding="utf-8")
+        run.cases.write_text("name,image,label,role\nlast case,a.nrrd,b.nrrd,validation\n", encoding="utf-8")
         self.module.widget.runs.show(run)
         self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
         refused = PermissionError(errno.EACCES, "Permission denied", "case.txt")
         with mock.patch.object(watch_panel, "choose_preview", side_effect=refused), Person() as person:
             person.expects("case.txt: cannot be used (Permission denied)", "Ok")
-            choose(self.ui.previewSelector, "held out")
+            choose(self.ui.previewSelector, "last case")
 
     def test_scores_have_fixed_digits_and_no_deviation_of_one_case(self) -> None:
         ended = [{"event": "started", "step": 0, "of": 10}, {"event": "finished", "step": 10, "model": ""}]

@@ -125,7 +125,7 @@ class Rule(Enum):
 
     ONE_LABELLED = "a case is labelled"
     DISTINCT_NAMES = "each name occurs once"
-    HELD_OUT = "no validation scan is trained on"
+    SEPARATE_VALIDATION = "no validation scan is trained on"
     EVERY_CLASS = "a labelled case contains each class"
     ROOM_FOR_UNLABELLED = "a batch has room for unlabelled cases if there are any"
 
@@ -189,11 +189,11 @@ def violations(
     if not labelled:
         text = "no case is labelled, so there is nothing to learn from"
         broken.append(Violation(Rule.ONE_LABELLED, text, "Give a case its label and the role 'labelled'."))
-    held_out = {cases[index].scan for index in used if cases[index].role == VALIDATION}
+    validation_scans = {cases[index].scan for index in used if cases[index].role == VALIDATION}
     for index in used:
-        if cases[index].role != VALIDATION and cases[index].scan in held_out:
+        if cases[index].role != VALIDATION and cases[index].scan in validation_scans:
             text = f"the scan of '{cases[index].name}' is trained on and also used for validation"
-            broken.append(Violation(Rule.HELD_OUT, text, "Choose one role.", (index,)))
+            broken.append(Violation(Rule.SEPARATE_VALIDATION, text, "Choose one role.", (index,)))
     if recipe is None:
         return broken
     training = recipe.training

@@ -43,8 +43,8 @@ def write_run_report(
 
     recipe, cases = run.open()
     package = verify_model(run.model)
-    held_out = [case for case in cases if case.role == VALIDATION]
-    scored = score_cases(held_out, Predictor(package, device), progress)
+    validation_cases = [case for case in cases if case.role == VALIDATION]
+    scored = score_cases(validation_cases, Predictor(package, device), progress)
     if scored:
         summarize_rows([row for case in scored for row in case.rows]).write_csv(run.validation)
     events = run.read_events()

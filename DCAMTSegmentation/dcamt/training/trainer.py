@@ -138,7 +138,7 @@ class Trainer:
         self._validated_at: int | None = None
         self._validation_s: float | None = None
         self._best_dice: float | None = None
-        self._held_out: list[Case] = []
+        self._validation_cases: list[Case] = []
 
     def resume(self) -> None:
         """Restore the state of the run's last checkpoint.
@@ -178,7 +178,7 @@ class Trainer:
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
-        held_out = by_role[VALIDATION]
+        validation_cases = by_role[VALIDATION]
         sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], self.recipe, self.device, self.team)
         iterations = self.recipe.training.iterations
         counts = {role: len(members) for role, members in by_role.items()}
@@ -203,20 +203,20 @@ class Trainer:
                 if meter.is_due or last or checkpoint_due:
                     # Before a checkpoint, a report checks that the losses are finite, so that no diverged run is saved.
                     self._report(meter)
-                validating = bool(held_out) and (last or self._validation_due(held_out))
+                validating = bool(validation_cases) and (last or self._validation_due(validation_cases))
                 if checkpoint_due or (validating and (last or self.team.size > 1)):
                     # Saved before a validation, so that no step is lost if the validation fails or a process ends.
                     self.save()
                     checkpointed = time.monotonic()
                 if validating:
-                    dice = self._validate(held_out, may_be_cancelled=not last) or dice
+                    dice = self._validate(validation_cases, may_be_cancelled=not last) or dice
         # Report the iterations since the last report if a signal ended the loop.
         if not meter.is_empty:
             self._report(meter)
         finished = self.step >= iterations
         stopped = not finished and self._request == STOP
-        if (finished or stopped) and self._validated_at != self.step and held_out:
-            dice = self._validate(held_out)
+        if (finished or stopped) and self._validated_at != self.step and validation_cases:
+            dice = self._validate(validation_cases)
         self.seconds = time.monotonic() - began
         self.save()
         if not (finished or stopped):
@@ -225,10 +225,10 @@ class Trainer:
 
     def conclude(self, cases: Sequence[Case]) -> TrainingResult:
         """Validate a resumed run at its checkpoint and return the result, without further training."""
-        self._held_out = [case for case in cases if case.role == VALIDATION]
+        self._validation_cases = [case for case in cases if case.role == VALIDATION]
         resident = []
-        for index, case in enumerate(self._held_out):
-            self.log(CasesLoading(index, len(self._held_out)))
+        for index, case in enumerate(self._validation_cases):
+            self.log(CasesLoading(index, len(self._validation_cases)))
             resident.append(load_case(case, self.recipe, self.device))
         dice = self._validate(resident) if resident else None
         finished = self.step >= self.recipe.training.iterations
@@ -266,7 +266,7 @@ class Trainer:
             if self.stop_requested and self.team.size == 1:
                 break
             if case.role == VALIDATION:
-                self._held_out.append(case)
+                self._validation_cases.append(case)
             self.log(CasesLoading(index, len(cases)))
             by_role[case.role].append(load_case(case, self.recipe, self.device))
         return by_role
@@ -349,7 +349,7 @@ class Trainer:
         if dice is None:
             return None
         self._keep_if_best(dice)
-        update_preview(self.run, self.step, network, list(zip(self._held_out, cases, strict=True)), self.recipe)
+        update_preview(self.run, self.step, network, list(zip(self._validation_cases, cases, strict=True)), self.recipe)
         seconds = time.monotonic() - began
         self.seconds_validating += seconds
         self._validation_s = seconds
