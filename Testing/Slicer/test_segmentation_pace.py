@@ -16,7 +16,7 @@ from segmentation_case import (
 )
 
 TRIES = 4
-"""Number of attempts. The best one counts: other programs may disturb some, but DCAMT's own pauses occur in all."""
+"""Number of attempts; the best counts, since other programs disturb some attempts, but DCAMT's pauses occur in all."""
 
 
 class PaceTest(SegmentationCase):

@@ -103,7 +103,7 @@ class RowsTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             self.table.set_role([0], "dancer")
 
-    def test_use_for_validation_leaves_one_case_for_training(self):
+    def test_use_for_validation_leaves_at_least_one_case_for_training(self):
         self.table.add([file_row(f"l{n}", LABELLED, f"/l{n}.nrrd") for n in range(4)] + [file_row("u")])
         self.assertEqual(self.table.use_for_validation(2), 2)
         self.assertEqual([row.role for row in self.table.rows], [LABELLED] * 2 + [VALIDATION] * 2 + [UNLABELLED])

@@ -165,7 +165,7 @@ class RunsTest(CasesCase):
         self.wait_for(lambda: self.state(run) == RUNNING, "the run to go on")
 
 
-# A launcher, which PythonSlicer may be: it starts the interpreter as a child and waits for the child's end.
+# PythonSlicer may be a launcher like this, which starts the interpreter as a child and waits for the child's end.
 LAUNCHER = """#!{python}
 import pathlib, subprocess, sys
 child = subprocess.Popen([{python!r}, *sys.argv[1:]])
