@@ -115,7 +115,7 @@ class FakeWorker:
 
 
 class FakePanel:
-    """The module's panel with a given worker in a new scene, without loading the module itself."""
+    """The segmentation module's panel with a given worker, in a new scene and without the module itself."""
 
     def __init__(self, worker: Any) -> None:
         close_scene()

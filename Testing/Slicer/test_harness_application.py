@@ -25,7 +25,7 @@ from slicer_harness import (
 from slicer_harness.modules import ScriptedModule
 
 
-def scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
+def add_scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(node, np.arange(60, dtype=np.int16).reshape(3, 4, 5))
     node.SetSpacing(0.5, 1.0, 2.0)
@@ -34,7 +34,7 @@ def scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
 
 
 class FilesTest(unittest.TestCase):
-    """Loading and saving. Each call of `exportNode` gets a new dictionary, to which the function adds entries."""
+    """Loading and saving. Each call of `exportNode` gets a new dictionary, since the function changes its default."""
 
     def setUp(self) -> None:
         close_scene()
@@ -43,7 +43,7 @@ class FilesTest(unittest.TestCase):
         self.folder = Path(folder.name)
 
     def test_saved_volume_loads_with_its_voxels_origin_and_spacing(self) -> None:
-        node = scan()
+        node = add_scan()
         for name, ending in (("first", "nrrd"), ("second", "nii.gz")):
             with self.subTest(ending):
                 path = self.folder / f"{name}.{ending}"
@@ -59,7 +59,7 @@ class FilesTest(unittest.TestCase):
                 slicer.mrmlScene.RemoveNode(loaded)
 
     def test_saved_segmentation_loads_with_its_name_and_voxels(self) -> None:
-        volume = scan()
+        volume = add_scan()
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "result")
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         segment = node.GetSegmentation().AddEmptySegment("atrium", "Left atrium", (1.0, 0.0, 0.0))
@@ -90,11 +90,11 @@ class FilesTest(unittest.TestCase):
 
     def test_unwritable_file_is_reported(self) -> None:
         (self.folder / "file").write_text("no folder", encoding="utf-8")
-        self.assertFalse(slicer.util.exportNode(scan(), str(self.folder / "file" / "out.nrrd"), {}))
+        self.assertFalse(slicer.util.exportNode(add_scan(), str(self.folder / "file" / "out.nrrd"), {}))
 
     def test_unknown_format_is_refused(self) -> None:
         with self.assertRaisesRegex(ValueError, "no known file format"):
-            slicer.util.exportNode(scan(), str(self.folder / "out.xyz"), {})
+            slicer.util.exportNode(add_scan(), str(self.folder / "out.xyz"), {})
 
 
 class LayoutTest(unittest.TestCase):
@@ -105,7 +105,7 @@ class LayoutTest(unittest.TestCase):
 
     def test_layout_has_three_slice_views(self) -> None:
         self.assertEqual(self.manager.sliceViewNames(), ("Red", "Green", "Yellow"))
-        node = scan()
+        node = add_scan()
         slicer.util.setSliceViewerLayers(background=node, fit=True)
         widget = self.manager.sliceWidget("Red")
         self.assertEqual(widget.mrmlSliceCompositeNode().GetBackgroundVolumeID(), node.GetID())
@@ -183,7 +183,7 @@ class SampleDataTest(unittest.TestCase):
         close_scene()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "scan.nrrd")
-            slicer.util.exportNode(scan(), str(path))
+            slicer.util.exportNode(add_scan(), str(path), {})
             SampleData.SampleDataLogic.registerCustomSampleDataSource(
                 category="DCAMT",
                 sampleName="HarnessScan",

@@ -1,4 +1,4 @@
-"""Parameter nodes: stored as text, saved with the scene, and connected with widgets."""
+"""Parameters of a node: stored as text, saved with the scene, and connected to widgets."""
 
 from __future__ import annotations
 

@@ -181,10 +181,11 @@ class ApplicationTest(unittest.TestCase):
         self.assertFalse(hasattr(slicer.modules, "DCAMTSegmentationWidget"))
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
-        received: list[bool] = []
-        slicer.app.connect("aboutToQuit()", lambda: received.append(hasattr(slicer.modules, "DCAMTSegmentationWidget")))
+        panel, received = module.panel, []
+        slicer.app.connect("aboutToQuit()", lambda: received.append(bool(panel)))
         slicer.app.aboutToQuit.emit()
         self.assertEqual(received, [True])
+        self.assertFalse(panel)  # destroyed
         self.assertFalse(hasattr(slicer.modules, "DCAMTSegmentationWidget"))
 
     def test_confirmation_is_declined_in_testing_mode(self) -> None:

@@ -114,17 +114,17 @@ class PlaceTest(PanelCase):
     def test_doubtful_place_is_marked(self) -> None:
         segmentation = self.segment(add_scan())
         click(self.ui.nextPlaceButton)
-        (mark,) = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
+        (point,) = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
         place = self.logic.doubtfulPlaces(segmentation)[0]
         position = np.zeros(3)
-        mark.GetNthControlPointPositionWorld(0, position)
+        point.GetNthControlPointPositionWorld(0, position)
         np.testing.assert_allclose(position, place.position, atol=1e-6)
-        self.assertEqual(mark.GetNthControlPointLabel(0), "1 of 2")
+        self.assertEqual(point.GetNthControlPointLabel(0), "1 of 2")
         click(self.ui.nextPlaceButton)
-        self.assertEqual(mark.GetNumberOfControlPoints(), 1)
-        self.assertEqual(mark.GetNthControlPointLabel(0), "2 of 2")
+        self.assertEqual(point.GetNumberOfControlPoints(), 1)
+        self.assertEqual(point.GetNthControlPointLabel(0), "2 of 2")
 
-    def test_mark_is_removed_with_another_scan_or_a_new_result(self) -> None:
+    def test_point_is_removed_with_another_scan_or_a_new_result(self) -> None:
         one, two = add_scan("one"), add_scan("two", seed=3)
         self.segment(one)
         click(self.ui.nextPlaceButton)
