@@ -224,7 +224,7 @@ def local_device(device: torch.device) -> torch.device:
     processes, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if processes > gpus:
         raise InputError(
-            f"{socket.gethostname()} has {gpus} GPU(s) for {processes} processes",
+            f"{socket.gethostname()} has fewer GPUs ({gpus}) than processes ({processes})",
             remedy=f"Start torchrun with --nproc-per-node {gpus}, or use --device cpu.",
         )
     gpu = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -141,7 +141,7 @@ def test_wrong_arguments_are_refused(saved_model: Path, scan: Path) -> None:
         segmenter.segment(volume.voxels)
     with pytest.raises(ValueError, match="have their own"):
         segmenter.segment(volume, affine=np.eye(4))
-    with pytest.raises(ValueError, match="1 channels, not 2"):
+    with pytest.raises(ValueError, match="number of channels must be 1, not 2"):
         segmenter.segment(np.zeros((2, 8, 8, 8)), affine=np.eye(4))
     with pytest.raises(dcamt.InputError, match="not a region"):
         segmenter.segment(volume, region=(0, 0, 1, 2, 3, 4))

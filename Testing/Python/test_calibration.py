@@ -216,7 +216,7 @@ def test_command_calibrates_a_model(
 
 
 def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPackage) -> None:
-    with pytest.raises(InputError, match="8 labelled cases or more; there are 0"):
+    with pytest.raises(InputError, match=r"too few labelled cases were given \(0\); a calibration needs 8 or more"):
         calibrate(tiny_package, [], Predictor(tiny_package))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -95,7 +96,7 @@ def test_finished_run_makes_a_model_that_segments_and_starts_another_run(
     again = open_model(second / "model.dcamt").card
     assert (again.licence, again.trained_on["started_from"]) == ("same as first: not stated", origin)
     output = capsys.readouterr().out
-    assert "starting at 0 of 1: 1 labelled, 1 unlabelled, 1 validation cases" in output
+    assert re.search("starting at 0 of 1 on .*; cases: 1 labelled, 1 unlabelled, 1 validation\n", output)
 
 
 def test_terminal_shows_that_pytorch_is_loaded_unless_json_is_printed(

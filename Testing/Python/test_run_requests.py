@@ -271,7 +271,7 @@ def test_watching_prints_all_events_until_the_run_ends(
     capfd.readouterr()
     assert call_dcamt(["train", "--run", run.path, "--watch"]) == 0
     text = capfd.readouterr().out
-    assert "starting at 0 of 100000: 1 labelled, 1 unlabelled, 1 validation cases, on cpu" in text
+    assert "starting at 0 of 100000 on cpu; cases: 1 labelled, 1 unlabelled, 1 validation" in text
     assert text.rstrip().endswith(f"paused at {run_state(run).iteration} of 100000")
 
 

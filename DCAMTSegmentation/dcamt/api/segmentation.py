@@ -226,7 +226,7 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
             raise ValueError(f"the array {scan.shape} is not (I, J, K) or (C, I, J, K)")
         volume = Volume(voxels, Grid(voxels.shape[1:], affine))
     if len(volume.voxels) != channels:
-        raise ValueError(f"the model needs {channels} channels, not {len(volume.voxels)}")
+        raise ValueError(f"the number of channels must be {channels}, not {len(volume.voxels)}")
     check_scan(volume)
     return volume
 

@@ -57,9 +57,9 @@ def show_event(event: RunEvent, console: Console) -> None:
     elif isinstance(event, CasesLoading):
         console.show_progress("reading the cases", event.loaded / max(1, event.cases))
     elif isinstance(event, RunStarted):
-        counts = f"{event.labelled} labelled, {event.unlabelled} unlabelled, {event.validation} validation cases"
+        counts = f"cases: {event.labelled} labelled, {event.unlabelled} unlabelled, {event.validation} validation"
         action = "resuming at" if event.resumed else "starting at"
-        console.print_text(f"{action} {event.iteration} of {event.iterations}: {counts}, on {event.device}")
+        console.print_text(f"{action} {event.iteration} of {event.iterations} on {event.device}; {counts}")
     elif isinstance(event, TrainingProgress):
         losses = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
         left = format_duration(event.eta_s or 0)

@@ -71,7 +71,7 @@ def calibrate(
     """
     if len(cases) < MIN_CASES:
         raise InputError(
-            f"a calibration needs {MIN_CASES} labelled cases or more; there are {len(cases)}",
+            f"too few labelled cases were given ({len(cases)}); a calibration needs {MIN_CASES} or more",
             remedy="Add labelled cases of the role validation.",
         )
     observed: dict[str, list[_Observation]] = {quality: [] for quality in QUALITIES}

@@ -249,11 +249,14 @@ def _check_overlap(surface: Surface, scan_grid: Grid, segment_file: str | Path) 
 
 
 def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_file: str | Path) -> None:
-    """Raise InputError if the blood pool is too small or constant, or if the scan has negative intensities."""
+    """Raise InputError if the blood pool is too small or constant, or if the scan has negative intensities.
+
+    Slightly negative intensities are accepted (`NEGATIVE_FRACTION`).
+    """
     if pool.voxels < LEAST_POOL_VOXELS:
         raise InputError(
-            f"leaves a blood pool of {pool.voxels} voxels after erosion by {EROSION_MM:g} mm, but {LEAST_POOL_VOXELS}"
-            " are needed",
+            f"leaves too small a blood pool after erosion by {EROSION_MM:g} mm (voxels: {pool.voxels}, but"
+            f" {LEAST_POOL_VOXELS} are needed)",
             path=segment_file,
             remedy="Choose the segment of the whole left atrium's blood.",
         )
