@@ -51,7 +51,7 @@ class OpenModuleTest(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "does not offer surface"):
             choose(self.module.ui.inputSelector, model)
 
-    def test_no_node_cannot_be_chosen_where_the_selector_does_not_offer_it(self) -> None:
+    def test_choice_of_no_node_fails_in_a_selector_without_an_empty_choice(self) -> None:
         self.module.ui.inputSelector.noneEnabled = False
         with self.assertRaisesRegex(AssertionError, "inputSelector does not offer None"):
             choose(self.module.ui.inputSelector, None)
