@@ -1,4 +1,4 @@
-"""Case lists (CSV) are read and written; an error names the problem and, where there is one, the line."""
+"""Case lists (CSV) are read and written, and invalid lists are refused with the reason."""
 
 from __future__ import annotations
 

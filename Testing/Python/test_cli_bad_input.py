@@ -23,6 +23,7 @@ def random_voxels(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 
 
 def save_scan(path: Path, voxels: np.ndarray | None = None, spacing: tuple[float, ...] | None = None) -> None:
+    """Write a scan with sform and qform, or, if `spacing` (mm) is given, without both."""
     image = nib.Nifti1Image(random_voxels() if voxels is None else voxels, None)
     image.header.set_xyzt_units("mm")
     if spacing is None:

@@ -248,7 +248,7 @@ def test_location_and_result_are_selected_by_the_centre_of_the_anatomy(
 
 
 def test_padding_does_not_change_the_labels(predictor: Predictor) -> None:
-    """The larger of two organs is selected, even if the padding puts the smaller one nearer to the scan's centre."""
+    """The larger of two organs is selected, even if the padding makes the smaller one the more central of the two."""
     larger = ellipsoid((36, 29, 11), (8, 8, 8))
     two_organs = np.where(larger | ellipsoid((20, 17, 12), (6, 6, 6)), np.float32(0.9), tissue())
     unpadded = predictor.segment(Volume(two_organs[None], centred_grid(CASE, SPACING))).labelmap.voxels

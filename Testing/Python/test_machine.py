@@ -33,7 +33,7 @@ print(faults() - before)
 
 
 def test_peak_memory_rises_with_an_allocation() -> None:
-    """A new process is measured, since this process may reuse freed memory; the new peak excludes memory held here."""
+    """This process may reuse freed memory, so a new process is measured. Memory held by this process does not count."""
     program = (
         "from dcamt.machine import peak_memory_bytes; before = peak_memory_bytes();"
         "held = b'1' * 200_000_000; print(before, peak_memory_bytes() - before)"

@@ -244,6 +244,7 @@ def test_pickle_in_a_package_is_not_loaded(model_copy: Path, tmp_path: Path) -> 
 
 
 def make_members(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
+    """Return the members of a package whose weights hold no tensor."""
     return {CARD: json.dumps(card).encode(), RECIPE: recipe, WEIGHTS: safetensors.numpy.save({})}
 
 

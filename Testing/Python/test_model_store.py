@@ -41,6 +41,7 @@ def download(tmp_path: Path) -> Path:
 
 
 def stored_names() -> list[tuple[str, bool]]:
+    """Return the name of each stored model, and whether the model is shipped."""
     return [(model.name, model.shipped) for model in stored_models()]
 
 

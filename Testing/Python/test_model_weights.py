@@ -108,10 +108,12 @@ def safetensors_bytes(header: Any, body: bytes = b"") -> bytes:
 
 
 def tensor_entry(shape: Any = (2,), offsets: Any = (0, 8), dtype: Any = "F32") -> dict[str, Any]:
+    """Return the entry of a tensor in the header; `offsets` are the first byte of its array and the byte after it."""
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
 def with_weights(model_copy: Path, weights: bytes) -> Path:
+    """Replace the weights in a model's file, with a matching checksum; return the file's path."""
     members = read_members(model_copy)
     return write_with_checksum(model_copy, json.loads(members[CARD]), members[RECIPE], weights)
 

@@ -119,6 +119,7 @@ def test_maximum_is_taken_over_the_distances_of_the_settings() -> None:
 
 
 def with_other_axes(volume: Volume, labels: Labelmap) -> tuple[Volume, Labelmap]:
+    """Return the scan and the labels stored along other axes, at the same positions."""
     affine = volume.grid.affine.copy()
     affine[:3, 3] += affine[:3, 0] * (volume.grid.shape[0] - 1)
     affine[:3, 0] *= -1
