@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from dcamt.cases import folders
 from dcamt.cases.folders import find_cases
@@ -35,6 +37,37 @@ def pairs(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | Non
     }
     assert len(by_name) == len(found_cases.cases)
     return by_name
+
+
+def write_image(path: Path, values: int) -> None:
+    """Write an image with this number of different values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = (np.arange(6**3) % values).reshape(6, 6, 6).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+
+
+def test_mask_named_after_a_scan_without_a_word_for_labels_is_recognised_by_its_values(tmp_path: Path) -> None:
+    for scan in ("p1", "p2", "p3", "p3_T1", "p4", "p5/image"):
+        write_image(tmp_path / f"{scan}.nii.gz", 200)
+    for mask in ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA"):
+        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    for label in ("q", "q_LA"):  # two patients
+        write_image(tmp_path / f"{label}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    assert pairs(found, tmp_path) == {
+        "p1": ("p1.nii.gz", "p1_LA.nii.gz"),
+        "p2": ("p2.nii.gz", "p2_la_endo.nii.gz"),
+        "p3": ("p3.nii.gz", None),
+        "p3_T1": ("p3_T1.nii.gz", None),
+        "p4": ("p4.nii.gz", None),
+        "p5": ("p5/image.nii.gz", "p5/LA.nii.gz"),
+        "q": ("q.nii.gz", None),
+        "q_LA": ("q_LA.nii.gz", None),
+    }
+    assert {file.path.name: file.reason for file in found.skipped} == {
+        "p3_wall.nii.gz": OTHER_LABEL,
+        "p4_xyz.nii.gz": OTHER_LABEL,
+    }
 
 
 @pytest.mark.parametrize(

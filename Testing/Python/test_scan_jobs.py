@@ -65,6 +65,14 @@ def test_labels_beside_their_scans_are_not_segmented(tmp_path: Path) -> None:
     assert skipped == {"p01_seg.nii.gz", "p02_mask.nrrd", "p03_gt.nii", "x_label.mha"}
 
 
+def test_mask_beside_a_scan_is_skipped_whatever_words_its_name_has(tmp_path: Path) -> None:
+    values = np.arange(GRID.shape[0] * GRID.shape[1] * GRID.shape[2]).reshape(GRID.shape)
+    for name, voxels in (("p1", values), ("p1_T1", values), ("p1_LA", values % 2), ("p1_roi", values % 9)):
+        write_volume(Volume(voxels[np.newaxis].astype(np.int16), GRID), tmp_path / f"{name}.nii.gz")
+    assert [path.name for path in expand_scan_path(tmp_path)] == ["p1.nii.gz", "p1_T1.nii.gz"]
+    assert {path.name for path in skipped_files(tmp_path)} == {"p1_LA.nii.gz", "p1_roi.nii.gz"}
+
+
 def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:
     create_empty_files(tmp_path / "P1", "lgemri.nrrd", "laendo.nrrd", "lawall.nrrd")
     create_empty_files(tmp_path / "train_1", "enhanced.nii.gz", "atriumSegImgMO.nii.gz", "scarSegImgM.nii.gz")

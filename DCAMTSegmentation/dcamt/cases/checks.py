@@ -22,9 +22,8 @@ from ..recipe import Recipe
 from ..volume import Volume
 from .case_list import LABELLED, LEFT_OUT, VALIDATION, Case, Rule, violations
 from .labels import check_label, classes_on_grid, read_case_label, refuse_thin_classes
+from .masks import FEW_VALUES
 
-FEW_VALUES = 16
-"""A scan with at most this many different intensities is probably a label."""
 _MOST_OF_THE_SCAN = 0.5
 """A label that covers a larger fraction of its scan is probably inverted."""
 _SAMPLE = 1 << 16

@@ -28,6 +28,7 @@ from .found_cases import (
     SkippedFile,
     scans_below,
 )
+from .masks import recognise_masks
 from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all
 
 MAX_REASONS = 5
@@ -123,12 +124,13 @@ _SKIPPED_KINDS = {
 def _pair_by_names(folder: Path) -> FoundCases:
     """Pair scans and labels whose paths are equal without the words for image and label (`names.classify_all`).
 
-    Scans without a label are unlabelled. If several labels fit a scan, or a label fits several scans, all are skipped.
+    Masks that are named like scans are recognised by their values (`masks`). Scans without a label are unlabelled. If
+    several labels fit a scan, or a label fits several scans, all are skipped.
     """
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     skipped: list[SkippedFile] = []
-    for named in classify_all(scans_below(folder), folder):
+    for named in recognise_masks(classify_all(scans_below(folder), folder)):
         if named.kind in _SKIPPED_KINDS:
             skipped.append(SkippedFile(named.path, _SKIPPED_KINDS[named.kind]))
         else:

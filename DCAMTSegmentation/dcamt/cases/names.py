@@ -35,7 +35,7 @@ OTHER_STRUCTURES = frozenset(
     ]
 )
 """Words for other structures that a label's name may have in addition to its scan's name."""
-_QUALIFIERS = frozenset(
+QUALIFIERS = frozenset(
     ("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary", "ground")
 )
 """Words in a label's name that state how the label was made."""
@@ -128,7 +128,7 @@ def short_names(name: str) -> list[str]:
     >>> short_names("p1_LA_final")
     ['p1_LA', 'p1']
     """
-    droppable = ATRIUM_WORDS | _QUALIFIERS
+    droppable = ATRIUM_WORDS | QUALIFIERS
     words, shorter = _SEPARATORS.split(name), []
     while len(words) > 2 and words[-1].lower() in droppable:
         words = words[:-2]
@@ -273,7 +273,7 @@ def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> N
     """
     *folders, name = label.key or ("",)
     words = _SEPARATORS.split(name)
-    for first, last in _ranges_without(words, ATRIUM_WORDS | OTHER_STRUCTURES | _QUALIFIERS):
+    for first, last in _ranges_without(words, ATRIUM_WORDS | OTHER_STRUCTURES | QUALIFIERS):
         rest = "".join(words[first:last])
         key = (*folders, rest) if rest else tuple(folders)
         if key in scans:
@@ -299,6 +299,24 @@ def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterato
         if first >= len(words) or words[first].lower() not in droppable:
             return
         first += 2
+
+
+def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
+    """Yield each scan whose name is another scan's name with further words, that other scan, and the words.
+
+    The words are in lower case and stand at the end or at the beginning of the name. Capitals do not matter.
+    """
+    scans = {_lower(_without_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
+    for file in scans.values():
+        *folders, name = _lower(file.key) or ("",)
+        words = _SEPARATORS.split(name)
+        ends = [(words[:last], words[last:]) for last in (*range(len(words) - 2, 0, -2), 0)]
+        starts = [(words[first:], words[:first]) for first in range(2, len(words), 2)]
+        for kept, dropped in (*ends, *starts):
+            shorter = tuple(filter(None, (*folders, "".join(kept))))
+            if (scan := scans.get(shorter)) is not None and scan is not file:
+                yield file, scan, frozenset(word for word in dropped if word.isalnum())
+                break
 
 
 def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cases.names import image_files, labels_beside_scans
+from ..cases.masks import recognise_masks
+from ..cases.names import classify_all, image_files, labels_beside_scans
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files
 from ..io.dicom import is_one_study
@@ -261,9 +262,9 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     A file is one scan. A folder with scan files stands for these scans. A folder of folders alone stands for one scan
     in each, unless they are the series of one DICOM study. Any other folder is one scan of DICOM files.
 
-    In a folder, hidden files, labels of scans (`cases.names`), and DCAMT's maps of agreement and probabilities are
-    skipped. The files of a scan's further channels (`io.channels`) are skipped in nnU-Net's folders and, for a model of
-    several `channels`, in any folder, unless the first file contains several channels itself.
+    In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
+    probabilities are skipped. The files of a scan's further channels (`io.channels`) are skipped in nnU-Net's folders
+    and, for a model of several `channels`, in any folder, unless the first file contains several channels itself.
     """
     if not os.path.isdir(scan):  # pathlib raises an error for names that the system does not allow.
         return [scan]
@@ -285,6 +286,8 @@ def skipped_files(folder: Path, channels: int = 1) -> list[Path]:
     """
     files = _files_in(folder) if os.path.isdir(folder) else []
     labels = labels_beside_scans(files, folder)
+    named = classify_all([file for file in files if file not in labels], folder)
+    labels += [mask.path for file, mask in zip(named, recognise_masks(named), strict=True) if mask is not file]
     first_channels = [file for file in files if (_is_first_channel(file) if channels > 1 else has_channel_files(file))]
     further_channels = {other for file in first_channels for other in channel_files(file)[1:]}
     return labels + [file for file in files if file in further_channels and file not in labels]

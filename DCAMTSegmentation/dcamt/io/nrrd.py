@@ -39,8 +39,8 @@ def open_nrrd(path: Path) -> StoredImage:
 
     Raises:
         InputError: the file is damaged, a data file is missing, the image has colours or complex numbers, or not three
-            spatial axes, its space or spacing is unknown, its unit is not the millimetre, or `axis mins` state its
-            place.
+            spatial axes, its space, spacing, type of numbers, encoding or byte order is unknown, its unit is not the
+            millimetre, or `axis mins` state its place.
     """
     with library_errors(path, "a NRRD image"):
         header = read_header(path)

@@ -1,0 +1,57 @@
+"""Find masks that are named like scans: files whose name is a scan's name with further words, such as `p1_LA`.
+
+Their content tells them from scans such as `p1_T1`: a mask has few different values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..io.readers import read_labelmap
+from .names import ATRIUM_WORDS, QUALIFIERS, FileKind, NamedFile, named_after_scans
+
+FEW_VALUES = 16
+"""An image with at most this many different intensities is probably a label."""
+_OUTLINE_WORDS = ATRIUM_WORDS | QUALIFIERS | {"roi", "labelled", "labeled", "gold", "reference", "ref", "blood", "pool"}
+"""Words that a mask of the atrium may have in addition to its scan's name."""
+
+
+def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
+    """Return the files with masks among the scans as labels, each with its scan's key.
+
+    A mask with other words than those for the atrium becomes a label of another structure. If the scan of the shorter
+    name has few values, too, both files stay scans: they may be labels of two patients.
+    """
+    masks: dict[Path, NamedFile] = {}
+    for file, scan, words in named_after_scans(named):
+        if has_few_values(file.path) and not has_few_values(scan.path):
+            kind = FileKind.LABEL if words <= _OUTLINE_WORDS else FileKind.OTHER_LABEL
+            masks[file.path] = replace(file, kind=kind, key=scan.key)
+    return [masks.get(file.path, file) for file in named]
+
+
+def has_few_values(path: Path) -> bool:
+    """Return whether a file holds whole numbers from 0 up with at most `FEW_VALUES` different values.
+
+    False for folders, and for files that cannot be read.
+    """
+    try:
+        status = path.stat()
+        return path.is_file() and _has_few_values(path, status.st_mtime_ns, status.st_size)
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=4096)
+def _has_few_values(path: Path, changed: int, size: int) -> bool:
+    """Return the result of `has_few_values`; `changed` and `size` make the result valid for this content only."""
+    try:
+        return len(np.unique(read_labelmap(path).voxels)) <= FEW_VALUES
+    except InputError:
+        return False
