@@ -28,7 +28,7 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class FoundCases:
-    """The cases found in a folder, without opening any file but `dataset.json`.
+    """The cases found in a folder; only `dataset.json` and files that may be masks (`masks`) are opened.
 
     Attributes:
         layout: the convention that the folder follows, or several that its data sets follow.
