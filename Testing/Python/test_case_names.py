@@ -1,4 +1,4 @@
-"""A file name determines the case's name, the channel, and whether the file is a scan or a label."""
+"""File names determine the case's name, the channel, and which files are scans and which are labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged and truncated files (without DICOM) are refused; intact files are read as SimpleITK reads them."""
+"""Damaged and truncated files (other than DICOM) are refused; intact files are read as SimpleITK reads them."""
 
 from __future__ import annotations
 

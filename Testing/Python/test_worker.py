@@ -1,4 +1,4 @@
-"""Test a worker process: it loads models, segments, measures, cancels requests and removes its files."""
+"""Test a worker process: it loads models, segments, measures, cancels requests and removes the folder of scans."""
 
 from __future__ import annotations
 
