@@ -36,8 +36,9 @@ each other."""
 class Intensity:
     """The rule that normalises intensities. Cropping a scan changes the result only near the border of the crop.
 
-    `local`: (voxel - neighbourhood mean) / neighbourhood standard deviation, for MRI, whose intensities have no unit.
-    The neighbourhood is that of three passes of a box filter whose edges are about 2 * `radius_mm`.
+    `local`: (voxel - neighbourhood mean) / neighbourhood standard deviation, clipped to [-4, 4], for MRI, whose
+    intensities have no unit. The neighbourhood is that of three passes of a box filter, whose edges are about
+    2 * `radius_mm`.
     `clip`: clips values to [`low`, `high`] and maps them linearly to [-1, 1], for CT in HU.
     """
 
@@ -86,7 +87,7 @@ class Objective:
     samples: int = 256
     """Largest number of voxels of each class (contrast) and of feature vectors of each set (MMD) drawn at each step."""
     ramp_up: float = 0.4
-    """Fraction of the iterations after which the unsupervised weights have their full value."""
+    """Fraction of the iterations after which all losses except `supervised` have their full weight."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ class Augmentation:
     noise: float = 0.1
     """Largest standard deviation of Gaussian noise, in the same units."""
     surroundings: float = 0.0
-    """Probability that the outer part of a patch is replaced by air, noise or a mirror image, as at the border of a
-    cropped scan."""
+    """Probability that the part of a patch beyond a plane is replaced by air, noise or a mirror image, as at the border
+    of a cropped scan."""
     artefacts: float = 0.0
     """Probability that stripes, as of a spike in k-space, or a bright spot are added to a patch."""
     mix: float = 1.0

@@ -194,7 +194,7 @@ def test_batch_depends_only_on_seed_and_iteration() -> None:
     assert are_equal(fresh.draw(3), earlier[3])
     assert are_equal(used.draw(0), earlier[0])
     assert earlier[0].box is not None
-    assert earlier[0].unaugmented.numel()
+    assert earlier[0].teacher_images.numel()
     assert not torch.allclose(earlier[0].images, earlier[1].images)
     other = sampler_of(cases, *mixing, "seed=1", unlabelled=cases[:1]).draw(3)
     assert not torch.allclose(other.images, earlier[3].images)
@@ -269,7 +269,7 @@ def test_mixed_patch_holds_a_box_of_another_patch_with_the_same_role() -> None:
         before, batch, mixed = unmixed.draw(step), mixed_unlabelled.draw(step), mixed_all.draw(step)
         assert before.box is None
         assert batch.box is not None
-        assert torch.equal(batch.unaugmented, before.unaugmented)  # teachers get the patches without mixing
+        assert torch.equal(batch.teacher_images, before.teacher_images)  # teachers get the patches without mixing
         where = batch.box.nonzero()
         low, high = where.min(dim=0).values, where.max(dim=0).values + 1
         assert (high - low).tolist() == [round(2 / 3 * 16)] * 3
@@ -303,7 +303,7 @@ def test_surroundings_are_replaced_alike_for_teachers_students_and_labels() -> N
     changed, voxels_without_label = np.zeros(4, int), 0
     for step in range(12):
         before, batch = plain.draw(step), replaced.draw(step)
-        assert torch.equal(batch.unaugmented, batch.images[2:])
+        assert torch.equal(batch.teacher_images, batch.images[2:])
         changed += (batch.images != before.images).flatten(1).any(dim=1).numpy()
         # Where the label was removed, the image was replaced too.
         without_label = batch.labels == 0
@@ -320,7 +320,7 @@ def test_artefacts_change_only_the_images_of_the_students() -> None:
     plain = sampler_of([case], *settings, unlabelled=[resident(random_voxels(SIZE, 1))])
     disturbed = sampler_of([case], *settings, "artefacts=1", unlabelled=[resident(random_voxels(SIZE, 1))])
     before, batch = plain.draw(0), disturbed.draw(0)
-    assert torch.equal(batch.unaugmented, before.unaugmented)
+    assert torch.equal(batch.teacher_images, before.teacher_images)
     assert torch.equal(batch.labels, before.labels)
     assert (batch.images != before.images).flatten(1).any(dim=1).all()
 

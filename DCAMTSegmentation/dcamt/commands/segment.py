@@ -164,15 +164,15 @@ def _print_summary(
 
     A scan whose wall could not be measured is segmented, although it has a failure.
     """
-    measured = {record.number for record in records if record.failure is None}
-    if wall and measured:
+    segmented = {record.number for record in records if record.failure is None}
+    if wall and segmented:
         from ..wall.settings import METHODS_DISAGREE
 
         console.print_text(METHODS_DISAGREE)
     failures = [record for record in records if record.failure is not None]
     for record in failures:
         console.print_error(record.failure or "")
-    unsegmented = len(missing) + sum(record.number not in measured for record in failures)
+    unsegmented = len(missing) + sum(record.number not in segmented for record in failures)
     if len(jobs) > 1:
         console.print_text(f"{len(jobs) - unsegmented} of {len(jobs)} scans segmented")
     console.print_event("done", scans=len(jobs), failed=len(failures) + len(missing))

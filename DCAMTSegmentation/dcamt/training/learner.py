@@ -69,8 +69,8 @@ class Learner:
         draws = torch.Generator().manual_seed(step_seed(training.seed, step))
         ramp_weight = ramp_up(step, round(weights.ramp_up * training.iterations))
         teacher_logits = None
-        if len(batch.unaugmented) > 0 and ramp_weight * weights.distillation > 0:
-            a, b = self._teacher_logits(batch.unaugmented)
+        if len(batch.teacher_images) > 0 and ramp_weight * weights.distillation > 0:
+            a, b = self._teacher_logits(batch.teacher_images)
             teacher_logits = batch.mix(a), batch.mix(b)
         with self._mixed_precision():
             outputs = self.network(_channels_last(batch.images), batch.own_tokens)

@@ -35,7 +35,7 @@ class Batch:
     Attributes:
         images: float32 (B, C, X, Y, Z), labelled samples first.
         labels: int64 (L, X, Y, Z), the labels of the labelled samples.
-        unaugmented: (U, C, X, Y, Z), the teachers' input: unlabelled patches before artefacts, intensity changes and
+        teacher_images: (U, C, X, Y, Z), the teachers' input: unlabelled patches before artefacts, intensity changes and
             mixing.
         own_tokens: booleans (2, B), True if a branch attends to its own tokens instead of its partner's.
         box: booleans (X, Y, Z), the box in which unlabelled patches are mixed (`cut_mix`); None without mixing.
@@ -43,7 +43,7 @@ class Batch:
 
     images: Tensor
     labels: Tensor
-    unaugmented: Tensor
+    teacher_images: Tensor
     own_tokens: Tensor
     box: Tensor | None = None
 
@@ -88,7 +88,7 @@ class BatchSampler:
     def draw(self, step: int) -> Batch:
         """Return this process's part of an iteration's batch."""
         training, augmentation = self._recipe.training, self._recipe.augmentation
-        images, labels, unaugmented, own_tokens = [], [], [], []
+        images, labels, teacher_images, own_tokens = [], [], [], []
         for sample in self._samples:
             seed = sample_seed(training.seed, step, sample)
             draws = torch.Generator().manual_seed(seed)
@@ -102,19 +102,19 @@ class BatchSampler:
             if has_label:
                 labels.append(label)
             else:
-                unaugmented.append(image)
+                teacher_images.append(image)
         mixed, target = torch.stack(images), torch.stack(labels)
         count = len(labels)
         if (labelled_box := self._box(step, LABELLED_BOX, augmentation.mix_labelled)) is not None:
             target = cut_mix(target, labelled_box)
             mixed[:count] = cut_mix(mixed[:count], labelled_box)
         box = self._box(step, BOX, augmentation.mix)
-        if box is not None and unaugmented:
+        if box is not None and teacher_images:
             mixed[count:] = cut_mix(mixed[count:], box)
         return Batch(
             mixed,
             target,
-            torch.stack(unaugmented) if unaugmented else mixed.new_empty((0, *mixed.shape[1:])),
+            torch.stack(teacher_images) if teacher_images else mixed.new_empty((0, *mixed.shape[1:])),
             to_device(torch.stack(own_tokens, dim=1), self._device),
             box,
         )
