@@ -81,14 +81,14 @@ class SurfaceTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "surface.npz")
             np.savez(path, points=vertices, triangles=triangles)
-            with mock.patch.object(result_insertion, "compute_surface") as build:
+            with mock.patch.object(result_insertion, "compute_surface") as compute:
                 given = insert_all(replace(result, classes=[replace(item, surface=path)]), volume)
-            build.assert_not_called()
+            compute.assert_not_called()
         computed = insert_all(result, volume)
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         surfaces = [node.GetSegmentation().GetNthSegment(0).GetRepresentation(name) for node in (given, computed)]
-        ours, slicers = (vtk_to_numpy(surface.GetPoints().GetData()) for surface in surfaces)
-        np.testing.assert_allclose(ours, slicers, atol=0.01)
+        given_points, computed_points = (vtk_to_numpy(surface.GetPoints().GetData()) for surface in surfaces)
+        np.testing.assert_allclose(given_points, computed_points, atol=0.01)
         # Smoothing shrinks both surfaces alike; test_wall_surface.py compares the volume with a known one.
-        our_volume, slicers_volume = (mass_properties(surface).GetVolume() for surface in surfaces)
-        self.assertAlmostEqual(our_volume / slicers_volume, 1, delta=0.001)
+        given_mm3, computed_mm3 = (mass_properties(surface).GetVolume() for surface in surfaces)
+        self.assertAlmostEqual(given_mm3 / computed_mm3, 1, delta=0.001)

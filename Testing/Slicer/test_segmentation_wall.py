@@ -42,9 +42,9 @@ def add_closed_curve(towards: np.ndarray, degrees: float = 35.0) -> Any:
     centre = (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3]
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsClosedCurveNode", "valve")
     for turn in np.linspace(0, 2 * np.pi, 12, endpoint=False):
-        way = np.cos(np.radians(degrees)) * axis
-        way = way + np.sin(np.radians(degrees)) * (np.cos(turn) * side + np.sin(turn) * other)
-        node.AddControlPoint(*(centre + RADIUS_MM * way))
+        direction = np.cos(np.radians(degrees)) * axis
+        direction = direction + np.sin(np.radians(degrees)) * (np.cos(turn) * side + np.sin(turn) * other)
+        node.AddControlPoint(*(centre + RADIUS_MM * direction))
     return node
 
 

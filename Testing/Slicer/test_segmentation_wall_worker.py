@@ -50,8 +50,8 @@ class WallSectionTest(SegmentationCase):
         second.GetSegmentation().GetSegment(identifier).SetName("renamed")
         for segmentation in (first, second, first):
             choose(self.ui.outputSelector, segmentation)
-            held = segmentation.GetSegmentation()
-            names = [held.GetNthSegment(index).GetName() for index in range(held.GetNumberOfSegments())]
+            segments = segmentation.GetSegmentation()
+            names = [segments.GetNthSegment(index).GetName() for index in range(segments.GetNumberOfSegments())]
             self.assertEqual([box.itemText(index) for index in range(box.count)], names)
 
     def test_worker_measures_the_same_wall_as_the_engine_in_this_process(self) -> None:
@@ -73,11 +73,11 @@ class WallSectionTest(SegmentationCase):
         self.assertIn("IIR > 1.2", self.ui.wallLabel.text)
         self.assertIn("research use only", self.ui.wallLabel.text)
         with tempfile.TemporaryDirectory() as folder, Person() as person:
-            ours, theirs = Path(folder, "panel.csv"), Path(folder, "engine.csv")
-            person.expects("Export the wall", str(ours))
+            exported, written = Path(folder, "panel.csv"), Path(folder, "engine.csv")
+            person.expects("Export the wall", str(exported))
             click(self.ui.wallExportButton)
-            write_wall_csv([expected], theirs)
-            self.assertEqual(ours.read_text(encoding="utf-8"), theirs.read_text(encoding="utf-8"))
+            write_wall_csv([expected], written)
+            self.assertEqual(exported.read_text(encoding="utf-8"), written.read_text(encoding="utf-8"))
 
 
 class WorkerWallTest(WorkerWallCase):
