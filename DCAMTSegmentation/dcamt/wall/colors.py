@@ -17,7 +17,7 @@ COLOR_STOPS = (
     (1.61, (0.78, 0.13, 0.15)),
     (2.00, (0.40, 0.00, 0.13)),
 )
-"""Ratios, including those of the presets, and their colours (red, green, blue, 0 to 1), interpolated in between.
+"""Ratios, including the IIR presets, and their colours (red, green, blue, 0 to 1), interpolated in between.
 
 Ratios above 1.2 are darker than all others, so that a print in black and white shows them.
 """
@@ -36,7 +36,7 @@ def ratio_colors(ratio: np.ndarray) -> np.ndarray:
 def threshold_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
     """Return colours (N, 3), 0 to 1, of ratios (N,), on the scale stretched so that blue ends at the threshold.
 
-    Ratios up to the threshold have the colours between the first two stops, and higher ratios those from yellow on.
+    Ratios up to the threshold have the colours between the first two stops, and higher ratios those from the fourth on.
     """
     blue, warm = COLOR_STOPS[:2], COLOR_STOPS[3:]
     colors = np.empty((len(ratio), 3))
