@@ -202,6 +202,10 @@ def test_message_about_a_missing_slice_of_a_time_point_states_it(tmp_path: Path)
     assert_slices_in_place(read_scan(tmp_path), 10)
     (tmp_path / "4-1.dcm").unlink()
     refused(lambda: read_scan(tmp_path), tmp_path, "29 slices at 10 places", "2 at one and 3 at the others")
+    (tmp_path / "7-2.dcm").unlink()
+    refused(lambda: read_scan(tmp_path), tmp_path, "28 slices at 10 places, 2 at 2 of them and 3 at the others")
+    write_slice(tmp_path / "again.dcm", 1, number=40, TriggerTime=60)
+    refused(lambda: read_scan(tmp_path), tmp_path, "29 slices at 10 places, 2 to 4 at 3 of them and 3 at the others")
 
 
 def test_refusal_of_a_folder_without_scans_names_its_content(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
     """
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
     reported: set[int] = set()
-    for what, key_of in (("file", _identity), ("content", _content)):
+    for what, key_of in (("file", _file_identity), ("content", _checksum)):
         members_by_key: defaultdict[Hashable, list[int]] = defaultdict(list)
         if what == "content":
             used = _select_equal_sizes(cases, used)
@@ -197,7 +197,7 @@ def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
                     yield index, text
 
 
-def _identity(path: Path) -> Hashable:
+def _file_identity(path: Path) -> Hashable:
     """Return a value that is equal for all paths of one file or folder; None if there is no such file or folder."""
     try:
         status = os.stat(path)
@@ -219,7 +219,7 @@ def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]
     return [i for group in sizes.values() if len({cases[i].role == VALIDATION for i in group}) == 2 for i in group]
 
 
-def _content(path: Path) -> Hashable:
+def _checksum(path: Path) -> Hashable:
     """Return a checksum of a file; None if it cannot be read."""
     digest = hashlib.sha256()
     try:

@@ -15,7 +15,9 @@ from .found_cases import DECATHLON, NNUNET, NO_SCAN, OTHER_CHANNEL, FoundCases, 
 from .names import case_name
 
 _TEST_CASE = "a test case of the data set"
-_UNNUMBERED_CHANNEL = "another channel of its case; to use both, name the files x_0000, x_0001, ... in one folder"
+_UNNUMBERED_CHANNEL = (
+    "another channel of its case; to use all channels, name the files x_0000, x_0001, ... in one folder"
+)
 
 
 def read_description(folder: Path) -> dict[str, Any]:

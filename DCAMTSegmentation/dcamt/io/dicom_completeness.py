@@ -49,11 +49,11 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
             if "ReferencedFileID" in record:
                 names = record.ReferencedFileID
                 parts = [names] if isinstance(names, str) else [str(word) for word in names]
-                named.append((series, _existing(path.parent, parts)))
+                named.append((series, _find_in_any_case(path.parent, parts)))
     return named
 
 
-def _existing(folder: Path, parts: Sequence[str]) -> Path:
+def _find_in_any_case(folder: Path, parts: Sequence[str]) -> Path:
     """Return the file at the path `parts` below `folder`, in any case of letters; the path itself if no file exists."""
     file = folder
     for part in parts:

@@ -68,9 +68,9 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
 def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of one series differ in one of `CONSTANT_ATTRIBUTES`, such as the patient.
 
-    They are refused, too, if only some of them state a rescale slope or intercept. Otherwise, frames without the
-    attribute are ignored. The message names the files that differ from most others, but no values, since these may
-    identify a patient.
+    Frames that lack such an attribute are ignored, but if only some frames state a rescale slope or intercept, all are
+    refused. The message names the files that differ from most others or lack the attribute, but no values, since these
+    may identify a patient.
     """
     for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
         files_of_value: defaultdict[str, list[str]] = defaultdict(list)

@@ -193,7 +193,8 @@ def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
         what = f"holds two slices at the same place: {which}"
     elif 1 < fewest < most:
         odd = [size for size in sizes if size != usual]
-        where = f"{odd[0]} at one" if len(odd) == 1 else f"{min(odd)} to {max(odd)} at {len(odd)}"
+        counts = f"{min(odd)}" if min(odd) == max(odd) else f"{min(odd)} to {max(odd)}"
+        where = f"{counts} at one" if len(odd) == 1 else f"{counts} at {len(odd)} of them"
         what = f"holds {len(frames)} slices at {len(places)} places, {where} and {usual} at the others"
         remedy = "A time point lacks slices or has them twice: export the whole series again."
     return InputError(what, path=path, remedy=remedy)

@@ -82,7 +82,7 @@ def _share_places(frames: Sequence[Frame]) -> bool:
 
 def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: list[str]) -> list[Frame]:
     """Return the frames of the chosen time point, by default the first."""
-    stated = _stated_times(frames)
+    stated = _group_by_time_number(frames)
     if stated:
         return _choose_stated_time(path, stated, choice, notes)
     places = group_places(frames)
@@ -108,7 +108,7 @@ def _time_number(path: Path, number: int, choice: ScanChoice, notes: list[str]) 
     return wanted
 
 
-def _stated_times(frames: Sequence[Frame]) -> list[list[Frame]]:
+def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group frames by the number of their time point; an empty list if the headers do not number time points.
 
     The slices of a single image may be numbered in packages, too, but the packages lie one after another. So groups

@@ -17,10 +17,10 @@ from ..volume import check_size
 from .stored_image import (
     DAMAGED,
     compressed_size,
-    cut_file,
+    cut_file_error,
     data_file_errors,
     is_gzip,
-    missing_data_file,
+    missing_data_file_error,
     open_plain_or_gzip,
     read_to_end,
     skip_bytes,
@@ -94,7 +94,7 @@ def _check_meta(path: Path) -> None:
     for name in names:
         data = path.parent / name
         if not data.is_file():
-            raise missing_data_file(path, data)
+            raise missing_data_file_error(path, data)
         _check_data(path, data, skip, size // len(names), each, compressed, text)
         if compressed:
             _check_compressed_size(path, data, skip, fields.get("compresseddatasize"))
@@ -186,7 +186,7 @@ def _check_data(path: Path, data: Path, start: int, size: int, each: int, compre
                 what = "states that its voxels are text, but they are not"
                 raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
     if held < size or not has_end:
-        raise cut_file(data, held, size, path)
+        raise cut_file_error(data, held, size, path)
 
 
 def _check_gipl(path: Path) -> None:
@@ -270,7 +270,7 @@ def _check_analyze(path: Path) -> None:
     with open(image, "rb") as file, data_file_errors(path, image):
         held, has_end = unpacked_size(file) if packed else (os.path.getsize(image), True)
     if held < size or not has_end:
-        raise cut_file(image, held, size, path)
+        raise cut_file_error(image, held, size, path)
 
 
 def _check_tiff(path: Path) -> None:

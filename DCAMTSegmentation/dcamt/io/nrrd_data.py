@@ -22,7 +22,7 @@ from .stored_image import (
     check_complete,
     data_file_errors,
     is_gzip,
-    missing_data_file,
+    missing_data_file_error,
     open_plain_or_gzip,
     read_array,
     read_to_end,
@@ -193,5 +193,5 @@ def _data_files(path: Path, header: Header, sizes: Sequence[int]) -> list[Path]:
         raise InputError("names no data files", path=path, remedy=DAMAGED)
     for file in files:
         if not file.is_file():
-            raise missing_data_file(path, file)
+            raise missing_data_file_error(path, file)
     return files

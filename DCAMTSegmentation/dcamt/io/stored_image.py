@@ -231,7 +231,7 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
     """
     if not packed:
         if (held := max(0, os.path.getsize(path) - start)) < size:
-            raise cut_file(path, held, size, header)
+            raise cut_file_error(path, held, size, header)
         return
     with (
         library_errors(header or path, "a gzip file"),
@@ -245,7 +245,7 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
         file.seek(start)
         held, has_end = unpacked_size(file)
         if held < size or not has_end:
-            raise cut_file(path, held, size, header)
+            raise cut_file_error(path, held, size, header)
 
 
 def unpacked_size(file: IO[bytes]) -> tuple[int, bool]:
@@ -268,7 +268,7 @@ def compressed_size(file: IO[bytes]) -> int:
     return used - len(inflate.unused_data)
 
 
-def cut_file(path: Path, held: int, size: int, header: Path | None = None) -> InputError:
+def cut_file_error(path: Path, held: int, size: int, header: Path | None = None) -> InputError:
     """Return the error for a file with only `held` of `size` bytes, or without the end of its compressed stream.
 
     Args:
@@ -285,7 +285,7 @@ def unit_error(path: Path, unit: str) -> InputError:
     return InputError(f'has the unit "{unit}" in its header, not millimetres', path=path, remedy=remedy)
 
 
-def missing_data_file(path: Path, data: Path) -> InputError:
+def missing_data_file_error(path: Path, data: Path) -> InputError:
     """Return the error for a missing data file `data`, which the header `path` names.
 
     If a file beside the header may be the data file under another name, the message names it.

@@ -127,8 +127,8 @@ def _check_exists(path: Path) -> None:
 def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     """Open a package and check everything in it: members, sizes, version, checksum, card, recipe and weights.
 
-    Weights must be complete arrays of finite floats. `networks.packaging.verify_model` also checks that they fit the
-    recipe's network, which needs torch.
+    Weights must be complete arrays of finite floats. Whether the weights fit the recipe's network is checked by
+    `networks.packaging.verify_model`, since that check needs torch.
 
     A calibration beside the file that belongs to another model, or cannot be used, is ignored, with a note in the
     package.
