@@ -213,7 +213,7 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         self.session.close()
 
     def add_scene_cases(self) -> int:
-        """Add a case for each scan of the scene; return how many are new. Raises InputError for an unusable task."""
+        """Add a case for each scan of the scene; return how many are new. Raises InputError if the task is unusable."""
         return self.session.table.add(scene_rows(self.session.recipe()))
 
     def start(
@@ -222,13 +222,13 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         on_end: Callable[[RunFolder | None, str], None],
         device: str = AUTO,
     ) -> StartJob:
-        """Check the cases, measure, and start the run in the background; see `StartJob`.
+        """Check the cases, estimate time and memory, and start the run in the background; see `StartJob`.
 
         Args:
             device: where the run trains; the device in the settings is not used for the run.
 
         Raises:
-            InputError: the run's name is taken, or the name or the task is not usable.
+            InputError: the run's name is taken, or the name, the task or the model to start from is not usable.
         """
         return StartJob(self.session, device, on_step, on_end).start()
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import slicer
 from dcamt.errors import DCAMTError
-from DCAMTSlicerLib import segment_editor
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.node_types import SegmentationNode, TableNode
+from DCAMTSlicerLib.segment_editor import open_in_segment_editor
 from slicer.i18n import tr as _
 
 from . import measurements_table, review, training_cases, views
@@ -143,7 +143,7 @@ class ReviewPanel:
         volume = review.get_referenced_node(self._node, review.VOLUME)
         # If the views show another volume, Segment Editor replaces their layers, and the map of doubt disappears.
         views.show_scan(volume)
-        segment_editor.correct(self._node, volume, back_to="DCAMTSegmentation")
+        open_in_segment_editor(self._node, volume, back_to="DCAMTSegmentation")
 
     def on_add_training_case(self, checked: bool = False) -> None:
         case = training_cases.add_result(self._node)

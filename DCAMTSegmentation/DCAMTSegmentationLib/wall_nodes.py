@@ -36,7 +36,7 @@ COLORS = 256
 
 
 def insert_wall(wall: WallResult, volume: VolumeNode, segmentation: SegmentationNode) -> ModelNode:
-    """Insert a segmentation's wall into the scene, into the nodes of an earlier wall if there is one; return the model.
+    """Insert a segmentation's wall into the scene, replacing an earlier wall; return the wall's model node.
 
     Args:
         wall: in the volume's own space.
@@ -85,7 +85,7 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
 
 
 def store_measured_outline(segmentation: SegmentationNode, segment: str, measured: str) -> None:
-    """Store the segment of a new wall and its fingerprint `measured`; remove the mark of an outdated wall."""
+    """Store the identifier and fingerprint of a new wall's segment; remove the mark of an outdated wall."""
     model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
     for name, text in ((_SEGMENT, segment), (_OUTLINE, measured), (_OUTDATED, None)):
         model.SetAttribute(name, text)
@@ -111,7 +111,7 @@ def mark_outdated(segmentation: SegmentationNode) -> None:
 
 
 def update_outdated_mark(segmentation: SegmentationNode) -> None:
-    """Mark a wall as outdated, or not, by comparing its segment with the fingerprint at the time of measuring.
+    """Mark a wall as outdated if its segment's fingerprint differs from that at the measurement; else remove the mark.
 
     Events are not enough: undo and redo in Segment Editor send none, and an edit of another segment sends one.
     """
@@ -137,7 +137,7 @@ def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
 
 
 def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
-    """Update colours, scalars and table of a segmentation's wall after a change of threshold or openings."""
+    """Write a wall's kinds, threshold and table to its nodes, for a new wall or after a change of it."""
     model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData()
     is_wall = wall.kind == WALL

@@ -63,13 +63,17 @@ def import_choice(path: Path) -> str:
     """Copy a model file into the store; return its name.
 
     Raises:
-        InputError: the file is no valid model, or there is a model of that name.
+        InputError: the file is no valid model, or the store has a model with the name in the file's card.
         OutputError: the file cannot be copied.
     """
     name = read_card(path).name
-    if any(model.name == name for model in stored_models()):
-        remedy = _("To import this file, first remove the model in the list.")
-        raise InputError(_("a model of that name is in the list already"), path=path, remedy=remedy)
+    same_name = next((model for model in stored_models() if model.name == name), None)
+    if same_name is not None:
+        shipped = _("A model that is shipped with DCAMT cannot be replaced.")
+        remedy = shipped if same_name.shipped else _("First remove that model from the list.")
+        raise InputError(
+            _("a model in the list has the same name ({name})").format(name=name), path=path, remedy=remedy
+        )
     # The worker checks the weights when it loads them, since that needs torch.
     return import_model(path).name
 
@@ -136,13 +140,13 @@ def _mean_dice(entry: Mapping[str, Any]) -> float | None:
 
 
 def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return a measurement's Dice by class: the entry "mean", or else the entry of the first branch."""
+    """Return a measurement's Dice by class: of both branches (entry "mean"), otherwise of the first branch."""
     by_branch: Mapping[str, Mapping[str, float]] = entry.get("dice", {})
     return by_branch.get("mean") or next(iter(by_branch.values()), {})
 
 
 def _measurement_text(entry: Mapping[str, Any]) -> str:
-    """Return a card's measurement as text: the Dice (the mean, or else of each class), the quality and the cases."""
+    """Return a card's measurement as text: Dice (`dice_mean` if the card has it, or by class), quality and cases."""
     dice = entry.get("dice_mean")
     if dice is None and "dice" in entry:
         dice = ", ".join(f"{name} {value:.2f}" for name, value in _dice_by_class(entry).items())

@@ -15,7 +15,7 @@ from .result_segments import find_dcamt_segments
 BACK_BUTTON = "DCAMTBackButton"
 
 
-def correct(segmentation_node: SegmentationNode, volume: VolumeNode | None, back_to: str) -> None:
+def open_in_segment_editor(segmentation_node: SegmentationNode, volume: VolumeNode | None, back_to: str) -> None:
     """Open the Segment Editor with a result, its volume, if any, and the first segment that DCAMT wrote.
 
     Args:
@@ -38,7 +38,7 @@ def _show_back_button(panel: Any, module: str) -> None:
     button = qt.QPushButton(_("Back to {module}").format(module=slicer.util.getModule(module).title))
     button.objectName = BACK_BUTTON
     button.toolTip = _("Go back to the result. The corrections stay in the segmentation.")
-    # A slot that refers to the button would keep the Python object alive after Qt has deleted the button.
+    # A slot that refers to the button would keep the button's wrapper alive after Qt has deleted the button.
     button.connect("clicked(bool)", _go_back_to(module))
     panel.layout().insertWidget(0, button)
 
@@ -57,7 +57,7 @@ def remove_back_button() -> None:
     """Remove the button from the Segment Editor's panel."""
     panel = slicer.modules.segmenteditor.widgetRepresentation()
     for button in panel.findChildren(qt.QPushButton, BACK_BUTTON):
-        # `setParent(None)` would make Python the owner, which deletes the button within its own signal.
+        # After `setParent(None)`, Python would own the button, and could delete it while Qt still emits `clicked`.
         button.hide()
         button.objectName = ""
         button.deleteLater()

@@ -63,9 +63,9 @@ def set_conversion(segmentation: Segmentation) -> None:
 
 
 def uses_dcamt_conversion(segmentation_node: SegmentationNode | None) -> bool:
-    """Return whether a node's surfaces are, or will be, made with `SURFACE_PARAMETERS`.
+    """Return whether a node has `SURFACE_PARAMETERS`, or gets them with the first segment that DCAMT writes.
 
-    A new node (None) and a node without segments get these parameters with the first segment that DCAMT writes.
+    A new node (None) and a node without segments get them.
     """
     if not has_segments(segmentation_node):
         return True

@@ -29,12 +29,12 @@ def confirm_terms(model: str) -> None:
 
     Raises:
         TermsDeclinedError: the user did not accept the terms.
-        InputError: the terms of a shipped model are missing.
+        InputError: the terms of a shipped model are missing or cannot be read.
     """
     terms = read_terms(model)
     if not terms or slicer.app.userSettings().value(_setting_of(model), "") == _checksum(terms):
         return
-    text = _("Before the first use of this model: do you accept its terms of use? OK means that you accept them.")
+    text = _("Do you accept the terms of use of this model? OK means that you accept them.")
     if not slicer.util.confirmOkCancelDisplay(f"{text}\n\n{terms.strip()}", _("DCAMT: terms of use")):
         raise TermsDeclinedError(_("The model's terms of use were not accepted, so nothing was started."))
     record_acceptance(model)
@@ -44,7 +44,7 @@ def record_acceptance(model: str) -> None:
     """Record that the user accepted the terms of use of a model, so that they are not shown again.
 
     Raises:
-        InputError: the terms of a shipped model are missing.
+        InputError: the terms of a shipped model are missing or cannot be read.
     """
     terms = read_terms(model)
     if terms:
@@ -55,7 +55,7 @@ def read_terms(model: str) -> str:
     """Return the terms of use of a shipped model, given by its name or its file; empty for any other model.
 
     Raises:
-        InputError: the terms of a shipped model are missing.
+        InputError: the terms of a shipped model are missing or cannot be read.
     """
     file = _shipped_file(model)
     if file is None:

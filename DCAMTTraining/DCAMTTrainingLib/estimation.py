@@ -74,7 +74,7 @@ class Estimation:
             on_end: called as on_end(message) once unless cancelled; the message is empty after success.
 
         Raises:
-            InputError: the task or a setting is not usable.
+            InputError: the task, a setting or the model to start from is not usable.
             OutputError: the files of the estimation cannot be written.
         """
         recipe = self._planned_recipe()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from unittest import mock
 
 from dcamt.errors import InputError
-from dcamt.models.package import read_card
+from dcamt.models.package import open_model, read_card, write_package
 from DCAMTSegmentationLib import model_list
 from DCAMTSlicerLib.model_choices import card_text
 from segmentation_case import Person, SegmentationCase, add_scan, choose, click, model_folder
@@ -49,6 +49,17 @@ class ModelListTest(SegmentationCase):
         self.assertFalse((self.home / "models" / "other.dcamt").exists())
         self.assertEqual(self.settings.model, "left-atrium")
 
+    def test_file_with_the_name_of_a_listed_model_is_refused(self) -> None:
+        package = open_model(model_folder() / "other.dcamt")
+        for name, remedy in (("left-atrium", "cannot be replaced"), ("tiny", "First remove that model")):
+            path = self.home / f"copy of {name}.dcamt"
+            write_package(path, replace(package, card=replace(package.card, name=name)))
+            with Person() as person:
+                person.expects("Import a model", str(path))
+                person.expects(remedy, "Ok")
+                click(self.ui.importModelButton)
+            self.assertIn(f"a model in the list has the same name ({name})", person.errors()[0])
+
     def test_model_that_cannot_be_removed_stays_chosen(self) -> None:
         choose(self.ui.modelComboBox, "Tiny")
         refusal = mock.patch.object(model_list, "remove_choice", side_effect=InputError("the file is in use"))
@@ -78,7 +89,7 @@ class ModelListTest(SegmentationCase):
     def test_second_model_with_the_same_name_is_refused(self) -> None:
         with Person() as person:
             person.expects("Import a model", str(model_folder() / "tiny.dcamt"))
-            person.expects("in the list already", "Ok")
+            person.expects("in the list has the same name", "Ok")
             click(self.ui.importModelButton)
         self.assertEqual(len(person.errors()), 1)
 

@@ -74,7 +74,7 @@ class BoundMethod:
         if keywords:
             raise TypeError(f"{self.method.name}: Qt methods take no keyword arguments")
         if any(isinstance(argument, os.PathLike) for argument in args):
-            raise ValueError(f"{self.method.name}: Qt converts no pathlib.Path; pass str(path)")
+            raise ValueError(f"{self.method.name}: PythonQt converts no pathlib.Path; pass str(path)")
         if self.method.name == "deleteLater" and self.wrapper is not None:
             deletion.watch(self.wrapper, release_connections)
         if self.method.name == "setParent" and args[:1] == (None,) and self.wrapper is not None:
@@ -82,7 +82,7 @@ class BoundMethod:
         return wrap(self._function()(*(_to_qt_argument(argument) for argument in args)))
 
     def argument_count(self) -> int | None:
-        """Return the most arguments that an overload of the method takes as a slot; None if it is static or no slot."""
+        """Return the largest number of arguments of the method's overloads; None if it is static or no slot."""
         target = self.wrapper._object if self.wrapper is not None else None
         if not isinstance(target, QtCore.QObject):
             return None

@@ -39,7 +39,7 @@ class Wrapped(Handle):
         if keywords:
             raise TypeError(f"{type(self).__name__}: Qt constructors take no keyword arguments")
         if any(isinstance(argument, os.PathLike) for argument in args):
-            raise ValueError(f"{type(self).__name__}: Qt converts no pathlib.Path; pass str(path)")
+            raise ValueError(f"{type(self).__name__}: PythonQt converts no pathlib.Path; pass str(path)")
         pyside_class = self._pyside_class
         if not is_plain(type(self)):
             pyside_class = _shell_class(type(self))

@@ -18,7 +18,7 @@ PROPOSAL_FILE = "DCAMT.proposal"
 SCAN_FILE = "DCAMT.scanFile"
 """Attribute of a proposal's volume, if DCAMT Training read it from a file: the file's path."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
-"""Attribute of a proposal's volume: training reads further channels of its file, which are not in the scene."""
+"""Attribute of a proposal's volume: the proposal's run reads further channels of the file, not in the scene."""
 
 
 def is_preview(node: Any) -> bool:
@@ -37,7 +37,7 @@ def scan_of(segmentation: SegmentationNode) -> Any | None:
 
 
 def file_of_all_channels(volume: VolumeNode) -> Path | None:
-    """Return the file of a proposal's scan if training reads several channels of it; None otherwise.
+    """Return the file of a proposal's scan if the proposal's run reads several channels of it; None otherwise.
 
     The volume node contains only the first channel.
     """
@@ -46,9 +46,9 @@ def file_of_all_channels(volume: VolumeNode) -> Path | None:
 
 
 def channels_of(source: SceneScan) -> tuple[Any, ...]:
-    """Return the volume nodes of all channels of a case; empty if its volume is no longer in the scene.
+    """Return a case's volume node, followed by the nodes of further channels; empty if the volume was removed.
 
-    A result of DCAMT Segmentation refers to the further channels that it was made from.
+    Further channels are known only of a result of DCAMT Segmentation, which refers to them.
 
     Raises:
         InputError: a further channel is no longer in the scene.

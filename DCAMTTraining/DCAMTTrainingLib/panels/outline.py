@@ -17,7 +17,7 @@ from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.segment_editor import correct
+from DCAMTSlicerLib.segment_editor import open_in_segment_editor
 from DCAMTSlicerLib.stepped_task import StartingClick
 from slicer.i18n import tr as _
 
@@ -197,7 +197,7 @@ class OutlinePanel:
             self._show_text("")
             slicer.util.errorDisplay(message, windowTitle=_("What to outline next"))
             return
-        correct(segmentation, volume, back_to="DCAMTTraining")
+        open_in_segment_editor(segmentation, volume, back_to="DCAMTTraining")
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
         place = [0.0, 0.0, 0.0]
         volume.TransformPointToWorld(case["place"], place)
