@@ -363,10 +363,11 @@ def test_meta_image_with_a_wrong_size_of_its_compressed_data_is_refused(
         ("TransformMatrix", "1 0 0 1", "has 4 numbers in TransformMatrix, not 9"),
         ("Offset", "1 2 3 4", "has 4 numbers in Offset, not 3"),
         ("DimSize", "9 10", "has 2 numbers in DimSize, not 3"),
+        ("DimSize", "9", "has one number in DimSize, not 3"),
         ("ElementSpacing", "1 1 x", "has damaged numbers in ElementSpacing"),
         ("ElementType", "MET_OTHER", 'the unknown ElementType "MET_OTHER"'),
         ("ElementType", "met_short", 'the unknown ElementType "met_short"'),
-        ("BinaryData", "False", "states that its voxels are text, but they are not"),
+        ("BinaryData", "False", "has voxels that are not text, but its header lacks BinaryData = True"),
         ("DistanceUnits", "um", 'has the unit "um"'),
     ],
 )

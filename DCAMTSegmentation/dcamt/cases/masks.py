@@ -23,7 +23,7 @@ _OUTLINE_WORDS = ATRIUM_WORDS | QUALIFIERS | {"roi", "labelled", "labeled", "gol
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files with masks among the scans as labels, each with its scan's key.
+    """Return the files; a mask that was taken for a scan becomes a label with the key of its scan.
 
     A mask with other words than those for the atrium becomes a label of another structure. If the scan of the shorter
     name has few values, too, both files stay scans: they may be labels of two patients.
@@ -50,7 +50,7 @@ def has_few_values(path: Path) -> bool:
 
 @lru_cache(maxsize=4096)
 def _has_few_values(path: Path, changed: int, size: int) -> bool:
-    """Return the result of `has_few_values`; `changed` and `size` make the result valid for this content only."""
+    """Return the result of `has_few_values`; it is cached until the file's time `changed` or its `size` differs."""
     try:
         return len(np.unique(read_labelmap(path).voxels)) <= FEW_VALUES
     except InputError:

@@ -101,7 +101,7 @@ def _check_meta(path: Path) -> None:
 
 
 def _check_meta_numbers(path: Path, fields: dict[str, str]) -> None:
-    """Raise InputError if a field of a MetaImage's header has another number of values than its dimensions need."""
+    """Raise InputError if the numbers in a MetaImage's header are damaged, or are too few or too many for NDims."""
     dimensions = int(fields.get("ndims", "0") or 0)
     needed = dict.fromkeys(("DimSize", "ElementSpacing", "ElementSize", "Offset", "Position", "Origin"), dimensions)
     needed |= dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), dimensions**2)
@@ -110,7 +110,8 @@ def _check_meta_numbers(path: Path, fields: dict[str, str]) -> None:
         if not words or not dimensions:
             continue
         if len(words) != number:
-            what = f"has {len(words)} numbers in {name}, not {number}"
+            count = "one number" if len(words) == 1 else f"{len(words)} numbers"
+            what = f"has {count} in {name}, not {number}"
             raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
         try:
             [float(word) for word in words]
@@ -183,7 +184,7 @@ def _check_data(path: Path, data: Path, start: int, size: int, each: int, compre
             try:
                 held = len([float(word) for word in file.read().split()]) * each
             except ValueError as error:
-                what = "states that its voxels are text, but they are not"
+                what = "has voxels that are not text, but its header lacks BinaryData = True"
                 raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
     if held < size or not has_end:
         raise cut_file_error(data, held, size, path)

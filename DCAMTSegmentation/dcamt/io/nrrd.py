@@ -127,11 +127,15 @@ def _refuse_other_units(path: Path, header: Header) -> None:
 
 
 def _origin(path: Path, header: Header) -> np.ndarray:
-    """Return the centre of the first voxel in the file's space, (3,); 0 if the header has none."""
+    """Return the centre of the first voxel in the file's space, (3,); 0 if the header has none.
+
+    Raises:
+        InputError: the origin is damaged, or the header states the place by `axis mins` or `axis maxs` instead.
+    """
     text = header.fields.get("space origin")
     if text is None:
         stated = [name for name in ("axis mins", "axismins", "axis maxs", "axismaxs") if name in header.fields]
-        if stated and "space" not in header.fields:  # ITK computes the origin from them.
+        if stated and "space" not in header.fields:  # ITK computes the origin from these fields.
             what = f"states its place by {stated[0]}, which DCAMT does not read"
             raise InputError(what, path=path, remedy=OPEN_IN_SLICER)
         return np.zeros(3)
