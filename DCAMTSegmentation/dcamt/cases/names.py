@@ -51,7 +51,7 @@ LABEL_WORDS = frozenset(
         *(f"{structure}{suffix}" for structure in ("la", "atrium", "leftatrium") for suffix in _SUFFIXES),
     ]
 )
-OTHER_STRUCTURE_WORDS = frozenset(
+OTHER_LABEL_WORDS = frozenset(
     [
         *("lawall", "scarsegimgm", "scarsegimg", "scarsegimgmo"),
         *(f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES),
@@ -64,7 +64,7 @@ RESULT_WORDS = frozenset(
     ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
 )
 """Words for automatic results beside a scan or label of the same name; otherwise a scan's name may contain them."""
-_KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_STRUCTURE_WORDS | PREDICTION_WORDS
+_KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
 """Words that are not part of a key."""
 _PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
 """Words in which the names of a case's files may differ. Words for another structure are not among them."""
@@ -106,7 +106,7 @@ class NamedFile:
 
 
 def case_name(path: str | Path) -> str:
-    """Return the name of a file's case: the file name without ending, channel 0000, and final word for the file's kind.
+    """Return the name of a file's case: the file's name without its ending, `_0000`, and a last word for its kind.
 
     >>> [case_name(name) for name in ("la_001_0000.nii.gz", "la_001_label.seg.nrrd", "la_001_pred.nrrd")]
     ['la_001', 'la_001', 'la_001']
@@ -214,7 +214,7 @@ def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedF
     kind = FileKind.SCAN
     if path_words & PREDICTION_WORDS or not path_words.isdisjoint(result_words):
         kind = FileKind.RESULT
-    elif path_words & OTHER_STRUCTURE_WORDS:
+    elif path_words & OTHER_LABEL_WORDS:
         kind = FileKind.OTHER_LABEL
     elif path_words & LABEL_WORDS or (ending(path) not in SCAN_ENDINGS and ending(path) in LABEL_ENDINGS):
         kind = FileKind.LABEL
@@ -363,7 +363,7 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
     """Return the labelmap files of `folder` by the name of their case.
 
     Args:
-        skip_images: leave out files that are the scans of labels in the folder.
+        skip_images: leave out the scans whose labels lie in the folder, too.
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
