@@ -243,6 +243,29 @@ def test_number_suffixes_are_patients_unless_a_label_shows_that_they_are_channel
     assert skip_reasons(found_cases).keys() == {"p_0001.nrrd", "p_0002.nrrd"}
 
 
+@pytest.mark.parametrize("name", ["imagesTr", "imagesTs"])
+def test_channels_in_a_folder_of_nnunet_are_one_case(tmp_path: Path, name: str) -> None:
+    home = folder(tmp_path, *(f"{name}/{scan}_{n:04}.nii.gz" for scan in ("a", "b") for n in range(2))) / name
+    found_cases = find_cases(home)
+    assert pairs(found_cases, home) == {"a": ("a_0000.nii.gz", None), "b": ("b_0000.nii.gz", None)}
+    assert skip_reasons(found_cases) == {"a_0001.nii.gz": OTHER_CHANNEL, "b_0001.nii.gz": OTHER_CHANNEL}
+
+
+def test_value_that_nnunet_ignores_is_no_class(tmp_path: Path) -> None:
+    home = folder(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    described = {"labels": {"background": 0, "LA": 1, "ignore": 2}, "file_ending": ".nii.gz"}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    assert find_cases(home).classes == ((1, "LA"),)
+
+
+def test_paths_of_nnunet_may_name_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = folder(tmp_path, "data/s.nii.gz", "data/l.nii.gz", "set/x.txt") / "set"
+    listed = {"a": {"images": ["$SCANS/s.nii.gz"], "label": "${SCANS}/l.nii.gz"}}
+    (home / "dataset.json").write_text(json.dumps({"dataset": listed}), encoding="utf-8")
+    monkeypatch.setenv("SCANS", str(tmp_path / "data"))
+    assert pairs(find_cases(home), tmp_path) == {"a": ("data/s.nii.gz", "data/l.nii.gz")}
+
+
 def test_left_atrial_challenge_lascarqs_and_emidec_are_recognised(tmp_path: Path) -> None:
     challenge = [f"asc/P1/{name}.nrrd" for name in ("lgemri", "laendo", "lawall")]
     lascarqs = [f"lascarqs/train_1/{name}.nii.gz" for name in ("enhanced", "atriumSegImgMO", "scarSegImgM")]

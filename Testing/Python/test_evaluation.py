@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt.cases.names import labelmaps_by_case
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
+from dcamt.io.dicom_files import SEGMENTATION_CLASS
 from dcamt.io.writers import write_labelmap
 from dcamt.metrics.evaluation import SCORE_COLUMNS, EvaluationRow, SegmentationScore, evaluate_folders, score
 from dcamt.volume import Code, Labelmap, SegmentInfo
+from dcamt_testing.dicom_positions import REPORT, new_data_set
 from dcamt_testing.synthetic import read_table
 from scipy import ndimage
 from scipy.spatial.distance import cdist
@@ -216,6 +219,20 @@ def test_unpaired_duplicate_and_missing_files_are_refused_by_name(folders: tuple
     assert_refused((predictions, tmp_path / "empty"), "empty", "no segmentation")
     (predictions / "la000_image.nrrd").write_bytes(b"")
     assert_refused((predictions, labels), "la000_image.nrrd")
+
+
+def test_prediction_that_is_its_own_label_is_refused(folders: tuple[Path, Path]) -> None:
+    assert_refused((folders[0], folders[0]), "la000_image.nrrd", "is the prediction and the label of its case")
+
+
+def test_dicom_segmentations_are_predictions_and_reports_are_not(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    predictions, labels = tmp_path / "dicom", folders[1]
+    predictions.mkdir()
+    for kind, name in ((SEGMENTATION_CLASS, "la000_image.dcm"), (REPORT, "la000_image_report.dcm")):
+        new_data_set(kind).save_as(predictions / name, enforce_file_format=True)
+    assert labelmaps_by_case(predictions) == {"la000": predictions / "la000_image.dcm"}
+    (predictions / "la000_image.dcm").unlink()
+    assert_refused((predictions, labels), "holds no segmentation", ".dcm")
 
 
 @pytest.mark.parametrize(

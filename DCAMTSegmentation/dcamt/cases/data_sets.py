@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from .case_list import LABELLED, UNLABELLED, Case
 from .found_cases import DECATHLON, NNUNET, NO_SCAN, OTHER_CHANNEL, FoundCases, SkippedFile, files_in
 from .names import case_name
 
+_IGNORED = "ignore"
+"""nnU-Net's name for the value of voxels that are left out of training; it is no class."""
 _TEST_CASE = "a test case of the data set"
 _UNNUMBERED_CHANNEL = (
     "another channel of its case; to use all channels, name the files x_0000, x_0001, ... in one folder"
@@ -51,7 +54,7 @@ def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     class_names = {}
     for key, value in listed.items() if isinstance(listed, dict) else ():
         for number, name in ((key, value), (value, key)):
-            if str(number).isdigit() and isinstance(name, str) and int(number) > 0:
+            if str(number).isdigit() and isinstance(name, str) and int(number) > 0 and name != _IGNORED:
                 class_names[int(number)] = name
     return tuple(sorted(class_names.items()))
 
@@ -95,7 +98,12 @@ class _ListedCases:
             self.skipped += [SkippedFile(file, reason) for file in files if file not in named]
 
     def _file(self, text: str) -> Path:
-        """Return the named file; nnU-Net v1 lists images without the suffix `_0000` of the file names."""
+        """Return the named file.
+
+        nnU-Net v1 lists images without the suffix `_0000` of the file names; v2 replaces environment variables.
+        """
+        if not (self._folder / text).exists():
+            text = os.path.expandvars(text)
         path = self._folder / text
         if "\\" in text and not path.exists():
             path = self._folder / text.replace("\\", "/")

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
+from ..io.channels import channel_files, has_channel_files, without_channel
 from ..io.formats import BENCHMARK_ENDING, SCAN_ENDINGS, ending, scan_name
 from .bids import find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
@@ -161,8 +162,21 @@ _FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
 def _pair_channels(scans: _FilesByKey, labels: _FilesByKey, skipped: list[SkippedFile]) -> None:
     """Give the scan `x_0000` the key of its label `x`; skip the files of the scan's other channels.
 
-    Without such a label the scans stay separate cases: the numbers may count patients.
+    Without such a label the scans stay separate cases, since the numbers may count patients, except in nnU-Net's
+    folders (`has_channel_files`).
     """
+    further = {
+        other
+        for files in scans.values()
+        for named_file in files
+        if has_channel_files(named_file.path)
+        for other in channel_files(named_file.path)[1:]
+    }
+    skipped += [SkippedFile(path, OTHER_CHANNEL) for path in sorted(further)]
+    for key in list(scans):
+        if kept := [named_file for named_file in scans.pop(key) if named_file.path not in further]:
+            are_channels = any(has_channel_files(named_file.path) for named_file in kept)
+            scans[(*key[:-1], without_channel(key[-1])) if are_channels and key else key] += kept
     for label in list(labels):
         channels = [(*label[:-1], f"{label[-1]}_000{number}") for number in range(10)] if label else []
         if not channels or label in scans or channels[0] not in scans or channels[0] in labels:

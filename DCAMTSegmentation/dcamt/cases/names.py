@@ -18,7 +18,8 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..io.channels import without_channel
-from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_maps
+from ..io.dicom_segments import is_dicom_segmentation
+from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_maps
 
 IMAGE_WORDS = frozenset(
     [
@@ -370,9 +371,12 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
-    files = [path for path in image_files(sorted(folder.iterdir())) if path.is_file()]
+    entries = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    files = image_files(entries)
+    files += [path for path in entries if ending(path) == DICOM_ENDING and is_dicom_segmentation(path)]
     if not files:
-        raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {', '.join(LABEL_ENDINGS)}.")
+        endings = ", ".join((*LABEL_ENDINGS, DICOM_ENDING))
+        raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {endings}.")
     if skip_images:
         labels = set(labels_beside_scans(files, folder))
         outlined = {case_name(path) for path in labels}

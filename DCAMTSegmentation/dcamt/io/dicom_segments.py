@@ -11,10 +11,22 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
-from .dicom_files import quiet_pydicom
+from .dicom_files import SEGMENTATION_CLASS, quiet_pydicom
 from .stored_image import StoredImage, StoredSegment, library_errors
 
 _REMEDY = "Export the segmentation again."
+
+
+def is_dicom_segmentation(path: Path) -> bool:
+    """Return whether a file is a DICOM segmentation; False for files that cannot be read."""
+    from pydicom import dcmread
+
+    try:
+        with quiet_pydicom():
+            data = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+    except Exception:  # pydicom raises errors of many types for files that are not DICOM.
+        return False
+    return bool(data.get("SOPClassUID", "") == SEGMENTATION_CLASS)
 
 
 def open_dicom_segments(path: Path) -> StoredImage:

@@ -20,7 +20,7 @@ from .channels import channel_files, one_channel_note, read_channels
 from .dicom import open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_completeness import dicomdir_files
 from .dicom_files import DIRECTORY_CLASS, SEGMENTATION_CLASS, files_below, list_names, quiet_pydicom
-from .dicom_segments import open_dicom_segments
+from .dicom_segments import is_dicom_segmentation, open_dicom_segments
 from .dicom_stacks import ScanChoice
 from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
 from .hdf5 import MAGIC as HDF5_MAGIC
@@ -270,17 +270,7 @@ def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
 
 def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
     """Return the only DICOM segmentation among `files`, or None; raise InputError, naming `path`, for several."""
-    from pydicom import dcmread
-
-    segmentations = []
-    for file in files:
-        try:
-            with quiet_pydicom():
-                data = dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID"])
-        except Exception:  # pydicom raises errors of many types for files that are not DICOM.
-            continue
-        if data.get("SOPClassUID", "") == SEGMENTATION_CLASS:
-            segmentations.append(file)
+    segmentations = [file for file in files if is_dicom_segmentation(file)]
     if len(segmentations) > 1:
         what = f"holds {len(segmentations)} segmentations: {list_names([file.name for file in segmentations])}"
         raise InputError(what, path=path, remedy="Choose one of the files.")

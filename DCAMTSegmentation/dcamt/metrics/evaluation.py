@@ -188,14 +188,18 @@ def evaluate_folders(
         prediction_mapping: the same for the predictions.
 
     Raises:
-        InputError: a folder is missing or empty, two files of a folder belong to one case, a prediction has no label, a
-            mapping does not fit, or one of the reasons of `evaluate_pairs`.
+        InputError: a folder is missing or empty, two files of a folder belong to one case, a prediction has no label or
+            is its own label, a mapping does not fit, or one of the reasons of `evaluate_pairs`.
     """
     predicted, labelled = labelmaps_by_case(Path(predictions)), labelmaps_by_case(Path(labels), skip_images=True)
     labelled = pair_with_labels(predicted, labelled)
     for case in sorted(predicted.keys() - labelled.keys()):
         remedy = f"Add {case}_label.nii.gz, or remove the prediction."
         raise InputError(f"has no label in {labels}", path=predicted[case], remedy=remedy)
+    for case, path in predicted.items():
+        if path.samefile(labelled[case]):
+            remedy = "Choose the folder of the predictions and that of the labels."
+            raise InputError("is the prediction and the label of its case", path=path, remedy=remedy)
     pairs = [
         EvaluationPair(case, partial(read_pair, predicted[case], labelled[case], label_mapping, prediction_mapping))
         for case in sorted(predicted)
