@@ -89,7 +89,7 @@ def _split_words(text: str) -> list[str]:
 
 
 class FileKind(Enum):
-    """The kind of a file, judged by its name."""
+    """The kind of a file, judged by its name; `masks` also judges by the file's values."""
 
     SCAN = "scan"
     LABEL = "label"
