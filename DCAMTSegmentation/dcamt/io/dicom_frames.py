@@ -47,7 +47,7 @@ class Frame:
 
     @property
     def order(self) -> tuple[int, int]:
-        """The frame's place in the order in which the series numbers its files and frames."""
+        """The key that sorts frames in the order in which the series numbers its files, and each file its frames."""
         return self.instance, self.index
 
 
@@ -81,7 +81,7 @@ TIME_ATTRIBUTES = (
 )
 """Attributes that may sort the frames at one place by time, each with its functional group.
 
-The first attribute whose values differ for all frames at each place is used.
+The first attribute is used of which, at each place, all frames have different values.
 """
 NUMBERED_TIMES = 2
 """Number of attributes, at the beginning of `TIME_ATTRIBUTES`, that are numbers of time points."""
