@@ -58,8 +58,8 @@ class LoadedResult:
     def summary(self, scan: str, model: str) -> str:
         """Return a line that names the scan, the model and the segments that were not found."""
         missing = [
-            _("No {segment} was found: check that the scan shows it, or place a region around it.").format(
-                segment=row.segment.lower()
+            _("Not found: {segment}. Check that the scan shows this segment, or place a region around it.").format(
+                segment=row.segment
             )
             for row in self.measurements
             if not row.volume_ml

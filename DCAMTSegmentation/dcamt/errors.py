@@ -11,8 +11,8 @@ import traceback
 from pathlib import Path
 from typing import ClassVar
 
-DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
-"""Error numbers of a full disk, an exhausted quota, and a file that is too large."""
+DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""Error numbers of a full disk and of an exhausted quota."""
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -96,6 +96,9 @@ def write_error(error: OSError, path: str | Path) -> OutputError:
     """Return the user-facing error for an operating system error in writing `path`."""
     if error.errno in DISK_FULL:
         what, remedy = "the disk is full", "Free some space or choose another folder."
+    elif error.errno == errno.EFBIG:
+        what = "would be larger than the disk or the system allows for a file"
+        remedy = "Choose a folder on another disk."
     elif error.errno in _FORBIDDEN:
         what = "cannot be written (no permission)"
         remedy = "Close programs that use the file, or choose another folder."
@@ -138,7 +141,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
     if isinstance(error, OSError) and error.strerror:
         named = error.filename if error.filename is not None else path
         where = os.fsdecode(named) if isinstance(named, (str, bytes, Path)) else "a file"
-        if error.errno in DISK_FULL:
+        if error.errno in (*DISK_FULL, errno.EFBIG):
             return write_error(error, where)
         return OutputError(f"{where}: cannot be used ({error.strerror}). Check its name and permissions.")
     what = f"unexpected error ({type(error).__name__}{': ' if text else ''}{text[:200]})"

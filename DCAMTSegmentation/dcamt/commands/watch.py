@@ -62,8 +62,10 @@ def show_event(event: RunEvent, console: Console) -> None:
         console.print_text(f"{action} {event.iteration} of {event.iterations} on {event.device}; {counts}")
     elif isinstance(event, TrainingProgress):
         losses = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
-        left = format_duration(event.eta_s or 0)
-        title = f"{event.iteration}/{event.iterations}  {event.steps_per_s or 0:.2f}/s  {left} left  {losses}"
+        title = f"{event.iteration}/{event.iterations}  {losses}"
+        if event.steps_per_s and event.eta_s is not None:
+            pace = f"{event.steps_per_s:.2f}/s  {format_duration(event.eta_s)} left"
+            title = f"{event.iteration}/{event.iterations}  {pace}  {losses}"
         console.show_progress(title, event.iteration / max(1, event.iterations))
     elif isinstance(event, ValidationScored):
         dice = ", ".join(f"{name} {value:.3f}" for name, value in event.dice.get("mean", {}).items())

@@ -23,7 +23,7 @@ def read_scan(request: SegmentRequest | WallRequest | ReportRequest) -> Volume:
     if stored.ndim == 3:
         stored = stored[..., None]
     if stored.ndim != 4:
-        raise InputError(f"has {stored.ndim} axes", path=name, remedy="A three-dimensional scan is needed.")
+        raise InputError("is not three-dimensional", path=name, remedy="Choose a volume with slices.")
     voxels = stored.transpose(3, 2, 1, 0)
     volume = Volume(voxels, Grid(voxels.shape[1:], request.affine), name)
     check_scan(volume)
@@ -43,7 +43,7 @@ def read_doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
     file, affine = request.doubt_map, request.doubt_map_affine
     if file is None or affine is None:
         return None
-    percent = _load(file, request.name).transpose()
+    percent = _load(file, f"{request.name}, map of doubt").transpose()
     return percent.astype(np.float32) / 100 if Grid(percent.shape, affine).matches(grid) else None
 
 
