@@ -9,7 +9,8 @@ from typing import Any
 import slicer
 from dcamt.errors import InputError
 from dcamt.machine import AUTO
-from dcamt.recipe import Recipe, with_settings
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import with_settings
 from dcamt.runs.efforts import effort_settings
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import NotInstalledError, missing_packages

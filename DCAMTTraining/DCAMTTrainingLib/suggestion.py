@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
-from dcamt.recipe import Recipe, recipe_from_dict
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import recipe_from_dict
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.stepped_task import SteppedTask
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from dcamt.errors import InputError
 from dcamt.models.package import read_recipe
 from dcamt.models.store import model_path
-from dcamt.recipe import Recipe, load_recipe, recipe_from_dict
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import load_recipe, recipe_from_dict
 from dcamt.report.colors import SEGMENT_COLORS
 from dcamt.volume import TISSUE, Code, SegmentInfo
 from slicer.i18n import tr as _

@@ -17,7 +17,8 @@ from dcamt.cases.checks import CaseFacts, check_cases, list_problems
 from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap
-from dcamt.recipe import Recipe, load_recipe
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import load_recipe
 from dcamt.training.resident import load_case
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import call_dcamt

@@ -18,7 +18,7 @@ from dcamt.io.channels import channel_files, channel_names, has_channel_files
 from dcamt.io.readers import read_header, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.models.package import open_model
-from dcamt.recipe import recipe_from_dict
+from dcamt.recipe_files import recipe_from_dict
 from dcamt.volume import IdentifyingNote, Labelmap, Volume
 from dcamt_testing.tiny_recipes import TINY
 

@@ -15,7 +15,7 @@ from dcamt.cases.case_list import read_cases
 from dcamt.commands import estimate as estimate_command
 from dcamt.commands.console import Console
 from dcamt.io.readers import read_header
-from dcamt.recipe import load_recipe, with_settings
+from dcamt.recipe_files import load_recipe, with_settings
 from dcamt.runs.efforts import EFFORTS, QUICK, THOROUGH, effort_settings
 from dcamt.runs.folder import RunFolder
 from dcamt.training import estimate as estimate_module

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from dcamt.devices import fast_bfloat16
-from dcamt.recipe import Training, load_recipe
+from dcamt.recipe import Training
+from dcamt.recipe_files import load_recipe
 from dcamt.training import learner
 from dcamt.training.learner import Learner, half_precision, make_optimiser, set_learning_rate, update_average
 from dcamt_testing.synthetic import CPU

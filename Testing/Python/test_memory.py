@@ -19,7 +19,8 @@ from dcamt.inference.memory import (
     usable_memory,
 )
 from dcamt.networks.cross_attention import BLOCK_BYTES
-from dcamt.recipe import Network, load_recipe
+from dcamt.recipe import Network
+from dcamt.recipe_files import load_recipe
 from dcamt_testing.synthetic import CPU
 from dcamt_testing.tiny_recipes import tiny_recipe
 

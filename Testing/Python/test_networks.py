@@ -10,7 +10,8 @@ import pytest
 import torch
 from dcamt.networks.dual_vnet import BranchOutput, DualVNet
 from dcamt.networks.vnet import Pointwise, TransposedUp, Trilinear, TrilinearUp
-from dcamt.recipe import Recipe, load_recipe, shipped_recipes
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import load_recipe, shipped_recipes
 from torch import Tensor, nn
 
 

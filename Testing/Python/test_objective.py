@@ -16,7 +16,8 @@ from dcamt.losses.mmd import mmd2
 from dcamt.losses.objective import objective_losses, ramp_up
 from dcamt.losses.supervised import dice_cross_entropy
 from dcamt.networks.dual_vnet import BranchOutput, DualVNet
-from dcamt.recipe import Network, Objective, load_recipe
+from dcamt.recipe import Network, Objective
+from dcamt.recipe_files import load_recipe
 from torch import Tensor, nn
 
 PARTS = ("supervised", "distillation", "mmd", "intra_class", "inter_class")

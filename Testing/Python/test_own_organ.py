@@ -15,7 +15,7 @@ from dcamt.cases.case_list import read_cases
 from dcamt.models.package import Card
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import save_model, verify_model
-from dcamt.recipe import load_recipe
+from dcamt.recipe_files import load_recipe
 from dcamt_testing.processes import run_dcamt
 from dcamt_testing.warm_python import interpreter
 

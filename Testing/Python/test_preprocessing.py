@@ -22,7 +22,8 @@ from dcamt.preprocessing import (
     source_box_of,
     to_source,
 )
-from dcamt.recipe import Intensity, Recipe, load_recipe
+from dcamt.recipe import Intensity, Recipe
+from dcamt.recipe_files import load_recipe
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, dice, points_of, rotation
 from scipy import ndimage

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from dcamt.errors import InputError
-from dcamt.recipe import Recipe, load_recipe, recipe_from_dict, shipped_recipes, with_settings
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import load_recipe, recipe_from_dict, shipped_recipes, with_settings
 
 CLASSES = [
     {"label": label, "name": name, "color": [0, 1, 0.5], "type": {"scheme": "SCT", "value": v, "meaning": is_a}}
@@ -172,7 +173,7 @@ def test_every_setting_has_an_unambiguous_short_name() -> None:
 
 def test_ambiguous_short_name_is_refused_and_full_name_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     gain = next(f for f in dataclasses.fields(load_recipe("la").augmentation) if f.name == "gain")
-    monkeypatch.setattr("dcamt.recipe._settable_fields", lambda: [("augmentation", gain), ("intensity", gain)])
+    monkeypatch.setattr("dcamt.recipe_files._settable_fields", lambda: [("augmentation", gain), ("intensity", gain)])
     with pytest.raises(InputError, match="there is no setting 'gain'"):
         with_settings(load_recipe("la"), ["gain=0.5"])
     assert with_settings(load_recipe("la"), ["augmentation.gain=0.5"]).augmentation.gain == 0.5

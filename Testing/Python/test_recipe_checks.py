@@ -12,7 +12,8 @@ from dcamt.api.training_plan import choose_recipe, plan_resumed_run
 from dcamt.cases.case_list import LABELLED, Case, write_cases
 from dcamt.errors import InputError
 from dcamt.models.package import ModelPackage, open_model, write_package
-from dcamt.recipe import Recipe, load_recipe, recipe_from_dict
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import load_recipe, recipe_from_dict
 from dcamt.runs.folder import RunFolder
 
 NAN, INFINITE = float("nan"), float("inf")

@@ -13,7 +13,8 @@ from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
 from dcamt.errors import InputError
 from dcamt.io.readers import read_scan
 from dcamt.preprocessing import scan_to_network
-from dcamt.recipe import Recipe, with_settings
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import with_settings
 from dcamt.training.resident import VOXELS_PER_CLASS, load_case, uint8_scale_offset
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.synthetic import CPU, write_nifti

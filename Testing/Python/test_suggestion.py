@@ -16,7 +16,7 @@ from dcamt.errors import InputError
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.networks.packaging import verify_model
-from dcamt.recipe import load_recipe
+from dcamt.recipe_files import load_recipe
 from dcamt_testing.made_up_tasks import write_task
 from dcamt_testing.processes import call_dcamt
 

@@ -28,7 +28,7 @@ class AnalyticMeasurementTest(unittest.TestCase):
 
     def test_table_shows_the_size_of_ellipsoids_on_an_oblique_anisotropic_grid(self) -> None:
         from dcamt.metrics.measurements import measure
-        from dcamt.recipe import load_recipe
+        from dcamt.recipe_files import load_recipe
         from dcamt.volume import Labelmap
         from DCAMTSegmentationLib.measurements_table import fill_table
 

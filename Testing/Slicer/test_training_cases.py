@@ -13,7 +13,7 @@ from unittest import mock
 import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
-from dcamt.recipe import load_recipe
+from dcamt.recipe_files import load_recipe
 from DCAMTSlicerLib import engine_process
 from DCAMTSlicerLib.engine_process import wait_for_killed
 from DCAMTTrainingLib.cases.check import CaseCheck

@@ -12,7 +12,7 @@ import slicer
 import vtk
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.slabs import write_nrrd_in_slabs
-from dcamt.recipe import load_recipe
+from dcamt.recipe_files import load_recipe
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases.check import scene_remark
 from DCAMTTrainingLib.cases.derived_nodes import SCAN_FILE, SEVERAL_CHANNELS

@@ -12,7 +12,7 @@ import numpy as np
 import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED
-from dcamt.recipe import load_recipe
+from dcamt.recipe_files import load_recipe
 from dcamt.runs.preview import Preview
 from dcamt.volume import Code, SegmentInfo
 from dcamt_testing.tiny_recipes import tiny_recipe

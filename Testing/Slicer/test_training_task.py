@@ -12,7 +12,7 @@ from unittest import mock
 import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION
 from dcamt.errors import InputError
-from dcamt.recipe import load_recipe
+from dcamt.recipe_files import load_recipe
 from DCAMTTrainingLib import estimation as estimation_module
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan

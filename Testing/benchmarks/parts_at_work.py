@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from dcamt.cases.case_list import LABELLED, Case
 from dcamt.losses.mmd import mmd2
 from dcamt.networks.dual_vnet import BranchOutput, DualVNet
-from dcamt.recipe import Recipe, load_recipe, with_settings
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import load_recipe, with_settings
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt.training.resident import load_case
 from dcamt.training.sampling import Batch, BatchSampler

@@ -19,7 +19,7 @@ import numpy as np
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.networks.packaging import verify_model
-from dcamt.recipe import load_recipe
+from dcamt.recipe_files import load_recipe
 from la_cases import print_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -38,7 +38,8 @@ from dcamt.losses.objective import objective_losses
 from dcamt.machine import keep_freed_memory
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.preprocessing import labels_to_network, scan_to_network
-from dcamt.recipe import Recipe, load_recipe, with_settings
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import load_recipe, with_settings
 from dcamt.runs.events import EventLog
 from dcamt.runs.folder import RunFolder
 from dcamt.training.resident import load_case

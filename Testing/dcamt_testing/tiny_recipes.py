@@ -25,14 +25,15 @@ TINY = (
 
 def tiny_recipe(*settings: str) -> Recipe:
     """Return the recipe `la` with a tiny network, for training, changed by further settings."""
-    from dcamt.recipe import load_recipe, with_settings
+    from dcamt.recipe_files import load_recipe, with_settings
 
     return with_settings(load_recipe("la"), [*TINY, *settings])
 
 
 def tiny_recipe_keeping_all_components() -> Recipe:
     """Return the recipe `la` with a tiny network, for inference that keeps all components, not only the largest."""
-    from dcamt.recipe import Inference, Intensity, Network, load_recipe
+    from dcamt.recipe import Inference, Intensity, Network
+    from dcamt.recipe_files import load_recipe
 
     return replace(
         load_recipe("la"),

@@ -12,7 +12,8 @@ from ..distributed import Team, team_size
 from ..errors import InputError
 from ..models.package import read_recipe
 from ..models.store import model_path
-from ..recipe import Recipe, load_recipe, with_settings
+from ..recipe import Recipe
+from ..recipe_files import load_recipe, with_settings
 from ..runs.efforts import effort_settings
 from ..runs.folder import Origin, RunFolder
 

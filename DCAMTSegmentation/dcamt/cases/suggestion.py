@@ -21,7 +21,8 @@ from ..geometry import connected_components, network_grid
 from ..io.channels import channel_files, channel_names, has_channel_files
 from ..io.formats import plain_name
 from ..io.readers import read_header, read_labelmap, read_scan, read_segments
-from ..recipe import Augmentation, Inference, Intensity, Network, Recipe, Stride, Training, recipe_from_dict
+from ..recipe import Augmentation, Inference, Intensity, Network, Recipe, Stride, Training
+from ..recipe_files import recipe_from_dict
 from ..volume import ANATOMICAL_STRUCTURE, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
 from .case_list import LABELLED, UNLABELLED, Case
 from .data_sets import dataset_classes

@@ -11,7 +11,7 @@ from ..cases.checks import CaseFacts, check_cases, list_problems
 from ..cases.folders import find_cases
 from ..cases.found_cases import FoundCases
 from ..errors import InputError
-from ..recipe import load_recipe
+from ..recipe_files import load_recipe
 from .console import Console
 from .result_files import check_table_path, existing_rule
 

@@ -12,7 +12,7 @@ from ..cases.case_list import LEFT_OUT, VALIDATION, list_cases
 from ..errors import InputError
 from ..geometry import Grid
 from ..io.readers import read_header
-from ..recipe import with_settings
+from ..recipe_files import with_settings
 from ..runs.efforts import EFFORTS, effort_settings
 from .console import Console, format_duration
 

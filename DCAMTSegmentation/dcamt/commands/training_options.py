@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..models.store import DEFAULT_MODEL
-from ..recipe import shipped_recipes
+from ..recipe_files import shipped_recipes
 from ..runs.efforts import EFFORTS
 from .options import (
     CASE_LIST,

@@ -17,7 +17,7 @@ from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_labelmap, read_scan, read_segments
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_mesh
 from ..io.writers import is_dcamt_result
-from ..recipe import load_recipe
+from ..recipe_files import load_recipe
 from ..volume import Labelmap, Volume
 from ..wall.analysis import (
     SCIPY_MODULES,

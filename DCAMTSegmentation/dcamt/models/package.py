@@ -22,7 +22,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..io.atomic import atomic_path
-from ..recipe import Recipe, recipe_from_dict
+from ..recipe import Recipe
+from ..recipe_files import recipe_from_dict
 from .calibration import Calibration, parse_calibration
 
 FORMAT = 1

@@ -15,7 +15,8 @@ from ..cases.case_list import Case, read_cases, write_cases
 from ..errors import InputError
 from ..io.atomic import stray_temporaries, write_text
 from ..models.package import Card
-from ..recipe import Recipe, load_recipe
+from ..recipe import Recipe
+from ..recipe_files import load_recipe
 from .events import RunEvent, read_events
 
 

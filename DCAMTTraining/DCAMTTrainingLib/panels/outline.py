@@ -12,7 +12,7 @@ import slicer
 from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
-from dcamt.recipe import load_recipe
+from dcamt.recipe_files import load_recipe
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error

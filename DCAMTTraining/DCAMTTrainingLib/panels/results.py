@@ -13,7 +13,7 @@ import slicer
 from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
 from dcamt.models.store import MODEL_ENDING
-from dcamt.recipe import load_recipe
+from dcamt.recipe_files import load_recipe
 from dcamt.runs.state import FINISHED, STOPPED
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error

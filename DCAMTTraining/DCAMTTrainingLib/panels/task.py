@@ -8,7 +8,8 @@ from typing import Any
 import qt
 from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
-from dcamt.recipe import Recipe, load_recipe, shipped_recipes
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import load_recipe, shipped_recipes
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.model_choices import model_choices
 from slicer.i18n import tr as _

@@ -8,7 +8,8 @@ from typing import Any
 import slicer
 from dcamt.cases.case_list import VALIDATION, iterate_cases
 from dcamt.errors import DCAMTError
-from dcamt.recipe import Recipe, load_recipe
+from dcamt.recipe import Recipe
+from dcamt.recipe_files import load_recipe
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.preview import choose_preview, chosen_preview, read_preview
 from dcamt.runs.state import RUNNING, RunState

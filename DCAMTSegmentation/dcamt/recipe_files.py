@@ -1,0 +1,148 @@
+"""Read recipes: shipped ones by name, others from files, and with settings `key=value`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .io.typed_json import build, type_hints, value_of
+from .recipe import Recipe
+from .recipe_checks import check_recipe
+
+REMOVED = {("objective", "copy_paste"): 0.0, ("augmentation", "blur_mm"): 0.0}
+"""Keys of earlier versions, by section and key, with the only value that training still accepts (switched off)."""
+SHIPPED = Path(__file__).with_name("recipes")
+
+
+def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: bool = True) -> Recipe:
+    """Return the recipe with the content of a recipe file, after checking it. `source` is the file that errors name.
+
+    Args:
+        for_training: raise an error if the recipe uses a removed key; otherwise such keys are ignored.
+
+    Raises:
+        InputError: a key is unknown or missing, a value has the wrong type, or values do not fit together.
+    """
+    recipe: Recipe = build(Recipe, _without_removed_keys(data, source, for_training), source, "recipe")
+    check_recipe(recipe, source)
+    return recipe
+
+
+def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_training: bool) -> Mapping[str, Any]:
+    """Return a recipe's dictionary without the `REMOVED` keys.
+
+    Raises:
+        InputError: the recipe is for training, and a removed key is not switched off.
+    """
+    for (section, key), off in REMOVED.items():
+        values = data.get(section) if isinstance(data, Mapping) else None
+        if isinstance(values, Mapping) and key in values:
+            if for_training and values[key] != off:
+                raise InputError(
+                    f"'recipe.{section}.{key}' is {values[key]!r}, but this part was removed from DCAMT",
+                    path=source,
+                    remedy=f"Train with a recipe file in which this key is {off:g}, or use DCAMT 0.1.",
+                )
+            data = {**data, section: {name: value for name, value in values.items() if name != key}}
+    return data
+
+
+def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
+    """Return a shipped recipe by its name (`la`), or any recipe by its file; `for_training` as in `recipe_from_dict`.
+
+    Raises:
+        InputError: there is no such recipe, or the file is not a recipe, or the recipe uses a removed key.
+    """
+    if Path(name_or_file).suffix == ".json":
+        return _read_recipe(Path(name_or_file), for_training)
+    path = SHIPPED / f"{name_or_file}.json"
+    if not path.is_file():
+        raise InputError(
+            f"there is no recipe of the name '{name_or_file}'",
+            remedy=f"Shipped recipes: {', '.join(shipped_recipes())}; or give the path of a .json file.",
+        )
+    return _shipped_recipe(path, for_training)
+
+
+def _read_recipe(path: Path, for_training: bool) -> Recipe:
+    """Return the recipe in a file. Raises InputError if the file is not a recipe."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", path=path, remedy="Check the name and the folder.") from error
+    except json.JSONDecodeError as error:
+        what = f"is not JSON (line {error.lineno}: {error.msg})"
+        raise InputError(what, path=path, remedy="Correct the file.") from error
+    return recipe_from_dict(data, path, for_training)
+
+
+_shipped_recipe = functools.cache(_read_recipe)
+"""Return a shipped recipe; it is read once, since the panels need it after each change of a setting."""
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the shipped recipes."""
+    return sorted(path.stem for path in SHIPPED.glob("*.json"))
+
+
+def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """Return the recipe with `key=value` settings applied, as given to `dcamt train --set`.
+
+    A key is a field of the recipe or of one of its sections (`spacing`, `iterations`, `mmd`), with or without the
+    section's name (`training.iterations`). Lists are written with commas (`64,64,32`).
+
+    Raises:
+        InputError: a key is unknown, or a value does not fit its key or the other values.
+    """
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"the setting '{setting}' is not of the form key=value", remedy="Write key=value.")
+        section_name, _, name = key.strip().rpartition(".")
+        places = [
+            section
+            for section, section_field in _settable_fields()
+            if section_field.name == name and section_name in ("", section)
+        ]
+        if len(places) != 1:
+            known = ", ".join(sorted(section_field.name for _, section_field in _settable_fields()))
+            raise InputError(f"there is no setting '{key}'", remedy=f"Choose one of: {known}.")
+        section = places[0]
+        holder: Any = getattr(recipe, section) if section else recipe
+        hint = type_hints(holder.__class__)[name]
+        value = _parse(text.strip(), hint, f"--set {key}")
+        holder = dataclasses.replace(holder, **{name: value})
+        changed: dict[str, Any] = {section: holder}
+        recipe = dataclasses.replace(recipe, **changed) if section else holder
+    check_recipe(recipe, "--set")
+    return recipe
+
+
+@functools.cache
+def _settable_fields() -> list[tuple[str, dataclasses.Field[Any]]]:
+    """Return the fields that `--set` can change, each with the name of its section ("" for the recipe itself)."""
+    fields: list[tuple[str, dataclasses.Field[Any]]] = []
+    for recipe_field in dataclasses.fields(Recipe):
+        section = type_hints(Recipe)[recipe_field.name]
+        if dataclasses.is_dataclass(section):
+            fields += [(recipe_field.name, inner) for inner in dataclasses.fields(section)]
+        elif recipe_field.name not in ("classes", "format"):
+            fields.append(("", recipe_field))
+    return fields
+
+
+def _parse(text: str, hint: Any, where: str) -> Any:
+    """Parse the value of a setting for a field of the type `hint`. Raises InputError if it does not fit."""
+    if hint is str:
+        return text
+    try:
+        data = json.loads(f"[{text}]") if typing.get_origin(hint) is tuple else json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"'{text}' is not a value", path=where) from error
+    return value_of(data, hint, where, "value")
