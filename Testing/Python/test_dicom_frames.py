@@ -158,7 +158,8 @@ def test_letters_of_a_single_image_type_value_are_not_kinds_of_images(tmp_path: 
     assert_slices_in_place(read_scan(tmp_path / "x"), 10)
 
 
-def test_dicom_segmentation_is_read_as_a_label(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_dicom_segmentation_is_read_as_a_label(tmp_path: Path, kind: str) -> None:
     """highdicom writes the segmentation and omits frames without voxels of a segment."""
     sources = [pydicom.dcmread(write_slice(tmp_path / "scan" / f"{k:02}.dcm", k)) for k in range(12)]
     mask = np.zeros((12, SIZE, SIZE), np.uint8)
@@ -176,7 +177,7 @@ def test_dicom_segmentation_is_read_as_a_label(tmp_path: Path) -> None:
     segmentation = hd.seg.Segmentation(
         source_images=sources,
         pixel_array=mask,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segmentation_type=hd.seg.SegmentationTypeValues[kind],
         segment_descriptions=descriptions,
         series_instance_uid=generate_uid(),
         series_number=2,

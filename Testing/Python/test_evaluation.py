@@ -9,7 +9,7 @@ import pytest
 from dcamt.cases.names import labelmaps_by_case
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
-from dcamt.io.dicom_files import SEGMENTATION_CLASS
+from dcamt.io.dicom_files import SEGMENTATION_CLASSES
 from dcamt.io.writers import write_labelmap
 from dcamt.metrics.evaluation import SCORE_COLUMNS, EvaluationRow, SegmentationScore, evaluate_folders, score
 from dcamt.volume import Code, Labelmap, SegmentInfo
@@ -228,7 +228,7 @@ def test_prediction_that_is_its_own_label_is_refused(folders: tuple[Path, Path])
 def test_dicom_segmentations_are_predictions_and_reports_are_not(folders: tuple[Path, Path], tmp_path: Path) -> None:
     predictions, labels = tmp_path / "dicom", folders[1]
     predictions.mkdir()
-    for kind, name in ((SEGMENTATION_CLASS, "la000_image.dcm"), (REPORT, "la000_image_report.dcm")):
+    for kind, name in ((SEGMENTATION_CLASSES[0], "la000_image.dcm"), (REPORT, "la000_image_report.dcm")):
         new_data_set(kind).save_as(predictions / name, enforce_file_format=True)
     assert labelmaps_by_case(predictions) == {"la000": predictions / "la000_image.dcm"}
     (predictions / "la000_image.dcm").unlink()

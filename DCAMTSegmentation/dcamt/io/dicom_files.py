@@ -15,7 +15,8 @@ from ..errors import InputError
 from .dicom_frames import Frame, UnplacedError, frames_of, words_of
 from .stored_image import library_errors
 
-SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
+SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+"""The class of binary and fractional segmentations, and that of labelmaps."""
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _IMAGE_CLASSES = {
     f"1.2.840.10008.5.1.4.1.1.{end}"

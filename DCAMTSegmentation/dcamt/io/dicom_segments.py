@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
-from .dicom_files import SEGMENTATION_CLASS, quiet_pydicom
+from .dicom_files import SEGMENTATION_CLASSES, quiet_pydicom
 from .stored_image import StoredImage, StoredSegment, library_errors
 
 _REMEDY = "Export the segmentation again."
@@ -26,7 +26,7 @@ def is_dicom_segmentation(path: Path) -> bool:
             data = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
     except Exception:  # pydicom raises errors of many types for files that are not DICOM.
         return False
-    return bool(data.get("SOPClassUID", "") == SEGMENTATION_CLASS)
+    return str(data.get("SOPClassUID", "")) in SEGMENTATION_CLASSES
 
 
 def open_dicom_segments(path: Path) -> StoredImage:
@@ -43,7 +43,7 @@ def open_dicom_segments(path: Path) -> StoredImage:
             raise InputError("holds fractions, not segments", path=path, remedy="Export a binary segmentation.")
         affine, shape, slices, segments = _geometry(path, data)
         numbers = [int(item.SegmentNumber) for item in data.SegmentSequence] if "SegmentSequence" in data else []
-        numbers = numbers or sorted({segment for segment in segments if segment})
+        numbers = [number for number in numbers if number] or sorted({segment for segment in segments if segment})
     check_size((*shape, max(1, len(numbers))), path)
 
     def load() -> np.ndarray:

@@ -19,7 +19,7 @@ from ..volume import Labelmap, Volume, as_labels, check_channels, check_grid, ch
 from .channels import channel_files, one_channel_note, read_channels
 from .dicom import open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_completeness import dicomdir_files
-from .dicom_files import DIRECTORY_CLASS, SEGMENTATION_CLASS, files_below, list_names, quiet_pydicom
+from .dicom_files import DIRECTORY_CLASS, SEGMENTATION_CLASSES, files_below, list_names, quiet_pydicom
 from .dicom_segments import is_dicom_segmentation, open_dicom_segments
 from .dicom_stacks import ScanChoice
 from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
@@ -261,7 +261,7 @@ def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
     if kind == DIRECTORY_CLASS or path.name.upper() == "DICOMDIR":
         segmentation = _segmentation_among(path, dicomdir_files(path)) if label else None
         return open_dicomdir(path, choice) if segmentation is None else open_dicom_segments(segmentation)
-    if kind == SEGMENTATION_CLASS:
+    if kind in SEGMENTATION_CLASSES:
         if not label:
             raise _segmentation_error(path)
         return open_dicom_segments(path)
