@@ -180,6 +180,23 @@ def test_simpleitk_reads_one_segment_on_the_grid_of_the_scan(case: tuple[Path, L
     np.testing.assert_array_equal(mask, expected)
 
 
+def test_anonymised_source_without_attributes_of_patient_and_study_is_referred_to(
+    case: tuple[Path, Labelmap], tmp_path: Path
+) -> None:
+    folder, labelmap = case
+    removed = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID")
+    for file in folder.glob("IM*"):
+        image = pydicom.dcmread(file)
+        for keyword in (*removed, "AccessionNumber", "ReferringPhysicianName"):
+            delattr(image, keyword)
+        image.save_as(tmp_path / file.name)
+    source = find_source_images(tmp_path, labelmap.grid)
+    segmentation = build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
+    assert not any(segmentation[keyword].value for keyword in removed)  # present, but empty
+    report = build_measurement_report(measure(labelmap, SEGMENTS, "scan"), SEGMENTS, segmentation, source, MODEL)
+    assert broken_rules(segmentation) == broken_rules(report) == []
+
+
 def test_source_is_found_among_other_series_and_subfolders(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     grid = case[1].grid
     other = oblique_affine()

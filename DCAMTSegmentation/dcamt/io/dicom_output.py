@@ -23,6 +23,12 @@ _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
 
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
+"""Attributes of type 2 in PS3.3 C.7.1.1 and C.7.2.1: they must be present, but may be empty."""
+
 Dataset = Any
 """A `pydicom.Dataset`."""
 
@@ -99,6 +105,8 @@ def build_dicom_segmentation(
     """
     import highdicom as hd
 
+    for image in source.datasets:
+        _add_empty_attributes(image)
     planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I): slices of rows and columns
     geometry = _frame_geometry(labelmap.grid) if source.frames is not None else {}
     masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
@@ -131,6 +139,13 @@ def build_dicom_segmentation(
         _remove_other_references(dataset, source.frames)
     dataset.SeriesDescription = f"Segmentation: {', '.join(info.name for info in segments)}"[:64]
     return dataset
+
+
+def _add_empty_attributes(image: Dataset) -> None:
+    """Add the attributes of patient and study that may be empty and that an anonymised image may lack."""
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in image:
+            setattr(image, keyword, "")
 
 
 def _describe_segments(segments: Sequence[SegmentInfo], algorithm: Algorithm) -> list[Any]:
