@@ -33,7 +33,7 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
     Raises:
         InputError: an entry has another form or an unknown class, a name has several classes, or a source occurs twice.
 
-    >>> from ..recipe import load_recipe
+    >>> from ..recipe_files import load_recipe
     >>> parse_mapping("420,421=left-atrium; LA endo=1", load_recipe("la").classes)
     {420: 1, 421: 1, 'LA endo': 1}
     """
