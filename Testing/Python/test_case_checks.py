@@ -268,6 +268,25 @@ def test_scan_with_few_different_values_causes_a_warning(tmp_path: Path) -> None
     assert facts[0].warnings == facts[2].warnings == ()
 
 
+def test_scan_that_is_its_own_label_is_refused(tmp_path: Path) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
+    cases[1] = replace(cases[1], image=cases[1].label)
+    assert "The label is the scan itself" in only_problem(cases, 1)
+    with pytest.raises(InputError, match="is the scan itself"):
+        load_case(cases[1], RECIPE, torch.device("cpu"))
+
+
+def test_label_of_two_scans_causes_a_warning(tmp_path: Path) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=3, unlabelled=0, validation=0))
+    cases[2] = replace(cases[2], label=cases[0].label)
+    facts = facts_of(cases)
+    assert [fact.warnings for fact in facts] == [
+        (f"The label is also that of '{cases[2].name}'. Check that each case has its own label.",),
+        (),
+        (f"The label is also that of '{cases[0].name}'. Check that each case has its own label.",),
+    ]
+
+
 def test_label_of_many_organs_in_place_of_a_scan_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
     organs = np.arange(ellipsoid_scan()[0].size).reshape(ellipsoid_scan()[0].shape) % 8  # as many as in MM-WHS

@@ -78,6 +78,9 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
     for index, text in _trained_and_validated(cases):
         facts[index] = _with_problem(facts[index], text)
         yield facts[index]
+    for index, text in _shared_labels(cases):
+        facts[index] = replace(facts[index], warnings=(*facts[index].warnings, text))
+        yield facts[index]
 
 
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
@@ -195,6 +198,20 @@ def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
                     reported.add(index)
                     text = f"The scan is also {role}: its {what} equals that of '{twin}'. Leave one of them out."
                     yield index, text
+
+
+def _shared_labels(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
+    """Yield index and warning of each case whose label file belongs to a case with another scan as well."""
+    members_by_file: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for index, case in enumerate(cases):
+        if _needs_label(case) and case.label is not None and (key := _file_identity(case.label)) is not None:
+            members_by_file[key].append(index)
+    for members in members_by_file.values():
+        for index in members:
+            scan = _file_identity(cases[index].image)
+            other = next((cases[twin].name for twin in members if _file_identity(cases[twin].image) != scan), None)
+            if other is not None:
+                yield index, f"The label is also that of '{other}'. Check that each case has its own label."
 
 
 def _file_identity(path: Path) -> Hashable:

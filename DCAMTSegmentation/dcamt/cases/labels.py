@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid, NetworkGrid, axis_weights, bounding_box, connected_components, network_grid
-from ..io.formats import plain_name
+from ..io.formats import BENCHMARK_ENDING, ending, plain_name
 from ..io.readers import read_labelmap
 from ..recipe import Recipe
 from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabel_255
@@ -22,6 +22,10 @@ STRAY_VOXELS = 4
 """A component smaller than the volume of this many voxels of the network grid is stray: it may vanish on that grid."""
 MAXIMUM_CLASS = 255
 """The highest label value to which `parse_value_mapping` maps."""
+
+
+_SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".zip")
+"""Endings of files that may hold a scan and its label."""
 
 
 def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, int]:
@@ -114,9 +118,13 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     Without a mapping, if the recipe has a single class, the value 255 of a mask of 0 and 255 is read as this class.
 
     Raises:
-        InputError: as `read_labelmap` and `fit_labelmap`, or if the mapping does not fit the recipe or the file.
+        InputError: as `read_labelmap` and `fit_labelmap`, or if the label is the file of the scan or the mapping does
+            not fit the recipe or the file.
     """
     assert case.label is not None
+    are_files = case.label.is_file() and case.image.is_file()
+    if are_files and ending(case.label) not in _SCAN_WITH_LABEL and case.label.samefile(case.image):
+        raise InputError("is the scan itself", path=case.label, remedy="Choose the case's label.")
     mapping = parse_mapping(case.labels, recipe.classes) if case.labels else None
     labelmap = fit_labelmap(read_labelmap(case.label, mapping), grid, case.image)
     first, *others = recipe.classes
