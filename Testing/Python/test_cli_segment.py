@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -155,7 +156,7 @@ def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
 def test_agreement_maps_are_neither_scans_nor_segmentations(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
-    scans, out, again = tmp_path / "scans", tmp_path / "out", tmp_path / "again"
+    scans, out, labels, again = (tmp_path / name for name in ("scans", "out", "labels", "again"))
     for number in range(2):
         save_noise_scan(scans / f"la{number}.nrrd", number)
     arguments = ["segment", scans, "--model", noise_model, "--agreement"]
@@ -164,8 +165,9 @@ def test_agreement_maps_are_neither_scans_nor_segmentations(
     expected = {f"la{n}.{form}" for n in range(2)} | {f"la{n}_agreement.{end}" for n in range(2)}
     assert {path.name for path in out.iterdir()} == expected
     capsys.readouterr()
-    # The folder is compared with itself, so that agreement maps lie beside both predictions and labels.
-    assert cli.main(["evaluate", "--predictions", str(out), "--labels", str(out), "--json"]) == 0
+    # The folder is compared with its copy, so that agreement maps lie beside both predictions and labels.
+    shutil.copytree(out, labels)
+    assert cli.main(["evaluate", "--predictions", str(out), "--labels", str(labels), "--json"]) == 0
     scores = [one for one in events(capsys) if one["event"] == "score"]
     assert [(one["case"], one["dice"]) for one in scores] == [("la0", 1.0), ("la1", 1.0), ("mean", 1.0), ("std", 0.0)]
     if form == "seg.nrrd":  # results beside the scans are not taken for scans
