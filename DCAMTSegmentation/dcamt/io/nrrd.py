@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..geometry import Grid
 from ..volume import GREY_SCALE_REMEDY
 from .nrrd_data import NrrdData
-from .nrrd_header import OPEN_IN_SLICER, Header, array_sizes, read_header
+from .nrrd_header import OPEN_IN_SLICER, NrrdHeader, array_sizes, read_nrrd_header
 from .stored_image import DAMAGED, StoredImage, StoredSegment, library_errors, unit_error
 
 # Signs that convert a space's axes to RAS. Other spaces, such as "scanner-xyz", have no known relation to the patient.
@@ -43,7 +43,7 @@ def open_nrrd(path: Path) -> StoredImage:
             millimetre, or `axis mins` state its place.
     """
     with library_errors(path, "a NRRD image"):
-        header = read_header(path)
+        header = read_nrrd_header(path)
         sizes = array_sizes(path, header)
         kinds = header.fields.get("kinds", "").lower().split()
         if any(kind in _COLOR_KINDS for kind in kinds):
@@ -88,7 +88,7 @@ def _vectors(text: str) -> list[np.ndarray | None]:
     return rows
 
 
-def _directions(path: Path, header: Header, axes: int, kinds: list[str]) -> tuple[np.ndarray, list[int]]:
+def _directions(path: Path, header: NrrdHeader, axes: int, kinds: list[str]) -> tuple[np.ndarray, list[int]]:
     """Return the steps along the three spatial axes in the file's space, (3, 3), and the indices of these axes."""
     text = header.fields.get("space directions")
     if text is not None:
@@ -118,7 +118,7 @@ def _require_three_axes(path: Path, spatial: list[int], axes: int) -> None:
         raise InputError(f"is a {axes}D image", path=path, remedy="Extract one three-dimensional volume.")
 
 
-def _refuse_other_units(path: Path, header: Header) -> None:
+def _refuse_other_units(path: Path, header: NrrdHeader) -> None:
     """Raise InputError if a header states another unit than millimetres, which ITK would ignore."""
     name = "units" if "space directions" not in header.fields else "space units"
     for unit in re.findall(r'"([^"]*)"', header.fields.get(name, "")):
@@ -126,7 +126,7 @@ def _refuse_other_units(path: Path, header: Header) -> None:
             raise unit_error(path, unit)
 
 
-def _origin(path: Path, header: Header) -> np.ndarray:
+def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
     """Return the centre of the first voxel in the file's space, (3,); 0 if the header has none.
 
     Raises:
@@ -145,7 +145,7 @@ def _origin(path: Path, header: Header) -> np.ndarray:
     return row
 
 
-def _space_signs(path: Path, header: Header) -> tuple[int, int, int]:
+def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
     space = header.fields.get("space")
     if space is None and "space directions" not in header.fields:
         return _TO_RAS["lps"]

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import InputError
-from .nrrd_header import HEADER_LIMIT, OPEN_IN_SLICER, Header
+from .nrrd_header import HEADER_LIMIT, OPEN_IN_SLICER, NrrdHeader
 from .stored_image import (
     COPY_AGAIN,
     DAMAGED,
@@ -62,7 +62,7 @@ class NrrdData:
             empty or damaged, or a data file is missing.
     """
 
-    def __init__(self, path: Path, header: Header, sizes: Sequence[int]) -> None:
+    def __init__(self, path: Path, header: NrrdHeader, sizes: Sequence[int]) -> None:
         fields = header.fields
         kind = " ".join(fields["type"].lower().split())
         if kind not in _TYPES:
@@ -163,7 +163,7 @@ def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.
     return np.array([int(word) for word in words], dtype)
 
 
-def _data_files(path: Path, header: Header, sizes: Sequence[int]) -> list[Path]:
+def _data_files(path: Path, header: NrrdHeader, sizes: Sequence[int]) -> list[Path]:
     """Return the data files that a header names; an empty list if the data follows the header.
 
     Raises:

@@ -22,7 +22,7 @@ OPEN_IN_SLICER = "Open the file in 3D Slicer and save it again."
 
 
 @dataclass
-class Header:
+class NrrdHeader:
     """A NRRD header.
 
     Attributes:
@@ -38,13 +38,13 @@ class Header:
     start: int = 0
 
 
-def read_header(path: Path) -> Header:
+def read_nrrd_header(path: Path) -> NrrdHeader:
     """Return the header of a NRRD file, which may be compressed with gzip as a whole.
 
     Raises:
         InputError: the file is not NRRD, or a line of the header is damaged.
     """
-    header = Header()
+    header = NrrdHeader()
     with open_plain_or_gzip(path, _HEADER_BUFFER) as file:
         first_line = file.readline(HEADER_LIMIT)
         if not first_line.startswith(MAGIC):
@@ -76,7 +76,7 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def array_sizes(path: Path, header: Header) -> list[int]:
+def array_sizes(path: Path, header: NrrdHeader) -> list[int]:
     """Return the size of each axis in the file's order, the fastest first.
 
     Raises:
