@@ -19,8 +19,8 @@ from scipy import stats
 def synthetic_features(number: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray, list[str]]:
     """Return features, true overlaps and case names of eight scans of each of `number` cases.
 
-    The logit of the overlap is -0.2 - 1.1 times the feature "doubt", plus noise. The doubt of the second half of the
-    scans is larger and varies more.
+    The logit of the overlap is -0.2 - 1.1 * doubt + noise. The doubt of the second half of the scans is larger and
+    varies more.
     """
     draw = np.random.default_rng(seed)
     doubt = np.concatenate([draw.normal(-2.4, 0.25, 4 * number), draw.normal(-1, 1, 4 * number)])
@@ -56,7 +56,7 @@ def test_fit_finds_the_known_law_and_intervals_hold_about_80_percent_of_new_scan
 
 
 def test_interval_includes_the_error_for_unseen_disturbances() -> None:
-    """Ghosts lower the overlap through a feature of their own, which only fits that have seen ghosts can use."""
+    """Ghosts lower the overlap. Only the feature "ghosting" shows them; only fits to scans with ghosts can use it."""
     features, truth, cases = synthetic_features(20, 0)
     kinds = ["clean" if index < 80 else "noise" for index in range(160)]
     for index in range(80, 120):
@@ -65,11 +65,11 @@ def test_interval_includes_the_error_for_unseen_disturbances() -> None:
         truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # 2 less on the scale of the logit
     features = [{"ghosting": 0.0, **one} for one in features]
     arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
-    # `unseen` takes its interval from fits that leave out the scans of one disturbance.
+    # Both intervals come from fits without the scan's case, that of `unseen` from fits without its disturbance, too.
     seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
-    # Fits without ghosts expect too high an overlap for scans with ghosts, so intervals reach lower.
+    # Fits without ghosts expect too high an overlap for scans with ghosts, so the intervals of `unseen` reach lower.
     assert seen.expect(noise).low > seen.value(noise) - 0.12
     assert unseen.expect(noise).low < unseen.value(noise) - 0.2
 
@@ -97,7 +97,7 @@ def test_overlap_of_a_scan_is_expected_by_a_fit_without_its_case_and_disturbance
 
 
 def test_assessment_leaves_out_the_assessed_case() -> None:
-    """The feature is pure noise, so only a fit that has seen the case could predict its overlap."""
+    """The feature is pure noise, so an assessment without the case is hardly better than a constant."""
     draw = np.random.default_rng(0)
     features = [{"doubt": value} for value in draw.normal(size=64).tolist()]
     level = draw.uniform(0.6, 0.95, 8)
@@ -105,7 +105,7 @@ def test_assessment_leaves_out_the_assessed_case() -> None:
     overlaps = [float(level[index % 8]) for index in range(64)]
     assessment = assess_overlap(features, overlaps, cases, ("doubt",))
     constant = np.mean([abs(one - np.median(np.delete(level, index))) for index, one in enumerate(level)])
-    assert assessment["mean absolute error"] > 0.6 * constant
+    assert assessment["mean absolute error"] > 0.9 * constant
 
 
 def test_fit_of_fewer_than_two_cases_is_refused() -> None:

@@ -118,7 +118,9 @@ def test_damaged_model_does_not_hide_the_others(tmp_path: Path, home: Path, caps
     assert "a.dcamt" in printed.err
 
 
-def test_unwritable_store_is_refused(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_store_whose_folder_is_a_file_is_refused(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = save_model_named(tmp_path / "good.dcamt")
     home.write_text("a file where the folder should be", encoding="utf-8")
     assert call_models("import", file) == 1

@@ -1,4 +1,4 @@
-"""`dcamt segment` by a team of two processes gives the results of a single process, and reports each failure once."""
+"""`dcamt segment` in two processes gives the results of one; failures are reported once, finished results are kept."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scans(tmp_path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """The exit status and the printed texts of a command."""
 
     status: int
@@ -41,26 +41,26 @@ class Ended:
     errors: str
 
 
-def segment_as_team(*arguments: str | Path) -> Ended:
+def segment_as_team(*arguments: str | Path) -> CommandResult:
     """Run `dcamt segment` in two processes, without torchrun, which takes seconds to start."""
-    return Ended(*run_team(2, "segment", *arguments))
+    return CommandResult(*run_team(2, "segment", *arguments))
 
 
 @pytest.fixture
-def segment_alone(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def segment_alone(capfd: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """Return a function that runs `dcamt segment` in this process."""
 
-    def segment(*arguments: str | Path) -> Ended:
+    def segment(*arguments: str | Path) -> CommandResult:
         capfd.readouterr()
         status = call_dcamt(["segment", *arguments])
         printed = capfd.readouterr()
-        return Ended(status, printed.out, printed.err)
+        return CommandResult(status, printed.out, printed.err)
 
     return segment
 
 
 def test_two_processes_give_the_same_results_as_one(
-    noise_model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., Ended]
+    noise_model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., CommandResult]
 ) -> None:
     event_names, tables, outputs = [], [], []
     for name, segment in (("alone", segment_alone), ("team", segment_as_team)):
@@ -129,7 +129,7 @@ sys.exit(main())
 def test_results_are_kept_and_missing_results_named_when_a_process_is_killed(
     noise_model: Path, scans: Path, tmp_path: Path
 ) -> None:
-    """The results have time stamps before the start, as on a file system that rounds times down to the hour."""
+    """The results' time stamps are earlier than the command's start, as on a file system that rounds times down."""
     (scans / "s3.nii.gz").rename(scans / "s3_deadly.nii.gz")
     script = tmp_path / "killed.py"
     script.write_text(KILLED_AT_A_SCAN, encoding="utf-8")
@@ -176,7 +176,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_interrupted_command_keeps_the_table_of_finished_scans(noise_model: Path, scans: Path, tmp_path: Path) -> None:
+def test_interrupted_command_writes_the_table_of_finished_scans(noise_model: Path, scans: Path, tmp_path: Path) -> None:
     table = tmp_path / "out.csv"
     arguments = ["segment", scans, "-o", tmp_path / "out", "--model", noise_model, "--measurements", table, "--json"]
     with open_dcamt(*arguments, script=HELD_AT_THE_SECOND_SCAN) as process:
@@ -192,7 +192,7 @@ def test_interrupted_command_keeps_the_table_of_finished_scans(noise_model: Path
 
 
 def test_skipped_folder_is_named_once_and_the_output_folder_is_not_named(
-    noise_model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., Ended]
+    noise_model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., CommandResult]
 ) -> None:
     """The team has fewer scans than processes."""
     (scans / "patient1").mkdir()
@@ -213,13 +213,13 @@ def test_skipped_folder_is_named_once_and_the_output_folder_is_not_named(
     [(["--roi", "1,2,3"], 1), (["--model", "no-such-model"], 1), (["--quality", "fast", "--agreement"], 2)],
     ids=["region", "model", "usage"],
 )
-def test_failure_of_all_processes_is_reported_once(
+def test_failure_that_ends_the_team_is_reported_once(
     arguments: list[str],
     status: int,
     noise_model: Path,
     scans: Path,
     tmp_path: Path,
-    segment_alone: Callable[..., Ended],
+    segment_alone: Callable[..., CommandResult],
 ) -> None:
     """The messages equal the messages of a single process."""
     arguments = [*(["--model", str(noise_model)] if "--model" not in arguments else []), *arguments]

@@ -54,7 +54,7 @@ def test_voxels_connect_through_corners_but_not_across_gaps() -> None:
     assert kept.dtype == bool
 
 
-def test_largest_component_is_found_in_empty_full_and_strided_masks() -> None:
+def test_empty_and_full_masks_stay_the_same_and_strided_masks_are_accepted() -> None:
     assert not largest_component(np.zeros((3, 4, 5), dtype=bool)).any()
     assert largest_component(np.ones((3, 4, 5), dtype=bool)).all()
     mask = np.random.default_rng(3).random((9, 10, 11)) < 0.06
@@ -94,8 +94,8 @@ def test_component_near_the_located_organ_is_preferred() -> None:
     assert largest_component(mask, (whole, whole, slice(0, 1)))[large]
 
 
-EVERYWHERE = CentrePrior(np.zeros(3), np.full(3, np.inf))
-"""The prior of a scan of infinite extent, in which every position is central."""
+UNIFORM_PRIOR = CentrePrior(np.zeros(3), np.full(3, np.inf))
+"""The prior of a scan of infinite extent: the weight is 1 at every position."""
 
 
 def test_located_organ_of_one_class_does_not_affect_another_class() -> None:
@@ -103,7 +103,7 @@ def test_located_organ_of_one_class_does_not_affect_another_class() -> None:
     labelmap[1:4], labelmap[6:19] = 1, 1
     labelmap[4:5, 2:4, 2:4] = 2
     labelmap[19, :6, :6] = 2
-    located = ExpectedOrgans({1: (slice(0, 6), slice(0, 8), slice(0, 8))}, EVERYWHERE)
+    located = ExpectedOrgans({1: (slice(0, 6), slice(0, 8), slice(0, 8))}, UNIFORM_PRIOR)
     kept = keep_largest_components(labelmap, (1, 2), located)
     # Class 1 keeps the small component near its organ, class 2 its largest component.
     assert [kept[at, 2, 2] for at in (2, 4, 8, 19)] == [1, 0, 0, 2]
@@ -131,7 +131,11 @@ def test_central_component_is_preferred_to_a_larger_component_at_the_border() ->
 def probabilities_of_balls(
     *balls: tuple[tuple[int, int, int], float], shape: tuple[int, int, int] = (60, 40, 40)
 ) -> Tensor:
-    """Return probabilities (2, *shape) of an organ: 0.9 in the balls (centre, radius; in voxels), 0 elsewhere."""
+    """Return probabilities (2, *shape) of background and organ; the organ's are 0.9 in the balls, and 0 elsewhere.
+
+    Args:
+        balls: each ball's centre and radius in voxels.
+    """
     at = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
     organ = np.zeros(shape, np.float32)
     for place, radius in balls:
@@ -166,7 +170,7 @@ def test_component_is_selected_by_certainty_rather_than_size() -> None:
     probabilities = torch.stack([0.5 * (1 - first), first, 0.5 * (1 - first)])
     chosen = select_components(probabilities, CENTRE)
     assert (chosen == 1).sum() == large.sum()
-    # A component with a larger lead is preferred to a much larger component.
+    # A more certain component is preferred to a much larger component.
     probabilities[:, small] = torch.tensor([0.05, 0.9, 0.05])[:, None]
     assert select_components(probabilities, CENTRE)[45, 20, 20] == 1
 
@@ -196,7 +200,7 @@ def test_touching_components_are_separated_at_uncertain_voxels() -> None:
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[40, 20, 20] == 1
 
 
-# ---- the prior for the scan's centre
+# ---- the centre prior
 
 
 TURNED = np.array([[0, -2.0, 0, 40], [1.5, 0, 0, -30], [0, 0, -2.5, 70], [0, 0, 0, 1]])
@@ -228,7 +232,7 @@ def test_weight_of_a_component_follows_the_formula() -> None:
     components[9:12, 4:7, 3:6] = 1  # around the centre
     components[20, 5, 3:6] = 2  # at a face
     components[15, 5, 4] = 3  # half-way between centre and face
-    components[20, 10, 8] = 5  # in a corner; label 4 is absent
+    components[20, 10, 8] = 5  # in a corner; there is no component 4
     prior = CentrePrior(np.array([10.0, 5.0, 4.0]), np.array([10.0, 5.0, 4.0]))
     weights = prior.weights(components, 6)
     assert np.allclose(weights[[1, 2, 3, 5]], [1, 1 / (1 + CENTRAL), 1 / (1 + CENTRAL / 4), 1 / (1 + 3 * CENTRAL)])

@@ -1,4 +1,4 @@
-"""Documents: links in the repository have targets, the README is short, the workflow has the checks of `make lint`."""
+"""Links to files of the repository have targets, the README is short, the workflow has the checks of `make lint`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DOCUMENTS = sorted(
 LINK = re.compile(r"(?<!\\)!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
-def headings(path: Path) -> set[str]:
-    """Return the anchors that GitHub makes for a document's headings, if no heading is repeated."""
+def find_anchors(path: Path) -> set[str]:
+    """Return the anchors that GitHub makes for a document's headings; a repeated heading's own anchor is missing."""
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -31,7 +31,7 @@ def test_every_link_within_the_repository_has_a_target(document: Path) -> None:
             continue
         name, _, anchor = link.partition("#")
         target = (document.parent / name).resolve() if name else document
-        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in headings(target)):
+        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in find_anchors(target)):
             broken.append(link)
     assert broken == []
 

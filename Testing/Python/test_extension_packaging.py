@@ -18,7 +18,7 @@ RESOURCE_ENDINGS = {".ui", ".png", ".json", ".txt", ".svg", ".csv", ".html", ".c
 RAW = "https://raw.githubusercontent.com/DCAMT/SlicerDCAMT/main/"
 LIBRARY = "lib/qt-scripted-modules"
 
-# A minimal replacement of Slicer's build system. These files of Slicer make the same checks of an extension's project:
+# A minimal replacement of Slicer's build system. Its checks follow these files of Slicer, and some are stricter:
 # SlicerConfig.cmake (pointer size, settings that a project must not choose for itself), UseSlicer.cmake
 # (the name), SlicerMacroBuildScriptedModule, SlicerMacroPythonTesting and SlicerExtensionCPack.
 SLICER_CONFIG = """
@@ -122,7 +122,7 @@ def cmake_lists(module: str) -> set[str]:
     variables = {"MODULE_NAME": module}
     files: set[str] = set()
     for name, body in re.findall(r"set\((\w+)\s+([^)]*)\)", text):
-        if name in {"MODULE_PYTHON_SCRIPTS", "MODULE_PYTHON_RESOURCES", "TRAINING_RESOURCES"}:
+        if name in {"MODULE_PYTHON_SCRIPTS", "MODULE_PYTHON_RESOURCES"}:
             names = [re.sub(r"\$\{(\w+)\}", lambda match: variables[match[1]], word) for word in body.split()]
             assert len(names) == len(set(names)), f"{name} names a file twice"
             files |= set(names)
@@ -149,7 +149,7 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_cmake_lists_name_all_files_of_the_tree(module: str) -> None:
+def test_cmake_lists_name_all_python_and_resource_files(module: str) -> None:
     listed, present = cmake_lists(module), module_sources(module)
     assert sorted(present - listed) == [], f"add these to {module}/CMakeLists.txt"
     assert sorted(listed - present) == [], f"{module}/CMakeLists.txt names files that do not exist"
@@ -385,7 +385,7 @@ def copied_tree(tmp_path: Path) -> Path:
     return source
 
 
-def test_cmake_installs_all_files_of_the_tree(copied_tree: Path, tmp_path: Path) -> None:
+def test_cmake_installs_all_python_and_resource_files(copied_tree: Path, tmp_path: Path) -> None:
     done = build_and_install(copied_tree, tmp_path)
     assert done.returncode == 0, done.stderr
     shipped = {
@@ -441,7 +441,7 @@ def test_missing_script_is_refused(copied_tree: Path, tmp_path: Path) -> None:
     assert "dcamt/errors.py" in done.stderr
 
 
-def test_cmake_configures_when_no_model_exists(copied_tree: Path, tmp_path: Path) -> None:
+def test_extension_without_models_is_built_and_installed(copied_tree: Path, tmp_path: Path) -> None:
     shutil.rmtree(copied_tree / "Resources/Models")
     done = build_and_install(copied_tree, tmp_path)
     assert done.returncode == 0, done.stderr

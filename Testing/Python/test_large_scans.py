@@ -29,7 +29,7 @@ from dcamt_testing.analytic_scans import centred_grid, dice, points_of, rotation
 from dcamt_testing.large_scans import CASE, FIELD, RECIPE, SPACING, case, ellipsoid, scan_in, tissue
 from torch import Tensor, nn
 
-EVERYWHERE: Box = (slice(0, FIELD[0]), slice(0, FIELD[1]), slice(0, FIELD[2]))
+WHOLE_FIELD: Box = (slice(0, FIELD[0]), slice(0, FIELD[1]), slice(0, FIELD[2]))
 
 
 class BrightnessNetwork(nn.Module):
@@ -139,7 +139,7 @@ def test_box_grows_where_labels_touch_its_faces(predictor: Predictor, monkeypatc
     scan, own = scan_in("air")
     i, j, k = (np.flatnonzero(own.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
     small = (slice(i[0] + 4, i[-1] + 9), slice(j[0] - 8, j[-1] + 9), slice(k[0] - 2, k[-1] - 1))
-    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(small, EVERYWHERE))
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(small, WHOLE_FIELD))
     fractions: list[float] = []
     result = predictor.segment(scan, progress=lambda _, fraction: fractions.append(fraction))
     assert dice(result.labelmap.voxels == 1, own) > 0.95
@@ -180,29 +180,32 @@ def test_larger_neighbour_does_not_replace_the_located_organ(
     scan, own, _ = scan_beside_larger_organ()
     box = (slice(40, 90), slice(60, 125), slice(0, 24))
     organ = (slice(50, 78), slice(68, 94), slice(4, 21))
-    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE))
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, WHOLE_FIELD))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
-    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE, {1: organ}))
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, WHOLE_FIELD, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
-    # The same holds when the box grows too often and the whole scan is segmented.
-    monkeypatch.setattr(module, "ROUNDS", 0)
+    # The same holds when the first box cuts the organ and the whole scan is segmented.
+    monkeypatch.setattr(module, "ROUNDS", 1)
+    cut = (slice(40, 70), *box[1:])
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(cut, WHOLE_FIELD, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
+    assert predictor.network.sizes[-1] == (60, 72, 24)  # type: ignore[union-attr]
 
 
 def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The location is one box around the organ and a larger neighbour, as if the two touched on the coarse grid."""
+    """The location is a box around the organ and half of a larger neighbour, as if they touched on the coarse grid."""
     scan, own, neighbour = scan_beside_larger_organ()
     merged = (slice(40, 90), slice(60, 112), slice(0, 24))
-    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(merged, EVERYWHERE, {1: merged}))
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(merged, WHOLE_FIELD, {1: merged}))
     assert own[merged].sum() < neighbour[merged].sum() < 2 * own[merged].sum()
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
     monkeypatch.setattr(components, "CENTRAL", 0.0)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
 
 
-def test_location_and_result_are_selected_by_the_centre_of_the_anatomy(
+def test_prior_of_location_and_result_has_the_centre_of_the_anatomy(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same anatomy is at three positions of the scan, with different offsets of the coarse grid."""
@@ -210,18 +213,18 @@ def test_location_and_result_are_selected_by_the_centre_of_the_anatomy(
     small, _ = scan_in("mirrored tissue")
     priors: list[tuple[CentrePrior, tuple[int, ...]]] = []
 
-    def record_of_location(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
+    def record_and_select(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
         priors.append((prior, tuple(probabilities.shape[1:])))
         return select_components(probabilities, prior)
 
-    def record_of_result(labels: np.ndarray, classes: object, expected: ExpectedOrgans | None = None) -> np.ndarray:
+    def record_and_keep(labels: np.ndarray, classes: object, expected: ExpectedOrgans | None = None) -> np.ndarray:
         assert expected is not None
         priors.append((expected.prior, labels.shape))
         return labels
 
     monkeypatch.setattr(localisation, "_trim_to_strides", lambda length, stride: slice(2, length - 2))
-    monkeypatch.setattr(localisation, "select_components", record_of_location)
-    monkeypatch.setattr(module, "keep_largest_components", record_of_result)
+    monkeypatch.setattr(localisation, "select_components", record_and_select)
+    monkeypatch.setattr(module, "keep_largest_components", record_and_keep)
     boxes: list[Box] = []
 
     def record_and_crop(volume: Volume, box: Box) -> Volume:
@@ -262,7 +265,7 @@ def test_padding_does_not_change_the_labels(predictor: Predictor) -> None:
         assert padded.sum() == unpadded.sum()
 
 
-def test_located_organ_that_the_fine_grid_does_not_confirm_is_ignored(
+def test_whole_scan_is_segmented_when_no_organ_is_found_in_the_located_box(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan, _, neighbour = scan_beside_larger_organ()
@@ -270,7 +273,7 @@ def test_located_organ_that_the_fine_grid_does_not_confirm_is_ignored(
     monkeypatch.setattr(
         module,
         "locate_organs",
-        lambda *_: OrganLocation((slice(40, 90), slice(60, 125), slice(0, 24)), EVERYWHERE, {1: organ}),
+        lambda *_: OrganLocation((slice(40, 90), slice(60, 125), slice(0, 24)), WHOLE_FIELD, {1: organ}),
     )
     forward = predictor.network.forward
 
@@ -291,7 +294,7 @@ def test_box_does_not_grow_into_a_larger_organ_that_touches_the_located_organ(
     bridge = (abs(i - 63) < 3) & (j > 85) & (j < 115) & (abs(k - 12) < 3)
     scan.voxels[0, neighbour | bridge] = 0.9
     box = (slice(40, 90), slice(60, 98), slice(0, 24))
-    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, EVERYWHERE))
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, WHOLE_FIELD))
     mask = predictor.segment(scan).labelmap.voxels == 1
     assert dice(mask, own) > 0.8
     monkeypatch.setattr(module, "MERGED", 100.0)

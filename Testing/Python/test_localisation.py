@@ -45,7 +45,7 @@ def lower_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(localisation, "LARGE_VOXELS", 0)
 
 
-def locate_on_network_grid(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> OrganLocation | None:
+def locate_in_scan(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> OrganLocation | None:
     return locate_organs(volume, network_grid(volume.grid, recipe.spacing), recipe, predict)
 
 
@@ -70,7 +70,7 @@ def test_small_central_component_does_not_replace_the_organ(monkeypatch: pytest.
         sizes.append(tuple(image.shape[1:]))
         return torch.cat([-20 * image, 20 * image]).softmax(dim=0)[None]
 
-    location = locate_on_network_grid(scan, RECIPE, predict)
+    location = locate_in_scan(scan, RECIPE, predict)
     assert location is not None
     assert all(side.start <= at < side.stop for side, at in zip(location.box, (142, 40, 12), strict=True))
     assert is_close_to_bounding_box(location.organs[1], organ)
@@ -78,7 +78,7 @@ def test_small_central_component_does_not_replace_the_organ(monkeypatch: pytest.
     assert len(sizes) == 2
     assert np.prod(sizes[0]) < 0.7 * np.prod(sizes[1])
     monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.001)
-    location = locate_on_network_grid(scan, RECIPE, predict)
+    location = locate_in_scan(scan, RECIPE, predict)
     assert location is not None
     assert location.box[0].start < 80 < location.box[0].stop < 130
     assert is_close_to_bounding_box(location.organs[1], central)
@@ -89,7 +89,7 @@ def test_each_class_is_located_and_one_box_contains_all() -> None:
     masks = {1: ellipsoid((100, 110, 12), (12, 14, 8)), 2: ellipsoid((50, 60, 12), (12, 14, 8))}
     voxels = (-0.5 + 0.2 * np.sin(INDEX[0] / 2.5) * np.cos(INDEX[1] / 3)).astype(np.float32)
     voxels[masks[1]], voxels[masks[2]] = 0.4, 0.9
-    location = locate_on_network_grid(Volume(voxels[None], GRID), TWO_CLASSES, predict_by_brightness)
+    location = locate_in_scan(Volume(voxels[None], GRID), TWO_CLASSES, predict_by_brightness)
     assert location is not None
     assert set(location.organs) == {1, 2}
     for label, organ in location.organs.items():
@@ -101,7 +101,7 @@ def test_box_is_the_whole_anatomy_when_a_class_is_missed_on_the_coarse_grid() ->
     voxels = WAVES.copy()
     voxels[ellipsoid((80, 80, 12), (12, 12, 12))] = 0.4
     voxels[ellipsoid((135, 30, 12), (2, 2, 2))] = 0.9  # too small for the coarse grid
-    location = locate_on_network_grid(Volume(voxels[None], GRID), TWO_CLASSES, predict_by_brightness)
+    location = locate_in_scan(Volume(voxels[None], GRID), TWO_CLASSES, predict_by_brightness)
     assert location is not None
     assert location.box == location.anatomy
     assert set(location.organs) == {1}  # the organ that was located is still used
@@ -118,7 +118,7 @@ def test_box_contains_an_organ_outside_the_inner_part() -> None:
         searched.append(tuple(image.shape))
         return predict_by_brightness(image)
 
-    location = locate_on_network_grid(Volume(voxels[None], GRID), TWO_CLASSES, record_and_predict)
+    location = locate_in_scan(Volume(voxels[None], GRID), TWO_CLASSES, record_and_predict)
     assert location is not None
     assert len(searched) == 2  # first the inner part, which lacks the second class
     assert set(location.organs) == {1, 2}
@@ -131,7 +131,7 @@ def test_box_is_the_whole_anatomy_without_a_search_when_the_recipe_keeps_all_com
         raise AssertionError("no organ is to be located")
 
     all_components = replace(RECIPE, inference=replace(RECIPE.inference, largest_component=False))
-    location = locate_on_network_grid(Volume(WAVES[None], GRID), all_components, refuse)
+    location = locate_in_scan(Volume(WAVES[None], GRID), all_components, refuse)
     assert location is not None
     assert location == OrganLocation(location.anatomy, location.anatomy)
 

@@ -235,7 +235,7 @@ def test_damaged_model_is_not_imported(tmp_path: Path, download: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
-def test_unwritable_store_is_refused(tmp_path: Path, download: Path) -> None:
+def test_store_whose_folder_is_a_file_is_refused(tmp_path: Path, download: Path) -> None:
     (tmp_path / "home").touch()
     with pytest.raises(OutputError, match="is not a folder"):
         import_model(download)

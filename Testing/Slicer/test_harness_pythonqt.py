@@ -153,7 +153,7 @@ class TableModelTest(unittest.TestCase):
 
         self.cells = Cells()
 
-    def test_view_shows_the_data_of_the_model(self) -> None:
+    def test_view_has_the_model_and_the_model_returns_its_data(self) -> None:
         view = qt.QTableView()
         view.setModel(self.cells)
         self.assertIs(view.model(), self.cells)
@@ -178,7 +178,7 @@ class TableModelTest(unittest.TestCase):
         self.cells.setData(self.cells.index(1, 0), "c")
         self.assertEqual((received, self.cells.rows[1][0]), ([(1, 0)], "c"))
 
-    def test_inserted_rows_are_shown(self) -> None:
+    def test_inserted_row_can_be_selected(self) -> None:
         view = qt.QTableView()
         view.setModel(self.cells)
         self.cells.beginInsertRows(qt.QModelIndex(), 2, 2)
@@ -187,7 +187,7 @@ class TableModelTest(unittest.TestCase):
         view.selectRow(2)
         self.assertEqual([index.row() for index in view.selectionModel().selectedRows()], [2])
 
-    def test_derived_class_may_have_attributes(self) -> None:
+    def test_object_of_a_derived_class_may_have_attributes(self) -> None:
         self.cells.remark = "kept"
         self.assertEqual(self.cells.remark, "kept")
 
@@ -204,7 +204,7 @@ class TableModelTest(unittest.TestCase):
 
 
 class ProcessTest(unittest.TestCase):
-    def test_process_emits_output_and_end(self) -> None:
+    def test_process_emits_its_end_and_its_output_is_read(self) -> None:
         process, ends = qt.QProcess(), []
         process.finished.connect(lambda code, status: ends.append((code, status)))
         process.start(sys.executable, ["-c", "print(input()); raise SystemExit(3)"])
@@ -245,7 +245,7 @@ class TimerAndMenuTest(unittest.TestCase):
 
 class ReferenceCountTest(unittest.TestCase):
     def test_calls_that_return_none_lose_no_reference_to_none(self) -> None:
-        """PySide6 6.12.0 loses a reference in each such call; Python 3.11 aborts when no reference is left."""
+        """PySide6 6.12.0 loses a reference to None in each such call; Python 3.11 aborts when no reference is left."""
         from PySide6.QtCore import QObject
 
         without_parent, before = QObject(), sys.getrefcount(None)
