@@ -21,7 +21,7 @@ from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
 from dcamt.models.package import Card
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
-from dcamt_testing.dicom_rules import broken_rules
+from dcamt_testing.dicom_rules import missing_attributes
 from dcamt_testing.dicom_series import PATIENT, write_mr_series
 from dcamt_testing.processes import HANGING_S
 from dcamt_testing.scan_files import LEFT_ATRIUM, affine_from_sitk
@@ -141,7 +141,7 @@ def test_dicom_series_gives_dicom_objects_with_the_same_labels_as_nrrd(dicom_run
     segmentation = pydicom.dcmread(dicom_run / "out" / "series.dcm")
     report = pydicom.dcmread(dicom_run / "out" / "series_measurements.dcm")
     for written in (segmentation, report):
-        assert broken_rules(written) == []
+        assert missing_attributes(written) == []
         assert written.PatientID == PATIENT["PatientID"]
     assert (segmentation.Modality, report.Modality) == ("SEG", "SR")
     assert segmentation.SOPInstanceUID in json.dumps(report.to_json_dict())

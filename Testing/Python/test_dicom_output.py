@@ -16,7 +16,7 @@ from dcamt.metrics.measurements import measure
 from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap, SegmentInfo, fit_labelmap
 from dcamt_testing.dicom_positions import time_point_groups, write_frames, write_slice
-from dcamt_testing.dicom_rules import broken_rules
+from dcamt_testing.dicom_rules import missing_attributes
 from dcamt_testing.dicom_series import (
     PATIENT,
     RAS_TO_LPS,
@@ -95,12 +95,12 @@ def test_segmentation_keeps_patient_study_and_source(written: Path, case: tuple[
 
 
 def test_segmentation_has_the_attributes_that_the_standard_requires(written: Path) -> None:
-    assert broken_rules(pydicom.dcmread(written)) == []
+    assert missing_attributes(pydicom.dcmread(written)) == []
     # The check reports a removed and an emptied attribute.
     damaged = pydicom.dcmread(written)
     del damaged.SegmentSequence[0].SegmentAlgorithmType
     damaged.DimensionOrganizationSequence = []
-    assert broken_rules(damaged) == [
+    assert missing_attributes(damaged) == [
         "multi-frame-dimension.DimensionOrganizationSequence is empty",
         "segmentation-image.SegmentSequence.SegmentAlgorithmType is missing",
     ]
@@ -194,7 +194,7 @@ def test_anonymised_source_without_attributes_of_patient_and_study_is_referred_t
     segmentation = build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
     assert not any(segmentation[keyword].value for keyword in removed)  # present, but empty
     report = build_measurement_report(measure(labelmap, SEGMENTS, "scan"), SEGMENTS, segmentation, source, MODEL)
-    assert broken_rules(segmentation) == broken_rules(report) == []
+    assert missing_attributes(segmentation) == missing_attributes(report) == []
 
 
 def test_source_is_found_among_other_series_and_subfolders(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Pa
     assert source.frames == tuple(order.index(k) for k in range(SHAPE[2]))
     write_dicom(build_dicom_segmentation(labelmap, SEGMENTS[:1], source, MODEL), tmp_path / "seg.dcm")
     data_set = pydicom.dcmread(tmp_path / "seg.dcm")
-    assert broken_rules(data_set) == []
+    assert missing_attributes(data_set) == []
     image = pydicom.dcmread(path)
     assert data_set.NumberOfFrames == SHAPE[2]
     for frame in data_set.PerFrameFunctionalGroupsSequence:
@@ -306,15 +306,15 @@ def test_measurement_report_holds_the_measurements_of_each_segment(
     folder, labelmap = case
     source = find_source_images(folder, labelmap.grid)
     segmentation = build_dicom_segmentation(labelmap, segments, source, MODEL)
-    assert broken_rules(segmentation) == []
+    assert missing_attributes(segmentation) == []
     rows = measure(labelmap, segments, "scan")
     path = tmp_path / "report.dcm"
     write_dicom(build_measurement_report(rows, segments, segmentation, source, MODEL), path)
     report = hd.sr.srread(path)
-    assert broken_rules(report) == []
+    assert missing_attributes(report) == []
     damaged = pydicom.dcmread(path)
     del damaged.ContentSequence[0].ConceptCodeSequence
-    assert broken_rules(damaged) == ["CODE without ConceptCodeSequence"]
+    assert missing_attributes(damaged) == ["CODE without ConceptCodeSequence"]
     assert (report.PatientID, report.StudyInstanceUID) == (PATIENT["PatientID"], segmentation.StudyInstanceUID)
     assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     groups = report.content.get_volumetric_roi_measurement_groups()

@@ -41,7 +41,7 @@ def run_program(*arguments: str | Path) -> str:
     return done.stdout + done.stderr
 
 
-def errors(path: Path) -> list[str]:
+def errors_and_warnings(path: Path) -> list[str]:
     """Return the errors and warnings of dciodvfy about a file, but not about DCAMT's own codes."""
     printed = run_program("dciodvfy", path).splitlines()
     # Measurements without a standard code have a code of the private scheme 99DCAMT, which dciodvfy does not know.
@@ -88,11 +88,11 @@ def rows() -> list[Measurements]:
 
 
 def test_dciodvfy_finds_no_fault(results: tuple[Path, Path], tmp_path: Path) -> None:
-    assert [errors(path) for path in results] == [[], []]
+    assert [errors_and_warnings(path) for path in results] == [[], []]
     damaged = pydicom.dcmread(results[0])
     del damaged.SegmentSequence[0].SegmentAlgorithmType
     damaged.save_as(tmp_path / "damaged.dcm")
-    assert any("SegmentAlgorithmType" in line for line in errors(tmp_path / "damaged.dcm"))
+    assert any("SegmentAlgorithmType" in line for line in errors_and_warnings(tmp_path / "damaged.dcm"))
 
 
 def test_dcmqi_reads_the_segments_at_their_places(results: tuple[Path, Path], tmp_path: Path) -> None:

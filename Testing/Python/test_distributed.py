@@ -329,14 +329,14 @@ def test_signal_to_torchrun_pauses_the_team_and_the_run_resumes(table: Path, tmp
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to find processes")
 def test_run_of_a_killed_leader_ends_and_keeps_its_checkpoint(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert own_lines(errors_after_kill(run, table, rank=0)) == []
+    assert own_lines(kill_and_read_errors(run, table, rank=0)) == []
     assert load_checkpoint(RunFolder(run).checkpoint, CPU)["step"] >= 3
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to find processes")
 def test_run_of_a_killed_process_resumes_with_one_and_with_two_processes(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    (line,) = own_lines(errors_after_kill(run, table, rank=1))
+    (line,) = own_lines(kill_and_read_errors(run, table, rank=1))
     assert line == f"dcamt: {run}: another process of the run has ended. Go on with --resume."
     assert not RunFolder(run).lock.exists()
     step = load_checkpoint(RunFolder(run).checkpoint, CPU)["step"]
@@ -349,11 +349,11 @@ def test_run_of_a_killed_process_resumes_with_one_and_with_two_processes(table: 
         assert verify_model(RunFolder(run).model).card.trained_on["iterations"] == target
 
 
-def errors_after_kill(run: Path, table: Path, rank: int) -> str:
+def kill_and_read_errors(run: Path, table: Path, rank: int) -> str:
     """Kill one of the two processes of a run that has saved checkpoints; return the run's stderr."""
     process = start_torchrun(2, run, table, *set_options(*BATCH, "iterations=100000"))
     wait_for_checkpoints(run)
-    os.kill(process_of(run, rank), signal.SIGKILL)
+    os.kill(process_id_of(run, rank), signal.SIGKILL)
     _, errors = process.communicate(timeout=HANGING_S)
     assert process.returncode != 0
     return errors
@@ -372,7 +372,7 @@ def set_target(run: Path, iterations: int) -> None:
     RunFolder(run).model.unlink(missing_ok=True)
 
 
-def process_of(run: Path, rank: int) -> int:
+def process_id_of(run: Path, rank: int) -> int:
     """Return the process id of a rank of a run under torchrun."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:

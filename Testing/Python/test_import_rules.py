@@ -86,7 +86,7 @@ def imports_of(path: Path, home: Path) -> tuple[Import, ...]:
     return tuple(visit_node(ast.parse(path.read_text(encoding="utf-8")), True))
 
 
-def forbidden(paths: Iterator[Path] | list[Path], home: Path, names: set[str]) -> list[str]:
+def forbidden_imports(paths: Iterator[Path] | list[Path], home: Path, names: set[str]) -> list[str]:
     """Return the places where files import one of the top-level packages `names`, also inside functions."""
     return [
         f"{path.relative_to(home)}:{one_import.line} imports {one_import.target}"
@@ -126,8 +126,8 @@ def import_time_graph(home: Path) -> dict[str, set[str]]:
     }
 
 
-def reached(graph: dict[str, set[str]], start: str, *, packages: bool = True) -> set[str]:
-    """Return all modules that importing `start` imports.
+def reached_modules(graph: dict[str, set[str]], start: str, *, packages: bool = True) -> set[str]:
+    """Return `start` and all modules that importing it imports.
 
     Args:
         packages: include the imports of parent packages.
@@ -143,12 +143,12 @@ def reached(graph: dict[str, set[str]], start: str, *, packages: bool = True) ->
     return seen
 
 
-def cycles(graph: dict[str, set[str]]) -> list[str]:
-    """Return the engine modules whose imports lead back to themselves."""
+def modules_in_cycles(graph: dict[str, set[str]]) -> list[str]:
+    """Return each module whose imports lead back to it."""
     return [
         module
         for module, targets in graph.items()
-        if any(module in reached(graph, target, packages=False) for target in targets)
+        if any(module in reached_modules(graph, target, packages=False) for target in targets)
     ]
 
 
@@ -190,8 +190,8 @@ def test_engine_does_not_import_slicer_or_qt() -> None:
     assert len(files) > 5
     surface_makers = [path for path in files if path.relative_to(ENGINE_HOME).as_posix().startswith(SURFACE_MAKERS)]
     others = [path for path in files if path not in surface_makers]
-    assert forbidden(others, ENGINE_HOME, APPLICATION | MODULES) == []
-    assert forbidden(surface_makers, ENGINE_HOME, (APPLICATION | MODULES) - {"vtk", "vtkmodules"}) == []
+    assert forbidden_imports(others, ENGINE_HOME, APPLICATION | MODULES) == []
+    assert forbidden_imports(surface_makers, ENGINE_HOME, (APPLICATION | MODULES) - {"vtk", "vtkmodules"}) == []
     at_once = [
         f"{path.relative_to(ENGINE_HOME)}:{one_import.line} imports {one_import.target}"
         for path in surface_makers
@@ -205,7 +205,7 @@ def test_slicer_modules_import_no_torch() -> None:
     files = module_files()
     assert ENGINE_HOME / "DCAMTSegmentation.py" in files
     assert {ROOT / "DCAMTTraining" / name for name in ("DCAMTTraining.py", "DCAMTTrainingLib/session.py")} <= set(files)
-    assert forbidden(files, ROOT, {"torch"}) == []
+    assert forbidden_imports(files, ROOT, {"torch"}) == []
 
 
 def test_slicer_modules_use_only_engine_files_that_import_no_torch() -> None:
@@ -216,7 +216,7 @@ def test_slicer_modules_use_only_engine_files_that_import_no_torch() -> None:
         for path in module_files()
         for one_import in imports_of(path, ENGINE_HOME if ENGINE_HOME in path.parents else ROOT)
         if one_import.target.startswith("dcamt")
-        and any(name.split(".")[0] == "torch" for name in reached(graph, one_import.target))
+        and any(name.split(".")[0] == "torch" for name in reached_modules(graph, one_import.target))
     ]
     assert costly == []
 
@@ -235,11 +235,11 @@ def test_no_engine_module_imports_from_a_higher_floor() -> None:
 
 
 def test_engine_modules_have_no_circular_imports() -> None:
-    assert cycles(import_graph(ENGINE_HOME)) == []
+    assert modules_in_cycles(import_graph(ENGINE_HOME)) == []
 
 
 def test_engine_packages_have_no_circular_imports() -> None:
-    assert cycles(package_graph(ENGINE_HOME)) == []
+    assert modules_in_cycles(package_graph(ENGINE_HOME)) == []
 
 
 def run_python(program: str, *arguments: str) -> str:
@@ -310,12 +310,12 @@ def write_engine(home: Path, **files: str) -> Path:
 )
 def test_import_of_the_application_is_detected(tmp_path: Path, fault: str) -> None:
     home = write_engine(tmp_path, volume=fault)
-    assert len(forbidden([home / "dcamt/volume.py"], home, APPLICATION)) == 1
+    assert len(forbidden_imports([home / "dcamt/volume.py"], home, APPLICATION)) == 1
 
 
 def test_packages_with_similar_names_are_allowed(tmp_path: Path) -> None:
     home = write_engine(tmp_path, volume="import slicerio\nfrom .slicer import x\nimport qtpy\n'import slicer'")
-    assert forbidden([home / "dcamt/volume.py"], home, APPLICATION) == []
+    assert forbidden_imports([home / "dcamt/volume.py"], home, APPLICATION) == []
 
 
 @pytest.mark.parametrize(
@@ -343,13 +343,13 @@ def test_imports_from_lower_floors_are_allowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("back", ["from . import volume", "def f():\n    from .volume import b"])
 def test_circular_import_of_modules_is_detected(tmp_path: Path, back: str) -> None:
     home = write_engine(tmp_path, volume="from .recipe import a", recipe=back)
-    assert sorted(cycles(import_graph(home))) == ["dcamt.recipe", "dcamt.volume"]
+    assert sorted(modules_in_cycles(import_graph(home))) == ["dcamt.recipe", "dcamt.volume"]
 
 
 def test_circular_import_of_packages_is_detected(tmp_path: Path) -> None:
     home = write_engine(tmp_path, io__nifti="from ..runs.lock import a", runs__state="from ..io.atomic import b")
-    assert cycles(import_graph(home)) == []
-    assert sorted(cycles(package_graph(home))) == ["dcamt.io", "dcamt.runs"]
+    assert modules_in_cycles(import_graph(home)) == []
+    assert sorted(modules_in_cycles(package_graph(home))) == ["dcamt.io", "dcamt.runs"]
 
 
 def test_indirect_import_of_torch_is_detected(tmp_path: Path) -> None:
@@ -360,5 +360,5 @@ def test_indirect_import_of_torch_is_detected(tmp_path: Path) -> None:
         errors="def f():\n    import torch",
     )
     graph = import_time_graph(home)
-    assert "torch.nn" in reached(graph, "dcamt.volume")
-    assert not any(name.startswith("torch") for name in reached(graph, "dcamt.errors"))
+    assert "torch.nn" in reached_modules(graph, "dcamt.volume")
+    assert not any(name.startswith("torch") for name in reached_modules(graph, "dcamt.errors"))

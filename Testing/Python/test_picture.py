@@ -172,13 +172,13 @@ def test_letters_name_the_sides_of_the_patient(figure) -> None:  # type: ignore[
 
 @pytest.mark.parametrize("name", ["Axial", "Coronal", "Sagittal"])
 def test_all_slices_have_one_scale(figure, name: str) -> None:  # type: ignore[no-untyped-def]
-    def step(panel_name: str) -> np.ndarray:
+    def pixels_per_mm(panel_name: str) -> np.ndarray:
         transform = find_panel(figure, panel_name).transData.transform
         return np.abs(transform((1.0, 1.0)) - transform((0.0, 0.0)))
 
-    across, along = step(name)
+    across, along = pixels_per_mm(name)
     assert across == pytest.approx(along, rel=1e-6)
-    assert across == pytest.approx(step("Axial")[0], rel=0.02)
+    assert across == pytest.approx(pixels_per_mm("Axial")[0], rel=0.02)
 
 
 def test_both_views_show_the_bar_at_the_left_of_the_patient(figure) -> None:  # type: ignore[no-untyped-def]
@@ -218,14 +218,14 @@ def test_surface_is_amber_where_the_outline_is_probably_off() -> None:
     )
     thin, thick = (np.where(distance < half, 0.5, 0).astype(np.float32) for half in (0.9, 6))
 
-    def amber(doubt: np.ndarray) -> int:
+    def count_amber_pixels(doubt: np.ndarray) -> int:
         scene = build_scene(volume, labelmap, [GREEN], doubt)
         assert scene.doubt is not None
         (surface,) = trace_surface(scene.labels, scene.spacing, [GREEN], [view_from(True, 200)])
         image = 255 * surface.shade(doubt_painter(scene.doubt, scene.spacing))
         return int(((image[..., 0] > 150) & (image[..., 1] > 90) & (image[..., 2] < 90)).sum())
 
-    assert amber(thick) > 20 * max(amber(thin), 100)
+    assert count_amber_pixels(thick) > 20 * max(count_amber_pixels(thin), 100)
 
 
 @pytest.mark.parametrize(("thickness_mm", "weight"), [(0.9, 0.0), (1.5, 0.5), (2.5, 1.0)])

@@ -95,7 +95,7 @@ def ask_worker(scan: Path, model: Path, folder: Path) -> list[WorkerEvent]:
     return events
 
 
-def command_messages(scan: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
+def run_command(scan: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
     """Run the command `segment`; return the exit status and the messages, without the prefix `dcamt: PATH: `."""
     arguments = ["segment", scan, "-o", scan.with_name("result.seg.nrrd"), "--model", model, "--device", "cpu"]
     status = cli.main([str(argument) for argument in arguments])
@@ -113,7 +113,7 @@ def test_worker_and_command_report_the_same_error(
     assert failed.reason == "input"
     message = failed.message.removeprefix(f"{scan.name}: ")
     assert unusable.message_part in message
-    assert command_messages(scan, saved_model, capsys) == (1, [message])
+    assert run_command(scan, saved_model, capsys) == (1, [message])
 
 
 @pytest.mark.parametrize("values", [2, 3])
@@ -124,14 +124,14 @@ def test_worker_and_command_report_the_same_warning_for_a_scan_with_few_differen
     scan = write_scan(tmp_path / "x.nrrd", labelmap, SPACING)
     result = ask_worker(scan, saved_model, tmp_path / "worker")[-1]
     assert isinstance(result, ScanSegmented)
-    status, messages = command_messages(scan, saved_model, capsys)
+    status, messages = run_command(scan, saved_model, capsys)
     assert status == 0
     warning = f"The scan has only {values} different intensities, like a label. Check that the file is the scan."
     assert warning in result.notes
     assert warning in messages
 
 
-def command_labels(scan: Path, model: Path) -> np.ndarray:
+def segment_by_command(scan: Path, model: Path) -> np.ndarray:
     """Return the labels (K, J, I) that the command `segment` writes, read by SimpleITK."""
     result = scan.with_name("result.nrrd")
     assert cli.main([*map(str, ("segment", scan, "-o", result, "--model", model, "--device", "cpu"))]) == 0
@@ -144,7 +144,7 @@ def test_worker_and_command_give_the_same_labels(name: str, saved_model: Path, t
     scan = write_scan(tmp_path / name, voxels, SPACING)
     result = ask_worker(scan, saved_model, tmp_path / "worker")[-1]
     assert isinstance(result, ScanSegmented)
-    np.testing.assert_array_equal(np.load(result.labelmap), command_labels(scan, saved_model))
+    np.testing.assert_array_equal(np.load(result.labelmap), segment_by_command(scan, saved_model))
 
 
 def two_channel_model(folder: Path) -> Path:
@@ -162,13 +162,13 @@ def test_worker_and_command_give_the_same_labels_for_two_channels(tmp_path: Path
     assert isinstance(result, ScanSegmented)
     for number, voxels in enumerate(channels):
         write_scan(tmp_path / f"x_{number:04d}.nrrd", voxels, SPACING)
-    labels = command_labels(tmp_path / "x_0000.nrrd", model)
+    labels = segment_by_command(tmp_path / "x_0000.nrrd", model)
     np.testing.assert_array_equal(np.load(result.labelmap), labels)
     for number, voxels in enumerate(channels[::-1]):
         write_scan(tmp_path / f"y_{number:04d}.nrrd", voxels, SPACING)
     (tmp_path / "result.nrrd").unlink()
     assert not np.array_equal(
-        command_labels(tmp_path / "y_0000.nrrd", model), labels
+        segment_by_command(tmp_path / "y_0000.nrrd", model), labels
     )  # the order of the channels matters
 
 
@@ -181,4 +181,4 @@ def test_worker_and_command_report_the_same_error_for_one_channel_and_a_model_wi
     assert isinstance(failed, RequestFailed)
     message = failed.message.removeprefix(f"{scan.name}: ")
     assert message.startswith("holds one channel, but 2 are needed. ")
-    assert command_messages(scan, model, capsys) == (1, [message])
+    assert run_command(scan, model, capsys) == (1, [message])

@@ -46,12 +46,12 @@ class ViewsTest(unittest.TestCase):
         self.assertAlmostEqual(slab[0], 220, delta=4)  # the patient's right is on the left of the picture
 
     def test_zoomed_slice_view_shows_the_segment_larger(self) -> None:
-        def red(pixels: np.ndarray) -> int:
+        def count_red_pixels(pixels: np.ndarray) -> int:
             return int((pixels[..., 0].astype(int) - pixels[..., 1] > 60).sum())
 
-        before = red(slice_picture("Red", (200, 200), fit=True))
+        before = count_red_pixels(slice_picture("Red", (200, 200), fit=True))
         zoom_slices(2)
-        self.assertAlmostEqual(red(slice_picture("Red", (200, 200), fit=False)) / before, 4, delta=0.4)
+        self.assertAlmostEqual(count_red_pixels(slice_picture("Red", (200, 200), fit=False)) / before, 4, delta=0.4)
 
     def test_3d_view_shows_the_surface(self) -> None:
         pixels = three_d_picture((200, 200), turn=30, tilt=20).astype(int)

@@ -90,7 +90,7 @@ class BackgroundTest(unittest.TestCase):
         close_scene()
         self.editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
 
-    def shown(self) -> set[tuple[str | None, str | None]]:
+    def shown_volumes(self) -> set[tuple[str | None, str | None]]:
         composites = slice_composites()
         self.assertEqual(len(composites), 3)
         return {(node.GetBackgroundVolumeID(), node.GetForegroundVolumeID()) for node in composites}
@@ -100,22 +100,22 @@ class BackgroundTest(unittest.TestCase):
             path = str(Path(folder, "scan.nrrd"))
             first = add_volume()
             slicer.util.exportNode(first, path, {})
-            self.assertEqual(self.shown(), {(None, None)})
+            self.assertEqual(self.shown_volumes(), {(None, None)})
             loaded = slicer.util.loadVolume(path)
-            self.assertEqual(self.shown(), {(loaded.GetID(), None)})
+            self.assertEqual(self.shown_volumes(), {(loaded.GetID(), None)})
             slicer.util.loadVolume(path, {"show": False})
-            self.assertEqual(self.shown(), {(loaded.GetID(), None)})
+            self.assertEqual(self.shown_volumes(), {(loaded.GetID(), None)})
             labels = slicer.util.loadLabelVolume(path)
-            self.assertEqual(self.shown(), {(loaded.GetID(), None)})
+            self.assertEqual(self.shown_volumes(), {(loaded.GetID(), None)})
             self.assertEqual({node.GetLabelVolumeID() for node in slice_composites()}, {labels.GetID()})
 
     def test_segment_editor_removes_the_foreground_over_another_background(self) -> None:
         scan, over, other = add_volume("scan"), add_volume("map"), add_volume("other")
         slicer.util.setSliceViewerLayers(background=scan, foreground=over)
         self.editor.setSourceVolumeNode(scan)
-        self.assertEqual(self.shown(), {(scan.GetID(), over.GetID())})
+        self.assertEqual(self.shown_volumes(), {(scan.GetID(), over.GetID())})
         self.editor.setSourceVolumeNode(other)
-        self.assertEqual(self.shown(), {(other.GetID(), None)})
+        self.assertEqual(self.shown_volumes(), {(other.GetID(), None)})
 
 
 class UndoTest(unittest.TestCase):
@@ -136,14 +136,14 @@ class UndoTest(unittest.TestCase):
         event = slicer.vtkSegmentation.SourceRepresentationModified
         node.GetSegmentation().AddObserver(event, lambda *_: received.append("source"))
 
-        def voxels() -> int:
+        def count_voxels() -> int:
             # The internal labelmap is read, because an export of the segment discards the states for redo.
             return int(slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, segment).sum())
 
         editor.undo()
-        self.assertEqual(voxels(), 20)
+        self.assertEqual(count_voxels(), 20)
         editor.redo()
-        self.assertEqual(voxels(), 60)
+        self.assertEqual(count_voxels(), 60)
         self.assertEqual(received, [])
 
 

@@ -174,18 +174,18 @@ class TableModelTest(unittest.TestCase):
         view.show()
         rows = [file_row(f"case{n:05d}", LABELLED, f"/labels/{n}.nrrd") for n in range(10000)]
 
-        def seconds(action):
+        def measure_seconds(action):
             def act():
                 action()
                 slicer.app.processEvents()
 
             return work_seconds(act)
 
-        assert_stays_responsive(seconds(lambda: table.replace_all(rows)))
-        assert_stays_responsive(seconds(lambda: table.set_role([5000], VALIDATION)))
-        assert_stays_responsive(seconds(lambda: table.use_for_validation(200)))
-        assert_stays_responsive(seconds(lambda: table.set_facts(9999, (1, 2, 3), (1, 1, 1), "")))
-        assert_stays_responsive(seconds(lambda: view.scrollToBottom()))
+        assert_stays_responsive(measure_seconds(lambda: table.replace_all(rows)))
+        assert_stays_responsive(measure_seconds(lambda: table.set_role([5000], VALIDATION)))
+        assert_stays_responsive(measure_seconds(lambda: table.use_for_validation(200)))
+        assert_stays_responsive(measure_seconds(lambda: table.set_facts(9999, (1, 2, 3), (1, 1, 1), "")))
+        assert_stays_responsive(measure_seconds(lambda: view.scrollToBottom()))
 
 
 class SavedWithTheSceneTest(unittest.TestCase):

@@ -52,11 +52,13 @@ class RunsTest(CasesCase):
         name = self.session.settings.runName
         click(self.ui.startButton)
         run = RunFolder(self.runs / name)
-        self.wait_for(lambda: run_state(run).iteration > 0 or not self.job_running(), f"the first iterations of {name}")
+        self.wait_for(
+            lambda: run_state(run).iteration > 0 or not self.is_job_running(), f"the first iterations of {name}"
+        )
         self.assertGreater(run_state(run).iteration, 0, f"{self.ui.problemsLabel.text} {self.ui.runStatusLabel.text}")
         return run
 
-    def job_running(self) -> bool:
+    def is_job_running(self) -> bool:
         job = self.module.widget.starting.job
         return (job is not None and job.running) or any(one.process.poll() is None for one in started)
 

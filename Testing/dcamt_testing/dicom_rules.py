@@ -21,14 +21,14 @@ CONTENT_OF = {
 """The attribute that an item of a structured report must have, by the item's value type (DICOM PS3.3 C.17.3)."""
 
 
-def broken_rules(dataset: Dataset) -> list[str]:
+def missing_attributes(dataset: Dataset) -> list[str]:
     """Return which required attributes of the SOP class's mandatory modules are missing or empty.
 
     Required are types 1 and 2 of DICOM PS3.3; type 2 may be empty. Conditional attributes are not checked. In a
     structured report, the content items are checked, too. `highdicom` ships the standard's tables.
     """
     iods, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
-    faults = _broken_content_items(dataset) if "ContentSequence" in dataset else []
+    faults = _missing_in_content(dataset) if "ContentSequence" in dataset else []
     for module in modules[iods[str(dataset.SOPClassUID)]]:
         if module["usage"] != "M" or module["key"] == "sr-document-content":
             continue
@@ -56,7 +56,7 @@ def _table(name: str) -> Any:
     return json.loads((resources.files("highdicom") / "_standard" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def _broken_content_items(item: Dataset, depth: int = 0) -> list[str]:
+def _missing_in_content(item: Dataset, depth: int = 0) -> list[str]:
     """Return the required attributes that an item of a structured report, or an item below it, lacks."""
     name = CONTENT_OF[item.ValueType]
     faults = [] if name in item and not item[name].is_empty else [f"{item.ValueType} without {name}"]
@@ -66,7 +66,7 @@ def _broken_content_items(item: Dataset, depth: int = 0) -> list[str]:
         faults.append(f"{item.ValueType} without RelationshipType")
     return [
         *faults,
-        *(fault for child in item.get("ContentSequence", []) for fault in _broken_content_items(child, depth + 1)),
+        *(fault for child in item.get("ContentSequence", []) for fault in _missing_in_content(child, depth + 1)),
     ]
 
 
