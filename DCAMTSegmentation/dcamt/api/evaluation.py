@@ -28,8 +28,8 @@ def evaluate(
     """Score predictions against labels: Dice, Jaccard, surface distances (95HD, ASD and ASSD in mm) and volumes.
 
     Predictions and labels are both folders, or both one or several files, labelmaps or arrays. In folders, the files of
-    a case are found by their names. The classes are the label values that occur in any label; if all labelmaps are
-    masks with the value 1 or 255, the two values count as the same class.
+    a case are found by their names. The classes are the label values that occur in any label; if every labelmap is
+    empty or a mask with the value 1 or 255, the two values count as the same class.
 
     Args:
         predictions: a folder, or one or several files, labelmaps or arrays (I, J, K).
@@ -40,13 +40,14 @@ def evaluate(
         prediction_mapping: the same for the predictions.
 
     Returns:
-        An `Evaluation`: one row for each case and class, and each class's mean and standard deviation over the cases.
+        An `Evaluation`: one row for each case and class, each class's mean and, over several cases, standard deviation.
         Without folders, a case has the name of its label's file, or "case 1", "case 2" and so on. Values that occur
         only in predictions are listed in `unscored_labels`.
 
     Raises:
-        InputError: a file or an array cannot be used, a mapping does not fit, a prediction does not fit its label's
-            grid, all labels are empty, or no label value of the predictions occurs in a label.
+        InputError: a file, a folder or an array cannot be used, there is no prediction, a prediction in a folder has no
+            label, a mapping or a grid does not fit, all labels are empty, or no label value of the predictions occurs
+            in a label.
         ValueError: the numbers of predictions and labels differ, or an array is not (I, J, K) or comes without a
             `spacing` of 3 numbers.
 
@@ -84,7 +85,7 @@ def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float]
 
     Raises:
         InputError: an array holds no labels.
-        ValueError: an array is not (I, J, K), or its spacing is missing.
+        ValueError: an array is not (I, J, K), or `spacing` is not three numbers.
     """
     if isinstance(content, Labelmap):
         return content

@@ -52,8 +52,8 @@ def write_dicom_results(
         source: the DICOM images of the scan; by default those in the files that the scan was read from.
 
     Raises:
-        InputError: the segmentation cannot refer to the scan's images (`find_dicom_source`), or the images lack
-            attributes that the segmentation must copy.
+        InputError: a segmentation cannot refer to the scan's images (`find_dicom_source`,
+            `build_dicom_segmentation`).
         OutputError: a file cannot be written.
     """
     source = source or find_dicom_source(result.scan)
@@ -177,8 +177,8 @@ def write_report(
 def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[str, str]:
     """Return the lines that identify a scan, by title; lines without a value are left out.
 
-    A scan whose DICOM images are found (`find_source_images`) has the patient's name, ID and birth date, the study's
-    date, the accession number and the file. Another scan gets its name and path; a scan without a path gets no lines.
+    A scan whose DICOM images are found (`find_source_images`) gets the patient's name, ID and birth date, the study's
+    date, the accession number and its path. Another scan gets its name and path; a scan without a path gets no lines.
 
     Args:
         source: the DICOM images of the scan, if they have been found already.

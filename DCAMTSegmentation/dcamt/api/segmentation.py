@@ -46,8 +46,8 @@ class SegmentedScan:
         notes: messages for the user, such as how the file was interpreted or that the GPU had too little memory.
         model: the card of the model.
         quality: `fast` or `accurate`.
-        expected_overlap: expected Dice with an expert's outline, and its 80% interval; None if the model has no
-            calibration.
+        expected_overlap: expected Dice with an expert's outline, and its 80% interval; None if the model is not
+            calibrated for the quality.
         is_doubt_calibrated: whether the model's calibration corrected `doubt_map`.
         seconds: time to segment and measure the scan, without reading and checking it.
     """
@@ -94,7 +94,7 @@ class Segmenter:
             device: `auto`, `cpu`, `cuda` or `mps`.
 
         Raises:
-            InputError: the model or the device does not exist, or the model file is damaged.
+            InputError: the model or the device does not exist or cannot be used.
         """
         package = verify_model(model)
         return cls(package, Predictor(package, local_device(choose_device(device))))
@@ -176,7 +176,8 @@ def segment(
         progress: called with the stage and the fraction (0 to 1) of the work done.
 
     Raises:
-        InputError: scan, model, quality, region or device cannot be used; the message states what to do.
+        InputError: scan, model, quality, region or device cannot be used, or the memory is too small; the message
+            states what to do.
         ValueError: `affine` is missing or not allowed, or an array or volume has the wrong number of axes or channels.
 
     >>> import dcamt

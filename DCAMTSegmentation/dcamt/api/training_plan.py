@@ -66,7 +66,10 @@ def plan_new_run(
 
 
 def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = False) -> TrainingPlan:
-    """Return the plan of the run in a folder. Raises InputError if the folder holds no run or damaged files."""
+    """Return the plan to resume the run in a folder.
+
+    Raises InputError if the folder contains no run, or if the run's files cannot be used.
+    """
     folder = RunFolder(Path(run))
     recipe, cases = folder.open(for_training=not conclude)
     return TrainingPlan(folder, recipe, cases, folder.read_origin(), None, device, resume=True, conclude=conclude)
@@ -107,7 +110,7 @@ def choose_recipe(
 
 
 def check_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
-    """Raise InputError if the cases break a rule (`cases.case_list.violations`), or processes cannot split a batch."""
+    """Raise InputError if the cases break a rule (`cases.case_list.violations`), or a team cannot split a batch."""
     training = recipe.training
     refuse_violations(violations(cases, recipe))
     mixed = any(case.role == UNLABELLED for case in cases)

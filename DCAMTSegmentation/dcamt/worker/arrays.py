@@ -36,9 +36,9 @@ def read_mask(segment: SegmentMask) -> np.ndarray:
 
 
 def read_doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
-    """Return the doubt (I, J, K), 0 to 1; None if the request has none, or if it is not on the scan's `grid`.
+    """Return the doubt (I, J, K), 0 to 1; None if the request has no map, or if the map is not on the scan's `grid`.
 
-    Raises InputError if the file cannot be read.
+    Raises InputError if the map's file cannot be read.
     """
     file, affine = request.doubt_map, request.doubt_map_affine
     if file is None or affine is None:

@@ -66,7 +66,7 @@ class ScanSegmented:
         labelmap, doubt_map: `.npy` files of uint8 (K, J, I); in the map, 0 is a doubt of 0% and 255 of 100%.
         trust: Dice between the branches' own segmentations. Both doubt_map and trust are None in fast quality.
         doubts: doubtful places, the worst first; empty in fast quality.
-        expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.
+        expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the quality.
         is_doubt_calibrated: whether the model's calibration corrected the map of doubt.
     """
 
@@ -116,13 +116,13 @@ class ReportWritten:
 
 @dataclass(frozen=True)
 class RequestFailed:
-    """The failure of a request or, with `id` None, of the worker.
+    """The failure of a request or, with `id` None, of the worker or of a line without an `id`.
 
     Attributes:
-        reason: as in `errors.DCAMTError`, or "ended" if the worker's process ended.
+        reason: as in `errors.DCAMTError`, or "ended" if the worker's process ended or sent an unknown event.
         message: one line for the user.
         detail: the traceback, or what the ended process printed; may be empty.
-        packages: names of missing Python packages.
+        packages: names of the Python packages that are missing or cannot be loaded.
     """
 
     kind: ClassVar[str] = "failed"

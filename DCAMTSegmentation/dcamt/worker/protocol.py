@@ -46,7 +46,7 @@ _EVENTS: dict[str, type[WorkerEvent]] = {event.kind: event for event in typing.g
 
 
 def request_line(request: Request) -> str:
-    """Return a request as a line of JSON.
+    """Return a request as a line of JSON. Raises ValueError if an affine contains NaN or infinity.
 
     >>> request_line(CancelRequest("1"))
     '{"request": "cancel", "protocol": 4, "id": "1"}'
@@ -111,7 +111,8 @@ def parse_worker_event(data: Mapping[str, Any]) -> WorkerEvent:
     """Return the event of a parsed line of JSON.
 
     Raises:
-        InputError: the line is not an event of this protocol, or a key is missing, unknown or of the wrong type.
+        InputError: the line is not an event of this protocol, a key is missing or unknown, or a value has the wrong
+            type.
     """
     fields = dict(data)
     kind = fields.pop("event", None)

@@ -46,7 +46,7 @@ class SegmentRequest:
 
 @dataclass(frozen=True)
 class SegmentMask:
-    """A segment: its name, a `.npy` mask (K, J, I), not 0 inside, and its affine, voxel index -> RAS mm."""
+    """A segment: its name, its mask as a `.npy` file (K, J, I), 0 outside, and the mask's affine (4, 4) to RAS mm."""
 
     name: str
     mask: Path
@@ -106,7 +106,7 @@ class ReportRequest:
     """Write the one-page report of a scan and its segments.
 
     Attributes:
-        volume, affine: as in `SegmentRequest`.
+        volume, affine, name: as in `SegmentRequest`; only messages contain the name.
         segments: the report lists all measurements of the first one.
         report: the `.html` file to write.
         method: None if no model is known to have made the outlines.
