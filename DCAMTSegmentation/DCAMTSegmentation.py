@@ -1,4 +1,4 @@
-"""The Slicer module that segments scans in a child process (by default the left atrium in MRI), and shows where the
+"""The Slicer module that segments scans (by default the left atrium in MRI) in a child process, and shows where the
 result is doubtful."""
 # Slicer calls methods by their Qt-style names.
 # ruff: noqa: N802

@@ -35,7 +35,7 @@ class ChannelSelectors:
         return None not in self._chosen()
 
     def show(self, names: Sequence[str], volumes: Sequence[VolumeNode | None]) -> None:
-        """Show a row for each channel after the first.
+        """Show a row for each channel after the first, and name the first channel beside the panel's own selector.
 
         Args:
             names: the names of all channels.
@@ -54,7 +54,7 @@ class ChannelSelectors:
         self._filling = False
 
     def hide_nodes(self, node_ids: list[str]) -> None:
-        """Exclude nodes (maps of doubt) from the selectors."""
+        """Exclude nodes, given by their identifiers, from the selectors."""
         self._hidden = node_ids
         for selector in self._selectors:
             selector.sortFilterProxyModel().hiddenNodeIDs = node_ids

@@ -16,8 +16,8 @@ class EditObserver:
     Args:
         on_edit: on_edit(node) is called at each edit. The event does not name the segment, and the edit may restore
             earlier voxels.
-        on_edits_ended: called once after all edits of a turn of the event loop, to compare voxels, which takes time.
-            The observed node may have changed meanwhile.
+        on_edits_ended: called once after all edits of a turn of the event loop; suits slow work, such as comparing
+            voxels. Another node may be observed by then.
 
     Attributes:
         node: the observed node; None if no node is observed.

@@ -18,11 +18,13 @@ from slicer.i18n import tr as _
 
 TEXT_COLUMNS = ("scan", "segment")
 DECIMALS = {"sphericity": 3}
-"""Decimals by column, two for all others: more would suggest an accuracy that measurements on voxels do not have."""
+"""Number of decimals by column; all other columns have two.
+
+More would suggest an accuracy that measurements on voxels do not have."""
 
 
 def column_titles() -> dict[str, str]:
-    """Return the title of each column."""
+    """Return the titles of the columns by the columns' names."""
     return {
         "scan": _("Scan"),
         "segment": _("Segment"),
@@ -38,7 +40,7 @@ def column_titles() -> dict[str, str]:
 def fill_table(node: TableNode, rows: Sequence[Measurements]) -> None:
     """Replace the content of a table node with measurements, one row for each segment.
 
-    Numbers are stored as text with fixed decimals, which a table view shows unchanged.
+    Numbers are stored as text with a fixed number of decimals, which a table view shows unchanged.
     """
     titles, arrays = column_titles(), []
     for column in titles:

@@ -28,7 +28,7 @@ class MeasuringJob(WorkerJob):
     ) -> None:
         super().__init__(worker, on_finished)
         self._segmentation = segmentation
-        self._measured = ""
+        self._measured_fingerprint = ""
 
     def prepare(self) -> Iterator[MeasureRequest | None]:
         masks, checksums = [], {}
@@ -40,7 +40,7 @@ class MeasuringJob(WorkerJob):
             for _slab in write_npy_in_slabs(voxels.mask, file):
                 yield None
             masks.append(SegmentMask(name, file, voxels.affine))
-        self._measured = fingerprint_of(checksums)
+        self._measured_fingerprint = fingerprint_of(checksums)
         volume = review.get_referenced_node(self._segmentation, review.VOLUME)
         name = (volume or self._segmentation).GetName()
         yield MeasureRequest(tuple(masks), name)
@@ -52,6 +52,6 @@ class MeasuringJob(WorkerJob):
             remedy = _("Segment the scan again to get a new one.")
             raise InputError(what.format(segmentation=self._segmentation.GetName()), remedy=remedy)
         fill_table(table, event.measurements)
-        review.mark_measured(self._segmentation, self._measured)
+        review.mark_measured(self._segmentation, self._measured_fingerprint)
         name = self._segmentation.GetName()
         yield JobOutcome(self._segmentation, _("The present segments of {name} were measured.").format(name=name))

@@ -34,7 +34,7 @@ class ModelList:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The names of the channels that the selected model takes; one empty name if the model cannot be used."""
+        """The names of the channels that the selected model takes; one empty name without a usable model."""
         index = self._combo_box.currentIndex
         return self._choices[index].channels if 0 <= index < len(self._choices) else ("",)
 

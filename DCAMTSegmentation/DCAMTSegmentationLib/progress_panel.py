@@ -59,7 +59,7 @@ class ProgressPanel:
         self.show_log()
 
     def clear(self) -> None:
-        """Clear the status line, which describes an earlier choice."""
+        """Clear the status line."""
         self._set_status("")
 
     def show_log(self) -> None:
@@ -78,7 +78,7 @@ class ProgressPanel:
 
 
 def format_duration(seconds: float) -> str:
-    """Return the remaining time in whole seconds below a minute, else in whole minutes."""
+    """Return a duration as text: in whole seconds below a minute, at least 1 s, otherwise in whole minutes."""
     if seconds < 60:
         return str(_("{count} s").format(count=max(1, round(seconds))))
     return str(_("{count} min").format(count=round(seconds / 60)))

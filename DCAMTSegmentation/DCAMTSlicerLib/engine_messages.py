@@ -38,7 +38,7 @@ def _patterns(translations: tuple[str, ...]) -> list[tuple[re.Pattern[str], str]
 
 def _pattern(sentence: str) -> re.Pattern[str]:
     parts = [re.escape(part) for part in _FILLED_IN.split(sentence)]
-    # Alone, a sentence begins with a capital letter; within a longer message, with a small one.
+    # The same sentence begins with a capital letter in some messages, and with a lower-case letter in others.
     if sentence[:1].isalpha():
         first = sentence[0]
         parts[0] = f"(?<!\\w)[{first.lower()}{first.upper()}]{re.escape(sentence.partition('{')[0][1:])}"

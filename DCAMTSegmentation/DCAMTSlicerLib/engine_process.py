@@ -87,7 +87,7 @@ class EngineProcess:
         return "\n".join(line for line in self._stderr.decode(errors="replace").splitlines() if line.strip())
 
     def write(self, line: bytes) -> None:
-        """Write to the process's stdin; do nothing after its end, which `on_end` reports."""
+        """Write a line to the process's stdin; do nothing if the process has ended, which `on_end` reports."""
         if self._is_running:
             self._process.write(line)
 
@@ -108,7 +108,7 @@ class EngineProcess:
             self._release()
 
     def wait_for_end(self, milliseconds: int) -> None:
-        """Block until the process has ended, at most for this time; used when Slicer ends, after its event loop."""
+        """Block until the process has ended, at most for this time; no event loop is needed."""
         if self._is_running:
             self._process.waitForFinished(milliseconds)
 
@@ -124,7 +124,7 @@ class EngineProcess:
             self._stderr = (self._stderr + self._process.readAllStandardError().data())[-LOG_BYTES:]
 
     def _deliver(self) -> None:
-        """Deliver events for one turn of the event loop; the rest follow in the next turns, and then the end."""
+        """Deliver events for one turn of the event loop; later turns deliver the rest and, last, the process's end."""
         until = time.monotonic() + DELIVERY_S
         try:
             while self.listening and time.monotonic() < until:
@@ -157,7 +157,7 @@ class EngineProcess:
         self._deliver()
 
     def _on_error(self, error: Any) -> None:
-        # After this error, unlike after a crash, `finished` is not emitted.
+        # After `FailedToStart`, unlike after a crash, `finished` is not emitted.
         if error == qt.QProcess.FailedToStart:
             what = _("Slicer's Python could not be started ({program}). Reinstall Slicer or free some memory.")
             self._end = ProcessEnd(what.format(program=self._python))

@@ -25,7 +25,7 @@ NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "
 
 
 class NotInstalledError(DCAMTError):
-    """Raised when packages of the engine are missing or too old; the message states what the user can do.
+    """Raised when the engine's packages cannot be used or installed; the message states what the user can do.
 
     `detail` is the output of the installation that failed, if any.
     """
@@ -115,7 +115,9 @@ class _KeptOutput:
 
 
 def _failed_installation(error: Exception, output: str) -> NotInstalledError:
-    """Return the error with pip's own reason: the last line of its output that begins with "error", if there is one.
+    """Return the error with pip's own reason: the last line of its output that begins with "error".
+
+    Without such a line, the reason is the text of `error`.
 
     Slicer prints pip's output, so `output` is the printed text; the exception `error` does not contain pip's output.
     """
@@ -167,7 +169,11 @@ def _refuse_old_torch() -> None:
 
 
 def _pytorch_extension() -> Any:
-    """Return the logic of the extension that chooses PyTorch's build for the machine's GPU."""
+    """Return the logic of the PyTorch extension, which chooses PyTorch's build for the machine's GPU.
+
+    Raises:
+        NotInstalledError: the extension is missing.
+    """
     try:
         import PyTorchUtils
     except ModuleNotFoundError:

@@ -39,7 +39,7 @@ class ModelChoice:
 def model_choices() -> list[ModelChoice]:
     """Return all models in the store, shipped ones first; a damaged file is listed with its problem as tooltip.
 
-    If several models have the same title, each title also contains the model's name.
+    If several models have the same title, the name of each of these models is added to its title.
     """
     choices = [_choice(model) for model in stored_models()]
     count = Counter(choice.title for choice in choices)
@@ -64,7 +64,7 @@ def import_choice(path: Path) -> str:
 
     Raises:
         InputError: the file is no valid model, or the store has a model with the name in the file's card.
-        OutputError: the file cannot be copied.
+        OutputError: the file, or the calibration file beside it, cannot be copied.
     """
     name = read_card(path).name
     same_name = next((model for model in stored_models() if model.name == name), None)
@@ -84,7 +84,11 @@ def remove_choice(name: str) -> None:
 
 
 def card_text(card: Card, channels: Sequence[str] = ()) -> str:
-    """Return the text of a card: what the model segments, in which scans, with which channels, and how accurately."""
+    """Return the text of a card: what the model segments, in which scans and how accurately, and the card's notes.
+
+    Args:
+        channels: the names of the model's channels; the text names them if there are several.
+    """
     lines = [
         _("Segments: {segments}").format(segments=", ".join(card.segments)),
         _("In: {modality}").format(modality=card.modality),
@@ -93,7 +97,7 @@ def card_text(card: Card, channels: Sequence[str] = ()) -> str:
         text = _("Needs {count} volumes, one for each channel: {names}")
         lines.append(text.format(count=len(channels), names=", ".join(channels)))
     measured = [entry for entry in card.measured if _mean_dice(entry) is not None]
-    lines += [_("Measured: {text}").format(text=_measurement_text(entry)) for entry in measured]
+    lines += [_("Measured: {text}").format(text=_evaluation_text(entry)) for entry in measured]
     if not measured:
         lines.append(_("The model's accuracy was not measured."))
     return "\n".join([*lines, card.notes] if card.notes else lines)
@@ -119,7 +123,7 @@ def _channels(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _run_details(card: Card) -> list[str]:
-    """Return the Dice of a card's first measurement, and the iterations of the run, if the card contains them."""
+    """Return as texts the Dice of a card's first evaluation and the run's iterations, as far as the card has them."""
     details = []
     for entry in card.measured[:1]:
         dice = _mean_dice(entry)
@@ -131,7 +135,7 @@ def _run_details(card: Card) -> list[str]:
 
 
 def _mean_dice(entry: Mapping[str, Any]) -> float | None:
-    """Return a measurement's Dice, averaged over classes; None without Dice values."""
+    """Return an evaluation's Dice, averaged over classes; None without Dice values."""
     dice = entry.get("dice_mean")
     if dice is None:
         values = _dice_by_class(entry).values()
@@ -140,13 +144,13 @@ def _mean_dice(entry: Mapping[str, Any]) -> float | None:
 
 
 def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return a measurement's Dice by class: of both branches (entry "mean"), otherwise of the first branch."""
+    """Return an evaluation's Dice by class: of both branches (entry "mean"), otherwise of the first branch."""
     by_branch: Mapping[str, Mapping[str, float]] = entry.get("dice", {})
     return by_branch.get("mean") or next(iter(by_branch.values()), {})
 
 
-def _measurement_text(entry: Mapping[str, Any]) -> str:
-    """Return a card's measurement as text: Dice (`dice_mean` if the card has it, or by class), quality and cases."""
+def _evaluation_text(entry: Mapping[str, Any]) -> str:
+    """Return a card's evaluation as text: Dice (`dice_mean` if it is given, otherwise by class), quality and cases."""
     dice = entry.get("dice_mean")
     if dice is None and "dice" in entry:
         dice = ", ".join(f"{name} {value:.2f}" for name, value in _dice_by_class(entry).items())

@@ -18,9 +18,9 @@ Segment: TypeAlias = Any
 RegionNode: TypeAlias = Any
 """A `vtkMRMLMarkupsROINode`."""
 CurveNode: TypeAlias = Any
-"""A `vtkMRMLMarkupsCurveNode`, of which a `vtkMRMLMarkupsClosedCurveNode` is one."""
+"""A `vtkMRMLMarkupsCurveNode` or its subclass `vtkMRMLMarkupsClosedCurveNode`."""
 VolumeNode: TypeAlias = Any
-"""A `vtkMRMLScalarVolumeNode`, of which a `vtkMRMLLabelMapVolumeNode` is one; or a `vtkMRMLVectorVolumeNode`."""
+"""A `vtkMRMLScalarVolumeNode` or a subclass, such as `vtkMRMLLabelMapVolumeNode` and `vtkMRMLVectorVolumeNode`."""
 ModelNode: TypeAlias = Any
 """A `vtkMRMLModelNode`."""
 TableNode: TypeAlias = Any

@@ -1,4 +1,4 @@
-"""Build segments of labelmaps, write them into a segmentation node, and find the segments that DCAMT wrote."""
+"""Build segments from labelmaps, write them into a segmentation node, and find the segments that DCAMT wrote."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentRes
     Args:
         labels: (K, J, I), integers; may be a memory map.
         ijk_to_local: (4, 4), voxel index -> mm in the segmentation node's space.
-        item: the class, and the box in which it lies.
+        item: the class, and the box in which it lies, if it was found.
     """
     info, box = item.info, item.box
     code = f"{info.type.scheme} {info.type.value}"

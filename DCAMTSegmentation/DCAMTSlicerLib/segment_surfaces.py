@@ -1,4 +1,4 @@
-"""Give segments closed surfaces: computed by Slicer, or built of points and triangles."""
+"""Give segments closed surfaces: computed by Slicer, or built from points and triangles."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add_surface(segment: Segment, points: np.ndarray, triangles: np.ndarray) -> 
 
 
 def build_poly_data(points: np.ndarray, triangles: np.ndarray) -> Any:
-    """Build vtkPolyData of points (N, 3), whose type float32 or float64 is kept, and triangles (M, 3)."""
+    """Build vtkPolyData from points (N, 3), whose type float32 or float64 is kept, and triangles (M, 3)."""
     surface = vtk.vtkPolyData()
     vertices = vtk.vtkPoints()
     vertices.SetData(numpy_to_vtk(np.ascontiguousarray(points), deep=True))

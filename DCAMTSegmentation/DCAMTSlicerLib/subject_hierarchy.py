@@ -41,7 +41,7 @@ def place_below(node: Node, result: Node) -> None:
 
 
 def remove_stale_items(scene: Any, nodes: Iterable[Node]) -> None:
-    """Remove the items of nodes that were removed from the scene, and empty DCAMT folders."""
+    """Remove the items of nodes that were removed from the scene, and then the DCAMT folders that are empty."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if hierarchy is None:
         return

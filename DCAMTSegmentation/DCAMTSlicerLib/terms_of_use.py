@@ -63,7 +63,7 @@ def read_terms(model: str) -> str:
     path = file.with_name(f"{file.stem}-terms.txt")
     try:
         return path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         remedy = _("Install DCAMT again.")
         raise InputError(_("the model's terms of use cannot be read"), path=path, remedy=remedy) from error
 

@@ -1,4 +1,4 @@
-"""Read volume nodes, relate the spaces of nodes, and check or pad data against the grids of volumes."""
+"""Read volume nodes, relate the spaces of nodes, check the grids of channels, and pad masks to a volume's grid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .node_types import Node, VolumeNode
 SAME_VOXEL = 1e-3
 """Largest distance, in voxels along an axis, at which two voxel centres count as the same."""
 SAME_AXIS = 1e-4
-"""Largest difference, in voxels, between the steps of two axes that count as the same."""
+"""Largest difference, in voxels, at which the steps of one voxel along two axes count as the same."""
 
 
 def voxels_of(volume: VolumeNode) -> np.ndarray:
@@ -93,7 +93,7 @@ def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarra
 def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: VolumeNode) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask padded to a volume's grid, with that grid's affine, so that the worker need not interpolate.
 
-    Return mask and affine unchanged if the mask's voxels do not coincide with voxels of the volume.
+    Return mask and affine unchanged if not all of the mask's voxels coincide with voxels of the volume.
 
     Args:
         mask: (K, J, I).
@@ -115,7 +115,7 @@ def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: VolumeNode)
 
 
 def world_positions(volume: VolumeNode) -> np.ndarray:
-    """Return the world positions, (125, 3) RAS mm, of 125 points that are evenly spaced in the volume.
+    """Return the positions in world coordinates, (125, 3) RAS mm, of 125 points that are evenly spaced in the volume.
 
     The positions change if the volume is transformed.
     """

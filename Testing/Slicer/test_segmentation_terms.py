@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import slicer
+from dcamt.errors import InputError
 from dcamt.models import store
 from dcamt.models.store import model_path
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP, read_terms
@@ -65,3 +66,13 @@ class TermsTest(PanelCase):
                     person.expects("left-atrium-terms.txt: the model's terms of use cannot be read", "Ok")
                     click(self.ui.applyButton)
         self.assertEqual(self.module.worker.requests, [])
+
+    def test_terms_that_cannot_be_decoded_are_an_error(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(model_path("left-atrium"), folder)
+            (Path(folder) / "left-atrium-terms.txt").write_bytes(b"\xff")
+            with (
+                mock.patch.object(store, "shipped_folders", return_value=[Path(folder)]),
+                self.assertRaisesRegex(InputError, "terms of use cannot be read"),
+            ):
+                read_terms("left-atrium")
