@@ -102,6 +102,18 @@ def test_report_of_an_outline_of_unknown_origin_names_no_model_and_loads_nothing
     assert "default-src 'none'" in text
 
 
+@pytest.mark.parametrize("empty", [1, 2])
+def test_report_calls_the_scan_unsegmented_only_if_every_segment_is_empty(
+    empty: int, request_: ReportRequest, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "empty.npy", np.zeros((8, 9, 10), np.uint8))
+    (full,) = request_.segments
+    other = replace(full, outline=replace(full.outline, mask=tmp_path / "empty.npy"))
+    text = text_of(replace(request_, segments=(other, full if empty == 1 else other)))
+    assert bool(re.search(r"nothing \w+ segmented", text, re.IGNORECASE)) == (empty == 2)
+    assert ("through the centre of the segmentation" in text) == (empty == 1)
+
+
 @pytest.mark.parametrize(
     ("count", "message"),
     [(0, "no segment was chosen for the report"), (256, "at most 255 segments, but 256 were chosen")],

@@ -21,7 +21,9 @@ from ..volume import Labelmap, enclosing_grid, fit_labelmap, is_mask_of_255, rel
 
 @dataclass(frozen=True)
 class SegmentationScore:
-    """Scores of one class in one case; distances in mm, and in voxels (as if every spacing were 1).
+    """Scores of one class in one case, or their mean or standard deviation over cases.
+
+    Distances are in mm, and in voxels (as if every spacing were 1).
 
     Distances are defined as in `medpy.metric.binary`, which the published left atrium tables use (L. Yu et al., UA-MT,
     MICCAI 2019, and later papers). The surface of a mask consists of its voxels with a face neighbour outside the mask
@@ -227,15 +229,15 @@ def evaluate_pairs(
         predictions_folder, labels_folder: the folders that messages name, if the files lie in folders.
 
     Raises:
-        InputError: there is no pair, a file cannot be read, a prediction does not fit its label's grid, all labels are
-            empty, or no label value of the predictions occurs in a label.
+        InputError: there is no pair, a file cannot be read or its mapping does not fit, prediction and label do not fit
+            on one grid, all labels are empty, or no label value of the predictions occurs in a label.
     """
     if not pairs:
         raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     rows_of_pairs: list[dict[int, EvaluationRow]] = []
-    # Before scoring, labelmaps are read until one holds something else; 255 is then a class of its own.
+    # Before scoring, labelmaps are read until one holds more than one structure; 255 is then a class of its own.
     one_structure = all(_holds_one_structure(labelmap) for pair in pairs for labelmap in pair.read())
     for done, pair in enumerate(pairs, start=1):
         prediction, label = pair.read()
@@ -324,8 +326,8 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
 def _fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelmap, Labelmap]:
     """Return a prediction and its label on one grid.
 
-    This is the label's grid if the label is complete, the prediction's if only the label is partial, and one that
-    encloses both grids if both are partial.
+    The grid is the label's if the label is complete, the prediction's if only the label is partial, and if both are
+    partial, one that encloses the grids of both (`enclosing_grid`).
 
     Raises:
         InputError: a labelmap does not fit this grid (`fit_labelmap`).
@@ -341,7 +343,7 @@ def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequenc
     """Return a row for each of the label values `values`.
 
     Raises:
-        InputError: the prediction does not fit the label's grid.
+        InputError: prediction and label do not fit on one grid.
     """
     prediction, label = _fit_pair(prediction, label, case)
     return [_row(case, value, prediction, label) for value in values]

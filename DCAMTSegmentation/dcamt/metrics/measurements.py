@@ -31,7 +31,7 @@ MEASUREMENT_COLUMNS = (
     "sphericity",
 )
 TABLE_COLUMNS = (*MEASUREMENT_COLUMNS, "expected_overlap", "expected_overlap_low", "expected_overlap_high")
-"""Columns of the table of `dcamt segment`; `MEASUREMENT_COLUMNS` can be measured on any segment."""
+"""Columns of the table of `dcamt segment`; those in `MEASUREMENT_COLUMNS` need no model."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,10 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return vectors (N, 3), in voxels, and weights (N,) per mm for `surface_area`.
 
-    Vectors are chosen in the order of their length; each must differ by at least 15 degrees from all before it. The
-    weights w are the non-negative least-squares solution of sum w |n . u| = 1/2 for normals n all over the sphere, so
-    that the area of a plane is right in any direction. The normals of the grid's faces have six times the weight, since
-    the flat ends of a segment (its first and last slice) have these normals.
+    Vectors are chosen in the order of their length; each must differ by more than 15 degrees from all chosen before it.
+    The weights are w / length, where w is the non-negative least-squares solution of sum w |n . u| = 1/2 for normals n
+    all over the sphere, so that the area of a plane is nearly right in any direction. Residuals of the normals of the
+    grid's faces count six times, since the flat ends of a segment (its first and last slice) have these normals.
     """
     from scipy.optimize import nnls
 
@@ -179,10 +179,10 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return steps[chosen], weights / lengths[chosen]
 
 
-def _hemisphere(number: int) -> np.ndarray:
-    """Return unit vectors (number, 3) spread evenly over half the sphere, along a Fibonacci spiral."""
-    rank = np.arange(number) + 0.5
-    z = 1.0 - rank / number
+def _hemisphere(count: int) -> np.ndarray:
+    """Return unit vectors (count, 3) spread evenly over half the sphere, along a Fibonacci spiral."""
+    rank = np.arange(count) + 0.5
+    z = 1.0 - rank / count
     angle = pi * (1.0 + 5.0**0.5) * rank
     radius = np.sqrt(1.0 - z * z)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=1)

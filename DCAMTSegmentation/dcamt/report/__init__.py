@@ -1,1 +1,4 @@
-"""Draw pictures and write reports of scans and runs: self-contained HTML files that name no patient by default."""
+"""Draw pictures, write HTML reports of scans and runs, and build DICOM measurement reports.
+
+An HTML report is self-contained, and by default names no patient.
+"""

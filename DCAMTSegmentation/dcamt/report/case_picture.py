@@ -52,7 +52,7 @@ def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) ->
     """Return the pixels (HEIGHT, W, 3) of planes (across, up): grey values, prediction and label."""
     mm = np.array(planes[0].shape) * spacing
     size = max(1, round(HEIGHT * float(mm[0] / mm[1]))), HEIGHT
-    # The axes run to the patient's right or front and upwards, opposite to the screen's axes.
+    # The plane's axes run to the left and to the top of the screen; columns and rows run to the right and down.
     grey, predicted, labels = (resize(plane, size, smooth=n == 0)[::-1, ::-1].T for n, plane in enumerate(planes))
     pixels = np.repeat(grey[..., np.newaxis], 3, axis=2)
     pixels[_outline(labels)] = LABEL_COLOR
@@ -62,7 +62,7 @@ def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) ->
 
 
 def _outline(labels: np.ndarray) -> np.ndarray:
-    """Return the mask of labelled pixels with a neighbour, of eight, that has another value."""
+    """Return the mask of the labelled pixels that have another value than one of their eight neighbours."""
     around = np.pad(labels, 1, mode="edge")
     rows, columns = labels.shape
     shifted = [around[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]

@@ -23,7 +23,8 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
     Points whose value is not finite are omitted. Title and names are escaped.
 
     Args:
-        bounds: range of the value axis; by default from 0, or the lowest value if it is negative, to the largest value.
+        bounds: range of the value axis; by default from 0, or the lowest value if that is negative, to the largest
+            value, or 1 if that is 0.
     """
     shown = {name: thin_line([p for p in line if math.isfinite(p[1])]) for name, line in lines.items()}
     points = [point for line in shown.values() for point in line]
@@ -60,7 +61,7 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
 
 
 def thin_line(line: Line) -> list[tuple[float, float]]:
-    """Return the line; a line of more than `MAX_POINTS` points is averaged in `MAX_POINTS` equal parts."""
+    """Return the line; if it has more than `MAX_POINTS` points, the mean points of `MAX_POINTS` successive parts."""
     if len(line) <= MAX_POINTS:
         return list(line)
     edges = [round(len(line) * n / MAX_POINTS) for n in range(MAX_POINTS + 1)]

@@ -12,13 +12,13 @@ SEGMENT_COLORS: tuple[Color, ...] = (
     (0.95, 0.77, 0.28),
     (0.73, 0.52, 0.91),
 )
-"""Colours, in turn, for segments whose file contains no colour."""
+"""Colours, in turn, for segments and classes that have no colour yet."""
 DOUBT_COLOR: Color = (1.0, 0.72, 0.2)
-"""Colour of voxels whose labels are doubtful: amber."""
+"""Colour of doubt in slices and on surfaces: amber."""
 LABEL_COLOR: Color = (1.0, 1.0, 1.0)
 """Colour of a label's outline."""
 CHART_COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#333333")
-"""Colours of lines in charts, in turn; colour-blind people can distinguish them (Okabe and Ito)."""
+"""Colours of lines in charts, in turn; colour-blind people can distinguish them (after Okabe and Ito)."""
 
 
 def to_hex(color: Color) -> str:

@@ -50,7 +50,7 @@ _CROSSINGS = {
 
 
 def _loops(mask: np.ndarray) -> list[np.ndarray]:
-    """Return the closed loops around the True pixels, each (N, 2): rows, columns. The mask's border must be False."""
+    """Return the closed outlines of the True pixels, each (N, 2): row, column. The mask's border must be False."""
     bits = 8 * mask[:-1, :-1] + 4 * mask[:-1, 1:] + 2 * mask[1:, :-1] + 1 * mask[1:, 1:]
     following = {
         (2 * row + a[0], 2 * column + a[1]): (2 * row + b[0], 2 * column + b[1])

@@ -34,8 +34,8 @@ def build_measurement_report(
 ) -> Dataset:
     """Return a Comprehensive 3D SR data set (PS3.16 TID 1500) with a group of measurements for each segment.
 
-    `segmentation` is the DICOM SEG of `segments`, in the same order as `measurements`. Undefined values (NaN) are
-    omitted.
+    `segmentation` is the DICOM SEG of `segments`; `measurements` are in the order of `segments`. Undefined values (NaN)
+    are omitted.
     """
     import highdicom as hd
     from pydicom.sr.codedict import codes

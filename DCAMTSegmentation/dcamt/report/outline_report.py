@@ -95,10 +95,11 @@ def write_outline_report(
 
 
 def write_requested_report(request: ReportRequest) -> ReportWritten:
-    """Write the report that a request describes.
+    """Write the report that a request describes, and return the event that names the file.
 
     Raises:
-        InputError: the request has no segment or more than `MAXIMUM_SEGMENTS`, or one of its files cannot be read.
+        InputError: the request has no segment or more than `MAXIMUM_SEGMENTS`, one of its files cannot be read, or
+            `volume.check_scan` refuses the scan.
         OutputError: the report cannot be written.
     """
     if not request.segments:

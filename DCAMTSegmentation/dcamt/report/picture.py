@@ -180,7 +180,7 @@ def _draw_text(
     """Write the legend, a notice and the measurements, from the top down.
 
     All measurements of a single segment are written. Several segments have a line each, with volume and surface area;
-    segments for which there is no room are counted in the last line.
+    segments for which there is no room are counted in a line below these.
 
     Args:
         tall: height of the panel in inches.
@@ -239,7 +239,10 @@ def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[Segmen
 
 
 def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
-    """Return names and colours of the labels in `labelmap`, from its file `path` if the file contains them."""
+    """Return names and colours of the labels in `labelmap`, from its file `path` if the file contains them.
+
+    Raises InputError if the file cannot be opened.
+    """
     stored = {segment.label: segment for segment in read_segments(path)}
     segments = []
     for n, label in enumerate(int(v) for v in np.unique(labelmap.voxels) if v):
@@ -251,9 +254,9 @@ def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
 
 
 def _distinct_names(segments: Sequence[SegmentInfo]) -> list[str]:
-    """Return the segments' names; a name that several segments have is followed by the label, as in "Vein (2)".
+    """Return the segments' names; a name that several segments have is followed by the label value, as in "Vein (2)".
 
-    If a name with its label is another segment's name, all names are followed by their labels.
+    If a name with its label value is another segment's name, the label values follow all names.
     """
     names = [segment.name for segment in segments]
     labelled = [f"{segment.name} ({segment.label})" for segment in segments]

@@ -31,11 +31,12 @@ def write_run_report(
 ) -> Path:
     """Score the run's model on its validation cases; write `report.html` and `validation.csv` into the run folder.
 
-    Without validation cases there is no table. The table names the cases; the report only numbers them.
-    `progress(done, total)` is called after each case.
+    Returns the path of the report. Without validation cases there is no table. The table names the cases; the report
+    only numbers them. `progress(done, total)` is called after each case.
 
     Raises:
-        InputError: the run or its model does not exist, or a validation case cannot be read.
+        InputError: the run or its model does not exist or cannot be used, a validation case cannot be read or
+            segmented, or the memory is too small.
         OutputError: a file cannot be written.
     """
     from ..inference.predictor import Predictor
@@ -67,7 +68,7 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
     lines = {"Outlines": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     lines |= {_ROLE_NAMES[role]: str(sum(case.role == role for case in cases)) for role in ROLES}
     lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))
-    lines["Hours"] = str(card.trained_on.get("hours", "unknown"))
+    lines["Hours of training"] = str(card.trained_on.get("hours", "unknown"))
     devices = [event.device for event in events if isinstance(event, RunStarted) and event.device]
     if devices:
         lines["Computed on"] = ", ".join(dict.fromkeys(devices))
@@ -81,7 +82,7 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
 def collect_curves(events: Sequence[RunEvent]) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice, as lines of (iteration, value) by name.
 
-    If iterations were repeated after a resume, the later values are used.
+    If a run had gone beyond the iteration from which it was resumed, the values from beyond are omitted.
     """
     losses: dict[str, dict[int, float]] = {}
     dice: dict[str, dict[int, float]] = {}
@@ -110,11 +111,11 @@ def anonymise_scores(scored: Sequence[ScoredCase]) -> Evaluation:
 
 
 def choose_pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
-    """Return the pictures of the best, the median and the worst case."""
+    """Return the pictures of the cases that `pick_best_median_worst` picks, with captions."""
     return [
         Picture(
             f"{which} case by Dice: case {index + 1}, {scored[index].dice:.3f}."
-            " The label is outlined in white, the segmentation in its colour.",
+            " The label is outlined in white, the segmentation in colour.",
             scored[index].picture,
         )
         for which, index in pick_best_median_worst(scored).items()
@@ -122,7 +123,7 @@ def choose_pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of DCAMT, Python and the main packages, and the operating system's name, by title."""
+    """Return the versions of DCAMT, Python and installed main packages, and the operating system's name, by title."""
     versions = {"DCAMT": __version__, "Python": platform.python_version(), "System": platform.system()}
     for package in ("torch", "numpy", "scipy", "nibabel", "pynrrd", "SimpleITK"):
         try:

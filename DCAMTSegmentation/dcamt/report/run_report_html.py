@@ -73,7 +73,7 @@ def render_run_report(report: RunReport) -> str:
         )
     parts += ["<h2>Settings</h2>", _pairs(dict(_flat(report.recipe.to_dict())))]
     parts += ["<h2>Versions</h2>", _pairs(report.versions)]
-    parts.append('<p class="faint">Cases are numbered in the order of the run\'s case list. ')
+    parts.append('<p class="faint">The validation cases are numbered from 1, in the order of the run\'s case list. ')
     parts.append("This page holds no patient's name, identifier or file path.</p></body></html>\n")
     return "\n".join(parts)
 
@@ -87,7 +87,7 @@ def _scores(report: RunReport) -> str:
     """Return the table of the validation scores, with mean and standard deviation."""
     assert report.evaluation is not None
     names = {info.label: info.name for info in report.recipe.classes}
-    head = ("Case", "Class", "Dice", "Jaccard", "95HD mm", "ASD mm", "Volume mL", "Label mL")
+    head = ("Case", "Class", "Dice", "Jaccard", "95HD mm", "ASD mm", "Segmentation mL", "Label mL")
 
     def cells(row: EvaluationRow) -> tuple[str, ...]:
         score = row.score

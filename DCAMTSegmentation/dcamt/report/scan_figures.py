@@ -42,7 +42,7 @@ LEAST_DOUBT = 0.2
 SURFACE_PIXELS = 440
 """Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0
-"""Width of a view of the surface on paper, if the wall is shown, too; otherwise the views are larger."""
+"""Width of a view of the surface on paper, if the wall is shown, too; otherwise views and their texts are larger."""
 BEHIND, FRONT = "From behind", "From the front"
 _NOTE, _LETTER, _FAINT, _SKY = "#ffffff", "#ffd479", "#5a6675", "#14171c"
 
@@ -146,7 +146,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
     views = [view_from(front, SURFACE_PIXELS) for front in (False, True)]
     surfaces = trace_surface(scene.labels, scene.spacing, segments, views)
     visible = dict(zip((BEHIND, FRONT), surfaces, strict=True))
-    # All views are cropped to the rows that the surface reaches in any of them, with a margin for the letters.
+    # All views are cropped to the rows that show the surface in at least one view, with a margin for the letters.
     rows = np.concatenate([surface.pixel // SURFACE_PIXELS for surface in visible.values()])
     margin = SURFACE_PIXELS // 9
     shown = slice(max(0, int(rows.min()) - margin), min(SURFACE_PIXELS, int(rows.max()) + 1 + margin))

@@ -31,7 +31,7 @@ MAX_NOTES = 3
 HAND_FIELDS = ("Patient", "Date of scan", "Checked by", "Date")
 """Fields that a report without identity leaves to be filled in by hand."""
 MAX_IDENTITY = 110
-"""A longer value in the identity is cut in its middle to this many characters, without the ellipsis."""
+"""A longer value in the identity is cut in its middle to this many characters, not counting the ellipsis."""
 
 _QUANTITIES = (
     ("volume_ml", "Volume", "mL", 1),
@@ -82,17 +82,17 @@ class ScanReport:
     Attributes:
         volume: the scan, (C, I, J, K), of which the first channel is shown.
         labelmap: labels (I, J, K).
-        segments: name and colour of each label; the report lists all measurements of the first one.
+        segments: name and colour of each label value; the report lists all measurements of the first one.
         measurements: one row for each segment.
-        model: the card of the model, with an empty name if only its title is known; None if no model is known to have
-            made the outlines.
+        model: the card of the model, with an empty name if at most its title is known; None if no model is known to
+            have made the outlines.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
         from_dcamt_file: whether the outlines' file has DCAMT's mark (`io.writers.is_dcamt_result`) and names no model.
-        doubt_map: (I, J, K), as in `dcamt.SegmentedScan`; None in quality `fast`.
-        trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast`.
+        doubt_map: (I, J, K), as in `dcamt.SegmentedScan`; None if unknown, as in quality `fast`.
+        trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast` and without a model.
         doubtful_places: the places of high doubt, the worst first; None if they are unknown.
-        expected_overlap: expected Dice with an expert's outline; None if the model has no calibration.
+        expected_overlap: expected Dice with an expert's outline; None if unknown, as without a calibration.
         is_doubt_calibrated: whether the model's calibration corrected the map of doubt.
         wall: late enhancement of the wall; None if it was not measured.
         notes: messages for the reader.
@@ -132,7 +132,8 @@ def render_scan_report(report: ScanReport) -> str:
     scene = build_scene(report.volume, report.labelmap, report.segments, report.doubt_map)
     title = f"{report.segments[0].name}: segmentation report"
     parts = [page_head(title, _STYLE), _header(report, title)]
-    parts.append(f"<h2>Slices through the centre of the segmentation</h2>{draw_slices(scene, report.segments)}")
+    centre = "segmentation" if scene.labels.any() else "scan, in which nothing is segmented"
+    parts.append(f"<h2>Slices through the centre of the {centre}</h2>{draw_slices(scene, report.segments)}")
     if scene.labels.any():
         parts.append(draw_surfaces(scene, report.segments, report.wall))
     parts.append('<div class="row"><section>')
@@ -153,7 +154,7 @@ def render_scan_report(report: ScanReport) -> str:
 
 
 def _caution(report: ScanReport) -> str:
-    """Return the warning about an automatic outline; "" for an outline that no model is known to have made."""
+    """Return the warning about an outline that DCAMT made; "" for an outline of unknown origin."""
     if report.from_dcamt_file:
         return " The outline was probably made automatically: check it against the images."
     if report.model is None:
@@ -183,7 +184,7 @@ def _shorten(text: str) -> str:
 
 
 def _row(name: str, value: str, unit: str = "", big: bool = False) -> str:
-    """Return the HTML of a table row: name, number and unit."""
+    """Return the HTML of a table row: name, value and unit."""
     kind = "n big" if big else "n"
     return f'<tr><th>{escape(name)}</th><td class="{kind}">{escape(value)}</td><td class="u">{escape(unit)}</td></tr>'
 
@@ -200,10 +201,7 @@ def _measurement_table(report: ScanReport) -> str:
     if len(others) > MAX_OTHERS:
         rows.append(_row("Further segments", str(len(others) - MAX_OTHERS)))
     key = f'<span class="key" style="background:{to_hex(info.color)}"></span>'
-    empty = ""
-    if first.volume_ml == 0:
-        empty = "<p>Nothing was segmented; the slices pass through the centre of the scan.</p>"
-    return f"<h2>{key}{escape(info.name)}</h2><table>{''.join(rows)}</table>{empty}"
+    return f"<h2>{key}{escape(info.name)}</h2><table>{''.join(rows)}</table>"
 
 
 def _trust(report: ScanReport, scene: Scene) -> str:

@@ -22,7 +22,7 @@ class ScoredCase:
 
     Attributes:
         rows: one for each class.
-        trust: Dice between the branches (0 to 1).
+        trust: Dice (0 to 1) between the segmentations of the two branches.
         picture: a PNG file.
     """
 
@@ -40,12 +40,12 @@ class ScoredCase:
 def score_cases(
     cases: Sequence[Case], predictor: Predictor, progress: Callable[[int, int], None] | None = None
 ) -> list[ScoredCase]:
-    """Segment each case with both branches, and return its scores against its label.
+    """Segment each case with both branches; return its scores against its label, and its picture.
 
     `progress(done, total)` is called after each case.
 
     Raises:
-        InputError: a scan or label cannot be used.
+        InputError: a scan or label cannot be used, or the memory is too small.
     """
     recipe, scored = predictor.recipe, []
     for done, case in enumerate(cases, start=1):

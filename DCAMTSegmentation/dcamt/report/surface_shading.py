@@ -21,7 +21,7 @@ MAX_STEPS = 200
 STEP_FRACTION = 0.95
 """A ray advances by this fraction of the distance to the surface; below 1, since the distances are interpolated."""
 SILHOUETTE_MM = 3.0
-"""Cell size of the coarse silhouette; rays outside the silhouette are not traced."""
+"""Smallest cell size of the coarse silhouette; rays outside the silhouette are not traced."""
 MARGIN_MM = 10
 """Margin of the distance map around a segment: at least the largest distance in `HOLLOW_WEIGHTS`."""
 HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
@@ -63,7 +63,7 @@ class VisibleSurface:
         pixel: (N,), index of each point's pixel, row by row from the bottom.
         points: (N, 3) mm.
         normals: (N, 3) in screen axes.
-        openness: (N,), from 0 deep in a hollow to 1.
+        openness: (N,), from 0 (deep in a hollow) to 1.
         base: (N, 3), the colour of each point's segment.
     """
 
@@ -90,7 +90,8 @@ def trace_surface(
 
     `labels` (I, J, K), not all 0, are in LPS order with `spacing` (3,) mm; points are in mm from voxel (0, 0, 0). Rays
     are traced through the distance map of each segment (sphere tracing: Hart, The Visual Computer 12:527, 1996).
-    Normals are the map's gradient. The map's values in front of the surface show how deep a point lies in a hollow.
+    Normals have the direction of the blurred map's gradient. The map's values in front of the surface show how deep a
+    point lies in a hollow.
     """
     maps = [
         (segment, _DistanceMap.from_mask(mask, spacing))
@@ -104,13 +105,13 @@ def _trace_view(
     labels: np.ndarray, spacing: np.ndarray, maps: Sequence[tuple[SegmentInfo, _DistanceMap]], view: View
 ) -> VisibleSurface:
     screen = view.screen
-    corners = np.argwhere(labels) * spacing @ screen.T
-    centre = (corners.min(0) + corners.max(0)) / 2
-    half_width = 1.12 * (corners.max(0) - corners.min(0))[:2].max() / 2 + spacing.max()
+    places = np.argwhere(labels) * spacing @ screen.T
+    centre = (places.min(0) + places.max(0)) / 2
+    half_width = 1.12 * (places.max(0) - places.min(0))[:2].max() / 2 + spacing.max()
     steps = np.linspace(-half_width, half_width, view.pixels)
     u, v = (grid.ravel() for grid in np.meshgrid(steps, steps))
-    rays = np.flatnonzero(_silhouette(corners[:, :2] - centre[:2], steps, max(SILHOUETTE_MM, spacing.max())))
-    near, far = corners.min(0)[2] - 5, corners.max(0)[2] + 5
+    rays = np.flatnonzero(_silhouette(places[:, :2] - centre[:2], steps, max(SILHOUETTE_MM, spacing.max())))
+    near, far = places.min(0)[2] - 5, places.max(0)[2] + 5
     start = (np.stack([u + centre[0], v + centre[1], np.full(u.shape, near)]).T @ screen).astype(np.float32)[rays]
     into = screen[2].astype(np.float32)
 
@@ -136,7 +137,7 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
     Args:
         places: centres of the voxels on the screen, (N, 2) mm.
         steps: (pixels,) mm, the positions of pixels along an axis.
-        cell_mm: size of the silhouette's cells, at least a voxel's spacing.
+        cell_mm: size of the silhouette's cells, at least the largest spacing.
     """
     from scipy import ndimage
 
@@ -195,7 +196,7 @@ class _DistanceMap:
 
     @classmethod
     def from_mask(cls, mask: np.ndarray, spacing: np.ndarray) -> _DistanceMap:
-        """Return the map for the True voxels of `mask` (I, J, K), smoothed to hide the steps between voxels."""
+        """Return the map for the True voxels of `mask` (I, J, K), usually smoothed to hide the steps between voxels."""
         from scipy import ndimage
 
         inside = np.argwhere(mask)
