@@ -328,6 +328,8 @@ def test_benchmark_file_is_read_as_scan_and_label(tmp_path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["data"] = scan()
     refused(lambda: read_scan(path), path, '"image"', "data")
+    h5py.File(path, "w").close()
+    refused(lambda: read_scan(path), path, 'holds no array "image". Choose')
 
 
 # ---- MetaImage and TIFF
@@ -336,7 +338,7 @@ def test_benchmark_file_is_read_as_scan_and_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "lacks CompressedDataSize, which is {size}"),
+        ("", "lacks the field CompressedDataSize = {size}"),
         ("CompressedDataSize = 0\n", "states 0 bytes of compressed data, but has {size}"),
         ("CompressedDataSize = {smaller}\n", "states {smaller} bytes of compressed data, but has {size}"),
         ("CompressedDataSize = {larger}\n", "states {larger} bytes of compressed data, but has {size}"),
@@ -461,3 +463,11 @@ def test_zip_file_in_a_zip_file_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(outer, "w") as archive:
         archive.write(inner, "inner.zip")
     refused(lambda: read_scan(outer), outer, "another zip file (inner.zip)")
+
+
+def test_zip_file_that_does_not_fit_is_refused_with_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.raw", bytes(11 << 20))
+    monkeypatch.setattr("dcamt.io.readers._MAXIMUM_UNZIPPED", 10 << 20)
+    refused(lambda: read_scan(path), path, "holds 0.011 GiB, too much to extract")

@@ -66,7 +66,8 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
     If renaming a file fails, files that were renamed before it stay.
 
     Raises:
-        OutputError: a file cannot be written; the message names the final path.
+        OutputError: a file cannot be written; the message names its final path, or the last of `paths` if the system's
+            error names no file.
     """
     with ExitStack() as stack:
         temporary = {path: stack.enter_context(atomic_path(path)) for path in paths}

@@ -75,7 +75,7 @@ def has_channel_files(path: Path) -> bool:
 
 
 def one_channel_note(path: Path) -> tuple[str, ...]:
-    """Return a note that names the unused files if a scan is read from the first of its channel files; otherwise ()."""
+    """Return a note that only channel 0 was read, with the unused files' names; () if not `has_channel_files(path)`."""
     if not has_channel_files(path):
         return ()
     files, names = channel_files(path), channel_names(path)

@@ -73,7 +73,6 @@ def open_dicom_segments(path: Path) -> StoredImage:
             )
             for layer, number in enumerate(numbers)
         ),
-        labels_only=True,
     )
 
 

@@ -39,8 +39,8 @@ FORMATS = (
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
     Format(BENCHMARK_ENDING, scan=True, labels=True),
-    # Listed so that an output path with one of these endings counts as a file, not as a folder. In a folder, files with
-    # these endings are not searched as scans or labels, but folders of DICOM slices are.
+    # Listed so that an output path with one of these endings counts as a file, not as a folder. Among the files of a
+    # folder, these count neither as scans nor as labels; only a folder of DICOM slices counts as a scan.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
     *map(Format, (".img", ".hdr", DICOM_ENDING, ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
     *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),
@@ -56,13 +56,13 @@ _DOUBLE_ENDINGS = tuple(end for end in IMAGE_ENDINGS if end.count(".") > 1)
 
 
 def ending(path: str | Path) -> str:
-    """Return a file's ending in lower case, including double endings: ".nii.gz", ".seg.nrrd", ".nrrd"."""
+    """Return a file's ending in lower case, such as ".nrrd" or, since `FORMATS` lists double endings, ".nii.gz"."""
     name = Path(path).name.lower()
     return next((end for end in _DOUBLE_ENDINGS if name.endswith(end)), Path(name).suffix)
 
 
 def scan_name(path: str | Path) -> str:
-    """Return the name of a scan, segmentation or map without its ending; a folder keeps its name.
+    """Return the name of a scan, segmentation or map without its ending; for a folder, the name of its resolved path.
 
     >>> scan_name("patients/la000_image.nii.gz")
     'la000_image'

@@ -24,8 +24,8 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
     superior with a spacing of `SPACING_MM`.
 
     Raises:
-        InputError: h5py is not installed, the file is damaged, or the array is missing, not three-dimensional, empty or
-            too large.
+        InputError: h5py is not installed, the file cannot be read, or the array is missing, not three-dimensional,
+            empty or too large.
     """
     try:
         import h5py
@@ -38,8 +38,9 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
     name = "label" if label else "image"
     with library_errors(path, "an HDF5 file"), h5py.File(path, "r") as file:
         if name not in file or not hasattr(file[name], "shape"):
-            known = ", ".join(sorted(str(key) for key in file)) or "nothing"
-            raise InputError(f'holds no array "{name}", but {known}', path=path, remedy="Choose another file.")
+            known = ", ".join(sorted(str(key) for key in file))
+            what = f'holds no array "{name}", but {known}' if known else f'holds no array "{name}"'
+            raise InputError(what, path=path, remedy="Choose another file.")
         shape = tuple(int(size) for size in file[name].shape)
     if len(shape) != 3:
         raise InputError(f"holds a {len(shape)}D array", path=path, remedy="A three-dimensional scan is needed.")

@@ -1,6 +1,7 @@
 """Check that files which ITK reads are complete: for a missing part, ITK returns random memory or zeros.
 
-A check raises InputError or, for a file that ends too early, EOFError, which `library_errors` converts.
+A check raises InputError or another exception, such as EOFError for a file that ends too early; `library_errors`
+converts these.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
 
 
 def _check_meta(path: Path) -> None:
-    """Raise InputError if a MetaImage's header is damaged, or its data is missing, cut or damaged."""
+    """Raise InputError if a MetaImage's header is damaged or has another unit than mm, or data is missing or cut."""
     fields, head, start = meta_header(path)
     _check_meta_numbers(path, fields)
     if (unit := fields.get("distanceunits", "mm")) not in ("mm", "?", ""):
@@ -120,7 +121,7 @@ def _check_meta_numbers(path: Path, fields: dict[str, str]) -> None:
 
 
 def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[str]:
-    """Return the names of a MetaImage's data files from `value` of ElementDataFile and the `rest` after this line."""
+    """Return the names of a MetaImage's data files: `value` is that of ElementDataFile, `rest` the bytes after it."""
     words = value.split()
     if not words:
         raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
@@ -157,7 +158,7 @@ def _check_compressed_size(path: Path, data: Path, start: int, stated: str | Non
             used = compressed_size(file)
         if size < used or size > held:
             what = (
-                f"lacks CompressedDataSize, which is {used}"
+                f"lacks the field CompressedDataSize = {used}"
                 if stated is None
                 else f"states {size} bytes of compressed data, but has {used}"
             )
@@ -171,7 +172,7 @@ def _check_data(path: Path, data: Path, start: int, size: int, each: int, compre
 
     Args:
         path: the header, which messages name.
-        each: the number of bytes of one voxel.
+        each: the number of bytes of one number, of which a voxel has one for each channel.
         compressed: the voxels are compressed with zlib or gzip.
         text: the voxels are written as text.
     """
@@ -275,7 +276,7 @@ def _check_analyze(path: Path) -> None:
 
 
 def _check_tiff(path: Path) -> None:
-    """Raise EOFError if a page, strip or tile of a TIFF file lies beyond the file's end.
+    """Raise EOFError if a page, strip or tile of a TIFF file reaches beyond the file's end, or the pages form a loop.
 
     Raises:
         InputError: the content is not TIFF.

@@ -19,7 +19,7 @@ def json_line(event: str, fields: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Convert a value to JSON types: NaN and infinity become None, tuples become lists."""
+    """Return `value` with NaN and infinity replaced by None, tuples by lists, and mappings by dictionaries."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

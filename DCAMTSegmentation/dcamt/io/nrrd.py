@@ -40,7 +40,7 @@ def open_nrrd(path: Path) -> StoredImage:
     Raises:
         InputError: the file is damaged, a data file is missing, the image has colours or complex numbers, or not three
             spatial axes, its space, spacing, type of numbers, encoding or byte order is unknown, its unit is not the
-            millimetre, or `axis mins` state its place.
+            millimetre, or its place is stated by `axis mins` or `axis maxs` (`_origin`).
     """
     with library_errors(path, "a NRRD image"):
         header = read_nrrd_header(path)
@@ -130,7 +130,8 @@ def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
     """Return the centre of the first voxel in the file's space, (3,); 0 if the header has none.
 
     Raises:
-        InputError: the origin is damaged, or the header states the place by `axis mins` or `axis maxs` instead.
+        InputError: the origin is damaged; or a header with neither space nor origin states the place by `axis mins` or
+            `axis maxs`.
     """
     text = header.fields.get("space origin")
     if text is None:

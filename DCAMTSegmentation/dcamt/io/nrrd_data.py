@@ -85,8 +85,10 @@ class NrrdData:
         """Return all numbers, one-dimensional, in the machine's byte order; the first axis varies fastest.
 
         Raises:
-            InputError: a data file is cut or damaged, or the numbers cannot be divided evenly among the data files.
+            InputError: a data file is cut, holds damaged compressed data or cannot be read, or the numbers cannot be
+                divided evenly among the data files.
             EOFError: the data after the header is cut.
+            OSError, ValueError, zlib.error: compressed data after the header, or text data, is damaged.
         """
         if not self._files:
             with open_plain_or_gzip(self._path) as file:
@@ -112,7 +114,8 @@ class NrrdData:
     def verify(self) -> None:
         """Raise InputError if raw or gzip data is visibly incomplete.
 
-        Other encodings, skipped lines, and skipped bytes within gzip data prevent the check.
+        There is no check for other encodings, with skipped lines, with skipped bytes within gzip data, or for gzip data
+        in a file that is itself compressed.
         """
         files = self._files or [self._path]
         size = self._count // len(files) * self._dtype.itemsize
@@ -129,7 +132,7 @@ class NrrdData:
                 check_complete(name, size, start, True, self._path)
 
     def _decode(self, file: IO[bytes], count: int) -> np.ndarray:
-        """Return the next `count` numbers of a data file."""
+        """Return `count` numbers of a data file, after the lines and bytes to skip."""
         for _ in range(self._line_skip):
             if not file.readline(HEADER_LIMIT):
                 raise EOFError

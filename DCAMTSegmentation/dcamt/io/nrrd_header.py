@@ -82,6 +82,7 @@ def array_sizes(path: Path, header: NrrdHeader) -> list[int]:
     Raises:
         InputError: the header lacks a required field, the number of its sizes is not its dimension, or no image can
             have its sizes (`check_size`).
+        ValueError: the dimension or a size is not a whole number, or there are no sizes.
     """
     for name in ("type", "dimension", "sizes", "encoding"):
         if name not in header.fields:

@@ -57,20 +57,20 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
     """Read and check a scan.
 
     Args:
-        path: a NIfTI, NRRD or MetaImage file or another format of ITK, a folder with DICOM files in it or below, a
-            multi-frame DICOM file, a DICOMDIR, a zip file of one of these, or the left atrium benchmark's `.h5`. See
-            docs/formats.md.
+        path: a file in NIfTI, NRRD, MetaImage or another format of docs/formats.md, a folder with DICOM files in it or
+            below, a multi-frame DICOM file, a DICOMDIR, a zip file of one of these, or the left atrium benchmark's
+            `.h5`.
         channels: the number of channels C that the scan must have: in one file, or in one file each, `x_0000`,
             `x_0001`, ..., of which `path` is the first.
-        choice: the image to read if a DICOM folder contains several.
+        choice: the image to read if a DICOM folder, DICOMDIR or file contains several.
 
     Returns:
         The scan. Intensities keep the file's type unless the file scales them. The scan's `notes` state what was
         skipped or assumed.
 
     Raises:
-        InputError: the file is missing, empty, damaged, two-dimensional or in no known format, is a segmentation, has a
-            different number of channels, or contains several images of which `choice` chooses none; or
+        InputError: the file is missing, empty, damaged, two-dimensional or in no known format, is a DICOM segmentation,
+            has a different number of channels, or contains several images of which `choice` chooses none; or
             `volume.check_scan` refuses the scan.
     """
     path = Path(path)
@@ -89,8 +89,6 @@ def _has_one_channel(path: Path, choice: ScanChoice | None) -> bool:
 def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
     """Read and check the scan of one file or folder."""
     with _open_image(path, choice or ScanChoice()) as image:
-        if image.labels_only:
-            raise _segmentation_error(path)
         check_scan_grid(image.grid, path)
         check_channels(image.channels, channels, path)
         volume = Volume(image.load(), image.grid, path, image.notes, image.frames)
@@ -118,7 +116,7 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
 
     Raises:
         InputError: as in `read_scan`, except that segmentations and blank or small labelmaps are allowed; values are
-            negative or fractional; or `mapping` has a name that no segment has.
+            negative, fractional or above 2^32 - 1; or `mapping` has a name that no segment has.
     """
     path = Path(path)
     with _open_image(path, ScanChoice(), label=True) as image:
@@ -147,7 +145,7 @@ def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelm
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     """Return the segments of a segmentation file with the labels that `read_labelmap` gives them without a mapping.
 
-    A file with an ending that is not of NRRD, DICOM or zip files is not opened: it has no segments.
+    A file whose ending is not one of NRRD, DICOM or zip files is not opened, and the result is ().
 
     Raises:
         InputError: the file cannot be opened, as in `read_labelmap`.
@@ -181,7 +179,7 @@ def read_header(path: str | Path, flatten_segments: bool = False, channels: int 
 
 @contextmanager
 def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator[StoredImage]:
-    """Open an image file, folder or zip file. Raises InputError if it is missing, empty or in no known format."""
+    """Open an image file, folder or zip file; raise InputError if it is missing, empty or refused by its reader."""
     # For a name that the system does not allow, os.path returns False where pathlib raises an error.
     if not os.path.exists(path) and os.path.islink(path):
         what = f"is a link to a missing file, {os.readlink(path)}"
@@ -211,7 +209,7 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
 
 
 def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
-    """Open a file with the reader for its ending (NRRD, NIfTI), else for its first bytes, else with ITK."""
+    """Open a file with the reader for its ending (NRRD, NIfTI), else for its first bytes or name, else with ITK."""
     kind, head = ending(path), read_head(path)
     _refuse_other_kinds(path, head)
     if kind in _NRRD_ENDINGS:
@@ -292,9 +290,8 @@ def _unzipped(path: Path) -> Iterator[Path]:
         with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:
             size = sum(item.file_size for item in archive.infolist())
             if size > min(_MAXIMUM_UNZIPPED, shutil.disk_usage(folder).free):
-                raise InputError(
-                    f"holds {size >> 30} GiB", path=path, remedy="Extract the archive, and choose the scan."
-                )
+                what = f"holds {size / 2**30:.2g} GiB, too much to extract to the temporary folder"
+                raise InputError(what, path=path, remedy="Extract the archive, and choose the scan.")
             archive.extractall(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file() and not file.name.startswith(".")]
         images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]

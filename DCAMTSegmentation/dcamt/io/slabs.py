@@ -46,7 +46,7 @@ def write_voxels(voxels: np.ndarray, path: Path) -> None:
 def write_npy_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[slice]:
     """Write an array to a `.npy` file slab by slab; yield the slice of each slab after it is written.
 
-    A file that is not complete is removed. The data are not flushed to the disk: the file is short-lived.
+    A file that is not complete is removed. For short-lived files: the data is not flushed to the disk.
 
     Raises:
         OutputError: the file cannot be written.

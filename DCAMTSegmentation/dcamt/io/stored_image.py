@@ -49,7 +49,6 @@ class StoredImage:
         verify: raises InputError if the file is visibly incomplete, if possible without reading the voxels. By default
             it does nothing: the file was checked when it was opened, or is checked by `load`.
         segments: the segments of a segmentation, whose layers are the channels.
-        labels_only: the file is a segmentation and cannot be a scan.
         notes: messages for the user on how the file was interpreted.
         frames: see `Volume`.
     """
@@ -59,7 +58,6 @@ class StoredImage:
     load: Callable[[], np.ndarray]
     verify: Callable[[], None] = lambda: None
     segments: tuple[StoredSegment, ...] = ()
-    labels_only: bool = False
     notes: tuple[str, ...] = ()
     frames: tuple[tuple[Path, int], ...] = ()
 
@@ -165,7 +163,7 @@ class Bunzip2(io.RawIOBase):
 
 @contextmanager
 def open_plain_or_gzip(path: Path, buffer: int = _CHUNK) -> Iterator[IO[bytes]]:
-    """Open a file for reading. If its first bytes are those of gzip, decompress it into a buffer of `buffer` bytes."""
+    """Open a file for reading. A gzip file is decompressed while it is read, through a buffer of `buffer` bytes."""
     with open(path, "rb") as file:
         packed = file.read(2) == _GZIP_MAGIC
         file.seek(0)
@@ -249,7 +247,7 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
 
 
 def unpacked_size(file: IO[bytes]) -> tuple[int, bool]:
-    """Return the number of bytes in a compressed stream, and whether the stream has its end."""
+    """Return the number of bytes in a gzip or zlib stream after decompression, and whether the stream has its end."""
     stream, chunk, size = Gunzip(file), bytearray(_CHUNK), 0
     try:
         while read := stream.readinto(chunk):
@@ -288,7 +286,8 @@ def unit_error(path: Path, unit: str) -> InputError:
 def missing_data_file_error(path: Path, data: Path) -> InputError:
     """Return the error for a missing data file `data`, which the header `path` names.
 
-    If a file beside the header may be the data file under another name, the message names it.
+    The remedy names a file that may be the data file under another name: a file in the folder of `data` whose name
+    differs in case only, or else a file beside the header with the header's name.
     """
     remedy = "Copy both files."
     beside = [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]

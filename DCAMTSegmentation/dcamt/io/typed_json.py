@@ -22,7 +22,7 @@ def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
     arrays of float64 and dataclasses. Error messages name the file `source` and the object `where` in it.
 
     Raises:
-        InputError: a key is unknown or missing, or a value has the wrong type.
+        InputError: a key is unknown or missing, a value has the wrong type, or a tuple the wrong number of items.
     """
     _require_object(data, source, where)
     hints = type_hints(kind)
@@ -45,7 +45,7 @@ def _require_object(value: Any, source: str | Path | None, where: str) -> None:
 
 
 def value_of(value: Any, hint: Any, source: str | Path | None, where: str) -> Any:
-    """Convert a JSON value to the type `hint` of a field. Raises InputError if the value has another type."""
+    """Convert a JSON value to the type `hint` of a field. Raises InputError as `build` does."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return build(typing.cast(type, hint), value, source, where)

@@ -36,7 +36,7 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
         segments: name, colour and codes of each label; only `.seg.nrrd` stores them and needs one for each label.
 
     Raises:
-        InputError: the ending is not one of a labelmap file.
+        InputError: the ending is not one of a labelmap file, or a label is above 2^32 - 1.
         OutputError: the file cannot be written.
         ValueError: a label of a `.seg.nrrd` has no segment, or two segments have the same label.
     """
@@ -89,7 +89,7 @@ def is_dcamt_result(path: Path) -> bool:
     """Return whether a file has the mark of DCAMT; False if the file cannot be read.
 
     Slicer drops the mark when it saves the file. In formats other than NRRD and NIfTI, such as DICOM and HTML, the mark
-    is the word anywhere in the first 64 KiB.
+    is the word "DCAMT" anywhere in the first 64 KiB.
     """
     kind = ending(path)
     try:
@@ -101,7 +101,7 @@ def is_dcamt_result(path: Path) -> bool:
         return head[_DESCRIP : _DESCRIP + len(MARK)] == MARK.encode()
     if kind in (".nrrd", ".seg.nrrd"):
         return f"\n{MARK}:=".encode() in head.partition(b"\n\n")[0]
-    return MARK.encode() in head  # as the manufacturer in DICOM, and the software in reports
+    return MARK.encode() in head  # in DICOM the manufacturer, in reports the software
 
 
 def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
