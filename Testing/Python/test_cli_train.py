@@ -96,7 +96,7 @@ def test_finished_run_makes_a_model_that_segments_and_starts_another_run(
     again = open_model(second / "model.dcamt").card
     assert (again.licence, again.trained_on["started_from"]) == ("same as first: not stated", origin)
     output = capsys.readouterr().out
-    assert re.search("starting at 0 of 1 on .*; cases: 1 labelled, 1 unlabelled, 1 validation\n", output)
+    assert re.search("starting at iteration 0 of 1 on .*; cases: 1 labelled, 1 unlabelled, 1 validation\n", output)
 
 
 def test_terminal_shows_that_pytorch_is_loaded_unless_json_is_printed(
@@ -134,7 +134,7 @@ def test_ctrl_c_pauses_and_resume_continues(cases: Path, tmp_path: Path, capsys:
     step = json.loads(rest.splitlines()[-1])["step"]
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("100000", str(step + 2)), encoding="utf-8")
     assert train("--run", run, "--resume") == 0
-    assert f"resuming at {step} of {step + 2}" in capsys.readouterr().out
+    assert f"resuming at iteration {step} of {step + 2}" in capsys.readouterr().out
     assert (run / "model.dcamt").exists()
 
 

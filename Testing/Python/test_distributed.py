@@ -109,7 +109,7 @@ def train_with_one_and_two_processes(table: Path, folder: Path, *settings: str) 
     for processes, run in enumerate(runs, start=1):
         status, output, errors = train_as_team(processes, run, table, *set_options(*BATCH, *settings, "iterations=5"))
         assert status == 0, errors
-        assert output.count("starting at 0 of 5") == 1  # only the leader prints
+        assert output.count("starting at iteration 0 of 5") == 1  # only the leader prints
         assert own_lines(errors) == []
     return runs
 
@@ -318,11 +318,11 @@ def test_signal_to_torchrun_pauses_the_team_and_the_run_resumes(table: Path, tmp
     step = load_checkpoint(RunFolder(run).checkpoint, CPU)["step"]
     assert f"paused at iteration {step}. Continue with: dcamt train" in line
     set_target(run, step + 2)
-    for text in ("resuming at", "finished"):  # the second command finds the run finished
+    for text in ("resuming at", "trained for"):  # the second command finds the run finished
         status, output, errors = train_as_team(2, run, "--resume")
         assert status == 0, errors
         assert text in output
-        assert output.count("finished") == 1
+        assert output.count("trained for") == 1
         assert own_lines(errors) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcamt.geometry import Grid
-from dcamt.inference.disturbances import CALIBRATING, DisturbedScan
+from dcamt.inference.disturbances import CALIBRATING, LabelledScan
 
 
 @pytest.mark.parametrize("name", CALIBRATING)
@@ -15,7 +15,7 @@ def test_disturbance_changes_the_image_and_leaves_its_input_unchanged(name: str)
     labels = np.zeros((12, 12, 12), np.uint8)
     labels[3:6, 3:9, 3:9], labels[6:9, 3:9, 3:9] = 1, 2
     before = image.copy(), labels.copy()
-    scan = DisturbedScan(image, labels, Grid((12, 12, 12), np.eye(4)))
+    scan = LabelledScan(image, labels, Grid((12, 12, 12), np.eye(4)))
     disturbed = CALIBRATING[name](scan, np.random.default_rng(1))
     assert disturbed.image.shape == (2, *disturbed.grid.shape)
     assert disturbed.labels.shape == disturbed.grid.shape
@@ -34,9 +34,9 @@ def test_noise_is_unbiased_in_ct_and_makes_no_magnitude_negative() -> None:
     labels, grid = np.zeros((12, 12, 12), np.uint8), Grid((12, 12, 12), np.eye(4))
     image = np.full((1, 12, 12, 12), -1000.0)
     image[0, 6:] = 400.0
-    noisy = CALIBRATING["noise"](DisturbedScan(image, labels, grid), np.random.default_rng(0)).image
+    noisy = CALIBRATING["noise"](LabelledScan(image, labels, grid), np.random.default_rng(0)).image
     assert noisy[0, :6].mean() == pytest.approx(-1000, abs=15)
     assert noisy[0, 6:].mean() == pytest.approx(400, abs=15)
     assert noisy[0, :6].std() == pytest.approx(100, rel=0.1)
-    magnitudes = CALIBRATING["noise"](DisturbedScan(image.clip(0), labels, grid), np.random.default_rng(0)).image
+    magnitudes = CALIBRATING["noise"](LabelledScan(image.clip(0), labels, grid), np.random.default_rng(0)).image
     assert magnitudes.min() >= 0

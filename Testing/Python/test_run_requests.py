@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from dcamt.networks.packaging import build_network, verify_model
-from dcamt.runs.events import CasesLoading, EventLog
+from dcamt.runs.events import CasesLoading, EventLog, RunFinished, RunStarted
 from dcamt.runs.failure_note import FailureNote, read_note, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
@@ -271,8 +271,23 @@ def test_watching_prints_all_events_until_the_run_ends(
     capfd.readouterr()
     assert call_dcamt(["train", "--run", run.path, "--watch"]) == 0
     text = capfd.readouterr().out
-    assert "starting at 0 of 100000 on cpu; cases: 1 labelled, 1 unlabelled, 1 validation" in text
-    assert text.rstrip().endswith(f"paused at {run_state(run).iteration} of 100000")
+    assert "starting at iteration 0 of 100000 on cpu; cases: 1 labelled, 1 unlabelled, 1 validation" in text
+    assert text.rstrip().endswith(f"paused at iteration {run_state(run).iteration} of 100000")
+
+
+def test_watching_a_stopped_run_does_not_call_it_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(tmp_path)
+    run.recipe.write_text("{}", encoding="utf-8")
+    log = EventLog(run.events)
+    log(RunStarted(0, 100, 1, 0, 0, "cpu", False))
+    log(RunFinished(50, "model.dcamt", 30.0))
+    assert call_dcamt(["train", "--run", run.path, "--watch"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "starting at iteration 0 of 100 on cpu; cases: 1 labelled, 0 unlabelled, 0 validation",
+        "trained for 0:30",
+        "model: model.dcamt",
+        "stopped at iteration 50 of 100",
+    ]
 
 
 def test_watching_does_not_import_torch(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from dcamt.inference import disturbances
 from dcamt.inference.calibrating import mean_dice
-from dcamt.inference.disturbances import Disturbance, DisturbedScan
+from dcamt.inference.disturbances import Disturbance, LabelledScan
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.models.calibration import (
@@ -63,10 +63,10 @@ DOUBT_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1])
 Row = dict[str, Any]
 
 
-def ghosts(strength: float) -> Disturbance:
+def add_ghosts(strength: float) -> Disturbance:
     """Return a disturbance that adds copies of the scan, shifted by a fourth of its extent along the second axis."""
 
-    def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+    def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
         shift = scan.grid.shape[1] // 4
         copies = np.roll(scan.image, shift, 2) + np.roll(scan.image, -shift, 2)
         return replace(scan, image=scan.image + strength * copies)
@@ -74,7 +74,7 @@ def ghosts(strength: float) -> Disturbance:
     return disturb
 
 
-def motion(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Take up to two fifths of the k-space lines from copies shifted by up to 4 mm along the first two axes."""
     (image,), grid = scan.image, scan.grid
     spectrum = np.fft.fftn(image, axes=(0, 1))
@@ -87,14 +87,14 @@ def motion(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
 
 
-def rotation(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+def rotate_15_degrees(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Rotate the anatomy by 15 degrees about the third axis, in a random direction."""
     angle = float(draw.choice([-15, 15]))
     turned = ndimage.rotate(scan.image[0], angle, (0, 1), reshape=False, order=1, mode="nearest")
     return replace(scan, image=turned[None], labels=ndimage.rotate(scan.labels, angle, (0, 1), reshape=False, order=0))
 
 
-def cut(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+def cut(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Crop the scan along the first axis so that a fourth of the atrium's extent is cut off."""
     used = np.flatnonzero(scan.labels.any(axis=(1, 2)))
     depth = (used[-1] - used[0]) // 4
@@ -102,15 +102,15 @@ def cut(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
     return crop(scan, 0, *((int(used[0] + depth), scan.grid.shape[0]) if first else (0, int(used[-1] - depth))))
 
 
-def crop(scan: DisturbedScan, axis: int, start: int, stop: int) -> DisturbedScan:
+def crop(scan: LabelledScan, axis: int, start: int, stop: int) -> LabelledScan:
     """Keep the voxels from `start` to `stop` - 1 along an axis."""
     box = [slice(0, n) for n in scan.grid.shape]
     box[axis] = slice(start, stop)
     i, j, k = box
-    return DisturbedScan(scan.image[:, i, j, k], scan.labels[i, j, k], scan.grid.crop((i, j, k)))
+    return LabelledScan(scan.image[:, i, j, k], scan.labels[i, j, k], scan.grid.crop((i, j, k)))
 
 
-def bright_artefact(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+def add_bright_artefact(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Add a blurred ball, radius 8 mm and six times the highest intensity, near the atrium's centre."""
     spacing = scan.grid.spacing
     centre = np.argwhere(scan.labels).mean(axis=0) + draw.uniform(-15, 15, 3) / spacing
@@ -119,7 +119,7 @@ def bright_artefact(scan: DisturbedScan, draw: np.random.Generator) -> Disturbed
     return replace(scan, image=scan.image + 6 * scan.image.max() / (1 + np.exp((distance - 8) / 1.5)))
 
 
-def spike(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+def add_stripes(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Add stripes to all slices, as a spike in k-space does."""
     i, j, _ = np.indices(scan.grid.shape)
     u, v = draw.uniform(0.03, 0.12, 2)
@@ -127,13 +127,13 @@ def spike(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
     return replace(scan, image=scan.image + 0.35 * np.percentile(scan.image, 99) * stripes)
 
 
-def white_noise(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+def replace_with_noise(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Replace the scan by white noise with about the same mean and standard deviation, without negative values."""
     noise = np.abs(scan.image.mean() + scan.image.std() * draw.normal(size=scan.grid.shape))
     return replace(scan, image=noise[None], labels=np.zeros_like(scan.labels))
 
 
-def off_the_atrium(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+def crop_off_atrium(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
     """Keep the largest part of the scan on one side of the atrium, which shows the neighbouring organs only."""
     parts = []
     for axis in range(3):
@@ -144,7 +144,7 @@ def off_the_atrium(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan
     return crop(scan, axis, start, stop)
 
 
-def shuffled(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+def shuffle_cubes(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Shuffle cubes of 16 mm, which keeps the texture and destroys the anatomy."""
     edges = [max(1, round(16 / float(step))) for step in scan.grid.spacing]
     i, j, k = (n // edge for n, edge in zip(scan.grid.shape, edges, strict=True))
@@ -154,48 +154,48 @@ def shuffled(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
     cubes = cubes[draw.permutation(len(cubes))]
     mixed = cubes.reshape(i, j, k, a, b, c).transpose(0, 3, 1, 4, 2, 5).reshape(whole.shape)
     grid = scan.grid.crop((slice(0, i * a), slice(0, j * b), slice(0, k * c)))
-    return DisturbedScan(mixed[None], np.zeros(grid.shape, scan.labels.dtype), grid)
+    return LabelledScan(mixed[None], np.zeros(grid.shape, scan.labels.dtype), grid)
 
 
-def turned(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+def rotate_90_degrees(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
     """Rotate the anatomy by 90 degrees about the left-right axis."""
     labels = np.rot90(scan.labels, 1, (1, 2))
     i, j, k = labels.shape
-    return DisturbedScan(np.rot90(scan.image, 1, (2, 3)), labels, replace(scan.grid, shape=(i, j, k)))
+    return LabelledScan(np.rot90(scan.image, 1, (2, 3)), labels, replace(scan.grid, shape=(i, j, k)))
 
 
 DISTURBANCES: dict[str, Disturbance] = {
-    "noise 10%": disturbances.noise(0.10),
-    "noise 25%": disturbances.noise(0.25),
-    "bias field": disturbances.bias_field,
-    "gamma 0.5": disturbances.gamma(0.5),
-    "gamma 2": disturbances.gamma(2.0),
-    "ghosts 20%": ghosts(0.2),
-    "ghosts 50%": ghosts(0.5),
-    "motion": motion,
+    "noise 10%": disturbances.add_noise(0.10),
+    "noise 25%": disturbances.add_noise(0.25),
+    "bias field": disturbances.apply_bias_field,
+    "gamma 0.5": disturbances.adjust_gamma(0.5),
+    "gamma 2": disturbances.adjust_gamma(2.0),
+    "ghosts 20%": add_ghosts(0.2),
+    "ghosts 50%": add_ghosts(0.5),
+    "motion": simulate_motion,
     "blur 1.5 mm": disturbances.blur(1.5),
     "blur 3 mm": disturbances.blur(3.0),
-    "slices of 3.75 mm": disturbances.coarse((1, 1, 6)),
-    "1.25 x 1.25 x 2.5 mm": disturbances.coarse((2, 2, 4)),
-    "rotation 15 degrees": rotation,
+    "slices of 3.75 mm": disturbances.coarsen((1, 1, 6)),
+    "1.25 x 1.25 x 2.5 mm": disturbances.coarsen((2, 2, 4)),
+    "rotation 15 degrees": rotate_15_degrees,
     "cut field of view": cut,
-    "low contrast": disturbances.low_contrast,
-    "bright artefact": bright_artefact,
-    "spike in k-space": spike,
+    "low contrast": disturbances.reduce_contrast,
+    "bright artefact": add_bright_artefact,
+    "spike in k-space": add_stripes,
 }
 WRONG_SCANS: dict[str, Disturbance] = {
-    "no atrium": disturbances.no_organ,
-    "upside down": disturbances.upside_down,
-    "white noise": white_noise,
-    "off the atrium": off_the_atrium,
-    "shuffled": shuffled,
-    "turned 90 degrees": turned,
+    "no atrium": disturbances.remove_organ,
+    "upside down": disturbances.turn_upside_down,
+    "white noise": replace_with_noise,
+    "off the atrium": crop_off_atrium,
+    "shuffled": shuffle_cubes,
+    "turned 90 degrees": rotate_90_degrees,
 }
 """Disturbances that remove the atrium or put the anatomy into an impossible position."""
 KINDS = (CLEAN, *DISTURBANCES, *WRONG_SCANS)
 
 
-def disturbed(scan: DisturbedScan, name: str, kind: str) -> DisturbedScan:
+def disturb_case(scan: LabelledScan, name: str, kind: str) -> LabelledScan:
     """Return the scan of a case with a disturbance; the disturbance is the same in every call."""
     if kind == CLEAN:
         return scan
@@ -211,11 +211,11 @@ def plan(names: list[str], rounds: int) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
-def read_case(la: Path, name: str) -> DisturbedScan:
+def read_case(la: Path, name: str) -> LabelledScan:
     """Return an undisturbed case."""
     scan = read_scan(la / f"{name}_image.nii.gz")
     label = read_labelmap(la / f"{name}_label.nii.gz").voxels > 0
-    return DisturbedScan(scan.voxels.astype(np.float64), label.astype(np.uint8), scan.grid)
+    return LabelledScan(scan.voxels.astype(np.float64), label.astype(np.uint8), scan.grid)
 
 
 def segment(la: Path, work: Path, model: Path, rounds: int) -> None:
@@ -229,7 +229,7 @@ def segment(la: Path, work: Path, model: Path, rounds: int) -> None:
         if not missing:
             continue
         began = time.monotonic()
-        scan = disturbed(read_case(la, name), name, kind)
+        scan = disturb_case(read_case(la, name), name, kind)
         for quality in missing:
             result = predictor.segment(Volume(np.ascontiguousarray(scan.image, np.float32), scan.grid), quality)
             overlap = mean_dice(result.labelmap.voxels, scan.labels, [1])

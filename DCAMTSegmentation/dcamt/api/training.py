@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run.
+    """A run that reached its last iteration or was stopped; its models are written.
 
     Attributes:
         folder: the run folder.
         model: the model file; `dcamt.segment(scan, model=run.model)` segments with it.
         best: the model with the best validation result; None if that is `model` or if no validation took place.
-        report: the report; None if it could not be written.
+        report: the report in the run folder, possibly of an earlier end of the run; None if there is none.
         iterations: number of iterations trained.
     """
 
@@ -67,11 +67,11 @@ class Observer(Protocol):
         """Receive the progress of the report: `done` of `total` validation cases are scored."""
 
     def on_warning(self, message: str) -> None:
-        """Receive a message for the user; the run goes on."""
+        """Receive the message that calibration or report is missing; the models are already written."""
 
 
 class EventObserver:
-    """Passes events to a function; ignores progress and warnings."""
+    """Passes events to a function; ignores warnings and the report's progress."""
 
     def __init__(self, on_event: Callable[[RunEvent], None] | None = None) -> None:
         self._on_event = on_event
@@ -105,7 +105,7 @@ def train(
     Args:
         cases: a CSV file with the columns name, image, label, role, or a list of `dcamt.cases.case_list.Case`; not
             with `resume`.
-        run: the folder of the run, new or empty; with `resume`, the folder of a run that was interrupted.
+        run: the folder of the run, new or empty; with `resume`, the folder of an existing run.
         recipe: name or file of a recipe, or a recipe (default: that of `start_from`, or `la`).
         start_from: name or file of a model whose weights the run begins with (default: random weights).
         settings: changes to the recipe: {"iterations": 2000, "patch": (64, 64, 32)}, or ["iterations=2000", ...].
@@ -160,12 +160,12 @@ class TrainingSession:
             self._trainer.stop_requested = True
 
     def run(self) -> TrainedRun:
-        """Train until the last iteration, write the models and the report, and return the finished run.
+        """Train until the last iteration or a request to stop, write the models and the report, and return the run.
 
         Raises:
             InputError: the folder holds other files, another process trains in it, or a scan cannot be used.
             OutputError: a file cannot be written.
-            Cancelled: the run was paused before the last iteration.
+            Cancelled: the run was paused.
         """
         run, resume = self._plan.run, self._plan.resume
         if not (resume or run.lock.exists()):
@@ -184,7 +184,7 @@ class TrainingSession:
                 raise
             except Exception as error:
                 failure = user_error(error, run.path)
-                # A run that failed before it started is removed from its folder and gets no note.
+                # The files of a new run that failed before it started are removed; it gets no note.
                 if run.recipe.exists():
                     write_note(run.failure, FailureNote(str(failure), isinstance(failure, OutputError)))
                 raise
@@ -213,7 +213,7 @@ class TrainingSession:
                     finished = RunFinished(trainer.step, str(run.model), trainer.seconds)
                     if any(isinstance(event, RunFinished) for event in run.read_events()[-1:]):
                         self._observer.on_event(finished)
-                    else:  # the process was killed after it had written the model
+                    else:  # an earlier process was killed after it had written the model
                         log(finished)
                     return self._build_trained_run(trainer.step)
             try:
@@ -340,8 +340,8 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         # Also 0 when paused: on any other status torchrun kills the leader before the leader saves.
         return 0
     except DCAMTError:
-        # The leader reports the failure, unless it was killed. In that case torchrun's only SIGTERM may have arrived
-        # already, and the trainer took it for a request to pause: waiting would last until torchrun kills this process.
+        # The leader reports the failure, unless the leader was killed. If torchrun's only SIGTERM has already arrived
+        # here, the trainer treated it as a request to pause, and this process would wait until torchrun kills it.
         if trainer is None or not trainer.stop_requested:
             wait_for_leader()
         return 1

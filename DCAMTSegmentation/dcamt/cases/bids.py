@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..io.formats import scan_name
 from .case_list import LABELLED, UNLABELLED, Case
-from .found_cases import BIDS, NO_SCAN, SEVERAL_LABELS, FoundCases, SkippedFile, scans_below
+from .found_cases import BIDS, NO_SCAN, SEVERAL_LABELS, FoundCases, SkippedFile, images_below
 from .names import LABEL_WORDS
 
 # A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz.
@@ -26,7 +26,7 @@ def find_bids_cases(folder: Path) -> FoundCases:
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []
     skipped: list[SkippedFile] = []
-    for path in scans_below(folder):
+    for path in images_below(folder):
         if path.is_dir():
             continue
         entities, suffixes = _bids_name(path)

@@ -16,7 +16,7 @@ EVENT = "arrays"
 
 @dataclass(frozen=True)
 class CaseArrays:
-    """The arrays of a case, (K, J, I) on the scan's grid.
+    """The files of a case's arrays, (K, J, I) on the scan's grid.
 
     Attributes:
         affine: voxel (i, j, k) -> RAS mm, four rows.
@@ -46,7 +46,7 @@ def write_case_arrays(image: Path, segmentation: Path, folder: Path, labels_only
         labels_only: write no scan; only its header is read.
 
     Raises:
-        InputError: a file cannot be read, or the segmentation lies on a different grid.
+        InputError: a file cannot be read, or the segmentation does not fit the scan's grid.
         OutputError: an array cannot be written.
     """
     header, scan = read_header(image), None

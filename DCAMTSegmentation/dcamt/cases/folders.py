@@ -27,7 +27,7 @@ from .found_cases import (
     SEVERAL_LABELS,
     FoundCases,
     SkippedFile,
-    scans_below,
+    images_below,
 )
 from .masks import recognise_masks
 from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all
@@ -131,7 +131,7 @@ def _pair_by_names(folder: Path) -> FoundCases:
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     skipped: list[SkippedFile] = []
-    for named in recognise_masks(classify_all(scans_below(folder), folder)):
+    for named in recognise_masks(classify_all(images_below(folder), folder)):
         if named.kind in _SKIPPED_KINDS:
             skipped.append(SkippedFile(named.path, _SKIPPED_KINDS[named.kind]))
         else:

@@ -1,4 +1,4 @@
-"""Represent the cases found in a folder, and the files that belong to none of them."""
+"""Represent the cases found in a folder, and the skipped files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEVERAL_LABELS = "several labels for one scan"
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """A file that belongs to no found case, and the reason."""
+    """A file that is not listed as a scan or label of a case, and the reason."""
 
     path: Path
     reason: str
@@ -28,12 +28,14 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class FoundCases:
-    """The cases found in a folder; only `dataset.json` and files that may be masks (`masks`) are opened.
+    """The cases found in a folder.
+
+    `find_cases` opens only `dataset.json`, files that may be masks (`masks`), and the scans that these are named after.
 
     Attributes:
         layout: the convention that the folder follows, or several that its data sets follow.
         cases: the cases; `find_cases` makes their names distinct.
-        skipped: files that belong to no case.
+        skipped: files that are not listed as a scan or label of a case.
         classes: label values and their names, if the data set lists them.
     """
 
@@ -44,15 +46,15 @@ class FoundCases:
 
 
 def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
-    """Return the image files in a folder itself that have one of the endings; an empty list if there is no folder."""
+    """Return the image files directly in a folder that have one of the endings; an empty list if there is no folder."""
     if not folder.is_dir():
         return []
     kinds = tuple(endings)
     return [file for file in image_files(sorted(folder.iterdir())) if file.is_file() and ending(file) in kinds]
 
 
-def scans_below(folder: Path) -> Iterator[Path]:
-    """Yield scan and label files at any depth, and folders of DICOM slices as one path each; ignore hidden ones."""
+def images_below(folder: Path) -> Iterator[Path]:
+    """Yield scans and labels at any depth, and each folder of DICOM slices as one path; skip what is hidden."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(place, name) for name in sorted(files)]

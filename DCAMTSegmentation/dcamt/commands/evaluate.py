@@ -32,8 +32,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
     rows = (*evaluation.rows, *evaluation.mean, *evaluation.std)
     width = max(20, *(len(row.title) for row in rows))
     console.print_text(
-        f"{'case':<{width}} {'label':>5} {'Dice %':>7} {'Jacc. %':>7} {'95HD mm':>8} {'ASD mm':>7}"
-        f" {'mL':>7} {'label mL':>8}"
+        f"{'case':<{width}} {'value':>5} {'Dice %':>7} {'Jacc. %':>7} {'95HD mm':>8} {'ASD mm':>7}"
+        f" {'pred. mL':>8} {'label mL':>8}"
     )
     for row in rows:
         console.print_text(_table_line(row, width))
@@ -80,5 +80,5 @@ def _table_line(row: EvaluationRow, width: int) -> str:
     score = row.score
     return (
         f"{row.title:<{width}} {row.label:>5} {100 * score.dice:>7.2f} {100 * score.jaccard:>7.2f}"
-        f" {score.hd95_mm:>8.2f} {score.asd_mm:>7.2f} {row.prediction_volume_ml:>7.1f} {row.label_volume_ml:>8.1f}"
+        f" {score.hd95_mm:>8.2f} {score.asd_mm:>7.2f} {row.prediction_volume_ml:>8.1f} {row.label_volume_ml:>8.1f}"
     )

@@ -45,26 +45,26 @@ def watch_run(run: RunFolder, console: Console) -> int:
         console.clear_progress()
         return 0  # Only watching ends; the run continues.
     console.clear_progress()
-    where = f" at {state.iteration} of {state.iterations}" if state.iterations else ""
+    where = f" at iteration {state.iteration} of {state.iterations}" if state.iterations else ""
     console.print_text(f"{state.state}{where}{f': {state.reason}' if state.reason else ''}")
     return 1 if state.state == FAILED else 0
 
 
 def show_event(event: RunEvent, console: Console) -> None:
-    """Print an event as a line of JSON or as text; events of progress move the progress bar."""
+    """Print an event as JSON or as text. As text, progress moves the bar; checkpoints and pauses print nothing."""
     if console.as_json:
         console.print_line(run_event_line(event))
     elif isinstance(event, CasesLoading):
         console.show_progress("reading the cases", event.loaded / max(1, event.cases))
     elif isinstance(event, RunStarted):
         counts = f"cases: {event.labelled} labelled, {event.unlabelled} unlabelled, {event.validation} validation"
-        action = "resuming at" if event.resumed else "starting at"
-        console.print_text(f"{action} {event.iteration} of {event.iterations} on {event.device}; {counts}")
+        action = "resuming" if event.resumed else "starting"
+        console.print_text(f"{action} at iteration {event.iteration} of {event.iterations} on {event.device}; {counts}")
     elif isinstance(event, TrainingProgress):
         losses = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
         title = f"{event.iteration}/{event.iterations}  {losses}"
         if event.steps_per_s and event.eta_s is not None:
-            pace = f"{event.steps_per_s:.2f}/s  {format_duration(event.eta_s)} left"
+            pace = f"{event.steps_per_s:.2f} iterations/s  {format_duration(event.eta_s)} left"
             title = f"{event.iteration}/{event.iterations}  {pace}  {losses}"
         console.show_progress(title, event.iteration / max(1, event.iterations))
     elif isinstance(event, ValidationScored):
@@ -73,4 +73,4 @@ def show_event(event: RunEvent, console: Console) -> None:
     elif isinstance(event, RunPaused):
         console.clear_progress()
     elif isinstance(event, RunFinished):
-        console.print_text(f"finished in {format_duration(event.seconds)}\nmodel: {event.model}")
+        console.print_text(f"trained for {format_duration(event.seconds)}\nmodel: {event.model}")

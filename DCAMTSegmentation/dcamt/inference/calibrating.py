@@ -25,7 +25,7 @@ from ..models.doubt_scaling import BINS, count_doubt, fit_doubt_scaling
 from ..models.package import ModelPackage
 from ..recipe import QUALITIES, Recipe
 from ..volume import Volume
-from .disturbances import CALIBRATING, DisturbedScan
+from .disturbances import CALIBRATING, LabelledScan
 from .predictor import Predictor
 
 DISTURBED = 4
@@ -100,7 +100,7 @@ def calibrate(
     return Calibration(package.card.checksum, models, len(cases), scans, notes, measured, doubt)
 
 
-def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[str, DisturbedScan]]:
+def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[str, LabelledScan]]:
     """Yield pairs (disturbance's name, scan) of a case: undisturbed (`CLEAN`), then with `DISTURBED` disturbances.
 
     Args:
@@ -108,7 +108,7 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
     """
     volume = read_scan(case.image, channels=recipe.input_channels)
     label = read_case_label(case, recipe, volume.grid)
-    scan = DisturbedScan(volume.voxels.astype(np.float64), label.voxels, volume.grid)
+    scan = LabelledScan(volume.voxels.astype(np.float64), label.voxels, volume.grid)
     yield CLEAN, scan
     names = list(CALIBRATING)
     for index in range(DISTURBED):

@@ -1,4 +1,4 @@
-"""Select the connected component of each class that belongs to the organ."""
+"""Select, for each class, the connected component that is the organ."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from ..geometry import Box, Grid, NetworkGrid, bounding_box, connected_component
 from .labelling import most_likely
 
 CENTRAL = 4.0
-"""`CentrePrior` gives the weight 1 / (1 + CENTRAL r^2) at distance r from the scan's centre; r = 1 at a face's centre.
+"""`CentrePrior` gives the weight 1 / (1 + CENTRAL r^2) at distance r from the anatomy's centre.
+
+r is 1 at the centre of each face of the anatomy's box.
 
 Scans are planned around the organ of interest, so of two similar components the central one is more likely the organ.
 """
 SPECK = 64
 """A component of fewer voxels of the coarse grid is not an organ."""
 SURE, CORE = 0.95, 0.1
-"""Of the heaviest component, only the core is selected: the heaviest component of its voxels of probability >= `SURE`.
+"""A component's core is the heaviest component of its voxels of probability >= `SURE`.
 
-The whole component is selected if the core has less than `CORE` of the component's weight."""
+The heaviest component is reduced to its core, unless the core has less than `CORE` of the component's weight.
+"""
 
 
 @dataclass(frozen=True)
 class CentrePrior:
-    """Prior for the place of an organ, which is likelier near the scan's centre.
+    """Prior for the place of an organ, which is likelier near the anatomy's centre.
 
     Attributes:
-        centre: (3,), the scan's centre in voxels of a grid of the scan or of a part of it.
-        half_edges: (3,), half the lengths of the scan's edges in these voxels.
+        centre: (3,), the centre of the anatomy's box in voxels of a grid of the scan or of a part of it.
+        half_edges: (3,), half the lengths of the box's edges in these voxels.
     """
 
     centre: np.ndarray
@@ -38,27 +41,27 @@ class CentrePrior:
 
     @classmethod
     def from_box(cls, box: Box) -> CentrePrior:
-        """Return the prior of a scan that fills `box`, in voxels of the grid that `box` is a part of."""
+        """Return the prior for an anatomy that fills `box`, in voxels of the grid that `box` is a part of."""
         faces = np.array([(side.start, side.stop) for side in box])
         return cls((faces.sum(axis=1) - 1) / 2, (faces[:, 1] - faces[:, 0]) / 2)
 
     @classmethod
-    def on_network_grid(cls, scan: Grid, grid: NetworkGrid) -> CentrePrior:
-        """Return the prior of `scan` in voxels of a network grid of the scan or of a part of it."""
-        centre = scan.affine @ [*((np.array(scan.shape) - 1) / 2), 1]
-        edges = np.array([scan.shape[stored] * float(scan.spacing[stored]) for stored in grid.order])
+    def on_network_grid(cls, anatomy: Grid, grid: NetworkGrid) -> CentrePrior:
+        """Return the prior for an anatomy, in voxels of a network grid of its box or of a part of the box."""
+        centre = anatomy.affine @ [*((np.array(anatomy.shape) - 1) / 2), 1]
+        edges = np.array([anatomy.shape[stored] * float(anatomy.spacing[stored]) for stored in grid.order])
         return cls((np.linalg.inv(grid.affine) @ centre)[:3], edges / grid.spacing / 2)
 
     def crop_to(self, box: Sequence[slice]) -> CentrePrior:
         """Return the same prior in voxels of the grid's part `box`."""
         return CentrePrior(self.centre - [side.start for side in box], self.half_edges)
 
-    def weights(self, components: np.ndarray, number: int) -> np.ndarray:
-        """Return the weights (number,) of the components 1 to `number` - 1 of an array (X, Y, Z); background gets 0."""
+    def weights(self, components: np.ndarray, length: int) -> np.ndarray:
+        """Return the weights (length,) of components (X, Y, Z) at their centroids, by number; background gets 0."""
         voxels_at = np.nonzero(components)
         label = components[voxels_at]
-        voxels = np.maximum(np.bincount(label, minlength=number), 1)
-        centres = np.stack([np.bincount(label, axis, number) / voxels for axis in voxels_at], axis=1)
+        voxels = np.maximum(np.bincount(label, minlength=length), 1)
+        centres = np.stack([np.bincount(label, axis, length) / voxels for axis in voxels_at], axis=1)
         distance2 = (((centres - self.centre) / self.half_edges) ** 2).sum(axis=1)
         weights = 1 / (1 + CENTRAL * distance2)
         weights[0] = 0
@@ -71,7 +74,7 @@ class ExpectedOrgans:
 
     Attributes:
         boxes: the box in which each class was located.
-        prior: the scan's centre prior.
+        prior: the prior for the anatomy's centre.
     """
 
     boxes: Mapping[int, Box]
@@ -86,7 +89,7 @@ def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePr
     Args:
         near: the box in which the organ was located; a component's size is then its number of voxels in this box,
             unless no component has voxels in it.
-        prior: the scan's prior in voxels of the mask; its weights multiply the sizes.
+        prior: the prior in voxels of the mask; its weights multiply the sizes.
     """
     kept = np.zeros(mask.shape, dtype=bool)
     box = bounding_box(mask)

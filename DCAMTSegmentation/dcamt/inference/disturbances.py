@@ -14,7 +14,7 @@ from ..geometry import Grid
 
 
 @dataclass(frozen=True, eq=False)
-class DisturbedScan:
+class LabelledScan:
     """A scan with its label: `image` float (C, I, J, K) and `labels` integers (I, J, K), both on `grid`."""
 
     image: np.ndarray
@@ -22,16 +22,17 @@ class DisturbedScan:
     grid: Grid
 
 
-Disturbance = Callable[[DisturbedScan, np.random.Generator], DisturbedScan]
+Disturbance = Callable[[LabelledScan, np.random.Generator], LabelledScan]
 
 
-def noise(fraction: float) -> Disturbance:
-    """Return a disturbance that adds noise with a standard deviation of `fraction` times the 99th percentile.
+def add_noise(fraction: float) -> Disturbance:
+    """Return a disturbance that adds Gaussian noise of standard deviation `fraction` times the scan's 99th percentile.
 
-    The noise is Rician, as in magnitude images, or Gaussian if the scan has negative values, such as HU.
+    The noise is added to both components of a complex image, which makes it Rician in the magnitude, or directly to the
+    intensities if some are negative, as in HU.
     """
 
-    def disturb(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+    def disturb(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
         sigma = fraction * np.percentile(scan.image, 99)
         real, imaginary = draw.normal(0, abs(sigma), (2, *scan.image.shape))
         noisy = scan.image + real
@@ -40,7 +41,7 @@ def noise(fraction: float) -> Disturbance:
     return disturb
 
 
-def bias_field(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+def apply_bias_field(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Multiply the scan by a smooth random field between about 0.4 and 1.6."""
     from scipy import ndimage
 
@@ -50,10 +51,10 @@ def bias_field(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
     return replace(scan, image=scan.image * (1 + 0.6 * field / np.abs(field).max()))
 
 
-def gamma(exponent: float) -> Disturbance:
+def adjust_gamma(exponent: float) -> Disturbance:
     """Return a disturbance that raises intensities, scaled to [0, 1], to the power `exponent`, and scales them back."""
 
-    def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+    def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
         low, high = min(0.0, float(scan.image.min())), float(scan.image.max())
         return replace(scan, image=((scan.image - low) / (high - low)) ** exponent * (high - low) + low)
 
@@ -61,9 +62,9 @@ def gamma(exponent: float) -> Disturbance:
 
 
 def blur(mm: float) -> Disturbance:
-    """Return a disturbance that blurs with a Gaussian of the standard deviation `mm`."""
+    """Return a disturbance that blurs with a Gaussian of standard deviation `mm`."""
 
-    def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+    def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
         from scipy import ndimage
 
         return replace(scan, image=ndimage.gaussian_filter(scan.image, (0, *(mm / scan.grid.spacing))))
@@ -71,13 +72,14 @@ def blur(mm: float) -> Disturbance:
     return disturb
 
 
-def coarse(factors: tuple[int, int, int]) -> Disturbance:
-    """Return a disturbance that averages blocks of voxels; a block's label must fill more than half of the block.
+def coarsen(factors: tuple[int, int, int]) -> Disturbance:
+    """Return a disturbance that averages blocks of `factors` voxels.
 
-    A scan keeps at least three blocks along each axis; voxels that fill no block are cut off.
+    A block gets the label value that fills more than half of it, otherwise background. A factor is reduced if fewer
+    than three blocks would remain along its axis. Voxels left over at the end of an axis are cut off.
     """
 
-    def disturb(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+    def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
         factor = [max(1, min(f, n // 3)) for f, n in zip(factors, scan.grid.shape, strict=True)]
         i, j, k = (n // f for n, f in zip(scan.grid.shape, factor, strict=True))
         kept = tuple(slice(0, n * f) for n, f in zip((i, j, k), factor, strict=True))
@@ -92,40 +94,40 @@ def coarse(factors: tuple[int, int, int]) -> Disturbance:
         affine = scan.grid.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [(f - 1) / 2 for f in factor]
         affine[:3, :3] = affine[:3, :3] * factor
-        return DisturbedScan(np.stack([average(channel) for channel in scan.image]), labels, Grid((i, j, k), affine))
+        return LabelledScan(np.stack([average(channel) for channel in scan.image]), labels, Grid((i, j, k), affine))
 
     return disturb
 
 
-def low_contrast(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
-    """Reduce the contrast to a quarter, and add noise with a deviation of 2% of the 99th percentile."""
+def reduce_contrast(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
+    """Reduce the contrast to a quarter, and add noise with a standard deviation of 2% of the 99th percentile."""
     flat = scan.image.mean() + 0.25 * (scan.image - scan.image.mean())
     return replace(scan, image=flat + draw.normal(0, 0.02 * abs(np.percentile(scan.image, 99)), scan.image.shape))
 
 
-def no_organ(scan: DisturbedScan, draw: np.random.Generator) -> DisturbedScan:
+def remove_organ(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
     """Replace the scan by smooth noise of the same mean and standard deviation, without any organ."""
     from scipy import ndimage
 
     field = ndimage.gaussian_filter(draw.normal(size=scan.image.shape), (0, *(2.0 / scan.grid.spacing)))
     image = scan.image.mean() + scan.image.std() * field / field.std()
-    return DisturbedScan(image, np.zeros_like(scan.labels), scan.grid)
+    return LabelledScan(image, np.zeros_like(scan.labels), scan.grid)
 
 
-def upside_down(scan: DisturbedScan, _: np.random.Generator) -> DisturbedScan:
+def turn_upside_down(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
     """Turn the anatomy by 180 degrees about the scan's first axis; the grid stays the same."""
-    return DisturbedScan(scan.image[:, :, ::-1, ::-1], scan.labels[:, ::-1, ::-1], scan.grid)
+    return LabelledScan(scan.image[:, :, ::-1, ::-1], scan.labels[:, ::-1, ::-1], scan.grid)
 
 
 CALIBRATING: dict[str, Disturbance] = {
-    "noise": noise(0.25),
+    "noise": add_noise(0.25),
     "blur": blur(3.0),
-    "bias field": bias_field,
-    "gamma": gamma(2.0),
-    "low contrast": low_contrast,
-    "thick slices": coarse((1, 1, 6)),
-    "coarse voxels": coarse((2, 2, 4)),
-    "no organ": no_organ,
-    "upside down": upside_down,
+    "bias field": apply_bias_field,
+    "gamma": adjust_gamma(2.0),
+    "low contrast": reduce_contrast,
+    "thick slices": coarsen((1, 1, 6)),
+    "coarse voxels": coarsen((2, 2, 4)),
+    "no organ": remove_organ,
+    "upside down": turn_upside_down,
 }
 """The disturbances for calibration: some hardly change a segmentation, one removes the organ."""

@@ -111,7 +111,7 @@ class Predictor:
 
         In a large scan the organs are located first and segmented in a box around them. The box grows while the
         segmentation touches its faces, unless the organ merges with a similar one there. Among the components of a
-        class, those near the scan's centre are preferred. If nothing is located, the whole scan is segmented.
+        class, those near the anatomy's centre are preferred. If nothing is located, the whole scan is segmented.
 
         Args:
             volume: intensities (C, I, J, K) of any real type.

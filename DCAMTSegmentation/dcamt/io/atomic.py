@@ -27,8 +27,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     and `path` stays unchanged.
 
     Raises:
-        OutputError: the file cannot be written, or the block raises an OSError that has a number, names no other file
-            and does not concern a pipe. Other errors of the block are raised unchanged.
+        OutputError: the file cannot be written, or the block raises an OSError that has an error number (`errno`),
+            names no other file and does not concern a pipe. Other errors of the block are raised unchanged.
 
     >>> with atomic_path("run/report.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")

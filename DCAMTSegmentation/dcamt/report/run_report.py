@@ -1,4 +1,4 @@
-"""Write the report and the validation table of a finished run."""
+"""Write the report and the validation table of a run that has a model."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
-        """The report of a finished run, which names no case."""
+        """The run's report, which names no case."""
         return self.path / "report.html"
 
     def check_new(self) -> None:

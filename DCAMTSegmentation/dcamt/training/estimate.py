@@ -50,6 +50,7 @@ class Estimate:
         step_s: seconds for an iteration.
         memory_bytes, memory_free: needed and free memory of the device; free memory is None if unknown.
         disk_bytes, disk_free: needed and free space on the run folder's disk; free space is None if unknown.
+        device: the kind of device: `cpu`, `cuda` or `mps`.
         measured: see `Trial`.
     """
 
@@ -75,7 +76,7 @@ def estimate(
     """Return the estimate for a run.
 
     Args:
-        trial: measured steps.
+        trial: the cost of a training step.
         grids: grids of the scans.
         validated: whether there are validation cases.
         place: a folder on the disk of the run.
@@ -95,7 +96,10 @@ def estimate(
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Return the device's free memory in bytes. Call it before a trial, which does not release all its memory."""
+    """Return the device's free memory in bytes, or None if unknown.
+
+    Call it before a trial, which does not release all its memory.
+    """
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
 
 
@@ -127,7 +131,10 @@ def try_steps(recipe: Recipe, device: torch.device) -> Trial:
 
 
 def trial_patches(recipe: Recipe) -> list[Shape]:
-    """Return the recipe's patch after repeated halving, the smallest (at most two strides along each axis) first."""
+    """Return growing patches up to the recipe's patch, each about half as long along each axis as the next.
+
+    No axis is shortened to less than twice the network's stride.
+    """
     patch, patches = recipe.training.patch, [recipe.training.patch]
     while True:
         smaller = [max(min(n, 2 * s), n // 2 // s * s) for n, s in zip(patch, recipe.stride, strict=True)]
@@ -183,10 +190,10 @@ def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
 
 
 def disk_bytes(recipe: Recipe, validated: bool) -> int:
-    """Estimate the bytes that a run writes into its folder, at most, without scans and previews.
+    """Return an upper estimate, in bytes, of the disk space that the run folder takes at any time.
 
-    The checkpoint and the best weights count twice, since a new file is written before the old one is removed. Two
-    models and 4 MiB of events are added.
+    Exported scans and previews are not included. The checkpoint and the best weights count twice, since a new file is
+    written before the old one is removed. Two models and 4 MiB of events are added.
     """
     from ..networks.dual_vnet import DualVNet
 
