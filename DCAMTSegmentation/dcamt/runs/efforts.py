@@ -16,7 +16,7 @@ def effort_settings(recipe: Recipe, effort: str) -> list[str]:
 
     A validation is due at least five times, if the run has five iterations or more. A quick run, which shows whether
     cases and classes are right, also uses smaller patches: each edge is shortened to about two thirds, but not below
-    two strides of the network.
+    twice the network's stride.
 
     Raises:
         InputError: the effort is unknown.
