@@ -1,8 +1,9 @@
 """Read a scan and its segmentation for an application: `python -m dcamt.commands.case_arrays SCAN SEGMENTATION FOLDER`.
 
-Prints the event of `cases.case_arrays` once the arrays are written. The process then waits until stdin closes, removes
-the folder, and ends, so that no voxels remain on the disk if the application crashes. If a file cannot be read, the
-last line of stderr states why, and the exit status is 1. With `--labels-only`, the scan's voxels are not written.
+Prints the event of `cases.case_arrays` once the arrays are written. When stdin closes, the process removes the folder
+and ends, so that no voxels remain on the disk if the application crashes. After a failure, the folder is removed, the
+last line of stderr states the reason, and the exit status is 1. With `--labels-only`, the scan's voxels are not
+written.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .process import silence_libraries
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the arrays, and wait until stdin closes; return 1 after a failure."""
+    """Write the arrays, and wait until stdin closes, which ends the process; return 1 after a failure."""
     parser = argparse.ArgumentParser(prog="python -m dcamt.commands.case_arrays")
     parser.add_argument("scan", type=Path)
     parser.add_argument("segmentation", type=Path)

@@ -87,7 +87,7 @@ def _check(options: argparse.Namespace) -> int:
     for index, facts in sorted(last.items()):
         size = "x".join(map(str, facts.size)) if facts.size else "?"
         spacing = "x".join(f"{mm:g}" for mm in facts.spacing) if facts.spacing else "?"
-        console.print_text(f"{facts.name:<20} {cases[index].role:<10} {size:>12} {spacing:>18} mm")
+        console.print_text(f"{facts.name:<20} {cases[index].role:<10} {size:>12} voxels {spacing:>18} mm")
         if facts.problems or facts.warnings:
             label = f", label {cases[index].label}" if cases[index].label else ""
             console.print_text(f"    scan {cases[index].image}{label}")

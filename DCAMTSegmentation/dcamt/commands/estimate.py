@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..training.estimate import Trial
 
 MAX_HEADERS = 200
-"""At most this many headers of scans are read; the other scans are assumed to have sizes like theirs."""
+"""At most this many scans' headers are read; the other scans are assumed to have the same sizes as these."""
 
 
 def run_estimate(options: argparse.Namespace) -> int:
@@ -47,7 +47,7 @@ def run_estimate(options: argparse.Namespace) -> int:
         console.print_event("estimate", effort=effort, iterations=planned.training.iterations, **asdict(estimated))
         memory = f"{estimated.memory_bytes / 1e9:.1f} GB"
         console.print_text(
-            f"{effort:<9} {planned.training.iterations:>6} iterations  {format_duration(estimated.seconds):>10}"
+            f"{effort:<9} {planned.training.iterations:>6} iterations  time {format_duration(estimated.seconds):>8}"
             f"  memory {memory} ({estimated.device})  disk {estimated.disk_bytes / 1e9:.1f} GB"
         )
     return 0

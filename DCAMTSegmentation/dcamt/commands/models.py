@@ -18,7 +18,7 @@ from .result_files import REFUSE, check_file, existing_rule
 
 
 def run_models(options: argparse.Namespace) -> int:
-    """Run an action and return the exit status: 1 if `list` met a damaged model."""
+    """Run an action and return the exit status: 1 if `list` met a model that cannot be opened."""
     console = Console(options.json)
     if options.action == "list":
         intact = True
@@ -122,7 +122,7 @@ def _print_notes(package: ModelPackage, console: Console) -> None:
 
 def _show_calibration(calibration: Calibration | None, console: Console) -> None:
     if calibration is None:
-        console.print_text("calibration: none; results show only the agreement of the branches")
+        console.print_text("calibration: none; results have no expected overlap")
         return
     console.print_event("calibration", **asdict(calibration))
     console.print_text(f"calibration: {calibration.notes}")

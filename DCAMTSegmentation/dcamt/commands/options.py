@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 Commands = argparse._SubParsersAction
-"""The set of commands or actions to which a parser is added."""
+"""The type of a set of commands or actions, to which parsers are added."""
 
 
 def add_command(commands: Commands[Parser], name: str, summary: str, example: str) -> Parser:
@@ -51,14 +51,14 @@ def parse_path(text: str) -> Path:
 
 def parse_count(text: str) -> int:
     """Parse a whole number, 0 or more."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 0 or more")
     return int(text)
 
 
 def parse_number(text: str) -> int:
     """Parse a whole number, 1 or more."""
-    if parse_count(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
     return int(text)
 

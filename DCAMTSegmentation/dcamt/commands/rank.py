@@ -27,7 +27,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     existing = existing_rule(options)
     if options.csv:
         check_table_path(options.csv, [case.image for case in cases], existing)
-    targets = [_segmentation_path(options.segmentations, case, number) for number, case in enumerate(cases)]
+    targets = [_segmentation_path(options.segmentations, case, index) for index, case in enumerate(cases)]
     check_result_paths(filter(None, targets), [case.image for case in cases])
     if existing == REFUSE:
         refuse_existing(filter(None, targets))
@@ -40,10 +40,9 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     predictor = Predictor(verify_model(model), choose_device(options.device))
     ranked: list[RankedCase] = []
     failures: list[DCAMTError] = []
-    for number, case in enumerate(cases):
-        console.print_event("progress", step=number, of=len(cases))
-        console.show_progress(case.name, number / len(cases))
-        target = targets[number]
+    for index, (case, target) in enumerate(zip(cases, targets, strict=True)):
+        console.print_event("progress", step=index, of=len(cases))
+        console.show_progress(case.name, index / len(cases))
         try:
             ranked_case, result = rank_case(case, predictor)
             if target:
@@ -59,10 +58,10 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         console.print_event("scored", **_event_fields(ranked_case), segmentation=str(target) if target else None)
     if options.csv and ranked:
         write_ranking(ranked, options.csv)
-    for number, ranked_case in enumerate(sort_by_score(ranked), start=1):
+    for rank, ranked_case in enumerate(sort_by_score(ranked), start=1):
         place = ", ".join(str(round(mm)) for mm in ranked_case.place)
         console.print_text(
-            f"{number:>4}  {ranked_case.name:<20} {ranked_case.score:>6.1%} disagreement, most at RAS {place} mm"
+            f"{rank:>4}  {ranked_case.name:<20} {ranked_case.score:>6.1%} disagreement, most at RAS {place} mm"
         )
     for failure in failures:
         console.print_error(str(failure))
@@ -75,7 +74,7 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
     """Return the unlabelled cases of the case list or the run, and the file of the model that ranks them.
 
     Raises:
-        InputError: the list or the model does not exist, or no case is unlabelled.
+        InputError: the list cannot be used, no case is unlabelled, or the model does not exist.
     """
     path = table or (run.cases if run else Path())
     cases = [replace(case, label=None) for case in list_cases(path) if case.role == UNLABELLED]
@@ -89,13 +88,13 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
     return cases, model_path(model or DEFAULT_MODEL)
 
 
-def _segmentation_path(folder: Path | None, case: Case, number: int) -> Path | None:
-    """Return the file for a case's segmentation; None without a folder.
+def _segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:
+    """Return the file for the segmentation of the case at `index` of the unlabelled cases; None without a folder.
 
     The file has the case's name. If the name has characters other than letters, digits, "_" and "-", the file is named
-    "case" and the number of the case.
+    "case" and the case's number, from 1.
     """
-    name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{number + 1}"
+    name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{index + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None
 
 
