@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt.distributed import Team, TeamLost
 from dcamt.io.readers import read_labelmap
 from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt, own_lines, run_team
 from dcamt_testing.synthetic import read_table, save_noise_scan
@@ -157,6 +158,24 @@ def test_results_are_kept_and_missing_results_named_when_a_process_is_killed(
     assert f"{5 - missing} of 5 scans segmented" in result.stdout.splitlines() or "cancelled" in result.stderr
     # The leader writes a table of the scans that it segmented itself: s0, s2 and s4.
     assert {row["scan"] for row in read_table(table)} == written & {"s0", "s2", "s4"}
+
+
+def test_scans_with_results_need_not_be_segmented_again_after_another_process_ended(
+    noise_model: Path,
+    scans: Path,
+    tmp_path: Path,
+    segment_alone: Callable[..., CommandResult],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lose_team(self: Team, value: object) -> None:
+        raise TeamLost("another process has ended")
+
+    monkeypatch.setattr(Team, "gather", lose_team)
+    ended = segment_alone(scans / "s0.nii.gz", "-o", tmp_path / "out", "--model", noise_model)
+    assert ended.status == 1
+    (message,) = own_lines(ended.errors)
+    assert "all segmentations were written" in message
+    assert "again" not in message
 
 
 # This script prints a line when the second scan begins, and then waits until a signal ends the process.

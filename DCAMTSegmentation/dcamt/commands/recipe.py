@@ -15,7 +15,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     """Write the recipe suggested for the cases, and return 0.
 
     Raises:
-        InputError: the cases cannot be used, or the file must not be replaced.
+        InputError: the cases or the device cannot be used, or the file must not be replaced.
         OutputError: the file cannot be written.
     """
     console = Console(options.json)
@@ -34,7 +34,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
     patch = " x ".join(map(str, recipe.training.patch))
     console.print_text(
-        f"{recipe.title}: {spacing} mm, patch {patch}, batch {recipe.training.batch}, "
+        f"{recipe.title}: {spacing} mm, patch {patch} voxels, batch {recipe.training.batch}, "
         f"intensities '{recipe.intensity.rule}'\n"
         f"recipe: {options.output}"
     )

@@ -49,7 +49,7 @@ class SideResult:
 
     Attributes:
         option: the option that requests it.
-        suffix: appended to the segmentation's name.
+        suffix: appended to the segmentation's name, before the ending.
         endings: possible file endings.
     """
 
@@ -57,16 +57,21 @@ class SideResult:
     suffix: str
     endings: tuple[str, ...]
 
-    def path(self, text: str, segmentation: Path, scans: int, usage_error: Callable[[str], object]) -> Path:
-        """Return the file for the option's `text`, which is a path, or an ending for a file beside the segmentation."""
+    def path(self, text: str, segmentation: Path, scan_count: int, usage_error: Callable[[str], object]) -> Path:
+        """Return the file for the option's `text`: a path, or the ending of a file beside the segmentation.
+
+        A path for several scans, and an unknown ending, end the process through `usage_error`.
+        """
         wanted = f".{text.lower().lstrip('.')}"
         if wanted in self.endings:
             return segmentation.with_name(f"{scan_name(segmentation)}{self.suffix}{wanted}")
         path = Path(text)
         if ending(path) not in self.endings:
             usage_error(f"{self.option} {text}: the file must end in {', '.join(self.endings)}")
-        if scans > 1:
-            usage_error(f"{self.option} {text} is one file, but there are {scans} scans: give {self.endings[0][1:]}")
+        if scan_count > 1:
+            usage_error(
+                f"{self.option} {text} is one file, but there are {scan_count} scans: give {self.endings[0][1:]}"
+            )
         return path
 
 
@@ -143,7 +148,8 @@ def plan_scan_jobs(
 ) -> list[ScanJob]:
     """Return one job for each scan that the paths `scans` stand for (`expand_scan_path`).
 
-    Wrong usage ends the process through `usage_error`. With `SKIP`, jobs that are done are left out.
+    Wrong usage ends the process through `usage_error`. With `SKIP`, skipped jobs are left out
+    (`_is_skipped`).
 
     Args:
         output: a file or a folder.
@@ -152,8 +158,8 @@ def plan_scan_jobs(
         channels: number of channels that the model needs.
 
     Raises:
-        InputError: two results would get the same name; a result would replace a scan or, with `REFUSE`, any file; or
-            the table has the ending of an image.
+        InputError: two results would be written to the same file; a result would replace a scan or, with `REFUSE`, any
+            file; or the table has the ending of an image.
         OutputError: a result's path is a folder, or its folder cannot be written.
     """
     files = [file for scan in scans for file in expand_scan_path(scan, channels)]
@@ -170,18 +176,18 @@ def plan_scan_jobs(
         check_table_path(requested.table, [*files, *results], existing)
     if existing == REFUSE:
         refuse_existing(results, SKIP_REMEDY)
-    return [job for job in jobs if not _is_done(job)] if existing == SKIP else jobs
+    return [job for job in jobs if not _is_skipped(job)] if existing == SKIP else jobs
 
 
 def _plan_scan_job(
-    scan: Path, segmentation: Path, requested: RequestedResults, scans: int, usage_error: Callable[[str], object]
+    scan: Path, segmentation: Path, requested: RequestedResults, scan_count: int, usage_error: Callable[[str], object]
 ) -> ScanJob:
-    """Return the job for one of `scans` scans."""
+    """Return the job for one of `scan_count` scans."""
 
     def side_result(kind: SideResult, text: str | None) -> Path | None:
-        return None if text is None else kind.path(text, segmentation, scans, usage_error)
+        return None if text is None else kind.path(text, segmentation, scan_count, usage_error)
 
-    # Beside a DICOM segmentation, maps are written as NRRD.
+    # Beside a DICOM segmentation, the map of agreement is written as NRRD.
     is_dicom = ending(segmentation) == DICOM_ENDING
     map_base = segmentation.with_name(f"{scan_name(segmentation)}.seg.nrrd") if is_dicom else segmentation
     return ScanJob(
@@ -214,15 +220,15 @@ def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
 
 
 def _segmentation_ending(
-    output: Path, format_name: str | None, scans: int, usage_error: Callable[[str], object]
+    output: Path, format_name: str | None, scan_count: int, usage_error: Callable[[str], object]
 ) -> tuple[bool, str]:
-    """Return whether `output` is a file, not a folder, and the ending of the segmentations; refuse contradictions."""
+    """Return whether `output` is a file, not a folder, and the segmentations' ending; refuse contradictions."""
     output_ending = ending(output)
     is_file = output_ending in SEGMENTATION_OUTPUTS and not output.is_dir()
     if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILE_ENDINGS) and not output.is_dir():
         usage_error(f"-o {output}: results cannot be written as {output_ending}; use {', '.join(SEGMENTATION_OUTPUTS)}")
-    if is_file and scans > 1:
-        usage_error(f"-o {output} is one file, but there are {scans} scans: give a folder")
+    if is_file and scan_count > 1:
+        usage_error(f"-o {output} is one file, but there are {scan_count} scans: give a folder")
     if is_file and format_name and f".{format_name}" != output_ending:
         usage_error(f"-o {output} does not end in .{format_name}")
     return is_file, output_ending if is_file else f".{format_name or DEFAULT_FORMAT}"
@@ -234,7 +240,7 @@ def _wall_files(scan: Path, segmentation: Path) -> tuple[Path, ...]:
     return wall_surface_path(folder, name), wall_table_path(folder, name)
 
 
-def _is_done(job: ScanJob) -> bool:
+def _is_skipped(job: ScanJob) -> bool:
     """Return whether a job is skipped: all its results exist, or another program wrote one of its files.
 
     The wall's files do not count as missing results, since not every segmentation has a wall.
@@ -259,12 +265,13 @@ def skipped_folders(scan: Path, output: Path) -> list[Path]:
 def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     """Return the scans that a path stands for.
 
-    A file is one scan. A folder with scan files stands for these scans. A folder of folders alone stands for one scan
-    in each, unless they are the series of one DICOM study. Any other folder is one scan of DICOM files.
+    A file is one scan. A folder with scan files stands for these scans. A folder that contains only folders stands
+    for one scan in each, unless they are the series of one DICOM study. Any other folder is one scan of DICOM files.
 
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
-    probabilities are skipped. The files of a scan's further channels (`io.channels`) are skipped in nnU-Net's folders
-    and, for a model of several `channels`, in any folder, unless the first file contains several channels itself.
+    probabilities are skipped. So are the files of a scan's further channels: for a model of one channel, in nnU-Net's
+    data sets (`io.channels.has_channel_files`); for a model of several `channels`, in any folder, unless the first file
+    contains several channels itself.
     """
     if not os.path.isdir(scan):  # pathlib raises an error for names that the system does not allow.
         return [scan]

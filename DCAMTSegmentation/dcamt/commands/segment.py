@@ -85,7 +85,11 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
 
 
 def _model_channels(options: argparse.Namespace) -> int:
-    """Return the number of channels that the model needs; 1, without reading the model, if no file is a channel."""
+    """Return the number of channels that the model needs.
+
+    If the folders contain no scan in several channel files, the number makes no difference: the result is 1, and the
+    model is not read.
+    """
     files = [file for folder in options.scans if folder.is_dir() for file in folder.iterdir()]
     return open_model(model_path(options.model)).recipe.input_channels if any(map(channel_files, files)) else 1
 
@@ -126,7 +130,7 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
                 records.sort(key=lambda record: record.number)
                 missing = jobs_without_result(jobs, records, stamps)
                 if lost and team.leads:
-                    console.print_error(f"{lost}; without a result: {_list_scans(missing)}. Segment these scans again.")
+                    console.print_error(f"{lost}; {_describe_missing(missing)}")
                 rows = [row for record in records for row in record.measurements]
                 if rows and table and team.leads:
                     earlier = read_measurements_csv(table) if options.skip_existing else []
@@ -208,7 +212,7 @@ def file_stamp(path: Path) -> tuple[int, int, int] | None:
 def jobs_without_result(
     jobs: Sequence[ScanJob], records: Sequence[ScanRecord], stamps: Sequence[tuple[int, int, int] | None]
 ) -> list[ScanJob]:
-    """Return the jobs without a record whose segmentation is missing or still has its earlier `file_stamp`.
+    """Return the jobs that have no record and whose segmentation is missing or still has its earlier `file_stamp`.
 
     The stamps of a file are compared with each other and not with the clock, since some file systems round times down.
 
@@ -223,7 +227,10 @@ def jobs_without_result(
     ]
 
 
-def _list_scans(jobs: Sequence[ScanJob]) -> str:
+def _describe_missing(jobs: Sequence[ScanJob]) -> str:
+    """Return which scans have no result; if none, that only measurements may be missing."""
+    if not jobs:
+        return "all segmentations were written, but some measurements may be missing"
     names = [scan_name(job.scan) for job in jobs[:MAX_LISTED]]
     more = f" and {len(jobs) - MAX_LISTED} more" if len(jobs) > MAX_LISTED else ""
-    return f"{', '.join(names) or 'none'}{more}"
+    return f"without a result: {', '.join(names)}{more}. Segment these scans again."

@@ -34,9 +34,10 @@ _SIDE_RESULTS = ("probabilities", "surface", "report", "dicom_measurements")
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """An outcome of the scan `number`: its measurements, or a failure. The processes of a team exchange these records.
+    """An outcome of the scan at index `number` of the jobs: its measurements, or a failure.
 
-    A scan whose results were written but whose wall could not be measured has two records, one of each kind.
+    The processes of a team exchange these records. A scan whose results were written but whose wall could not be
+    measured has two records, one of each kind.
     """
 
     number: int
@@ -46,7 +47,7 @@ class ScanRecord:
 
 @dataclass(frozen=True)
 class SegmentSession:
-    """Segments the scans of `jobs`, writes their results and prints them on the console."""
+    """Segments the scans of `jobs`, writes their results and prints a summary of each on the console."""
 
     segmenter: Segmenter
     quality: str
@@ -84,7 +85,7 @@ class SegmentSession:
             self.console.print_event("failed", scan=str(job.scan), message=failure)
 
     def _segment_scan(self, number: int) -> tuple[SegmentedScan, SourceImages | None]:
-        """Read, segment and measure a scan; also return the DICOM images that its segmentation refers to."""
+        """Return the segmented scan, and the images to which its segmentation refers (None if that is not DICOM)."""
         job = self.jobs[number]
         name = scan_name(job.scan)
 
@@ -121,7 +122,7 @@ class SegmentSession:
     def _measure_wall(self, job: ScanJob, result: SegmentedScan) -> tuple[WallResult | None, DCAMTError | None]:
         """Measure the left atrium's wall and write its files; return the result and None, or None and the failure.
 
-        The model's only class is measured if none has the code of the left atrium.
+        If no class of the model has the code of the left atrium, the segmentation's only label is measured.
         """
         # Imported here, since only --wall needs them.
         from ..wall.settings import WallSettings
@@ -187,8 +188,8 @@ def write_results(
         with_identity: whether the report names the patient.
 
     Raises:
-        InputError: the segmentation or a class is too small for a surface, or the DICOM images lack attributes that a
-            result must copy.
+        InputError: the segmentation is empty or a class is too small for a surface, or a DICOM segmentation cannot
+            refer to the scan's images.
         OutputError: a file cannot be written.
     """
     from ..api.outputs import (

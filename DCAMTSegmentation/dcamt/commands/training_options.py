@@ -122,7 +122,9 @@ def add_train(commands: Commands[Parser]) -> None:
         help="folder of the run; with torchrun, write --run-folder",
     )
     parser.add_argument(
-        "--recipe", metavar="NAME_OR_FILE", help=f"{', '.join(shipped_recipes())} or a .json file (default: la)"
+        "--recipe",
+        metavar="NAME_OR_FILE",
+        help=f"{', '.join(shipped_recipes())} or a .json file (default: that of --start-from, or la)",
     )
     parser.add_argument("--start-from", metavar="MODEL", help="start with the weights and the recipe of this model")
     parser.add_argument(
@@ -210,7 +212,7 @@ def add_models(commands: Commands[Parser]) -> None:
         (
             "calibrate",
             "NAME_OR_FILE",
-            "Calibrate the expected overlap with an expert's outline on validation cases.",
+            "Calibrate a model's expected overlap by validation cases.",
             "dcamt models calibrate runs/first/model.dcamt runs/first/cases.csv",
         ),
         ("import", "FILE", "Copy a model file to the installed models.", "dcamt models import runs/first/model.dcamt"),

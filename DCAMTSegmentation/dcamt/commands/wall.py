@@ -50,9 +50,13 @@ TABLE = "wall.csv"
 
 @dataclass(frozen=True)
 class WallJob:
-    """A scan, its segmentation, and the folder and optional files of its results.
+    """A scan, its segmentation, and the files of its results.
 
     Attributes:
+        folder: gets the wall's surface and table.
+        openings: the labelmap of the openings; None to propose openings.
+        surface, report: the files of the plain surface and the report, if requested.
+        with_identity: whether the report names the patient.
         is_mapped: whether a label mapping chose values or segments of the segmentation.
     """
 
@@ -149,15 +153,15 @@ class WallSession:
             self.failures.append(str(user_error(error, None if is_named else job.scan)))
             self.console.print_event("failed", scan=str(job.scan), message=self.failures[-1])
 
-    def print_summary(self, scans: int) -> None:
-        """Print the failures and how many of `scans` scans were measured."""
+    def print_summary(self, scan_count: int) -> None:
+        """Print the failures and how many of `scan_count` scans were measured."""
         if self.results:
             self.console.print_text(METHODS_DISAGREE)
         for failure in self.failures:
             self.console.print_error(failure)
-        if scans > 1:
-            self.console.print_text(f"{len(self.results)} of {scans} scans measured")
-        self.console.print_event("done", scans=scans, failed=len(self.failures))
+        if scan_count > 1:
+            self.console.print_text(f"{len(self.results)} of {scan_count} scans measured")
+        self.console.print_event("done", scans=scan_count, failed=len(self.failures))
         self.console.clear_progress()
 
 
@@ -189,8 +193,8 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     """Return one job for each scan; wrong usage ends the process through `usage_error`.
 
     Raises:
-        InputError: a scan has no segmentation, the ending of --surface is unknown, two results are the same file, or a
-            result would replace an input or, without --overwrite and --skip-existing, any file.
+        InputError: the segmentations cannot be paired with the scans, the ending of --surface is unknown, two results
+            are the same file, or a result would replace an input or, without --overwrite and --skip-existing, any file.
         OutputError: a result's path is a folder, or its folder cannot be written.
     """
     output = options.output
@@ -221,7 +225,7 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
 
 
 def _check_usage(options: argparse.Namespace, usage_error: Callable[[str], object]) -> None:
-    """Refuse results with an unknown ending, and a file instead of the folder for the results."""
+    """Refuse --surface and --report with an unknown ending, and a file instead of the folder for the results."""
     output = options.output
     if ending(output) in (*SURFACE_OUTPUTS, ".csv") and not output.is_dir():
         usage_error(f"-o {output}: the command writes several files: give a folder")

@@ -10,8 +10,8 @@ from ..worker.requests import ReportRequest
 
 
 def _write_report(request: ReportRequest) -> ReportWritten:
-    """Write the report of a request; raises InputError if it cannot be made, OutputError if it cannot be written."""
-    # Imported with the first request, since a segmentation does not need it.
+    """Write the report of a request; raises the errors of `write_requested_report`."""
+    # Imported for the first report, since a segmentation does not need it.
     from ..report.outline_report import write_requested_report
 
     return write_requested_report(request)
