@@ -133,7 +133,10 @@ def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> 
 
 
 def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResult | None) -> str:
-    """Return the views of the surface as HTML: with the doubt, if known, and with late enhancement, if measured."""
+    """Return the views of the surface as HTML: with the doubt, if known, and with late enhancement, if measured.
+
+    The scene must contain a labelled voxel.
+    """
     doubt = doubt_painter(scene.doubt, scene.spacing) if scene.doubt is not None else None
     off = f"Outline probably off by {OFF_MM[0]:.0f} mm (pale) to {OFF_MM[1]:.0f} mm"
     key = f'<span class="key" style="background:{to_hex(DOUBT_COLOR)}"></span>{off}'

@@ -143,7 +143,7 @@ def analyse_wall(
         settings: threshold and sampling of the wall.
         label: the segment's value; not needed if the labelmap has only one.
         openings: labels on any grid, not 0 where the surface is not wall; by default openings are proposed.
-        scan: name of the result (default: the file's name).
+        scan: name of the result (default: that of the scan's file without its ending, or "" without a file).
 
     Raises:
         InputError: the scan has several channels; the segment does not exist, or none of several is chosen; the segment
@@ -208,7 +208,7 @@ def _find_openings(
 def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
     """Return `label` if the labelmap contains it; without `label`, the only label of the labelmap.
 
-    Raises InputError if the label does not exist, or if there are several and none is chosen.
+    Raises InputError if the labelmap is empty or lacks `label`, or if it has several labels and none is chosen.
     """
     present = [int(value) for value in np.unique(labelmap.voxels) if value != 0]
     path = labelmap.path or "The segmentation"
@@ -304,7 +304,7 @@ def _opening_notes(result: WallResult) -> list[str]:
             "No opening (mitral valve, veins) was found, so openings count as wall. Mark the openings by hand."
         )
     elif openings == 0:
-        notes.append("The given openings do not touch the surface, so all of it counts as wall.")
+        notes.append("The given openings do not touch the surface, so openings count as wall.")
     return notes
 
 

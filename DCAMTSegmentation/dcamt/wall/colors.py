@@ -1,4 +1,4 @@
-"""Define the colours of the wall: one scale of ratios for the panel, pictures and the report."""
+"""Define the colours of the wall: a scale of ratios, which the panel stretches so that it turns at the threshold."""
 
 from __future__ import annotations
 

@@ -55,10 +55,10 @@ def wall_table_path(folder: Path, name: str) -> Path:
 
 
 def write_wall_surface(result: WallResult, path: str | Path) -> None:
-    """Write the surface as VTP in LPS mm, with the scalars ratio, enhanced, opening and region, and the method as text.
+    """Write the surface to a `.vtp` file in LPS mm, with the method as text, and with scalars.
 
-    The scalar opening is 0 for wall, 1 for an opening and 2 for points too near the scan's border. The scalar region is
-    an index into `burden.REGIONS`.
+    The scalars are ratio, enhanced, opening (0 for wall, 1 for an opening, 2 for points too near the scan's border) and
+    region (an index into `burden.REGIONS`).
 
     Raises:
         OutputError: the file cannot be written.
@@ -94,7 +94,7 @@ def write_wall(result: WallResult, path: Path) -> None:
 
 
 def wall_facts(result: WallResult) -> str:
-    """Return a wall without its arrays as JSON text: the scan's name, settings, blood pool and notes."""
+    """Return a wall without its arrays as JSON text: the scan's name, settings, blood pool, notes, and `proposed`."""
     settings, pool = result.settings, result.pool
     return json.dumps(
         {
@@ -154,7 +154,7 @@ def is_wall_table(path: Path) -> bool:
 def read_wall_rows(path: Path) -> list[list[str]]:
     """Return the rows of a table of `write_wall_csv` as text; an empty list if the file does not exist.
 
-    Raises InputError if the file is another kind of table.
+    Raises InputError if the file is another kind of table or cannot be read.
     """
     if not path.exists():
         return []

@@ -38,7 +38,7 @@ MITRAL_STEP_MM = 1.0
 MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 """Direction in which the mitral valve faces (RAS: left, anterior, inferior): the mean of the 60 cases."""
 MITRAL_CONE_DEGREES = 50.0
-"""Largest angle between the normals of a valve and `MITRAL_DIRECTION`; at most 40 degrees in the 60 cases."""
+"""Largest angle between the normals of the valve's patch and `MITRAL_DIRECTION`; at most 40 degrees in the 60 cases."""
 MITRAL_FLAT_DEGREES = 30.0
 """Largest angle between the normals of a flat patch and their mean."""
 MITRAL_FLAT_MM = 1.5
@@ -46,20 +46,21 @@ MITRAL_FLAT_MM = 1.5
 MITRAL_LEAST_CM2 = 1.0
 """A smaller patch is not a valve; the annulus of an adult measures 4 to 12 cm2."""
 MITRAL_REACH_MM = 18.0
-"""Largest distance of the valve's points from its centre: the annulus is about 30 to 36 mm wide."""
+"""The flat patch is extended to blood up to this distance from its centre: the annulus is about 30 to 36 mm wide."""
 MITRAL_REACH_DEGREES = 60.0
 """Largest angle between the normals of the valve's points and the valve's direction."""
 MITRAL_RIM_MM = 1.5
 """The valve is extended by this distance, since the blur of the wall and the averages remove about as much."""
 
 VEIN_NEARBY_MM = 5.0
-"""Standard deviation of the Gaussian with which the fraction of the surroundings inside the segment is computed."""
+"""Standard deviation of the Gaussian that weights a point's surroundings; their fraction in the segment is computed."""
 VEIN_NEARBY_MOST = 0.27
-"""Largest such fraction at a tip: 0.2 at the end of a tube of 5 mm radius, 0.27 on its side, 0.5 on a flat wall."""
+"""At a tip, that fraction is below this: 0.2 at the end of a tube of 5 mm radius, 0.27 on its side, 0.5 on a flat
+wall."""
 VEIN_DEPTH_MM = 18.0
-"""Behind a tip, the segment extends at least this far along the normal; behind a tube's side, only its diameter."""
+"""Behind a tip, the segment extends at least this far along the normal; behind a tube's side, only by a diameter."""
 VEIN_RIM_MM = 5.0
-"""A vein's end is extended by this distance towards its rim, where normals turn towards the wall."""
+"""A vein's end is extended by at most this distance towards its rim, where normals turn towards the wall."""
 VEIN_RIM_DEGREES = 50.0
 """Largest angle between the normals of the extended end and the mean normal of the end."""
 VEIN_LEAST_CM2 = 0.1
@@ -146,7 +147,7 @@ def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | 
 
 
 def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray, cut: Cut) -> np.ndarray:
-    """Return the valve's mask (N,): the cut, the `blood` (N,) connected with it within a valve's reach, and its rim."""
+    """Return the valve's mask (N,): the cut, the `blood` (N,) connected with the cut in a valve's reach, and a rim."""
     facing = normals @ cut.axis > np.cos(np.radians(MITRAL_REACH_DEGREES))
     near = ((surface.points - cut.centre) ** 2).sum(axis=1) < MITRAL_REACH_MM**2
     reached = (blood & facing & near) | cut.patch

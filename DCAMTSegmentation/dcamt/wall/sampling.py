@@ -70,7 +70,7 @@ def _run_within(axes: np.ndarray, j: int, k: int, distance_mm: float) -> tuple[i
 def blood_pool(
     voxels: np.ndarray, grid: Grid, mask: np.ndarray, mask_grid: Grid, extraction: Extraction | None = None
 ) -> BloodPool:
-    """Return the blood pool of a scan: `voxels` (I, J, K) on `grid`, inside `mask` eroded by `EROSION_MM`.
+    """Return the statistics of a scan, `voxels` (I, J, K) on `grid`, inside `mask` eroded by `EROSION_MM`.
 
     If `mask_grid` differs, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored, and
     so are the separate parts of the mask that its `extraction` ignored. If no voxel is left, mean and standard
@@ -101,7 +101,7 @@ def offsets(first_mm: float, last_mm: float, grid: Grid) -> np.ndarray:
 def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
     """Return intensities (N, S), float32, at `distances_mm` (S,) along each point's outward normal.
 
-    The intensities are interpolated linearly. Outside the scan (see `inside_scan`), the outermost voxels are repeated.
+    The intensities are interpolated linearly. Beyond the centres of the outermost voxels, these are repeated.
     """
     from scipy import ndimage
 
@@ -126,7 +126,7 @@ def inside_scan(grid: Grid, points: np.ndarray) -> np.ndarray:
 
 
 def interpolate(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
-    """Return intensities (P,), float32, interpolated linearly from `voxels` (I, J, K) at RAS mm `points` (P, 3)."""
+    """Return values (P,), float32, interpolated linearly from `voxels` (I, J, K) at RAS mm `points` (P, 3)."""
     from scipy import ndimage
 
     index = _voxel_index(grid, points).T

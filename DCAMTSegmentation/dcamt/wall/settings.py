@@ -98,7 +98,7 @@ def parse_threshold(name: str) -> Threshold:
 class WallSettings:
     """The sampling of the wall, and the threshold of enhancement.
 
-    Raises InputError if the sample is unknown, or if the distances are in the wrong order or beyond
+    Raises InputError if the sample is unknown, or if the distances are not in ascending order or lie beyond
     `LONGEST_NORMAL_MM`.
 
     Attributes:

@@ -106,8 +106,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
 
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
     depend on the scan's orientation. The surface is a contour (flying edges: W. Schroeder, R. Maynard and B. Geveci,
-    LDAV 2015), moved so that it encloses the volume of the voxels. Of several parts, only the largest is kept.
-    Hollows are filled.
+    LDAV 2015) of the largest part, its hollows filled, moved so that it encloses the volume of the part's voxels and
+    hollows.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
     """
@@ -212,7 +212,8 @@ def _at_volume(surface: Surface, volume_mm3: float) -> Surface:
 
     The flat triangles of a contour cut off a little of the volume at every curve. All points move by one distance along
     their normals; to first order, the volume grows by area times distance. Scaling about the centre removes the rest of
-    the error, which is large only for segments of a few mm³.
+    the error, which is large only for segments of a few mm³. If moving would give less than half or more than twice the
+    volume, the surface is only scaled.
     """
     distance = (volume_mm3 - surface.volume_mm3) / surface.area_mm2
     moved = Surface(surface.points + distance * surface.normals, surface.triangles)
