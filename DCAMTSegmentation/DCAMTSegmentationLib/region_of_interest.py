@@ -1,4 +1,4 @@
-"""Convert the region of interest, a Markups box, to a region of the engine, and place the box around a result."""
+"""Convert the region of interest, a Markups ROI, to a region of the engine, and place the ROI around a result."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ MARGIN_MM = 20.0
 COLOR = (1.0, 0.85, 0.2)
 """Colour of a region's edges: red, green, blue, each 0 to 1."""
 LINEAR_WITHIN_MM = 0.1
-"""A transform counts as linear if an affine map, fitted to a region's corners, gives its points with this accuracy."""
-_BOX_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
-"""Corners, mid-points of edges and faces, and centre of a box, (27, 3) in half edges. More than the corners are
-compared, since a transform can bend a box and leave its corners in place."""
-_IS_CORNER = np.abs(_BOX_POINTS).min(axis=1) == 1
+"""A transform counts as linear if an affine map, fitted to a region's corners, gives all of `_CUBOID_POINTS` with this
+accuracy along each axis."""
+_CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
+"""Corners, mid-points of edges and faces, and centre of a cuboid, (27, 3) in half edges. More than the corners are
+compared, since a transform can bend a cuboid and leave its corners in place."""
+_IS_CORNER = np.abs(_CUBOID_POINTS).min(axis=1) == 1
 
 
 def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
@@ -39,19 +40,19 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
         remedy = _("Press Place around the heart, or choose Whole volume.")
         raise InputError(_("an edge of the region is 0 mm"), path=roi.GetName(), remedy=remedy)
     to_world = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
-    points = np.array([_to_volume_space(volume, (to_world @ [*(signs * half), 1.0])[:3]) for signs in _BOX_POINTS])
+    points = np.array([_to_volume_space(volume, (to_world @ [*(signs * half), 1.0])[:3]) for signs in _CUBOID_POINTS])
     corners = points[_IS_CORNER]
     (low_x, low_y, low_z), (high_x, high_y, high_z) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     centre = corners.mean(axis=0)
     # Half edges of the region in the volume's space, as columns.
-    signs = _BOX_POINTS[_IS_CORNER]
+    signs = _CUBOID_POINTS[_IS_CORNER]
     edges = np.stack([(corners[signs[:, axis] > 0].mean(axis=0) - centre) for axis in range(3)], axis=1)
-    if not np.allclose(centre + _BOX_POINTS @ edges.T, points, rtol=0, atol=LINEAR_WITHIN_MM):
+    if not np.allclose(centre + _CUBOID_POINTS @ edges.T, points, rtol=0, atol=LINEAR_WITHIN_MM):
         what = _("is related to {volume} by a non-linear transform").format(volume=volume.GetName())
         remedy = _("Harden the transforms of both, or choose Whole volume.")
         raise InputError(what, path=roi.GetName(), remedy=remedy)
     to_unit_box = None
-    # With more than three entries that are not 0, the edges do not run along the volume's axes.
+    # With more than three entries that are not 0, the edges do not run along R, A and S of the volume's space.
     if (np.abs(edges) > 1e-4 * np.abs(edges).max()).sum() > 3:
         to_unit = np.eye(4)
         to_unit[:3, :3] = np.linalg.inv(edges)
@@ -72,7 +73,7 @@ def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode |
 
     If the result is None or empty, the ROI is placed around the volume's centre.
 
-    The heart is not located: it usually lies near the scan's centre, and the user can move the box.
+    The heart is not located: it usually lies near the scan's centre, and the user can move the ROI.
     """
     corners = _corners_of(result) if result is not None else np.empty((0, 3))
     if len(corners):
@@ -83,7 +84,7 @@ def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode |
         centre, reach = (bounds[::2] + bounds[1::2]) / 2, np.minimum(bounds[1::2] - bounds[::2], EDGE_MM) / 2
         low, high = centre - reach, centre + reach
     roi.SetAndObserveTransformNodeID(None)
-    # Remove a rotation that the user gave the box.
+    # Remove a rotation that the user gave the ROI.
     roi.GetObjectToNodeMatrix().DeepCopy(vtk.vtkMatrix4x4())
     roi.SetCenterWorld(*map(float, (low + high) / 2))
     roi.SetSizeWorld(*map(float, high - low))

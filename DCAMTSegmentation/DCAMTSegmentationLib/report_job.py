@@ -67,7 +67,7 @@ class ReportJob(SegmentJob):
         yield None
         yield ReportRequest(
             scan,
-            self._snapshot.geometry,
+            self._snapshot.affine,
             tuple(segments),
             self._report,
             name=self._volume.GetName(),
@@ -99,7 +99,9 @@ class ReportJob(SegmentJob):
         return ReportSegment(SegmentMask(name, file, affine), color)
 
     def _write_doubt_map(self) -> Generator[None, None, tuple[Path | None, np.ndarray | None]]:
-        """Write the map of doubt, step by step; return its file and its affine (4, 4), voxel index -> the volume's mm.
+        """Write the map of doubt, step by step; return its file and its affine.
+
+        The affine (4, 4) leads from the map's voxel index (i, j, k) to mm in the volume's space.
 
         Both are None without a map, and for the map of an older version: such a map shows disagreement, which the
         report would show as doubt.
@@ -153,7 +155,7 @@ def _class_name(segment: Segment) -> str:
     """Return the terminology's name of the type, or a general name, since the segment's name may identify a patient."""
     text = vtk.reference("")
     segment.GetTag(segment.GetTerminologyEntryTagName(), text)
-    # context ~ category ~ type ~ …, each a scheme ^ value ^ meaning
+    # context ~ category ~ type ~ …; category and type have the form scheme ^ value ^ meaning.
     parts = str(text.get()).split("~")
     meaning = parts[2].split("^") if len(parts) > 2 else []
     return meaning[2] if len(meaning) > 2 and meaning[2] else OUTLINED_SEGMENT

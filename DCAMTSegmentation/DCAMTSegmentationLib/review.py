@@ -58,7 +58,7 @@ class StoredDoubtfulPlace:
 def get_referenced_node(node: Node | None, role: str) -> Node | None:
     """Return the node to which a result or its wall refers in a role, such as `VOLUME`.
 
-    None if it refers to no node, if the scene no longer has that node, or if `node` is None.
+    None if there is no reference in this role, if the scene no longer has the node, or if `node` is None.
     """
     return node.GetNodeReference(role) if node is not None else None
 
@@ -70,7 +70,7 @@ def trust(segmentation_node: SegmentationNode | None) -> float | None:
 
 
 def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOverlap | None:
-    """Return the expected overlap with an expert's outline; None without a result or without a calibration."""
+    """Return the expected overlap with an expert's outline; None without a result or a calibration for its quality."""
     text = segmentation_node.GetAttribute(_EXPECTED) if segmentation_node is not None else None
     return ExpectedOverlap(*json.loads(text)) if text else None
 
@@ -96,7 +96,7 @@ def store_channels(segmentation_node: SegmentationNode, channels: Sequence[Volum
     segmentation_node.RemoveNodeReferenceIDs(CHANNELS)
     for channel in channels:
         segmentation_node.AddNodeReferenceID(CHANNELS, channel.GetID())
-    # The scene forgets the references to removed nodes.
+    # The number is stored, since the scene forgets references to removed nodes.
     segmentation_node.SetAttribute(_CHANNEL_COUNT, str(len(channels)) if channels else None)
 
 
@@ -113,7 +113,7 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
             # Apply would replace the corrections.
             remedy = _("Choose a task of one channel, or load a scene that was saved with all channels.")
         else:
-            remedy = _("Load the missing volume, and press Apply again.")
+            remedy = _("Load what is missing, and press Apply again.")
         raise InputError(what, path=segmentation_node.GetName(), remedy=remedy)
     return channels
 
@@ -234,7 +234,10 @@ def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
 
 
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode) -> bool:
-    """Return whether a node may take a volume's result: a node without DCAMT segments, or with this volume's result."""
+    """Return whether a node may take a volume's result; False for None.
+
+    The node must have no DCAMT segments, or those of a result of this volume.
+    """
     if segmentation_node is None:
         return False
     return not find_dcamt_segments(segmentation_node) or get_referenced_node(segmentation_node, VOLUME) is volume
@@ -265,7 +268,7 @@ def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDo
 
     If a linear transform of the node was hardened since the places were stored, the places are transformed with it, as
     the voxels were. They stay where they were stored if the DCAMT segments have no voxels, if the result was corrected
-    and its segments have another spacing, and in scenes of older versions.
+    and its segments have another spacing, or if an older version of DCAMT stored them.
     """
     text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
     if segmentation_node is None or not text:

@@ -9,7 +9,7 @@ CHECKSUM = "SHA256:c4119c64beb3061a722d66677bc934b9b967c1aa406600dae3ff026e0bee5
 
 
 def sample_path() -> Path:
-    """Return the scan's file: in the module's folder of an installed extension, one folder up in the source tree."""
+    """Return the scan's path: in the module's folder of an installed extension, one folder up in the source tree."""
     home = Path(__file__).resolve().parents[1]
     near = home / "Resources" / "SampleData" / f"{NAME}.nrrd"
     return near if near.exists() else home.parent / "Resources" / "SampleData" / f"{NAME}.nrrd"

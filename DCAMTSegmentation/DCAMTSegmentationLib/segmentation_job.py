@@ -79,7 +79,7 @@ class SegmentationJob(WorkerJob):
         yield SegmentRequest(
             options.model,
             file,
-            self._snapshots[0].geometry,
+            self._snapshots[0].affine,
             self.folder,
             name=options.volume.GetName(),
             quality=options.quality,

@@ -89,7 +89,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         Raises:
             InstallationDeclined: the user declined.
-            NotInstalledError: packages are still missing or too old; `installation.ensure_packages` lists the causes.
+            NotInstalledError: packages cannot be used or installed; `installation.ensure_packages` lists the causes.
         """
         installation.ensure_packages()
 
@@ -111,7 +111,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Start segmenting a volume node, and return at once.
 
         `onProgress` is called during the work. `onFinished` is called once, with a `JobOutcome` that contains the
-        segmentation node. After a failure or `cancel`, it contains the reason instead, and the scene is unchanged.
+        segmentation node. After a failure or `cancel`, the outcome contains the reason instead, and the scene is
+        unchanged.
 
         Args:
             choices: the other fields of `SegmentationOptions` (channels, target, region, show_3d, model, quality,
@@ -139,10 +140,10 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def apply(self, settings: Any, onProgress: OnProgress | None = None, onFinished: OnFinished | None = None) -> None:
         """Segment with the settings of the parameter node, as `segment` does.
 
-        If the input volume in the settings is still the same at the end, the result becomes their output.
+        The result becomes the output in the settings if their input volume is still the same at the end.
         """
         volume = settings.inputVolume
-        number = len(channel_names_of(settings.model)) - 1
+        further_count = len(channel_names_of(settings.model)) - 1
 
         def finish(outcome: JobOutcome) -> None:
             if outcome.segmentation is not None and settings.inputVolume is volume:
@@ -154,7 +155,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             volume,
             onProgress,
             finish,
-            channels=(*settings.channelVolumes, *[None] * number)[:number],
+            channels=(*settings.channelVolumes, *[None] * further_count)[:further_count],
             target=settings.outputSegmentation,
             region=settings.region,
             show_3d=settings.show3D,

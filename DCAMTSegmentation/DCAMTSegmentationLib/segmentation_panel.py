@@ -37,7 +37,7 @@ from .worker_job import JobOutcome
 
 @dataclass
 class HandledSettings:
-    """The settings that the views already show; where the parameter node differs, its setting is new."""
+    """The settings that the views already show; a setting of the parameter node that differs from them is new."""
 
     volume: VolumeNode | None = None
     output: SegmentationNode | None = None
@@ -153,7 +153,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._update()
 
     def _on_segments_edited(self, segmentation_node: SegmentationNode) -> None:
-        """Mark the result as corrected and its wall as outdated at once; their voxels are compared later."""
+        """Mark the result as corrected and its wall as outdated at once; voxels are compared later."""
         self._wall.show_edit(segmentation_node)
         if find_dcamt_segments(segmentation_node):
             review.mark_corrected(segmentation_node)

@@ -26,7 +26,7 @@ class VolumeSnapshot:
 
     def __init__(self, volume: VolumeNode) -> None:
         self._volume = volume
-        self.voxels, self.geometry = voxels_of(volume), ijk_to_ras(volume)
+        self.voxels, self.affine = voxels_of(volume), ijk_to_ras(volume)
         self._positions = world_positions(volume)
         self._checksum = 0
 
@@ -41,13 +41,13 @@ class VolumeSnapshot:
             For each difference (other voxels, another transform) a message for the user.
 
         Raises:
-            InputError: the volume was removed, or its grid has changed.
+            InputError: the volume or its image was removed, or its grid has changed.
         """
         volume, remedy = self._volume, _("Try again.")
         if not slicer.mrmlScene.IsNodePresent(volume) or voxels_of(volume).shape != self.voxels.shape:
             what = _("was removed or changed during the computation, so the result was discarded")
             raise InputError(what, path=volume.GetName(), remedy=remedy)
-        if not np.allclose(ijk_to_ras(volume), self.geometry, rtol=0, atol=1e-6):
+        if not np.allclose(ijk_to_ras(volume), self.affine, rtol=0, atol=1e-6):
             what = _("was moved during the computation (its origin, spacing or axes), so the result was discarded")
             raise InputError(what, path=volume.GetName(), remedy=remedy)
         voxels, checksum = voxels_of(volume), 0

@@ -38,7 +38,7 @@ class WallJob(SegmentJob):
         for _slab in write_npy_in_slabs(mask, mask_file):
             yield None
         segment = SegmentMask(self._segment_name, mask_file, affine)
-        yield WallRequest(volume_file, self._snapshot.geometry, segment, self.folder, self._volume.GetName())
+        yield WallRequest(volume_file, self._snapshot.affine, segment, self.folder, self._volume.GetName())
 
     def take_answer(self, event: WallMeasured) -> Iterator[JobOutcome | None]:
         wall = read_wall(event.wall)

@@ -137,7 +137,7 @@ def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
 
 
 def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
-    """Write a wall's kinds, threshold and table to its nodes, for a new wall or after a change of it."""
+    """Write what openings and threshold determine to a wall's nodes: kinds, enhanced points, colours and table."""
     model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData()
     is_wall = wall.kind == WALL
@@ -155,7 +155,7 @@ def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
 
 
 def fill_burden(table: TableNode | None, wall: WallResult) -> None:
-    """Put the burden of the whole wall and of each region into a table node, numbers as text with fixed decimals.
+    """Put the burden of the whole wall and of each region into a table node, numbers as text with one decimal.
 
     Do nothing if the user removed the table (None).
     """

@@ -101,16 +101,16 @@ class WallPanel:
             names = {identifier: held.GetSegment(identifier).GetName() for identifier in held.GetSegmentIDs()}
         if [*names.items()] == [*self._segments.items()]:
             return
-        box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
+        combo_box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
         self._segments = names
-        box.clear()
+        combo_box.clear()
         for name in names.values():
-            box.addItem(name)
+            combo_box.addItem(name)
         if chosen in names:
-            box.setCurrentIndex([*names].index(chosen))
+            combo_box.setCurrentIndex([*names].index(chosen))
 
     def chosen_segment(self) -> str:
-        """Return the identifier of the segment in the list; "" if there is none."""
+        """Return the identifier of the segment selected in the list; "" if the list is empty."""
         index = self._ui.wallSegmentComboBox.currentIndex
         return [*self._segments][index] if 0 <= index < len(self._segments) else ""
 
@@ -192,7 +192,7 @@ class WallPanel:
         """Change the points inside the closed curve to an opening, or back to wall."""
         curve, title = self._ui.wallCurveSelector.currentNode(), _("Openings of the wall")
         if curve is None or curve.GetNumberOfControlPoints() < 3:
-            message = _("Draw a closed curve on the surface first: create one in the list, and place three points.")
+            message = _("Draw a closed curve on the surface first: create one in the list, and place 3 or more points.")
             slicer.util.errorDisplay(message, windowTitle=title)
             return
         wall, model = self._wall, review.get_referenced_node(self._segmentation, review.WALL)

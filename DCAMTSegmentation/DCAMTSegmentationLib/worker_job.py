@@ -100,7 +100,7 @@ class WorkerJob(ABC):
         """Compare volumes with their snapshots in short steps, and add the differences to the notes of the outcome.
 
         Raises:
-            InputError: a volume was removed, or its grid has changed.
+            InputError: a volume or its image was removed, or a volume's grid has changed.
         """
         for snapshot in snapshots:
             differences = yield from snapshot.compare()
@@ -186,7 +186,7 @@ class SegmentJob(WorkerJob):
 
 
 def _with_hint(error: OutputError) -> OutputError:
-    """Return an error about a temporary file with a hint where the user can change the folder of such files."""
+    """Return an error about a temporary file, with a sentence on where the user can set the folder of such files."""
     return OutputError(f"{error} {_('The temporary folder is set in the application settings.')}")
 
 

@@ -27,7 +27,7 @@ KILLED = 9
 ENDED = "ended"
 """Reason of the failure if the worker ended unexpectedly."""
 CANCEL_GRACE_MS = 20000
-"""A worker that has not stopped after this time is killed; the next one must load its model again."""
+"""A worker that has not stopped a cancelled request after this time is killed; its successor loads the model again."""
 OnEvent = Callable[[WorkerEvent], None]
 
 
@@ -35,13 +35,16 @@ class SegmentationWorker(Protocol):
     """The interface of a worker for the logic and its jobs; tests implement it without computing."""
 
     def make_folder(self) -> str:
-        """Create an empty folder for the files of a request, and return it. Raises OSError if that fails."""
+        """Create an empty folder for the files of a request, and return its path. Raises OSError if that fails."""
 
     def remove_folder(self, folder: str) -> None:
         """Remove a folder that `make_folder` made."""
 
     def request(self, request: Request, on_event: OnEvent) -> None:
-        """Send a request; `on_event` is called with its events. The last is an `Answer`, except after `cancel`."""
+        """Send a request; `on_event` is called with its events.
+
+        The last event is an `Answer`, except after `cancel` and `shutdown`.
+        """
 
     def cancel(self) -> None:
         """Stop the running request; no further events of it are delivered."""
@@ -61,8 +64,8 @@ class WorkerProcess:
     Args:
         python: the interpreter, by default Slicer's own.
         engine_folder: the folder that holds `dcamt`.
-        temporary_folder: the parent of the folders that `make_folder` creates. The process removes them when Slicer
-            ends, even if Slicer was killed.
+        temporary_folder: where a folder is created for the files of all requests; by default in the system's temporary
+            folder. The process removes the created folder when Slicer ends, even if Slicer was killed.
         idle_minutes: after this time without a request, the process ends and releases its memory.
     """
 
@@ -100,7 +103,7 @@ class WorkerProcess:
         return "\n".join("\n".join(filter(None, logs)).splitlines()[-LOG_LINES:])
 
     def make_folder(self) -> str:
-        """Create an empty folder for a request, and start the process, which then loads its packages.
+        """Create an empty folder for a request, and return its path; start the process if it does not run.
 
         Raises:
             OSError: the folder cannot be created.
