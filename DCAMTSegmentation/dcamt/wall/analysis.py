@@ -47,9 +47,9 @@ THICKEST_VOXEL_MM = 4.0
 """With thicker voxels, a note says that the burden is inexact: a voxel averages the wall (2.4 mm) with other tissue."""
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
-"""The parts of vtk that are used to measure a wall and to write its surface."""
+"""Modules whose import loads all parts of vtk that measuring a wall and writing its surface need."""
 SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
-"""The parts of SciPy that are used to measure a wall."""
+"""Modules whose import loads all parts of SciPy that measuring a wall needs."""
 
 
 def import_in_background(names: Iterable[str]) -> None:

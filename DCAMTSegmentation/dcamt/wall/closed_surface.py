@@ -9,7 +9,7 @@ import numpy as np
 from ..geometry import Grid
 
 ITERATIONS = 8
-"""Number of smoothing steps; the same as in Slicer's conversion with "SurfaceNets smoothing" at 1."""
+"""Number of smoothing steps, as in Slicer's conversion with "SurfaceNets smoothing" 1 and "Smoothing factor" 0.5."""
 
 
 def closed_surface(
