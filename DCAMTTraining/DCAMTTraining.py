@@ -97,7 +97,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartSaveEvent, self._on_scene_start_save)
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndCloseEvent, self._on_scene_end_close)
-        # An imported scene brings cases and settings of its own, which are loaded after the import.
+        # An imported scene may bring cases and settings of its own, which are loaded after the import.
         self.addObserver(scene, scene.StartImportEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_close)
         # Slicer stores the layout when it ends, so the charts are hidden first.
@@ -209,11 +209,15 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         return settings
 
     def close(self) -> None:
-        """Save the cases and stop background work; runs continue."""
+        """Save the cases, and stop a check or an estimation; runs continue."""
         self.session.close()
 
     def add_scene_cases(self) -> int:
-        """Add a case for each scan of the scene; return how many are new. Raises InputError if the task is unusable."""
+        """Add a case for each scan of the scene; return how many are new.
+
+        Raises:
+            InputError: the task or the model to start from is not usable.
+        """
         return self.session.table.add(scene_rows(self.session.recipe()))
 
     def start(

@@ -47,8 +47,8 @@ class EngineCommand:
 def failure_text(process: EngineProcess, end: ProcessEnd) -> str:
     """Return why a process failed, for the user.
 
-    The text states why the process could not be started, or else contains the last line of its stderr. After a crash,
-    or if stderr is empty, the text contains only the exit code.
+    The text states why the process could not be started, or is the last line of its stderr. After a crash, or if
+    stderr is empty, the text names only `ProcessEnd.code`.
     """
     if end.problem:
         return end.problem

@@ -21,9 +21,9 @@ from .temporary_folder import TemporaryFolder
 
 
 class RecipeSuggestion:
-    """Suggests a recipe from all labelled cases; the scene's labelled cases are first written to files.
+    """Suggests a recipe from the labelled cases; those of the scene are first written to files.
 
-    The engine counts the unlabelled cases. Validation and left-out cases are not used.
+    The recipe also depends on whether there are unlabelled cases. Validation and left-out cases are not used.
 
     Args:
         recipe: the task's recipe; the segments of the scene's cases have the label values of its classes.
@@ -63,7 +63,7 @@ class RecipeSuggestion:
             if row.role == LABELLED:
                 cases.append((yield from export_case(row, folder, number)))
             elif row.role == UNLABELLED:
-                # The engine counts these cases and reads none of them.
+                # The engine only needs to know that there are such cases, and does not read them.
                 cases.append(Case(row.name, Path(row.scan), None, row.role))
             yield
         write_list(cases, folder / "cases.csv")
@@ -81,10 +81,10 @@ class RecipeSuggestion:
             self._suggested = self._with_known_classes(recipe_from_dict(event["recipe"], "suggested.json"))
 
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
-        """Return the suggested recipe with the task's classes, if all labels come from the scene; else unchanged.
+        """Return the suggested recipe with the task's classes, and their names as title.
 
-        The label files written from the scene contain no names of classes. The title becomes the list of the names. If
-        the task lacks a label value of the suggested recipe, that recipe is returned unchanged, too.
+        The recipe is returned unchanged if a label comes from a file, or if the task lacks one of its label values.
+        Otherwise the label files were written from the scene and contain no names of classes.
         """
         labelled = [row for row in self._rows if row.role == LABELLED]
         known = {info.label: info for info in self._recipe.classes}

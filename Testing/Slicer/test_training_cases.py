@@ -275,6 +275,19 @@ class CaseCheckTest(unittest.TestCase):
             table.set_role([left_out], UNLABELLED)
 
     @unittest.skipIf(os.name == "nt", "runs a shell script")
+    def test_check_that_ends_early_is_reported_though_all_headers_were_read(self):
+        facts = {"index": 0, "size": [4, 4, 4], "spacing": [1, 1, 1], "labels": None, "problems": [], "warnings": []}
+        lines = f"echo '{json.dumps({'event': 'case', **facts})}'\necho 'dcamt: not enough memory' >&2\nexit 1\n"
+        program = self.folder / "ends-early"
+        program.write_text(f"#!/bin/sh\n{lines}", encoding="utf-8")
+        program.chmod(0o755)
+        table = CaseTable()
+        table.add([file_row("a")])
+        with mock.patch.object(engine_process, "python_program", return_value=str(program)):
+            self.check(table)
+        self.assertEqual((table.rows[0].size, self.ended), ((4, 4, 4), ["not enough memory"]))
+
+    @unittest.skipIf(os.name == "nt", "runs a shell script")
     def test_on_end_is_not_called_after_cancelling(self):
         table = CaseTable()
         table.add([file_row(f"c{n}") for n in range(50)])

@@ -1,4 +1,4 @@
-"""Check the cases in the background: file headers and labels in a child process, scene nodes in this process."""
+"""Check the cases in the background: files in a child process, scene nodes in this process."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ PATHS_PER_STEP = 200
 
 
 class CaseCheck:
-    """Sets size, spacing, remark and note of all rows of a table.
+    """Checks all rows of a table and sets their remarks and notes, and for scans in files also size and spacing.
 
     Args:
         on_end: called as on_end(message) once, unless the check is cancelled. The message states why the check itself
-            failed; it is empty if the check was made.
+            failed; it is empty if all cases were checked, whether or not they have problems.
 
     Attributes:
         label_values: the values in the label of a row, by the row's index. If the label was not read, a row of files
@@ -50,6 +50,7 @@ class CaseCheck:
         self._folder = TemporaryFolder("dcamt-cases-")
         self._command: EngineCommand | None = None
         self._index: list[int] = []
+        self._is_complete = False
         self._beginning = SteppedTask(self._begin(), self._on_begun)
 
     def start(self) -> CaseCheck:
@@ -96,11 +97,12 @@ class CaseCheck:
             self._table.set_facts(index, event["size"], event["spacing"], remark, note)
             if event["labels"] is not None:
                 self.label_values[index] = tuple(event["labels"])
+        elif event["event"] == "checked":
+            self._is_complete = True
 
     def _on_command_end(self, message: str) -> None:
-        # The command also fails if it checked every case and found problems, which the remarks then describe.
-        all_checked = all(self._table.rows[index].size or self._table.rows[index].remark for index in self._index)
-        self._end("" if all_checked else message)
+        # The command also fails if a complete check found problems.
+        self._end("" if self._is_complete else message)
 
     def _end(self, message: str) -> None:
         self._folder.remove()
@@ -125,16 +127,16 @@ class CaseCheck:
             remark, values = scene_remark(row.source, row.role, self._recipe)
             volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
             same_file = rows_of_file.get(_file_of(volume), []) if volume is not None else []
-            twin = _used_in_both(row, [self._table.rows[other] for other in same_file])
-            if twin is not None:
+            conflicting = _find_conflicting_row(row, [self._table.rows[other] for other in same_file])
+            if conflicting is not None:
                 text = _("The scan is used for training and for validation: “{name}” has the same file. Remove a case.")
-                remark = f"{remark} {text.format(name=twin.name)}".strip()
+                remark = f"{remark} {text.format(name=conflicting.name)}".strip()
             self.label_values[index] = values
             note = "" if remark else channels_note(row.source, self._recipe)
             self._table.set_facts(index, row.size, row.spacing, remark, note or None)
 
 
-def _used_in_both(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | None:
+def _find_conflicting_row(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | None:
     """Return a row that uses the scan of `row` for validation while `row` trains on it, or the reverse; else None.
 
     Args:

@@ -12,13 +12,13 @@ from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from .rows import SceneScan
 
 PREVIEW_OF = "DCAMT.previewOf"
-"""Attribute of the scan and of the segmentation of a run's preview: the run's name."""
+"""Attribute of the volume and segmentation nodes that were added for a run's preview: the run's name."""
 PROPOSAL_FILE = "DCAMT.proposal"
 """Attribute of a proposed segmentation: the file that it was read from."""
 SCAN_FILE = "DCAMT.scanFile"
 """Attribute of a proposal's volume, if DCAMT Training read it from a file: the file's path."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
-"""Attribute of a proposal's volume: the proposal's run reads further channels of the file, not in the scene."""
+"""Attribute of a proposal's volume: the proposal's run also reads other channels, which are not in the scene."""
 
 
 def is_preview(node: Any) -> bool:
@@ -37,7 +37,7 @@ def scan_of(segmentation: SegmentationNode) -> Any | None:
 
 
 def file_of_all_channels(volume: VolumeNode) -> Path | None:
-    """Return the file of a proposal's scan if the proposal's run reads several channels of it; None otherwise.
+    """Return the file of a proposal's scan if the proposal's run reads several channels; None otherwise.
 
     The volume node contains only the first channel.
     """
@@ -48,7 +48,7 @@ def file_of_all_channels(volume: VolumeNode) -> Path | None:
 def channels_of(source: SceneScan) -> tuple[Any, ...]:
     """Return a case's volume node, followed by the nodes of further channels; empty if the volume was removed.
 
-    Further channels are known only of a result of DCAMT Segmentation, which refers to them.
+    Only results of DCAMT Segmentation refer to further channels.
 
     Raises:
         InputError: a further channel is no longer in the scene.

@@ -53,7 +53,7 @@ def write_list(cases: Iterable[Case], path: Path) -> None:
 def write_lines(lines: Iterable[tuple[str, str, str, str, str]], path: Path) -> None:
     """Write lines of name, image, label, role and label mapping (empty for none); raise OutputError if writing fails.
 
-    Paths are written unchanged. `write_cases` makes each path relative, which takes long for thousands of cases.
+    Paths are written unchanged. `write_cases` makes paths relative, which takes long for thousands of cases.
     """
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -50,7 +50,7 @@ class CaseRow:
     Attributes:
         size: voxels (I, J, K); None if unknown, as for a file before the first check.
         spacing: mm along I, J, K; None if unknown.
-        remark: the problem that the last check found, and its remedy; empty if it found none.
+        remark: the problems that the last check found, with their remedies; empty if it found none.
         note: a message for the user that is not a problem.
     """
 
@@ -95,11 +95,11 @@ class CaseTable:
     def add(self, rows: Iterable[CaseRow], roles_chosen: bool = False) -> int:
         """Add cases; return how many are new.
 
-        An existing row with the same scan gets the new label. Its name stays; its role, chosen segments and label
-        mapping stay if they fit the new label.
+        An existing row with the same scan gets the new label and keeps its name. Its role and chosen segments stay if
+        they fit the new label; its label mapping stays if the label file is the same and the new row has no mapping.
 
         Args:
-            roles_chosen: whether the user chose the new rows' roles, which then replace the roles of existing rows.
+            roles_chosen: whether the user chose the new rows' roles. If so, an existing row gets the new role.
         """
         at = {row.scan: index for index, row in enumerate(self.rows)}
         names = {row.name for row in self.rows}
@@ -213,7 +213,7 @@ class CaseTable:
 
 
 def default_role(has_label: bool) -> str:
-    """Return the role of a newly added case."""
+    """Return the role of a case for which the user has chosen none."""
     return LABELLED if has_label else UNLABELLED
 
 
@@ -271,7 +271,7 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
 
 
 def unique_name(name: str, taken: set[str]) -> str:
-    """Return the name without surrounding blanks, or "case" if none is left, with a number appended if it is taken."""
+    """Return the name without surrounding blanks ("case" if it is empty), with a number appended if it is taken."""
     name = name.strip() or "case"
     if name not in taken:
         return name

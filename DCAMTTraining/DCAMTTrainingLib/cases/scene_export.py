@@ -26,13 +26,14 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     """Return the case of a row; if its scan is a node, write the scan and the label that its role needs into `folder`.
 
     The files are written in short steps. They are named after `number`, so that their names contain no patient's name.
-    If training reads several channels of the scan's own file (`file_of_all_channels`), the case names that file.
+    If training reads several channels of the scan's own file (`file_of_all_channels`), the case names that file, and
+    the scan is not written.
 
     Args:
         one_channel: write the first channel only, for a recipe of one channel.
 
     Raises:
-        InputError: a node is missing or has unusable contents.
+        InputError: a node is missing or has unusable contents, or the channels lie on different grids.
         OutputError: a file cannot be written.
     """
     source = row.source
@@ -116,7 +117,7 @@ def _copy_labelmap(segmentation: SegmentationNode, identifier: str, image: Any) 
 
 
 def _reference_grid(volume: VolumeNode) -> Any:
-    """Return the volume's grid without voxels, in the volume's space."""
+    """Return an image without voxels that has the volume's grid, in the volume's space."""
     grid = slicer.vtkOrientedImageData()
     grid.SetExtent(volume.GetImageData().GetExtent())
     matrix = vtk.vtkMatrix4x4()

@@ -28,8 +28,9 @@ from .rows import CaseRow, SceneScan, default_role
 def scene_rows(recipe: Recipe) -> list[CaseRow]:
     """Return a row for each scan of the scene, with its label if there is one.
 
-    The label is the segmentation that was made a training case, else the last one drawn on the scan (`outline_of`),
-    else the last one that references no scan and lies on the grid of this scan only.
+    The label is the segmentation that was made a training case. Without one, the last segmentation with a segment for
+    a class that was drawn on the scan is the label (`outline_of`); or else the last one with such a segment that
+    references no scan and lies on the grid of this scan only.
     """
     segmentations = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
@@ -38,7 +39,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     named_like_labels = _named_like_labels(scans)
     rows = []
     for volume in scans:
-        # A segmentation loaded from a file references no scan.
+        # A segmentation loaded from a .seg.nrrd file references no scan.
         loaded_labels = [node for node in loaded if fitting[node.GetID()] == [volume] and segments_of(node, recipe)]
         segmentation = (
             segmentations.get(volume.GetID())
@@ -80,7 +81,7 @@ def training_case_rows(recipe: Recipe, unlisted_only: bool = False) -> list[Case
 
 
 def is_scan(volume: VolumeNode) -> bool:
-    """Return whether a scalar volume node is a scan: not a labelmap, map of doubt, preview, hidden or empty node."""
+    """Return whether a scalar volume node is a scan: not a labelmap, map or preview, and neither hidden nor empty."""
     is_labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode")
     is_result = review.is_map(volume) or is_preview(volume)
     return not (is_labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)

@@ -11,7 +11,7 @@ from .rows import CaseRow, SceneScan, parse_rows, rows_to_json
 _CASES = "cases"
 _REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 ROWS_PER_STEP = 1000
-"""Rows processed between two turns of the event loop."""
+"""At most this many rows are processed between two turns of the event loop."""
 
 
 def save_rows(node: Any, rows: Sequence[CaseRow]) -> None:

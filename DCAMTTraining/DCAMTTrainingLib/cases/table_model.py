@@ -85,7 +85,7 @@ def next_role(row: CaseRow) -> str:
 
 
 def cell(row: CaseRow, column: int, folder: str = "") -> str:
-    """Return the text of a cell; paths are relative to `folder`."""
+    """Return the text of a cell; paths of files in `folder` are relative to it."""
     if column in (IMAGE, LABEL):
         return relative_path(full_cell(row, column), folder)
     if column == ROLE:
@@ -104,7 +104,7 @@ def spacing_text(spacing: tuple[float, ...]) -> str:
 
 
 def full_cell(row: CaseRow, column: int) -> str:
-    """Return the text of a cell with whole paths, for its tooltip."""
+    """Return the text of a cell, with whole paths and the label mapping."""
     source = row.source
     if column == IMAGE:
         return source.image if isinstance(source, FileScan) else _node_name(source.volume)
