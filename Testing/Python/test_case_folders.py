@@ -70,6 +70,27 @@ def test_mask_named_after_a_scan_without_a_word_for_labels_is_recognised_by_its_
     }
 
 
+def test_mask_named_after_a_scan_and_a_further_mask_belongs_to_the_scan(tmp_path: Path) -> None:
+    write_image(tmp_path / "p1.nii.gz", 200)
+    for mask in ("p1_RA", "p1_RA_final", "p1_LA_v2", "p1_LA_v2_smooth"):
+        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    assert pairs(found, tmp_path) == {"p1": ("p1.nii.gz", None)}
+    assert set(skip_reasons(found).values()) == {OTHER_LABEL}
+
+
+@pytest.mark.parametrize("name", ["scans", "imagesTr"])
+def test_mask_recognised_by_its_values_belongs_to_all_channels_of_its_scan(tmp_path: Path, name: str) -> None:
+    for scan in ("a_0000", "a_0001", "b_0000", "b_0001"):
+        write_image(tmp_path / name / f"{scan}.nii.gz", 200)
+    for mask in ("a_LA", "b_LA"):
+        write_image(tmp_path / name / f"{mask}.nii.gz", 2)
+    found = find_cases(tmp_path / name)
+    expected = {scan: (f"{scan}_0000.nii.gz", f"{scan}_LA.nii.gz") for scan in ("a", "b")}
+    assert pairs(found, tmp_path / name) == expected
+    assert skip_reasons(found) == {"a_0001.nii.gz": OTHER_CHANNEL, "b_0001.nii.gz": OTHER_CHANNEL}
+
+
 @pytest.mark.parametrize(
     ("image", "label", "name"),
     [

@@ -287,6 +287,20 @@ def test_nrrd_in_another_unit_than_millimetres_is_refused(tmp_path: Path, line: 
         np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
 
 
+def test_unit_of_a_nrrd_axis_other_than_space_is_ignored(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.nrrd")
+    header, data = path.read_bytes().split(b"\n\n", 1)
+    kept = [line for line in header.split(b"\n") if not line.startswith((b"space", b"dim", b"sizes", b"kinds"))]
+    sizes = b"sizes: %d %d %d 1" % SHAPE
+    axes = [b"dimension: 4", sizes, b"kinds: domain domain domain time", b"spacings: 1 1 2.5 40"]
+    for units, word in ((b'"mm" "mm" "mm" "ms"', ""), (b'"mm" "mm" "cm" "ms"', 'has the unit "cm"')):
+        path.write_bytes(b"\n".join([*kept, *axes, b"units: " + units]) + b"\n\n" + data)
+        if word:
+            refused(lambda: read_scan(path), path, word)
+        else:
+            np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
 def test_nrrd_placed_by_axis_mins_is_refused(tmp_path: Path) -> None:
     """ITK computes the origin from these fields and `centers`."""
     path = write_scan(tmp_path / "x.nrrd")
@@ -294,6 +308,8 @@ def test_nrrd_placed_by_axis_mins_is_refused(tmp_path: Path) -> None:
     kept = [line for line in header.split(b"\n") if not line.startswith(b"space")]
     plain = [*kept, b"spacings: 1 1 2.5"]
     path.write_bytes(b"\n".join(plain) + b"\n\n" + data)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    path.write_bytes(b"\n".join([*plain, b"axis mins: NaN NaN NaN"]) + b"\n\n" + data)  # NaN: unknown
     np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
     path.write_bytes(b"\n".join([*plain, b"axis mins: 10 20 30"]) + b"\n\n" + data)
     refused(lambda: read_scan(path), path, "axis mins", "3D Slicer")
@@ -381,9 +397,11 @@ def test_error_names_the_damaged_field_of_a_meta_image(tmp_path: Path, field: st
     refused(lambda: read_scan(path), path, message)
 
 
-def test_meta_image_in_millimetres_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", ["mm", "MM", "millimeter", "?"])
+def test_meta_image_in_millimetres_is_read(tmp_path: Path, unit: str) -> None:
     path = write_scan(tmp_path / "x.mha")
-    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", b"DistanceUnits = mm\nElementDataFile"))
+    line = f"DistanceUnits = {unit}\n".encode()
+    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", line + b"ElementDataFile"))
     assert np.array_equal(read_scan(path).voxels[0], VOXELS)
 
 

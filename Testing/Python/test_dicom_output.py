@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt.cases.case_list import LABELLED, Case
+from dcamt.cases.labels import read_case_label
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.dicom_output import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_labelmap, read_scan, read_segments
 from dcamt.metrics.measurements import measure
+from dcamt.recipe_files import load_recipe
 from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap, SegmentInfo, fit_labelmap
 from dcamt_testing.dicom_positions import time_point_groups, write_frames, write_slice
@@ -156,6 +159,8 @@ def test_segmentation_beside_its_scan_is_the_label_and_the_slices_are_the_scan(
     alone = fit_labelmap(read_labelmap(written), scan.grid, "the scan")
     np.testing.assert_array_equal(label.voxels, alone.voxels)
     assert label.voxels.max() > 0
+    of_case = read_case_label(Case("x", path, path, LABELLED), load_recipe("la"), scan.grid)
+    np.testing.assert_array_equal(of_case.voxels, alone.voxels)
     assert [segment.name for segment in read_segments(path)] == [segment.name for segment in read_segments(written)]
     assert len(read_segments(path)) == len(SEGMENTS)
     if place == "folder":

@@ -24,8 +24,8 @@ MAXIMUM_CLASS = 255
 """The highest label value to which `parse_value_mapping` maps."""
 
 
-_SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".zip")
-"""Endings of files that may hold a scan and its label."""
+_SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ".zip")
+"""Endings of files that may hold a scan and its label, as may a DICOMDIR."""
 
 
 def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, int]:
@@ -123,7 +123,8 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     """
     assert case.label is not None
     are_files = case.label.is_file() and case.image.is_file()
-    if are_files and ending(case.label) not in _SCAN_WITH_LABEL and case.label.samefile(case.image):
+    may_hold_both = ending(case.label) in _SCAN_WITH_LABEL or case.label.name.upper() == "DICOMDIR"
+    if are_files and not may_hold_both and case.label.samefile(case.image):
         raise InputError("is the scan itself", path=case.label, remedy="Choose the case's label.")
     mapping = parse_mapping(case.labels, recipe.classes) if case.labels else None
     labelmap = fit_labelmap(read_labelmap(case.label, mapping), grid, case.image)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..io.readers import read_labelmap
-from .names import ATRIUM_WORDS, QUALIFIERS, FileKind, NamedFile, named_after_scans
+from .names import ATRIUM_WORDS, QUALIFIERS, FileKind, NamedFile, named_after_scans, without_first_channel
 
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
@@ -25,14 +25,14 @@ _OUTLINE_WORDS = ATRIUM_WORDS | QUALIFIERS | {"roi", "labelled", "labeled", "gol
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; a mask that was taken for a scan becomes a label with the key of its scan.
 
-    A mask with other words than those for the atrium becomes a label of another structure. If the scan of the shorter
-    name has few values, too, both files stay scans: they may be labels of two patients.
+    A mask with other words than those for the atrium becomes a label of another structure. If every file of a shorter
+    name has few values, too, all stay scans: they may be labels of several patients.
     """
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in named_after_scans(named):
-        if has_few_values(file.path) and not has_few_values(scan.path):
+        if file.path not in masks and has_few_values(file.path) and not has_few_values(scan.path):
             kind = FileKind.LABEL if words <= _OUTLINE_WORDS else FileKind.OTHER_LABEL
-            masks[file.path] = replace(file, kind=kind, key=scan.key)
+            masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     return [masks.get(file.path, file) for file in named]
 
 

@@ -240,20 +240,20 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     named = [classify(path, folder) for path in files]
     unsure = {path for path in files if any(_words(part) & RESULT_WORDS for part in _parts(path, folder))}
     scans, labels = (
-        {_without_channel(file.key) for file in named if file.kind is kind and file.path not in unsure}
+        {without_first_channel(file.key) for file in named if file.kind is kind and file.path not in unsure}
         for kind in (FileKind.SCAN, FileKind.LABEL)
     )
     for n, file in enumerate(named):
         if file.path in unsure:
             result = _classify(file.path, folder, RESULT_WORDS)
             in_name = bool(_words(scan_name(file.path)) & RESULT_WORDS)
-            key = _without_channel(result.key)
+            key = without_first_channel(result.key)
             if key in scans or (in_name and key in labels):
                 named[n] = result
-    scans |= {_without_channel(file.key) for file in named if file.kind is FileKind.SCAN}
+    scans |= {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN}
     return [
         _with_key_of_scan(file, scans)
-        if file.kind is FileKind.LABEL and _without_channel(file.key) not in scans
+        if file.kind is FileKind.LABEL and without_first_channel(file.key) not in scans
         else file
         for file in named
     ]
@@ -263,7 +263,8 @@ def _words(text: str) -> set[str]:
     return {word.lower() for word in _split_words(text)[::2]}
 
 
-def _without_channel(key: tuple[str, ...]) -> tuple[str, ...]:
+def without_first_channel(key: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a key without `_0000` at the end of its last part."""
     return (*key[:-1], without_channel(key[-1])) if key else key
 
 
@@ -305,19 +306,19 @@ def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterato
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
     """Yield each scan whose name is another scan's name with further words, that other scan, and the words.
 
-    The words are in lower case and stand at the end or at the beginning of the name. Capitals do not matter.
+    The words are in lower case and stand at the end or at the beginning of the name. Capitals do not matter. If there
+    are several such other scans, those with the longest names are first.
     """
-    scans = {_lower(_without_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
+    scans = {_lower(without_first_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
     for file in scans.values():
         *folders, name = _lower(file.key) or ("",)
         words = _SEPARATORS.split(name)
         ends = [(words[:last], words[last:]) for last in (*range(len(words) - 2, 0, -2), 0)]
         starts = [(words[first:], words[:first]) for first in range(2, len(words), 2)]
-        for kept, dropped in (*ends, *starts):
+        for kept, dropped in sorted((*ends, *starts), key=lambda parts: -len(parts[0])):
             shorter = tuple(filter(None, (*folders, "".join(kept))))
             if (scan := scans.get(shorter)) is not None and scan is not file:
                 yield file, scan, frozenset(word for word in dropped if word.isalnum())
-                break
 
 
 def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
@@ -329,7 +330,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     not matter.
     """
     named = classify_all(files, folder)
-    scans = {_lower(_without_channel(file.key)) for file in named if file.kind is FileKind.SCAN}
+    scans = {_lower(without_first_channel(file.key)) for file in named if file.kind is FileKind.SCAN}
     folders_of_scans = {file.path.parent for file in named if file.kind is FileKind.SCAN}
 
     def has_scan(key: tuple[str, ...], path: Path) -> bool:
@@ -339,7 +340,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
         words = _SEPARATORS.split(name)
         # The key without more and more of the name's last words; every second part of `words` is a separator.
         keys = (tuple(filter(None, (*folders, "".join(words[:last])))) for last in range(len(words), 0, -2))
-        return _without_channel(key) in scans or any(shorter in scans for shorter in keys if shorter)
+        return without_first_channel(key) in scans or any(shorter in scans for shorter in keys if shorter)
 
     return [file.path for file in named if file.kind is not FileKind.SCAN and has_scan(file.key, file.path)]
 

@@ -68,9 +68,9 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
 def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of one series differ in one of `CONSTANT_ATTRIBUTES`, such as the patient.
 
-    Frames that lack such an attribute are ignored, but if only some frames state a rescale slope or intercept, all are
-    refused. The message names the files that differ from most others or lack the attribute, but no values, since these
-    may identify a patient.
+    Frames that lack such an attribute are ignored. But if a frame states a rescale slope other than 1 or an intercept
+    other than 0, all must state it. The message names the files that differ from most others or lack the attribute, but
+    no values, since these may identify a patient.
     """
     for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
         files_of_value: defaultdict[str, list[str]] = defaultdict(list)
@@ -86,6 +86,6 @@ def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
             raise InputError(what, path=path, remedy="Move the files that belong together to a folder of their own.")
     for number, name in enumerate(("rescale slope", "rescale intercept")):
         lacking = sorted({frame.file.name for frame in frames if not frame.stated_scaling[number]})
-        if lacking and any(frame.stated_scaling[number] for frame in frames):
+        if lacking and any((frame.slope - 1, frame.intercept)[number] for frame in frames):
             what = f"lacks the {name} in some of its slices, but not in others: {list_names(lacking)}"
             raise InputError(what, path=path, remedy=EXPORT_AGAIN)

@@ -24,8 +24,8 @@ from .stored_image import (
     missing_data_file_error,
     open_plain_or_gzip,
     read_to_end,
+    refuse_other_unit,
     skip_bytes,
-    unit_error,
     unpacked_size,
 )
 
@@ -69,8 +69,7 @@ def _check_meta(path: Path) -> None:
     """Raise InputError if a MetaImage's header is damaged or has another unit than mm, or data is missing or cut."""
     fields, head, start = meta_header(path)
     _check_meta_numbers(path, fields)
-    if (unit := fields.get("distanceunits", "mm")) not in ("mm", "?", ""):
-        raise unit_error(path, unit)
+    refuse_other_unit(path, fields.get("distanceunits", ""))
     sizes = [int(size) for size in fields.get("dimsize", "").split()]
     element = fields.get("elementtype", "").removeprefix("MET_").removesuffix("_ARRAY")
     each = _META_BYTES.get(element.removeprefix("U"))

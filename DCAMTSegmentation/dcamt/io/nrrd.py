@@ -13,7 +13,7 @@ from ..geometry import Grid
 from ..volume import GREY_SCALE_REMEDY
 from .nrrd_data import NrrdData
 from .nrrd_header import OPEN_IN_SLICER, NrrdHeader, array_sizes, read_nrrd_header
-from .stored_image import DAMAGED, StoredImage, StoredSegment, library_errors, unit_error
+from .stored_image import DAMAGED, StoredImage, StoredSegment, library_errors, refuse_other_unit
 
 # Signs that convert a space's axes to RAS. Other spaces, such as "scanner-xyz", have no known relation to the patient.
 _TO_RAS = {
@@ -24,8 +24,6 @@ _TO_RAS = {
     "las": (-1, 1, 1),
     "lps": (-1, -1, 1),
 }
-_MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "???", "none", "unknown")
-"""Units that count as millimetres."""
 _SPATIAL_KINDS = ("domain", "space")
 _COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", "4-color")
 
@@ -51,7 +49,7 @@ def open_nrrd(path: Path) -> StoredImage:
         if "complex" in kinds:
             raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
         directions, spatial = _directions(path, header, len(sizes), kinds)
-        _refuse_other_units(path, header)
+        _refuse_other_units(path, header, spatial)
         affine = np.eye(4)
         affine[:3, :3] = directions.T  # A row is the step along one axis, which is a column of the affine.
         affine[:3, 3] = _origin(path, header)
@@ -118,12 +116,15 @@ def _require_three_axes(path: Path, spatial: list[int], axes: int) -> None:
         raise InputError(f"is a {axes}D image", path=path, remedy="Extract one three-dimensional volume.")
 
 
-def _refuse_other_units(path: Path, header: NrrdHeader) -> None:
-    """Raise InputError if a header states another unit than millimetres, which ITK would ignore."""
-    name = "units" if "space directions" not in header.fields else "space units"
-    for unit in re.findall(r'"([^"]*)"', header.fields.get(name, "")):
-        if unit.strip().lower() not in _MILLIMETRES:
-            raise unit_error(path, unit)
+def _refuse_other_units(path: Path, header: NrrdHeader, spatial: list[int]) -> None:
+    """Raise InputError if a header states another unit than millimetres for space, which ITK would ignore."""
+    if "space directions" in header.fields:
+        units = re.findall(r'"([^"]*)"', header.fields.get("space units", ""))
+    else:
+        of_axes = re.findall(r'"([^"]*)"', header.fields.get("units", ""))
+        units = [unit for axis, unit in enumerate(of_axes) if axis in spatial]
+    for unit in units:
+        refuse_other_unit(path, unit)
 
 
 def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
@@ -135,7 +136,8 @@ def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
     """
     text = header.fields.get("space origin")
     if text is None:
-        stated = [name for name in ("axis mins", "axismins", "axis maxs", "axismaxs") if name in header.fields]
+        names = ("axis mins", "axismins", "axis maxs", "axismaxs")
+        stated = [name for name in names if set(header.fields.get(name, "").lower().split()) - {"nan"}]
         if stated and "space" not in header.fields:  # ITK computes the origin from these fields.
             what = f"states its place by {stated[0]}, which DCAMT does not read"
             raise InputError(what, path=path, remedy=OPEN_IN_SLICER)

@@ -20,6 +20,8 @@ from ..geometry import Grid
 
 COPY_AGAIN = "The copy is incomplete; copy it again."
 DAMAGED = "The file may be damaged; copy it again."
+_MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "?", "???", "none", "unknown")
+"""Units that count as millimetres."""
 _CHUNK = 1 << 18
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -277,10 +279,11 @@ def cut_file_error(path: Path, held: int, size: int, header: Path | None = None)
     return InputError(f"ends too early{which}", path=header or path, remedy=COPY_AGAIN)
 
 
-def unit_error(path: Path, unit: str) -> InputError:
-    """Return the error for a header whose lengths have another unit than millimetres."""
-    remedy = "Convert the spacing and the origin to millimetres."
-    return InputError(f'has the unit "{unit}" in its header, not millimetres', path=path, remedy=remedy)
+def refuse_other_unit(path: Path, unit: str) -> None:
+    """Raise InputError if the lengths in a header have another known unit than millimetres."""
+    if unit.strip().lower() not in _MILLIMETRES:
+        remedy = "Convert the spacing and the origin to millimetres."
+        raise InputError(f'has the unit "{unit}" in its header, not millimetres', path=path, remedy=remedy)
 
 
 def missing_data_file_error(path: Path, data: Path) -> InputError:
