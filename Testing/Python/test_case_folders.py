@@ -79,6 +79,17 @@ def test_mask_named_after_a_scan_and_a_further_mask_belongs_to_the_scan(tmp_path
     assert set(skip_reasons(found).values()) == {OTHER_LABEL}
 
 
+def test_file_with_scan_and_label_is_no_mask_of_another_scan(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    write_image(tmp_path / "p1/lgemri.nii.gz", 200)
+    with h5py.File(tmp_path / "p1/mri_norm2.h5", "w") as file:
+        file["image"], file["label"] = np.random.default_rng(0).normal(size=(6, 6, 6)), np.eye(6)[None].repeat(6, 0)
+    assert pairs(find_cases(tmp_path), tmp_path) == {
+        "p1": ("p1/lgemri.nii.gz", None),
+        "mri_norm2": ("p1/mri_norm2.h5", "p1/mri_norm2.h5"),
+    }
+
+
 @pytest.mark.parametrize("name", ["scans", "imagesTr"])
 def test_mask_recognised_by_its_values_belongs_to_all_channels_of_its_scan(tmp_path: Path, name: str) -> None:
     for scan in ("a_0000", "a_0001", "b_0000", "b_0001"):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..io.formats import BENCHMARK_ENDING, ending
 from ..io.readers import read_labelmap
 from .names import ATRIUM_WORDS, QUALIFIERS, FileKind, NamedFile, named_after_scans, without_first_channel
 
@@ -39,8 +40,10 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 def has_few_values(path: Path) -> bool:
     """Return whether a file holds whole numbers from 0 up with at most `FEW_VALUES` different values.
 
-    False for folders, and for files that cannot be read.
+    False for folders, for files that cannot be read, and for benchmark files, which hold a scan besides its label.
     """
+    if ending(path) == BENCHMARK_ENDING:
+        return False
     try:
         status = path.stat()
         return path.is_file() and _has_few_values(path, status.st_mtime_ns, status.st_size)
