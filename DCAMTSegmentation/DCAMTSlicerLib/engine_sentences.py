@@ -634,7 +634,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("zip files"),
         _("{0} Check that the scan shows the {1} in {2}, as the model expects."),
         _("{0} If nothing is missing, remove the DICOMDIR."),
-        _("{0} If they do not belong to the scan, move them to another folder."),
+        _("{0} If these images do not belong to the scan, move them to another folder."),
         _("{0} at {1} of them"),
         _("{0} cm² of the surface lie at the scan's border and do not count as wall."),
         _("{0} cm² were proposed as openings (mitral valve, veins) and do not count as wall: check them."),

@@ -204,6 +204,10 @@ def test_voxels_that_are_not_intensities_are_refused(tmp_path: Path) -> None:
     rgb = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     refused(lambda: read_scan(save_nifti(path, rgb)), path, "RGB")
     refused(lambda: read_scan(save_nifti(path, scan() * 1j)), path, "complex")
+    scaled = nib.Nifti1Image(scan() * (1 + 1j), np.diag([2.0, 3, 4, 1]))
+    scaled.header.set_slope_inter(2, 1)
+    nib.save(scaled, path)
+    refused(lambda: read_scan(path), path, "complex")
     voxels = scan()
     voxels[0, 0, :3], voxels[1, 1, 1] = np.nan, np.inf
     refused(lambda: read_scan(save_nifti(path, voxels)), path, "NaN or infinite values in 4 of 990 voxels")

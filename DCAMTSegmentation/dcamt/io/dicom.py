@@ -53,12 +53,12 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
 
     k increases along the normal of the slices. The affine is computed from the positions of the slices (DICOM PS3.3
     C.7.6.2.1.1), so a tilted stack stays sheared. Rescale slope and intercept are applied slice by slice. Files of
-    other kinds beside the slices are skipped, and a note names them.
+    other kinds beside the slices are skipped; a note names them, except those that `read_file` does not open.
 
     Raises:
         InputError: there is no image, `choice` does not choose one of several, or the image has one slice; or slices
-            are damaged, in colour, at the same place, unevenly spaced, or of different patients or units; or a file is
-            known to be missing (`refuse_missing_files`).
+            are damaged, in colour, without a place or at the same place, unevenly spaced, shifted in plane or
+            contradictory (`refuse_contradictions`); or a file is known to be missing (`refuse_missing_files`).
     """
     return open_dicom_files(folder, files_below(folder), choice)
 

@@ -41,8 +41,8 @@ def separate_other_classes(collected: FoundFiles) -> list[Frame]:
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of another class lie where the scan lacks slices, within it or beyond its ends.
 
-    Such a frame has the scan's geometry and lies one or more whole slice spacings away from the scan's nearest slice.
-    Frames elsewhere are ignored, such as screenshots at the place of a slice.
+    Such a frame has the scan's series and geometry, and lies one or more whole slice spacings away from the scan's
+    nearest slice. Other frames are ignored, such as screenshots at the place of a slice.
 
     Args:
         separated: the frames of another class, of any series.
@@ -61,7 +61,7 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
             filling.append(f"{frame.file.name} ({class_name(frame.sop_class)})")
     if filling:
         what = f"lacks slices where images of another class lie: {list_names(sorted(filling))}"
-        remedy = f"{EXPORT_AGAIN} If they do not belong to the scan, move them to another folder."
+        remedy = f"{EXPORT_AGAIN} If these images do not belong to the scan, move them to another folder."
         raise InputError(what, path=path, remedy=remedy)
 
 

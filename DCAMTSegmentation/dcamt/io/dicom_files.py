@@ -57,7 +57,7 @@ class RejectedFile:
 
 @dataclass(eq=False)
 class FoundFiles:
-    """The frames found in the files of a folder, and the files without usable frames.
+    """The frames found in DICOM files, and the files without usable frames.
 
     Attributes:
         frames: the frames of grey images that have a place in the patient.

@@ -23,8 +23,8 @@ class Frame:
 
     file: Path
     index: int  # within the file
-    uid: str
-    series: str
+    uid: str  # of the file (SOP instance)
+    series: str  # UID
     title: str  # description of the series
     series_number: int
     position: np.ndarray  # (3,) centre of the first pixel
@@ -34,7 +34,7 @@ class Frame:
     slope: float
     intercept: float
     stated_scaling: tuple[bool, bool] = (False, False)  # whether the header states slope and intercept
-    stack: str = ""
+    stack: str = ""  # stack ID; "" if not stated
     component: str = ""  # "magnitude", "phase", "real" or "imaginary"; "" if not stated
     properties: tuple[str, ...] = ()  # other properties of the kind of image: image type, echo, b-value
     times: tuple[float | None, ...] = ()  # values of TIME_ATTRIBUTES; None if not stated
@@ -79,9 +79,9 @@ TIME_ATTRIBUTES = (
     ("AcquisitionTime", ""),
     ("ContentTime", ""),
 )
-"""Attributes that may sort the frames at one place by time, each with its functional group.
+"""Attributes that may sort the frames at one place by time, each with its functional group ("" if it has none).
 
-The first attribute is used of which, at each place, all frames have different values.
+The first attribute is used whose values differ between all frames of each place.
 """
 NUMBERED_TIMES = 2
 """Number of attributes, at the beginning of `TIME_ATTRIBUTES`, that are numbers of time points."""
@@ -106,7 +106,7 @@ class _FrameHeader:
         return self.data.get(keyword)
 
     def place(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return position (3,), orientation (6,) and pixel spacing (2,); raise UnplacedError if one is missing."""
+        """Return position (3,), orientation (6,) and pixel spacing (2,); raise UnplacedError if one is not stated."""
         position = _numbers(self.value("ImagePositionPatient", "PlanePositionSequence"), 3)
         orientation = _numbers(self.value("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
         spacing = _numbers(self.value("PixelSpacing", "PixelMeasuresSequence"), 2)
@@ -119,7 +119,7 @@ class _FrameHeader:
         return position, orientation, spacing
 
     def scaling(self) -> tuple[float | None, float | None]:
-        """Return rescale slope and intercept, None if not stated; raise ValueError if the slope is 0."""
+        """Return rescale slope and intercept, None if not stated; raise ValueError if damaged or if the slope is 0."""
         slope, intercept = (
             None if (value := self.value(keyword, "PixelValueTransformationSequence")) in (None, "") else float(value)
             for keyword in ("RescaleSlope", "RescaleIntercept")

@@ -1,4 +1,4 @@
-"""Build a DICOM segmentation (SEG) of a labelmap that refers to the images of its scan, and write DICOM files."""
+"""Build a labelmap's DICOM segmentation (SEG), which refers to the images of the scan, and write DICOM files."""
 
 from __future__ import annotations
 
@@ -60,8 +60,9 @@ def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, in
     """Return the images of a DICOM file or folder (with its subfolders) at the slices of `grid`.
 
     Args:
-        frames: file and index of the frame that each slice was read from (`Volume.frames`). Without them, the first
-            series is used that has an image at each slice; of several images at a slice, the nearest.
+        frames: file and index of the frame that each slice was read from (`Volume.frames`): then these are the images,
+            and `grid` is not used. Without `frames`, the first series is used that has an image at each slice; of
+            several images at a slice, the nearest.
 
     Raises:
         InputError: `source` contains no DICOM images, some slice has no image, or the frames were read from an archive

@@ -19,7 +19,8 @@ from .stored_image import library_errors
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
     """Return the voxels (1, I, J, K) of the frames, each rescaled with its own slope and intercept.
 
-    The voxels keep the file's type. Rescaling by whole numbers gives int16 or int32; other rescaling gives float32.
+    Voxels that are not rescaled keep the file's type, except float64, which becomes float32. Integers that are rescaled
+    by whole numbers become int16 or int32; other rescaled voxels become float32.
 
     Raises:
         InputError: a file cannot be read or decompressed, or has a modality LUT, or (naming `path`) the frames' sizes
@@ -86,7 +87,7 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Return stored pixels in which bright is high; MONOCHROME1 images are inverted, as by GDCM, ITK's reader."""
+    """Return stored pixels of which higher ones are brighter: MONOCHROME1 is inverted, as by GDCM, ITK's reader."""
     if data.get("PhotometricInterpretation") != "MONOCHROME1" or pixels.dtype.kind not in "iu":
         return pixels
     highest = -1 if pixels.dtype.kind == "i" else 2 ** int(data.get("BitsStored", data.BitsAllocated)) - 1
@@ -100,6 +101,6 @@ def _stored_bits(pixels: np.ndarray, data: Any) -> np.ndarray:
     if stored >= allocated or pixels.dtype.kind not in "iu":
         return pixels
     shift = allocated - 1 - high
-    # Shift up, so that the highest used bit becomes the sign, then down.
+    # Shift up, so that the highest used bit becomes the highest bit of the type, then down.
     moved = np.left_shift(pixels, shift) if shift > 0 else pixels
     return np.asarray(np.right_shift(moved, allocated - stored))

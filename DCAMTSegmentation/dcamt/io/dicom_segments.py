@@ -33,7 +33,8 @@ def open_dicom_segments(path: Path) -> StoredImage:
     """Open a DICOM segmentation. Slices without a frame become background: a file may omit empty slices.
 
     Raises:
-        InputError: the file is damaged, contains fractions or is too large, or its frames do not lie on one grid.
+        InputError: the file is damaged, contains fractions or is too large, its frames lack a place or lie on no common
+            grid, or a segment has several frames at one place.
     """
     from pydicom import dcmread
 

@@ -24,7 +24,7 @@ _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is 
 
 @dataclass(frozen=True)
 class ScanChoice:
-    """The image to read from a DICOM folder; fields are needed only if the folder contains several possible images.
+    """The image to read from DICOM files; fields are needed only if the files contain several possible images.
 
     Attributes:
         series: a number from the list in the error message, the UID or its end, or the description or a part of it.
@@ -133,9 +133,10 @@ def _difference(stacks: Sequence[Stack]) -> str:
 
 
 def _matching(stacks: list[Stack], wanted: str) -> list[Stack]:
-    """Return the stacks that `wanted` fits, by the first of these rules that gives any.
+    """Return the stacks that `wanted` names.
 
-    `wanted` is the number, the UID, the whole description, the end of the UID, or a part of the description.
+    `wanted` is compared with the stacks' numbers, then with their UIDs, whole descriptions, ends of UIDs and parts of
+    descriptions, until at least one stack fits.
     """
     if wanted.isdecimal() and 1 <= int(wanted) <= len(stacks):
         return [stacks[int(wanted) - 1]]
@@ -209,8 +210,8 @@ def order_slices(
         skipped: files beside the frames that are not slices, with their kinds; a message about uneven gaps names them.
 
     Raises:
-        InputError: the orientation or pixel spacing is impossible, or slices lie at the same place, unevenly or shifted
-            in plane.
+        InputError: the orientation or pixel spacing is impossible, or slices lie at the same place, are unevenly spaced
+            or are shifted in plane.
     """
     first = frames[0]
     row, column = first.orientation[:3], first.orientation[3:]

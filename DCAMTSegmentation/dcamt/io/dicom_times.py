@@ -30,7 +30,7 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
     frames = _without_copies(stack.frames, notes)
     wanted = (choice.frame_type or "").casefold().strip()
     is_chosen, offered = False, list[str]()
-    # The component always distinguishes kinds of images; another property, only among frames at the same places.
+    # The component always distinguishes kinds of images; another property does so only if frames share places.
     for number in range(1 + len(stack.first.properties)):
 
         def kind_of(frame: Frame, number: int = number) -> str:
@@ -86,25 +86,29 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
     if stated:
         return _choose_stated_time(path, stated, choice, notes)
     places = group_places(frames)
-    number = len(places[0])
+    count = len(places[0])
     if all(len(place) == 1 for place in places):
         if choice.time not in (None, 1):
             raise InputError("holds one time point only", path=path, remedy="Leave out --time.")
         return frames
-    order = _time_order(places) if all(len(place) == number for place in places) else None
+    order = _time_order(places) if all(len(place) == count for place in places) else None
     if order is None:
         raise same_place_error(path, frames)
-    wanted = _time_number(path, number, choice, notes)
+    wanted = _time_number(path, count, choice, notes)
     return [sorted(place, key=order)[wanted - 1] for place in places]
 
 
-def _time_number(path: Path, number: int, choice: ScanChoice, notes: list[str]) -> int:
-    """Return the number of the chosen one of `number` time points; without a choice 1, with a note added to `notes`."""
+def _time_number(path: Path, count: int, choice: ScanChoice, notes: list[str]) -> int:
+    """Return the chosen number, from 1, of `count` time points; without a choice 1, with a note added to `notes`.
+
+    Raises:
+        InputError: there is no such time point.
+    """
     wanted = 1 if choice.time is None else choice.time
-    if not 1 <= wanted <= number:
-        raise InputError(f"holds {number} time points, not {wanted}", path=path, remedy=f"Choose 1 to {number}.")
+    if not 1 <= wanted <= count:
+        raise InputError(f"holds {count} time points, not {wanted}", path=path, remedy=f"Choose 1 to {count}.")
     if choice.time is None:
-        notes.append(f"Holds {number} time points; the first was read (--time chooses another).")
+        notes.append(f"Holds {count} time points; the first was read (--time chooses another).")
     return wanted
 
 
@@ -130,7 +134,11 @@ def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _choose_stated_time(path: Path, groups: list[list[Frame]], choice: ScanChoice, notes: list[str]) -> list[Frame]:
-    """Return the group of the chosen time point; raise InputError if none is chosen and the groups' sizes differ."""
+    """Return the group of the chosen time point.
+
+    Raises:
+        InputError: there is no such time point, or none is chosen and the groups' sizes differ.
+    """
     sizes = [len(group) for group in groups]
     if choice.time is None and len(set(sizes)) > 1:
         listed = list_names([str(size) for size in sizes])

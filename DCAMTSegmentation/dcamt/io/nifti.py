@@ -34,7 +34,7 @@ def open_nifti(path: Path) -> StoredImage:
 
     The affine is that of ITK and 3D Slicer (see `itk_affine`). Metres and microns are converted to millimetres. Axes
     beyond the third become channels. Voxels keep the stored type; if the header scales them (`scl_slope`), they become
-    float32, or float64 if they are stored as such.
+    float32, or float64 if they are stored as such. Complex voxels stay complex.
 
     Only the header is read here. The returned image's `load` reads a compressed file to its end, where its checksum is.
 
@@ -69,7 +69,7 @@ def open_nifti(path: Path) -> StoredImage:
             slope, intercept = _scaling(header)
             if slope is not None and (slope, intercept) != (1, 0):
                 voxels = apply_read_scaling(voxels, slope, intercept)
-                if (dtype.kind, dtype.itemsize) != ("f", 8):
+                if dtype.kind != "c" and (dtype.kind, dtype.itemsize) != ("f", 8):
                     voxels = voxels.astype(np.float32)
             voxels = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
             return np.ascontiguousarray(np.moveaxis(voxels.reshape(*shape[:3], -1), -1, 0))
