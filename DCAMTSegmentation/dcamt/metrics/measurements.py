@@ -41,7 +41,7 @@ class Measurements:
     Attributes:
         volume_ml: number of voxels times a voxel's volume (|det| of the affine).
         surface_cm2: see `surface_area`.
-        long_diameter_mm: largest distance between two points of the segment (maximal Feret diameter).
+        long_diameter_mm: largest distance between two mid-points of voxel faces (maximal Feret diameter).
         anteroposterior_diameter_mm, transverse_diameter_mm: extent along the patient's A-P and R-L axis, whatever the
             scan's orientation.
         sphericity: area of a ball of equal volume divided by the segment's area, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
@@ -121,8 +121,8 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
     Two neighbours on a line, of which one is inside, are a crossing, which represents the area det(axes) / |d|
     perpendicular to d. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton
     formula and run-length encoding", Insight Journal 2012. In contrast to that paper, directions and weights are fitted
-    to the grid (see `_crofton_directions`), since the paper's 13 fixed directions are wrong for slices thicker than
-    pixels.
+    to the grid (see `_crofton_directions`), since the paper's 13 fixed directions give wrong areas for slices thicker
+    than pixels.
 
     The error is below 2% for smooth shapes of more than about 10 voxels in diameter. Sharp edges and details smaller
     than two voxels are smoothed: the area of a box is about 5% too small, or up to 10% if it is only 10 voxels thick.

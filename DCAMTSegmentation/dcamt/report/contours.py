@@ -8,7 +8,8 @@ import numpy as np
 def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[float, float] = (0.0, 0.0)) -> str:
     """Return an SVG path of the outlines of `mask` (rows, columns), in mm: x across the columns, y down the rows.
 
-    The outline connects the mid-points between True pixels and their False neighbours, and is closed at the border.
+    The outline connects the mid-points between True pixels and their False neighbours, and is closed at the border of
+    `mask`.
 
     Args:
         spacing: (row, column) mm.

@@ -51,7 +51,7 @@ def render_picture(
     Args:
         volume: the scan, (C, I, J, K).
         labelmap: labels (I, J, K) on the same grid; only those in `segments` are drawn.
-        segments: names and colours of labels.
+        segments: names and colours of label values.
         path: the file, `.png`, which is written completely or not at all.
 
     Raises:

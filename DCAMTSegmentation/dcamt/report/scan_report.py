@@ -257,7 +257,7 @@ def _wall(wall: WallResult) -> str:
 
 
 def _wall_regions(wall: WallResult) -> str:
-    """Return the HTML table of the enhanced part of each region, with three regions in a row."""
+    """Return the HTML table of the burden of each region in percent, with three regions in a row."""
     cells = [
         f'<th>{escape(burden.region.capitalize())}</th><td class="n">{format_number(burden.percent, 1)}</td>'
         for burden in wall.burdens()[1:]

@@ -22,7 +22,7 @@ class Plane:
     """The orientation of a slice on the screen.
 
     Attributes:
-        across, along: the LPS axes of the slice's columns and rows.
+        across, along: the LPS axes that are horizontal and vertical on the screen.
         up: whether `along` points upwards.
         letters: the orientation letters at the left, right, top and bottom edge.
     """

@@ -62,7 +62,10 @@ def score_cases(
 
 
 def pick_best_median_worst(scored: Sequence[ScoredCase]) -> dict[str, int]:
-    """Return the index of the "Best", "Median" and "Worst" case by Dice; fewer if there are fewer than three cases."""
+    """Return the indices of the best, median and worst case by Dice, under the keys "Best", "Median" and "Worst".
+
+    Two cases have no median, and a single case is only the best.
+    """
     order = sorted(range(len(scored)), key=lambda index: -scored[index].dice)
     chosen: dict[str, int] = {}
     if order:

@@ -55,8 +55,8 @@ SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
 def import_in_background(names: Iterable[str]) -> None:
     """Import modules in a thread, for example while a scan is read.
 
-    Other code that imports such a module meanwhile waits. If an import fails, only the other code gets the error.
-    A process that ends does not wait for the thread.
+    Other code that imports such a module in the meantime waits for it. If an import fails, only the other code gets the
+    error. A process that ends does not wait for the thread.
     """
 
     def import_all() -> None:
@@ -147,8 +147,9 @@ def analyse_wall(
 
     Raises:
         InputError: the scan has several channels; the segment does not exist, or none of several is chosen; the segment
-            is too small for a surface, or does not lie in the scan (`_check_overlap`); ratios would be meaningless
-            (`_check_pool`, `_check_surroundings`); or no wall is left beside openings and border.
+            is too small for a surface, or does not lie in the scan (`_check_overlap`); the blood pool or the
+            intensities cannot be used (`_check_pool`, `_check_surroundings`); or no wall is left beside openings and
+            border.
     """
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
