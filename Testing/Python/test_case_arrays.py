@@ -70,3 +70,15 @@ def test_arrays_are_removed_when_the_application_closes_stdin(case: tuple[Path, 
         process.stdin.close()
         assert process.wait(HANGING_S) == 0
     assert not folder.exists()
+
+
+def test_failure_names_the_damaged_segmentation_first_and_removes_the_arrays(case: tuple[Path, Path, Path]) -> None:
+    scan, label, folder = case
+    label.write_bytes(b"damaged")
+    arguments = [interpreter(), "-m", "dcamt.commands.case_arrays", str(scan), str(label), str(folder)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        *_, last_line = process.stderr.read().splitlines()
+        assert process.wait(HANGING_S) == 1
+    assert last_line.startswith(f"{label}: ")
+    assert not folder.exists()

@@ -147,7 +147,7 @@ def write_report(
     Args:
         result: the segmented scan.
         path: the file, `.html`.
-        wall: the analysed wall (`dcamt.wall.analysis.analyse_wall`); None leaves this section out.
+        wall: the analysed wall (`dcamt.wall.analysis.analyse_wall`); if None, the report states "Not measured."
         identity: lines that identify the patient and the scan (`describe_identity`). Without them the report contains
             no name, identifier, date or path.
 

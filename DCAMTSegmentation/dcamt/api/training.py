@@ -117,9 +117,10 @@ def train(
 
     Raises:
         ValueError: `run` or `cases` is missing, or `resume` is given with an argument of a new run.
-        InputError: cases, recipe, model, settings, effort or folder cannot be used; the message states what to do.
+        InputError: cases, recipe, model, settings, effort, device or folder cannot be used, or the losses are no longer
+            finite; the message states what to do.
         OutputError: a file of the run cannot be written.
-        Cancelled: the run was interrupted and is paused; `resume=True` continues it.
+        Cancelled: a signal or a request paused the run; `resume=True` continues it.
 
     >>> import dcamt
     >>> small = {"iterations": 2, "patch": (16, 16, 16), "channels": (4, 8), "convolutions": (1, 1), "batch": 2}
@@ -163,9 +164,11 @@ class TrainingSession:
         """Train until the last iteration or a request to stop, write the models and the report, and return the run.
 
         Raises:
-            InputError: the folder holds other files, another process trains in it, or a scan cannot be used.
+            InputError: the folder, the device or a case cannot be used, another process trains in the folder, or the
+                losses are no longer finite.
             OutputError: a file cannot be written.
             Cancelled: the run was paused.
+            TeamLost: another process of the team has ended.
         """
         run, resume = self._plan.run, self._plan.resume
         if not (resume or run.lock.exists()):

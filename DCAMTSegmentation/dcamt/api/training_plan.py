@@ -58,10 +58,10 @@ def plan_new_run(
     """Return the plan of a new run.
 
     Raises:
-        InputError: the cases cannot be read, or cannot train with the recipe (`check_batch`).
+        InputError: the cases cannot be read, or cannot train with the recipe (`check_cases_and_batch`).
     """
     listed = read_cases(Path(cases)) if isinstance(cases, str | Path) else list(cases)
-    check_batch(recipe, listed)
+    check_cases_and_batch(recipe, listed)
     return TrainingPlan(RunFolder(Path(run)), recipe, listed, origin, start_weights, device)
 
 
@@ -109,7 +109,7 @@ def choose_recipe(
     return chosen, origin, weights
 
 
-def check_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
+def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
     """Raise InputError if the cases break a rule (`cases.case_list.violations`), or a team cannot split a batch."""
     training = recipe.training
     refuse_violations(violations(cases, recipe))

@@ -44,7 +44,8 @@ def main(arguments: Sequence[str]) -> int:
         with silence_libraries():
             arrays = write_case_arrays(given.scan, given.segmentation, given.folder, given.labels_only)
     except Exception as error:
-        print(user_error(error, given.scan), file=sys.stderr)
+        is_named = str(given.segmentation) in str(error)
+        print(user_error(error, None if is_named else given.scan), file=sys.stderr)
         shutil.rmtree(given.folder, ignore_errors=True)
         return 1
     print(arrays.to_line(), flush=True)

@@ -165,7 +165,7 @@ def plan_scan_jobs(
     files = [file for scan in scans for file in expand_scan_path(scan, channels)]
     is_file, suffix = _segmentation_ending(output, format_name, len(files), usage_error)
     if requested.dicom_measurements and suffix != DICOM_ENDING:
-        usage_error("--measurements as a DICOM report refers to a DICOM segmentation: it needs --format dcm")
+        usage_error("--measurements as a DICOM report refers to a DICOM segmentation: give --format dcm or -o FILE.dcm")
     jobs = []
     for scan in files:
         segmentation = output if is_file else output / f"{scan_name(scan)}{suffix}"

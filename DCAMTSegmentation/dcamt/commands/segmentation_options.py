@@ -86,7 +86,7 @@ def _add_side_results(parser: Parser) -> None:
         "--measurements",
         type=parse_path,
         metavar="FILE.csv|FILE.dcm",
-        help="table of volume, surface area, diameters and sphericity, or a DICOM report (with --format dcm)",
+        help="table of volume, surface area, diameters, sphericity and expected overlap, or a DICOM report",
     )
     several = "; for several scans, give only the ending"
     parser.add_argument(

@@ -25,7 +25,7 @@ POLL_EVERY_S = 0.5
 
 
 def watch_run(run: RunFolder, console: Console) -> int:
-    """Show past and new events until no process trains the run; return 1 if the run failed, otherwise 0.
+    """Show past and new events until no process trains the run, or until Ctrl+C; return 1 if the run failed, else 0.
 
     Raises:
         InputError: the folder holds no run.

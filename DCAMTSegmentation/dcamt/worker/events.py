@@ -68,6 +68,7 @@ class ScanSegmented:
         doubts: doubtful places, the worst first; empty in fast quality.
         expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the quality.
         is_doubt_calibrated: whether the model's calibration corrected the map of doubt.
+        seconds: time of the whole request, including the loading of the model.
     """
 
     kind: ClassVar[str] = "segmented"

@@ -23,6 +23,7 @@ class SegmentRequest:
     """Segment one scan.
 
     Attributes:
+        model: name or file of the model.
         name: the scan's name for the user.
         volume: a `.npy` file, (K, J, I) or (K, J, I, C).
         affine: (4, 4), voxel index (i, j, k) -> RAS mm.
