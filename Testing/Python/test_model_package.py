@@ -259,6 +259,7 @@ def make_members(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
         ({"checksum": ["x"]}, "its card cannot be read"),
         ({"segments": [1, 2]}, "its card cannot be read"),
         ({"segments": 3}, "its card cannot be read"),
+        ({"segments": []}, "its card cannot be read (it names no segment)"),
         ({"measured": ["ninety percent"]}, "its card cannot be read"),
         ({"measured": 90}, "its card cannot be read"),
         ({"measured": [{"dice": {"mean": 0.9}}]}, "its card cannot be read"),

@@ -335,6 +335,8 @@ def _read_card(data: bytes, path: Path) -> Card:
         texts = [values[item.name] for item in fields(Card) if item.type == "str" and item.name in values]
         if not all(isinstance(text, str) for text in (*texts, *values["segments"])):
             raise TypeError("a value is no text")
+        if not values["segments"]:
+            raise ValueError("it names no segment")
         sound = all(map(_is_measurement, values.get("measured", ())))
         if not sound or not isinstance(values.get("trained_on", {}), dict):
             raise TypeError("its training or measurements are no table")
