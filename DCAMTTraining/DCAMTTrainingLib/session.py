@@ -93,7 +93,9 @@ class TrainingSession:
     # Task
 
     def recipe(self) -> Recipe:
-        """Return the recipe without effort and settings: the task's, or `recipe_from_model` of a model to start from.
+        """Return the recipe before effort and settings: that of the task or, for a model to start from, its own.
+
+        The latter is made by `recipe_from_model`.
 
         Raises:
             InputError: the task or the model is not usable.
@@ -115,7 +117,7 @@ class TrainingSession:
         return device_name(self.settings) if self.settings is not None else AUTO
 
     def suggest_start(self, model: str) -> None:
-        """Start from this model, unless a model is chosen, the name is empty, or the model does not fit the task."""
+        """Choose a model to start from, unless one is chosen, the name is empty, or the task cannot use the model."""
         if self.settings is None or self.settings.startFrom or not model:
             return
         try:
@@ -128,7 +130,7 @@ class TrainingSession:
     # Cases
 
     def add_unlisted_cases(self) -> None:
-        """Add the scene's training cases that were not listed yet, and suggest to start from the current model."""
+        """Add the scene's training cases that were not listed yet, and call `suggest_start` with the current model."""
         try:
             rows = training_case_rows(self.recipe(), unlisted_only=True)
         except InputError:  # The task is not usable yet; the next call tries again.

@@ -24,7 +24,7 @@ class StartJob:
         on_end: called as on_end(run, message) once; if nothing was started, run is None and message states the reason.
 
     Raises:
-        InputError: the run's name is taken, or the name or the task is not usable.
+        InputError: the run's name is taken, or the name, the task or the model to start from is not usable.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class StartJob:
         return self
 
     def cancel(self) -> None:
-        """Stop the job and call `on_end`; nothing is started and no file remains."""
+        """Stop a running job and call `on_end`; no run is started, and no file remains."""
         if self.running:
             self._finish()
             self._session.estimation.cancel()

@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 USER_MRI, USER_CT = "own-mri", "own-ct"
 SUGGESTED = "suggested"
 BASES = {USER_MRI: "la", USER_CT: "pancreas"}
-"""Task with user-defined classes -> shipped recipe, of which the task changes only names, modality and classes."""
+"""Task with user-defined classes -> shipped recipe, of which only name, title, modality and classes are changed."""
 
 
 @dataclass(frozen=True)

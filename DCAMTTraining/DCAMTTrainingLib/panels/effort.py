@@ -38,7 +38,7 @@ class EffortPanel:
         self._show_defaults()
 
     def _show_defaults(self) -> None:
-        """Show in each empty edit the value that the next run uses."""
+        """Show, in each empty text field, the value that the next run uses."""
         try:
             recipe = self._session.planned_recipe()
         except DCAMTError:

@@ -55,7 +55,7 @@ class Sections:
         elif first:
             self._open(PREPARE)
         elif self._state in (FINISHED, STOPPED):
-            # The user has just chosen this run in the section *Run*, which stays open.
+            # The section *Run*, where the user chooses a run, stays open.
             self._open(("runButton", *READ))
 
     def update(self) -> None:

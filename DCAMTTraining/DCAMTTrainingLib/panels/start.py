@@ -48,7 +48,7 @@ class StartPanel:
         self._ui.startButton.enabled = self.starting or not any(problem.blocks for problem in problems)
 
     def suggest_name(self) -> None:
-        """Replace the run's name with a free name if it is taken."""
+        """If the name of the next run is taken, replace it with a free one; do nothing during a start."""
         settings = self._session.settings
         if settings is not None and not self.starting:
             name = free_name(settings.runName)

@@ -69,7 +69,7 @@ def build_segments(labels: np.ndarray, recipe: Recipe, affine: np.ndarray) -> Ge
 
 
 def box_of(labels: np.ndarray, label: int) -> tuple[tuple[int, int], ...] | None:
-    """Return the bounding box of a label's voxels; None if there are none.
+    """Return the bounding box of the voxels with a label value; None if there are none.
 
     Args:
         labels: (K, J, I).

@@ -17,7 +17,7 @@ def stored_copy_of(path: Path) -> str:
     """Return the name of the stored model with the same weights, recipe, card and calibration; empty if there is none.
 
     Raises:
-        InputError: the file is not a sound model.
+        InputError: the file is not a model, or its card or calibration cannot be used.
     """
     checksum, calibration = read_card(path).checksum, read_calibration(path)
     for model in stored_models():
@@ -36,7 +36,7 @@ def store_model(path: Path, run_name: str, best: bool) -> str:
     The name consists of the run, "best" for the best model, and today's date. If it is taken, a number is appended.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file or its card cannot be read.
         OutputError: the file cannot be copied.
     """
     stem = "_".join([run_name, *(["best"] if best else []), date.today().isoformat()])

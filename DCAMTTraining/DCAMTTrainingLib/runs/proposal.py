@@ -69,11 +69,11 @@ def _is_on_grid(volume: VolumeNode, image: Path) -> bool:
 
 
 def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays, channels: int) -> Any:
-    """Add a volume node with the case's image, the first of the scan's channels.
+    """Add and return a volume node with the case's image, the first of the scan's channels.
 
     Args:
         image: the vtkImageData that was read from `arrays`.
-        channels: number of channels that training reads from the scan's file.
+        channels: number of the scan's channels that training reads.
     """
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", case["name"])
     volume.SetAttribute(SCAN_FILE, case["image"])
@@ -89,7 +89,7 @@ def use_grid_of(segmentation: SegmentationNode, volume: VolumeNode) -> None:
 
 
 def add_proposal(case: Mapping[str, Any], built: Sequence[BuiltSegment], volume: VolumeNode) -> Any:
-    """Add the segmentation node of a case's proposal, drawn on its volume node."""
+    """Add and return the segmentation node of a case's proposal, drawn on the case's volume node."""
     name = _("{name} (proposed)").format(name=case["name"])
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     segmentation.CreateDefaultDisplayNodes()

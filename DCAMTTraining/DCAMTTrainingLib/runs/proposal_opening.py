@@ -27,7 +27,7 @@ from .array_nodes import build_segments, read_image
 from .proposal import add_proposal, add_scan, proposal_of, scene_volume, use_grid_of
 
 KILLED_MS = 2000
-"""Longest time to wait for the end of each killed process when Slicer ends."""
+"""Longest time in milliseconds to wait for the end of each killed process."""
 REMOVAL_INTERVAL_MS, REMOVAL_ATTEMPTS = 500, 20
 """Milliseconds between two attempts to remove the folder of the arrays, and the number of attempts."""
 _remaining: set[str] = set()
@@ -68,7 +68,7 @@ class ProposalOpening:
         return self._volume is None or self._segmentation is None
 
     def start(self) -> ProposalOpening:
-        """Start to read the missing files, or to insert if there are none; return the opening itself."""
+        """Start to read the files of missing nodes, or to `insert` if none is missing; return the opening itself."""
         self.running = True
         if not self.reads_files:
             self._insertion = SteppedTask(self.insert(None), self._on_inserted).start()
@@ -159,7 +159,7 @@ def _remove_folder(folder: str, attempts: int = REMOVAL_ATTEMPTS) -> None:
 
 
 def remove_remaining_folders() -> None:
-    """Try once more to remove the folders that could not be removed before; called when Slicer ends."""
+    """Wait for killed processes, and try once more to remove the folders that could not be removed before."""
     if _remaining:
         wait_for_killed(KILLED_MS)
     for folder in list(_remaining):

@@ -46,7 +46,7 @@ class RunPlan:
     """A run to start: `recipe` is trained on the cases of `rows`, in the folder `run`.
 
     Attributes:
-        recipe: before `effort` and `settings` are applied, which `dcamt train` does.
+        recipe: without `effort` and `settings`, which `dcamt train` applies.
         settings: `key=value` as for `dcamt train --set`.
         start_from: a model's name or file, empty for random weights.
     """
@@ -120,13 +120,16 @@ def resume(run: RunFolder, device: str = AUTO) -> None:
 
 
 def stop_here(run: RunFolder, device: str = AUTO) -> None:
-    """Start to write the models of a paused or failed run from its last checkpoint. Raises the errors of `resume`."""
+    """Start a process that writes the models of a paused or failed run from its last checkpoint.
+
+    Raises the errors of `resume`.
+    """
     _refuse_if_trained(run, _("Press Stop again to stop that process."))
     start_process(run, ["train", "--run", str(run.path), "--stop", "--device", device])
 
 
 def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
-    """Start `dcamt` without a pipe, terminal or process group of the application, so that the run continues without it.
+    """Start `dcamt` without a pipe, terminal or process group of the application, so that the run outlives it.
 
     Raises:
         OutputError: the process cannot be started, or its log file cannot be written.
