@@ -93,9 +93,9 @@ class TrainingSession:
     # Task
 
     def recipe(self) -> Recipe:
-        """Return the recipe before effort and settings: that of the task or, for a model to start from, its own.
+        """Return the recipe before effort and settings are applied.
 
-        The latter is made by `recipe_from_model`.
+        The recipe is that of the task or, with a model to start from, the result of `recipe_from_model`.
 
         Raises:
             InputError: the task or the model is not usable.
@@ -162,7 +162,10 @@ class TrainingSession:
         return self._checked
 
     def check_cases(self) -> None:
-        """Check all cases in the background; a check in progress is cancelled."""
+        """Cancel a check in progress, and check all cases in the background.
+
+        If the task or the model to start from is not usable, nothing is checked and `check_failure` states why.
+        """
         self._stop_check()
         try:
             recipe = self.recipe()

@@ -81,10 +81,10 @@ class RecipeSuggestion:
             self._suggested = self._with_known_classes(recipe_from_dict(event["recipe"], "suggested.json"))
 
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
-        """Return the suggested recipe with the task's classes, and their names as title.
+        """Return the suggested recipe with the task's classes and, as title, their names.
 
-        The recipe is returned unchanged if a label comes from a file, or if the task lacks one of its label values.
-        Otherwise the label files were written from the scene and contain no names of classes.
+        Label files that were written from the scene contain no names of classes. If a label comes from another file,
+        or the task lacks a label value of the suggested recipe, that recipe is returned unchanged.
         """
         labelled = [row for row in self._rows if row.role == LABELLED]
         known = {info.label: info for info in self._recipe.classes}

@@ -17,6 +17,7 @@ class FileScan:
     """A scan file and its label file.
 
     Attributes:
+        image: path of a file, or of a folder with a DICOM series.
         label: empty if there is none.
         labels: the label mapping, such as `420=left atrium` (see `dcamt.cases.labels.parse_mapping`); empty if the
             label file has the recipe's values.
@@ -79,7 +80,7 @@ class CaseTable:
 
     Attributes:
         on_reset: functions called as on_reset() after `add`, `replace_all` and `remove`.
-        on_changed: functions called as on_changed(first, last) after rows from `first` to `last` changed.
+        on_changed: functions called as on_changed(first, last) after some of the rows from `first` to `last` changed.
         on_edited: functions called as on_edited() after each of these changes, except changes by `set_facts`.
     """
 

@@ -195,7 +195,10 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 
 
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
-    """Return the identifiers of all segments of a training case or corrected result, else of those a person drew."""
+    """Return the identifiers of the segments that a person drew, corrected or made a training case.
+
+    These are all segments of a training case or corrected result, and none of a preview or of another proposal.
+    """
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation) or review.update_correction_marks(segmentation):
         return identifiers

@@ -51,7 +51,10 @@ def confirm_pairs(event: dict[str, Any]) -> bool:
 
 
 def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
-    """Let the user choose a segmentation and, for each class, a segment or none; return None if the user cancels."""
+    """Let the user choose a segmentation and, for each class, a segment or none.
+
+    Return the case's volume with this choice, or None if the user cancels.
+    """
     nodes = list(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
     identifiers = [node.GetID() for node in nodes]
     dialog = qt.QDialog()
@@ -63,37 +66,38 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
         selector.addItem(name)
     selector.setCurrentIndex(identifiers.index(source.segmentation) + 1 if source.segmentation in identifiers else 0)
     form.addRow(_("Segmentation:"), selector)
-    boxes = []
+    class_selectors = []
     for info in recipe.classes:
-        box = qt.QComboBox()
-        box.objectName = f"classSelector{info.label}"
-        boxes.append(box)
-        form.addRow(_("{name}:").format(name=info.name), box)
+        class_selector = qt.QComboBox()
+        class_selector.objectName = f"classSelector{info.label}"
+        class_selectors.append(class_selector)
+        form.addRow(_("{name}:").format(name=info.name), class_selector)
 
-    def fill_boxes(index: int) -> None:
+    def fill_class_selectors(index: int) -> None:
         chosen = {label: segment for segment, label in source.segments}
         segments = _segments(nodes[index - 1]) if index > 0 else []
         known = [identifier for identifier, _name in segments]
-        for info, box in zip(recipe.classes, boxes, strict=True):
-            box.clear()
+        for info, class_selector in zip(recipe.classes, class_selectors, strict=True):
+            class_selector.clear()
             for name in (_("none"), *(name for _identifier, name in segments)):
-                box.addItem(name)
+                class_selector.addItem(name)
             segment = chosen.get(info.label, "")
-            box.setCurrentIndex(known.index(segment) + 1 if segment in known else 0)
+            class_selector.setCurrentIndex(known.index(segment) + 1 if segment in known else 0)
 
-    fill_boxes(selector.currentIndex)
-    selector.connect("currentIndexChanged(int)", fill_boxes)
+    fill_class_selectors(selector.currentIndex)
+    selector.connect("currentIndexChanged(int)", fill_class_selectors)
     form.addRow(_ok_cancel(dialog))
     accepted = _run(dialog)
-    index, box_indices = selector.currentIndex, [box.currentIndex for box in boxes]
+    index = selector.currentIndex
+    class_indices = [class_selector.currentIndex for class_selector in class_selectors]
     if not accepted:
         return None
     # The first item of each selector is "none".
     if index <= 0:
         return SceneScan(source.volume)
     segments = _segments(nodes[index - 1])
-    pairs = zip(recipe.classes, box_indices, strict=True)
-    segment_labels = tuple((segments[box_index - 1][0], info.label) for info, box_index in pairs if box_index > 0)
+    pairs = zip(recipe.classes, class_indices, strict=True)
+    segment_labels = tuple((segments[chosen - 1][0], info.label) for info, chosen in pairs if chosen > 0)
     return SceneScan(source.volume, nodes[index - 1].GetID(), segment_labels, chosen=True)
 
 
@@ -127,7 +131,7 @@ def choose_label_values(text: str, recipe: Recipe) -> str | None:
 
 
 def _ok_cancel(dialog: Any) -> Any:
-    """Return a box with OK and Cancel that close the dialog.
+    """Return the buttons OK and Cancel, which close the dialog.
 
     The connections name Qt slots. A bound method would keep a Python reference to the dialog until Qt deletes the
     dialog; PythonQt would then delete it a second time and crash.

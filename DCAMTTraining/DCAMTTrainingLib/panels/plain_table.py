@@ -9,7 +9,7 @@ import qt
 
 ROW_PIXELS = 24
 HEADER_PIXELS = 44
-"""Height of a row, and of the header and a horizontal scroll bar together."""
+"""Heights in pixels of a row, and of the header and a horizontal scroll bar together."""
 
 
 class PlainTableModel(qt.QAbstractTableModel):
@@ -55,5 +55,5 @@ def fit_height(view: Any, count: int, least: int, most: int) -> None:
 
 
 def selected_rows(view: Any) -> list[int]:
-    """Return the numbers of the selected rows of a QTableView."""
+    """Return the indices of the selected rows of a QTableView, in ascending order."""
     return sorted(index.row() for index in view.selectionModel().selectedRows())

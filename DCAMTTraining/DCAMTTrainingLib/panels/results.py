@@ -28,7 +28,7 @@ SCORES = {"dice": 3, "jaccard": 3, "hd95_mm": 2, "asd_mm": 2}
 """Columns of a run's validation table, and their number of decimals in the panel."""
 CASE, CLASS = range(2)
 WIDTHS = (90, 50, 60, 80, 74)
-"""Widths in pixels of all columns except the first, which gets the rest."""
+"""Widths in pixels of all columns except the first, which gets the rest if there is one class."""
 CASE_WIDTH = 120
 """Width in pixels of the first column if there are several classes, whose names need space in another column."""
 ROWS = (2, 8)

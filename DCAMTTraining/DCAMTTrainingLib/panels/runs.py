@@ -29,7 +29,7 @@ class RunsPanel:
 
     Args:
         on_run: called as on_run(watch) when another run, or none, is selected.
-        on_news: called as on_news() after each poll of the selected run.
+        on_news: called as on_news() after a poll of the selected run.
         on_folder: called as on_folder() when another folder of runs was chosen.
     """
 
@@ -217,7 +217,7 @@ def state_title(state: str) -> str:
 
 
 def status_text(watch: RunWatch, state: RunState) -> str:
-    """Return a run's state and progress as a sentence, followed by the reason of a failure, if any."""
+    """Return a run's state and progress as a sentence, followed by the reason why it failed or paused, if any."""
     curves = watch.curves
     parts = []
     if state.iterations:

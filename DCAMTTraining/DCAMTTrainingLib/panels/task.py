@@ -55,7 +55,7 @@ class TaskPanel:
             self._suggestion.cancel()
 
     def refresh(self) -> None:
-        """Show the scene's settings and the stored models."""
+        """Show the scene's task, its classes and the models to start from."""
         settings = self._session.settings
         if settings is None:
             return

@@ -52,8 +52,8 @@ class RunCurves:
         dice: curves by (class, branch), where branch is "A", "B" or "mean".
         loading: (cases read so far, total cases) while the run loads its cases; otherwise None.
         steps_per_s: iterations per second.
-        eta_s: estimated seconds to the end.
-        memory_bytes: peak memory of the training process.
+        eta_s: estimated seconds to the last iteration.
+        memory_bytes: peak memory of the training process so far, on the GPU if the process computes there.
     """
 
     def __init__(self) -> None:
