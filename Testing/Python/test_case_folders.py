@@ -102,6 +102,73 @@ def test_mask_recognised_by_its_values_belongs_to_all_channels_of_its_scan(tmp_p
     assert skip_reasons(found) == {"a_0001.nii.gz": OTHER_CHANNEL, "b_0001.nii.gz": OTHER_CHANNEL}
 
 
+def test_mask_of_a_scan_with_a_modality_or_in_a_folder_of_masks_is_recognised_by_its_values(tmp_path: Path) -> None:
+    for scan in ("p1_lge", "p2/lge", "p3_DE", "p3_T2", "scans/p4", "LGE/p5"):
+        write_image(tmp_path / f"{scan}.nii.gz", 200)
+    for mask in ("p1_la", "p2/la", "p3_gd", "LA/p4", "wall/p4", "targets/p5"):
+        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    assert pairs(found, tmp_path) == {
+        "p1_lge": ("p1_lge.nii.gz", "p1_la.nii.gz"),
+        "lge": ("p2/lge.nii.gz", "p2/la.nii.gz"),
+        "p3_DE": ("p3_DE.nii.gz", None),
+        "p3_T2": ("p3_T2.nii.gz", None),
+        "p4": ("scans/p4.nii.gz", "LA/p4.nii.gz"),
+        "p5": ("LGE/p5.nii.gz", "targets/p5.nii.gz"),
+    }
+    assert {file.path.relative_to(tmp_path).as_posix(): file.reason for file in found.skipped} == {
+        "p3_gd.nii.gz": OTHER_LABEL,
+        "wall/p4.nii.gz": OTHER_LABEL,
+    }
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("P1_image", "p1_label"),
+        ("P1/Scan", "p1/Label"),
+        ("MRI/p1", "GT/p1"),
+        ("data/p1", "labels/p1_label"),
+        ("Patients/p1", "Outlines/p1"),
+        ("Images/p1", "Ground Truth/p1"),
+        ("mr_train/mr_train_1_image", "mr_label/mr_train_1_label"),
+        ("p1_lge", "p1_seg"),
+        ("p1/p1_mri", "p1/p1_gt"),
+        ("mri_1", "mask_1"),
+        ("p1_lge", "p1_LA_seg"),
+        ("s1/ct", "s1/segmentations/heart_atrium_left"),
+    ],
+)
+def test_label_is_paired_if_only_one_scan_fits_without_capitals_modality_or_folder(
+    tmp_path: Path, image: str, label: str
+) -> None:
+    home = folder(tmp_path, f"{image}.nii.gz", f"{label}.nii.gz", "other/q.nii.gz", "other/q_seg.nii.gz")
+    paired = pairs(find_cases(home), home)
+    assert paired.pop("q") == ("other/q.nii.gz", "other/q_seg.nii.gz")
+    assert list(paired.values()) == [(f"{image}.nii.gz", f"{label}.nii.gz")]
+
+
+@pytest.mark.parametrize(
+    ("images", "label"),
+    [
+        (("p1_lge", "p1_cine"), "p1_seg"),
+        (("MRI/p1", "CT/p1"), "GT/p1"),
+        (("A/p1", "B/p2"), "B/p1_label"),
+        (("A/x/p1",), "B/y/p1_label"),
+        (("images/p1",), "wall/p1_mask"),
+        (("p1_lge",), "p1_RV_seg"),
+        (("p1_left", "p1_right"), "p1_seg"),
+    ],
+)
+def test_label_that_may_belong_to_another_scan_or_structure_is_not_paired(
+    tmp_path: Path, images: tuple[str, ...], label: str
+) -> None:
+    home = folder(tmp_path, *(f"{image}.nii.gz" for image in images), f"{label}.nii.gz")
+    found = find_cases(home)
+    assert [case.label for case in found.cases] == [None] * len(images)
+    assert [file.path for file in found.skipped] == [home / f"{label}.nii.gz"]
+
+
 @pytest.mark.parametrize(
     ("image", "label", "name"),
     [

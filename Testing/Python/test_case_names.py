@@ -86,6 +86,16 @@ def test_results_and_labels_of_a_structure_are_recognised_by_the_scan_beside_the
     assert labels_beside_scans(files, folder) == files[1:]
 
 
+def test_label_of_a_scan_whose_name_has_a_modality_is_recognised() -> None:
+    files = [Path(f"patients/{name}.nii.gz") for name in ("p1_lge", "p1_seg", "p2_mri", "p2_gt", "q_seg")]
+    assert labels_beside_scans(files, Path("patients")) == [files[1], files[3]]
+
+
+def test_label_that_fits_two_modalities_is_not_paired() -> None:
+    labels = {"p1_seg": Path("p1_seg")}
+    assert pair_with_labels(["p1_lge", "p1_t2"], labels) == labels
+
+
 def test_labels_are_paired_by_their_own_or_a_shorter_name() -> None:
     labels = {name: Path(name) for name in ("p1_LA", "p2", "p2_LA", "p3_LA", "LA_p3", "p4_post_LA")}
     paired = pair_with_labels(["p1", "p2", "p3", "p4"], labels)
@@ -98,7 +108,10 @@ def test_labels_are_paired_by_their_own_or_a_shorter_name() -> None:
 
 @pytest.mark.parametrize(
     ("case", "label"),
-    [("seg_p1", "gt_p1"), ("img0001", "label0001"), ("p1_laendo", "p1"), ("p1_rvseg", "p1_rvseg_gt"), ("p1", "out_p1")],
+    [
+        *(("seg_p1", "gt_p1"), ("img0001", "label0001"), ("p1_laendo", "p1"), ("p1_rvseg", "p1_rvseg_gt")),
+        *(("p1", "out_p1"), ("P1", "p1"), ("P1_LGE", "p1_label"), ("mri_1", "mask_1")),
+    ],
 )
 def test_words_for_the_kind_of_file_do_not_prevent_pairing(case: str, label: str) -> None:
     assert pair_with_labels([case], {label: Path(label)}) == {case: Path(label)}

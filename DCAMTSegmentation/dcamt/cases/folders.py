@@ -29,6 +29,7 @@ from .found_cases import (
     SkippedFile,
     images_below,
 )
+from .left_over_labels import FilesByKey, pair_left_over_labels
 from .masks import recognise_masks
 from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all
 
@@ -138,6 +139,7 @@ def _pair_by_names(folder: Path) -> FoundCases:
             (labels if named.kind is FileKind.LABEL else scans)[named.key].append(named)
     _pair_channels(scans, labels, skipped)
     _pair_lone_labels(scans, labels)
+    pair_left_over_labels(scans, labels)
     cases: list[Case] = []
     for key, files_of_scan in scans.items():
         images = [named_file.path for named_file in files_of_scan]
@@ -156,10 +158,7 @@ def _pair_by_names(folder: Path) -> FoundCases:
     return FoundCases(NAMES, tuple(cases), tuple(skipped))
 
 
-_FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
-
-
-def _pair_channels(scans: _FilesByKey, labels: _FilesByKey, skipped: list[SkippedFile]) -> None:
+def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:
     """Give the scan `x_0000` the key of its label `x`; skip the files of the scan's other channels.
 
     Without such a label the scans stay separate cases, since the numbers may count patients, except in nnU-Net's
@@ -186,7 +185,7 @@ def _pair_channels(scans: _FilesByKey, labels: _FilesByKey, skipped: list[Skippe
             skipped += [SkippedFile(named_file.path, OTHER_CHANNEL) for named_file in scans.pop(key, [])]
 
 
-def _pair_lone_labels(scans: _FilesByKey, labels: _FilesByKey) -> None:
+def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     """Pair a folder's only scan and only label if the label's name has only words for labels and the atrium.
 
     Slicer, for example, saves `Segmentation.seg.nrrd` beside a scan of any name.

@@ -15,12 +15,10 @@ import numpy as np
 from ..errors import InputError
 from ..io.formats import BENCHMARK_ENDING, ending
 from ..io.readers import read_labelmap
-from .names import ATRIUM_WORDS, QUALIFIERS, FileKind, NamedFile, named_after_scans, without_first_channel
+from .names import OUTLINE_WORDS, FileKind, NamedFile, named_after_scans, without_first_channel
 
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
-_OUTLINE_WORDS = ATRIUM_WORDS | QUALIFIERS | {"roi", "labelled", "labeled", "gold", "reference", "ref", "blood", "pool"}
-"""Words that a mask of the atrium may have in addition to its scan's name."""
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
@@ -32,7 +30,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in named_after_scans(named):
         if file.path not in masks and has_few_values(file.path) and not has_few_values(scan.path):
-            kind = FileKind.LABEL if words <= _OUTLINE_WORDS else FileKind.OTHER_LABEL
+            kind = FileKind.LABEL if words <= OUTLINE_WORDS else FileKind.OTHER_LABEL
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     return [masks.get(file.path, file) for file in named]
 

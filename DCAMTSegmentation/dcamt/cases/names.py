@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -40,6 +40,15 @@ QUALIFIERS = frozenset(
     ("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary", "ground")
 )
 """Words in a label's name that state how the label was made."""
+OUTLINE_WORDS = frozenset(
+    [
+        *ATRIUM_WORDS,
+        *QUALIFIERS,
+        *("roi", "rois", "labelled", "labeled", "gold", "reference", "references", "ref", "blood", "pool", "heart"),
+        *("target", "targets", "delineation", "delineations", "lab", "labs"),
+    ]
+)
+"""Words that a mask of the atrium may have in addition to its scan's name."""
 _SUFFIXES = ("seg", "segmentation", "mask", "label", "gt", "contour")
 LABEL_WORDS = frozenset(
     [
@@ -65,6 +74,14 @@ RESULT_WORDS = frozenset(
     ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
 )
 """Words for automatic results beside a scan or label of the same name; otherwise a scan's name may contain them."""
+MODALITY_WORDS = frozenset(
+    [
+        *("mri", "mr", "mra", "ct", "cta", "lge", "de", "dicom", "dcm", "nifti", "nii", "nrrd", "mha"),
+        *("t1", "t2", "t1ce", "flair", "c0", "cine", "bssfp", "raw", "orig", "original", "originals", "data"),
+        *("input", "inputs"),
+    ]
+)
+"""Words that a scan's name may have in addition to its label's name; they count only if no name fits without them."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
 """Words that are not part of a key."""
 _PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
@@ -145,13 +162,17 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     A case gets the first of these labels that exists:
     - the label of the same name;
-    - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`);
+    - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`), then also
+      without words for the modality (`p1_lge`), whatever the capitals;
     - the only label whose short names (`short_names`) include this case's name, and before it no other case's name.
 
     Other labels keep their own names. Words for another structure (`p1_lawall`) must be in both names.
     """
     known = set(cases)
-    paired = _paired_without_kind_words(known, labels)
+    paired = _paired_by_simplified_names(known, labels, lambda name: _name_without_words(name, _PAIRING_WORDS))
+    paired = _paired_by_simplified_names(
+        known, paired, lambda name: _name_without_words(name, _PAIRING_WORDS | MODALITY_WORDS).casefold()
+    )
     labels = dict(paired)
     fitting: defaultdict[str, list[str]] = defaultdict(list)
     for name in (name for name in labels if name not in known):
@@ -164,17 +185,19 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     return paired
 
 
-def _paired_without_kind_words(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
+def _paired_by_simplified_names(
+    cases: Collection[str], labels: Mapping[str, Path], simplified: Callable[[str], str]
+) -> dict[str, Path]:
     """Return the labels by the names of their cases, and the labels without a case by their own names.
 
-    Names are compared without words for the kind of file. Only one case and one label may have the resulting name.
+    Names are compared as `simplified` returns them. Only one case and one label may have the resulting name.
     """
     paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
     labels_by_name: defaultdict[str, list[str]] = defaultdict(list)
     for names, by_name in ((cases, cases_by_name), (labels, labels_by_name)):
         for name in names:
-            by_name[_name_without_kind_words(name, _PAIRING_WORDS)].append(name)
+            by_name[simplified(name)].append(name)
     for shorter, names in cases_by_name.items():
         fitting = labels_by_name[shorter]
         if shorter and len(names) == len(fitting) == 1 and names[0] not in labels and fitting[0] not in cases:
@@ -182,14 +205,14 @@ def _paired_without_kind_words(cases: Collection[str], labels: Mapping[str, Path
     return paired
 
 
-def _name_without_kind_words(name: str, kind_words: Collection[str]) -> str:
-    """Return a name without the words in `kind_words`, and without separators at its ends."""
+def _name_without_words(name: str, dropped: Collection[str]) -> str:
+    """Return a name without the words in `dropped`, and without separators at its ends."""
     words = _split_words(name)
     # Word n and the separator before it.
     kept = [
         "".join(words[max(0, 2 * n - 1) : 2 * n + 1])
         for n, word in enumerate(words[::2])
-        if word.lower() not in kind_words
+        if word.lower() not in dropped
     ]
     return "".join(kept).strip("_-. ")
 
@@ -210,7 +233,7 @@ def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedF
     for part in parts:
         words = _split_words(part)
         path_words.update(word.lower() for word in words[::2])
-        if text := _name_without_kind_words(part, _KIND_WORDS | frozenset(result_words)):
+        if text := _name_without_words(part, _KIND_WORDS | frozenset(result_words)):
             key.append(text)
     kind = FileKind.SCAN
     if path_words & PREDICTION_WORDS or not path_words.isdisjoint(result_words):
@@ -306,19 +329,29 @@ def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterato
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
     """Yield each scan whose name is another scan's name with further words, that other scan, and the words.
 
-    The words are in lower case and stand at the end or at the beginning of the name. Capitals do not matter. If there
-    are several such other scans, those with the longest names are first.
+    The words are in lower case and stand at the end or at the beginning of the name, or are the name of a folder of
+    masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If there are several such other scans, those with the
+    longest names are first. If another scan's name fits only without words for the modality (`p1_LA` beside `p1_lge`),
+    that scan has its loose key (`loose_key`).
     """
     scans = {_lower(without_first_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
+    loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}
     for file in scans.values():
         *folders, name = _lower(file.key) or ("",)
         words = _SEPARATORS.split(name)
         ends = [(words[:last], words[last:]) for last in (*range(len(words) - 2, 0, -2), 0)]
         starts = [(words[first:], words[:first]) for first in range(2, len(words), 2)]
-        for kept, dropped in sorted((*ends, *starts), key=lambda parts: -len(parts[0])):
-            shorter = tuple(filter(None, (*folders, "".join(kept))))
-            if (scan := scans.get(shorter)) is not None and scan is not file:
-                yield file, scan, frozenset(word for word in dropped if word.isalnum())
+        shorter = [((*folders, "".join(kept)), dropped) for kept, dropped in (*ends, *starts)]
+        shorter.sort(key=lambda parts: -len(_SEPARATORS.split(parts[0][-1])))
+        for n, part in enumerate(folders):
+            if _words(part) <= OUTLINE_WORDS | OTHER_STRUCTURES:
+                shorter.append(((*folders[:n], *folders[n + 1 :], name), _SEPARATORS.split(part)))
+        for by_key, simplified in ((scans, tuple), (loose, loose_key)):
+            for parts, dropped in shorter:
+                further = frozenset(word for word in dropped if word.isalnum())
+                scan = by_key.get(simplified(filter(None, parts)))
+                if scan is not None and scan.path != file.path and (by_key is scans or not further <= MODALITY_WORDS):
+                    yield file, scan, further
 
 
 def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
@@ -331,6 +364,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     """
     named = classify_all(files, folder)
     scans = {_lower(without_first_channel(file.key)) for file in named if file.kind is FileKind.SCAN}
+    loose_scans = {loose_key(key) for key in scans} - {()}
     folders_of_scans = {file.path.parent for file in named if file.kind is FileKind.SCAN}
 
     def has_scan(key: tuple[str, ...], path: Path) -> bool:
@@ -340,9 +374,31 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
         words = _SEPARATORS.split(name)
         # The key without more and more of the name's last words; every second part of `words` is a separator.
         keys = (tuple(filter(None, (*folders, "".join(words[:last])))) for last in range(len(words), 0, -2))
+        if loose_key(key) in loose_scans:
+            return True
         return without_first_channel(key) in scans or any(shorter in scans for shorter in keys if shorter)
 
     return [file.path for file in named if file.kind is not FileKind.SCAN and has_scan(file.key, file.path)]
+
+
+def loose_key(key: Iterable[str]) -> tuple[str, ...]:
+    """Return a key in lower case, without the words of `MODALITY_WORDS`.
+
+    >>> loose_key(("MRI", "P1_lge"))
+    ('p1',)
+    """
+    parts = (_name_without_words(part, MODALITY_WORDS).casefold() for part in key)
+    return tuple(part for part in parts if part)
+
+
+def without_outline_words(name: str) -> str:
+    """Return a name without the words of `OUTLINE_WORDS`."""
+    return _name_without_words(name, OUTLINE_WORDS)
+
+
+def has_word(name: str, words: Collection[str]) -> bool:
+    """Return whether a name has one of the words."""
+    return not _words(name).isdisjoint(words)
 
 
 def _lower(key: tuple[str, ...]) -> tuple[str, ...]:

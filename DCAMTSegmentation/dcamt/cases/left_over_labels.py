@@ -1,0 +1,81 @@
+"""Pair labels that no scan's name fits exactly with the scans to which they most probably belong.
+
+The names may differ in capitals (`P1_image`, `p1_label`), in words for the modality (`p1_lge`, `p1_seg`), in words for
+the atrium (`ct`, `segmentations/heart_atrium_left`), or in the folders (`Patients/p1`, `Outlines/p1`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterator
+from pathlib import Path
+
+from .names import OTHER_STRUCTURES, NamedFile, has_word, loose_key, without_outline_words
+
+FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
+"""The scans or the labels of a folder by their keys."""
+_Simplified = Callable[[NamedFile], Hashable]
+"""A function that returns the parts of a file's path in which a scan and its label must agree."""
+
+
+def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
+    """Give each label without a scan the key of the only scan whose name fits, if that scan has no label.
+
+    If several scans fit, the label is left as it is. Several labels may get the key of one scan.
+    """
+    unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
+    of_scans, of_labels = ({file.path.parent for file in _all_files(files)} for files in (scans, labels))
+    rules: tuple[tuple[_Simplified, _Simplified], ...] = (
+        (_without_capitals, _without_capitals),
+        (_loose, _loose),
+        (_loose, _without_structure),
+        (_beside(of_labels), _beside(of_scans, words=OTHER_STRUCTURES)),
+    )
+    for of_scan, of_label in rules:
+        fitting: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)
+        for file in _all_files(scans):
+            fitting[of_scan(file)].add(file.key)
+        for label in [file for file in _all_files(labels) if file.key not in scans]:
+            keys = fitting.get(of_label(label), set())
+            if len(keys) == 1 and keys <= unlabelled:
+                _move(labels, label, *keys)
+
+
+def _all_files(files_by_key: FilesByKey) -> Iterator[NamedFile]:
+    """Yield all files, with the keys under which they are listed."""
+    for key, files in files_by_key.items():
+        for file in files:
+            yield NamedFile(file.path, file.kind, key)
+
+
+def _move(labels: FilesByKey, label: NamedFile, key: tuple[str, ...]) -> None:
+    """List a label under another key."""
+    rest = [file for file in labels.pop(label.key) if file.path != label.path]
+    if rest:
+        labels[label.key] = rest
+    labels[key].append(label)
+
+
+def _without_capitals(file: NamedFile) -> Hashable:
+    return tuple(part.casefold() for part in file.key)
+
+
+def _loose(file: NamedFile) -> Hashable:
+    return loose_key(file.key)
+
+
+def _without_structure(file: NamedFile) -> Hashable:
+    return tuple(filter(None, map(without_outline_words, loose_key(file.key))))
+
+
+def _beside(others: Collection[Path], words: Collection[str] = ()) -> _Simplified:
+    """Return a function that simplifies a file to its own name and the folder above its folder.
+
+    If the file's folder is one of `others`, or its name has one of the words, the file stays as it is.
+    """
+
+    def simplified(file: NamedFile) -> Hashable:
+        folder, name = file.path.parent, "".join(loose_key(file.key[-1:]))
+        return file.path if folder in others or not name or has_word(folder.name, words) else (folder.parent, name)
+
+    return simplified
