@@ -19,6 +19,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("'{0}' is not a region"),
         _("'{0}' is not a value"),
         _("'{0}' is the name of several segments, with the label values {1}"),
+        _("'{0}' is too large a number"),
         _("'{0}' lacks the key '{1}'"),
         _("'{0}' maps no label"),
         _("'{0}' must be a list"),
@@ -40,8 +41,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("; files that are not slices: {0}"),
         _(
             "A TIFF file does not store the distance between slices, the position or the orientation: a"
-            " distance of 1 mm, the origin and axes along left, posterior and superior were assumed. Volumes"
-            " may be wrong: use the original DICOM or NIfTI file."
+            " distance of 1 mm, a position at the origin, and axes along left, posterior and superior were"
+            " assumed. Volumes may be wrong: use the original DICOM or NIfTI file."
         ),
         _("A grey-scale scan is needed."),
         _("A three-dimensional scan is needed."),

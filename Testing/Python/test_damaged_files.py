@@ -418,7 +418,9 @@ def test_meta_image_without_spacing_is_read_with_a_note_on_the_assumed_spacing(t
 def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) -> None:
     volume = read_scan(write_scan(tmp_path / "x.tif"))
     (note,) = volume.notes
-    assert "a distance of 1 mm, the origin and axes along left, posterior and superior were assumed" in note
+    assert (
+        "a distance of 1 mm, a position at the origin, and axes along left, posterior and superior were assumed" in note
+    )
     assert "use the original DICOM or NIfTI file" in note
     assert volume.grid.affine[2].tolist() == [0, 0, 1, 0]
     assert volume.grid.affine[:2, 3].tolist() == [0, 0]

@@ -193,6 +193,7 @@ def test_ambiguous_short_name_is_refused_and_full_name_accepted(monkeypatch: pyt
         ("iterations=5.5", "--set iterations: 'value' must be of type int, not 5.5"),
         ("iterations=true", "--set iterations: 'value' must be of type int, not True"),
         ("iterations=5,6", "--set iterations: '5,6' is not a value"),
+        (f"mmd=1{400 * '0'}", "--set mmd: 'value' is too large a number"),
         ("mmd=null", "--set mmd: 'value' must be of type float, not None"),
         ("largest_component=1", "--set largest_component: 'value' must be of type bool, not 1"),
         ("patch=64,64", "--set patch: 'value' must hold 3 values, not 2"),

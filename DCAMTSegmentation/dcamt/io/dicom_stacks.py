@@ -15,7 +15,7 @@ from .dicom_files import list_names
 from .dicom_frames import Frame
 
 FEW = 3
-"""Fewer images than this, beside a larger series or stack, are taken for a scout or for screenshots."""
+"""Fewer images than this, of another series or class than the scan, are taken for a scout or for screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = "Choose a series with --series NUMBER."
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.

@@ -39,8 +39,9 @@ FORMATS = (
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
     Format(BENCHMARK_ENDING, scan=True, labels=True),
-    # Listed so that an output path with one of these endings counts as a file, not as a folder. Among the files of a
-    # folder, these count neither as scans nor as labels; only a folder of DICOM slices counts as a scan.
+    # Listed so that an output path with one of these endings counts as a file, not as a folder. In a folder, a single
+    # file with such an ending counts neither as a scan nor as a label; but a folder of DICOM slices counts as a scan,
+    # and `labelmaps_by_case` finds DICOM segmentations.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
     *map(Format, (".img", ".hdr", DICOM_ENDING, ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
     *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),

@@ -60,6 +60,7 @@ class NrrdData:
     Raises:
         InputError: the type, the encoding or the byte order is unknown, the header's list or pattern of data files is
             empty or damaged, or a data file is missing.
+        ValueError: a skip or a number of the pattern is not a whole number.
     """
 
     def __init__(self, path: Path, header: NrrdHeader, sizes: Sequence[int]) -> None:
@@ -85,10 +86,11 @@ class NrrdData:
         """Return all numbers, one-dimensional, in the machine's byte order; the first axis varies fastest.
 
         Raises:
-            InputError: a data file is cut, holds damaged compressed data or cannot be read, or the numbers cannot be
-                divided evenly among the data files.
+            InputError: a data file is cut, holds damaged compressed data or fails while it is read, or the numbers
+                cannot be divided evenly among the data files.
             EOFError: the data after the header is cut.
-            OSError, ValueError, zlib.error: compressed data after the header, or text data, is damaged.
+            OSError, ValueError, zlib.error: a file cannot be opened, compressed data after the header is damaged, or
+                text data is damaged.
         """
         if not self._files:
             with open_plain_or_gzip(self._path) as file:
@@ -171,6 +173,7 @@ def _data_files(path: Path, header: NrrdHeader, sizes: Sequence[int]) -> list[Pa
 
     Raises:
         InputError: the header has an empty list or a damaged pattern of names, or names a file that is missing.
+        ValueError: a number of the pattern is not a whole number.
     """
     value = header.fields.get("data file")
     if value is None:

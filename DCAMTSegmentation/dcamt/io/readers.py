@@ -60,8 +60,8 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
         path: a file in NIfTI, NRRD, MetaImage or another format of docs/formats.md, a folder with DICOM files in it or
             below, a multi-frame DICOM file, a DICOMDIR, a zip file of one of these, or the left atrium benchmark's
             `.h5`.
-        channels: the number of channels C that the scan must have: in one file, or in one file each, `x_0000`,
-            `x_0001`, ..., of which `path` is the first.
+        channels: the number of channels C that the scan must have: all in one file, or one in each of the files
+            `x_0000`, `x_0001`, ..., of which `path` is the first.
         choice: the image to read if a DICOM folder, DICOMDIR or file contains several.
 
     Returns:
@@ -160,7 +160,8 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
 def read_header(path: str | Path, flatten_segments: bool = False, channels: int = 1) -> Header:
     """Return the header of a scan or, with `flatten_segments`, of a labelmap, after checking the header.
 
-    With `channels` above 1, channels in separate files are counted as in `read_scan`.
+    The segments of a labelmap count as one channel. With `channels` above 1, channels in separate files are counted as
+    in `read_scan`.
 
     Raises:
         InputError: as in `read_scan` or `read_labelmap`, except for a wrong number of channels and for faults that only

@@ -22,7 +22,8 @@ def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
     arrays of float64 and dataclasses. Error messages name the file `source` and the object `where` in it.
 
     Raises:
-        InputError: a key is unknown or missing, a value has the wrong type, or a tuple the wrong number of items.
+        InputError: a key is unknown or missing, a value has the wrong type or is too large for it, or a tuple has the
+            wrong number of items.
     """
     _require_object(data, source, where)
     hints = type_hints(kind)
@@ -63,12 +64,15 @@ def value_of(value: Any, hint: Any, source: str | Path | None, where: str) -> An
     if hint is np.ndarray:
         try:
             return np.array(value, np.float64)
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise InputError(f"'{where}' must be an array of numbers", path=source) from error
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError as error:
+            raise InputError(f"'{where}' is too large a number", path=source) from error
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise InputError(f"'{where}' must be of type {getattr(hint, '__name__', hint)}, not {value!r}", path=source)
     return value
