@@ -184,7 +184,7 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
 def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
     """Record that the table holds the measurements of the segments with the fingerprint `measured`.
 
-    The mark of outdated measurements is removed unless the segments have changed since.
+    The mark of outdated measurements is removed unless a comparison shows that the segments have changed since.
     """
     segmentation_node.SetAttribute(_MEASURED, measured)
     now = fingerprint(segmentation_node)
@@ -195,7 +195,8 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
 def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     """Compare a result's voxels with those that were written and measured; return whether the result `is_corrected`.
 
-    Events are not enough: undo and redo send none, and other modules may edit while the panel does not observe.
+    Events are not enough: undo and redo send none, and other modules may edit while the panel does not observe. If no
+    fingerprint can be compared, the marks stay as they are.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""

@@ -105,7 +105,7 @@ class SegmentationJob(WorkerJob):
 
 
 def stage_name(stage: str) -> str:
-    """Return the name of a stage of the worker for the user; an unknown stage is returned unchanged."""
+    """Return the text that the user sees for a stage of the worker; an unknown stage is returned unchanged."""
     return {
         "loading": _("Loading the model"),
         "preparing": _("Preparing the volume"),

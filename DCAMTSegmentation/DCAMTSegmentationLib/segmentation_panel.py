@@ -16,7 +16,7 @@ from DCAMTSlicerLib.installation import InstallationDeclined
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
-from DCAMTSlicerLib.stepped_task import StartingClick
+from DCAMTSlicerLib.stepped_task import DoubleClickGuard
 from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
@@ -60,7 +60,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._entered = False
         self._closed = False
         self._scene_had_no_result = False
-        self._starting_click = StartingClick()
+        self._click_guard = DoubleClickGuard()
         # The result that arrived while another module was selected.
         self._arrived: SegmentationNode | None = None
         self._progress = ProgressPanel(ui, logic.log)
@@ -282,13 +282,13 @@ class SegmentationPanel(VTKObservationMixin):
         settings.region = self._logic.placeRegion(settings.inputVolume, settings.outputSegmentation, settings.region)
 
     def _on_apply(self, checked: bool = False) -> None:
-        if self._starting_click.is_repeated():
+        if self._click_guard.is_repeated():
             return
         if self._logic.isRunning():
             self._logic.cancel()
         else:
             self._apply()
-        self._starting_click.record()
+        self._click_guard.record()
 
     def _apply(self) -> None:
         """Segment with the panel's settings; ask first if that would replace a corrected result."""
@@ -370,7 +370,7 @@ class SegmentationPanel(VTKObservationMixin):
         """
         if self._closed:
             return
-        self._starting_click.record()
+        self._click_guard.record()
         self._update()
         segmentation_node = outcome.segmentation
         is_selected = self._is_connected and segmentation_node is self._settings.outputSegmentation

@@ -109,7 +109,10 @@ def show_point(segmentation: SegmentationNode, position: tuple[float, float, flo
 
 
 class MapOverlay:
-    """Shows a result's map as the foreground of all slice views; `show(None)` restores the previous foreground."""
+    """Shows a result's map as the foreground of all slice views.
+
+    `show(None)` restores the previous foreground unless that was a map, too.
+    """
 
     def __init__(self) -> None:
         self._before: dict[str, tuple[str | None, float]] = {}

@@ -25,7 +25,7 @@ LOG_LINES = 200
 KILLED = 9
 """The signal by which the system ends a process, for example when memory runs out."""
 ENDED = "ended"
-"""Reason of the failure if the worker ended unexpectedly."""
+"""Reason of the failure if the worker ended unexpectedly, or sent an event that is not of this protocol."""
 CANCEL_GRACE_MS = 20000
 """A worker that has not stopped a cancelled request after this time is killed; its successor loads the model again."""
 OnEvent = Callable[[WorkerEvent], None]

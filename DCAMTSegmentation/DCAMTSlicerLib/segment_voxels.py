@@ -66,9 +66,13 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
 
 
 def labelmap_affine(segmentation_node: SegmentationNode, identifiers: Iterable[str]) -> np.ndarray | None:
-    """Return the affine (4, 4) of the first of these segments with voxels: index (i, j, k) -> mm in the node's space.
+    """Return the affine (4, 4) of a labelmap, voxel index (i, j, k) -> mm in the node's space.
 
-    A linear transform changes this affine only if the transform is hardened. Return None if no segment has voxels.
+    The labelmap is that of the first segment that has voxels; None if none of the segments has voxels. A linear
+    transform changes this affine only if the transform is hardened.
+
+    Args:
+        identifiers: the segments, which must exist.
     """
     for identifier in identifiers:
         image = segmentation_node.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap_name())

@@ -46,8 +46,8 @@ class SegmentationSettings:
     """The settings of the segmentation panel.
 
     Attributes:
-        channelVolumes: the second and further channels.
-        model: a name in the store of models.
+        channelVolumes: the volumes of the second and further channels.
+        model: the name of a model in the store, or the path of its file.
         showDisagreement: whether the map of doubt is shown; named as in scenes of older versions.
     """
 

@@ -105,7 +105,7 @@ class DelayedCall:
             self._function = None
 
 
-class StartingClick:
+class DoubleClickGuard:
     """Recognises the second click of a double click on a button whose clicks start and cancel a job in turn.
 
     The owner ignores a repeated click whether or not a job runs, since the job may have ended between the two clicks.
@@ -122,5 +122,5 @@ class StartingClick:
         self._time = time.monotonic()
 
     def is_repeated(self) -> bool:
-        """Return whether a click now is the second one of a double click, which must neither start nor cancel a job."""
+        """Return whether a click now is the second of a double click; such a click must not start or cancel a job."""
         return time.monotonic() - self._time < DOUBLE_CLICK_S

@@ -25,7 +25,7 @@ def confirm_terms(model: str) -> None:
     whoever writes a script must read the terms.
 
     Args:
-        model: a model's name in the store, or its file.
+        model: the name of a model in the store, or the path of its file.
 
     Raises:
         TermsDeclinedError: the user did not accept the terms.

@@ -18,7 +18,7 @@ from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_editor import open_in_segment_editor
-from DCAMTSlicerLib.stepped_task import StartingClick
+from DCAMTSlicerLib.stepped_task import DoubleClickGuard
 from slicer.i18n import tr as _
 
 from ..cases.derived_nodes import scan_of
@@ -46,7 +46,7 @@ class OutlinePanel:
         self._ui, self._session = ui, session
         self._watch: RunWatch | None = None
         self._command: EngineCommand | None = None
-        self._starting_click = StartingClick()
+        self._click_guard = DoubleClickGuard()
         self._opening: ProposalOpening | None = None
         self._ranked = PlainTableModel(
             (_("Case"), _("Disagreement"), _("Largest at (RAS mm)")),
@@ -105,7 +105,7 @@ class OutlinePanel:
         self._ui.rankStatusLabel.visible = bool(text)
 
     def _on_rank(self, checked: bool = False) -> None:
-        if self._starting_click.is_repeated():
+        if self._click_guard.is_repeated():
             return
         if self._command is not None and self._command.running:
             self._command.cancel()
@@ -113,7 +113,7 @@ class OutlinePanel:
             self.update()
         else:
             self._rank()
-        self._starting_click.record()
+        self._click_guard.record()
 
     def _rank(self) -> None:
         """Start the ranking of the unlabelled cases by the selected run's model."""
@@ -136,7 +136,7 @@ class OutlinePanel:
                 self._show_ranked(ranked)
 
         def on_end(message: str) -> None:
-            self._starting_click.record()
+            self._click_guard.record()
             many = _("{count} cases, the largest disagreement first.").format(count=len(ranked))
             self._show_text(message or (_("One case was ranked.") if len(ranked) == 1 else many))
             if ranked:

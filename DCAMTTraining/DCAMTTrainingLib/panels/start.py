@@ -9,7 +9,7 @@ from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
-from DCAMTSlicerLib.stepped_task import StartingClick
+from DCAMTSlicerLib.stepped_task import DoubleClickGuard
 from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
 
@@ -28,7 +28,7 @@ class StartPanel:
     def __init__(self, ui: Any, session: TrainingSession, on_started: Callable[[RunFolder], None]) -> None:
         self._ui, self._session, self._on_started = ui, session, on_started
         self.job: StartJob | None = None
-        self._starting_click = StartingClick()
+        self._click_guard = DoubleClickGuard()
         self._progress_text = ""
         self._problem_texts: list[str] = []
         ui.startButton.connect("clicked(bool)", self._on_start)
@@ -61,13 +61,13 @@ class StartPanel:
             self.job.cancel()
 
     def _on_start(self, checked: bool = False) -> None:
-        if self._starting_click.is_repeated():
+        if self._click_guard.is_repeated():
             return
         if self.starting:
             self.cancel()
         else:
             self._start()
-        self._starting_click.record()
+        self._click_guard.record()
 
     def _start(self) -> None:
         settings = self._session.settings
@@ -84,7 +84,7 @@ class StartPanel:
         self.refresh()
 
     def _on_job_end(self, run: RunFolder | None, message: str) -> None:
-        self._starting_click.record()
+        self._click_guard.record()
         if run is not None:
             self.suggest_name()
             self._on_started(run)
