@@ -34,7 +34,7 @@ def fingerprint(segmentation_node: SegmentationNode, identifiers: Iterable[str] 
 
 
 def checksum_of(voxels: SegmentVoxels) -> list[int]:
-    """Return seven numbers: the shape (K, J, I) of a segment's mask, the CRC-32, and the `first` index (i, j, k)."""
+    """Return seven numbers of a segment: its mask's shape (K, J, I) and CRC-32, and its `first` index (i, j, k)."""
     return [*voxels.mask.shape, zlib.crc32(np.packbits(voxels.mask)), *voxels.first]
 
 
