@@ -35,7 +35,8 @@ class DCAMTSegmentation(ScriptedLoadableModule):
             " trust the result. Choose a volume and press Apply; Slicer stays usable meanwhile. Then look at the"
             " doubtful places, correct what is wrong in Segment Editor and, if you like, add the case to those that the"
             " DCAMT Training module learns from. Nothing leaves this computer. For research use only, not for diagnosis"
-            ' or treatment. See the <a href="https://github.com/DCAMT/SlicerDCAMT">tutorial</a>.'
+            ' or treatment. See the <a href="https://github.com/DCAMT/SlicerDCAMT/blob/main/'
+            'docs/tutorial-segmentation.md">tutorial</a>.'
         )
         self.parent.acknowledgementText = _(
             "The method is dual cross-attentive mutual teaching (Ma, PLoS ONE 21(6): e0352358, 2026). The"

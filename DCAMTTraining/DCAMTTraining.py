@@ -59,7 +59,8 @@ class DCAMTTraining(ScriptedLoadableModule):
             "Trains a model on a few labelled scans and many unlabelled ones. Add cases, press Start, and watch the"
             " charts. The run goes on when Slicer is closed, and can be paused and resumed. Then use the model in DCAMT"
             " Segmentation, and see which scan to outline next. Nothing leaves this computer. For research use only."
-            ' See the <a href="https://github.com/DCAMT/SlicerDCAMT">tutorial</a>.'
+            ' See the <a href="https://github.com/DCAMT/SlicerDCAMT/blob/main/'
+            'docs/tutorial-training.md">tutorial</a>.'
         )
         self.parent.acknowledgementText = _(
             "The method is dual cross-attentive mutual teaching (Ma, PLoS ONE 21(6): e0352358, 2026)."

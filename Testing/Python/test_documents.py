@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -34,6 +35,18 @@ def test_every_link_within_the_repository_has_a_target(document: Path) -> None:
         if not target.exists() or (anchor and target.suffix == ".md" and anchor not in find_anchors(target)):
             broken.append(link)
     assert broken == []
+
+
+@pytest.mark.parametrize("module", ["DCAMTSegmentation", "DCAMTTraining"])
+def test_help_of_a_module_links_to_its_tutorial(module: str) -> None:
+    tree = ast.parse((ROOT / module / f"{module}.py").read_text(encoding="utf-8"))
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    links = [
+        link for text in texts for link in re.findall(r'href="https://github\.com/DCAMT/SlicerDCAMT([^"]*)"', text)
+    ]
+    assert links
+    assert all(re.fullmatch(r"/blob/main/docs/tutorial-.*", link) for link in links)
+    assert all((ROOT / link.removeprefix("/blob/main/")).is_file() for link in links)
 
 
 def test_readme_is_short_and_its_first_code_block_holds_two_commands() -> None:
