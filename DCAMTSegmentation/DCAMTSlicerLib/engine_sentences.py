@@ -13,6 +13,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
     """Return each sentence, translated by `_`; {0}, {1}, … are placeholders for values."""
     return (
         _('"{0}"{1} ({2} slice{3} of {4} x {5})'),
+        _("'={0}' maps no label"),
         _("'recipe.{0}.{1}' is {2}, but this part was removed from DCAMT"),
         _("'{0}' ({1} mL), which is too thin for the recipe's grid of {2} mm"),
         _("'{0}' has the unknown key '{1}'"),
@@ -61,6 +62,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Check the disk or the network."),
         _("Check the name and the folder."),
         _("Choose 1 to {0}."),
+        _("Choose a class with a label value of at most {0}."),
         _("Choose a file or a folder."),
         _("Choose a folder of files that end in {0}."),
         _("Choose a folder on another disk."),
@@ -582,6 +584,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("the calibration's {0} cannot be used"),
         _("the checkpoint does not belong to this run's recipe"),
         _("the checkpoint is damaged"),
+        _("the class '{0}' has the label value {1}, which is above {2}"),
         _("the classes must be labelled 1, 2, 3, ... in order (255 at most)"),
         _("the deepest level's channels must be a multiple of attention_heads"),
         _("the disk is full"),

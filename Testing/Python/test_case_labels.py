@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.cases.case_list import LABELLED, Case
-from dcamt.cases.labels import check_label, parse_mapping, read_case_label
+from dcamt.cases.labels import check_label, parse_mapping, parse_value_mapping, read_case_label
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap
@@ -56,6 +56,19 @@ def test_mapping_is_parsed(text: str, entries: tuple[tuple[int | str, int], ...]
 def test_invalid_mapping_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_mapping(text, two_class_recipe().classes)
+
+
+def test_mapping_without_a_source_is_refused_as_such() -> None:
+    with pytest.raises(InputError, match="'=left-atrium' maps no label"):
+        parse_mapping(" =left-atrium", two_class_recipe().classes)
+
+
+def test_class_above_255_is_refused() -> None:
+    with pytest.raises(InputError, match="'Left atrium' has the label value 420, which is above 255"):
+        parse_value_mapping("1=Left atrium", [("Left atrium", 420)])
+    classes = [replace(two_class_recipe().classes[0], label=300)]
+    with pytest.raises(InputError, match="label value 300, which is above 255"):
+        parse_mapping("1=300", classes)
 
 
 def test_several_values_map_to_one_class_and_unmapped_values_to_background(tmp_path: Path) -> None:

@@ -11,17 +11,16 @@ from .found_cases import BIDS, NO_SCAN, SEVERAL_LABELS, FoundCases, SkippedFile,
 from .names import LABEL_WORDS
 
 # A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz.
-_LABEL_SUFFIXES = LABEL_WORDS | {"probseg"}
 _DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
-"""Entities that a derivative's name adds to the name of its source image."""
+"""Entities that a derivative's name may add to the name of its source image."""
 
 
 def find_bids_cases(folder: Path) -> FoundCases:
-    """Pair each scan of a BIDS data set with its label by the entities in their names.
+    """Pair the scans of a BIDS data set with their labels by the entities in the files' names.
 
-    A label fits a scan that has all the label's entities, except those that only derivatives have. Of several scans,
-    those without further entities are preferred, then those with the label's first suffix. A label that still fits
-    several scans is skipped.
+    A label fits a scan that has all the label's entities; entities that only derivatives have do not count. Of several
+    scans, those without further entities are preferred, then those with the label's first suffix. A label that still
+    fits several scans, or fits none, is skipped. If several labels fit a scan, all these files are skipped.
     """
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []
@@ -34,13 +33,13 @@ def find_bids_cases(folder: Path) -> FoundCases:
             continue
         if "probseg" in suffixes:
             skipped.append(SkippedFile(path, "a map of probabilities"))
-        elif any(suffix in _LABEL_SUFFIXES for suffix in suffixes) or entities.get("desc", "").lower() in LABEL_WORDS:
+        elif any(suffix in LABEL_WORDS for suffix in suffixes) or entities.get("desc", "").lower() in LABEL_WORDS:
             labels.append((path, entities))
         elif "derivatives" in path.relative_to(folder).parts[:-1]:
             skipped.append(SkippedFile(path, "a derived image"))
         else:
             images.append((path, entities))
-    of_image: defaultdict[Path, list[Path]] = defaultdict(list)
+    labels_of_scan: defaultdict[Path, list[Path]] = defaultdict(list)
     for path, entities in labels:
         label_entities = {key: value for key, value in entities.items() if key not in _DERIVATIVE_ENTITIES}
         fitting = [
@@ -53,12 +52,12 @@ def find_bids_cases(folder: Path) -> FoundCases:
         same = [image for image in exact or fitting if _bids_name(image)[1][:1] == _bids_name(path)[1][:1]]
         chosen = same or exact or fitting
         if len(chosen) == 1:
-            of_image[chosen[0]].append(path)
+            labels_of_scan[chosen[0]].append(path)
         else:
             skipped.append(SkippedFile(path, "its name fits several scans" if chosen else NO_SCAN))
     cases = []
     for image, _ in images:
-        own_labels = of_image[image]
+        own_labels = labels_of_scan[image]
         if len(own_labels) > 1:
             skipped += [SkippedFile(path, SEVERAL_LABELS) for path in (image, *own_labels)]
         else:

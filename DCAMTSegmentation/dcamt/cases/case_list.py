@@ -24,7 +24,7 @@ LEFT_OUT = "left out"
 """Role of a case that stays in the list but is ignored by runs."""
 CASE_COLUMNS = ("name", "image", "label", "role")
 LABELS_COLUMN = "labels"
-"""Optional column: which values of the label file mean which class, such as `420=left atrium, 421=left atrium`."""
+"""Optional column: the label mapping, such as `420=left atrium, 421=left atrium`."""
 _OTHER_SPELLINGS = {"labeled": LABELLED, "unlabeled": UNLABELLED, "left-out": LEFT_OUT, "left_out": LEFT_OUT}
 _QUOTES = "\"'\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 _DELIMITERS = ",;\t|"
@@ -32,7 +32,7 @@ _DELIMITERS = ",;\t|"
 
 @dataclass(frozen=True)
 class Case:
-    """One scan of a run; `label` is None if it has no label.
+    """A scan of a case list, with its role; `label` is None if the scan has no label or its label is not used.
 
     Attributes:
         labels: the label mapping (see `cases.labels.parse_mapping`); empty if the label file has the recipe's values.
@@ -46,17 +46,18 @@ class Case:
 
     @property
     def scan(self) -> str:
-        """The path that identifies the scan: links resolved."""
+        """The scan's path with links resolved, by which the scan is identified."""
         return os.path.realpath(self.image)
 
 
 def read_cases(path: Path, labels: str = "") -> list[Case]:
-    """Return the cases of a table with the columns `name,image,label,role`; paths are relative to the file.
+    """Return the cases of a table with the columns `name,image,label,role`; relative paths start at the table's folder.
 
     Lines of the role `left out` are skipped, and the label of an unlabelled case is dropped.
 
     Args:
-        labels: the mapping of the lines whose column `labels` is empty; it replaces the file's line `# labels:`.
+        labels: the label mapping of lines whose column `labels` is empty; by default, that of the file's line
+            `# labels:`.
 
     Raises:
         InputError: as in `list_cases`, a scan or a label is missing, or the cases break a rule that `violations` checks
@@ -126,7 +127,7 @@ class Rule(Enum):
     ONE_LABELLED = "a case is labelled"
     DISTINCT_NAMES = "each name occurs once"
     SEPARATE_VALIDATION = "no validation scan is trained on"
-    EVERY_CLASS = "a labelled case contains each class"
+    EVERY_CLASS = "each class occurs in a labelled case"
     ROOM_FOR_UNLABELLED = "a batch has room for unlabelled cases if there are any"
 
 
@@ -211,18 +212,18 @@ def violations(
 
 
 def refuse_violations(broken: Sequence[Violation], path: Path | None = None) -> None:
-    """Raise InputError, naming the case list `path`, for the first violation."""
+    """Raise InputError for the first violation, if there is one; the message names the case list `path`, if given."""
     for violation in broken:
         raise InputError(violation.text, path=path, remedy=violation.remedy)
 
 
 def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
-    """Yield the line number and case of each line of a table that a spreadsheet program saved.
+    """Yield the line number and case of each line of a case list, also of one that a spreadsheet program saved.
 
     The delimiter is that of Excel's line `sep=;`, else the most frequent of comma, semicolon, tab and bar in the line
     of the column names. The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes, empty lines, and capitals
-    and outer blanks of column names are ignored. Before the column names, lines that begin with `#` are ignored,
-    except that `# labels: 420=left atrium` is the mapping of all lines without their own, unless `labels` is given.
+    and outer blanks of column names are ignored. Lines before the column names that begin with `#` are ignored, except
+    one such as `# labels: 420=left atrium`: if `labels` is empty, this is the label mapping of all lines without one.
     """
     try:
         lines = _decode(path.read_bytes()).splitlines(keepends=True)
@@ -259,7 +260,10 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
 
 
 def _decode(data: bytes) -> str:
-    """Return the text of a table, decoded as UTF-16 by its first bytes, else as UTF-8, else as code page 1252."""
+    """Return the text of a table, without NUL.
+
+    The text is decoded as UTF-16 if its first bytes show this, else as UTF-8, else as code page 1252.
+    """
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = data.decode("utf-16")
     elif data[1:2] == b"\0" and data[3:4] == b"\0":
@@ -287,10 +291,10 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 
 
 def _file(path: Path, text: str) -> Path:
-    """Return a file that the list `path` names.
+    """Return the path of the file that the case list `path` names as `text`.
 
-    If no file of exactly that name exists, backslashes are read as slashes and outer quotation marks are removed; of
-    the names with composed and with decomposed accents, the one that exists is taken.
+    If no file of exactly that name exists, backslashes are read as slashes, outer quotation marks are removed, and
+    accents are composed or decomposed if a file of the resulting name exists.
     """
     file = path.parent / text
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text

@@ -1,7 +1,8 @@
 """Check the cases of a run before it starts, by the rules of training: files, size, spacing, label values, roles.
 
-First the headers of all cases are checked, then the voxels of those that a run uses, then whether a scan is used for
-training and for validation. Only the facts of a case stay in memory, not its voxels.
+First the headers of all cases are checked, then the voxels of those that a run uses and whose headers have no problem,
+and last whether a scan is used both for training and for validation, and whether two scans have the same label file.
+Only the facts of a case stay in memory, not its voxels.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .masks import FEW_VALUES
 _MOST_OF_THE_SCAN = 0.5
 """A label that covers a larger fraction of its scan is probably inverted."""
 _SAMPLE = 1 << 16
+"""About this many voxels are examined before all voxels are."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class CaseFacts:
 
 
 def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
-    """Yield the facts of each case from its header, then new facts of each case for which a later check found more."""
+    """Yield the facts of each case from its files' headers, then its new facts whenever a later check found more."""
     facts: list[CaseFacts] = []
     repeated = {
         index: str(violation)
@@ -84,7 +86,9 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
 
 
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
-    """Return the problems of the list as a whole. Classes are not checked if a labelled case's label could not be read.
+    """Return the problems of the list as a whole.
+
+    Whether each class occurs is not checked if the label values of a labelled case are unknown.
 
     Args:
         facts: the last facts that `check_cases` yielded for each case.
@@ -143,7 +147,7 @@ def _needs_label(case: Case) -> bool:
 
 
 def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
-    """Read a scan and its label as training does; return the facts with label values, problems and warnings added."""
+    """Read a scan, and its label if its role needs one; return the facts with what was found added."""
     try:
         volume = read_scan(case.image, channels=recipe.input_channels)
     except InputError as error:
@@ -190,18 +194,18 @@ def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
             trained = [index for index in members if cases[index].role != VALIDATION]
             if not validated or not trained:
                 continue
-            for group, role, twin in (
+            for group, role, other in (
                 (validated, "a training case", cases[trained[0]].name),
                 (trained, "a validation case", cases[validated[0]].name),
             ):
                 for index in (index for index in group if index not in reported):
                     reported.add(index)
-                    text = f"The scan is also {role}: its {what} equals that of '{twin}'. Leave one of them out."
+                    text = f"The scan is also {role}: its {what} equals that of '{other}'. Leave one of them out."
                     yield index, text
 
 
 def _shared_labels(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
-    """Yield index and warning of each case whose label file belongs to a case with another scan as well."""
+    """Yield index and warning of each case whose label file is also the label of a case with another scan."""
     members_by_file: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index, case in enumerate(cases):
         if _needs_label(case) and case.label is not None and (key := _file_identity(case.label)) is not None:
@@ -209,7 +213,7 @@ def _shared_labels(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
     for members in members_by_file.values():
         for index in members:
             scan = _file_identity(cases[index].image)
-            other = next((cases[twin].name for twin in members if _file_identity(cases[twin].image) != scan), None)
+            other = next((cases[n].name for n in members if _file_identity(cases[n].image) != scan), None)
             if other is not None:
                 yield index, f"The label is also that of '{other}'. Check that each case has its own label."
 
@@ -253,5 +257,5 @@ def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:
 
 
 def _without_path(what: str, path: Path, error: InputError) -> str:
-    """Return the error's message without the path, which the table of cases already shows."""
+    """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist." """
     return f"The {what} {str(error).removeprefix(f'{path}: ')}"

@@ -27,7 +27,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's `dataset.json`; empty if there is no such file, or it holds no JSON object.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or is not valid JSON.
     """
     path = folder / "dataset.json"
     if not path.is_file():
@@ -43,13 +43,13 @@ def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
     """Return label values above 0 and their names from a folder's `dataset.json`; empty if no class is named.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: as `read_description`.
     """
     return _classes(read_description(folder))
 
 
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
-    """Return label values and names; the Decathlon writes {"1": "name"}, nnU-Net {"name": 1}."""
+    """Return label values and names; the Decathlon and nnU-Net v1 write {"1": "name"}, v2 {"name": 1}."""
     listed = described.get("labels")
     class_names = {}
     for key, value in listed.items() if isinstance(listed, dict) else ():
@@ -60,7 +60,7 @@ def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
 
 
 class _ListedCases:
-    """Collects the cases that a `dataset.json` lists, and the files that it skips."""
+    """The cases that a `dataset.json` lists, and the skipped files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -68,7 +68,10 @@ class _ListedCases:
         self.skipped: list[SkippedFile] = []
 
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
-        """Add a case by the file of its first channel; `io.readers.read_scan` finds the files of other channels."""
+        """Add a case by the file of its first channel, or skip the case if this file or its label does not exist.
+
+        `io.readers.read_scan` finds the files of other channels if they are named `x_0001`, `x_0002`, ...
+        """
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         label_path = self._file(label) if isinstance(label, str) and label else None
         missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
@@ -98,9 +101,9 @@ class _ListedCases:
             self.skipped += [SkippedFile(file, reason) for file in files if file not in named]
 
     def _file(self, text: str) -> Path:
-        """Return the named file.
+        """Return the path of the file that `dataset.json` names as `text`.
 
-        nnU-Net v1 lists images without the suffix `_0000` of the file names; v2 replaces environment variables.
+        nnU-Net v1 omits the suffix `_0000` of images' names, and nnU-Net v2 allows environment variables in the names.
         """
         if not (self._folder / text).exists():
             text = os.path.expandvars(text)

@@ -34,13 +34,15 @@ from .masks import recognise_masks
 from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all
 
 MAX_REASONS = 5
-"""The error names at most this many files if no case is found."""
+"""If no case is found, the error names at most this many skipped files."""
 _DEPTH = 3
 """How many levels of folders are searched for data sets."""
 
 
 def find_cases(folder: Path) -> FoundCases:
     """Pair the scans below `folder` with their labels.
+
+    Few files are opened: `dataset.json`, files that may be masks (`masks`), and the scans after which these are named.
 
     Raises:
         InputError: `folder` is not a folder or contains no usable scan, or a `dataset.json` cannot be read.
@@ -63,7 +65,7 @@ def _find(folder: Path) -> FoundCases:
 
 
 def _nothing_found(folder: Path, found_cases: FoundCases) -> InputError:
-    """Return the error for a folder without cases; it names the skipped files and the reasons."""
+    """Return the error for a folder without cases, which names the first skipped files and the reasons."""
     if not found_cases.skipped:
         endings = ", ".join((*SCAN_ENDINGS, *DICOM_SLICE_ENDINGS))
         return InputError("holds no scan", path=folder, remedy=f"Choose a folder of files that end in {endings}.")
@@ -161,8 +163,8 @@ def _pair_by_names(folder: Path) -> FoundCases:
 def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:
     """Give the scan `x_0000` the key of its label `x`; skip the files of the scan's other channels.
 
-    Without such a label the scans stay separate cases, since the numbers may count patients, except in nnU-Net's
-    folders (`has_channel_files`).
+    Without such a label, files are channels only if `has_channel_files` is true; otherwise the numbers may count
+    patients, and the files stay separate cases.
     """
     further = {
         other
@@ -186,7 +188,7 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedF
 
 
 def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
-    """Pair a folder's only scan and only label if the label's name has only words for labels and the atrium.
+    """Pair a folder's only scan and only label if the label's name has only words for labels or the atrium and numbers.
 
     Slicer, for example, saves `Segmentation.seg.nrrd` beside a scan of any name.
     """

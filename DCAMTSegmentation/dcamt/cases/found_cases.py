@@ -30,13 +30,11 @@ class SkippedFile:
 class FoundCases:
     """The cases found in a folder.
 
-    `find_cases` opens only `dataset.json`, files that may be masks (`masks`), and the scans that these are named after.
-
     Attributes:
         layout: the convention that the folder follows, or several that its data sets follow.
         cases: the cases; `find_cases` makes their names distinct.
         skipped: files that are not listed as a scan or label of a case.
-        classes: label values and their names, if the data set lists them.
+        classes: label values above 0 and their names, if the data set lists them.
     """
 
     layout: str
@@ -46,7 +44,7 @@ class FoundCases:
 
 
 def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
-    """Return the image files directly in a folder that have one of the endings; an empty list if there is no folder."""
+    """Return the image files directly in a folder that have one of the endings; [] if there is no such folder."""
     if not folder.is_dir():
         return []
     kinds = tuple(endings)

@@ -21,21 +21,20 @@ from .case_list import Case
 STRAY_VOXELS = 4
 """A component smaller than the volume of this many voxels of the network grid is stray: it may vanish on that grid."""
 MAXIMUM_CLASS = 255
-"""The highest label value to which `parse_value_mapping` maps."""
-
-
+"""The highest label value to which a label mapping maps."""
 _SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ".zip")
 """Endings of files that may hold a scan and its label, as may a DICOMDIR."""
 
 
 def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, int]:
-    """Parse a label mapping: return the class label for each value or segment name of a label file.
+    """Parse a label mapping: return the label value of the class for each value or segment name that it maps.
 
     An entry is `SOURCES=CLASS`. The sources are values or segment names. The class is a name (capitals, blanks and
     punctuation are ignored) or a label value. Commas, semicolons or bars separate sources and entries.
 
     Raises:
-        InputError: an entry has another form or an unknown class, a name has several classes, or a source occurs twice.
+        InputError: there is no entry, an entry has another form or an unknown class, a name has several classes, a
+            class has a label value above 255, or a source occurs twice.
 
     >>> from ..recipe_files import load_recipe
     >>> parse_mapping("420,421=left-atrium; LA endo=1", load_recipe("la").classes)
@@ -47,14 +46,14 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
 
 
 def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int | str, int]:
-    """Parse a label mapping as `parse_mapping` does, to any label value from 1 to 255 or to a name.
+    """Parse a label mapping as `parse_mapping` does; a class is any label value from 1 to 255, or a name.
 
     Args:
         named: the known names and their label values. A number from 1 to 255 is always a value, never a name.
 
     Raises:
-        InputError: an entry has another form, an unknown name or value, or a name with several values; or a source
-            occurs twice.
+        InputError: there is no entry, an entry has another form, an unknown name or value, or a name with several
+            values or a value above 255; or a source occurs twice.
 
     >>> parse_value_mapping("420,421=left-atrium; 500=2", [("Left atrium", 1)])
     {420: 1, 421: 1, 500: 2}
@@ -69,7 +68,7 @@ def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int
 
 
 def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], remedy: str) -> dict[int | str, int]:
-    """Return the label for each source of a label mapping to `values` and to the labels of `named`."""
+    """Return the label value for each source of a label mapping; its classes are `values` and the names of `named`."""
     labels_by_name: defaultdict[str, set[int]] = defaultdict(set)
     for name, label in named:
         labels_by_name[plain_name(name)].add(label)
@@ -78,12 +77,17 @@ def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], r
     for left, right in _entries(text):
         sources = [word.strip() for word in re.split(r"[,;|]", left) if word.strip()]
         labels = known.get(plain_name(right), set())
-        if not labels or not sources:
+        if not sources:
+            raise InputError(f"'={right.strip()}' maps no label", remedy="Write VALUE=CLASS, such as 420=left-atrium.")
+        if not labels:
             raise InputError(f"'{left.strip(' ,;|')}={right.strip()}' names no class", remedy=remedy)
         if len(labels) > 1:
             listed = ", ".join(map(str, sorted(labels)))
             what = f"'{right.strip()}' is the name of several segments, with the label values {listed}"
             raise InputError(what, remedy="Write the label value in place of the name.")
+        if max(labels) > MAXIMUM_CLASS:
+            what = f"the class '{right.strip()}' has the label value {max(labels)}, which is above {MAXIMUM_CLASS}"
+            raise InputError(what, remedy=f"Choose a class with a label value of at most {MAXIMUM_CLASS}.")
         for word in sources:
             source = int(word) if word.isdecimal() else word
             if source in mapping:
@@ -113,9 +117,13 @@ def _entries(text: str) -> list[tuple[str, str]]:
 
 
 def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
-    """Return the label of a case in the recipe's label values, on the grid of its scan.
+    """Return the label of a case on the grid of its scan, after applying the case's label mapping.
 
     Without a mapping, if the recipe has a single class, the value 255 of a mask of 0 and 255 is read as this class.
+    Other values stay as they are; `check_label` refuses those that the recipe does not have.
+
+    Args:
+        grid: the scan's grid.
 
     Raises:
         InputError: as `read_labelmap` and `fit_labelmap`, or if the label is the file of the scan or the mapping does

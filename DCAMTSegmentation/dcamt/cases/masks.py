@@ -24,8 +24,8 @@ FEW_VALUES = 16
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; a mask that was taken for a scan becomes a label with the key of its scan.
 
-    A mask with other words than those for the atrium becomes a label of another structure. If every file of a shorter
-    name has few values, too, all stay scans: they may be labels of several patients.
+    If the mask's name has further words than `_OUTLINE_WORDS`, the mask becomes a label of another structure. If every
+    file of a shorter name has few values, too, all stay scans: they may be labels of several patients.
     """
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in named_after_scans(named):

@@ -67,7 +67,7 @@ OTHER_LABEL_WORDS = frozenset(
         *(f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES),
     ]
 )
-"""Words for labels of other structures (wall, scar): such files are neither scans nor labels of the atrium."""
+"""Words for labels of other structures, such as the wall: these files are neither scans nor labels of the atrium."""
 PREDICTION_WORDS = frozenset(("pred", "preds", "prediction", "predictions", "predicted", "autoseg"))
 """Words for automatic results, which are neither scans nor labels."""
 RESULT_WORDS = frozenset(
@@ -139,9 +139,9 @@ def case_name(path: str | Path) -> str:
 
 
 def short_names(name: str) -> list[str]:
-    """Return a label's name with more and more words for the atrium or qualifiers removed, the longest name first.
+    """Return shorter forms of a label's name, without words for the atrium and qualifiers, the longest form first.
 
-    Words are removed from the end, then from the beginning as well.
+    Each form lacks one word more: the words are removed from the end, then from the beginning as well.
 
     >>> short_names("p1_LA_final")
     ['p1_LA', 'p1']
@@ -254,10 +254,10 @@ def _parts(path: Path, folder: Path) -> list[str]:
 def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """Return the kind and the key of each file below `folder`; files with equal keys belong to one case.
 
-    This applies two rules in addition to those of `classify`. A word such as `output` marks a result if a scan has the
+    Two rules are added to those of `classify`. A word such as `output` marks a result if a scan has the
     same name without the word; if the word is in the file's own name, a label of that name is enough. If a label's name
-    is a scan's name with words for structures, the label gets the scan's key; if one of the words is for another
-    structure, the kind becomes `FileKind.OTHER_LABEL`.
+    is a scan's name with words for structures or qualifiers, the label gets the scan's key; if one of the words is for
+    another structure, the kind becomes `FileKind.OTHER_LABEL`.
     """
     files = list(files)
     named = [classify(path, folder) for path in files]
@@ -292,7 +292,7 @@ def without_first_channel(key: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> NamedFile:
-    """Return a label with the key of the scan whose name is the label's name without words for structures.
+    """Return a label with the key of the scan that has the label's name without words for structures or qualifiers.
 
     If there is no such scan, the label is returned unchanged. A word for another structure changes the label's kind.
     """
@@ -421,7 +421,7 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
     """Return the labelmap files of `folder` by the name of their case.
 
     Args:
-        skip_images: leave out the scans whose labels lie in the folder, too.
+        skip_images: leave out scans whose labels also lie in the folder.
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.

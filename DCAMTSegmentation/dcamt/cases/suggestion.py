@@ -48,7 +48,7 @@ FIXED_BYTES = 500 << 20
 MEMORY_FRACTION = 0.5
 """Fraction of the free memory that the training step of a suggested recipe may need."""
 LARGEST_PATCH = 112 * 112 * 80
-"""Most voxels of a patch: the patch of the published left atrium results."""
+"""The largest number of voxels of a suggested patch, that of the patch of the published left atrium results."""
 SMALL_FRACTION = 0.005
 """A class that fills a smaller fraction of the scan is small: more patches are then centred on classes."""
 HOUNSFIELD_AIR = -500
@@ -89,7 +89,8 @@ def suggest_recipe(
         folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or its parent.
 
     Raises:
-        InputError: no case is labelled, a file cannot be read, or a label is empty or does not fit its scan or mapping.
+        InputError: no case is labelled, a file cannot be read, a label mapping has another form, or a label is empty or
+            does not fit its scan or mapping.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -137,9 +138,9 @@ def suggest_recipe(
 
 
 def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
-    """Return the label of each class that the cases' label mappings name.
+    """Return the label value of each class that the cases' label mappings name.
 
-    A class that is named by its number has this label; the others get the remaining numbers from 1 on.
+    A class that is named by a number has this label value; the others get the remaining numbers from 1 on.
 
     Raises:
         InputError: a mapping has another form.
@@ -157,7 +158,7 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
     """Read a labelled case as training does, and return the statistics that a suggestion needs.
 
     Args:
-        classes: the labels of the classes that label mappings name.
+        classes: the label values of the classes that label mappings name.
 
     Raises:
         InputError: a file cannot be read, the label is empty or does not fit its scan, or the mapping does not fit the
@@ -206,8 +207,11 @@ def name_classes(
 ) -> tuple[SegmentInfo, ...]:
     """Return the classes 1 to the highest label value, with the names and colours that the files state.
 
-    Names come from the label mappings, whose classes `mapped` holds, else from `dataset.json`, else from a
-    segmentation's own segments, else they are "Structure 1", ...
+    With label mappings, the names are those of `mapped`. Without, they come from `dataset.json`, or else from the
+    first label's own segments, as do the colours. Classes without a name are called "Structure 1", ...
+
+    Raises:
+        InputError: the first label or a `dataset.json` cannot be read.
     """
     first = labelled[0].label
     assert first is not None
@@ -264,14 +268,15 @@ def plan_network(
     """Return a network and a patch for scans of `shape` voxels; if possible, a training step fits into the memory.
 
     The patch starts as the whole scan and is shortened along its longest axis in mm, step by step. This ends when the
-    training step fits and the patch has at most `LARGEST_PATCH` voxels, or when each axis has its smallest length.
+    training step fits into `MEMORY_FRACTION` of the memory and the patch has at most `LARGEST_PATCH` voxels, or when
+    each axis has its smallest length.
     """
     patch = [float(n) for n in shape]
     while True:
         strides = plan_strides(spacing, patch)
         stride = [math.prod(steps) for steps in zip((1, 1, 1), *strides, strict=True)]
         fitted = tuple(max(s, round(n / s) * s) for n, s in zip(patch, stride, strict=True))
-        needed = FIXED_BYTES + batch * math.prod(fitted) * CHANNELS[0] * BYTES_PER_VOXEL * _growth(strides)
+        needed = FIXED_BYTES + batch * math.prod(fitted) * CHANNELS[0] * BYTES_PER_VOXEL * _relative_features(strides)
         is_smallest = all(n <= max(s, SMALLEST_MAP) for n, s in zip(fitted, stride, strict=True))
         if (needed <= MEMORY_FRACTION * memory_bytes and math.prod(fitted) <= LARGEST_PATCH) or is_smallest:
             break
@@ -304,7 +309,7 @@ def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stri
     return tuple(strides) or ((2, 2, 1),)
 
 
-def _growth(strides: Sequence[Stride]) -> float:
+def _relative_features(strides: Sequence[Stride]) -> float:
     """Return the number of features (channels x voxels, all levels), relative to a network with strides of 2."""
 
     def features(each: Sequence[Stride]) -> float:
