@@ -32,17 +32,17 @@ class Console:
         if self.as_json:
             self.print_line(json_line(event, fields))
 
-    def print_text(self, line: str) -> None:
-        """Print a line of text in text mode."""
+    def print_text(self, text: str) -> None:
+        """Print text of one or more lines in text mode."""
         if not self.as_json:
             self.clear_progress()
-            self.print_line(line)
+            self.print_line(text)
 
-    def print_line(self, line: str) -> None:
-        """Print a line on stdout in both modes. Raises StdoutLost if stdout cannot be written."""
+    def print_line(self, text: str) -> None:
+        """Print text and a line end on stdout in both modes. Raises StdoutLost if stdout cannot be written."""
         try:
             # One write for text and line end, since another process may be writing to the same terminal.
-            print(f"{line}\n", end="", flush=True)
+            print(f"{text}\n", end="", flush=True)
         except (OSError, ValueError) as error:  # ValueError: the stream was closed
             raise StdoutLost(str(error)) from error
 

@@ -20,8 +20,10 @@ SKIP_REMEDY = (
     "Give another folder or name, or replace the file with --overwrite; --skip-existing keeps finished results."
 )
 _MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, ".html", ".htm")
-"""Endings of files in which DCAMT writes a mark. Pictures, recipes and tables have no mark; a table of the
-wall is recognised by its header."""
+"""Endings of files in which DCAMT writes a mark.
+
+Pictures, recipes and tables have no mark; a table of the wall is recognised by its header.
+"""
 
 
 def existing_rule(options: argparse.Namespace) -> str:

@@ -148,8 +148,7 @@ def plan_scan_jobs(
 ) -> list[ScanJob]:
     """Return one job for each scan that the paths `scans` stand for (`expand_scan_path`).
 
-    Wrong usage ends the process through `usage_error`. With `SKIP`, skipped jobs are left out
-    (`_is_skipped`).
+    Wrong usage ends the process through `usage_error`. With `SKIP`, skipped jobs are left out (`_is_skipped`).
 
     Args:
         output: a file or a folder.

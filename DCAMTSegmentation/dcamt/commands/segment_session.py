@@ -59,7 +59,7 @@ class SegmentSession:
     with_identity: bool = False
 
     def run_job(self, number: int, records: list[ScanRecord]) -> None:
-        """Segment the scan `number`, append its records to `records` and print its results."""
+        """Segment the scan at index `number` of the jobs, append its records to `records` and print its results."""
         job = self.jobs[number]
         try:
             start = time.monotonic()

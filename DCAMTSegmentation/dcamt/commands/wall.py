@@ -304,7 +304,7 @@ def _write_report(
 
 
 def print_wall(result: WallResult, job: WallJob, console: Console, seconds: float) -> None:
-    """Print a scan's burden, the method, and the paths of its files."""
+    """Print a scan's burden, the method, the notes, and the paths of the scan's files."""
     burdens = result.burdens()
     console.print_event(
         "wall",
