@@ -37,8 +37,8 @@ def open_nrrd(path: Path) -> StoredImage:
 
     Raises:
         InputError: the file is damaged, a data file is missing, the image has colours or complex numbers, or not three
-            spatial axes, its space, spacing, type of numbers, encoding or byte order is unknown, its unit is not the
-            millimetre, or its place is stated by `axis mins` or `axis maxs` (`_origin`).
+            spatial axes, its space, spacing, type of numbers, encoding or byte order is unknown, its lengths have
+            another unit than millimetres, or its place is stated by `axis mins` or `axis maxs` (`_origin`).
     """
     with library_errors(path, "a NRRD image"):
         header = read_nrrd_header(path)

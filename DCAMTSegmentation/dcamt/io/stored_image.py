@@ -112,7 +112,7 @@ class Gunzip(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer` with decompressed bytes and return their number; 0 at the end."""
+        """Write decompressed bytes into `buffer`, as many as are at hand, and return their number; 0 at the end."""
         wanted = len(buffer)
         while wanted:
             if self._inflate.eof and not self._open_next_member():
@@ -151,7 +151,7 @@ class Bunzip2(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Fill `buffer` with decompressed bytes and return their number; 0 at the end."""
+        """Write decompressed bytes into `buffer`, as many as are at hand, and return their number; 0 at the end."""
         while len(buffer) and not self._inflate.eof:
             compressed = self._source.read(_CHUNK) if self._inflate.needs_input else b""
             if self._inflate.needs_input and not compressed:
@@ -280,7 +280,7 @@ def cut_file_error(path: Path, held: int, size: int, header: Path | None = None)
 
 
 def refuse_other_unit(path: Path, unit: str) -> None:
-    """Raise InputError if the lengths in a header have another known unit than millimetres."""
+    """Raise InputError if `unit`, which a header states for lengths, is not one of `_MILLIMETRES`."""
     if unit.strip().lower() not in _MILLIMETRES:
         remedy = "Convert the spacing and the origin to millimetres."
         raise InputError(f'has the unit "{unit}" in its header, not millimetres', path=path, remedy=remedy)
