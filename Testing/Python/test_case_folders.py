@@ -285,6 +285,39 @@ def skip_reasons(found_cases: FoundCases) -> dict[str, str]:
     return {one.path.name: one.reason for one in found_cases.skipped}
 
 
+_IMAGES, _LABELS = (tuple(f"{part}/{name}.nii.gz" for name in "ab") for part in ("imagesTr", "labelsTr"))
+_BOTH = tuple(zip(_IMAGES, _LABELS, strict=True))
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"a": {"image": _IMAGES[0], "label": _LABELS[0]}, "b": {"image": _IMAGES[1], "label": _LABELS[1]}},
+        [list(pair) for pair in _BOTH],
+        {"image": list(_IMAGES), "label": list(_LABELS)},
+        [{"Image": image, "seg": label} for image, label in _BOTH],
+        [{"images": [image], "label": [label]} for image, label in _BOTH],
+        [{"image": image.removesuffix(".gz"), "label": label.removesuffix(".nii.gz")} for image, label in _BOTH],
+        [{"image": image, "label": label} for image, label in (*_BOTH, _BOTH[0])],
+        2,
+    ],
+)
+def test_list_of_cases_may_be_written_in_other_ways(tmp_path: Path, training: object) -> None:
+    home = folder(tmp_path, *_IMAGES, *_LABELS)
+    described = {"labels": {"0": "background", "1": "LA"}, "training": training}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert pairs(found, home) == {"a": _BOTH[0], "b": _BOTH[1]}
+    assert not found.skipped
+
+
+def test_list_of_cases_may_name_the_channels_of_a_scan(tmp_path: Path) -> None:
+    home = folder(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
+    described = {"training": [["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"]]}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    assert pairs(find_cases(home), home) == {"a": ("imagesTr/a_0000.nii.gz", None)}
+
+
 def test_nnunet_v1_lists_images_without_channel_suffix(tmp_path: Path) -> None:
     files = ("imagesTr/la_003_0000.nii.gz", "imagesTr/la_003_0001.nii.gz", "labelsTr/la_003.nii.gz")
     description = {

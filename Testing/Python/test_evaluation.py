@@ -233,6 +233,9 @@ def test_dicom_segmentations_are_predictions_and_reports_are_not(folders: tuple[
     assert labelmaps_by_case(predictions) == {"la000": predictions / "la000_image.dcm"}
     (predictions / "la000_image.dcm").unlink()
     assert_refused((predictions, labels), "holds no segmentation", ".dcm")
+    (predictions / "fold0").mkdir()
+    (predictions / "fold0/a.nii.gz").touch()
+    assert_refused((predictions, labels), "folders below it do (fold0/a.nii.gz)", "into one folder")
 
 
 @pytest.mark.parametrize(

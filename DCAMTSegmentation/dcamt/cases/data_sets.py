@@ -48,6 +48,52 @@ def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
     return _classes(read_description(folder))
 
 
+def lists_cases(described: Mapping[str, Any]) -> bool:
+    """Return whether a `dataset.json` lists cases of a Decathlon or nnU-Net v1 data set."""
+    return any(_entries(described.get(key)) for key in _LISTS)
+
+
+_LISTS = ("training", "validation", "test")
+_IMAGE_KEYS, _LABEL_KEYS = ("image", "images", "img", "scan"), ("label", "labels", "seg", "segmentation", "mask")
+
+
+def _entries(listed: object) -> list[tuple[list[object], object, str]]:
+    """Return the files of images, the label and the name of each listed case; the name is often empty.
+
+    A case may be an object with the keys `image` and `label` or similar ones, a pair of image and label, or an image.
+    The cases may be in an array, or in an object by their names; an object may also hold an array of all images and one
+    of all labels.
+    """
+    named = [("", entry) for entry in listed] if isinstance(listed, list) else []
+    if isinstance(listed, dict):
+        images, labels = _files_of_case(listed)
+        if len(images) > 0 and isinstance(labels, list) and len(labels) == len(images):
+            return [([image], label, "") for image, label in zip(images, labels, strict=True)]
+        named = [(name, entry) for name, entry in listed.items() if not isinstance(entry, str)]
+    cases = []
+    for name, entry in named:
+        images, label = _files_of_case(entry)
+        if isinstance(label, list):
+            label = label[0] if len(label) == 1 else None
+        if images:
+            cases.append((images, label, name))
+    return cases
+
+
+def _files_of_case(entry: object) -> tuple[list[object], object]:
+    """Return the images and the label of a case, as `dataset.json` lists them."""
+    if isinstance(entry, list) and len(entry) == 2 and channel_of(str(entry[1])) is None:
+        image, label = entry
+    elif isinstance(entry, dict):
+        values = {key.lower(): value for key, value in entry.items()}
+        image, label = (
+            next((values[key] for key in keys if key in values), None) for keys in (_IMAGE_KEYS, _LABEL_KEYS)
+        )
+    else:
+        image, label = entry, None
+    return image if isinstance(image, list) else [image] if isinstance(image, str) else [], label
+
+
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     """Return label values and names; the Decathlon and nnU-Net v1 write {"1": "name"}, v2 {"name": 1}."""
     listed = described.get("labels")
@@ -82,6 +128,8 @@ class _ListedCases:
         self.skipped += [SkippedFile(file, OTHER_CHANNEL) for file in channels[1:]]
         self.skipped += [SkippedFile(file, _UNNUMBERED_CHANNEL) for file in files[1:] if file not in channels]
         role = LABELLED if label_path else UNLABELLED
+        if any((case.image, case.label) == (files[0], label_path) for case in self.cases):
+            return
         self.cases.append(Case(name or case_name(files[0]), files[0], label_path, role))
 
     def skip(self, images: Sequence[object]) -> None:
@@ -116,6 +164,12 @@ class _ListedCases:
         channel = path.with_name(
             f"{path.name[: len(path.name) - len(kind)]}_0000{path.name[len(path.name) - len(kind) :]}"
         )
+        if not path.exists() and not channel.exists() and path.parent.is_dir():
+            # The list gives another ending than the file has, or none.
+            names = (scan_name(path), f"{scan_name(path)}_0000")
+            files = files_in(path.parent, (*SCAN_ENDINGS, *LABEL_ENDINGS))
+            fitting = [file for file in files if scan_name(file) in names]
+            return fitting[0] if len(fitting) == 1 else path
         return channel if not path.exists() and channel.exists() else path
 
 
@@ -126,14 +180,12 @@ def find_listed_cases(folder: Path) -> FoundCases:
     """
     described, listed = read_description(folder), _ListedCases(folder)
     has_test_labels = bool(files_in(folder / "labelsTs", LABEL_ENDINGS))
-    for key in ("training", "validation", "test"):
-        entries = described.get(key)
-        for entry in entries if isinstance(entries, list) else ():
-            image, label = (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else (entry, None)
+    for key in _LISTS:
+        for images, label, name in _entries(described.get(key)):
             if key == "test" and has_test_labels:
-                listed.skip(image if isinstance(image, list) else [image])
+                listed.skip(images)
             else:
-                listed.add(image if isinstance(image, list) else [image], label)
+                listed.add(images, label, name)
     listed.skip_unlisted(("imagesTr", "labelsTr", "imagesTs", "labelsTs"))
     has_channels = any(channel_of(case.image) is not None for case in listed.cases)
     layout = NNUNET if has_channels else DECATHLON
@@ -143,10 +195,8 @@ def find_listed_cases(folder: Path) -> FoundCases:
 def find_listed_nnunet_cases(folder: Path) -> FoundCases:
     """Read an nnU-Net v2 data set whose `dataset.json` lists each case's files under the key `dataset`."""
     described, listed = read_description(folder), _ListedCases(folder)
-    for name, entry in described["dataset"].items():
-        if isinstance(entry, Mapping):
-            images = entry.get("images")
-            listed.add(images if isinstance(images, list) else [images], entry.get("label"), str(name))
+    for images, label, name in _entries(described["dataset"]):
+        listed.add(images, label, name)
     return FoundCases(NNUNET, tuple(listed.cases), tuple(listed.skipped), _classes(described))
 
 

@@ -18,7 +18,7 @@ from ..io.channels import channel_files, has_channel_files, without_channel
 from ..io.formats import BENCHMARK_ENDING, SCAN_ENDINGS, ending, scan_name
 from .bids import find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
-from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, read_description
+from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, lists_cases, read_description
 from .found_cases import (
     DICOM_SLICE_ENDINGS,
     NAMES,
@@ -87,7 +87,7 @@ def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
     described = read_description(folder)
     if isinstance(described.get("dataset"), Mapping) and described["dataset"]:
         return find_listed_nnunet_cases
-    if described.get("training") or described.get("test"):
+    if lists_cases(described):
         return find_listed_cases
     if (folder / "imagesTr").is_dir():
         return find_nnunet_cases

@@ -433,6 +433,10 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
     files += [path for path in entries if ending(path) == DICOM_ENDING and is_dicom_segmentation(path)]
     if not files:
         endings = ", ".join((*LABEL_ENDINGS, DICOM_ENDING))
+        if below := next((path for path in sorted(folder.rglob("*")) if path.is_file() and image_files([path])), None):
+            what = f"holds no segmentation itself, but folders below it do ({below.relative_to(folder).as_posix()})"
+            remedy = "Choose the folder that holds the files, or put the files of all cases into one folder."
+            raise InputError(what, path=folder, remedy=remedy)
         raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {endings}.")
     if skip_images:
         labels = set(labels_beside_scans(files, folder))
