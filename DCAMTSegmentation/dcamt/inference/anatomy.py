@@ -37,7 +37,8 @@ independent voxels. Measured: at most 0.55 and 1.5 in LGE-MRI; 1.96 at `APART` i
 APART, ALIKE_MM = 4, 4.0
 """Noise that is slightly blurred is uncorrelated at `APART` voxels; tissue is still correlated at `ALIKE_MM` mm.
 
-With larger voxels, or a coarser grid, this noise and tissue look alike, and only white noise is recognised."""
+If `APART` voxels of the scan, or one voxel of the coarse grid, measure more than `ALIKE_MM`, only white noise is
+recognised."""
 NOISE_KURTOSIS = (2.4, 4.5)
 """Range of the kurtosis of noise: 3 if Gaussian, 3.2 in magnitude images, 3.9 for absolute values of Gaussian noise.
 
@@ -45,7 +46,7 @@ A few vessels in the plane raise the kurtosis, waves lower it."""
 ORDERED = 0.38
 """A coarse voxel is ordered if half the mean squared difference of neighbours, over the variance, is less than this.
 
-Measured: 0.1 to 0.5 in nine of ten voxels of LGE-MRI; more than this everywhere in noise blurred by a voxel of
+Measured: 0.1 to 0.5 in nine of ten voxels of LGE-MRI; more than `ORDERED` everywhere in noise blurred by a voxel of
 0.625 mm."""
 
 
@@ -174,8 +175,9 @@ def _trim_ends(side: slice, planes: np.ndarray, most: tuple[int, int], is_empty:
 def _is_empty(plane: np.ndarray) -> bool:
     """Return whether each channel of (C, A, B) is constant or white noise.
 
-    The test is the mean square of successive differences, divided by the variance, which is 2 for independent values
-    (J. von Neumann, Annals of Mathematical Statistics 1941). A few outliers, or a chessboard, also count as noise.
+    The test is the ratio of the mean square of successive differences to the variance. This ratio is 2 for independent
+    values (J. von Neumann, Annals of Mathematical Statistics 1941). A few outliers, or a chessboard, also count as
+    noise.
     """
     values = plane - plane[:, :1, :1].astype(np.float64)  # Exact for any type; a constant becomes 0.
     differences = np.concatenate([np.diff(values, axis=axis).reshape(len(values), -1) for axis in (1, 2)], axis=1)
@@ -186,7 +188,7 @@ def _is_smooth_noise(plane: np.ndarray) -> bool:
     """Return whether each channel of (C, A, B) is constant, or noise in which only the nearest voxels correlate.
 
     In such noise, voxels at a distance of `APART` and 2 `APART` are uncorrelated along both axes, and outliers are few.
-    A plane that is too small for this test is not noise.
+    The result is False for a plane that is too small for this test.
     """
     if min(plane.shape[1:]) <= 2 * APART:
         return False

@@ -54,8 +54,8 @@ def calibrate(
 ) -> Calibration:
     """Return the calibration of a package, from labelled cases that its training did not use.
 
-    Each case is segmented in both qualities, undisturbed and with `DISTURBED` of the `CALIBRATING` disturbances. The
-    correction of the doubt is fitted to the undisturbed scans.
+    Each case is segmented in both qualities: undisturbed, and `DISTURBED` times with one of the `CALIBRATING`
+    disturbances. The correction of the doubt is fitted to the undisturbed scans.
 
     Args:
         package: the model, without a calibration.
@@ -68,6 +68,7 @@ def calibrate(
     Raises:
         InputError: there are fewer than `MIN_CASES` cases, a case cannot be read, or in some quality the model segments
             something in fewer than `MIN_SEGMENTED` cases.
+        MemoryShortage: the memory is too small for a scan.
     """
     if len(cases) < MIN_CASES:
         raise InputError(
@@ -101,7 +102,7 @@ def calibrate(
 
 
 def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[str, LabelledScan]]:
-    """Yield pairs (disturbance's name, scan) of a case: undisturbed (`CLEAN`), then with `DISTURBED` disturbances.
+    """Yield pairs (disturbance's name, scan) of a case: undisturbed (`CLEAN`), then `DISTURBED` disturbed ones.
 
     Args:
         number: the case's index, which chooses the disturbances: each case uses the next ones in `CALIBRATING`.

@@ -34,7 +34,7 @@ atrium (docs/experiments.md, "Map of doubt")."""
 CUT_OFF = 3.0
 """The Gaussian ends at this many standard deviations."""
 NEGLIGIBLE = 0.05
-"""The map of doubt is 0 outside a box around the voxels in which organs have more than this probability in all."""
+"""The map of doubt is 0 outside a box around the voxels in which the organs' probabilities sum to more than this."""
 
 
 def doubt_map(
@@ -42,7 +42,7 @@ def doubt_map(
 ) -> np.ndarray:
     """Return the probability that a voxel's label is wrong, float32 (I, J, K) on the scan's own grid.
 
-    The label is the most likely one, or background where the segmentation was removed.
+    The label is the most likely one, or background where a component was removed.
 
     The result is sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) + DOUBT_AROUND * logit(r) + DOUBT_BACKGROUND [the label is
     background]), corrected by `scaling`. Here q is 1 minus the probability of the voxel's label, and r is the same for
@@ -107,8 +107,8 @@ def doubt_features(branches: Tensor, labels: np.ndarray, spacing: tuple[float, f
 
     The feature `entropy` is the entropy of the branches' mean probabilities in units of log K, summed over the band,
     divided by the number of segmented voxels; then the square root is taken. The feature `disagreement` is the total
-    variation distance of the branches, summed and divided in the same way; then the logarithm is taken. It is absent if
-    there is only one branch.
+    variation distance of the branches, summed and divided in the same way; then `DISAGREEMENT_OFFSET` is added, and the
+    logarithm is taken. With one branch there is no `disagreement`.
 
     Args:
         branches: probabilities (branches, K, X, Y, Z) on the network grid.

@@ -87,7 +87,10 @@ def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> Dua
 
 
 def _fold_layers(layers: nn.Sequential) -> None:
-    """Replace each convolution, with the batch normalisation and ReLU that follow it, by a folded convolution."""
+    """Replace each convolution by a folded one, which includes the batch normalisation and ReLU that follow.
+
+    A ReLU that follows an interpolation stays a layer.
+    """
     kept: list[nn.Module] = []
     last: Folded | None = None
     for layer in layers:
@@ -138,7 +141,7 @@ def _fold_normalisation(convolution: Folded, norm: nn.BatchNorm3d) -> None:
 
 
 def _fused_convolution(image: Tensor) -> Callable[..., Tensor] | None:
-    """Return oneDNN's convolution with ReLU for an image on a CPU; None if it is not available.
+    """Return oneDNN's convolution with optional ReLU for an image on a CPU; None if it is not available.
 
     PyTorch's compiler uses the same operator. `F.conv3d` would compute small or one-channel convolutions with a
     fallback that is several times slower and copies its result.

@@ -76,9 +76,9 @@ def usable_memory(device: torch.device) -> int:
 def fitting_tile(size: Sequence[int], stride: Stride, fits: Callable[[Shape], bool]) -> Shape | None:
     """Return the size of the first tile that `fits`, starting with the whole volume.
 
-    Each further tile is one stride shorter along its longest axis. A tile keeps four strides along each axis (or the
-    whole axis), even if it does not fit, since nearly all work on a smaller tile would go to its margin. Returns None
-    if the whole volume fits, or is not larger than the smallest tile.
+    Each further tile is one stride shorter along the axis that holds the most strides. A tile keeps four strides along
+    each axis (or the whole axis), even if it does not fit, since nearly all work on a smaller tile would go to its
+    margin. Returns None if the whole volume fits, or is not larger than the smallest tile.
     """
     padded = [-(-n // step) * step for n, step in zip(size, stride, strict=True)]
     tile = list(padded)

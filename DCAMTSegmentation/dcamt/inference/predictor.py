@@ -55,7 +55,7 @@ class Prediction:
         expected_overlap: expected Dice with an expert's outline and its 80% interval; None if the model has no
             calibration.
         is_doubt_calibrated: whether the model's calibration corrected `doubt_map`.
-        doubt: the features of doubt from which the overlap is computed (`doubt.doubt_features`).
+        doubt: the features of doubt from which the expected overlap is computed (`doubt.doubt_features`).
     """
 
     labelmap: Labelmap
@@ -109,9 +109,10 @@ class Predictor:
     ) -> Prediction:
         """Segment a scan.
 
-        In a large scan the organs are located first and segmented in a box around them. The box grows while the
-        segmentation touches its faces, unless the organ merges with a similar one there. Among the components of a
-        class, those near the anatomy's centre are preferred. If nothing is located, the whole scan is segmented.
+        In a large scan, if no region is given, the organs are located first and segmented in a box around them. The box
+        grows while the segmentation touches its faces, unless the organ merges with a similar one there. Among the
+        components of a class, those near the anatomy's centre are preferred. If nothing is located, or nothing is
+        segmented in the box, the whole scan is segmented.
 
         Args:
             volume: intensities (C, I, J, K) of any real type.
@@ -119,7 +120,8 @@ class Predictor:
             region: the region of the patient to segment; everything outside it becomes background.
 
         Raises:
-            InputError: the scan does not fit the model, the quality is unknown, or the region lies outside the scan.
+            InputError: the scan does not fit the model, the quality is unknown, or the region holds no voxel of the
+                scan.
             MemoryShortage: the memory is too small.
         """
         if quality not in QUALITIES:
@@ -317,7 +319,7 @@ def _ignore_tick(done: int, of: int) -> None:
 
 
 def _scale_progress(start: float, stop: float, report: Progress) -> Progress:
-    """Return a progress callback that maps a part's 0 to 1 to `start` to `stop` of the whole."""
+    """Return a callback that reports a part's fraction, 0 to 1, as a fraction of the whole, `start` to `stop`."""
     return lambda stage, fraction: report(stage, min(stop, start + (stop - start) * fraction))
 
 

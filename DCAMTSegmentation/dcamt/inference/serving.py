@@ -183,7 +183,7 @@ class Worker:
             hook.remove()
 
     def _load(self, request: SegmentRequest, estimate: ProgressEstimate) -> tuple[Predictor, list[str]]:
-        """Return a predictor of the requested model, which is reused if already loaded, and notes for the user."""
+        """Return a predictor of the requested model (the loaded one if it fits the request) and notes for the user."""
         path = model_path(request.model)
         device = choose_device(request.device)
         wanted = (path.resolve(), _file_stamp(path), _file_stamp(calibration_path(path)), device)
@@ -249,7 +249,7 @@ class Worker:
 
 
 def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentRequest) -> SegmentResult:
-    """Return the result for a class: its box and, if requested, the file of its closed surface."""
+    """Return the result for a class: its box and, if requested and vtk is installed, the file of its closed surface."""
     mask = labelmap.voxels == info.label
     box = bounding_box(mask)
     if box is None:

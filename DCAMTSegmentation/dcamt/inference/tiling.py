@@ -201,7 +201,7 @@ def fine_levels(network: DualVNet) -> int:
 
 
 def fine_stride(network: DualVNet, levels: int) -> Shape:
-    """Return the stride along each axis from the finest level to the one after `levels` levels."""
+    """Return the stride along each axis from the finest level to the level `levels` steps deeper."""
     x, y, z = (math.prod(steps) for steps in zip((1, 1, 1), *network.strides[:levels], strict=True))
     return x, y, z
 

@@ -33,7 +33,7 @@ from ..worker.requests import CancelRequest, KeepFilesRequest, ReportRequest
 
 PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3
-"""Exit status if a package is missing."""
+"""Exit status if a package is missing or cannot be loaded."""
 REMOVALS = 100
 """Attempts to remove the folder of scans; the main thread may write a file during an attempt."""
 
@@ -76,7 +76,9 @@ def _remove_folder(folder: str) -> None:
 
 
 def main(arguments: Sequence[str] = (), write_report: Callable[[ReportRequest], ReportWritten] | None = None) -> int:
-    """Serve requests until stdin closes or an internal error happens; return the exit status.
+    """Serve requests until an internal error happens; return the exit status.
+
+    The process ends with status 0, without a return, once stdin or stdout closes.
 
     Args:
         write_report: serves a `ReportRequest`.
