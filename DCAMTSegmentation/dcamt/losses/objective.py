@@ -87,7 +87,10 @@ def objective_losses(
 def _complete_teacher_logits(
     a: BranchOutput, b: BranchOutput, teacher_logits: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the teacher logits of both branches for the whole batch; for labelled samples these are their outputs."""
+    """Return both branches' teacher logits for the whole batch: `teacher_logits` for unlabelled samples, if given.
+
+    All other samples get the branches' own logits.
+    """
     if teacher_logits is None:
         return a.logits, b.logits
     labelled = len(a.logits) - len(teacher_logits[0])

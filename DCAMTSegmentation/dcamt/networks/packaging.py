@@ -57,7 +57,11 @@ def check_weights(package: ModelPackage, path: Path) -> None:
 
 
 def check_package(path: Path, data: bytes) -> Card:
-    """Check a package's content `data` completely, and return its card; a `check` for `models.store.import_model`."""
+    """Check a package's content `data` completely, and return its card.
+
+    Raises:
+        InputError: the package cannot be used; the message names `path`.
+    """
     package = open_model(path, data)
     check_weights(package, path)
     return package.card

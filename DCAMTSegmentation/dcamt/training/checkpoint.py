@@ -13,7 +13,7 @@ from ..io.atomic import atomic_path
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers and nested dictionaries of these to a file, completely or not at all.
+    """Write a state to a file, completely or not at all.
 
     Raises:
         OutputError: the file cannot be written; an earlier checkpoint stays unchanged.

@@ -28,7 +28,7 @@ STEADY_S = 1.0
 
 @dataclass(frozen=True)
 class Trial:
-    """The cost of a training step, extrapolated from smaller patches to the recipe's patch.
+    """The cost of a training step on the recipe's patch, extrapolated if only smaller patches were measured.
 
     Attributes:
         step_s: seconds for a step.

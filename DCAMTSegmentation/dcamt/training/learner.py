@@ -138,8 +138,8 @@ class Learner:
 def half_precision(device: torch.device, recipe: Recipe) -> torch.dtype | None:
     """Return the 16-bit type for training; None if 16 bits are slower or give wrong results.
 
-    Devices with hardware for bfloat16, which has the range of float32, use it. Older GPUs, on which bfloat16 is several
-    times slower, use float16 with scaled gradients.
+    Devices with hardware for bfloat16, which has the range of float32, use it. Older CUDA GPUs, on which bfloat16 is
+    several times slower, use float16 with scaled gradients.
     """
     if fast_bfloat16(device):
         return None if device.type == "cpu" and _has_unsafe_gradients(recipe) else torch.bfloat16

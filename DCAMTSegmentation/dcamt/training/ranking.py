@@ -42,6 +42,7 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
 
     Raises:
         InputError: the scan cannot be used.
+        MemoryShortage: the memory is too small.
     """
     result = predictor.segment(read_scan(case.image, channels=predictor.recipe.input_channels))
     assert result.agreement is not None

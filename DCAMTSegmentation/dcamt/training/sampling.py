@@ -67,6 +67,9 @@ class BatchSampler:
 
     The batch depends only on the cases, the recipe, the iteration, the type of the device and, if patches are mixed,
     the size of the team.
+
+    Raises:
+        InputError: the batch cannot be split evenly among the processes of the team.
     """
 
     def __init__(
@@ -120,7 +123,7 @@ class BatchSampler:
         )
 
     def _box(self, step: int, index: int, probability: float) -> Tensor | None:
-        """Return a random box, the same in every process of a team, with a `probability`; otherwise None."""
+        """Return, with the given probability, a random box, the same in all processes of a team; otherwise None."""
         draws = torch.Generator().manual_seed(sample_seed(self._recipe.training.seed, step, index))
         if float(torch.rand((), generator=draws)) >= probability:
             return None

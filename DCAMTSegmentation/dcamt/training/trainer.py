@@ -45,7 +45,7 @@ CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
 """Seconds between two progress events, unless a checkpoint or the end comes first. Reading the losses delays a GPU."""
 REQUEST_EVERY_S = 0.5
-"""Seconds between two checks for a request to pause or stop, since the run folder may lie on a slow network drive."""
+"""Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
 STOP_READ_EVERY = 16
 """Iterations between two checks whether a process of a team on GPUs was requested to stop."""
 VALIDATION_FRACTION = 0.1
@@ -54,14 +54,14 @@ VALIDATION_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The state of a run when its training ended or paused.
+    """The state of a run when its training ended or paused, or at its best validation.
 
     Attributes:
         weights: state of the network that becomes the model.
         step: number of iterations trained.
         seconds: training time, including that before a resume.
         finished: whether the last iteration was trained.
-        dice: scores of the last validation in this process; None if there was none.
+        dice: scores of the last validation in this process, or of the best one; None if there was none.
         stopped: whether a request ended the run for good.
     """
 
@@ -144,7 +144,9 @@ class Trainer:
         """Restore the state of the run's last checkpoint.
 
         Raises:
-            InputError: there is no checkpoint, it is damaged, or it belongs to another recipe's network.
+            InputError: there is no checkpoint, it cannot be read, is damaged, or belongs to another recipe's network.
+            MemoryError, RuntimeError: memory ran out.
+            TeamLost: another process of the team has ended.
         """
         # Loaded to the CPU, since every process would receive tensors of the leader's GPU on that same GPU.
         state = self.team.broadcast(load_checkpoint(self.run.checkpoint, CPU) if self.team.leads else None)
@@ -168,9 +170,11 @@ class Trainer:
         """Train to the recipe's last iteration, or until SIGINT, SIGTERM or a request pauses or stops the run.
 
         Raises:
-            InputError: a case cannot be used, or the losses are no longer finite.
+            InputError: a case cannot be used, the losses are no longer finite, or the team cannot split the batch or
+                has GPUs that do not suit each other.
             OutputError: a file of the run cannot be written.
-            TeamLost: another process of the team has ended; the leader has saved the weights if training had begun.
+            TeamLost: another process of the team has ended or failed; the leader has saved the weights if training had
+                begun.
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
@@ -210,7 +214,7 @@ class Trainer:
                     checkpointed = time.monotonic()
                 if validating:
                     dice = self._validate(validation_cases, may_be_cancelled=not last) or dice
-        # Report the iterations since the last report if a signal ended the loop.
+        # Report the iterations since the last report if a signal or a request ended the loop.
         if not meter.is_empty:
             self._report(meter)
         finished = self.step >= iterations
@@ -247,7 +251,7 @@ class Trainer:
         return dict(self.learner.model.state_dict())
 
     def _check_request(self) -> None:
-        """In the leader, check at most every `REQUEST_EVERY_S` whether this run is requested to pause or stop."""
+        """In the leader, check at most once in `REQUEST_EVERY_S` whether this run is requested to pause or stop."""
         if self.team.leads and time.monotonic() - self._request_checked >= REQUEST_EVERY_S:
             self._request_checked = time.monotonic()
             self._request = read_request(self.run)

@@ -23,7 +23,7 @@ Scores = dict[str, dict[str, float]]
 def validation_dice(
     network: DualVNet, cases: Sequence[ResidentCase], recipe: Recipe, is_cancelled: Callable[[], bool] = lambda: False
 ) -> Scores | None:
-    """Return the mean Dice over cases on the network grid; None if cancelled, or if no label has a class on that grid.
+    """Return the cases' scores on the network grid; None if cancelled, or if no label has a class on that grid.
 
     The mean of a class includes the cases whose label or prediction contains the class. Classes that occur in no label
     are omitted. `is_cancelled` is called before each case.
@@ -63,7 +63,7 @@ def update_preview(
 ) -> None:
     """Write the preview of the requested case if it is one of `cases`.
 
-    An error of a file is ignored, so that the run goes on.
+    An error in reading or writing a file is ignored, so that the run goes on.
     """
     name = chosen_preview(run)
     for case, resident in cases:
