@@ -17,7 +17,7 @@ from DCAMTSlicerLib import engine_process, stepped_task
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP
 from DCAMTTrainingLib.panels import start as start_panel
 from DCAMTTrainingLib.runs import start as run_start
-from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start, resume, started, stop_here
+from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start, resume, start_writing_models, started
 from engine_case import SHIPPED_DOUBLE_CLICK_S
 from slicer_harness import (
     Person,
@@ -198,7 +198,7 @@ class StartTest(CasesCase):
             self.assertFalse(self.ui.startButton.enabled)
             with self.assertRaisesRegex(InputError, "exists already"):
                 self.module.logic.start(print, print)
-            for start in (resume, stop_here):
+            for start in (resume, start_writing_models):
                 with self.assertRaisesRegex(InputError, "by another process"):
                     start(run)
         self.assertEqual([one for one in started if one.run.path == run.path], [])

@@ -18,7 +18,7 @@ from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder, set_runs_folder
 from ..runs.preflight import format_gigabytes
-from ..runs.start import discard, is_starting, resume, stop_here
+from ..runs.start import discard, is_starting, resume, start_writing_models
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
 from .effort import duration_text
@@ -115,7 +115,7 @@ class RunsPanel:
         starting = watch is not None and is_starting(watch.run) and not running
         request = read_request(watch.run) if watch is not None else None
         idle_state = None if running or starting else state
-        stoppable = idle_state is not None and can_stop_without_process(idle_state)
+        stoppable = idle_state is not None and can_write_models(idle_state)
         self._ui.pauseButton.enabled = running and request is None
         self._ui.stopButton.enabled = (running and request is None) or stoppable
         self._ui.resumeButton.enabled = idle_state is not None and idle_state.resumable
@@ -165,7 +165,7 @@ class RunsPanel:
         if self.watch is None or run_state(self.watch.run).state == RUNNING:
             self._request(STOP)
         else:
-            self._start_process(stop_here, _("Stop"))
+            self._start_process(start_writing_models, _("Stop"))
 
     def _on_resume(self, checked: bool = False) -> None:
         self._start_process(resume, _("Resume"))
@@ -198,7 +198,7 @@ class RunsPanel:
         self.refresh()
 
 
-def can_stop_without_process(state: RunState) -> bool:
+def can_write_models(state: RunState) -> bool:
     """Return whether models can be written from a run that is not training."""
     return state.state in (PAUSED, FAILED) and state.resumable and state.iteration > 0
 

@@ -68,7 +68,7 @@ def build_segments(labels: np.ndarray, recipe: Recipe, affine: np.ndarray) -> Ge
     return built
 
 
-def box_of(labels: np.ndarray, label: int) -> tuple[tuple[int, int], ...] | None:
+def box_of(labels: np.ndarray, label_value: int) -> tuple[tuple[int, int], ...] | None:
     """Return the bounding box of the voxels with a label value; None if there are none.
 
     Args:
@@ -77,5 +77,5 @@ def box_of(labels: np.ndarray, label: int) -> tuple[tuple[int, int], ...] | None
     Returns:
         (start, stop) along i, j and k.
     """
-    box = bounding_box(labels == label)
+    box = bounding_box(labels == label_value)
     return None if box is None else tuple((side.start, side.stop) for side in reversed(box))

@@ -40,7 +40,7 @@ def run_named(name: str) -> RunFolder:
     return RunFolder(runs_folder() / name)
 
 
-def exists(name: str) -> bool:
+def is_name_taken(name: str) -> bool:
     """Return whether the folder of runs contains a file or folder with this name."""
     return bool(name.strip()) and os.path.lexists(runs_folder() / name.strip())
 
@@ -48,6 +48,6 @@ def exists(name: str) -> bool:
 def free_name(name: str) -> str:
     """Return the name; if a file or folder has it, the name with the first unused number: `run-1`, `run-2`, …"""
     stem, number = re.sub(r"-\d+$", "", name.strip()) or "run", 1
-    while exists(name):
+    while is_name_taken(name):
         name, number = f"{stem}-{number}", number + 1
     return name

@@ -12,7 +12,7 @@ from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
 from ..cases.rows import CaseRow
-from .folders import exists, is_writable
+from .folders import is_name_taken, is_writable
 
 RESERVE = 0.1
 """Fraction of the free disk space and memory that a run must leave to other programs."""
@@ -78,7 +78,7 @@ def folder_problems(folder: Path, run_name: str) -> list[Problem]:
     if not is_writable(folder):
         text = _("The folder of runs, {folder}, is not writable. Choose another folder, or change its permissions.")
         return [Problem(text.format(folder=folder))]
-    if exists(run_name):
+    if is_name_taken(run_name):
         text = _("A run “{name}” exists already in {folder}. Choose another name for the run.")
         return [Problem(text.format(name=run_name.strip(), folder=folder))]
     return []
@@ -105,7 +105,7 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
-def format_gigabytes(count: float) -> str:
+def format_gigabytes(byte_count: float) -> str:
     """Return a number of bytes as `0.4 GB` or `12 GB`."""
-    amount = count / 1e9
+    amount = byte_count / 1e9
     return f"{amount:.1f} GB" if amount < 10 else f"{amount:.0f} GB"

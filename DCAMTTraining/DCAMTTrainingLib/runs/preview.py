@@ -32,7 +32,7 @@ def show_preview(
     volume = scene_volume
     grid = Grid(labels.shape[::-1], np.array(preview.affine))
     if volume is None or volume.GetImageData() is None or not grid_of(volume).matches(grid):
-        volume = yield from _volume(preview, run)
+        volume = yield from _read_volume(preview, run)
     segmentation = _find("vtkMRMLSegmentationNode", run)
     if segmentation is None:
         segmentation = _add("vtkMRMLSegmentationNode", run, _("{run}: preview").format(run=run))
@@ -54,7 +54,7 @@ def remove_preview(run: str) -> None:
             remove_with_display(node)
 
 
-def _volume(preview: Preview, run: str) -> Generator[None, None, Any]:
+def _read_volume(preview: Preview, run: str) -> Generator[None, None, Any]:
     """Return the run's own volume node with the case's scan; read the scan unless the node has it already."""
     volume = _find("vtkMRMLScalarVolumeNode", run)
     if (

@@ -119,7 +119,7 @@ def resume(run: RunFolder, device: str = AUTO) -> None:
     start_process(run, ["train", "--run", str(run.path), "--resume", "--device", device])
 
 
-def stop_here(run: RunFolder, device: str = AUTO) -> None:
+def start_writing_models(run: RunFolder, device: str = AUTO) -> None:
     """Start a process that writes the models of a paused or failed run from its last checkpoint.
 
     Raises the errors of `resume`.

@@ -23,8 +23,8 @@ class RunWatch:
     """Polls one run from `start` until `close`, whichever process trains it.
 
     Args:
-        on_poll: called as on_poll(state) after each poll that has read all events so far, but not after the first poll
-            that finds the run failed.
+        on_poll: called as on_poll(state) after each poll that has read all events so far; if training has failed, only
+            after the second poll that finds the failure.
     """
 
     def __init__(self, run: RunFolder, on_poll: Callable[[RunState], None]) -> None:
