@@ -21,7 +21,7 @@ def test_subfolders_of_one_study_are_one_scan_path_with_several_series(tmp_path:
         for k in range(8):
             write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
     assert expand_scan_path(tmp_path / "study") == [tmp_path / "study"]
-    refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series")
+    refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series", "a folder of their own")
     assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
 
 

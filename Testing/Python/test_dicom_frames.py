@@ -144,7 +144,7 @@ def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
             for k in range(10):
                 attributes = {"ImageType": ["ORIGINAL", "PRIMARY", letter, "ND"], "RescaleType": units[n], **rescale}
                 write_slice(path / f"{n}{k}.dcm", k, **attributes, number=10 * n + k, add=100 + 1000 * n)
-    refused(lambda: read_scan(path), path, "magnitude, phase", "--frame-type")
+    refused(lambda: read_scan(path), path, "magnitude, phase", "--frame-type", "or export the images of one kind")
     for n, name in enumerate(names):
         add = 100 if kind == "frames" else 100 + 1000 * n
         assert_slices_in_place(read_scan(path, choice=ScanChoice(frame_type=name)), 10, add)

@@ -17,7 +17,9 @@ from .dicom_frames import Frame
 FEW = 3
 """Fewer images than this, of another series or class than the scan, are taken for a scout or for screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
-_CHOOSE_SERIES = "Choose a series with --series NUMBER."
+_CHOOSE_SERIES = (
+    "Choose a series with --series NUMBER of dcamt segment, or put the files of one series into a folder of their own."
+)
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
 

@@ -15,6 +15,9 @@ from .dicom_files import list_names
 from .dicom_frames import NUMBERED_TIMES, TIME_ATTRIBUTES, Frame
 from .dicom_stacks import ScanChoice, Stack, group_places, same_place_error
 
+_CHOOSE_KIND = "Choose a kind of image with --frame-type NAME of dcamt segment, or export the images of one kind."
+_CHOOSE_TIME = "Choose a time point with --time NUMBER of dcamt segment, or export one time point."
+
 
 def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
     """Return the frames of the chosen kind and time point, at most one at each place.
@@ -46,7 +49,7 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
                 continue  # The word may be the value of another property.
             same = " at the same places" if _share_places(frames) else ""
             what = f"holds {len(offered)} kinds of images{same}: {', '.join(offered)}"
-            raise InputError(what, path=path, remedy="Choose a kind of image with --frame-type NAME.")
+            raise InputError(what, path=path, remedy=_CHOOSE_KIND)
         frames = [frame for frame in frames if kind_of(frame) == matching[0]]
         is_chosen = True
     if wanted and not is_chosen and wanted not in {frame.component for frame in frames}:
@@ -108,7 +111,7 @@ def _time_number(path: Path, count: int, choice: ScanChoice, notes: list[str]) -
     if not 1 <= wanted <= count:
         raise InputError(f"holds {count} time points, not {wanted}", path=path, remedy=f"Choose 1 to {count}.")
     if choice.time is None:
-        notes.append(f"Holds {count} time points; the first was read (--time chooses another).")
+        notes.append(f"Holds {count} time points; the first was read (--time of dcamt segment chooses another).")
     return wanted
 
 
@@ -143,7 +146,7 @@ def _choose_stated_time(path: Path, groups: list[list[Frame]], choice: ScanChoic
     if choice.time is None and len(set(sizes)) > 1:
         listed = list_names([str(size) for size in sizes])
         what = f"holds {len(groups)} time points with different numbers of slices ({listed})"
-        raise InputError(what, path=path, remedy="Choose a time point with --time NUMBER.")
+        raise InputError(what, path=path, remedy=_CHOOSE_TIME)
     return groups[_time_number(path, len(groups), choice, notes) - 1]
 
 
