@@ -17,7 +17,7 @@ def choose_device(name: str, training: bool = False) -> torch.device:
     """Return the named device. `auto` chooses a CUDA GPU, else an Apple GPU with all needed operations, else the CPU.
 
     Args:
-        training: choose an Apple GPU only if it also has the operations of training.
+        training: `auto` chooses an Apple GPU only if it also has the operations of training.
 
     Raises:
         InputError: the name is unknown, or this machine has no such device.

@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 
 class TeamLost(DCAMTError):
-    """Raised when another process of the team has ended or failed, so that the team cannot go on."""
+    """Raised when another process of the team has ended, has failed or cannot be reached."""
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ class Recipe:
         return x, y, z
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as dictionaries, lists, strings and numbers, as in a recipe file."""
+        """Return the recipe as nested dictionaries with the keys of a recipe file, and tuples for its lists."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:

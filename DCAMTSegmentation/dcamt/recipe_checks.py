@@ -16,7 +16,7 @@ Require = Callable[[bool, str], None]
 
 
 def check_recipe(recipe: Recipe, source: str | Path) -> None:
-    """Raise InputError if values are out of range or contradict each other."""
+    """Raise InputError, naming `source`, if values are out of range or contradict each other."""
 
     def require(holds: bool, what: str) -> None:
         if not holds:
@@ -137,7 +137,7 @@ def _check_objective(objective: Objective, require: Require) -> None:
 
 
 def _check_limits(recipe: Recipe, require: Require) -> None:
-    """Check limits far above any usable size, which keep computations of sizes from overflowing."""
+    """Check limits far above any usable value: beyond them, sizes may overflow and seeds may coincide."""
     network, training = recipe.network, recipe.training
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")

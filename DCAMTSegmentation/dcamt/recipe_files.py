@@ -1,4 +1,4 @@
-"""Read recipes: shipped ones by name, others from files, and with settings `key=value`."""
+"""Read recipes, shipped ones by name and others from files, and change them by settings `key=value`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
     """Return the recipe with the content of a recipe file, after checking it. `source` is the file that errors name.
 
     Args:
-        for_training: raise an error if the recipe uses a removed key; otherwise such keys are ignored.
+        for_training: whether to refuse a recipe that uses a removed key; otherwise such keys are ignored.
 
     Raises:
-        InputError: a key is unknown or missing, a value has the wrong type, or values do not fit together.
+        InputError: a key is unknown or missing, a value has the wrong type or is out of range, values contradict each
+            other, or, `for_training`, a removed key is not switched off.
     """
     recipe: Recipe = build(Recipe, _without_removed_keys(data, source, for_training), source, "recipe")
     check_recipe(recipe, source)
@@ -57,7 +58,8 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
     """Return a shipped recipe by its name (`la`), or any recipe by its file; `for_training` as in `recipe_from_dict`.
 
     Raises:
-        InputError: there is no such recipe, or the file is not a recipe, or the recipe uses a removed key.
+        InputError: there is no such recipe, the file cannot be read or is not a recipe, or, `for_training`, the recipe
+            uses a removed key.
     """
     if Path(name_or_file).suffix == ".json":
         return _read_recipe(Path(name_or_file), for_training)
@@ -71,7 +73,7 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
 
 
 def _read_recipe(path: Path, for_training: bool) -> Recipe:
-    """Return the recipe in a file. Raises InputError if the file is not a recipe."""
+    """Return the recipe in a file. Raises InputError if the file cannot be read or is not a recipe."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -98,7 +100,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     section's name (`training.iterations`). Lists are written with commas (`64,64,32`).
 
     Raises:
-        InputError: a key is unknown, or a value does not fit its key or the other values.
+        InputError: a setting is not `key=value`, a key is unknown, or a value does not fit its key or the other values.
     """
     for setting in settings:
         key, equals, text = setting.partition("=")

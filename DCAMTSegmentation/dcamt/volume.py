@@ -105,8 +105,8 @@ def check_scan(volume: Volume) -> None:
     """Raise InputError if a scan cannot be segmented.
 
     Refused are grids that `check_scan_grid` refuses, complex or colour voxels, and NaN or infinite voxels. A channel is
-    refused if all its intensities are equal, if one exceeds the range of float32, or if float32 has fewer than 256
-    values between the lowest and the highest.
+    refused if all its intensities are equal, if one exceeds the range of float32, or if their range is so small
+    (`_FLOAT32_STEP`) that float32 has fewer than 256 values in it.
     """
     check_scan_grid(volume.grid, volume.path)
     voxels, path = volume.voxels, volume.path
@@ -137,7 +137,7 @@ def check_scan(volume: Volume) -> None:
 
 
 def check_channels(channels: int, needed: int, path: Path | None) -> None:
-    """Raise InputError, naming `path`, if a scan of `channels` channels cannot be used where `needed` are needed."""
+    """Raise InputError, naming `path`, if a scan's number of `channels` differs from the `needed` number."""
     if channels == 1 < needed:
         remedy = "Choose another model, or give each channel: files x_0000, x_0001, ..., or volumes in 3D Slicer."
         raise InputError(f"holds one channel, but {needed} are needed", path=path, remedy=remedy)
@@ -347,7 +347,7 @@ def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> 
 
 
 def _position_difference(grid: Grid, other: Grid) -> str:
-    """Return text on the distance of the centres of two grids and, above 0.05 degrees, the angle between their axes."""
+    """Return text on the distance of two grids' centres and, if above 0.05 degrees, the angle between their axes."""
     centres = [each.affine[:3, :3] @ (np.array(each.shape) - 1) / 2 + each.affine[:3, 3] for each in (grid, other)]
     axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]
     nearest = np.abs(axes[0].T @ axes[1]).max(axis=0)  # cosine of each axis of `other` to the closest axis of `grid`
