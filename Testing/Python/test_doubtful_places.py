@@ -84,6 +84,7 @@ def test_at_most_the_requested_number_of_places_is_returned() -> None:
     values = doubt_of_balls(TURNED, *[((x, y, 0), 2.5, 1.0) for x in (-16, -8, 0, 8, 16) for y in (-12, 0, 12)])
     assert len(doubtful_places(values, TURNED)) == 15
     assert len(doubtful_places(values, TURNED, max_places=4)) == 4
+    assert doubtful_places(values, TURNED, max_places=0) == []
 
 
 def test_doubt_levels_span_a_byte() -> None:

@@ -39,8 +39,10 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
         options.cases = Path(options.set.pop())  # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
     if options.labels and options.cases is None:
         usage_error("--labels maps the values of a new run's label files: give the CASES.csv, too")
-    if options.resume and (options.set or options.recipe or options.start_from or options.effort):
-        usage_error("--resume uses the run's own recipe: leave out --recipe, --start-from, --effort and --set")
+    new_run = (options.cases, options.recipe, options.start_from, options.effort, options.set)
+    if options.resume and any(new_run):
+        what = "leave out CASES.csv, --recipe, --start-from, --effort and --set"
+        usage_error(f"--resume continues with the run's own cases and recipe: {what}")
     if not options.resume and options.cases is None:
         usage_error("give the CASES.csv to train on")
     try:

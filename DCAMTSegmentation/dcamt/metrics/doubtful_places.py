@@ -55,6 +55,8 @@ def doubtful_places(doubt: np.ndarray, grid: Grid, max_places: int = 20) -> list
     boxes = ndimage.find_objects(components)
     places: list[DoubtfulPlace] = []
     for index in np.argsort(-sums, kind="stable"):
+        if len(places) >= max_places:
+            break
         volume_ml, severity = float(sizes[index] * voxel_ml), float(sums[index] * voxel_ml)
         if volume_ml < SMALLEST_ML or sizes[index] < 2:
             continue
@@ -62,8 +64,6 @@ def doubtful_places(doubt: np.ndarray, grid: Grid, max_places: int = 20) -> list
         inside = components[box] == index + 1
         i, j, k = (at + side.start for at, side in zip(densest_voxel(doubt[box], grid, inside), box, strict=True))
         places.append(DoubtfulPlace(grid.position((i, j, k)), (i, j, k), volume_ml, severity))
-        if len(places) == max_places:
-            break
     return places
 
 
