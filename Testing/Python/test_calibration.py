@@ -22,7 +22,7 @@ from dcamt.inference.serving import Worker
 from dcamt.models.calibration import (
     Calibration,
     ExpectedOverlap,
-    OverlapModel,
+    OverlapFunction,
     parse_calibration,
 )
 from dcamt.models.package import ModelPackage, calibration_path, open_model, write_package
@@ -34,11 +34,11 @@ from dcamt.worker.protocol import request_line
 from dcamt_testing.synthetic import write_cases_folder
 from dcamt_testing.worker_child import write_request
 
-LINE = OverlapModel(("entropy",), (0.0,), (1.0,), (-1.0,), 0.0, (0.2, 0.8), (-0.1, -0.1), (0.2, 0.1))
+LINE = OverlapFunction(("entropy",), (0.0,), (1.0,), (-1.0,), 0.0, (0.2, 0.8), (-0.1, -0.1), (0.2, 0.1))
 """The logit of the overlap is minus the feature "entropy"."""
 
 
-def calibration_of(package: ModelPackage, model: OverlapModel = LINE) -> Calibration:
+def calibration_of(package: ModelPackage, model: OverlapFunction = LINE) -> Calibration:
     """Return a calibration of a package for accurate quality only."""
     return Calibration(package.card.checksum, {"accurate": model}, 8, 40, "made up", {"mean absolute error": 0.01})
 

@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED
-from dcamt.models.calibration import Calibration, OverlapModel
+from dcamt.models.calibration import Calibration, OverlapFunction
 from dcamt.models.package import ModelPackage, calibration_path, open_model, write_package
 from dcamt.models.store import model_path, stored_models
 from dcamt.runs.folder import RunFolder
@@ -194,7 +194,7 @@ class ModelInUseTest(TrainingCase):
 
 def calibration_of(package: ModelPackage, notes: str) -> Calibration:
     """Return a calibration with these notes, whose expected overlap is the same for every segmentation."""
-    model = OverlapModel(("entropy",), (0.0,), (1.0,), (0.0,), 2.0, (0.5,), (-0.1,), (0.1,))
+    model = OverlapFunction(("entropy",), (0.0,), (1.0,), (0.0,), 2.0, (0.5,), (-0.1,), (0.1,))
     return Calibration(package.card.checksum, {"accurate": model}, 8, 40, notes)
 
 

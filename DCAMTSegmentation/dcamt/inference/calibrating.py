@@ -17,7 +17,7 @@ from ..models.calibration import (
     MIN_CASES,
     NOTHING,
     Calibration,
-    OverlapModel,
+    OverlapFunction,
     assess_overlap,
     fit_overlap,
 )
@@ -117,7 +117,7 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
         yield name, CALIBRATING[name](scan, np.random.default_rng([number, *name.encode()]))
 
 
-def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[OverlapModel, dict[str, float]]:
+def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[OverlapFunction, dict[str, float]]:
     """Fit the expected overlap in one quality; return it with its accuracy by cross-validation (`assess_overlap`).
 
     Raises:

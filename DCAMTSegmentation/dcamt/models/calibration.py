@@ -72,12 +72,12 @@ class ExpectedOverlap:
 
 
 @dataclass(frozen=True)
-class OverlapModel:
+class OverlapFunction:
     """The expected overlap as a function of features.
 
     Attributes:
         features: names of the features.
-        means, deviations: for standardising them.
+        means, deviations: mean and standard deviation of each feature, by which the features are standardised.
         weights: weights of the standardised features, none positive.
         bias: logit of the overlap at the means.
         knots: increasing expected overlaps.
@@ -94,7 +94,7 @@ class OverlapModel:
     highs: tuple[float, ...]
 
     def value(self, features: Mapping[str, float]) -> float:
-        """Return the expected overlap (0 to 1) for feature values by name, which include this model's features."""
+        """Return the expected overlap (0 to 1) for the values of features by name; further features are ignored."""
         numbers = np.array([features[name] for name in self.features], float)
         score = self.bias + ((numbers - self.means) / self.deviations) @ np.array(self.weights)
         return float(sigmoid(score))
@@ -125,16 +125,15 @@ class Calibration:
 
     Attributes:
         model: checksum in the card of the model that was calibrated.
-        qualities: an `OverlapModel` for each quality.
+        qualities: an `OverlapFunction` for each calibrated quality.
         cases, scans: number of cases used, and of their scans, including disturbed ones.
         notes: a description of the cases and their role in the model's training.
         measured: the calibration's accuracy, from cross-validation over the cases.
-        doubt: the correction of the map of doubt; None if the map was not calibrated, as in calibrations of older
-            versions of DCAMT.
+        doubt: the correction of the map of doubt; None without one, as in calibrations of older versions of DCAMT.
     """
 
     model: str
-    qualities: dict[str, OverlapModel]
+    qualities: dict[str, OverlapFunction]
     cases: int
     scans: int
     notes: str = ""
@@ -143,12 +142,12 @@ class Calibration:
     format: int = FORMAT
 
     def expect(self, quality: str, features: Mapping[str, float]) -> ExpectedOverlap | None:
-        """Return the expected overlap of a scan segmented in `quality`; None if this quality was not calibrated."""
-        model = self.qualities.get(quality)
-        if model is None:
+        """Return the expected overlap of a scan's segmentation in `quality`; None if the quality was not calibrated."""
+        function = self.qualities.get(quality)
+        if function is None:
             return None
         # An empty segmentation has no overlap with any outline.
-        return ExpectedOverlap(0.0, 0.0, 0.0) if features[NOTHING] else model.expect(features)
+        return ExpectedOverlap(0.0, 0.0, 0.0) if features[NOTHING] else function.expect(features)
 
     def to_json(self) -> str:
         """Return the calibration as the text of a JSON file."""
@@ -173,9 +172,9 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
             remedy="Update DCAMT.",
         )
     calibration: Calibration = replace(build(Calibration, data, path, "calibration"), format=FORMAT)
-    for quality, model in calibration.qualities.items():
-        known = quality in QUALITIES and set(model.features) <= set(quality_features(quality))
-        if not known or not model.is_sound():
+    for quality, function in calibration.qualities.items():
+        known = quality in QUALITIES and set(function.features) <= set(quality_features(quality))
+        if not known or not function.is_sound():
             raise _unusable(f"numbers for quality '{quality}'", path)
     if calibration.doubt is not None and not calibration.doubt.is_sound():
         raise _unusable("correction of the doubt", path)
@@ -202,11 +201,12 @@ def fit_overlap(
     cases: Sequence[str],
     names: Sequence[str],
     disturbances: Sequence[str] | None = None,
-) -> OverlapModel:
+) -> OverlapFunction:
     """Return the expected overlap as a function of features, fitted to scans.
 
-    The interval comes from the residuals of scans whose case and disturbance a fit did not use (see `_left_out`).
-    Otherwise the interval would be too narrow for scans that are poor in a way not seen before.
+    The interval comes from the residuals of further fits: each scan's overlap is estimated by a fit without the scans
+    of its case and, where possible, of its disturbance (see `_left_out`). Otherwise the interval would be too narrow
+    for scans that are poor in a way not seen before.
 
     Args:
         features: feature values of each scan; in every scan, something was segmented.
@@ -222,13 +222,13 @@ def fit_overlap(
         raise ValueError("a calibration needs two cases at least")
     table = np.array([[values[name] for name in names] for values in features], float)
     truth = np.asarray(overlaps, float)
-    model = _fit(table, truth, names)
+    function = _fit(table, truth, names)
     unseen = np.empty(len(truth))
     for scans, others in _left_out(cases, disturbances):
-        part = _fit(table[others], truth[others], names, start_from=model)
+        part = _fit(table[others], truth[others], names, start_from=function)
         unseen[scans] = [part.value(dict(zip(names, row, strict=True))) for row in table[scans]]
     knots, lows, highs = _interval(unseen, truth)
-    return replace(model, knots=knots, lows=lows, highs=highs)
+    return replace(function, knots=knots, lows=lows, highs=highs)
 
 
 def expect_left_out(
@@ -238,10 +238,10 @@ def expect_left_out(
     names: Sequence[str],
     disturbances: Sequence[str] | None = None,
 ) -> list[ExpectedOverlap]:
-    """Return the expected overlap of each scan by a fit to scans of other cases and other disturbances.
+    """Return the expected overlap of each scan by a fit to scans of other cases and disturbances (see `_left_out`).
 
-    The arguments are those of `fit_overlap`. The interval comes from the residuals of the same other scans, each
-    estimated by such a fit as well.
+    The arguments are those of `fit_overlap`. The interval comes from the residuals of these other scans, whose overlaps
+    are estimated in the same way.
     """
     table = np.array([[values[name] for name in names] for values in features], float)
     truth = np.asarray(overlaps, float)
@@ -251,21 +251,22 @@ def expect_left_out(
         for scans, others in _left_out(cases, disturbances)
     ]
     values = np.empty(len(truth))
-    for scans, _, model in folds:
-        values[scans] = [model.value(features[index]) for index in np.flatnonzero(scans).tolist()]
+    for scans, _, function in folds:
+        values[scans] = [function.value(features[index]) for index in np.flatnonzero(scans).tolist()]
     expected = [ExpectedOverlap(0, 0, 0)] * len(truth)
-    for scans, others, model in folds:
+    for scans, others, function in folds:
         knots, lows, highs = _interval(values[others], truth[others])
-        model = replace(model, knots=knots, lows=lows, highs=highs)
+        function = replace(function, knots=knots, lows=lows, highs=highs)
         for index in np.flatnonzero(scans).tolist():
-            expected[index] = model.expect(features[index])
+            expected[index] = function.expect(features[index])
     return expected
 
 
 def _left_out(cases: Sequence[str], disturbances: Sequence[str] | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield, for each case and disturbance, two masks (N,): its scans, and scans of other cases and other disturbances.
+    """Yield two masks (N,) for each disturbance of each case: these scans, and those of other cases and disturbances.
 
-    For undisturbed scans, the second mask includes the undisturbed scans of other cases, too.
+    The second mask includes the scans of other cases with the same disturbance, too, if the scans are undisturbed or no
+    other scans remain.
     """
     groups = np.asarray(cases)
     kinds = np.array([CLEAN] * len(groups) if disturbances is None else disturbances)
@@ -277,8 +278,8 @@ def _left_out(cases: Sequence[str], disturbances: Sequence[str] | None) -> Itera
 
 
 def _fit(
-    table: np.ndarray, truth: np.ndarray, names: Sequence[str], start_from: OverlapModel | None = None
-) -> OverlapModel:
+    table: np.ndarray, truth: np.ndarray, names: Sequence[str], start_from: OverlapFunction | None = None
+) -> OverlapFunction:
     """Fit the logistic function of features (N, F), and return it with a placeholder for the interval.
 
     Minimises Huber's loss of the overlap with a ridge penalty, by iteratively reweighted least squares; no weight
@@ -308,7 +309,7 @@ def _fit(
         weights = weights + step * min(1.0, 1 / max(1.0, largest))
         if largest < 1e-5:
             break
-    return OverlapModel(
+    return OverlapFunction(
         tuple(names),
         tuple(means.tolist()),
         tuple(deviations.tolist()),
@@ -321,7 +322,10 @@ def _fit(
 
 
 def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return x with x[1:] <= 0 that minimises x'Ax/2 - b'x, or nearly: features whose x is positive are removed."""
+    """Return x with x[1:] <= 0 that nearly minimises x'Ax/2 - b'x, where A is `matrix` and b is `target`.
+
+    While an item of x[1:] is positive, the largest is fixed at 0.
+    """
     used = list(range(len(target)))
     while True:
         solution = np.zeros(len(target))
@@ -333,7 +337,7 @@ def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarra
 
 
 def _interval(expected: np.ndarray, truth: np.ndarray) -> tuple[Curve, Curve, Curve]:
-    """Return knots, lows and highs of the 80% interval (see `OverlapModel`), from expected and true overlaps (N,).
+    """Return knots, lows and highs of the 80% interval (see `OverlapFunction`), from expected and true overlaps (N,).
 
     At each knot, the ends are quantiles of the residuals of the scans with the nearest expected overlaps. A new
     residual is below the k-th smallest of n with the probability k / (n + 1) (Weibull's plotting position).
@@ -364,11 +368,14 @@ def assess_overlap(
     """Return `overlap_figures` by cross-validation: each case is estimated by a fit to all other cases.
 
     The arguments are those of `fit_overlap`.
+
+    Raises:
+        ValueError: there are fewer than three cases.
     """
     expected: list[ExpectedOverlap] = [ExpectedOverlap(0, 0, 0)] * len(cases)
     for case in dict.fromkeys(cases):
         others = [index for index, name in enumerate(cases) if name != case]
-        model = fit_overlap(
+        function = fit_overlap(
             [features[index] for index in others],
             [overlaps[index] for index in others],
             [cases[index] for index in others],
@@ -377,7 +384,7 @@ def assess_overlap(
         )
         for index, name in enumerate(cases):
             if name == case:
-                expected[index] = model.expect(features[index])
+                expected[index] = function.expect(features[index])
     return overlap_figures(expected, overlaps)
 
 

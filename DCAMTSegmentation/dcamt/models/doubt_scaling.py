@@ -1,4 +1,4 @@
-"""Correct the map of doubt by the wrong voxels of labelled cases (Platt scaling). This module needs no torch.
+"""Fit a correction of the map of doubt to labelled cases, and apply it (Platt scaling). This module needs no torch.
 
 The corrected doubt is sigmoid(bias + slope * logit(doubt)): J. Platt, "Probabilistic outputs for support vector
 machines", Advances in Large Margin Classifiers, 1999. Below `LEAST_DOUBT` the corrected doubt is proportional
@@ -43,7 +43,10 @@ class DoubtScaling:
 
 
 def count_doubt(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """Count voxels by their doubt; return (3, BINS): the number of voxels, their summed doubt, the wrong voxels.
+    """Count the voxels of `LEAST_DOUBT` or more by their doubt.
+
+    Returns an array (3, BINS): for each interval of doubt, the voxels' number, their summed doubt, and the number of
+    wrong ones.
 
     Args:
         doubt: the map of doubt, float (I, J, K).

@@ -83,7 +83,7 @@ class ModelPackage:
 def write_package(path: Path, package: ModelPackage) -> Card:
     """Write a package and return the card with its checksum, which is also stored in the calibration.
 
-    A calibration file beside `path` is removed, since it belongs to the model that was there before.
+    A calibration file beside `path` is removed if possible, since it belongs to the model that was there before.
 
     Raises:
         OutputError: the file cannot be written.
@@ -139,7 +139,8 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
 
     Raises:
         InputError: the file does not exist or is not a package, is truncated, altered or too large, has another
-            version, contains other members than a package, or contains weights or a calibration that cannot be used.
+            version, contains other members than a package, or contains a card, a recipe, weights or a calibration that
+            cannot be used.
     """
     card, recipe, packed, calibration, notes = _open_parts(path, data)
     try:
@@ -185,7 +186,7 @@ def holds_calibration(path: Path, data: bytes) -> bool:
 
 
 def find_calibration(path: Path, card: Card) -> tuple[Calibration | None, tuple[str, ...]]:
-    """Return the calibration beside a model with this card, and notes; None if there is none that fits this model."""
+    """Return the calibration beside the model `path`, and notes; None if there is none that fits the model's `card`."""
     try:
         return _read_calibration(path, card), ()
     except InputError as error:
@@ -224,7 +225,7 @@ def check_description(path: Path, data: bytes | None = None) -> Card:
 
 
 def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Calibration | None, tuple[str, ...]]:
-    """Return card, recipe, bytes of the weights, calibration and notes, after checking members and checksum."""
+    """Return card, recipe, bytes of the weights, calibration and notes, after checking all but the weights' values."""
     with _opened(path, data) as archive:
         names = [info.filename for info in archive.infolist()]
         for name in sorted(set(names)):

@@ -59,7 +59,7 @@ def stored_models() -> list[StoredModel]:
 
 
 def model_path(name_or_file: str | Path) -> Path:
-    """Return the file of a model given by its name in the store or by its path.
+    """Return the path of a model's file, for the model's name in the store or the path itself.
 
     Raises:
         InputError: there is no such model.
@@ -92,7 +92,7 @@ def import_model(
         replace: replace an imported model of the same name, which stays if the new one cannot be written.
 
     Raises:
-        InputError: the model cannot be used, or a model of that name exists.
+        InputError: the model cannot be used, its name cannot be a file name, or a model of that name exists.
         OutputError: the file, or the calibration file beside it, cannot be copied.
     """
     data = read_model(path)
@@ -111,7 +111,7 @@ def import_model(
 
 
 def copy_into_store(path: Path, name: str) -> StoredModel:
-    """Copy a model file, already verified, into the store, and the calibration file beside it if that fits the model.
+    """Copy a model file, already verified, into the store, and the calibration file beside it as `import_model` does.
 
     Args:
         name: a name that no model in the store has.

@@ -1,4 +1,4 @@
-"""Write and parse the events of a run: typed classes, which `events.jsonl` stores as one line of JSON each.
+"""Define, write and parse the events of a run; the file `events.jsonl` stores each event as one line of JSON.
 
 An *iteration* in an event is the number of iterations trained so far.
 """
@@ -64,8 +64,8 @@ class TrainingProgress(_Timed):
 
     Attributes:
         iteration, iterations: iterations trained, and iterations of the whole run.
-        losses: mean losses of the iterations since the previous event of this kind in the same process.
-        steps_per_s: iterations per second since then; None if unknown.
+        losses: by name, the mean over the iterations since the previous event of this kind in the same process.
+        steps_per_s: iterations per second since the same event; None if unknown.
         eta_s: seconds to the last iteration, at the present speed.
         memory_bytes: peak memory of the leader's process so far, on the GPU if it computes there; None if unknown.
     """
@@ -85,7 +85,8 @@ class ValidationScored(_Timed):
     """A validation is done; it took `seconds`.
 
     Attributes:
-        dice: mean Dice by branch ("A", "B", "mean") and class.
+        dice: mean Dice of the validation cases by prediction and class; the predictions are those of the branches, "A"
+            and "B", and that of their mean probabilities, "mean".
     """
 
     kind: ClassVar[str] = "validation"
@@ -227,7 +228,8 @@ class EventLog:
 class EventTail:
     """Reads the events of a run's file while they are appended, from the start or from the last `from_end` bytes.
 
-    An unfinished last line is returned once it is complete. A file that became shorter is read again from the start.
+    The event of an unfinished last line is returned once the line is complete. A file that became shorter is read again
+    from the start.
     """
 
     def __init__(self, path: Path, from_end: int | None = None) -> None:
@@ -274,7 +276,7 @@ class EventTail:
 
 
 def read_events(path: Path) -> list[RunEvent]:
-    """Return all events of a run's file, without damaged lines or an unfinished last line."""
+    """Return all events of a run's file, without damaged lines or an unfinished last line; [] if it cannot be read."""
     lines = JsonLines()
     try:
         lines.feed(path.read_bytes())

@@ -116,7 +116,7 @@ class RunFolder:
         return self.path / "report.html"
 
     def check_new(self) -> None:
-        """Raise InputError if the folder contains a run, or other files.
+        """Raise InputError if the folder contains a run or other files, or if `path` is no folder.
 
         Allowed are the files that an application writes before it starts the run, and those that a process leaves if
         it is killed before the run begins.
@@ -143,8 +143,8 @@ class RunFolder:
         """Create the files of a new run.
 
         Args:
-            first_checkpoint: writes the checkpoint before the first step.
-            origin: the model of the first weights.
+            first_checkpoint: writes the checkpoint before the first iteration.
+            origin: the model of the first weights; None if they are random.
 
         Raises:
             InputError: as `check_new`.
@@ -162,7 +162,7 @@ class RunFolder:
         write_text(self.recipe, recipe.to_json())
 
     def open(self, for_training: bool = False) -> tuple[Recipe, list[Case]]:
-        """Return the recipe and cases of the run; `for_training` as in `recipe.recipe_from_dict`.
+        """Return the recipe and cases of the run; `for_training` as in `recipe_from_dict`.
 
         Raises:
             InputError: the folder contains no run, or the run's files cannot be used.

@@ -1,8 +1,8 @@
 """Write and read the preview of a run: the current segmentation of one validation case.
 
 Another process writes the name of the case to `preview/case.txt`. After each later validation, the run writes arrays
-(K, J, I) that can be mapped into memory, and last `preview/preview.json` with their names, so that no reader sees half
-a preview.
+(K, J, I) that can be mapped into memory, and last `preview/preview.json` with the files' names, so that no reader sees
+half a preview.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def chosen_preview(run: RunFolder) -> str | None:
 
 
 def read_preview(run: RunFolder) -> Preview | None:
-    """Return the last preview; None if there is none."""
+    """Return the last preview; None if there is none, or it cannot be read."""
     with suppress(OSError, ValueError, TypeError):
         return Preview(**json.loads((run.preview / "preview.json").read_text(encoding="utf-8")))
     return None

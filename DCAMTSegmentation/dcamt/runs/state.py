@@ -50,11 +50,11 @@ def run_state(run: RunFolder) -> RunState:
     note = read_note(run.failure)
     if note is not None:
         return RunState(PAUSED if note.unwritten and resumable else FAILED, note.message, *counts, resumable=resumable)
-    if isinstance(progress.last, RunFinished):
+    if isinstance(progress.ended_by, RunFinished):
         if progress.iteration >= progress.iterations:
             return RunState(FINISHED, "", *counts)
         return RunState(STOPPED, "", *counts, resumable=resumable)
-    if isinstance(progress.last, RunPaused):
+    if isinstance(progress.ended_by, RunPaused):
         return RunState(PAUSED, "", *counts, resumable=resumable)
     killed = f"{KILLED} {_RESUME if resumable else _START_AGAIN}"
     if not run.recipe.exists():
@@ -86,12 +86,12 @@ def _subfolders(folder: Path) -> list[Path]:
 
 @dataclass
 class _Progress:
-    """A run's progress according to its events; `last` is the event that ended its last process, or None."""
+    """A run's progress according to its events; `ended_by` is the event that ended its last process, or None."""
 
     iteration: int = 0
     iterations: int = 0
     eta_s: float | None = None
-    last: RunPaused | RunFinished | None = None
+    ended_by: RunPaused | RunFinished | None = None
 
 
 def _read_progress(run: RunFolder) -> _Progress:
@@ -104,9 +104,9 @@ def _read_progress(run: RunFolder) -> _Progress:
             progress.iterations = event.iterations
             progress.eta_s = event.eta_s if isinstance(event, TrainingProgress) else None
         if isinstance(event, RunPaused | RunFinished):
-            progress.last = event
+            progress.ended_by = event
         elif isinstance(event, RunStarted):
-            progress.last = None
+            progress.ended_by = None
     return progress
 
 
