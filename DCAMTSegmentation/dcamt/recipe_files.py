@@ -81,6 +81,8 @@ def _read_recipe(path: Path, for_training: bool) -> Recipe:
     except json.JSONDecodeError as error:
         what = f"is not JSON (line {error.lineno}: {error.msg})"
         raise InputError(what, path=path, remedy="Correct the file.") from error
+    except (ValueError, RecursionError) as error:  # too many digits, or nested too deeply
+        raise InputError(f"cannot be read ({error})", path=path, remedy="Correct the file.") from error
     return recipe_from_dict(data, path, for_training)
 
 
@@ -145,6 +147,6 @@ def _parse(text: str, hint: Any, where: str) -> Any:
         return text
     try:
         data = json.loads(f"[{text}]") if typing.get_origin(hint) is tuple else json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"'{text}' is not a value", path=where) from error
     return value_of(data, hint, where, "value")

@@ -263,3 +263,13 @@ def test_file_that_is_not_a_recipe_is_refused(tmp_path: Path) -> None:
     broken.write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(InputError, match=r"broken\.json: 'recipe' must be an object"):
         load_recipe(broken)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000], ids=["nested too deeply", "too many digits"])
+def test_json_that_python_cannot_read_is_refused(text: str, tmp_path: Path) -> None:
+    unreadable = tmp_path / "unreadable.json"
+    unreadable.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"unreadable\.json: cannot be read"):
+        load_recipe(unreadable)
+    with pytest.raises(InputError, match=r"is not a value"):
+        with_settings(load_recipe("la"), [f"iterations={text}"])
