@@ -39,7 +39,7 @@ REMOVALS = 100
 
 
 def _import_all() -> dict[str, str]:
-    """Import all modules that requests need; return the packages' versions by name.
+    """Import all modules that requests need, except a report's; return the packages' versions by name.
 
     Raises:
         ImportError: a package cannot be imported.
