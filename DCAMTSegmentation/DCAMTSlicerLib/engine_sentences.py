@@ -459,6 +459,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("is damaged"),
         _("is damaged ({0})"),
         _("is damaged or was changed: its checksum does not match"),
+        _("is damaged: it holds {0} of {1} compressed frames"),
         _("is empty"),
         _("is empty: no voxel is labelled"),
         _("is half of a pair, and the other half {0} is missing"),

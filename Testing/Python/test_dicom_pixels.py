@@ -9,7 +9,9 @@ from dcamt.errors import MemoryShortage
 from dcamt.io import dicom_pixels
 from dcamt.io.readers import read_scan
 from dcamt_testing.dicom_positions import SIZE, STEP, assert_slices_in_place, write_slice
+from dcamt_testing.dicom_series import write_enhanced_mr
 from dcamt_testing.scan_files import refused
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -41,6 +43,17 @@ def test_compressed_slices_are_read_without_loss(tmp_path: Path, compressor: str
     z = scan.grid.affine[2, 3] + scan.grid.affine[2, 2] * np.arange(8)
     np.testing.assert_allclose(scan.voxels[0, 3, 3], slope * (100 + 10 * z / STEP))
     assert scan.voxels.shape == (1, SIZE, SIZE, 8)
+
+
+def test_compressed_file_with_too_few_frames_is_refused_with_their_number(tmp_path: Path) -> None:
+    voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
+    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
+    data = pydicom.dcmread(path)
+    data.compress(RLELossless, generate_instance_uid=False)
+    frames = list(generate_frames(data.PixelData, number_of_frames=6))
+    data.PixelData = encapsulate(frames[:4])
+    data.save_as(path)
+    refused(lambda: read_scan(path), path, "holds 4 of 6 compressed frames", "copy it again")
 
 
 def compress_with_gdcm(path: Path, compressor: str) -> None:

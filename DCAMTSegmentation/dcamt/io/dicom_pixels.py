@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
         pixels = data.pixel_array
         pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
         return _bright_is_high(_stored_bits(pixels, data), data), False
+    _refuse_missing_fragments(file, data)
     unscaled = {(frame.slope, frame.intercept) for frame in frames} == {(1.0, 0.0)}
     try:
         pixels = data.pixel_array
@@ -85,6 +87,18 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
     with quiet_terminal():
         pixels = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(file)))
     return (pixels[np.newaxis] if pixels.ndim == 2 else pixels), True
+
+
+def _refuse_missing_fragments(file: Path, data: Any) -> None:
+    """Raise InputError if compressed pixels have fewer fragments than frames: each frame has at least one."""
+    from pydicom.encaps import parse_basic_offsets, parse_fragments
+
+    pixels = BytesIO(data.PixelData)
+    parse_basic_offsets(pixels)
+    found, stated = parse_fragments(pixels)[0], int(data.get("NumberOfFrames") or 1)
+    if found < stated:
+        what = f"is damaged: it holds {found} of {stated} compressed frames"
+        raise InputError(what, path=file, remedy="The copy is incomplete; copy it again.")
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
