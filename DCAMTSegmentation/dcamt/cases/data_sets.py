@@ -58,11 +58,11 @@ _IMAGE_KEYS, _LABEL_KEYS = ("image", "images", "img", "scan"), ("label", "labels
 
 
 def _entries(listed: object) -> list[tuple[list[object], object, str]]:
-    """Return the files of images, the label and the name of each listed case; the name is often empty.
+    """Return the image files, the label file and the name of each listed case, as listed; the name is often empty.
 
-    A case may be an object with the keys `image` and `label` or similar ones, a pair of image and label, or an image.
-    The cases may be in an array, or in an object by their names; an object may also hold an array of all images and one
-    of all labels.
+    A case may be an object with the keys `image` and `label` or similar ones, a pair of image and label, an image, or
+    an array of the images of several channels. The cases may be in an array, or in an object by their names; an object
+    may also hold an array of all images and one of all labels.
     """
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
@@ -81,7 +81,7 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
 
 
 def _files_of_case(entry: object) -> tuple[list[object], object]:
-    """Return the images and the label of a case, as `dataset.json` lists them."""
+    """Return the image files and the label file of a case, as `dataset.json` lists them; None if it has no label."""
     if isinstance(entry, list) and len(entry) == 2 and channel_of(str(entry[1])) is None:
         image, label = entry
     elif isinstance(entry, dict):
@@ -114,7 +114,7 @@ class _ListedCases:
         self.skipped: list[SkippedFile] = []
 
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
-        """Add a case by the file of its first channel, or skip the case if this file or its label does not exist.
+        """Add a new case by the file of its first channel; skip the case if this file or the label is missing.
 
         `io.readers.read_scan` finds the files of other channels if they are named `x_0001`, `x_0002`, ...
         """
@@ -152,6 +152,7 @@ class _ListedCases:
         """Return the path of the file that `dataset.json` names as `text`.
 
         nnU-Net v1 omits the suffix `_0000` of images' names, and nnU-Net v2 allows environment variables in the names.
+        If no such file exists, the only file with this name and another ending is returned.
         """
         if not (self._folder / text).exists():
             text = os.path.expandvars(text)

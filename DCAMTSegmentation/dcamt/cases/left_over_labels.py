@@ -1,4 +1,4 @@
-"""Pair labels that no scan's name fits exactly with the scans to which they most probably belong.
+"""Pair labels whose names no scan has with the scans to which they most probably belong.
 
 The names may differ in capitals (`P1_image`, `p1_label`), in words for the modality (`p1_lge`, `p1_seg`), in words for
 the atrium (`ct`, `segmentations/heart_atrium_left`), or in the folders (`Patients/p1`, `Outlines/p1`).
@@ -14,7 +14,7 @@ from .names import OTHER_STRUCTURES, NamedFile, has_word, loose_key, without_out
 
 FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
 """The scans or the labels of a folder by their keys."""
-_Simplified = Callable[[NamedFile], Hashable]
+_Simplify = Callable[[NamedFile], Hashable]
 """A function that returns the parts of a file's path in which a scan and its label must agree."""
 
 
@@ -24,19 +24,19 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     If several scans fit, the label is left as it is. Several labels may get the key of one scan.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
-    of_scans, of_labels = ({file.path.parent for file in _all_files(files)} for files in (scans, labels))
-    rules: tuple[tuple[_Simplified, _Simplified], ...] = (
+    scan_folders, label_folders = ({file.path.parent for file in _all_files(files)} for files in (scans, labels))
+    rules: tuple[tuple[_Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals),
         (_loose, _loose),
         (_loose, _without_structure),
-        (_beside(of_labels), _beside(of_scans, words=OTHER_STRUCTURES)),
+        (_beside(label_folders), _beside(scan_folders, words=OTHER_STRUCTURES)),
     )
-    for of_scan, of_label in rules:
+    for simplify_scan, simplify_label in rules:
         fitting: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)
         for file in _all_files(scans):
-            fitting[of_scan(file)].add(file.key)
+            fitting[simplify_scan(file)].add(file.key)
         for label in [file for file in _all_files(labels) if file.key not in scans]:
-            keys = fitting.get(of_label(label), set())
+            keys = fitting.get(simplify_label(label), set())
             if len(keys) == 1 and keys <= unlabelled:
                 _move(labels, label, *keys)
 
@@ -68,14 +68,15 @@ def _without_structure(file: NamedFile) -> Hashable:
     return tuple(filter(None, map(without_outline_words, loose_key(file.key))))
 
 
-def _beside(others: Collection[Path], words: Collection[str] = ()) -> _Simplified:
-    """Return a function that simplifies a file to its own name and the folder above its folder.
+def _beside(others: Collection[Path], words: Collection[str] = ()) -> _Simplify:
+    """Return a function that returns the folder above a file's folder and the file's own name, as in its loose key.
 
-    If the file's folder is one of `others`, or its name has one of the words, the file stays as it is.
+    The function returns the file's path, which fits no other file, if the file's folder is one of `others`, the
+    folder's name has one of the words, or nothing of the file's name is left.
     """
 
-    def simplified(file: NamedFile) -> Hashable:
+    def simplify(file: NamedFile) -> Hashable:
         folder, name = file.path.parent, "".join(loose_key(file.key[-1:]))
         return file.path if folder in others or not name or has_word(folder.name, words) else (folder.parent, name)
 
-    return simplified
+    return simplify

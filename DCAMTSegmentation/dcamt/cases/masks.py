@@ -24,7 +24,7 @@ FEW_VALUES = 16
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; a mask that was taken for a scan becomes a label with the key of its scan.
 
-    If the mask's name has further words than `_OUTLINE_WORDS`, the mask becomes a label of another structure. If every
+    If the mask's name has further words than `OUTLINE_WORDS`, the mask becomes a label of another structure. If every
     file of a shorter name has few values, too, all stay scans: they may be labels of several patients.
     """
     masks: dict[Path, NamedFile] = {}

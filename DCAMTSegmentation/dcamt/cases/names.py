@@ -81,7 +81,7 @@ MODALITY_WORDS = frozenset(
         *("input", "inputs"),
     ]
 )
-"""Words that a scan's name may have in addition to its label's name; they count only if no name fits without them."""
+"""Words that a scan's name may have in addition to its label's; they are ignored only if no name fits with them."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
 """Words that are not part of a key."""
 _PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
@@ -254,9 +254,9 @@ def _parts(path: Path, folder: Path) -> list[str]:
 def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """Return the kind and the key of each file below `folder`; files with equal keys belong to one case.
 
-    Two rules are added to those of `classify`. A word such as `output` marks a result if a scan has the
-    same name without the word; if the word is in the file's own name, a label of that name is enough. If a label's name
-    is a scan's name with words for structures or qualifiers, the label gets the scan's key; if one of the words is for
+    Two rules are added to those of `classify`. A word such as `output` marks a result if a scan has the same name
+    without the word; if the word is in the file's own name, a label of that name is enough. If a label's name is a
+    scan's name with words for structures or qualifiers, the label gets the scan's key; if one of the words is for
     another structure, the kind becomes `FileKind.OTHER_LABEL`.
     """
     files = list(files)
@@ -331,8 +331,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     The words are in lower case and stand at the end or at the beginning of the name, or are the name of a folder of
     masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If there are several such other scans, those with the
-    longest names are first. If another scan's name fits only without words for the modality (`p1_LA` beside `p1_lge`),
-    that scan has its loose key (`loose_key`).
+    longest names are first. Another scan whose name fits without words for the modality (`p1_LA` beside `p1_lge`) is
+    yielded with its `loose_key` in place of its key.
     """
     scans = {_lower(without_first_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
     loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}
