@@ -2,11 +2,11 @@
 
     python Testing/benchmarks/doubt_map.py LA_FOLDER MODEL [--cases la060 la061] [--json FILE]
 
-MODEL is a model that was not trained with the labels of the cases. Segments the held-out cases, or those of --cases, in
-quality `accurate`, and prints
+MODEL is a model that was not trained with the labels of the cases. The command segments the held-out cases, or those of
+--cases, in quality `accurate`, and prints
 - the area under the ROC curve with which doubt and disagreement detect wrong voxels within 2.5 mm of the outline,
 - the fraction of wrong voxels among those of about the same doubt, within the same distance,
-- the amount of wrong voxels at the first doubtful place: its rank (0 to 1) among all places of the same outline.
+- the amount of wrong voxels around the first doubtful place, as a rank (0 to 1) among all voxels of the outline.
 """
 
 from __future__ import annotations

@@ -19,6 +19,10 @@ Times are processor times of the process, which other programs affect less than 
 repeats counts. The windows of `protocol` are measured once, and `cold` once in elapsed time. With one thread, processor
 time equals the elapsed time on an idle machine. `protocol` is measured in float32, `cold` in the precision that the
 command chooses, and the other parts in float32 and, on CPUs with instructions for it, in bfloat16.
+
+The column `of` names what the time is divided by in `ratio`. `points` is the difference in Dice, in percentage points:
+in `protocol`, the mean difference to DCAMT's complete segmentation; in `whole`, the largest difference to the
+segmentation of the cropped scan.
 """
 
 from __future__ import annotations
@@ -115,7 +119,7 @@ def convolution_rate() -> float:
 
 
 def pass_operations(network: DualVNet, image: torch.Tensor, quality: str) -> float:
-    """Return the floating-point operations of all convolutions and matrix products in one pass, before folding."""
+    """Return the floating-point operations of all convolutions and matrix products in one pass of `network`."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -196,7 +200,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 def predict_windows(
     network: DualVNet, image: torch.Tensor, window: tuple[int, ...], stride: tuple[int, ...]
 ) -> torch.Tensor:
-    """Return the mean probabilities (K, X, Y, Z) of both branches over all windows, as the published code does."""
+    """Return the mean probabilities (2, X, Y, Z) of both branches over all windows, as the published code does."""
     size = size_of(image)
     room = [max(0, w - n) for w, n in zip(window, size, strict=True)]
     sides = [side for r in reversed(room) for side in (r // 2, r - r // 2)]

@@ -15,7 +15,8 @@ from dcamt.models.package import open_model
 HELD_OUT = 20
 """The number of held-out cases, the last of `cases.csv`.
 
-Of all trainings, only that of the shipped model reads their labels; that of `second` reads their images without labels.
+Of all trainings, only that of the shipped model reads their labels; the run `second` of `shipped_model.py` reads their
+images without labels.
 """
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 

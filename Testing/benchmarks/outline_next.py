@@ -37,7 +37,10 @@ SCALE = (
 
 
 def train(la: Path, place: Path, labelled: Sequence[str], seed: int, settings: Sequence[str]) -> Path:
-    """Return the path of a model trained with the labels of these cases and the images of all training cases."""
+    """Train a model with the labels of these cases and the images of all training cases, unless it exists.
+
+    Returns its path.
+    """
     run = place / "run"
     if not (run / "model.dcamt").exists():
         cases = [
@@ -79,7 +82,7 @@ def compare(la: Path, work: Path, options: argparse.Namespace, seed: int) -> lis
     rows = [{"row": "start", "seed": seed, **measure(la, start, model), "added": []}]
     additions = {"ranking": chosen_by_ranking(start, options.add)}
     for draw in range(options.draws):
-        # The draw does not depend on the training's seed, so all seeds add the same cases.
+        # The draw does not depend on the training's seed, so all seeds add the same random cases.
         additions[f"random{draw}"] = Random(draw).sample(rest, options.add)
     for row, added in additions.items():
         place = work / f"{row}-{options.labelled}+{options.add}-seed{seed}"
@@ -108,7 +111,7 @@ def main() -> None:
     for kind in ("start", "ranking", "random"):
         dice = [row["dice_mean"] for row in rows if row["row"].startswith(kind)]
         spread = f" ± {stdev(dice):.4f}" if len(dice) > 1 else ""
-        print(f"{kind}: Dice {mean(dice):.4f}{spread} over {len(dice)} run(s)" if dice else f"{kind}: none")
+        print(f"{kind}: Dice {mean(dice):.4f}{spread} (runs: {len(dice)})" if dice else f"{kind}: none")
     for row in rows:
         print(f"{row['row']} (seed {row['seed']}) added: {', '.join(row['added']) or 'nothing'}")
 

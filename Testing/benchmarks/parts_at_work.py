@@ -62,7 +62,7 @@ def load_trained(run: Path) -> tuple[Recipe, DualVNet]:
 
 
 def batches_of(la: Path, names: list[str], recipe: Recipe) -> list[Batch]:
-    """Return batches of patches without augmentation; recipes with the same spacing and patch give the same patches."""
+    """Return batches of patches without augmentation, drawn with the recipe's seed."""
     cases = [Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED) for name in names]
     sampler = BatchSampler(
         [load_case(case, recipe, CPU) for case in cases], [], with_settings(recipe, NO_AUGMENTATION), CPU

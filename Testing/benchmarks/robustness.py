@@ -13,8 +13,8 @@ disturbed scan's grid, trust (Dice of the two branches), features of doubt. In q
 scans also count the voxels by their doubt (`count_doubt`). Existing lines are not computed again.
 
 `table` prints, for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed; the
-accuracy of the expected overlap for cases and disturbances that were left out of the calibration; and how often voxels
-of about the same doubt are wrong, before and after a correction that was fitted to the other cases.
+accuracy of the expected overlap if the case, or also its disturbance, was left out of the calibration; and how often
+voxels of about the same doubt are wrong, before and after a correction that was fitted to the other cases.
 
 `calibrate` fits the calibration of the shipped model to all lines of its twin, and writes it beside the shipped model.
 """
@@ -249,7 +249,10 @@ def read_lines(work: Path) -> list[Row]:
 
 
 def robustness_table(rows: list[Row]) -> list[Row]:
-    """Return, for each disturbance, the mean Dice, and the mean Dice of the same cases undisturbed."""
+    """Return a row for each disturbance: its mean and lowest Dice, and the mean Dice of the same cases undisturbed.
+
+    The row also has the mean of `expected`, which `calibration_table` sets.
+    """
     clean = {row["case"]: row["dice"] for row in rows if row["disturbance"] == CLEAN}
     printed = []
     for kind in KINDS:
@@ -269,7 +272,10 @@ def robustness_table(rows: list[Row]) -> list[Row]:
 
 
 def expect_unseen(rows: list[Row], names: Sequence[str], split: str) -> list[ExpectedOverlap]:
-    """Return the expected overlap of each row by a calibration that has not seen what `split` (of `SPLITS`) names."""
+    """Return the expected overlap of each row by a calibration that has not seen what `split` (of `SPLITS`) names.
+
+    For an empty result it is 0.
+    """
     segmented = [row for row in rows if not row["doubt"][NOTHING]]
     expected = iter(
         expect_left_out(
@@ -284,7 +290,7 @@ def expect_unseen(rows: list[Row], names: Sequence[str], split: str) -> list[Exp
 
 
 def fit_rows(rows: list[Row], names: Sequence[str]) -> Any:
-    """Return a calibration fitted to the rows, whose results must not be empty."""
+    """Return the expected overlap as a function of features, fitted to the rows, whose results must not be empty."""
     return fit_overlap(
         [row["doubt"] for row in rows],
         [row["dice"] for row in rows],

@@ -87,7 +87,7 @@ class CaseFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class TwoStreams:
-    """Yields endless batches of case numbers: labelled cases (below `labelled`), then unlabelled cases."""
+    """Yields batches of case numbers without end: labelled cases (below `labelled`), then unlabelled cases."""
 
     def __init__(self, labelled: int, cases: int, recipe: Recipe) -> None:
         self.labelled, self.cases, self.training = labelled, cases, recipe.training
@@ -162,7 +162,7 @@ def dcamt_step(
     """Return DCAMT's iteration, and its trainer.
 
     Args:
-        loaded: whether batches come from the DataLoader instead of resident cases.
+        loaded: whether batches come from a DataLoader instead of resident cases.
     """
     device = torch.device(options.device)
     trainer = Trainer(recipe, RunFolder(files / "run"), device, EventLog(None))
@@ -198,7 +198,10 @@ def case_of(la: Path, name: str, role: str) -> Case:
 
 
 def serve(variant: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
-    """Run iterations or validate, as `pipe` requests, and send back the durations; meant for a separate process."""
+    """Run iterations or validate, as `pipe` requests, and send back the seconds; meant for a separate process.
+
+    After iterations, the seconds of waiting and the peak memory in bytes are sent, too.
+    """
     torch.set_num_threads(options.threads)
     if variant not in ("baseline", "memory"):
         keep_freed_memory()  # as `dcamt` does
@@ -322,7 +325,7 @@ def main() -> None:
     print_table(rows)
     every = recipe.training.validate_every
     fraction = validation / (validation + every / rows[options.variants.index("dcamt")]["it_per_s"])
-    print(f"validation: {validation:.2f} s a case; {fraction:.1%} of the time for each case, every {every} iterations")
+    print(f"validation: {validation:.2f} s a case; a case every {every} iterations takes {fraction:.1%} of the time")
     if options.json:
         machine = {"device": options.device, "threads": options.threads, "torch": torch.__version__}
         result = {"rows": rows, "validation_s_a_case": validation, "validation_fraction_a_case": fraction, **machine}

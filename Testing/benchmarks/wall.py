@@ -58,7 +58,7 @@ def icc(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def agreement_statistics(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """Return both means, ICC, bias (second minus first) and half the width of the 95% limits of agreement."""
+    """Return both means with SD, ICC, bias (second minus first) and half the width of the 95% limits of agreement."""
     difference = second - first
     return {
         "expert": f"{first.mean():.1f} ± {first.std(ddof=1):.1f}",
@@ -77,7 +77,7 @@ def analyse_timed(volume: Volume, labels: Labelmap, case: str) -> tuple[WallResu
 
 
 def measure(la: Path, work: Path, model: Path) -> tuple[list[Pair], list[str]]:
-    """Segment the held-out cases that lack a segmentation; return the pairs of all cases, and any refusals."""
+    """Segment the held-out cases that lack a segmentation; return the measured pairs, and any refusals."""
     claim_folder(work, model)
     names = case_names(la)[-HELD_OUT:]
     missing = [la / f"{name}_image.nii.gz" for name in names if not (work / f"{name}_image.nii.gz").exists()]

@@ -117,7 +117,7 @@ def _item_of(groups: Groups) -> Dataset:
 
 
 def assert_slices_in_place(volume: Volume, slices: int, add: int = 100) -> None:
-    """Fail unless the volume has this number of slices and each has the intensity of its position (see `pixels`)."""
+    """Fail unless the volume is one of this number of slices (see `write_slice`), each in its place."""
     assert volume.voxels.shape == (1, SIZE, SIZE, slices)
     grid = volume.grid
     z = grid.affine[2, 3] + grid.affine[2, 2] * np.arange(slices)

@@ -22,7 +22,7 @@ CONTENT_OF = {
 
 
 def missing_attributes(dataset: Dataset) -> list[str]:
-    """Return which required attributes of the SOP class's mandatory modules are missing or empty.
+    """Describe each required attribute of the SOP class's mandatory modules that is missing or empty.
 
     Required are types 1 and 2 of DICOM PS3.3; type 2 may be empty. Conditional attributes are not checked. In a
     structured report, the content items are checked, too. `highdicom` ships the standard's tables.
@@ -57,7 +57,7 @@ def _table(name: str) -> Any:
 
 
 def _missing_in_content(item: Dataset, depth: int = 0) -> list[str]:
-    """Return the required attributes that an item of a structured report, or an item below it, lacks."""
+    """Describe each required attribute that an item of a structured report, or an item below it, lacks."""
     name = CONTENT_OF[item.ValueType]
     faults = [] if name in item and not item[name].is_empty else [f"{item.ValueType} without {name}"]
     if "ConceptNameCodeSequence" not in item and item.ValueType not in ("IMAGE", "COMPOSITE"):

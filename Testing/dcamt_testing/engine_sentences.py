@@ -154,7 +154,7 @@ class MessageSources:
             yield call.args[order.index(parameter)]
 
     def _follow(self, node: ast.expr, scope: Scope, inserted: bool = False) -> set[str]:
-        """Return each text to which an expression can evaluate.
+        """Return the texts to which an expression can evaluate; none if it was followed before.
 
         Args:
             inserted: the expression is inserted into another text; then a constant of a single word does not count.

@@ -14,13 +14,13 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 RECIPE: Recipe = replace(
     tiny_recipe(), intensity=Intensity("clip", low=-1, high=1), inference=Inference(largest_component=True)
 )
-"""Spacing 2 mm, patches of 16 x 16 x 16 voxels."""
+"""The network grid has a spacing of 2 mm; patches have 16 x 16 x 16 voxels."""
 SPACING = (1.0, 1.0, 2.0)
-"""mm."""
+"""Spacing of the scans, mm."""
 CASE, FIELD = (48, 40, 24), (120, 144, 24)
-"""Voxels of a case, which is the part of a scan that shows the organ, and of the whole scan."""
+"""Shapes, in voxels: of a case, which here is the part of a scan that shows the organ, and of the whole scan."""
 AT = (41, 60, 0)
-"""The index of the case's first voxel in a scan with air or noise around the case, which is not centred there."""
+"""The index of the case's first voxel in a scan with air or noise around the case; the case is not at the centre."""
 
 
 def tissue() -> np.ndarray:

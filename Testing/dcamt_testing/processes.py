@@ -136,7 +136,7 @@ def wait_until(condition: Callable[[], Any], what: str = "", at_most: float = HA
     """Wait until `condition()` holds; raise AssertionError after `at_most` seconds.
 
     Args:
-        what: what is waited for, for the error's message.
+        what: names the condition in the error's message.
         at_most: seconds.
     """
     end = time.monotonic() + at_most

@@ -1,6 +1,7 @@
 """Make phantoms of atria by formulas: blood, a wall with a bright patch of known area, a valve and a vein.
 
-The intensity depends only on the position in RAS mm. A voxel holds the mean over its extent, as in a scanner.
+The intensity depends only on the position in RAS mm. A voxel holds the mean intensity in the voxel's extent, as in a
+scanner.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ class Ring(Atrium):
     """A ring-shaped tube of blood around the axis S, in a shell of wall: convex on the ring's outside, a saddle inside.
 
     The bright patch lies where the angle about the tube's axis, 0 on the outside of the ring, is at most
-    `patch_degrees`. The attributes of the ellipsoid, the valve and the vein have no effect.
+    `patch_degrees`. `patch_axis` and the attributes of the ellipsoid, the valve and the vein have no effect.
 
     Attributes:
         ring_mm: from the centre to the tube's own axis.
@@ -152,7 +153,7 @@ class Ring(Atrium):
         return np.where(away < self.tube_mm, blood, outside)
 
     def ring_area_mm2(self, degrees: float = 180.0) -> float:
-        """Return the area up to an angle about the tube's axis: 2 pi (R + r cos a) r, integrated over both sides."""
+        """Return the area of the tube's surface up to an angle on both sides: the integral of 2 pi (R + r cos a) r."""
         angle = np.radians(degrees)
         return float(4 * np.pi * self.tube_mm * (self.ring_mm * angle + self.tube_mm * np.sin(angle)))
 
@@ -164,7 +165,7 @@ class Ring(Atrium):
 
 
 def angles_to(points: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Return the angle in degrees between an axis and the direction from the phantoms' centre to each point."""
+    """Return the angles (N,), in degrees, between a unit vector and the directions from `CENTRE` to points (N, 3)."""
     p = points - CENTRE
     return np.degrees(np.arccos(np.clip(p @ axis / np.linalg.norm(p, axis=1), -1, 1)))
 

@@ -10,7 +10,7 @@ server kills the child shortly afterwards. When the process that started the ser
 server and all its children end, too.
 
 The launcher runs the real interpreter instead if the server cannot be reached, and for a command line other than
-`-m MODULE` (a module of DCAMT or PyTorch), `-c CODE` or a script. On systems other than Linux there is no launcher, and
+`-m MODULE` (a module of DCAMT or PyTorch), `-c CODE` or a script. Without Linux's pidfd there is no launcher, and
 `interpreter()` returns the real interpreter.
 
 A child has imported the modules in `PRELOADED` and `ENGINE` before its program begins. If the program's path leads to

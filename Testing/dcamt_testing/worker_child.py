@@ -79,9 +79,9 @@ class Child:
         """Return the first event for which `wanted` holds, and the earlier events that no call has returned.
 
         Raises:
-            AssertionError: the worker ended before.
+            AssertionError: the worker ended before such an event.
             ValueError, InputError: the worker wrote a line that is not an event.
-            queue.Empty: no event came for `HANGING_S`.
+            queue.Empty: no event came for `HANGING_S` seconds.
         """
         before: list[WorkerEvent] = []
         while True:

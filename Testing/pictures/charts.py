@@ -49,9 +49,13 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
 
 
 def _add_line(chart: Any, series: Any, scale: float) -> None:
-    """Add a scatter series, as Slicer draws it: a line, with markers if the node has them."""
+    """Add a scatter plot as Slicer draws it: a line, with markers if the node has them.
+
+    Raises:
+        ValueError: the series has another plot type.
+    """
     if series.GetPlotType() != slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter:
-        raise ValueError(f"{series.GetName()} is no scatter plot: only scatter plots are drawn here")
+        raise ValueError(f"{series.GetName()} is not a scatter plot: only scatter plots are drawn here")
     line = chart.AddPlot(vtk.vtkChart.LINE)
     line.SetInputData(series.GetTableNode().GetTable(), series.GetXColumnName(), series.GetYColumnName())
     line.SetLabel(series.GetName())

@@ -55,10 +55,11 @@ def _steps(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:
-    """Click Apply and wait for the result; return what `grab` returned when about a third of the work was done.
+    """Click Apply and wait for the result; return what `grab` returned at 30% of the work or soon after.
 
     Raises:
         RuntimeError: there is no result (the message is the panel's), or the segmentation ended before the picture.
+        AssertionError: the segmentation takes more than `PATIENCE_S` seconds.
     """
     ui, taken = module.ui, []
 

@@ -73,7 +73,7 @@ def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0,
     Args:
         size: width and height in pixels.
         turn, tilt: degrees by which the camera moves around the scene and up, from the front.
-        zoom: factor by which the scene, which fills the picture, is magnified.
+        zoom: magnification; at 1, the scene fills the picture.
     """
     node = slicer.app.layoutManager().threeDWidget(0).mrmlViewNode()
     node.SetBoxVisible(False)
@@ -102,7 +102,7 @@ def show_volume(volume: Any) -> None:
 
 
 def zoom_slices(factor: float) -> None:
-    """Zoom in all slice views by a factor, about their centres."""
+    """Magnify all slice views by a factor, about their centres."""
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
         width, height, depth = node.GetFieldOfView()
         node.SetFieldOfView(width / factor, height / factor, depth)

@@ -47,7 +47,7 @@ def scarred_sample() -> tuple[Volume, Labelmap]:
 
 
 def render(result: WallResult, colors: np.ndarray, view: str) -> np.ndarray:
-    """Return a picture (H, W, 3), uint8, of the surface with point colours (N, 3), rendered off-screen."""
+    """Return a picture (H, W, 3), uint8, of the surface with point colours (N, 3), 0 to 1, rendered off-screen."""
     import vtk
     from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 

@@ -40,14 +40,14 @@ def limit_to_window(width: int, height: int) -> None:
 
 
 def is_limited_to_window() -> bool:
-    """Return whether `limit_to_window` was called; then the panel itself decides which sections are open."""
+    """Return whether `limit_to_window` was called."""
     return _window is not None
 
 
 def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str = "") -> QtGui.QImage:
     """Return the picture of a module's open panel, below a bar with the module's title.
 
-    The picture shows the whole panel, or what `limit_to_window` allows.
+    The picture shows the whole panel, the panel down to a widget, or what `limit_to_window` allows.
 
     Args:
         down_to: the name of the last widget to show; ignored after `limit_to_window`.

@@ -95,7 +95,7 @@ class Application:
         return slicer.mrmlScene
 
     def testingEnabled(self) -> bool:
-        """Return the attribute `testing`; a test sets it to act as a Slicer started with --testing."""
+        """Return the attribute `testing`, which a test sets to imitate a Slicer started with --testing."""
         return self.testing
 
     def settings(self) -> Any:

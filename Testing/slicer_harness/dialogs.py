@@ -38,7 +38,7 @@ def choose_path(kind: str, title: str) -> Any:
 
 
 def install() -> None:
-    """Let the person answer Qt's dialogs: replace their `exec`, and those static functions that the modules use."""
+    """Let the person answer Qt's dialogs and open links: replace `exec` and the static functions that modules use."""
     box = wrapper_class(QtWidgets.QMessageBox)
     for name, kind in (("question", "question"), ("information", "information"), ("warning", "warning")):
         setattr(box, name, _static_box(kind))

@@ -107,7 +107,7 @@ def process_events_until(condition: Callable[[], Any], what: str = "", *, timeou
     """Process events until `condition()` holds; raise AssertionError after `timeout` seconds.
 
     Args:
-        what: what is waited for, for the error's message.
+        what: names the condition in the error's message.
     """
     end = time.monotonic() + timeout
     pause = SHORTEST_PAUSE_S

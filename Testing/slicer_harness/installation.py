@@ -10,7 +10,7 @@ from . import slot_errors
 
 
 def in_real_slicer() -> bool:
-    """Return whether this Python runs inside Slicer."""
+    """Return whether this Python runs inside Slicer; raise ImportError if there is no module `slicer`."""
     import slicer
 
     return hasattr(slicer, "app") and not getattr(slicer, "_harness", False)

@@ -90,7 +90,7 @@ class IOManager:
     def exportNodes(
         self, nodeIDs: Any, fileNames: Any, properties: dict[str, Any], hardenTransform: bool, messages: Any = None
     ) -> bool:
-        """Write nodes to files and leave the scene as it is."""
+        """Write nodes to files and leave the scene as it is; refuse to harden a transform (NotImplementedError)."""
         for node_id, path in zip(nodeIDs, fileNames, strict=True):
             node = slicer.mrmlScene.GetNodeByID(node_id)
             storage = _new_storage_node(node)

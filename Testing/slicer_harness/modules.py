@@ -126,7 +126,7 @@ class ScriptedModule(_ScriptedModuleParent):
 
 
 class Modules:
-    """`slicer.modules`: each module under its name in lower case."""
+    """`slicer.modules`: each module under its name in lower case; of scripted modules also `…Widget`, `…Instance`."""
 
 
 class qSlicerModuleManager(QtCore.QObject):

@@ -30,7 +30,7 @@ class qMRMLSortFilterProxyModel(QtCore.QObject):
 class qMRMLNodeComboBox(QtWidgets.QWidget):
     """A node selector, disabled until it has a scene.
 
-    Without an item "None" (`noneEnabled`), it chooses the first node if none is chosen.
+    Without an item "None" (`noneEnabled`), an update of the list chooses the first node if no node is chosen.
     """
 
     SIGNATURES: ClassVar[dict[str, str]] = {
@@ -170,7 +170,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self.nodeActivated.emit(node)
 
     def _nodes(self) -> list[Any]:
-        """Return the nodes in the list, in the scene's order."""
+        """Return the nodes that the selector offers, in the scene's order."""
         if self._scene is None:
             return []
         kinds = self.property("nodeTypes")

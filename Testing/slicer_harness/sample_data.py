@@ -59,7 +59,10 @@ class SampleDataLogic:
         )
 
     def downloadSample(self, sampleName: str) -> Any:
-        """Load a sample with its own downloader or from a local file; raise RuntimeError for another address."""
+        """Load a sample with its own downloader or from a local file; raise RuntimeError for another address.
+
+        Raises KeyError if the sample is not registered.
+        """
         source = sources[sampleName]
         if source.customDownloader is not None:
             return source.customDownloader(source)

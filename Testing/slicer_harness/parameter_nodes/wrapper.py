@@ -112,7 +112,10 @@ class _Methods:
         self.connectParametersToGui(mapping)
 
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
-        """Connect widgets, given by parameter name; return the tag for `disconnectGui`."""
+        """Connect widgets, given by parameter name; return the tag for `disconnectGui`.
+
+        Raises ValueError for an unknown parameter, RuntimeError for a widget that has no connector for its parameter.
+        """
         for name in mapping:
             self._checked(name)
         connectors = {
