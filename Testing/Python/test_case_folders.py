@@ -103,9 +103,9 @@ def test_mask_recognised_by_its_values_belongs_to_all_channels_of_its_scan(tmp_p
 
 
 def test_mask_of_a_scan_with_a_modality_or_in_a_folder_of_masks_is_recognised_by_its_values(tmp_path: Path) -> None:
-    for scan in ("p1_lge", "p2/lge", "p3_DE", "p3_T2", "scans/p4", "LGE/p5"):
+    for scan in ("p1_lge", "p2/lge", "p3_DE", "p3_T2", "scans/p4", "LGE/p5", "p6_CT"):
         write_image(tmp_path / f"{scan}.nii.gz", 200)
-    for mask in ("p1_la", "p2/la", "p3_gd", "LA/p4", "wall/p4", "targets/p5"):
+    for mask in ("p1_la", "p2/la", "p3_gd", "LA/p4", "wall/p4", "targets/p5", "p6_MR_LA"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
     found = find_cases(tmp_path)
     assert pairs(found, tmp_path) == {
@@ -115,10 +115,12 @@ def test_mask_of_a_scan_with_a_modality_or_in_a_folder_of_masks_is_recognised_by
         "p3_T2": ("p3_T2.nii.gz", None),
         "p4": ("scans/p4.nii.gz", "LA/p4.nii.gz"),
         "p5": ("LGE/p5.nii.gz", "targets/p5.nii.gz"),
+        "p6_CT": ("p6_CT.nii.gz", None),
     }
     assert {file.path.relative_to(tmp_path).as_posix(): file.reason for file in found.skipped} == {
         "p3_gd.nii.gz": OTHER_LABEL,
         "wall/p4.nii.gz": OTHER_LABEL,
+        "p6_MR_LA.nii.gz": OTHER_LABEL,
     }
 
 
@@ -158,6 +160,8 @@ def test_label_is_paired_if_only_one_scan_fits_without_capitals_modality_or_fold
         (("images/p1",), "wall/p1_mask"),
         (("p1_lge",), "p1_RV_seg"),
         (("p1_left", "p1_right"), "p1_seg"),
+        (("ct_1",), "mr_1_label"),
+        (("CT/p1",), "MR_labels/p1"),
     ],
 )
 def test_label_that_may_belong_to_another_scan_or_structure_is_not_paired(

@@ -96,6 +96,11 @@ def test_label_that_fits_two_modalities_is_not_paired() -> None:
     assert pair_with_labels(["p1_lge", "p1_t2"], labels) == labels
 
 
+def test_label_of_another_modality_is_not_paired() -> None:
+    labels = {"p1_mr": Path("p1_mr")}
+    assert pair_with_labels(["p1_CT"], labels) == labels
+
+
 def test_labels_are_paired_by_their_own_or_a_shorter_name() -> None:
     labels = {name: Path(name) for name in ("p1_LA", "p2", "p2_LA", "p3_LA", "LA_p3", "p4_post_LA")}
     paired = pair_with_labels(["p1", "p2", "p3", "p4"], labels)

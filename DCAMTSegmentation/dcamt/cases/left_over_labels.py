@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator
 from pathlib import Path
 
-from .names import OTHER_STRUCTURES, NamedFile, has_word, loose_key, without_outline_words
+from .names import OTHER_STRUCTURES, NamedFile, has_word, loose_key, modalities, without_outline_words
 
 FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
 """The scans or the labels of a folder by their keys."""
@@ -21,7 +21,8 @@ _Simplify = Callable[[NamedFile], Hashable]
 def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     """Give each label without a scan the key of the only scan whose name fits, if that scan has no label.
 
-    If several scans fit, the label is left as it is. Several labels may get the key of one scan.
+    If several scans fit, or the label names another modality, the label is left as it is. Several labels may get
+    the key of one scan.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
     scan_folders, label_folders = ({file.path.parent for file in _all_files(files)} for files in (scans, labels))
@@ -37,7 +38,7 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
             fitting[simplify_scan(file)].add(file.key)
         for label in [file for file in _all_files(labels) if file.key not in scans]:
             keys = fitting.get(simplify_label(label), set())
-            if len(keys) == 1 and keys <= unlabelled:
+            if len(keys) == 1 and keys <= unlabelled and modalities(label.key) <= modalities(*keys):
                 _move(labels, label, *keys)
 
 

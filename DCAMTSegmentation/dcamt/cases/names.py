@@ -74,12 +74,14 @@ RESULT_WORDS = frozenset(
     ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
 )
 """Words for automatic results beside a scan or label of the same name; otherwise a scan's name may contain them."""
-MODALITY_WORDS = frozenset(
+_FORMAT_WORDS = frozenset(
     [
-        *("mri", "mr", "mra", "ct", "cta", "lge", "de", "dicom", "dcm", "nifti", "nii", "nrrd", "mha"),
-        *("t1", "t2", "t1ce", "flair", "c0", "cine", "bssfp", "raw", "orig", "original", "originals", "data"),
+        *("dicom", "dcm", "nifti", "nii", "nrrd", "mha", "raw", "orig", "original", "originals", "data"),
         *("input", "inputs"),
     ]
+)
+MODALITY_WORDS = _FORMAT_WORDS | frozenset(
+    ("mri", "mr", "mra", "ct", "cta", "lge", "de", "t1", "t2", "t1ce", "flair", "c0", "cine", "bssfp")
 )
 """Words that a scan's name may have in addition to its label's; they are ignored only if no name fits with them."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
@@ -190,7 +192,8 @@ def _paired_by_simplified_names(
 ) -> dict[str, Path]:
     """Return the labels by the names of their cases, and the labels without a case by their own names.
 
-    Names are compared as `simplified` returns them. Only one case and one label may have the resulting name.
+    Names are compared as `simplified` returns them. Only one case and one label may have the resulting name. A label
+    that names another modality than the case is not paired.
     """
     paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
@@ -200,7 +203,9 @@ def _paired_by_simplified_names(
             by_name[simplified(name)].append(name)
     for shorter, names in cases_by_name.items():
         fitting = labels_by_name[shorter]
-        if shorter and len(names) == len(fitting) == 1 and names[0] not in labels and fitting[0] not in cases:
+        if not shorter or len(names) != 1 or len(fitting) != 1 or names[0] in labels or fitting[0] in cases:
+            continue
+        if modalities(fitting) <= modalities(names):
             paired[names[0]] = paired.pop(fitting[0])
     return paired
 
@@ -350,7 +355,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
             for parts, dropped in shorter:
                 further = frozenset(word for word in dropped if word.isalnum())
                 scan = by_key.get(simplified(filter(None, parts)))
-                if scan is not None and scan.path != file.path and (by_key is scans or not further <= MODALITY_WORDS):
+                fits = by_key is scans or not (further <= MODALITY_WORDS or modalities(parts))
+                if scan is not None and scan.path != file.path and fits:
                     yield file, scan, further
 
 
@@ -389,6 +395,11 @@ def loose_key(key: Iterable[str]) -> tuple[str, ...]:
     """
     parts = (_name_without_words(part, MODALITY_WORDS).casefold() for part in key)
     return tuple(part for part in parts if part)
+
+
+def modalities(parts: Iterable[str]) -> set[str]:
+    """Return the words for the modality in the parts of a path, in lower case."""
+    return {word for part in parts for word in _words(part)} & MODALITY_WORDS - _FORMAT_WORDS
 
 
 def without_outline_words(name: str) -> str:
