@@ -1,4 +1,4 @@
-"""Install the Slicer harness before the tests of this folder are imported; skip them if its packages are missing."""
+"""Install the Slicer harness before the tests of this folder are imported; without its packages, skip the tests."""
 
 from __future__ import annotations
 

@@ -35,14 +35,15 @@ class FakeWorker:
 
     Attributes:
         requests: all requests so far.
-        labels_of: computes the labels (K, J, I) from the voxels.
+        labels_of: computes the labels (K, J, I) from a request's voxels, (K, J, I) or (K, J, I, C).
         before_answer: called before each answer.
         is_doubt_calibrated: `ScanSegmented.is_doubt_calibrated` of each result.
 
     Args:
         trust: the trust of each result of accurate quality. A result of fast quality has no trust, map of doubt or
             doubtful places.
-        places: the number of doubtful places of each result of accurate quality; all lie at the segment's centre.
+        places: the number of doubtful places of each result of accurate quality; all lie at the mean position of the
+            labelled voxels.
         expected: the expected overlap of each result.
     """
 
@@ -59,7 +60,7 @@ class FakeWorker:
         return tempfile.mkdtemp(dir=self._folder.name)
 
     def remove_folder(self, folder: str) -> None:
-        """Do nothing: the folder is removed with the worker."""
+        """Do nothing: `shutdown` removes all folders."""
 
     def request(self, request: Any, on_event: Any = None) -> None:
         self.requests.append(request)

@@ -1,4 +1,4 @@
-"""Make segmentation results without a worker, and insert them into the scene."""
+"""Make segmentation results without a worker, insert them into the scene, and measure what was inserted."""
 
 from __future__ import annotations
 
@@ -41,9 +41,12 @@ def block(start: int, size: int = 4) -> np.ndarray:
 
 
 def segment_result(labels: np.ndarray, info: SegmentInfo = LEFT_ATRIUM) -> SegmentResult:
-    """Return the worker's result for the class `info`, whose voxels are those of `labels` (K, J, I) that are not 0.
+    """Return the result that a worker would send for a class.
 
-    The result's box, along I, J and K, encloses these voxels; it is None if there are none.
+    Args:
+        labels: (K, J, I); the voxels of the class are not 0. The result's box, along I, J and K, encloses these voxels.
+            Without such voxels, the box is None.
+        info: the class.
     """
     box = None
     if labels.any():

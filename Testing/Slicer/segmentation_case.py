@@ -68,7 +68,7 @@ def segment_mask(segmentation: SegmentationNode, volume: VolumeNode, index: int 
 
 
 def scene_state() -> list[tuple[str, str, str | None]]:
-    """Return the ID, name and display node's ID of each node but parameter nodes and the subject hierarchy."""
+    """Return the ID, name and first display node's ID of all nodes except parameter nodes and the subject hierarchy."""
     nodes = [slicer.mrmlScene.GetNthNode(index) for index in range(slicer.mrmlScene.GetNumberOfNodes())]
     return [
         (node.GetID(), node.GetName(), node.GetNodeReferenceID("display"))

@@ -120,7 +120,7 @@ class InstallationTest(unittest.TestCase):
 
 class SourceTest(unittest.TestCase):
     def test_no_wait_sets_a_number_as_its_time_limit(self) -> None:
-        """The default limit of `process_events_until` applies, after which a test counts as hanging."""
+        """Each wait has the default limit of `process_events_until`, which only a hanging test exceeds."""
         calls, limits = 0, []
         for path in sorted(HERE.glob("*.py")):
             for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -137,7 +137,7 @@ class SourceTest(unittest.TestCase):
         self.assertGreater(calls, 20)
         self.assertEqual(limits, [])
 
-    def test_modules_do_not_import_the_harness(self) -> None:
+    def test_sources_of_the_modules_do_not_mention_the_harness(self) -> None:
         sources = [path for folder in ("DCAMTSegmentation", "DCAMTTraining") for path in (ROOT / folder).rglob("*.py")]
         self.assertGreater(len(sources), 10)
         self.assertEqual([path.name for path in sources if "harness" in path.read_text(encoding="utf-8").lower()], [])

@@ -20,11 +20,11 @@ QUESTION = "packages that are not installed yet"
 
 
 class FakePyTorch:
-    """Replaces the PyTorch extension, and the version of torch that counts as installed.
+    """Replaces the PyTorch extension and the version number of the installed torch.
 
     Args:
         outcome: what `installTorch` returns, or raises if it is an exception.
-        version: the version of the installed torch; None if torch is missing.
+        version: the version of torch that counts as installed before `installTorch`; None if torch is missing.
 
     Attributes:
         asked: the arguments of each call of `installTorch`.

@@ -1,4 +1,4 @@
-"""The section Wall: measurement by the worker, refusals, and changes of the scene meanwhile."""
+"""The section Wall: measurement by the worker, refusals, and changes of the scene during a measurement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from segmentation_case import (
 )
 from wall_case import (
     AFFINE,
-    PATCH,
+    ENHANCED,
     POOL,
     SHAPE,
     ChosenPhantomCase,
@@ -68,7 +68,7 @@ class WallSectionTest(SegmentationCase):
             self.assertIn(note, self.ui.wallLabel.text)
         self.assertFalse(self.ui.show3DCheckBox.checked)  # the segment's surface would hide the wall
         self.assertEqual(burden_cell(segmentation), f"{expected.burden.percent:.1f}")
-        # The patch is a cap with a half angle of 60 degrees, which covers (1 - cos 60°) / 2 = 25 % of a sphere.
+        # The enhanced wall is a cap with a half angle of 60 degrees, which covers (1 - cos 60°) / 2 = 25 % of a sphere.
         self.assertAlmostEqual(float(burden_cell(segmentation)), 25, delta=3)
         self.assertIn("IIR > 1.2", self.ui.wallLabel.text)
         self.assertIn("research use only", self.ui.wallLabel.text)
@@ -140,7 +140,7 @@ class WorkerWallTest(WorkerWallCase):
         tiny = np.zeros_like(label)
         tiny[26:32, 26:32, 26:32] = 1
         for voxels, mask, message in (
-            (POOL + PATCH - scan, label, "Choose the late-enhancement scan"),
+            (POOL + ENHANCED - scan, label, "Choose the late-enhancement scan"),
             (
                 np.where(label != 0, np.float32(POOL), scan),
                 label,
@@ -159,7 +159,7 @@ class WorkerWallTest(WorkerWallCase):
             self.assertEqual(scene_state(), before)
             self.assertIsNone(review.get_referenced_node(segmentation, review.WALL))
 
-    def test_chosen_segment_is_measured_and_not_the_first(self) -> None:
+    def test_worker_gets_the_chosen_segment_and_not_the_first(self) -> None:
         """The first segment is the atrium; the chosen second segment is refused, because it is tiny."""
         tiny = np.zeros(SHAPE, np.uint8)
         tiny[26:32, 26:32, 26:32] = 1

@@ -1,4 +1,4 @@
-"""Add synthetic volumes and segmentations to the scene: a bright ellipsoid and its segment."""
+"""Add synthetic volumes and segmentations to the scene, write scans and programs, and run generators to their end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ def ellipsoid(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool = False) -> Any:
-    """Add a volume node from voxels (K, J, I). turned: rotate its axes by 20° about S and by -10° about R."""
+    """Add a volume node from voxels (K, J, I).
+
+    Args:
+        spacing: mm, the same along each axis.
+        turned: rotate the volume by -10° about R, then by 20° about S.
+    """
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(volume, voxels)
     matrix = vtk.vtkMatrix4x4()
@@ -81,7 +86,7 @@ def run_to_end(steps):
 
 
 def write_endless_program(folder: Path) -> str:
-    """Write a program that prints nothing and, like a computation, ends when its stdin closes; return its path."""
+    """Write a program that prints nothing and ends when its stdin closes; return the program's path."""
     program = folder / "endless"
     program.write_text("#!/bin/sh\nexec cat > /dev/null\n", encoding="utf-8")
     program.chmod(0o755)

@@ -29,11 +29,11 @@ from vtk.util.numpy_support import vtk_to_numpy
 AFFINE = np.diag([-1.25, -1.25, 1.25, 1.0])
 SHAPE = (56, 56, 56)
 RADIUS_MM, SHELL_MM = 22.0, 4.0
-POOL, SHELL, PATCH, LUNG = 200.0, 160.0, 320.0, 20.0
+POOL, SHELL, ENHANCED, LUNG = 200.0, 160.0, 320.0, 20.0
 
 
 def phantom() -> tuple[np.ndarray, np.ndarray]:
-    """Return copies of the scan and the label (K, J, I): a ball of blood in a darker wall with a bright patch."""
+    """Return copies of the scan and the label (K, J, I): a ball of blood in a darker wall with a bright cap."""
     scan, label = _phantom()
     return scan.copy(), label.copy()
 
@@ -47,7 +47,7 @@ def _phantom() -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
     scan = np.where(away <= RADIUS_MM, POOL, LUNG)
     shell = (away > RADIUS_MM) & (away <= RADIUS_MM + SHELL_MM)
-    scan = np.where(shell, np.where(anterior, PATCH, SHELL), scan) + draw.normal(0, 3, SHAPE)
+    scan = np.where(shell, np.where(anterior, ENHANCED, SHELL), scan) + draw.normal(0, 3, SHAPE)
     return scan.astype(np.float32), (away <= RADIUS_MM).astype(np.uint8)
 
 
