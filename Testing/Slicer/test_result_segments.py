@@ -156,8 +156,8 @@ class RemovedSegmentTest(SceneCase):
     def remove_segments(self) -> None:
         self.node.GetSegmentation().RemoveAllSegments()
 
-    def write_and_remove(self, voxels: np.ndarray, file: Path) -> Iterator[slice]:
-        """Write no file, but remove the segments if the voxels are those of a segment's mask."""
+    def remove_instead_of_writing(self, voxels: np.ndarray, file: Path) -> Iterator[slice]:
+        """Remove the segments if the voxels are a segment's mask; write no file."""
         if voxels.dtype == np.uint8:
             self.remove_segments()
         yield slice(0, len(voxels))
@@ -177,7 +177,7 @@ class RemovedSegmentTest(SceneCase):
 
     def test_measurement_ends_with_a_message_if_the_next_segment_was_removed(self) -> None:
         job = MeasuringJob(self.worker, self.node, self.outcomes.append)
-        with mock.patch.object(measuring_job, "write_npy_in_slabs", self.write_and_remove):
+        with mock.patch.object(measuring_job, "write_npy_in_slabs", self.remove_instead_of_writing):
             job.start()
             self.assert_ended_with_a_message()
 
@@ -198,9 +198,9 @@ class RemovedSegmentTest(SceneCase):
         job.cancel()
 
     def test_wall_of_a_segment_that_was_removed_after_it_was_read_is_requested(self) -> None:
-        with mock.patch.object(wall_job, "write_npy_in_slabs", self.write_and_remove):
+        with mock.patch.object(wall_job, "write_npy_in_slabs", self.remove_instead_of_writing):
             self.assert_requested(self.wall_job())
 
     def test_report_of_a_segment_that_was_removed_after_it_was_read_is_requested(self) -> None:
-        with mock.patch.object(report_job, "write_npy_in_slabs", self.write_and_remove):
+        with mock.patch.object(report_job, "write_npy_in_slabs", self.remove_instead_of_writing):
             self.assert_requested(self.report_job())

@@ -67,8 +67,8 @@ class ChannelsTest(unittest.TestCase):
     def channel_selector(self, channel: int) -> Any:
         return slicer.util.findChild(self.module.widget, f"channelSelector{channel}")
 
-    def shown_labels(self) -> list[str]:
-        """Return the labels of the first volume selector and of the visible selectors of further channels."""
+    def selector_captions(self) -> list[str]:
+        """Return the captions of the first volume selector and of the visible selectors of further channels."""
         names = [self.ui.inputLabel.text]
         layout = self.ui.inputsCollapsibleButton.layout()
         for channel in (2, 3):
@@ -82,16 +82,16 @@ class ChannelsTest(unittest.TestCase):
 
     def test_model_of_one_channel_shows_one_selector(self) -> None:
         self.choose_model("One")
-        self.assertEqual(self.shown_labels(), ["Volume:"])
+        self.assertEqual(self.selector_captions(), ["Volume:"])
 
     def test_each_channel_has_a_selector_with_its_name(self) -> None:
         self.choose_model("Three")
-        self.assertEqual(self.shown_labels(), [f"{LGE}:", f"{T2}:", f"{T1}:"])
+        self.assertEqual(self.selector_captions(), [f"{LGE}:", f"{T2}:", f"{T1}:"])
         self.assertIn(f"Needs 3 volumes, one for each channel: {LGE}, {T2}, {T1}", self.ui.modelComboBox.toolTip)
         self.choose_model("Unnamed")
-        self.assertEqual(self.shown_labels(), ["Channel 1:", "Channel 2:"])
+        self.assertEqual(self.selector_captions(), ["Channel 1:", "Channel 2:"])
         self.choose_model("One")
-        self.assertEqual(self.shown_labels(), ["Volume:"])
+        self.assertEqual(self.selector_captions(), ["Volume:"])
 
     def test_apply_waits_for_every_channel_and_sends_them_in_order(self) -> None:
         first, second, third = self.volumes

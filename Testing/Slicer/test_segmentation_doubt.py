@@ -85,7 +85,7 @@ class MapTest(PanelCase):
         slicer.app.processEvents()
         self.assertEqual(len(slicer.util.findChildren(panel, "DCAMTBackButton")), 0)
 
-    def test_map_of_doubt_is_shown_over_the_slices_until_the_earlier_foreground_returns(self) -> None:
+    def test_map_of_doubt_replaces_the_foreground_of_the_slices_until_the_map_is_hidden(self) -> None:
         volume, before = add_scan(), add_scan("CT", seed=5)
         composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
         self.assertEqual(len(composites), 3)

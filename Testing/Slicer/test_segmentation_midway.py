@@ -120,7 +120,7 @@ class ChangedMidwayTest(PanelCase):
         state = scene_state()
         steps, real = [], segmentation_job.insert_result
 
-        def slowly(*arguments: Any) -> Any:
+        def cancel_after_two_steps(*arguments: Any) -> Any:
             inner = real(*arguments)
             while True:
                 try:
@@ -132,7 +132,7 @@ class ChangedMidwayTest(PanelCase):
                     self.logic.cancel()
                 yield
 
-        segmentation_job.insert_result = slowly
+        segmentation_job.insert_result = cancel_after_two_steps
         self.addCleanup(setattr, segmentation_job, "insert_result", real)
         choose(self.ui.qualityComboBox, "Fast: one branch")
         click(self.ui.applyButton)

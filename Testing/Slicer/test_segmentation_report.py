@@ -107,7 +107,7 @@ def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace:
 
 
 class ReportRequestTest(InsertedWallCase):
-    """What a report requests from the worker."""
+    """What the panel requests from the worker for a report."""
 
     def make_worker(self) -> FakeReportWorker:
         return FakeReportWorker()

@@ -34,7 +34,7 @@ from wall_case import (
 
 
 def add_closed_curve(towards: np.ndarray, degrees: float = 35.0) -> Any:
-    """Add a closed curve around the cap of the ball in a direction; `degrees` is the cap's half angle."""
+    """Add a closed curve around the ball's cap in the direction `towards` (RAS); `degrees` is the cap's half angle."""
     axis = towards / np.linalg.norm(towards)
     side = np.cross(axis, [0.3, 0.2, 1.0])
     side /= np.linalg.norm(side)

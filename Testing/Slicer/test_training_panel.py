@@ -43,7 +43,7 @@ class CategoryTest(TrainingCase):
         from DCAMTTraining import DCAMTTraining
 
         class Parent:
-            """Replaces Slicer's object of the module, whose texts the entry sets."""
+            """Replaces Slicer's module object, whose texts `DCAMTTraining` sets."""
 
             path = "."
 

@@ -93,7 +93,7 @@ class RankingTest(TrainingCase):
         for number, score in enumerate((0.1, 0.3), start=1):
             commands[0].on_event({**self.case, "name": f"case {number}", "score": score})
             self.assertTrue(self.ui.addCaseButton.enabled and self.ui.openCaseButton.enabled)
-            # An update meanwhile neither ends the ranking nor removes its cases.
+            # An update during the ranking neither ends the ranking nor removes its cases.
             self.module.widget.outlining.update()
             self.assertEqual(self.ui.rankButton.text, "Cancel")
             self.assertEqual(self.ui.rankTable.model().rowCount(), number)

@@ -32,7 +32,7 @@ class ListOfRunsTest(TrainingCase):
     def make_run(
         self, name: str, events: list[dict], failure: FailureNote | None = None, killed: bool = False
     ) -> RunFolder:
-        """Write a run with a checkpoint, no cases and `events`.
+        """Write a run with a checkpoint, the given events and no cases.
 
         Args:
             failure: the reason why the run failed.

@@ -43,7 +43,7 @@ class SourcesTest(TrainingCase):
         seen = []
 
         def record_pairs_and(answer):
-            """Return what a person does in the dialog: read the names in its tables, then answer."""
+            """Return a function that records the names in the dialog's tables and then gives the answer."""
 
             def act(dialog):
                 tables = [child for child in dialog.children() if child.className() == "QTableView"]
@@ -258,7 +258,7 @@ class SourcesTest(TrainingCase):
 
 
 class LabelValuesTest(TrainingCase):
-    """Label files whose values differ from the recipe's classes."""
+    """Label files whose values are not the label values of the recipe's classes."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -74,7 +74,7 @@ class TaskTest(TrainingCase):
         self.wait_for(lambda: self.ui.suggestButton.text != "Cancel", "the suggestion")
         self.assertEqual(self.ui.taskSelector.currentText, "Suggested from the cases", self.ui.suggestionLabel.text)
         recipe = self.session.recipe()
-        # The scan has voxels of 2 mm; the classes are those of the recipe `la`, the default task.
+        # The scans have voxels of 2 mm; the classes are those of the recipe `la`, the default task.
         self.assertEqual(recipe.spacing, (2.0, 2.0, 2.0))
         self.assertEqual([info.name for info in recipe.classes], [info.name for info in load_recipe("la").classes])
         self.assertIn("2×2×2 mm", self.ui.suggestionLabel.text)
@@ -205,7 +205,7 @@ class EstimateTest(TrainingCase):
         choose(self.ui.deviceSelector, "CPU")
         self.assertIn("Press Measure to see", self.ui.estimateLabel.text)
 
-    def test_run_of_a_script_on_another_device_is_measured_on_that_device(self) -> None:
+    def test_run_that_a_script_starts_on_another_device_is_estimated_on_that_device(self) -> None:
         self.measure()
         self.wait_for(lambda: self.session.checked, "the check")
         messages: list[str] = []
@@ -218,7 +218,7 @@ class EstimateTest(TrainingCase):
         on_end("")
         self.assertFalse(job.running)
         self.assertIn("of GPU memory, but only", messages[0])
-        # The panel still shows the estimate for its own device.
+        # The panel keeps the estimate for its own device.
         self.assertEqual(self.session.estimation.estimate()["device"], "cpu")
         self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
 
