@@ -68,7 +68,7 @@ class QuestionTest(unittest.TestCase):
             slicer.util.confirmOkCancelDisplay("Go on?")
         pop_unanswered()
 
-    def test_paths_and_texts_are_answered(self) -> None:
+    def test_questions_for_paths_and_texts_are_answered(self) -> None:
         with Person() as person:
             person.expects("save", "/tmp/out.csv").expects("open", ["/a", "/b"]).expects("name", "mine")
             person.expects("folder", "/data")

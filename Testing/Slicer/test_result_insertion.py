@@ -128,7 +128,7 @@ class InsertionTest(unittest.TestCase):
         again = list(insert_result(make_result(block(2)), SegmentationOptions(volume, target=target, show_3d=False)))
         self.assertEqual(len(new) - len(again), 4)  # the map, its image, the table, the segmentation
 
-    def test_unreadable_surface_names_the_scan_and_leaves_the_scene_unchanged(self) -> None:
+    def test_error_about_an_unreadable_surface_names_the_scan_and_leaves_the_scene_unchanged(self) -> None:
         volume = add_scan()
         state = scene_state()
         with TemporaryDirectory() as folder:

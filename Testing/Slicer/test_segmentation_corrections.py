@@ -60,12 +60,12 @@ class CorrectionTest(PanelCase):
             self.wait()
         self.assertTrue((segment_mask(segmentation, volume) != corrected).any())
 
-    def test_edit_made_outside_the_module_is_noticed_but_a_new_surface_is_no_edit(self) -> None:
+    def test_edit_made_outside_the_module_is_noticed_and_showing_the_surface_again_is_no_edit(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         self.ui.show3DCheckBox.click()
         self.ui.show3DCheckBox.click()
-        self.assertFalse(review.is_corrected(segmentation))  # creating its surface is not an edit
+        self.assertFalse(review.is_corrected(segmentation))  # hiding and showing the surface is not an edit
         self.assertNotIn("correction", self.ui.trustLabel.text)
         self.module.leave()
         mask = np.zeros_like(segment_mask(segmentation, volume))

@@ -8,7 +8,7 @@ from segmentation_case import add_scan
 
 
 class PanelLayoutTest(PanelCase):
-    def test_inputs_are_collapsed_after_apply(self) -> None:
+    def test_inputs_output_and_options_are_collapsed_after_apply(self) -> None:
         self.segment(add_scan())
         for name in ("inputsCollapsibleButton", "outputCollapsibleButton", "optionsCollapsibleButton"):
             self.assertTrue(getattr(self.ui, name).collapsed, name)

@@ -193,7 +193,7 @@ class ModelInUseTest(TrainingCase):
 
 
 def calibration_of(package: ModelPackage, notes: str) -> Calibration:
-    """Return a calibration with these notes, whose expected overlap is the same for every segmentation."""
+    """Return a calibration with the given notes; its expected overlap is the same for every segmentation."""
     model = OverlapFunction(("entropy",), (0.0,), (1.0,), (0.0,), 2.0, (0.5,), (-0.1,), (0.1,))
     return Calibration(package.card.checksum, {"accurate": model}, 8, 40, notes)
 

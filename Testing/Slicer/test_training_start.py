@@ -179,7 +179,7 @@ class StartTest(CasesCase):
         self.assertIn("patch must be a multiple", self.ui.runStatusLabel.text)
         self.assertFalse(self.ui.resumeButton.enabled)
 
-    def test_problems_of_cases_are_shown_before_the_start(self) -> None:
+    def test_problems_of_cases_and_settings_are_shown_before_the_start(self) -> None:
         for index in range(3):
             self.session.table.set_role([index], "unlabelled")
         self.assertFalse(self.ui.startButton.enabled)
