@@ -19,6 +19,7 @@ from segmentation_case import (
 )
 
 WORKING = ("Preparing", "Segmenting", "Finding")
+"""Beginnings of the panel's status while the worker works on a scan."""
 
 
 class FaultCase(SegmentationCase):

@@ -37,7 +37,7 @@ def save_image(path: Path, compressed: bool = False, dtype: type = np.int16, upr
 
 
 def write_nifti(path: Path, *changes: tuple[int, str, tuple[float, ...]]) -> Path:
-    """Write a NIfTI file and change header fields, each given by its offset, `struct` type and values."""
+    """Write a NIfTI file and change header fields, each given by its offset in bytes, `struct` type and values."""
     data = bytearray(save_image(path.with_name("plain.nii")).read_bytes())
     for offset, letter, values in changes:
         struct.pack_into(f"<{len(values)}{letter}", data, offset, *values)
@@ -46,7 +46,7 @@ def write_nifti(path: Path, *changes: tuple[int, str, tuple[float, ...]]) -> Pat
 
 
 QFORM, SFORM, SROWS, PIXDIM, SLOPE, UNITS = 252, 254, 280, 76, 112, 123
-"""Offsets of fields in the NIfTI header."""
+"""Offsets of fields in the NIfTI header, in bytes."""
 INPUTS: dict[str, Callable[[Path], Path]] = {
     "nrrd": lambda folder: save_image(folder / "x.nrrd"),
     "nrrd, gzip": lambda folder: save_image(folder / "x.nrrd", compressed=True),

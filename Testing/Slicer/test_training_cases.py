@@ -195,14 +195,14 @@ class SavedWithTheSceneTest(unittest.TestCase):
         add_case("scan")
         add_volume("plain", ellipsoid(1)[0])
         rows = [*scene_rows(recipe), CaseRow('quoted "name" %3A;', FileScan("/a b/c;d.nrrd", "/l.nrrd"), VALIDATION)]
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "keeper of cases")
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "node with cases")
         save_rows(node, rows)
         self.assertEqual(load_rows(node), rows)
         with scene_saved_and_closed():
             # These nodes take the IDs that the saved nodes had.
             add_case("already here", 3)
             add_volume("another", ellipsoid(4)[0])
-        node = slicer.util.getFirstNodeByName("keeper of cases")
+        node = slicer.util.getFirstNodeByName("node with cases")
         loaded = load_rows(node)
         self.assertEqual([row.name for row in loaded], [row.name for row in rows])
         self.assertEqual(loaded[2], rows[2])

@@ -74,7 +74,7 @@ class LoopTest(TrainingCase):
         self.assertGreater(unseen_again, 0.7)
 
     def segment(self, module, volume, model: str = ""):
-        """Segment a volume in the panel, with `model` if given; return the segmentation node."""
+        """Segment a volume into a new segmentation node, with `model` if given; return the node."""
         choose(module.ui.inputSelector, volume)
         if model:
             choose(module.ui.modelComboBox, model)

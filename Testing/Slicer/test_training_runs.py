@@ -53,12 +53,13 @@ class RunsTest(CasesCase):
         click(self.ui.startButton)
         run = RunFolder(self.runs / name)
         self.wait_for(
-            lambda: run_state(run).iteration > 0 or not self.is_job_running(), f"the first iterations of {name}"
+            lambda: run_state(run).iteration > 0 or not self.is_run_starting_or_running(),
+            f"the first iterations of {name}",
         )
         self.assertGreater(run_state(run).iteration, 0, f"{self.ui.problemsLabel.text} {self.ui.runStatusLabel.text}")
         return run
 
-    def is_job_running(self) -> bool:
+    def is_run_starting_or_running(self) -> bool:
         job = self.module.widget.starting.job
         return (job is not None and job.running) or any(one.process.poll() is None for one in started)
 

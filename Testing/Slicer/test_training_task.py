@@ -85,9 +85,9 @@ class TaskTest(TrainingCase):
         self.assertNotEqual(self.session.recipe().spacing, recipe.spacing)
 
     def test_failed_suggestion_is_reported_with_the_reason(self) -> None:
-        label = self.folder / "broken.nrrd"
-        label.write_text("not an image", encoding="utf-8")
-        scan = FileScan(str(label), str(label))
+        broken = self.folder / "broken.nrrd"
+        broken.write_text("not an image", encoding="utf-8")
+        scan = FileScan(str(broken), str(broken))
         self.session.table.add([CaseRow("broken", scan, "labelled")])
         click(self.ui.suggestButton)
         self.wait_for(lambda: self.ui.suggestButton.text != "Cancel", "the failure")
