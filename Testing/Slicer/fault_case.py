@@ -18,8 +18,8 @@ from segmentation_case import (
     segment_mask,
 )
 
-WORKING = ("Preparing", "Segmenting", "Finding")
-"""Beginnings of the panel's status while the worker works on a scan."""
+WORKING = ("Preparing", "Segmenting")
+"""Beginnings of the panel's status while the worker prepares or segments a scan."""
 
 
 class FaultCase(SegmentationCase):
