@@ -54,4 +54,6 @@ class MeasuringJob(WorkerJob):
         fill_table(table, event.measurements)
         review.mark_measured(self._segmentation, self._measured_fingerprint)
         name = self._segmentation.GetName()
-        yield JobOutcome(self._segmentation, _("The present segments of {name} were measured.").format(name=name))
+        yield JobOutcome(
+            self._segmentation, _("The segments that DCAMT wrote into {name} were measured.").format(name=name)
+        )

@@ -15,7 +15,7 @@ from DCAMTSlicerLib.segment_voxels import read_segment
 from slicer.i18n import tr as _
 
 EDGE_MM = 140.0
-"""Longest edge of a region around the volume's centre: chosen to hold the atria and most of the heart."""
+"""Largest edge length of a region around the volume's centre: chosen to hold the atria and most of the heart."""
 MARGIN_MM = 20.0
 """Distance between a result and the region around it."""
 COLOR = (1.0, 0.85, 0.2)
@@ -37,7 +37,7 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
     """
     half = np.array(roi.GetSize()) / 2
     if (half <= 0).any():
-        remedy = _("Press Place around the heart, or choose Whole volume.")
+        remedy = _("Press “Place around the heart”, or choose “Whole volume”.")
         raise InputError(_("an edge of the region is 0 mm"), path=roi.GetName(), remedy=remedy)
     to_world = slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
     points = np.array([_to_volume_space(volume, (to_world @ [*(signs * half), 1.0])[:3]) for signs in _CUBOID_POINTS])
@@ -49,7 +49,7 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
     edges = np.stack([(corners[signs[:, axis] > 0].mean(axis=0) - centre) for axis in range(3)], axis=1)
     if not np.allclose(centre + _CUBOID_POINTS @ edges.T, points, rtol=0, atol=LINEAR_WITHIN_MM):
         what = _("is related to {volume} by a non-linear transform").format(volume=volume.GetName())
-        remedy = _("Harden the transforms of both, or choose Whole volume.")
+        remedy = _("Harden the transforms of both, or choose “Whole volume”.")
         raise InputError(what, path=roi.GetName(), remedy=remedy)
     to_unit_box = None
     # With more than three entries that are not 0, the edges do not run along R, A and S of the volume's space.

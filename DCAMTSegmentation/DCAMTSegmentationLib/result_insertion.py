@@ -68,7 +68,7 @@ def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generat
 
 @dataclass(frozen=True)
 class _ResultNode:
-    """A node of a result, and whether this insertion added the node; otherwise the earlier result had it."""
+    """A node for a result, and whether this insertion added the node; otherwise the node existed before."""
 
     node: Node
     is_new: bool
@@ -173,10 +173,10 @@ class _Insertion:
             yield
         return doubt_map
 
-    def _find_or_add(self, earlier: Node | None, class_name: str, name: str) -> _ResultNode:
-        """Return the earlier result's node; if there is none, add one."""
-        if earlier is not None:
-            return _ResultNode(earlier, is_new=False)
+    def _find_or_add(self, existing: Node | None, class_name: str, name: str) -> _ResultNode:
+        """Return the existing node; if it is None, add a node."""
+        if existing is not None:
+            return _ResultNode(existing, is_new=False)
         node = slicer.mrmlScene.AddNewNodeByClass(class_name, slicer.mrmlScene.GenerateUniqueName(name))
         self.added.append(node)
         return _ResultNode(node, is_new=True)
@@ -232,7 +232,7 @@ class _Insertion:
 
 
 def _outline_method(options: SegmentationOptions) -> OutlineMethod | None:
-    """Return the method from the model's card; None if the card cannot be read, as after a removal of the model."""
+    """Return the method from the model's card and the options; None if the model was removed or is damaged."""
     try:
         card = read_card(model_path(options.model))
     except InputError:
@@ -241,8 +241,8 @@ def _outline_method(options: SegmentationOptions) -> OutlineMethod | None:
 
 
 def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
-    """Give a map's node an image of doubt (vtkImageData) at the place of a volume."""
-    if not review.shows_doubt(node):  # a map of disagreement from an older version of DCAMT is replaced
+    """Give a map's node an image of doubt (vtkImageData) with a volume's grid and transform."""
+    if not review.shows_doubt(node):  # A map of disagreement from an older version of DCAMT becomes a map of doubt.
         node.SetName(slicer.mrmlScene.GenerateUniqueName(map_name(volume)))
         review.mark_map(node)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))

@@ -36,6 +36,7 @@ class JobOutcome:
         message: the outcome in words for the user.
         notes: further messages, such as that the GPU had too little memory.
         detail: the traceback or the log of an unexpected failure; otherwise empty.
+        cancelled: the user cancelled the job.
     """
 
     segmentation: SegmentationNode | None
@@ -80,7 +81,7 @@ class WorkerJob(ABC):
         self._task = SteppedTask(self._send(), self._on_steps_ended).start()
 
     def cancel(self) -> None:
-        """Stop at once; the scene stays unchanged."""
+        """Stop the job at once; the scene stays unchanged."""
         if self.running:
             self._worker.cancel()
             self._end(JobOutcome(None, _("Cancelled."), cancelled=True))
@@ -91,7 +92,7 @@ class WorkerJob(ABC):
 
     @abstractmethod
     def take_answer(self, event: Any) -> Iterator[JobOutcome | None]:
-        """Insert the answer into the scene step by step; the last step yields the outcome."""
+        """Use the answer step by step, for example insert it into the scene; the last step yields the outcome."""
 
     def handle_progress(self, event: WorkerProgress) -> None:  # noqa: B027 - a short job need not handle it
         """Handle an event of the worker's progress."""
@@ -138,7 +139,7 @@ class WorkerJob(ABC):
         if error is None:
             return
         if not self.running:
-            raise error  # The job had already ended, and its listener failed.
+            raise error  # Not expected: `_end` cancels the task, and `SteppedTask` then raises errors itself.
         is_user_error = isinstance(error, DCAMTError)
         detail = "" if is_user_error else "".join(traceback.format_exception(error))
         self._end(JobOutcome(None, error_text(error), detail=detail))
@@ -187,7 +188,7 @@ class SegmentJob(WorkerJob):
 
 def _with_hint(error: OutputError) -> OutputError:
     """Return an error about a temporary file, with a sentence on where the user can set the folder of such files."""
-    return OutputError(f"{error} {_('The temporary folder is set in the application settings.')}")
+    return OutputError(f"{error} {_('You can choose another temporary folder in the application settings.')}")
 
 
 def _ignore(outcome: JobOutcome) -> None:

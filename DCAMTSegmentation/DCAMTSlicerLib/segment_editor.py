@@ -1,4 +1,4 @@
-"""Open a result in Slicer's Segment Editor, with a button there that leads back."""
+"""Open a result or a proposal in Slicer's Segment Editor, with a button there that leads back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BACK_BUTTON = "DCAMTBackButton"
 
 
 def open_in_segment_editor(segmentation_node: SegmentationNode, volume: VolumeNode | None, back_to: str) -> None:
-    """Open the Segment Editor with a result, its volume, if any, and the first segment that DCAMT wrote.
+    """Open the Segment Editor with a result or a proposal, its volume, if any, and the first segment that DCAMT wrote.
 
     Args:
         back_to: the module that the button in the Segment Editor's panel leads to.
@@ -37,7 +37,7 @@ def _show_back_button(panel: Any, module: str) -> None:
     remove_back_button()
     button = qt.QPushButton(_("Back to {module}").format(module=slicer.util.getModule(module).title))
     button.objectName = BACK_BUTTON
-    button.toolTip = _("Go back to the result. The corrections stay in the segmentation.")
+    button.toolTip = _("Go back to the module. The corrections stay in the segmentation.")
     # A slot that refers to the button would keep the button's wrapper alive after Qt has deleted the button.
     button.connect("clicked(bool)", _go_back_to(module))
     panel.layout().insertWidget(0, button)

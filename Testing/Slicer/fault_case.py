@@ -35,6 +35,7 @@ class FaultCase(SegmentationCase):
         return self.logic._worker
 
     def pid(self) -> int:
+        """Wait until the worker has started; return its process id."""
         process_events_until(lambda: self.worker._process is not None, "the worker's start")
         return int(self.worker._process._process.processId())
 
@@ -61,14 +62,14 @@ class FaultCase(SegmentationCase):
         segmentation = self.segment(volume)
         self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
 
-    def use_broken_worker(self, script: str) -> None:
+    def use_worker_script(self, script: str) -> None:
         """Let the worker's next process run `script` first."""
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.worker._python = write_python(Path(folder.name), script, "dcamt.commands.worker")
 
     def use_working_worker(self) -> None:
-        self.use_broken_worker(self.gate_script())
+        self.use_worker_script(self.gate_script())
 
     def gate_script(self) -> str:
         """Return a script after which the worker waits in each segmentation while the gate file exists."""

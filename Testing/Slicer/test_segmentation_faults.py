@@ -50,7 +50,7 @@ class WorkerFaultTest(FaultCase):
         self.assert_the_next_apply_works()
 
     def test_bug_in_the_engine_is_reported_with_a_traceback_in_the_log(self) -> None:
-        self.use_broken_worker(BUG)
+        self.use_worker_script(BUG)
         volume = add_scan()
         self.prepare(volume)
         self.assert_one_error("AssertionError: a bug", self.apply)
@@ -59,7 +59,7 @@ class WorkerFaultTest(FaultCase):
         self.assert_the_next_apply_works(volume)
 
     def test_missing_package_is_reported(self) -> None:
-        self.use_broken_worker(without_package("torch"))
+        self.use_worker_script(without_package("torch"))
         volume = add_scan()
         self.prepare(volume)
         self.assert_one_error("packages are missing: torch", self.apply)
@@ -75,7 +75,7 @@ class WorkerFaultTest(FaultCase):
         self.assert_the_next_apply_works(volume)
 
     def test_cpu_is_used_with_a_note_when_the_gpu_is_too_small(self) -> None:
-        self.use_broken_worker(GPU_TOO_SMALL_FOR_THE_MODEL)
+        self.use_worker_script(GPU_TOO_SMALL_FOR_THE_MODEL)
         volume = add_scan()
         segmentation = self.segment(volume)
         self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
@@ -110,7 +110,7 @@ class WorkerFaultTest(FaultCase):
         self.prepare(volume)
         self.fill_disk_at("volume.npy")
         self.assert_one_error("volume.npy: the disk is full", self.apply)
-        self.assertIn("The temporary folder is set in the application settings", self.ui.statusLabel.text)
+        self.assertIn("You can choose another temporary folder", self.ui.statusLabel.text)
         del self.worker.make_folder
         self.assert_the_next_apply_works(volume)
 

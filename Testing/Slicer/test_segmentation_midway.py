@@ -55,7 +55,7 @@ class CancelTest(FaultCase):
 
     def test_worker_that_does_not_stop_is_replaced_and_the_next_request_is_served(self) -> None:
         with mock.patch.object(worker_process, "CANCEL_GRACE_MS", 100):
-            self.use_broken_worker(IGNORES_CANCELLING + self.gate_script())
+            self.use_worker_script(IGNORES_CANCELLING + self.gate_script())
             pid = self.begin(add_scan())
             click(self.ui.applyButton)
             self.use_working_worker()

@@ -133,7 +133,7 @@ class LogAndProgressTest(FaultCase):
             self.assertIn(text, self.ui.logView.plainText)
 
     def test_progress_has_a_stage_and_a_remaining_time(self) -> None:
-        self.use_broken_worker(self.gate_script() + EXPECTS_LONG_WORK)
+        self.use_worker_script(self.gate_script() + EXPECTS_LONG_WORK)
         self.begin(add_scan())
         self.assertFalse(self.ui.progressBar.isHidden())
         text = self.ui.statusLabel

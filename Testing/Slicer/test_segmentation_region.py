@@ -28,7 +28,7 @@ class RegionTest(PanelCase):
         region.SetSize(0.0, 0.0, 0.0)
         choose(self.ui.regionSelector, region)
         with Person() as person:
-            person.expects("box: an edge of the region is 0 mm. Press Place around the heart", "Ok")
+            person.expects("box: an edge of the region is 0 mm. Press “Place around the heart”", "Ok")
             click(self.ui.applyButton)
         self.assertFalse(self.logic.isRunning())
         click(self.ui.placeRegionButton)

@@ -25,7 +25,7 @@ def evaluate(
     label_mapping: str = "",
     prediction_mapping: str = "",
 ) -> Evaluation:
-    """Score predictions against labels: Dice, Jaccard, surface distances (95HD, ASD and ASSD in mm) and volumes.
+    """Score predictions against labels: Dice, Jaccard, surface distances (95HD, ASD, ASSD; mm and voxels) and volumes.
 
     Predictions and labels are both folders, or both one or several files, labelmaps or arrays. In folders, the files of
     a case are found by their names. The classes are the label values that occur in any label; if every labelmap is
@@ -36,8 +36,8 @@ def evaluate(
         labels: a folder if `predictions` is a folder; otherwise one label for each prediction, in the same order.
         spacing: (3,) mm between voxels along i, j and k of all arrays; files and labelmaps contain their spacing.
         label_mapping: which values or segments of the labels are which class of the predictions, such as
-            "420,421=1"; all other voxels become background.
-        prediction_mapping: the same for the predictions.
+            "420,421=1"; all other voxels become background. Without a mapping the values are kept.
+        prediction_mapping: which values or segments of the predictions are which class of the labels.
 
     Returns:
         An `Evaluation`: one row for each case and class, each class's mean and, over several cases, standard deviation.
@@ -84,7 +84,7 @@ def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float]
         spacing: (3,) mm; needed for an array.
 
     Raises:
-        InputError: an array holds no labels.
+        InputError: an array's values are not label values (whole numbers from 0 to 2^32 - 1).
         ValueError: an array is not (I, J, K), or `spacing` is not three numbers.
     """
     if isinstance(content, Labelmap):
