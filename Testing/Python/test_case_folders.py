@@ -8,9 +8,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from dcamt.cases import folders
+from dcamt.cases import data_sets, folders
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import BIDS, DECATHLON, NAMES, NNUNET, OTHER_CHANNEL, FoundCases
+from dcamt.cases.found_cases import BIDS, DECATHLON, NAMES, NNUNET, OTHER_CHANNEL, FoundCases, files_in
 from dcamt.cases.names import FileKind
 from dcamt.errors import InputError
 
@@ -162,6 +162,13 @@ def test_label_is_paired_if_only_one_scan_fits_without_capitals_modality_or_fold
         (("p1_left", "p1_right"), "p1_seg"),
         (("ct_1",), "mr_1_label"),
         (("CT/p1",), "MR_labels/p1"),
+        (("p1/heart",), "p2/heart_label"),
+        (("p1/pre/heart",), "p1/post/heart_label"),
+        (("siteA/1",), "siteB_labels/1"),
+        (("train/1",), "test_labels/1"),
+        (("pre/p1",), "post/p1_label"),
+        (("right/p1",), "left/p1_seg"),
+        (("s1/ct",), "s1/segmentations/heart"),
     ],
 )
 def test_label_that_may_belong_to_another_scan_or_structure_is_not_paired(
@@ -320,6 +327,37 @@ def test_list_of_cases_may_name_the_channels_of_a_scan(tmp_path: Path) -> None:
     described = {"training": [["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"]]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
     assert pairs(find_cases(home), home) == {"a": ("imagesTr/a_0000.nii.gz", None)}
+
+
+def test_list_of_cases_may_name_two_channels_without_numbers(tmp_path: Path) -> None:
+    home = folder(tmp_path, "imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz")
+    described = {"test": [["imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz"]]}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert list(pairs(found, home).values()) == [("imagesTs/a_T1.nii.gz", None)]
+    assert [file.path.name for file in found.skipped] == ["a_T2.nii.gz"]
+
+
+def test_label_is_not_read_as_the_missing_scan_of_a_list(tmp_path: Path) -> None:
+    home = folder(tmp_path, "cases/a.seg.nrrd", "cases/b.nii.gz")
+    entries = [{"image": f"cases/{name}.nii.gz", "label": f"cases/{name}.seg.nrrd"} for name in "ab"]
+    described = {"training": [entries[0], {"image": entries[1]["image"]}]}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert pairs(found, home) == {"b": ("cases/b.nii.gz", None)}
+    assert [file.path.name for file in found.skipped] == ["a.nii.gz"]
+
+
+def test_folder_is_listed_once_for_all_cases_whose_ending_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = folder(tmp_path, *(f"images/{number}.nii.gz" for number in range(9)))
+    described = {"training": [{"image": f"images/{number}.nii"} for number in range(9)]}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    listed: list[Path] = []
+    monkeypatch.setattr(data_sets, "files_in", lambda place, endings: listed.append(place) or files_in(place, endings))
+    assert len(find_cases(home).cases) == 9
+    assert listed.count(home / "images") == 1
 
 
 def test_nnunet_v1_lists_images_without_channel_suffix(tmp_path: Path) -> None:

@@ -39,15 +39,18 @@ def find_bids_cases(folder: Path) -> FoundCases:
             skipped.append(SkippedFile(path, "a derived image"))
         else:
             images.append((path, entities))
+    images_of: defaultdict[str, list[tuple[Path, dict[str, str]]]] = defaultdict(list)
+    for image, image_entities in images:
+        images_of[image_entities["sub"]].append((image, image_entities))
     labels_of_scan: defaultdict[Path, list[Path]] = defaultdict(list)
     for path, entities in labels:
         label_entities = {key: value for key, value in entities.items() if key not in _DERIVATIVE_ENTITIES}
         fitting = [
             image
-            for image, image_entities in images
+            for image, image_entities in images_of[entities["sub"]]
             if all(image_entities.get(key) == value for key, value in label_entities.items())
         ]
-        exact = [image for image, image_entities in images if image_entities == label_entities]
+        exact = [image for image, image_entities in images_of[entities["sub"]] if image_entities == label_entities]
         # The first suffix of a label is often that of its scan, as in T1w_dseg.
         same = [image for image in exact or fitting if _bids_name(image)[1][:1] == _bids_name(path)[1][:1]]
         chosen = same or exact or fitting

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..errors import InputError
@@ -13,7 +14,7 @@ from ..io.channels import channel_files, channel_of, without_channel
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
 from .found_cases import DECATHLON, NNUNET, NO_SCAN, OTHER_CHANNEL, FoundCases, SkippedFile, files_in
-from .names import case_name
+from .names import FileKind, case_name, classify
 
 _IGNORED = "ignore"
 """nnU-Net's name for the value of voxels that are left out of training; it is no class."""
@@ -60,9 +61,9 @@ _IMAGE_KEYS, _LABEL_KEYS = ("image", "images", "img", "scan"), ("label", "labels
 def _entries(listed: object) -> list[tuple[list[object], object, str]]:
     """Return the image files, the label file and the name of each listed case, as listed; the name is often empty.
 
-    A case may be an object with the keys `image` and `label` or similar ones, a pair of image and label, an image, or
-    an array of the images of several channels. The cases may be in an array, or in an object by their names; an object
-    may also hold an array of all images and one of all labels.
+    A case may be an object with the keys `image` and `label` or similar ones; a pair of an image and a file whose name
+    or folder has a word for labels; an image; or an array of the images of several channels. The cases may be in an
+    array, or in an object by their names; an object may also hold an array of all images and one of all labels.
     """
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
@@ -82,7 +83,7 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
 
 def _files_of_case(entry: object) -> tuple[list[object], object]:
     """Return the image files and the label file of a case, as `dataset.json` lists them; None if it has no label."""
-    if isinstance(entry, list) and len(entry) == 2 and channel_of(str(entry[1])) is None:
+    if isinstance(entry, list) and len(entry) == 2 and _is_label(entry[1]) and not _is_label(entry[0]):
         image, label = entry
     elif isinstance(entry, dict):
         values = {key.lower(): value for key, value in entry.items()}
@@ -92,6 +93,12 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
     else:
         image, label = entry, None
     return image if isinstance(image, list) else [image] if isinstance(image, str) else [], label
+
+
+def _is_label(text: object) -> bool:
+    """Return whether the name of a listed file, or of its folders, has a word for labels."""
+    parts = PureWindowsPath(text).parts if isinstance(text, str) else ()  # Splits at both kinds of slashes.
+    return classify(Path(*parts[-2:]), Path()).kind is FileKind.LABEL
 
 
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
@@ -110,6 +117,8 @@ class _ListedCases:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._listed: set[tuple[Path, Path | None]] = set()
+        self._files_by_name: dict[tuple[Path, Sequence[str]], defaultdict[str, list[Path]]] = {}
         self.cases: list[Case] = []
         self.skipped: list[SkippedFile] = []
 
@@ -119,7 +128,7 @@ class _ListedCases:
         `io.readers.read_scan` finds the files of other channels if they are named `x_0001`, `x_0002`, ...
         """
         files = [self._file(text) for text in images if isinstance(text, str) and text]
-        label_path = self._file(label) if isinstance(label, str) and label else None
+        label_path = self._file(label, LABEL_ENDINGS) if isinstance(label, str) and label else None
         missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
         self.skipped += [SkippedFile(file, "dataset.json names it, but it does not exist") for file in missing]
         if missing or not files:
@@ -128,8 +137,9 @@ class _ListedCases:
         self.skipped += [SkippedFile(file, OTHER_CHANNEL) for file in channels[1:]]
         self.skipped += [SkippedFile(file, _UNNUMBERED_CHANNEL) for file in files[1:] if file not in channels]
         role = LABELLED if label_path else UNLABELLED
-        if any((case.image, case.label) == (files[0], label_path) for case in self.cases):
+        if (files[0], label_path) in self._listed:
             return
+        self._listed.add((files[0], label_path))
         self.cases.append(Case(name or case_name(files[0]), files[0], label_path, role))
 
     def skip(self, images: Sequence[object]) -> None:
@@ -148,11 +158,11 @@ class _ListedCases:
             reason = _TEST_CASE if name == "labelsTs" else "dataset.json does not list it"
             self.skipped += [SkippedFile(file, reason) for file in files if file not in named]
 
-    def _file(self, text: str) -> Path:
+    def _file(self, text: str, endings: Sequence[str] = SCAN_ENDINGS) -> Path:
         """Return the path of the file that `dataset.json` names as `text`.
 
         nnU-Net v1 omits the suffix `_0000` of images' names, and nnU-Net v2 allows environment variables in the names.
-        If no such file exists, the only file with this name and another ending is returned.
+        If no such file exists, the only file with this name and another one of the endings is returned.
         """
         if not (self._folder / text).exists():
             text = os.path.expandvars(text)
@@ -167,11 +177,18 @@ class _ListedCases:
         )
         if not path.exists() and not channel.exists() and path.parent.is_dir():
             # The list gives another ending than the file has, or none.
-            names = (scan_name(path), f"{scan_name(path)}_0000")
-            files = files_in(path.parent, (*SCAN_ENDINGS, *LABEL_ENDINGS))
-            fitting = [file for file in files if scan_name(file) in names]
+            files = self._files(path.parent, endings)
+            fitting = files.get(scan_name(path), []) + files.get(f"{scan_name(path)}_0000", [])
             return fitting[0] if len(fitting) == 1 else path
         return channel if not path.exists() and channel.exists() else path
+
+    def _files(self, folder: Path, endings: Sequence[str]) -> Mapping[str, list[Path]]:
+        """Return the files in a folder by their names without endings; the folder is listed only once."""
+        if (folder, endings) not in self._files_by_name:
+            files = self._files_by_name[folder, endings] = defaultdict(list)
+            for file in files_in(folder, endings):
+                files[scan_name(file)].append(file)
+        return self._files_by_name[folder, endings]
 
 
 def find_listed_cases(folder: Path) -> FoundCases:

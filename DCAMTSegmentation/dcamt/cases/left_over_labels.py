@@ -7,10 +7,9 @@ the atrium (`ct`, `segmentations/heart_atrium_left`), or in the folders (`Patien
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Hashable, Iterator
 
-from .names import OTHER_STRUCTURES, NamedFile, has_word, loose_key, modalities, without_outline_words
+from .names import ATRIUM_WORDS, NamedFile, has_word, is_folder_of_labels, loose_key, modalities, without_outline_words
 
 FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
 """The scans or the labels of a folder by their keys."""
@@ -25,12 +24,11 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     the key of one scan.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
-    scan_folders, label_folders = ({file.path.parent for file in _all_files(files)} for files in (scans, labels))
     rules: tuple[tuple[_Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals),
         (_loose, _loose),
         (_loose, _without_structure),
-        (_beside(label_folders), _beside(scan_folders, words=OTHER_STRUCTURES)),
+        (_beside, _beside_folder_of_labels),
     )
     for simplify_scan, simplify_label in rules:
         fitting: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)
@@ -66,18 +64,22 @@ def _loose(file: NamedFile) -> Hashable:
 
 
 def _without_structure(file: NamedFile) -> Hashable:
+    """Return the loose key without words for the atrium; for labels of the heart the path, which fits no scan."""
+    name = "".join(file.key[-1:])
+    if has_word(name, {"heart"}) and not has_word(name, ATRIUM_WORDS - {"left"}):
+        return file.path
     return tuple(filter(None, map(without_outline_words, loose_key(file.key))))
 
 
-def _beside(others: Collection[Path], words: Collection[str] = ()) -> _Simplify:
-    """Return a function that returns the folder above a file's folder and the file's own name, as in its loose key.
+def _beside(file: NamedFile) -> Hashable:
+    """Return the folder above a file's folder, and the file's own name in its loose key; the path if none is left."""
+    name = "".join(loose_key(file.key[-1:]))
+    return (file.path.parent.parent, name) if name else file.path
 
-    The function returns the file's path, which fits no other file, if the file's folder is one of `others`, the
-    folder's name has one of the words, or nothing of the file's name is left.
+
+def _beside_folder_of_labels(file: NamedFile) -> Hashable:
+    """Return as `_beside`; the path, which fits no scan, if the folder's name has words that are not for labels.
+
+    Such a folder may belong to another patient, site or time (`p1/heart`, `p2/heart_label`).
     """
-
-    def simplify(file: NamedFile) -> Hashable:
-        folder, name = file.path.parent, "".join(loose_key(file.key[-1:]))
-        return file.path if folder in others or not name or has_word(folder.name, words) else (folder.parent, name)
-
-    return simplify
+    return _beside(file) if is_folder_of_labels(file.path.parent.name) else file.path

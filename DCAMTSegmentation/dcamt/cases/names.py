@@ -407,6 +407,16 @@ def without_outline_words(name: str) -> str:
     return _name_without_words(name, OUTLINE_WORDS)
 
 
+def is_folder_of_labels(name: str) -> bool:
+    """Return whether a folder's name has a word for labels, and otherwise only words for the atrium or modality.
+
+    >>> [is_folder_of_labels(name) for name in ("Labels_LA", "Ground Truth", "p2", "siteB_labels")]
+    [True, True, False, False]
+    """
+    rest = _words(name) - LABEL_WORDS
+    return has_word(name, LABEL_WORDS) and rest <= OUTLINE_WORDS | MODALITY_WORDS
+
+
 def has_word(name: str, words: Collection[str]) -> bool:
     """Return whether a name has one of the words."""
     return not _words(name).isdisjoint(words)
