@@ -13,7 +13,9 @@ from dcamt_testing.dicom_series import write_enhanced_mr
 from dcamt_testing.scan_files import refused
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
+    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -54,6 +56,25 @@ def test_compressed_file_with_too_few_frames_is_refused_with_their_number(tmp_pa
     data.PixelData = encapsulate(frames[:4])
     data.save_as(path)
     refused(lambda: read_scan(path), path, "holds 4 of 6 compressed frames", "copy it again")
+
+
+def test_plain_pixels_in_a_file_that_states_a_compression_are_read(tmp_path: Path) -> None:
+    voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
+    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
+    expected = read_scan(path).voxels
+    path.write_bytes(path.read_bytes().replace(f"{ExplicitVRLittleEndian}\0".encode(), f"{RLELossless}\0".encode()))
+    np.testing.assert_array_equal(read_scan(path).voxels, expected)
+
+
+def test_video_is_not_refused_as_a_file_with_too_few_frames(tmp_path: Path) -> None:
+    voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
+    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = MPEG2MPML
+    data.PixelData = encapsulate([bytes(400)])
+    data["PixelData"].is_undefined_length = True
+    data.save_as(path)
+    refused(lambda: read_scan(path), path, "cannot be read as a DICOM image")
 
 
 def compress_with_gdcm(path: Path, compressor: str) -> None:

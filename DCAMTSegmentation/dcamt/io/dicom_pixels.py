@@ -90,9 +90,14 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
 
 
 def _refuse_missing_fragments(file: Path, data: Any) -> None:
-    """Raise InputError if compressed pixels have fewer fragments than frames: each frame has at least one."""
+    """Raise InputError if compressed pixels have fewer fragments than frames: each frame has at least one.
+
+    Videos, whose frames share fragments, are not checked, nor are plain pixels in a file that states a compression.
+    """
     from pydicom.encaps import parse_basic_offsets, parse_fragments
 
+    if not data["PixelData"].is_undefined_length or data.file_meta.TransferSyntaxUID.name.startswith(("MPEG", "HEVC")):
+        return
     pixels = BytesIO(data.PixelData)
     parse_basic_offsets(pixels)
     found, stated = parse_fragments(pixels)[0], int(data.get("NumberOfFrames") or 1)
