@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 
-from .names import ATRIUM_WORDS, NamedFile, has_word, is_folder_of_labels, loose_key, modalities, without_outline_words
+from .names import (
+    ATRIUM_WORDS,
+    NamedFile,
+    has_word,
+    is_folder_of_labels,
+    loose_key,
+    modalities,
+    name_starts,
+    without_outline_words,
+)
 
 FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
 """The scans or the labels of a folder by their keys."""
@@ -20,7 +29,8 @@ _Simplify = Callable[[NamedFile], Hashable]
 def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     """Give each label without a scan the key of the only scan whose name fits, if that scan has no label.
 
-    If several scans fit, or the label names another modality, the label is left as it is. Several labels may get
+    If several scans fit, or the label names another modality, the label is left as it is. So it is if a word for the
+    modality (`p1_lge`) is ignored, and another scan's name starts like the label's (`p1_post`). Several labels may get
     the key of one scan.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
@@ -30,14 +40,22 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
         (_loose, _without_structure),
         (_beside, _beside_folder_of_labels),
     )
+    starts: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)
+    for key in scans:
+        for start in name_starts(loose_key(key)):
+            starts[start].add(key)
     for simplify_scan, simplify_label in rules:
         fitting: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)
         for file in _all_files(scans):
             fitting[simplify_scan(file)].add(file.key)
         for label in [file for file in _all_files(labels) if file.key not in scans]:
             keys = fitting.get(simplify_label(label), set())
-            if len(keys) == 1 and keys <= unlabelled and modalities(label.key) <= modalities(*keys):
-                _move(labels, label, *keys)
+            if len(keys) != 1 or not keys <= unlabelled or not modalities(label.key) <= modalities(*keys):
+                continue
+            (key,) = keys
+            has_same_name = _without_capitals(label)[-1:] == tuple(part.casefold() for part in key[-1:])
+            if has_same_name or starts[_without_structure(label)] <= keys:
+                _move(labels, label, key)
 
 
 def _all_files(files_by_key: FilesByKey) -> Iterator[NamedFile]:
@@ -55,7 +73,7 @@ def _move(labels: FilesByKey, label: NamedFile, key: tuple[str, ...]) -> None:
     labels[key].append(label)
 
 
-def _without_capitals(file: NamedFile) -> Hashable:
+def _without_capitals(file: NamedFile) -> tuple[str, ...]:
     return tuple(part.casefold() for part in file.key)
 
 

@@ -397,6 +397,18 @@ def loose_key(key: Iterable[str]) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
+def name_starts(key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield the key without more and more of its last part's words, the whole key first.
+
+    >>> list(name_starts(("a", "p1_post")))
+    [('a', 'p1_post'), ('a', 'p1'), ('a',)]
+    """
+    words = _SEPARATORS.split(key[-1]) if key else []
+    for last in range(len(words), 0, -2):
+        yield (*key[:-1], "".join(words[:last]))
+    yield key[:-1]
+
+
 def modalities(parts: Iterable[str]) -> set[str]:
     """Return the words for the modality in the parts of a path, in lower case."""
     return {word for part in parts for word in _words(part)} & MODALITY_WORDS - _FORMAT_WORDS
