@@ -33,7 +33,7 @@ class WallPanel:
         on_measure: called as on_measure(segment) to start the measurement of a segment of the shown segmentation.
 
     Attributes:
-        can_measure: whether the segmentation has a segment, a volume is chosen and nothing runs.
+        can_measure: whether a volume is chosen, the segmentation has a segment, and nothing runs.
     """
 
     def __init__(self, ui: Any, on_measure: Callable[[str], None]) -> None:
@@ -192,7 +192,9 @@ class WallPanel:
         """Change the points inside the closed curve to an opening, or back to wall."""
         curve, title = self._ui.wallCurveSelector.currentNode(), _("Openings of the wall")
         if curve is None or curve.GetNumberOfControlPoints() < 3:
-            message = _("Draw a closed curve on the surface first: create one in the list, and place 3 or more points.")
+            message = _(
+                "Draw a closed curve first: create it in the list of curves, and place 3 or more points on the surface."
+            )
             slicer.util.errorDisplay(message, windowTitle=title)
             return
         wall, model = self._wall, review.get_referenced_node(self._segmentation, review.WALL)

@@ -1,4 +1,4 @@
-"""`SteppedTask`: its steps, its end, a failure and cancelling. `DelayedCall`: its call, and none after `stop`."""
+"""`SteppedTask`: its steps, its end, a failure and cancelling. `DelayedCall`: it calls once, and not after `stop`."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attrib
 
     Args:
         series: UID of the series.
-        number: of the instance; its UID depends on the series and this number.
+        number: instance number; the instance's UID depends on the series and this number.
         attributes: further DICOM attributes.
     """
     data = Dataset()
@@ -45,7 +45,7 @@ def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attrib
 
 
 def pixels(places: Sequence[float], add: int = 100) -> bytes:
-    """Return the pixels of frames, each with the value `add` + 10 * place, plus 1 in the first pixel."""
+    """Return the pixels of a frame for each place: the value `add` + 10 * place, plus 1 in the frame's first pixel."""
     frames = [np.full((SIZE, SIZE), add + 10 * place, "<u2") for place in places]
     for frame in frames:
         frame[0, 0] += 1  # an image of one intensity would be refused
@@ -65,7 +65,7 @@ def write_slice(
     """Write an axial image of a slice at `STEP` times `place` mm.
 
     Args:
-        number: of the instance (None: the rounded `place`, plus 1).
+        number: instance number; by default the rounded `place`, plus 1.
         add: see `pixels`.
         attributes: further DICOM attributes.
     """
@@ -117,7 +117,7 @@ def _item_of(groups: Groups) -> Dataset:
 
 
 def assert_slices_in_place(volume: Volume, slices: int, add: int = 100) -> None:
-    """Fail unless the volume is one of this number of slices (see `write_slice`), each in its place."""
+    """Fail unless the volume has this number of slices (see `write_slice`), each in its place."""
     assert volume.voxels.shape == (1, SIZE, SIZE, slices)
     grid = volume.grid
     z = grid.affine[2, 3] + grid.affine[2, 2] * np.arange(slices)

@@ -2,12 +2,12 @@
 
     python Testing/fuzz/scans.py [--count 500] [--seed 0] [--seconds 60] [--segment] [--minutes M] [--keep FOLDER]
 
-A mutation changes one file of a scan: it empties, truncates, removes or renames the file, overwrites, removes,
-duplicates, inserts or appends bytes, zeroes the second half, or changes a digit among the first bytes.
+A mutation changes one file of a scan. It empties, truncates, removes or renames the file; or it overwrites, removes,
+duplicates, inserts or appends bytes; or it zeroes the second half, or changes a digit among the first bytes.
 
-The voxels and positions that are read must equal those of the original file. There are two exceptions: the mutation
-changed voxels that no checksum covers (uncompressed data), or a header value so that the file is another valid scan.
-Then another reader must find the same (see `comparisons.py`), if it can read the file.
+The voxels and positions that are read must equal those of the original file. There are two exceptions: voxels that no
+checksum covers (uncompressed data) were changed, or a changed header value makes the file another valid scan. In both
+cases another reader, if it can read the file, must find the same voxels and positions (see `comparisons.py`).
 
 Every read runs in a separate process with a time limit. A crash, a timeout, another exception, a message of several
 lines and a file left in the folder are failures; after a failure, the exit status is 1.
@@ -40,7 +40,7 @@ from fuzz.comparisons import judge  # noqa: E402
 from fuzz.seeds import RAS_TO_LPS, write_seeds  # noqa: E402
 
 MARGIN_S = 60
-"""Seconds that the process around a command has for starting it and reading the result, beyond the command's limit."""
+"""Seconds for starting a command and reading its result, in addition to the command's own limit."""
 COMMAND = """
 import faulthandler, sys
 faulthandler.enable()
@@ -113,9 +113,9 @@ def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
 def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
     """Run the command `segment` on a scan and put the outcome into the queue: "segmented", "refused" or "failed".
 
-    A segmented scan has a result on the grid that `read_scan` finds; a refused one has an exit status of 1, printed
-    lines that all begin with "dcamt: ", and no result. After `seconds`, the command ends and prints its stack, which is
-    then the reason.
+    "segmented" demands a result on the grid that `read_scan` finds. "refused" demands the exit status 1, no result, and
+    that each printed line begins with "dcamt: ". A command that takes longer than `seconds` prints its stack and ends;
+    the outcome is then "failed", with the stack as the reason.
     """
     faulthandler.enable()
     from dcamt.io.readers import read_labelmap, read_scan
@@ -153,7 +153,7 @@ def write_tiny_model(path: Path) -> Path:
 
 
 def run_process(target: Callable[..., None], arguments: tuple[object, ...], timeout_s: float) -> tuple[str, str]:
-    """Return the outcome that `target`, called with `arguments` and a queue in a new process, puts into the queue."""
+    """Call `target` in a new process, with `arguments` and a queue; return the outcome that it puts into the queue."""
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     answers = context.Queue()
     process = context.Process(target=target, args=(*arguments, answers))
@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="limit of one read")
     parser.add_argument("--segment", action="store_true", help="segment the scans by the command, with a tiny model")
     parser.add_argument("--minutes", type=float, default=np.inf, help="start no further scan after this time")
-    parser.add_argument("--keep", type=Path, help="folder to copy the files to whose read failed")
+    parser.add_argument("--keep", type=Path, help="copy the files that could not be read correctly to this folder")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     counts: Counter[str] = Counter()

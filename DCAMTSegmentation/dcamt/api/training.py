@@ -46,7 +46,7 @@ class TrainedRun:
         folder: the run folder.
         model: the model file; `dcamt.segment(scan, model=run.model)` segments with it.
         best: the model with the best validation result; None if that is `model` or if no validation took place.
-        report: the report in the run folder, possibly of an earlier end of the run; None if there is none.
+        report: the report in the run folder; None without one. A run that was resumed may have an outdated report.
         iterations: number of iterations trained.
     """
 
@@ -195,7 +195,7 @@ class TrainingSession:
                 remove_request(run)
 
     def _train(self) -> TrainedRun:
-        # Imported late: torch loads slowly, and no check before needs it.
+        # Imported late, since torch loads slowly and the checks above do not need it.
         from ..devices import choose_device
         from ..training.trainer import Trainer
 
@@ -343,8 +343,8 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         # Also 0 when paused: on any other status torchrun kills the leader before the leader saves.
         return 0
     except DCAMTError:
-        # The leader reports the failure, unless the leader was killed. If torchrun's only SIGTERM has already arrived
-        # here, the trainer treated it as a request to pause, and this process would wait until torchrun kills it.
+        # The leader reports the failure, unless the leader was killed. torchrun sends SIGTERM once, and the trainer
+        # takes the signal as a request to pause. A process that waited after it would wait until torchrun kills it.
         if trainer is None or not trainer.stop_requested:
             wait_for_leader()
         return 1

@@ -28,7 +28,7 @@ from .masks import FEW_VALUES
 _MOST_OF_THE_SCAN = 0.5
 """A label that covers a larger fraction of its scan is probably inverted."""
 _SAMPLE = 1 << 16
-"""About this many voxels are examined before all voxels are."""
+"""A sample of about this many voxels is examined first."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
     """Return the problems of the list as a whole.
 
-    Whether each class occurs is not checked if the label values of a labelled case are unknown.
+    If the label values of any labelled case are unknown, it is not checked whether each class occurs.
 
     Args:
         facts: the last facts that `check_cases` yielded for each case.
@@ -147,7 +147,7 @@ def _needs_label(case: Case) -> bool:
 
 
 def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
-    """Read a scan, and its label if its role needs one; return the facts with what was found added."""
+    """Read a scan, and its label if its role needs one; return the facts together with the findings."""
     try:
         volume = read_scan(case.image, channels=recipe.input_channels)
     except InputError as error:
@@ -228,9 +228,9 @@ def _file_identity(path: Path) -> Hashable:
 
 
 def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
-    """Return the training cases whose scan file is as large as that of a validation case, and these validation cases.
+    """Return the training and validation cases whose scan files have the same size.
 
-    Only these files need a checksum.
+    Only these files need a checksum, to find a validation scan that is also trained on.
     """
     sizes: defaultdict[int, list[int]] = defaultdict(list)
     for index in used:
