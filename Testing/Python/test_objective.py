@@ -1,4 +1,4 @@
-"""Test the objective: the losses, their weighted sum, voxels and gradients; a loss of weight 0 is not computed."""
+"""Test the objective: losses, their weighted sum, the voxels they use, their gradients; weight 0 turns a loss off."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_LOSSES = replace(ALL, **ZERO_WEIGHTS)
 
 
 class RandomBatch:
-    """Random outputs of two branches, projection heads and labels; by default two samples of three have a label."""
+    """Random labels, outputs and projection heads of two branches; by default, two samples of three have a label."""
 
     def __init__(self, seed: int = 0, batch: int = 3, labelled: int = 2) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -243,7 +243,7 @@ def test_each_loss_gives_gradients_only_to_the_expected_tensors(part: str, expec
 
 
 class UnexpectedCall(Exception):
-    """A loss of weight 0 was computed."""
+    """`refuse` was called in place of another function."""
 
 
 def refuse(*_: Any, **__: Any) -> Any:

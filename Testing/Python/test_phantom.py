@@ -36,7 +36,7 @@ class Heart(NamedTuple):
     """A synthetic scan, its label, and the arguments of the script's painter.
 
     Attributes:
-        points: the heart's coordinates, three arrays that broadcast to (I, J, K), in the heart's mm.
+        points: the voxels' coordinates relative to the heart, mm: three arrays that broadcast to (I, J, K).
         scale: the heart's size, relative to the standard heart.
         distance: signed distance (I, J, K) to the whole atrium's surface, in mm.
     """

@@ -316,7 +316,7 @@ def test_clip_maps_its_limits_to_minus_1_and_1() -> None:
 
 
 def scipy_local(image: np.ndarray, reach: tuple[int, int, int]) -> np.ndarray:
-    """Return an image normalised by the rule `local`, with SciPy's running mean; voxels outside it have weight 0."""
+    """Return an image normalised by the rule `local`, with SciPy's running mean over the voxels inside the image."""
 
     def smooth(values: np.ndarray) -> np.ndarray:
         for axis, steps in enumerate(reach):

@@ -196,7 +196,7 @@ def test_infinite_and_nan_values_are_refused_for_every_float_of_a_section() -> N
 
 @pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
 def test_removed_settings_are_accepted_when_turned_off(key: str) -> None:
-    """Run folders and models of version 0.1 hold keys of the copy-paste loss and of the blur, removed later."""
+    """Run folders and models of version 0.1 hold keys of the copy-paste loss and the blur, both removed later."""
     data = la_with({key: 0.0})
     assert recipe_from_dict(data, "old.json") == load_recipe("la")
     with pytest.raises(InputError, match=rf"{key}' is 0\.5, but this part was removed"):

@@ -56,7 +56,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def texts_in(data: bytes) -> Iterator[str]:
-    """Yield the content of a file as text, including the content of embedded archives and pictures."""
+    """Yield the content of a file as text, and then the content of each embedded picture.
+
+    If the file is an archive, also yield the name and the content of each member.
+    """
     yield data.decode("latin-1")
     for picture in re.findall(rb"data:image/png;base64,([A-Za-z0-9+/=]+)", data):
         yield base64.b64decode(picture).decode("latin-1")
@@ -210,6 +213,6 @@ def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
     assert pixels.shape == (side, 3 * side + 12, 3)
     for number in range(3):
         panel = pixels[:, number * (side + 6) :][:, :side]
-        # The picture shows 20 mm around the block: 32 voxels, of which the block fills numbers 2 to 11.
+        # The picture shows the scan up to 20 mm from the block: 32 voxels, of which the block fills numbers 2 to 11.
         assert np.argwhere(panel.mean(axis=-1) > 0.5).mean(axis=0) / side == pytest.approx([7 / 32, 7 / 32], abs=0.02)
         assert (np.abs(panel - recipe.classes[0].color).max(axis=-1) < 0.01).any()

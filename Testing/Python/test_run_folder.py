@@ -1,4 +1,4 @@
-"""Run folders are created, opened and moved; incomplete files are removed, and unusable folders refused."""
+"""Run folders are created, opened and moved; incomplete files are removed, and unusable folders are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only one process holds the lock of a run folder, and the lock is free when the process ends in any way."""
+"""Only one process holds the lock of a run folder, and the lock is free after the process, however it ended."""
 
 from __future__ import annotations
 

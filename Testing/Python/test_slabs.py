@@ -1,4 +1,4 @@
-"""Arrays are written slab by slab; a full disk is reported, and no half-written file remains."""
+"""Arrays are written slab by slab; a refused file size is reported, and no half-written file remains."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_list_without_labels_is_refused(tmp_path: Path) -> None:
 def test_task_is_learnt_with_its_suggested_recipe(
     tmp_path: Path, shape: tuple[int, int, int], spacing: tuple[float, ...], radii: tuple[float, ...], dice: float
 ) -> None:
-    """Iterations, patch and channels are reduced, so that the test takes seconds."""
+    """Iterations, patch and network are reduced, so that the test takes seconds."""
     table = write_task(tmp_path, shape, spacing, radii)  # type: ignore[arg-type]
     assert call_dcamt(["recipe", "suggest", table, "-o", tmp_path / "own.json", "--device", "cpu"]) == 0
     recipe = load_recipe(tmp_path / "own.json")

@@ -1,4 +1,4 @@
-"""Test the trainer: its results and first weights, and, on a simulated clock, its validations, reports and saves."""
+"""Test the trainer: its results, its first weights, and the times of its validations, reports and checkpoints."""
 
 from __future__ import annotations
 
@@ -123,8 +123,7 @@ def test_mixed_precision_hardly_changes_the_direction_of_three_iterations(
 class Clock:
     """Simulates the trainer's clock, iterations and validations.
 
-    An iteration takes 1 s, a validation `validation_s`. Nothing is computed; the loss of an iteration is the time after
-    it.
+    An iteration takes 1 s, a validation `validation_s`. Nothing is computed. An iteration returns its end time as loss.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, validation_s: float = 0.0) -> None:

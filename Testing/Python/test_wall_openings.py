@@ -154,5 +154,5 @@ def test_changed_openings_replace_the_proposal_and_its_message() -> None:
     np.testing.assert_array_equal(changed.enhanced(Threshold(IIR, 0.1)), changed.kind == WALL)
     closed = changed.with_openings(np.zeros(len(kind), bool))
     assert closed.area_cm2(OPENING) == 0
-    # Not all of the surface then counts as wall: its border does not.
+    # The note does not say that all of the surface counts as wall, because the part at the scan's border is not wall.
     assert closed.notes[0] == "The given openings do not touch the surface, so openings count as wall."

@@ -111,7 +111,7 @@ def compare_with_h5py(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tup
 
 
 def compare_with_itk(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if SimpleITK reads the same voxels and positions or cannot read the file, else "failed".
+    """Return "other" if SimpleITK cannot read the file, or reads the same voxels and positions; else "failed".
 
     Positions that are not finite in SimpleITK are not compared.
     """

@@ -114,8 +114,8 @@ def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Qu
     """Run the command `segment` on a scan and put the outcome into the queue: "segmented", "refused" or "failed".
 
     "segmented" demands a result on the grid that `read_scan` finds. "refused" demands the exit status 1, no result, and
-    that each printed line begins with "dcamt: ". A command that takes longer than `seconds` prints its stack and ends;
-    the outcome is then "failed", with the stack as the reason.
+    lines on stderr that all begin with "dcamt: ". A command that takes longer than `seconds` prints its stack and
+    ends; the outcome is then "failed", with the stack as the reason.
     """
     faulthandler.enable()
     from dcamt.io.readers import read_labelmap, read_scan

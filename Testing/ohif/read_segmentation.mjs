@@ -1,7 +1,7 @@
-// Read a DICOM segmentation with the package that OHIF reads it with, and print its labels on each source image as JSON:
+// Read a DICOM segmentation with the package that OHIF uses, and print its labels on each source image as JSON:
 //   npm install @cornerstonejs/adapters @cornerstonejs/core @babel/runtime dcmjs
 //   node read_segmentation.mjs SEGMENTATION.dcm SOURCE.dcm ...
-// `compare.py` runs it and compares the labels with DCAMT's.
+// `compare.py` runs this program and compares the labels with DCAMT's.
 import fs from "fs";
 import dcmjs from "dcmjs";
 import { adaptersSEG } from "@cornerstonejs/adapters";
