@@ -205,7 +205,7 @@ def test_smooth_noise_is_cut_off_to_within_two_voxels(sigma: float) -> None:
 
 
 def test_smooth_noise_is_kept_when_tissue_could_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Smooth noise is kept if voxels or coarse grid are too large, or if no organ would fit into the remaining box."""
+    """Smooth noise is kept if the scan's or the coarse grid's voxels are too large, or the ordered box is too small."""
     noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 0.6)
     wide = replace(FINE, training=replace(FINE.training, patch=(320, 16, 16)))
     coarse = replace(FINE, spacing=(1.1,) * 3)

@@ -37,7 +37,7 @@ MODULES_WITH_EXAMPLES = sorted(
     for path in PACKAGE.rglob("*.py")
     if re.search(r">>> (?!.*\+SKIP)", path.read_text(encoding="utf-8"))
 )
-"""The engine's modules with an example in a docstring that is not marked to be skipped."""
+"""The engine's modules whose docstrings hold an example that doctest does not skip."""
 
 
 @pytest.fixture(scope="module")

@@ -239,7 +239,7 @@ def test_calibration_is_refused_when_fewer_than_three_cases_have_a_result(
     monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
     table = write_cases_folder(tmp_path, labelled=1, validation=8, shape=(8, 8, 8))
     cases = [case for case in read_cases(table) if case.role == VALIDATION]
-    qualities = 2  # the predictor is called once for each
+    qualities = 2  # the predictor segments each case once in each quality
     with pytest.raises(InputError, match="in fast quality the model segments something in 2 of these cases"):
         calibrate(tiny_package, cases, FakePredictor(2 * qualities))  # type: ignore[arg-type]
     assert calibrate(tiny_package, cases, FakePredictor(3 * qualities)).cases == 8  # type: ignore[arg-type]

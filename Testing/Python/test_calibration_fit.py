@@ -17,7 +17,7 @@ from scipy import stats
 
 
 def synthetic_features(number: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray, list[str]]:
-    """Return features, true overlaps and case names of eight scans of each of `number` cases.
+    """Return the features, true overlaps and case names of the scans of `number` cases, eight scans per case.
 
     The logit of the overlap is -0.2 - 1.1 * doubt + noise. The doubt of the second half of the scans is larger and
     varies more.
@@ -65,7 +65,7 @@ def test_interval_includes_the_error_for_unseen_disturbances() -> None:
         truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # 2 less on the scale of the logit
     features = [{"ghosting": 0.0, **one} for one in features]
     arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
-    # Both intervals come from fits without the scan's case, that of `unseen` from fits without its disturbance, too.
+    # The intervals come from fits that leave out the scan's case; for `unseen`, they also leave out its disturbance.
     seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3

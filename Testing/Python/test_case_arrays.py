@@ -1,4 +1,4 @@
-"""A scan and its label are written as arrays for an application, and removed when the application ends."""
+"""A scan and its label are written as arrays for an application; the arrays are removed when the application ends."""
 
 from __future__ import annotations
 

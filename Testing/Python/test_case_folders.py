@@ -1,4 +1,4 @@
-"""Cases are found in a folder by file names; scan and label files are empty here, because only their names count."""
+"""Cases are found in a folder by file names, and masks also by their values; files whose names suffice are empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans stored as one file per channel, named as in nnU-Net, are read as one scan, with a note on the channels."""
+"""Channel files named as in nnU-Net are read as one scan of the requested channels, with a note on the channels."""
 
 from __future__ import annotations
 

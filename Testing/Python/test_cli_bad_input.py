@@ -23,7 +23,7 @@ def random_voxels(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 
 
 def save_scan(path: Path, voxels: np.ndarray | None = None, spacing: tuple[float, ...] | None = None) -> None:
-    """Write a scan with sform and qform, or, if `spacing` (mm) is given, without both."""
+    """Write a scan with sform and qform; if `spacing` (mm) is given, with neither of them."""
     image = nib.Nifti1Image(random_voxels() if voxels is None else voxels, None)
     image.header.set_xyzt_units("mm")
     if spacing is None:
@@ -155,9 +155,9 @@ def inputs(saved_model: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def check_refusals(inputs: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Return a function that fails unless `dcamt segment` refuses each of several command lines in one line.
+    """Return a function that fails unless `dcamt segment` refuses every given command with a message of one line.
 
-    The function takes the exit status, and for each command line its arguments and parts of its message.
+    The function takes the exit status, and for each command the arguments and parts of the message.
     """
     before = content_of(inputs)
 

@@ -1,4 +1,4 @@
-"""Test the files of `dcamt segment` with a tiny random model against other libraries and `Predictor`."""
+"""Test the files that `dcamt segment` reads and writes, its events and its imports, with a tiny random model."""
 
 from __future__ import annotations
 

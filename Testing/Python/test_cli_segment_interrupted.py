@@ -85,7 +85,7 @@ def test_ctrl_c_during_inference_keeps_the_finished_results(noise_model: Path, t
 def test_table_lists_every_written_result_when_interrupted(
     noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, as_json: bool
 ) -> None:
-    """The interrupt comes while the command prints about the third of four scans, whose file is already written."""
+    """Ctrl-C or the loss of stdout comes while the third of four results is printed; its file is already written."""
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
     print_line, results = Console.print_line, []

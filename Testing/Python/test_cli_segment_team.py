@@ -1,4 +1,4 @@
-"""`dcamt segment` in two processes gives the results of one; failures are reported once, finished results are kept."""
+"""`dcamt segment` gives the same results in two processes as in one, reports failures once, keeps finished results."""
 
 from __future__ import annotations
 

@@ -291,7 +291,7 @@ def replace(source, target):
     real(source, target)
 atomic.os.replace = replace
 """
-"""A script that makes training print `here` and wait before it replaces the file `name`, which is to be filled in."""
+"""A script, after `format(name=...)`, that makes training print `here` and wait before it replaces the file `name`."""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

@@ -121,7 +121,7 @@ def test_bias_is_the_same_in_every_part_of_the_volume() -> None:
 
 @pytest.mark.parametrize("block_bytes", [1, 3000, 4 * 3 * 120 * 119])
 def test_result_does_not_depend_on_the_block_size(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks hold one query, two, or all but one of the 120 queries, in three heads."""
+    """The blocks hold 1, 2 or 119 of the 120 queries, in three heads."""
     module = attention(6, 3)
     own, context = feature_maps(6, (4, 6, 5))
     with torch.no_grad():

@@ -302,7 +302,7 @@ def test_unit_of_a_nrrd_axis_other_than_space_is_ignored(tmp_path: Path) -> None
 
 
 def test_nrrd_placed_by_axis_mins_is_refused(tmp_path: Path) -> None:
-    """ITK computes the origin from these fields and `centers`."""
+    """ITK computes the origin from the fields `axis mins`, `axis maxs` and `centers`."""
     path = write_scan(tmp_path / "x.nrrd")
     header, data = path.read_bytes().split(b"\n\n", 1)
     kept = [line for line in header.split(b"\n") if not line.startswith(b"space")]

@@ -86,7 +86,7 @@ def test_slices_with_contradictory_attributes_are_refused(
 def test_slices_of_which_some_lack_the_rescaling_are_refused(tmp_path: Path, attribute: str, value: object) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k, **({attribute: value} if k != 4 else {}))
-    if value in ("", 0, 1):  # An empty value is a missing one; without values, the slope is 1 and the intercept 0.
+    if value in ("", 0, 1):  # An empty value counts as missing; a missing slope is 1, a missing intercept 0.
         assert_slices_in_place(read_scan(tmp_path), 10)
     else:
         refused(lambda: read_scan(tmp_path), tmp_path, "lacks the rescale", "4.dcm")

@@ -152,7 +152,7 @@ def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
 
 
 def test_letters_of_a_single_image_type_value_are_not_kinds_of_images(tmp_path: Path) -> None:
-    """A single value must not be split into letters: "DERIVED" contains "R" (real), "ORIGINAL" "I" (imaginary)."""
+    """A single value must not be split into letters: the "R" in "DERIVED" does not mean real."""
     for k in range(10):
         write_slice(tmp_path / "x" / f"{k}.dcm", k, ImageType="DERIVED" if k < 5 else "ORIGINAL")
     assert_slices_in_place(read_scan(tmp_path / "x"), 10)

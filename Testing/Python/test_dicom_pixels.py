@@ -78,7 +78,7 @@ def test_video_is_not_refused_as_a_file_with_too_few_frames(tmp_path: Path) -> N
 
 
 def compress_with_gdcm(path: Path, compressor: str) -> None:
-    """Compress the pixels of a slice with GDCM, and keep the slice's other attributes, which GDCM would change."""
+    """Compress the pixels of a slice with GDCM; take only pixels, bit counts and transfer syntax from GDCM's file."""
     import SimpleITK as sitk  # noqa: N813
 
     before = pydicom.dcmread(path)

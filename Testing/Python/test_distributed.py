@@ -1,4 +1,4 @@
-"""Test training by a team: losses as of one process, failures, signals, and resuming with another team size."""
+"""Test training by a team: losses equal to those of one process, failures, signals, and resuming."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_torchrun(processes: int, run: Path, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Start `dcamt train` on the CPU under torchrun, which starts each process by `PYTHON_EXEC`."""
+    """Start `dcamt train` on the CPU under torchrun, which starts each process with the program in `PYTHON_EXEC`."""
     launcher = [interpreter(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = ["-m", "dcamt", "train", "--run-folder", str(run), "--device", "cpu", *map(str, arguments)]
     return subprocess.Popen(
@@ -212,7 +212,7 @@ def test_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> N
 def test_failure_of_all_processes_is_reported_once(table: Path, tmp_path: Path) -> None:
     """The failure is in a setting, in a file or run that only the leader reads, or in a scan that all read.
 
-    `test_leader_that_starts_late_still_reports_the_failure` has a wrong option and a missing recipe.
+    `test_leader_that_starts_late_still_reports_the_failure` tests a wrong option and a missing recipe.
     """
     rows = table.read_text(encoding="utf-8").splitlines()
     broken = table.with_name("broken.csv")
@@ -350,7 +350,7 @@ def test_run_of_a_killed_process_resumes_with_one_and_with_two_processes(table: 
 
 
 def kill_and_read_errors(run: Path, table: Path, rank: int) -> str:
-    """Kill one of the two processes of a run that has saved checkpoints; return the run's stderr."""
+    """Start a run in two processes, kill one of them after some checkpoints, and return the run's stderr."""
     process = start_torchrun(2, run, table, *set_options(*BATCH, "iterations=100000"))
     wait_for_checkpoints(run)
     os.kill(process_id_of(run, rank), signal.SIGKILL)
@@ -364,7 +364,7 @@ def wait_for_checkpoints(run: Path) -> None:
 
 
 def set_target(run: Path, iterations: int) -> None:
-    """Change the number of iterations of a run's recipe."""
+    """Change the number of iterations in a run's recipe, and remove the run's model."""
     recipe = run / "recipe.json"
     data = json.loads(recipe.read_text(encoding="utf-8"))
     data["training"]["iterations"] = iterations

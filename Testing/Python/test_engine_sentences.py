@@ -37,11 +37,11 @@ def choose():
     chosen = "by a function's result"
     return chosen
 """
-"""Messages that reach an error or a note in different ways, and a text that reaches none."""
+"""Messages that reach an error or a note in different ways, and a text that reaches neither."""
 
 
 class LocalRenamer(ast.NodeTransformer):
-    """Renames all local variables of functions, but not parameters or names of modules."""
+    """Renames all local variables of functions, but no parameters and no global names."""
 
     def __init__(self) -> None:
         self._names: list[set[str]] = []

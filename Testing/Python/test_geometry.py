@@ -1,4 +1,4 @@
-"""Tests of grids, orientations, boxes and regions."""
+"""Test grids, orientations, boxes and regions."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_box_contains_region_and_margin_and_little_more(order: tuple[int, int, i
     corners = np.array(list(itertools.product(*zip(region.low, region.high, strict=True))))
     voxels = (corners - grid.affine[:3, 3]) @ np.linalg.inv(grid.affine[:3, :3]).T
     for axis in range(3):
-        # The corners lie between the box's first and last voxel centres, so that they can be interpolated.
+        # The region's corners lie between the box's outermost voxel centres, so that values there can be interpolated.
         assert tight[axis].start <= voxels[:, axis].min()
         assert voxels[:, axis].max() <= tight[axis].stop - 1
         assert 0 <= tight[axis].start <= inside[:, axis].min()

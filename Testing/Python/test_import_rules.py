@@ -1,4 +1,4 @@
-"""Test the import rules between engine and Slicer modules and between the engine's floors; no import is circular."""
+"""Test the import rules for the Slicer modules and for the floors of the engine; no import is circular."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def imports_of(path: Path, home: Path) -> tuple[Import, ...]:
             base = package[: len(package) + 1 - node.level] if node.level else []
             target = ".".join([*base, *([node.module] if node.module else [])])
             for alias in node.names:
-                # `from . import mmd` imports a module, `from .mmd import mmd2` an attribute of that module.
+                # `from . import mmd` imports a module; `from .mmd import mmd2` imports an attribute of that module.
                 inner = home.joinpath(*target.split("."), alias.name)
                 is_module = inner.with_suffix(".py").exists() or (inner / "__init__.py").exists()
                 yield Import(f"{target}.{alias.name}" if is_module else target, line, at_import_time)
@@ -127,7 +127,7 @@ def import_time_graph(home: Path) -> dict[str, set[str]]:
 
 
 def reached_modules(graph: dict[str, set[str]], start: str, *, packages: bool = True) -> set[str]:
-    """Return `start` and all modules that importing it imports.
+    """Return `start` and all modules that are imported when `start` is imported.
 
     Args:
         packages: include the imports of parent packages.
@@ -176,7 +176,7 @@ def package_graph(home: Path) -> dict[str, set[str]]:
 
 
 def module_files() -> list[Path]:
-    """Return all Python files that run inside Slicer."""
+    """Return the Python files of both Slicer modules, without the engine."""
     return [
         path
         for folder in (ENGINE_HOME, ROOT / "DCAMTTraining")

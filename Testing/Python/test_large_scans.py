@@ -164,7 +164,7 @@ def test_small_scan_is_segmented_without_localisation(predictor: Predictor, monk
 
 
 def scan_beside_larger_organ() -> tuple[Volume, np.ndarray, np.ndarray]:
-    """Return a scan in air with an organ and a larger organ beside it, and the masks of the two."""
+    """Return a scan, surrounded by air, with an organ and a larger neighbour, and the masks of both organs."""
     scan, own = scan_in("air")
     i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
     neighbour = ((i - 63) / 18) ** 2 + ((j - 112) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1
@@ -251,7 +251,7 @@ def test_prior_of_location_and_result_has_the_centre_of_the_anatomy(
 
 
 def test_padding_does_not_change_the_labels(predictor: Predictor) -> None:
-    """The larger of two organs is selected, even if the padding makes the smaller one the more central of the two."""
+    """The larger of two organs is selected, even if the smaller organ is more central in the padded scan."""
     larger = ellipsoid((36, 29, 11), (8, 8, 8))
     two_organs = np.where(larger | ellipsoid((20, 17, 12), (6, 6, 6)), np.float32(0.9), tissue())
     unpadded = predictor.segment(Volume(two_organs[None], centred_grid(CASE, SPACING))).labelmap.voxels

@@ -36,7 +36,7 @@ def ellipsoid(centre: tuple[int, int, int], radii: tuple[float, float, float]) -
 
 
 def predict_by_brightness(image: Tensor) -> Tensor:
-    """Return probabilities of three classes: intensities near 0.4 are class 1, near 0.9 class 2, below 0 background."""
+    """Return probabilities of background (intensities below 0), class 1 (near 0.4) and class 2 (near 0.9)."""
     return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
 
 

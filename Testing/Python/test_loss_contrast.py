@@ -107,7 +107,7 @@ def test_absent_class_is_not_used_as_a_negative() -> None:
 
 
 def test_voxels_without_a_class_are_ignored() -> None:
-    """Losses and gradients are the same without these voxels, even if class 0 is absent."""
+    """Losses and gradients are the same without the voxels of label -1, even if class 0 is absent."""
     for labels in (torch.tensor([0, -1, 2, 1, -1, 2]), torch.tensor([-1, 1, 2, 1, -1, -1])):
         known = labels >= 0
         partner = random_unit_vectors(3, seed=9)

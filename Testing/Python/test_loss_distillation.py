@@ -35,7 +35,7 @@ def reference_direction(teacher: Tensor, student: Tensor, temperature: float) ->
     """Return the loss of one teacher and one student.
 
     T² × the mean confidence-weighted KL divergence, plus the mean Dice loss of the foreground classes. The Dice loss
-    has a smoothing of 1 and the weight n / (n + 1), n: the teacher's volume in voxels, as in `soft_dice_loss`.
+    has a smoothing of 1 and the weight n / (n + 1), where n is the teacher's volume in voxels (`soft_dice_loss`).
     """
     divergence, voxels, dice_losses = 0.0, 0, []
     for sample_t, sample_s in zip(teacher, student, strict=True):

@@ -108,7 +108,7 @@ def safetensors_bytes(header: Any, body: bytes = b"") -> bytes:
 
 
 def tensor_entry(shape: Any = (2,), offsets: Any = (0, 8), dtype: Any = "F32") -> dict[str, Any]:
-    """Return the entry of a tensor in the header; `offsets` are the first byte of its array and the byte after it."""
+    """Return the header's entry of a tensor; `offsets` are the array's first byte and the byte after the array."""
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
