@@ -75,7 +75,7 @@ def noise_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a case list for trainings, which tests only read: two labelled, two unlabelled, one validation case."""
+    """Return a list of two labelled, two unlabelled and one validation case; a test must not change the files."""
     from dcamt_testing.synthetic import write_cases_folder
 
     return write_cases_folder(tmp_path_factory.mktemp("cases"), labelled=2, unlabelled=2, validation=1)
@@ -109,7 +109,7 @@ def start_worker() -> Iterator[Callable[..., Child]]:
 
 @pytest.fixture(scope="module")
 def shared_worker() -> Iterator[Child]:
-    """Return a worker for all tests of a file that leave the worker usable."""
+    """Return a worker that the tests of a file share; a test must leave the worker usable."""
     from dcamt_testing.worker_child import Child
 
     child = Child(SMALL_TRIAL)
@@ -128,5 +128,5 @@ def worker_model(tiny_package: ModelPackage, tiny_recipe: Recipe, tmp_path_facto
 
 @pytest.fixture(scope="module")
 def worker_package(worker_model: Path) -> ModelPackage:
-    """Return the model as read from the file, where the weights are rounded to 16 bits."""
+    """Return the model as read from the file, where the weights of more than one axis are rounded to 16 bits."""
     return open_model(worker_model)

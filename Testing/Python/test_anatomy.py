@@ -66,7 +66,7 @@ def test_constant_padding_is_cut_off_exactly() -> None:
 
 
 def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
-    """The edges of the scans are not multiples of the coarse grid's spacing."""
+    """The scans' edge lengths are not multiples of the coarse grid's spacing."""
     for shape in ((171, 33, 29), (50, 61, 43)):
         noise = np.random.default_rng(0).normal(0, 1, (1, *shape))
         tissue = Volume(gaussian_filter(noise, 3).astype(np.float32) * 20, centred_grid(shape, (0.625, 0.7, 1.1)))

@@ -31,7 +31,7 @@ def test_failure_keeps_the_old_file_and_leaves_no_new_folder(tmp_path: Path) -> 
     old = tmp_path / "old.json"
     old.write_text("old", encoding="utf-8")
     for target in (old, tmp_path / "new" / "deep" / "old.json"):
-        with pytest.raises(KeyError), atomic_path(target) as temporary:  # noqa: PT012 - the fault comes late
+        with pytest.raises(KeyError), atomic_path(target) as temporary:  # noqa: PT012 - the block raises at its end
             temporary.write_text("new", encoding="utf-8")
             raise KeyError("in the block")
     assert old.read_text(encoding="utf-8") == "old"
@@ -40,7 +40,7 @@ def test_failure_keeps_the_old_file_and_leaves_no_new_folder(tmp_path: Path) -> 
 
 def test_new_folder_that_holds_another_file_is_kept(tmp_path: Path) -> None:
     target = tmp_path / "new" / "x.txt"
-    with pytest.raises(KeyError), atomic_path(target) as temporary:  # noqa: PT012 - the fault comes late
+    with pytest.raises(KeyError), atomic_path(target) as temporary:  # noqa: PT012 - the block raises at its end
         temporary.write_text("x", encoding="utf-8")
         (target.parent / "other.txt").write_text("other", encoding="utf-8")
         raise KeyError

@@ -131,7 +131,7 @@ def test_gamma_is_a_power_of_the_scaled_intensity() -> None:
 
 
 def test_gamma_acts_within_the_given_reach() -> None:
-    """A quarter of the intensities and of the reach gives a quarter of the result. The ends of [-reach, reach] stay."""
+    """With intensities and reach divided by 4, the result is divided by 4; -reach and reach stay the same."""
     source = random_images()
     wide = change_and_keep_source(augmentation_of(gamma=0.4), source)
     image = change_and_keep_source(augmentation_of(gamma=0.4), source / 4, reach=1.0)

@@ -1,4 +1,4 @@
-"""The largest component equals SimpleITK's; on a coarse grid, components are selected by certainty and position."""
+"""The largest component agrees with SimpleITK; on a coarse grid, components are selected by certainty and position."""
 
 from __future__ import annotations
 

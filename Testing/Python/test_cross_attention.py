@@ -26,7 +26,7 @@ def bias_by_hand(size: tuple[int, int, int], heads: int) -> np.ndarray:
 
 
 def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
-    """Return cross-attention in float64 whose weights are all random, also weights that start as zero or one."""
+    """Return cross-attention in float64 whose weights are all random, including those that start as zero or one."""
     torch.manual_seed(seed)
     module = CrossAttention(channels, heads).double()
     for parameter in module.parameters():

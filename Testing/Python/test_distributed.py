@@ -48,7 +48,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_torchrun(processes: int, run: Path, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Start `dcamt train` on the CPU under torchrun, which starts each process with the program in `PYTHON_EXEC`."""
+    """Start `dcamt train` on the CPU under torchrun, which starts each process with the interpreter `PYTHON_EXEC`."""
     launcher = [interpreter(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = ["-m", "dcamt", "train", "--run-folder", str(run), "--device", "cpu", *map(str, arguments)]
     return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Scores equal medpy, brute force and formulas; folders are paired and averaged, or refused with the file's name."""
+"""Scores equal those of medpy, loops and formulas; folders are paired and averaged, or refused with the file's name."""
 
 from __future__ import annotations
 
