@@ -47,7 +47,7 @@ TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_
 
 
 class CopyGuard(TorchFunctionMode):
-    """Raises an error for a copy from the CPU to the device except by `to_device`, and for double precision.
+    """Raises an error for double precision, and for a copy from the CPU to the device unless `to_device` makes it.
 
     A CPU tensor without dimensions may be an operand: PyTorch passes its value to the GPU with the operation.
     """

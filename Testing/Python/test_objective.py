@@ -29,7 +29,10 @@ NO_LOSSES = replace(ALL, **ZERO_WEIGHTS)
 
 
 class RandomBatch:
-    """Random labels, outputs and projection heads of two branches; by default, two samples of three have a label."""
+    """Random labels, and two branches' random outputs and projection heads.
+
+    By default, two of three samples have a label.
+    """
 
     def __init__(self, seed: int = 0, batch: int = 3, labelled: int = 2) -> None:
         generator = torch.Generator().manual_seed(seed)

@@ -46,7 +46,7 @@ def expected(predictor: Predictor, oblique_scan: Volume) -> Prediction:
     assert result.probabilities is not None
     assert result.probabilities.shape[1:] == oblique_scan.grid.shape
     assert np.array_equal(result.probabilities.argmax(axis=0), result.labelmap.voxels)
-    # The result differs along all axes and directions, so a swapped or reversed axis is detected.
+    # Along each axis, the result differs from its mirror image, so a reversed axis is detected.
     counts = [result.labelmap.voxels.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
     assert all((count != count[::-1]).any() for count in counts)
     return result

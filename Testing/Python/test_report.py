@@ -34,7 +34,7 @@ PLANTED = ("Hildegard", "Mustermann", "PID-4711", "1961-03-07")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a run with four validation cases and a patient's name in paths, names of cases and headers."""
+    """Train a run with four validation cases and a patient's name in paths, headers and the names of cases."""
     home = tmp_path_factory.mktemp("Hildegard_Mustermann")
     rows = []
     for number, role in enumerate(["labelled", "unlabelled", *["validation"] * 4]):

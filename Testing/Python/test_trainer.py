@@ -123,7 +123,7 @@ def test_mixed_precision_hardly_changes_the_direction_of_three_iterations(
 class Clock:
     """Simulates the trainer's clock, iterations and validations.
 
-    An iteration takes 1 s, a validation `validation_s`. Nothing is computed. An iteration returns its end time as loss.
+    An iteration takes 1 s, a validation `validation_s`. Nothing is computed; an iteration's end time is its loss.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, validation_s: float = 0.0) -> None:
