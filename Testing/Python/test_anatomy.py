@@ -186,7 +186,7 @@ SMALL: Box = (slice(50, 170), slice(31, 135), slice(0, 60))
 
 
 def insert_tissue(field: np.ndarray, spacing: float = 0.625) -> Volume:
-    """Put smooth tissue into the box `SMALL` of a field of view (I, J, K); return it as a scan."""
+    """Put smooth tissue into the box `SMALL` of a field of view (I, J, K); return the field as a scan."""
     draw = np.random.default_rng(6)
     size = tuple(side.stop - side.start for side in SMALL)
     field[SMALL] = smoothed(draw.normal(size=size), 8) + draw.normal(0, 3, size)

@@ -65,7 +65,7 @@ def test_interval_includes_the_error_for_unseen_disturbances() -> None:
         truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # 2 less on the scale of the logit
     features = [{"ghosting": 0.0, **one} for one in features]
     arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
-    # The intervals come from fits that leave out the scan's case; for `unseen`, they also leave out its disturbance.
+    # The intervals come from fits without the scan's case; for `unseen`, the fits are also without its disturbance.
     seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3

@@ -40,7 +40,7 @@ def pairs(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | Non
 
 
 def write_image(path: Path, values: int) -> None:
-    """Write an image with this number of different values."""
+    """Write an image; `values` is the number of its different voxel values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = (np.arange(6**3) % values).reshape(6, 6, 6).astype(np.int16)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)

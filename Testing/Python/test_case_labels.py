@@ -1,4 +1,4 @@
-"""Labels of cases: values are mapped to the recipe's classes, 255 to the only class; invalid labels are refused."""
+"""Labels of cases: values are mapped to the recipe's classes, and 255 to the only class; invalid labels are refused."""
 
 from __future__ import annotations
 

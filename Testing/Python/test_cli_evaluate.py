@@ -159,7 +159,7 @@ def save_values(path: Path, values: dict[int, tuple[int, int]]) -> Path:
     """Write slabs of 16-bit values with SimpleITK.
 
     Args:
-        values: the first plane of each value's slab along axis 0, and the plane after its last.
+        values: for each value, the first plane of its slab along axis 0, and the plane after the slab.
     """
     voxels = np.zeros(GRID.shape, np.uint16)
     for value, (first, last) in values.items():

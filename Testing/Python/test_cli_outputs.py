@@ -82,7 +82,7 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
     triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
     assert len(triangles) == mesh.GetNumberOfCells()
     low, high = (np.sort(points * [-1, -1, 1], axis=0)[end] for end in (0, -1))
-    # Each voxel axis runs along R, A or S, so the rows' lengths are the half axes. The longest voxel edge is 2.5 mm.
+    # The voxel axes run along R, A and S, so each row below holds one half axis. The longest voxel edge is 2.5 mm.
     half = np.linalg.norm(AFFINE[:3, :3] * radii, axis=1)
     np.testing.assert_allclose((low + high) / 2, AFFINE[:3] @ [*centre, 1], atol=2.5 / 2)
     np.testing.assert_allclose((high - low) / 2, half, atol=2.5 / 2)
@@ -235,7 +235,7 @@ def test_report_loads_nothing_and_shows_the_measurements(tmp_path: Path, capsys:
 
 
 def test_outlines_and_orientation_letters_are_at_the_correct_side() -> None:
-    """The scan has a bright landmark at the patient's left, front and top, and is stored along other axes."""
+    """The scan, stored along L, S and A, has a bright landmark at the patient's left, front and top."""
     from dcamt.report.scan_figures import draw_slices
     from dcamt.report.scene import build_scene
 

@@ -13,7 +13,7 @@ from dcamt.errors import InputError
 
 CPU = torch.device("cpu")
 CPU_CHECKS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-"""Functions of `torch.cpu` that tell whether the CPU computes in 16 bits."""
+"""Functions of `torch.cpu` that tell whether the CPU has instructions that speed up bfloat16."""
 
 
 def test_error_names_the_missing_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_scores_equal_the_results_of_medpy(spacing: tuple[float, float, float]) 
 
 
 def test_surface_distances_equal_brute_force_over_all_pairs() -> None:
-    """Here, surfaces are found by comparing neighbours, and distances are computed between all pairs of voxels."""
+    """Here, surfaces are found by comparing neighbours, and distances are computed for all pairs of surface voxels."""
 
     def surface(mask: np.ndarray) -> np.ndarray:
         padded = np.pad(mask, 1)

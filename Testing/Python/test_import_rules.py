@@ -19,7 +19,7 @@ ENGINE_HOME = ROOT / "DCAMTSegmentation"
 ENGINE = ENGINE_HOME / "dcamt"
 APPLICATION = {"slicer", "slicer_core", "qt", "ctk", "vtk", "vtkmodules", "PythonQt", "SampleData"}
 SURFACE_MAKERS = ("dcamt/io/surfaces.py", "dcamt/wall/")
-"""The parts of the engine that may import vtk, and only inside functions, because vtk loads slowly."""
+"""These parts of the engine may import vtk, but only inside functions, because vtk loads slowly."""
 MODULES = {"DCAMTSegmentation", "DCAMTSegmentationLib", "DCAMTSlicerLib", "DCAMTTraining", "DCAMTTrainingLib"}
 HEAVY = {"torch", "SimpleITK", "scipy", "slicerio", "matplotlib", "nibabel"}
 
