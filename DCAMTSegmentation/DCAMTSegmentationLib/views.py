@@ -31,8 +31,8 @@ def show_scan(volume: VolumeNode) -> None:
     """Make a scan the background of all slice views, and show its results instead of those of other scans.
 
     If all views show the scan already, they keep their position and zoom; otherwise all are fitted. Results that the
-    user hid stay hidden. A result of another scan also loses its point at a doubtful place. Nothing changes if the scan
-    has no image.
+    user hid stay hidden. Points at doubtful places of other scans' results are removed. Nothing changes if the scan has
+    no image.
     """
     if volume.GetImageData() is None:
         return
@@ -140,7 +140,7 @@ class MapOverlay:
     def _lay_over(self, view: Node, map_node: VolumeNode) -> None:
         foreground = view.GetForegroundVolumeID()
         node = slicer.mrmlScene.GetNodeByID(foreground) if foreground else None
-        # A loaded scene may show a map over the slices, which must disappear when the overlay is removed.
+        # A view of a loaded scene may already show a map: that map is not restored when this one is removed.
         was_map = node is not None and review.is_map(node)
         self._before.setdefault(view.GetID(), (None, 0.0) if was_map else (foreground, view.GetForegroundOpacity()))
         view.SetForegroundVolumeID(map_node.GetID())
@@ -148,7 +148,7 @@ class MapOverlay:
 
 
 def _show_fill(segmentation: SegmentationNode, shown: bool) -> None:
-    """Show a result filled, or as outlines only so that the map stays visible."""
+    """Show a result filled; or only its outlines, to keep the map visible."""
     display = segmentation.GetDisplayNode()
     if display is None:
         return

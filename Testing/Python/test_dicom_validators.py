@@ -30,7 +30,7 @@ def program(name: str) -> str:
     """Return the path of a program beside this Python; skip the test if it is not installed."""
     path = shutil.which(name, path=str(Path(sys.executable).parent))
     if path is None:
-        pytest.skip(f"needs {name}, of the packages dicom3tools and dcmqi")
+        pytest.skip(f"needs the program {name}; install the packages dicom3tools and dcmqi")
     return path
 
 

@@ -217,7 +217,7 @@ class ExistingSegmentationTest(PanelCase):
         volumes = [add_scan("one", affine=oblique()), add_scan("two", shape=(14, 22, 18), seed=7)]
         results = [self.segment(volume) for volume in volumes]
         self.assertIsNot(*results)
-        # A volume that is segmented again loses its earlier result, and the other volume keeps its result.
+        # Segmenting a volume again updates the node of its own result, and leaves the other volume's result alone.
         for volume, result in reversed([*zip(volumes, results, strict=True)]):
             self.assertEqual(self.segment(volume), result)
         for volume, result in zip(volumes, results, strict=True):

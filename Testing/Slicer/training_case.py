@@ -101,7 +101,7 @@ class TrainingCase(EngineCase):
         self.module.widget.task.refresh()
 
     def measure(self, **estimate: object) -> None:
-        """Click Measure, and send an estimate with the given values in place of the command, which would take long."""
+        """Click Measure, and answer with an estimate of the given values; `dcamt estimate` is not run."""
         event = {"event": "estimate", "seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12}
         event |= {"disk_bytes": 10**7, "device": "cpu", **estimate}
         with mock.patch.object(estimation_module, "EngineCommand") as command:

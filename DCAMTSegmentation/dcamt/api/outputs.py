@@ -100,10 +100,10 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
 
 
 def write_surface(result: SegmentedScan, path: str | Path) -> None:
-    """Write the closed surface of each class's largest part, without hollows: `.stl`, `.obj`, `.ply` or `.vtp`, LPS mm.
+    """Write the closed surface of each class's largest part, without hollows, in LPS mm.
 
-    The parts of a class that are separate from its largest one are left out, without a message. A class without voxels
-    has no surface; the other classes' surfaces are written.
+    The file's ending is `.stl`, `.obj`, `.ply` or `.vtp`. The parts of a class that are separate from its largest one
+    are left out, without a message. A class without voxels has no surface; the other classes' surfaces are written.
 
     Raises:
         InputError: the segmentation is empty, a class is too small for a surface, or the ending is unknown.

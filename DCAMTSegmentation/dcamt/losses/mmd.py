@@ -19,7 +19,7 @@ def mmd2(x: Tensor, y: Tensor) -> Tensor:
     both = torch.cat([x, y])
     # Shifting the features does not change distances, and avoids rounding errors if they are far from 0.
     both = both - both.mean(dim=0, keepdim=True).detach()
-    # |u - v|^2 is expanded, since the square root in cdist has no gradient where two vectors are equal.
+    # Not `torch.cdist`: its square root has no gradient where two vectors are equal. |u - v|^2 is expanded instead.
     norms = both.square().sum(dim=1)
     distances = (norms[:, None] + norms[None] - 2 * both @ both.T).clamp_min(0)
     count = len(both)

@@ -24,7 +24,7 @@ def closed_surface(
 
     Surface nets: S. Gibson, MERL TR99-24, 1999, as VTK's vtkSurfaceNets3D implements them.
     """
-    # All of `vtk` takes a second to import, which the first result would wait for.
+    # Only these modules, since importing all of `vtk` would delay the first result by a second.
     from vtkmodules.util import numpy_support
     from vtkmodules.vtkCommonDataModel import vtkImageData
     from vtkmodules.vtkFiltersCore import vtkSurfaceNets3D
