@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import unittest
 from dataclasses import replace
@@ -144,7 +145,9 @@ class ExportTest(unittest.TestCase):
         label[60:100, 100:200, 100:200] = 1
         outline = add_outline(volume, label)
         row = row_of(volume, outline, self.recipe)
-        assert_stays_responsive(longest_step(lambda: export_case(row, self.folder, 1), tries=1))
+        # Each run writes files of its own.
+        numbers = itertools.count(1)
+        assert_stays_responsive(longest_step(lambda: export_case(row, self.folder, next(numbers))))
         np.testing.assert_array_equal(read_scan(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)
         np.testing.assert_array_equal(read_labelmap(self.folder / "00001-label.nrrd").voxels.transpose(2, 1, 0), label)
 
