@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # leaves processors to other programs
 SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
 """The double-click time outside of tests."""
-# A test may click twice without a pause. No pytest fixture sets this, because the tests run without pytest in Slicer.
+# In tests the time is 0, since a test may click twice without a pause. No pytest fixture sets the time, because in
+# Slicer the tests run without pytest.
 stepped_task.DOUBLE_CLICK_S = 0.0
 
 

@@ -83,7 +83,7 @@ class StartTest(unittest.TestCase):
                 self.assertEqual(set(self.seen[name]) & heavy, set())
 
     def test_unittest_loads_the_tests_without_pytest(self) -> None:
-        """The files run inside Slicer, too, whose Python may lack pytest."""
+        """The files also run inside Slicer, whose Python may lack pytest."""
         files = {path.name for path in HERE.glob("test_*.py") if not path.name.startswith("test_harness_")}
         self.assertEqual(self.seen["errors"], [])
         self.assertEqual(set(self.seen["tests"]), files)

@@ -266,7 +266,7 @@ class CaseCheckTest(unittest.TestCase):
         table.add([CaseRow("file", FileScan(path), UNLABELLED)])
         self.check(table)
         self.assertIn("used for training and for validation: “file” has the same file", table.rows[0].remark)
-        # A case that is left out is used for neither.
+        # A case that is left out is used neither for training nor for validation.
         for left_out in (1, 0):
             table.set_role([left_out], LEFT_OUT)
             self.ended.clear()

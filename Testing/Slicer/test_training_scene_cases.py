@@ -134,7 +134,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual([row.source.segmentation for row in scene_rows(self.recipe)], [added.GetID()])
 
     def load_from_file(self, segmentation, crop: bool = False):
-        """Save a segmentation, with `crop` only the box of its segments; remove its node, and load the file."""
+        """Save a segmentation (if `crop`, only the box of its segments), remove its node, and load the file."""
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, f"{segmentation.GetName()}.seg.nrrd")
             if crop:

@@ -98,7 +98,7 @@ class StartTest(CasesCase):
             nothing = {"memory_bytes": 0, "disk_bytes": 0}
             estimates.append(self.session.estimation._with_scene_volumes(nothing, recipe)["memory_bytes"])
         self.assertGreater(estimates[0], 0)
-        # Two channels and a label, instead of one channel and a label.
+        # Two channels and a label are counted instead of one channel and a label.
         self.assertAlmostEqual(estimates[1], 3 / 2 * estimates[0], delta=1)
 
     def test_terms_of_a_shipped_model_must_be_accepted_before_a_run_starts_from_it(self) -> None:

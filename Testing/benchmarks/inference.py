@@ -16,9 +16,9 @@ whole     The same scans inside a field of 576x576x88 voxels of air, noise, blur
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
 
 Times are processor times of the process, which other programs affect less than elapsed times; the minimum of the
-repeats counts. The windows of `protocol` are measured once, and `cold` once in elapsed time. With one thread, processor
-time equals the elapsed time on an idle machine. `protocol` is measured in float32, `cold` in the precision that the
-command chooses, and the other parts in float32 and, on CPUs with instructions for it, in bfloat16.
+repeats counts. The windows of `protocol` are measured once. `cold` is also measured once, in elapsed time. With one
+thread, processor time equals the elapsed time on an idle machine. `protocol` is measured in float32, `cold` in the
+precision that the command chooses, and the other parts in float32 and, on CPUs with instructions for it, in bfloat16.
 
 The column `of` names what the time is divided by in `ratio`. `points` is the difference in Dice, in percentage points:
 in `protocol`, the mean difference to DCAMT's complete segmentation; in `whole`, the largest difference to the

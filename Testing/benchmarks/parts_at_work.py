@@ -10,9 +10,9 @@ attention: the size of attention's output relative to the bottleneck to which it
     and the Dice of both branches together when each attends to its partner, to itself, or not at all.
 mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases in branch A. `alike` is MMD^2
     between two halves of one set, which is the value of the biased estimator when there is no difference.
-contrast: the fraction of voxels whose features are nearest (by cosine) to the prototype of their own class: the mean of
-    the fractions for background and for atrium. Prototypes are computed on labelled cases, voxels come from unlabelled
-    cases. `between` is the cosine between the two prototypes.
+contrast: the fraction of voxels whose features are nearest (by cosine) to the prototype of their own class. It is the
+    mean of the fractions for background and for atrium. Prototypes are computed on labelled cases; the voxels come from
+    unlabelled cases. `between` is the cosine between the two prototypes.
 """
 
 from __future__ import annotations

@@ -12,9 +12,11 @@ disturbance per case and round. Each result is a line of WORK/robustness.jsonl: 
 disturbed scan's grid, trust (Dice of the two branches), features of doubt. In quality `accurate`, lines of undisturbed
 scans also count the voxels by their doubt (`count_doubt`). Existing lines are not computed again.
 
-`table` prints, for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed; the
-accuracy of the expected overlap if the case, or also its disturbance, was left out of the calibration; and how often
-voxels of about the same doubt are wrong, before and after a correction that was fitted to the other cases.
+`table` prints
+- for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,
+- for each quality, the accuracy of the expected overlap by a calibration from which the case, or the case and its
+  disturbance, was left out,
+- how often voxels of about the same doubt are wrong, before and after a correction that was fitted to the other cases.
 
 `calibrate` fits the calibration of the shipped model to all lines of its twin, and writes it beside the shipped model.
 """
@@ -57,7 +59,7 @@ from scipy import ndimage
 
 CASE, CASE_AND_DISTURBANCE = "case", "case and disturbance"
 SPLITS = (CASE, CASE_AND_DISTURBANCE)
-"""What the calibration that is tested on a scan has not seen: the scan's case, or also its disturbance."""
+"""What is left out of the calibration that is tested on a scan: the scan's case, or its case and its disturbance."""
 DOUBT_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1])
 """Limits of doubt between which the fraction of wrong voxels is printed."""
 Row = dict[str, Any]
@@ -272,9 +274,9 @@ def robustness_table(rows: list[Row]) -> list[Row]:
 
 
 def expect_unseen(rows: list[Row], names: Sequence[str], split: str) -> list[ExpectedOverlap]:
-    """Return the expected overlap of each row by a calibration that has not seen what `split` (of `SPLITS`) names.
+    """Return the expected overlap of each row by a calibration without the scans that `split` (of `SPLITS`) leaves out.
 
-    For an empty result it is 0.
+    The expected overlap of an empty result is 0.
     """
     segmented = [row for row in rows if not row["doubt"][NOTHING]]
     expected = iter(

@@ -2,10 +2,10 @@
 
     python Testing/benchmarks/semi_supervised.py LA_FOLDER WORK [--rows ROW …] [--seeds 0 1] [--labelled 8] [--set …]
 
-In each row but `all-labelled`, `dcamt train` uses the labels of the first `--labelled` cases of LA_FOLDER/cases.csv;
+In each row except `all-labelled`, `dcamt train` uses the labels of the first `--labelled` cases of LA_FOLDER/cases.csv;
 the other training cases are used without labels, or left out. `all-labelled` uses the labels of all training cases.
 The model then segments the last 20 cases, which training never uses, at their own resolution, and is evaluated on
-them. All rows have the same iterations, seeds and augmentation but for mixing; only `la-best` has another number of
+them. All rows have the same iterations, seeds and augmentation except mixing; only `la-best` has another number of
 patches per iteration and another learning rate.
 
 Finished rows are not run again, so the command can be repeated after an interruption, and several processes can run

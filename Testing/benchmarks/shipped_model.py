@@ -7,13 +7,13 @@
 
 Four runs are trained:
 
-first        On the first 60 cases of LA_FOLDER/cases.csv and six phantoms, all labelled; without the last 20 cases.
+first        Uses the first 60 cases of LA_FOLDER/cases.csv and six phantoms, all labelled, but not the last 20 cases.
 second       Starts from `first` and uses the same labelled cases, plus the images of the last 20 cases without their
-             labels: two labelled and two unlabelled patches per iteration, stronger scaling, and replaced surroundings
-             of patches (air, noise or a mirror image).
+             labels. Has two labelled and two unlabelled patches per iteration, stronger scaling, and replaced
+             surroundings of patches (air, noise or a mirror image).
 twin         Starts from `second` and uses the labelled cases of `first`, with artefacts in patches (stripes as of a
              spike in k-space, or a bright spot), stronger scaling and replaced surroundings.
-left-atrium  The shipped model. As `twin`, with all 80 cases and the phantoms. The last 20 cases cannot measure it.
+left-atrium  The shipped model: as `twin`, but with all 80 cases and the phantoms. The last 20 cases cannot measure it.
 
 Only the training of `left-atrium`, `publish` and `compare` read the labels of the last 20 cases. The phantoms are
 included so that the model also segments the sample scan, which is a phantom with another seed. No accuracy is reported

@@ -9,9 +9,9 @@ in NumPy. DCAMT's loop is that of the trainer, which also rotates by any angle, 
 rows turn off one optimisation each.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
-the machine affect all equally; the speed is that of the median turn. `waiting` is the fraction of time without a batch:
-in a loop with a DataLoader, until the DataLoader returns a batch; in the other loops, while patches are cut (on a GPU,
-while they are requested).
+the machine affect all equally; the speed is that of the median turn. `waiting` is the fraction of time without a batch.
+A loop with a DataLoader waits until the DataLoader returns a batch; the other loops wait while patches are cut (on a
+GPU, while they are requested).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class CaseFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class TwoStreams:
-    """Yields batches of case numbers without end: labelled cases (below `labelled`), then unlabelled cases."""
+    """Yields batches of case numbers without end. Each has labelled cases (below `labelled`), then unlabelled ones."""
 
     def __init__(self, labelled: int, cases: int, recipe: Recipe) -> None:
         self.labelled, self.cases, self.training = labelled, cases, recipe.training

@@ -5,10 +5,14 @@
 Segments the last 20 cases of LA_FOLDER/cases.csv into WORK (existing files are reused) with a model that was not
 trained with their labels, such as the shipped model's twin (`shipped_model.py`). Measures the wall on these
 segmentations and on the experts' labels, by every preset, openings excluded. No parameter was chosen on these cases.
-Prints, for each preset, both burdens, the intraclass correlation for absolute agreement of single measurements
-(ICC(A,1): McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland and Altman, Lancet
-327:307, 1986); the same for IIR 1.2 with openings counted as wall, and for the areas of openings, border and wall; the
-correlation between methods; the overlap of the openings; and seconds.
+Prints
+- for each preset, both burdens, the intraclass correlation for absolute agreement of single measurements (ICC(A,1):
+  McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland and Altman, Lancet 327:307,
+  1986),
+- the same for IIR 1.2 with openings counted as wall, and for the areas of openings, border and wall,
+- the correlation between methods,
+- the overlap of the openings,
+- the seconds per case.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ class Pair:
     """The walls of a case, measured on the expert's label and on the automatic segmentation.
 
     Attributes:
-        seconds, cpu_seconds: of both measurements, the expert's label first.
+        seconds, cpu_seconds: elapsed time and CPU time of the two measurements, first the one on the expert's label.
     """
 
     case: str
@@ -103,7 +107,7 @@ def with_openings_as_wall(result: WallResult) -> WallResult:
 
 
 def opening_overlap(pair: Pair) -> float:
-    """Return the overlap of the openings in two surfaces, 0 to 1: as the Dice of two patches on one surface.
+    """Return the overlap of the openings in two surfaces, 0 to 1, computed like the Dice of two patches on one surface.
 
     A point of an opening counts as shared if the nearest point of the other surface is in an opening too. NaN if there
     is no opening.
@@ -121,7 +125,7 @@ def opening_overlap(pair: Pair) -> float:
 
 
 def table(pairs: list[Pair]) -> list[dict[str, Any]]:
-    """Return one row per preset, one with openings counted as wall, and the areas."""
+    """Return a row for each preset, a row with openings counted as wall, and a row for each area."""
     rows = []
     for preset in PRESETS:
         values = np.array(
@@ -198,7 +202,7 @@ def main() -> None:
     print_table(methods)
     overlaps = np.array([opening_overlap(pair) for pair in pairs])
     print(f"overlap of the openings: mean {np.nanmean(overlaps):.2f}, lowest {np.nanmin(overlaps):.2f}")
-    # The first case is left out: it also loads vtk and scipy.
+    # The first case is left out: its time includes loading vtk and scipy.
     seconds = np.array([p.seconds for p in pairs])[1:].ravel()
     processor = np.array([p.cpu_seconds for p in pairs])[1:].ravel()
     print(f"seconds per case: {np.median(seconds):.2f} elapsed, {np.median(processor):.2f} CPU")

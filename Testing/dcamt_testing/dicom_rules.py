@@ -24,8 +24,8 @@ CONTENT_OF = {
 def missing_attributes(dataset: Dataset) -> list[str]:
     """Describe each required attribute of the SOP class's mandatory modules that is missing or empty.
 
-    Required are types 1 and 2 of DICOM PS3.3; type 2 may be empty. Conditional attributes are not checked. In a
-    structured report, the content items are checked, too. `highdicom` ships the standard's tables.
+    Attributes of types 1 and 2 (DICOM PS3.3) are required; those of type 2 may be empty. Conditional attributes are not
+    checked. In a structured report, the content items are checked, too. `highdicom` ships the standard's tables.
     """
     iods, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
     faults = _missing_in_content(dataset) if "ContentSequence" in dataset else []

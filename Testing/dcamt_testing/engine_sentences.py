@@ -96,7 +96,7 @@ class Names:
 
 
 class MessageSources:
-    """Follows the messages of a set of modules back from the constructors that take them to the texts."""
+    """Finds the texts of the messages in a set of modules, starting from the constructors that take the messages."""
 
     def __init__(self, modules: list[ast.Module]) -> None:
         self._fields = dict(CONSTRUCTORS)
@@ -157,7 +157,7 @@ class MessageSources:
         """Return the texts to which an expression can evaluate; none if it was followed before.
 
         Args:
-            inserted: the expression is inserted into another text; then a constant of a single word does not count.
+            inserted: whether the expression is inserted into another text. If so, constants of one word do not count.
         """
         if (node, inserted) in self._visited:
             return set()
@@ -241,7 +241,7 @@ class MessageSources:
 
 
 def _bindings(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """Yield the pairs of target and value of a statement or expression; values that are appended to a list count."""
+    """Yield the pairs of target and value of a statement or expression, also of a list and a value appended to it."""
     if isinstance(node, ast.Assign):
         yield from ((target, node.value) for target in node.targets)
     elif isinstance(node, ast.AugAssign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:

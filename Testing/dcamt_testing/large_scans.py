@@ -18,7 +18,7 @@ RECIPE: Recipe = replace(
 SPACING = (1.0, 1.0, 2.0)
 """Spacing of the scans, mm."""
 CASE, FIELD = (48, 40, 24), (120, 144, 24)
-"""Shapes, in voxels: of a case, which here is the part of a scan that shows the organ, and of the whole scan."""
+"""Shapes in voxels: `CASE`, the part of a scan that shows the organ, and `FIELD`, the whole scan."""
 AT = (41, 60, 0)
 """The index of the case's first voxel in a scan with air or noise around the case; the case is not at the centre."""
 

@@ -26,7 +26,7 @@ def write_task(
 
     Args:
         spacing: mm.
-        radii: of the balls of label values 1, 2, …, in mm.
+        radii: the radius of the ball of each label value 1, 2, …, in mm.
     """
     sides = np.array(spacing)
     rows = []

@@ -141,7 +141,7 @@ def new_trainer(
 
     Args:
         table: None if the run exists.
-        settings: of the tiny recipe.
+        settings: further settings of the tiny recipe.
         on_event: is called with each event of the run.
         more: arguments of `Trainer`.
     """

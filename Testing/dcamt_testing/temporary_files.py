@@ -13,9 +13,9 @@ from pathlib import Path
 REMOVER = 'read -r _; for _ in $(seq 100); do rm -rf -- "$1" 2>/dev/null; [ -e "$1" ] || break; sleep 0.1; done'
 """A shell script that removes a folder when stdin closes, trying again while child processes write into it."""
 KEPT = ("dcamt-python-", "dcamt-models-", "slicer-harness-", "torchinductor_", "torchelastic_")
-"""How the names of folders begin that may stay until the process ends. `torchrun` leaves logs (torchelastic)."""
+"""Beginnings of the names of folders that may stay until the process ends. `torchrun` leaves logs (torchelastic)."""
 _removers: list[subprocess.Popen[bytes]] = []
-"""Keeps the stdin of the process that removes the folder open until this process ends."""
+"""Holds the process that removes the folder, so that its stdin stays open until this process ends."""
 
 
 def use_own_temporary_folder() -> None:
@@ -35,7 +35,7 @@ def use_own_temporary_folder() -> None:
 
 
 def temporary_files() -> set[Path]:
-    """Return the entries of the temporary folder but those of `KEPT`, and those of the harness's temporary folders."""
+    """Return the entries of the temporary folder except those of `KEPT`, plus the entries of the harness's folders."""
     folder = Path(tempfile.gettempdir())
     own = {path for path in folder.iterdir() if not path.name.startswith(KEPT)}
     return own.union(folder.glob("slicer-harness-*/tmp/*"))

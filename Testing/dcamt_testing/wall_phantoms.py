@@ -22,7 +22,7 @@ MITRAL = np.array([-0.66, 0.54, -0.52]) / np.linalg.norm([-0.66, 0.54, -0.52])
 VEIN = np.array([0.8, -0.6, 0.0])
 """The direction of the vein, RAS: right, posterior."""
 SAMPLE_MM = 1.0
-"""The largest distance between the samples whose mean is a voxel's intensity; a smaller voxel has one (its centre)."""
+"""A voxel's intensity is the mean of samples at most this far apart, in mm; a smaller voxel has one, at its centre."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Atrium:
         """Return the scan (1, I, J, K), float32, and its label on a grid."""
         centres = points_of(grid)
         counts = np.ceil(grid.spacing / SAMPLE_MM).astype(int)
-        steps = [(np.arange(n) + 0.5) / n - 0.5 for n in counts]  # of the samples in a voxel, in voxels
+        steps = [(np.arange(n) + 0.5) / n - 0.5 for n in counts]  # samples' offsets from a voxel's centre, in voxels
         offsets = [grid.affine[:3, :3] @ step for step in itertools.product(*steps)]
         mean = sum(self.brightness(centres + offset) for offset in offsets) / len(offsets)
         return (
@@ -133,7 +133,7 @@ class Ring(Atrium):
     `patch_degrees`. `patch_axis` and the attributes of the ellipsoid, the valve and the vein have no effect.
 
     Attributes:
-        ring_mm: from the centre to the tube's own axis.
+        ring_mm: distance from the centre to the tube's own axis.
         tube_mm: the tube's radius.
     """
 

@@ -29,7 +29,7 @@ import signal
 import socket
 import sys
 
-# The launcher imports this module: what only the tests and the server need is imported inside functions.
+# The launcher imports this module, so what only the tests and the server need is imported inside functions.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess

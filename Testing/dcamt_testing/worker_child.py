@@ -39,7 +39,7 @@ class Child:
 
     Args:
         broken: a script that runs in the process before the worker starts.
-        arguments: of the worker's command line; ignored with a script.
+        arguments: arguments of the worker's command line; ignored if there is a script.
     """
 
     def __init__(self, broken: str = "", *arguments: str) -> None:
@@ -59,7 +59,7 @@ class Child:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        """Put each event into the queue; at the end None, or the error of a line that is not an event."""
+        """Put each event into the queue; at the end, put None, or the error of a line that is not an event."""
         assert self.process.stdout is not None
         try:
             for line in self.process.stdout:

@@ -23,7 +23,7 @@ VIEWS_WIDTH = 700
 BAR = 20
 """Height of the bar above a view; the bar above a panel has twice this height."""
 MARGIN, EDGE = 16, 4
-"""Space below a panel's last widget: of the whole panel, and of a panel that is cut below a widget."""
+"""Space below the last widget of a whole panel, and of a panel that is cut below a widget."""
 OUTSIDE_HEIGHT = 140
 """Assumed height of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
 COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}

@@ -13,7 +13,7 @@ from PySide6.QtCore import Property, Qt, Signal
 from .stored_property import stored
 
 QWIDGETSIZE_MAX = (1 << 24) - 1
-"""Qt's maximum size of a widget that has no other maximum."""
+"""Qt's default for the maximum size of a widget."""
 
 
 class ctkCollapsibleButton(QtWidgets.QAbstractButton):

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.001, 0.015
 """Seconds between two turns of the event loop: the shortest after a turn with work, longer after idle turns."""
 IDLE_TURN_S = 0.0005
-"""A turn of the event loop that takes fewer seconds counts as one without work."""
+"""A turn of the event loop that takes fewer seconds counts as idle."""
 
 
 @dataclass

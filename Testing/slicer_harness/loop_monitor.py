@@ -53,7 +53,10 @@ def freeze_garbage() -> None:
 
 
 def work_seconds(action: Callable[[], object], tries: int = 3) -> float:
-    """Return the processor time of `action` in seconds: the minimum of `tries` runs, as other programs disturb some."""
+    """Return the processor time of `action` in seconds: the minimum of `tries` runs.
+
+    Other programs may slow some of the runs.
+    """
     taken = []
     freeze_garbage()
     for _try in range(tries):

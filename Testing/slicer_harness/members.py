@@ -98,7 +98,7 @@ class BoundMethod:
         target = valid_object(self.wrapper, f"call '{name}'")
         if is_plain(type(self.wrapper)):
             return getattr(target, name)
-        # Qt's own method, since an override in a derived Python class calls it through super().
+        # Qt's own method, not the override of a derived Python class: the override calls Qt's method through super().
         function = getattr(pyside_class, name)
         return function if is_static(function) else partial(function, target)
 

@@ -126,7 +126,7 @@ class ScriptedModule(_ScriptedModuleParent):
 
 
 class Modules:
-    """`slicer.modules`: each module under its name in lower case; of scripted modules also `…Widget`, `…Instance`."""
+    """`slicer.modules`: each module by its name in lower case, and `…Widget` and `…Instance` of scripted modules."""
 
 
 class qSlicerModuleManager(QtCore.QObject):

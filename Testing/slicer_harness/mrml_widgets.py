@@ -65,7 +65,7 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
         return self._node is not None and self._transposed
 
     def _transpose(self, transposed: bool) -> None:
-        # Without a table node, Slicer changes nothing (qMRMLTableView.cxx); this happens when a panel is loaded.
+        # A panel that is being loaded has no table node yet. Then Slicer changes nothing (qMRMLTableView.cxx).
         if self._node is not None:
             self._transposed = transposed
             self._fill()
@@ -88,7 +88,7 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
     def _fill(self) -> None:
         """Fill the cells; the node decides whether the header or the first row shows the column names.
 
-        Transposed, these are the vertical header and the first column.
+        In a transposed table, the vertical header or the first column shows them.
         """
         self._cells.clear()
         table = self._node.GetTable() if self._node is not None else None

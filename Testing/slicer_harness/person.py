@@ -130,7 +130,7 @@ def _is_harness() -> bool:
 
 
 class DialogWatcher:
-    """Lets the person answer each modal dialog but progress dialogs, and closes an unexpected dialog.
+    """Lets the person answer each modal dialog except progress dialogs, and closes an unexpected dialog.
 
     Without the watcher, a dialog's `exec_()` would never return in a real Slicer.
     """

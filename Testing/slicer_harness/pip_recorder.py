@@ -30,8 +30,8 @@ class PipRecorder:
         returncode: pip's exit status; if it is not 0, installations fail.
         output: the lines that pip writes, which Slicer only prints.
         updates_imported: already imported packages that an installation would change, so that Slicer offers a restart.
-        installed: the requirements of each request without the skipped ones; also of requests that fail.
-        skipped: the packages to skip of each request.
+        installed: the requirements of each request, even if it fails, without the skipped ones.
+        skipped: the packages that each request skips.
         restarts: number of restarts requested while `replace_pip_of_slicer` is active.
     """
 

@@ -2,8 +2,8 @@
 
 A Qt property is an attribute, and a method is called. A name is looked up as in PythonQt (PythonQtInstanceWrapper.cpp):
 as a property, then as a method or a signal, then as an enum value, and last as a dynamic property or a child object.
-Reading any other name raises AttributeError. So does setting anything but a writable or dynamic property, except for
-further attributes of objects whose class was derived in Python.
+Reading any other name raises AttributeError. Only writable and dynamic properties can be set; setting another name
+raises AttributeError, too. Objects whose class was derived in Python can also get further attributes.
 """
 
 from __future__ import annotations

@@ -187,8 +187,8 @@ def _update_gui(held: weakref.ref[_Methods]) -> None:
 def parameterNodeWrapper(cls: Any = None) -> Any:
     """Make a class's members parameters of a node.
 
-    Raises TypeError for a member that cannot be stored, ValueError for a reserved name, and for a default that a
-    validator refuses, the validator's error.
+    Raises TypeError for a member that cannot be stored, and ValueError for a reserved name. If a validator refuses a
+    default, the validator's error is raised.
     """
     if cls is None:
         return parameterNodeWrapper
