@@ -19,7 +19,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 COLOR_TABLE_ID = "vtkMRMLColorTableNodeWarm1"  # a colour table of Slicer, from yellow to red
 MAX_LEVEL, MAX_PERCENT = 255, 100
 OPAQUE_FROM_PERCENT = 20
-"""Lower values are transparent, since voxels along an outline have some doubt."""
+"""Lower values are transparent. Voxels along an outline have some doubt even where the outline is right."""
 SLAB_BYTES = 2 << 20
 """Bytes converted in one step, which takes some milliseconds."""
 
@@ -39,7 +39,7 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
     values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(levels.shape)
     percent_of_level = np.rint(np.arange(MAX_LEVEL + 1) * MAX_PERCENT / MAX_LEVEL).astype(np.uint8)
     for slab in slabs(levels, SLAB_BYTES):
-        # In its default mode, `numpy.take` buffers the output, as its documentation states.
+        # Mode `clip` writes directly to `out`; the default mode of `numpy.take` would buffer the output.
         np.take(percent_of_level, levels[slab], out=values[slab], mode="clip")
         yield
     return image

@@ -101,7 +101,7 @@ def _set_attributes(node: Node, attributes: dict[str, str]) -> None:
 
 
 def _references_of(node: Node) -> dict[str, list[str]]:
-    """Return the identifiers of the nodes to which a node refers in DCAMT's roles and for its geometry, by role."""
+    """Return a node's references in DCAMT's roles and in that of the geometry: the identifiers of nodes, by role."""
     roles: list[str] = []
     node.GetNodeReferenceRoles(roles)
     geometry = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()

@@ -16,8 +16,8 @@ class EditObserver:
     Args:
         on_edit: on_edit(node) is called at each edit. The event does not name the segment, and the edit may restore
             earlier voxels.
-        on_edits_ended: called once after all edits of a turn of the event loop; suits slow work, such as comparing
-            voxels. Another node may be observed by then.
+        on_edits_ended: called once after all edits of a turn of the event loop, for slow work such as comparing voxels.
+            By then, another node may be observed.
 
     Attributes:
         node: the observed node; None if no node is observed.
@@ -31,7 +31,7 @@ class EditObserver:
 
     def observe(self, node: SegmentationNode | None) -> None:
         """Observe a node instead of the present one; None stops observing."""
-        # Without VTKObservationMixin, so that this object refers only to the node that it observes now.
+        # VTKObservationMixin is not used, so that this object refers only to the node that it observes now.
         if self.node is not None:
             self.node.RemoveObserver(self._tag)
         self.node = node

@@ -19,7 +19,7 @@ class ModelList:
     """Fills a combo box with the titles of models; its tooltip is the card of the selected model.
 
     `on_chosen` is called with the name of the model that the user selects or imports. After a removal it is called with
-    the name of the first model in the list, "" if none is left; a model that cannot be removed stays selected.
+    the name of the first model in the list, or "" if none is left. A model that cannot be removed stays selected.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class ModelList:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The names of the channels that the selected model takes; one empty name without a usable model."""
+        """The names of the channels that the selected model takes; a single empty name if it is not usable."""
         index = self._combo_box.currentIndex
         return self._choices[index].channels if 0 <= index < len(self._choices) else ("",)
 

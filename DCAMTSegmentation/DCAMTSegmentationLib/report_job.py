@@ -152,7 +152,10 @@ class ReportJob(SegmentJob):
 
 
 def _class_name(segment: Segment) -> str:
-    """Return the terminology's name of the type, or a general name, since the segment's name may identify a patient."""
+    """Return the name of a segment's type in its terminology, or a general name if there is none.
+
+    The segment's own name is not used, since it may identify a patient.
+    """
     text = vtk.reference("")
     segment.GetTag(segment.GetTerminologyEntryTagName(), text)
     # context ~ category ~ type ~ …; category and type have the form scheme ^ value ^ meaning.

@@ -210,7 +210,7 @@ class _Insertion:
                 review.remove_with_display(node)
 
     def _store(self, parts: _Parts) -> None:
-        """Store the result's data and its nodes with the segmentation node."""
+        """Store the result's data, and references to its nodes, with the segmentation node."""
         result, segmentation = self.result, parts.segmentation.node
         if segmentation.GetDisplayNode() is None:
             segmentation.CreateDefaultDisplayNodes()

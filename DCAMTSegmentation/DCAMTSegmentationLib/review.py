@@ -70,7 +70,7 @@ def trust(segmentation_node: SegmentationNode | None) -> float | None:
 
 
 def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOverlap | None:
-    """Return the expected overlap with an expert's outline; None without a result or a calibration for its quality."""
+    """Return the expected overlap with an expert's outline; None without a result, or if none was stored with it."""
     text = segmentation_node.GetAttribute(_EXPECTED) if segmentation_node is not None else None
     return ExpectedOverlap(*json.loads(text)) if text else None
 
@@ -237,7 +237,7 @@ def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode) -> bool:
     """Return whether a node may take a volume's result; False for None.
 
-    The node must have no DCAMT segments, or those of a result of this volume.
+    The node must have no DCAMT segments, or must hold a result of this volume.
     """
     if segmentation_node is None:
         return False

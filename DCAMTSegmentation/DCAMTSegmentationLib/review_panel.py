@@ -16,7 +16,8 @@ from . import measurements_table, review, training_cases, views
 from .file_dialogs import choose_file
 
 GOOD_TRUST = 0.8
-"""If a result has a lower trust, no expected overlap and no doubtful place, the panel asks to check all of it."""
+"""A result with lower trust may have neither an expected overlap nor a doubtful place. Then the panel asks the user to
+check the whole segmentation."""
 ROW_PIXELS = 22
 """Height of a row in the panel's tables, as set in `DCAMTSegmentation.ui`."""
 

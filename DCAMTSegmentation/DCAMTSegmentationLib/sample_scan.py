@@ -9,14 +9,14 @@ CHECKSUM = "SHA256:c4119c64beb3061a722d66677bc934b9b967c1aa406600dae3ff026e0bee5
 
 
 def sample_path() -> Path:
-    """Return the scan's path: in the module's folder of an installed extension, one folder up in the source tree."""
+    """Return the scan's path, which in the source tree is one folder higher than in an installed extension."""
     home = Path(__file__).resolve().parents[1]
     near = home / "Resources" / "SampleData" / f"{NAME}.nrrd"
     return near if near.exists() else home.parent / "Resources" / "SampleData" / f"{NAME}.nrrd"
 
 
 def register_sample_scan() -> None:
-    """Register the scan; call this after Slicer has started, since Sample Data is a module too."""
+    """Register the scan; call this after Slicer has started, when the module Sample Data is loaded."""
     import SampleData
 
     SampleData.SampleDataLogic.registerCustomSampleDataSource(

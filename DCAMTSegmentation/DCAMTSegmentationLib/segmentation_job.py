@@ -26,8 +26,12 @@ READING_FRACTION = 0.01
 
 @dataclass(frozen=True)
 class SegmentationProgress:
-    """The progress of a segmentation: the stage's name for the user, the fraction (0 to 1), which never decreases, and
-    the remaining seconds, None if unknown.
+    """The progress of a segmentation.
+
+    Attributes:
+        stage: the stage's name for the user.
+        fraction: the fraction of the work that is done, 0 to 1; it never decreases.
+        remaining_s: the remaining seconds; None if unknown.
     """
 
     stage: str
@@ -66,7 +70,7 @@ class SegmentationJob(WorkerJob):
         volumes = (options.volume, *options.channels)
         check_channel_nodes(volumes)
         self._snapshots = [VolumeSnapshot(volume) for volume in volumes]
-        # Called for its error only, which would otherwise come after the worker has finished.
+        # Raises the error of a non-linear transform now; otherwise it would come after the worker has finished.
         transform_to_target(options.volume, options.target)
         self._region = region_of(options.region, options.volume) if options.region is not None else None
         super().start()

@@ -165,7 +165,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         )
 
     def process(self, volume: VolumeNode, **choices: Any) -> SegmentationNode:
-        """Segment a volume node and return the segmentation node; `choices` as for `segment`.
+        """Segment a volume node and return the segmentation node; `choices` are those of `segment`.
 
         Raises:
             RuntimeError: a job of this logic is running, or there is no result; the message states the reason.
@@ -247,7 +247,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return region
 
     def measurements(self, segmentation: SegmentationNode) -> list[dict[str, str]]:
-        """Return a result's measurements: for each segment the texts by column; empty without a table."""
+        """Return a result's measurements: a dictionary of texts by column for each segment; no table, an empty list."""
         table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
         return measurements_table.rows_of(table) if table is not None else []
 

@@ -136,7 +136,7 @@ class SegmentationPanel(VTKObservationMixin):
     def _on_node_added(self, caller: Any, event: Any, node: Node) -> None:
         if not self._is_connected or not node.IsA("vtkMRMLScalarVolumeNode") or slicer.mrmlScene.IsBatchProcessing():
             return
-        # The node's image, and its attribute if it is a map, are set after this event.
+        # The node gets its image after this event and, if it is a map, its attribute.
         qt.QTimer.singleShot(0, lambda: self._select_new_volume(node))
 
     def _select_new_volume(self, node: VolumeNode) -> None:
@@ -291,7 +291,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._click_guard.record()
 
     def _apply(self) -> None:
-        """Segment with the panel's settings; ask first if that would replace a corrected result."""
+        """Segment with the panel's settings. If that would replace a corrected result, ask the user first."""
         settings = self._settings
         if settings.outputSegmentation is not None:
             review.update_correction_marks(settings.outputSegmentation)

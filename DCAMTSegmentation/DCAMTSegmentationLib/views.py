@@ -13,8 +13,8 @@ MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
 _POINT_COLOR = (0.2, 1.0, 1.0)
 LEGEND_SIZE, LEGEND_POSITION = (0.1, 0.3), (0.98, 0.05)
-"""Size and position as fractions of a view: small, since the letters scale with the legend, and at the bottom right,
-away from the heart."""
+"""Size and position as fractions of a view. The legend is small, since its letters scale with it. It lies at the bottom
+right, away from the heart."""
 
 
 def background_scan() -> VolumeNode | None:
@@ -140,7 +140,7 @@ class MapOverlay:
     def _lay_over(self, view: Node, map_node: VolumeNode) -> None:
         foreground = view.GetForegroundVolumeID()
         node = slicer.mrmlScene.GetNodeByID(foreground) if foreground else None
-        # A view of a loaded scene may already show a map: that map is not restored when this one is removed.
+        # A view of a loaded scene may already show a map: that map is not restored when `map_node` is removed.
         was_map = node is not None and review.is_map(node)
         self._before.setdefault(view.GetID(), (None, 0.0) if was_map else (foreground, view.GetForegroundOpacity()))
         view.SetForegroundVolumeID(map_node.GetID())
@@ -148,7 +148,7 @@ class MapOverlay:
 
 
 def _show_fill(segmentation: SegmentationNode, shown: bool) -> None:
-    """Show a result filled; or only its outlines, to keep the map visible."""
+    """Hide a result's fill, so that the map stays visible, or show the fill again if this module hid it."""
     display = segmentation.GetDisplayNode()
     if display is None:
         return

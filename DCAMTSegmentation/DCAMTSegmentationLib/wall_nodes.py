@@ -137,7 +137,7 @@ def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
 
 
 def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
-    """Write what openings and threshold determine to a wall's nodes: kinds, enhanced points, colours and table."""
+    """Update a wall's nodes to its openings and threshold: kinds, enhanced points, colours and table."""
     model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData()
     is_wall = wall.kind == WALL
@@ -155,7 +155,7 @@ def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
 
 
 def fill_burden(table: TableNode | None, wall: WallResult) -> None:
-    """Put the burden of the whole wall and of each region into a table node, numbers as text with one decimal.
+    """Put the burden of the whole wall and of each region into a table node, as text with one decimal.
 
     Do nothing if the user removed the table (None).
     """
@@ -171,7 +171,7 @@ def fill_burden(table: TableNode | None, wall: WallResult) -> None:
         )
         for burden in wall.burdens()
     ]
-    # A narrow panel shows the first columns only.
+    # The main columns are first, since a narrow panel shows only the first ones.
     titles = (_("Region"), _("Burden (%)"), _("Stage"), _("Enhanced (cm²)"), _("Wall (cm²)"))
     names = ("region", "burden_percent", "stage", "enhanced_cm2", "wall_cm2")
     table.RemoveAllColumns()

@@ -6,11 +6,11 @@ import numpy as np
 from dcamt.wall.surface import Surface
 
 DEPTH_MM = 8.0
-"""Smallest limit for the distance of points from the curve's plane, since the surface is curved."""
+"""Smallest limit for the distance of points from the curve's plane. The surface is curved, so it leaves the plane."""
 DEPTH_OF_RADIUS = 0.8
 """Another limit, as a fraction of the curve's radius; the largest limit counts.
 
-A ball's cap with a half-angle below 77 degrees is less deep."""
+A ball's cap with a half-angle below 77 degrees is less deep than this fraction."""
 
 
 def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
 
 
 def _is_in_polygon(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """Return (Q,) bool for points (Q, 2): whether a ray crosses the closed outline (P, 2) an odd number of times."""
+    """Return (Q,) bool for points (Q, 2): whether a ray from each crosses the outline (P, 2) an odd number of times."""
     inside = np.zeros(len(points), bool)
     x, y = points.T
     for (x0, y0), (x1, y1) in zip(outline, np.roll(outline, -1, axis=0), strict=True):

@@ -36,7 +36,7 @@ class JobOutcome:
         message: the outcome in words for the user.
         notes: further messages, such as that the GPU had too little memory.
         detail: the traceback or the log of an unexpected failure; otherwise empty.
-        cancelled: the user cancelled the job.
+        cancelled: whether the user cancelled the job.
     """
 
     segmentation: SegmentationNode | None

@@ -46,9 +46,9 @@ class ProcessEnd:
 class EngineProcess:
     """Runs Python, by default Slicer's own, with `arguments` in the engine's folder.
 
-    Call `start` to run it. `on_event` is called with the events and then, once, `on_end`. Of successive progress events
-    that wait for delivery, only the last is delivered. After `kill`, neither function is called. Only `wait_for_end`
-    and `kill` with a last line block. The program must end when its stdin closes.
+    Call `start` to run it. `on_event` is called with each event, and `on_end` once after the last one. Of successive
+    progress events that wait for delivery, only the last is delivered. After `kill`, neither function is called. Only
+    two calls block: `wait_for_end`, and `kill` with a last line. The program must end when its stdin closes.
     """
 
     def __init__(
@@ -175,8 +175,8 @@ class EngineProcess:
         qt.QTimer.singleShot(0, self._delete_process)
 
     def _delete_process(self) -> None:
-        # Disconnect first: connected slots keep this object, and so PythonQt's wrapper, alive until Qt has deleted the
-        # QProcess, and the wrapper would delete the QProcess again.
+        # Disconnect first. Connected slots keep this object alive until Qt has deleted the QProcess. PythonQt's wrapper,
+        # which this object holds, would then delete the QProcess again.
         for signal, slot in (
             (self._process.readyReadStandardOutput, self._on_output),
             (self._process.readyReadStandardError, self._on_stderr),

@@ -139,7 +139,7 @@ def _requirements() -> list[Any]:
 
 
 def _torch_version() -> str | None:
-    # Looked up, not imported: loading torch takes seconds, and only child processes need it.
+    # The version is read without importing torch: the import takes seconds, and only child processes need torch.
     try:
         return importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:

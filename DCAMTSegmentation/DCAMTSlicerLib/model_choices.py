@@ -123,7 +123,7 @@ def _channels(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _run_details(card: Card) -> list[str]:
-    """Return as texts the Dice of a card's first evaluation and the run's iterations, as far as the card has them."""
+    """Return texts for the Dice of a card's first evaluation and for the run's iterations; omit what the card lacks."""
     details = []
     for entry in card.measured[:1]:
         dice = _mean_dice(entry)

@@ -87,11 +87,11 @@ def _match_earlier_segments(
 ) -> list[str | None]:
     """Return for each new segment the identifier of the earlier segment of its class; None if there is none.
 
-    Several classes may have the same code, such as "Tissue": they are told apart by their names. A code that occurs
-    once among the earlier and once among the new segments suffices without the name, since a segment can be renamed.
+    Several classes may have the same code, such as "Tissue": they are told apart by their names. If a code occurs once
+    among the earlier and once among the new segments, names are not compared, since a segment can be renamed.
 
     Args:
-        codes, names: of the earlier segments, by identifier.
+        codes, names: the codes and names of the earlier segments, by identifier.
     """
     counts_before, counts_now = Counter(codes.values()), Counter(item.code for item in built)
     free, kept = dict(codes), []

@@ -151,7 +151,7 @@ def _find_conflicting_row(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> Case
 
 
 def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tuple[int, ...]]:
-    """Return the problem of a case of the scene, or an empty text, and the label values of its drawn segments.
+    """Return the problem of a case of the scene (empty if there is none) and the label values of its drawn segments.
 
     The values are empty if the case needs no label, or if a problem was found before the segments were read.
     """

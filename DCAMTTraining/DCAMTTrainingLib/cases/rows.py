@@ -250,7 +250,7 @@ def _row(data: dict[str, Any]) -> CaseRow:
 
 
 def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
-    """Return `new_row`, another row of the same scan, with the user's choices of `row`.
+    """Return `new_row`, another row of the same scan, with the user's choices from `row`.
 
     These choices are the name, the role if the new label allows it, the chosen segments if the segmentation is the
     same, and the label mapping if the label file is the same and `new_row` has no mapping.
