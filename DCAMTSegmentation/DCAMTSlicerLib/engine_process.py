@@ -175,8 +175,8 @@ class EngineProcess:
         qt.QTimer.singleShot(0, self._delete_process)
 
     def _delete_process(self) -> None:
-        # Disconnect first. Connected slots keep this object alive until Qt has deleted the QProcess. PythonQt's wrapper,
-        # which this object holds, would then delete the QProcess again.
+        # Disconnect first. Connected slots keep this object alive until Qt has deleted the QProcess. The wrapper of
+        # PythonQt, which this object holds, would then delete the QProcess again.
         for signal, slot in (
             (self._process.readyReadStandardOutput, self._on_output),
             (self._process.readyReadStandardError, self._on_stderr),

@@ -28,9 +28,11 @@ from .rows import CaseRow, SceneScan, default_role
 def scene_rows(recipe: Recipe) -> list[CaseRow]:
     """Return a row for each scan of the scene, with its label if there is one.
 
-    The label is the segmentation that was made a training case. Without one, the last segmentation with a segment for
-    a class that was drawn on the scan is the label (`outline_of`); or else the last one with such a segment that
-    references no scan and lies on the grid of this scan only.
+    The label is the first of these that exists:
+
+    - the segmentation that was made a training case;
+    - the last segmentation that was drawn on the scan and has a segment for a class (`outline_of`);
+    - the last segmentation that references no scan, has a segment for a class, and lies on the grid of this scan only.
     """
     segmentations = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]

@@ -33,9 +33,9 @@ WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Widths in pixels of all columns except the last."""
 ANISOTROPIC_SPACING_WIDTH, ANISOTROPIC_NAME_WIDTH = 148, 102
-"""Widths of these columns if a spacing has three numbers.
+"""Widths of the columns of spacing and name if a spacing has three numbers.
 
-Without remarks, name, role, size and spacing are then visible together.
+If there are no remarks, the columns of name, role, size and spacing are then visible together.
 """
 ROWS = (3, 5)
 """Smallest and largest number of visible rows, so that the button Start is visible on a laptop."""

@@ -149,7 +149,7 @@ class OutlinePanel:
             str(run),
             "--segmentations",
             str(run / "ranking"),
-            # The folder may hold the proposals of an earlier ranking; corrections are in the scene.
+            # Replaces the proposals of an earlier ranking; a person's corrections are in the scene.
             "--overwrite",
             "--device",
             self._session.device(),

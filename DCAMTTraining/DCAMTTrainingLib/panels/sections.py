@@ -1,4 +1,4 @@
-"""Open the sections of the panel that the next step needs, so that they fit on a laptop's screen."""
+"""Open only the sections of the panel that the next step needs, so that they fit on a laptop's screen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ SECTIONS = ("casesButton", "taskButton", "effortButton", "runButton", "watchButt
 PREPARE = ("casesButton", "runButton")
 TRAIN = ("runButton", "watchButton")
 READ = ("resultsButton",)
-"""Sections that are open while a user prepares a run, watches it, and reads its results."""
+"""Sections that are open while a user prepares a run (`PREPARE`), watches it (`TRAIN`), and reads its results
+(`READ`)."""
 RUN_WIDGETS = (
     "runSelector",
     "pauseButton",

@@ -36,7 +36,7 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
     Args:
         label_values: row index -> the values in the row's label, for each label that was read.
     """
-    # The check of the cases states violations by single cases in the remarks of their rows.
+    # Violations by single cases are left out: the check of the cases states them in the remarks of the rows.
     broken = [violation for violation in violations(rows, recipe, label_values) if not violation.cases]
     problems = [Problem(_message(violation)) for violation in broken]
     faulty = [row for row in rows if row.remark and row.role != LEFT_OUT]

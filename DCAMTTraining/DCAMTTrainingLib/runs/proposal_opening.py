@@ -1,4 +1,7 @@
-"""Open the scan and the proposed segmentation of a ranked case: read by a child process, inserted in short steps."""
+"""Open the scan and the proposed segmentation of a ranked case.
+
+A child process reads the files; the nodes are added to the scene in short steps.
+"""
 
 from __future__ import annotations
 

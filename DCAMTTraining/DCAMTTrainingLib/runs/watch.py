@@ -48,7 +48,7 @@ class RunWatch:
         self._closed = True
 
     def _poll_in(self, milliseconds: int) -> None:
-        # A timer object and this watch would reference each other, and neither would be released.
+        # No timer object is kept: it and this watch would reference each other, and neither would be released.
         qt.QTimer.singleShot(milliseconds, self._poll)
 
     def _poll(self) -> None:
