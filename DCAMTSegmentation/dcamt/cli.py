@@ -114,6 +114,6 @@ def _with_signed_roi(arguments: Sequence[str]) -> list[str]:
 
 
 def _silence_stdout() -> None:
-    """Redirect stdout to the null device: at exit Python would report unwritten text as a second error."""
+    """Redirect stdout to the null device, since at exit Python would report unwritten text as a second error."""
     with suppress(OSError, ValueError, AttributeError):  # There may be no stdout, or one without a file descriptor.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,13 +14,13 @@ Operations that couple samples see only the process's part of the batch:
 - CutMix mixes patches of one part. All processes use the same box.
 
 A part should therefore contain at least two labelled and two unlabelled patches. Supervision and distillation are means
-over samples: with `normalisation` set to `instance`, and without mixing, MMD and contrast, a team's losses in float32
-equal those of one process up to rounding. In bfloat16 each part is rounded separately, and losses differ more.
+over samples. Therefore a team's losses in float32 equal those of one process up to rounding if `normalisation` is
+`instance` and mixing, MMD and contrast are off. In bfloat16 each part is rounded separately, and losses differ more.
 
 When one process ends, the run ends. A team of another size can resume the run if this size divides the numbers of
-labelled and unlabelled patches in a batch. Over Gloo the next exchange fails in all other processes, and the leader,
-unless the leader itself ended, saves a checkpoint. Over NCCL the others wait until `torchrun` ends them, and the steps
-since the last checkpoint are lost.
+labelled and unlabelled patches in a batch. Over Gloo the next exchange fails in all other processes. The leader then
+saves a checkpoint, unless the leader itself has ended. Over NCCL the others wait until `torchrun` ends them, and the
+steps since the last checkpoint are lost.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class Cancelled(DCAMTError):
 
 
 # Of torch's devices only CUDA has an error class for a lack of memory, so errors are recognised by their text. The last
-# text is torch's if cuDNN has no memory for any of its algorithms.
+# text is torch's message if cuDNN has no memory for any of its algorithms.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute"),

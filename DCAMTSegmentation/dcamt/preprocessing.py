@@ -44,7 +44,7 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
     # First along Y and Z, some slices of X at a time, so that only these are in float32 at the scan's own resolution.
     flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]))
     for slab in _slabs(canonical, axis=1):
-        # Writeable, since torch warns of arrays that are not.
+        # Writeable, since torch warns of read-only arrays.
         part = torch.from_numpy(np.require(canonical[:, slab], np.float32, ["C_CONTIGUOUS", "WRITEABLE"]))
         flat[:, slab] = apply_along_axis(apply_along_axis(part, z, -1), y, -2)
     return apply_along_axis(flat, x, -3)

@@ -105,10 +105,10 @@ class Augmentation:
     artefacts: float = 0.0
     """Probability that stripes, as of a spike in k-space, or a bright spot are added to a patch."""
     mix: float = 1.0
-    """Probability that a box of each unlabelled patch of a batch is replaced by the next patch's. Teacher logits come
-    from unmixed patches."""
+    """Probability that a box of each unlabelled patch of a batch is replaced by the same box of the next patch. Teacher
+    logits come from unmixed patches."""
     mix_labelled: float = 0.0
-    """The corresponding probability for labelled patches, whose labels are mixed with them."""
+    """The corresponding probability for labelled patches, whose labels are mixed, too."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from .geometry import Grid, reorientation_between
 
 MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usually means a damaged header
-MAXIMUM_DISTANCE_MM = 1e6  # of the first voxel from the origin, along each axis; in scanners it is a few metres at most
+MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis; in scanners a few metres at most
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."

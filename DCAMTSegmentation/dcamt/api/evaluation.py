@@ -35,12 +35,13 @@ def evaluate(
         predictions: a folder, or one or several files, labelmaps or arrays (I, J, K).
         labels: a folder if `predictions` is a folder; otherwise one label for each prediction, in the same order.
         spacing: (3,) mm between voxels along i, j and k of all arrays; files and labelmaps contain their spacing.
-        label_mapping: which values or segments of the labels are which class of the predictions, such as
-            "420,421=1"; all other voxels become background. Without a mapping the values are kept.
-        prediction_mapping: which values or segments of the predictions are which class of the labels.
+        label_mapping: maps values or segments of the labels to classes of the predictions, such as "420,421=1"; all
+            other voxels become background. Without a mapping the values are kept.
+        prediction_mapping: maps values or segments of the predictions to classes of the labels.
 
     Returns:
-        An `Evaluation`: one row for each case and class, each class's mean and, over several cases, standard deviation.
+        An `Evaluation` with one row for each case and class, and each class's mean. If there are several cases, it also
+        contains each class's standard deviation.
         Without folders, a case has the name of its label's file, or "case 1", "case 2" and so on. Values that occur
         only in predictions are listed in `unscored_labels`.
 

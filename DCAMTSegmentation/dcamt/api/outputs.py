@@ -31,7 +31,7 @@ def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceIm
         source: the DICOM images of the scan; by default those in the files that the scan was read from.
 
     Raises:
-        InputError: the ending is unknown; for `.dcm`, also for the reasons that `write_dicom_results` names.
+        InputError: the ending is unknown. For `.dcm`, `write_dicom_results` names further reasons.
         OutputError: the file cannot be written.
     """
     if ending(path) == DICOM_ENDING:

@@ -187,7 +187,7 @@ class TrainingSession:
                 raise
             except Exception as error:
                 failure = user_error(error, run.path)
-                # The files of a new run that failed before it started are removed; it gets no note.
+                # A new run that failed before it started gets no note, since its files are removed.
                 if run.recipe.exists():
                     write_note(run.failure, FailureNote(str(failure), isinstance(failure, OutputError)))
                 raise
@@ -195,7 +195,7 @@ class TrainingSession:
                 remove_request(run)
 
     def _train(self) -> TrainedRun:
-        # Imported late, since torch loads slowly and the checks above do not need it.
+        # Imported after the checks above, since torch loads slowly.
         from ..devices import choose_device
         from ..training.trainer import Trainer
 
@@ -340,11 +340,12 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
                 if team.broadcast(None):
                     return 0
             trainer.fit(plan.cases, resumed=plan.resume)
-        # Also 0 when paused: on any other status torchrun kills the leader before the leader saves.
+        # A paused process returns 0, too: on any other status torchrun kills the leader before the leader saves.
         return 0
     except DCAMTError:
         # The leader reports the failure, unless the leader was killed. torchrun sends SIGTERM once, and the trainer
-        # takes the signal as a request to pause. A process that waited after it would wait until torchrun kills it.
+        # takes the signal as a request to pause. After this signal the process must not wait, since torchrun would
+        # kill it.
         if trainer is None or not trainer.stop_requested:
             wait_for_leader()
         return 1

@@ -1,1 +1,1 @@
-"""Implement the commands of `dcamt`, a module for each, and what several use: options, console, paths of results."""
+"""Implement the commands of `dcamt`: a module for each command, and modules that several commands use."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..training.estimate import Trial
 
 MAX_HEADERS = 200
-"""At most this many scans' headers are read; the other scans are assumed to have the same sizes as these."""
+"""The headers of at most this many scans are read; the other scans are assumed to have the same sizes."""
 
 
 def run_estimate(options: argparse.Namespace) -> int:
@@ -30,7 +30,7 @@ def run_estimate(options: argparse.Namespace) -> int:
     recipe, _, _ = choose_recipe(options.recipe, options.start_from)
     grids = _read_grids([case.image for case in cases])
     validated = any(case.role == VALIDATION for case in cases)
-    # Imported late: torch loads slowly, and no check above needs it.
+    # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..training.estimate import available_memory, estimate, try_steps
 

@@ -76,12 +76,12 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         )
     if options.output is not None:
         check_file(options.output, [path, options.cases], existing_rule(options))
-    # A calibration file beside the model counts, even that of another model: writing the model removes the file.
+    # A calibration file beside the model counts too, even one of another model, since writing the model removes it.
     elif existing_rule(options) == REFUSE and (
         open_model(path).calibration is not None or calibration_path(path).exists()
     ):
         raise InputError("has a calibration already", path=path, remedy="Replace the calibration with --overwrite.")
-    # Imported late: torch loads slowly, and no check above needs it.
+    # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..inference.calibrating import calibrate
     from ..inference.predictor import Predictor

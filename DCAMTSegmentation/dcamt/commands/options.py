@@ -95,5 +95,5 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the options --json and, for applications, --end-with-stdin."""
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each event")
-    # Only applications set this option: a shell may start a command with a closed stdin.
+    # Not the default: a shell may start a command with a closed stdin, and the command would end at once.
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""`dcamt rank`: rank unlabelled scans by the disagreement of the branches, to be outlined in this order."""
+"""`dcamt rank`: rank unlabelled scans for outlining, by the disagreement of the branches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     if existing == REFUSE:
         refuse_existing(filter(None, targets))
     console = Console(options.json)
-    # Imported late: torch loads slowly, and no check above needs it.
+    # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..inference.predictor import Predictor
     from ..networks.packaging import verify_model

@@ -21,7 +21,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     console = Console(options.json)
     check_file(options.output, [options.cases], existing_rule(options))
     cases = list_cases(options.cases, options.labels)
-    # Imported late: torch loads slowly, and no check above needs it.
+    # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..training.estimate import available_memory
 

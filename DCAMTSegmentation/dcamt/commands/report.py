@@ -22,7 +22,7 @@ def run_report(options: argparse.Namespace) -> int:
         raise InputError("holds no run", path=run.path, remedy="Give the folder of a run.")
     if not run.model.is_file():
         raise InputError("the run has no model yet", path=run.path, remedy="Wait until the run has finished.")
-    # Imported late: torch loads slowly, and no check above needs it.
+    # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..report.run_report import write_run_report
 

@@ -51,7 +51,7 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     for other in inputs:
         for key in _file_keys(other):
             known.setdefault(key, other)
-    results: set[object] = set()  # Resolved paths only: a result replaces a name, not the hard links to its old file.
+    results: set[object] = set()  # Resolved paths only: each of two hard links can get a result of its own.
     for path in paths:
         keys = _file_keys(path)
         for key in keys:

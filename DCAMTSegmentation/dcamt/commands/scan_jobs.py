@@ -158,7 +158,7 @@ def plan_scan_jobs(
 
     Raises:
         InputError: two results would be written to the same file; a result would replace a scan or, with `REFUSE`, any
-            file; or the table has the ending of an image.
+            existing file; or the table has the ending of an image.
         OutputError: a result's path is a folder, or its folder cannot be written.
     """
     files = [file for scan in scans for file in expand_scan_path(scan, channels)]
@@ -221,7 +221,7 @@ def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
 def _segmentation_ending(
     output: Path, format_name: str | None, scan_count: int, usage_error: Callable[[str], object]
 ) -> tuple[bool, str]:
-    """Return whether `output` is a file, not a folder, and the segmentations' ending; refuse contradictions."""
+    """Return whether `output` is a file (not a folder), and the segmentations' ending. Refuse contradictions."""
     output_ending = ending(output)
     is_file = output_ending in SEGMENTATION_OUTPUTS and not output.is_dir()
     if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILE_ENDINGS) and not output.is_dir():
@@ -268,9 +268,9 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     for one scan in each, unless they are the series of one DICOM study. Any other folder is one scan of DICOM files.
 
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
-    probabilities are skipped. So are the files of a scan's further channels: for a model of one channel, in nnU-Net's
-    data sets (`io.channels.has_channel_files`); for a model of several `channels`, in any folder, unless the first file
-    contains several channels itself.
+    probabilities are skipped. The files of a scan's further channels are skipped, too. For a model of one channel, this
+    is done only in nnU-Net's data sets (`io.channels.has_channel_files`). For a model of several `channels`, it is done
+    in any folder, unless the scan's first file contains several channels itself.
     """
     if not os.path.isdir(scan):  # pathlib raises an error for names that the system does not allow.
         return [scan]

@@ -68,7 +68,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
                 print_error(f"{scan}: skipped labels and further channels ({names}). To segment a file, name it.")
         if existing == SKIP:
             _print_kept(plan_scan_jobs(*planned, OVERWRITE, channels), jobs)
-    # Imported late: torch loads slowly, and no check above needs it.
+    # Imported after the checks above, since torch loads slowly.
     with without_garbage_collection():
         import torch
 
@@ -106,7 +106,7 @@ def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
 def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob]) -> int:
     """Segment this process's part of the jobs; in the leader, also write the table and print the summary."""
     console = Console(options.json, with_bar=team.leads)
-    # Before the session starts: until then, no process of the team writes a result.
+    # Taken before the session starts, since until then no process of the team writes a result.
     stamps = [file_stamp(job.segmentation) for job in jobs]
     session = _start_session(options, team, jobs, console)
     records: list[ScanRecord] = []
@@ -136,7 +136,7 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
                     earlier = read_measurements_csv(table) if options.skip_existing else []
                     write_measurements_csv([*earlier, *rows], table)
     if not team.leads:
-        return 0  # The leader prints the failures; on another status torchrun would end the leader.
+        return 0  # The leader prints the failures; on any other status torchrun would end the leader.
     if rows and table:
         console.print_text(f"measurements: {table}")
     has_failed = _print_summary(console, jobs, records, missing, options.wall)
@@ -166,7 +166,7 @@ def _print_summary(
 ) -> bool:
     """Print the failures and the number of segmented scans; return whether a scan failed.
 
-    A scan whose wall could not be measured is segmented, although it has a failure.
+    A scan whose wall could not be measured counts as segmented, although it has a failure.
     """
     segmented = {record.number for record in records if record.failure is None}
     if wall and segmented:
@@ -228,7 +228,7 @@ def jobs_without_result(
 
 
 def _describe_missing(jobs: Sequence[ScanJob]) -> str:
-    """Return which scans have no result; if none, that only measurements may be missing."""
+    """Describe which scans have no result. If there are none, state that measurements may be missing."""
     if not jobs:
         return "all segmentations were written, but some measurements may be missing"
     names = [scan_name(job.scan) for job in jobs[:MAX_LISTED]]

@@ -188,8 +188,8 @@ def write_results(
         with_identity: whether the report names the patient.
 
     Raises:
-        InputError: the segmentation is empty or a class is too small for a surface, or a DICOM segmentation cannot
-            refer to the scan's images.
+        InputError: a surface is requested but the segmentation is empty or a class is too small; or a DICOM
+            segmentation cannot refer to the scan's images.
         OutputError: a file cannot be written.
     """
     from ..api.outputs import (

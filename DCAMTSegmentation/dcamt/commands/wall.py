@@ -43,7 +43,7 @@ from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_paths, existin
 from .scan_jobs import REPORT, expand_scan_path
 
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
-"""The segment's name, if the report has no identity or the file no name; its colour, if the file has no colour."""
+"""The report shows this name if it has no identity or the file has no name, and this colour if the file has none."""
 TABLE = "wall.csv"
 """Name of the table of all scans in a folder."""
 
@@ -84,8 +84,8 @@ class WallJob:
 def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     """Measure the wall of every scan, print each failure at the end, and return 1 if a scan failed.
 
-    For a folder of scans, the segmentations are a folder too, paired by name as in `dcamt evaluate`; besides the files
-    of each scan, a table of all scans is written. Even after an interruption, the table lists every measured scan.
+    A folder of scans needs a folder of segmentations, which are paired by name as in `dcamt evaluate`. Besides the
+    files of each scan, a table of all scans is written. After an interruption, too, it lists every measured scan.
     """
     if options.identity and options.report is None:
         usage_error("--identity is for the report: it needs --report")
@@ -292,7 +292,7 @@ def _write_report(
     from ..report.outline_report import ReportedSegment, write_outline_report
 
     value = segment_label(labelmap, label)
-    # A mapping may unite several segments.
+    # A mapping may unite several segments, so their names and colours are not used.
     segments = () if job.is_mapped else read_segments(job.segmentation)
     stored = next((info for info in segments if info.label == value), None)
     # A name that a person typed may identify the patient.

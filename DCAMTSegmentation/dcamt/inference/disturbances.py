@@ -28,8 +28,8 @@ Disturbance = Callable[[LabelledScan, np.random.Generator], LabelledScan]
 def add_noise(fraction: float) -> Disturbance:
     """Return a disturbance that adds Gaussian noise of standard deviation `fraction` times the scan's 99th percentile.
 
-    The noise is added to both components of a complex image, which makes it Rician in the magnitude, or directly to the
-    intensities if some are negative, as in HU.
+    If some intensities are negative, as in HU, the noise is added to the intensities. Otherwise it is added to both
+    components of a complex image, whose magnitude then has Rician noise.
     """
 
     def disturb(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
@@ -75,8 +75,8 @@ def blur(mm: float) -> Disturbance:
 def coarsen(factors: tuple[int, int, int]) -> Disturbance:
     """Return a disturbance that averages blocks of `factors` voxels.
 
-    A block gets the label value that fills more than half of it, otherwise background. A factor is reduced if fewer
-    than three blocks would remain along its axis. Voxels left over at the end of an axis are cut off.
+    A block gets the label value that fills more than half of it; if there is none, it becomes background. A factor is
+    reduced if fewer than three blocks would remain along its axis. Voxels left over at the end of an axis are cut off.
     """
 
     def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:

@@ -35,7 +35,7 @@ INNER = 0.6
 """Fraction of each axis that is searched first."""
 
 SMALLEST_ORGAN = 0.02
-"""Fraction of a training patch that an organ in the inner part must fill, voxels weighted by their certainty."""
+"""Fraction of a training patch that an organ in the inner part must fill; each voxel counts with its certainty."""
 
 PredictCoarse = Callable[[Tensor], Tensor]
 """Returns one branch's probabilities (1, K, X, Y, Z) for an image (C, X, Y, Z) on a coarse grid."""

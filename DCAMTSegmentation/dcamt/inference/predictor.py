@@ -73,7 +73,7 @@ class Predictor:
     """A model loaded on a device, which segments scans.
 
     A volume for which the memory is too small (see `memory.usable_memory`) is predicted in tiles, with the same result
-    up to rounding, unless the network has instance normalisation.
+    up to rounding. A network with instance normalisation is never run in tiles.
 
     Args:
         package: the model.

@@ -244,7 +244,7 @@ def add_channel_axis(box: Box) -> tuple[slice, ...]:
 
 
 def coarsen(box: Box, step: Shape) -> Box:
-    """Return a box, whose limits are multiples of `step`, on the grid that is coarser by these factors."""
+    """Convert a box, whose limits are multiples of `step`, to the grid that is coarser by these factors."""
     x, y, z = (slice(part.start // s, part.stop // s) for part, s in zip(box, step, strict=True))
     return x, y, z
 

@@ -14,8 +14,8 @@ def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean of soft Dice loss and cross-entropy.
 
     The classes in a sample's foreground count equally in its cross-entropy, up to a weight of `MAX_CLASS_WEIGHT`
-    (`class_weights`), so that small classes are learnt although the Dice loss has no gradient once a class's
-    probability has become 0 (docs/experiments.md, "Supervision").
+    (`class_weights`). Thus small classes are learnt, although the Dice loss has no gradient once a class's probability
+    has become 0 (docs/experiments.md, "Supervision").
 
     Args:
         logits: (B, K, X, Y, Z).

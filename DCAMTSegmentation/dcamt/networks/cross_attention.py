@@ -57,7 +57,7 @@ class CrossAttention(nn.Module):
         for start in range(0, tokens, block):
             queries = slice(start, start + block)
             bias = distance_bias(size, self.heads, query.device, queries).to(query.dtype)
-            # The bias needs four dimensions for PyTorch's fused attention on a CPU, which does not store the scores.
+            # PyTorch's fused attention on a CPU does not store the scores, but needs a bias of four dimensions.
             parts.append(F.scaled_dot_product_attention(query[:, :, queries], key, value, attn_mask=bias[None]))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 

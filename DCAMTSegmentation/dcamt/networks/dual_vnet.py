@@ -64,11 +64,11 @@ class DualVNet(nn.Module):
         return cast(VNet, self.branches[0]), cast(VNet, self.branches[1])
 
     def forward(self, image: Tensor, own_tokens: Tensor | None = None) -> tuple[BranchOutput, BranchOutput]:
-        """Return both branches' outputs for (B, C, X, Y, Z), each of X, Y, Z a multiple of `stride`.
+        """Return both branches' outputs for (B, C, X, Y, Z); X, Y and Z must be multiples of `stride`.
 
         Args:
-            own_tokens: booleans (2, B), True for a branch and sample that attends to its own tokens instead of its
-                partner's; by default none does.
+            own_tokens: booleans (2, B), True if the branch attends to its own tokens instead of its partner's in the
+                sample. By default, no branch does.
         """
         a, b = self.vnets
         features_a, features_b = a.encode(image), b.encode(image)

@@ -23,8 +23,8 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
     Points whose value is not finite are omitted. Title and names are escaped.
 
     Args:
-        bounds: range of the value axis; by default from 0, or the lowest value if that is negative, to the largest
-            value, or 1 if that is 0.
+        bounds: range of the value axis. By default, it begins at 0 or at a negative lowest value, and ends at the
+            largest value (at 1 if that is 0).
     """
     shown = {name: thin_line([p for p in line if math.isfinite(p[1])]) for name, line in lines.items()}
     points = [point for line in shown.values() for point in line]
@@ -70,7 +70,7 @@ def thin_line(line: Line) -> list[tuple[float, float]]:
 
 
 def tick_values(low: float, high: float, count: int = 5) -> list[float]:
-    """Return round numbers from `low` to `high`, 1, 2 or 5 times a power of ten apart: at most `count` + 1."""
+    """Return at most `count` + 1 round numbers from `low` to `high`; 1, 2 or 5 times a power of 10 apart."""
     span = (high - low) or 1.0
     power = 10.0 ** math.floor(math.log10(span / count))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= count)

@@ -28,7 +28,7 @@ def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[f
     return "".join(paths)
 
 
-# For each block of 2 x 2 pixels (a b / c d), as bits a b c d: the sides of the block that the outline connects. The
+# The sides that the outline connects in each block of 2 x 2 pixels (a b / c d); the keys are the bits a b c d. The
 # outline runs from the first side to the second, with the True pixels on its right. Pixels that touch only at a corner
 # are separated.
 _TOP, _RIGHT, _BOTTOM, _LEFT = (0, 1), (1, 2), (2, 1), (1, 0)  # mid-points of the sides, in half pixels from a

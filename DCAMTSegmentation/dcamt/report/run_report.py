@@ -82,7 +82,7 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
 def collect_curves(events: Sequence[RunEvent]) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice, as lines of (iteration, value) by name.
 
-    If a run had gone beyond the iteration from which it was resumed, the values from beyond are omitted.
+    If a run was resumed from an earlier iteration, its previous values after that iteration are omitted.
     """
     losses: dict[str, dict[int, float]] = {}
     dice: dict[str, dict[int, float]] = {}

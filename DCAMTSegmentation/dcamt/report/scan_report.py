@@ -122,8 +122,8 @@ class ScanReport:
 def render_scan_report(report: ScanReport) -> str:
     """Return the report as HTML text.
 
-    The HTML contains no name, identifier, date or path except those in `report.identity`, if notes, segments and model
-    contain none.
+    If notes, segments and model contain no name, identifier, date or path, the HTML contains only those in
+    `report.identity`.
 
     Raises:
         InputError: the grids of labels and scan differ.

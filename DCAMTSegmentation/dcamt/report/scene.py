@@ -53,8 +53,8 @@ class Scene:
         grid: the scan's own grid.
         spacing: (3,) mm.
         at: indices of the shown slices.
-        low, high: (3,) corners of the box around the segmentation with the margin `MARGIN_MM`, within the scan (without
-            a segmentation, of the whole scan), in mm along the axes from the centre of voxel (0, 0, 0).
+        low, high: (3,) mm along the axes from the centre of voxel (0, 0, 0), the corners of the box around the
+            segmentation with the margin `MARGIN_MM`, within the scan; without a segmentation, of the whole scan.
     """
 
     grid: Grid
@@ -95,8 +95,8 @@ def build_scene(
 ) -> Scene:
     """Return the scene of `labelmap` over the first channel of `volume`.
 
-    Along each axis, the slice nearest to the segments' centroid is shown, of those that contain a labelled voxel;
-    without labelled voxels, the middle slice of the scan. Only labels in `segments` are shown.
+    Along each axis, the scene shows a slice that contains a labelled voxel: the nearest to the segments' centroid.
+    Without labelled voxels, it shows the middle slice of the scan. Only labels in `segments` are shown.
 
     Args:
         doubt_map: (I, J, K), from 0 to 1.

@@ -28,8 +28,8 @@ HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
 """Distances (mm) from the surface at which hollows are detected, and the weight of each."""
 
 OFF_MM = (1.0, 2.0)
-"""Expected thicknesses of the layer with wrong labels: from the first on, an outline is painted as doubtful; from the
-second on, its colour is `DOUBT_COLOR` alone."""
+"""Expected thicknesses of the layer with wrong labels. An outline is painted as doubtful from the first thickness on,
+and in `DOUBT_COLOR` alone from the second one on."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
 
     On an outline the doubt itself is high everywhere. The doubt's integral across the outline is the expected thickness
     of the layer with wrong labels. The thickness is computed from the mean of the doubt, weighted with a Gaussian whose
-    standard deviation is `GLANCE_MM`: on a plane, thin layer of thickness t, this mean is t / (GLANCE_MM * sqrt(2 pi)).
+    standard deviation is `GLANCE_MM`: on a flat, thin layer of thickness t, this mean is t / (GLANCE_MM * sqrt(2 pi)).
 
     Args:
         doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.

@@ -1,8 +1,8 @@
 """Augment training patches at random.
 
-In the order of a training step: `random_transform` (rotation, scale and mirroring, applied when the patch is sampled),
-`replace_surroundings` (air, noise or a mirror image beyond a plane), `add_artefact` (stripes or a bright spot),
-`change_intensities` (gamma, gain, offset, noise) and `cut_mix` (boxes exchanged between patches).
+A training step uses, in this order: `random_transform` (rotation, scale and mirroring, applied when the patch is
+sampled), `replace_surroundings` (air, noise or a mirror image beyond a plane), `add_artefact` (stripes or a bright
+spot), `change_intensities` (gamma, gain, offset, noise) and `cut_mix` (boxes exchanged between patches).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     except PermissionError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path, remedy="Check its permissions.") from error
     except Exception as error:  # For a damaged file, the unpickler may raise errors of any type.
-        # In a damaged file, a wrong size may be larger than the memory.
+        # A damaged file can cause this error, too, if it contains a size larger than the memory.
         if is_out_of_memory(error) and _is_intact(path):
             raise
         raise InputError("the checkpoint is damaged", path=path, remedy="Start a new run.") from error

@@ -123,7 +123,7 @@ class Learner:
 
     def _teacher_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), without gradients."""
-        # In a separate autocast block, since a shared one would cache the weights without gradients for the training.
+        # In an autocast block of its own: a shared block would cache weights without gradients for the training step.
         with torch.no_grad(), self._mixed_precision():
             self.network.eval()
             a, b = self.network(_channels_last(images))
@@ -138,8 +138,8 @@ class Learner:
 def half_precision(device: torch.device, recipe: Recipe) -> torch.dtype | None:
     """Return the 16-bit type for training; None if 16 bits are slower or give wrong results.
 
-    Devices with hardware for bfloat16, which has the range of float32, use it. Older CUDA GPUs, on which bfloat16 is
-    several times slower, use float16 with scaled gradients.
+    Devices with hardware for bfloat16 use bfloat16, which has the range of float32. On older CUDA GPUs bfloat16 is
+    several times slower, so these use float16 with scaled gradients.
     """
     if fast_bfloat16(device):
         return None if device.type == "cpu" and _has_unsafe_gradients(recipe) else torch.bfloat16

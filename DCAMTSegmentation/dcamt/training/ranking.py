@@ -47,7 +47,7 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
     result = predictor.segment(read_scan(case.image, channels=predictor.recipe.input_channels))
     assert result.agreement is not None
     assert result.trust is not None
-    # If both branches find nothing they agree, but probably both are wrong, since cases should show the structure.
+    # If both branches find nothing, they agree, but probably both are wrong, since cases should show the structure.
     score = 1 - result.trust if result.labelmap.voxels.any() else 1.0
     grid = result.labelmap.grid
     place = grid.position(densest_voxel(1 - result.agreement, grid))

@@ -43,7 +43,9 @@ from .validation import Scores, update_preview, validation_dice
 
 CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
-"""Seconds between two progress events, unless a checkpoint or the end comes first. Reading the losses delays a GPU."""
+"""Seconds between two progress events, since reading the losses delays a GPU.
+
+An event comes earlier before a checkpoint and at the end."""
 REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
 STOP_READ_EVERY = 16
@@ -74,7 +76,7 @@ class TrainingResult:
 
 
 class LossMeter:
-    """Averages losses and measures speed between two reports; the sums stay on the device until then."""
+    """Averages losses and measures speed between two reports; until a report, the sums stay on the device."""
 
     def __init__(self, step: int) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -178,7 +180,7 @@ class Trainer:
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        # The run was requested to pause or stop while the cases were read. This process trained nothing, so it pauses.
+        # A request came while the cases were read. Nothing was trained, so the run pauses, even if asked to stop.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
@@ -239,7 +241,7 @@ class Trainer:
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
 
     def best(self) -> TrainingResult | None:
-        """Return the state with the highest validation Dice; None if this is the last state, or without validation."""
+        """Return the state with the highest validation Dice; None if that is the last one or there was none."""
         if not self.run.best_weights.exists():
             return None
         kept = load_checkpoint(self.run.best_weights, CPU)
@@ -321,7 +323,7 @@ class Trainer:
             )
 
     def _validation_due(self, cases: Sequence[ResidentCase]) -> bool:
-        """Return whether a validation is due and `VALIDATION_FRACTION` leaves time for this and the last one."""
+        """Return whether a validation is due and `VALIDATION_FRACTION` leaves time for this and the final one."""
         training = self.recipe.training
         if self.step % training.validate_every:
             return False

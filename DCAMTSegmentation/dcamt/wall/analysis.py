@@ -142,7 +142,7 @@ def analyse_wall(
         labelmap: the segmentation, on any grid in the same patient.
         settings: threshold and sampling of the wall.
         label: the segment's value; not needed if the labelmap has only one.
-        openings: labels on any grid, not 0 where the surface is not wall; by default openings are proposed.
+        openings: labels on any grid; where they are not 0, the surface is an opening. By default openings are proposed.
         scan: name of the result (default: that of the scan's file without its ending, or "" without a file).
 
     Raises:

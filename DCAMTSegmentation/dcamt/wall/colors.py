@@ -1,4 +1,4 @@
-"""Define the colours of the wall: a scale of ratios, which the panel stretches so that it turns at the threshold."""
+"""Define the colours of the wall: a scale of ratios, whose blue part the panel stretches to the threshold."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Seq
     Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
 
     Args:
-        earlier: rows from `read_wall_rows`; rows of other scans are kept and come first.
+        earlier: rows from `read_wall_rows`. Rows of scans that are not in `results` are kept and come first.
     """
     measured = {result.scan for result in results}
     kept = [row for row in earlier if row and row[0] not in measured]

@@ -53,10 +53,13 @@ MITRAL_RIM_MM = 1.5
 """The valve is extended by this distance, since the blur of the wall and the averages remove about as much."""
 
 VEIN_NEARBY_MM = 5.0
-"""Standard deviation of the Gaussian that weights a point's surroundings; their fraction in the segment is computed."""
+"""Standard deviation of the Gaussian that weights the voxels around a point.
+
+`vein_ends` computes which fraction of these voxels lies in the segment.
+"""
 VEIN_NEARBY_MOST = 0.27
-"""At a tip, that fraction is below this: 0.2 at the end of a tube of 5 mm radius, 0.27 on its side, 0.5 on a flat
-wall."""
+"""Upper bound of that fraction at a tip. The fraction is 0.2 at the end of a tube of 5 mm radius, 0.27 on its side and
+0.5 on a flat wall."""
 VEIN_DEPTH_MM = 18.0
 """Behind a tip, the segment extends at least this far along the normal; behind a tube's side, only by a diameter."""
 VEIN_RIM_MM = 5.0

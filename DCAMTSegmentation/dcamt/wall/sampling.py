@@ -101,7 +101,8 @@ def offsets(first_mm: float, last_mm: float, grid: Grid) -> np.ndarray:
 def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
     """Return intensities (N, S), float32, at `distances_mm` (S,) along each point's outward normal.
 
-    The intensities are interpolated linearly. Beyond the centres of the outermost voxels, these are repeated.
+    The intensities are interpolated linearly. Beyond the centres of the outermost voxels, the intensities of these
+    voxels are repeated.
     """
     from scipy import ndimage
 

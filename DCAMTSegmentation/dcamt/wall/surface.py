@@ -21,7 +21,7 @@ SMOOTHING_VOXELS = 0.7
 MARGIN_MM = 4.0
 """Empty rim around the segment, so that the surface is closed even at the scan's border."""
 REPORTED_VOLUME_ML = 0.05
-"""Separate parts, or hollows, of more than this volume in all are reported in a note; smaller ones are not."""
+"""A note reports separate parts, or hollows, if their total volume is larger than this."""
 
 
 def plane_distances(grid: Grid) -> np.ndarray:
@@ -106,8 +106,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
 
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
     depend on the scan's orientation. The surface is a contour (flying edges: W. Schroeder, R. Maynard and B. Geveci,
-    LDAV 2015) of the largest part, its hollows filled, moved so that it encloses the volume of the part's voxels and
-    hollows.
+    LDAV 2015) of the largest part with filled hollows. Its points are moved so that it encloses the volume of the
+    part's voxels and hollows.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
     """
