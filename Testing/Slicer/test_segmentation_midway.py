@@ -102,7 +102,7 @@ class CancelTest(FaultCase):
 
 
 class ChangedMidwayTest(PanelCase):
-    """The scene is changed, or the segmentation cancelled, between the click on Apply and the end."""
+    """The scene is changed, or the segmentation is cancelled, between the click on Apply and the end."""
 
     def test_closing_the_scene_while_the_volume_is_written_cancels(self) -> None:
         self.prepare(add_scan())

@@ -36,7 +36,7 @@ class TutorialTest(unittest.TestCase):
     def apply(self) -> float:
         """Click Apply and wait for the end of the segmentation.
 
-        Return the smaller of the longest pause and the longest processor time between two turns, in seconds.
+        Return the longest pause or, if smaller, the longest processor time between two turns, in seconds.
         """
         with LoopMonitor() as monitor:
             self.ui.applyButton.click()

@@ -2,12 +2,12 @@
 
     python Testing/benchmarks/outline_next.py LA_FOLDER WORK [--labelled 4] [--add 4] [--draws 3] [--seeds 0] [--set …]
 
-A first model is trained on the first `--labelled` cases of LA_FOLDER/cases.csv and the other training cases without
-labels. `dcamt rank` sorts the unlabelled cases by the disagreement of the model's branches. Then further models are
-trained from scratch with the same number of iterations and the same seed: one with the labels of the first `--add`
-cases in that order, and one for each random draw of the same number of cases. All models are measured on the last 20
-cases, which training never uses, at their own resolution. Finished trainings are not repeated, so the command can be
-run again after an interruption. The command prints a table, and writes `outline_next.json` to WORK.
+A first model is trained with the labels of the first `--labelled` cases of LA_FOLDER/cases.csv, and with the other
+training cases without labels. `dcamt rank` sorts the unlabelled cases by the disagreement of the model's branches. Then
+further models are trained from scratch with the same number of iterations and the same seed: one with the labels of the
+first `--add` cases in that order, and one for each random draw of the same number of cases. All models are measured on
+the last 20 cases, which training never uses, at their own resolution. Finished trainings are not repeated, so the
+command can be run again after an interruption. The command prints a table, and writes `outline_next.json` to WORK.
 """
 
 from __future__ import annotations

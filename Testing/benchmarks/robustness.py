@@ -303,7 +303,10 @@ def fit_rows(rows: list[Row], names: Sequence[str]) -> Any:
 
 
 def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> list[Row]:
-    """Return the accuracy of overlaps expected by cross-validation; set `expected` in the rows by the last split."""
+    """Return the accuracy of the overlaps that cross-validation expects.
+
+    Also sets `expected` in each row, by the last split.
+    """
     groups = {
         "clean": lambda row: row["disturbance"] == CLEAN,
         "disturbed": lambda row: row["disturbance"] in DISTURBANCES,

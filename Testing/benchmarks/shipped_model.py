@@ -11,8 +11,8 @@ first        Uses the first 60 cases of LA_FOLDER/cases.csv and six phantoms, al
 second       Starts from `first` and uses the same labelled cases, plus the images of the last 20 cases without their
              labels. Has two labelled and two unlabelled patches per iteration, stronger scaling, and replaced
              surroundings of patches (air, noise or a mirror image).
-twin         Starts from `second` and uses the labelled cases of `first`, with artefacts in patches (stripes as of a
-             spike in k-space, or a bright spot), stronger scaling and replaced surroundings.
+twin         Starts from `second` and uses the labelled cases of `first`, with artefacts in patches (stripes like
+             those of a spike in k-space, or a bright spot), stronger scaling and replaced surroundings.
 left-atrium  The shipped model: as `twin`, but with all 80 cases and the phantoms. The last 20 cases cannot measure it.
 
 Only the training of `left-atrium`, `publish` and `compare` read the labels of the last 20 cases. The phantoms are

@@ -2,9 +2,9 @@
 
     python Testing/benchmarks/wall_command.py SCAN [--pairs 8] [--quality fast]
 
-Runs the command on one scan with and without `--wall` in turn, and prints the median of each, and of their differences
-pair by pair: seconds of processor time (user and system, which other programs on the machine change little) and
-elapsed seconds, which depend on the number of idle cores.
+Runs the command on one scan with and without `--wall` in turn. Prints the median of each and the median difference in
+a pair, both for processor time and for elapsed time, in seconds. Other programs on the machine change the processor
+time (user and system) little. The elapsed time depends on the number of idle cores.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def _bindings(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
 
 
 def _alternatives(node: ast.expr) -> Iterator[ast.expr]:
-    """Yield both values of a conditional expression, the tuples of a tuple or list, or a dictionary's pairs.
+    """Yield both values of a conditional expression, each tuple in a tuple or list of tuples, or a dictionary's pairs.
 
     Any other expression is yielded itself.
     """

@@ -59,7 +59,7 @@ class QUiLoader:
 
 @cache
 def _checked_form(description: bytes) -> tuple[bytes, list[tuple[str, ...]]]:
-    """Return a checked form without its connections, and the connections: sender, signal, receiver and slot.
+    """Return a checked form without its connections, and each connection's sender, signal, receiver and slot.
 
     Qt's own loader cannot connect signals whose C++ types it does not know.
     """
