@@ -46,7 +46,7 @@ class RunPlan:
     """A run to start: `recipe` is trained on the cases of `rows`, in the folder `run`.
 
     Attributes:
-        recipe: without `effort` and `settings`, which `dcamt train` applies.
+        recipe: the recipe to which `dcamt train` applies `effort` and `settings`.
         settings: `key=value` as for `dcamt train --set`.
         start_from: a model's name or file, empty for random weights.
     """
