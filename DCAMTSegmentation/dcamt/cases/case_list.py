@@ -60,8 +60,8 @@ def read_cases(path: Path, labels: str = "") -> list[Case]:
             `# labels:`.
 
     Raises:
-        InputError: as in `list_cases`, a scan or a label is missing, or the cases break a rule that `violations` checks
-            without a recipe.
+        InputError: as in `list_cases`; also if a scan or a label is missing, or if the cases break a rule that
+            `violations` checks without a recipe.
     """
     cases = []
     for line, case in _lines(path, labels):
@@ -168,12 +168,12 @@ def violations(
     recipe: Recipe | None = None,
     label_values: Mapping[int, Sequence[int]] | None = None,
 ) -> list[Violation]:
-    """Return the broken rules, because of which a run cannot train on these cases; cases left out are ignored.
+    """Return the rules that the cases break; cases left out are ignored. A run cannot train if a rule is broken.
 
     `dcamt train`, `dcamt cases check` and the training panel all use this function.
 
     Args:
-        recipe: None leaves out the rules on unlabelled cases in a batch and on classes.
+        recipe: if it is None, the rules on unlabelled cases in a batch and on classes are not checked.
         label_values: the values in the label of each labelled case, by the index of the case. If the values
             of a labelled case are missing, the rule on classes is not checked.
     """
@@ -218,12 +218,13 @@ def refuse_violations(broken: Sequence[Violation], path: Path | None = None) -> 
 
 
 def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
-    """Yield the line number and case of each line of a case list, also of one that a spreadsheet program saved.
+    """Yield the line number and case of each line of a case list, which a spreadsheet program may have saved.
 
     The delimiter is that of Excel's line `sep=;`, else the most frequent of comma, semicolon, tab and bar in the line
     of the column names. The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes, empty lines, and capitals
-    and outer blanks of column names are ignored. Lines before the column names that begin with `#` are ignored, except
-    one such as `# labels: 420=left atrium`: if `labels` is empty, this is the label mapping of all lines without one.
+    and outer blanks of column names are ignored. Before the column names, lines that begin with `#` are ignored, except
+    a line such as `# labels: 420=left atrium`. If `labels` is empty, this line states the label mapping of all lines
+    that have no mapping of their own.
     """
     try:
         lines = _decode(path.read_bytes()).splitlines(keepends=True)

@@ -1,8 +1,8 @@
 """Check the cases of a run before it starts, by the rules of training: files, size, spacing, label values, roles.
 
-First the headers of all cases are checked, then the voxels of those that a run uses and whose headers have no problem,
-and last whether a scan is used both for training and for validation, and whether two scans have the same label file.
-Only the facts of a case stay in memory, not its voxels.
+First the headers of all cases are checked. Then the voxels are checked, if a run uses the case and its headers have no
+problem. Last, the cases are compared: no scan may be used both for training and for validation, and two scans should
+not have the same label file. Only the facts of a case stay in memory, not its voxels.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class CaseFacts:
 
 
 def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
-    """Yield the facts of each case from its files' headers, then its new facts whenever a later check found more."""
+    """Yield the facts of each case from its files' headers, then its new facts whenever a later check adds some."""
     facts: list[CaseFacts] = []
     repeated = {
         index: str(violation)
@@ -228,7 +228,7 @@ def _file_identity(path: Path) -> Hashable:
 
 
 def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
-    """Return the training and validation cases whose scan files have the same size.
+    """Return the training cases whose scan file has the size of a validation scan file, and vice versa.
 
     Only these files need a checksum, to find a validation scan that is also trained on.
     """

@@ -63,7 +63,7 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
 
     A case may be an object with the keys `image` and `label` or similar ones; a pair of an image and a file whose name
     or folder has a word for labels; an image; or an array of the images of several channels. The cases may be in an
-    array, or in an object by their names; an object may also hold an array of all images and one of all labels.
+    array, or in an object by their names; an object may also hold an array of all images and an array of all labels.
     """
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
@@ -82,7 +82,7 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
 
 
 def _files_of_case(entry: object) -> tuple[list[object], object]:
-    """Return the image files and the label file of a case, as `dataset.json` lists them; None if it has no label."""
+    """Return the image files and the label file (None without a label) of a case, as `dataset.json` lists them."""
     if isinstance(entry, list) and len(entry) == 2 and _is_label(entry[1]) and not _is_label(entry[0]):
         image, label = entry
     elif isinstance(entry, dict):
@@ -162,7 +162,7 @@ class _ListedCases:
         """Return the path of the file that `dataset.json` names as `text`.
 
         nnU-Net v1 omits the suffix `_0000` of images' names, and nnU-Net v2 allows environment variables in the names.
-        If no such file exists, the only file with this name and another one of the endings is returned.
+        If no such file exists, the only file with this name and another ending of `endings` is returned.
         """
         if not (self._folder / text).exists():
             text = os.path.expandvars(text)

@@ -108,7 +108,7 @@ def _data_sets_below(folder: Path, depth: int) -> list[Path]:
 
 
 def _join(parts: Sequence[FoundCases]) -> FoundCases:
-    """Return the found cases of several data sets as one; classes only if they are the same in all data sets."""
+    """Return the found cases of several data sets as one; classes are kept only if all data sets have the same."""
     layouts = list(dict.fromkeys(part.layout for part in parts))
     classes = {part.classes for part in parts}
     return FoundCases(
@@ -188,9 +188,9 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedF
 
 
 def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
-    """Pair a folder's only scan and only label if the label's name has only words for labels or the atrium and numbers.
+    """Pair a folder's only scan and only label, if the label's name has no words but those for labels or the atrium.
 
-    Slicer, for example, saves `Segmentation.seg.nrrd` beside a scan of any name.
+    Numbers in the name do not matter. Slicer, for example, saves `Segmentation.seg.nrrd` beside a scan of any name.
     """
     scans_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
     labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)

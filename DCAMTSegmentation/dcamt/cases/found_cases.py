@@ -31,7 +31,7 @@ class FoundCases:
     """The cases found in a folder.
 
     Attributes:
-        layout: the convention that the folder follows, or several that its data sets follow.
+        layout: the convention that the folder follows, or the conventions of its data sets.
         cases: the cases; `find_cases` makes their names distinct.
         skipped: files that are not listed as a scan or label of a case.
         classes: label values above 0 and their names, if the data set lists them.

@@ -23,7 +23,7 @@ STRAY_VOXELS = 4
 MAXIMUM_CLASS = 255
 """The highest label value to which a label mapping maps."""
 _SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ".zip")
-"""Endings of files that may hold a scan and its label, as may a DICOMDIR."""
+"""Endings of files that may hold a scan and its label. A DICOMDIR may hold both, too."""
 
 
 def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, int]:
@@ -52,8 +52,8 @@ def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int
         named: the known names and their label values. A number from 1 to 255 is always a value, never a name.
 
     Raises:
-        InputError: there is no entry, an entry has another form, an unknown name or value, or a name with several
-            values or a value above 255; or a source occurs twice.
+        InputError: there is no entry, an entry has another form, or a source occurs twice; or a class is an unknown
+            name or value, a name of several values, or a name of a value above 255.
 
     >>> parse_value_mapping("420,421=left-atrium; 500=2", [("Left atrium", 1)])
     {420: 1, 421: 1, 500: 2}
@@ -99,7 +99,7 @@ def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], r
 def mapping_targets(text: str) -> list[str]:
     """Return the classes that a label mapping names, in the order of the text.
 
-    Raises InputError if the text has another form.
+    Raises InputError if the text is not a label mapping.
 
     >>> mapping_targets("420,421=left-atrium; 500=wall")
     ['left-atrium', 'wall']
@@ -108,7 +108,7 @@ def mapping_targets(text: str) -> list[str]:
 
 
 def _entries(text: str) -> list[tuple[str, str]]:
-    """Return the texts left and right of each "=" of a label mapping; raise InputError for a text of another form."""
+    """Return the texts left and right of each "=" of a label mapping; raise InputError for other texts."""
     entries = re.findall(r"([^=]+)=([^=,;|]*)", text)
     rest = re.sub(r"[^=]+=[^=,;|]*", "", text).strip(" ,;|")
     if rest or not entries:
@@ -126,8 +126,8 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
         grid: the scan's grid.
 
     Raises:
-        InputError: as `read_labelmap` and `fit_labelmap`, or if the label is the file of the scan or the mapping does
-            not fit the recipe or the file.
+        InputError: as in `read_labelmap` and `fit_labelmap`; also if the label is the file of the scan, or the mapping
+            does not fit the recipe or the file.
     """
     assert case.label is not None
     are_files = case.label.is_file() and case.image.is_file()

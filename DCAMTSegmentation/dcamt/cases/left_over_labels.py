@@ -1,4 +1,4 @@
-"""Pair labels whose names no scan has with the scans to which they most probably belong.
+"""Find the most probable scan of each label whose name no scan has.
 
 The names may differ in capitals (`P1_image`, `p1_label`), in words for the modality (`p1_lge`, `p1_seg`), in words for
 the atrium (`ct`, `segmentations/heart_atrium_left`), or in the folders (`Patients/p1`, `Outlines/p1`).
@@ -29,9 +29,9 @@ _Simplify = Callable[[NamedFile], Hashable]
 def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     """Give each label without a scan the key of the only scan whose name fits, if that scan has no label.
 
-    If several scans fit, or the label names another modality, the label is left as it is. So it is if a word for the
-    modality (`p1_lge`) is ignored, and another scan's name starts like the label's (`p1_post`). Several labels may get
-    the key of one scan.
+    If several scans fit, or the label names another modality, the label is left as it is. The same holds for a label
+    `p1` if it fits the scan `p1_lge`, but the name of another scan, such as `p1_post`, starts with `p1`, too. Several
+    labels may get the key of one scan.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
     rules: tuple[tuple[_Simplify, _Simplify], ...] = (
@@ -82,7 +82,7 @@ def _loose(file: NamedFile) -> Hashable:
 
 
 def _without_structure(file: NamedFile) -> Hashable:
-    """Return the loose key without words for the atrium; for labels of the heart the path, which fits no scan."""
+    """Return the loose key without atrium words; for labels of the heart, return the path, which fits no scan."""
     name = "".join(file.key[-1:])
     if has_word(name, {"heart"}) and not has_word(name, ATRIUM_WORDS - {"left"}):
         return file.path
@@ -90,14 +90,17 @@ def _without_structure(file: NamedFile) -> Hashable:
 
 
 def _beside(file: NamedFile) -> Hashable:
-    """Return the folder above a file's folder, and the file's own name in its loose key; the path if none is left."""
+    """Return the folder above a file's folder, and the file's own name in its loose key.
+
+    If this name is empty, return the file's path.
+    """
     name = "".join(loose_key(file.key[-1:]))
     return (file.path.parent.parent, name) if name else file.path
 
 
 def _beside_folder_of_labels(file: NamedFile) -> Hashable:
-    """Return as `_beside`; the path, which fits no scan, if the folder's name has words that are not for labels.
+    """Return the result of `_beside` if the file's folder is one of labels, otherwise the path, which fits no scan.
 
-    Such a folder may belong to another patient, site or time (`p1/heart`, `p2/heart_label`).
+    Another folder may belong to another patient, site or time (`p1/heart`, `p2/heart_label`).
     """
     return _beside(file) if is_folder_of_labels(file.path.parent.name) else file.path

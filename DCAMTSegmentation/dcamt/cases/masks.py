@@ -25,7 +25,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; a mask that was taken for a scan becomes a label with the key of its scan.
 
     If the mask's name has further words than `OUTLINE_WORDS`, the mask becomes a label of another structure. If every
-    file of a shorter name has few values, too, all stay scans: they may be labels of several patients.
+    scan with a shorter name has few values, too, the files stay scans: they may be labels of several patients.
     """
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in named_after_scans(named):

@@ -67,13 +67,13 @@ OTHER_LABEL_WORDS = frozenset(
         *(f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES),
     ]
 )
-"""Words for labels of other structures, such as the wall: these files are neither scans nor labels of the atrium."""
+"""Words for labels of other structures, such as the wall. Such files are neither scans nor labels of the atrium."""
 PREDICTION_WORDS = frozenset(("pred", "preds", "prediction", "predictions", "predicted", "autoseg"))
 """Words for automatic results, which are neither scans nor labels."""
 RESULT_WORDS = frozenset(
     ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
 )
-"""Words for automatic results beside a scan or label of the same name; otherwise a scan's name may contain them."""
+"""Words that mark an automatic result only beside a scan or label of the same name; scans' names may have them."""
 _FORMAT_WORDS = frozenset(
     [
         *("dicom", "dcm", "nifti", "nii", "nrrd", "mha", "raw", "orig", "original", "originals", "data"),
@@ -99,7 +99,7 @@ _CAPITALISED = re.compile(
 
 
 def _split_words(text: str) -> list[str]:
-    """Return the words of a name at even, and the separators between them at odd indices.
+    """Return the words of a name at even indices, and the separators between them at odd indices.
 
     Accented letters are composed (NFC): archives made on macOS may contain decomposed names.
     """
@@ -332,7 +332,7 @@ def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterato
 
 
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
-    """Yield each scan whose name is another scan's name with further words, that other scan, and the words.
+    """Find scans whose name is another scan's name with further words; yield the scan, the other scan and the words.
 
     The words are in lower case and stand at the end or at the beginning of the name, or are the name of a folder of
     masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If there are several such other scans, those with the
@@ -365,8 +365,8 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
 
     A file named like a label but without a matching scan, such as a lone `heart_seg.nii.gz`, is not returned: it may be
     a scan. A label's name may have further words after its scan's name: `p01_reader2_seg.nii.gz` is a label of
-    `p01.nii.gz`. Beside a scan of any name, `Segmentation-label_1.nrrd` is a label, as 3D Slicer saves it. Capitals do
-    not matter.
+    `p01.nii.gz`. Beside a scan of any name, a file such as 3D Slicer's `Segmentation-label_1.nrrd` is a label.
+    Capitals do not matter.
     """
     named = classify_all(files, folder)
     scans = {_lower(without_first_channel(file.key)) for file in named if file.kind is FileKind.SCAN}
@@ -378,7 +378,8 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
             return True
         *folders, name = _lower(key) or ("",)
         words = _SEPARATORS.split(name)
-        # The key without more and more of the name's last words; every second part of `words` is a separator.
+        # The whole key, then the key without the last word, without the last two words, and so on. Every second part
+        # of `words` is a separator.
         keys = (tuple(filter(None, (*folders, "".join(words[:last])))) for last in range(len(words), 0, -2))
         if loose_key(key) in loose_scans:
             return True
@@ -398,7 +399,7 @@ def loose_key(key: Iterable[str]) -> tuple[str, ...]:
 
 
 def name_starts(key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Yield the key without more and more of its last part's words, the whole key first.
+    """Yield the whole key, then the key without the last word of its last part, without the last two, and so on.
 
     >>> list(name_starts(("a", "p1_post")))
     [('a', 'p1_post'), ('a', 'p1'), ('a',)]

@@ -48,7 +48,7 @@ FIXED_BYTES = 500 << 20
 MEMORY_FRACTION = 0.5
 """Fraction of the free memory that the training step of a suggested recipe may need."""
 LARGEST_PATCH = 112 * 112 * 80
-"""The largest number of voxels of a suggested patch, that of the patch of the published left atrium results."""
+"""The largest number of voxels of a suggested patch; the patch of the published left atrium results has this many."""
 SMALL_FRACTION = 0.005
 """A class that fills a smaller fraction of the scan is small: more patches are then centred on classes."""
 HOUNSFIELD_AIR = -500
@@ -89,7 +89,7 @@ def suggest_recipe(
         folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or its parent.
 
     Raises:
-        InputError: no case is labelled, a file cannot be read, a label mapping has another form, or a label is empty or
+        InputError: no case is labelled, a file cannot be read, a label mapping is malformed, or a label is empty or
             does not fit its scan or mapping.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
@@ -143,7 +143,7 @@ def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
     A class that is named by a number has this label value; the others get the remaining numbers from 1 on.
 
     Raises:
-        InputError: a mapping has another form.
+        InputError: a mapping is malformed.
     """
     names: dict[str, str] = {}
     for text in dict.fromkeys(case.labels for case in cases if case.labels):
@@ -207,8 +207,9 @@ def name_classes(
 ) -> tuple[SegmentInfo, ...]:
     """Return the classes 1 to the highest label value, with the names and colours that the files state.
 
-    With label mappings, the names are those of `mapped`. Without, they come from `dataset.json`, or else from the
-    first label's own segments, as do the colours. Classes without a name are called "Structure 1", ...
+    With label mappings, the names are those of `mapped`. Otherwise, they come from `dataset.json`, or else from the
+    first label's own segments; the colours come from these segments. Classes without a name are called
+    "Structure 1", ...
 
     Raises:
         InputError: the first label or a `dataset.json` cannot be read.

@@ -160,7 +160,7 @@ def missing_slices_notes(
             f"The slices are {gap:.4g} mm apart, but {stated:.4g} mm according to the headers: slices may be missing."
         )
     if len({frame.file for frame in series}) < len(series):
-        return notes  # Multi-frame files are numbered, but not their frames.
+        return notes  # The headers number the files, not the frames in a file.
     counted, held = max(frame.stated_count for frame in frames), len(series) + len(separated)
     if lacking := _lacking_numbers(series, separated):
         numbers = list_names([str(number) for number in lacking])
@@ -174,10 +174,10 @@ def missing_slices_notes(
 
 
 def _lacking_numbers(series: Sequence[Frame], separated: Sequence[Frame]) -> list[int]:
-    """Return the numbers that no image has, from 1 to the highest number of a series.
+    """Return the numbers from 1 to the highest number of a series that no image has.
 
-    An empty list if images are not numbered or have equal numbers, or if more numbers are lacking than present: then
-    the numbers do not count the images.
+    The list is empty if images are not numbered or have equal numbers, or if more numbers are lacking than present. In
+    these cases the numbers do not count the images.
     """
     numbers = {frame.instance for frame in series}
     used = numbers | {frame.instance for frame in separated}

@@ -1,4 +1,4 @@
-"""Find frames of a DICOM series that do not belong to its scan: of another class, patient, study or unit."""
+"""Find frames of a DICOM series that do not belong to its scan, since their class, patient, study or unit differs."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
 def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of one series differ in one of `CONSTANT_ATTRIBUTES`, such as the patient.
 
-    Frames that lack such an attribute are ignored. But if a frame states a rescale slope other than 1 or an intercept
-    other than 0, all must state it. The message names the files that differ from most others or lack the attribute, but
-    no values, since these may identify a patient.
+    Frames that lack such an attribute are ignored. But if a frame has a rescale slope other than 1, all frames must
+    state a slope; if a frame has an intercept other than 0, all must state an intercept. The message names the files
+    that differ from most others or lack the attribute. It contains no values, since these may identify a patient.
     """
     for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
         files_of_value: defaultdict[str, list[str]] = defaultdict(list)

@@ -40,7 +40,7 @@ _OTHER_ENDINGS = frozenset(
 """Files with these endings are not opened, since they are taken for files of other formats."""
 _CLASS_TAG = 0x00080016  # SOP class
 _PIXEL_DATA = (0x7FE0, 0x0010)
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # of compressed pixel data, which consist of items and an end marker
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # The length of compressed pixel data, which consist of items and an end marker.
 _ITEM, _END_MARKER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _SHOWN = 8  # `list_names` shows at most this many names.
 _MAXIMUM_FILES = 100_000
@@ -48,7 +48,7 @@ _MAXIMUM_FILES = 100_000
 
 @dataclass(frozen=True)
 class RejectedFile:
-    """A file whose frames cannot be used, what is wrong with it, and its series ("" if unknown)."""
+    """A file whose frames cannot be used; `what` is the fault, and `series` is "" if unknown."""
 
     file: Path
     what: str
@@ -189,7 +189,10 @@ def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -
 
 
 def class_name(sop_class: str) -> str:
-    """Return the name of an SOP class, such as "MR Image"; an unknown UID unchanged, "unknown kind" for other text."""
+    """Return the name of an SOP class, such as "MR Image".
+
+    An unknown UID is returned unchanged. For other text, the result is "unknown kind".
+    """
     from pydicom.uid import UID
 
     known = re.fullmatch(r"[0-9.]{1,64}", sop_class)
@@ -197,9 +200,14 @@ def class_name(sop_class: str) -> str:
 
 
 def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
-    """Return the number of bytes of pixel data in a file: None if the data is missing or cut, -1 if it is compressed.
+    """Return the number of bytes of pixel data in a file.
 
-    `file` stands at the pixel data, after the other attributes, which `data` holds; `size` is the file's size.
+    The result is None if the data is missing or cut, and -1 if it is compressed.
+
+    Args:
+        file: the open file, positioned at the pixel data.
+        data: the attributes before the pixel data.
+        size: the file's size.
     """
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is not None and syntax.is_deflated:

@@ -47,7 +47,7 @@ class Frame:
 
     @property
     def order(self) -> tuple[int, int]:
-        """The key that sorts frames in the order in which the series numbers its files, and each file its frames."""
+        """The sort key of frames: the file's number in the series, then the frame's index in the file."""
         return self.instance, self.index
 
 
@@ -81,7 +81,7 @@ TIME_ATTRIBUTES = (
 )
 """Attributes that may sort the frames at one place by time, each with its functional group ("" if it has none).
 
-The first attribute is used whose values differ between all frames of each place.
+The first attribute whose values differ between all frames of each place is used.
 """
 NUMBERED_TIMES = 2
 """Number of attributes, at the beginning of `TIME_ATTRIBUTES`, that are numbers of time points."""
@@ -119,7 +119,7 @@ class _FrameHeader:
         return position, orientation, spacing
 
     def scaling(self) -> tuple[float | None, float | None]:
-        """Return rescale slope and intercept, None if not stated; raise ValueError if damaged or if the slope is 0."""
+        """Return rescale slope and intercept, None if not stated; raise ValueError if damaged or for a slope of 0."""
         slope, intercept = (
             None if (value := self.value(keyword, "PixelValueTransformationSequence")) in (None, "") else float(value)
             for keyword in ("RescaleSlope", "RescaleIntercept")
@@ -164,7 +164,7 @@ def frames_of(path: Path, data: Any) -> list[Frame]:
 
     Raises:
         UnplacedError: the header does not place each frame in the patient.
-        Exception: of any type, if the header is damaged.
+        Exception: the header is damaged; the exception may have any type.
     """
     number = int(data.get("NumberOfFrames", 1) or 1)
     per_frame = data.get("PerFrameFunctionalGroupsSequence")

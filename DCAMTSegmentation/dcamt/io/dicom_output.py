@@ -48,7 +48,7 @@ class SourceImages:
     """The DICOM images at the slices of a labelmap.
 
     Attributes:
-        datasets: one for each slice along k, in this order, or one multi-frame image.
+        datasets: one image for each slice, in the order of k, or one multi-frame image.
         frames: the index (from 0) of each slice's frame in a multi-frame image, otherwise None.
     """
 
@@ -60,9 +60,9 @@ def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, in
     """Return the images of a DICOM file or folder (with its subfolders) at the slices of `grid`.
 
     Args:
-        frames: file and index of the frame that each slice was read from (`Volume.frames`): then these are the images,
-            and `grid` is not used. Without `frames`, the first series is used that has an image at each slice; of
-            several images at a slice, the nearest.
+        frames: file and index of the frame that each slice was read from (`Volume.frames`). With `frames`,
+            their images are returned, and `grid` is not used. Without `frames`, the images come from the first series
+            that has an image at each slice; at a slice with several images, the nearest is returned.
 
     Raises:
         InputError: `source` contains no DICOM images, some slice has no image, or the frames were read from an archive
@@ -99,7 +99,7 @@ def build_dicom_segmentation(
     """Return the segmentation as a DICOM SEG data set (PS3.3 A.51): binary, one segment for each of `segments`.
 
     Patient, study and frame of reference are copied from the source images. Each segment has a frame for every slice,
-    even an empty one, so that programs that stack the frames get the scan's own grid.
+    even for an empty slice, so that programs that stack the frames get the scan's own grid.
 
     Raises:
         InputError: a segmentation cannot refer to the source images, for example because they lack attributes.
@@ -290,7 +290,7 @@ def _nearest(
 def _frame_geometry(grid: Grid) -> dict[str, Any]:
     """Return highdicom's options for the place of each frame.
 
-    Without these options, highdicom takes the places of all source frames, also of frames that were not segmented.
+    Without these options, highdicom takes the places of all source frames, including those that were not segmented.
     """
     import highdicom as hd
 

@@ -25,8 +25,8 @@ def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
     all get the type to which NumPy promotes these types, or float32 in place of float64.
 
     Raises:
-        InputError: a file cannot be read or decompressed, or has a modality LUT, or (naming `path`) the frames' sizes
-            differ.
+        InputError: a file cannot be read or decompressed, or has a modality LUT, or the frames' sizes differ; only the
+            message about sizes names `path`.
     """
     planes: list[np.ndarray] = [np.empty(0)] * len(frames)
     of_file: defaultdict[Path, list[int]] = defaultdict(list)
@@ -107,7 +107,7 @@ def _refuse_missing_fragments(file: Path, data: Any) -> None:
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Return stored pixels of which higher ones are brighter: MONOCHROME1 is inverted, as by GDCM, ITK's reader."""
+    """Return pixels whose higher values are brighter: MONOCHROME1 is inverted, as in GDCM, which ITK uses."""
     if data.get("PhotometricInterpretation") != "MONOCHROME1" or pixels.dtype.kind not in "iu":
         return pixels
     highest = -1 if pixels.dtype.kind == "i" else 2 ** int(data.get("BitsStored", data.BitsAllocated)) - 1

@@ -33,8 +33,8 @@ def open_dicom_segments(path: Path) -> StoredImage:
     """Open a DICOM segmentation. Slices without a frame become background: a file may omit empty slices.
 
     Raises:
-        InputError: the file is damaged, contains fractions or is too large, its frames lack a place or lie on no common
-            grid, or a segment has several frames at one place.
+        InputError: the file is damaged, contains fractions or is too large; its frames lack a place or lie on no common
+            grid; or a segment has several frames at one place.
     """
     from pydicom import dcmread
 
@@ -81,8 +81,8 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
     """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 for a labelmap).
 
     Raises:
-        InputError: the frames do not lie on one grid, or their place, the pixel spacing or the slice spacing is not
-            stated, or a segment has several frames at one place.
+        InputError: the frames do not lie on one grid; their place, the pixel spacing or the slice spacing is not
+            stated; or a segment has several frames at one place.
     """
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
 

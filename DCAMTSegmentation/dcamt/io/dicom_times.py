@@ -26,9 +26,9 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
     skipped copies and on the time point are added to `notes`.
 
     Raises:
-        InputError: the stack has no such kind or time point; has several kinds, or time points of different sizes, and
-            none is chosen; has several frames at one place whose times are unknown; or has contradictions
-            (`refuse_contradictions`).
+        InputError: the stack lacks the chosen kind or time point; it has several kinds, and `choice` does not single
+            out one; its time points have different numbers of slices, and none is chosen; frames at one place cannot
+            be told apart by time; or frames contradict each other (`refuse_contradictions`).
     """
     frames = _without_copies(stack.frames, notes)
     wanted = (choice.frame_type or "").casefold().strip()
@@ -102,7 +102,9 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
 
 
 def _time_number(path: Path, count: int, choice: ScanChoice, notes: list[str]) -> int:
-    """Return the chosen number, from 1, of `count` time points; without a choice 1, with a note added to `notes`.
+    """Return the number of the chosen one of `count` time points, from 1.
+
+    Without a choice, return 1 and add a note to `notes`.
 
     Raises:
         InputError: there is no such time point.

@@ -39,7 +39,8 @@ def interrupt_on_sigterm() -> Iterator[None]:
 def detach_stdin() -> int:
     """Return a file descriptor of this process's stdin, and redirect stdin itself to an empty stream.
 
-    On Windows, a library that queries stdin while it is loaded would block while one of our threads reads from stdin.
+    On Windows, some libraries query stdin when they are loaded. This would block while one of our threads reads from
+    stdin.
     """
     stdin = os.dup(0)
     empty = os.open(os.devnull, os.O_RDONLY)

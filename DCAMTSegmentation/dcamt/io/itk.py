@@ -135,7 +135,7 @@ def _affine(reader: Any, axes: int) -> np.ndarray:
 
 
 def _notes(path: Path) -> tuple[str, ...]:
-    """Return a note on the geometry of a TIFF file, or the spacing of a MetaImage, that ITK assumed; otherwise ()."""
+    """Return a note if ITK assumed the geometry (TIFF) or the spacing (MetaImage); otherwise ()."""
     kind = ending(path)
     if kind in (".tif", ".tiff"):
         return (_TIFF_NOTE,)

@@ -37,7 +37,7 @@ _GIPL_BYTES = {1: 0, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
 """Bytes of each mode of an MRC image."""
 _STRIPS, _TILES = (273, 279), (324, 325)
-"""TIFF tags of the offsets and of the sizes of strips, and of tiles."""
+"""Two TIFF tags each: that of the offsets and that of the sizes."""
 _HEADER_LIMIT = 1 << 20
 """Bytes in which a text header, or a line of it, must end."""
 
@@ -147,7 +147,7 @@ def _check_compressed_size(path: Path, data: Path, start: int, stated: str | Non
         start: the first byte of the compressed data.
         stated: the size in the header.
         path: the header, which messages name.
-        data: the file with the compressed data, which may be the header's.
+        data: the file with the compressed data; it may be the same file as `path`.
     """
     held = os.path.getsize(data) - start
     size = int(stated or 0)
@@ -171,7 +171,7 @@ def _check_data(path: Path, data: Path, start: int, size: int, each: int, compre
 
     Args:
         path: the header, which messages name.
-        each: the number of bytes of one number, of which a voxel has one for each channel.
+        each: the bytes of one number; a voxel has one number for each channel.
         compressed: the voxels are compressed with zlib or gzip.
         text: the voxels are written as text.
     """

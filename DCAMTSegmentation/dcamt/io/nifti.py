@@ -33,8 +33,8 @@ def open_nifti(path: Path) -> StoredImage:
     """Open a NIfTI file, compressed or not, whatever its name.
 
     The affine is that of ITK and 3D Slicer (see `itk_affine`). Metres and microns are converted to millimetres. Axes
-    beyond the third become channels. Voxels keep the stored type; if the header scales them (`scl_slope`), they become
-    float32, or float64 if they are stored as such. Complex voxels stay complex.
+    beyond the third become channels. Voxels keep the stored type. But if the header scales them (`scl_slope`), they
+    become float32, except float64 and complex voxels.
 
     Only the header is read here. The returned image's `load` reads a compressed file to its end, where its checksum is.
 

@@ -36,9 +36,9 @@ def open_nrrd(path: Path) -> StoredImage:
     in ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
-        InputError: the file is damaged, a data file is missing, the image has colours or complex numbers, or not three
-            spatial axes, its space, spacing, type of numbers, encoding or byte order is unknown, its lengths have
-            another unit than millimetres, or its place is stated by `axis mins` or `axis maxs` (`_origin`).
+        InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or not exactly
+            three spatial axes; the space, spacing, type of numbers, encoding or byte order is unknown; lengths have
+            another unit than millimetres; or the place is stated by `axis mins` or `axis maxs` (`_origin`).
     """
     with library_errors(path, "a NRRD image"):
         header = read_nrrd_header(path)

@@ -116,8 +116,8 @@ class NrrdData:
     def verify(self) -> None:
         """Raise InputError if raw or gzip data is visibly incomplete.
 
-        There is no check for other encodings, with skipped lines, with skipped bytes within gzip data, or for gzip data
-        in a file that is itself compressed.
+        Nothing is checked in these cases: the encoding is neither raw nor gzip; lines are skipped; bytes within gzip
+        data are skipped; or gzip data lies in a file that is itself compressed.
         """
         files = self._files or [self._path]
         size = self._count // len(files) * self._dtype.itemsize

@@ -111,8 +111,8 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
     grid.
 
     Args:
-        mapping: the label, 1 to 255, for each value or segment name of the file; several may have the same label. All
-            other voxels become background. In names, capitals, blanks and punctuation are ignored.
+        mapping: the label, 1 to 255, for each value or segment name of the file; several of these may have the same
+            label. All other voxels become background. In names, capitals, blanks and punctuation are ignored.
 
     Raises:
         InputError: as in `read_scan`, except that segmentations and blank or small labelmaps are allowed; values are
@@ -145,7 +145,7 @@ def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelm
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     """Return the segments of a segmentation file with the labels that `read_labelmap` gives them without a mapping.
 
-    A file whose ending is not one of NRRD, DICOM or zip files is not opened, and the result is ().
+    If the ending shows that the file is not NRRD, DICOM or zip, the file is not opened, and the result is ().
 
     Raises:
         InputError: the file cannot be opened, as in `read_labelmap`.
@@ -210,7 +210,10 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
 
 
 def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
-    """Open a file with the reader for its ending (NRRD, NIfTI), else for its first bytes or name, else with ITK."""
+    """Open a file with the reader for its format, or else with ITK.
+
+    The format is known from the ending (NRRD, NIfTI), or else from the first bytes or the name.
+    """
     kind, head = ending(path), read_head(path)
     _refuse_other_kinds(path, head)
     if kind in _NRRD_ENDINGS:

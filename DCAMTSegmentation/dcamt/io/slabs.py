@@ -55,9 +55,9 @@ def write_npy_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[slice]:
 
 
 def write_channels_in_slabs(channels: Sequence[np.ndarray], path: Path) -> Iterator[slice]:
-    """Write arrays (K, J, I) as `write_npy_in_slabs` does, to one file (K, J, I, C); a single array as (K, J, I).
+    """Write arrays (K, J, I) as `write_npy_in_slabs` does, to one file (K, J, I, C).
 
-    The file has the type to which NumPy promotes the types of all arrays.
+    The file of a single array is (K, J, I). The file has the type to which NumPy promotes the types of all arrays.
 
     Raises:
         OutputError: the file cannot be written.
@@ -81,7 +81,7 @@ def _write_npy(
             header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for slab, part in parts:
-                # Not `tofile`: its OSError has no number, by which `write_error` recognises a full disk.
+                # `write_error` recognises a full disk by the error's number, which an OSError of `tofile` lacks.
                 file.write(np.ascontiguousarray(part, dtype).data)
                 yield slab
     except BaseException as error:

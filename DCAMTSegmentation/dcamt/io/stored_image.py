@@ -48,8 +48,8 @@ class StoredImage:
 
     Attributes:
         load: reads the voxels (C, I, J, K); raises InputError if the file is damaged.
-        verify: raises InputError if the file is visibly incomplete, if possible without reading the voxels. By default
-            it does nothing: the file was checked when it was opened, or is checked by `load`.
+        verify: raises InputError if the file is visibly incomplete; reads the voxels only if necessary. By default it
+            does nothing: the file was checked when it was opened, or is checked by `load`.
         segments: the segments of a segmentation, whose layers are the channels.
         notes: messages for the user on how the file was interpreted.
         frames: see `Volume`.
@@ -221,7 +221,7 @@ def read_to_end(file: IO[bytes]) -> None:
 
 
 def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, header: Path | None = None) -> None:
-    """Raise InputError if a file has fewer than `size` bytes from byte `start` on, if possible without reading them.
+    """Raise InputError if a file has fewer than `size` bytes from byte `start` on; read them only if necessary.
 
     Args:
         packed: the bytes from `start` on are gzip data, of which `size` is the size after decompression. The last four

@@ -33,10 +33,10 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
     The file is written completely or not at all.
 
     Args:
-        segments: name, colour and codes of each label; only `.seg.nrrd` stores them and needs one for each label.
+        segments: name, colour and codes of each label; only `.seg.nrrd` stores them, and it needs them for every label.
 
     Raises:
-        InputError: the ending is not one of a labelmap file, or a label is above 2^32 - 1.
+        InputError: the ending is not that of a labelmap file, or a label is above 2^32 - 1.
         OutputError: the file cannot be written.
         ValueError: a label of a `.seg.nrrd` has no segment, or two segments have the same label.
     """
@@ -64,7 +64,7 @@ def write_volume(volume: Volume, path: str | Path) -> None:
     except bool (written as uint8) and float16 (as float32). The file is written completely or not at all.
 
     Raises:
-        InputError: the ending is not one of a volume file.
+        InputError: the ending is not that of a volume file.
         OutputError: the file cannot be written.
     """
     path = Path(path)

@@ -30,7 +30,8 @@ class SegmentationScore:
     (connectivity 1; the image's border counts as outside). A voxel's distance is the distance from its centre to
     the nearest centre of the other surface.
 
-    Both masks empty: Dice and Jaccard 1, distances 0. One empty: Dice and Jaccard 0, distances NaN.
+    If both masks are empty, Dice and Jaccard are 1 and distances 0. If one mask is empty, Dice and Jaccard are 0 and
+    distances NaN.
 
     Attributes:
         dice: 2 |P and L| / (|P| + |L|).
@@ -191,7 +192,7 @@ def evaluate_folders(
 
     Raises:
         InputError: a folder is missing or empty, two files of a folder belong to one case, a prediction has no label or
-            is its own label, a mapping does not fit, or one of the reasons of `evaluate_pairs`.
+            is its own label, or `evaluate_pairs` raises the error.
     """
     predicted, labelled = labelmaps_by_case(Path(predictions)), labelmaps_by_case(Path(labels), skip_images=True)
     labelled = pair_with_labels(predicted, labelled)
@@ -237,7 +238,7 @@ def evaluate_pairs(
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     rows_of_pairs: list[dict[int, EvaluationRow]] = []
-    # Before scoring, labelmaps are read until one holds more than one structure; 255 is then a class of its own.
+    # Before scoring, labelmaps are read until one holds several structures. If one does, 255 is a class of its own.
     one_structure = all(_holds_one_structure(labelmap) for pair in pairs for labelmap in pair.read())
     for done, pair in enumerate(pairs, start=1):
         prediction, label = pair.read()
@@ -313,8 +314,8 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
     """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
 
     Args:
-        other: the label or prediction of the same case: if it is a file with segments, the mapping may name these as
-            classes. None if it has a mapping of its own.
+        other: the label or prediction of the same case. If it is a file with segments, the mapping may name these as
+            classes. None if the other file has a mapping of its own.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source)
@@ -326,8 +327,8 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
 def _fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelmap, Labelmap]:
     """Return a prediction and its label on one grid.
 
-    The grid is the label's if the label is complete, the prediction's if only the label is partial, and if both are
-    partial, one that encloses the grids of both (`enclosing_grid`).
+    If the label is complete, the grid is the label's. If only the label is partial, the grid is the prediction's. If
+    both are partial, the grid encloses the grids of both (`enclosing_grid`).
 
     Raises:
         InputError: a labelmap does not fit this grid (`fit_labelmap`).

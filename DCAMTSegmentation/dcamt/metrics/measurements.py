@@ -118,7 +118,7 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 
     By the Cauchy-Crofton formula, the area is twice the mean, over all directions u, of the number of times that lines
     along u cross the surface, per unit of area perpendicular to u. Here the lines run along vectors d between voxels.
-    Two neighbours on a line, of which one is inside, are a crossing, which represents the area det(axes) / |d|
+    If only one of two neighbours on a line is inside, the pair is a crossing. It represents the area det(axes) / |d|
     perpendicular to d. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton
     formula and run-length encoding", Insight Journal 2012. In contrast to that paper, directions and weights are fitted
     to the grid (see `_crofton_directions`), since the paper's 13 fixed directions give wrong areas for slices thicker

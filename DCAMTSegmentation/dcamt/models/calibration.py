@@ -40,7 +40,7 @@ FEATURES = ("disagreement", "entropy")
 BOTH_BRANCHES = ("disagreement",)
 """Features that compare the branches; quality `fast`, which uses one branch, lacks them."""
 HUBER = 0.02
-"""Larger residuals of the overlap count linearly in the fit, so that a few failed scans do not dominate it."""
+"""Residuals of the overlap above this count linearly in the fit, so that a few failed scans do not dominate it."""
 RIDGE, STEPS = 1e-3, 60
 """Weight of the ridge penalty, and largest number of steps of the fit."""
 NEIGHBOURS = 20
@@ -94,7 +94,7 @@ class OverlapFunction:
     highs: tuple[float, ...]
 
     def value(self, features: Mapping[str, float]) -> float:
-        """Return the expected overlap (0 to 1) for the values of features by name; further features are ignored."""
+        """Return the expected overlap (0 to 1) for feature values by name; features that are not used are ignored."""
         numbers = np.array([features[name] for name in self.features], float)
         score = self.bias + ((numbers - self.means) / self.deviations) @ np.array(self.weights)
         return float(sigmoid(score))
@@ -263,7 +263,10 @@ def expect_left_out(
 
 
 def _left_out(cases: Sequence[str], disturbances: Sequence[str] | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield two masks (N,) for each disturbance of each case: these scans, and those of other cases and disturbances.
+    """Yield two masks (N,) for each disturbance of each case.
+
+    The first mask selects the case's scans with this disturbance, the second the scans of other cases with other
+    disturbances.
 
     The second mask includes the scans of other cases with the same disturbance, too, if the scans are undisturbed or no
     other scans remain.

@@ -22,7 +22,7 @@ LEAST_SLOPE = 0.25
 RIDGE, STEPS = 1.0, 50
 """Weight of the ridge penalty towards no correction (bias 0, slope 1), and largest number of steps of the fit."""
 LIMIT = 1e-3
-"""Probabilities are limited to this and to 1 minus this before their logit is computed."""
+"""Probabilities are limited to the range from this to 1 minus this before their logit is computed."""
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,8 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     Weights must be complete arrays of finite floats. Whether the weights fit the recipe's network is checked by
     `networks.packaging.verify_model`, since that check needs torch.
 
-    A calibration beside the file that belongs to another model, or cannot be used, is ignored, with a note in the
-    package.
+    If the calibration beside the file belongs to another model or cannot be used, it is ignored, and a note in the
+    package says so.
 
     Args:
         data: the file's content, if it was already read.
@@ -214,9 +214,9 @@ def _parse_calibration(text: bytes, path: Path, card: Card) -> Calibration:
 
 
 def check_description(path: Path, data: bytes | None = None) -> Card:
-    """Check a package as `open_model` does, but of the weights only the checksum; return its card.
+    """Check a package as `open_model` does, and return its card; of the weights, only the checksum is checked.
 
-    Does not need safetensors, which has to be installed into Slicer.
+    This check does not need safetensors, which has to be installed into Slicer.
 
     Raises:
         InputError: as `open_model`.

@@ -59,7 +59,7 @@ def stored_models() -> list[StoredModel]:
 
 
 def model_path(name_or_file: str | Path) -> Path:
-    """Return the path of a model's file, for the model's name in the store or the path itself.
+    """Return the path of a model's file, which is given by the model's name in the store or by the path itself.
 
     Raises:
         InputError: there is no such model.
@@ -89,10 +89,11 @@ def import_model(
         path: the model file.
         check: called as check(path, data); returns the card, and raises InputError if the model cannot be used. The
             default does not check whether the weights fit the recipe.
-        replace: replace an imported model of the same name, which stays if the new one cannot be written.
+        replace: replace an imported model of the same name; the old model stays if the new one cannot be written.
 
     Raises:
-        InputError: the model cannot be used, its name cannot be a file name, or a model of that name exists.
+        InputError: the model cannot be used, its name cannot be a file name, or a model of that name exists and is not
+            to be replaced or is shipped with DCAMT.
         OutputError: the file, or the calibration file beside it, cannot be copied.
     """
     data = read_model(path)
@@ -111,7 +112,9 @@ def import_model(
 
 
 def copy_into_store(path: Path, name: str) -> StoredModel:
-    """Copy a model file, already verified, into the store, and the calibration file beside it as `import_model` does.
+    """Copy a verified model file into the store.
+
+    The calibration file beside the model is copied as by `import_model`.
 
     Args:
         name: a name that no model in the store has.
@@ -125,7 +128,7 @@ def copy_into_store(path: Path, name: str) -> StoredModel:
 
 
 def _calibration_beside(path: Path, data: bytes, card: Card) -> Calibration | None:
-    """Return the calibration beside a model; None without one, or if the model contains one, which takes precedence."""
+    """Return the calibration beside a model; None if there is none, or if the model itself contains a calibration."""
     return None if holds_calibration(path, data) else find_calibration(path, card)[0]
 
 

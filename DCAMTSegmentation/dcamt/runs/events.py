@@ -28,8 +28,8 @@ class _Timed:
     """Base class of events.
 
     Attributes:
-        time: when the event was written, in seconds since the epoch; None in the event that listeners get, and in one
-            that was not written.
+        time: when the event was written, in seconds since the epoch; None in events that listeners get, and in events
+            that were not written.
     """
 
     time: float | None = None
@@ -65,7 +65,7 @@ class TrainingProgress(_Timed):
     Attributes:
         iteration, iterations: iterations trained, and iterations of the whole run.
         losses: by name, the mean over the iterations since the previous event of this kind in the same process.
-        steps_per_s: iterations per second since the same event; None if unknown.
+        steps_per_s: iterations per second since that previous event; None if unknown.
         eta_s: seconds to the last iteration, at the present speed.
         memory_bytes: peak memory of the leader's process so far, on the GPU if it computes there; None if unknown.
     """

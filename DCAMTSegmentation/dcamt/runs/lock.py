@@ -56,8 +56,8 @@ def run_lock(path: Path) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Return whether a process holds the lock file; False on a file system without locks.
 
-    On Windows, the test acquires the lock for an instant, and if `filelock` is not installed, as in Slicer before the
-    first installation, an existing lock file counts as held.
+    On Windows, the test acquires the lock for an instant. If `filelock` is not installed there, as in Slicer before
+    the first installation, an existing lock file counts as held.
     """
     if not path.is_file():
         return False
@@ -110,8 +110,8 @@ def _acquire(path: Path) -> BaseFileLock | None:
                 raise InputError(
                     "is being trained by another process", path=path.parent, remedy="Stop that process first, or wait."
                 ) from error
-            # Something else holds the lock: a test by `is_held`, whose process may be suspended, a run that is ending,
-            # or a backup program.
+            # Something else holds the lock: a test by `is_held` (in a process that may be suspended), a run that is
+            # ending, or a backup program.
             if time.monotonic() > end:
                 remedy = "Close programs that use this folder, or choose another folder."
                 raise InputError("is kept locked by another program", path=path, remedy=remedy) from error
@@ -127,8 +127,8 @@ def _acquire(path: Path) -> BaseFileLock | None:
 
 
 def _release(lock: BaseFileLock | None, path: Path) -> None:
-    # The file is removed before the lock is released. Removed afterwards, it could already be locked by the next
-    # process. On Windows, `filelock` itself removes the file after the release.
+    # The file is removed before the lock is released. After the release, the next process could already have locked
+    # it. On Windows, `filelock` itself removes the file after the release.
     if sys.platform != "win32":
         with suppress(OSError):
             path.unlink()
