@@ -141,7 +141,8 @@ def canonical_orientation(grid: Grid) -> Reorientation:
 def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
     """Return the reorientation that gives `source` the axes of `target`.
 
-    None if no reorientation gives the same steps from voxel to voxel within 2% of a step; origins are not compared.
+    Returns None if no reorientation gives the same steps from voxel to voxel within 2% of a step. Origins are not
+    compared.
     """
     # Column a contains the step along the source's axis a, in steps of the target.
     steps = np.linalg.solve(target.affine[:3, :3], source.affine[:3, :3])
@@ -237,8 +238,8 @@ def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGr
 def axis_weights(grid: NetworkGrid, axis: int, *, backward: bool = False) -> np.ndarray | None:
     """Return the interpolation matrix from scan to network grid along a canonical axis, or back with `backward`.
 
-    The matrix is (outputs, inputs) float64, see `interpolation_matrix`. None if both grids have the same voxels along
-    the axis.
+    The matrix is (outputs, inputs) float64, see `interpolation_matrix`. Returns None if both grids have the same voxels
+    along the axis.
     """
     inputs, outputs = grid.canonical_shape[axis], grid.shape[axis]
     step_in, step_out = grid.canonical_spacing[axis], grid.spacing[axis]

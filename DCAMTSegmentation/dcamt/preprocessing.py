@@ -41,7 +41,7 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
     canonical = grid.orientation.apply(volume.voxels)
     channels, *size = canonical.shape
     x, y, z = (_axis_weights(grid, axis, backward=False) for axis in range(3))
-    # First along Y and Z, some slices of X at a time, so that only these are in float32 at the scan's own resolution.
+    # Y and Z come first, a few slices of X at a time, so that only these are in float32 at the scan's own resolution.
     flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]))
     for slab in _slabs(canonical, axis=1):
         # Writeable, since torch warns of read-only arrays.

@@ -75,8 +75,8 @@ def find_dicom_source(scan: Volume) -> SourceImages:
     """Return the DICOM images that a scan was read from.
 
     Raises:
-        InputError: the scan was not read from DICOM, or a segmentation cannot refer to its images
-            (`find_source_images`): they lie in an archive or in several multi-frame files, or a slice has no image.
+        InputError: the scan was not read from DICOM, or a segmentation cannot refer to its images: the images lie in an
+            archive or in several multi-frame files, or a slice has no image (`find_source_images`).
     """
     if scan.path is None:
         raise InputError(

@@ -85,7 +85,7 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     """Measure the wall of every scan, print each failure at the end, and return 1 if a scan failed.
 
     A folder of scans needs a folder of segmentations, which are paired by name as in `dcamt evaluate`. Besides the
-    files of each scan, a table of all scans is written. After an interruption, too, it lists every measured scan.
+    files of each scan, a table is written, which lists every measured scan even after an interruption.
     """
     if options.identity and options.report is None:
         usage_error("--identity is for the report: it needs --report")
@@ -125,7 +125,7 @@ class WallSession:
 
     Attributes:
         mapping: the classes of the segmentations' values or segments; None without a mapping.
-        label: the value of the segment to measure; None for the only one.
+        label: the value of the segment to measure; None if there is only one segment.
         results, failures: the walls measured so far, and the messages about the scans that failed.
     """
 

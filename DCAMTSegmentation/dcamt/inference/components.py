@@ -88,7 +88,7 @@ def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePr
 
     Args:
         near: the box in which the organ was located; a component's size is then its number of voxels in this box,
-            unless no component has voxels in it.
+            unless no component has voxels there.
         prior: the prior in voxels of the mask; its weights multiply the sizes.
     """
     kept = np.zeros(mask.shape, dtype=bool)

@@ -2,7 +2,7 @@
 
 The worker keeps the model loaded between requests, even if one is cancelled. The process ends once stdin closes, even
 while it segments, so that it does not outlive an application that crashed. With `--remove-at-end FOLDER` it first
-removes this folder, unless a `KeepFilesRequest` was read. The application writes scans for the worker there.
+removes this folder, unless a `KeepFilesRequest` was read. The application writes scans for the worker into it.
 
 `worker.requests` and `worker.events` define what is sent. After a failure with the reason `internal` the process exits
 with status 1, since its state may be invalid; after `missing_package` at the start, with status 3.

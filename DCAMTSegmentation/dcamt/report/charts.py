@@ -70,7 +70,7 @@ def thin_line(line: Line) -> list[tuple[float, float]]:
 
 
 def tick_values(low: float, high: float, count: int = 5) -> list[float]:
-    """Return at most `count` + 1 round numbers from `low` to `high`; 1, 2 or 5 times a power of 10 apart."""
+    """Return at most `count` + 1 round numbers from `low` to `high`, at steps of 1, 2 or 5 times a power of 10."""
     span = (high - low) or 1.0
     power = 10.0 ** math.floor(math.log10(span / count))
     step = next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= count)

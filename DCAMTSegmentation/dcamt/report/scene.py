@@ -54,7 +54,8 @@ class Scene:
         spacing: (3,) mm.
         at: indices of the shown slices.
         low, high: (3,) mm along the axes from the centre of voxel (0, 0, 0), the corners of the box around the
-            segmentation with the margin `MARGIN_MM`, within the scan; without a segmentation, of the whole scan.
+            segmentation with the margin `MARGIN_MM`, within the scan. Without a segmentation, they bound the whole
+            scan.
     """
 
     grid: Grid

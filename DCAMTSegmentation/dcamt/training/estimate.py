@@ -107,7 +107,7 @@ def try_steps(recipe: Recipe, device: torch.device) -> Trial:
     """Measure training steps on growing patches, up to the recipe's patch if `BUDGET_S` allows.
 
     Time and memory of a step grow about linearly with the number of voxels; they are extrapolated from the last two
-    patches. From a single patch, only the time is extrapolated, in proportion.
+    patches. If only one patch was measured, the time is extrapolated in proportion, and the memory not at all.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

@@ -123,7 +123,7 @@ class Learner:
 
     def _teacher_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), without gradients."""
-        # In an autocast block of its own: a shared block would cache weights without gradients for the training step.
+        # In a separate autocast block, since a shared one would give the training step weights without gradients.
         with torch.no_grad(), self._mixed_precision():
             self.network.eval()
             a, b = self.network(_channels_last(images))

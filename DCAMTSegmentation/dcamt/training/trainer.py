@@ -45,7 +45,7 @@ CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
 """Seconds between two progress events, since reading the losses delays a GPU.
 
-An event comes earlier before a checkpoint and at the end."""
+Before a checkpoint and at the end, an event comes earlier."""
 REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
 STOP_READ_EVERY = 16
@@ -150,7 +150,7 @@ class Trainer:
             MemoryError, RuntimeError: memory ran out.
             TeamLost: another process of the team has ended.
         """
-        # Loaded to the CPU, since every process would receive tensors of the leader's GPU on that same GPU.
+        # Loaded to the CPU, since a broadcast would put tensors of the leader's GPU on that GPU in every process.
         state = self.team.broadcast(load_checkpoint(self.run.checkpoint, CPU) if self.team.leads else None)
         try:
             self._load_state(state)
@@ -241,7 +241,10 @@ class Trainer:
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
 
     def best(self) -> TrainingResult | None:
-        """Return the state with the highest validation Dice; None if that is the last one or there was none."""
+        """Return the state with the highest validation Dice.
+
+        Returns None if that is the last state, or if no validation took place.
+        """
         if not self.run.best_weights.exists():
             return None
         kept = load_checkpoint(self.run.best_weights, CPU)

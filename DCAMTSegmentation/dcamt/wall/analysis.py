@@ -146,10 +146,10 @@ def analyse_wall(
         scan: name of the result (default: that of the scan's file without its ending, or "" without a file).
 
     Raises:
-        InputError: the scan has several channels; the segment does not exist, or none of several is chosen; the segment
-            is too small for a surface, or does not lie in the scan (`_check_overlap`); the blood pool or the
-            intensities cannot be used (`_check_pool`, `_check_surroundings`); or no wall is left beside openings and
-            border.
+        InputError: the scan has several channels; the segment does not exist, or there are several and none is chosen;
+            the segment is too small for a surface, or does not lie in the scan (`_check_overlap`); the blood pool or
+            the intensities cannot be used (`_check_pool`, `_check_surroundings`); or no wall is left beside openings
+            and border.
     """
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
@@ -190,7 +190,7 @@ def analyse_wall(
 def _find_openings(
     volume: Volume, extraction: Extraction, pool: BloodPool, is_border: np.ndarray, openings: Labelmap | None
 ) -> np.ndarray:
-    """Return the mask (N,) bool of the points in the given `openings`; if none are given, in the proposed ones.
+    """Return the mask (N,) bool of the points in `openings`, or in proposed openings if `openings` is None.
 
     Raises InputError if the scan is probably not a late-enhancement scan (`_check_surroundings`).
 

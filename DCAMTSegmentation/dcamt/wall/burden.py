@@ -1,4 +1,4 @@
-"""Compute the burden: the enhanced area of the wall, in all and by region, fast enough to follow a slider."""
+"""Compute the burden: the enhanced area of the whole wall and of each region, fast enough to follow a slider."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Surface:
 
     @cached_property
     def point_areas(self) -> np.ndarray:
-        """Areas of the points (N,) in mm2: each a third of the triangles around; the sum is the surface's area."""
+        """Areas of the points (N,) in mm2, each a third of the area of its triangles; their sum is `area_mm2`."""
         return self._gather(np.linalg.norm(self._doubled_normals, axis=1) / 6.0)
 
     @cached_property
@@ -106,8 +106,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
 
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
     depend on the scan's orientation. The surface is a contour (flying edges: W. Schroeder, R. Maynard and B. Geveci,
-    LDAV 2015) of the largest part with filled hollows. Its points are moved so that it encloses the volume of the
-    part's voxels and hollows.
+    LDAV 2015) of the largest part with filled hollows. The points are moved so that the surface encloses the volume
+    of the part's voxels and hollows.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
     """
