@@ -21,8 +21,7 @@ class CaseArrays:
     Attributes:
         affine: voxel (i, j, k) -> RAS mm, four rows.
         labels: `.npy` file of the labels.
-        scan: `.npy` file of the scan's voxels, of the first channel if there are several; None if only the labels were
-            requested.
+        scan: `.npy` file of the scan's first channel; None if only the labels were requested.
     """
 
     affine: list[list[float]]

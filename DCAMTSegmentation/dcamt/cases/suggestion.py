@@ -40,8 +40,8 @@ BYTES_PER_VOXEL = 32 * 4
 """Bytes that a training step needs for each voxel of a patch and each channel of the finest level.
 
 Four patches of 64 x 64 x 32 with 16 channels need 1.4 GB, and 2.0 GB without mixed precision
-(Testing/benchmarks/README.md, training speed). The estimate for them is 1.6 GB: `FIXED_BYTES`, and 32 float32 feature
-maps in a network with strides of 2.
+(Testing/benchmarks/README.md, training speed). The estimate for these patches is 1.6 GB: `FIXED_BYTES`, plus 32
+float32 numbers for each voxel and channel. It applies to a network with strides of 2.
 """
 FIXED_BYTES = 500 << 20
 """Bytes of a training step that do not depend on the patch."""

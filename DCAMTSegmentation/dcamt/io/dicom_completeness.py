@@ -145,13 +145,13 @@ def _pattern(file: Path) -> str:
 def missing_slices_notes(
     frames: Sequence[Frame], series: Sequence[Frame], gap: float, separated: Sequence[Frame] = ()
 ) -> list[str]:
-    """Return notes on evidence in the headers that slices are missing: spacing, or numbers of the series' images.
+    """Return notes if the spacing or the images' numbers in the headers suggest that slices are missing.
 
     Args:
         frames: the scan's frames, one for each slice.
         series: all frames of the series, without `separated`.
         gap: mm between neighbouring slices.
-        separated: images of another class in the series, such as screenshots, which are numbered and counted as well.
+        separated: images of another class in the series, such as screenshots; headers number and count them, too.
     """
     notes = []
     stated = np.median([frame.stated_gap for frame in frames])

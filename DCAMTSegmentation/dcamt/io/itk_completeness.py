@@ -43,7 +43,7 @@ _HEADER_LIMIT = 1 << 20
 
 
 def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
-    """Return a MetaImage's fields, named in lower case, the file's beginning, and the length of its header in bytes.
+    """Return a MetaImage's fields by name in lower case, the file's beginning, and the length of its header in bytes.
 
     Raises:
         InputError: the header is damaged.
@@ -138,7 +138,7 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
 
 
 def _check_compressed_size(path: Path, data: Path, start: int, stated: str | None) -> None:
-    """Raise InputError if the size in the header is less than that of the compressed data, or more than the file has.
+    """Raise InputError if the size in the header is less than that of the compressed data or exceeds the file.
 
     ITK returns random memory for data beyond the stated size. If that size is 0 or missing, and the data has a file of
     its own, ITK uses the file's size.

@@ -154,8 +154,8 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from scipy.optimize import nnls
 
     spacing = np.sort(np.linalg.norm(axes, axis=0))
-    # Longer vectors would skip thin and curved parts. Shorter ones would leave gaps between the directions, the widest
-    # between the plane and the normal of thick slices.
+    # A larger reach would let vectors skip thin and curved parts. A smaller reach would leave gaps between the
+    # directions, above all between the plane and the normal of thick slices.
     reach = max(2.5 * spacing[1], 1.6 * spacing[2])
     limits = [floor(reach * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
     steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(-1, 3)

@@ -72,7 +72,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The model with the highest validation Dice; missing if that is `model`, or if nothing was validated."""
+        """The model with the highest validation Dice; missing if the last model has it or nothing was validated."""
         return self.path / "best.dcamt"
 
     @property

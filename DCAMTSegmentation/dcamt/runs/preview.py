@@ -73,7 +73,7 @@ def write_preview(
     Args:
         labels: uint8 (I, J, K).
         affine: (4, 4), voxel -> RAS mm.
-        scan: (I, J, K); None to use that of the last preview, which must be of the same case.
+        scan: (I, J, K); None uses the scan of the last preview, which must show the same case.
 
     Raises:
         OSError, OutputError: a file cannot be written.
