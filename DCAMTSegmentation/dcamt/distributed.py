@@ -108,9 +108,10 @@ class Team:
             scales_gradients: whether this process scales its gradients (float16); all processes must do the same.
 
         Raises:
-            Exception: in the leader, its own failure; in any process, its own failure if another one has ended.
-            InputError: in the leader, the first failure of another process; or only some processes scale gradients.
-            TeamLost: in the other processes after a failure, which the leader reports; or another process has ended.
+            Exception: the block failed in this process, and this process is the leader or another one has ended.
+            InputError: in the leader, the block failed in another process, or only some processes scale gradients.
+            TeamLost: another process has ended. A process other than the leader also raises TeamLost after any failure
+                that the leader reports.
         """
         if self.size == 1:
             yield

@@ -46,7 +46,7 @@ class Network:
     channels: tuple[int, ...] = (16, 32, 64, 128, 256)
     """Number of feature channels of each level, the finest level first."""
     strides: tuple[tuple[int, int, int], ...] = ()
-    """Stride from each level to the next along patient R-L, A-P, S-I, 1 or 2 each; empty: 2 along every axis.
+    """Stride from each level to the next along patient R-L, A-P, S-I: 1 or 2 each. If empty, 2 along every axis.
 
     An axis with a larger spacing should be downsampled at deeper levels (see `cases.suggestion.plan_strides`)."""
     convolutions: tuple[int, ...] = (1, 2, 3, 3, 3)

@@ -97,7 +97,7 @@ def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> No
 
 
 def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise the errors of `check_result_path`; with `existing` = `REFUSE`, also InputError if the file exists."""
+    """Raise the errors of `check_result_path`. If `existing` is `REFUSE`, also raise InputError if the file exists."""
     check_result_path(path, inputs)
     if existing == REFUSE:
         refuse_existing([path])

@@ -160,8 +160,8 @@ def _sample_embeddings(
     """Return embeddings of voxels on the grid of the `decoded` features: at most `samples` of each class."""
     count = outputs[0].logits.shape[1]
     classes = _voxel_classes(outputs, labels, weights.confidence).flatten()
-    # Of each class, the `samples` voxels with the highest random keys are used. If a class has fewer voxels, the rest
-    # gets class -1, since reading the number of voxels back from a GPU would be slow.
+    # Of each class, the `samples` voxels with the highest random keys are used. If a class has fewer voxels, other
+    # voxels are added with class -1, since reading the number of voxels back from a GPU would be slow.
     keys = to_device(torch.rand(classes.shape, generator=generator), classes.device)
     indices, sampled_classes = [], []
     for label in range(count):

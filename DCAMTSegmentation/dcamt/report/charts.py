@@ -61,7 +61,7 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
 
 
 def thin_line(line: Line) -> list[tuple[float, float]]:
-    """Return the line; if it has more than `MAX_POINTS` points, the mean points of `MAX_POINTS` successive parts."""
+    """Return the line, or the mean points of `MAX_POINTS` successive parts of a line with more points."""
     if len(line) <= MAX_POINTS:
         return list(line)
     edges = [round(len(line) * n / MAX_POINTS) for n in range(MAX_POINTS + 1)]

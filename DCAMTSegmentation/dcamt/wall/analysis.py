@@ -207,7 +207,7 @@ def _find_openings(
 
 
 def segment_label(labelmap: Labelmap, label: int | None = None) -> int:
-    """Return `label` if the labelmap contains it; without `label`, the only label of the labelmap.
+    """Return `label` if the labelmap contains it. If `label` is None, return the only label of the labelmap.
 
     Raises InputError if the labelmap is empty or lacks `label`, or if it has several labels and none is chosen.
     """
