@@ -138,7 +138,7 @@ def test_exit_status_and_output_of_a_separate_process(folders: tuple[Path, Path]
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"
     assert done.stderr.count("\n") == 1
     if os.path.exists("/dev/full"):
-        # With buffered output, Python tries on exit to write the rest once more.
+        # With buffered output, Python tries again on exit to write what the full device did not take.
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with open("/dev/full", "w", encoding="utf-8") as full:
             lost = subprocess.run(

@@ -1,4 +1,7 @@
-"""Scores equal those of medpy, loops and formulas; folders are paired and averaged, or refused with the file's name."""
+"""Scores equal those of medpy, of loops over all voxels, and of formulas.
+
+The files of two folders are paired, and the scores averaged; unusable files are refused by name.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ A first model is trained with the labels of the first `--labelled` cases of LA_F
 training cases without labels. `dcamt rank` sorts the unlabelled cases by the disagreement of the model's branches. Then
 further models are trained from scratch with the same number of iterations and the same seed: one with the labels of the
 first `--add` cases in that order, and one for each random draw of the same number of cases. All models are measured on
-the last 20 cases, which training never uses, at their own resolution. Finished trainings are not repeated, so the
+the last 20 cases, which training never uses, at the cases' native spacing. Finished trainings are not repeated, so the
 command can be run again after an interruption. The command prints a table, and writes `outline_next.json` to WORK.
 """
 

@@ -28,8 +28,8 @@ HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
 """Distances (mm) from the surface at which hollows are detected, and the weight of each."""
 
 OFF_MM = (1.0, 2.0)
-"""Expected thicknesses of the layer with wrong labels. An outline is painted as doubtful from the first thickness on,
-and in `DOUBT_COLOR` alone from the second one on."""
+"""Thickness of wrong labels along an outline that is expected from the doubt. From the first value on, `DOUBT_COLOR` is
+blended in; from the second value on, nothing of the segment's own colour is left."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _trace_view(
 
 
 def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.ndarray:
-    """Return for each pixel's ray, (pixels squared,) bool, whether it passes near one of the voxels.
+    """Return a bool for each pixel, (pixels squared,): whether the pixel's ray passes near one of the voxels.
 
     Args:
         places: centres of the voxels on the screen, (N, 2) mm.
@@ -152,8 +152,9 @@ def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
     """Return a painter that blends in `DOUBT_COLOR` where the outline is probably wrong, as `OFF_MM` defines.
 
     On an outline the doubt itself is high everywhere. The doubt's integral across the outline is the expected thickness
-    of the layer with wrong labels. The thickness is computed from the mean of the doubt, weighted with a Gaussian whose
-    standard deviation is `GLANCE_MM`: on a flat, thin layer of thickness t, this mean is t / (GLANCE_MM * sqrt(2 pi)).
+    of the layer with wrong labels. The thickness t is computed from the mean of the doubt around a point, weighted with
+    a Gaussian whose standard deviation is `GLANCE_MM`. A flat, thin layer of doubt 1 has the mean
+    t / (GLANCE_MM * sqrt(2 pi)); the formula is solved for t.
 
     Args:
         doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.
