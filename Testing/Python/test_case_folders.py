@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from dcamt.cases import data_sets, folders
+from dcamt.cases import folders
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import BIDS, DECATHLON, NAMES, NNUNET, OTHER_CHANNEL, FoundCases, files_in
+from dcamt.cases.found_cases import BIDS, NAMES, OTHER_CHANNEL
 from dcamt.cases.names import FileKind
 from dcamt.errors import InputError
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
 
 RESULT, OTHER_LABEL = (folders._SKIPPED_KINDS[kind] for kind in (FileKind.RESULT, FileKind.OTHER_LABEL))
-
-
-def folder(home: Path, *files: str) -> Path:
-    """Create empty files below a folder; return the folder."""
-    for file in files:
-        (home / file).parent.mkdir(parents=True, exist_ok=True)
-        (home / file).touch()
-    return home
-
-
-def pairs(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
-    """Return {name: (image, label)} with paths relative to `home`; fail if a case's role contradicts its label."""
-    assert all(case.role == ("labelled" if case.label else "unlabelled") for case in found_cases.cases)
-    by_name = {
-        case.name: (
-            case.image.relative_to(home).as_posix(),
-            case.label.relative_to(home).as_posix() if case.label else None,
-        )
-        for case in found_cases.cases
-    }
-    assert len(by_name) == len(found_cases.cases)
-    return by_name
 
 
 def write_image(path: Path, values: int) -> None:
@@ -54,7 +32,7 @@ def test_mask_named_after_a_scan_without_a_word_for_labels_is_recognised_by_its_
     for label in ("q", "q_LA"):  # two patients
         write_image(tmp_path / f"{label}.nii.gz", 2)
     found = find_cases(tmp_path)
-    assert pairs(found, tmp_path) == {
+    assert scans_and_labels(found, tmp_path) == {
         "p1": ("p1.nii.gz", "p1_LA.nii.gz"),
         "p2": ("p2.nii.gz", "p2_la_endo.nii.gz"),
         "p3": ("p3.nii.gz", None),
@@ -75,7 +53,7 @@ def test_mask_named_after_a_scan_and_a_further_mask_belongs_to_the_scan(tmp_path
     for mask in ("p1_RA", "p1_RA_final", "p1_LA_v2", "p1_LA_v2_smooth"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
     found = find_cases(tmp_path)
-    assert pairs(found, tmp_path) == {"p1": ("p1.nii.gz", None)}
+    assert scans_and_labels(found, tmp_path) == {"p1": ("p1.nii.gz", None)}
     assert set(skip_reasons(found).values()) == {OTHER_LABEL}
 
 
@@ -84,7 +62,7 @@ def test_file_with_scan_and_label_is_no_mask_of_another_scan(tmp_path: Path) -> 
     write_image(tmp_path / "p1/lgemri.nii.gz", 200)
     with h5py.File(tmp_path / "p1/mri_norm2.h5", "w") as file:
         file["image"], file["label"] = np.random.default_rng(0).normal(size=(6, 6, 6)), np.eye(6)[None].repeat(6, 0)
-    assert pairs(find_cases(tmp_path), tmp_path) == {
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
         "p1": ("p1/lgemri.nii.gz", None),
         "mri_norm2": ("p1/mri_norm2.h5", "p1/mri_norm2.h5"),
     }
@@ -98,7 +76,7 @@ def test_mask_recognised_by_its_values_belongs_to_all_channels_of_its_scan(tmp_p
         write_image(tmp_path / name / f"{mask}.nii.gz", 2)
     found = find_cases(tmp_path / name)
     expected = {scan: (f"{scan}_0000.nii.gz", f"{scan}_LA.nii.gz") for scan in ("a", "b")}
-    assert pairs(found, tmp_path / name) == expected
+    assert scans_and_labels(found, tmp_path / name) == expected
     assert skip_reasons(found) == {"a_0001.nii.gz": OTHER_CHANNEL, "b_0001.nii.gz": OTHER_CHANNEL}
 
 
@@ -108,7 +86,7 @@ def test_mask_of_a_scan_with_a_modality_or_in_a_folder_of_masks_is_recognised_by
     for mask in ("p1_la", "p2/la", "p3_gd", "LA/p4", "wall/p4", "targets/p5", "p6_MR_LA"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
     found = find_cases(tmp_path)
-    assert pairs(found, tmp_path) == {
+    assert scans_and_labels(found, tmp_path) == {
         "p1_lge": ("p1_lge.nii.gz", "p1_la.nii.gz"),
         "lge": ("p2/lge.nii.gz", "p2/la.nii.gz"),
         "p3_DE": ("p3_DE.nii.gz", None),
@@ -144,8 +122,8 @@ def test_mask_of_a_scan_with_a_modality_or_in_a_folder_of_masks_is_recognised_by
 def test_label_is_paired_if_only_one_scan_fits_without_capitals_modality_or_folder(
     tmp_path: Path, image: str, label: str
 ) -> None:
-    home = folder(tmp_path, f"{image}.nii.gz", f"{label}.nii.gz", "other/q.nii.gz", "other/q_seg.nii.gz")
-    paired = pairs(find_cases(home), home)
+    home = make_files(tmp_path, f"{image}.nii.gz", f"{label}.nii.gz", "other/q.nii.gz", "other/q_seg.nii.gz")
+    paired = scans_and_labels(find_cases(home), home)
     assert paired.pop("q") == ("other/q.nii.gz", "other/q_seg.nii.gz")
     assert list(paired.values()) == [(f"{image}.nii.gz", f"{label}.nii.gz")]
 
@@ -177,7 +155,7 @@ def test_label_is_paired_if_only_one_scan_fits_without_capitals_modality_or_fold
 def test_label_that_may_belong_to_another_scan_or_structure_is_not_paired(
     tmp_path: Path, images: tuple[str, ...], label: str
 ) -> None:
-    home = folder(tmp_path, *(f"{image}.nii.gz" for image in images), f"{label}.nii.gz")
+    home = make_files(tmp_path, *(f"{image}.nii.gz" for image in images), f"{label}.nii.gz")
     found = find_cases(home)
     assert [case.label for case in found.cases] == [None] * len(images)
     assert [file.path for file in found.skipped] == [home / f"{label}.nii.gz"]
@@ -204,15 +182,15 @@ def test_label_that_may_belong_to_another_scan_or_structure_is_not_paired(
     ],
 )
 def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: str, name: str) -> None:
-    found_cases = find_cases(folder(tmp_path, image, label, "other.nii.gz"))
+    found_cases = find_cases(make_files(tmp_path, image, label, "other.nii.gz"))
     assert found_cases.layout == NAMES
     assert found_cases.skipped == ()
-    assert pairs(found_cases, tmp_path) == {name: (image, label), "other": ("other.nii.gz", None)}
+    assert scans_and_labels(found_cases, tmp_path) == {name: (image, label), "other": ("other.nii.gz", None)}
 
 
 def test_word_that_only_contains_mask_or_seg_does_not_make_a_label(tmp_path: Path) -> None:
-    found_cases = find_cases(folder(tmp_path, "maskell.nii", "segal_2.nii", "imagery.nii"))
-    assert {name for name, (_, label) in pairs(found_cases, tmp_path).items() if label is None} == {
+    found_cases = find_cases(make_files(tmp_path, "maskell.nii", "segal_2.nii", "imagery.nii"))
+    assert {name for name, (_, label) in scans_and_labels(found_cases, tmp_path).items() if label is None} == {
         "maskell",
         "segal_2",
         "imagery",
@@ -221,65 +199,24 @@ def test_word_that_only_contains_mask_or_seg_does_not_make_a_label(tmp_path: Pat
 
 def test_ambiguous_files_and_a_label_without_a_scan_are_skipped(tmp_path: Path) -> None:
     files = ("a_image.nii", "a_label.nii", "a_seg.nii", "b.nii", "b_image.nii", "b_label.nii", "c_label.nii")
-    found_cases = find_cases(folder(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
-    assert pairs(found_cases, tmp_path) == {"d": ("d.nii", None)}
+    found_cases = find_cases(make_files(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
+    assert scans_and_labels(found_cases, tmp_path) == {"d": ("d.nii", None)}
     assert {one.path.name for one in found_cases.skipped} == set(files)
     assert {one.reason for one in found_cases.skipped if one.path.name == "c_label.nii"} == {"a label without a scan"}
 
 
 def test_case_names_are_unique(tmp_path: Path) -> None:
     files = ("site1/x_image.nii", "site1/x_label.nii", "site2/x_image.nii", "y.nii", "y.nrrd")
-    found_cases = find_cases(folder(tmp_path, *files))
-    by_name = pairs(found_cases, tmp_path)
+    found_cases = find_cases(make_files(tmp_path, *files))
+    by_name = scans_and_labels(found_cases, tmp_path)
     assert by_name["site1_x"] == ("site1/x_image.nii", "site1/x_label.nii")
     assert by_name["site2_x"] == ("site2/x_image.nii", None)
     assert len(by_name) == 4
 
 
 def test_folder_of_dicom_slices_is_one_scan(tmp_path: Path) -> None:
-    found_cases = find_cases(folder(tmp_path, "p1/slices/1.dcm", "p1/slices/2.dcm", "p2/IM1.IMA", "p2/label.nrrd"))
-    assert pairs(found_cases, tmp_path) == {"slices": ("p1/slices", None), "p2": ("p2", "p2/label.nrrd")}
-
-
-def test_nnunet_data_set_is_recognised(tmp_path: Path) -> None:
-    files = ("imagesTr/la_001_0000.nii.gz", "imagesTr/la_001_0001.nii.gz", "imagesTr/la_002_0000.nii.gz")
-    labels = ("labelsTr/la_001.nii.gz", "labelsTr/la_009.nii.gz")
-    found_cases = find_cases(folder(tmp_path, *files, *labels, "imagesTs/la_005_0000.nii.gz"))
-    assert found_cases.layout == NNUNET
-    assert pairs(found_cases, tmp_path) == {
-        "la_001": (files[0], labels[0]),
-        "la_002": (files[2], None),
-        "la_005": ("imagesTs/la_005_0000.nii.gz", None),
-    }
-    assert {one.path.name for one in found_cases.skipped} == {"la_001_0001.nii.gz", "la_009.nii.gz"}
-
-
-def test_nnunet_test_set_is_skipped_when_it_has_labels(tmp_path: Path) -> None:
-    files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz")
-    description = {"labels": {"background": 0, "Left atrium": 1, "Wall": 2}, "channel_names": {"0": "MRI"}}
-    (folder(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-    found_cases = find_cases(tmp_path)
-    assert pairs(found_cases, tmp_path) == {"a": (files[0], files[1])}
-    assert {one.reason for one in found_cases.skipped} == {"a test case of the data set"}
-    assert found_cases.classes == ((1, "Left atrium"), (2, "Wall"))
-
-
-def test_decathlon_data_set_is_recognised(tmp_path: Path) -> None:
-    files = ("imagesTr/la_003.nii.gz", "labelsTr/la_003.nii.gz", "imagesTs/la_001.nii.gz", "imagesTr/._la_003.nii.gz")
-    description = {
-        "labels": {"0": "background", "1": "left atrium"},
-        "training": [
-            {"image": f"./{files[0]}", "label": f"./{files[1]}"},
-            {"image": "./imagesTr/gone.nii.gz", "label": f"./{files[1]}"},
-        ],
-        "test": [f"./{files[2]}"],
-    }
-    (folder(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-    found_cases = find_cases(tmp_path)
-    assert found_cases.layout == DECATHLON
-    assert pairs(found_cases, tmp_path) == {"la_003": (files[0], files[1]), "la_001": (files[2], None)}
-    assert [one.path.name for one in found_cases.skipped] == ["gone.nii.gz"]
-    assert found_cases.classes == ((1, "left atrium"),)
+    found_cases = find_cases(make_files(tmp_path, "p1/slices/1.dcm", "p1/slices/2.dcm", "p2/IM1.IMA", "p2/label.nrrd"))
+    assert scans_and_labels(found_cases, tmp_path) == {"slices": ("p1/slices", None), "p2": ("p2", "p2/label.nrrd")}
 
 
 def test_folder_without_scans_or_with_a_damaged_description_is_refused(tmp_path: Path) -> None:
@@ -288,181 +225,32 @@ def test_folder_without_scans_or_with_a_damaged_description_is_refused(tmp_path:
     with pytest.raises(
         InputError, match=r"holds no scan\. Choose a folder of files that end in .*\.nii\.gz, .*\.dcm, \.ima\."
     ):
-        find_cases(folder(tmp_path, "notes.txt"))
+        find_cases(make_files(tmp_path, "notes.txt"))
     (tmp_path / "dataset.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match=r"dataset\.json: cannot be read"):
         find_cases(tmp_path)
-
-
-def skip_reasons(found_cases: FoundCases) -> dict[str, str]:
-    """Return the reasons why files were skipped, by file name."""
-    return {one.path.name: one.reason for one in found_cases.skipped}
-
-
-_IMAGES, _LABELS = (tuple(f"{part}/{name}.nii.gz" for name in "ab") for part in ("imagesTr", "labelsTr"))
-_BOTH = tuple(zip(_IMAGES, _LABELS, strict=True))
-
-
-@pytest.mark.parametrize(
-    "training",
-    [
-        {"a": {"image": _IMAGES[0], "label": _LABELS[0]}, "b": {"image": _IMAGES[1], "label": _LABELS[1]}},
-        [list(pair) for pair in _BOTH],
-        {"image": list(_IMAGES), "label": list(_LABELS)},
-        [{"Image": image, "seg": label} for image, label in _BOTH],
-        [{"images": [image], "label": [label]} for image, label in _BOTH],
-        [{"image": image.removesuffix(".gz"), "label": label.removesuffix(".nii.gz")} for image, label in _BOTH],
-        [{"image": image, "label": label} for image, label in (*_BOTH, _BOTH[0])],
-        2,
-    ],
-)
-def test_list_of_cases_may_be_written_in_other_ways(tmp_path: Path, training: object) -> None:
-    home = folder(tmp_path, *_IMAGES, *_LABELS)
-    described = {"labels": {"0": "background", "1": "LA"}, "training": training}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
-    assert pairs(found, home) == {"a": _BOTH[0], "b": _BOTH[1]}
-    assert not found.skipped
-
-
-def test_list_of_cases_may_name_the_channels_of_a_scan(tmp_path: Path) -> None:
-    home = folder(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
-    described = {"training": [["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"]]}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    assert pairs(find_cases(home), home) == {"a": ("imagesTr/a_0000.nii.gz", None)}
-
-
-def test_list_of_cases_may_name_two_channels_without_numbers(tmp_path: Path) -> None:
-    home = folder(tmp_path, "imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz")
-    described = {"test": [["imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz"]]}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
-    assert list(pairs(found, home).values()) == [("imagesTs/a_T1.nii.gz", None)]
-    assert [file.path.name for file in found.skipped] == ["a_T2.nii.gz"]
-
-
-def test_label_is_not_read_as_the_missing_scan_of_a_list(tmp_path: Path) -> None:
-    home = folder(tmp_path, "cases/a.seg.nrrd", "cases/b.nii.gz")
-    entries = [{"image": f"cases/{name}.nii.gz", "label": f"cases/{name}.seg.nrrd"} for name in "ab"]
-    described = {"training": [entries[0], {"image": entries[1]["image"]}]}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
-    assert pairs(found, home) == {"b": ("cases/b.nii.gz", None)}
-    assert [file.path.name for file in found.skipped] == ["a.nii.gz"]
-
-
-def test_folder_is_listed_once_for_all_cases_whose_ending_differs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = folder(tmp_path, *(f"images/{number}.nii.gz" for number in range(9)))
-    described = {"training": [{"image": f"images/{number}.nii"} for number in range(9)]}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    listed: list[Path] = []
-    monkeypatch.setattr(data_sets, "files_in", lambda place, endings: listed.append(place) or files_in(place, endings))
-    assert len(find_cases(home).cases) == 9
-    assert listed.count(home / "images") == 1
-
-
-def test_nnunet_v1_lists_images_without_channel_suffix(tmp_path: Path) -> None:
-    files = ("imagesTr/la_003_0000.nii.gz", "imagesTr/la_003_0001.nii.gz", "labelsTr/la_003.nii.gz")
-    description = {
-        "labels": {"0": "background", "1": "LA"},
-        "training": [{"image": "./imagesTr/la_003.nii.gz", "label": "./labelsTr/la_003.nii.gz"}],
-        "test": ["./imagesTs/la_009.nii.gz"],
-    }
-    (folder(tmp_path, *files, "imagesTs/la_009_0000.nii.gz") / "dataset.json").write_text(
-        json.dumps(description), encoding="utf-8"
-    )
-    found_cases = find_cases(tmp_path)
-    assert found_cases.layout == NNUNET
-    assert pairs(found_cases, tmp_path) == {
-        "la_003": (files[0], files[2]),
-        "la_009": ("imagesTs/la_009_0000.nii.gz", None),
-    }
-    assert skip_reasons(found_cases) == {"la_003_0001.nii.gz": OTHER_CHANNEL}
-    assert found_cases.classes == ((1, "LA"),)
-
-
-def test_nnunet_v2_lists_several_files_per_case(tmp_path: Path) -> None:
-    folder(tmp_path, "data/a.nii.gz", "data/b.nii.gz", "data/a_label.nii.gz", "elsewhere/c.nii.gz")
-    listed = {
-        "case1": {"images": ["a.nii.gz", "b.nii.gz"], "label": "a_label.nii.gz"},
-        "case2": {"images": ["../elsewhere/c.nii.gz"]},
-        "case3": {"images": ["gone.nii.gz"], "label": "a_label.nii.gz"},
-        "case4": "nonsense",
-    }
-    (tmp_path / "data/dataset.json").write_text(
-        json.dumps({"labels": {"background": 0, "LA": 1}, "dataset": listed}), encoding="utf-8"
-    )
-    found_cases = find_cases(tmp_path / "data")
-    cases = {case.name: (case.image.name, case.label.name if case.label else None) for case in found_cases.cases}
-    assert cases == {"case1": ("a.nii.gz", "a_label.nii.gz"), "case2": ("c.nii.gz", None)}
-    assert skip_reasons(found_cases).keys() == {"b.nii.gz", "gone.nii.gz"}
-    assert found_cases.classes == ((1, "LA"),)
-
-
-def test_parent_folder_of_nnunet_data_sets_gives_all_their_cases(tmp_path: Path) -> None:
-    one = ("nnUNet_raw/Dataset001_LA/imagesTr/a_0000.nii.gz", "nnUNet_raw/Dataset001_LA/labelsTr/a.nii.gz")
-    two = ("nnUNet_raw/Dataset002_RA/imagesTr/a_0000.nii.gz", "nnUNet_raw/Dataset002_RA/labelsTr/a.nii.gz")
-    folder(tmp_path, *one, *two, "nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz")
-    found_cases = find_cases(tmp_path / "nnUNet_raw")
-    assert found_cases.layout == NNUNET
-    assert sorted(pairs(found_cases, tmp_path).values()) == sorted(
-        [one, two, ("nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz", None)]
-    )
-
-
-def test_number_suffixes_are_patients_unless_a_label_shows_that_they_are_channels(tmp_path: Path) -> None:
-    names = [f"p_{number:04d}.nrrd" for number in range(3)]
-    assert pairs(find_cases(folder(tmp_path, *names)), tmp_path).keys() == {"p_0000", "p_0001", "p_0002"}
-    found_cases = find_cases(folder(tmp_path, "p_seg.nrrd"))
-    assert pairs(found_cases, tmp_path) == {"p": ("p_0000.nrrd", "p_seg.nrrd")}
-    assert skip_reasons(found_cases).keys() == {"p_0001.nrrd", "p_0002.nrrd"}
-
-
-@pytest.mark.parametrize("name", ["imagesTr", "imagesTs"])
-def test_channels_in_a_folder_of_nnunet_are_one_case(tmp_path: Path, name: str) -> None:
-    home = folder(tmp_path, *(f"{name}/{scan}_{n:04}.nii.gz" for scan in ("a", "b") for n in range(2))) / name
-    found_cases = find_cases(home)
-    assert pairs(found_cases, home) == {"a": ("a_0000.nii.gz", None), "b": ("b_0000.nii.gz", None)}
-    assert skip_reasons(found_cases) == {"a_0001.nii.gz": OTHER_CHANNEL, "b_0001.nii.gz": OTHER_CHANNEL}
-
-
-def test_value_that_nnunet_ignores_is_no_class(tmp_path: Path) -> None:
-    home = folder(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
-    described = {"labels": {"background": 0, "LA": 1, "ignore": 2}, "file_ending": ".nii.gz"}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    assert find_cases(home).classes == ((1, "LA"),)
-
-
-def test_paths_of_nnunet_may_name_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = folder(tmp_path, "data/s.nii.gz", "data/l.nii.gz", "set/x.txt") / "set"
-    listed = {"a": {"images": ["$SCANS/s.nii.gz"], "label": "${SCANS}/l.nii.gz"}}
-    (home / "dataset.json").write_text(json.dumps({"dataset": listed}), encoding="utf-8")
-    monkeypatch.setenv("SCANS", str(tmp_path / "data"))
-    assert pairs(find_cases(home), tmp_path) == {"a": ("data/s.nii.gz", "data/l.nii.gz")}
 
 
 def test_left_atrial_challenge_lascarqs_and_emidec_are_recognised(tmp_path: Path) -> None:
     challenge = [f"asc/P1/{name}.nrrd" for name in ("lgemri", "laendo", "lawall")]
     lascarqs = [f"lascarqs/train_1/{name}.nii.gz" for name in ("enhanced", "atriumSegImgMO", "scarSegImgM")]
     emidec = ["emidec/Case_N01/Images/Case_N01.nii.gz", "emidec/Case_N01/Contours/Case_N01.nii.gz"]
-    folder(tmp_path, *challenge, *lascarqs, *emidec)
+    make_files(tmp_path, *challenge, *lascarqs, *emidec)
     for files, name in ((challenge, "P1"), (lascarqs, "train_1"), (emidec, "Case_N01")):
         found_cases = find_cases(tmp_path / files[0].split("/")[0])
-        assert pairs(found_cases, tmp_path) == {name: (files[0], files[1])}
+        assert scans_and_labels(found_cases, tmp_path) == {name: (files[0], files[1])}
         assert set(skip_reasons(found_cases).values()) <= {OTHER_LABEL}
         assert len(found_cases.skipped) == len(files) - 2
 
 
 def test_slicer_segmentation_belongs_to_the_only_scan_in_its_folder(tmp_path: Path) -> None:
     files = ("p1/LGE axial.nrrd", "p1/Segmentation.seg.nrrd", "p2/5 scan.nii.gz", "p2/Segmentation_1.seg.nrrd")
-    found_cases = find_cases(folder(tmp_path, *files))
-    assert set(pairs(found_cases, tmp_path).values()) == {files[:2], files[2:]}
+    found_cases = find_cases(make_files(tmp_path, *files))
+    assert set(scans_and_labels(found_cases, tmp_path).values()) == {files[:2], files[2:]}
     # The label's scan is unknown if the folder has two scans, or if a word of the label's name means neither label nor
     # atrium.
     unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd", "r/a.nrrd", "r/other.seg.nrrd")
-    found_cases = find_cases(folder(tmp_path / "unsure", *unsure))
+    found_cases = find_cases(make_files(tmp_path / "unsure", *unsure))
     assert all(case.label is None for case in found_cases.cases)
     assert skip_reasons(found_cases) == dict.fromkeys(
         ["Segmentation.seg.nrrd", "other.seg.nrrd"], "a label without a scan"
@@ -476,9 +264,13 @@ def test_bids_labels_are_found_in_derivatives(tmp_path: Path) -> None:
     suffixed = "derivatives/manual/sub-02/ses-1/anat/sub-02_ses-1_acq-lge_T1w_seg.nii.gz"
     others = ("derivatives/prep/sub-01/anat/sub-01_ses-1_acq-lge_desc-preproc_T1w.nii.gz", "sub-03/anat/notes.json")
     stray = "derivatives/manual/sub-09/anat/sub-09_label-LA_mask.nii.gz"
-    found_cases = find_cases(folder(tmp_path, *raw, second, label, suffixed, *others, stray))
+    found_cases = find_cases(make_files(tmp_path, *raw, second, label, suffixed, *others, stray))
     assert found_cases.layout == BIDS
-    assert set(pairs(found_cases, tmp_path).values()) == {(raw[0], label), (raw[1], suffixed), (second, None)}
+    assert set(scans_and_labels(found_cases, tmp_path).values()) == {
+        (raw[0], label),
+        (raw[1], suffixed),
+        (second, None),
+    }
     assert skip_reasons(found_cases) == {
         Path(others[0]).name: "a derived image",
         Path(stray).name: "a label without a scan",
@@ -487,13 +279,13 @@ def test_bids_labels_are_found_in_derivatives(tmp_path: Path) -> None:
 
 def test_bids_label_is_skipped_when_it_fits_several_scans(tmp_path: Path) -> None:
     raw = [f"sub-01/anat/sub-01_run-{n}_T1w.nii.gz" for n in (1, 2)]
-    found_cases = find_cases(folder(tmp_path, *raw, "derivatives/sub-01/anat/sub-01_dseg.nii.gz"))
+    found_cases = find_cases(make_files(tmp_path, *raw, "derivatives/sub-01/anat/sub-01_dseg.nii.gz"))
     assert all(case.label is None for case in found_cases.cases)
     assert skip_reasons(found_cases) == {"sub-01_dseg.nii.gz": "its name fits several scans"}
 
 
 def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:
-    folder(tmp_path, "p01.nii.gz", "p01_seg.nii.gz", "p01_label.nii.gz")
+    make_files(tmp_path, "p01.nii.gz", "p01_seg.nii.gz", "p01_label.nii.gz")
     with pytest.raises(InputError) as caught:
         find_cases(tmp_path)
     message = str(caught.value)
@@ -505,22 +297,22 @@ def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["pred", "Prediction", "auto", "result", "output", "dcamt", "seg_auto"])
 @pytest.mark.parametrize("label", ["a_label.nii", None])
 def test_automatic_results_are_neither_scans_nor_labels(tmp_path: Path, word: str, label: str | None) -> None:
-    found_cases = find_cases(folder(tmp_path, "a.nii", f"a_{word}.nii", *([label] if label else [])))
-    assert pairs(found_cases, tmp_path) == {"a": ("a.nii", label)}
+    found_cases = find_cases(make_files(tmp_path, "a.nii", f"a_{word}.nii", *([label] if label else [])))
+    assert scans_and_labels(found_cases, tmp_path) == {"a": ("a.nii", label)}
     assert skip_reasons(found_cases) == {f"a_{word}.nii": RESULT}
 
 
 def test_files_in_a_folder_of_results_are_neither_scans_nor_labels(tmp_path: Path) -> None:
     found_cases = find_cases(
-        folder(tmp_path, "images/x.nii", "labels/x.nii", "predictions/x.nii", "results/x.seg.nrrd")
+        make_files(tmp_path, "images/x.nii", "labels/x.nii", "predictions/x.nii", "results/x.seg.nrrd")
     )
-    assert pairs(found_cases, tmp_path) == {"x": ("images/x.nii", "labels/x.nii")}
+    assert scans_and_labels(found_cases, tmp_path) == {"x": ("images/x.nii", "labels/x.nii")}
     assert skip_reasons(found_cases) == {"x.nii": RESULT, "x.seg.nrrd": RESULT}
 
 
 @pytest.mark.parametrize("files", [("output/x.nii", "output/x_seg.nii"), ("out/images/x.nii", "out/labels/x.nii")])
 def test_scans_in_a_folder_named_like_results_are_scans(tmp_path: Path, files: tuple[str, str]) -> None:
-    assert pairs(find_cases(folder(tmp_path, *files)), tmp_path) == {"x": files}
+    assert scans_and_labels(find_cases(make_files(tmp_path, *files)), tmp_path) == {"x": files}
 
 
 @pytest.mark.parametrize(
@@ -536,14 +328,14 @@ def test_scans_in_a_folder_named_like_results_are_scans(tmp_path: Path, files: t
     ],
 )
 def test_label_whose_name_contains_a_structure_or_a_qualifier_is_paired(tmp_path: Path, image: str, label: str) -> None:
-    found_cases = find_cases(folder(tmp_path, image, label))
-    assert [*pairs(found_cases, tmp_path).values()] == [(image, label)]
+    found_cases = find_cases(make_files(tmp_path, image, label))
+    assert [*scans_and_labels(found_cases, tmp_path).values()] == [(image, label)]
 
 
 def test_labels_of_other_structures_and_of_other_scans_are_skipped(tmp_path: Path) -> None:
     files = ("p1.nii", "p1_LA_gt.nii", "p1_RA_gt.nii", "p2.nii", "p2_scar_seg.nii", "p3.nii", "p3_post_seg.nii")
-    found_cases = find_cases(folder(tmp_path, *files))
-    assert pairs(found_cases, tmp_path) == {"p1": files[:2], "p2": ("p2.nii", None), "p3": ("p3.nii", None)}
+    found_cases = find_cases(make_files(tmp_path, *files))
+    assert scans_and_labels(found_cases, tmp_path) == {"p1": files[:2], "p2": ("p2.nii", None), "p3": ("p3.nii", None)}
     assert skip_reasons(found_cases) == {
         files[2]: OTHER_LABEL,
         files[4]: OTHER_LABEL,
@@ -552,51 +344,6 @@ def test_labels_of_other_structures_and_of_other_scans_are_skipped(tmp_path: Pat
 
 
 def test_number_directly_after_a_word_is_the_name_of_the_case(tmp_path: Path) -> None:
-    assert pairs(find_cases(folder(tmp_path, "img0001.nii", "label0001.nii")), tmp_path) == {
+    assert scans_and_labels(find_cases(make_files(tmp_path, "img0001.nii", "label0001.nii")), tmp_path) == {
         "0001": ("img0001.nii", "label0001.nii")
     }
-
-
-def find_in_data_set(home: Path, training: list[dict[str, str]], *files: str, **further: object) -> FoundCases:
-    """Find the cases of a folder with these files and a dataset.json; `further` are other entries of dataset.json."""
-    description = {"labels": {"0": "background", "1": "LA"}, "training": training} | further
-    (folder(home, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-    return find_cases(home)
-
-
-@pytest.mark.parametrize("start", ["./imagesTr/", ".\\imagesTr\\", "/moved/Task1/imagesTr/"])
-def test_paths_of_a_data_set_from_another_computer_are_found(tmp_path: Path, start: str) -> None:
-    files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
-    listed = {"image": f"{start}a.nii.gz", "label": f"{start.replace('images', 'labels')}a.nii.gz"}
-    assert pairs(find_in_data_set(tmp_path, [listed], *files), tmp_path) == {"a": files}
-
-
-def test_files_that_the_data_set_does_not_list_are_skipped(tmp_path: Path) -> None:
-    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
-    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz")
-    found_cases = find_in_data_set(tmp_path, [listed], *files)
-    assert pairs(found_cases, tmp_path) == {"a": files[:2]}
-    assert skip_reasons(found_cases) == dict.fromkeys(["b.nii.gz"], "dataset.json does not list it")
-    assert len(found_cases.skipped) == 2
-
-
-def test_listed_test_cases_with_labels_are_skipped(tmp_path: Path) -> None:
-    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
-    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/t.nii.gz", "labelsTs/t.nii.gz")
-    found_cases = find_in_data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
-    assert pairs(found_cases, tmp_path) == {"a": files[:2]}
-    assert skip_reasons(found_cases) == {"t.nii.gz": "a test case of the data set"}
-
-
-def test_all_files_of_a_listed_test_case_are_skipped_for_the_same_reason(tmp_path: Path) -> None:
-    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
-    test = ("imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz", "labelsTs/t.nii.gz")
-    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", *test)
-    found_cases = find_in_data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
-    assert sorted(one.path.relative_to(tmp_path).as_posix() for one in found_cases.skipped) == sorted(test)
-    assert {one.reason for one in found_cases.skipped} == {"a test case of the data set"}
-
-
-def test_data_set_with_an_empty_list_is_read_by_its_folders(tmp_path: Path) -> None:
-    files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
-    assert pairs(find_in_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dcamt.cases.names import FileKind, case_name, classify, labels_beside_scans, pair_with_labels, short_names
+from dcamt.cases.label_pairing import pair_with_labels, short_names
+from dcamt.cases.names import FileKind, case_name, classify, labels_beside_scans
 from dcamt.io.channels import channel_of
 
 
@@ -154,7 +155,7 @@ def test_short_names_of_each_label_are_computed_once(monkeypatch: pytest.MonkeyP
         asked.append(name)
         return short_names(name)
 
-    monkeypatch.setattr("dcamt.cases.names.short_names", count)
+    monkeypatch.setattr("dcamt.cases.label_pairing.short_names", count)
     cases = [f"p{number}" for number in range(30)]
     paired = pair_with_labels(cases, {f"{case}_LA": Path(case) for case in cases})
     assert paired == {case: Path(case) for case in cases}

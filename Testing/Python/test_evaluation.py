@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt.cases.names import labelmaps_by_case
+from dcamt.cases.label_pairing import labelmaps_by_case
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.dicom_files import SEGMENTATION_CLASSES

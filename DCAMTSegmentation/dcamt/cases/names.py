@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from ..errors import InputError
 from ..io.channels import without_channel
-from ..io.dicom_segments import is_dicom_segmentation
-from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_maps
+from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_maps
 
 IMAGE_WORDS = frozenset(
     [
@@ -86,9 +83,9 @@ MODALITY_WORDS = _FORMAT_WORDS | frozenset(
 """Words that a scan's name may have in addition to its label's; they are ignored only if no name fits with them."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
 """Words that are not part of a key."""
-_PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
+PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
 """Words in which the names of a case's files may differ. Words for another structure are not among them."""
-_SEPARATORS = re.compile(r"([_\-. ]+)")
+SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
 """A word with its number, as in `img0001` and `label0001`."""
 
@@ -104,7 +101,7 @@ def _split_words(text: str) -> list[str]:
     Accented letters are composed (NFC): archives made on macOS may contain decomposed names.
     """
     text = unicodedata.normalize("NFC", text)
-    return _SEPARATORS.split(_NUMBERED.sub(r"\1_\2", _CAPITALISED.sub("_", text)))
+    return SEPARATORS.split(_NUMBERED.sub(r"\1_\2", _CAPITALISED.sub("_", text)))
 
 
 class FileKind(Enum):
@@ -134,83 +131,13 @@ def case_name(path: str | Path) -> str:
     '1.3.6.1.4.1.14519.5.2.1.1'
     """
     name = unicodedata.normalize("NFC", without_channel(scan_name(path)))
-    words = _SEPARATORS.split(_CAPITALISED.sub("_", name))
-    if len(words) > 2 and words[-1].lower() in _PAIRING_WORDS:
+    words = SEPARATORS.split(_CAPITALISED.sub("_", name))
+    if len(words) > 2 and words[-1].lower() in PAIRING_WORDS:
         name = without_channel("".join(words[:-2]))
     return name
 
 
-def short_names(name: str) -> list[str]:
-    """Return shorter forms of a label's name, without words for the atrium and qualifiers, the longest form first.
-
-    Each form lacks one word more: the words are removed from the end, then from the beginning as well.
-
-    >>> short_names("p1_LA_final")
-    ['p1_LA', 'p1']
-    """
-    droppable = ATRIUM_WORDS | QUALIFIERS
-    words, shorter = _SEPARATORS.split(name), []
-    while len(words) > 2 and words[-1].lower() in droppable:
-        words = words[:-2]
-        shorter.append("".join(words))
-    while len(words) > 2 and words[0].lower() in droppable:
-        words = words[2:]
-        shorter.append("".join(words))
-    return shorter
-
-
-def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels by the names of their cases.
-
-    A case gets the first of these labels that exists:
-    - the label of the same name;
-    - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`), then also
-      without words for the modality (`p1_lge`), whatever the capitals;
-    - the only label whose short names (`short_names`) include this case's name, and before it no other case's name.
-
-    Other labels keep their own names. Words for another structure (`p1_lawall`) must be in both names.
-    """
-    known = set(cases)
-    paired = _paired_by_simplified_names(known, labels, lambda name: _name_without_words(name, _PAIRING_WORDS))
-    paired = _paired_by_simplified_names(
-        known, paired, lambda name: _name_without_words(name, _PAIRING_WORDS | MODALITY_WORDS).casefold()
-    )
-    labels = dict(paired)
-    fitting: defaultdict[str, list[str]] = defaultdict(list)
-    for name in (name for name in labels if name not in known):
-        case = next((short for short in short_names(name) if short in known), None)
-        if case is not None and case not in labels:
-            fitting[case].append(name)
-    for case, names in fitting.items():
-        if len(names) == 1:
-            paired[case] = paired.pop(names[0])
-    return paired
-
-
-def _paired_by_simplified_names(
-    cases: Collection[str], labels: Mapping[str, Path], simplified: Callable[[str], str]
-) -> dict[str, Path]:
-    """Return the labels by the names of their cases, and the labels without a case by their own names.
-
-    Names are compared as `simplified` returns them. Only one case and one label may have the resulting name. A label
-    that names another modality than the case is not paired.
-    """
-    paired = dict(labels)
-    cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
-    labels_by_name: defaultdict[str, list[str]] = defaultdict(list)
-    for names, by_name in ((cases, cases_by_name), (labels, labels_by_name)):
-        for name in names:
-            by_name[simplified(name)].append(name)
-    for shorter, names in cases_by_name.items():
-        fitting = labels_by_name[shorter]
-        if not shorter or len(names) != 1 or len(fitting) != 1 or names[0] in labels or fitting[0] in cases:
-            continue
-        if modalities(fitting) <= modalities(names):
-            paired[names[0]] = paired.pop(fitting[0])
-    return paired
-
-
-def _name_without_words(name: str, dropped: Collection[str]) -> str:
+def without_words(name: str, dropped: Collection[str]) -> str:
     """Return a name without the words in `dropped`, and without separators at its ends."""
     words = _split_words(name)
     # Word n and the separator before it.
@@ -238,7 +165,7 @@ def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedF
     for part in parts:
         words = _split_words(part)
         path_words.update(word.lower() for word in words[::2])
-        if text := _name_without_words(part, _KIND_WORDS | frozenset(result_words)):
+        if text := without_words(part, _KIND_WORDS | frozenset(result_words)):
             key.append(text)
     kind = FileKind.SCAN
     if path_words & PREDICTION_WORDS or not path_words.isdisjoint(result_words):
@@ -302,7 +229,7 @@ def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> N
     If there is no such scan, the label is returned unchanged. A word for another structure changes the label's kind.
     """
     *folders, name = label.key or ("",)
-    words = _SEPARATORS.split(name)
+    words = SEPARATORS.split(name)
     for first, last in _ranges_without(words, ATRIUM_WORDS | OTHER_STRUCTURES | QUALIFIERS):
         rest = "".join(words[first:last])
         key = (*folders, rest) if rest else tuple(folders)
@@ -343,14 +270,14 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}
     for file in scans.values():
         *folders, name = _lower(file.key) or ("",)
-        words = _SEPARATORS.split(name)
+        words = SEPARATORS.split(name)
         ends = [(words[:last], words[last:]) for last in (*range(len(words) - 2, 0, -2), 0)]
         starts = [(words[first:], words[:first]) for first in range(2, len(words), 2)]
         shorter = [((*folders, "".join(kept)), dropped) for kept, dropped in (*ends, *starts)]
-        shorter.sort(key=lambda parts: -len(_SEPARATORS.split(parts[0][-1])))
+        shorter.sort(key=lambda parts: -len(SEPARATORS.split(parts[0][-1])))
         for n, part in enumerate(folders):
             if _words(part) <= OUTLINE_WORDS | OTHER_STRUCTURES:
-                shorter.append(((*folders[:n], *folders[n + 1 :], name), _SEPARATORS.split(part)))
+                shorter.append(((*folders[:n], *folders[n + 1 :], name), SEPARATORS.split(part)))
         for by_key, simplified in ((scans, tuple), (loose, loose_key)):
             for parts, dropped in shorter:
                 further = frozenset(word for word in dropped if word.isalnum())
@@ -377,7 +304,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
         if path.parent in folders_of_scans and _has_only_label_words(path):
             return True
         *folders, name = _lower(key) or ("",)
-        words = _SEPARATORS.split(name)
+        words = SEPARATORS.split(name)
         # The whole key, then the key without the last word, without the last two words, and so on. Every second part
         # of `words` is a separator.
         keys = (tuple(filter(None, (*folders, "".join(words[:last])))) for last in range(len(words), 0, -2))
@@ -394,7 +321,7 @@ def loose_key(key: Iterable[str]) -> tuple[str, ...]:
     >>> loose_key(("MRI", "P1_lge"))
     ('p1',)
     """
-    parts = (_name_without_words(part, MODALITY_WORDS).casefold() for part in key)
+    parts = (without_words(part, MODALITY_WORDS).casefold() for part in key)
     return tuple(part for part in parts if part)
 
 
@@ -404,7 +331,7 @@ def name_starts(key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     >>> list(name_starts(("a", "p1_post")))
     [('a', 'p1_post'), ('a', 'p1'), ('a',)]
     """
-    words = _SEPARATORS.split(key[-1]) if key else []
+    words = SEPARATORS.split(key[-1]) if key else []
     for last in range(len(words), 0, -2):
         yield (*key[:-1], "".join(words[:last]))
     yield key[:-1]
@@ -417,7 +344,7 @@ def modalities(parts: Iterable[str]) -> set[str]:
 
 def without_outline_words(name: str) -> str:
     """Return a name without the words of `OUTLINE_WORDS`."""
-    return _name_without_words(name, OUTLINE_WORDS)
+    return without_words(name, OUTLINE_WORDS)
 
 
 def is_folder_of_labels(name: str) -> bool:
@@ -449,38 +376,3 @@ def image_files(files: Iterable[Path]) -> list[Path]:
     """Return the files with the ending of a scan or label, without hidden files and the maps beside a segmentation."""
     shown = [path for path in files if not path.name.startswith(".")]
     return [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
-
-
-def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path]:
-    """Return the labelmap files of `folder` by the name of their case.
-
-    Args:
-        skip_images: leave out scans whose labels also lie in the folder.
-
-    Raises:
-        InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
-    """
-    if not folder.is_dir():
-        raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
-    entries = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    files = image_files(entries)
-    files += [path for path in entries if ending(path) == DICOM_ENDING and is_dicom_segmentation(path)]
-    if not files:
-        endings = ", ".join((*LABEL_ENDINGS, DICOM_ENDING))
-        if below := next((path for path in sorted(folder.rglob("*")) if path.is_file() and image_files([path])), None):
-            what = f"holds no segmentation itself, but folders below it do ({below.relative_to(folder).as_posix()})"
-            remedy = "Choose the folder that holds the files, or put the files of all cases into one folder."
-            raise InputError(what, path=folder, remedy=remedy)
-        raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {endings}.")
-    if skip_images:
-        labels = set(labels_beside_scans(files, folder))
-        outlined = {case_name(path) for path in labels}
-        files = [path for path in files if path in labels or case_name(path) not in outlined]
-    cases: dict[str, Path] = {}
-    for path in files:
-        case = case_name(path)
-        if case in cases:
-            remedy = "Keep one file for each case."
-            raise InputError(f"is the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
-        cases[case] = path
-    return cases

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..cases.label_pairing import labelmaps_by_case, pair_with_labels
 from ..cases.labels import parse_mapping
-from ..cases.names import case_name, labelmaps_by_case, pair_with_labels
+from ..cases.names import case_name
 from ..errors import InputError, user_error
 from ..io.atomic import atomic_paths
 from ..io.formats import ending, scan_name

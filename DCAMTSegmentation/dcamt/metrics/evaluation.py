@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cases.label_pairing import labelmaps_by_case, pair_with_labels
 from ..cases.labels import MAXIMUM_CLASS, parse_value_mapping
-from ..cases.names import labelmaps_by_case, pair_with_labels
 from ..errors import InputError
 from ..geometry import bounding_box
 from ..io.readers import map_labelmap, read_labelmap, read_segments

@@ -1,0 +1,128 @@
+"""Pair the labelmap files of two folders, such as predictions and labels, by the names of their cases."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from ..errors import InputError
+from ..io.dicom_segments import is_dicom_segmentation
+from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, ending
+from .names import (
+    ATRIUM_WORDS,
+    MODALITY_WORDS,
+    PAIRING_WORDS,
+    QUALIFIERS,
+    SEPARATORS,
+    case_name,
+    image_files,
+    labels_beside_scans,
+    modalities,
+    without_words,
+)
+
+
+def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path]:
+    """Return the labelmap files of `folder` by the name of their case.
+
+    Args:
+        skip_images: leave out scans whose labels also lie in the folder.
+
+    Raises:
+        InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
+    """
+    if not folder.is_dir():
+        raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
+    entries = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    files = image_files(entries)
+    files += [path for path in entries if ending(path) == DICOM_ENDING and is_dicom_segmentation(path)]
+    if not files:
+        endings = ", ".join((*LABEL_ENDINGS, DICOM_ENDING))
+        if below := next((path for path in sorted(folder.rglob("*")) if path.is_file() and image_files([path])), None):
+            what = f"holds no segmentation itself, but folders below it do ({below.relative_to(folder).as_posix()})"
+            remedy = "Choose the folder that holds the files, or put the files of all cases into one folder."
+            raise InputError(what, path=folder, remedy=remedy)
+        raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {endings}.")
+    if skip_images:
+        labels = set(labels_beside_scans(files, folder))
+        outlined = {case_name(path) for path in labels}
+        files = [path for path in files if path in labels or case_name(path) not in outlined]
+    cases: dict[str, Path] = {}
+    for path in files:
+        case = case_name(path)
+        if case in cases:
+            remedy = "Keep one file for each case."
+            raise InputError(f"is the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
+        cases[case] = path
+    return cases
+
+
+def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the labels by the names of their cases.
+
+    A case gets the first of these labels that exists:
+    - the label of the same name;
+    - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`), then also
+      without words for the modality (`p1_lge`), whatever the capitals;
+    - the only label whose short names (`short_names`) include this case's name, and before it no other case's name.
+
+    Other labels keep their own names. Words for another structure (`p1_lawall`) must be in both names.
+    """
+    known = set(cases)
+    paired = _paired_by_simplified_names(known, labels, lambda name: without_words(name, PAIRING_WORDS))
+    paired = _paired_by_simplified_names(
+        known, paired, lambda name: without_words(name, PAIRING_WORDS | MODALITY_WORDS).casefold()
+    )
+    labels = dict(paired)
+    fitting: defaultdict[str, list[str]] = defaultdict(list)
+    for name in (name for name in labels if name not in known):
+        case = next((short for short in short_names(name) if short in known), None)
+        if case is not None and case not in labels:
+            fitting[case].append(name)
+    for case, names in fitting.items():
+        if len(names) == 1:
+            paired[case] = paired.pop(names[0])
+    return paired
+
+
+def _paired_by_simplified_names(
+    cases: Collection[str], labels: Mapping[str, Path], simplified: Callable[[str], str]
+) -> dict[str, Path]:
+    """Return the labels by the names of their cases, and the labels without a case by their own names.
+
+    Names are compared as `simplified` returns them. Only one case and one label may have the resulting name. A label
+    that names another modality than the case is not paired.
+    """
+    paired = dict(labels)
+    cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
+    labels_by_name: defaultdict[str, list[str]] = defaultdict(list)
+    for names, by_name in ((cases, cases_by_name), (labels, labels_by_name)):
+        for name in names:
+            by_name[simplified(name)].append(name)
+    for shorter, names in cases_by_name.items():
+        fitting = labels_by_name[shorter]
+        if not shorter or len(names) != 1 or len(fitting) != 1 or names[0] in labels or fitting[0] in cases:
+            continue
+        if modalities(fitting) <= modalities(names):
+            paired[names[0]] = paired.pop(fitting[0])
+    return paired
+
+
+def short_names(name: str) -> list[str]:
+    """Return shorter forms of a label's name, without words for the atrium and qualifiers, the longest form first.
+
+    Each form lacks one word more: the words are removed from the end, then from the beginning as well.
+
+    >>> short_names("p1_LA_final")
+    ['p1_LA', 'p1']
+    """
+    droppable = ATRIUM_WORDS | QUALIFIERS
+    words, shorter = SEPARATORS.split(name), []
+    while len(words) > 2 and words[-1].lower() in droppable:
+        words = words[:-2]
+        shorter.append("".join(words))
+    while len(words) > 2 and words[0].lower() in droppable:
+        words = words[2:]
+        shorter.append("".join(words))
+    return shorter

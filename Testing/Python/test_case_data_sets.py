@@ -1,0 +1,244 @@
+"""Find the cases of data sets: nnU-Net, Decathlon, and lists of cases in `dataset.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from dcamt.cases import data_sets
+from dcamt.cases.folders import find_cases
+from dcamt.cases.found_cases import DECATHLON, NNUNET, OTHER_CHANNEL, FoundCases, files_in
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
+
+
+def test_nnunet_data_set_is_recognised(tmp_path: Path) -> None:
+    files = ("imagesTr/la_001_0000.nii.gz", "imagesTr/la_001_0001.nii.gz", "imagesTr/la_002_0000.nii.gz")
+    labels = ("labelsTr/la_001.nii.gz", "labelsTr/la_009.nii.gz")
+    found_cases = find_cases(make_files(tmp_path, *files, *labels, "imagesTs/la_005_0000.nii.gz"))
+    assert found_cases.layout == NNUNET
+    assert scans_and_labels(found_cases, tmp_path) == {
+        "la_001": (files[0], labels[0]),
+        "la_002": (files[2], None),
+        "la_005": ("imagesTs/la_005_0000.nii.gz", None),
+    }
+    assert {one.path.name for one in found_cases.skipped} == {"la_001_0001.nii.gz", "la_009.nii.gz"}
+
+
+def test_nnunet_test_set_is_skipped_when_it_has_labels(tmp_path: Path) -> None:
+    files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz")
+    description = {"labels": {"background": 0, "Left atrium": 1, "Wall": 2}, "channel_names": {"0": "MRI"}}
+    (make_files(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    found_cases = find_cases(tmp_path)
+    assert scans_and_labels(found_cases, tmp_path) == {"a": (files[0], files[1])}
+    assert {one.reason for one in found_cases.skipped} == {"a test case of the data set"}
+    assert found_cases.classes == ((1, "Left atrium"), (2, "Wall"))
+
+
+def test_decathlon_data_set_is_recognised(tmp_path: Path) -> None:
+    files = ("imagesTr/la_003.nii.gz", "labelsTr/la_003.nii.gz", "imagesTs/la_001.nii.gz", "imagesTr/._la_003.nii.gz")
+    description = {
+        "labels": {"0": "background", "1": "left atrium"},
+        "training": [
+            {"image": f"./{files[0]}", "label": f"./{files[1]}"},
+            {"image": "./imagesTr/gone.nii.gz", "label": f"./{files[1]}"},
+        ],
+        "test": [f"./{files[2]}"],
+    }
+    (make_files(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    found_cases = find_cases(tmp_path)
+    assert found_cases.layout == DECATHLON
+    assert scans_and_labels(found_cases, tmp_path) == {"la_003": (files[0], files[1]), "la_001": (files[2], None)}
+    assert [one.path.name for one in found_cases.skipped] == ["gone.nii.gz"]
+    assert found_cases.classes == ((1, "left atrium"),)
+
+
+_IMAGES, _LABELS = (tuple(f"{part}/{name}.nii.gz" for name in "ab") for part in ("imagesTr", "labelsTr"))
+
+
+_BOTH = tuple(zip(_IMAGES, _LABELS, strict=True))
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"a": {"image": _IMAGES[0], "label": _LABELS[0]}, "b": {"image": _IMAGES[1], "label": _LABELS[1]}},
+        [list(pair) for pair in _BOTH],
+        {"image": list(_IMAGES), "label": list(_LABELS)},
+        [{"Image": image, "seg": label} for image, label in _BOTH],
+        [{"images": [image], "label": [label]} for image, label in _BOTH],
+        [{"image": image.removesuffix(".gz"), "label": label.removesuffix(".nii.gz")} for image, label in _BOTH],
+        [{"image": image, "label": label} for image, label in (*_BOTH, _BOTH[0])],
+        2,
+    ],
+)
+def test_list_of_cases_may_be_written_in_other_ways(tmp_path: Path, training: object) -> None:
+    home = make_files(tmp_path, *_IMAGES, *_LABELS)
+    described = {"labels": {"0": "background", "1": "LA"}, "training": training}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert scans_and_labels(found, home) == {"a": _BOTH[0], "b": _BOTH[1]}
+    assert not found.skipped
+
+
+def test_list_of_cases_may_name_the_channels_of_a_scan(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
+    described = {"training": [["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"]]}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    assert scans_and_labels(find_cases(home), home) == {"a": ("imagesTr/a_0000.nii.gz", None)}
+
+
+def test_list_of_cases_may_name_two_channels_without_numbers(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz")
+    described = {"test": [["imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz"]]}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert list(scans_and_labels(found, home).values()) == [("imagesTs/a_T1.nii.gz", None)]
+    assert [file.path.name for file in found.skipped] == ["a_T2.nii.gz"]
+
+
+def test_label_is_not_read_as_the_missing_scan_of_a_list(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "cases/a.seg.nrrd", "cases/b.nii.gz")
+    entries = [{"image": f"cases/{name}.nii.gz", "label": f"cases/{name}.seg.nrrd"} for name in "ab"]
+    described = {"training": [entries[0], {"image": entries[1]["image"]}]}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert scans_and_labels(found, home) == {"b": ("cases/b.nii.gz", None)}
+    assert [file.path.name for file in found.skipped] == ["a.nii.gz"]
+
+
+def test_folder_is_listed_once_for_all_cases_whose_ending_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_files(tmp_path, *(f"images/{number}.nii.gz" for number in range(9)))
+    described = {"training": [{"image": f"images/{number}.nii"} for number in range(9)]}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    listed: list[Path] = []
+    monkeypatch.setattr(data_sets, "files_in", lambda place, endings: listed.append(place) or files_in(place, endings))
+    assert len(find_cases(home).cases) == 9
+    assert listed.count(home / "images") == 1
+
+
+def test_nnunet_v1_lists_images_without_channel_suffix(tmp_path: Path) -> None:
+    files = ("imagesTr/la_003_0000.nii.gz", "imagesTr/la_003_0001.nii.gz", "labelsTr/la_003.nii.gz")
+    description = {
+        "labels": {"0": "background", "1": "LA"},
+        "training": [{"image": "./imagesTr/la_003.nii.gz", "label": "./labelsTr/la_003.nii.gz"}],
+        "test": ["./imagesTs/la_009.nii.gz"],
+    }
+    (make_files(tmp_path, *files, "imagesTs/la_009_0000.nii.gz") / "dataset.json").write_text(
+        json.dumps(description), encoding="utf-8"
+    )
+    found_cases = find_cases(tmp_path)
+    assert found_cases.layout == NNUNET
+    assert scans_and_labels(found_cases, tmp_path) == {
+        "la_003": (files[0], files[2]),
+        "la_009": ("imagesTs/la_009_0000.nii.gz", None),
+    }
+    assert skip_reasons(found_cases) == {"la_003_0001.nii.gz": OTHER_CHANNEL}
+    assert found_cases.classes == ((1, "LA"),)
+
+
+def test_nnunet_v2_lists_several_files_per_case(tmp_path: Path) -> None:
+    make_files(tmp_path, "data/a.nii.gz", "data/b.nii.gz", "data/a_label.nii.gz", "elsewhere/c.nii.gz")
+    listed = {
+        "case1": {"images": ["a.nii.gz", "b.nii.gz"], "label": "a_label.nii.gz"},
+        "case2": {"images": ["../elsewhere/c.nii.gz"]},
+        "case3": {"images": ["gone.nii.gz"], "label": "a_label.nii.gz"},
+        "case4": "nonsense",
+    }
+    (tmp_path / "data/dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, "LA": 1}, "dataset": listed}), encoding="utf-8"
+    )
+    found_cases = find_cases(tmp_path / "data")
+    cases = {case.name: (case.image.name, case.label.name if case.label else None) for case in found_cases.cases}
+    assert cases == {"case1": ("a.nii.gz", "a_label.nii.gz"), "case2": ("c.nii.gz", None)}
+    assert skip_reasons(found_cases).keys() == {"b.nii.gz", "gone.nii.gz"}
+    assert found_cases.classes == ((1, "LA"),)
+
+
+def test_parent_folder_of_nnunet_data_sets_gives_all_their_cases(tmp_path: Path) -> None:
+    one = ("nnUNet_raw/Dataset001_LA/imagesTr/a_0000.nii.gz", "nnUNet_raw/Dataset001_LA/labelsTr/a.nii.gz")
+    two = ("nnUNet_raw/Dataset002_RA/imagesTr/a_0000.nii.gz", "nnUNet_raw/Dataset002_RA/labelsTr/a.nii.gz")
+    make_files(tmp_path, *one, *two, "nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz")
+    found_cases = find_cases(tmp_path / "nnUNet_raw")
+    assert found_cases.layout == NNUNET
+    assert sorted(scans_and_labels(found_cases, tmp_path).values()) == sorted(
+        [one, two, ("nnUNet_raw/Dataset001_LA/imagesTs/b_0000.nii.gz", None)]
+    )
+
+
+def test_number_suffixes_are_patients_unless_a_label_shows_that_they_are_channels(tmp_path: Path) -> None:
+    names = [f"p_{number:04d}.nrrd" for number in range(3)]
+    assert scans_and_labels(find_cases(make_files(tmp_path, *names)), tmp_path).keys() == {"p_0000", "p_0001", "p_0002"}
+    found_cases = find_cases(make_files(tmp_path, "p_seg.nrrd"))
+    assert scans_and_labels(found_cases, tmp_path) == {"p": ("p_0000.nrrd", "p_seg.nrrd")}
+    assert skip_reasons(found_cases).keys() == {"p_0001.nrrd", "p_0002.nrrd"}
+
+
+@pytest.mark.parametrize("name", ["imagesTr", "imagesTs"])
+def test_channels_in_a_folder_of_nnunet_are_one_case(tmp_path: Path, name: str) -> None:
+    home = make_files(tmp_path, *(f"{name}/{scan}_{n:04}.nii.gz" for scan in ("a", "b") for n in range(2))) / name
+    found_cases = find_cases(home)
+    assert scans_and_labels(found_cases, home) == {"a": ("a_0000.nii.gz", None), "b": ("b_0000.nii.gz", None)}
+    assert skip_reasons(found_cases) == {"a_0001.nii.gz": OTHER_CHANNEL, "b_0001.nii.gz": OTHER_CHANNEL}
+
+
+def test_value_that_nnunet_ignores_is_no_class(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    described = {"labels": {"background": 0, "LA": 1, "ignore": 2}, "file_ending": ".nii.gz"}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    assert find_cases(home).classes == ((1, "LA"),)
+
+
+def test_paths_of_nnunet_may_name_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = make_files(tmp_path, "data/s.nii.gz", "data/l.nii.gz", "set/x.txt") / "set"
+    listed = {"a": {"images": ["$SCANS/s.nii.gz"], "label": "${SCANS}/l.nii.gz"}}
+    (home / "dataset.json").write_text(json.dumps({"dataset": listed}), encoding="utf-8")
+    monkeypatch.setenv("SCANS", str(tmp_path / "data"))
+    assert scans_and_labels(find_cases(home), tmp_path) == {"a": ("data/s.nii.gz", "data/l.nii.gz")}
+
+
+def find_in_data_set(home: Path, training: list[dict[str, str]], *files: str, **further: object) -> FoundCases:
+    """Find the cases of a folder with these files and a dataset.json; `further` are other entries of dataset.json."""
+    description = {"labels": {"0": "background", "1": "LA"}, "training": training} | further
+    (make_files(home, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    return find_cases(home)
+
+
+@pytest.mark.parametrize("start", ["./imagesTr/", ".\\imagesTr\\", "/moved/Task1/imagesTr/"])
+def test_paths_of_a_data_set_from_another_computer_are_found(tmp_path: Path, start: str) -> None:
+    files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    listed = {"image": f"{start}a.nii.gz", "label": f"{start.replace('images', 'labels')}a.nii.gz"}
+    assert scans_and_labels(find_in_data_set(tmp_path, [listed], *files), tmp_path) == {"a": files}
+
+
+def test_files_that_the_data_set_does_not_list_are_skipped(tmp_path: Path) -> None:
+    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz")
+    found_cases = find_in_data_set(tmp_path, [listed], *files)
+    assert scans_and_labels(found_cases, tmp_path) == {"a": files[:2]}
+    assert skip_reasons(found_cases) == dict.fromkeys(["b.nii.gz"], "dataset.json does not list it")
+    assert len(found_cases.skipped) == 2
+
+
+def test_listed_test_cases_with_labels_are_skipped(tmp_path: Path) -> None:
+    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/t.nii.gz", "labelsTs/t.nii.gz")
+    found_cases = find_in_data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
+    assert scans_and_labels(found_cases, tmp_path) == {"a": files[:2]}
+    assert skip_reasons(found_cases) == {"t.nii.gz": "a test case of the data set"}
+
+
+def test_all_files_of_a_listed_test_case_are_skipped_for_the_same_reason(tmp_path: Path) -> None:
+    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    test = ("imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz", "labelsTs/t.nii.gz")
+    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", *test)
+    found_cases = find_in_data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
+    assert sorted(one.path.relative_to(tmp_path).as_posix() for one in found_cases.skipped) == sorted(test)
+    assert {one.reason for one in found_cases.skipped} == {"a test case of the data set"}
+
+
+def test_data_set_with_an_empty_list_is_read_by_its_folders(tmp_path: Path) -> None:
+    files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    assert scans_and_labels(find_in_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}

@@ -1,0 +1,34 @@
+"""Make folders of empty files, and list the cases that are found in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dcamt.cases.found_cases import FoundCases
+
+
+def make_files(home: Path, *files: str) -> Path:
+    """Create empty files below a folder; return the folder."""
+    for file in files:
+        (home / file).parent.mkdir(parents=True, exist_ok=True)
+        (home / file).touch()
+    return home
+
+
+def scans_and_labels(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
+    """Return {name: (image, label)} with paths relative to `home`; fail if a case's role contradicts its label."""
+    assert all(case.role == ("labelled" if case.label else "unlabelled") for case in found_cases.cases)
+    by_name = {
+        case.name: (
+            case.image.relative_to(home).as_posix(),
+            case.label.relative_to(home).as_posix() if case.label else None,
+        )
+        for case in found_cases.cases
+    }
+    assert len(by_name) == len(found_cases.cases)
+    return by_name
+
+
+def skip_reasons(found_cases: FoundCases) -> dict[str, str]:
+    """Return the reasons why files were skipped, by file name."""
+    return {one.path.name: one.reason for one in found_cases.skipped}
