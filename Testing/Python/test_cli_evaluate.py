@@ -273,7 +273,10 @@ def test_evaluation_without_a_pair_is_refused() -> None:
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ("420=left-atrium", "'420=left-atrium' names no class. Write a label value from 1 to 255, such as 420=1."),
+        (
+            "420=left-atrium",
+            "'420=left-atrium' names no class. After the sign =, write a label value from 1 to 255, as in 420=1.",
+        ),
         ("420", "'420' maps no label. Write VALUE=CLASS, such as 420=left-atrium."),
         ("420=1;420=2", "the label mapping names 420 twice. Map each value to one class."),
     ],

@@ -63,7 +63,7 @@ def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int
         text,
         range(1, MAXIMUM_CLASS + 1),
         named,
-        f"Write a label value from 1 to {MAXIMUM_CLASS}, such as 420=1.{listed}",
+        f"After the sign =, write a label value from 1 to {MAXIMUM_CLASS}, as in 420=1.{listed}",
     )
 
 
