@@ -211,11 +211,12 @@ def _shared_labels(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
         if _needs_label(case) and case.label is not None and (key := _file_identity(case.label)) is not None:
             members_by_file[key].append(index)
     for members in members_by_file.values():
-        for index in members:
-            scan = _file_identity(cases[index].image)
-            other = next((cases[n].name for n in members if _file_identity(cases[n].image) != scan), None)
-            if other is not None:
-                yield index, f"The label is also that of '{other}'. Check that each case has its own label."
+        scans = [_file_identity(cases[index].image) for index in members]
+        if len(set(scans)) == 1:
+            continue
+        for index, scan in zip(members, scans, strict=True):
+            other = next(cases[n].name for n, other_scan in zip(members, scans, strict=True) if other_scan != scan)
+            yield index, f"The label is also that of '{other}'. Check that each case has its own label."
 
 
 def _file_identity(path: Path) -> Hashable:

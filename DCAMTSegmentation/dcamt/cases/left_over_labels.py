@@ -42,7 +42,8 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     )
     starts: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)
     for key in scans:
-        for start in name_starts(loose_key(key)):
+        loose = loose_key(key)
+        for start in (*name_starts(loose), loose[:-1]):
             starts[start].add(key)
     for simplify_scan, simplify_label in rules:
         fitting: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)

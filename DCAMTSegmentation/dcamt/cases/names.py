@@ -303,14 +303,9 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     def has_scan(key: tuple[str, ...], path: Path) -> bool:
         if path.parent in folders_of_scans and _has_only_label_words(path):
             return True
-        *folders, name = _lower(key) or ("",)
-        words = SEPARATORS.split(name)
-        # The whole key, then the key without the last word, without the last two words, and so on. Every second part
-        # of `words` is a separator.
-        keys = (tuple(filter(None, (*folders, "".join(words[:last])))) for last in range(len(words), 0, -2))
-        if loose_key(key) in loose_scans:
+        if loose_key(key) in loose_scans or without_first_channel(key) in scans:
             return True
-        return without_first_channel(key) in scans or any(shorter in scans for shorter in keys if shorter)
+        return any(start in scans for start in name_starts(_lower(key)))
 
     return [file.path for file in named if file.kind is not FileKind.SCAN and has_scan(file.key, file.path)]
 
@@ -329,12 +324,11 @@ def name_starts(key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Yield the whole key, then the key without the last word of its last part, without the last two, and so on.
 
     >>> list(name_starts(("a", "p1_post")))
-    [('a', 'p1_post'), ('a', 'p1'), ('a',)]
+    [('a', 'p1_post'), ('a', 'p1')]
     """
     words = SEPARATORS.split(key[-1]) if key else []
     for last in range(len(words), 0, -2):
         yield (*key[:-1], "".join(words[:last]))
-    yield key[:-1]
 
 
 def modalities(parts: Iterable[str]) -> set[str]:
