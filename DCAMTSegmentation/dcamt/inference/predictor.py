@@ -290,7 +290,8 @@ class Predictor:
             except OutOfMemory:
                 if self.device.type == "cpu":
                     raise
-                notes.append("Not enough GPU memory; the CPU was used.")
+                # Tiles tried on the GPU did not make the result.
+                notes[:] = ["Not enough GPU memory; the CPU was used."]
                 # A second network, since the one on the GPU stays there for the next scan.
                 cpu = torch.device("cpu")
                 branches = predict(self._network_on(cpu), cpu)
