@@ -229,8 +229,10 @@ def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
     if voxels.dtype.kind not in "biuf":
         raise InputError(f"holds {voxels.dtype} voxels, not labels", path=path, remedy=remedy)
     if voxels.dtype.kind == "f":
+        if not np.isfinite(voxels).all():
+            raise InputError("holds NaN or infinite values, not labels", path=path, remedy="Replace these values by 0.")
         whole = np.rint(voxels)
-        if not (np.isfinite(voxels).all() and (np.abs(voxels - whole) <= _LABEL_ROUNDING).all()):
+        if (np.abs(voxels - whole) > _LABEL_ROUNDING).any():
             raise InputError("holds fractional values, not labels", path=path, remedy=remedy)
         voxels = whole
     if voxels.min() < 0:

@@ -226,7 +226,7 @@ def test_file_that_is_not_a_labelmap_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
     refused(lambda: read_labelmap(save_nifti(path, scan())), path, "fractional")
     refused(lambda: read_labelmap(save_nifti(path, labels().astype(np.int16) - 1)), path, "negative label -1")
-    refused(lambda: read_labelmap(save_nifti(path, labels() * np.float32(np.nan))), path, "fractional")
+    refused(lambda: read_labelmap(save_nifti(path, labels() * np.float32(np.nan))), path, "NaN or infinite")
     refused(lambda: read_labelmap(save_nifti(path, labels() * 1j)), path, "labels")
 
 
