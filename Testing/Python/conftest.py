@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # Several test processes share the cores, so each of them, and each process that it starts, uses one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A background job of a shell script ignores SIGINT, and so would the processes that tests start.
+# pytest as a background job of a shell script ignores SIGINT, and so would the processes that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # pytest shows the compared values if an assertion fails in one of these helpers.
@@ -32,7 +32,7 @@ pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THA
 
 
 SMALL_TRIAL = "from dcamt.inference import serving\nserving.TRIAL = (16, 16, 16)\n"
-"""A script after which a worker times a loaded model on a small volume: no test needs an exact estimate."""
+"""A script that makes a worker time a loaded model on a small volume, since no test needs an exact estimate."""
 
 
 @pytest.fixture(scope="session")
@@ -128,5 +128,5 @@ def worker_model(tiny_package: ModelPackage, tiny_recipe: Recipe, tmp_path_facto
 
 @pytest.fixture(scope="module")
 def worker_package(worker_model: Path) -> ModelPackage:
-    """Return the model as read from the file, where the weights of more than one axis are rounded to 16 bits."""
+    """Return the model as read from the file, in which weight arrays of two or more axes are rounded to 16 bits."""
     return open_model(worker_model)

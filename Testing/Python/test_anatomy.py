@@ -116,7 +116,7 @@ def test_only_empty_planes_are_removed_up_to_the_given_number() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.float32, np.float64])
 def test_emptiness_of_a_plane_does_not_depend_on_the_data_type(dtype: type) -> None:
-    """Differences of unsigned integers would overflow, and the mean of many values 0.1 is not exactly 0.1."""
+    """Pitfalls: differences of unsigned integers overflow, and the mean of many values 0.1 is not exactly 0.1."""
     values = np.random.default_rng(3).integers(0, 120, (1, 40, 50))
     steps = np.repeat(np.repeat(values[:, ::8, ::8], 8, axis=1), 8, axis=2)[:, :40, :50]
     factor = 60000 / 120 if dtype is np.uint16 else 1
@@ -205,7 +205,7 @@ def test_smooth_noise_is_cut_off_to_within_two_voxels(sigma: float) -> None:
 
 
 def test_smooth_noise_is_kept_when_tissue_could_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Smooth noise is kept if the scan's or the coarse grid's voxels are too large, or the ordered box is too small."""
+    """Smooth noise is kept if the ordered box is too small, or voxels of the scan or the coarse grid are too large."""
     noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 0.6)
     wide = replace(FINE, training=replace(FINE.training, patch=(320, 16, 16)))
     coarse = replace(FINE, spacing=(1.1,) * 3)

@@ -171,7 +171,7 @@ def test_folders_files_and_arrays_get_the_same_scores(tmp_path: Path) -> None:
         [tmp_path / "predictions" / f"c{n}.nii.gz" for n in range(2)],
         [tmp_path / "labels" / f"c{n}.nii.gz" for n in range(2)],
     )
-    # The Dice of a prediction inside its label, computed here by counting voxels.
+    # Each prediction lies inside its label, so the Dice follows from the numbers of voxels.
     for row, label, prediction in zip(by_folder.rows, labels, predictions, strict=True):
         predicted, labelled = int(prediction.sum()), int(label.sum())
         assert row.score.dice == pytest.approx(2 * predicted / (predicted + labelled))
@@ -208,7 +208,7 @@ def test_evaluate_has_the_same_rules_for_arrays_and_folders(tmp_path: Path, kind
         evaluate(label * 3, label * 2)
 
 
-def test_evaluate_names_the_array_that_holds_no_labels() -> None:
+def test_evaluate_refuses_fractional_labels_and_a_spacing_of_two_numbers() -> None:
     label = np.ones((4, 4, 4), np.uint8)
     with pytest.raises(dcamt.InputError, match="prediction 2: holds fractional values"):
         dcamt.evaluate([label, label * 0.5], [label, label], spacing=(1, 1, 1))

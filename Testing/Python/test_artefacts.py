@@ -1,4 +1,4 @@
-"""Plane waves and spots within the limits are added to training patches with the given probability."""
+"""Artefacts of training patches: the limits of plane waves and spots, and the probability of an artefact."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_stripes_have_wavelength_and_amplitude_within_the_limits() -> None:
         assert np.abs(artefact).max() >= 0.5 * augmentation.STRIPE_HEIGHT[0]
 
 
-def test_spots_have_a_height_within_the_limits_and_the_given_edge() -> None:
+def test_height_of_spots_is_within_the_limits_and_their_edge_has_the_given_width() -> None:
     """Far from the spot, the logarithm of its brightness falls by 1 / SPOT_EDGE_MM per mm in every direction."""
     spots = [artefact for wave, artefact in zip(WAVES, ARTEFACTS, strict=True) if wave is None]
     assert len(spots) > 5

@@ -131,7 +131,7 @@ def test_gamma_is_a_power_of_the_scaled_intensity() -> None:
 
 
 def test_gamma_acts_within_the_given_reach() -> None:
-    """With intensities and reach divided by 4, the result is divided by 4; -reach and reach stay the same."""
+    """If intensities and reach are divided by 4, so is the result; the intensities -reach and reach are unchanged."""
     source = random_images()
     wide = change_and_keep_source(augmentation_of(gamma=0.4), source)
     image = change_and_keep_source(augmentation_of(gamma=0.4), source / 4, reach=1.0)

@@ -74,7 +74,7 @@ def test_interval_includes_the_error_for_unseen_disturbances() -> None:
     assert unseen.expect(noise).low < unseen.value(noise) - 0.2
 
 
-def test_overlap_of_a_scan_is_expected_by_a_fit_without_its_case_and_disturbance() -> None:
+def test_expected_overlap_of_a_scan_comes_from_a_fit_without_its_case_and_disturbance() -> None:
     features, truth, cases = synthetic_features(4, 2)
     kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
     overlaps = truth.tolist()

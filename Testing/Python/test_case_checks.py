@@ -166,9 +166,7 @@ def test_duplicate_names_are_reported(cases: list[Case]) -> None:
     assert [len(fact.problems) for fact in facts_of(cases)] == [1, 1, 0, 0]
 
 
-def test_each_problem_of_a_duplicate_name_with_a_missing_scan_is_reported_once(
-    cases: list[Case], tmp_path: Path
-) -> None:
+def test_missing_scan_and_duplicate_name_of_a_case_are_each_reported_once(cases: list[Case], tmp_path: Path) -> None:
     cases[2] = replace(cases[2], name="labelled0", image=tmp_path / "gone.nii.gz")
     assert facts_of(cases)[2].problems == (
         "The scan does not exist. Check the name and the folder.",
@@ -289,7 +287,7 @@ def test_label_of_two_scans_causes_a_warning(tmp_path: Path) -> None:
 
 def test_label_of_many_organs_in_place_of_a_scan_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
-    organs = np.arange(ellipsoid_scan()[0].size).reshape(ellipsoid_scan()[0].shape) % 8  # as many as in MM-WHS
+    organs = np.arange(ellipsoid_scan()[0].size).reshape(ellipsoid_scan()[0].shape) % 8  # MM-WHS has 8 values
     write_nifti(cases[1].image, organs.astype(np.int16) * 100)
     facts = facts_of(cases)
     assert "only 8 different intensities, like a label" in facts[1].warnings[0]

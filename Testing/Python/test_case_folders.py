@@ -1,4 +1,4 @@
-"""Cases are found in a folder by file names, and masks also by their values; files whose names suffice are empty."""
+"""Cases are found in a folder by file names, and masks also by their values. Most of the files are empty."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_image(path: Path, values: int) -> None:
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
 
 
-def test_mask_named_after_a_scan_without_a_word_for_labels_is_recognised_by_its_values(tmp_path: Path) -> None:
+def test_mask_without_a_word_for_labels_in_its_name_is_recognised_by_its_values(tmp_path: Path) -> None:
     for scan in ("p1", "p2", "p3", "p3_T1", "p4", "p5/image"):
         write_image(tmp_path / f"{scan}.nii.gz", 200)
     for mask in ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA"):
@@ -48,7 +48,7 @@ def test_mask_named_after_a_scan_without_a_word_for_labels_is_recognised_by_its_
     }
 
 
-def test_mask_named_after_a_scan_and_a_further_mask_belongs_to_the_scan(tmp_path: Path) -> None:
+def test_mask_whose_name_extends_that_of_another_mask_is_no_scan(tmp_path: Path) -> None:
     write_image(tmp_path / "p1.nii.gz", 200)
     for mask in ("p1_RA", "p1_RA_final", "p1_LA_v2", "p1_LA_v2_smooth"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
@@ -80,7 +80,9 @@ def test_mask_recognised_by_its_values_belongs_to_all_channels_of_its_scan(tmp_p
     assert skip_reasons(found) == {"a_0001.nii.gz": OTHER_CHANNEL, "b_0001.nii.gz": OTHER_CHANNEL}
 
 
-def test_mask_of_a_scan_with_a_modality_or_in_a_folder_of_masks_is_recognised_by_its_values(tmp_path: Path) -> None:
+def test_mask_beside_a_scan_named_by_modality_or_in_a_folder_of_masks_is_recognised_by_its_values(
+    tmp_path: Path,
+) -> None:
     for scan in ("p1_lge", "p2/lge", "p3_DE", "p3_T2", "scans/p4", "LGE/p5", "p6_CT"):
         write_image(tmp_path / f"{scan}.nii.gz", 200)
     for mask in ("p1_la", "p2/la", "p3_gd", "LA/p4", "wall/p4", "targets/p5", "p6_MR_LA"):
@@ -119,7 +121,7 @@ def test_mask_of_a_scan_with_a_modality_or_in_a_folder_of_masks_is_recognised_by
         ("s1/ct", "s1/segmentations/heart_atrium_left"),
     ],
 )
-def test_label_is_paired_if_only_one_scan_fits_without_capitals_modality_or_folder(
+def test_label_is_paired_if_only_one_scan_fits_when_capitals_modality_and_folder_are_ignored(
     tmp_path: Path, image: str, label: str
 ) -> None:
     home = make_files(tmp_path, f"{image}.nii.gz", f"{label}.nii.gz", "other/q.nii.gz", "other/q_seg.nii.gz")
@@ -311,7 +313,7 @@ def test_files_in_a_folder_of_results_are_neither_scans_nor_labels(tmp_path: Pat
 
 
 @pytest.mark.parametrize("files", [("output/x.nii", "output/x_seg.nii"), ("out/images/x.nii", "out/labels/x.nii")])
-def test_scans_in_a_folder_named_like_results_are_scans(tmp_path: Path, files: tuple[str, str]) -> None:
+def test_scans_and_labels_in_a_folder_named_like_results_are_paired(tmp_path: Path, files: tuple[str, str]) -> None:
     assert scans_and_labels(find_cases(make_files(tmp_path, *files)), tmp_path) == {"x": files}
 
 

@@ -58,7 +58,7 @@ def test_invalid_mapping_is_refused(text: str) -> None:
         parse_mapping(text, two_class_recipe().classes)
 
 
-def test_mapping_without_a_source_is_refused_as_such() -> None:
+def test_error_quotes_the_mapping_without_a_source() -> None:
     with pytest.raises(InputError, match="'=left-atrium' maps no label"):
         parse_mapping(" =left-atrium", two_class_recipe().classes)
 

@@ -109,7 +109,7 @@ def test_labels_are_paired_by_their_own_or_a_shorter_name() -> None:
     assert paired["p2"] == Path("p2")
     assert "p3" not in paired, "two labels fit"
     assert "p4" not in paired, "p4_post is another scan"
-    assert sorted(map(str, paired.values())) == sorted(labels), "a label without a case keeps its own name"
+    assert sorted(map(str, paired.values())) == sorted(labels), "no label is lost"
 
 
 @pytest.mark.parametrize(

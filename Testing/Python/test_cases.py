@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def error_of(path: Path) -> str:
-    """Return the message that refuses a case list, without the list's path; fail if it has several lines."""
+    """Return the error about a case list, without the list's path; fail if the error has several lines."""
     with pytest.raises(InputError) as caught:
         read_cases(path)
     message = str(caught.value)

@@ -173,7 +173,7 @@ def test_damaged_checkpoint_that_claims_a_huge_tensor_is_refused_as_damaged(tmp_
     assert refusal_text(path) == "the checkpoint is damaged. Start a new run."
 
 
-def test_lack_of_memory_with_a_wrong_checksum_in_the_file_is_refused_as_damaged(
+def test_lack_of_memory_for_a_file_with_a_wrong_checksum_is_reported_as_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.pt"

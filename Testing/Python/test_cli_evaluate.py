@@ -1,4 +1,4 @@
-"""Test `dcamt evaluate` on small folders: scores of slabs by formulas, pairing of files, mappings, JSON, errors."""
+"""Test `dcamt evaluate` on small folders: scores of slabs, pairing of files, mappings, JSON and errors."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_exit_status_and_output_of_a_separate_process(folders: tuple[Path, Path]) -> None:
+def test_separate_process_prints_events_and_fails_if_stdout_is_full(folders: tuple[Path, Path]) -> None:
     arguments = [interpreter(), "-m", "dcamt", "evaluate", "--predictions", folders[0], "--labels", folders[1]]
     done = subprocess.run(
         [*map(str, arguments), "--json"], capture_output=True, text=True, check=True, encoding="utf-8"
@@ -138,7 +138,7 @@ def test_exit_status_and_output_of_a_separate_process(folders: tuple[Path, Path]
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"
     assert done.stderr.count("\n") == 1
     if os.path.exists("/dev/full"):
-        # With buffered output, Python tries again on exit to write what the full device did not take.
+        # On exit, Python tries again to write the buffered output that the full device refused.
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with open("/dev/full", "w", encoding="utf-8") as full:
             lost = subprocess.run(
@@ -202,7 +202,7 @@ def test_values_of_predictions_are_mapped_to_the_labels_classes(
     assert scores_of(capsys)["a", 1] == pytest.approx(2 * 4 / 12)
 
 
-def test_mapping_names_a_segment_of_the_other_file(
+def test_mapping_may_name_a_segment_of_the_other_file(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     info = SegmentInfo(2, "Left atrium", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium"))

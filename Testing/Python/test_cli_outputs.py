@@ -234,12 +234,12 @@ def test_report_loads_nothing_and_shows_the_measurements(tmp_path: Path, capsys:
     assert not any("corrected by hand" in word for word in page.words)
 
 
-def test_outlines_and_orientation_letters_are_at_the_correct_side() -> None:
+def test_outlines_and_orientation_letters_are_on_the_correct_side() -> None:
     """The scan, stored along L, S and A, has a bright landmark at the patient's left, front and top."""
     from dcamt.report.scan_figures import draw_slices
     from dcamt.report.scene import build_scene
 
-    affine = np.array([[-1.0, 0, 0, 40], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # stored along L, S, A
+    affine = np.array([[-1.0, 0, 0, 40], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
     ras = (np.indices((40, 40, 40)).reshape(3, -1).T @ affine[:3, :3].T + affine[:3, 3]).T
     block = ((ras[0] < 12) & (ras[0] > 5) & (ras[1] > 28) & (ras[1] < 36) & (ras[2] > 28) & (ras[2] < 36)).reshape(
         40, 40, 40
@@ -290,7 +290,7 @@ def test_result_refers_to_the_chosen_series(
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
-    """Two long pages are printed, one with identity and one with fields to fill in; both have a wall and many notes.
+    """Two long pages are printed, one with identity and one with fields to fill in; both show the wall and many notes.
 
     Both pages are printed from one file, so that the browser starts once.
     """

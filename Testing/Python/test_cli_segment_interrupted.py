@@ -82,7 +82,7 @@ def test_ctrl_c_during_inference_keeps_the_finished_results(noise_model: Path, t
 
 @pytest.mark.parametrize("fault", [StdoutLost("gone"), KeyboardInterrupt()])
 @pytest.mark.parametrize("as_json", [True, False])
-def test_table_lists_every_written_result_when_interrupted(
+def test_table_of_an_interrupted_command_lists_every_written_result(
     noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, as_json: bool
 ) -> None:
     """Ctrl-C or the loss of stdout comes while the third of four results is printed; its file is already written."""

@@ -160,7 +160,7 @@ def test_results_are_kept_and_missing_results_named_when_a_process_is_killed(
     assert {row["scan"] for row in read_table(table)} == written & {"s0", "s2", "s4"}
 
 
-def test_scans_with_results_need_not_be_segmented_again_after_another_process_ended(
+def test_error_about_an_ended_process_does_not_ask_to_repeat_finished_scans(
     noise_model: Path,
     scans: Path,
     tmp_path: Path,

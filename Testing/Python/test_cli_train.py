@@ -44,7 +44,7 @@ def cases(tmp_path: Path) -> Path:
 
 
 def settings(**changed: str) -> list[str]:
-    """Return the option `--set` with a tiny network, three iterations, and changed settings."""
+    """Return the option `--set` for a tiny network, three iterations, and the changed settings."""
     return ["--set", *THREE_STEPS, *(f"{key}={value}" for key, value in changed.items())]
 
 
@@ -291,7 +291,7 @@ def replace(source, target):
     real(source, target)
 atomic.os.replace = replace
 """
-"""A script, after `format(name=...)`, that makes training print `here` and wait before it replaces the file `name`."""
+"""A format string for a script that makes training print `here` and wait before it replaces the file `name`."""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")

@@ -35,7 +35,7 @@ def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Records the size of the largest tensor that any operation creates, also inside attention."""
+    """Records the size of the largest tensor that any operation creates, including operations inside attention."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -204,7 +204,7 @@ def test_nrrd_is_read_as_itk_reads_it(tmp_path: Path, name: str) -> None:
     path.write_bytes(NRRDS[name])
     read = read_scan(path)
     np.testing.assert_array_equal(read.voxels[0], VOXELS)
-    if name == "many blanks":  # ITK 5.4 refuses blanks after the sizes, so the usual file is compared.
+    if name == "many blanks":  # ITK 5.4 refuses blanks after the sizes, so it reads the plain file.
         path.write_bytes(NRRDS["plain"])
     itk = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(itk).transpose(2, 1, 0), VOXELS)
@@ -287,7 +287,7 @@ def test_nrrd_in_another_unit_than_millimetres_is_refused(tmp_path: Path, line: 
         np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
 
 
-def test_unit_of_a_nrrd_axis_other_than_space_is_ignored(tmp_path: Path) -> None:
+def test_unit_of_the_time_axis_of_an_nrrd_file_is_ignored(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.nrrd")
     header, data = path.read_bytes().split(b"\n\n", 1)
     kept = [line for line in header.split(b"\n") if not line.startswith((b"space", b"dim", b"sizes", b"kinds"))]
@@ -302,7 +302,7 @@ def test_unit_of_a_nrrd_axis_other_than_space_is_ignored(tmp_path: Path) -> None
 
 
 def test_nrrd_placed_by_axis_mins_is_refused(tmp_path: Path) -> None:
-    """ITK computes the origin from the fields `axis mins`, `axis maxs` and `centers`."""
+    """ITK computes the origin from the fields `axis mins`, `axis maxs` and `centers`; DCAMT does not."""
     path = write_scan(tmp_path / "x.nrrd")
     header, data = path.read_bytes().split(b"\n\n", 1)
     kept = [line for line in header.split(b"\n") if not line.startswith(b"space")]
@@ -485,7 +485,9 @@ def test_zip_file_in_a_zip_file_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(outer), outer, "another zip file (inner.zip)")
 
 
-def test_zip_file_that_does_not_fit_is_refused_with_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zip_file_too_large_to_extract_is_refused_with_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.raw", bytes(11 << 20))

@@ -49,7 +49,7 @@ def test_each_missing_operation_is_detected(missing: str, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.nn.functional, missing, refuse)
     assert not probe("cpu", training=True)
-    assert probe("cpu", training=False) is (missing == "grid_sample")  # used only in training
+    assert probe("cpu", training=False) is (missing == "grid_sample")  # which only training uses
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists the processor's features")

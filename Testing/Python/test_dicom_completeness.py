@@ -28,7 +28,7 @@ def _write_series(folder: Path, **attributes: object) -> Path:
 
 @pytest.mark.parametrize("size", [100, 140, 330])
 def test_end_slice_cut_in_its_header_is_refused(tmp_path: Path, size: int) -> None:
-    """With 330 bytes, the UID of the SOP class is cut, and must not be taken for another class."""
+    """A cut after 330 bytes shortens the UID of the SOP class, which must not be taken for another class."""
     os.truncate(_write_series(tmp_path) / "IM007", size)
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
 
@@ -136,7 +136,7 @@ def test_slice_numbers_of_millions_take_little_memory(tmp_path: Path) -> None:
     ("attributes", "message_part"),
     [({"ImagesInAcquisition": 20}, "20 images, of which 8"), ({"SpacingBetweenSlices": 1.0}, "1 mm according")],
 )
-def test_counts_and_distances_of_the_headers_cause_a_note(
+def test_headers_that_contradict_the_number_or_distance_of_slices_cause_a_note(
     tmp_path: Path, attributes: dict[str, object], message_part: str
 ) -> None:
     (note,) = read_scan(_write_series(tmp_path, **attributes)).notes
@@ -174,7 +174,7 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
         (lambda data: setattr(data, "ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "mosaic"),
     ],
 )
-def test_message_names_what_is_wrong_with_the_frames(
+def test_message_names_the_fault_of_the_frames(
     tmp_path: Path, change: Callable[[pydicom.Dataset], object], message_part: str
 ) -> None:
     file = write_frames(tmp_path / "x.dcm", range(12))

@@ -83,7 +83,9 @@ def test_slices_with_contradictory_attributes_are_refused(
         ("RescaleIntercept", 0),
     ],
 )
-def test_slices_of_which_some_lack_the_rescaling_are_refused(tmp_path: Path, attribute: str, value: object) -> None:
+def test_missing_rescaling_of_a_slice_is_refused_unless_the_others_have_the_default(
+    tmp_path: Path, attribute: str, value: object
+) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k, **({attribute: value} if k != 4 else {}))
     if value in ("", 0, 1):  # An empty value counts as missing; a missing slope is 1, a missing intercept 0.
@@ -99,7 +101,7 @@ def test_time_points_of_different_units_are_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "differ in their unit of intensities")
 
 
-def test_spellings_of_a_name_and_missing_names_do_not_contradict(tmp_path: Path) -> None:
+def test_other_spellings_of_a_name_and_missing_names_are_no_contradiction(tmp_path: Path) -> None:
     spellings = ["Doe^John", "DOE^JOHN^^^", "Doe^John ", ""]
     for k in range(8):
         write_slice(tmp_path / f"{k}.dcm", k, PatientName=spellings[k % 4], PatientID="p" if k else "")
@@ -202,7 +204,7 @@ def test_message_about_doubled_slices_names_them(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "holds two slices at the same place: 4.dcm and again.dcm")
 
 
-def test_message_about_a_missing_slice_of_a_time_point_states_it(tmp_path: Path) -> None:
+def test_message_about_incomplete_time_points_counts_slices_and_places(tmp_path: Path) -> None:
     for k in range(10):
         for time in range(3):
             write_slice(tmp_path / f"{k}-{time}.dcm", k, number=3 * k + time + 1, TriggerTime=20 * time)

@@ -185,7 +185,7 @@ def test_simpleitk_reads_one_segment_on_the_grid_of_the_scan(case: tuple[Path, L
     np.testing.assert_array_equal(mask, expected)
 
 
-def test_anonymised_source_without_attributes_of_patient_and_study_is_referred_to(
+def test_results_of_an_anonymised_source_have_empty_attributes_of_patient_and_study(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:
     folder, labelmap = case

@@ -1,4 +1,4 @@
-"""DICOM pixels are decompressed, inverted and rescaled; foreign bits are ignored, and unusable pixels refused."""
+"""DICOM pixels are decompressed, inverted and rescaled; unused bits are ignored, and unusable pixels refused."""
 
 from pathlib import Path
 

@@ -82,7 +82,7 @@ def test_team_splits_the_batch() -> None:
 
 @pytest.mark.parametrize("objective", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
 def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, objective: tuple[str, ...]) -> None:
-    """The losses are equal if no operation spans samples, as MMD, contrast, batch normalisation and mixing would."""
+    """The settings exclude operations across samples: MMD, contrast, batch normalisation and mixing."""
     runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *objective)
     one, two = ([event["losses"] for event in events(run, "progress")] for run in runs)
     assert len(one) == 5
@@ -117,7 +117,7 @@ def train_with_one_and_two_processes(table: Path, folder: Path, *settings: str) 
 def test_operations_across_samples_stay_within_each_process(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With all losses and batch normalisation, each loss of the team is the mean of this loss in the half batches."""
+    """With all losses and batch normalisation, each loss of the team is the mean of its values in the half batches."""
     settings = (*BATCH, "ramp_up=0", "iterations=1")
     assert train_as_team(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
     (together,) = (event["losses"] for event in events(tmp_path / "two", "progress"))
@@ -286,7 +286,7 @@ print_line("gloo" if any("gloo" in thread for thread in threads) else "no thread
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to list threads")
 def test_failure_of_one_process_fails_the_others_and_leaves_no_thread(tmp_path: Path) -> None:
-    """The leader runs in the real interpreter, so that the interpreter's exit is tested as well."""
+    """The leader runs in a new interpreter instead of a forked one, so that the interpreter's exit is tested, too."""
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
     status, output, errors = run_team(3, script=script, leader=sys.executable)

@@ -1,4 +1,4 @@
-"""Disturbances of scans for a calibration change the image; all but two keep the organs in place."""
+"""The disturbances of a calibration change the image of a scan; all but two keep the organs in place."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ LINK = re.compile(r"(?<!\\)!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def find_anchors(path: Path) -> set[str]:
-    """Return the anchors that GitHub makes for a document's headings, except numbered ones for repeated headings."""
+    """Return the anchors that GitHub makes for a document's headings, without numbered anchors of repeated headings."""
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
