@@ -1,5 +1,5 @@
 # make segment [SCAN=path] [OUT=folder]   segment a scan: left atrium, measurements, picture
-# make test                               lint, types, spelling, and at the same time the tests
+# make test                               lint, types and spelling, in parallel with the tests
 # make pictures                           draw the tutorials' pictures again
 
 SCAN ?= Resources/SampleData/LGEHeartPhantom.nrrd

@@ -26,7 +26,7 @@ SMALLEST = {"name": "heart", "title": "Heart", "modality": "MRI", "spacing": [1,
 
 
 def recipe_with(key: str, value: Any) -> dict[str, Any]:
-    """Return the smallest recipe as a dictionary with `section.field` (or a top-level field) set to `value`."""
+    """Return the smallest recipe as a dictionary with the field `key` (`field` or `section.field`) set to `value`."""
     data: dict[str, Any] = copy.deepcopy(SMALLEST)
     section, _, name = key.rpartition(".")
     holder = data.setdefault(section, {}) if section else data

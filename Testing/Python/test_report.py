@@ -213,6 +213,6 @@ def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
     assert pixels.shape == (side, 3 * side + 12, 3)
     for number in range(3):
         panel = pixels[:, number * (side + 6) :][:, :side]
-        # The picture shows the scan up to 20 mm from the block: 32 voxels, of which the block fills numbers 2 to 11.
+        # The picture shows the scan up to 20 mm from the block, which is 32 voxels. The block fills voxels 2 to 11.
         assert np.argwhere(panel.mean(axis=-1) > 0.5).mean(axis=0) / side == pytest.approx([7 / 32, 7 / 32], abs=0.02)
         assert (np.abs(panel - recipe.classes[0].color).max(axis=-1) < 0.01).any()

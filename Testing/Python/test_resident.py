@@ -83,7 +83,7 @@ def refusal_text(case: Case, recipe: Recipe | None = None) -> str:
 
 
 def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> None:
-    """A sheet of 2 mm is refused on a coarse grid, but a class of a few stray voxels may vanish there."""
+    """On a coarse grid, a sheet 2 mm thick is refused, but stray voxels of a class may vanish."""
     image, label = ellipsoid_scan((20, 20, 20))
     two = with_settings(tiny_recipe(), ["spacing=8,8,8"])
     two = replace(two, classes=(*two.classes, replace(two.classes[0], label=2, name="Scar")))

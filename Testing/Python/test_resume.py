@@ -61,7 +61,7 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
     assert cards[0].measured
 
 
-# This script ends the process, as abruptly as SIGKILL, some processor time after the beginning of iteration `goal`.
+# This script ends the process as abruptly as SIGKILL does, `seconds` of processor time after iteration `goal` begins.
 # The process does not pass iteration `last`, however late the signal comes.
 KILLED = """
 import signal

@@ -1,4 +1,4 @@
-"""Only one process holds the lock of a run folder, and the lock is free after the process, however it ended."""
+"""Only one process at a time holds the lock of a run folder; the end of the process frees the lock."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
 
 
 def test_competing_processes_do_not_hold_the_lock_together(tmp_path: Path) -> None:
-    """Releasing the lock removes its file; even so, two processes must not hold locks on different files."""
+    """Releasing the lock removes its file. A lock on the removed file and a lock on a new file must not coexist."""
     arguments = [interpreter(), "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
     arguments += [str(HOLDS)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}

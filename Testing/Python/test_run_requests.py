@@ -192,7 +192,7 @@ def test_run_killed_before_its_first_checkpoint_is_to_be_started_again(tmp_path:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits")
 def test_run_that_cannot_write_its_events_is_paused_and_names_the_events_file(tmp_path: Path, table: Path) -> None:
-    """The growing log of events exceeds the limit of a file's size."""
+    """The growing log of events exceeds the limit on file sizes."""
     run = RunFolder(tmp_path / "run")
     without_checkpoints = "dcamt.training.trainer.save_checkpoint = lambda *_: None\n"  # a checkpoint exceeds the limit
     arguments = train_arguments(table, run, *LONG[:2], "checkpoint_every_s=0.00001")

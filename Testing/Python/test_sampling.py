@@ -52,7 +52,7 @@ def are_equal(one: Batch, other: Batch) -> bool:
 
 
 @pytest.mark.parametrize("start", [(0, 0, 0), (3, 7, 12), (14, 10, 12)])
-def test_untransformed_patch_is_a_slice_of_the_case(start: tuple[int, int, int]) -> None:
+def test_untransformed_patch_equals_a_box_of_the_case(start: tuple[int, int, int]) -> None:
     scan, label = random_voxels((2, *SIZE)), random_voxels(SIZE, 1, 3)
     part = tuple(slice(at, at + 16) for at in start)
     image, labels = cut_patch(resident(scan, label), np.array(start) + (PATCH - 1) / 2, np.eye(3))
@@ -61,7 +61,7 @@ def test_untransformed_patch_is_a_slice_of_the_case(start: tuple[int, int, int])
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_mirrored_patch_is_a_mirrored_slice(axis: int) -> None:
+def test_mirrored_patch_equals_a_mirrored_box_of_the_case(axis: int) -> None:
     scan, label = random_voxels(SIZE), random_voxels(SIZE, 1, 3)
     matrix = np.eye(3)
     matrix[axis, axis] = -1
@@ -96,7 +96,7 @@ def test_rotated_and_scaled_patches_equal_the_result_of_scipy() -> None:
 
 
 def test_image_and_label_of_a_patch_are_aligned() -> None:
-    """Image and label are made from the voxel index along one axis, so they must agree to half a voxel when rotated."""
+    """Image and label are made from the voxel index along one axis, so after rotation they agree to half a voxel."""
     for axis in range(3):
         places = np.broadcast_to(np.arange(24).reshape([-1 if a == axis else 1 for a in range(3)]), (24, 24, 24))
         case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))

@@ -143,7 +143,7 @@ def test_command_refuses_an_existing_output_without_overwrite(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The output is checked first. With --overwrite the command continues, and here fails for another reason."""
-    if command.startswith("rank"):  # after the check, the command loads a model
+    if command.startswith("rank"):  # fail before the model is loaded
         monkeypatch.setattr("dcamt.commands.rank.Console", fail_after_checks)
     create_empty_files(tmp_path, "scan.nrrd", "old.csv", "out/a.seg.nrrd")
     cases, old = tmp_path / "cases.csv", tmp_path / "old.csv"
@@ -164,7 +164,7 @@ def test_command_refuses_an_existing_output_without_overwrite(
     assert "exists already" not in capsys.readouterr().err
 
 
-def test_wall_files_of_segment_are_not_replaced_without_overwrite(tmp_path: Path) -> None:
+def test_wall_files_of_the_command_segment_are_not_replaced_without_overwrite(tmp_path: Path) -> None:
     scans = create_empty_files(tmp_path / "patients", "p01.nrrd", "p01.wall.csv")
     plan_jobs([scans], scans)
     with pytest.raises(InputError, match=r"p01\.wall\.csv: exists already"):

@@ -135,7 +135,7 @@ def test_scans_of_patients_are_segmented(predictor: Predictor, case: str) -> Non
 
 @pytest.fixture(scope="module")
 def cropped(predictor: Predictor, request: pytest.FixtureRequest) -> tuple[Volume, Labelmap, float]:
-    """Return a patient's cropped scan, its label, and the Dice of the model's segmentation in fast quality."""
+    """Return a scan that the data set has cropped, its label, and the Dice of the model in fast quality."""
     if not LA.is_dir():
         pytest.skip("the patients' scans are not part of the repository")
     scan = read_scan(LA / f"{request.param}_image.nii.gz")

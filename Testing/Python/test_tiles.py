@@ -46,7 +46,7 @@ def network_of(recipe: Recipe, settings: Network) -> DualVNet:
 
 
 def test_pass_gives_the_probabilities_of_the_image_padded_with_its_last_voxel(tiny_recipe: Recipe) -> None:
-    network = network_of(tiny_recipe, NETWORKS[0])  # of stride 4
+    network = network_of(tiny_recipe, NETWORKS[0])  # stride 4
     image = torch.randn(1, 21, 16, 10)
     padded = torch.from_numpy(np.pad(image.numpy(), ((0, 0), (0, 3), (0, 0), (0, 2)), mode="edge"))[None]
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_tiles_give_the_same_result_as_one_pass(
     image, tile = image_for_tiles(network, axes)
     with torch.no_grad():
         whole = predict_whole(network, image, quality)
-        # A half that is predicted alone differs, so in one pass the other half has an effect.
+        # One half of the image, predicted alone, differs: the prediction depends on the other half.
         half = image.narrow(1 + axes[0], 0, image.shape[1 + axes[0]] // 2)
         alone = predict_whole(network, half, quality)
         assert (alone - whole.narrow(2 + axes[0], 0, half.shape[1 + axes[0]])).abs().max() > 1e-3
@@ -111,7 +111,7 @@ def test_shorter_margin_changes_the_result(tiny_recipe: Recipe, monkeypatch: pyt
 
 
 def test_receptive_field_lies_within_the_margin(tiny_recipe: Recipe) -> None:
-    """Measure the field along the first axis by the gradient of one output plane; coarser levels are constant."""
+    """Measure the field along the first axis by the gradient of one output plane, through the two finest levels."""
     network = network_of(tiny_recipe, NETWORKS[1])
     for vnet in network.vnets:
         image = torch.randn(1, 1, 96, 8, 8, requires_grad=True)

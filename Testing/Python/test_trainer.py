@@ -161,7 +161,7 @@ def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_
     assert received[-1][0] == 300
     for number, (step, elapsed) in enumerate(received[:-1]):
         assert step % every == 0
-        # Earlier validations and this one count, but the trainer cannot foresee the duration of the first.
+        # The tenth includes this validation, unless it is the first, whose duration the trainer cannot foresee.
         assert (number + 1 if number else 0) * seconds <= 0.1 * elapsed + 1e-6
     total = clock.now - began
     if seconds == 500.0:
@@ -176,8 +176,8 @@ def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_
 def test_first_validation_is_made_only_if_time_remains_for_the_final_validation(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
-    # The trainer estimates the first validation by voxels as 24^3 / (3 x 2 x 8^3) = 4.5 iterations: the case has 24^3,
-    # a batch two patches of 8^3, and an iteration counts as three forward passes.
+    # The trainer estimates the first validation as 24^3 / (3 x 2 x 8^3) = 4.5 iterations: the case has 24^3 voxels, a
+    # batch has two patches of 8^3 voxels, and an iteration counts as three forward passes.
     clock, received = Clock(monkeypatch, 4.5), []
 
     def receive(event: RunEvent) -> None:

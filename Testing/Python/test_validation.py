@@ -64,7 +64,7 @@ def test_validation_dice_is_the_mean_over_cases_with_the_class_in_label_or_predi
 
 
 def record_calls(function: Callable[..., Tensor], name: str, calls: list[str]) -> Callable[..., Tensor]:
-    """Return a function that fails in training mode, appends `name` to `calls`, and calls `function`."""
+    """Return a wrapper of `function` that appends `name` to `calls` and fails if the network is in training mode."""
 
     def call(network: DualVNet, *arguments: Any) -> Tensor:
         assert not network.training
@@ -75,7 +75,7 @@ def record_calls(function: Callable[..., Tensor], name: str, calls: list[str]) -
 
 
 def partly_right_network(recipe: Recipe, case: ResidentCase) -> DualVNet:
-    """Return a network with random weights that labels half of the voxels of a case as organ, in each branch."""
+    """Return a network with random weights; each branch labels half of the voxels of a case as organ."""
     torch.manual_seed(0)
     network = DualVNet(recipe).eval()
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_pause_request_cancels_a_validation(tmp_path: Path, table: Path, monkeyp
 
     monkeypatch.setattr(validation, "predict_bounded", predict_and_request_pause)
     cases = read_cases(table)
-    # With a second validation case, a request during the prediction of the first can cancel the validation.
+    # A request during the prediction of the first case can cancel the validation only if there is a second case.
     cases += [replace(case, name=f"{case.name} again") for case in cases if case.role == VALIDATION]
     outcome = trainer.fit(cases)
     assert (outcome.finished, outcome.step, predicted_at) == (False, 2, [2])

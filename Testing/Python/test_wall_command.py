@@ -121,7 +121,7 @@ def test_report_shows_the_measured_wall_and_has_names_only_with_identity(
     assert f">{float(row['burden_percent']):.1f}<" in text
     volume_ml = float(re.search(r"<th>Volume</th><td[^>]*>([\d.]+)<", text)[1])  # type: ignore[index]
     assert volume_ml == pytest.approx(4 / 3 * np.pi * 2**3, rel=0.02)  # a ball with a radius of 2 cm
-    # The label's outline, whose rim is black, is in each of the three slices.
+    # Each of the three slices shows the outline in the label's colour; the black rim is not counted.
     assert len(re.findall('fill="none" stroke="#(?!000")', text)) == 3
     assert re.search(f"<th>DECAAF stage at this threshold</th><td[^>]*>{row['stage']}<", text)
     assert escape(METHODS_DISAGREE) in text

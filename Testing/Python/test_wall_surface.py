@@ -179,7 +179,7 @@ def test_fraction_of_volume_lost_by_smoothing_is_inverse_to_the_radius_squared()
         grid = Grid(shape, np.diag([-0.7, 1.2, 2.5, 1.0]))
         points, triangles = closed_surface(ball, grid)
         a, b, c = (points[triangles[:, corner]] - points.mean(axis=0) for corner in range(3))
-        # By the divergence theorem; positive because triangles are anticlockwise as seen from outside.
+        # The divergence theorem gives a positive volume, since triangles are anticlockwise as seen from outside.
         volume = np.einsum("ij,ij->", a, np.cross(b, c)) / 6
         losses.append(1 - volume / (ball.sum() * 0.7 * 1.2 * 2.5))
         known = 4 / 3 * np.pi * radius**3 * 0.7 * 1.2 * 2.5

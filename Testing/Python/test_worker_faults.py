@@ -200,7 +200,7 @@ def test_worker_ends_when_stdout_closes() -> None:
 
 
 def test_scans_are_removed_while_a_result_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result written during the first removal keeps the folder; the second removal succeeds."""
+    """A result that is written during the first removal makes it fail; the second removal succeeds."""
     folder, remove = tmp_path / "scans", shutil.rmtree
     folder.mkdir()
     (folder / "volume.npy").touch()
