@@ -18,7 +18,7 @@ LONG = (
 """Test files that take long. They start first, so that all test processes end at about the same time."""
 
 
-gc.disable()  # until all tests are imported: their millions of objects stay
+gc.disable()  # while tests are imported, because nearly all of the millions of new objects stay
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order the long files first; the order within a file and among the other files stays.
 
-    Tests that are named one by one keep the order of the command line: `slicer_harness.isolation` shuffles it.
+    Tests that are named one by one keep the order of the command line, which `slicer_harness.isolation` shuffles.
     """
     if any("::" in argument for argument in config.args):
         return
@@ -45,7 +45,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _ignore_objects_of_earlier_tests() -> None:
-    """Keep Python's garbage collector from examining the objects of earlier test files: that took half of the time."""
+    """Exempt the objects of earlier test files from garbage collection, which would take half of the time."""
     freeze_garbage()
 
 

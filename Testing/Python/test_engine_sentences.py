@@ -1,4 +1,4 @@
-"""Messages are collected from source code: texts that reach an error or a note in one of several ways."""
+"""Texts that reach an error or a note are collected from source code."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def test_effort_thorough_is_the_recipe_and_smaller_efforts_take_fewer_iterations() -> None:
+def test_thorough_effort_is_the_recipe_and_smaller_efforts_take_fewer_iterations() -> None:
     for name in ("la", "pancreas"):
         recipe = load_recipe(name)
         by_effort = [with_settings(recipe, effort_settings(recipe, effort)) for effort in EFFORTS]

@@ -1,6 +1,6 @@
 """Scores equal those of medpy, of loops over all voxels, and of formulas.
 
-The files of two folders are paired, and the scores averaged; unusable files are refused by name.
+Files of two folders are paired, and their scores are averaged. Errors name unusable files.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def two_classes(seed: int) -> np.ndarray:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Write predictions and labels of three cases, la000 to la002, of two classes."""
+    """Write predictions and labels of two classes for the cases la000 to la002."""
     predictions, labels = tmp_path / "predictions", tmp_path / "labels"
     for number in range(3):
         save(labels / f"la00{number}_label.nii.gz", two_classes(number))
@@ -160,7 +160,7 @@ def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_
     assert rows[3]["undefined"] == "1"
 
 
-def test_absent_and_unpredicted_class_scores_1_and_unscored_values_are_reported(
+def test_class_in_neither_label_nor_prediction_scores_1_and_unscored_values_are_reported(
     folders: tuple[Path, Path],
 ) -> None:
     predictions, labels = folders
@@ -286,7 +286,7 @@ def test_value_255_beside_other_values_is_another_class(folders: tuple[Path, Pat
     assert_same_score(scores["la002", 255], score(random_mask(12), random_mask(2), (1.25, 0.75, 2.5)))
 
 
-def test_labels_without_a_class_of_the_predictions_and_empty_labels_are_refused(folders: tuple[Path, Path]) -> None:
+def test_empty_labels_and_labels_of_other_classes_are_refused(folders: tuple[Path, Path]) -> None:
     _predictions, labels = folders
     for number in range(3):
         save(labels / f"la00{number}_label.nii.gz", random_mask(number) * 255)
@@ -352,7 +352,7 @@ def test_prediction_of_an_absent_structure_does_not_count_as_missed() -> None:
         ("M\u00fcller.nii.gz", "Mu\u0308ller_gt.nii.gz"),
     ],
 )
-def test_different_names_of_files_of_the_same_case_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
+def test_files_of_the_same_case_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
     (tmp_path / "pred").mkdir()
     segments = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium")),)
     write_labelmap(

@@ -18,7 +18,7 @@ RESOURCE_ENDINGS = {".ui", ".png", ".json", ".txt", ".svg", ".csv", ".html", ".c
 RAW = "https://raw.githubusercontent.com/DCAMT/SlicerDCAMT/main/"
 LIBRARY = "lib/qt-scripted-modules"
 
-# A minimal replacement of Slicer's build system. Its checks follow these files of Slicer, and some are stricter:
+# A minimal replacement of Slicer's build system. Its checks are at least as strict as those of Slicer's files
 # SlicerConfig.cmake (pointer size, settings that a project must not choose for itself), UseSlicer.cmake
 # (the name), SlicerMacroBuildScriptedModule, SlicerMacroPythonTesting and SlicerExtensionCPack.
 SLICER_CONFIG = """
@@ -459,10 +459,10 @@ def test_cmake_registers_every_module_test(copied_tree: Path, tmp_path: Path) ->
     done = build_and_install(copied_tree, tmp_path, "-DBUILD_TESTING=ON")
     assert done.returncode == 0, done.stderr
     tests = {path.name for path in (copied_tree / "Testing/Slicer").glob("test_*.py")}
-    own = {name for name in tests if name.startswith("test_harness_")}
-    assert own
+    tests_of_harness = {name for name in tests if name.startswith("test_harness_")}
+    assert tests_of_harness
     assert set((tmp_path / "build/generic_tests.txt").read_text(encoding="utf-8").split()) == set(MODULES)
-    assert set((tmp_path / "build/tests.txt").read_text(encoding="utf-8").split()) == tests - own
+    assert set((tmp_path / "build/tests.txt").read_text(encoding="utf-8").split()) == tests - tests_of_harness
     # The tests import these packages from their build folder.
     for package in ("slicer_harness", "dcamt_testing"):
         assert (tmp_path / "build/Testing/Slicer" / package / "__init__.py").is_file()

@@ -64,7 +64,7 @@ def test_folding_removes_batch_normalisation_and_keeps_the_output(
     kinds = {type(part) for part in lean.modules()}
     assert nn.BatchNorm3d not in kinds
     if normalisation == "batch":
-        # ReLU is fused except after branch B's interpolations, of which each level but the deepest has one.
+        # Only the ReLUs after branch B's interpolations stay: one for each level but the deepest.
         remaining = sum(isinstance(part, nn.ReLU) for vnet in lean.vnets for part in vnet.modules())
         assert remaining == len(SHAPE.channels) - 1
 

@@ -1,4 +1,4 @@
-"""A header gives grid and channels without decompressing voxels; unusable files are refused as by `read_scan`."""
+"""`read_header` returns grid and channels without decompressing voxels, and refuses unusable files."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_gzip_file_of_several_streams_is_accepted(tmp_path: Path) -> None:
     assert read_header(tmp_path / "scan.nii.gz").grid.matches(GRID)
 
 
-def test_unusable_file_is_refused_with_the_message_of_reading_the_scan(tmp_path: Path) -> None:
+def test_read_header_and_read_scan_refuse_an_unusable_file_with_the_same_message(tmp_path: Path) -> None:
     thin = np.zeros((12, 10, 2), np.int16)
     nibabel.save(nibabel.Nifti1Image(thin, np.eye(4)), tmp_path / "thin.nii")
     (tmp_path / "empty.nrrd").touch()

@@ -37,7 +37,7 @@ FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 @dataclass(frozen=True)
 class Import:
-    """An import in a file: the module's dotted name, and whether it runs when the file is imported."""
+    """An import in a file; `at_import_time` is False inside functions and `if TYPE_CHECKING`."""
 
     target: str
     line: int
@@ -87,7 +87,7 @@ def imports_of(path: Path, home: Path) -> tuple[Import, ...]:
 
 
 def forbidden_imports(paths: Iterator[Path] | list[Path], home: Path, names: set[str]) -> list[str]:
-    """Return the places where files import one of the top-level packages `names`, also inside functions."""
+    """Return the imports of the top-level packages `names` in files, also those inside functions."""
     return [
         f"{path.relative_to(home)}:{one_import.line} imports {one_import.target}"
         for path in paths

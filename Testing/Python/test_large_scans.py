@@ -164,7 +164,7 @@ def test_small_scan_is_segmented_without_localisation(predictor: Predictor, monk
 
 
 def scan_beside_larger_organ() -> tuple[Volume, np.ndarray, np.ndarray]:
-    """Return a scan, surrounded by air, with an organ and a larger neighbour, and the masks of both organs."""
+    """Return a scan of an organ beside a larger one, surrounded by air, and the masks of both organs."""
     scan, own = scan_in("air")
     i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
     neighbour = ((i - 63) / 18) ** 2 + ((j - 112) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1
@@ -195,7 +195,7 @@ def test_larger_neighbour_does_not_replace_the_located_organ(
 def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The location is a box around the organ and half of a larger neighbour, as if they touched on the coarse grid."""
+    """The location is a box around the organ and half of a larger neighbour, as if both merged on the coarse grid."""
     scan, own, neighbour = scan_beside_larger_organ()
     merged = (slice(40, 90), slice(60, 112), slice(0, 24))
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(merged, WHOLE_FIELD, {1: merged}))
@@ -205,7 +205,7 @@ def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
 
 
-def test_prior_of_location_and_result_has_the_centre_of_the_anatomy(
+def test_localisation_and_selection_of_components_prefer_the_centre_of_the_anatomy(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same anatomy is at three positions of the scan, with different offsets of the coarse grid."""

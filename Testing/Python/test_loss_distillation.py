@@ -1,4 +1,4 @@
-"""Mutual distillation against a loop over voxels; a teacher has no gradient, and a student follows its teacher."""
+"""Mutual distillation equals a loop over voxels; a teacher has no gradient, and a student follows its teacher."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def reference_loss(students: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tens
 def reference_direction(teacher: Tensor, student: Tensor, temperature: float) -> float:
     """Return the loss of one teacher and one student.
 
-    T² × the mean confidence-weighted KL divergence, plus the mean Dice loss of the foreground classes. The Dice loss
-    has a smoothing of 1 and the weight n / (n + 1), where n is the teacher's volume in voxels (`soft_dice_loss`).
+    The loss is T² × the mean confidence-weighted KL divergence, plus the mean Dice loss of the foreground classes. The
+    Dice loss has a smoothing of 1 and the weight n / (n + 1), where n is the teacher's volume in voxels
+    (`soft_dice_loss`).
     """
     divergence, voxels, dice_losses = 0.0, 0, []
     for sample_t, sample_s in zip(teacher, student, strict=True):

@@ -1,4 +1,4 @@
-"""Test the squared maximum mean discrepancy (MMD): compare it with loops and a formula; test its properties."""
+"""Test the squared maximum mean discrepancy (MMD) against loops and a formula, and its properties."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_commands_that_run_a_network_keep_freed_memory(
 
 @pytest.fixture
 def restore_garbage_collection() -> Iterator[None]:
-    """Undo the exemption of objects from garbage collection at the end."""
+    """After the test, undo the exemption of objects from garbage collection."""
     yield
     gc.unfreeze()
 

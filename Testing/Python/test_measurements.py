@@ -153,7 +153,7 @@ def test_area_of_two_bodies_is_the_sum_of_their_areas() -> None:
     assert surface_area(both, axes) == pytest.approx(surface_area(ball, axes) * 2, rel=1e-9)
 
 
-def test_measurements_of_a_single_voxel_and_of_an_empty_segment() -> None:
+def test_single_voxel_and_empty_segment_are_measured() -> None:
     voxels = np.zeros((9, 9, 9), dtype=np.uint16)
     voxels[4, 4, 4] = 300
     voxels[0] = 7

@@ -87,7 +87,7 @@ def test_missing_model_is_refused(tmp_path: Path) -> None:
         import_model(tmp_path / "gone.dcamt")
 
 
-def test_path_of_a_file_named_like_a_stored_model_means_the_file(
+def test_file_is_imported_by_its_path_even_if_a_stored_model_has_that_name(
     tmp_path: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -235,7 +235,7 @@ def test_damaged_model_is_not_imported(tmp_path: Path, download: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
-def test_store_whose_folder_is_a_file_is_refused(tmp_path: Path, download: Path) -> None:
+def test_import_is_refused_if_a_file_takes_the_place_of_the_store(tmp_path: Path, download: Path) -> None:
     (tmp_path / "home").touch()
     with pytest.raises(OutputError, match="is not a folder"):
         import_model(download)

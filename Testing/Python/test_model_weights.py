@@ -1,4 +1,4 @@
-"""Weights of model packages: weights that are damaged or do not fit the recipe are refused with one line."""
+"""Damaged weights, and weights that do not fit the recipe, are refused with a one-line message."""
 
 from __future__ import annotations
 

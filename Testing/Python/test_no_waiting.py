@@ -90,7 +90,7 @@ def cases(recipe: Recipe, device: torch.device) -> tuple[list[ResidentCase], lis
 
 
 class TrainingLoop:
-    """Draws batches and trains on them; nothing else of `Trainer.fit`."""
+    """Draws batches and trains on them, without the other steps of `Trainer.fit`."""
 
     def __init__(self, recipe: Recipe, device: torch.device, folder: Path, team: Team = ALONE) -> None:
         self.trainer = Trainer(recipe, RunFolder(folder), device, EventLog(None), team=team)
@@ -122,7 +122,7 @@ def test_iteration_does_not_wait_for_the_device(optimiser: str, steps: tuple[int
 
 
 class TeamOfTwo(Team):
-    """A team of two processes without the other process."""
+    """The first process of a team of two; the second does not exist."""
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         assert all(tensor.device == META for tensor in tensors)

@@ -125,7 +125,7 @@ def test_report_of_no_or_too_many_segments_is_refused(request_: ReportRequest, c
     assert not request_.report.exists()
 
 
-def test_255_segments_are_labels_1_to_255() -> None:
+def test_255_segments_get_labels_1_to_255() -> None:
     grid = Grid((3, 3, 255), np.eye(4))
     segments = []
     for k in range(255):

@@ -33,7 +33,7 @@ phantom = load_script()
 
 
 class Heart(NamedTuple):
-    """A synthetic scan, its label, and the arguments of the script's painter.
+    """A synthetic scan, its label, and arguments of the script's `_paint_heart`.
 
     Attributes:
         points: the voxels' coordinates relative to the heart, mm: three arrays that broadcast to (I, J, K).

@@ -209,7 +209,7 @@ def test_memory_limit_does_not_change_the_labels(predictor: Predictor, monkeypat
     assert np.array_equal(predictor.segment(scan).labelmap.voxels, expected)
 
 
-def test_network_is_folded_on_the_cpu_for_another_device(
+def test_network_is_folded_on_the_cpu_even_if_another_device_is_chosen(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folding uses double precision, which Apple's GPUs do not support."""

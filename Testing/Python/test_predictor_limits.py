@@ -54,7 +54,7 @@ class NetworkOfScan(nn.Module):
 def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
     """Replace `predict_whole` and `predict_tiled` by a single pass over the whole volume.
 
-    The returned list receives the size of the tile that each prediction was asked for (None: the whole volume).
+    Return a list that receives the tile size of each call (None: the whole volume).
     """
     tiles: list[Shape | None] = []
 

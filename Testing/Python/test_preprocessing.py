@@ -243,7 +243,7 @@ def smooth_label(grid: Grid) -> Labelmap:
 
 @pytest.mark.parametrize("spacing", [(0.625,) * 3, (0.625, 0.625, 2.5), (0.7, 0.7, 0.7), (1.25, 1.25, 2.0)], ids=str)
 @pytest.mark.parametrize("turn", [np.eye(3), rotation(8, 14, -11)], ids=["straight", "oblique"])
-def test_labels_are_nearly_preserved_by_resampling_and_back(
+def test_labels_are_nearly_preserved_by_resampling_to_the_network_grid_and_back(
     spacing: tuple[float, float, float], turn: np.ndarray
 ) -> None:
     shape = tuple(round(mm / step) for mm, step in zip((70, 56, 52), spacing, strict=True))
@@ -257,7 +257,7 @@ def test_labels_are_nearly_preserved_by_resampling_and_back(
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the left-atrium cases, which are not in the repository")
 @pytest.mark.parametrize("name", ["la000", "la017", "la042"])
-def test_real_labels_are_nearly_preserved_by_resampling_and_back(name: str) -> None:
+def test_real_labels_are_nearly_preserved_by_resampling_to_the_network_grid_and_back(name: str) -> None:
     path = REAL / f"{name}_label.nii.gz"
     if not path.is_file():
         pytest.skip(f"{path.name} does not exist")
@@ -295,7 +295,7 @@ def test_voxel_gets_the_class_that_fills_most_of_it() -> None:
     )
 
 
-def test_voxel_filled_half_by_each_class_gets_the_lower_label() -> None:
+def test_voxel_filled_half_by_each_of_two_classes_gets_the_lower_label() -> None:
     recipe = replace(load_recipe("la"), spacing=(2.0, 2.0, 2.0))
     for label_first in (True, False):
         voxels = np.zeros((20, 8, 8), np.uint8)

@@ -1,4 +1,4 @@
-"""Scripts that run before a program of the engine, in its interpreter, and change what the program does."""
+"""Scripts that run in the interpreter of an engine's program before the program, and change what it does."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def predict_bounded(*arguments, **options):
     return predict(*arguments, **options)
 predictor.predict_bounded = predict_bounded
 """
-"""A script after which the network waits before a scan while a file exists; `format(gate=…)` fills in its path."""
+"""A script after which the network waits before a scan while a file exists; `format(gate=…)` inserts its path."""
 
 EXPECTS_LONG_WORK = """
 from dcamt.inference import serving

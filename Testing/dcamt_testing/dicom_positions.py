@@ -126,5 +126,5 @@ def assert_slices_in_place(volume: Volume, slices: int, add: int = 100) -> None:
 
 
 def time_point_groups(places: Sequence[int], number: int) -> list[Groups]:
-    """Return the functional groups of the frames of `number` time points, each with frames at all places."""
+    """Return the functional groups of one frame for each place and each of `number` time points."""
     return [{"FrameContentSequence": {"TemporalPositionIndex": t + 1}} for t in range(number) for _ in places]

@@ -80,7 +80,7 @@ class Scope:
 
 @dataclass
 class Names:
-    """What a module or function binds to names."""
+    """The values that a module or function binds to names."""
 
     values: dict[str, list[tuple[ast.expr, Scope]]] = field(default_factory=dict)
 

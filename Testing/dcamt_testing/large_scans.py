@@ -42,7 +42,7 @@ def case() -> np.ndarray:
 
 
 def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
-    """Return a scan of a case with a surrounding, and the mask of the case's organ.
+    """Return a scan that contains a case, and the mask of the case's organ.
 
     Args:
         kind: what surrounds the case: "air" (-1), "noise", or "mirrored tissue" (mirror images of the case).

@@ -1,4 +1,4 @@
-"""Make synthetic scans on oblique, flipped and sheared grids, write them by other libraries, and check refusals."""
+"""Make synthetic scans on oblique, flipped and sheared grids, write them with other libraries, and check refusals."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def new_trainer(
 
 
 def assert_same(one: Any, other: Any) -> None:
-    """Fail unless two values, nested in dictionaries and lists, are equal, tensors element by element."""
+    """Fail unless two values are equal; they may be nested in dictionaries and lists."""
     assert type(one) is type(other)
     if isinstance(one, dict):
         assert one.keys() == other.keys()

@@ -22,7 +22,7 @@ MITRAL = np.array([-0.66, 0.54, -0.52]) / np.linalg.norm([-0.66, 0.54, -0.52])
 VEIN = np.array([0.8, -0.6, 0.0])
 """The direction of the vein, RAS: right, posterior."""
 SAMPLE_MM = 1.0
-"""A voxel's intensity is the mean of samples at most this far apart, in mm; a smaller voxel has one, at its centre."""
+"""A voxel's intensity is the mean of samples at most this far apart, in mm. Smaller voxels have one central sample."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ The launcher runs the real interpreter instead if the server cannot be reached, 
 `-m MODULE` (a module of DCAMT or PyTorch), `-c CODE` or a script. Without Linux's pidfd there is no launcher, and
 `interpreter()` returns the real interpreter.
 
-A child has imported the modules in `PRELOADED` and `ENGINE` before its program begins. If the program's path leads to
-another engine, the child imports that engine instead. Therefore a test of a program's imports, or of the interpreter's
-exit, starts `sys.executable`.
+A child has imported the modules in `PRELOADED` and `ENGINE` before its program begins, and exits without unloading
+them. Therefore a test of a program's imports, or of the interpreter's exit, starts `sys.executable`. If the program's
+path leads to another engine, the child imports that engine instead.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import signal
 import socket
 import sys
 
-# The launcher imports this module, so what only the tests and the server need is imported inside functions.
+# The launcher imports this module, so functions import the modules that only the tests and the server need.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
