@@ -30,7 +30,7 @@ STRUCTURE = 0.1
 
 Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
-"""A plane is noise if its mean squared difference, divided by the variance, is at least this.
+"""A plane is noise if the mean squared difference of its voxels, divided by the variance, is at least this.
 
 `DISORDER` is for neighbouring voxels, `DISORDER_APART` for voxels `APART` or 2 `APART` apart. The ratio is 2 for
 independent voxels. Measured: at most 0.55 and 1.5 in LGE-MRI; 1.96 at `APART` in noise blurred by one voxel."""
@@ -53,7 +53,7 @@ Measured: 0.1 to 0.5 in nine of ten voxels of LGE-MRI; more than `ORDERED` every
 def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     """Return the box of the anatomy, in the scan's own voxels; None if there is no anatomy.
 
-    Planes of constant padding are excluded exactly. With planes of white noise, up to a coarse voxel of tissue may be
+    Planes of constant padding are excluded exactly. Beside planes of white noise, up to a coarse voxel of tissue may be
     excluded, too. Noise that was smoothed together with the scan, for example by interpolation, is mostly excluded if
     the scan's spacing is fine enough (see `_without_smooth_noise`).
     """
@@ -120,8 +120,8 @@ def _without_smooth_noise(
 ) -> Box:
     """Return `box` without its outer planes of smooth noise.
 
-    Smooth noise resembles fine tissue, which must not be lost. Therefore nothing is removed if the ordered box is too
-    small for an organ, and at most `reach` planes inside the ordered box.
+    Smooth noise resembles fine tissue, which must not be lost. Therefore at most `reach` planes inside the ordered box
+    are removed, and no plane at all if this box is too small for an organ.
 
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).

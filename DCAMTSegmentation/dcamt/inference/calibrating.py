@@ -31,7 +31,7 @@ from .predictor import Predictor
 DISTURBED = 4
 """Number of disturbed scans made from each case."""
 MIN_SEGMENTED = 3
-"""Something must be segmented in this many cases or more: each case is tested on a fit to at least two others."""
+"""Something must be segmented in at least this many cases, so that each is tested on a fit to two or more others."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
     """Yield pairs (disturbance's name, scan) of a case: undisturbed (`CLEAN`), then `DISTURBED` disturbed ones.
 
     Args:
-        number: the case's index, which chooses the disturbances: each case uses the next ones in `CALIBRATING`.
+        number: the case's index; each case uses the disturbances that follow those of the case before in `CALIBRATING`.
     """
     volume = read_scan(case.image, channels=recipe.input_channels)
     label = read_case_label(case, recipe, volume.grid)

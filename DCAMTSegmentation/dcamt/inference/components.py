@@ -47,7 +47,7 @@ class CentrePrior:
 
     @classmethod
     def on_network_grid(cls, anatomy: Grid, grid: NetworkGrid) -> CentrePrior:
-        """Return the prior for an anatomy, in voxels of a network grid of its box or of a part of the box."""
+        """Return the prior for an anatomy in voxels of `grid`, a network grid of the anatomy or of a part of it."""
         centre = anatomy.affine @ [*((np.array(anatomy.shape) - 1) / 2), 1]
         edges = np.array([anatomy.shape[stored] * float(anatomy.spacing[stored]) for stored in grid.order])
         return cls((np.linalg.inv(grid.affine) @ centre)[:3], edges / grid.spacing / 2)
@@ -57,7 +57,7 @@ class CentrePrior:
         return CentrePrior(self.centre - [side.start for side in box], self.half_edges)
 
     def weights(self, components: np.ndarray, length: int) -> np.ndarray:
-        """Return the weights (length,) of components (X, Y, Z) at their centroids, by number; background gets 0."""
+        """Return the weight of each component's centroid, (length,), by component number; background gets 0."""
         voxels_at = np.nonzero(components)
         label = components[voxels_at]
         voxels = np.maximum(np.bincount(label, minlength=length), 1)

@@ -59,7 +59,7 @@ def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
     """Return how many bytes of `memory` a pass may take: all if the whole volume (X, Y, Z) fits, otherwise fewer."""
     if pass_bytes(recipe, size) <= memory:
         return memory
-    # Tiling keeps this for the whole volume: results of both branches, features of coarse levels, and the attention.
+    # Tiles share the memory with results of both branches, coarse features and attention, all for the whole volume.
     kept = 4 * math.prod(size) * (2 * recipe.output_channels + 10) + attention_bytes(recipe, size)
     return max(0, memory - kept)
 
@@ -76,9 +76,9 @@ def usable_memory(device: torch.device) -> int:
 def fitting_tile(size: Sequence[int], stride: Stride, fits: Callable[[Shape], bool]) -> Shape | None:
     """Return the size of the first tile that `fits`, starting with the whole volume.
 
-    Each further tile is one stride shorter along the axis that holds the most strides. A tile keeps four strides along
-    each axis (or the whole axis), even if it does not fit, since nearly all work on a smaller tile would go to its
-    margin. Returns None if the whole volume fits, or is not larger than the smallest tile.
+    Each further tile is one stride shorter along the axis that holds the most strides. A tile keeps at least four
+    strides along each axis (or the whole axis), even if it does not fit, since nearly all work on a smaller tile would
+    go to its margin. Returns None if the whole volume fits, or is not larger than the smallest tile.
     """
     padded = [-(-n // step) * step for n, step in zip(size, stride, strict=True)]
     tile = list(padded)

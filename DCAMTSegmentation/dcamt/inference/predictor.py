@@ -222,7 +222,7 @@ class Predictor:
         removed = None
         if self.recipe.inference.largest_component:
             kept = keep_largest_components(labels, range(1, self.recipe.output_channels), expected)
-            # Only removed voxels change their class, to 0, so only these have a difference other than 0.
+            # The difference is 0 except at removed voxels.
             removed, labels = labels - kept, kept
         expected_overlap, doubt = self._expect_overlap(branches, labels, grid, quality)
         if expected_overlap is not None and expected_overlap.is_low:

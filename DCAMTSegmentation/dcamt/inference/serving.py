@@ -58,7 +58,7 @@ TRIAL = (48, 48, 48)
 class Worker:
     """Serves requests one after another with a model that stays loaded, and passes events to `send`.
 
-    Control requests, which the reading thread obeys, get no answer here.
+    Control requests do not come here: the thread that reads stdin obeys them.
 
     Args:
         cancelled: identifiers of cancelled requests; another thread may add identifiers.
@@ -249,7 +249,7 @@ class Worker:
 
 
 def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentRequest) -> SegmentResult:
-    """Return the result for a class: its box and, if requested and vtk is installed, the file of its closed surface."""
+    """Return the result for a class; write the file of its closed surface if requested and if vtk is installed."""
     mask = labelmap.voxels == info.label
     box = bounding_box(mask)
     if box is None:

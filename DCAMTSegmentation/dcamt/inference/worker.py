@@ -1,10 +1,10 @@
 """Run the worker process of an application: one request per line of stdin, one event per line of stdout, both JSON.
 
 The worker keeps the model loaded between requests, even if one is cancelled. The process ends once stdin closes, even
-while it segments, so that it does not outlive an application that crashed. With `--remove-at-end FOLDER` it first
-removes this folder, unless a `KeepFilesRequest` was read. The application writes scans for the worker into it.
+while it segments, so that it does not outlive an application that crashed. The application writes scans for the worker
+into a folder. `--remove-at-end FOLDER` removes this folder once stdin closes, unless a `KeepFilesRequest` was read.
 
-`worker.requests` and `worker.events` define what is sent. After a failure with the reason `internal` the process exits
+`worker.requests` and `worker.events` define the messages. After a failure with the reason `internal` the process exits
 with status 1, since its state may be invalid; after `missing_package` at the start, with status 3.
 """
 
@@ -35,11 +35,11 @@ PACKAGES = ("torch", "scipy")
 MISSING_PACKAGE = 3
 """Exit status if a package is missing or cannot be loaded."""
 REMOVALS = 100
-"""Attempts to remove the folder of scans; the main thread may write a file during an attempt."""
+"""Maximum number of attempts to remove the folder of scans; the main thread may write a file during an attempt."""
 
 
 def _import_all() -> dict[str, str]:
-    """Import all modules that requests need, except a report's; return the packages' versions by name.
+    """Import all modules that requests need, except those for a report; return the packages' versions by name.
 
     Raises:
         ImportError: a package cannot be imported.

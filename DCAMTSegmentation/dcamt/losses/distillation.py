@@ -19,7 +19,7 @@ SHARPENING = 0.5
 def mutual_distillation(
     student_logits: tuple[Tensor, Tensor], teacher_logits: tuple[Tensor, Tensor], temperature: float
 ) -> Tensor:
-    """Return the mean of both directions of T^2 KL(softmax(z_teacher / T) || softmax(z_student / T)) + Dice loss.
+    """Return the mean over both directions of T^2 KL(softmax(z_teacher / T) || softmax(z_student / T)) + Dice loss.
 
     The Dice loss compares the student's probabilities with the teacher's, sharpened by `SHARPENING`. Student A learns
     from teacher B, and student B from teacher A. Teachers have no gradient. A branch's teacher logits may be its

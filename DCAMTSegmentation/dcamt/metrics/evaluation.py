@@ -175,7 +175,7 @@ def evaluate_folders(
     label_mapping: str = "",
     prediction_mapping: str = "",
 ) -> Evaluation:
-    """Score every prediction in a folder against the label of the same case in another, as `evaluate_pairs` does.
+    """Score every prediction in a folder against the same case's label in another folder, as `evaluate_pairs` does.
 
     Files of one case are found by their names (`cases.names.case_name`): `la000_image.seg.nrrd` is compared with
     `la000_label.nii.gz`, `la_001_0000.nii.gz` with `la_001.nii.gz`. Scans among the labels are skipped, and so are

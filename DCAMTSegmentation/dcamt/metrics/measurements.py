@@ -148,8 +148,8 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Vectors are chosen in the order of their length; each must differ by more than 15 degrees from all chosen before it.
     The weights are w / length, where w is the non-negative least-squares solution of sum w |n . u| = 1/2 for normals n
-    all over the sphere, so that the area of a plane is nearly right in any direction. Residuals of the normals of the
-    grid's faces count six times, since the flat ends of a segment (its first and last slice) have these normals.
+    all over the sphere, so that the area of a plane is nearly right in any direction. Residuals for the normals of the
+    grid's faces are multiplied by 6, since the flat ends of a segment (its first and last slice) have these normals.
     """
     from scipy.optimize import nnls
 

@@ -266,10 +266,8 @@ def _left_out(cases: Sequence[str], disturbances: Sequence[str] | None) -> Itera
     """Yield two masks (N,) for each disturbance of each case.
 
     The first mask selects the case's scans with this disturbance, the second the scans of other cases with other
-    disturbances.
-
-    The second mask includes the scans of other cases with the same disturbance, too, if the scans are undisturbed or no
-    other scans remain.
+    disturbances. If the disturbance is `CLEAN` or no scans would remain, the second mask selects all scans of other
+    cases.
     """
     groups = np.asarray(cases)
     kinds = np.array([CLEAN] * len(groups) if disturbances is None else disturbances)

@@ -216,7 +216,7 @@ def _parse_calibration(text: bytes, path: Path, card: Card) -> Calibration:
 def check_description(path: Path, data: bytes | None = None) -> Card:
     """Check a package as `open_model` does, and return its card; of the weights, only the checksum is checked.
 
-    This check does not need safetensors, which has to be installed into Slicer.
+    This check does not need safetensors, so it works in Slicer before the packages are installed.
 
     Raises:
         InputError: as `open_model`.

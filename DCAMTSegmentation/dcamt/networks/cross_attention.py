@@ -68,7 +68,7 @@ def queries_at_once(tokens: int, heads: int) -> int:
 
 
 def distance_bias(size: tuple[int, int, int], heads: int, device: torch.device, queries: slice = slice(None)) -> Tensor:
-    """Return -slope_h * |p - q| for each head h, each p of `queries` and each of all N tokens q: float32 (heads, n, N).
+    """Return -slope_h * |p - q| for each head h, each token p of `queries` and each token q: float32 (heads, n, N).
 
     Distances are in tokens. The first head has the slope 1 and each further head half the slope of the one before. Thus
     the first head attends to near tokens and the last one also to far ones.

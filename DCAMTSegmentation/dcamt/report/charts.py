@@ -12,7 +12,7 @@ from .colors import CHART_COLORS
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 30
 MAX_POINTS = 300
-"""Most points of a line; a longer line is averaged to this many points."""
+"""Largest number of points of a line; a longer line is averaged to this many points."""
 
 Line = Sequence[tuple[float, float]]
 

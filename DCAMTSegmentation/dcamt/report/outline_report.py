@@ -25,7 +25,7 @@ from ..worker.requests import ReportRequest
 from .scan_report import ScanReport, render_scan_report
 
 MAXIMUM_SEGMENTS = 255
-"""Most segments of a report, since the labels are uint8."""
+"""Largest number of segments in a report, since the labels are uint8."""
 
 
 @dataclass(frozen=True, eq=False)

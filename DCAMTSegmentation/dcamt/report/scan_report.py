@@ -122,8 +122,8 @@ class ScanReport:
 def render_scan_report(report: ScanReport) -> str:
     """Return the report as HTML text.
 
-    If notes, segments and model contain no name, identifier, date or path, the HTML contains only those in
-    `report.identity`.
+    The HTML contains no name, identifier, date or path of the patient or the scan, except those in `report.identity`
+    and any that notes, segments or model contain.
 
     Raises:
         InputError: the grids of labels and scan differ.

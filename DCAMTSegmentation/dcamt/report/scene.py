@@ -53,9 +53,8 @@ class Scene:
         grid: the scan's own grid.
         spacing: (3,) mm.
         at: indices of the shown slices.
-        low, high: (3,) mm along the axes from the centre of voxel (0, 0, 0), the corners of the box around the
-            segmentation with the margin `MARGIN_MM`, within the scan. Without a segmentation, they bound the whole
-            scan.
+        low, high: corners (3,) of the box around the segmentation with the margin `MARGIN_MM`, within the scan, in mm
+            along the axes from the centre of voxel (0, 0, 0). Without a segmentation, the box is the whole scan.
     """
 
     grid: Grid

@@ -28,8 +28,8 @@ HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
 """Distances (mm) from the surface at which hollows are detected, and the weight of each."""
 
 OFF_MM = (1.0, 2.0)
-"""Thickness of wrong labels along an outline that is expected from the doubt. From the first value on, `DOUBT_COLOR` is
-blended in; from the second value on, nothing of the segment's own colour is left."""
+"""Expected thickness of wrong labels along an outline. From the first value on, `DOUBT_COLOR` is blended in; from the
+second value on, nothing of the segment's own colour is left."""
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     event_class = _CLASSES.get(fields.get("event", ""))
     if event_class is None:
         return None
-    # mypy compares the instances' `__hash__(self)` with what the cache requires of the class object, and refuses.
+    # The cast is for mypy, which would check the instances' `__hash__` instead of the class's.
     hints = _hints(typing.cast(type, event_class))
     return event_class(**{name: _value(fields.get(_KEYS.get(name, name)), hint) for name, hint in hints.items()})
 

@@ -1,8 +1,8 @@
 """Write and read the preview of a run: the current segmentation of one validation case.
 
 Another process writes the name of the case to `preview/case.txt`. After each later validation, the run writes arrays
-(K, J, I) that can be mapped into memory, and last `preview/preview.json` with the files' names, so that no reader sees
-half a preview.
+(K, J, I) that can be mapped into memory. It writes `preview/preview.json` with the files' names last, so that no reader
+sees half a preview.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from .trainer import VALIDATION_FRACTION, Trainer, memory_taken
 BUDGET_S = 15.0
 """A larger patch is not measured if all measurements together would then take longer than this."""
 STEADY_S = 1.0
-"""Steps are repeated for this time, at most ten times. The fastest is used, since other programs slow some down."""
+"""Steps are repeated for this time, at most ten times. The fastest counts, since other programs may slow steps down."""
 
 
 @dataclass(frozen=True)

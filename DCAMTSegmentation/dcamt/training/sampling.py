@@ -150,7 +150,7 @@ class BatchSampler:
         return self._cut(case, centre.double(), matrix)
 
     def _cut(self, case: ResidentCase, centre: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return image and label of the patch whose voxel u lies at the voxel centre + matrix @ (u - (patch - 1) / 2).
+        """Return image and label of a patch; its voxel u lies at `centre + matrix @ (u - (patch - 1) / 2)` in the scan.
 
         Beyond the scan, its border voxels are repeated.
         """

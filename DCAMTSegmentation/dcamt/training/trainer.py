@@ -43,7 +43,7 @@ from .validation import Scores, update_preview, validation_dice
 
 CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
-"""Seconds between two progress events, since reading the losses delays a GPU.
+"""Seconds between two progress events; for each event the losses are read, which delays a GPU.
 
 Before a checkpoint and at the end, an event comes earlier."""
 REQUEST_EVERY_S = 0.5
@@ -180,7 +180,7 @@ class Trainer:
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        # A request came while the cases were read. Nothing was trained, so the run pauses, even if asked to stop.
+        # A request that came while the cases were read pauses the run, even a request to stop: nothing was trained yet.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)

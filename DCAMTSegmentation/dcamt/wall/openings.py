@@ -29,11 +29,11 @@ BLOOD_BELOW_SD, BLOOD_ABOVE_SD = 2.5, 4.0
 SURFACE_SMOOTHING = 4
 """Number of times that profiles and normals are averaged with those of neighbouring points, about 1 mm away."""
 MITRAL_BELOW_SD = 2.0
-"""The same as `BLOOD_BELOW_SD` for the valve's profiles, which are smoother."""
+"""The lower bound of blood, as `BLOOD_BELOW_SD`, in the valve's profiles, which are smoother."""
 MITRAL_SMOOTHING = 20
 """Number of additional averages for the valve, which is about 30 mm wide."""
 MITRAL_STEP_MM = 1.0
-"""Distance between the samples of a profile for these averages."""
+"""Distance between a profile's samples in these additional averages; samples in between are left out."""
 
 MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 """Direction in which the mitral valve faces (RAS: left, anterior, inferior): the mean of the 60 cases."""
