@@ -11,7 +11,7 @@ from DCAMTSlicerLib.node_types import Node, VolumeNode
 from slicer.i18n import tr as _
 
 FIRST_ROW = 3
-"""Row of the form for the second channel, below the model and its buttons."""
+"""The form's row for the second channel, below the model and its buttons."""
 
 
 class ChannelSelectors:

@@ -13,7 +13,8 @@ from DCAMTSlicerLib.result_segments import find_dcamt_segments
 class EarlierResult:
     """The state of a segmentation node, its table and its map before an insertion.
 
-    Voxels are not copied: an insertion replaces segments and images as objects, so references to the old ones suffice.
+    Voxels are not copied: an insertion replaces whole segment and image objects, so references to the old objects
+    suffice.
     """
 
     def __init__(self, segmentation_node: SegmentationNode, helpers: Sequence[Node]) -> None:
@@ -101,7 +102,7 @@ def _set_attributes(node: Node, attributes: dict[str, str]) -> None:
 
 
 def _references_of(node: Node) -> dict[str, list[str]]:
-    """Return a node's references in DCAMT's roles and in that of the geometry: the identifiers of nodes, by role."""
+    """Return the identifiers of the nodes to which a node refers in DCAMT's roles and in the geometry's, by role."""
     roles: list[str] = []
     node.GetNodeReferenceRoles(roles)
     geometry = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()

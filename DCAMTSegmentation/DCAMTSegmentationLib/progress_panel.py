@@ -78,7 +78,7 @@ class ProgressPanel:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration as text: in whole seconds below a minute, at least 1 s, otherwise in whole minutes."""
+    """Return a duration as text: below a minute in seconds, at least 1 s; otherwise in whole minutes."""
     if seconds < 60:
         return str(_("{count} s").format(count=max(1, round(seconds))))
     return str(_("{count} min").format(count=round(seconds / 60)))

@@ -182,7 +182,7 @@ class _Insertion:
         return _ResultNode(node, is_new=True)
 
     def _insert(self, parts: _Parts) -> None:
-        """Insert all parts, and remove what belongs only to the earlier result."""
+        """Insert all parts, and remove the nodes that belong only to the earlier result."""
         volume, segmentation = self.options.volume, parts.segmentation.node
         helpers = [helper for helper in (parts.doubt_map, parts.table) if helper is not None]
         for node in (volume, segmentation, *(helper.node for helper in helpers)):

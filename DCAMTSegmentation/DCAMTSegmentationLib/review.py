@@ -285,8 +285,8 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
     """Return the linear transform (4, 4) that was hardened since the places were stored; None if none is known.
 
     The transform leads from the stored affine of the segments to the present one. Segment Editor also changes the
-    affine if it resamples the segments: then the result is corrected and, in most cases, the spacing differs. The
-    voxels are not compared, since they may be incomplete during an event.
+    affine if it resamples the segments: then the result is marked as corrected, and most often the spacing differs.
+    The voxels are not compared, since they may be incomplete during an event.
     """
     stored = segmentation_node.GetAttribute(_PLACES_AFFINE)
     now = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))

@@ -36,7 +36,7 @@ POLL_MS = 5
 
 
 class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
-    """Segments volumes one after another in a child process, and measures and reports results; needs no widget.
+    """Segments volumes one after another in a child process, measures results and writes reports; needs no widget.
 
     In a script, `process` returns when the result is ready; Slicer stays usable meanwhile:
 
@@ -98,7 +98,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return self._job is not None and self._job.running
 
     def log(self) -> str:
-        """Return the log, the newest entry last, and then what the worker wrote to stderr."""
+        """Return the log, the newest entry last, followed by the worker's stderr."""
         return "\n\n".join(text for text in (self._log.text(), self._worker.log()) if text)
 
     def segment(
@@ -247,7 +247,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return region
 
     def measurements(self, segmentation: SegmentationNode) -> list[dict[str, str]]:
-        """Return a result's measurements: a dictionary of texts by column for each segment; no table, an empty list."""
+        """Return for each segment of a result a dictionary of measurements as text, by column; [] without a table."""
         table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
         return measurements_table.rows_of(table) if table is not None else []
 
@@ -288,7 +288,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._job = job
 
     def _finisher(self, on_finished: OnFinished | None) -> OnFinished:
-        """Return a function for the end of a job, which logs the outcome and calls `on_finished`."""
+        """Return a function that releases a job that has ended, logs its outcome and calls `on_finished`."""
 
         def finish(outcome: JobOutcome) -> None:
             # The job refers to the volume's voxels, so it is released.

@@ -136,7 +136,7 @@ class SegmentationPanel(VTKObservationMixin):
     def _on_node_added(self, caller: Any, event: Any, node: Node) -> None:
         if not self._is_connected or not node.IsA("vtkMRMLScalarVolumeNode") or slicer.mrmlScene.IsBatchProcessing():
             return
-        # The node gets its image after this event and, if it is a map, its attribute.
+        # Only after this event, the node gets its image, and a map gets its mark.
         qt.QTimer.singleShot(0, lambda: self._select_new_volume(node))
 
     def _select_new_volume(self, node: VolumeNode) -> None:
@@ -224,7 +224,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._update()
 
     def _on_input_changed(self, settings: Any) -> None:
-        """Show the new input volume, and select its newest result unless the selected output may hold its result."""
+        """Show the new input volume, and select its newest result unless the selected output may take a new one."""
         if not self._logic.isRunning():
             self._progress.clear()
         if settings.inputVolume is not None:

@@ -13,8 +13,8 @@ MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
 _POINT_COLOR = (0.2, 1.0, 1.0)
 LEGEND_SIZE, LEGEND_POSITION = (0.1, 0.3), (0.98, 0.05)
-"""Size and position as fractions of a view. The legend is small, since its letters scale with it. It lies at the bottom
-right, away from the heart."""
+"""Size and position as fractions of a view. The letters scale with the legend, so the legend is small. It lies at the
+bottom right, away from the heart."""
 
 
 def background_scan() -> VolumeNode | None:
@@ -161,7 +161,7 @@ def _show_fill(segmentation: SegmentationNode, shown: bool) -> None:
 
 
 def _show_legend(map_node: VolumeNode | None) -> None:
-    """Show the colour legend of a map in the views, and remove those of all other maps."""
+    """Show the colour legend of a map in the views, and remove the legends of all other maps."""
     logic = slicer.modules.colors.logic()
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
         if review.is_map(node) and node is not map_node:

@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 
 
 class VolumeSnapshot:
-    """The voxels, the affine and the position in the world of a volume node, and a checksum of its voxels.
+    """A volume node's voxels, affine and position in the world, and a checksum of the voxels.
 
     The voxels are a view of the node's memory; the checksum tells whether they were changed in place.
 

@@ -17,8 +17,8 @@ def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
     """Return the mask (N,) bool of the surface's points inside a closed curve.
 
     A point is inside if it meets three conditions. It lies inside the curve, seen along the normal of the plane that
-    fits the curve best. It lies near that plane. Its own normal points to the side of the plane to which the normals of
-    the surface along the curve point.
+    fits the curve best. It lies near that plane. Its normal points to the same side of the plane as the surface's
+    normals along the curve.
 
     Args:
         curve: (P, 3), P >= 3, mm in the surface's space.

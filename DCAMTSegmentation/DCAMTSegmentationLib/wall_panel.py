@@ -33,7 +33,7 @@ class WallPanel:
         on_measure: called as on_measure(segment) to start the measurement of a segment of the shown segmentation.
 
     Attributes:
-        can_measure: whether a volume is chosen, the segmentation has a segment, and nothing runs.
+        can_measure: whether a volume is chosen, the segmentation has a segment, and no job runs.
     """
 
     def __init__(self, ui: Any, on_measure: Callable[[str], None]) -> None:
@@ -63,7 +63,7 @@ class WallPanel:
         """Show the wall of a segmentation; without a wall, tell the user how to measure one.
 
         Args:
-            ready: whether a volume is chosen and nothing runs.
+            ready: whether a volume is chosen and no job runs.
         """
         ui = self._ui
         self._show_segments(segmentation)

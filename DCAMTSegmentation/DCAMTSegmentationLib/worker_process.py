@@ -175,7 +175,7 @@ class WorkerProcess:
         """Kill the process, and forget its requests.
 
         Args:
-            keep_files: whether the process must leave the folders, since a later request may already have one.
+            keep_files: whether the process must leave the folders, since a later request may already use one of them.
         """
         self._idle.stop()
         self._grace.stop()
@@ -187,7 +187,7 @@ class WorkerProcess:
             process.kill(request_line(KeepFilesRequest()).encode() + b"\n" if keep_files else b"")
 
     def _restart(self) -> None:
-        """Kill a process that did not stop a cancelled request, and send the unanswered later requests to a new one."""
+        """Kill a process that did not stop a cancelled request; send unanswered later requests to a new process."""
         listeners, computing = dict(self._listeners), self._computing
         unanswered = {key: line for key, line in self._unanswered.items() if key in listeners}
         self._end_process()

@@ -74,7 +74,7 @@ def import_choice(path: Path) -> str:
         raise InputError(
             _("a model in the list has the same name ({name})").format(name=name), path=path, remedy=remedy
         )
-    # The worker checks the weights when it loads them, since that needs torch.
+    # The weights are not checked here, since that needs torch; the worker checks them when it loads the model.
     return import_model(path).name
 
 
@@ -123,7 +123,7 @@ def _channels(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _run_details(card: Card) -> list[str]:
-    """Return texts for the Dice of a card's first evaluation and for the run's iterations; omit what the card lacks."""
+    """Return texts for a card's first Dice and for the run's iterations; omit a text if the card lacks its value."""
     details = []
     for entry in card.measured[:1]:
         dice = _mean_dice(entry)

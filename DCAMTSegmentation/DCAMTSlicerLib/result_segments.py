@@ -87,8 +87,8 @@ def _match_earlier_segments(
 ) -> list[str | None]:
     """Return for each new segment the identifier of the earlier segment of its class; None if there is none.
 
-    Several classes may have the same code, such as "Tissue": they are told apart by their names. If a code occurs once
-    among the earlier and once among the new segments, names are not compared, since a segment can be renamed.
+    Several classes may have the same code, such as that of "Tissue"; then their names are compared. If a code occurs
+    once among the earlier and once among the new segments, names are not compared, since a segment can be renamed.
 
     Args:
         codes, names: the codes and names of the earlier segments, by identifier.

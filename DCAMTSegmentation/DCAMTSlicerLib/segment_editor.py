@@ -16,7 +16,7 @@ BACK_BUTTON = "DCAMTBackButton"
 
 
 def open_in_segment_editor(segmentation_node: SegmentationNode, volume: VolumeNode | None, back_to: str) -> None:
-    """Open the Segment Editor with a result or a proposal, its volume, if any, and the first segment that DCAMT wrote.
+    """Open the Segment Editor with a result or a proposal, its volume (if any) and the first segment that DCAMT wrote.
 
     Args:
         back_to: the module that the button in the Segment Editor's panel leads to.

@@ -1,4 +1,4 @@
-"""Read from a segmentation node whether it has segments, a segment's voxels, and the affine of its labelmap."""
+"""Read a segment's voxels and the affine of its labelmap, and check whether a segmentation node has segments."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ DOUBLE_CLICK_S = 0.5
 class SteppedTask:
     """Runs a generator step by step; Qt processes other events before each step, so the window keeps responding.
 
-    After `cancel` neither function is called, and the generator is closed, so that it can undo what it began. An error
-    of a step that cancelled its own task is raised to the event loop.
+    After `cancel`, `on_end` and `on_step` are not called, and the generator is closed, so that it can undo its work.
+    An error of a step that cancelled its own task is raised to the event loop.
 
     Args:
         steps: the generator.

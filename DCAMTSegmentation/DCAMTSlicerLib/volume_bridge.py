@@ -17,7 +17,7 @@ from .node_types import Node, VolumeNode
 SAME_VOXEL = 1e-3
 """Largest distance, in voxels along an axis, at which two voxel centres count as the same."""
 SAME_AXIS = 1e-4
-"""Largest difference, in voxels, at which the steps of one voxel along two axes count as the same."""
+"""Largest difference, in voxels, at which a step of one voxel counts as the same in mask and volume."""
 
 
 def voxels_of(volume: VolumeNode) -> np.ndarray:
@@ -93,7 +93,7 @@ def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarra
 def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: VolumeNode) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask padded to a volume's grid, with that grid's affine, so that the worker need not interpolate.
 
-    Return mask and affine unchanged if not all of the mask's voxels coincide with voxels of the volume.
+    Return mask and affine unchanged unless all of the mask's voxels coincide with voxels of the volume.
 
     Args:
         mask: (K, J, I).

@@ -23,7 +23,7 @@ from .process import silence_libraries
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the arrays, and wait until stdin closes, which ends the process; return 1 after a failure."""
+    """Write the arrays, and wait; the process ends when stdin closes. Return 1 after a failure."""
     parser = argparse.ArgumentParser(prog="python -m dcamt.commands.case_arrays")
     parser.add_argument("scan", type=Path)
     parser.add_argument("segmentation", type=Path)

@@ -38,7 +38,7 @@ def _find(options: argparse.Namespace) -> int:
 
 
 def assign_validation(cases: Sequence[Case], count: int) -> tuple[Case, ...]:
-    """Return the cases with the last `count` labelled ones assigned to validation.
+    """Assign the last `count` labelled cases to validation, and return all cases.
 
     Raises:
         InputError: no labelled case would be left for training.

@@ -20,7 +20,7 @@ class Console:
     """Prints JSON events (`as_json`) or text. With text, a progress bar appears on stderr if stderr is a terminal.
 
     Args:
-        with_bar: whether to draw the bar; only one of the processes that share a terminal should.
+        with_bar: whether to draw the bar. Of the processes that share a terminal, only one should draw it.
     """
 
     def __init__(self, as_json: bool, with_bar: bool = True) -> None:

@@ -76,7 +76,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         )
     if options.output is not None:
         check_file(options.output, [path, options.cases], existing_rule(options))
-    # A calibration file beside the model counts too, even that of another model, since the file would be removed.
+    # Writing would also remove a calibration file beside the model, even that of another model.
     elif existing_rule(options) == REFUSE and (
         open_model(path).calibration is not None or calibration_path(path).exists()
     ):

@@ -64,7 +64,9 @@ def parse_number(text: str) -> int:
 
 
 def add_label_mapping(
-    parser: argparse._ActionsContainer, files: str = "label files", column: str = "; a column 'labels' counts first"
+    parser: argparse._ActionsContainer,
+    files: str = "label files",
+    column: str = "; a column 'labels' takes precedence",
 ) -> None:
     """Add the option that maps values or segments of label files to classes (`cases.labels.parse_mapping`)."""
     parser.add_argument(
@@ -78,7 +80,7 @@ def add_label_mapping(
 
 
 def add_existing(parser: argparse.ArgumentParser, can_skip: bool = False) -> None:
-    """Add the option --overwrite and, with `can_skip`, --skip-existing. Without these an existing file is an error."""
+    """Add the option --overwrite and, with `can_skip`, --skip-existing. Otherwise an existing file is an error."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--overwrite", action="store_true", help="replace results that exist")
     if can_skip:

@@ -87,8 +87,8 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
 def _model_channels(options: argparse.Namespace) -> int:
     """Return the number of channels that the model needs.
 
-    If the folders contain no scan in several channel files, the number makes no difference: the result is 1, and the
-    model is not read.
+    If no scan in the folders consists of several channel files, the number makes no difference: the model is not read,
+    and the result is 1.
     """
     files = [file for folder in options.scans if folder.is_dir() for file in folder.iterdir()]
     return open_model(model_path(options.model)).recipe.input_channels if any(map(channel_files, files)) else 1
@@ -146,7 +146,7 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
 def _start_session(
     options: argparse.Namespace, team: Team, jobs: Sequence[ScanJob], console: Console
 ) -> SegmentSession:
-    """Load the model and return the session; with --wall, also start to import what measuring a wall needs."""
+    """Load the model and return the session; with --wall, also start to import the modules that measure a wall."""
     from ..api.segmentation import Segmenter
     from ..geometry import Region
     from ..wall.analysis import VTK_MODULES, import_in_background

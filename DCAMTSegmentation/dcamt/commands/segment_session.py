@@ -1,4 +1,4 @@
-"""Segment the scans of `dcamt segment` one after another, write their results and print them."""
+"""Segment the scans of `dcamt segment` one after another, and write and print the results."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class SegmentSession:
             self.console.print_event("failed", scan=str(job.scan), message=failure)
 
     def _segment_scan(self, number: int) -> tuple[SegmentedScan, SourceImages | None]:
-        """Return the segmented scan, and the images to which its segmentation refers (None if that is not DICOM)."""
+        """Return the segmented scan, and the images to which a DICOM segmentation refers (None for other formats)."""
         job = self.jobs[number]
         name = scan_name(job.scan)
 

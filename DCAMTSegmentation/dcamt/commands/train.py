@@ -29,7 +29,7 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
     if options.stop:
         others = (options.cases, options.resume, options.set, options.recipe, options.start_from, options.effort)
         if any(others) or team_size() > 1:
-            usage_error("--stop ends an existing run, in one process: give it --run and nothing else")
+            usage_error("--stop ends an existing run: give it only --run, without torchrun")
         if is_held(RunFolder(options.run).lock):
             write_request(RunFolder(options.run), STOP)
             Console(options.json).print_text(f"{options.run}: asked to stop after the current iteration")

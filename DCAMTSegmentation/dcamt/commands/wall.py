@@ -44,7 +44,7 @@ from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_paths, existin
 from .scan_jobs import REPORT, expand_scan_path
 
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
-"""The report shows this name if it has no identity or the file has no name, and this colour if the file has none."""
+"""The segment's name and colour in the report if the file gives none; without --identity, this name is always used."""
 TABLE = "wall.csv"
 """Name of the table of all scans in a folder."""
 
@@ -288,7 +288,7 @@ def measure_wall(
 def _write_report(
     result: WallResult, volume: Volume, labelmap: Labelmap, label: int | None, job: WallJob, path: Path
 ) -> None:
-    """Write the one-page report of an outline that was read from a file, with its wall."""
+    """Write the one-page report of an outline and its wall."""
     from ..api.outputs import describe_identity
     from ..report.outline_report import ReportedSegment, write_outline_report
 

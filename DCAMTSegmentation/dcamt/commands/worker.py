@@ -1,4 +1,4 @@
-"""Run the worker process of an application (`inference.worker`), which serves all requests, reports included."""
+"""Run the worker process of an application (`inference.worker`) so that it also writes reports."""
 
 from __future__ import annotations
 
