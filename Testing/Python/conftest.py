@@ -16,7 +16,7 @@ from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package, rotation
 from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
 
-# worker_child is imported in fixtures only: its import loads torch, and must come after register_assert_rewrite.
+# Fixtures import worker_child, because its import loads torch and must come after register_assert_rewrite.
 if TYPE_CHECKING:
     from dcamt_testing.worker_child import Child
 

@@ -238,7 +238,7 @@ def test_check_and_training_refuse_the_same_scans(tmp_path: Path) -> None:
 
 
 def test_structure_too_thin_for_the_network_grid_is_reported(tmp_path: Path) -> None:
-    """A sheet of one voxel vanishes on a grid of 8 mm and remains on a grid of 2 mm."""
+    """A sheet one voxel thick vanishes on a grid of 8 mm and remains on a grid of 2 mm."""
     voxels = np.zeros((20, 20, 20), np.uint8)
     voxels[5:15, 5:15, 5:15] = 1
     voxels[:, 17, :] = 2

@@ -139,7 +139,7 @@ def test_unusable_scan_is_refused_in_one_line(
 
 @pytest.fixture
 def inputs(saved_model: Path, tmp_path: Path) -> Path:
-    """Write two scans of the same name, links to one of them, a text, an empty folder and damaged models."""
+    """Write two scans of the same name, links to one of them, a text file, an empty folder and damaged models."""
     scan, other = tmp_path / "scan.nii.gz", tmp_path / "other" / "scan.nrrd"
     other.parent.mkdir()
     save_scan(scan)

@@ -21,7 +21,7 @@ sitk = pytest.importorskip("SimpleITK")
 
 
 def itk_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the components of `mask` by SimpleITK with 26 neighbours per voxel, and their sizes."""
+    """Label the components of `mask` with SimpleITK (26 neighbours per voxel); return the labels and the sizes."""
     image = sitk.GetImageFromArray(mask.astype(np.uint8))
     labels = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
     return labels, np.bincount(labels.ravel())[1:]
@@ -131,7 +131,7 @@ def test_central_component_is_preferred_to_a_larger_component_at_the_border() ->
 def probabilities_of_balls(
     *balls: tuple[tuple[int, int, int], float], shape: tuple[int, int, int] = (60, 40, 40)
 ) -> Tensor:
-    """Return probabilities (2, *shape) of background and organ; the organ's are 0.9 in the balls, and 0 elsewhere.
+    """Return probabilities (2, *shape) of background and organ; the organ has 0.9 in the balls and 0 elsewhere.
 
     Args:
         balls: each ball's centre and radius in voxels.

@@ -1,4 +1,4 @@
-"""Damaged, foreign, contradictory or duplicate DICOM slices are skipped with a note, or refused by name."""
+"""Damaged, contradictory or duplicate slices and images of other kinds are skipped with a note, or refused by name."""
 
 import shutil
 from pathlib import Path

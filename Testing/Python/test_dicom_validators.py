@@ -42,7 +42,7 @@ def run_program(*arguments: str | Path) -> str:
 
 
 def errors_and_warnings(path: Path) -> list[str]:
-    """Return the errors and warnings of dciodvfy about a file, but not about DCAMT's own codes."""
+    """Return the errors and warnings of dciodvfy about a file, without those about DCAMT's own codes."""
     printed = run_program("dciodvfy", path).splitlines()
     # Measurements without a standard code have a code of the private scheme 99DCAMT, which dciodvfy does not know.
     return [line for line in printed if line.startswith(("Error", "Warning")) and "<99DCAMT>" not in line]
