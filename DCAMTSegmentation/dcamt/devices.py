@@ -78,9 +78,9 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def fast_bfloat16(device: torch.device) -> bool:
     """Return whether the device has hardware for bfloat16, which is then faster than float32.
 
-    NVIDIA's GPUs since Ampere have tensor cores for bfloat16, some CPUs matrix tiles (AMX) or dot products (AVX-512
-    BF16). AMD's GPUs are assumed to have such hardware. Other CPUs emulate bfloat16 and are many times slower than
-    with float32. The result is False for Apple's GPUs.
+    NVIDIA's GPUs since Ampere have tensor cores for bfloat16. Some CPUs have matrix tiles (AMX) or dot products
+    (AVX-512 BF16) for bfloat16. AMD's GPUs are assumed to have such hardware. Other CPUs emulate bfloat16 and are many
+    times slower than with float32. The result is False for Apple's GPUs.
     """
     import torch
 

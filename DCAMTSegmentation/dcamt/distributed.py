@@ -17,10 +17,10 @@ A part should therefore contain at least two labelled and two unlabelled patches
 over samples. Therefore a team's losses in float32 equal those of one process up to rounding if `normalisation` is
 `instance` and mixing, MMD and contrast are off. In bfloat16 each part is rounded separately, and losses differ more.
 
-When one process ends, the run ends. A team of another size can resume the run if this size divides the numbers of
-labelled and unlabelled patches in a batch. Over Gloo the next exchange fails in all other processes. The leader then
-saves a checkpoint, unless the leader itself has ended. Over NCCL the others wait until `torchrun` ends them, and the
-steps since the last checkpoint are lost.
+When one process ends, the run ends. Over Gloo the next exchange fails in all other processes, and the leader saves a
+checkpoint, unless the leader itself has ended. Over NCCL the others wait until `torchrun` ends them, and the steps
+since the last checkpoint are lost. A team of another size can resume the run if this size divides the numbers of
+labelled and unlabelled patches in a batch.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class Team:
 
         Raises:
             Exception: the block failed in this process, and this process is the leader or another one has ended.
-            InputError: in the leader, the block failed in another process, or only some processes scale gradients.
+            InputError: this process is the leader, and the block failed in another process, or only some processes
+                scale gradients.
             TeamLost: another process has ended. A process other than the leader also raises TeamLost after any failure
                 that the leader reports.
         """

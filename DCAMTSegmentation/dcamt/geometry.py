@@ -33,7 +33,7 @@ class Grid:
     The affine is copied to float64 and made read-only. Axes may be oblique, flipped and sheared.
 
     Raises:
-        ValueError: `shape` has not 3 axes, or `affine` is not (4, 4).
+        ValueError: `shape` is not (I, J, K), or `affine` is not (4, 4).
     """
 
     shape: Shape
@@ -319,9 +319,9 @@ def pad_box(box: Sequence[slice], margin: Sequence[int], within: Sequence[slice]
     return i, j, k
 
 
-def box_in_parent(box: Sequence[slice], parent: Sequence[slice]) -> Box:
-    """Convert a box from the indices of the part `parent` of a grid to the indices of the grid."""
-    i, j, k = (slice(b.start + p.start, b.stop + p.start) for b, p in zip(box, parent, strict=True))
+def box_in_parent(box: Sequence[slice], part: Sequence[slice]) -> Box:
+    """Convert a box from the indices of a grid's part `part` to those of the grid."""
+    i, j, k = (slice(b.start + p.start, b.stop + p.start) for b, p in zip(box, part, strict=True))
     return i, j, k
 
 

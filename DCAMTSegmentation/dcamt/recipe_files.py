@@ -28,7 +28,7 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type or is out of range, values contradict each
-            other, or, `for_training`, a removed key is not switched off.
+            other, or the recipe is for training and a removed key is not switched off.
     """
     recipe: Recipe = build(Recipe, _without_removed_keys(data, source, for_training), source, "recipe")
     check_recipe(recipe, source)
@@ -58,8 +58,8 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
     """Return a shipped recipe by its name (`la`), or any recipe by its file; `for_training` as in `recipe_from_dict`.
 
     Raises:
-        InputError: there is no such recipe, the file cannot be read or is not a recipe, or, `for_training`, the recipe
-            uses a removed key.
+        InputError: there is no such recipe, the file cannot be read or is not a recipe, or the recipe is for training
+            and uses a removed key.
     """
     if Path(name_or_file).suffix == ".json":
         return _read_recipe(Path(name_or_file), for_training)

@@ -255,7 +255,7 @@ def relabel_255(labelmap: Labelmap, value: int) -> Labelmap:
 
 
 def grid_difference(grid: Grid, other: Grid) -> tuple[float, float]:
-    """Return how far apart corresponding corners of two grids of the same shape lie at most.
+    """Return the largest distance between corresponding corners of two grids of the same shape.
 
     Returns:
         The distance in mm, and the largest difference along an axis of `other` in its voxels.

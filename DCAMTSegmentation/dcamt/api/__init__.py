@@ -1,4 +1,5 @@
-"""Implement the Python API: segment, train, evaluate and write results; the package `dcamt` exports the most used ones.
+"""Implement the Python API: functions that segment, train, evaluate and write results.
 
-The commands of `dcamt` run the same code, so that command and API agree.
+The package `dcamt` exports the most used functions. The commands of `dcamt` run the same code, so that command and API
+agree.
 """

@@ -41,9 +41,8 @@ def evaluate(
 
     Returns:
         An `Evaluation` with one row for each case and class, and each class's mean. If there are several cases, it also
-        contains each class's standard deviation.
-        Without folders, a case has the name of its label's file, or "case 1", "case 2" and so on. Values that occur
-        only in predictions are listed in `unscored_labels`.
+        contains each class's standard deviation. Without folders, a case has the name of its label's file, or
+        "case 1", "case 2" and so on. Values that occur only in predictions are listed in `unscored_labels`.
 
     Raises:
         InputError: a file, a folder or an array cannot be used, there is no prediction, a prediction in a folder has no

@@ -52,7 +52,7 @@ def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """Yield scans and labels at any depth, and each folder of DICOM slices as one path; skip what is hidden."""
+    """Yield scans and labels at any depth, and each folder of DICOM slices as one path; skip hidden entries."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(place, name) for name in sorted(files)]

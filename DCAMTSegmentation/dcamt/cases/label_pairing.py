@@ -65,7 +65,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     - the label of the same name;
     - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`), then also
       without words for the modality (`p1_lge`), whatever the capitals;
-    - the only label whose short names (`short_names`) include this case's name, and before it no other case's name.
+    - the only label whose `short_names` reach this case's name before any other case's name.
 
     Other labels keep their own names. Words for another structure (`p1_lawall`) must be in both names.
     """

@@ -83,7 +83,7 @@ def _loose(file: NamedFile) -> Hashable:
 
 
 def _without_structure(file: NamedFile) -> Hashable:
-    """Return the loose key without atrium words; for labels of the heart, return the path, which fits no scan."""
+    """Return the loose key without `OUTLINE_WORDS`; for labels of the heart, return the path, which fits no scan."""
     name = "".join(file.key[-1:])
     if has_word(name, {"heart"}) and not has_word(name, ATRIUM_WORDS - {"left"}):
         return file.path
@@ -91,16 +91,16 @@ def _without_structure(file: NamedFile) -> Hashable:
 
 
 def _beside(file: NamedFile) -> Hashable:
-    """Return the folder above a file's folder, and the file's own name in its loose key.
+    """Return the folder above a file's folder, and the file's name as in `loose_key`.
 
-    If this name is empty, return the file's path.
+    If that name is empty, return the file's path.
     """
     name = "".join(loose_key(file.key[-1:]))
     return (file.path.parent.parent, name) if name else file.path
 
 
 def _beside_folder_of_labels(file: NamedFile) -> Hashable:
-    """Return the result of `_beside` if the file's folder is one of labels, otherwise the path, which fits no scan.
+    """Return the result of `_beside` if the file lies in a folder of labels, otherwise the path, which fits no scan.
 
     Another folder may belong to another patient, site or time (`p1/heart`, `p2/heart_label`).
     """

@@ -70,7 +70,7 @@ PREDICTION_WORDS = frozenset(("pred", "preds", "prediction", "predictions", "pre
 RESULT_WORDS = frozenset(
     ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
 )
-"""Words that mark an automatic result only beside a scan or label of the same name; scans' names may have them."""
+"""Words that mark an automatic result only beside a scan or label of the same name, since scans may have them, too."""
 _FORMAT_WORDS = frozenset(
     [
         *("dicom", "dcm", "nifti", "nii", "nrrd", "mha", "raw", "orig", "original", "originals", "data"),

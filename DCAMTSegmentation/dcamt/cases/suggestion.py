@@ -41,7 +41,7 @@ BYTES_PER_VOXEL = 32 * 4
 
 Four patches of 64 x 64 x 32 with 16 channels need 1.4 GB, and 2.0 GB without mixed precision
 (Testing/benchmarks/README.md, training speed). The estimate for these patches is 1.6 GB: `FIXED_BYTES`, plus 32
-float32 numbers for each voxel and channel. It applies to a network with strides of 2.
+float32 numbers for each voxel and channel. These numbers apply to a network with strides of 2.
 """
 FIXED_BYTES = 500 << 20
 """Bytes of a training step that do not depend on the patch."""
@@ -218,7 +218,7 @@ def name_classes(
     assert first is not None
     folders = [folder] if folder else [first.parent, first.parent.parent]
     names = next((named for place in folders if (named := dict(dataset_classes(place)))), {})
-    if mapped:  # the values of the files have another meaning
+    if mapped:  # The names in `dataset.json` are those of the files' values, not of the mapped values.
         names = {label: name for name, label in mapped.items() if not name.isdecimal()}
     colors: dict[int, tuple[float, float, float]] = {}
     for segment in read_segments(first) if not mapped else ():

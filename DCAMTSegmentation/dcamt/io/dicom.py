@@ -1,4 +1,4 @@
-"""Read DICOM scans: a series of slices in a folder, a multi-frame file, or a DICOMDIR; each frame at its own place.
+"""Read DICOM scans: a series of slices in a folder, a multi-frame file, or the files of a DICOMDIR.
 
 If a folder contains several possible scans (series, stacks or kinds of images), the error lists them, and `ScanChoice`
 chooses one. Of several time points with equal numbers of slices, the first is read by default.

@@ -54,7 +54,7 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
 
 
 def _find_in_any_case(folder: Path, parts: Sequence[str]) -> Path:
-    """Return the file at the path `parts` below `folder`, in any case of letters; the path itself if no file exists."""
+    """Return the file at the path `parts` below `folder`, ignoring case; the path as given if no file exists."""
     file = folder
     for part in parts:
         below = file / part
@@ -174,7 +174,7 @@ def missing_slices_notes(
 
 
 def _lacking_numbers(series: Sequence[Frame], separated: Sequence[Frame]) -> list[int]:
-    """Return the numbers from 1 to the highest number of a series that no image has.
+    """Return the numbers that no image of a series has, from 1 to the highest number in the series.
 
     The list is empty if images are not numbered or have equal numbers, or if more numbers are lacking than present. In
     these cases the numbers do not count the images.

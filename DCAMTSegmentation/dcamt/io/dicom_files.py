@@ -218,7 +218,8 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
     order = "<" if little else ">"
     if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != _PIXEL_DATA:
         return None
-    # After the tag, implicit VR has four bytes of length. Explicit VR has the VR and two unused bytes before these.
+    # With implicit VR, the tag is followed by the length in four bytes; with explicit VR, by the VR, two unused bytes
+    # and the length.
     if implicit:
         length, start = struct.unpack(f"{order}I", head[4:8])[0], at + 8
     else:

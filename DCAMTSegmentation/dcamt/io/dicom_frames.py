@@ -65,7 +65,7 @@ CONSTANT_ATTRIBUTES = {
     "RescaleType": "unit of intensities",
     "Units": "unit of intensities",
 }
-"""Attributes that must be equal in all slices of a scan that have them, and their names in messages."""
+"""Attributes that must not differ between the slices of a scan, and their names in messages."""
 TIME_ATTRIBUTES = (
     ("TemporalPositionIndex", "FrameContentSequence"),
     ("TemporalPositionIdentifier", ""),
@@ -84,7 +84,7 @@ TIME_ATTRIBUTES = (
 The first attribute whose values differ between all frames of each place is used.
 """
 NUMBERED_TIMES = 2
-"""Number of attributes, at the beginning of `TIME_ATTRIBUTES`, that are numbers of time points."""
+"""`TIME_ATTRIBUTES` begins with this many attributes that number the time points."""
 
 
 class UnplacedError(Exception):
@@ -119,7 +119,7 @@ class _FrameHeader:
         return position, orientation, spacing
 
     def scaling(self) -> tuple[float | None, float | None]:
-        """Return rescale slope and intercept, None if not stated; raise ValueError if damaged or for a slope of 0."""
+        """Return rescale slope and intercept, None if not stated; raise ValueError if damaged or if the slope is 0."""
         slope, intercept = (
             None if (value := self.value(keyword, "PixelValueTransformationSequence")) in (None, "") else float(value)
             for keyword in ("RescaleSlope", "RescaleIntercept")

@@ -15,7 +15,7 @@ from .dicom_files import list_names
 from .dicom_frames import Frame
 
 FEW = 3
-"""If fewer images than this have another series or class than the scan, they are taken for a scout or screenshots."""
+"""If fewer images than this are of another series or class than the scan, they count as a scout or screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = (
     "Choose a series with --series NUMBER of dcamt segment, or put the files of one series into a folder of their own."

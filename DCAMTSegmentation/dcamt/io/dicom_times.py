@@ -120,8 +120,8 @@ def _time_number(path: Path, count: int, choice: ScanChoice, notes: list[str]) -
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group frames by the number of their time point; an empty list if the headers do not number time points.
 
-    The slices of a single image may be numbered in packages, too, but the packages lie one after another. So groups
-    count as time points only if the range that all of them cover is longer than half of the longest group.
+    The same attributes may number the packages of slices of a single image. Packages lie one after another. Therefore
+    groups count as time points only if the range that all of them cover is longer than half of the longest group.
     """
     for number in range(NUMBERED_TIMES):
         times = sorted({time for frame in frames if (time := frame.times[number]) is not None})

@@ -33,13 +33,13 @@ _EXPORT_AGAIN = "Correct the field in its header, or export the image again."
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
 _GIPL_BYTES = {1: 0, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
-"""Bytes of each type of a GIPL image; 0 for bits, whose size is not checked."""
+"""Bytes of a voxel for each type of GIPL image; 0 for bits, whose size is not checked."""
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
-"""Bytes of each mode of an MRC image."""
+"""Bytes of a voxel for each mode of an MRC image."""
 _STRIPS, _TILES = (273, 279), (324, 325)
-"""Two TIFF tags each: that of the offsets and that of the sizes."""
+"""Pairs of TIFF tags: the tag of the offsets, and the tag of the sizes."""
 _HEADER_LIMIT = 1 << 20
-"""Bytes in which a text header, or a line of it, must end."""
+"""Bytes within which a text header, or a line of it, must end."""
 
 
 def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
@@ -120,7 +120,13 @@ def _check_meta_numbers(path: Path, fields: dict[str, str]) -> None:
 
 
 def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[str]:
-    """Return the names of a MetaImage's data files: `value` is that of ElementDataFile, `rest` the bytes after it."""
+    """Return the names of a MetaImage's data files.
+
+    Args:
+        value: the text of the field ElementDataFile.
+        rest: the bytes after this field.
+        sizes: the image's size along each axis.
+    """
     words = value.split()
     if not words:
         raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)

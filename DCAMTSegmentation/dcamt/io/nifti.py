@@ -83,7 +83,7 @@ def open_nifti(path: Path) -> StoredImage:
 
 
 def _read_header(path: Path) -> Any:
-    """Return the header as an object of nibabel; refuse other files, and the header of a pair of files."""
+    """Return nibabel's header object; raise InputError if a file is not NIfTI or is the header of a pair of files."""
     import nibabel as nib
 
     head = read_head(path, 544)

@@ -117,7 +117,7 @@ def _require_three_axes(path: Path, spatial: list[int], axes: int) -> None:
 
 
 def _refuse_other_units(path: Path, header: NrrdHeader, spatial: list[int]) -> None:
-    """Raise InputError if a header states another unit than millimetres for space, which ITK would ignore."""
+    """Raise InputError if a spatial axis has another unit than millimetres; ITK would ignore the unit."""
     if "space directions" in header.fields:
         units = re.findall(r'"([^"]*)"', header.fields.get("space units", ""))
     else:
@@ -128,7 +128,7 @@ def _refuse_other_units(path: Path, header: NrrdHeader, spatial: list[int]) -> N
 
 
 def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
-    """Return the centre of the first voxel in the file's space, (3,); 0 if the header has none.
+    """Return the centre of the first voxel in the file's space, (3,); 0 if the header states no origin.
 
     Raises:
         InputError: the origin is damaged; or a header with neither space nor origin states the place by `axis mins` or

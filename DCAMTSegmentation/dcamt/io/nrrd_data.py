@@ -154,7 +154,7 @@ class NrrdData:
 
 
 def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.ndarray:
-    """Return the first `count` numbers of the text encodings. Raises EOFError if there are fewer."""
+    """Return the first `count` numbers of data in `hex` or `ascii`. Raises EOFError if there are fewer."""
     if encoding == "hex":
         digits = re.sub(rb"\s+", b"", data)[: 2 * count * dtype.itemsize]
         if len(digits) < 2 * count * dtype.itemsize:

@@ -107,6 +107,7 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
     A segmentation becomes one labelmap. Its segments keep their label values if these are unique and above 0; otherwise
     the segments are numbered 1, 2, ... in the file's order. Where segments overlap, the last of the file, or of
     `mapping`, is kept.
+
     A segmentation that was saved cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's
     grid.
 

@@ -313,7 +313,7 @@ def data_file_errors(path: Path, data: Path) -> Iterator[None]:
     except (zlib.error, OSError) as error:
         if data == path or isinstance(error, PermissionError):
             raise
-        if isinstance(error, OSError) and error.errno is not None:  # Damaged bzip2 data has no error number.
+        if isinstance(error, OSError) and error.errno is not None:  # The error for damaged bzip2 data has no number.
             what = f"needs its data file {data.name}, which cannot be read ({error.strerror})"
             raise InputError(what, path=path, remedy="Check the disk or the network.") from error
         what = f"needs its data file {data.name}, which holds damaged compressed data ({error})"
