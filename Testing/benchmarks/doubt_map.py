@@ -6,8 +6,8 @@ MODEL is a model that was not trained with the labels of the cases. The command 
 --cases, in quality `accurate`, and prints
 - the area under the ROC curve with which doubt and disagreement detect wrong voxels within 2.5 mm of the outline,
 - the fraction of wrong voxels among those of about the same doubt, within the same distance,
-- the amount of wrong voxels around the first doubtful place: its rank (0 to 1) among the amounts around all voxels of
-  the outline.
+- the rank (0 to 1) of the amount of wrong voxels around the first doubtful place, among the amounts around all voxels
+  of the outline.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ repeats counts. The windows of `protocol` are measured once. `cold` is also meas
 thread, processor time equals the elapsed time on an idle machine. `protocol` is measured in float32, `cold` in the
 precision that the command chooses, and the other parts in float32 and, on CPUs with instructions for it, in bfloat16.
 
-The column `of` names what the time is divided by in `ratio`. `points` is the difference in Dice, in percentage points:
-in `protocol`, the mean difference to DCAMT's complete segmentation; in `whole`, the largest difference to the
+`ratio` is the time divided by the time that the column `of` names. `points` is the difference in Dice, in percentage
+points: in `protocol`, the mean difference to DCAMT's complete segmentation; in `whole`, the largest difference to the
 segmentation of the cropped scan.
 """
 

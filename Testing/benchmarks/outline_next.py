@@ -37,7 +37,7 @@ SCALE = (
 
 
 def train(la: Path, place: Path, labelled: Sequence[str], seed: int, settings: Sequence[str]) -> Path:
-    """Train a model with the labels of these cases and the images of all training cases, unless it exists.
+    """Train a model with the labels of these cases and the images of all training cases, unless the model exists.
 
     Returns its path.
     """

@@ -1,4 +1,4 @@
-"""Measure a model on disturbed scans, and calibrate its expected overlap with an expert's outline and its map of doubt.
+"""Measure a model on disturbed scans; calibrate its map of doubt and its expected overlap with an expert's outline.
 
     python Testing/benchmarks/robustness.py segment LA_FOLDER WORK MODEL [--rounds 2]
     python Testing/benchmarks/robustness.py table WORK
@@ -303,9 +303,9 @@ def fit_rows(rows: list[Row], names: Sequence[str]) -> Any:
 
 
 def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> list[Row]:
-    """Return the accuracy of the overlaps that cross-validation expects.
+    """Return the accuracy of the expected overlap, by cross-validation.
 
-    Also sets `expected` in each row, by the last split.
+    Also sets `expected` in each row to the expected overlap of the last split.
     """
     groups = {
         "clean": lambda row: row["disturbance"] == CLEAN,

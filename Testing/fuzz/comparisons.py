@@ -1,4 +1,4 @@
-"""Compare what the engine reads of a mutated scan with the original and with what another reader finds."""
+"""Compare the voxels and geometry that the engine reads from a mutated scan with the original and another reader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def judge(path: Path, read: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """Return the outcome for the voxels (1, I, J, K) and affine (index to LPS mm) of a mutated scan, and the reason.
 
     "right": equal to the original. "other": unequal, but another reader does not contradict (see the functions below).
-    "failed": another reader contradicts, or the file has checksums, with which no change can go unnoticed.
+    "failed": another reader contradicts, or the file has checksums, which should have revealed the change.
     """
     expected = (dicom_voxels() if is_dicom(path) else voxels())[None]
     same_voxels = read.shape == expected.shape and bool((read == expected).all())
@@ -21,7 +21,7 @@ def judge(path: Path, read: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     if same_voxels and close(affine, expected_affine):
         return "right", ""
     if path.stem == "nifti":
-        return "failed", "an archive whose checksums hold has other voxels or geometry"
+        return "failed", "an archive with correct checksums has other voxels or geometry"
     if path.suffix == ".h5":
         return compare_with_h5py(path, read, affine)
     if is_dicom(path):
@@ -50,7 +50,7 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
     import pydicom
 
     if path.suffix == ".zip":
-        return "failed", "an archive whose checksums hold has other voxels or geometry"
+        return "failed", "an archive with correct checksums has other voxels or geometry"
     folder = path.parent if path.name == "DICOMDIR" else path
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()] if folder.is_dir() else [path]
     frames = []

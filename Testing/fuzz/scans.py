@@ -69,7 +69,7 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
         "zeros at the end": lambda: data[: len(data) // 2] + bytes(len(data) - len(data) // 2),
         "bytes appended": lambda: data + rng.bytes(9),
         "empty": lambda: b"",
-        "missing": bytes,  # these two are done below
+        "missing": bytes,  # not called: the code below does "missing" and "renamed"
         "renamed": bytes,
         "digits changed": lambda: _change_digit(data, rng),
     }

@@ -21,7 +21,7 @@ for (const file of sources) {
   images.set(`image:${image.SOPInstanceUID}`, image);
 }
 
-// Answer what OHIF's viewer answers about an image.
+// Answer queries about an image as OHIF's viewer does.
 function get(type, id) {
   const image = images.get(id);
   if (!image) return undefined;

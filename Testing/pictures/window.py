@@ -19,7 +19,7 @@ from .views import slice_picture, three_d_picture
 # Lengths are in pixels of the screen.
 PANEL_WIDTH = 400
 VIEWS_WIDTH = 700
-"""Width of what stands beside a panel, unless the window limits it."""
+"""Width of the views or charts beside a panel, unless the window limits it."""
 BAR = 20
 """Height of the bar above a view; the bar above a panel has twice this height."""
 MARGIN, EDGE = 16, 4
@@ -110,7 +110,7 @@ def save(image: QtGui.QImage, path: Path) -> None:
 
 
 def _width_beside(panel: QtGui.QImage) -> int:
-    """Return the width, in pixels of the screen, of what stands beside a panel's picture."""
+    """Return the width, in pixels of the screen, of the views or charts beside a panel's picture."""
     return _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
 
 
