@@ -101,7 +101,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # An imported scene may bring cases and settings of its own, which are loaded after the import.
         self.addObserver(scene, scene.StartImportEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_close)
-        # Slicer stores the layout when it ends, so the charts are hidden first.
+        # The charts are hidden before Slicer stores the layout, so that the next session starts without them.
         slicer.app.aboutToQuit.connect(self._on_quit)
         self._attach()
 

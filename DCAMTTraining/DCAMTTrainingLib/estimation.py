@@ -55,7 +55,7 @@ class Estimation:
         The free disk space is read now, since the user may have deleted files or chosen another folder.
 
         Args:
-            device: by default that of the settings.
+            device: if None, the device in the settings.
         """
         if not self._estimates:
             return None

@@ -1,4 +1,4 @@
-"""Hold what the sections of the training panel share: case table, settings, check and estimation."""
+"""Hold the training panel's case table, settings, check and estimation, which all its sections use."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class TrainingSession:
         self._check = CaseCheck(self.table, recipe, self._on_checked).start()
 
     def problems(self, device: str | None = None) -> list[Problem]:
-        """Return the known problems that prevent or weaken a run on a device, by default that of the settings."""
+        """Return the known problems that prevent or weaken a run on a device, by default the device in the settings."""
         if self.settings is None:
             return []
         try:

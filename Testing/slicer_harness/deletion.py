@@ -113,6 +113,6 @@ def watch(wrapper: Any, release: Callable[[QtCore.QObject], None]) -> None:
 
 
 def delete_pending() -> None:
-    """Delete at once what deleteLater() was called for, so that a fatal deletion fails the test that caused it."""
+    """Delete now the objects for which deleteLater() was called, so that a fatal deletion fails its test."""
     QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
     QtCore.QCoreApplication.processEvents()

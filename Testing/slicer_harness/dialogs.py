@@ -29,7 +29,7 @@ def run_message_box(box: QtWidgets.QMessageBox) -> int:
 
 
 def choose_path(kind: str, title: str) -> Any:
-    """Return the path, or for "open several" the paths, that the person chooses in a file dialog.
+    """Return the path that the person chooses in a file dialog; the paths if `kind` is "open several".
 
     Args:
         kind: "open", "open several", "save" or "directory".
@@ -38,7 +38,7 @@ def choose_path(kind: str, title: str) -> Any:
 
 
 def install() -> None:
-    """Let the person answer Qt's dialogs and open links: replace `exec` and the static functions that modules use."""
+    """Send Qt's dialogs and links to the person: replace `exec` and the static functions that modules use."""
     box = wrapper_class(QtWidgets.QMessageBox)
     for name, kind in (("question", "question"), ("information", "information"), ("warning", "warning")):
         setattr(box, name, _static_box(kind))

@@ -204,7 +204,7 @@ def start_afresh() -> None:
 
 
 def delete_pending() -> None:
-    """In the harness, delete at once what deleteLater() was called for; a real Slicer does so when it is idle."""
+    """In the harness, delete now the objects for which deleteLater() was called; a real Slicer does so when idle."""
     if not in_real_slicer():
         from . import deletion
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 LONGEST_PAUSE = 10
-"""The longest pause that a person does not notice, in reference computations: 0.1 s on an idle desktop of 2024."""
+"""The longest unnoticed pause, divided by `reference_seconds`; the pause is 0.1 s on an idle desktop of 2024."""
 
 
 def reference_seconds() -> float:

@@ -122,7 +122,7 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
 
 
 class qMRMLSegmentsTableView(qMRMLWidget):
-    """Lists the segments that a segmentation has when it is set; later changes are not shown."""
+    """Lists the segments of a segmentation when `setSegmentationNode` is called; later changes are not shown."""
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)

@@ -10,7 +10,7 @@ import shiboken6
 
 
 class Observation:
-    """The observation of events of one VTK object for a widget; the object may be None."""
+    """Observes the events of one VTK object, or of none, for a widget."""
 
     def __init__(self, widget: Any, changed: Callable[[Any], None]) -> None:
         """Call `changed(widget)` after each event."""
@@ -21,7 +21,7 @@ class Observation:
         self._observer = _observer(weakref.ref(widget), changed, self._tags)
 
     def follow(self, subject: Any, events: Iterable[Any] = ("ModifiedEvent",)) -> None:
-        """Observe `subject` instead of the previous object; None observes nothing."""
+        """Observe `subject` instead of the previous object; if it is None, observe nothing."""
         _remove_observers(self._subject, self._tags)
         self._subject = subject
         if subject is not None:

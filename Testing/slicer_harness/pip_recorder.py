@@ -30,7 +30,7 @@ class PipRecorder:
         returncode: pip's exit status; if it is not 0, installations fail.
         output: the lines that pip writes, which Slicer only prints.
         updates_imported: already imported packages that an installation would change, so that Slicer offers a restart.
-        installed: the requirements of each request, even if it fails, without the skipped ones.
+        installed: the requirements of each request without the skipped ones; failed requests are included.
         skipped: the packages that each request skips.
         restarts: number of restarts requested while `replace_pip_of_slicer` is active.
     """
@@ -95,7 +95,7 @@ def load_requirements(path: str | Path) -> list[Requirement]:
 
 
 def pip_check(req: Requirement | list[Requirement], _seen: set[Any] | None = None) -> bool:
-    """Return whether a requirement, or each of a list, is met, including what its extras require."""
+    """Return whether a requirement, or each requirement of a list, is met, and those of its extras, too."""
     seen = set() if _seen is None else _seen
     if isinstance(req, list):
         return all(pip_check(one, seen) for one in req)
@@ -129,7 +129,9 @@ def pip_ensure(
     skip_in_testing: bool = True,
     show_progress: bool = True,
 ) -> list[str] | None:
-    """Install the missing packages, after a question if `prompt_install`; return the skipped ones, or None.
+    """Install the missing packages, after a question if `prompt_install`; return the skipped requirements.
+
+    Return None if no package is missing, or without `skip_packages`.
 
     Raises RuntimeError if the person declines, CalledProcessError if pip fails.
     """

@@ -1,4 +1,4 @@
-"""Connect signals by attribute or by signature. Arguments that a receiver cannot take are dropped, as by PythonQt."""
+"""Connect signals by attribute or by signature. Arguments that a receiver cannot take are dropped, as in PythonQt."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class SignalConnections:
         return True
 
     def disconnect(self, signal: str, receiver: Callable[..., Any] | None) -> bool:
-        """Remove a signal's connections to `receiver`, or to every receiver if None; return whether there were any."""
+        """Remove a signal's connections to `receiver` (None: to all receivers); return whether there were any."""
         target, signature = self._find_signal(signal)
         removed = [
             connection
@@ -94,7 +94,7 @@ class SignalConnections:
     def connect_by_name(self, signal: str, receiver: Any, slot: str) -> bool:
         """Connect a signal to a slot or signal of a Qt object; Python holds no reference to the receiver.
 
-        Raises ValueError for a signal or a slot that its object lacks.
+        Raises ValueError if the sender lacks the signal or the receiver lacks the slot.
         """
         target, signature = self._find_signal(signal)
         receiver_object, slot_signature = self._find_slot(valid_object(receiver, "connect a slot"), slot)
@@ -153,7 +153,7 @@ _signatures: dict[tuple[type, str], str] = {}
 """The full signature of each signal that was connected, by the class of its object and its signature or name."""
 
 _all_connections: weakref.WeakKeyDictionary[QtCore.QObject, SignalConnections] = weakref.WeakKeyDictionary()
-"""The connections of each Qt object of which a signal was connected."""
+"""Qt object -> the connections of its signals."""
 
 
 def find_connections(target: QtCore.QObject) -> SignalConnections | None:

@@ -1,4 +1,4 @@
-"""Define Qt properties, for widgets written in Python, that only store a value."""
+"""Define Qt properties that only store a value, for widgets written in Python."""
 
 from __future__ import annotations
 

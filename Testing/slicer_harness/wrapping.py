@@ -112,8 +112,8 @@ class WrappedQObject(Wrapped):
     def connect(self, signal: str, receiver: Any, slot: str | None = None, /) -> bool:
         """Connect by signature, such as "clicked(bool)", to a callable, or to a Qt object's slot, such as "accept()".
 
-        Raises ValueError for a signal or slot that its object lacks, and for a signal's name without arguments; further
-        errors are those of `SignalConnections.connect`.
+        Raises ValueError if the sender lacks the signal, the receiver lacks the slot, or `signal` is a name without
+        arguments; further errors are those of `SignalConnections.connect`.
         """
         _refuse_bare_name(signal)
         connections = get_or_create(self, "connect a signal")
@@ -203,7 +203,7 @@ def _is_qt(cls: type) -> bool:
 
 
 def _shell_class(derived: type) -> type:
-    """Return a PySide6 class whose virtual methods call the methods that a Python class overrides."""
+    """Return a PySide6 class whose virtual methods call their overrides in a Python class."""
     if "_shell" not in derived.__dict__:
         base = next(cls for cls in derived.__mro__ if is_plain(cls))
         names = {

@@ -39,8 +39,8 @@ class CaseCheck:
             failed; it is empty if all cases were checked, whether or not they have problems.
 
     Attributes:
-        label_values: the values in the label of a row, by the row's index. If the label was not read, a row of files
-            has no entry, and a row of the scene has an empty one.
+        label_values: row index -> the values in the row's label. If the label was not read, a scan in a file has no
+            entry, and a scan in the scene has an empty one.
     """
 
     def __init__(self, table: CaseTable, recipe: Recipe, on_end: Callable[[str], None]) -> None:
@@ -194,7 +194,7 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
 
 
 def channels_note(source: SceneScan, recipe: Recipe) -> str:
-    """Return a note that names the channels that a recipe of one channel leaves out; empty if there are none."""
+    """Return a note with the names of the channels that a one-channel recipe ignores; empty if there are none."""
     if recipe.input_channels > 1:
         return ""
     try:

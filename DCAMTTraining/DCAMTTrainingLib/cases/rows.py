@@ -81,7 +81,7 @@ class CaseTable:
     Attributes:
         on_reset: functions called as on_reset() after `add`, `replace_all` and `remove`.
         on_changed: functions called as on_changed(first, last) after some of the rows from `first` to `last` changed.
-        on_edited: functions called as on_edited() after each of these changes, except changes by `set_facts`.
+        on_edited: functions called as on_edited() after each change of the rows, except by `set_facts`.
     """
 
     def __init__(self) -> None:
@@ -256,7 +256,7 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
     same, and the label mapping if the label file is the same and `new_row` has no mapping.
 
     Args:
-        role_chosen: whether the user chose the role of `new_row`, which then takes precedence.
+        role_chosen: whether the user chose the role of `new_row`; if so, that role is kept.
     """
     source, known = new_row.source, row.source
     if isinstance(source, SceneScan) and isinstance(known, SceneScan) and source.segmentation == known.segmentation:

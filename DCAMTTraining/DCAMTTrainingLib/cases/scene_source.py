@@ -199,8 +199,8 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     """Return the identifiers of the segments that a person drew, corrected or made a training case.
 
-    These are all segments of a training case or a corrected result, and none of a preview or an uncorrected proposal.
-    Of any other node, they are the segments that DCAMT did not write.
+    In a training case or a corrected result, these are all segments; in a preview or an uncorrected proposal, none; in
+    any other node, the segments that DCAMT did not write.
     """
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation) or review.update_correction_marks(segmentation):

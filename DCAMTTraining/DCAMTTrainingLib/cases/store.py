@@ -24,7 +24,7 @@ def save_rows(node: Any, rows: Sequence[CaseRow]) -> None:
 
 
 def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, None, None]:
-    """Save the rows as `save_rows` does, in steps; one step changes the node, after all rows were formatted."""
+    """Save the rows as `save_rows` does: format them in steps, then change the node in one step."""
     texts = []
     for start in range(0, len(rows), ROWS_PER_STEP):
         texts.append(rows_to_json(rows[start : start + ROWS_PER_STEP])[1:-1])

@@ -36,7 +36,7 @@ WIDTHS = (104, 140)
 ROWS = (2, 6)
 """Smallest and largest number of visible rows."""
 RANKING_KEYS = ("name", "image", "score", "place", "segmentation")
-"""What is kept of each ranked case."""
+"""Keys of a `scored` event that the ranking contains."""
 
 
 class OutlinePanel:
@@ -255,10 +255,11 @@ class OutlinePanel:
 
 
 def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
-    """Return whether a row is that of a ranked case, whose scan is in the scene as `volume`.
+    """Return whether a row belongs to a ranked case, whose scan is in the scene as `volume`.
 
-    Such a row has the volume as its scan; or it has the case's name, and its scan is the case's file or a volume that
-    is no longer in the scene. The name alone is not enough, since another run may have a case of the same name.
+    The row's scan must be the volume; or the row must have the case's name, and its scan must be the case's file or a
+    volume that is no longer in the scene. The name alone is not enough, since another run may have a case with this
+    name.
     """
     if row.scan == volume.GetID():
         return True

@@ -1,4 +1,4 @@
-"""Show a read-only table of texts whose cells are computed on demand."""
+"""Provide a read-only table of texts for a QTableView; the texts are computed on demand."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from ..runs.watch import RunWatch
 from .plain_table import ROW_PIXELS, PlainTableModel, fit_height
 
 SCORES = {"dice": 3, "jaccard": 3, "hd95_mm": 2, "asd_mm": 2}
-"""Columns of a run's validation table, and their number of decimals in the panel."""
+"""Column of a run's validation table -> number of decimals in the panel."""
 CASE, CLASS = range(2)
 WIDTHS = (90, 50, 60, 80, 74)
 """Widths in pixels of all columns except the first, which gets the rest if there is one class."""
@@ -211,7 +211,7 @@ def read_scores(path: Path) -> list[dict[str, str]]:
 
 
 def class_names(recipe: Path) -> dict[str, str]:
-    """Return the names of a run's classes by label value as text; empty if its recipe cannot be read."""
+    """Return label value (as text) -> class name for a run's recipe; empty if the recipe cannot be read."""
     try:
         return {str(info.label): info.name for info in load_recipe(recipe, for_training=False).classes}
     except DCAMTError:
@@ -219,7 +219,7 @@ def class_names(recipe: Path) -> dict[str, str]:
 
 
 def score_text(text: str, digits: int) -> str:
-    """Return a number with this many decimals; return any other text unchanged."""
+    """Return a number with `digits` decimals; return any other text unchanged."""
     try:
         return f"{float(text):.{digits}f}"
     except ValueError:

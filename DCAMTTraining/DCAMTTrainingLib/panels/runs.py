@@ -1,4 +1,4 @@
-"""Control the lower part of the section *Run*: the list of runs, and pause, resume, stop and discard."""
+"""Control the section *Run* except the start of a run: folder and list of runs, pause, resume, stop and discard."""
 
 from __future__ import annotations
 

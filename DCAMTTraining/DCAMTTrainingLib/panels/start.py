@@ -1,4 +1,4 @@
-"""Control the upper part of the section *Run*: name, folder, problems, and the Start button."""
+"""Control the start of a run in the section *Run*: name, problems, and the Start button."""
 
 from __future__ import annotations
 

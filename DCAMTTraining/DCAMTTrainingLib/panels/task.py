@@ -140,7 +140,7 @@ class TaskPanel:
             return
         try:
             ensure_packages()
-            # The segments of the scene's cases were assigned to the classes of this recipe.
+            # The recipe to whose classes the scene's segments belong; if none was suggested yet, the default task's.
             recipe = session.recipe() if settings.task != SUGGESTED or settings.suggestedRecipe else load_recipe("la")
         except DCAMTError as error:
             show_error(error, _("Suggest a recipe"))

@@ -123,7 +123,7 @@ class WatchPanel:
         return None
 
     def _list_cases(self) -> None:
-        """List the run's validation cases once its process has written them."""
+        """List the run's validation cases; none before the run's process has written them."""
         self._filling = True
         self._ui.previewSelector.clear()
         self._ui.previewSelector.addItem(_("none"))

@@ -1,4 +1,4 @@
-"""Find and choose the folder of runs, the same for all scenes of this computer, and find free names of runs."""
+"""Find and choose this computer's folder of runs, and find free names of runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def is_writable(folder: Path) -> bool:
 
 
 def run_named(name: str) -> RunFolder:
-    """Return the folder of the run with this name. Raises InputError if a run cannot have this name."""
+    """Return the folder of the run with this name; raise InputError if a run cannot have this name."""
     name = name.strip()
     if not name or name.startswith(".") or not name.isprintable() or set(name) & _FORBIDDEN or len(name) > 80:
         raise InputError(_("cannot be a run's name"), path=name or '""', remedy=_("Use letters, digits, dashes."))

@@ -31,7 +31,7 @@ def stored_copy_of(path: Path) -> str:
 
 
 def store_model(path: Path, run_name: str, best: bool) -> str:
-    """Copy a run's model file, already verified, into the store, with its calibration; return its name there.
+    """Copy a run's verified model file and its calibration into the store; return the model's name there.
 
     The name consists of the run, "best" for the best model, and today's date. If it is taken, a number is appended.
 

@@ -25,7 +25,8 @@ def show_preview(
     """Show the preview of a run, in short steps; a later preview of the run uses the same nodes again.
 
     Args:
-        scene_volume: the node of the case's scan. If it is None, or has no image or a different grid, a node is added.
+        scene_volume: the node of the case's scan. If it is None, or has no image or a different grid, the run gets
+            a volume node of its own.
     """
     is_first = _find("vtkMRMLSegmentationNode", run) is None
     labels = np.load(preview.labels, mmap_mode="r")

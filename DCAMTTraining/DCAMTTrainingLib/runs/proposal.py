@@ -1,6 +1,6 @@
-"""Add the segmentation that a model proposes for a case to the scene, so that a person can correct it.
+"""Add a model's proposal for a case to the scene, so that a person can correct it.
 
-`case` is an entry of a run's ranking, which has the keys name, image, segmentation, score and place.
+`case` is an entry of a run's ranking, with the keys name, image, segmentation, score and place.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _is_on_grid(volume: VolumeNode, image: Path) -> bool:
 
 
 def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays, channels: int) -> Any:
-    """Add and return a volume node with the case's image, the first of the scan's channels.
+    """Add and return a volume node with the first channel of the case's scan.
 
     Args:
         image: the vtkImageData that was read from `arrays`.

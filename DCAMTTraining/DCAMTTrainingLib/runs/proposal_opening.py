@@ -38,7 +38,7 @@ _remaining: set[str] = set()
 
 
 class ProposalOpening:
-    """Opens one case; its nodes that are already in the scene are used, and keep their voxels.
+    """Opens one case; nodes of the case that are already in the scene keep their voxels.
 
     Args:
         case: an entry of a run's ranking.
@@ -71,7 +71,7 @@ class ProposalOpening:
         return self._volume is None or self._segmentation is None
 
     def start(self) -> ProposalOpening:
-        """Start to read the files of missing nodes, or to `insert` if none is missing; return the opening itself."""
+        """Start reading the files of missing nodes, or start `insert` if none is missing; return the opening itself."""
         self.running = True
         if not self.reads_files:
             self._insertion = SteppedTask(self.insert(None), self._on_inserted).start()

@@ -77,7 +77,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         _make_folder(run.scans)
         cases: list[Case] = []
         for number, row in enumerate(used, start=1):
-            if isinstance(row.source, SceneScan) or number % 500 == 0:  # Files are listed, but not copied.
+            if isinstance(row.source, SceneScan) or number % 500 == 0:  # Listing a file takes no time.
                 yield len(cases), len(used)
             # `closing` closes open files before the folder is removed, as Windows requires.
             with closing(export_case(row, run.scans, number, one_channel)) as writing:
@@ -129,7 +129,7 @@ def start_writing_models(run: RunFolder, device: str = AUTO) -> None:
 
 
 def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
-    """Start `dcamt` without a pipe, terminal or process group of the application, so that the run outlives it.
+    """Start `dcamt` detached from the application's pipes, terminal and process group, so that the run outlives Slicer.
 
     Raises:
         OutputError: the process cannot be started, or its log file cannot be written.

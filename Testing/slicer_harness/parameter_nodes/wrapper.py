@@ -185,7 +185,7 @@ def _update_gui(held: weakref.ref[_Methods]) -> None:
 
 
 def parameterNodeWrapper(cls: Any = None) -> Any:
-    """Make a class's members parameters of a node.
+    """Store a class's members as parameters of a node.
 
     Raises TypeError for a member that cannot be stored, and ValueError for a reserved name. If a validator refuses a
     default, the validator's error is raised.
