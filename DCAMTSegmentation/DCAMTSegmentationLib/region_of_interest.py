@@ -21,8 +21,8 @@ MARGIN_MM = 20.0
 COLOR = (1.0, 0.85, 0.2)
 """Colour of a region's edges: red, green, blue, each 0 to 1."""
 LINEAR_WITHIN_MM = 0.1
-"""A transform counts as linear if an affine map, fitted to a region's corners, gives all of `_CUBOID_POINTS` with this
-accuracy along each axis."""
+"""A transform counts as linear if an affine map, fitted to a region's transformed corners, gives all transformed
+`_CUBOID_POINTS` with this accuracy along each axis."""
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
 """Corners, mid-points of edges and faces, and centre of a cuboid, (27, 3) in half edges. More than the corners are
 compared, since a transform can bend a cuboid and leave its corners in place."""

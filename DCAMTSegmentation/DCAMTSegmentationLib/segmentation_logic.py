@@ -225,7 +225,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._start(ReportJob(self._worker, volume, segmentation, segment, path, self._finisher(onFinished)))
 
     def cancel(self) -> None:
-        """Stop the running job, if there is one, at once; its `onFinished` is called."""
+        """Stop the running job at once, if there is one; its `onFinished` is called."""
         if self._job is not None:
             self._job.cancel()
 

@@ -80,7 +80,7 @@ def add_label_mapping(
 
 
 def add_existing(parser: argparse.ArgumentParser, can_skip: bool = False) -> None:
-    """Add the option --overwrite and, with `can_skip`, --skip-existing. Otherwise an existing file is an error."""
+    """Add --overwrite and, with `can_skip`, --skip-existing. If neither is given, an existing file is an error."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--overwrite", action="store_true", help="replace results that exist")
     if can_skip:

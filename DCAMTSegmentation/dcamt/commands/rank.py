@@ -89,10 +89,10 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
 
 
 def _segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:
-    """Return the file for the segmentation of the case at `index` of the unlabelled cases; None without a folder.
+    """Return the file for a case's segmentation; None without a folder.
 
     The file has the case's name. If the name has characters other than letters, digits, "_" and "-", the file is named
-    "case" and the case's number, from 1.
+    "case" and `index` + 1.
     """
     name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{index + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None

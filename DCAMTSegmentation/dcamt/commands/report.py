@@ -13,7 +13,7 @@ def run_report(options: argparse.Namespace) -> int:
     """Write the run's report (`report.run_report.write_run_report`), and return 0.
 
     Raises:
-        InputError: the folder holds no run, the run has no model yet, or a file of the run, a validation case or the
+        InputError: the folder holds no run; the run has no model yet; or a file of the run, a validation case or the
             device cannot be used.
         OutputError: a file cannot be written.
     """
