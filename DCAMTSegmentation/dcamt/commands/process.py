@@ -14,7 +14,7 @@ from ..io.interruption import detach_stdin
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Suppress Python's warnings and log lines, so that those of libraries do not appear among DCAMT's messages."""
+    """Suppress Python's warnings and log lines, which libraries would print among DCAMT's messages."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # has an effect only before torch is imported
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

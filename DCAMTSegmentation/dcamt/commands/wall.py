@@ -72,7 +72,7 @@ class WallJob:
 
     @property
     def name(self) -> str:
-        """The scan's name, with which the names of the wall's surface and table begin."""
+        """The scan's name; the names of the wall's surface and table begin with it."""
         return scan_name(self.scan)
 
     @property
@@ -85,8 +85,8 @@ class WallJob:
 def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     """Measure the wall of every scan, print each failure at the end, and return 1 if a scan failed.
 
-    A folder of scans needs a folder of segmentations, which are paired by name as in `dcamt evaluate`. Besides the
-    files of each scan, a table is written, which lists every measured scan even after an interruption.
+    A folder of scans needs a folder of segmentations; the files are paired by name as in `dcamt evaluate`. For a
+    folder, a table of all measured scans is written too, even after an interruption.
     """
     if options.identity and options.report is None:
         usage_error("--identity is for the report: it needs --report")
