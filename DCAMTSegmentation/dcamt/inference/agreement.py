@@ -1,7 +1,7 @@
 """Compute the agreement of the two branches: voxel by voxel, and as a single number.
 
-If two independently initialised networks disagree about a voxel, at least one of them is wrong. Errors that both make
-remain undetected.
+If two independently initialised networks disagree about a voxel, at least one of them is wrong. Errors that both
+networks make remain undetected.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Find the part of a scan that shows anatomy, without surrounding air, noise or padding.
 
 Air and noise are recognised by their intensities, which hardly vary once averaged over some millimetres. Measured:
-if a cropped scan is surrounded with air or white noise to 576 x 576 x 88 voxels, its segmentation takes 1.1 times as
+if a cropped scan is padded with air or white noise to 576 x 576 x 88 voxels, its segmentation takes 1.1 times as
 long, with the same Dice (Testing/benchmarks/README.md, "Whole scans").
 """
 

@@ -84,7 +84,7 @@ class ExpectedOrgans:
 def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePrior | None = None) -> np.ndarray:
     """Return the largest component of `mask` (I, J, K) bool as a new mask.
 
-    Of equal components, the first in array order is kept. An empty mask stays empty.
+    Of equally large components, the first in array order is kept. An empty mask stays empty.
 
     Args:
         near: the box in which the organ was located; a component's size is then its number of voxels in this box,

@@ -18,8 +18,8 @@ DEFAULT_MEMORY = 2 << 30
 def pass_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the peak memory in bytes of one pass over (X, Y, Z) voxels.
 
-    The peak is reached when the finest level of a branch is decoded while the skips of both branches are in memory: at
-    most eight float32 feature maps of the finest level, as measured by Testing/benchmarks/inference.py. With
+    The peak is reached when the finest level of a branch is decoded while the skips of both branches are in memory. It
+    is at most eight float32 feature maps of the finest level, as measured by Testing/benchmarks/inference.py. With
     strides of 1, deeper levels are larger, and the estimate grows in proportion.
     """
     maps = 8 * _features(recipe, recipe.level_strides) / _features(recipe, ((2, 2, 2),) * len(recipe.level_strides))

@@ -46,14 +46,14 @@ class Prediction:
         labelmap: 0 background, 1, 2, ... the recipe's classes.
         probabilities: float32 (1 + classes, I, J, K), background first, mean of the branches; None without
             `keep_probabilities`.
-        agreement: float32 (I, J, K) from 0 (the branches contradict) to 1 (they agree); None in fast quality.
+        agreement: float32 (I, J, K) from 0 (the branches disagree) to 1 (they agree); None in fast quality.
         doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the region, None in fast
             quality.
         trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
             quality.
         notes: messages for the user, for example that the GPU had too little memory.
-        expected_overlap: expected Dice with an expert's outline and its 80% interval; None if the model has no
-            calibration.
+        expected_overlap: expected Dice with an expert's outline and its 80% interval; None if the model is not
+            calibrated for the quality.
         is_doubt_calibrated: whether the model's calibration corrected `doubt_map`.
         doubt: the features of doubt from which the expected overlap is computed (`doubt.doubt_features`).
     """
@@ -110,9 +110,9 @@ class Predictor:
         """Segment a scan.
 
         In a large scan, if no region is given, the organs are located first and segmented in a box around them. The box
-        grows while the segmentation touches its faces, unless the organ merges with a similar one there. Among the
-        components of a class, those near the anatomy's centre are preferred. If nothing is located, or nothing is
-        segmented in the box, the whole scan is segmented.
+        grows while the segmentation touches its faces, unless the organ merges with a similar one in the larger box.
+        Among the components of a class, those near the anatomy's centre are preferred. If nothing is located, or
+        nothing is segmented in the box, the whole scan is segmented.
 
         Args:
             volume: intensities (C, I, J, K) of any real type.
@@ -157,7 +157,7 @@ class Predictor:
         best: tuple[Box, Prediction] | None = None
         first_size = 0
         for rounds_left in reversed(range(ROUNDS + 1)):
-            # Most of the remaining progress is given to the first round, since a second one is rare.
+            # Each round gets most of the remaining progress, since a further round is rare.
             before, done = done, (done + 9) / 10
             part = crop_scan(volume, box)
             result = self._segment_all(
@@ -255,7 +255,7 @@ class Predictor:
     def _expect_overlap(
         self, branches: Tensor, labels: np.ndarray, grid: NetworkGrid, quality: str
     ) -> tuple[ExpectedOverlap | None, Mapping[str, float]]:
-        """Return the expected overlap (None without a calibration) and the features of doubt."""
+        """Return the expected overlap (None without a calibration for the quality) and the features of doubt."""
         doubt = doubt_features(branches, nearest_labels(labels, grid), grid.spacing)
         calibration = self._package.calibration
         return calibration.expect(quality, doubt) if calibration else None, doubt

@@ -53,7 +53,7 @@ def predict_bounded(
         image: float (C, X, Y, Z); moved to the network's device and precision.
         quality: `accurate`, or `fast` for one branch.
         tick: called as tick(done, of) after each part of the work; a single pass is one part.
-        on_shortage: called when memory ran out, before smaller tiles are tried.
+        on_shortage: called when memory ran out, before tiles or smaller tiles are tried.
 
     Returns:
         Probabilities, float32 (branches, K, X, Y, Z) on the network's device, without gradient.

@@ -141,7 +141,7 @@ def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | 
     box = bounding_box(prediction | label)
     if box is None:
         return _BOTH_EMPTY
-    # Cropping to the box changes no surface: voxels outside it belong to no mask, and its border counts as outside.
+    # Cropping changes no surface: voxels beyond the box are in no mask, and an array's border counts as outside.
     prediction, label = prediction[box], label[box]
     sizes = int(np.count_nonzero(prediction)), int(np.count_nonzero(label))
     if not all(sizes):

@@ -47,7 +47,7 @@ NEIGHBOURS = 20
 """The interval at an expected overlap is computed from the residuals of at least this many scans, or of all if there
 are fewer; for the lowest overlaps see `LOWEST`."""
 LOWEST = 8
-"""The interval at the lowest expected overlaps is computed from this many scans, since few segmentations fail."""
+"""The interval at the lowest expected overlaps is computed from only this many scans, since few segmentations fail."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class DoubtScaling:
 
 
 def count_doubt(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """Count the voxels of `LEAST_DOUBT` or more by their doubt.
+    """Count the voxels with a doubt of `LEAST_DOUBT` or more, by their doubt.
 
     Returns an array (3, BINS): for each interval of doubt, the voxels' number, their summed doubt, and the number of
     wrong ones.
@@ -60,9 +60,7 @@ def count_doubt(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 
 
 def fit_doubt_scaling(counts: np.ndarray) -> DoubtScaling | None:
-    """Return the correction that fits the counts best; None if it is of no use.
-
-    It is of no use if no voxel was counted, or if the slope is below `LEAST_SLOPE`.
+    """Return the correction that fits the counts best; None without counts, or if its slope is below `LEAST_SLOPE`.
 
     Minimises the cross-entropy with a ridge penalty by Newton's method.
 

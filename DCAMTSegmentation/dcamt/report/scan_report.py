@@ -84,8 +84,8 @@ class ScanReport:
         labelmap: labels (I, J, K).
         segments: name and colour of each label value; the report lists all measurements of the first one.
         measurements: one row for each segment.
-        model: the card of the model, with an empty name if at most its title is known; None if no model is known to
-            have made the outlines.
+        model: the card of the model, with an empty name if nothing or only its title is known; None if no model is
+            known to have made the outlines.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
         from_dcamt_file: whether the outlines' file has DCAMT's mark (`io.writers.is_dcamt_result`) and names no model.

@@ -106,7 +106,7 @@ def replace_surroundings(
     Air is the lowest intensity of each channel; noise has each channel's mean and standard deviation, within its range.
     Labels beyond the plane become 0, even in a mirror image, since a mirrored organ is not an organ. Without this
     augmentation, networks trained on scans cropped around an organ make errors near the padded border of other scans
-    (whole scans: Testing/benchmarks/README.md).
+    (Testing/benchmarks/README.md, "Whole scans").
 
     Args:
         image: (C, X, Y, Z).

@@ -39,7 +39,7 @@ WALL_COLUMNS = (
 )
 """Columns of the table.
 
-A scan has rows for the whole wall and each region by the chosen threshold, then a row for the whole wall by each other
+A scan has rows for the whole wall and each region at the chosen threshold, then a row for the whole wall at each other
 preset. Rows of a region have no stage.
 """
 

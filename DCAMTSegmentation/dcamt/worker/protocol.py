@@ -63,8 +63,7 @@ def parse_request(line: str) -> Request:
     """Return the request of a line.
 
     Raises:
-        InputError: the line is not a request of this protocol, or a key is missing or unknown, or its value cannot be
-            used.
+        InputError: the line is not a request of this protocol, a key is missing or unknown, or a value cannot be used.
     """
     try:
         data = json.loads(line)
