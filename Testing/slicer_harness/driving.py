@@ -178,7 +178,7 @@ _settings_of_the_user: dict[str, Any] = {}
 
 
 def _keep_settings() -> None:
-    """Restore the user's layout and settings of the extension when a real Slicer ends."""
+    """Restore the user's layout and the extension's settings when a real Slicer ends."""
     settings = slicer.app.settings()
 
     def restore() -> None:

@@ -32,7 +32,7 @@ PRELOADED = ("pytest", "numpy", "scipy.ndimage", "vtk", "PySide6.QtWidgets", "sl
 
 
 class PytestResult(NamedTuple):
-    """The exit status of a process that ran pytest, and what it printed."""
+    """The exit status and the output of a pytest process."""
 
     status: int
     output: str

@@ -23,7 +23,7 @@ from .rows import CaseRow, FileScan
 
 
 def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = False) -> Generator[None, None, Case]:
-    """Return the case of a row; if its scan is a node, write the scan and the label that its role needs into `folder`.
+    """Return the case of a row; if the scan is a node, write the scan to `folder`, and the label if the role needs one.
 
     The files are written in short steps. They are named after `number`, so that their names contain no patient's name.
     If training reads several channels of the scan's own file (`file_of_all_channels`), the case names that file, and

@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 from .rows import ALL_ROLES, CaseRow, CaseTable, FileScan
 
 NAME, ROLE, REMARK, SIZE, SPACING, IMAGE, LABEL = range(7)
-"""Column numbers. The panel is too narrow for all columns, so what the user changes or must read comes first."""
+"""Column numbers. The panel is too narrow for all columns, so columns that the user changes or must read come first."""
 
 
 class CaseTableModel(qt.QAbstractTableModel):
