@@ -18,9 +18,9 @@ RESOURCE_ENDINGS = {".ui", ".png", ".json", ".txt", ".svg", ".csv", ".html", ".c
 RAW = "https://raw.githubusercontent.com/DCAMT/SlicerDCAMT/main/"
 LIBRARY = "lib/qt-scripted-modules"
 
-# A minimal replacement of Slicer's build system. Its checks are at least as strict as those of Slicer's files
-# SlicerConfig.cmake (pointer size, settings that a project must not choose for itself), UseSlicer.cmake
-# (the name), SlicerMacroBuildScriptedModule, SlicerMacroPythonTesting and SlicerExtensionCPack.
+# A minimal replacement of Slicer's build system, with checks from SlicerConfig.cmake (pointer size, settings that a
+# project must not choose for itself), UseSlicer.cmake (the name), SlicerMacroBuildScriptedModule,
+# SlicerMacroPythonTesting and SlicerExtensionCPack. Some checks are stricter than Slicer's.
 SLICER_CONFIG = """
 foreach(setting IN ITEMS CTK_DIR ITK_DIR VTK_DIR SlicerExecutionModel_DIR CMAKE_CXX_STANDARD)
   if(DEFINED ${setting} AND NOT "${${setting}}" STREQUAL "of-slicer")

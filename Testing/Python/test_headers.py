@@ -97,7 +97,7 @@ def test_read_header_and_read_scan_refuse_an_unusable_file_with_the_same_message
 
 
 def test_header_is_read_without_decompressing_voxels(tmp_path: Path) -> None:
-    """A damaged byte in the voxels therefore goes unnoticed."""
+    """`read_header` does not notice a damaged byte in the voxels, but `read_scan` does."""
     write_volume(scan(), tmp_path / "scan.nii.gz")
     path = tmp_path / "scan.nii.gz"
     data = bytearray(path.read_bytes())

@@ -26,7 +26,7 @@ from torch import Tensor
 GRID = centred_grid((160, 160, 24), SPACING)
 INDEX = np.indices(GRID.shape)
 WAVES = (-0.5 + 0.3 * np.sin(INDEX[0] / 8) * np.cos(INDEX[1] / 9)).astype(np.float32)
-"""Tissue in the whole scan."""
+"""Intensities of tissue without an organ, (I, J, K); all are negative."""
 TWO_CLASSES = replace(RECIPE, classes=(RECIPE.classes[0], replace(RECIPE.classes[0], label=2, name="other")))
 
 

@@ -55,7 +55,7 @@ def test_loss_equals_a_loop_over_voxels(classes: int) -> None:
         assert float(dice_cross_entropy(logits, labels)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_class_weights_balance_foreground_classes_and_keep_the_weight_of_the_foreground() -> None:
+def test_class_weights_balance_foreground_classes_and_keep_the_total_weight_of_the_foreground() -> None:
     labels = torch.zeros(2, 10, 10, 10, dtype=torch.int64)
     labels[0, :5], labels[0, 5], labels[0, 6, :1] = 1, 2, 3  # 500, 100 and 10 voxels
     labels[1, 0, 0, 0] = 2
@@ -107,7 +107,7 @@ def test_loss_of_equal_logits_follows_its_formula() -> None:
     labels[0, :2, :3, :4] = 1  # n = 24 of 120
     labels[0, 3, 4, 5] = 2  # n = 1
     dice = [n / (n + 1) * (1 - (2 * n / 3 + 1) / (120 / 3 + n + 1)) for n in (24, 1)]
-    # Classes have 12.5 voxels on average: class 1 weighs 12.5 in total, and class 2's weight is clipped to 10.
+    # The mean class has 12.5 voxels, so class 1 weighs 12.5 in total; class 2's weight is clipped to 10.
     expected = 0.5 * (math.log(3) * (95 + 12.5 + 10) / 120 + sum(dice) / 2)
     assert float(dice_cross_entropy(torch.zeros(1, 3, 4, 5, 6, dtype=torch.float64), labels)) == pytest.approx(expected)
 

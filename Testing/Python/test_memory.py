@@ -47,7 +47,7 @@ def test_memory_of_attention_is_at_most_three_blocks_of_scores() -> None:
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])
-def test_tile_and_arrays_of_the_whole_volume_fit_into_the_limit(normalisation: str) -> None:
+def test_tile_and_arrays_of_the_whole_volume_fit_into_the_memory(normalisation: str) -> None:
     recipe = dataclasses.replace(RECIPE, network=Network(normalisation=normalisation))
     for memory in (2.5e9, 3e9, 5e9, 9e9, 17e9):
         limit = pass_limit(recipe, SCAN, int(memory))

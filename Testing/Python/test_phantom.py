@@ -36,7 +36,7 @@ class Heart(NamedTuple):
     """A synthetic scan, its label, and arguments of the script's `_paint_heart`.
 
     Attributes:
-        points: the voxels' coordinates relative to the heart, mm: three arrays that broadcast to (I, J, K).
+        points: the voxels' coordinates relative to the heart in mm, as three arrays that broadcast to (I, J, K).
         scale: the heart's size, relative to the standard heart.
         distance: signed distance (I, J, K) to the whole atrium's surface, in mm.
     """

@@ -307,7 +307,7 @@ def test_command_takes_names_and_colors_from_a_segmentation(tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("values", [(1, 2, 1), (3, 2, 9)])
-def test_names_follow_the_labels_of_segments_in_layers(tmp_path: Path, values: tuple[int, int, int]) -> None:
+def test_segments_in_layers_keep_their_names_and_colors(tmp_path: Path, values: tuple[int, int, int]) -> None:
     """Segments in different layers may share a value; if they do, the labelmap renumbers all segments 1, 2, 3."""
     boxes = [np.zeros(SHAPE, bool) for _ in values]
     for box, start in zip(boxes, (5, 25, 45), strict=True):

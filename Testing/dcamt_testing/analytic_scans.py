@@ -1,6 +1,6 @@
 """Make grids, a small scan given by a formula, and a tiny model with random weights.
 
-This module does not import pytest: Slicer's Python, which makes the models for the modules' tests, lacks it.
+This module does not import pytest, because Slicer's Python makes the models for the modules' tests and lacks pytest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scripts that run in the interpreter of an engine's program before the program, and change what it does."""
+"""Scripts that change what a program of the engine does; each runs in the program's interpreter before the program."""
 
 from __future__ import annotations
 

@@ -3,11 +3,13 @@
 Importing PyTorch takes 4 s of processor time, and the tests start hundreds of processes.
 
 `interpreter()` returns the path of a launcher named `PythonSlicer`. `start()` puts the launcher's folder on the PATH,
-where a Slicer has its own PythonSlicer. A process uses the server of its parent, if the parent has one. The launcher
-asks the server for a child, gives the child its own stdin, stdout, stderr, environment and working directory, and ends
-with the child's exit status. The launcher passes on SIGINT and SIGTERM to the child. When the launcher is killed, the
-server kills the child shortly afterwards. When the process that started the server ends, for whatever reason, the
-server and all its children end, too.
+so that the modules find the launcher as Slicer's PythonSlicer. A process uses the server of its parent, if the parent
+has one.
+
+The launcher asks the server for a child, gives the child its own stdin, stdout, stderr, environment and working
+directory, passes on SIGINT and SIGTERM to the child, and ends with the child's exit status. When the launcher is
+killed, the server kills the child shortly afterwards. When the process that started the server ends, for whatever
+reason, the server and all its children end, too.
 
 The launcher runs the real interpreter instead if the server cannot be reached, and for a command line other than
 `-m MODULE` (a module of DCAMT or PyTorch), `-c CODE` or a script. Without Linux's pidfd there is no launcher, and
