@@ -1,4 +1,4 @@
-"""The surroundings of a patch are replaced by air, noise or a mirror image; the rest does not change."""
+"""One side of a patch is replaced by air, noise or a mirror image; the rest does not change."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def network_of(recipe: Recipe, settings: Network) -> DualVNet:
     return network
 
 
-def test_pass_gives_the_probabilities_of_the_image_padded_with_its_last_voxel(tiny_recipe: Recipe) -> None:
+def test_pass_gives_the_probabilities_of_the_image_padded_with_its_border_voxels(tiny_recipe: Recipe) -> None:
     network = network_of(tiny_recipe, NETWORKS[0])  # stride 4
     image = torch.randn(1, 21, 16, 10)
     padded = torch.from_numpy(np.pad(image.numpy(), ((0, 0), (0, 3), (0, 0), (0, 2)), mode="edge"))[None]

@@ -213,7 +213,7 @@ def test_nifti_scaling_is_applied(tmp_path: Path) -> None:
     assert volume.voxels.min() < 0
 
 
-def test_mask_of_255_with_a_slope_of_1_by_255_is_read_as_1(tmp_path: Path) -> None:
+def test_mask_of_255_with_a_slope_of_1_over_255_is_read_as_1(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.pad(np.full((4, 4, 4), 255, np.uint8), 2), np.eye(4))
     path = tmp_path / "x.nii"
     nib.save(image, path)

@@ -84,7 +84,7 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
 
 
 def _change_digit(data: bytearray, rng: np.random.Generator) -> bytearray:
-    """Return the data with one digit among the first 600 bytes replaced, such as a size or spacing in a text header."""
+    """Change one digit among the first 600 bytes, for example in a size of a text header; return the data."""
     digits = [n for n, byte in enumerate(data[:600]) if 48 <= byte <= 57]
     if digits:
         data[digits[rng.integers(len(digits))]] = 48 + int(rng.integers(10))
