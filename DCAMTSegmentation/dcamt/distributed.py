@@ -1,7 +1,7 @@
 """Train data-parallel: each process computes part of every batch, and all processes make the same step.
 
-Several processes started by `torchrun` form a team; any other process is alone. (`dcamt segment` also runs as a team:
-each process segments a part of the scans.) The team's leader (rank 0) writes the run folder, validates and prints. The
+Several processes started by `torchrun` form a team; any other process is alone. (In `dcamt segment`, each process of a
+team segments a part of the scans.) The team's leader (rank 0) writes the run folder, validates and prints. The
 others receive recipe and case list from the leader, read the scans themselves and write no files. They print only
 failures that the leader does not see: unexpected ones, or a missing GPU.
 

@@ -170,7 +170,7 @@ class Recipe:
     classes: tuple[SegmentInfo, ...]
     input_channels: int = 1
     channel_names: tuple[str, ...] = ()
-    """What each input channel shows, such as T1 and T2; empty if the channels have no names."""
+    """Name of each input channel, such as T1 or T2; empty if the channels have no names."""
     intensity: Intensity = field(default_factory=Intensity)
     network: Network = field(default_factory=Network)
     objective: Objective = field(default_factory=Objective)

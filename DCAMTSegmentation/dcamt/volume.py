@@ -181,7 +181,7 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
 
 
 def check_grid(grid: Grid, path: Path | None) -> None:
-    """Raise InputError, naming `path`, if a grid cannot be that of an image.
+    """Raise InputError, naming `path`, if an image cannot have this grid.
 
     Refused are sizes that `check_size` refuses, and an affine that is not finite, is singular or nearly so, or has a
     last row other than (0, 0, 0, 1).

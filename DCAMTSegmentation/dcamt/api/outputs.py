@@ -145,7 +145,6 @@ def write_report(
     """Write the report of a segmented scan: a self-contained HTML file that prints on one A4 sheet.
 
     Args:
-        result: the segmented scan.
         path: the file, `.html`.
         wall: the analysed wall (`dcamt.wall.analysis.analyse_wall`); if None, the report states "Not measured."
         identity: lines that identify the patient and the scan (`describe_identity`). Without them the report contains

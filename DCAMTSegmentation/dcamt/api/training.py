@@ -46,7 +46,7 @@ class TrainedRun:
         folder: the run folder.
         model: the model file; `dcamt.segment(scan, model=run.model)` segments with it.
         best: the model with the best validation result; None if that is `model` or if no validation took place.
-        report: the report in the run folder; None without one. A run that was resumed may have an outdated report.
+        report: the report in the run folder; None if there is no report. A resumed run may have an outdated report.
         iterations: number of iterations trained.
     """
 

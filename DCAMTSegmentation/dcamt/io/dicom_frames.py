@@ -19,12 +19,12 @@ _COMPONENTS = {
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One slice of an image: its file, its place (LPS mm), and what distinguishes it from other frames there."""
+    """One slice of an image: its file, its place (LPS mm), and attributes that distinguish frames at one place."""
 
     file: Path
     index: int  # within the file
-    uid: str  # of the file (SOP instance)
-    series: str  # UID
+    uid: str  # SOP instance UID of the file
+    series: str  # series UID
     title: str  # description of the series
     series_number: int
     position: np.ndarray  # (3,) centre of the first pixel

@@ -37,7 +37,7 @@ def quiet_sitk() -> Any:
 
 @contextmanager
 def quiet_terminal() -> Iterator[None]:
-    """Suppress what C++ code prints on stderr inside the block, such as the messages of MetaImage.
+    """Suppress the output of C++ code on stderr inside the block, such as the messages of MetaImage.
 
     C++ code bypasses Python's `sys.stderr`, so the file descriptor is redirected, for all threads.
     """

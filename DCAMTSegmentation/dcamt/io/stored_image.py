@@ -31,8 +31,8 @@ class StoredSegment:
     """A segment of a segmentation file: the voxels with `value` in `layer`, which get `label` in a labelmap.
 
     Attributes:
-        name: None if the file has none.
-        color: red, green and blue, each 0 to 1; None if the file has no valid one.
+        name: None if the segment has no name.
+        color: red, green and blue, each 0 to 1; None if the file has no valid colour.
     """
 
     layer: int

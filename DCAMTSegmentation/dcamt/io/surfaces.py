@@ -15,7 +15,7 @@ from .atomic import atomic_path
 
 SURFACE_OUTPUTS = (".stl", ".obj", ".ply", ".vtp")
 SPACE = "SPACE=LPS"
-"""Mark in a mesh file that tells Slicer that the coordinates are LPS mm, the convention of DICOM and ITK."""
+"""Mark in a mesh file by which Slicer reads the coordinates as LPS mm, the convention of DICOM and ITK."""
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 

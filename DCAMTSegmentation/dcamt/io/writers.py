@@ -33,7 +33,7 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
     The file is written completely or not at all.
 
     Args:
-        segments: name, colour and codes of each label; only `.seg.nrrd` stores them, and it needs them for every label.
+        segments: name, colour and codes of each label; required for `.seg.nrrd`, otherwise ignored.
 
     Raises:
         InputError: the ending is not that of a labelmap file, or a label is above 2^32 - 1.
