@@ -135,7 +135,7 @@ def extension_facts() -> dict[str, str]:
 
 
 def s4ext_facts() -> dict[str, str]:
-    """Return the entries of DCAMT.s4ext, keyword and value."""
+    """Return the values in DCAMT.s4ext, by keyword."""
     lines = (ROOT / "DCAMT.s4ext").read_text(encoding="utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
 

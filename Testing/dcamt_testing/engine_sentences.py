@@ -3,7 +3,7 @@
 `PYTHONPATH=Testing python -m dcamt_testing.engine_sentences` rewrites the table of sentences that Slicer translates.
 
 A sentence is a text that reaches the constructor of an error or a note, or a field of a dataclass that holds messages.
-It is followed back from there through local variables, lists, parameters, module constants and the results of
+Such a text is followed back through local variables, lists, parameters, module constants and the results of
 functions, so that the name of a local variable does not matter.
 """
 
@@ -199,7 +199,7 @@ class MessageSources:
         return self._follow_all(iter(results), inserted)
 
     def _values_of(self, name: str, scope: Scope) -> Iterator[tuple[ast.expr, Scope]]:
-        """Yield what a name can hold: local values, arguments of calls, or a module's constant."""
+        """Yield the values that a name can hold: local values, arguments of calls, or a module's constant."""
         for depth in range(len(scope.functions), 0, -1):
             function = scope.functions[depth - 1]
             local = [value for names in self._names_in[function] for value in names.values.get(name, ())]
@@ -226,7 +226,7 @@ class MessageSources:
     def _appended_by_calls(
         self, name: str, function: ast.FunctionDef, followed: frozenset[tuple[str, ast.FunctionDef]] = frozenset()
     ) -> Iterator[tuple[ast.expr, Scope]]:
-        """Yield what other functions append to a list that a function gives them; `followed` ends circles of calls."""
+        """Yield the values that called functions append to a function's list; `followed` ends circles of calls."""
         followed |= {(name, function)}
         for call in self._calls_in.get(function, ()):
             for position, argument in enumerate(call.args):

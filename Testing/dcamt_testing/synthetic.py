@@ -152,7 +152,7 @@ def new_trainer(
 
 
 def assert_same(one: Any, other: Any) -> None:
-    """Fail unless two values are equal; they may be nested in dictionaries and lists."""
+    """Fail unless two values are equal; dictionaries and lists are compared item by item."""
     assert type(one) is type(other)
     if isinstance(one, dict):
         assert one.keys() == other.keys()

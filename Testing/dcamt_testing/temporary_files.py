@@ -21,7 +21,7 @@ _removers: list[subprocess.Popen[bytes]] = []
 def use_own_temporary_folder() -> None:
     """Create a folder for the temporary files of this process and its children; remove the folder at the end.
 
-    pytest's own folders stay outside it, because pytest keeps those of the last three runs.
+    pytest's own folders stay outside this folder, because pytest keeps those of the last three runs.
     """
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix="dcamt-tests-")

@@ -18,7 +18,7 @@ from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of
 
 BLOOD, WALL, OUTSIDE = 100.0, 70.0, 25.0
 MITRAL = np.array([-0.66, 0.54, -0.52]) / np.linalg.norm([-0.66, 0.54, -0.52])
-"""The direction of the valve's plane normal, RAS: left, anterior, inferior."""
+"""The normal of the valve's plane, RAS: left, anterior, inferior."""
 VEIN = np.array([0.8, -0.6, 0.0])
 """The direction of the vein, RAS: right, posterior."""
 SAMPLE_MM = 1.0

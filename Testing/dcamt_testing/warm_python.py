@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 PRELOADED = (
     "torch",
-    "torch._dynamo",  # which the first optimiser imports
+    "torch._dynamo",  # imported by the first optimiser
     "torch.distributed.nn",
     "numpy",
     "scipy.ndimage",
@@ -75,7 +75,7 @@ def interpreter() -> str:
 
 
 def start() -> bool:
-    """Start the server unless this process or its parent has one; return False if the system is no Linux with pidfd."""
+    """Start the server unless this process or its parent has one; return False without Linux's pidfd."""
     if not hasattr(os, "pidfd_open") or sys.platform != "linux":
         return False
     if os.path.exists(os.environ.get(LAUNCHER, "")):
