@@ -59,7 +59,6 @@ def calibrate(
 
     Args:
         package: the model, without a calibration.
-        cases: the labelled cases.
         predictor: a predictor of this package.
         notes: a description of the cases, stored in the calibration.
         progress: called as progress(done, total) after each case.

@@ -50,7 +50,6 @@ def doubt_map(
 
     Args:
         mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.
-        grid: the network grid.
         removed: uint8 (I, J, K) on the scan's grid, not 0 where a removed component was; None if none was removed.
         scaling: the model's correction of the doubt; None for none.
     """

@@ -75,7 +75,6 @@ def locate_organs(volume: Volume, grid: NetworkGrid, recipe: Recipe, predict: Pr
 
     Args:
         grid: the scan's network grid.
-        predict: predicts on a coarse grid.
     """
     anatomy = anatomy_box(volume, recipe)
     if anatomy is None:

@@ -183,8 +183,6 @@ def evaluate_folders(
     prediction are skipped, too, and named in the result, so that a part of a data set can be evaluated.
 
     Args:
-        predictions: the folder of the predictions.
-        labels: the folder of the labels.
         progress: is called with the numbers of evaluated and of all cases after each case.
         label_mapping: which values or segments of the labels are which class, such as "420,421=1" (`read_pair`); all
             other voxels become background.

@@ -76,7 +76,6 @@ def estimate(
     """Return the estimate for a run.
 
     Args:
-        trial: the cost of a training step.
         grids: grids of the scans.
         validated: whether there are validation cases.
         place: a folder on the disk of the run.
