@@ -245,7 +245,7 @@ def test_cpu_is_used_when_the_gpu_is_too_small(tiny_package: ModelPackage, monke
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-def test_network_that_replaces_that_of_the_gpu_has_the_chosen_precision(
+def test_cpu_network_has_the_chosen_precision_when_the_gpu_is_too_small(
     tiny_package: ModelPackage, oblique_scan: Volume, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor(tiny_package, precision=precision)
