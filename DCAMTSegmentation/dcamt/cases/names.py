@@ -262,9 +262,9 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     """Find scans whose name is another scan's name with further words; yield the scan, the other scan and the words.
 
     The words are in lower case and stand at the end or at the beginning of the name, or are the name of a folder of
-    masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If several other scans fit, those with the longest
-    names are first. A scan that fits without words for the modality (`p1_LA` beside `p1_lge`) is yielded with
-    its `loose_key` in place of its key.
+    masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If several other scans fit, those with the longest names
+    are first. If the other scan (`p1_lge` for `p1_LA`) fits without words for the modality, it is yielded with its
+    `loose_key` in place of its key.
     """
     scans = {_lower(without_first_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
     loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}
