@@ -1,4 +1,4 @@
-"""Install the Slicer harness before the tests of this folder are imported; without its packages, skip the tests."""
+"""Install the Slicer harness before this folder's tests are imported; skip the tests if a package is missing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 class _PythonQtOutput:
-    """A standard output that lacks encoding (as seen in Slicer 5.12.3), file descriptor and buffer."""
+    """A standard output without file descriptor, buffer and (as seen in Slicer 5.12.3) encoding."""
 
     def __init__(self, stream: TextIO) -> None:
         self.write, self.flush = stream.write, stream.flush
@@ -50,6 +50,6 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 @pytest.fixture(autouse=True)
 def _hidden_errors() -> Iterator[None]:
-    """Fail the test on errors that no person saw and on questions without an answer."""
+    """Fail the test if an error was not shown to the person or a question had no answer."""
     yield
     slicer_harness.expect_no_hidden_errors()

@@ -22,7 +22,7 @@ stepped_task.DOUBLE_CLICK_S = 0.0
 
 
 def write_python(folder: Path, script: str, module: str) -> str:
-    """Write a program that is started like `python -m MODULE …`, and runs `script` and then `module`.
+    """Write a program that replaces Python: started with `-m MODULE …`, it runs `script` and then `module`.
 
     Args:
         folder: where the program's files are written.
@@ -43,7 +43,7 @@ def write_python(folder: Path, script: str, module: str) -> str:
 
 
 class EngineCase(unittest.TestCase):
-    """A test case that starts engine processes; outside of Slicer, on Linux, they are forked from a warm Python."""
+    """A test case that starts engine processes; on Linux outside of Slicer, `warm_python` forks the processes."""
 
     @classmethod
     def setUpClass(cls) -> None:

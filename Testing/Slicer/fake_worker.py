@@ -1,4 +1,4 @@
-"""A worker that answers requests without a network or a process, a panel with a given worker, and a test case."""
+"""A fake worker, which has no network and no process; a panel with a given worker; a test case with both."""
 
 from __future__ import annotations
 

@@ -72,5 +72,5 @@ class FaultCase(SegmentationCase):
         self.use_worker_script(self.gate_script())
 
     def gate_script(self) -> str:
-        """Return a script after which the worker waits in each segmentation while the gate file exists."""
+        """Return a script that makes the worker wait in each segmentation while the gate file exists."""
         return HELD.format(gate=str(self._gate))

@@ -1,4 +1,4 @@
-"""Make segmentation results without a worker, insert them into the scene, and measure what was inserted."""
+"""Make segmentation results without a worker, insert them into the scene, and measure their segments."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def segment_result(labels: np.ndarray, info: SegmentInfo = LEFT_ATRIUM) -> Segme
     """Return the result that a worker would send for a class.
 
     Args:
-        labels: (K, J, I); the voxels of the class are not 0. The result's box, along I, J and K, encloses these voxels.
-            Without such voxels, the box is None.
+        labels: (K, J, I); the voxels of the class are not 0. The result's box (I, J, K) encloses these voxels; without
+            such voxels, the box is None.
         info: the class.
     """
     box = None

@@ -29,7 +29,7 @@ class EngineMessagesTest(unittest.TestCase):
 
     @unittest.skipIf(in_real_slicer(), "a build does not copy the engine's source beside the tests")
     def test_literal_first_arguments_of_errors_are_in_the_table(self) -> None:
-        # The table is made from syntax trees; this regular expression finds the messages independently of it.
+        # The table is made from syntax trees; this regular expression finds the messages without them.
         written = re.compile(rf'\b(?:{"|".join(CONSTRUCTORS)})\(\s*"([^"{{]+)"')
         listed = set(sentences(lambda text: text))
         texts = {

@@ -34,7 +34,7 @@ def add_scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
 
 
 class FilesTest(unittest.TestCase):
-    """Loading and saving. Each call of `exportNode` gets a new dictionary, since the function changes its default."""
+    """Loading and saving. `exportNode` changes its default dictionary, so each call passes a new dictionary."""
 
     def setUp(self) -> None:
         close_scene()

@@ -63,7 +63,7 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertIsNone(self.combo.currentNode())
         self.assertEqual(self.received, [node, None])
 
-    def test_another_node_becomes_current_when_one_is_removed(self) -> None:
+    def test_another_node_becomes_current_when_the_current_node_is_removed(self) -> None:
         self.combo.noneEnabled = True
         for removed, expected in ((0, 1), (1, 0), (2, 1)):
             with self.subTest(removed):

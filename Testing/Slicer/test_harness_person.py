@@ -58,7 +58,7 @@ class QuestionTest(unittest.TestCase):
                 person._expected.clear()
         self.assertEqual(len(pop_unanswered()), 2)
 
-    def test_missing_question_fails(self) -> None:
+    def test_expected_question_that_is_not_asked_fails(self) -> None:
         with self.assertRaisesRegex(AssertionError, "never asked: \\['go on'\\]"), Person() as person:
             person.expects("go on")
 
@@ -147,7 +147,7 @@ class HiddenErrorTest(unittest.TestCase):
 
 
 class LoopMonitorTest(unittest.TestCase):
-    def test_pause_is_measured_relative_to_a_computation(self) -> None:
+    def test_pause_is_compared_with_a_reference_computation(self) -> None:
         self.assertFalse(is_unresponsive(0))
         self.assertTrue(is_unresponsive(60))
         assert_stays_responsive(0)

@@ -61,7 +61,7 @@ class ViewsTest(unittest.TestCase):
 
 
 class ChartTest(unittest.TestCase):
-    def test_chart_shows_a_rising_series_in_its_colour_and_refuses_bars(self) -> None:
+    def test_rising_series_is_drawn_in_its_colour_and_bars_are_refused(self) -> None:
         close_scene()
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "curve")
         rising = np.stack([np.arange(10.0), np.arange(10.0) ** 2], axis=1)

@@ -64,7 +64,7 @@ class SceneTest(unittest.TestCase):
         self.assertFalse(received[names.index("ModifiedEvent")][2])
         self.assertIsNotNone(node.GetNodeReference("text"))
 
-    def test_node_that_is_not_saved_marks_the_scene_as_modified(self) -> None:
+    def test_adding_a_node_that_is_not_saved_with_the_scene_marks_the_scene_as_modified(self) -> None:
         path = str(self.folder / "scene.mrml")
         slicer.util.saveScene(path)
         slicer.util.loadScene(path)
@@ -109,7 +109,7 @@ class BackgroundTest(unittest.TestCase):
             self.assertEqual(self.shown_volumes(), {(loaded.GetID(), None)})
             self.assertEqual({node.GetLabelVolumeID() for node in slice_composites()}, {labels.GetID()})
 
-    def test_segment_editor_removes_the_foreground_over_another_background(self) -> None:
+    def test_choosing_another_volume_in_segment_editor_removes_the_foreground(self) -> None:
         scan, over, other = add_volume("scan"), add_volume("map"), add_volume("other")
         slicer.util.setSliceViewerLayers(background=scan, foreground=over)
         self.editor.setSourceVolumeNode(scan)

@@ -88,7 +88,7 @@ class SameCodeTest(SceneCase):
         self.assertEqual(list(node.GetSegmentation().GetSegmentIDs()), ["aorta"])
         self.assertEqual(voxel_counts(node), {"aorta": 27})
 
-    def test_fingerprint_notices_an_edit_of_each_segment_of_one_code(self) -> None:
+    def test_edit_of_either_segment_of_one_code_changes_the_fingerprint(self) -> None:
         node = add_segmentation()
         write_segments(node, [make_segment("aorta", block(2)), make_segment("spleen", block(8))])
         before = fingerprint(node)

@@ -188,9 +188,10 @@ class ChannelsTest(unittest.TestCase):
         views.hide_over_other_scan(segmentation)
         self.assertTrue(display.GetVisibility())
         other = add_scan("other")
-        slice_composites()[0].SetBackgroundVolumeID(other.GetID())  # one view is enough
+        slice_composites()[0].SetBackgroundVolumeID(other.GetID())  # one view with another scan is enough
         views.hide_over_other_scan(segmentation)
         self.assertFalse(display.GetVisibility())
+        # A result whose scan was removed stays visible.
         slicer.mrmlScene.RemoveNode(self.volumes[0])
         display.SetVisibility(True)
         views.hide_over_other_scan(segmentation)

@@ -124,7 +124,7 @@ class PlaceTest(PanelCase):
         self.assertEqual(point.GetNumberOfControlPoints(), 1)
         self.assertEqual(point.GetNthControlPointLabel(0), "2 of 2")
 
-    def test_point_is_removed_with_another_scan_or_a_new_result(self) -> None:
+    def test_point_is_removed_when_another_scan_is_chosen_or_a_new_result_arrives(self) -> None:
         one, two = add_scan("one"), add_scan("two", seed=3)
         self.segment(one)
         click(self.ui.nextPlaceButton)

@@ -23,7 +23,7 @@ from segmentation_case import (
 
 class WorkerFaultTest(FaultCase):
     def assert_one_error(self, text: str, start: Callable[[], None]) -> str:
-        """Fail unless `start` leads to one error, which contains `text`, and no change of the scene.
+        """Fail unless `start` leads to one error with `text` and leaves the scene unchanged.
 
         Returns:
             The error's details.

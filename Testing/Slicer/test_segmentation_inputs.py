@@ -1,4 +1,4 @@
-"""Slicer and the command read the same voxels at the same positions from a file."""
+"""Slicer and the engine read the same voxels at the same positions from a file."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class InputsTest(unittest.TestCase):
         self.addCleanup(close_scene)
         self.folder = Path(folder.name)
 
-    def test_slicer_and_the_command_read_the_same_scan(self) -> None:
+    def test_slicer_and_the_engine_read_the_same_scan(self) -> None:
         for number, (format_name, write) in enumerate(INPUTS.items()):
             with self.subTest(format_name):
                 folder = self.folder / str(number)

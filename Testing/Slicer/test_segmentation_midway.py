@@ -34,7 +34,7 @@ from dcamt.worker.requests import CancelRequest
 parse = worker.parse_control
 worker.parse_control = lambda line: None if isinstance(parse(line), CancelRequest) else parse(line)
 """
-"""A script after which the worker ignores requests to cancel."""
+"""A script that makes the worker ignore requests to cancel."""
 
 
 class CancelTest(FaultCase):

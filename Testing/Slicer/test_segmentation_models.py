@@ -49,7 +49,7 @@ class ModelListTest(SegmentationCase):
         self.assertFalse((self.home / "models" / "other.dcamt").exists())
         self.assertEqual(self.settings.model, "left-atrium")
 
-    def test_file_with_the_name_of_a_listed_model_is_refused(self) -> None:
+    def test_model_with_the_name_of_a_listed_model_is_refused_whatever_its_file_name(self) -> None:
         package = open_model(model_folder() / "other.dcamt")
         for name, remedy in (("left-atrium", "cannot be replaced"), ("tiny", "First remove that model")):
             path = self.home / f"copy of {name}.dcamt"

@@ -66,7 +66,7 @@ class ModuleTest(SegmentationCase):
         self.assertIn("e0352358", module.acknowledgementText)
         self.assertFalse(module.icon.isNull())
 
-    def test_each_parameter_is_named_by_a_widget_except_model_and_further_channels(self) -> None:
+    def test_each_parameter_has_a_widget_except_model_and_further_channels(self) -> None:
         named = {
             widget.property("SlicerParameterName"): name
             for name, widget in vars(self.ui).items()

@@ -16,7 +16,7 @@ from segmentation_case import (
 )
 
 TRIES = 4
-"""Number of attempts; the best counts, since other programs disturb some attempts, but DCAMT's pauses occur in all."""
+"""Number of attempts. The best one decides: other programs disturb some attempts, but DCAMT's pauses occur in all."""
 
 
 class PaceTest(SegmentationCase):
@@ -25,7 +25,7 @@ class PaceTest(SegmentationCase):
         self.prepare(volume)
         self.settings.showDisagreement = True
         pauses = []
-        # Each further attempt replaces the result of the attempt before, with surface, map and table.
+        # Each further attempt replaces the earlier result with its surface, map and table.
         for _attempt in range(TRIES):
             with LoopMonitor() as monitor:
                 self.ui.applyButton.click()

@@ -1,4 +1,4 @@
-"""The one-page report that the panel requests: its content, its numbers, and no patient name."""
+"""The one-page report that the panel requests: its content, and the absence of the patient's name."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class DoubtfulPlaceTest(PanelCase):
 
     def test_doubtful_places_do_not_follow_a_scan_whose_voxels_are_reordered(self) -> None:
         volume = add_scan()
-        # The labelled voxels lie away from the volume's centre, whose index stays the same in the reversed order.
+        # The labelled voxels lie away from the volume's centre, since reversing the order keeps the centre's index.
         self.module.worker.labels_of = lambda voxels: np.indices(voxels.shape).max(axis=0) < 5
         segmentation = self.segment(volume)
         before = self.centre_of_segment(segmentation)

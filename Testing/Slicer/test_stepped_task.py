@@ -1,4 +1,4 @@
-"""`SteppedTask`: its steps, its end, a failure and cancelling. `DelayedCall`: it calls once, and not after `stop`."""
+"""The steps, end, failure and cancelling of a `SteppedTask`, and the single call of a `DelayedCall`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SteppedTaskTest(unittest.TestCase):
         self.assertIn("ValueError: odd", error_text(ValueError("odd")))
         self.assertEqual(error_text(None), "")
 
-    def test_cancelling_closes_the_generator_and_calls_nothing(self) -> None:
+    def test_cancelling_closes_the_generator_without_a_callback(self) -> None:
         task = self.task().start()
         process_events_until(lambda: self.steps_taken)
         task.cancel()

@@ -36,7 +36,7 @@ PATIENT = "Nachtigall^Hildegard_19470311"
 
 
 class AfterARunTest(TrainingCase):
-    """One finished run, whose results are all checked in one test, because training takes long."""
+    """One test checks all results of one run, because training takes long."""
 
     def test_finished_run_offers_preview_scores_models_and_ranking(self) -> None:
         volume, outline = add_case(f"{PATIENT} baseline", 1)

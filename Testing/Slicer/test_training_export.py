@@ -78,7 +78,7 @@ class ExportTest(unittest.TestCase):
         volume.SetSpacing(2.0, 2.0, 2.5)
         self.assertIn("changed, but training", scene_remark(row.source, row.role, two)[0])
         volume.SetSpacing(2.0, 2.0, 2.0)
-        # The series of a DICOM folder is not read on the event loop.
+        # A DICOM folder is not checked here, because reading its series would block the event loop.
         volume.SetAttribute(SCAN_FILE, str(self.folder))
         self.assertEqual(scene_remark(row.source, row.role, two)[0], "")
         volume.SetAttribute(SCAN_FILE, str(path))

@@ -77,7 +77,7 @@ class OutlineFilesTest(TrainingCase):
 
 class ProposalTest(TrainingCase):
     def make_ranked_case(self, volume: VolumeNode) -> dict[str, Any]:
-        """Write files of the volume and of a proposal; return the entry of the case in a ranking, without its score."""
+        """Write a file of the volume and of a proposal; return the case's entry in a ranking, without the score."""
         scan, proposed = self.folder / "00001.nrrd", self.folder / "LGE.seg.nrrd"
         for _step in write_nrrd_in_slabs(voxels_of(volume), ijk_to_ras(volume), scan):
             pass
@@ -114,7 +114,7 @@ class ProposalTest(TrainingCase):
             person.expects("was not changed", "Cancel")
             click(self.ui.addCaseButton)
         self.assertEqual((len(self.session.table), training_cases.is_case(proposal)), (0, False))
-        # Editing and undoing: voxels are compared, because Segment Editor's undo sends no event.
+        # An edit that was undone is no change. Voxels are compared, because Segment Editor's undo sends no event.
         identifier = proposal.GetSegmentation().GetNthSegmentID(0)
         label = ellipsoid(1)[1]
         for voxels in (np.roll(label, 1, axis=0), label):
@@ -144,7 +144,7 @@ class ProposalTest(TrainingCase):
         click(self.ui.addCaseButton)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
         self.assertEqual(training_cases.unlisted_cases(), [])
-        # A case that loses its segments stays a case, which the module lists when it is opened.
+        # A case that loses its segments stays a case, and is listed when the module is opened.
         segments.RemoveAllSegments()
         self.session.table.remove([0])
         click(self.ui.addCaseButton)

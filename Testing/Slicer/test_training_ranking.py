@@ -108,7 +108,7 @@ class RankingTest(TrainingCase):
 
 
 class OpeningTest(TrainingCase):
-    """*Open*: another process reads the files, and the window keeps responding."""
+    """The button *Open*: another process reads the files, and the window keeps responding."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -157,7 +157,7 @@ class OpeningTest(TrainingCase):
                 self.assertEqual(self.ui.rankStatusLabel.text, "")
                 self.module.enter()
 
-    def test_node_that_is_removed_meanwhile_is_refused(self) -> None:
+    def test_opening_fails_if_a_node_is_removed_meanwhile(self) -> None:
         case = {"name": "plain", "image": "plain.nrrd", "segmentation": "plain.seg.nrrd"}
         for removed in ("volume", "segmentation"):
             with self.subTest(removed):

@@ -118,7 +118,7 @@ class ListOfRunsTest(TrainingCase):
             person.expects("case.txt: cannot be used (Permission denied)", "Ok")
             choose(self.ui.previewSelector, "last case")
 
-    def test_scores_have_fixed_digits_and_no_deviation_of_one_case(self) -> None:
+    def test_scores_have_fixed_digits_and_a_single_case_has_no_standard_deviation(self) -> None:
         ended = [{"event": "started", "step": 0, "of": 10}, {"event": "finished", "step": 10, "model": ""}]
         summary = ["mean,1,0.5,0.3333333,12,3.25", "std,1,0,0,0,0"]
         two = ["one,1,0.5,0.3333333,12,3.25", "two,1,0.5,0.3333333,12,3.25", *summary]

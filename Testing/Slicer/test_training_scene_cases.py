@@ -106,7 +106,7 @@ class SceneSourceTest(unittest.TestCase):
         if volume is not None:
             self.assertIs(shown.GetNodeReference("referenceImageGeometryRef"), volume)
 
-    def test_segments_are_matched_by_code_then_by_name_and_a_single_one_to_the_single_class(self):
+    def test_segments_match_classes_by_code_then_by_name_and_a_single_segment_matches_a_single_class(self):
         other = SegmentInfo(2, "Aorta", (1, 0, 0), Code("SCT", "15825003", "Aorta"))
         pair = replace(tiny_recipe(), classes=(*tiny_recipe().classes, other))
         image, label = ellipsoid(1)
@@ -146,7 +146,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertIsNone(loaded.GetNodeReference("referenceImageGeometryRef"))
         return loaded
 
-    def test_segmentation_from_a_file_on_the_grid_of_the_scan_is_its_label(self):
+    def test_segmentation_loaded_from_a_file_is_the_label_of_the_scan_on_the_same_grid(self):
         for crop in (False, True):
             close_scene()
             image, label = ellipsoid(1)

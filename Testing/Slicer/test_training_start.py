@@ -136,7 +136,7 @@ class StartTest(CasesCase):
     def open_files(self) -> list[str]:
         paths = []
         for descriptor in Path("/proc/self/fd").iterdir():
-            with suppress(OSError):  # the descriptor with which the folder was listed
+            with suppress(OSError):  # the descriptor that listed the folder is closed
                 paths.append(os.readlink(descriptor))
         return [path for path in paths if path.startswith(str(self.runs))]
 
@@ -153,7 +153,7 @@ class StartTest(CasesCase):
         add_case("of the next scene")
         click(self.ui.addSceneButton)
         self.choose_tiny_model_and_settings()
-        # The scene is closed while the estimate is measured.
+        # The scene is closed during the estimation.
         with mock.patch.object(engine_process, "python_program", return_value=write_endless_program(self.folder)):
             click(self.ui.startButton)
             self.wait_for(lambda: self.session.estimation.running, "the estimation")
