@@ -138,8 +138,6 @@ class NodeComboBoxTest(unittest.TestCase):
 
 
 class OtherWidgetsTest(unittest.TestCase):
-    """Further widgets that the panels use."""
-
     def setUp(self) -> None:
         close_scene()
 

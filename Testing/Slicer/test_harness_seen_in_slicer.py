@@ -119,7 +119,7 @@ class BackgroundTest(unittest.TestCase):
 
 
 class UndoTest(unittest.TestCase):
-    def test_undo_and_redo_send_no_source_representation_modified(self) -> None:
+    def test_undo_and_redo_send_no_source_representation_modified_event(self) -> None:
         close_scene()
         volume = add_volume()
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "result")
@@ -154,7 +154,7 @@ class ApplicationTest(unittest.TestCase):
         self.addCleanup(slicer.app.settings().remove, "MainWindow/layout")
         self.addCleanup(self.manager.setLayout, slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
 
-    def test_layout_is_kept_when_a_module_a_scene_and_a_session_are_closed(self) -> None:
+    def test_layout_is_kept_after_module_scene_and_session_are_closed(self) -> None:
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
         wanted = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView

@@ -48,7 +48,7 @@ class InsertionTest(unittest.TestCase):
         node = insert_all(make_result(block(2)), volume, show_3d=False)
         table, map_node = (review.get_referenced_node(node, role) for role in (review.MEASUREMENTS, review.DOUBT_MAP))
         display = map_node.GetDisplayNode()
-        # As in a scene of an older version, whose maps have values from 0 to 255.
+        # The display of a map from an older version, with values from 0 to 255.
         display.SetWindowLevelMinMax(0, 255)
         display.SetThreshold(51, 255)
         display.ApplyThresholdOff()

@@ -93,5 +93,5 @@ class CorrectionTest(PanelCase):
         self.ui.inputSelector.setCurrentNode(other)
         self.assertFalse(review.is_corrected(untouched))
         self.ui.inputSelector.setCurrentNode(volume)
-        self.assertNotIn("before the correction", self.ui.trustLabel.text)  # it was measured after the correction
+        self.assertNotIn("before the correction", self.ui.trustLabel.text)  # measured after the correction
         self.assertTrue(review.is_corrected(segmentation))

@@ -63,7 +63,7 @@ class MapTest(PanelCase):
         for composite in slice_composites():
             self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
 
-    def test_map_stays_visible_in_segment_editor_and_a_button_returns(self) -> None:
+    def test_map_stays_visible_in_segment_editor_and_a_button_leads_back_to_the_panel(self) -> None:
         from slicer_harness import open_module
 
         other = add_scan("other", seed=4)

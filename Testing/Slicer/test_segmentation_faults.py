@@ -1,4 +1,4 @@
-"""After a failure of the worker, one message is shown, the scene is unchanged, and the next Apply works."""
+"""After a failure, one message is shown, the scene is unchanged, and the next Apply works."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class FakePyTorch:
     """Replaces the PyTorch extension and the version number of the installed torch.
 
     Args:
-        outcome: what `installTorch` returns, or raises if it is an exception.
+        outcome: the result of `installTorch`; an exception is raised.
         version: the version of torch that counts as installed before `installTorch`; None if torch is missing.
 
     Attributes:

@@ -42,7 +42,7 @@ class PanelConnectionTest(SegmentationCase):
             click(self.ui.applyButton)
         apply.assert_not_called()
 
-    def test_segmentation_starts_when_the_module_was_left_during_the_installation_of_packages(self) -> None:
+    def test_segmentation_starts_even_if_the_module_was_left_during_the_installation_of_packages(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         panel = self.module.widget.segmentationPanel

@@ -110,7 +110,7 @@ class EngineProcessTest(unittest.TestCase):
         process.write(b"nobody reads it\n")
         process.kill()
 
-    def test_process_that_ends_while_its_last_line_is_written_is_released_once(self) -> None:
+    def test_process_that_ends_while_its_last_input_is_written_is_released_once(self) -> None:
         process = EngineProcess([], mock.Mock(), mock.Mock())
         fake = mock.Mock()
         fake.state.return_value = qt.QProcess.NotRunning

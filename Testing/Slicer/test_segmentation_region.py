@@ -1,4 +1,4 @@
-"""The region of interest: its placement, its display, and what is sent to the worker."""
+"""The region of interest: its placement, its display, and its use in requests."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace:
 
 
 class ReportRequestTest(InsertedWallCase):
-    """What the panel requests from the worker for a report."""
+    """The panel's requests for reports."""
 
     def make_worker(self) -> FakeReportWorker:
         return FakeReportWorker()

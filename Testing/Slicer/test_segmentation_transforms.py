@@ -77,7 +77,7 @@ class DoubtfulPlaceTest(PanelCase):
         segmentation.TransformPointToWorld((voxels.affine @ [i, j, k, 1])[:3], world)
         return world
 
-    def test_doubtful_places_follow_the_segmentation_moved_alone(self) -> None:
+    def test_doubtful_places_follow_a_segmentation_that_is_moved_alone(self) -> None:
         _volume, segmentation = self.segment_under_turn()
         before = self.centre_of_segment(segmentation)
         segmentation.SetAndObserveTransformNodeID(None)
@@ -89,7 +89,7 @@ class DoubtfulPlaceTest(PanelCase):
         segmentation.HardenTransform()
         self.assert_doubtful(segmentation, self.centre_of_segment(segmentation))
 
-    def test_doubtful_places_do_not_follow_the_scan_moved_alone(self) -> None:
+    def test_doubtful_places_do_not_follow_a_scan_that_is_moved_alone(self) -> None:
         volume, segmentation = self.segment_under_turn()
         before = self.centre_of_segment(segmentation)
         volume.SetOrigin(100.0, 0.0, 0.0)

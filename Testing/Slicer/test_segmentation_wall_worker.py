@@ -41,7 +41,7 @@ from wall_case import (
 
 
 class WallSectionTest(SegmentationCase):
-    def test_segments_are_listed_with_the_names_of_the_chosen_segmentation(self) -> None:
+    def test_segments_are_listed_with_their_names_in_the_chosen_segmentation(self) -> None:
         volume, first = add_phantom()
         _, second = add_phantom()
         choose(self.ui.inputSelector, volume)

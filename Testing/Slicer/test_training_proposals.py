@@ -77,7 +77,7 @@ class OutlineFilesTest(TrainingCase):
 
 class ProposalTest(TrainingCase):
     def make_ranked_case(self, volume: VolumeNode) -> dict[str, Any]:
-        """Write a file of the volume and of a proposal; return the case's entry in a ranking, without the score."""
+        """Write the volume and a proposal as files; return the case's entry in a ranking, without the score."""
         scan, proposed = self.folder / "00001.nrrd", self.folder / "LGE.seg.nrrd"
         for _step in write_nrrd_in_slabs(voxels_of(volume), ijk_to_ras(volume), scan):
             pass
@@ -212,7 +212,7 @@ class ProposalTest(TrainingCase):
         self.assertIsNot(first, second)
         self.assertIs(open_nodes(case, rows)[1], first)
 
-    def test_views_jump_to_the_place_of_a_transformed_volume(self) -> None:
+    def test_views_jump_to_the_doubtful_place_in_a_transformed_volume(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case = self.make_ranked_case(volume)
         matrix = np.eye(4)

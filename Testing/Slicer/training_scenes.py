@@ -49,7 +49,7 @@ def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool
 
 
 def add_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str, ...] = ("Left atrium",)) -> Any:
-    """Add a segmentation node of the volume, with a segment for each name; the label values are 1, 2, …"""
+    """Add a segmentation node of the volume; the n-th name becomes a segment of the voxels with label n."""
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volume.GetName()} outline")
     segmentation.CreateDefaultDisplayNodes()
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
