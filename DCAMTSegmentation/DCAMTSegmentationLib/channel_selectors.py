@@ -15,10 +15,10 @@ FIRST_ROW = 3
 
 
 class ChannelSelectors:
-    """Adds rows to the panel's form of inputs when a model needs them.
+    """Adds rows to the panel's input form when a model needs them.
 
-    The panel's own selector is for the first channel. `on_chosen` is called with the volumes of the further
-    channels only, None where no volume is chosen.
+    The panel's own selector is for the first channel. `on_chosen` receives the volumes of the further channels only;
+    a channel without a volume has None.
     """
 
     def __init__(self, ui: Any, on_chosen: Callable[[list[VolumeNode | None]], None]) -> None:
@@ -39,7 +39,7 @@ class ChannelSelectors:
 
         Args:
             names: the names of all channels.
-            volumes: the volumes of the further channels, None where no volume is chosen.
+            volumes: the volumes of the further channels; a channel without a volume has None.
         """
         self._further_count = len(names) - 1
         self._ui.inputLabel.text = _("{channel}:").format(channel=names[0]) if self._further_count else _("Volume:")
@@ -54,7 +54,7 @@ class ChannelSelectors:
         self._filling = False
 
     def hide_nodes(self, node_ids: list[str]) -> None:
-        """Exclude nodes, given by their identifiers, from the selectors."""
+        """Exclude the nodes with these identifiers from the selectors."""
         self._hidden = node_ids
         for selector in self._selectors:
             selector.sortFilterProxyModel().hiddenNodeIDs = node_ids

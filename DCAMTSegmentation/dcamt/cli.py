@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         print_error(str(user_error(error)))
     finally:
-        if arguments is None:  # The process ends. Python need not search its objects for reference cycles first.
+        if arguments is None:  # The process ends, so Python need not search for reference cycles.
             gc.freeze()
     return 1
 
@@ -115,5 +115,5 @@ def _with_signed_roi(arguments: Sequence[str]) -> list[str]:
 
 def _silence_stdout() -> None:
     """Redirect stdout to the null device, since at exit Python would report unwritten text as a second error."""
-    with suppress(OSError, ValueError, AttributeError):  # There may be no stdout, or one without a file descriptor.
+    with suppress(OSError, ValueError, AttributeError):  # stdout may be missing, or have no file descriptor.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Hold the training panel's case table, settings, check and estimation, which all its sections use."""
+"""Hold the case table, settings, check and estimation for all sections of the training panel."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from .settings import TrainingSettings, chosen_settings, device_name
 from .task import classes_from_json, recipe_from_model, recipe_of
 
 SETTLE_MS = 400
-"""Milliseconds after the last edit until the cases are saved and checked."""
+"""Milliseconds from the last edit until the cases are saved and checked."""
 
 SAVED_AT_ONCE = 1000
-"""Up to this number of cases, each edit is also saved at once, which takes no noticeable time."""
+"""A table of up to this many cases is saved immediately after each edit; this takes no noticeable time."""
 
 
 class TrainingSession:
     """Case table and settings of the open scene.
 
     Attributes:
-        on_news: functions called after an edit of the cases, a check, an estimation, and a change of a setting.
+        on_news: functions called after a check, an estimation, a change of a setting or an edit of the cases.
         check_failure: why the last check could not be made; empty if it could.
     """
 
@@ -95,7 +95,7 @@ class TrainingSession:
     def recipe(self) -> Recipe:
         """Return the recipe before effort and settings are applied.
 
-        The recipe is that of the task or, with a model to start from, the result of `recipe_from_model`.
+        If a model to start from is chosen, return the result of `recipe_from_model`; otherwise, the task's recipe.
 
         Raises:
             InputError: the task or the model is not usable.
@@ -117,7 +117,7 @@ class TrainingSession:
         return device_name(self.settings) if self.settings is not None else AUTO
 
     def suggest_start(self, model: str) -> None:
-        """Choose a model to start from, unless one is chosen, the name is empty, or the task cannot use the model."""
+        """Start from `model`, unless it is empty, the task cannot use it, or a model is already chosen."""
         if self.settings is None or self.settings.startFrom or not model:
             return
         try:
@@ -130,7 +130,7 @@ class TrainingSession:
     # Cases
 
     def add_unlisted_cases(self) -> None:
-        """Add the scene's training cases that were not listed yet, and call `suggest_start` with the current model."""
+        """Add the scene's training cases that were not listed yet; if any, suggest the current model as start."""
         try:
             rows = training_case_rows(self.recipe(), unlisted_only=True)
         except InputError:  # The task is not usable yet; the next call tries again.
@@ -177,7 +177,7 @@ class TrainingSession:
         self._check = CaseCheck(self.table, recipe, self._on_checked).start()
 
     def problems(self, device: str | None = None) -> list[Problem]:
-        """Return the known problems that prevent or weaken a run on a device, by default the device in the settings."""
+        """Return the known problems of a run on a device, by default the chosen device."""
         if self.settings is None:
             return []
         try:
@@ -231,10 +231,7 @@ class TrainingSession:
             self.check_cases()
 
     def _are_packages_installed(self) -> bool:
-        """Return whether the packages are installed; once they were found, do not look for them again.
-
-        The user is asked to install them only when a button is clicked.
-        """
+        """Return whether the required packages are installed, without asking the user to install them."""
         try:
             self._has_packages = self._has_packages or not missing_packages()
         except NotInstalledError as missing:

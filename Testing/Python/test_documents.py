@@ -1,4 +1,4 @@
-"""Links to files of the repository have targets, the README is short, the workflow has the checks of `make lint`."""
+"""Test the links in documents and module help, the README's length, and the workflow's checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINK = re.compile(r"(?<!\\)!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def find_anchors(path: Path) -> set[str]:
-    """Return the anchors that GitHub makes for a document's headings, without numbered anchors of repeated headings."""
+    """Return GitHub's anchors for a document's headings, except the numbered anchors of repeated headings."""
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     titles = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -1,4 +1,4 @@
-"""Labels on a scan's own grid equal those from interpolating the probabilities of all classes at all voxels."""
+"""Labels on a scan's grid equal those from the probabilities of all classes, interpolated at all voxels."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_labels_equal_labels_of_full_interpolation(classes: int, spacing: tuple[
         assert labels.dtype == np.uint8
         assert np.array_equal(labels[decided], interpolated.argmax(axis=0)[decided])
         foreground.append(np.count_nonzero(labels) / labels.size)
-    # The fraction of foreground ranges from large to small.
+    # The test covers large and small fractions of foreground.
     assert foreground[0] > 0.4
     assert 0 < foreground[-1] < 0.2
 
@@ -83,7 +83,7 @@ def test_only_voxels_near_foreground_are_interpolated(monkeypatch: pytest.Monkey
     probabilities[:, 10:14, 8:12, 20:24] = torch.tensor([0.0, 1.0])[:, None, None, None]
     assert labels_on_scan(probabilities, grid).any()
     ((_, *shape),) = shapes
-    assert np.prod(shape) < np.prod(SHAPE) / 20  # the scan's grid has the shape SHAPE
+    assert np.prod(shape) < np.prod(SHAPE) / 20
 
 
 def test_first_class_is_chosen_on_a_tie() -> None:

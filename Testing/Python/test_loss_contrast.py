@@ -1,4 +1,4 @@
-"""Test prototypes and the two contrast losses against loops over voxels and formulas, and their gradients."""
+"""Test the prototypes, the two contrast losses and their gradients against loops and formulas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def random_unit_vectors(count: int, dimensions: int = 5, seed: int = 0) -> Tenso
 
 
 def random_embeddings(classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return embeddings, their classes (each class occurs), and the prototypes of two branches."""
+    """Return embeddings, their classes (each at least once), and the prototypes of two branches."""
     labels = torch.cat([torch.arange(classes), torch.randint(classes, (12,), generator=torch.manual_seed(seed))])
     return (
         random_unit_vectors(len(labels), seed=seed),
@@ -29,7 +29,7 @@ def random_embeddings(classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tens
 
 
 def info_nce_by_hand(e: Tensor, labels: Tensor, centres: Tensor, present: list[bool], temperature: float) -> float:
-    """Return the loss of eq. 4 of van den Oord et al. (2018): the prototype of the vector's class is the positive."""
+    """Return the loss of eq. 4 of van den Oord et al. (2018); a vector's positive is the prototype of its class."""
     losses = []
     for vector, label in zip(e.tolist(), labels.tolist(), strict=True):
         scores = [math.exp(math.fsum(map(float.__mul__, vector, c)) / temperature) for c in centres.tolist()]
@@ -124,7 +124,7 @@ def test_voxels_without_a_class_are_ignored() -> None:
 
 
 def test_descent_moves_an_embedding_to_its_prototype_and_away_from_the_others() -> None:
-    """Descent follows the negative gradient."""
+    """Descent moves against the gradient."""
     centres = torch.eye(3, dtype=torch.float64)
     e = torch.ones(1, 3, dtype=torch.float64).div(math.sqrt(3)).requires_grad_()
     label, present = torch.tensor([1]), torch.ones(3, dtype=torch.bool)

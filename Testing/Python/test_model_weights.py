@@ -98,7 +98,7 @@ def test_recipe_of_an_enormous_network_is_refused(model_copy: Path, network: dic
     assert refusal(model_copy, verify_model) == message
 
 
-# `safetensors` parses the weights. Whatever it raises, the user sees one line.
+# `safetensors` parses the weights. Whatever it raises, the user sees a one-line message.
 
 
 def safetensors_bytes(header: Any, body: bytes = b"") -> bytes:
@@ -108,12 +108,12 @@ def safetensors_bytes(header: Any, body: bytes = b"") -> bytes:
 
 
 def tensor_entry(shape: Any = (2,), offsets: Any = (0, 8), dtype: Any = "F32") -> dict[str, Any]:
-    """Return the header's entry of a tensor; `offsets` are the array's first byte and the byte after the array."""
+    """Return the header's entry for a tensor; `offsets` are the array's first byte and the byte after the array."""
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
 def with_weights(model_copy: Path, weights: bytes) -> Path:
-    """Replace the weights in a model's file, with a matching checksum; return the file's path."""
+    """Replace the weights and the checksum in a model's file; return the file's path."""
     members = read_members(model_copy)
     return write_with_checksum(model_copy, json.loads(members[CARD]), members[RECIPE], weights)
 
@@ -145,7 +145,7 @@ def with_weights(model_copy: Path, weights: bytes) -> Path:
         ({"a": tensor_entry(shape="2")}, 8),
         ({"a": tensor_entry(shape=2)}, 8),
         ({"a": tensor_entry(shape=(1,) * 99 + (2,))}, 8),
-        ({"a": tensor_entry(shape=(2**32, 2**32), offsets=(0, 0))}, 0),  # 2**64 elements: 0 in 64 bits
+        ({"a": tensor_entry(shape=(2**32, 2**32), offsets=(0, 0))}, 0),  # 2**64 elements, which overflow to 0
         ({"a": tensor_entry(shape=(0, 2**80), offsets=(0, 0))}, 0),
         ({"a": tensor_entry(shape=(2**61, 2, 2), offsets=(0, 0))}, 0),
         ({"a": tensor_entry(dtype="F64")}, 8),
@@ -169,7 +169,7 @@ def test_invalid_weights_header_is_refused(model_copy: Path, header: Any, size: 
     )
 
 
-def test_weights_of_wrong_length_are_refused(model_copy: Path) -> None:
+def test_weights_with_a_wrong_length_or_header_length_are_refused(model_copy: Path) -> None:
     whole = read_members(model_copy)[WEIGHTS]
     for length in [*range(0, 40), *range(40, len(whole), len(whole) // 20), len(whole) - 1]:
         assert refusal(with_weights(model_copy, whole[:length])).startswith("cannot be used: the weights")

@@ -1,4 +1,4 @@
-"""Scans and labelmaps keep voxels and positions in files of several formats, written by DCAMT or other libraries."""
+"""Scans and labelmaps in files of DCAMT and of other libraries are read with the right voxels and positions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def corner_indices() -> list[tuple[int, ...]]:
 
 
 def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, tolerance: float = 1e-4) -> None:
-    """Fail unless SimpleITK reads the same voxels, and puts every corner voxel at the same RAS position."""
+    """Fail unless SimpleITK reads the same voxels, with the corner voxels at the same positions."""
     image = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), voxels)
     for index in corner_indices():
@@ -224,7 +224,7 @@ def test_mask_of_255_with_a_slope_of_1_over_255_is_read_as_1(tmp_path: Path) -> 
     assert set(np.unique(read_labelmap(path).voxels)) == {0, 1}
 
 
-def test_intercept_beside_a_slope_of_0_is_added_as_itk_does(tmp_path: Path) -> None:
+def test_intercept_with_a_slope_of_0_is_added_as_itk_does(tmp_path: Path) -> None:
     path = tmp_path / "x.nii"
     nib.save(nib.Nifti1Image(np.arange(512, dtype=np.int16).reshape(8, 8, 8), np.eye(4)), path)
     data = bytearray(path.read_bytes())

@@ -52,7 +52,7 @@ class AfterARunTest(TrainingCase):
         self.wait_for(lambda: self.ui.previewSelector.enabled, "the run's validation cases")
         choose(self.ui.previewSelector, f"{PATIENT} follow-up")
         self.wait_for(lambda: run_state(run).state == FINISHED, "the end of the run")
-        self.wait_for(lambda: self.ui.useModelButton.enabled, "its results")
+        self.wait_for(lambda: self.ui.useModelButton.enabled, "the run's results")
         self.check_preview(run, follow_up)
         self.check_results(run)
         self.check_that_no_patient_is_named(run)
@@ -67,7 +67,7 @@ class AfterARunTest(TrainingCase):
         self.wait_for(lambda: "iteration 60" in self.ui.previewStatusLabel.text, "the last preview")
         shown = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if "preview" in n.GetName()]
         self.assertEqual(len(shown), 1)
-        # The case comes from the scene, so its own volume is shown.
+        # A case from the scene is shown on its own volume, not on a loaded copy.
         self.assertIs(shown[0].GetNodeReference("referenceImageGeometryRef"), volume)
         segment = shown[0].GetSegmentation().GetNthSegmentID(0)
         drawn = slicer.util.arrayFromSegmentBinaryLabelmap(shown[0], segment, volume)

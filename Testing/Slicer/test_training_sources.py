@@ -72,7 +72,7 @@ class SourcesTest(TrainingCase):
         paired = [(case.name, str(case.image), str(case.label or "")) for case in find_cases(data).cases]
         self.assertEqual([(row.name, row.source.image, row.source.label) for row in self.table.rows], paired)
         self.assertEqual(self.table.rows[0].source.label, str(data / "p0_LA_gt.nrrd"))
-        self.wait_for(lambda: self.session.checked, "their headers")
+        self.wait_for(lambda: self.session.checked, "the check")
         self.assertEqual([row.size for row in self.table.rows], [(24, 22, 20)] * 3)
         self.assertEqual(self.ui.casesTable.model().rowCount(), 3)
 
@@ -166,7 +166,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addResultsButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
-    def test_adding_results_suggests_to_start_from_the_current_model(self) -> None:
+    def test_adding_results_chooses_the_current_model_to_start_from(self) -> None:
         self.choose_tiny_model_and_settings()
         self.session.settings.startFrom = ""
         segmentation_module = open_module("DCAMTSegmentation")
@@ -177,7 +177,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addResultsButton)
         self.assertEqual(self.session.settings.startFrom, "tiny")
         self.assertIn("tiny", self.ui.startFromSelector.currentText)
-        # A model that was chosen before is kept.
+        # A model that is already chosen is kept.
         choose(self.ui.startFromSelector, "Scratch (random weights)")
         self.session.settings.startFrom = "left-atrium"
         click(self.ui.addResultsButton)

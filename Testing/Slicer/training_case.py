@@ -37,7 +37,7 @@ def tiny_model() -> Path:
 
 @dataclass(frozen=True)
 class SavedProposal:
-    """An unlabelled case in files. Arrays are (K, J, I): the scan, its true label, and the model's proposal."""
+    """An unlabelled case, saved as files. Arrays are (K, J, I): the scan, its true label, and the proposal."""
 
     scan_path: Path
     image: np.ndarray
@@ -46,7 +46,7 @@ class SavedProposal:
 
 
 class TrainingCase(EngineCase):
-    """A test case with an open panel (`self.module`) and a temporary folder of runs and models (`self.folder`)."""
+    """A test case with an open panel (`self.module`) and a temporary folder for runs and models (`self.folder`)."""
 
     def setUp(self) -> None:
         start_afresh()
@@ -64,7 +64,7 @@ class TrainingCase(EngineCase):
         self.session = self.module.logic.session
 
     def use_own_store(self) -> None:
-        """Keep imported models in the test's folder."""
+        """Store models in the test's folder."""
         patch = mock.patch.dict(os.environ, {"DCAMT_HOME": str(self.folder)})
         patch.start()
         self.addCleanup(patch.stop)
@@ -79,7 +79,7 @@ class TrainingCase(EngineCase):
         """Pause the runs that this test started, and wait for the end of their processes."""
         processes = [one for one in started if one.run.path.parent == self.runs]
         for one in processes:
-            # A process that has not locked its run yet would go on in the removed folder.
+            # A run is paused below only if its process holds the lock.
             process_events_until(lambda one=one: is_held(one.run.lock) or one.process.poll() is not None)
         for path in self.runs.iterdir() if self.runs.exists() else ():
             run = RunFolder(path)
@@ -90,7 +90,7 @@ class TrainingCase(EngineCase):
             process_events_until(lambda one=one: one.process.poll() is not None)
 
     def choose_tiny_model_and_settings(self, **changes: str) -> None:
-        """Choose settings that train in seconds from the tiny model; `changes` replace or add settings."""
+        """Start from the tiny model with settings that train in seconds; `changes` replace or add settings."""
         if not (user_folder() / "tiny.dcamt").exists():
             user_folder().mkdir(parents=True, exist_ok=True)
             shutil.copy(tiny_model(), user_folder())
@@ -101,7 +101,7 @@ class TrainingCase(EngineCase):
         self.module.widget.task.refresh()
 
     def measure(self, **estimate: object) -> None:
-        """Click Measure, and answer with an estimate of the given values; `dcamt estimate` is not run."""
+        """Click Measure; give the panel an estimate with the given values instead of running `dcamt estimate`."""
         event = {"event": "estimate", "seconds": 60.0, "iterations": 40, "memory_bytes": 10**8, "memory_free": 10**12}
         event |= {"disk_bytes": 10**7, "device": "cpu", **estimate}
         with mock.patch.object(estimation_module, "EngineCommand") as command:
@@ -132,7 +132,7 @@ class TrainingCase(EngineCase):
         return run
 
     def save_proposal_of_earlier_run(self, place: tuple[float, float, float] = (0, 0, 0)) -> SavedProposal:
-        """Write a run with a ranking of one unlabelled case, and the case's files; close the scene.
+        """Save an unlabelled case as files, close the scene, and write a run whose ranking lists the case.
 
         Args:
             place: the case's doubtful place, RAS mm.
@@ -159,7 +159,7 @@ class TrainingCase(EngineCase):
 
 
 class CasesCase(TrainingCase):
-    """A test case whose table has three cases of the scene, of which one is for validation."""
+    """A test case whose table has three cases of the scene, one of them for validation."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -1,4 +1,4 @@
-"""Turn Python functions into Qt slots that get as many arguments as the functions take."""
+"""Turn Python functions into Qt slots; a slot drops the arguments that its function does not take."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def slot_of(receiver: Callable[..., Any], sender: Callable[[], Any] = lambda: No
     """Return the function that Qt calls for a receiver; the receiver's errors are kept for the test.
 
     Args:
-        sender: returns the object that emits the signal; None if unknown.
+        sender: returns the object that emits the signal, or None if this object is unknown.
     """
     most = _most_arguments(receiver)
 
@@ -26,7 +26,7 @@ def slot_of(receiver: Callable[..., Any], sender: Callable[[], Any] = lambda: No
 
 
 def _most_arguments(receiver: Callable[..., Any]) -> int | None:
-    """Return how many positional arguments a receiver takes; None if any number, or unknown."""
+    """Return the maximum number of positional arguments of a receiver; None if unlimited or unknown."""
     if hasattr(receiver, "argument_count"):
         return receiver.argument_count()
     try:

@@ -1,7 +1,7 @@
 """Rank unlabelled scans for labelling: scans on which the model's two branches disagree most come first.
 
-If two independently initialised networks disagree on a scan, its segmentation is probably wrong, and training gains
-most from its label (query by committee: H. S. Seung, M. Opper and H. Sompolinsky, COLT 1992).
+The more two independently initialised branches disagree on a scan, the more training probably gains from its label
+(query by committee: H. S. Seung, M. Opper and H. Sompolinsky, COLT 1992).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
     result = predictor.segment(read_scan(case.image, channels=predictor.recipe.input_channels))
     assert result.agreement is not None
     assert result.trust is not None
-    # If both branches find nothing, they agree, but probably both are wrong, since cases should show the structure.
+    # An empty segmentation is probably wrong even if the branches agree, since cases should show the structure.
     score = 1 - result.trust if result.labelmap.voxels.any() else 1.0
     grid = result.labelmap.grid
     place = grid.position(densest_voxel(1 - result.agreement, grid))
@@ -55,12 +55,12 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
 
 
 def sort_by_score(ranked: Iterable[RankedCase]) -> list[RankedCase]:
-    """Return the cases with the highest score first."""
+    """Return the cases in descending order of score."""
     return sorted(ranked, key=lambda case: (-case.score, case.name))
 
 
 def write_ranking(ranked: Sequence[RankedCase], path: Path) -> None:
-    """Write the cases to a CSV file with the header `RANKING_COLUMNS`, highest score first.
+    """Write the cases to a CSV file with the header `RANKING_COLUMNS`, in descending order of score.
 
     Raises:
         OutputError: the file cannot be written.

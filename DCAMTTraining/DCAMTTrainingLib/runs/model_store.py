@@ -14,7 +14,7 @@ from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 
 
 def stored_copy_of(path: Path) -> str:
-    """Return the name of the stored model with the same weights, recipe, card and calibration; empty if there is none.
+    """Return the name of the stored model with the contents and calibration of a model file; empty if there is none.
 
     Raises:
         InputError: the file is not a model, or its card or calibration cannot be used.
@@ -33,7 +33,8 @@ def stored_copy_of(path: Path) -> str:
 def store_model(path: Path, run_name: str, best: bool) -> str:
     """Copy a run's verified model file and its calibration into the store; return the model's name there.
 
-    The name consists of the run, "best" for the best model, and today's date. If it is taken, a number is appended.
+    The name consists of the run's name, "best" for the best model, and today's date. If the name is taken, a number is
+    appended.
 
     Raises:
         InputError: the file or its card cannot be read.
