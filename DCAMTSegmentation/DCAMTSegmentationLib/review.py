@@ -1,9 +1,9 @@
-"""Store a result's data with its segmentation node, and so with the scene; find results and show them.
+"""Store a result's data in its segmentation node, which the scene saves; find results and show them.
 
-References: the volume that was segmented, its further channels, the map of doubt, the table of measurements, the point
-that shows a doubtful place, the wall with its colours and its table. Attributes, among others: the trust, the
+Node references: the volume that was segmented, its further channels, the map of doubt, the table of measurements, the
+point that shows a doubtful place, the wall with its colours and its table. Attributes, among others: the trust, the
 expected overlap, the model, the doubtful places, whether the doubt is calibrated, whether a person corrected the
-result, and the fingerprints by which a correction is noticed.
+result, and the fingerprints that reveal a correction.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from slicer.i18n import tr as _
 
 VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
 DOUBT_MAP = "DCAMT.disagreement"
-"""The role is named as in scenes of older versions, whose map shows the disagreement of the branches."""
+"""Role of the map of doubt; named as in scenes of older versions, whose maps show disagreement."""
 PLACE_POINT = "DCAMT.mark"
 """Role of the Markups point that shows a doubtful place; named as in scenes of older versions."""
 CHANNELS = "DCAMT.channels"
-"""Role of the volumes of the second and further channels, for a model that takes several."""
+"""Role of the volumes of the second and further channels, for a model of several channels."""
 WALL, WALL_COLORS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
 HELPERS = (DOUBT_MAP, MEASUREMENTS, PLACE_POINT, WALL, WALL_COLORS, WALL_TABLE)
 """Roles of the nodes that are removed with their result."""
@@ -49,7 +49,7 @@ _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 
 @dataclass(frozen=True)
 class StoredDoubtfulPlace:
-    """A doubtful place: a point inside it, mm in the segmentation node's space, and its volume."""
+    """The volume of a doubtful place and a point inside it, in mm in the segmentation node's space."""
 
     position: tuple[float, float, float]
     volume_ml: float
@@ -58,7 +58,7 @@ class StoredDoubtfulPlace:
 def get_referenced_node(node: Node | None, role: str) -> Node | None:
     """Return the node to which a result or its wall refers in a role, such as `VOLUME`.
 
-    None if there is no reference in this role, if the scene no longer has the node, or if `node` is None.
+    Return None if there is no reference in this role, if the scene no longer has the node, or if `node` is None.
     """
     return node.GetNodeReference(role) if node is not None else None
 
@@ -129,7 +129,7 @@ def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     """Return the model and quality that made a result.
 
     Results of older versions, and results whose model was removed during the computation, store only the model's title.
-    Then the method's other texts are empty, and the quality follows from the trust.
+    For these, the method's other texts are empty, and the quality follows from the trust.
     """
     text = segmentation_node.GetAttribute(_METHOD)
     if text:
@@ -195,8 +195,8 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
 def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     """Compare a result's voxels with those that were written and measured; return whether the result `is_corrected`.
 
-    Events are not enough: undo and redo send none, and other modules may edit while the panel does not observe. If no
-    fingerprint can be compared, the marks stay as they are.
+    Events are not enough: undo and redo send none, and other modules may edit while the panel does not observe the
+    node. If no fingerprint can be compared, the marks stay as they are.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
@@ -208,12 +208,12 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 
 
 def is_outdated(segmentation_node: SegmentationNode | None) -> bool:
-    """Return whether the measurements are marked as possibly older than a correction."""
+    """Return whether the measurements are marked as outdated."""
     return segmentation_node is not None and segmentation_node.GetAttribute(_OUTDATED) is not None
 
 
 def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
-    """Return whether a result is marked as edited since it was written; `update_correction_marks` renews the mark."""
+    """Return whether a result is marked as edited since it was written; `update_correction_marks` updates the mark."""
     return segmentation_node is not None and segmentation_node.GetAttribute(_CORRECTED) is not None
 
 
@@ -267,9 +267,9 @@ def is_scalar_image(volume: VolumeNode) -> bool:
 def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
     """Return a result's doubtful places, the worst first.
 
-    If a linear transform of the node was hardened since the places were stored, the places are transformed with it, as
-    the voxels were. They stay where they were stored if the DCAMT segments have no voxels, if the result was corrected
-    and its segments have another spacing, or if an older version of DCAMT stored them.
+    If a linear transform of the node was hardened since the places were stored, the places are transformed by it, as
+    the voxels were. The stored positions are returned if the DCAMT segments have no voxels, if the result was
+    corrected and the spacing of its segments changed, or if an older version of DCAMT stored the places.
     """
     text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
     if segmentation_node is None or not text:
@@ -282,11 +282,11 @@ def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDo
 
 
 def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | None:
-    """Return the linear transform (4, 4) that was hardened since the places were stored; None if none is known.
+    """Return the linear transform (4, 4) that was hardened since the places were stored, or None.
 
     The transform leads from the stored affine of the segments to the present one. Segment Editor also changes the
-    affine if it resamples the segments: then the result is marked as corrected, and most often the spacing differs.
-    The voxels are not compared, since they may be incomplete during an event.
+    affine if it resamples the segments. Such resampling is assumed, and None returned, if the result is marked as
+    corrected and the spacing differs. The voxels are not compared, since they may be incomplete during an event.
     """
     stored = segmentation_node.GetAttribute(_PLACES_AFFINE)
     now = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))

@@ -1,4 +1,4 @@
-"""Record the state of a volume that is sent to the worker, to notice changes until the answer arrives."""
+"""Record the state of a volume that is sent to the worker, to detect changes before the result arrives."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class VolumeSnapshot:
         """Compare the volume node with this snapshot, in short steps.
 
         Returns:
-            For each difference (other voxels, another transform) a message for the user.
+            A message for the user for each difference (changed voxels, changed transform).
 
         Raises:
             InputError: the volume or its image was removed, or its grid has changed.

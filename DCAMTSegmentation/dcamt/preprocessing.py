@@ -1,6 +1,6 @@
-"""Resample scans and labels to the network grid and results back, and normalise intensities.
+"""Resample scans and labels to the network grid, resample results back, and normalise intensities.
 
-The network grid (`geometry.NetworkGrid`) has the axes of the scan, even oblique ones, so each axis can be resampled
+The network grid (`geometry.NetworkGrid`) has the scan's axes, even if they are oblique, so each axis can be resampled
 separately.
 """
 
@@ -19,7 +19,7 @@ from .recipe import Intensity, Recipe
 from .volume import Labelmap, Volume, check_channels
 
 SLAB = 1 << 18
-"""At most this many voxels, or a single plane, are processed at a time, so that they fit into the processor's cache."""
+"""Maximum number of voxels processed at a time (but at least one plane), chosen to fit into the processor's cache."""
 
 
 def scan_to_network(volume: Volume, recipe: Recipe, grid: NetworkGrid | None = None) -> tuple[Tensor, NetworkGrid]:
@@ -41,7 +41,7 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
     canonical = grid.orientation.apply(volume.voxels)
     channels, *size = canonical.shape
     x, y, z = (_axis_weights(grid, axis, backward=False) for axis in range(3))
-    # Y and Z come first, a few slices of X at a time, so that only these are in float32 at the scan's own resolution.
+    # Y and Z are resampled first, a few X slices at a time: only these slices are in float32 at the scan's resolution.
     flat = torch.empty((channels, size[0], grid.shape[1], grid.shape[2]))
     for slab in _slabs(canonical, axis=1):
         # Writeable, since torch warns of read-only arrays.
@@ -51,9 +51,9 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
 
 
 def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Tensor:
-    """Return labels on the network grid, uint8 (X, Y, Z): each voxel gets the class that fills its largest fraction.
+    """Return labels on the network grid, uint8 (X, Y, Z): each voxel gets the class that fills its largest part.
 
-    Of classes that fill equal fractions, the first is chosen.
+    Of classes that fill equal parts, the first is chosen.
 
     Args:
         outputs: number of classes, including background.
@@ -75,7 +75,7 @@ def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Te
 
 
 def nearest_labels(labels: np.ndarray, grid: NetworkGrid) -> np.ndarray:
-    """Return labels (I, J, K) of the scan on the network grid (X, Y, Z), by nearest-neighbour interpolation."""
+    """Resample labels from the scan's grid (I, J, K) to the network grid (X, Y, Z) by nearest neighbour."""
     stored = grid.orientation.apply(labels)
     index = []
     axes = zip(grid.shape, grid.spacing, stored.shape, grid.canonical_spacing, strict=True)
@@ -87,7 +87,7 @@ def nearest_labels(labels: np.ndarray, grid: NetworkGrid) -> np.ndarray:
 
 
 def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.ndarray:
-    """Interpolate values (..., X, Y, Z) on the network grid linearly to the scan's own grid, (..., I, J, K).
+    """Interpolate values linearly from the network grid (..., X, Y, Z) to the scan's own grid (..., I, J, K).
 
     Args:
         part: the box of the scan's voxels to compute; by default all.
@@ -101,7 +101,7 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
         else:
             values = apply_along_axis(values, weights[side], axis - 3)
     array = values.cpu().numpy()
-    # Copied, since torch refuses a reversed axis, even one of a single voxel that numpy regards as contiguous.
+    # Copied, since torch refuses a reversed axis, even if it has one voxel and numpy calls the array contiguous.
     return grid.orientation.invert(array).copy()
 
 
@@ -130,8 +130,8 @@ def normalise(
 
     Args:
         spacing: spacing of the voxels in mm.
-        precision: type in which local mean and variance are computed. The variance is a difference of squares, so
-            float32 suffices only for intensities around 0.
+        precision: type in which local mean and variance are computed. The variance is a difference of squares, which
+            float32 computes accurately enough only for intensities around 0.
     """
     if rule.rule == "clip":
         return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1
@@ -140,7 +140,7 @@ def normalise(
         to_device(smoothing_matrix(length, n).to(precision), image.device)
         for length, n in zip(image.shape[1:], reach, strict=True)
     )
-    # First along Y and Z, then along X.
+    # Average along Y and Z first, then along X.
     moments = torch.empty((2, *image.shape), dtype=precision, device=image.device)
     for slab in _slabs(image, axis=1):
         part = image[:, slab].to(precision)
@@ -156,14 +156,14 @@ def normalise(
 
 
 def _slabs(image: Tensor | np.ndarray, axis: int) -> Iterator[slice]:
-    """Yield slices of an axis of (C, X, Y, Z), each with at most `SLAB` voxels or a single plane."""
+    """Yield index ranges along an axis of `image` (C, X, Y, Z): at most `SLAB` voxels each, but at least one plane."""
     length = image.shape[axis]
     thickness = max(1, SLAB * length // math.prod(image.shape))
     return (slice(start, start + thickness) for start in range(0, length, thickness))
 
 
 def smoothing_matrix(length: int, reach: int) -> Tensor:
-    """Return the matrix (length, length), float64, of three passes of a box filter, which is nearly a Gaussian.
+    """Return the float64 matrix (length, length) of a box filter applied three times, which approximates a Gaussian.
 
     At the border only voxels inside the scan are averaged.
 

@@ -44,9 +44,9 @@ def ellipsoid(axes: np.ndarray, semi: tuple[float, ...], turn: np.ndarray, seed:
 
     Args:
         axes: (3, 3), columns are the voxel steps in mm.
-        semi: half axes in mm.
+        semi: semi-axes in mm.
         turn: (3, 3), rotates the ellipsoid in RAS.
-        seed: seed of the random offset of the centre, up to half a voxel.
+        seed: seed of the centre's random offset (at most half a voxel along each axis).
     """
     reach = np.linalg.norm(np.linalg.inv(axes) @ turn @ np.diag(semi), axis=1)
     shape = 2 * np.ceil(reach).astype(int) + 3
@@ -112,7 +112,7 @@ def test_volume_and_extents_of_a_box_are_exact() -> None:
     assert row.long_diameter_mm == pytest.approx(np.sqrt(12**2 + 8**2 + 8.5**2), abs=1.5)
 
 
-def test_diameters_are_those_of_the_midpoints_of_voxel_faces() -> None:
+def test_diameters_are_measured_between_midpoints_of_voxel_faces() -> None:
     rng = np.random.default_rng(5)
     for _ in range(5):
         mask = rng.random((6, 5, 7)) < 0.2
@@ -133,7 +133,7 @@ def test_measurements_do_not_depend_on_order_and_direction_of_voxel_axes() -> No
     turned_axes = axes[:, [2, 0, 1]] * [-1.0, 1.0, -1.0]
     one, other = measure_on_grid(mask, axes), measure_on_grid(turned_mask, turned_axes)
     for column in MEASUREMENT_COLUMNS[2:]:
-        # Area and sphericity: `_crofton_directions` chooses between equally long vectors by the order of the axes.
+        # Area and sphericity may differ: `_crofton_directions` takes equally long vectors in the order of the axes.
         tolerance = 5e-3 if column in ("surface_cm2", "sphericity") else 1e-9
         assert getattr(other, column) == pytest.approx(getattr(one, column), rel=tolerance), column
 
@@ -170,7 +170,7 @@ def test_single_voxel_and_empty_segment_are_measured() -> None:
     assert np.isnan(empty.sphericity)
 
 
-def test_csv_is_read_back_with_blanks_for_undefined_values(tmp_path: Path) -> None:
+def test_csv_has_blanks_for_undefined_values_and_is_read_back(tmp_path: Path) -> None:
     rows = [
         Measurements("a", 'Left "atrium", whole', 61.23456, 88.5, 70.0, 40.0, 55.5, 0.75, 0.92, 0.88, 0.95),
         Measurements("b", "empty", 0.0, 0.0, 0.0, 0.0, 0.0, float("nan")),
@@ -214,14 +214,14 @@ def test_table_without_expected_overlap_is_read(tmp_path: Path) -> None:
     ]
 
 
-def test_missing_table_has_no_rows_and_another_table_is_refused(tmp_path: Path) -> None:
+def test_missing_table_gives_no_rows_and_table_with_other_columns_is_refused(tmp_path: Path) -> None:
     assert read_measurements_csv(tmp_path / "gone.csv") == []
     (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(InputError, match="is not a table of measurements"):
         read_measurements_csv(tmp_path / "other.csv")
 
 
-def test_folder_in_place_of_the_table_is_refused_and_no_file_is_left(tmp_path: Path) -> None:
+def test_writing_a_table_over_a_folder_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "m.csv").mkdir()
     with pytest.raises(OutputError):
         write_measurements_csv([], tmp_path / "m.csv")

@@ -56,7 +56,7 @@ def test_validation_dice_is_the_mean_over_cases_with_the_class_in_label_or_predi
     assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
     assert dice["mean"] == pytest.approx(dice["A"])  # branch A has the higher confidence
-    one_class = validation_dice(network, cases[:1], recipe)  # the labels do not contain the second class
+    one_class = validation_dice(network, cases[:1], recipe)  # Scar is in no label
     assert one_class is not None
     assert [list(one_class[key]) for key in ("A", "B", "mean")] == [[info.name]] * 3
     assert validation_dice(network, [resident(label * 100, label * 0)], recipe) is None  # the label is empty
@@ -75,7 +75,7 @@ def record_calls(function: Callable[..., Tensor], name: str, calls: list[str]) -
 
 
 def partly_right_network(recipe: Recipe, case: ResidentCase) -> DualVNet:
-    """Return a network with random weights; each branch labels half of the voxels of a case as organ."""
+    """Return a network with random weights; each branch labels half of the voxels of `case` as organ."""
     torch.manual_seed(0)
     network = DualVNet(recipe).eval()
     with torch.no_grad():

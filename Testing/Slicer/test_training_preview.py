@@ -55,7 +55,7 @@ class PreviewTest(unittest.TestCase):
             for part in ("Node", "DisplayNode"):
                 self.assertEqual(slicer.util.getNodesByClass(f"vtkMRML{kind}{part}"), [])
 
-    def test_box_of_a_label_is_its_bounding_box(self) -> None:
+    def test_box_of_a_label_is_its_bounding_box_in_ijk_order(self) -> None:
         labels = np.zeros((4, 5, 6), np.uint8)
         self.assertIsNone(box_of(labels, 1))
         labels[1:3, 2, 3:6] = 1

@@ -1,4 +1,4 @@
-"""Write a scan in many of the formats and encodings that the engine reads, for the mutations of `scans.py`."""
+"""Write a scan in many of the formats and encodings that the engine reads; `scans.py` mutates these files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def dicom_voxels() -> np.ndarray:
 
 
 def write_seeds(folder: Path) -> list[Path]:
-    """Write a scan in each format, in a separate folder; return the paths to read."""
+    """Write the scan in many formats, each in its own folder; return the paths to read."""
     import SimpleITK as sitk  # noqa: N813
     from dcamt_testing.dicom_positions import write_frames, write_slice
     from dcamt_testing.dicom_series import write_dicomdir
@@ -77,7 +77,7 @@ def write_seeds(folder: Path) -> list[Path]:
 
 
 def write_nrrd_encodings(folder: Path) -> list[Path]:
-    """Write the scan as NRRD in the encodings and with the lists of data files that ITK's writer does not use."""
+    """Write the scan as NRRD in forms that ITK's writer does not use: other encodings, and lists of data files."""
     header = (
         "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 16 16 12\nendian: little\n"
         "space directions: (1.2,0,0) (0,1.3,0) (0,0,2)\nspace origin: (5,-6,7)\nencoding: "

@@ -1,4 +1,4 @@
-"""Measure how long Slicer's window is blocked, and compare this with the time of a fixed reference computation."""
+"""Measure how long Slicer's window is blocked, and compare this time with that of a fixed reference computation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 LONGEST_PAUSE = 10
-"""The longest unnoticed pause, divided by `reference_seconds`; the pause is 0.1 s on an idle desktop of 2024."""
+"""The longest pause that nobody notices, in multiples of `reference_seconds`: 0.1 s on an idle desktop of 2024."""
 
 
 def reference_seconds() -> float:
@@ -32,7 +32,7 @@ def _time_reference() -> float:
 def is_unresponsive(seconds: float) -> bool:
     """Return whether a person would notice `seconds` of processor time as a pause of the window.
 
-    The limit is proportional to the machine's current speed, which depends on other programs and on Slicer's build.
+    The limit is proportional to `reference_seconds`, which depends on other programs and on Slicer's build.
     """
     return seconds > LONGEST_PAUSE * reference_seconds()
 
@@ -53,9 +53,9 @@ def freeze_garbage() -> None:
 
 
 def work_seconds(action: Callable[[], object], tries: int = 3) -> float:
-    """Return the processor time of `action` in seconds: the minimum of `tries` runs.
+    """Return the processor time of `action` in seconds.
 
-    Other programs may slow some of the runs.
+    It is the minimum of `tries` runs, since other programs may slow some of them.
     """
     taken = []
     freeze_garbage()
@@ -69,7 +69,7 @@ def work_seconds(action: Callable[[], object], tries: int = 3) -> float:
 def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> float:
     """Return the processor time of a job's longest step in seconds, the minimum of up to `tries` runs.
 
-    No further run is made after one without a noticeable pause.
+    The first run without a noticeable pause is the last run.
 
     Args:
         start: starts the job and returns an iterator over its steps.

@@ -85,7 +85,7 @@ class ScriptedLoadableModuleWidget:
             slicer.app.moduleManager().disconnect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
 
     def setupDeveloperSection(self) -> None:
-        """Add the section with Reload and Test, in developer mode."""
+        """In developer mode, add the section with the buttons Reload and Test."""
         import ctk
         import qt
 

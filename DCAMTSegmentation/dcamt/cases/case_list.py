@@ -46,22 +46,22 @@ class Case:
 
     @property
     def scan(self) -> str:
-        """The scan's path with links resolved, by which the scan is identified."""
+        """The scan's path with links resolved; it identifies the scan."""
         return os.path.realpath(self.image)
 
 
 def read_cases(path: Path, labels: str = "") -> list[Case]:
     """Return the cases of a table with the columns `name,image,label,role`; relative paths start at the table's folder.
 
-    Lines of the role `left out` are skipped, and the label of an unlabelled case is dropped.
+    Lines with the role `left out` are skipped, and the label of an unlabelled case is dropped.
 
     Args:
-        labels: the label mapping of lines whose column `labels` is empty; by default, that of the file's line
+        labels: the label mapping for lines whose column `labels` is empty; by default, the mapping in the file's line
             `# labels:`.
 
     Raises:
-        InputError: as in `list_cases`; also if a scan or a label is missing, or if the cases break a rule that
-            `violations` checks without a recipe.
+        InputError: the file or a line is faulty (see `list_cases`), a scan or a label is missing, or the cases break a
+            rule that `violations` checks without a recipe.
     """
     cases = []
     for line, case in _lines(path, labels):
@@ -101,7 +101,7 @@ def iterate_cases(path: Path) -> Iterator[Case]:
 
 
 def write_cases(cases: Sequence[Case], path: Path) -> None:
-    """Write the cases as `read_cases` reads them; paths are relative to the file if they lie on its drive.
+    """Write the case list `path`; the paths in it are relative to its folder, or absolute on another drive.
 
     Raises:
         OutputError: the file cannot be written.
@@ -173,9 +173,9 @@ def violations(
     `dcamt train`, `dcamt cases check` and the training panel all use this function.
 
     Args:
-        recipe: if it is None, the rules on unlabelled cases in a batch and on classes are not checked.
+        recipe: if it is None, the rules `ROOM_FOR_UNLABELLED` and `EVERY_CLASS` are not checked.
         label_values: the values in the label of each labelled case, by the index of the case. If the values
-            of a labelled case are missing, the rule on classes is not checked.
+            of a labelled case are missing, the rule `EVERY_CLASS` is not checked.
     """
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
     labelled = [index for index in used if cases[index].role == LABELLED]
@@ -220,11 +220,11 @@ def refuse_violations(broken: Sequence[Violation], path: Path | None = None) -> 
 def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
     """Yield the line number and case of each line of a case list, which a spreadsheet program may have saved.
 
-    The delimiter is that of Excel's line `sep=;`, else the most frequent of comma, semicolon, tab and bar in the line
-    of the column names. The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes, empty lines, and capitals
-    and outer blanks of column names are ignored. Before the column names, lines that begin with `#` are ignored, except
-    a line such as `# labels: 420=left atrium`. If `labels` is empty, this line states the label mapping of all lines
-    that have no mapping of their own.
+    The delimiter is the character in Excel's line `sep=;`, else the most frequent of comma, semicolon, tab and bar in
+    the line of the column names. The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes and empty lines
+    are ignored. Capitals and outer blanks in column names do not matter. Before the column names, lines that begin
+    with `#` are ignored, except a line such as `# labels: 420=left atrium`. If `labels` is empty, this line states the
+    label mapping for all lines that have no mapping of their own.
     """
     try:
         lines = _decode(path.read_bytes()).splitlines(keepends=True)
@@ -261,7 +261,7 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
 
 
 def _decode(data: bytes) -> str:
-    """Return the text of a table, without NUL.
+    """Return the text of a table without NUL characters.
 
     The text is decoded as UTF-16 if its first bytes show this, else as UTF-8, else as code page 1252.
     """
@@ -294,8 +294,8 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Return the path of the file that the case list `path` names as `text`.
 
-    If no file of exactly that name exists, backslashes are read as slashes, outer quotation marks are removed, and
-    accents are composed or decomposed if a file of the resulting name exists.
+    If no file of exactly that name exists, backslashes become slashes and outer quotation marks are removed. Accents
+    are then composed or decomposed if a file of the resulting name exists.
     """
     file = path.parent / text
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text

@@ -74,14 +74,14 @@ def _train(options: argparse.Namespace) -> int:
 
 
 class ConsoleObserver:
-    """Prints the events of a run; calls `on_stdout_lost` if stdout is lost before the run has finished."""
+    """Prints the events of a run. If stdout is lost before the run has finished, calls `on_stdout_lost`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self.on_stdout_lost: Callable[[], None] = lambda: None
 
     def on_event(self, event: RunEvent) -> None:
-        """Print an event. If that fails before the run has finished, call `on_stdout_lost`, which can pause the run."""
+        """Print an event."""
         try:
             show_event(event, self._console)
         except StdoutLost:

@@ -1,4 +1,4 @@
-"""Show the events of a run: those of this process (`dcamt train`) or of another one (`dcamt train --watch`)."""
+"""Show the events of a run in this process (`dcamt train`) or in another process (`dcamt train --watch`)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def watch_run(run: RunFolder, console: Console) -> int:
 
 
 def show_event(event: RunEvent, console: Console) -> None:
-    """Print an event as JSON or as text. As text, progress moves the bar; checkpoints and pauses print nothing."""
+    """Print an event as JSON or as text. In text, progress moves the bar; checkpoints and pauses print nothing."""
     if console.as_json:
         console.print_line(run_event_line(event))
     elif isinstance(event, CasesLoading):

@@ -1,7 +1,7 @@
 """Compute the agreement of the two branches: voxel by voxel, and as a single number.
 
-If two independently initialised networks disagree about a voxel, at least one of them is wrong. Errors that both
-networks make remain undetected.
+If the two independently initialised branches disagree about a voxel, at least one of them is wrong. Errors that both
+branches make remain undetected.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .labelling import most_likely
 
 
 def agreement_map(branches: Tensor) -> Tensor:
-    """Return the agreement (X, Y, Z) of the branches' probabilities (2, K, X, Y, Z), from 0 to 1.
+    """Return the agreement (X, Y, Z), from 0 to 1, of the branches' probabilities (2, K, X, Y, Z).
 
     Agreement is 1 minus the total variation distance: 1 - half the sum over classes of |p_A - p_B|.
     """

@@ -36,7 +36,9 @@ TABLE_COLUMNS = (*MEASUREMENT_COLUMNS, "expected_overlap", "expected_overlap_low
 
 @dataclass(frozen=True)
 class Measurements:
-    """Measurements of one segment of a scan. An empty segment has volume, area and diameters 0 and sphericity NaN.
+    """Measurements of one segment of a scan.
+
+    For an empty segment, volume, area and diameters are 0, and sphericity is NaN.
 
     Attributes:
         volume_ml: number of voxels times a voxel's volume (|det| of the affine).
@@ -45,8 +47,8 @@ class Measurements:
         anteroposterior_diameter_mm, transverse_diameter_mm: extent along the patient's A-P and R-L axis, whatever the
             scan's orientation.
         sphericity: area of a ball of equal volume divided by the segment's area, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
-            J. Geol. 43, 250, 1935): 1 for a ball, less for all other shapes. Errors of the area can raise it slightly
-            above 1.
+            J. Geol. 43, 250, 1935): 1 for a ball, less for all other shapes. If the area is underestimated, the
+            sphericity can be slightly above 1.
         expected_overlap, expected_overlap_low, expected_overlap_high: expected Dice (0 to 1) of the scan's segmentation
             with an expert's outline, and its 80% interval; NaN without a calibration, and for segments not made by a
             model.
@@ -116,13 +118,13 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
     The columns of `axes` (3, 3) are the voxel steps in mm, which may be oblique or sheared. The surface is closed:
     everything outside `mask` counts as background.
 
-    By the Cauchy-Crofton formula, the area is twice the mean, over all directions u, of the number of times that lines
-    along u cross the surface, per unit of area perpendicular to u. Here the lines run along vectors d between voxels.
-    If only one of two neighbours on a line is inside, the pair is a crossing. It represents the area det(axes) / |d|
-    perpendicular to d. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton
-    formula and run-length encoding", Insight Journal 2012. In contrast to that paper, directions and weights are fitted
-    to the grid (see `_crofton_directions`), since the paper's 13 fixed directions give wrong areas for slices thicker
-    than pixels.
+    Let n(u) be the number of times that lines along u cross the surface, per unit of area perpendicular to u. By the
+    Cauchy-Crofton formula, the surface area is twice the mean of n(u) over all directions u. Here the lines run along
+    vectors d between voxels. If only one of two neighbours on a line is inside, the pair is a crossing. Each line
+    represents the area |det(axes)| / |d| perpendicular to d. Source: G. Lehmann and D. Legland, "Efficient
+    N-dimensional surface estimation using Crofton formula and run-length encoding", Insight Journal 2012. In contrast
+    to that paper, directions and weights are fitted to the grid (see `_crofton_directions`), since the paper's 13
+    fixed directions give wrong areas if slices are thicker than pixels are wide.
 
     The error is below 2% for smooth shapes of more than about 10 voxels in diameter. Sharp edges and details smaller
     than two voxels are smoothed: the area of a box is about 5% too small, or up to 10% if it is only 10 voxels thick.
@@ -146,16 +148,16 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return vectors (N, 3), in voxels, and weights (N,) per mm for `surface_area`.
 
-    Vectors are chosen in the order of their length; each must differ by more than 15 degrees from all chosen before it.
-    The weights are w / length, where w is the non-negative least-squares solution of sum w |n . u| = 1/2 for normals n
-    all over the sphere, so that the area of a plane is nearly right in any direction. Residuals for the normals of the
-    grid's faces are multiplied by 6, since the flat ends of a segment (its first and last slice) have these normals.
+    Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it. The
+    weights are w / length, where w is the non-negative least-squares solution of sum w |n . u| = 1/2 for normals n all
+    over the sphere. This makes the area of a plane nearly right, whatever its normal. Residuals for the normals of the
+    voxel faces are multiplied by 6, since the flat ends of a segment (its first and last slice) have these normals.
     """
     from scipy.optimize import nnls
 
     spacing = np.sort(np.linalg.norm(axes, axis=0))
     # A larger reach would let vectors skip thin and curved parts. A smaller reach would leave gaps between the
-    # directions, above all between the plane and the normal of thick slices.
+    # directions; with thick slices, above all between the slice plane and its normal.
     reach = max(2.5 * spacing[1], 1.6 * spacing[2])
     limits = [floor(reach * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
     steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(-1, 3)
@@ -196,7 +198,7 @@ def _hull_vertices(mask: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """
     from scipy.spatial import ConvexHull
 
-    # Only the two ends of a row of True voxels can be corners of the hull.
+    # Only the first and last True voxel of each row along the first axis can have corners of the hull.
     any_row = mask.any(axis=0)
     j, k = np.nonzero(any_row)
     first = mask.argmax(axis=0)[j, k]
@@ -209,7 +211,7 @@ def _hull_vertices(mask: np.ndarray, axes: np.ndarray) -> np.ndarray:
 
 
 def measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) -> Measurements:
-    """Return the measurements of the True voxels of `mask` (I, J, K); the columns of `axes` (3, 3) are steps in mm."""
+    """Return the measurements of the True voxels of `mask` (I, J, K); the columns of `axes` are voxel steps in mm."""
     from scipy.spatial.distance import pdist
 
     box = bounding_box(mask)

@@ -1,4 +1,4 @@
-"""Define the colours of the wall: a scale of ratios, whose blue part the panel stretches to the threshold."""
+"""Define the colour scale of the wall's ratios. The panel stretches the blue part of the scale to the threshold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLOR_STOPS = (
 )
 """Ratios, including the IIR presets, and their colours (red, green, blue, 0 to 1), interpolated in between.
 
-Ratios above 1.2 are darker than all others, so that a print in black and white shows them.
+The colours of ratios above 1.2 are darker than all others, so that a black-and-white print shows these ratios.
 """
 OPENING_COLOR = (0.35, 0.35, 0.37)
 BORDER_COLOR = (0.62, 0.62, 0.64)
@@ -36,7 +36,8 @@ def ratio_colors(ratio: np.ndarray) -> np.ndarray:
 def threshold_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
     """Return colours (N, 3), 0 to 1, of ratios (N,), on the scale stretched so that blue ends at the threshold.
 
-    Ratios up to the threshold have the colours between the first two stops, and higher ratios those from the fourth on.
+    Ratios up to the threshold have the colours from the first to the second stop; higher ratios have those from the
+    fourth stop on.
     """
     blue, warm = COLOR_STOPS[:2], COLOR_STOPS[3:]
     colors = np.empty((len(ratio), 3))
