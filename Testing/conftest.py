@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from dcamt_testing import warm_python
-from dcamt_testing.temporary_files import temporary_files, use_own_temporary_folder, wait_until_no_file_is_added
+from dcamt_testing.temporary_files import temporary_files, use_own_temporary_folder, wait_until_added_files_are_removed
 from slicer_harness.loop_monitor import freeze_garbage
 
 LONG = (
@@ -54,4 +54,4 @@ def _no_temporary_file_is_left() -> Iterator[None]:
     """Fail a test file that leaves files in the temporary folder. Processes that are ending may still remove theirs."""
     before = temporary_files()
     yield
-    wait_until_no_file_is_added(before, at_most=60)
+    wait_until_added_files_are_removed(before, at_most=60)

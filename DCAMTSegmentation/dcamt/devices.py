@@ -17,7 +17,7 @@ def choose_device(name: str, training: bool = False) -> torch.device:
     """Return the named device. `auto` chooses a CUDA GPU, else an Apple GPU with all needed operations, else the CPU.
 
     Args:
-        training: `auto` chooses an Apple GPU only if it also has the operations of training.
+        training: whether an Apple GPU that `auto` chooses must also support training.
 
     Raises:
         InputError: the name is unknown, or this machine has no such device.
@@ -36,7 +36,7 @@ def choose_device(name: str, training: bool = False) -> torch.device:
 
 @functools.cache
 def _supports_networks(device: str, training: bool) -> bool:
-    """Return whether PyTorch implements the 3D operations of networks (and of training, if asked) on `device`.
+    """Return whether PyTorch implements the 3D operations of networks (with `training`, also of training) on `device`.
 
     Older releases lack some operations on Apple GPUs and raise an error only when one is called.
     """
@@ -65,7 +65,7 @@ def _supports_networks(device: str, training: bool) -> bool:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a CPU tensor on the device, without waiting for a CUDA GPU.
+    """Move a CPU tensor to the device, without waiting for a CUDA GPU.
 
     A copy from ordinary memory blocks until the GPU has finished all earlier work; a copy from page-locked memory does
     not. Later operations on the GPU see the copied values.
@@ -76,11 +76,11 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Return whether the device has hardware for bfloat16, which is then faster than float32.
+    """Return whether the device has hardware that makes bfloat16 faster than float32.
 
-    NVIDIA's GPUs since Ampere have tensor cores for bfloat16. Some CPUs have matrix tiles (AMX) or dot products
-    (AVX-512 BF16) for bfloat16. AMD's GPUs are assumed to have such hardware. Other CPUs emulate bfloat16 and are many
-    times slower than with float32. The result is False for Apple's GPUs.
+    NVIDIA's GPUs since Ampere have tensor cores for bfloat16. AMD's GPUs are assumed to have such hardware. Some CPUs
+    have matrix tiles (AMX) or dot products (AVX-512 BF16) for bfloat16; other CPUs emulate it, which is many times
+    slower than float32. The result is False for Apple's GPUs.
     """
     import torch
 

@@ -13,7 +13,7 @@ from torch import Tensor
 CLIP, LOCAL = Intensity(rule="clip"), Intensity(rule="local", radius_mm=8.0)
 SPACING = (1.0, 1.5, 2.0)
 DEVIATION = 1e-3
-"""Standard deviation of the test's patch: so small that the rule `clip` changes no artefact."""
+"""Standard deviation of the patch: so small that the rule `clip` clips no voxel."""
 
 
 def random_patch(deviation: float = DEVIATION) -> Tensor:
@@ -78,7 +78,7 @@ def test_artefacts_are_added_with_the_given_probability() -> None:
     patch, draws = random_patch(), torch.Generator().manual_seed(1)
     added = [add_artefact(patch, 0.3, CLIP, SPACING, draws) is not patch for _ in range(200)]
     assert 0.2 < np.mean(added) < 0.4
-    state = draws.get_state()
+    state = draws.get_state()  # a probability of 0 draws no number
     assert add_artefact(patch, 0.0, CLIP, SPACING, draws) is patch
     assert torch.equal(draws.get_state(), state)
 

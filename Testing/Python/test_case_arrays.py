@@ -72,7 +72,9 @@ def test_arrays_are_removed_when_the_application_closes_stdin(case: tuple[Path, 
     assert not folder.exists()
 
 
-def test_message_begins_with_the_damaged_label_and_the_arrays_are_removed(case: tuple[Path, Path, Path]) -> None:
+def test_message_begins_with_the_path_of_a_damaged_label_and_the_folder_is_removed(
+    case: tuple[Path, Path, Path],
+) -> None:
     scan, label, folder = case
     label.write_bytes(b"damaged")
     arguments = [interpreter(), "-m", "dcamt.commands.case_arrays", str(scan), str(label), str(folder)]

@@ -56,7 +56,7 @@ def test_features_of_doubt_grow_as_the_branches_move_apart() -> None:
         assert values[-1] > values[0]
 
 
-def test_one_branch_has_no_disagreement_and_an_empty_segmentation_only_one_feature() -> None:
+def test_one_branch_has_no_disagreement_and_an_empty_segmentation_has_only_one_feature() -> None:
     labels = (probabilities_of_ball(0)[0, 1] > 0.5).numpy().astype(np.uint8)
     assert "disagreement" not in doubt_features(probabilities_of_ball(0), labels, (1.0, 1.0, 1.0))
     assert doubt_features(probabilities_of_ball(0, 0), np.zeros_like(labels), (1.0, 1.0, 1.0)) == {"nothing": 1.0}
@@ -66,7 +66,7 @@ def test_one_branch_has_no_disagreement_and_an_empty_segmentation_only_one_featu
 def test_band_equals_brute_force_and_needs_one_distance_transform(
     spacing: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The transform replaces a loop over the offsets in the band, which is slow for a fine spacing."""
+    """A loop over all offsets in the band would be slow for a fine spacing; one transform is fast."""
     mask = np.random.default_rng(0).random((14, 12, 10)) > 0.98
     places = np.argwhere(np.ones_like(mask)) * spacing
     squares = ((places[:, None] - np.argwhere(mask) * spacing) ** 2).sum(axis=2)
@@ -94,7 +94,7 @@ def test_nearest_labels_equal_labels_resampled_to_the_network_grid() -> None:
 
 
 def doubt_by_hand(probabilities: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Return the map of doubt (X, Y, Z) of probabilities (K, X, Y, Z) by the formula of `doubt_map`, in NumPy."""
+    """Return the map of doubt (X, Y, Z) for probabilities (K, X, Y, Z), computed in NumPy by `doubt_map`'s formula."""
     labels = probabilities.argmax(axis=0)
     ones = np.ones(labels.shape)
     widths = [2.0 / step for step in spacing]
@@ -149,7 +149,7 @@ def test_doubt_is_highest_at_the_outline_and_lower_for_sharper_probabilities() -
     grid = network_grid(Grid((24, 24, 24), np.diag([1.0, 1, 1, 1])), (1.0, 1.0, 1.0))
     probabilities = probabilities_of_ball(0)[0]
     computed = doubt_map(probabilities, grid)
-    # The ball's centre is at 11.5 and its radius 8 voxels, so its outline lies between voxels 3 and 4.
+    # The ball's centre is at 11.5 and its radius is 8 voxels, so its outline lies between voxels 3 and 4.
     centre, outline, corner = computed[12, 12, 12], computed[12, 12, 3:5].max(), computed[0, 0, 0]
     assert centre < 0.02
     assert corner < 0.02

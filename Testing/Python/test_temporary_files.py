@@ -56,8 +56,8 @@ def test_only_files_that_are_not_removed_within_the_time_are_named(
     removal = threading.Timer(0.05, (tmp_path / "removed_meanwhile").unlink)
     removal.start()
     with pytest.raises(AssertionError, match=r"not removed: .*left") as caught:
-        temporary_files.wait_until_no_file_is_added({tmp_path / "earlier"}, at_most=1)
+        temporary_files.wait_until_added_files_are_removed({tmp_path / "earlier"}, at_most=1)
     removal.join()
     assert "removed_meanwhile" not in str(caught.value)
     (tmp_path / "left").unlink()
-    temporary_files.wait_until_no_file_is_added({tmp_path / "earlier"}, at_most=1)
+    temporary_files.wait_until_added_files_are_removed({tmp_path / "earlier"}, at_most=1)

@@ -45,7 +45,7 @@ def network_of(recipe: Recipe, settings: Network) -> DualVNet:
     return network
 
 
-def test_pass_gives_the_probabilities_of_the_image_padded_with_its_border_voxels(tiny_recipe: Recipe) -> None:
+def test_prediction_in_one_pass_pads_the_image_with_its_border_voxels(tiny_recipe: Recipe) -> None:
     network = network_of(tiny_recipe, NETWORKS[0])  # stride 4
     image = torch.randn(1, 21, 16, 10)
     padded = torch.from_numpy(np.pad(image.numpy(), ((0, 0), (0, 3), (0, 0), (0, 2)), mode="edge"))[None]
@@ -82,13 +82,13 @@ def test_tiles_give_the_same_result_as_one_pass(
     image, tile = image_for_tiles(network, axes)
     with torch.no_grad():
         whole = predict_whole(network, image, quality)
-        # One half of the image, predicted alone, differs: the prediction depends on the other half.
+        # Half of the image alone gives another prediction, so the prediction depends on both halves.
         half = image.narrow(1 + axes[0], 0, image.shape[1 + axes[0]] // 2)
         alone = predict_whole(network, half, quality)
         assert (alone - whole.narrow(2 + axes[0], 0, half.shape[1 + axes[0]])).abs().max() > 1e-3
         ticks: list[int] = []
         tiled = predict_tiled(network, image, quality, tile, lambda done, of: ticks.append(of))
-    assert ticks[0] > (2 if quality == FAST else 4)  # more than one tile for encoder and decoder of each branch
+    assert ticks[0] > (2 if quality == FAST else 4)  # a single tile makes two steps for each branch
     assert tiled.shape == whole.shape
     assert (tiled - whole).abs().max() < 1e-5
 
@@ -111,7 +111,7 @@ def test_shorter_margin_changes_the_result(tiny_recipe: Recipe, monkeypatch: pyt
 
 
 def test_receptive_field_lies_within_the_margin(tiny_recipe: Recipe) -> None:
-    """Measure the field along the first axis by the gradient of one output plane, through the two finest levels."""
+    """The gradient of one output plane, through the two finest levels, shows the field along the first axis."""
     network = network_of(tiny_recipe, NETWORKS[1])
     for vnet in network.vnets:
         image = torch.randn(1, 1, 96, 8, 8, requires_grad=True)

@@ -10,7 +10,7 @@ MODEL is a model that was not trained with the labels of the held-out cases: the
 `segment` segments the last 20 cases of LA_FOLDER/cases.csv in both qualities: first undisturbed, then with one
 disturbance per case and round. Each result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the
 disturbed scan's grid, trust (Dice of the two branches), features of doubt. In quality `accurate`, lines of undisturbed
-scans also count the voxels by their doubt (`count_doubt`). Existing lines are not computed again.
+scans also contain the voxel counts of `count_doubt`. Existing lines are not computed again.
 
 `table` prints
 - for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,
@@ -59,9 +59,9 @@ from scipy import ndimage
 
 CASE, CASE_AND_DISTURBANCE = "case", "case and disturbance"
 SPLITS = (CASE, CASE_AND_DISTURBANCE)
-"""What is left out of the calibration that is tested on a scan: the scan's case, or its case and its disturbance."""
+"""Scans left out when a scan's overlap is estimated: those of its case, or also those with its disturbance."""
 DOUBT_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1])
-"""Limits of doubt between which the fraction of wrong voxels is printed."""
+"""Limits of the intervals of doubt for which the fraction of wrong voxels is printed."""
 Row = dict[str, Any]
 
 
@@ -113,7 +113,7 @@ def crop(scan: LabelledScan, axis: int, start: int, stop: int) -> LabelledScan:
 
 
 def add_bright_artefact(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
-    """Add a blurred ball, radius 8 mm and six times the highest intensity, near the atrium's centre."""
+    """Add a blurred ball with a radius of 8 mm and six times the highest intensity near the atrium's centre."""
     spacing = scan.grid.spacing
     centre = np.argwhere(scan.labels).mean(axis=0) + draw.uniform(-15, 15, 3) / spacing
     place = np.indices(scan.grid.shape).transpose(1, 2, 3, 0)
@@ -136,7 +136,7 @@ def replace_with_noise(scan: LabelledScan, draw: np.random.Generator) -> Labelle
 
 
 def crop_off_atrium(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
-    """Keep the largest part of the scan on one side of the atrium, which shows the neighbouring organs only."""
+    """Keep the thickest part of the scan on one side of the atrium; it shows only neighbouring organs."""
     parts = []
     for axis in range(3):
         used = np.flatnonzero(scan.labels.any(axis=tuple({0, 1, 2} - {axis})))
@@ -198,7 +198,7 @@ KINDS = (CLEAN, *DISTURBANCES, *WRONG_SCANS)
 
 
 def disturb_case(scan: LabelledScan, name: str, kind: str) -> LabelledScan:
-    """Return the scan of a case with a disturbance; the disturbance is the same in every call."""
+    """Return the scan of a case with the disturbance `kind`; repeated calls return the same scan."""
     if kind == CLEAN:
         return scan
     return (DISTURBANCES | WRONG_SCANS)[kind](scan, np.random.default_rng([int(name[2:]), *kind.encode()]))
@@ -274,7 +274,7 @@ def robustness_table(rows: list[Row]) -> list[Row]:
 
 
 def expect_unseen(rows: list[Row], names: Sequence[str], split: str) -> list[ExpectedOverlap]:
-    """Return the expected overlap of each row by a calibration without the scans that `split` (of `SPLITS`) leaves out.
+    """Return the expected overlap of each row by a calibration that leaves out scans as `split` (of `SPLITS`) states.
 
     The expected overlap of an empty result is 0.
     """

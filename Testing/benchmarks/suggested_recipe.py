@@ -1,10 +1,10 @@
-"""Train two made-up tasks with the recipes of `dcamt recipe suggest`, unchanged but for the number of iterations.
+"""Train for two made-up tasks with the recipes of `dcamt recipe suggest`; only the number of iterations is changed.
 
     python Testing/benchmarks/suggested_recipe.py WORK [--task thick small] [--iterations 200]
 
-*thick* has voxels of 1 x 1 x 8 mm. *small* has a structure of 0.1% of the scan beside a large one. Of six scans, three
-are labelled, two are unlabelled, and one is for validation. Prints the network, the time, and the Dice of each class on
-the validation scan, on which the network is not trained. A later call resumes a run that was interrupted.
+*thick* has voxels of 1 x 1 x 8 mm. *small* has a large structure and one that fills 0.1% of the scan. Of six scans,
+three are labelled, two are unlabelled, and one is for validation. Prints the network, the time, and the Dice of each
+class on the validation scan, on which the network is not trained. A later call resumes a run that was interrupted.
 """
 
 from __future__ import annotations

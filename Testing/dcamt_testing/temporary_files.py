@@ -11,17 +11,17 @@ import time
 from pathlib import Path
 
 REMOVER = 'read -r _; for _ in $(seq 100); do rm -rf -- "$1" 2>/dev/null; [ -e "$1" ] || break; sleep 0.1; done'
-"""A shell script that removes a folder when stdin closes, trying again while child processes write into it."""
+"""A shell script that removes a folder when stdin closes. It retries, since child processes may still write there."""
 KEPT = ("dcamt-python-", "dcamt-models-", "slicer-harness-", "torchinductor_", "torchelastic_")
-"""Beginnings of the names of folders that may stay until the process ends. `torchrun` leaves logs (torchelastic)."""
+"""Prefixes of folders that may stay until the process ends. `torchrun` leaves logs (torchelastic)."""
 _removers: list[subprocess.Popen[bytes]] = []
 """Holds the process that removes the folder, so that its stdin stays open until this process ends."""
 
 
 def use_own_temporary_folder() -> None:
-    """Create a folder for the temporary files of this process and its children; remove the folder at the end.
+    """Create a folder for the temporary files of this process and its children; remove it when the process ends.
 
-    pytest's own folders stay outside this folder, because pytest keeps those of the last three runs.
+    pytest's own folders stay outside, because pytest keeps them for three runs.
     """
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     folder = tempfile.mkdtemp(prefix="dcamt-tests-")
@@ -41,8 +41,8 @@ def temporary_files() -> set[Path]:
     return own.union(folder.glob("slicer-harness-*/tmp/*"))
 
 
-def wait_until_no_file_is_added(before: set[Path], at_most: float) -> None:
-    """Wait until all of `temporary_files` are in `before`; after `at_most` seconds, fail and name those that are not.
+def wait_until_added_files_are_removed(before: set[Path], at_most: float) -> None:
+    """Wait until `temporary_files` returns only files of `before`; after `at_most` seconds, fail and name the others.
 
     Args:
         before: the temporary files at an earlier time.

@@ -44,7 +44,6 @@ def count_differences(series: Path, segmentation: Path, packages: Path) -> tuple
 
 
 def is_dicom(file: Path) -> bool:
-    """Return whether a file is DICOM."""
     return file.is_file() and file.read_bytes()[128:132] == b"DICM"
 
 

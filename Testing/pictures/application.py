@@ -11,18 +11,17 @@ from dcamt_testing.temporary_files import use_own_temporary_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALE = 1.25
-"""Pixels of a picture per pixel of the screen, so that small text is legible and files stay small."""
+"""Pixels of a picture per pixel of the screen: enough for small text, few enough for small files."""
 FONT_PIXELS = 13
 
 
 def start() -> None:
-    """Make `slicer` and `qt` importable. Call this before any other import of Slicer.
+    """Make `slicer` and `qt` importable. Call this before either is imported.
 
-    Models and settings are those of a new installation. The models and settings of this machine's user are neither
-    shown nor changed.
+    Models and settings are those of a new installation; those of this machine's user are neither shown nor changed.
     """
     os.environ["QT_SCALE_FACTOR"] = str(SCALE)
-    # The pictures show times, and several threads would slow each other down on a busy machine.
+    # One thread: the pictures show times, and on a busy machine several threads would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")

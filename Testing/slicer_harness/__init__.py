@@ -48,7 +48,7 @@ _SUBMODULES = {
 
 
 def __getattr__(name: str) -> object:
-    # The submodules import slicer, which may be missing when tests are only collected.
+    # On first use only: the submodules import slicer, which may be missing when tests are only collected.
     if name not in __all__:
         raise AttributeError(name)
     return getattr(import_module(f".{_SUBMODULES.get(name, 'driving')}", __name__), name)

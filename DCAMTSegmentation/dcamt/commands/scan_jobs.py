@@ -35,7 +35,7 @@ from .result_files import (
     refuse_existing,
 )
 
-# An output with one of these endings is a file, not a folder, but segmentations cannot have its format.
+# These endings belong to files, not folders, but segmentations cannot be written with them.
 _OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
 
@@ -58,9 +58,9 @@ class SideResult:
     endings: tuple[str, ...]
 
     def path(self, text: str, segmentation: Path, scan_count: int, usage_error: Callable[[str], object]) -> Path:
-        """Return the file for the option's `text`: a path, or the ending of a file beside the segmentation.
+        """Return the result's file. `text` is its path, or the ending of a file beside the segmentation.
 
-        A path for several scans, and an unknown ending, end the process through `usage_error`.
+        If the ending is unknown or one path is given for several scans, `usage_error` ends the process.
         """
         wanted = f".{text.lower().lstrip('.')}"
         if wanted in self.endings:
@@ -106,7 +106,7 @@ class ScanJob:
     """A scan and the files for its results; None for results that are not requested.
 
     Attributes:
-        wall: the files of the wall's measurement, which may fail although the other results are written.
+        wall: the files of the wall's measurement. If the measurement fails, the other results are still written.
     """
 
     scan: Path
@@ -148,7 +148,7 @@ def plan_scan_jobs(
 ) -> list[ScanJob]:
     """Return one job for each scan that the paths `scans` stand for (`expand_scan_path`).
 
-    Wrong usage ends the process through `usage_error`. With `SKIP`, skipped jobs are left out (`_is_skipped`).
+    Wrong usage ends the process through `usage_error`. With `SKIP`, jobs are left out as `_is_skipped` states.
 
     Args:
         output: a file or a folder.
@@ -157,8 +157,8 @@ def plan_scan_jobs(
         channels: number of channels that the model needs.
 
     Raises:
-        InputError: two results would be written to the same file; a result would replace a scan or, with `REFUSE`, any
-            existing file; or the table has the ending of an image.
+        InputError: two results have the same path, a result would replace a scan (with `REFUSE`: any existing file),
+            or the table has the ending of an image.
         OutputError: a result's path is a folder, or its folder cannot be written.
     """
     files = [file for scan in scans for file in expand_scan_path(scan, channels)]
@@ -221,7 +221,10 @@ def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
 def _segmentation_ending(
     output: Path, format_name: str | None, scan_count: int, usage_error: Callable[[str], object]
 ) -> tuple[bool, str]:
-    """Return whether `output` is a file (not a folder), and the segmentations' ending. Refuse contradictions."""
+    """Return whether `output` is a file (not a folder), and the segmentations' ending.
+
+    Wrong usage ends the process through `usage_error`.
+    """
     output_ending = ending(output)
     is_file = output_ending in SEGMENTATION_OUTPUTS and not output.is_dir()
     if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILE_ENDINGS) and not output.is_dir():
@@ -234,7 +237,7 @@ def _segmentation_ending(
 
 
 def _wall_files(scan: Path, segmentation: Path) -> tuple[Path, ...]:
-    """Return the files of the atrium's wall, which lie beside the segmentation and are named after the scan."""
+    """Return the paths of the wall's files: beside the segmentation, named after the scan."""
     folder, name = segmentation.parent, scan_name(scan)
     return wall_surface_path(folder, name), wall_table_path(folder, name)
 
@@ -242,7 +245,7 @@ def _wall_files(scan: Path, segmentation: Path) -> tuple[Path, ...]:
 def _is_skipped(job: ScanJob) -> bool:
     """Return whether a job is skipped: all its results exist, or another program wrote one of its files.
 
-    The wall's files do not count as missing results, since not every segmentation has a wall.
+    Missing files of the wall do not count, since not every segmentation has a wall.
     """
     return all(path.exists() for path in job.results) or bool(foreign_files(job.files))
 
@@ -268,9 +271,9 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     for one scan in each, unless they are the series of one DICOM study. Any other folder is one scan of DICOM files.
 
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
-    probabilities are skipped. The files of a scan's further channels are skipped, too. For a model of one channel, this
-    is done only in nnU-Net's data sets (`io.channels.has_channel_files`). For a model of several `channels`, it is done
-    in any folder, unless the scan's first file contains several channels itself.
+    probabilities are skipped. The files of a scan's further channels are skipped, too: for a model of one channel,
+    only in nnU-Net's data sets (`io.channels.has_channel_files`); for a model of several `channels`, in any folder,
+    unless the scan's first file contains several channels itself.
     """
     if not os.path.isdir(scan):  # pathlib raises an error for names that the system does not allow.
         return [scan]

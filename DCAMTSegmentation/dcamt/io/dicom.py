@@ -1,6 +1,6 @@
 """Read DICOM scans: a series of slices in a folder, a multi-frame file, or the files of a DICOMDIR.
 
-If a folder contains several possible scans (series, stacks or kinds of images), the error lists them, and `ScanChoice`
+If a folder contains several possible scans (series, stacks or kinds of images), an error lists them; a `ScanChoice`
 chooses one. Of several time points with equal numbers of slices, the first is read by default.
 """
 
@@ -53,12 +53,12 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
 
     k increases along the normal of the slices. The affine is computed from the positions of the slices (DICOM PS3.3
     C.7.6.2.1.1), so a tilted stack stays sheared. Rescale slope and intercept are applied slice by slice. Files of
-    other kinds beside the slices are skipped; a note names them, except those that `read_file` does not open.
+    other kinds beside the slices are skipped; a note names them, except those that `read_file` ignores.
 
     Raises:
-        InputError: there is no image, `choice` does not choose one of several, or the image has one slice; or slices
-            are damaged, in colour, without a place or at the same place, unevenly spaced, shifted in plane or
-            contradictory (`refuse_contradictions`); or a file is known to be missing (`refuse_missing_files`).
+        InputError: there is no image, `choice` does not choose one of several images, the image has one slice, a file
+            is known to be missing (`refuse_missing_files`), or slices are damaged, in colour, without a position, at
+            the same position, unevenly spaced, shifted in plane or contradictory (`refuse_contradictions`).
     """
     return open_dicom_files(folder, files_below(folder), choice)
 
@@ -168,7 +168,7 @@ def _unplaced_error(rejected: RejectedFile) -> InputError:
 
 
 def _refuse_rejected(path: Path, collected: FoundFiles, series: str, folders: set[Path]) -> None:
-    """Raise InputError if a file of the series is damaged, without a place or in colour.
+    """Raise InputError if a file of the series is damaged, without a position or in colour.
 
     A damaged file of an unknown series counts if it lies in one of the series' `folders`.
     """

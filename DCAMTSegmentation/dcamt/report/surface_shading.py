@@ -19,17 +19,17 @@ SURFACE_DISTANCE_MM = 0.03
 MAX_STEPS = 200
 """A ray has missed the surface after this many steps."""
 STEP_FRACTION = 0.95
-"""A ray advances by this fraction of the distance to the surface; below 1, since the distances are interpolated."""
+"""Fraction of the distance to the surface by which a ray advances; interpolated distances may be too large."""
 SILHOUETTE_MM = 3.0
 """Smallest cell size of the coarse silhouette; rays outside the silhouette are not traced."""
 MARGIN_MM = 10
 """Margin of the distance map around a segment: at least the largest distance in `HOLLOW_WEIGHTS`."""
 HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
-"""Distances (mm) from the surface at which hollows are detected, and the weight of each."""
+"""Test points for hollows: each point's distance (mm) in front of the surface, and its weight."""
 
 OFF_MM = (1.0, 2.0)
-"""Expected thickness of wrong labels along an outline. From the first value on, `DOUBT_COLOR` is blended in; from the
-second value on, nothing of the segment's own colour is left."""
+"""Expected thickness of the layer of wrong labels at an outline. Above the first value, `DOUBT_COLOR` is blended in;
+above the second, it replaces the segment's colour."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
     """Return a painter that blends in `DOUBT_COLOR` where the outline is probably wrong, as `OFF_MM` defines.
 
-    On an outline the doubt itself is high everywhere. The doubt's integral across the outline is the expected thickness
-    of the layer with wrong labels. The thickness t is computed from the mean of the doubt around a point, weighted with
-    a Gaussian whose standard deviation is `GLANCE_MM`. A flat, thin layer of doubt 1 has the mean
+    The doubt is high on every outline, so the colour depends on the expected thickness t of the layer of wrong labels:
+    the doubt's integral across the outline. t is computed from the mean of the doubt around a point, weighted with a
+    Gaussian whose standard deviation is `GLANCE_MM`. For a flat, thin layer of doubt 1, this mean is
     t / (GLANCE_MM * sqrt(2 pi)); the formula is solved for t.
 
     Args:
@@ -197,7 +197,7 @@ class _DistanceMap:
 
     @classmethod
     def from_mask(cls, mask: np.ndarray, spacing: np.ndarray) -> _DistanceMap:
-        """Return the map for the True voxels of `mask` (I, J, K), usually smoothed to hide the steps between voxels."""
+        """Return the map for `mask` (I, J, K). Its distances are smoothed to hide the steps between voxels."""
         from scipy import ndimage
 
         inside = np.argwhere(mask)
@@ -212,12 +212,12 @@ class _DistanceMap:
         without_room = exact[tuple(slice(r, -r) for r in room)]  # a view
         without_room[inner > 0] = half_voxel - inner[inner > 0]
         smooth = ndimage.gaussian_filter(exact, np.minimum(1.2 * spacing.max(), 2.0) / spacing)
-        # A segment that smoothing would remove, such as a single voxel, is not smoothed.
+        # Exception: a segment that smoothing would remove, such as a single voxel.
         values = smooth if smooth.min() < 0 else exact
         return cls(values, ndimage.gaussian_filter(values, 1.3), low - room, spacing)
 
     def trace(self, start: np.ndarray, into: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of the rays that hit the surface before their `limit` (N,) mm, and their depth in mm."""
+        """Return the indices of rays that hit the surface before `limit` (N,) mm, and the depths of the hits in mm."""
         depth, active = np.zeros(len(start), np.float32), np.arange(len(start))
         hits = []
         for _ in range(MAX_STEPS):
