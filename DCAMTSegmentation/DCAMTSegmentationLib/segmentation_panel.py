@@ -37,7 +37,7 @@ from .worker_job import JobOutcome
 
 @dataclass
 class HandledSettings:
-    """The settings that the views already show; a setting of the parameter node that differs from them is new."""
+    """The settings that were handled last; a parameter that differs from its value here has changed since."""
 
     volume: VolumeNode | None = None
     output: SegmentationNode | None = None
@@ -136,7 +136,7 @@ class SegmentationPanel(VTKObservationMixin):
     def _on_node_added(self, caller: Any, event: Any, node: Node) -> None:
         if not self._is_connected or not node.IsA("vtkMRMLScalarVolumeNode") or slicer.mrmlScene.IsBatchProcessing():
             return
-        # Only after this event, the node gets its image, and a map gets its mark.
+        # After this event, the node gets its image, and a map of doubt gets its mark.
         qt.QTimer.singleShot(0, lambda: self._select_new_volume(node))
 
     def _select_new_volume(self, node: VolumeNode) -> None:
@@ -160,7 +160,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._update()
 
     def _compare_segments(self) -> None:
-        """Compare the observed segmentation's voxels with earlier ones, and set or remove its marks of an edit."""
+        """Compare the observed segmentation's voxels with those written and measured, and update the warnings."""
         segmentation_node = self._edits.node
         if self._closed or self._settings is None or segmentation_node is None:
             return
@@ -188,7 +188,7 @@ class SegmentationPanel(VTKObservationMixin):
         self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self._on_settings_modified)
         self._models.show(settings.model)
         if self._edits.node is not None and self._edits.node is settings.outputSegmentation:
-            # Undo and redo in Segment Editor send no event.
+            # Undo and redo in Segment Editor send no event, so the voxels are compared.
             review.update_correction_marks(self._edits.node)
         arrived, self._arrived = self._arrived, None
         if arrived is not None and arrived is settings.outputSegmentation:
@@ -224,7 +224,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._update()
 
     def _on_input_changed(self, settings: Any) -> None:
-        """Show the new input volume, and select its newest result unless the selected output may take a new one."""
+        """Show the new input volume, and select its newest result unless the selected output can hold its results."""
         if not self._logic.isRunning():
             self._progress.clear()
         if settings.inputVolume is not None:
@@ -332,7 +332,7 @@ class SegmentationPanel(VTKObservationMixin):
     def _start_job(self, start: Callable[[], None], stage: str, model: str | None = None) -> None:
         """Start a job and show its first stage; if it cannot start, show the reason.
 
-        The user first confirms the terms of use of `model`, if any, and the installation of missing packages.
+        The user first accepts the terms of use of `model`, if it has any, and the installation of missing packages.
         """
         try:
             if model is not None:
@@ -386,7 +386,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._wall.reload()
 
     def _show_result(self, segmentation_node: SegmentationNode) -> None:
-        """Show a new result in the views, and make room for it in the panel."""
+        """Show a new result in the views; open the panel's review section, and close the sections above it."""
         volume = review.get_referenced_node(segmentation_node, review.VOLUME)
         if volume is not None:
             views.show_scan(volume)

@@ -24,7 +24,7 @@ GRID = Grid((12, 12, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
 
 
 def save(path: Path, first: int, last: int, value: int = 1) -> None:
-    """Write a labelmap of a slab: voxels `first` to `last` - 1 along axis 0, all but the border along the others."""
+    """Write a slab as a labelmap: voxels `first` to `last` - 1 along axis 0, all but the border along axes 1 and 2."""
     voxels = np.zeros(GRID.shape, np.uint8)
     voxels[first:last, 1:11, 1:11] = value
     write_labelmap(Labelmap(voxels, GRID), path)
@@ -236,7 +236,7 @@ def test_number_in_a_mapping_is_a_value_even_if_a_segment_has_this_name(
     assert ("a", 2) in scores_of(capsys)
 
 
-def test_name_of_several_segments_in_a_mapping_is_refused(
+def test_mapping_to_the_name_of_several_segments_is_refused(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (mapped[0] / "a.nrrd").unlink()
@@ -253,7 +253,7 @@ def test_proposed_mapping_of_the_predictions_is_accepted(
     assert call_evaluate(mapped[::-1], "--prediction-mapping", "420=1") == 0
 
 
-def test_mapping_in_python_names_segments_of_files_and_labelmaps(mapped: tuple[Path, Path]) -> None:
+def test_mapping_in_python_may_name_segments_of_a_file(mapped: tuple[Path, Path]) -> None:
     path = mapped[0] / "s.seg.nrrd"
     save_segments(path, (3, "Left atrium"), (2, "wall"))
     labels = mapped[1] / "a_label.nrrd"

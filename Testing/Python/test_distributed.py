@@ -37,9 +37,9 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals"
 SUPERVISED = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0")
 """Settings that turn off all losses but supervision."""
 UNCOUPLED = ("normalisation=instance", "mixed_precision=false", "ramp_up=0", "mix=0")
-"""Settings without batch normalisation, 16-bit numbers, ramp-up of the losses, and mixing of patches."""
+"""Settings without batch normalisation, 16-bit numbers, ramp-up of the losses or mixing of patches."""
 BATCH = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
-"""Settings with a checkpoint in every iteration, so that the run's events hold the losses of every iteration."""
+"""Settings that save a checkpoint in every iteration; the run logs its losses before each checkpoint."""
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, 
 
 
 def test_comparison_of_losses_detects_operations_across_samples(table: Path, tmp_path: Path) -> None:
-    """Batch normalisation gives other values over half of the batch than over the batch, so the losses differ."""
+    """Batch normalisation over half a batch gives other values than over the whole batch, so the losses differ."""
     runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *SUPERVISED, "normalisation=batch")
     one, two = ([event["losses"]["total"] for event in events(run, "progress")] for run in runs)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) > 1e-3
@@ -162,7 +162,7 @@ def test_failed_step_leaves_the_state_unchanged(table: Path, tmp_path: Path) -> 
 def test_team_saves_a_checkpoint_before_validating(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a process ends while the leader validates, torchrun terminates the leader too."""
+    """If another process ends while the leader validates, torchrun terminates the leader: unsaved steps are lost."""
     monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)
     monkeypatch.setattr(BrokenTeam, "average", lambda self, tensors: None)
     received: list[RunEvent] = []
@@ -180,7 +180,7 @@ def test_team_saves_a_checkpoint_before_validating(
 
 
 @pytest.mark.parametrize(("signalled", "wait_count"), [(False, 1), (True, 0)])
-def test_follower_waits_for_the_leader_unless_a_signal_came_before(
+def test_follower_of_a_failed_team_waits_for_the_leader_unless_it_got_a_signal(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool, wait_count: int
 ) -> None:
     plan = TrainingPlan(RunFolder(Path()), tiny_recipe("iterations=4"), read_cases(table), device="cpu")
@@ -243,7 +243,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.parametrize("arguments", [["--colour"], ["--recipe", "none"]], ids=["usage", "input"])
 def test_leader_that_starts_late_still_reports_the_failure(table: Path, tmp_path: Path, arguments: list[str]) -> None:
-    """The other process fails first, but must not end before the leader: torchrun would then terminate the leader."""
+    """The other process fails first, but must not end first, since torchrun would then terminate the leader."""
     script = tmp_path / "late_leader.py"
     script.write_text(LATE_LEADER, encoding="utf-8")
     status, _, errors = run_team(2, "train", table, "--run-folder", tmp_path / "run", *arguments, script=script)
@@ -350,7 +350,7 @@ def test_run_of_a_killed_process_resumes_with_one_and_with_two_processes(table: 
 
 
 def kill_and_read_errors(run: Path, table: Path, rank: int) -> str:
-    """Start a run in two processes, kill one of them after some checkpoints, and return the run's stderr."""
+    """Start a run in two processes, kill the process `rank` after four checkpoints, and return the run's stderr."""
     process = start_torchrun(2, run, table, *set_options(*BATCH, "iterations=100000"))
     wait_for_checkpoints(run)
     os.kill(process_id_of(run, rank), signal.SIGKILL)

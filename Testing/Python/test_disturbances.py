@@ -30,7 +30,7 @@ def test_disturbance_changes_the_image_and_leaves_its_input_unchanged(name: str)
         np.testing.assert_allclose(centre, [5.5, 5.5, 5.5], atol=1)
 
 
-def test_noise_is_unbiased_in_ct_and_makes_no_magnitude_negative() -> None:
+def test_noise_is_unbiased_in_ct_and_keeps_magnitude_images_non_negative() -> None:
     labels, grid = np.zeros((12, 12, 12), np.uint8), Grid((12, 12, 12), np.eye(4))
     image = np.full((1, 12, 12, 12), -1000.0)
     image[0, 6:] = 400.0

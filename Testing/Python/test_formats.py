@@ -1,4 +1,4 @@
-"""Reading, writing, searching folders and the command line agree with the table of formats."""
+"""Readers, writers, folder searches and the command line agree with the table of formats."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_formats_of_the_command_line_can_be_written() -> None:
     assert endings - {".dcm"} <= set(LABELMAP_OUTPUTS)  # io.dicom_output writes DICOM, not io.writers
 
 
-def test_agreement_map_is_recognised_by_the_segmentation_beside_it() -> None:
+def test_agreement_maps_are_omitted_if_their_segmentation_is_beside_them() -> None:
     names = ["x.seg.nrrd", "x_agreement.nrrd", "y_agreement.nrrd", "z.nii.gz", "z_agreement.nii", "z_agreement.nii.gz"]
     kept = without_maps(Path("out") / name for name in names)
     assert [path.name for path in kept] == ["x.seg.nrrd", "y_agreement.nrrd", "z.nii.gz"]

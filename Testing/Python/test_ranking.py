@@ -28,7 +28,7 @@ def test_place_is_where_the_summed_disagreement_is_highest(spacing: tuple[float,
     centre = points[30, 22, 11]
     blob = np.linalg.norm(points - centre, axis=-1) < 4
     amount = 0.6 * blob
-    amount[5, 5, 5] = 1.0  # a single voxel of higher disagreement has a smaller sum
+    amount[5, 5, 5] = 1.0  # higher disagreement, but in a single voxel: a smaller sum
     place = grid.position(densest_voxel(amount, grid))
     assert np.linalg.norm(np.array(place) - centre) <= max(spacing)
 
@@ -42,7 +42,7 @@ def fixed_predictor(labels: np.ndarray, agreement: np.ndarray, trust: float) -> 
     return SimpleNamespace(segment=segment, recipe=tiny_recipe())
 
 
-def test_score_is_one_minus_trust_and_1_for_an_empty_result(tmp_path: Path) -> None:
+def test_score_is_one_minus_trust_and_one_for_an_empty_result(tmp_path: Path) -> None:
     write_cases_folder(tmp_path, labelled=0, unlabelled=1)
     case = Case("a", tmp_path / "unlabelled0.nii.gz", None, UNLABELLED)
     labels, agreement = np.ones((24, 24, 24), np.uint8), np.ones((24, 24, 24), np.float32)
@@ -56,7 +56,7 @@ def test_score_is_one_minus_trust_and_1_for_an_empty_result(tmp_path: Path) -> N
     assert empty.score == 1.0
 
 
-def test_cases_are_written_in_order_of_their_score(tmp_path: Path) -> None:
+def test_cases_are_sorted_by_descending_score_then_by_name(tmp_path: Path) -> None:
     ranked = [
         RankedCase(name, tmp_path / f"{name}.nii", score, (1.5, -2.25, 3.0))
         for name, score in zip("cab", (0.1, 0.5, 0.1), strict=True)
@@ -91,7 +91,9 @@ def test_command_ranks_the_readable_unlabelled_cases(tmp_path: Path, capsys: pyt
         assert read_labelmap(event["segmentation"]).grid.shape == (24, 24, 24)
 
 
-def test_list_without_unlabelled_cases_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_list_and_list_without_unlabelled_cases_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = write_cases_folder(tmp_path, labelled=1)
     assert call_dcamt(["rank", table]) == 1
     assert "holds no unlabelled case" in capsys.readouterr().err

@@ -60,9 +60,9 @@ INPUTS: dict[str, Callable[[Path], Path]] = {
     "nii.gz": lambda folder: save_image(folder / "x.nii.gz"),
     "nii.gz, qform alone": lambda folder: write_nifti(folder / "x.nii.gz", (SFORM, "h", (0,))),
     "nii.gz, sform alone": lambda folder: write_nifti(folder / "x.nii.gz", (QFORM, "h", (0,))),
-    "nii.gz, no form": lambda folder: write_nifti(folder / "x.nii.gz", (QFORM, "h", (0, 0))),
+    "nii.gz, neither qform nor sform": lambda folder: write_nifti(folder / "x.nii.gz", (QFORM, "h", (0, 0))),
     "nii.gz, sform of code 2": lambda folder: write_nifti(folder / "x.nii.gz", (QFORM, "h", (1, 2))),
-    "nii.gz, forms that differ": lambda folder: write_nifti(
+    "nii.gz, different qform and sform": lambda folder: write_nifti(
         folder / "x.nii.gz", (SROWS, "f", (-1, 0, 0, 7, 0, -1, 0, 8))
     ),
     "nii.gz, other pixdim": lambda folder: write_nifti(folder / "x.nii.gz", (PIXDIM + 4, "f", (2.5, 2.5, 5.0))),

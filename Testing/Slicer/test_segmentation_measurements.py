@@ -21,7 +21,7 @@ from segmentation_case import (
 
 
 class AnalyticMeasurementTest(unittest.TestCase):
-    """Measurements of ellipsoids of known size: computed by the engine, shown in the table."""
+    """Compare the table's measurements of ellipsoids with their known sizes."""
 
     def setUp(self) -> None:
         start_afresh()
@@ -84,7 +84,7 @@ class MeasurementsTest(PanelCase):
             click(self.ui.exportButton)
         self.assertEqual(len(person.errors()), 1)
 
-    def test_export_is_disabled_when_the_table_was_deleted(self) -> None:
+    def test_buttons_are_disabled_after_the_table_is_deleted(self) -> None:
         self.segment(add_scan())
         self.assertTrue(self.ui.exportButton.enabled)
         slicer.mrmlScene.RemoveNode(slicer.util.getNode("LGE measurements"))

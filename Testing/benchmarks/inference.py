@@ -1,4 +1,4 @@
-"""Measure the time and memory of segmentation on a CPU, against sliding-window inference and a lower bound.
+"""Measure time and memory of segmentation on a CPU; compare the time with sliding windows and a lower bound.
 
     python Testing/benchmarks/inference.py LA_FOLDER MODEL [--cases 4] [--protocol-cases 1] [--repeats 3] [--threads 1]
         [--parts pass segment protocol whole cold] [--json FILE]
@@ -10,19 +10,20 @@ pass      Prediction on the network grid, in one pass and in tiles. The ratio is
           pass are measured alternately.
 segment   `Predictor.segment`: from a scan in memory to labels on the scan's grid; the model is already loaded.
 protocol  The protocol of published results, with the same weights on the network grid: overlapping windows of the
-          training patch's size, the mean of all softmax outputs, the largest component. Windows move by the published
-          stride of 18x18x4 voxels, and by a stride scaled from the published window (112x112x80) to the patch.
+          training patch's size, the mean of all softmax outputs, the largest component. Measured with
+          the published stride of 18x18x4 voxels and with this stride scaled from the published window (112x112x80) to
+          the patch.
 whole     The same scans inside a field of 576x576x88 voxels of air, noise, blurred noise or mirrored tissue.
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
 
-Times are processor times of the process, which other programs affect less than elapsed times; the minimum of the
-repeats counts. The windows of `protocol` are measured once. `cold` is also measured once, in elapsed time. With one
-thread, processor time equals the elapsed time on an idle machine. `protocol` is measured in float32, `cold` in the
-precision that the command chooses, and the other parts in float32 and, on CPUs with instructions for it, in bfloat16.
+Times are processor times, since other programs affect these less than elapsed times; the minimum of the repeats
+counts. The windows of `protocol` are measured once. `cold` is also measured once, in elapsed time. With one thread,
+processor time equals the elapsed time on an idle machine. `protocol` is measured in float32, `cold` in the precision
+that the command chooses, and the other parts in float32 and, if the CPU has the instructions, also in bfloat16.
 
 `ratio` is the time divided by the time that the column `of` names. `points` is the difference in Dice, in percentage
-points: in `protocol`, the mean difference to DCAMT's complete segmentation; in `whole`, the largest difference to the
-segmentation of the cropped scan.
+points: in `protocol`, the mean difference from DCAMT's complete segmentation; in `whole`, the largest difference from
+the segmentation of the cropped scan.
 """
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def measure_segment(options: Options, cases: list[str]) -> list[dict[str, Any]]:
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Return the starts of windows along an axis: multiples of the stride, and one at the end."""
+    """Return the starts of windows along an axis: multiples of the stride, but the last window ends with the axis."""
     return [min(start * stride, length - window) for start in range(-(-max(0, length - window) // stride) + 1)]
 
 
@@ -218,10 +219,7 @@ def predict_windows(
 
 
 def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]:
-    """Measure the protocol and DCAMT's complete segmentation of each case, in float32 with the same weights.
-
-    Windows move by the published stride, and by a stride scaled from the published patch to this model's patch.
-    """
+    """Measure the published protocol and DCAMT's complete segmentation of each case, with the same weights."""
     predictor = options.predictor()
     network = build_network(verify_model(options.model), torch.device("cpu"))
     recipe = predictor.recipe
@@ -352,10 +350,12 @@ def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="LA_FOLDER")
-    parser.add_argument("model", metavar="MODEL", help="name or file; not trained with the held-out labels")
-    parser.add_argument("--cases", type=int, default=4, help="how many of the held-out cases (default: 4)")
     parser.add_argument(
-        "--protocol-cases", type=int, default=1, help="how many of them for `protocol`, which is slow (default: 1)"
+        "model", metavar="MODEL", help="name or file of a model that was not trained with the held-out labels"
+    )
+    parser.add_argument("--cases", type=int, default=4, help="number of held-out cases to measure (default: 4)")
+    parser.add_argument(
+        "--protocol-cases", type=int, default=1, help="number of these cases for the slow `protocol` (default: 1)"
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, default=3)

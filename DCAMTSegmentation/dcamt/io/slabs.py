@@ -20,7 +20,7 @@ _NRRD_TYPES = {"i": "int", "u": "uint"}
 def slabs(array: np.ndarray, slab_bytes: int = SLAB_BYTES) -> Iterator[slice]:
     """Yield slices along the first axis that cover the array in order.
 
-    Each slice has at most `slab_bytes`, or a single index if one index has more.
+    A slice has at most `slab_bytes` bytes, but always at least one index.
 
     >>> import numpy as np
     >>> [(part.start, part.stop) for part in slabs(np.zeros((5, 2), np.uint8), slab_bytes=4)]
@@ -34,7 +34,7 @@ def slabs(array: np.ndarray, slab_bytes: int = SLAB_BYTES) -> Iterator[slice]:
 def write_voxels(voxels: np.ndarray, path: Path) -> None:
     """Write voxels (I, J, K) to a `.npy` file in the axis order (K, J, I) of VTK and Slicer.
 
-    A file that is not complete is removed.
+    An incomplete file is removed.
 
     Raises:
         OutputError: the file cannot be written.
@@ -46,7 +46,7 @@ def write_voxels(voxels: np.ndarray, path: Path) -> None:
 def write_npy_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[slice]:
     """Write an array to a `.npy` file slab by slab; yield the slice of each slab after it is written.
 
-    A file that is not complete is removed. For short-lived files: the data is not flushed to the disk.
+    An incomplete file is removed. Use this only for short-lived files: the data is not flushed to the disk.
 
     Raises:
         OutputError: the file cannot be written.
@@ -55,9 +55,9 @@ def write_npy_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[slice]:
 
 
 def write_channels_in_slabs(channels: Sequence[np.ndarray], path: Path) -> Iterator[slice]:
-    """Write arrays (K, J, I) as `write_npy_in_slabs` does, to one file (K, J, I, C).
+    """Write C arrays (K, J, I) to one file (K, J, I, C), slab by slab like `write_npy_in_slabs`.
 
-    The file of a single array is (K, J, I). The file has the type to which NumPy promotes the types of all arrays.
+    A single array keeps its shape. The file has the type to which NumPy promotes the types of all arrays.
 
     Raises:
         OutputError: the file cannot be written.
@@ -81,7 +81,7 @@ def _write_npy(
             header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for slab, part in parts:
-                # `write_error` recognises a full disk by the error's number, which an OSError of `tofile` lacks.
+                # Not `tofile`: its OSError lacks the number by which `write_error` recognises a full disk.
                 file.write(np.ascontiguousarray(part, dtype).data)
                 yield slab
     except BaseException as error:

@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_CLASS_WEIGHT = 10.0
-"""Largest weight of a voxel of a small class in the cross-entropy."""
+"""Largest weight of a class in the cross-entropy."""
 
 
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean of soft Dice loss and cross-entropy.
 
-    The classes in a sample's foreground count equally in its cross-entropy, up to a weight of `MAX_CLASS_WEIGHT`
-    (`class_weights`). Thus small classes are learnt, although the Dice loss has no gradient once a class's probability
-    has become 0 (docs/experiments.md, "Supervision").
+    In each sample's cross-entropy, the foreground classes count equally, unless a weight is cut to
+    `MAX_CLASS_WEIGHT` (`class_weights`). Thus small classes are learnt, although the Dice loss has no gradient once a
+    class's probability has become 0 (docs/experiments.md, "Supervision").
 
     Args:
         logits: (B, K, X, Y, Z).
@@ -53,7 +53,7 @@ def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
     For each sample and class, with n = sum(y), the loss is n / (n + 1) * (1 - (2 sum(p y) + 1) / (sum(p) + n + 1)).
     Source: Milletari et al., 3DV 2016, without the squares. The added 1 keeps the fraction defined if a class is
     neither present nor predicted. The factor n / (n + 1) removes the loss of a class that is absent from a sample.
-    Without it, one false voxel of an absent class would cost half as much as missing a whole class
+    Without this factor, one false voxel of an absent class would cost half as much as missing a whole class
     (docs/experiments.md, "Supervision").
 
     Class 0, the background, is ignored.

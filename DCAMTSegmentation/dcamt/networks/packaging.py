@@ -26,7 +26,7 @@ def build_network(package: ModelPackage, device: torch.device | str = "cpu") -> 
 
 
 def verify_model(name_or_file: str | Path) -> ModelPackage:
-    """Open a model by its name in the store or its file, and check everything, including that the weights fit.
+    """Open a model, given by its name in the store or its file, and check its content completely.
 
     Raises:
         InputError: the model does not exist or cannot be used.
@@ -38,11 +38,11 @@ def verify_model(name_or_file: str | Path) -> ModelPackage:
 
 
 def check_weights(package: ModelPackage, path: Path) -> None:
-    """Raise InputError if the package's weights are not those of its recipe's network, by name and shape."""
+    """Raise InputError unless names and shapes of the package's weights are those of its recipe's network."""
     misfit = InputError(
         "cannot be used: its weights do not fit its recipe's network", path=path, remedy="Choose another model."
     )
-    # A recipe with more convolutions than weights is refused before its network, which may be huge, is built.
+    # Each convolution has weights: too many convolutions are refused before a possibly huge network is built.
     if sum(package.recipe.network.convolutions) > len(package.weights):
         raise misfit
     try:

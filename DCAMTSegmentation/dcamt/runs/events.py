@@ -1,6 +1,6 @@
 """Define, write and parse the events of a run; the file `events.jsonl` stores each event as one line of JSON.
 
-An *iteration* in an event is the number of iterations trained so far.
+In an event, `iteration` is the number of iterations trained so far.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ class _Timed:
 
 @dataclass(frozen=True)
 class RunStarted(_Timed):
-    """The run begins or resumes after `iteration` of `iterations`, with these numbers of cases by role."""
+    """The run begins or resumes after `iteration` of `iterations`.
+
+    `labelled`, `unlabelled` and `validation` are numbers of cases.
+    """
 
     kind: ClassVar[str] = "started"
     iteration: int
@@ -85,8 +88,8 @@ class ValidationScored(_Timed):
     """A validation is done; it took `seconds`.
 
     Attributes:
-        dice: mean Dice of the validation cases by prediction and class; the predictions are those of the branches, "A"
-            and "B", and that of their mean probabilities, "mean".
+        dice: mean Dice of the validation cases, `dice[prediction][class]`. The predictions are "A" and "B", of the
+            branches, and "mean", of their mean probabilities.
     """
 
     kind: ClassVar[str] = "validation"
@@ -125,7 +128,7 @@ RunEvent = RunStarted | CasesLoading | TrainingProgress | ValidationScored | Che
 Listener = Callable[[RunEvent], None]
 _CLASSES: dict[str, type[RunEvent]] = {event_class.kind: event_class for event_class in typing.get_args(RunEvent)}
 _KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
-"""JSON keys of the fields whose key differs from the field's name; run folders of all versions have these keys."""
+"""JSON keys that differ from their field's name; the run folders of all versions have these keys."""
 
 
 def run_event_line(event: RunEvent) -> str:
@@ -158,7 +161,7 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     event_class = _CLASSES.get(fields.get("event", ""))
     if event_class is None:
         return None
-    # The cast is for mypy, which would check the instances' `__hash__` instead of the class's.
+    # Without the cast, mypy would check the `__hash__` of the instances instead of the class's.
     hints = _hints(typing.cast(type, event_class))
     return event_class(**{name: _value(fields.get(_KEYS.get(name, name)), hint) for name, hint in hints.items()})
 
@@ -200,9 +203,9 @@ def _is_finite(number: float) -> bool:
 
 @dataclass
 class EventLog:
-    """Appends events to a file, unless `path` is None, and calls the listeners with them.
+    """Appends each event to the file `path`, unless it is None, and calls each listener with the event.
 
-    Calling the log raises OutputError, and calls no listener, if the file cannot be written.
+    If the file cannot be written, calling the log raises OutputError and calls no listener.
     """
 
     path: Path | None
@@ -226,10 +229,11 @@ class EventLog:
 
 
 class EventTail:
-    """Reads the events of a run's file while they are appended, from the start or from the last `from_end` bytes.
+    """Reads the events of a run's file while the file grows.
 
-    The event of an unfinished last line is returned once the line is complete. A file that became shorter is read again
-    from the start.
+    Reading begins at the start of the file or, if `from_end` is given, that many bytes before the end. The event of an
+    unfinished last line is returned once the line is complete. If the file becomes shorter, it is read again from its
+    start.
     """
 
     def __init__(self, path: Path, from_end: int | None = None) -> None:
