@@ -193,7 +193,7 @@ def _hemisphere(count: int) -> np.ndarray:
 def _hull_vertices(mask: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Return the corners (N, 3) in mm of the convex hull of all face mid-points of the True voxels.
 
-    The vertices of a marching-cubes surface are such mid-points, too. With voxel centres, the hull would be half a
+    A marching-cubes surface without smoothing has the same hull. With voxel centres, the hull would be half a
     voxel too small at each side; with voxel corners, it would be too large on oblique grids.
     """
     from scipy.spatial import ConvexHull
