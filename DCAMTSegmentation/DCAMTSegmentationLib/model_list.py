@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 
 
 class ModelList:
-    """Fills a combo box with the titles of models; its tooltip is the card of the selected model.
+    """Fills a combo box with the titles of models; the box's tooltip shows the card of the selected model.
 
     `on_chosen` is called with the name of the model that the user selects or imports. After a removal it is called with
     the name of the first model in the list, or "" if none is left. A model that cannot be removed stays selected.
@@ -34,7 +34,7 @@ class ModelList:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The names of the channels that the selected model takes; a single empty name if it is not usable."""
+        """The names of the selected model's channels; a single empty name if the model cannot be used."""
         index = self._combo_box.currentIndex
         return self._choices[index].channels if 0 <= index < len(self._choices) else ("",)
 

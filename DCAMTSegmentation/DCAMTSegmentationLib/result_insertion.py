@@ -1,4 +1,4 @@
-"""Insert a finished segmentation into the scene, completely or not at all: an error restores the earlier result."""
+"""Insert a finished segmentation into the scene completely, or restore the earlier result after an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .segmentation_options import SegmentationOptions
 
 
 def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> np.ndarray:
-    """Return the affine (4, 4), mm in the volume's space -> mm in the space of the segmentation node to write into.
+    """Return the affine (4, 4) from the volume's space to that of the target segmentation node, in mm.
 
     The affine is the identity for a new node (None) and for a node without segments: they take over the volume's
     transform.
@@ -48,15 +48,15 @@ def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> 
 def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generator[None, None, SegmentationNode]:
     """Write a result, with map, table and doubtful places, into the options' target or into a new node.
 
-    The work is divided into short steps by yields. Only the last step changes an existing segmentation. If a step
-    fails, or if the generator is closed before its end, the added nodes are removed and the earlier result is restored.
+    The generator yields between short steps. Only the last step changes an existing segmentation. If a step fails, or
+    if the generator is closed before its end, the added nodes are removed and the earlier result is restored.
 
     Returns:
         The segmentation node.
 
     Raises:
         InputError: the target is related to the volume by a non-linear transform, a surface's file cannot be read, or
-            the volume or a node of the result was removed meanwhile.
+            the volume or a node of the result was removed during the insertion.
     """
     insertion = _Insertion(result, options)
     try:
@@ -68,7 +68,7 @@ def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generat
 
 @dataclass(frozen=True)
 class _ResultNode:
-    """A node for a result, and whether this insertion added the node; otherwise the node existed before."""
+    """A node of a result; `is_new` states whether this insertion added the node."""
 
     node: Node
     is_new: bool
@@ -79,7 +79,7 @@ class _Parts:
     """The parts of a result before they are inserted.
 
     Attributes:
-        to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.
+        to_local: the affine (4, 4) from the volume's space to the segmentation's, in mm.
         image: the vtkImageData of the map of doubt; None without a map.
     """
 
@@ -119,7 +119,7 @@ class _Insertion:
         segmentation = self._find_or_add(target, "vtkMRMLSegmentationNode", name)
         if segmentation.is_new:
             yield
-        # Without a yield, so that an interruption never leaves parts of two results.
+        # This step has no yield, so that an interruption never leaves parts of two results.
         self._insert(_Parts(segmentation, segments, to_local, table, doubt_map, image))
         return segmentation.node
 
@@ -134,7 +134,7 @@ class _Insertion:
     def _build_segments(
         self, target: SegmentationNode | None, to_local: np.ndarray
     ) -> Generator[None, None, list[BuiltSegment]]:
-        """Build the segments, with surfaces if the 3D views shall show them or if the target has surfaces."""
+        """Build the segments, with surfaces if the 3D views shall show surfaces or the target has surfaces."""
         with_surface = self.options.show_3d or (
             has_segments(target) and target.GetSegmentation().ContainsRepresentation(surface_name())
         )
@@ -150,7 +150,7 @@ class _Insertion:
     def _add_surface(
         self, built: BuiltSegment, item: SegmentResult, target: SegmentationNode | None, to_local: np.ndarray
     ) -> None:
-        """Add the worker's surface; compute one if there is none, or if the target computes surfaces in another way."""
+        """Add the worker's surface; compute one instead if it is missing or the target has other surface settings."""
         if item.surface is not None and uses_dcamt_conversion(target):
             points, triangles = read_surface(item.surface, self.options.volume.GetName())
             add_surface(built.segment, points @ to_local[:3, :3].T + to_local[:3, 3], triangles)
@@ -158,7 +158,7 @@ class _Insertion:
             compute_surface(built.segment, target)
 
     def _prepare_map(self, target: SegmentationNode | None, image: Any) -> Generator[None, None, _ResultNode]:
-        """Return the earlier result's map of doubt, whose image is not replaced yet, or a new map with the image."""
+        """Return the earlier result's map of doubt, still with the old image, or a new map with `image`."""
         volume = self.options.volume
         earlier_map = review.get_referenced_node(target, review.DOUBT_MAP)
         doubt_map = self._find_or_add(earlier_map, "vtkMRMLScalarVolumeNode", map_name(volume))
@@ -204,7 +204,7 @@ class _Insertion:
             place_result(segmentation, volume, [node for node in review.results_of(volume) if node is not segmentation])
         for helper in helpers:
             place_below(helper.node, segmentation)
-        # Removed last, since a removed node is not restored.
+        # Removed last, since `undo` cannot restore a removed node.
         for node in outdated:
             if node is not None:
                 review.remove_with_display(node)

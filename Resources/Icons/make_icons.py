@@ -1,7 +1,7 @@
 """Draw the extension's and the modules' icons: `python Resources/Icons/make_icons.py` (needs Pillow).
 
-Each shows a left atrium from behind with its four pulmonary veins and its appendage: filled (extension), half of it
-outlined (segmentation), or between two circular arrows (training).
+Each icon shows a left atrium from behind, with its four pulmonary veins and its appendage: filled (extension), one
+half outlined (segmentation), or between two circular arrows (training).
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def rounded_tile() -> Image.Image:
 
 
 def to_pixels(point: tuple[float, float], size: float) -> tuple[float, float]:
-    """Convert a point of the unit square to pixels; the centre of the atrium is that of the canvas."""
+    """Convert a point of the unit square to pixels; the atrium's centre becomes the centre of the canvas."""
     x, y = point
     return (0.5 + (x - 0.5) * size) * CANVAS, (0.5 + (y - 0.48) * size) * CANVAS
 
 
 def vein_openings(size: float) -> Image.Image:
-    """Return the mask of the openings at the ends of the veins, by which they are recognised as vessels."""
+    """Return the mask of the openings at the ends of the veins."""
     mask = Image.new("L", (CANVAS, CANVAS), 0)
     for _, end, radius in VEINS:
         (x, y), r = to_pixels(end, size), 0.52 * radius * size * CANVAS
@@ -80,15 +80,15 @@ def atrium(size: float) -> Image.Image:
         draw.line((x0, y0, x1, y1), fill=255, width=round(2 * r))
         for x, y in ((x0, y0), (x1, y1)):
             draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
-    # Blurring and a threshold at half of the maximum round the corners between veins and body.
+    # Blurring and a threshold at half of the maximum smooth the corners between veins and body.
     soft = mask.filter(ImageFilter.GaussianBlur(0.028 * size * CANVAS))
     return soft.point(lambda value: 255 if value > 127 else 0).filter(ImageFilter.GaussianBlur(SCALE / 2))
 
 
 def rim(mask: Image.Image, width: float) -> Image.Image:
-    """Return the band of `width` icon pixels inside the border of a mask."""
+    """Return the band inside the border of a mask, `width` icon pixels wide."""
     step = 2 * round(width * SCALE / 2) + 1
-    # The image is reduced first, since the time of the minimum filter grows with its window.
+    # The mask is reduced first, since the time of the minimum filter grows with its window.
     small = mask.resize((CANVAS // 4, CANVAS // 4), Image.Resampling.LANCZOS)
     inner = small.filter(ImageFilter.MinFilter(max(3, 2 * (step // 8) + 1)))
     return ImageChops.subtract(mask, inner.resize(mask.size, Image.Resampling.BICUBIC))
@@ -103,7 +103,7 @@ def paint(tile: Image.Image, mask: Image.Image, color: Image.Image | tuple[int, 
 
 
 def shade(mask: Image.Image) -> Image.Image:
-    """Return the coral colours of the inside of a mask, lit from the upper left."""
+    """Return a picture in coral colours for the inside of a mask, lit from the upper left."""
     flesh = vertical_gradient(CORAL_LIGHT, CORAL_DARK)
     lit = ImageChops.offset(mask.filter(ImageFilter.GaussianBlur(CANVAS / 22)), -CANVAS // 28, -CANVAS // 28)
     return Image.composite(flesh, Image.blend(flesh, Image.new("RGB", flesh.size, DEEP), 0.55), lit)
@@ -126,7 +126,7 @@ def extension_icon() -> Image.Image:
 
 
 def segmentation_icon() -> Image.Image:
-    """Draw the left half in grey, as in a scan, and the right half segmented: filled and outlined."""
+    """Draw the atrium: the left half grey, as in a scan; the right half segmented, filled and outlined."""
     tile, heart = rounded_tile(), atrium(1.02)
     right_half = Image.new("L", heart.size, 0)
     ImageDraw.Draw(right_half).rectangle((CANVAS // 2, 0, CANVAS, CANVAS), fill=255)
@@ -154,7 +154,7 @@ def arrow(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], sta
 
 
 def training_icon() -> Image.Image:
-    """Draw the atrium between two circular arrows, for two networks that teach each other."""
+    """Draw the atrium between two circular arrows, for the two branches, which teach each other."""
     tile, heart = rounded_tile(), atrium(0.68)
     paint(tile, heart, shade(heart))
     paint(tile, rim(heart, 2.5), RIM)

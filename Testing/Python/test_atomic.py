@@ -1,4 +1,4 @@
-"""Atomic writing: a file is written completely or not at all."""
+"""Test atomic writing: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_full_disk_is_reported(tmp_path: Path) -> None:
     with raises as caught, atomic_path(target) as temporary:
         temporary.write_text("started", encoding="utf-8")
         with open("/dev/full", "wb", buffering=0) as full:
-            full.write(b"x")  # raises ENOSPC; the error of a write holds no file name
+            full.write(b"x")  # raises ENOSPC without a file name
     assert "\n" not in str(caught.value)
     assert all_paths(tmp_path) == []
 

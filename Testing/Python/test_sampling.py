@@ -20,7 +20,7 @@ SCALE, OFFSET = uint8_scale_offset(tiny_recipe().intensity)
 
 
 def no_augmentation_except(*names: str) -> tuple[str, ...]:
-    """Return the settings that turn augmentation off, except the settings of the given names."""
+    """Return `NO_AUGMENTATION` without the settings of the given names."""
     return tuple(setting for setting in NO_AUGMENTATION if setting.partition("=")[0] not in names)
 
 
@@ -41,7 +41,7 @@ def cut_patch(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tup
 
 
 def eight_bit_values(batch: Batch) -> np.ndarray:
-    """Return the images of a batch in 8-bit values, which may lie between two integers."""
+    """Return the images of a batch in 8-bit values, not rounded to integers."""
     return (batch.images.numpy() - OFFSET) / SCALE
 
 
@@ -96,7 +96,7 @@ def test_rotated_and_scaled_patches_equal_the_result_of_scipy() -> None:
 
 
 def test_image_and_label_of_a_patch_are_aligned() -> None:
-    """Image and label are made from the voxel index along one axis, so after rotation they agree to half a voxel."""
+    """Image and label hold the voxel index along one axis. In rotated patches they differ by at most half a voxel."""
     for axis in range(3):
         places = np.broadcast_to(np.arange(24).reshape([-1 if a == axis else 1 for a in range(3)]), (24, 24, 24))
         case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))
@@ -111,7 +111,7 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
             batch = sampler.draw(step)
             far = np.abs(eight_bit_values(batch)[:, 0] / 10 - (batch.labels.numpy() - 1))
             assert far.max() <= 0.51
-            assert far.max() > 0.3  # The patches do not lie on whole voxels, where every difference would be 0.
+            assert far.max() > 0.3  # If patch voxels lay on scan voxels, each difference would be 0.
 
 
 def test_patch_larger_than_the_scan_repeats_the_border() -> None:
@@ -126,7 +126,7 @@ def test_patch_larger_than_the_scan_repeats_the_border() -> None:
 
 @pytest.mark.parametrize("foreground", [0.0, 1.0])
 def test_patches_lie_inside_the_scan(foreground: float) -> None:
-    """The scan is a ramp of 5 per voxel. If neighbours in a patch differ by 5 everywhere, no border is repeated."""
+    """The scan is a ramp of 5 per voxel. If neighbours in a patch always differ by 5, the patch repeats no border."""
     label = np.zeros((40, 40, 40), np.uint8)
     label[0, 39, 20] = 1  # at an edge of the scan
     ramp = np.broadcast_to(5 * np.arange(40, dtype=np.uint8)[:, None, None], label.shape).copy()
@@ -139,7 +139,7 @@ def test_patches_lie_inside_the_scan(foreground: float) -> None:
             assert np.allclose(np.diff(values, axis=1 + axis), 5, atol=0.01)
             starts.add(round(float(values.min()), 1))
     if foreground:
-        assert len(starts) == 3  # The class has one voxel, so there is one position on each axis.
+        assert len(starts) == 3  # The class has one voxel, so the patch has one start along each axis.
     else:
         assert len(starts) > 20
 
@@ -152,7 +152,8 @@ def test_recipe_sets_the_fraction_of_patches_centred_on_a_class() -> None:
     labels = torch.cat([sampler.draw(step).labels for step in range(50)])
     centres = labels[:, 6:10, 6:10, 6:10].flatten(1)
     rare = ((labels == 1).flatten(1).sum(dim=1) >= 8).float().mean()
-    # Expected: 1/2 * 1/2, plus a few percent by chance; four standard deviations for 200 patches are 12 %.
+    # Expected: 1/2 (centred on a class) * 1/2 (on this class), and a few percent from patches at random positions.
+    # Four standard deviations for 200 patches are 12 %.
     assert 0.14 < float(rare) < 0.4
     assert float((centres == 1).any(dim=1).float().mean()) < float((centres == 2).any(dim=1).float().mean())
     uncentred = sampler_of([resident(random_voxels(label.shape), label)], *NO_AUGMENTATION, "foreground=0", "batch=4")
@@ -256,8 +257,8 @@ def test_rotated_ball_stays_a_ball_on_anisotropic_voxels() -> None:
     assert turned == 8
 
 
-def test_mixed_patch_holds_a_box_of_another_patch_with_the_same_role() -> None:
-    """Each of the two labelled and three unlabelled scans has one value, which identifies the box's source."""
+def test_mixed_unlabelled_patch_holds_a_box_of_another_unlabelled_patch() -> None:
+    """Each scan has a single value, which identifies the source of the box."""
     labelled = [resident(np.full(SIZE, 10 * n, np.uint8), np.full(SIZE, n % 2, np.uint8)) for n in (1, 2)]
     unlabelled = [resident(np.full(SIZE, 10 * n, np.uint8)) for n in (3, 4, 5)]
     settings = (*NO_AUGMENTATION, "batch=5", "labelled_per_batch=2", "foreground=0")
@@ -269,7 +270,7 @@ def test_mixed_patch_holds_a_box_of_another_patch_with_the_same_role() -> None:
         before, batch, mixed = unmixed.draw(step), mixed_unlabelled.draw(step), mixed_all.draw(step)
         assert before.box is None
         assert batch.box is not None
-        assert torch.equal(batch.teacher_images, before.teacher_images)  # teachers get the patches without mixing
+        assert torch.equal(batch.teacher_images, before.teacher_images)  # the teachers get unmixed patches
         where = batch.box.nonzero()
         low, high = where.min(dim=0).values, where.max(dim=0).values + 1
         assert (high - low).tolist() == [round(2 / 3 * 16)] * 3

@@ -1,4 +1,4 @@
-"""Installation of the harness; imports of the harness, the modules and the tests; rules for source files."""
+"""Test the installation of the harness, the imports of harness, modules and tests, and rules for source files."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class InstallationTest(unittest.TestCase):
 
 class SourceTest(unittest.TestCase):
     def test_no_wait_sets_a_number_as_its_time_limit(self) -> None:
-        """Each wait has the default limit of `process_events_until`, which only a hanging test exceeds."""
+        """Only a hanging test exceeds the default limit of `process_events_until`."""
         calls, limits = 0, []
         for path in sorted(HERE.glob("*.py")):
             for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

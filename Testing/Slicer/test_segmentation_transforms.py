@@ -1,4 +1,4 @@
-"""Doubtful places after nodes are moved; volumes, regions and segmentations under non-linear transforms."""
+"""Test doubtful places after nodes move, and volumes, regions and segmentations under non-linear transforms."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add_bend(push_mm: float = 6.0) -> Any:
 
 
 def add_turn() -> Any:
-    """Add a linear transform: a quarter turn about S, and a shift."""
+    """Add a linear transform: a quarter turn about the S axis, and a shift."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "turn")
     matrix = np.array([[0, -1, 0, 7.0], [1, 0, 0, -3.0], [0, 0, 1, 11.0], [0, 0, 0, 1]])
     node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
@@ -54,7 +54,7 @@ class DoubtfulPlaceTest(PanelCase):
         volume = add_scan()
         volume.SetAndObserveTransformNodeID(add_turn().GetID())
         segmentation = self.segment(volume)
-        # The places of the fake worker are at the centre of its labels.
+        # The fake worker puts both places at the centre of its labels.
         k, j, i = np.argwhere(self.module.worker.labels_of(slicer.util.arrayFromVolume(volume))).mean(axis=0)
         x, y, z = (ijk_to_ras(volume) @ [i, j, k, 1])[:3]
         expected = np.array([-y + 7.0, x - 3.0, z + 11.0])
@@ -97,7 +97,7 @@ class DoubtfulPlaceTest(PanelCase):
         volume.SetAndObserveTransformNodeID(None)
         self.assert_doubtful(segmentation, before)
 
-    def test_doubtful_places_do_not_follow_a_scan_whose_voxels_are_reordered(self) -> None:
+    def test_doubtful_places_stay_if_the_voxels_of_the_scan_are_reordered(self) -> None:
         volume = add_scan()
         # The labelled voxels lie away from the volume's centre, since reversing the order keeps the centre's index.
         self.module.worker.labels_of = lambda voxels: np.indices(voxels.shape).max(axis=0) < 5
@@ -110,7 +110,7 @@ class DoubtfulPlaceTest(PanelCase):
         volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
         self.assert_doubtful(segmentation, before)
 
-    def test_doubtful_places_follow_hardened_nodes_after_the_scan_is_replaced_or_removed(self) -> None:
+    def test_doubtful_places_stay_if_the_scan_changes_or_is_removed_after_hardening(self) -> None:
         volume, segmentation = self.segment_under_turn()
         expected = self.centre_of_segment(segmentation)
         segmentation.HardenTransform()
@@ -121,7 +121,7 @@ class DoubtfulPlaceTest(PanelCase):
         self.assert_doubtful(segmentation, expected)
 
     def test_doubtful_places_keep_their_position_if_the_segments_are_resampled(self) -> None:
-        """The segments are resampled with an oversampling factor of 2, as Segment Editor's Specify geometry offers."""
+        """The segments are resampled with an oversampling factor of 2, as in Segment Editor's “Specify geometry”."""
         volume, segmentation = self.segment_under_turn()
         expected = self.centre_of_segment(segmentation)
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())
@@ -154,7 +154,7 @@ class DoubtfulPlaceTest(PanelCase):
         (place,) = self.logic.doubtfulPlaces(segmentation)
         self.assertEqual(place, review.StoredDoubtfulPlace((1.0, 2.0, 3.0), 4.0))
 
-    def test_doubtful_places_stay_at_their_positions_without_segments(self) -> None:
+    def test_doubtful_places_stay_if_all_segments_are_removed(self) -> None:
         segmentation = self.segment(add_scan())
         before = self.logic.doubtfulPlaces(segmentation)
         segmentation.GetSegmentation().RemoveAllSegments()
@@ -162,7 +162,7 @@ class DoubtfulPlaceTest(PanelCase):
 
 
 class NonLinearTransformTest(PanelCase):
-    def test_segmentation_under_another_non_linear_transform_is_refused_at_once(self) -> None:
+    def test_segmentation_related_to_the_volume_by_a_non_linear_transform_is_refused_at_once(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         before = np.array(segment_mask(segmentation, volume))
@@ -176,7 +176,7 @@ class NonLinearTransformTest(PanelCase):
         segmentation.SetAndObserveTransformNodeID(None)
         np.testing.assert_array_equal(segment_mask(segmentation, volume), before)
 
-    def test_error_about_a_wall_under_a_non_linear_transform_does_not_suggest_apply(self) -> None:
+    def test_error_of_wall_measurement_under_a_non_linear_transform_suggests_only_hardening(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         segmentation.SetAndObserveTransformNodeID(add_bend().GetID())
@@ -200,7 +200,7 @@ class NonLinearTransformTest(PanelCase):
     def test_volume_and_result_may_share_a_non_linear_transform(self) -> None:
         volume, bend = add_scan(), add_bend()
         volume.SetAndObserveTransformNodeID(bend.GetID())
-        for _time in range(2):  # first into a new segmentation, then into the same one
+        for _time in range(2):  # first into a new segmentation, then into that segmentation
             segmentation = self.segment(volume)
             self.assertEqual(segmentation.GetTransformNodeID(), bend.GetID())
             self.assertNotIn("during the computation", self.ui.statusLabel.text)
@@ -228,7 +228,7 @@ class NonLinearTransformTest(PanelCase):
         np.testing.assert_allclose(moved[62], (6, 0, 0), atol=0.5)  # the centre
         self.assertLess(np.abs(moved[:, 1:]).max(), 1e-6)
 
-    def test_region_under_another_non_linear_transform_is_refused(self) -> None:
+    def test_region_related_to_the_volume_by_a_non_linear_transform_is_refused(self) -> None:
         volume = add_scan()
         choose(self.ui.inputSelector, volume)
         click(self.ui.placeRegionButton)

@@ -59,11 +59,12 @@ _IMAGE_KEYS, _LABEL_KEYS = ("image", "images", "img", "scan"), ("label", "labels
 
 
 def _entries(listed: object) -> list[tuple[list[object], object, str]]:
-    """Return the image files, the label file and the name of each listed case, as listed; the name is often empty.
+    """Return the image files, the label file and the name of each listed case, as listed; the name may be empty.
 
-    A case may be an object with the keys `image` and `label` or similar ones; a pair of an image and a file whose name
-    or folder has a word for labels; an image; or an array of the images of several channels. The cases may be in an
-    array, or in an object by their names; an object may also hold an array of all images and an array of all labels.
+    A case is listed as an image, as an array of images (one for each channel), as an array of an image and a label
+    (recognised by a word for labels in its name or folder), or as an object with keys such as `image` and `label`.
+    The cases are listed in an array or, by name, in an object. An object may also hold an array of all images and an
+    array of all labels.
     """
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
@@ -96,13 +97,13 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
 
 
 def _is_label(text: object) -> bool:
-    """Return whether the name of a listed file, or of its folders, has a word for labels."""
+    """Return whether the name of a listed file, or of its folder, has a word for labels."""
     parts = PureWindowsPath(text).parts if isinstance(text, str) else ()  # Splits at both kinds of slashes.
     return classify(Path(*parts[-2:]), Path()).kind is FileKind.LABEL
 
 
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
-    """Return label values and names; the Decathlon and nnU-Net v1 write {"1": "name"}, v2 {"name": 1}."""
+    """Return label values and names. Decathlon and nnU-Net v1 write {"1": "name"}; nnU-Net v2 writes {"name": 1}."""
     listed = described.get("labels")
     class_names = {}
     for key, value in listed.items() if isinstance(listed, dict) else ():
@@ -143,13 +144,13 @@ class _ListedCases:
         self.cases.append(Case(name or case_name(files[0]), files[0], label_path, role))
 
     def skip(self, images: Sequence[object]) -> None:
-        """Skip the files of a test case, in a data set whose test cases have labels."""
+        """Skip the image files of all channels of a test case."""
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         channels = [channel for file in files for channel in channel_files(file) if channel not in files]
         self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
 
     def skip_unlisted(self, folders: Sequence[str]) -> None:
-        """Skip the image files in the subfolders `folders` that `dataset.json` does not list."""
+        """In the subfolders `folders`, skip the scans and labels that `dataset.json` does not list."""
         named = {file for case in self.cases for file in (case.image, case.label)} | {
             skipped_file.path for skipped_file in self.skipped
         }
@@ -161,7 +162,7 @@ class _ListedCases:
     def _file(self, text: str, endings: Sequence[str] = SCAN_ENDINGS) -> Path:
         """Return the path of the file that `dataset.json` names as `text`.
 
-        nnU-Net v1 omits the suffix `_0000` of images' names, and nnU-Net v2 allows environment variables in the names.
+        nnU-Net v1 omits the suffix `_0000` of image names. nnU-Net v2 allows environment variables in file names.
         If no such file exists, the only file with this name and another ending of `endings` is returned.
         """
         if not (self._folder / text).exists():
@@ -194,7 +195,7 @@ class _ListedCases:
 def find_listed_cases(folder: Path) -> FoundCases:
     """Read the list of a Decathlon or nnU-Net v1 data set: its entries `training`, `validation` and `test`.
 
-    Cases without a label are unlabelled. The cases of `test` are skipped if the folder `labelsTs` has labels.
+    The cases of `test` are skipped if the folder `labelsTs` has labels.
     """
     described, listed = read_description(folder), _ListedCases(folder)
     has_test_labels = bool(files_in(folder / "labelsTs", LABEL_ENDINGS))

@@ -63,9 +63,10 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     A case gets the first of these labels that exists:
     - the label of the same name;
-    - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`), then also
-      without words for the modality (`p1_lge`), whatever the capitals;
-    - the only label whose `short_names` reach this case's name before any other case's name.
+    - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`);
+    - the only label whose name is the same without words for the kind of file or the modality (`p1_lge`), ignoring
+      capitals;
+    - the only label whose name, shortened word by word (`short_names`), becomes this case's name before any other's.
 
     Other labels keep their own names. Words for another structure (`p1_lawall`) must be in both names.
     """
@@ -91,8 +92,8 @@ def _paired_by_simplified_names(
 ) -> dict[str, Path]:
     """Return the labels by the names of their cases, and the labels without a case by their own names.
 
-    Names are compared as `simplified` returns them. Only one case and one label may have the resulting name. A label
-    that names another modality than the case is not paired.
+    A label and a case with the same name after `simplified` are paired if no other label or case has that name. The
+    case must name every modality that the label names.
     """
     paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
@@ -110,9 +111,9 @@ def _paired_by_simplified_names(
 
 
 def short_names(name: str) -> list[str]:
-    """Return shorter forms of a label's name, without words for the atrium and qualifiers, the longest form first.
+    """Return shorter forms of a label's name, the longest first.
 
-    Each form lacks one word more: the words are removed from the end, then from the beginning as well.
+    Each step removes one word for the atrium or one qualifier: first at the end, then at the beginning.
 
     >>> short_names("p1_LA_final")
     ['p1_LA', 'p1']

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGTERM or SIGHUP inside the block, so that half-written files are removed.
 
-    In a thread other than the main one, and for a signal that is ignored or has a handler already, nothing changes.
+    Nothing changes outside the main thread, or for a signal that is ignored or already has a handler.
 
-    Outside such blocks the default is better: the process ends at once, while a Python handler would run only after
-    torch returns from its current operation.
+    Outside such blocks the signal's default action is better: it ends the process at once, while a Python handler
+    would run only after torch returns from its current operation.
     """
 
     def interrupt(number: int, frame: object) -> None:
@@ -37,10 +37,10 @@ def interrupt_on_sigterm() -> Iterator[None]:
 
 
 def detach_stdin() -> int:
-    """Return a file descriptor of this process's stdin, and redirect stdin itself to an empty stream.
+    """Return a new file descriptor of this process's stdin, and redirect descriptor 0 to an empty stream.
 
-    On Windows, some libraries query stdin when they are loaded. This would block while one of our threads reads from
-    stdin.
+    On Windows, some libraries query stdin when they are loaded. The query would block while one of our threads reads
+    from stdin.
     """
     stdin = os.dup(0)
     empty = os.open(os.devnull, os.O_RDONLY)
@@ -51,7 +51,7 @@ def detach_stdin() -> int:
 
 @contextmanager
 def ignore_sigterm() -> Iterator[None]:
-    """Ignore SIGTERM inside the block, for short final writes. In a thread other than the main one, nothing changes."""
+    """Ignore SIGTERM inside the block, for short final writes. Nothing changes outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

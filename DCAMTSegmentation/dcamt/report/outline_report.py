@@ -1,4 +1,4 @@
-"""Write the report of outlines that an application sends or a file contains, whoever made them."""
+"""Write reports of outlines from an application's request or from a file, whoever made the outlines."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ..worker.requests import ReportRequest
 from .scan_report import ScanReport, render_scan_report
 
 MAXIMUM_SEGMENTS = 255
-"""Largest number of segments in a report, since the labels are uint8."""
+"""Largest number of segments in a report, since label values are uint8."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReportedSegment:
-    """A segment (I, J, K), bool, on a grid of its own, with the name and colour that the report shows."""
+    """A segment: name and colour in the report, and mask, bool (I, J, K), on the segment's own grid."""
 
     name: str
     color: tuple[float, float, float]
@@ -45,10 +45,10 @@ class ReportedSegment:
 def segments_to_labelmap(
     segments: Sequence[ReportedSegment], grid: Grid, scan: str | Path
 ) -> tuple[Labelmap, list[SegmentInfo]]:
-    """Return the segments as labels 1, 2, … on a scan's grid, and their names and colours.
+    """Return a labelmap of the segments with values 1, 2, … on a scan's grid, and their names and colours.
 
-    Where segments overlap, the first counts. A segment on a different grid is looked up at the centre of each of the
-    scan's voxels. Raises InputError, which names the `scan`, if there are more than `MAXIMUM_SEGMENTS` segments.
+    Where segments overlap, the first counts. A segment on another grid is sampled at the centres of the scan's voxels.
+    Raises InputError, which names the `scan`, if there are more than `MAXIMUM_SEGMENTS` segments.
     """
     if len(segments) > MAXIMUM_SEGMENTS:
         raise InputError(
@@ -76,8 +76,8 @@ def write_outline_report(
     """Write the report of a segment whose model is not known; raises OutputError if the file cannot be written.
 
     Args:
-        identity: lines that identify the patient and the scan. Without these lines, `segment.name` must not identify
-            the patient.
+        identity: texts that identify the patient and the scan, by title. A report without them states that it holds no
+            name, so `segment.name` must not identify the patient.
         from_dcamt_file: whether the segment's file has DCAMT's mark (`io.writers.is_dcamt_result`).
     """
     labelmap, infos = segments_to_labelmap([segment], volume.grid, volume.path or "The volume")
@@ -143,7 +143,7 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
 
 
 def _mask_on(grid: Grid, segment: ReportedSegment) -> np.ndarray:
-    """Return a segment's mask on the scan's grid, bool (I, J, K), computed plane by plane to bound the memory."""
+    """Return a segment's mask on the scan's grid, bool (I, J, K), computed plane by plane to save memory."""
     mask = np.zeros(grid.shape, bool)
     edges = np.stack(np.meshgrid(*[(-0.5, size - 0.5) for size in segment.grid.shape], indexing="ij"), axis=-1)
     to_scan = np.linalg.inv(grid.affine) @ segment.grid.affine

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ACQUIRE_TIMEOUT_S = 0.3
 """How long one attempt of `run_lock` waits for the lock; then `is_held` tells whether a run holds it."""
 PATIENCE_S = 30.0
-"""How long `run_lock` waits for a lock that no run holds."""
+"""How long `run_lock` waits if the lock is not free although no run holds it."""
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 """Error numbers of a file system without locks, such as some network drives."""
 _ATTEMPTS = 20
@@ -57,7 +57,7 @@ def is_held(path: Path) -> bool:
     """Return whether a process holds the lock file; False on a file system without locks.
 
     On Windows, the test acquires the lock for an instant. If `filelock` is not installed there, as in Slicer before
-    the first installation, an existing lock file counts as held.
+    the packages are installed, an existing lock file counts as held.
     """
     if not path.is_file():
         return False
@@ -127,8 +127,8 @@ def _acquire(path: Path) -> BaseFileLock | None:
 
 
 def _release(lock: BaseFileLock | None, path: Path) -> None:
-    # The file is removed before the lock is released. After the release, the next process could already have locked
-    # it. On Windows, `filelock` itself removes the file after the release.
+    # The file is removed before the release, since the next process may lock the file directly after the release. On
+    # Windows, `filelock` itself removes the file after the release.
     if sys.platform != "win32":
         with suppress(OSError):
             path.unlink()

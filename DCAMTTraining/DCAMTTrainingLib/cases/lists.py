@@ -46,12 +46,12 @@ def write_rows(rows: Iterable[CaseRow], path: Path) -> int:
 
 
 def write_list(cases: Iterable[Case], path: Path) -> None:
-    """Write cases, whose paths must be absolute, for a child process; raise OutputError if writing fails."""
+    """Write cases with absolute paths as a list for a child process; raise OutputError if writing fails."""
     write_lines(((case.name, str(case.image), str(case.label or ""), case.role, case.labels) for case in cases), path)
 
 
 def write_lines(lines: Iterable[tuple[str, str, str, str, str]], path: Path) -> None:
-    """Write lines of name, image, label, role and label mapping (empty for none); raise OutputError if writing fails.
+    """Write lines of name, image, label, role and label mapping as a case list; raise OutputError if writing fails.
 
     Paths are written unchanged. `write_cases` makes paths relative, which takes long for thousands of cases.
     """

@@ -1,4 +1,4 @@
-"""Find and choose this computer's folder of runs, and find free names of runs."""
+"""Find and choose this computer's folder of runs, and find unused names for runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def set_runs_folder(folder: str) -> None:
 
 
 def is_writable(folder: Path) -> bool:
-    """Return whether a folder, or the nearest existing one above it, can be written to."""
+    """Return whether a folder is writable or, if it is missing, can be created."""
     existing = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), None)
     return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
@@ -46,7 +46,10 @@ def is_name_taken(name: str) -> bool:
 
 
 def free_name(name: str) -> str:
-    """Return the name; if a file or folder has it, the name with the first unused number: `run-1`, `run-2`, …"""
+    """Return `name` if it is unused; otherwise with the first unused number at the end: `run-1`, `run-2`, …
+
+    A number at the end of `name` is replaced.
+    """
     stem, number = re.sub(r"-\d+$", "", name.strip()) or "run", 1
     while is_name_taken(name):
         name, number = f"{stem}-{number}", number + 1

@@ -1,4 +1,4 @@
-"""Write synthetic abdominal CT scans with labels of four organs, for trying the training on organs of your own.
+"""Write synthetic abdominal CT scans with labels of four organs, to try training on organs of your own.
 
     python make_phantoms.py FOLDER [--labelled 4] [--unlabelled 0] [--validation 1] [--new 1] [--spacing 3 3 7.5]
 
@@ -22,14 +22,14 @@ import numpy as np
 from scipy import ndimage
 
 FIELD_MM = (320.0, 250.0, 170.0)
-"""Field of view along R-L, A-P, S-I; the spine lies near its median plane."""
+"""Field of view along R-L, A-P and S-I."""
 LIVER, SPLEEN, KIDNEYS, AORTA = 1, 2, 3, 4
 BRIGHTNESS_HU = {LIVER: (95, 125), SPLEEN: (115, 145), KIDNEYS: (170, 220), AORTA: (230, 300)}
-"""Lowest and highest intensity of each organ with contrast agent; those of liver and spleen overlap."""
+"""Range of each organ's intensity with contrast agent; the ranges of liver and spleen overlap."""
 
 
 def ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray, tilt_degrees: float = 0.0) -> np.ndarray:
-    """Return which points (I, J, K, 3), mm, lie inside an ellipsoid tilted about the A-P axis: bool (I, J, K)."""
+    """Return the mask, bool (I, J, K), of the points (I, J, K, 3), in mm, inside an ellipsoid tilted about A-P."""
     angle = np.radians(tilt_degrees)
     turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
     return (((points - centre) @ turn / radii) ** 2).sum(axis=-1) <= 1
