@@ -15,22 +15,22 @@ from DCAMTSlicerLib.segment_voxels import read_segment
 from slicer.i18n import tr as _
 
 EDGE_MM = 140.0
-"""Largest edge length of a region around the volume's centre: chosen to hold the atria and most of the heart."""
+"""Largest edge of a region around the volume's centre; long enough for the atria and most of the heart."""
 MARGIN_MM = 20.0
 """Distance between a result and the region around it."""
 COLOR = (1.0, 0.85, 0.2)
 """Colour of a region's edges: red, green, blue, each 0 to 1."""
 LINEAR_WITHIN_MM = 0.1
-"""A transform counts as linear if an affine map, fitted to a region's transformed corners, gives all transformed
-`_CUBOID_POINTS` with this accuracy along each axis."""
+"""An affine map is fitted to a region's transformed corners. If the map gives all transformed `_CUBOID_POINTS` with at
+most this error along each axis, the transform counts as linear."""
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
-"""Corners, mid-points of edges and faces, and centre of a cuboid, (27, 3) in half edges. More than the corners are
-compared, since a transform can bend a cuboid and leave its corners in place."""
+"""Corners, mid-points of edges and faces, and centre of a cuboid: (27, 3), in half edges. The corners are not
+enough, since a transform can bend a cuboid and leave its corners in place."""
 _IS_CORNER = np.abs(_CUBOID_POINTS).min(axis=1) == 1
 
 
 def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
-    """Return a Markups ROI as a region of the engine, RAS mm in the volume's space.
+    """Return a Markups ROI as a region of the engine, in RAS mm of the volume's space.
 
     Raises:
         InputError: an edge of the region is 0, or the region is related to the volume by a non-linear transform.
@@ -52,7 +52,7 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
         remedy = _("Harden the transforms of both, or choose “Whole volume”.")
         raise InputError(what, path=roi.GetName(), remedy=remedy)
     to_unit_box = None
-    # With more than three entries that are not 0, the edges do not run along R, A and S of the volume's space.
+    # If more than three entries are not 0, the edges do not run along R, A and S of the volume's space.
     if (np.abs(edges) > 1e-4 * np.abs(edges).max()).sum() > 3:
         to_unit = np.eye(4)
         to_unit[:3, :3] = np.linalg.inv(edges)
@@ -62,7 +62,7 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
 
 
 def _to_volume_space(volume: VolumeNode, world: np.ndarray) -> list[float]:
-    """Return a point of the world, RAS mm, in a volume's space."""
+    """Transform a point from the world to a volume's space, both in RAS mm."""
     position = [0.0, 0.0, 0.0]
     volume.TransformPointFromWorld(world, position)
     return position
@@ -71,9 +71,7 @@ def _to_volume_space(volume: VolumeNode, world: np.ndarray) -> list[float]:
 def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode | None) -> None:
     """Place a Markups ROI around a result, with `MARGIN_MM` on each side.
 
-    If the result is None or empty, the ROI is placed around the volume's centre.
-
-    The heart is not located: it usually lies near the scan's centre, and the user can move the ROI.
+    If the result is None or empty, the ROI is placed around the volume's centre, near which the heart usually lies.
     """
     corners = _corners_of(result) if result is not None else np.empty((0, 3))
     if len(corners):
@@ -101,7 +99,7 @@ def style_region(roi: RegionNode) -> None:
 
 
 def _corners_of(result: SegmentationNode) -> np.ndarray:
-    """Return the corners (N, 3), in RAS mm of the world, of the bounding boxes of the segments that DCAMT wrote."""
+    """Return the corners (N, 3) of the DCAMT segments' bounding boxes, in RAS mm of the world."""
     corners: list[list[float]] = []
     for identifier in find_dcamt_segments(result):
         voxels = read_segment(result, identifier)

@@ -1,4 +1,4 @@
-"""Show a result in the panel: measurements, agreement, doubtful places, correction and training."""
+"""Show a result's measurements, trust and doubtful places, and start its correction or make it a training case."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from . import measurements_table, review, training_cases, views
 from .file_dialogs import choose_file
 
 GOOD_TRUST = 0.8
-"""A result with lower trust may have neither an expected overlap nor a doubtful place. Then the panel asks the user to
-check the whole segmentation."""
+"""If a result has a lower trust, no expected overlap and no doubtful place, the panel asks the user to check the whole
+segmentation."""
 ROW_PIXELS = 22
 """Height of a row in the panel's tables, as set in `DCAMTSegmentation.ui`."""
 
@@ -47,10 +47,10 @@ class ReviewPanel:
         if ui.measurementsTable.mrmlTableNode() is not table:
             ui.measurementsTable.setMRMLTableNode(table)
             if table is not None:
-                # Set here, not in the .ui file, since the view must have a table node first.
+                # These settings need a table node, so the .ui file cannot make them.
                 ui.measurementsTable.transposed = True
                 ui.measurementsTable.resizeColumnsToContents()
-                # Hide the rows of the names that `resultLabel` shows: the scan and, if there is only one, the segment.
+                # Hide the rows of names that `resultLabel` shows: the scan's and, for a single segment, the segment's.
                 hidden = 2 if table.GetNumberOfRows() == 1 else 1
                 for row in range(table.GetNumberOfColumns()):
                     ui.measurementsTable.setRowHidden(row, row < hidden)
@@ -73,7 +73,7 @@ class ReviewPanel:
         ui.trainingCaseLabel.visible = bool(ui.trainingCaseLabel.text)
 
     def _result_text(self, table: TableNode | None) -> str:
-        """Return the name of the result's scan, and the segments with their volumes; "" without a result or scan."""
+        """Return the name of the result's scan, and the segments with their volumes; "" without the scan."""
         volume = review.get_referenced_node(self._node, review.VOLUME)
         if volume is None:
             return ""
@@ -142,7 +142,7 @@ class ReviewPanel:
 
     def on_correct(self, checked: bool = False) -> None:
         volume = review.get_referenced_node(self._node, review.VOLUME)
-        # If the views show another volume, Segment Editor replaces their layers, and the map of doubt disappears.
+        # Segment Editor replaces all layers, and so removes the map of doubt, unless the views show this volume.
         views.show_scan(volume)
         open_in_segment_editor(self._node, volume, back_to="DCAMTSegmentation")
 

@@ -1,1 +1,1 @@
-"""The library of the module DCAMT Training: task, settings and session, and folders for cases, runs and panels."""
+"""The library of the module DCAMT Training: task, settings, session, and packages for cases, runs and panels."""

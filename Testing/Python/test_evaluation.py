@@ -1,4 +1,4 @@
-"""Scores equal those of medpy, of loops over all voxels, and of formulas.
+"""Scores equal those of medpy, of brute force and of formulas.
 
 Files of two folders are paired, and their scores are averaged. Errors name unusable files.
 """
@@ -26,7 +26,7 @@ AFFINE = np.array([[0.0, -0.75, 0.0, 11.0], [1.25, 0.0, 0.0, -5.0], [0.0, 0.0, 2
 
 
 def random_mask(seed: int, shape: tuple[int, ...] = (22, 25, 18), fraction: float = 0.12) -> np.ndarray:
-    """Return the mask of a few smooth random blobs, which together fill a fraction of the image."""
+    """Return the mask of a few smooth random blobs that fill `fraction` of the image."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2.5)
     return noise > np.quantile(noise, 1.0 - fraction)
 
@@ -52,7 +52,7 @@ def test_scores_equal_the_results_of_medpy(spacing: tuple[float, float, float]) 
 
 
 def test_surface_distances_equal_brute_force_over_all_pairs() -> None:
-    """Here, surfaces are found by comparing neighbours, and distances are computed for all pairs of surface voxels."""
+    """The test finds surface voxels by comparing neighbours, and computes the distances of all pairs."""
 
     def surface(mask: np.ndarray) -> np.ndarray:
         padded = np.pad(mask, 1)
@@ -123,7 +123,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return predictions, labels
 
 
-def test_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_files_of_two_folders_are_paired_scored_and_averaged(folders: tuple[Path, Path], tmp_path: Path) -> None:
     predictions, labels = folders
     save(labels / "la001_image.nii.gz", np.arange(22 * 25 * 18).reshape(22, 25, 18) % 200)
     (labels / "cases.csv").write_text("case\n", encoding="utf-8")
@@ -210,7 +210,7 @@ def assert_refused(folders: tuple[Path, Path], *message_parts: str) -> None:
         assert part in message
 
 
-def test_unpaired_duplicate_and_missing_files_are_refused_by_name(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_errors_name_the_unusable_file_or_folder(folders: tuple[Path, Path], tmp_path: Path) -> None:
     predictions, labels = folders
     save(predictions / "x7.nii.gz", random_mask(1))
     assert_refused(folders, "x7.nii.gz", "no label")
@@ -274,7 +274,7 @@ def test_masks_of_255_and_of_1_are_comparable(folders: tuple[Path, Path], white:
 
 
 def test_value_255_beside_other_values_is_another_class(folders: tuple[Path, Path]) -> None:
-    """One label also holds 128. Therefore 255 is not taken for 1 in the other cases, which hold only 255."""
+    """One label also holds 128. Therefore 255 is not read as 1, even in the cases that hold only 255."""
     predictions, labels = folders
     for number, value in enumerate((128, 0, 0)):
         mask = random_mask(number) * 255
@@ -297,7 +297,7 @@ def test_empty_labels_and_labels_of_other_classes_are_refused(folders: tuple[Pat
 
 
 def test_means_are_given_with_the_number_of_missed_cases(tmp_path: Path) -> None:
-    """One case is segmented 4 mm off, one is missed, and one has neither label nor prediction."""
+    """One case is segmented 4 mm off, one is missed, and in one both label and prediction are empty."""
     mask = np.pad(np.ones((9, 9, 9), np.uint8), 12)
     for name, predicted, label in (
         ("found", np.roll(mask, 4, 0), mask),

@@ -41,7 +41,7 @@ def test_rounding_to_8_bits_is_off_by_at_most_half_a_step(
     assert held.image.shape == exact.shape
     error = (held.image * scale + offset - exact).abs()
     assert float(error.max()) <= reach / 255 * (1 + 1e-4)
-    # The whole range is used, so some errors come close to the limit.
+    # Some intensities lie almost midway between two steps.
     assert float(error.max()) > 0.9 * reach / 255
     assert (offset, 255 * scale + offset) == pytest.approx((-reach, reach))
 
@@ -55,18 +55,18 @@ def test_label_on_the_network_grid_is_unchanged(tmp_path: Path) -> None:
     assert np.array_equal(held.voxels[0].numpy(), np.argwhere(label))
 
 
-def test_places_of_a_large_class_are_spread_over_the_class(tmp_path: Path) -> None:
+def test_patch_centres_of_a_large_class_are_spread_over_the_class(tmp_path: Path) -> None:
     label = np.zeros((40, 40, 40), np.uint8)
     label[2:38, 2:38, 2:38] = 1
     image = label + np.random.default_rng(0).random(label.shape, dtype=np.float32)
-    places = load_case(write_case(tmp_path, image, label), tiny_recipe(), CPU).voxels[0].numpy()
-    assert VOXELS_PER_CLASS <= len(places) < 2 * VOXELS_PER_CLASS
-    assert (label[tuple(places.T)] == 1).all()
-    assert len(np.unique(places, axis=0)) == len(places)
-    assert np.allclose(places.mean(axis=0), 19.5, atol=0.5)
-    octants = np.unique(places >= 20, axis=0, return_counts=True)[1]
+    centres = load_case(write_case(tmp_path, image, label), tiny_recipe(), CPU).voxels[0].numpy()
+    assert VOXELS_PER_CLASS <= len(centres) < 2 * VOXELS_PER_CLASS
+    assert (label[tuple(centres.T)] == 1).all()
+    assert len(np.unique(centres, axis=0)) == len(centres)
+    assert np.allclose(centres.mean(axis=0), 19.5, atol=0.5)
+    octants = np.unique(centres >= 20, axis=0, return_counts=True)[1]
     assert len(octants) == 8
-    assert octants.min() > 0.9 * len(places) / 8
+    assert octants.min() > 0.9 * len(centres) / 8
 
 
 def test_case_without_a_label_is_loaded(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> N
     )
 
 
-def test_value_255_becomes_the_only_class(tmp_path: Path) -> None:
+def test_value_255_is_read_as_the_only_class(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     ones, white = (load_case(write_case(tmp_path, image, label * value), tiny_recipe(), CPU) for value in (1, 255))
     assert ones.label is not None
@@ -105,7 +105,7 @@ def test_value_255_becomes_the_only_class(tmp_path: Path) -> None:
     assert int(ones.label.max()) == 1
 
 
-def test_error_of_a_label_names_its_file(tmp_path: Path) -> None:
+def test_errors_about_a_label_name_its_file(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     case = write_case(tmp_path, image, label * 0)
     assert refusal_text(case).startswith(f"{case.label}: is empty: no voxel is labelled. ")

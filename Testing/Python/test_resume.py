@@ -62,7 +62,7 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
 
 
 # This script ends the process as abruptly as SIGKILL does, `seconds` of processor time after iteration `goal` begins.
-# The process does not pass iteration `last`, however late the signal comes.
+# The process waits for the signal before iteration `last`, so that the run cannot finish first.
 KILLED = """
 import signal
 from dcamt.training.trainer import Trainer
@@ -114,7 +114,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_run(
 
 @needs_signals
 def test_reference_run_uses_all_losses_and_averaged_weights(uninterrupted: RunFolder) -> None:
-    """Otherwise the comparisons with the reference run would prove little."""
+    """A reference run that lacked a loss or averaged weights would prove little."""
     events = uninterrupted.read_events()
     parts = {name for event in events if event.kind == "progress" for name in event.losses}  # type: ignore[union-attr]
     assert parts == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
@@ -247,7 +247,7 @@ def test_checkpoint_loads_with_and_without_gradient_scaling(
 def test_run_can_be_resumed_when_a_validation_failed(
     tmp_path: Path, table: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The failed validation is the final validation, or an earlier validation that follows a checkpoint."""
+    """The final validation fails, or an earlier validation after a checkpoint."""
     monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)  # validations are never skipped for lack of time
     whole = new_trainer(tmp_path / "whole", table, "iterations=6", *settings).fit(read_cases(table))
 

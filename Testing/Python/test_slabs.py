@@ -1,4 +1,4 @@
-"""Arrays are written slab by slab; a refused file size is reported, and no half-written file remains."""
+"""Arrays are written slab by slab; errors are reported, and no half-written file remains."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ VOXELS = np.arange(5 * 64 * 64, dtype=">i2").reshape(5, 64, 64)
 @pytest.fixture(autouse=True)
 def _one_slice_per_slab(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slabs.slabs, "__defaults__", (VOXELS[0].nbytes,))
+    monkeypatch.setattr(slabs, "SLAB_BYTES", VOXELS[0].nbytes)
 
 
 def npy_steps(path: Path) -> Iterator[object]:
@@ -38,7 +39,7 @@ def test_voxels_are_stored_with_reversed_axes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), VOXELS)
 
 
-def test_npy_file_holds_the_array_and_each_slab_is_reported(tmp_path: Path) -> None:
+def test_npy_file_holds_the_array_and_each_slab_is_yielded(tmp_path: Path) -> None:
     steps = list(write_npy_in_slabs(VOXELS, tmp_path / "x.npy"))
     assert [(step.start, step.stop) for step in steps] == [(k, k + 1) for k in range(5)]
     stored = np.load(tmp_path / "x.npy")
@@ -46,7 +47,7 @@ def test_npy_file_holds_the_array_and_each_slab_is_reported(tmp_path: Path) -> N
     np.testing.assert_array_equal(stored, VOXELS)
 
 
-def test_nrrd_file_has_a_type_that_holds_every_channel(tmp_path: Path) -> None:
+def test_nrrd_file_holds_the_values_of_channels_of_different_types(tmp_path: Path) -> None:
     second = (VOXELS + 0.5).astype(np.float32)
     for _step in write_nrrd_in_slabs(VOXELS, np.eye(4), tmp_path / "x.nrrd", [second]):
         pass
@@ -55,7 +56,7 @@ def test_nrrd_file_has_a_type_that_holds_every_channel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [npy_steps, nrrd_steps, write_whole])
-def test_refused_size_is_reported_and_no_file_remains(
+def test_file_above_the_size_limit_is_reported_and_removed(
     write: Callable[[Path], Iterator[object]], tmp_path: Path
 ) -> None:
     resource = pytest.importorskip("resource")
@@ -69,12 +70,12 @@ def test_refused_size_is_reported_and_no_file_remains(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_folder_is_not_called_a_full_disk(tmp_path: Path) -> None:
+def test_missing_folder_is_not_reported_as_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"x\.npy: could not be written \(No such file"):
         list(npy_steps(tmp_path / "missing" / "x.npy"))
 
 
-def test_file_of_an_abandoned_writer_is_removed(tmp_path: Path) -> None:
+def test_file_is_removed_if_its_writer_is_closed_early(tmp_path: Path) -> None:
     steps = write_npy_in_slabs(VOXELS, tmp_path / "x.npy")
     next(steps)
     steps.close()

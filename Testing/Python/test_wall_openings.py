@@ -39,11 +39,11 @@ def test_valve_is_proposed_and_excluded_from_the_wall(spacing: tuple[float, floa
 
 
 def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
-    """The outline ends in a dome instead of a plane; the scan is the same."""
+    """The outline ends in a dome instead of the valve's plane."""
     volume, _ = VALVE.on(grid_about(62, FINE, TURN))
     _, domed = replace(VALVE, valve_mm=None).on(volume.grid)
     result = analyse_wall(volume, domed)
-    # The dome's normals diverge. Up to this angle, the point 6 mm outside along a normal is in the cylinder of blood.
+    # Up to this angle from the valve's axis, the point 6 mm outside the dome lies in the cylinder of blood.
     within = np.degrees(np.arcsin(np.sqrt(20.0**2 - 13.0**2) / (20 + 6)))
     away = angles_to(result.surface.points, MITRAL)
     assert (result.kind[away < within - 1] == OPENING).mean() > 0.98
@@ -134,7 +134,8 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # More than 8.7 mm below the centre, the 3 mm samples leave the scan; a spherical zone has the area 2 pi R h.
+    # More than 8.7 mm below the centre, the samples 3 mm outside the surface leave the scan.
+    # A spherical zone of height h has the area 2 pi R h.
     assert result.burden.wall_cm2 == pytest.approx(2 * np.pi * 2 * (2 + 0.87), rel=0.02)
 
 
@@ -154,5 +155,5 @@ def test_changed_openings_replace_the_proposal_and_its_message() -> None:
     np.testing.assert_array_equal(changed.enhanced(Threshold(IIR, 0.1)), changed.kind == WALL)
     closed = changed.with_openings(np.zeros(len(kind), bool))
     assert closed.area_cm2(OPENING) == 0
-    # The note does not say that all of the surface counts as wall, because the part at the scan's border is not wall.
+    # The note does not say that the whole surface counts as wall, since the part at the scan's border does not.
     assert closed.notes[0] == "The given openings do not touch the surface, so openings count as wall."

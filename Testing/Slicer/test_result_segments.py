@@ -1,4 +1,4 @@
-"""Segments that DCAMT writes: classes of one code, identifiers, fingerprints, and removal during a job."""
+"""Segments that DCAMT writes: classes with the same code, identifiers, fingerprints, and removal during a job."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TISSUE = Code("SCT", "85756007", "Tissue")
 
 
 def make_segment(name: str, labels: np.ndarray, affine: np.ndarray | None = None, code: Code = TISSUE) -> Any:
-    """Return a segment of a class with a name and a code. affine: (4, 4), by default the identity."""
+    """Return the segment of a class with a name and a code; `affine` (4, 4) is the identity by default."""
     item = segment_result(labels, SegmentInfo(1, name, (1.0, 0.0, 0.0), code))
     return build_segment(labels, np.eye(4) if affine is None else affine, item)
 
@@ -46,7 +46,7 @@ class SceneCase(unittest.TestCase):
 
 
 class SameCodeTest(SceneCase):
-    def test_classes_of_one_code_are_all_replaced_and_keep_their_identifiers(self) -> None:
+    def test_classes_with_the_same_code_are_all_replaced_and_keep_their_identifiers(self) -> None:
         node = add_segmentation()
         write_segments(node, [make_segment("aorta", block(2)), make_segment("spleen", block(8))])
         first = list(node.GetSegmentation().GetSegmentIDs())
@@ -65,7 +65,7 @@ class SameCodeTest(SceneCase):
         self.assertEqual(node.GetSegmentation().GetSegment("spleen").GetName(), "spleen")
         self.assertIsNone(node.GetSegmentation().GetSegment("aorta"))
 
-    def test_new_segment_gets_no_identifier_that_an_earlier_segment_keeps(self) -> None:
+    def test_new_segment_does_not_take_an_identifier_that_another_class_keeps(self) -> None:
         node = add_segmentation()
         write_segments(node, [make_segment("aorta", block(2)), make_segment("spleen", block(8))])
         node.GetSegmentation().GetSegment("aorta").SetName("vessel")
@@ -80,7 +80,7 @@ class SameCodeTest(SceneCase):
         self.assertEqual(voxel_counts(node), {"aorta": 27, "vessel": 125, "spleen": 8})
         self.assertEqual(node.GetSegmentation().GetSegment("aorta").GetName(), "vessel")
 
-    def test_renamed_segment_of_a_single_class_keeps_its_identifier(self) -> None:
+    def test_renamed_segment_keeps_its_identifier_if_its_code_occurs_once(self) -> None:
         node = add_segmentation()
         write_segments(node, [make_segment("aorta", block(2))])
         node.GetSegmentation().GetSegment("aorta").SetName("my aorta")
@@ -88,7 +88,7 @@ class SameCodeTest(SceneCase):
         self.assertEqual(list(node.GetSegmentation().GetSegmentIDs()), ["aorta"])
         self.assertEqual(voxel_counts(node), {"aorta": 27})
 
-    def test_edit_of_either_segment_of_one_code_changes_the_fingerprint(self) -> None:
+    def test_edit_of_either_of_two_segments_with_the_same_code_changes_the_fingerprint(self) -> None:
         node = add_segmentation()
         write_segments(node, [make_segment("aorta", block(2)), make_segment("spleen", block(8))])
         before = fingerprint(node)
@@ -181,7 +181,7 @@ class RemovedSegmentTest(SceneCase):
             job.start()
             self.assert_ended_with_a_message()
 
-    def test_wall_and_report_end_with_a_message_if_the_segment_was_removed_before_it_is_read(self) -> None:
+    def test_wall_and_report_end_with_a_message_if_the_segment_was_removed_before_it_was_read(self) -> None:
         for job in (self.wall_job(), self.report_job()):
             with self.subTest(type(job).__name__):
                 job.start()
@@ -189,7 +189,7 @@ class RemovedSegmentTest(SceneCase):
                 self.assert_ended_with_a_message()
 
     def assert_requested(self, job: WorkerJob) -> None:
-        """Start a job whose segment is removed after it was read; raise AssertionError if no request is sent."""
+        """Start a job whose only segment is removed by the patched writer; fail if the job sends no request."""
         self.node.GetSegmentation().RemoveSegment("spleen")
         job.start()
         process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")
@@ -197,10 +197,10 @@ class RemovedSegmentTest(SceneCase):
         self.assertEqual(self.node.GetSegmentation().GetNumberOfSegments(), 0)
         job.cancel()
 
-    def test_wall_of_a_segment_that_was_removed_after_it_was_read_is_requested(self) -> None:
+    def test_wall_job_sends_its_request_if_the_segment_was_removed_after_it_was_read(self) -> None:
         with mock.patch.object(wall_job, "write_npy_in_slabs", self.remove_instead_of_writing):
             self.assert_requested(self.wall_job())
 
-    def test_report_of_a_segment_that_was_removed_after_it_was_read_is_requested(self) -> None:
+    def test_report_job_sends_its_request_if_the_segment_was_removed_after_it_was_read(self) -> None:
         with mock.patch.object(report_job, "write_npy_in_slabs", self.remove_instead_of_writing):
             self.assert_requested(self.report_job())

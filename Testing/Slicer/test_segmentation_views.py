@@ -1,4 +1,4 @@
-"""The views and the panel stay consistent when scans, results, maps and doubtful places are chosen."""
+"""The views and the panel show the same scan and result after a choice, a new result or the import of a scene."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TwoScansTest(PanelCase):
     def test_new_result_is_shown_over_its_scan(self) -> None:
         choose(self.ui.inputSelector, self.one)
         self.module.worker.before_answer = lambda: slicer.util.setSliceViewerLayers(background=self.two)
-        for _time in range(2):  # first into a new segmentation, then into the same one
+        for _time in range(2):  # into a new segmentation, then into the same segmentation
             self.segment(self.one)
             self.assert_shown(self.one)
 
@@ -68,7 +68,7 @@ class TwoScansTest(PanelCase):
         (result,) = review.results()
         return result
 
-    def test_result_is_hidden_if_another_scan_was_chosen_meanwhile(self) -> None:
+    def test_result_is_hidden_if_another_scan_was_chosen_before_it_arrived(self) -> None:
         result = self.apply_to_first(lambda: choose(self.ui.inputSelector, self.two))
         self.assert_shown(self.two)
         self.assertEqual(result.GetName(), "one segmentation")
@@ -97,7 +97,7 @@ class TwoScansTest(PanelCase):
         self.module.panel.enter()
         self.assert_shown(self.two)
 
-    def test_result_that_arrived_while_another_module_was_open_is_forgotten_with_its_scene(self) -> None:
+    def test_result_that_arrived_while_another_module_was_open_is_forgotten_when_the_scene_closes(self) -> None:
         self.assertIs(self.apply_to_first(self.module.panel.exit), self.module.panel._arrived)
         close_scene()
         self.assertIsNone(self.module.panel._arrived)
@@ -139,7 +139,7 @@ class TwoScansTest(PanelCase):
         choose(self.ui.inputSelector, self.two)
         self.assertEqual(self.ui.statusLabel.text, "")
 
-    def test_first_result_centres_the_3d_views(self) -> None:
+    def test_only_the_first_result_centres_the_3d_views(self) -> None:
         layout = slicer.app.layoutManager()
         if not hasattr(layout, "resets"):
             self.skipTest("needs the harness's count of view resets")
@@ -164,7 +164,7 @@ class NewVolumeTest(PanelCase):
 
 
 class ImportTest(PanelCase):
-    def test_scene_loaded_while_the_panel_is_open_keeps_its_result(self) -> None:
+    def test_scene_loaded_while_the_panel_is_open_keeps_its_result_and_its_map_can_be_hidden(self) -> None:
         self.segment(add_scan())
         self.ui.doubtCheckBox.click()
         with scene_saved_and_closed():
@@ -182,7 +182,7 @@ class ImportTest(PanelCase):
         scene = slicer.mrmlScene
         scene.StartState(scene.ImportState)
         try:
-            # During the import, node references cannot be resolved yet.
+            # As during an import, the reference to the volume cannot be resolved yet.
             self.settings.parameterNode.SetNodeReferenceID("inputVolume", None)
             self.settings.parameterNode.Modified()
             self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")

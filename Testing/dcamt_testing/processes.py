@@ -1,4 +1,4 @@
-"""Run `dcamt` in tests: in the test's own process, in another one, or in several that form a team."""
+"""Run `dcamt` in tests: in the test's own process, in another process, or as a team of processes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dcamt_testing.warm_python import interpreter
 
 FILE_SIZE_LIMIT = """
 import resource, sys
-import nibabel, nrrd, scipy.ndimage, slicerio, torch  # first, because an import may write larger files
+import nibabel, nrrd, scipy.ndimage, slicerio, torch  # before the limit, since an import may write larger files
 import dcamt.cli, dcamt.training.trainer
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 """
 HANGING_S = 600.0
-"""A test that waits longer for something fails. The time is long, so that a busy machine makes no test fail."""
+"""A test that waits longer fails. The time is long, so that no test fails because the machine is busy."""
 CALL_DCAMT = "sys.exit(dcamt.cli.main(sys.argv[1:]))"
 
 
 def forget_packages(*packages: str) -> str:
-    """Return code that makes a forked Python forget the engine and these packages, as if never imported."""
+    """Return a script by which a forked Python forgets its imports of the engine and of these packages."""
     return f"""
 import sys
 for name in [name for name in sys.modules if name.partition(".")[0] in {("dcamt", *packages)}]:
@@ -36,10 +36,10 @@ for name in [name for name in sys.modules if name.partition(".")[0] in {("dcamt"
 
 
 def start_dcamt(arguments: Iterable[str | Path], output: Path, script: str = "") -> subprocess.Popen[bytes]:
-    """Start `dcamt` in another process, which a test may kill; append what it prints to the file `output`.
+    """Start `dcamt` in another process; append its standard output and error to the file `output`.
 
     Args:
-        script: runs in the process before `dcamt`.
+        script: code that runs in the process before `dcamt`.
     """
     program = ["-c", f"{script}\nimport sys, dcamt.cli\n{CALL_DCAMT}"] if script else ["-m", "dcamt"]
     with output.open("ab") as file:
@@ -54,7 +54,7 @@ def run_dcamt(arguments: Iterable[str | Path], output: Path) -> int:
 def run_with_file_size_limit(
     limit: int, arguments: Iterable[str | Path], script: str = CALL_DCAMT
 ) -> subprocess.CompletedProcess[str]:
-    """Run `dcamt`, or a script, in a process in which no file can exceed `limit` bytes (POSIX only).
+    """Run `dcamt`, or a script, in a process that cannot write files of more than `limit` bytes (POSIX only).
 
     The operating system refuses further bytes, as it does when a disk is full.
     """
@@ -93,15 +93,15 @@ def open_dcamt(*arguments: str | Path, script: str | None = None) -> subprocess.
 def run_team(
     processes: int, *arguments: str | Path, script: Path | None = None, leader: str = ""
 ) -> tuple[int, str, str]:
-    """Run `dcamt` as a team, with the environment variables that torchrun sets; terminate all when one fails.
+    """Run `dcamt` as a team, with the environment variables of torchrun; terminate all processes when one fails.
 
     Args:
         script: a program to run instead of `dcamt`.
-        leader: the interpreter of the leader, if not that of `warm_python`.
+        leader: the leader's interpreter; by default that of `warm_python`.
 
     Returns:
-        The exit status (that of the first process that failed, or 0), and what all processes printed to standard
-        output and to standard error.
+        The exit status of the first process that failed, or 0; the standard output and the standard error of all
+        processes.
     """
     with socket.create_server(("127.0.0.1", 0)) as free, contextlib.ExitStack() as files:
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -137,7 +137,6 @@ def wait_until(condition: Callable[[], Any], what: str = "", at_most: float = HA
 
     Args:
         what: names the condition in the error's message.
-        at_most: seconds.
     """
     end = time.monotonic() + at_most
     while not condition():
@@ -156,7 +155,7 @@ def is_alive(pid: int) -> bool:
 
 
 def read_until(process: subprocess.Popen[str], event: str) -> None:
-    """Read a process's JSON lines until an event of this kind; fail if the process ends before it."""
+    """Read a process's JSON lines until an event of this kind; fail if the process ends before the event."""
     assert process.stdout is not None
     while f'"{event}"' not in (line := process.stdout.readline()):
         assert line, f"the process ended before the event {event}"

@@ -1,8 +1,8 @@
-"""Check the cases of a run before it starts, by the rules of training: files, size, spacing, label values, roles.
+"""Check the cases of a run as training does, before the run starts, and collect facts about the cases.
 
-First the headers of all cases are checked. Then the voxels are checked, if a run uses the case and its headers have no
-problem. Last, the cases are compared: no scan may be used both for training and for validation, and two scans should
-not have the same label file. Only the facts of a case stay in memory, not its voxels.
+First the headers of all cases are checked. Then the voxels of each case are checked, unless the case is left out or
+its headers have a problem. Last, the cases are compared: no scan may be used both for training and for validation, and
+two scans should not have the same label file. Only the facts of a case stay in memory, not its voxels.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from .masks import FEW_VALUES
 _MOST_OF_THE_SCAN = 0.5
 """A label that covers a larger fraction of its scan is probably inverted."""
 _SAMPLE = 1 << 16
-"""A sample of about this many voxels is examined first."""
+"""`count_few_values` examines a sample of about this many voxels first."""
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """Facts about the case at `index` of the list; later facts of an index replace earlier ones.
+    """Facts about the case at `index` of the list; later facts about a case replace earlier facts.
 
     Attributes:
         size: voxels along the stored axes (I, J, K); like the next three fields, None while unknown.
         spacing: mm along these axes.
-        channels: channels of the scan, in one file or in several.
+        channels: the scan's number of channels, in one file or in several.
         labels: values of the label after label mapping, without background.
         problems: why training would refuse the case, each with its remedy.
         warnings: what a person should check.
@@ -55,7 +55,7 @@ class CaseFacts:
 
 
 def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
-    """Yield the facts of each case from its files' headers, then its new facts whenever a later check adds some."""
+    """Yield the facts of each case from its files' headers, and all its facts again when a later check adds some."""
     facts: list[CaseFacts] = []
     repeated = {
         index: str(violation)
@@ -88,7 +88,7 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
     """Return the problems of the list as a whole.
 
-    If the label values of any labelled case are unknown, it is not checked whether each class occurs.
+    It is not checked whether each class occurs if the label values of a labelled case are unknown.
 
     Args:
         facts: the last facts that `check_cases` yielded for each case.
@@ -98,7 +98,7 @@ def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Rec
 
 
 def count_few_values(volume: Volume) -> int | None:
-    """Return the number of different intensities of a scan that has at most `FEW_VALUES`, else None."""
+    """Return a scan's number of different intensities, or None if that number is above `FEW_VALUES`."""
     voxels = volume.voxels.ravel(order="K")  # no copy, even of transposed voxels
     sample = voxels[:: max(1, voxels.size // _SAMPLE)]
     if len(np.unique(sample)) > FEW_VALUES:
@@ -147,7 +147,7 @@ def _needs_label(case: Case) -> bool:
 
 
 def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
-    """Read a scan, and its label if its role needs one; return the facts together with the findings."""
+    """Check the voxels of a case's scan and, if its role needs one, of its label; return the extended facts."""
     try:
         volume = read_scan(case.image, channels=recipe.input_channels)
     except InputError as error:
@@ -176,7 +176,7 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
 
 
 def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
-    """Yield index and message of each case whose scan is used for training and validation, once for each case.
+    """Yield index and message once for each case whose scan is used both for training and for validation.
 
     Scans are equal if they are the same file or folder, or files of the same content.
     """
@@ -229,9 +229,9 @@ def _file_identity(path: Path) -> Hashable:
 
 
 def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
-    """Return the training cases whose scan file has the size of a validation scan file, and vice versa.
+    """Return the indices of the cases whose scan file has the size of both a training and a validation scan file.
 
-    Only these files need a checksum, to find a validation scan that is also trained on.
+    Only such files can have equal content and so need a checksum.
     """
     sizes: defaultdict[int, list[int]] = defaultdict(list)
     for index in used:

@@ -1,4 +1,4 @@
-"""Write labelmaps, segmentations and volumes on their own grids, as NRRD and NIfTI."""
+"""Write labelmaps, segmentations and volumes as NRRD or NIfTI, and recognise files that DCAMT wrote."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..volume import Code, Labelmap, SegmentInfo, Volume, as_labels
 from .atomic import atomic_path
 from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
 
-_COMPRESSION = 4  # of 9: higher levels hardly reduce labelmaps and take seconds longer for large ones
+_COMPRESSION = 4  # of 9; higher levels hardly make files smaller, and take seconds longer for large labelmaps
 _HEAD_BYTES = 1 << 16
-_DESCRIP = 148  # offset in the NIfTI-1 header
+_DESCRIP = 148  # offset of `descrip` in the NIfTI-1 header
 TERMINOLOGY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _ANATOMY_CONTEXT = "Anatomic codes - DICOM master list"
 
 
 MARK = "DCAMT"
-"""Mark of the files of this module: a key in the NRRD header, and the first word of NIfTI's `descrip`."""
+"""Mark of the files that this module writes: a key in the NRRD header, and the first word of NIfTI's `descrip`."""
 
 
 def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
@@ -33,12 +33,12 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
     The file is written completely or not at all.
 
     Args:
-        segments: name, colour and codes of each label; required for `.seg.nrrd`, otherwise ignored.
+        segments: name, colour and codes of each label value; required for `.seg.nrrd`, otherwise ignored.
 
     Raises:
-        InputError: the ending is not that of a labelmap file, or a label is above 2^32 - 1.
+        InputError: the ending is not that of a labelmap file, or the voxels are not whole numbers from 0 to 2^32 - 1.
         OutputError: the file cannot be written.
-        ValueError: a label of a `.seg.nrrd` has no segment, or two segments have the same label.
+        ValueError: a label value of a `.seg.nrrd` has no segment, or two segments have the same label value.
     """
     path = Path(path)
     kind = ending(path)
@@ -101,7 +101,7 @@ def is_dcamt_result(path: Path) -> bool:
         return head[_DESCRIP : _DESCRIP + len(MARK)] == MARK.encode()
     if kind in (".nrrd", ".seg.nrrd"):
         return f"\n{MARK}:=".encode() in head.partition(b"\n\n")[0]
-    return MARK.encode() in head  # in DICOM the manufacturer, in reports the software
+    return MARK.encode() in head  # the manufacturer in DICOM, the software in reports
 
 
 def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
@@ -110,7 +110,7 @@ def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
     new_image: Any = nib.Nifti1Image  # untyped in nibabel
     image = new_image(voxels, grid.affine, dtype=voxels.dtype)
     image.set_sform(grid.affine, code=1)
-    # A qform cannot represent shear. Without a qform, ITK refuses the sheared file instead of misplacing it.
+    # A qform cannot represent shear. Without a qform, ITK refuses a sheared image instead of misplacing it.
     axes = grid.affine[:3, :3] / grid.spacing
     orthogonal = np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
     image.set_qform(grid.affine, code=1 if orthogonal else 0)
@@ -146,7 +146,7 @@ def _write_segmentation(voxels: np.ndarray, grid: Grid, path: Path, segments: Se
     known = [segment.label for segment in segments]
     nameless = sorted({int(label) for label in np.unique(voxels)} - {0, *known})
     if nameless or len(set(known)) != len(known):
-        raise ValueError(f"labels {nameless} have no segment, or two segments share one of {known}")
+        raise ValueError(f"label values {nameless} have no segment, or a value occurs twice in {known}")
     segmentation: dict[str, Any] = {
         "voxels": voxels,
         "ijkToLPS": RAS_TO_LPS @ grid.affine,

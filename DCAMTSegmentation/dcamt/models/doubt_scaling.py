@@ -1,8 +1,8 @@
-"""Fit a correction of the map of doubt to labelled cases, and apply it (Platt scaling). This module needs no torch.
+"""Correct the map of doubt by Platt scaling, which is fitted to labelled cases. This module needs no torch.
 
 The corrected doubt is sigmoid(bias + slope * logit(doubt)): J. Platt, "Probabilistic outputs for support vector
 machines", Advances in Large Margin Classifiers, 1999. Below `LEAST_DOUBT` the corrected doubt is proportional
-to the doubt. The correction keeps the order of the voxels.
+to the doubt. The corrected doubt never falls as the doubt rises.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_DOUBT = 0.01
-"""The fit uses voxels of this doubt or more: the others are many, and hardly any is wrong. Lower doubt is
-corrected in proportion, since the fitted function would be far too high there if its slope is small."""
+"""The fit uses only voxels of this doubt or more: voxels of lower doubt are many, and hardly any is wrong. Their doubt
+is corrected in proportion, since a fitted function with a small slope would be far too high there."""
 BINS = 99
 """Number of equal intervals of doubt, from `LEAST_DOUBT` to 1, in which voxels are counted."""
 LEAST_SLOPE = 0.25
@@ -22,7 +22,7 @@ LEAST_SLOPE = 0.25
 RIDGE, STEPS = 1.0, 50
 """Weight of the ridge penalty towards no correction (bias 0, slope 1), and largest number of steps of the fit."""
 LIMIT = 1e-3
-"""Probabilities are limited to the range from this to 1 minus this before their logit is computed."""
+"""Probabilities are limited to the range from `LIMIT` to 1 - `LIMIT` before their logit is computed."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class DoubtScaling:
 
 
 def count_doubt(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """Count the voxels with a doubt of `LEAST_DOUBT` or more, by their doubt.
+    """Count the voxels with a doubt of `LEAST_DOUBT` or more, in intervals of doubt.
 
-    Returns an array (3, BINS): for each interval of doubt, the voxels' number, their summed doubt, and the number of
-    wrong ones.
+    Returns an array (3, BINS): for each interval, the number of voxels, the sum of their doubt, and the number of
+    wrong voxels.
 
     Args:
         doubt: the map of doubt, float (I, J, K).
-        wrong: whether the voxel's label is wrong, bool (I, J, K).
+        wrong: whether each voxel's label is wrong, bool (I, J, K).
     """
     used = doubt >= LEAST_DOUBT
     values = doubt[used].astype(np.float64)
@@ -60,12 +60,12 @@ def count_doubt(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 
 
 def fit_doubt_scaling(counts: np.ndarray) -> DoubtScaling | None:
-    """Return the correction that fits the counts best; None without counts, or if its slope is below `LEAST_SLOPE`.
+    """Return the correction that fits the counts best; None if all counts are 0 or the correction is not sound.
 
     Minimises the cross-entropy with a ridge penalty by Newton's method.
 
     Args:
-        counts: as from `count_doubt`, added up over scans.
+        counts: the sum of `count_doubt` over scans.
     """
     counted = counts[:, counts[0] > 0]
     if counted.shape[1] == 0:
