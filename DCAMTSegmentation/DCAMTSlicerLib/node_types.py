@@ -1,4 +1,4 @@
-"""Name the kinds of MRML nodes and of their parts in annotations.
+"""Define type aliases for MRML nodes and their parts.
 
 Slicer's Python classes have no type annotations, so mypy checks only that these names exist.
 """
@@ -20,7 +20,7 @@ RegionNode: TypeAlias = Any
 CurveNode: TypeAlias = Any
 """A `vtkMRMLMarkupsCurveNode` or its subclass `vtkMRMLMarkupsClosedCurveNode`."""
 VolumeNode: TypeAlias = Any
-"""A `vtkMRMLScalarVolumeNode` or a subclass, such as `vtkMRMLLabelMapVolumeNode` and `vtkMRMLVectorVolumeNode`."""
+"""A `vtkMRMLScalarVolumeNode` or a subclass, such as `vtkMRMLLabelMapVolumeNode` or `vtkMRMLVectorVolumeNode`."""
 ModelNode: TypeAlias = Any
 """A `vtkMRMLModelNode`."""
 TableNode: TypeAlias = Any

@@ -17,7 +17,7 @@ from .node_types import Node, VolumeNode
 SAME_VOXEL = 1e-3
 """Largest distance, in voxels along an axis, at which two voxel centres count as the same."""
 SAME_AXIS = 1e-4
-"""Largest difference, in voxels, at which a step of one voxel counts as the same in mask and volume."""
+"""Largest difference, in voxels, at which the voxel steps of mask and volume along an axis count as the same."""
 
 
 def voxels_of(volume: VolumeNode) -> np.ndarray:
@@ -35,7 +35,7 @@ def voxels_of(volume: VolumeNode) -> np.ndarray:
 
 
 def check_channel_nodes(volumes: Sequence[VolumeNode]) -> None:
-    """Raise InputError unless all channels of a scan have the same grid in world coordinates, after their transforms.
+    """Raise InputError unless all channels of a scan have the same grid in world coordinates.
 
     Raises:
         InputError: a volume after the first is None, is used twice, is on another grid, or is related to the first

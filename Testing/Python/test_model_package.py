@@ -56,7 +56,7 @@ def test_saved_model_is_read_back_with_matrices_rounded_to_16_bits(saved_model: 
         before, after = network(image), build_network(package)(image)
     for one, other in zip(before, after, strict=True):
         assert torch.allclose(one.logits, other.logits, atol=0.02)
-        assert not torch.equal(one.logits, other.logits)  # the difference shows that the weights are stored in 16 bits
+        assert not torch.equal(one.logits, other.logits)  # the weights are stored in 16 bits
 
 
 def test_network_is_ready_for_inference(saved_model: Path) -> None:
@@ -214,7 +214,7 @@ def test_duplicate_or_missing_member_is_refused(model_copy: Path, name: str) -> 
     assert refusal(model_copy)
 
 
-def test_file_that_is_not_a_model_is_refused(model_copy: Path, tmp_path: Path) -> None:
+def test_path_without_a_model_is_refused(model_copy: Path, tmp_path: Path) -> None:
     assert refusal(tmp_path / "gone.dcamt") == "there is no such model file. Check the name and the folder."
     assert refusal(tmp_path) == "there is no such model file. Check the name and the folder."
     for read in (read_card, read_recipe, read_calibration):
@@ -225,7 +225,7 @@ def test_file_that_is_not_a_model_is_refused(model_copy: Path, tmp_path: Path) -
         assert refusal(model_copy)
 
 
-def test_pickle_in_a_package_is_not_loaded(model_copy: Path, tmp_path: Path) -> None:
+def test_pickle_in_place_of_a_package_or_member_is_not_loaded(model_copy: Path, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     trap = pickle.dumps(Trap(mark))
     card, recipe = json.loads(read_members(model_copy)[CARD]), read_members(model_copy)[RECIPE]
@@ -267,7 +267,9 @@ def make_members(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
         ({"trained_on": "sixty scans"}, "its card cannot be read"),
     ],
 )
-def test_card_of_another_version_or_type_is_refused(model_copy: Path, change: dict[str, Any], message: str) -> None:
+def test_card_of_another_format_or_with_wrong_value_is_refused(
+    model_copy: Path, change: dict[str, Any], message: str
+) -> None:
     members = read_members(model_copy)
     members[CARD] = json.dumps({**json.loads(members[CARD]), **change}).encode()
     write_zip(model_copy, list(members.items()))

@@ -96,7 +96,7 @@ class EngineProcessTest(unittest.TestCase):
             self.assertEqual(len(received), 1)
         process_events_until(lambda: len(received) == 10, "all events")
 
-    def test_events_of_a_killed_process_are_ignored(self) -> None:
+    def test_killed_process_delivers_nothing_and_ignores_calls(self) -> None:
         received: list[Any] = []
         process = EngineProcess(
             ["-c", 'print(\'{"event": "x"}\', flush=True); input()'], received.append, received.append

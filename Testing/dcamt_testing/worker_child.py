@@ -35,7 +35,7 @@ ENGINE_HOME = Path(__file__).resolve().parents[2] / "DCAMTSegmentation"
 
 
 class Child:
-    """A worker process, started at once.
+    """A worker process, started by the constructor.
 
     Args:
         broken: a script that runs in the process before the worker starts.
@@ -76,7 +76,7 @@ class Child:
         self.process.stdin.flush()
 
     def wait_for(self, wanted: Callable[[WorkerEvent], bool]) -> tuple[WorkerEvent, list[WorkerEvent]]:
-        """Return the first event for which `wanted` holds, and the earlier events that no call has returned.
+        """Skip events until `wanted` holds for one; return this event and the skipped events.
 
         Raises:
             AssertionError: the worker ended before such an event.
@@ -106,7 +106,7 @@ class Child:
 
 
 def save_weights(weights: Mapping[str, np.ndarray], recipe: Recipe, card: Card, path: Path) -> Path:
-    """Save a model of given weights; return its path."""
+    """Save a model with these weights; return its path."""
     save_model(path, {name: torch.from_numpy(array) for name, array in weights.items()}, recipe, card)
     return path
 
@@ -126,7 +126,7 @@ def write_request(scan: Volume, model: Path, folder: Path, identifier: str = "1"
 
 
 def is_answer_to(identifier: str) -> Callable[[WorkerEvent], bool]:
-    """Return a function that tells whether an event is the final answer to the request of this identifier."""
+    """Return a function that tells whether an event is the final answer to the request with this identifier."""
     return lambda event: isinstance(event, Answer) and event.id == identifier
 
 
@@ -136,9 +136,9 @@ def make_other_scan() -> Volume:
 
 
 def assert_result_of(event: ScanSegmented, scan: Volume, package: ModelPackage) -> None:
-    """Fail unless the event and its files have the labels, doubt, trust and volumes of `Predictor` in this process.
+    """Fail unless labels, doubt, trust and volumes of the event equal those that `Predictor` gives in this process.
 
-    The map of doubt may differ by one of 255 levels, the trust by rounding.
+    The map of doubt may differ by one of 255 levels, the trust by a rounding error.
     """
     expected = Predictor(package).segment(scan)
     labels = np.load(event.labelmap)

@@ -1,4 +1,4 @@
-"""Draw Slicer's slice and 3D views off-screen, by Slicer's displayable managers in VTK's windows."""
+"""Draw Slicer's slice and 3D views off-screen, with Slicer's displayable managers in VTK windows."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def slice_picture(name: str, size: tuple[int, int], fit: bool) -> np.ndarray:
 
     Args:
         size: width and height in pixels.
-        fit: show the whole background volume; else keep the view's centre and zoom.
+        fit: whether to show the whole background volume; if not, the view keeps its centre and zoom.
     """
     logic = slicer.app.layoutManager().sliceWidget(name).sliceLogic()
     logic.ResizeSliceNode(*size)
@@ -72,7 +72,7 @@ def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0,
 
     Args:
         size: width and height in pixels.
-        turn, tilt: degrees by which the camera moves around the scene and up, from the front.
+        turn, tilt: the camera's angles around the scene and above it, in degrees; both are 0 in front of the scene.
         zoom: magnification; at 1, the scene fills the picture.
     """
     node = slicer.app.layoutManager().threeDWidget(0).mrmlViewNode()
@@ -129,7 +129,7 @@ def _window(factory_class: Any, names: Sequence[str], node: Any, size: tuple[int
     managers = slicer.vtkMRMLDisplayableManagerGroup()
     managers.Initialize(factory, renderers[-1])
     managers.SetMRMLDisplayableNode(node)
-    # The legends' displayable manager notices only nodes that are added to the scene after its creation.
+    # The displayable manager of legends notices a legend only when the scene adds it: announce existing legends again.
     for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"):
         slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.NodeAddedEvent, legend)
     return _Window(window, renderers, managers, interactor)

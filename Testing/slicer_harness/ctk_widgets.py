@@ -96,7 +96,7 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
         for child in shown:
             child.setVisible(expanded)
         self._hidden = [] if expanded else shown
-        # CTK leaves no frame below the title.
+        # As in CTK, a collapsed box has no frame below its title.
         self.setMaximumHeight(QWIDGETSIZE_MAX if expanded else max(self.collapsedHeight, self._title_height()))
 
     def _title_height(self) -> int:
@@ -212,7 +212,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
 
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """A line for a path, with a button that opens a file dialog."""
+    """A line edit for a path, with a button that opens a file dialog."""
 
     currentPathChanged = Signal(str)
     validInputChanged = Signal(bool)

@@ -36,7 +36,7 @@ class CoreModule:
 
 
 class _ScriptedModuleParent:
-    """The `parent` of a scripted module's class; it accepts only the properties that Slicer's C++ class has."""
+    """The `parent` argument of a scripted module's class, with only the properties of Slicer's C++ class."""
 
     __slots__ = (
         "acknowledgementText",
@@ -84,7 +84,7 @@ class ScriptedModule(_ScriptedModuleParent):
         return self._widget
 
     def _fill(self) -> None:
-        """Create the module's Python widget in the panel, from its source as it was last imported."""
+        """Create the module's Python widget in the panel; after a reload, from the reloaded source."""
         python = getattr(sys.modules[self.name], f"{self.name}Widget")(self._widget)
         self._widget._object._python = python
         setattr(slicer.modules, f"{self.name}Widget", python)
@@ -106,7 +106,7 @@ class ScriptedModule(_ScriptedModuleParent):
             panel._python.exit()
 
     def unload(self) -> None:
-        """Unload the module, as Slicer does when it ends."""
+        """Unload the module, as Slicer does on exit."""
         if self._widget is not None:
             if self._widget.isEntered:
                 self.exit()
@@ -116,7 +116,7 @@ class ScriptedModule(_ScriptedModuleParent):
             connections = [find_connections(part) for part in (panel, *panel.findChildren(QtCore.QObject))]
             self._widget.deleteLater()
             QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
-            # PythonQt releases the slots of deleted senders.
+            # Like PythonQt, release the slots of deleted senders.
             for known in connections:
                 if known is not None:
                     known.release()
@@ -154,7 +154,7 @@ class _Factory:
 
 
 def unload_scripted_modules() -> None:
-    """Unload all scripted modules, as Slicer does when it ends."""
+    """Unload all scripted modules, as Slicer does on exit."""
     for module in [module for module in _all() if isinstance(module, ScriptedModule)]:
         module.unload()
 
@@ -169,7 +169,7 @@ def module_manager() -> Any:
 
 
 class qSlicerModuleSelectorToolBar(QtCore.QObject):
-    """Shows one module; selecting another module leaves the previous one."""
+    """A selector that calls `enter` of the selected module and `exit` of the previous one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class SegmentEditor:
         return self._segmentation
 
     def setSourceVolumeNode(self, node: Any) -> None:
-        """Choose the volume to segment; each slice view with another background then shows this volume only."""
+        """Choose the volume to segment; a slice view with another background then shows it without a foreground."""
         self._source = node
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode") if node is not None else ():
             if composite.GetBackgroundVolumeID() != node.GetID():
@@ -252,7 +252,7 @@ class SegmentEditor:
         self._history.SaveState()
 
     def undo(self) -> None:
-        """Restore the segments; as in Slicer, this sends SegmentModified but not SourceRepresentationModified."""
+        """Restore the previous state; as in Slicer, send SegmentModified but not SourceRepresentationModified."""
         self._history.RestorePreviousState()
 
     def redo(self) -> None:
@@ -260,10 +260,10 @@ class SegmentEditor:
 
 
 def install_core_modules(application_logic: Any) -> None:
-    """Install the core modules that the extension uses, and connect their real logics, if any, to the scene."""
+    """Install the core modules that the extension uses, and connect their logics to the scene."""
     slicer.modules = Modules()
     scene = slicer.mrmlScene
-    # The wheel lacks the terminology and colour files, and the logics warn about this.
+    # Hide the logics' warnings that the wheel lacks the terminology and colour files.
     shown = vtk.vtkLogger.GetCurrentVerbosityCutoff()
     vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
     for name, kind in (

@@ -1,4 +1,4 @@
-"""Calibrate a model: segment labelled cases that its training did not use, and compare results and labels."""
+"""Calibrate a model: segment labelled cases that its training did not use, and compare the results with the labels."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from .predictor import Predictor
 DISTURBED = 4
 """Number of disturbed scans made from each case."""
 MIN_SEGMENTED = 3
-"""Something must be segmented in at least this many cases, so that each is tested on a fit to two or more others."""
+"""Smallest number of cases with a segmentation that is not empty; `assess_overlap` needs as many."""
 
 
 @dataclass(frozen=True)
 class _Observation:
-    """A scan that was segmented in one quality: its features of doubt, true overlap, case and disturbance."""
+    """A scan segmented in one quality: the features of its doubt, its Dice with the label, case and disturbance."""
 
     features: Mapping[str, float]
     overlap: float
@@ -54,8 +54,8 @@ def calibrate(
 ) -> Calibration:
     """Return the calibration of a package, from labelled cases that its training did not use.
 
-    Each case is segmented in both qualities: undisturbed, and `DISTURBED` times with one of the `CALIBRATING`
-    disturbances. The correction of the doubt is fitted to the undisturbed scans.
+    Each case gives its own scan and `DISTURBED` disturbed scans, with different disturbances of `CALIBRATING`. All
+    these scans are segmented in both qualities. The correction of the doubt is fitted to the undisturbed scans.
 
     Args:
         package: the model, without a calibration.
@@ -65,8 +65,8 @@ def calibrate(
         check: called before each segmentation; an exception that it raises ends the calibration.
 
     Raises:
-        InputError: there are fewer than `MIN_CASES` cases, a case cannot be read, or in some quality the model segments
-            something in fewer than `MIN_SEGMENTED` cases.
+        InputError: there are fewer than `MIN_CASES` cases, a case cannot be read, or fewer than `MIN_SEGMENTED`
+            cases have a segmentation that is not empty in one of the qualities.
         MemoryShortage: the memory is too small for a scan.
     """
     if len(cases) < MIN_CASES:
@@ -101,10 +101,10 @@ def calibrate(
 
 
 def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[str, LabelledScan]]:
-    """Yield pairs (disturbance's name, scan) of a case: undisturbed (`CLEAN`), then `DISTURBED` disturbed ones.
+    """Yield (`CLEAN`, the case's scan), then `DISTURBED` pairs (disturbance's name, disturbed scan).
 
     Args:
-        number: the case's index; each case uses the disturbances that follow those of the case before in `CALIBRATING`.
+        number: the case's index; successive cases use successive disturbances of `CALIBRATING`.
     """
     volume = read_scan(case.image, channels=recipe.input_channels)
     label = read_case_label(case, recipe, volume.grid)
@@ -117,10 +117,10 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
 
 
 def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[OverlapFunction, dict[str, float]]:
-    """Fit the expected overlap in one quality; return it with its accuracy by cross-validation (`assess_overlap`).
+    """Return the function fitted to the overlaps in one quality, and its accuracy in cross-validation.
 
     Raises:
-        InputError: something was segmented in fewer than `MIN_SEGMENTED` cases.
+        InputError: fewer than `MIN_SEGMENTED` cases have a segmentation that is not empty.
     """
     segmented = [observation for observation in observations if not observation.features[NOTHING]]
     count = len({scan.case for scan in segmented})

@@ -35,7 +35,7 @@ class Curve:
             self._points_per_mean *= 2
 
     def cut(self, step: float) -> None:
-        """Remove the points after iteration `step`, since a run that resumes at this iteration repeats the later ones.
+        """Remove the points after iteration `step`: a run that resumes at this iteration repeats the later iterations.
 
         Points that wait for others to form a mean are removed, too.
         """
@@ -45,7 +45,7 @@ class Curve:
 
 
 class RunCurves:
-    """All curves of a run and its latest progress, updated by its events.
+    """The curves and latest progress of a run, updated by the run's events.
 
     Attributes:
         losses: curves by the name of the loss.

@@ -1,4 +1,4 @@
-"""Find the problems that prevent a run from starting, or weaken its result, as messages with remedies."""
+"""Find problems that prevent a run from starting or weaken its result; describe them in messages with remedies."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Problem:
 
 
 def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping[int, Sequence[int]]) -> list[Problem]:
-    """Return the problems of the table.
+    """Return the problems of the table of cases.
 
     Args:
         label_values: row index -> the values in the row's label, for each label that was read.
     """
-    # Violations by single cases are left out: the check of the cases states them in the remarks of the rows.
+    # Violations by single cases are left out: the rows' remarks state them.
     broken = [violation for violation in violations(rows, recipe, label_values) if not violation.cases]
     problems = [Problem(_message(violation)) for violation in broken]
     faulty = [row for row in rows if row.remark and row.role != LEFT_OUT]
@@ -55,7 +55,7 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
 
 
 def _message(violation: Violation) -> str:
-    """Return the translated message of a rule of `dcamt.cases.case_list` that the table breaks as a whole."""
+    """Return the translated message of a violation by the table as a whole."""
     info = violation.info
     if violation.rule is Rule.ONE_LABELLED:
         text = _(
@@ -74,7 +74,7 @@ def _message(violation: Violation) -> str:
 
 
 def folder_problems(folder: Path, run_name: str) -> list[Problem]:
-    """Return the problem of the folder of runs, if any: it is not writable, or contains something named `run_name`."""
+    """Return the problem of the folder of runs, if any: it is not writable, or has an item named `run_name`."""
     if not is_writable(folder):
         text = _("The folder of runs, {folder}, is not writable. Choose another folder, or change its permissions.")
         return [Problem(text.format(folder=folder))]

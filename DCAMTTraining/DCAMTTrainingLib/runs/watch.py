@@ -14,7 +14,7 @@ from .charts import TrainingCharts
 from .curves import RunCurves
 
 TURN_S = 0.02
-"""Seconds for reading events before the event loop continues."""
+"""Longest time, in seconds, for reading events in one turn of the event loop."""
 POLL_MS = 500
 """Milliseconds between two polls of a run."""
 
@@ -23,8 +23,8 @@ class RunWatch:
     """Polls one run from `start` until `close`, whichever process trains it.
 
     Args:
-        on_poll: called as on_poll(state) after each poll that has read all events so far; if training has failed, only
-            after the second poll that finds the failure.
+        on_poll: called as on_poll(state) after each poll that has read all events. If a running training fails, the
+            first poll that finds the failure makes no call.
     """
 
     def __init__(self, run: RunFolder, on_poll: Callable[[RunState], None]) -> None:
@@ -48,7 +48,7 @@ class RunWatch:
         self._closed = True
 
     def _poll_in(self, milliseconds: int) -> None:
-        # No timer object is kept: it and this watch would reference each other, and neither would be released.
+        # No timer object is kept: timer and watch would reference each other, and neither would be released.
         qt.QTimer.singleShot(milliseconds, self._poll)
 
     def _poll(self) -> None:
@@ -65,7 +65,7 @@ class RunWatch:
             return
         state = run_state(self.run)
         if state.state == FAILED and self.state.state == RUNNING and not self._failed_once:
-            # A run that fails may look killed until its failure note is written: poll once more.
+            # A failing run may look killed until it has written the reason: poll once more.
             self._failed_once = True
             self._poll_in(POLL_MS)
             return
