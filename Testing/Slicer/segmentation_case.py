@@ -15,20 +15,21 @@ from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from engine_case import ROOT, EngineCase
 from slicer_harness import (
     LoopMonitor,
+    Pause,
     Person,
     announce_quitting,
     assert_stays_responsive,
     choose,
     click,
     close_scene,
-    is_unresponsive,
     longest_step,
     open_module,
+    pause_of,
     process_events_until,
     reload_scene,
     scene_saved_and_closed,
+    shortest_pause,
     start_afresh,
-    work_seconds,
 )
 
 
@@ -129,6 +130,7 @@ class SegmentationCase(EngineCase):
 __all__ = [
     "ROOT",
     "LoopMonitor",
+    "Pause",
     "Person",
     "SegmentationCase",
     "add_scan",
@@ -137,15 +139,15 @@ __all__ = [
     "choose",
     "click",
     "close_scene",
-    "is_unresponsive",
     "longest_step",
     "model_folder",
     "open_module",
+    "pause_of",
     "process_events_until",
     "reload_scene",
     "scene_saved_and_closed",
     "scene_state",
     "segment_mask",
+    "shortest_pause",
     "start_afresh",
-    "work_seconds",
 ]

@@ -22,10 +22,10 @@ from segmentation_case import (
     choose,
     click,
     close_scene,
+    pause_of,
     process_events_until,
     scene_state,
     segment_mask,
-    work_seconds,
 )
 
 IGNORES_CANCELLING = """
@@ -42,7 +42,7 @@ class CancelTest(FaultCase):
         pid = self.begin(add_scan())
         self.assertEqual(self.ui.applyButton.text, "Cancel")
         folders = self.worker._root
-        assert_stays_responsive(work_seconds(lambda: click(self.ui.applyButton), tries=1))
+        assert_stays_responsive(pause_of(lambda: click(self.ui.applyButton), tries=1))
         self.assertFalse(self.logic.isRunning())
         self.assertEqual(self.ui.applyButton.text, "Apply")
         self.assertEqual(self.ui.statusLabel.text, "Cancelled.")

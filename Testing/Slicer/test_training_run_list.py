@@ -92,7 +92,7 @@ class ListOfRunsTest(TrainingCase):
         self.module.widget.runs.refresh()
         with LoopMonitor() as monitor:
             self.wait_for(lambda: self.ui.previewSelector.enabled, "the cases")
-        assert_stays_responsive(monitor.longest_work)
+        assert_stays_responsive(monitor.pause)
         self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "last case"])
 
     def test_missing_preview_of_a_run_without_a_process_is_explained(self) -> None:

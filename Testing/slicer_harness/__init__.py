@@ -9,6 +9,7 @@ from .installation import in_real_slicer, install
 
 __all__ = [
     "LoopMonitor",
+    "Pause",
     "Person",
     "Question",
     "UnexpectedQuestion",
@@ -21,25 +22,26 @@ __all__ = [
     "expect_no_hidden_errors",
     "in_real_slicer",
     "install",
-    "is_unresponsive",
     "longest_step",
     "open_module",
+    "pause_of",
     "pip",
     "process_events",
     "process_events_until",
     "reload_scene",
     "scene_saved_and_closed",
+    "shortest_pause",
     "start_afresh",
-    "work_seconds",
 ]
 
 
 _SUBMODULES = {
     "LoopMonitor": "loop_monitor",
+    "Pause": "loop_monitor",
     "assert_stays_responsive": "loop_monitor",
-    "is_unresponsive": "loop_monitor",
     "longest_step": "loop_monitor",
-    "work_seconds": "loop_monitor",
+    "pause_of": "loop_monitor",
+    "shortest_pause": "loop_monitor",
     "Person": "person",
     "Question": "person",
     "UnexpectedQuestion": "person",

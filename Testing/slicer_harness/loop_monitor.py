@@ -6,6 +6,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,21 +30,49 @@ def _time_reference() -> float:
     return time.process_time() - began
 
 
-def is_unresponsive(seconds: float) -> bool:
-    """Return whether a person would notice `seconds` of processor time as a pause of the window.
+@dataclass(frozen=True)
+class Pause:
+    """The window's longest pause while a job runs.
 
-    The limit is proportional to `reference_seconds`, which depends on other programs and on Slicer's build.
+    Attributes:
+        seconds: duration of the pause.
+        reference: `reference_seconds` before or after the job, the larger value: other programs and Slicer's build
+            change the machine's speed.
     """
-    return seconds > LONGEST_PAUSE * reference_seconds()
+
+    seconds: float
+    reference: float
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds / self.reference
+
+    @property
+    def is_noticeable(self) -> bool:
+        """Whether a person would notice the pause."""
+        return self.ratio > LONGEST_PAUSE
 
 
-def assert_stays_responsive(seconds: float, what: str = "the window") -> None:
-    """Raise AssertionError if a person would notice `seconds` of processor time as a pause."""
-    if is_unresponsive(seconds):
+def assert_stays_responsive(pause: Pause, what: str = "the window") -> None:
+    """Raise AssertionError if a person would notice the pause."""
+    if pause.is_noticeable:
         raise AssertionError(
-            f"{what} waited for {seconds:.3f} s, {seconds / reference_seconds():.1f} times the reference computation;"
+            f"{what} waited for {pause.seconds:.3f} s, {pause.ratio:.1f} times the reference computation;"
             f" {LONGEST_PAUSE} times are allowed"
         )
+
+
+def shortest_pause(attempt: Callable[[], Pause], tries: int = 3) -> Pause:
+    """Return the pause of the best of at most `tries` attempts; other programs may disturb some attempts.
+
+    No further attempt is made after one without a noticeable pause.
+    """
+    pauses = []
+    for _try in range(tries):
+        pauses.append(attempt())
+        if not pauses[-1].is_noticeable:
+            break
+    return min(pauses, key=lambda pause: pause.ratio)
 
 
 def freeze_garbage() -> None:
@@ -52,40 +81,41 @@ def freeze_garbage() -> None:
     gc.freeze()
 
 
-def work_seconds(action: Callable[[], object], tries: int = 3) -> float:
-    """Return the processor time of `action` in seconds.
+def pause_of(action: Callable[[], object], tries: int = 3) -> Pause:
+    """Return the pause during `action`, its processor time, in the best of at most `tries` runs."""
 
-    It is the minimum of `tries` runs, since other programs may slow some of them.
-    """
-    taken = []
-    freeze_garbage()
-    for _try in range(tries):
+    def run() -> float:
         began = time.process_time()
         action()
-        taken.append(time.process_time() - began)
-    return min(taken)
+        return time.process_time() - began
+
+    return shortest_pause(lambda: _with_reference(run), tries)
 
 
-def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> float:
-    """Return the processor time of a job's longest step in seconds, the minimum of up to `tries` runs.
-
-    The first run without a noticeable pause is the last run.
+def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> Pause:
+    """Return the pause during a job's longest step, its processor time, in the best of at most `tries` runs.
 
     Args:
         start: starts the job and returns an iterator over its steps.
     """
-    longest = []
-    freeze_garbage()
-    for _try in range(tries):
-        longest.append(0.0)
-        steps, ended = start(), False
+
+    def run() -> float:
+        longest, steps, ended = 0.0, start(), False
         while not ended:
             began = time.thread_time()
             ended = next(steps, steps) is steps
-            longest[-1] = max(longest[-1], time.thread_time() - began)
-        if not is_unresponsive(longest[-1]):
-            break
-    return min(longest)
+            longest = max(longest, time.thread_time() - began)
+        return longest
+
+    return shortest_pause(lambda: _with_reference(run), tries)
+
+
+def _with_reference(run: Callable[[], float]) -> Pause:
+    """Return the pause of a run, which returns its seconds."""
+    freeze_garbage()
+    before = reference_seconds()
+    seconds = run()
+    return Pause(seconds, max(before, reference_seconds()))
 
 
 class LoopMonitor:
@@ -93,6 +123,7 @@ class LoopMonitor:
 
     `longest_pause`: the longest time between two turns, in seconds; other programs on the machine may lengthen it.
     `longest_work`: the most processor time of this process between two turns, in seconds.
+    `pause`: the smaller of these two times, since threads may work beside the event loop; set at the block's end.
     `turns`: the number of turns, plus one for the end of the block.
     """
 
@@ -108,6 +139,7 @@ class LoopMonitor:
 
     def __enter__(self) -> LoopMonitor:
         freeze_garbage()
+        self._reference = reference_seconds()
         self._wall, self._work = time.monotonic(), time.process_time()
         self._timer.start()
         return self
@@ -115,6 +147,8 @@ class LoopMonitor:
     def __exit__(self, *details: Any) -> None:
         self._turn()
         self._timer.stop()
+        reference = max(self._reference, reference_seconds())
+        self.pause = Pause(min(self.longest_pause, self.longest_work), reference)
 
     def _turn(self) -> None:
         wall, work = time.monotonic(), time.process_time()
