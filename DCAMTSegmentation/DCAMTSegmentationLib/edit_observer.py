@@ -31,7 +31,6 @@ class EditObserver:
 
     def observe(self, node: SegmentationNode | None) -> None:
         """Observe a node instead of the present one; None stops observing."""
-        # VTKObservationMixin is not used, so that this object refers only to the node that it observes now.
         if self.node is not None:
             self.node.RemoveObserver(self._tag)
         self.node = node

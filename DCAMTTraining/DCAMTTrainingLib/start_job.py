@@ -1,4 +1,4 @@
-"""Start a run: check the cases, measure, write the scene's cases, and start the process."""
+"""Start a run: check the cases, estimate the run's time, write the scene's cases, and start the process."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class StartJob:
         )
 
     def start(self) -> StartJob:
-        """Start with the checks and measurements that are still missing; return the job itself."""
+        """Begin with the first step that is still missing; return the job itself."""
         self.running = True
         self._session.on_news.append(self._advance)
         if self._session.checked:

@@ -22,12 +22,12 @@ stepped_task.DOUBLE_CLICK_S = 0.0
 
 
 def write_python(folder: Path, script: str, module: str) -> str:
-    """Write a program that replaces Python: started with `-m MODULE …`, it runs `script` and then `module`.
+    """Write a program that replaces Python: `-m MODULE …` runs `script` and then `module`, whatever MODULE is.
 
     Args:
         folder: where the program's files are written.
         script: Python source code.
-        module: the module that the program runs, whatever MODULE is.
+        module: a module's name.
 
     Returns:
         The program's path.

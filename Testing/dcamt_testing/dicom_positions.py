@@ -15,12 +15,12 @@ MR, ENHANCED_MR, CT = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
 SECONDARY_CAPTURE, RT_DOSE = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.481.2"
 REPORT = "1.2.840.10008.5.1.4.1.1.88.11"
 SIZE, STEP = 16, 2.0
-"""Rows and columns of a slice; the distance of two slices (and of two voxels in a slice), mm."""
+"""Rows and columns of a slice; the distance (mm) between neighbouring slices, rows or columns."""
 SERIES = "1.2.3.4"
 
 
 def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attributes: object) -> Dataset:
-    """Return an object of a SOP class with patient, study and the description of its pixels, but without pixels.
+    """Return an object of a SOP class that describes patient, study and pixels, but has no pixels.
 
     Args:
         series: UID of the series.
@@ -45,7 +45,7 @@ def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attrib
 
 
 def pixels(places: Sequence[float], add: int = 100) -> bytes:
-    """Return the pixels of a frame for each place: the value `add` + 10 * place, plus 1 in the frame's first pixel."""
+    """Return the pixels of one frame per place. A pixel is `add` + 10 * place; a frame's first pixel is 1 higher."""
     frames = [np.full((SIZE, SIZE), add + 10 * place, "<u2") for place in places]
     for frame in frames:
         frame[0, 0] += 1  # an image of one intensity would be refused
@@ -62,7 +62,7 @@ def write_slice(
     sop_class: str = MR,
     **attributes: object,
 ) -> Path:
-    """Write an axial image of a slice at `STEP` times `place` mm.
+    """Write an image of an axial slice at z = `STEP` * `place` mm.
 
     Args:
         number: instance number; by default the rounded `place`, plus 1.
@@ -83,7 +83,7 @@ Groups = Mapping[str, Mapping[str, object]]
 
 
 def write_frames(path: Path, places: Sequence[float], frames: Sequence[Groups] = ()) -> Path:
-    """Write an enhanced MR image of axial frames at `STEP` times `places` mm.
+    """Write an enhanced MR image with an axial frame at z = `STEP` * place mm for each place.
 
     Args:
         frames: further functional groups of each frame.
@@ -117,7 +117,7 @@ def _item_of(groups: Groups) -> Dataset:
 
 
 def assert_slices_in_place(volume: Volume, slices: int, add: int = 100) -> None:
-    """Fail unless the volume has this number of slices (see `write_slice`), each in its place."""
+    """Fail unless the volume has `slices` slices, each with the voxels of its place (see `pixels`)."""
     assert volume.voxels.shape == (1, SIZE, SIZE, slices)
     grid = volume.grid
     z = grid.affine[2, 3] + grid.affine[2, 2] * np.arange(slices)
@@ -126,5 +126,5 @@ def assert_slices_in_place(volume: Volume, slices: int, add: int = 100) -> None:
 
 
 def time_point_groups(places: Sequence[int], number: int) -> list[Groups]:
-    """Return the functional groups of one frame for each place and each of `number` time points."""
+    """Return the functional groups of `number` time points, each with one frame per place."""
     return [{"FrameContentSequence": {"TemporalPositionIndex": t + 1}} for t in range(number) for _ in places]

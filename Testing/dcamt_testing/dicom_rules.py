@@ -22,7 +22,7 @@ CONTENT_OF = {
 
 
 def missing_attributes(dataset: Dataset) -> list[str]:
-    """Describe each required attribute of the SOP class's mandatory modules that is missing or empty.
+    """Describe the required attributes that are missing or empty in the SOP class's mandatory modules.
 
     Attributes of types 1 and 2 (DICOM PS3.3) are required; those of type 2 may be empty. Conditional attributes are not
     checked. In a structured report, the content items are checked, too. `highdicom` ships the standard's tables.
@@ -37,7 +37,7 @@ def missing_attributes(dataset: Dataset) -> list[str]:
             if attribute["type"] not in ("1", "2") or name == "PlanePositionSlideSequence":  # for microscopy only
                 continue
             groups = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
-            if path in ([group] for group in groups):  # either group may hold it
+            if path in ([group] for group in groups):  # either group may hold the attribute
                 holders = [holder for group in groups for holder in _holders(dataset, [group])]
                 holders = [] if any(name in holder for holder in holders) else holders[:1]
             else:
@@ -57,7 +57,7 @@ def _table(name: str) -> Any:
 
 
 def _missing_in_content(item: Dataset, depth: int = 0) -> list[str]:
-    """Describe each required attribute that an item of a structured report, or an item below it, lacks."""
+    """Describe the required attributes that an item of a structured report and the items below it lack."""
     name = CONTENT_OF[item.ValueType]
     faults = [] if name in item and not item[name].is_empty else [f"{item.ValueType} without {name}"]
     if "ConceptNameCodeSequence" not in item and item.ValueType not in ("IMAGE", "COMPOSITE"):
@@ -71,7 +71,7 @@ def _missing_in_content(item: Dataset, depth: int = 0) -> list[str]:
 
 
 def _holders(dataset: Dataset, path: list[str]) -> list[Dataset]:
-    """Return all items that a path of sequences leads to; for an empty path, the data set."""
+    """Return all items at the end of a path of sequences; for an empty path, the data set."""
     holders = [dataset]
     for name in path:
         holders = [item for holder in holders if name in holder for item in holder[name].value]

@@ -24,14 +24,14 @@ TINY = (
 
 
 def tiny_recipe(*settings: str) -> Recipe:
-    """Return the recipe `la` with a tiny network, for training, changed by further settings."""
+    """Return the recipe `la` with a tiny network for training, and with `settings`."""
     from dcamt.recipe_files import load_recipe, with_settings
 
     return with_settings(load_recipe("la"), [*TINY, *settings])
 
 
 def tiny_recipe_keeping_all_components() -> Recipe:
-    """Return the recipe `la` with a tiny network, for inference that keeps all components, not only the largest."""
+    """Return the recipe `la` with a tiny network; its inference keeps all components, not only the largest."""
     from dcamt.recipe import Inference, Intensity, Network
     from dcamt.recipe_files import load_recipe
 

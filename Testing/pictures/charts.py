@@ -1,4 +1,4 @@
-"""Draw a chart node off-screen as Slicer's plot view does, by VTK's charts."""
+"""Draw a chart node off-screen with VTK's charts, as Slicer's plot view does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-import vtkmodules.vtkRenderingContextOpenGL2  # noqa: F401  (draws what the context paints)
+import vtkmodules.vtkRenderingContextOpenGL2  # noqa: F401  (draws for vtkContextView)
 from vtk.util.numpy_support import vtk_to_numpy
 
 from .png import window_pixels
@@ -21,7 +21,7 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
 
     Args:
         size: width and height in pixels.
-        scale: pixels of the picture per pixel of the screen, for the font.
+        scale: pixels of the picture per pixel of the screen, for fonts, lines and markers.
     """
     view = vtk.vtkContextView()
     window = view.GetRenderWindow()
@@ -49,7 +49,7 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
 
 
 def _add_line(chart: Any, series: Any, scale: float) -> None:
-    """Add a scatter plot as Slicer draws it: a line, with markers if the node has them.
+    """Add a scatter plot as Slicer draws it: a line, with markers if the series has them.
 
     Raises:
         ValueError: the series has another plot type.

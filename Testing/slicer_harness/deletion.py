@@ -1,8 +1,8 @@
 """Detect deletions of Python-owned Qt objects that would crash a real Slicer, as was observed in Slicer 5.12.3.
 
 PythonQt keeps a connected Python callable alive as long as the sender. Suppose the callable holds the last reference to
-a parent of its sender. When Qt deletes the parent, it deletes the sender, which releases the callable, which deletes
-the parent a second time: a segmentation fault.
+a parent of its sender. When Qt deletes the parent, Qt also deletes the sender. The sender releases the callable, and
+this deletes the parent a second time: a segmentation fault.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def refuse_slot_of_python_owned_dialog(sender: QtCore.QObject, signature: str, r
 
 
 _emitting: list[QtCore.QObject] = []
-"""The objects whose signals call a Python function at this moment, the innermost last."""
+"""The objects whose signals call a Python function at this moment, in the order of the calls."""
 
 
 @contextmanager
@@ -56,9 +56,10 @@ def emission(sender: QtCore.QObject | None) -> Iterator[None]:
 
 
 def refuse_release_in_own_signal(target: QtCore.QObject) -> None:
-    """Raise FatalConnection if an object that emits a signal would lose its parent, and so be owned by Python.
+    """Raise FatalConnection if an object that shall lose its parent is emitting a signal.
 
-    PythonQt deletes such an object with its last Python reference, while Qt and PythonQt still use the object.
+    Python owns an object without a parent. PythonQt deletes the object with its last Python reference, although Qt and
+    PythonQt still use the object.
     """
     if any(sender is target for sender in _emitting):
         raise FatalConnection(
@@ -85,8 +86,8 @@ class _Watcher(QtCore.QObject):
             if had_reference and self._wrapper() is None:
                 with slot_errors.keep_errors():
                     raise FatalConnection(
-                        f"the last reference to {type(watched).__name__} {watched.objectName()!r} is held by a slot of"
-                        " its own signal or a child's: Slicer would end here with a segmentation fault"
+                        f"a slot connected to {type(watched).__name__} {watched.objectName()!r} or its child holds the"
+                        " last reference to this object: Slicer would end here with a segmentation fault"
                     )
         return False
 

@@ -106,7 +106,7 @@ def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
 def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob]) -> int:
     """Segment this process's part of the jobs; in the leader, also write the table and print the summary."""
     console = Console(options.json, with_bar=team.leads)
-    # Taken before the session starts, since until then no process of the team writes a result.
+    # No process of the team writes a result before all have entered `_start_session`.
     stamps = [file_stamp(job.segmentation) for job in jobs]
     session = _start_session(options, team, jobs, console)
     records: list[ScanRecord] = []
@@ -122,7 +122,7 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
                     raise
                 lost = "another process ended before its scans were done"
         except KeyboardInterrupt:
-            # A single process has printed each finished scan, so the missing ones are known.
+            # A single process has printed each finished scan, so the user knows which scans are missing.
             lost = "interrupted" if team.size > 1 else None
             raise
         finally:
@@ -164,7 +164,7 @@ def _start_session(
 def _print_summary(
     console: Console, jobs: Sequence[ScanJob], records: Sequence[ScanRecord], missing: Sequence[ScanJob], wall: bool
 ) -> bool:
-    """Print the failures and the number of segmented scans; return whether a scan failed.
+    """Print the failures and the number of segmented scans; return whether there are failures.
 
     A scan whose wall could not be measured counts as segmented, although it has a failure.
     """
@@ -187,7 +187,7 @@ def _print_summary(
 def _requested_results(options: argparse.Namespace) -> RequestedResults:
     """Return the results that the options request. `--measurements` with the ending .dcm is a DICOM report."""
     table = options.measurements
-    # A bare "dcm" is the ending for a file beside each segmentation.
+    # A bare "dcm" requests a report beside each segmentation.
     as_dicom = table is not None and (ending(table) == DICOM_ENDING or table.name.lower().lstrip(".") == "dcm")
     return RequestedResults(
         agreement=options.agreement,

@@ -1,6 +1,6 @@
 """Find the part of a scan that shows anatomy, without surrounding air, noise or padding.
 
-Air and noise are recognised by their intensities, which hardly vary once averaged over some millimetres. Measured:
+Air and noise are recognised by their intensities, which hardly vary after averaging over some millimetres. Measured:
 if a cropped scan is padded with air or white noise to 576 x 576 x 88 voxels, its segmentation takes 1.1 times as
 long, with the same Dice (Testing/benchmarks/README.md, "Whole scans").
 """
@@ -22,9 +22,9 @@ from ..volume import Volume
 AVERAGED = 4
 """The spacing of the coarse grid, on which anatomy is found, is this multiple of the network's finest spacing."""
 VARIED_WITHIN = 1
-"""A local mean reaches this many coarse voxels to either side; it is applied three times in a row."""
+"""The local mean is three passes of a box filter that reaches this many coarse voxels to either side."""
 BLUR = 2
-"""Number of coarse voxels to remove at each side, since the local mean makes voxels beside the anatomy vary, too."""
+"""Number of coarse voxels removed at each side of a mask: the local mean also makes voxels beside the anatomy vary."""
 STRUCTURE = 0.1
 """A voxel is anatomy if its local standard deviation, divided by the local mean, is larger than this.
 
@@ -35,7 +35,7 @@ DISORDER, DISORDER_APART = 1.8, 1.65
 `DISORDER` is for neighbouring voxels, `DISORDER_APART` for voxels `APART` or 2 `APART` apart. The ratio is 2 for
 independent voxels. Measured: at most 0.55 and 1.5 in LGE-MRI; 1.96 at `APART` in noise blurred by one voxel."""
 APART, ALIKE_MM = 4, 4.0
-"""Noise that is slightly blurred is uncorrelated at `APART` voxels; tissue is still correlated at `ALIKE_MM` mm.
+"""Slightly blurred noise is uncorrelated at a distance of `APART` voxels; tissue still correlates at `ALIKE_MM` mm.
 
 If `APART` voxels of the scan, or one voxel of the coarse grid, measure more than `ALIKE_MM`, only white noise is
 recognised."""
@@ -44,7 +44,7 @@ NOISE_KURTOSIS = (2.4, 4.5)
 
 A few vessels in the plane raise the kurtosis, waves lower it."""
 ORDERED = 0.38
-"""A coarse voxel is ordered if half the mean squared difference of neighbours, over the variance, is less than this.
+"""A coarse voxel is ordered if half the mean squared difference of neighbours, divided by the variance, is lower.
 
 Measured: 0.1 to 0.5 in nine of ten voxels of LGE-MRI; more than `ORDERED` everywhere in noise blurred by a voxel of
 0.625 mm."""
@@ -68,8 +68,8 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     varying = bounding_box(_without_blurred_rim(varies.any(dim=0).numpy()))
     if varying is None:
         return None
-    # Padding can be mistaken for anatomy only within the reach of a coarse voxel's local mean: 3 `VARIED_WITHIN`
-    # voxels, one more by resampling, and half a voxel to the far side.
+    # Padding can be mistaken for anatomy only within the reach of a coarse voxel's local mean: three times
+    # `VARIED_WITHIN` voxels, one more by resampling, and half a voxel from a voxel's centre to its face.
     reach = [math.ceil((3 * VARIED_WITHIN + 1.5) * spacing / float(step)) for step in volume.grid.spacing]
     box = _without_empty_faces(volume.voxels, grid.source_box(varying), reach)
     if max(spacing, APART * float(max(volume.grid.spacing))) > ALIKE_MM:

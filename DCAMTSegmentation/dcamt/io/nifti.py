@@ -25,7 +25,7 @@ from .stored_image import (
 
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" count as millimetres.
 _SCANNER = 1  # code of a transform to the scanner's space
-_SKEW = 1.5e-4  # ITK treats an sform as sheared if the cosine between two axes is larger.
+_SKEW = 1.5e-4  # ITK treats an sform as sheared if the cosine between two of its axes exceeds this.
 _HEADER_SIZES = {348: "1", 540: "2"}
 
 
@@ -33,10 +33,10 @@ def open_nifti(path: Path) -> StoredImage:
     """Open a NIfTI file, compressed or not, whatever its name.
 
     The affine is that of ITK and 3D Slicer (see `itk_affine`). Metres and microns are converted to millimetres. Axes
-    beyond the third become channels. Voxels keep the stored type. But if the header scales them (`scl_slope`), they
-    become float32, except float64 and complex voxels.
+    beyond the third become channels. Voxels keep the stored type. Voxels that the header scales (`scl_slope`) become
+    float32, unless they are float64 or complex.
 
-    Only the header is read here. The returned image's `load` reads a compressed file to its end, where its checksum is.
+    Only the header is read here. `load` of the returned image also verifies the checksum at a compressed file's end.
 
     Raises:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has
@@ -83,7 +83,7 @@ def open_nifti(path: Path) -> StoredImage:
 
 
 def _read_header(path: Path) -> Any:
-    """Return nibabel's header object; raise InputError if a file is not NIfTI or is the header of a pair of files."""
+    """Return nibabel's header object; raise InputError if the file is not NIfTI or is the header of a pair."""
     import nibabel as nib
 
     head = read_head(path, 544)
@@ -129,9 +129,9 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     """Return the affine (4, 4) that ITK 5.4 computes from a NIfTI header: voxel index -> RAS in the file's unit.
 
     Directions and origin come from the sform if its axes are orthogonal and either its code is 1 (scanner) or there is
-    no qform. Otherwise they come from the qform. With neither, the origin is 0 and the axes run to the patient's left,
-    posterior and superior. The spacing comes from `pixdim`; a negative spacing reverses its axis. (nibabel, in
-    contrast, uses every sform with the sform's own spacing.)
+    no qform. Otherwise they come from the qform. Without sform and qform, the origin is 0 and the axes run to the
+    patient's left, posterior and superior. The spacing comes from `pixdim`; a negative spacing reverses its axis.
+    (nibabel, in contrast, uses every sform with the sform's own spacing.)
 
     Exception: ITK refuses a sheared sform without a qform; here this sform is returned, with its own spacing.
 
@@ -165,7 +165,7 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
 
 
 def _qform_axes(header: Any) -> np.ndarray:
-    """Return the qform's unit vectors along i, j, k, (3, 3), as ITK's NIfTI library does (nifti1.h, method 2)."""
+    """Return the qform's unit vectors along i, j, k, (3, 3), by method 2 of ITK's NIfTI library (nifti1.h)."""
     b, c, d = (float(header[f"quatern_{name}"]) for name in "bcd")
     b, c, d = (value if math.isfinite(value) else 0.0 for value in (b, c, d))
     rest = 1.0 - (b * b + c * c + d * d)

@@ -15,7 +15,7 @@ from .atomic import atomic_path
 
 SURFACE_OUTPUTS = (".stl", ".obj", ".ply", ".vtp")
 SPACE = "SPACE=LPS"
-"""Mark in a mesh file by which Slicer reads the coordinates as LPS mm, the convention of DICOM and ITK."""
+"""Slicer reads the coordinates of a mesh file with this mark as LPS mm, the convention of DICOM and ITK."""
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -26,11 +26,12 @@ def write_mesh(
     point_data: Mapping[str, np.ndarray] | None = None,
     remarks: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a mesh in LPS mm in the format of the path's ending, one of `SURFACE_OUTPUTS`, completely or not at all.
+    """Write a mesh in LPS mm, completely or not at all.
 
     Args:
         points: (N, 3) RAS mm.
         triangles: (M, 3) indices of points, anticlockwise seen from outside.
+        path: its ending, one of `SURFACE_OUTPUTS`, decides the format.
         point_data: arrays (N,) by name, with a value for each point; only VTP files store them.
         remarks: texts about the mesh by name; only VTP files store them.
 

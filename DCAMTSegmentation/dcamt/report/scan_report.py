@@ -29,9 +29,9 @@ MAX_OTHERS = 4
 MAX_NOTES = 3
 """The report shows at most this many notes."""
 HAND_FIELDS = ("Patient", "Date of scan", "Checked by", "Date")
-"""Fields that a report without identity leaves to be filled in by hand."""
+"""Fields that a person fills in by hand in a report without identity."""
 MAX_IDENTITY = 110
-"""A longer value in the identity is cut in its middle to this many characters, not counting the ellipsis."""
+"""Longer values of the identity lose their middle; this many characters remain, besides the ellipsis."""
 
 _QUANTITIES = (
     ("volume_ml", "Volume", "mL", 1),
@@ -82,10 +82,10 @@ class ScanReport:
     Attributes:
         volume: the scan, (C, I, J, K), of which the first channel is shown.
         labelmap: labels (I, J, K).
-        segments: name and colour of each label value; the report lists all measurements of the first one.
+        segments: name and colour of each label value; the report lists all measurements of the first segment.
         measurements: one row for each segment.
-        model: the card of the model, with an empty name if nothing or only its title is known; None if no model is
-            known to have made the outlines.
+        model: the card of the model; its name is empty if at most the title is known. None if no model is known to
+            have made the outlines.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
         from_dcamt_file: whether the outlines' file has DCAMT's mark (`io.writers.is_dcamt_result`) and names no model.
@@ -96,7 +96,7 @@ class ScanReport:
         is_doubt_calibrated: whether the model's calibration corrected the map of doubt.
         wall: late enhancement of the wall; None if it was not measured.
         notes: messages for the reader.
-        identity: lines that identify the patient and the scan, by title; none by default.
+        identity: values that identify the patient and the scan, by title; empty by default.
         software: name and version of the software.
     """
 
@@ -257,7 +257,7 @@ def _wall(wall: WallResult) -> str:
 
 
 def _wall_regions(wall: WallResult) -> str:
-    """Return the HTML table of the burden of each region in percent, with three regions in a row."""
+    """Return the HTML table of each region's burden in percent, with three regions per row."""
     cells = [
         f'<th>{escape(burden.region.capitalize())}</th><td class="n">{format_number(burden.percent, 1)}</td>'
         for burden in wall.burdens()[1:]

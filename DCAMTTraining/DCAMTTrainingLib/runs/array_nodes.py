@@ -18,7 +18,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 
 def read_image(file: str) -> Generator[None, None, Any]:
-    """Return a `.npy` file of voxels (K, J, I) as vtkImageData, read slab by slab."""
+    """Read a `.npy` file of voxels (K, J, I) slab by slab, and return a vtkImageData."""
     voxels = np.load(file, mmap_mode="r")
     copied = np.empty(voxels.shape, voxels.dtype.newbyteorder("="))
     for part in slabs(voxels):
@@ -32,9 +32,9 @@ def read_image(file: str) -> Generator[None, None, Any]:
 
 
 def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: str) -> None:
-    """Give a volume node an image and its geometry, and set the window.
+    """Give a volume node an image and its geometry, and set the intensity window.
 
-    The window is set from a sample of the voxels, since reading all of them would block the event loop.
+    The window is computed from a sample of the voxels, since reading all of them would block the event loop.
 
     Args:
         affine: voxel (i, j, k) -> RAS mm, four rows.
