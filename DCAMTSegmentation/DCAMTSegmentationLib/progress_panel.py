@@ -12,7 +12,7 @@ from .worker_job import JobOutcome
 
 
 class ProgressPanel:
-    """Shows the progress and the end of a job.
+    """Shows the progress and the outcome of a job.
 
     `read_log` returns the log's text; it is called only while the log section is open.
     """
@@ -25,10 +25,10 @@ class ProgressPanel:
         ui.logCollapsibleButton.connect("contentsCollapsed(bool)", self._on_log_collapsed)
 
     def show_running(self, running: bool, missing: str) -> None:
-        """Show whether a job runs.
+        """Update the Apply/Cancel button and the progress bar.
 
         Args:
-            missing: a sentence on what the user has to choose before Apply; "" if nothing is missing.
+            missing: a sentence that says what the user has to choose before Apply; "" if nothing is missing.
         """
         self._ui.applyButton.text = _("Cancel") if running else _("Apply")
         self._ui.applyButton.toolTip = (

@@ -35,7 +35,7 @@ def test_scan_of_noise_or_zeros_has_no_anatomy() -> None:
 
 
 COARSE_MM = AVERAGED * min(RECIPE.spacing)
-"""The edge of a voxel of the coarse grid."""
+"""The edge length of a voxel of the coarse grid."""
 
 
 def case_box() -> Box:
@@ -60,7 +60,7 @@ def test_constant_padding_is_cut_off_exactly() -> None:
     flat = np.full_like(scan.voxels, 7)
     for channels in ((flat, scan.voxels), (scan.voxels, flat)):
         assert anatomy_box(Volume(np.concatenate(channels), scan.grid), RECIPE) == (i, j, k)
-    # A small connected group of voxels is kept.
+    # A small connected group of voxels in the padding is kept.
     scan.voxels[0, AT[0] - 3, AT[1] : AT[1] + 5, 7:10] = 2
     assert anatomy_box(scan, RECIPE) == (slice(AT[0] - 3, i.stop), j, k)
 
@@ -74,7 +74,7 @@ def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
 
 
 def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
-    """Planes of a ramp are not empty, so this padding is detected only on the coarse grid, which is less exact."""
+    """Along the second axis, no plane of the padding is empty; only the less exact coarse grid detects the padding."""
     scan, _ = scan_in("air")
     where = case_box()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
@@ -195,7 +195,7 @@ def insert_tissue(field: np.ndarray, spacing: float = 0.625) -> Volume:
 
 @pytest.mark.parametrize("sigma", [0.7, 1.0])
 def test_smooth_noise_is_cut_off_to_within_two_voxels(sigma: float) -> None:
-    """Such noise arises when a padded scan is interpolated."""
+    """Such noise arises when a scan that was padded with noise is interpolated."""
     noise = smoothed(np.random.default_rng(7).normal(size=(330, 260, 60)), sigma)
     box = anatomy_box(insert_tissue(noise), FINE)
     assert box is not None
@@ -205,7 +205,7 @@ def test_smooth_noise_is_cut_off_to_within_two_voxels(sigma: float) -> None:
 
 
 def test_smooth_noise_is_kept_when_tissue_could_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Smooth noise is kept if the ordered box is too small, or voxels of the scan or the coarse grid are too large."""
+    """Tissue could be lost if the box of ordered voxels is small, or voxels of the scan or coarse grid are large."""
     noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 0.6)
     wide = replace(FINE, training=replace(FINE.training, patch=(320, 16, 16)))
     coarse = replace(FINE, spacing=(1.1,) * 3)
@@ -217,7 +217,7 @@ def test_smooth_noise_is_kept_when_tissue_could_be_lost(monkeypatch: pytest.Monk
 
 
 def test_finely_structured_tissue_is_kept() -> None:
-    """The scans show vessels in a uniform background, and tissue with noise of larger amplitude than its structure."""
+    """One scan shows vessels in a uniform background; two show tissue whose noise is stronger than its structure."""
     draw = np.random.default_rng(8)
     shape = (180, 160, 90)
     places = np.argwhere(draw.random((shape[0], shape[1])) < 0.01)

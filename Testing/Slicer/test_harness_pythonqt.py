@@ -1,4 +1,4 @@
-"""Conventions of PythonQt that the harness's module `qt` follows, and a fault of PySide6 6.12.0 that must be absent."""
+"""The harness's module `qt` follows conventions of PythonQt; the installed PySide6 is free of a fault of 6.12.0."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class PropertyTest(unittest.TestCase):
 
 
 class ModuleTest(unittest.TestCase):
-    def test_names_of_pyside_and_unknown_classes_are_refused(self) -> None:
+    def test_names_that_pythonqt_lacks_are_refused(self) -> None:
         for name in ("Signal", "Slot", "Property", "QtWidgets", "NoSuchClass"):
             with self.assertRaisesRegex(AttributeError, name):
                 getattr(qt, name)
@@ -187,7 +187,7 @@ class TableModelTest(unittest.TestCase):
         view.selectRow(2)
         self.assertEqual([index.row() for index in view.selectionModel().selectedRows()], [2])
 
-    def test_object_of_a_derived_class_may_have_attributes(self) -> None:
+    def test_object_of_a_derived_class_accepts_new_attributes(self) -> None:
         self.cells.remark = "kept"
         self.assertEqual(self.cells.remark, "kept")
 
@@ -204,7 +204,7 @@ class TableModelTest(unittest.TestCase):
 
 
 class ProcessTest(unittest.TestCase):
-    def test_process_emits_its_end_and_its_output_is_read(self) -> None:
+    def test_process_emits_finished_and_returns_its_output(self) -> None:
         process, ends = qt.QProcess(), []
         process.finished.connect(lambda code, status: ends.append((code, status)))
         process.start(sys.executable, ["-c", "print(input()); raise SystemExit(3)"])

@@ -15,8 +15,7 @@ from dcamt.models.package import open_model
 HELD_OUT = 20
 """The number of held-out cases, the last of `cases.csv`.
 
-Of all trainings, only that of the shipped model reads their labels; the run `second` of `shipped_model.py` reads their
-images without labels.
+Only the shipped model is trained with their labels. The run `second` of `shipped_model.py` uses only their images.
 """
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 
@@ -56,7 +55,7 @@ def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str
 
 
 def claim_folder(work: Path, model: Path) -> None:
-    """Create WORK for the results of a model; end the process if WORK has results of another model."""
+    """Create the folder `work` for a model's results; end the process if the folder has results of another model."""
     checksum, owner = open_model(model).card.checksum, work / "model.txt"
     work.mkdir(parents=True, exist_ok=True)
     if not owner.exists():
@@ -72,7 +71,7 @@ def dcamt(*arguments: str | Path) -> str:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print the rows as a table with the names of the columns."""
+    """Print the rows as a table with a header."""
     columns = list(rows[0])
     for row in [dict(zip(columns, columns, strict=True)), *rows]:
         print("  ".join(f"{row[column]!s:>13}" for column in columns))

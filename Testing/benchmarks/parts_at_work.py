@@ -2,17 +2,18 @@
 
     python Testing/benchmarks/parts_at_work.py LA_FOLDER WORK [--seeds 0 1]
 
-WORK is the folder of `semi_supervised.py` with the rows `labelled-only`, `dca-mt`, `no-mmd`, `no-intra-class` and
-`no-inter-class`. All patches come from training cases. Their labels are used for the measurement, including those of
-cases that were unlabelled in training. The command prints three tables, and writes them to WORK/parts_at_work.json:
+WORK has the results of `semi_supervised.py` for the rows `labelled-only`, `dca-mt`, `no-mmd`, `no-intra-class` and
+`no-inter-class`. All patches come from training cases. The measurement also uses the labels of cases that were
+unlabelled in training. The command prints three tables, and writes them to WORK/parts_at_work.json:
 
-attention: the size of attention's output relative to the bottleneck to which it is added (ratio of root mean squares),
-    and the Dice of both branches together when each attends to its partner, to itself, or not at all.
+attention: `added` is the root mean square of attention's output, divided by that of the bottleneck to which the output
+    is added. The other columns are the Dice of both branches together if each attends to its partner, to itself, or
+    not at all.
 mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases in branch A. `alike` is MMD^2
-    between two halves of one set, which is the value of the biased estimator when there is no difference.
-contrast: the fraction of voxels whose features are nearest (by cosine) to the prototype of their own class. It is the
-    mean of the fractions for background and for atrium. Prototypes are computed on labelled cases; the voxels come from
-    unlabelled cases. `between` is the cosine between the two prototypes.
+    between two halves of branch A's features of unlabelled cases; it shows the estimator's bias.
+contrast: the fraction of voxels whose features are nearest (by cosine) to the prototype of their own class, averaged
+    over background and atrium. Prototypes are computed on labelled cases; the voxels come from unlabelled cases.
+    `between` is the cosine between the two prototypes.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Measure iterations per second of DCAMT's training loop and of a conventional loop with equal network and losses.
+"""Compare the speeds of DCAMT's training loop and of a conventional loop with the same network and losses.
 
     python Testing/benchmarks/training_speed.py LA_FOLDER [--device cuda] [--patch 112,112,80] [--spacing 0.625] …
 
-The conventional loop follows published code for semi-supervised segmentation: float32, PyTorch's default memory format,
-an unfused optimiser, and reading back the loss in each iteration. The workers of its DataLoader read a whole case from
-a file (already normalised, on the network grid), rotate it by multiples of 90 degrees, mirror it and crop a patch, all
-in NumPy. DCAMT's loop is that of the trainer, which also rotates by any angle, scales and changes intensities. Further
-rows turn off one optimisation each.
+The conventional loop follows published code for semi-supervised segmentation. It uses float32, PyTorch's default
+memory format and an unfused optimiser, and reads back the loss in each iteration. The workers of its DataLoader read a
+whole case from a file (already normalised, on the network grid), rotate it by multiples of 90 degrees, mirror it and
+crop a patch, all in NumPy. DCAMT's loop is that of the trainer, with the augmentation of recipe `la`. Each further row
+turns off one optimisation.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
-the machine affect all equally; the speed is that of the median turn. `waiting` is the fraction of time without a batch.
-A loop with a DataLoader waits until the DataLoader returns a batch; the other loops wait while patches are cut (on a
-GPU, while they are requested).
+the machine affect all equally; the speed is that of the median turn. `waiting` is the fraction of time that a loop
+spends on getting batches: from its DataLoader or, without a DataLoader, by sampling patches. On a GPU, the sampling is
+only started in this time.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class CaseFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class TwoStreams:
-    """Yields batches of case numbers without end. Each has labelled cases (below `labelled`), then unlabelled ones."""
+    """Yields batches of case numbers for ever. In each, labelled cases (below `labelled`) precede unlabelled cases."""
 
     def __init__(self, labelled: int, cases: int, recipe: Recipe) -> None:
         self.labelled, self.cases, self.training = labelled, cases, recipe.training
@@ -106,7 +106,7 @@ def seed_worker(number: int) -> None:
 
 
 def make_files(la: Path, names: list[str], recipe: Recipe, folder: Path) -> None:
-    """Write the cases, normalised on the network grid, one file for the image and one for the label."""
+    """Write the normalised image and the label of each case, both on the network grid, to two files."""
     for name in names:
         image, grid = scan_to_network(read_scan(la / f"{name}_image.nii.gz"), recipe)
         label = labels_to_network(read_labelmap(la / f"{name}_label.nii.gz"), grid, recipe.output_channels)
@@ -159,7 +159,7 @@ def conventional_step(options: argparse.Namespace, recipe: Recipe, names: list[s
 def dcamt_step(
     options: argparse.Namespace, recipe: Recipe, names: list[str], files: Path, loaded: bool = False
 ) -> tuple[Step, Trainer]:
-    """Return DCAMT's iteration, and its trainer.
+    """Return a function that runs one of DCAMT's iterations, and the trainer.
 
     Args:
         loaded: whether batches come from a DataLoader instead of resident cases.
@@ -198,13 +198,14 @@ def case_of(la: Path, name: str, role: str) -> Case:
 
 
 def serve(variant: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
-    """Run iterations or validate, as `pipe` requests, and send back the seconds; meant for a separate process.
+    """Serve the requests from `pipe` until None is received; meant for a separate process.
 
-    After iterations, the seconds of waiting and the peak memory in bytes are sent, too.
+    A number requests that many iterations; the answer is their seconds, the seconds of waiting, and the peak memory in
+    bytes. "validate" requests a validation; the answer is the seconds for one case.
     """
     torch.set_num_threads(options.threads)
     if variant not in ("baseline", "memory"):
-        keep_freed_memory()  # as `dcamt` does
+        keep_freed_memory()  # as the command `dcamt` does
     recipe = recipe_of(options, mixed_precision=variant != "float32")
     # The trainer takes the memory format from `torch.channels_last_3d`.
     layout = torch.contiguous_format if variant == "layout" else torch.channels_last_3d
@@ -265,7 +266,7 @@ def measure(options: argparse.Namespace, names: list[str], files: Path) -> tuple
         pipes[variant], other = context.Pipe()
         process = context.Process(target=serve, args=(variant, options, names, files, other))
         process.start()
-        other.close()  # if the child dies, reading its pipe fails instead of waiting
+        other.close()  # so that `recv` fails, instead of waiting for ever, if the child dies
         processes.append(process)
     rounds: dict[str, list[tuple[float, float, int]]] = {variant: [] for variant in options.variants}
     for index in range(options.rounds + 1):
@@ -325,7 +326,7 @@ def main() -> None:
     print_table(rows)
     every = recipe.training.validate_every
     fraction = validation / (validation + every / rows[options.variants.index("dcamt")]["it_per_s"])
-    print(f"validation: {validation:.2f} s a case; a case every {every} iterations takes {fraction:.1%} of the time")
+    print(f"validation: {validation:.2f} s a case; one case every {every} iterations takes {fraction:.1%} of the time")
     if options.json:
         machine = {"device": options.device, "threads": options.threads, "torch": torch.__version__}
         result = {"rows": rows, "validation_s_a_case": validation, "validation_fraction_a_case": fraction, **machine}

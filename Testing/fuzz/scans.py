@@ -7,7 +7,7 @@ duplicates, inserts or appends bytes; or it zeroes the second half, or changes a
 
 The voxels and positions that are read must equal those of the original file. There are two exceptions: voxels that no
 checksum covers (uncompressed data) were changed, or a changed header value makes the file another valid scan. In both
-cases another reader, if it can read the file, must find the same voxels and positions (see `comparisons.py`).
+cases another reader, if it can read the file, must find the same voxels and positions as DCAMT (see `comparisons.py`).
 
 Every read runs in a separate process with a time limit. A crash, a timeout, another exception, a message of several
 lines and a file left in the folder are failures; after a failure, the exit status is 1.
@@ -49,7 +49,7 @@ sys.path.insert(0, sys.argv[1])
 from dcamt import cli
 sys.exit(cli.main(sys.argv[3:]))
 """
-"""A program that runs the command `dcamt`; after a limit of seconds, it prints the stack of each thread and ends."""
+"""A program that runs the command `dcamt`; after a time limit, it prints the stack of each thread and ends."""
 
 
 def mutate(path: Path, rng: np.random.Generator) -> str:
@@ -145,7 +145,7 @@ def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Qu
 
 
 def write_tiny_model(path: Path) -> Path:
-    """Write a model of random weights in a process of its own: a process that has used torch must not be forked."""
+    """Write a model with random weights in a new process; this process is forked later and must not use torch."""
     code = "import pathlib, sys, dcamt_testing.model_files as files; files.save_tiny_network(pathlib.Path(sys.argv[1]))"
     search = os.pathsep.join(str(ROOT / folder) for folder in ("DCAMTSegmentation", "Testing"))
     subprocess.run([interpreter(), "-c", code, str(path)], env={**os.environ, "PYTHONPATH": search}, check=True)
@@ -188,9 +188,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60, help="limit of one read")
-    parser.add_argument("--segment", action="store_true", help="segment the scans by the command, with a tiny model")
+    parser.add_argument(
+        "--segment", action="store_true", help="segment the scans with a tiny model instead of only reading them"
+    )
     parser.add_argument("--minutes", type=float, default=np.inf, help="start no further scan after this time")
-    parser.add_argument("--keep", type=Path, help="copy the files that could not be read correctly to this folder")
+    parser.add_argument("--keep", type=Path, help="copy the scans with failures to this folder")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     counts: Counter[str] = Counter()

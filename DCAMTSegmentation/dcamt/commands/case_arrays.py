@@ -1,6 +1,6 @@
 """Read a scan and its segmentation for an application: `python -m dcamt.commands.case_arrays SCAN SEGMENTATION FOLDER`.
 
-Prints the event of `cases.case_arrays` once the arrays are written. When stdin closes, the process removes the folder
+Prints a JSON event (see `CaseArrays`) once the arrays are written. When stdin closes, the process removes the folder
 and ends, so that no voxels remain on the disk if the application crashes. After a failure, the folder is removed, the
 last line of stderr states the reason, and the exit status is 1. With `--labels-only`, the scan's voxels are not
 written.

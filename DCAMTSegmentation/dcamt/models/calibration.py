@@ -2,7 +2,7 @@
 
 The Dice coefficient with an expert's outline is modelled as a logistic function of a few features. Each feature grows
 with the doubt, so no weight is positive. The interval comes from the residuals of cases that the fit did not use, and
-depends on the expected overlap. This module needs no torch.
+depends on the expected overlap. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .doubt_scaling import DoubtScaling
 Curve = tuple[float, ...]
 FORMAT = 2
 READABLE = (1, FORMAT)
-"""Formats that can be read; the first one has no correction of the doubt."""
+"""Formats that can be read; format 1 has no correction of the doubt."""
 _CALIBRATE_AGAIN = "Calibrate the model again with: dcamt models calibrate"
 LOW_OVERLAP = 0.7
 """A lower expected overlap means that the outline is probably wrong, or that the scan shows another organ."""
@@ -32,7 +32,7 @@ INTERVAL = 0.8
 MIN_CASES = 8
 """Smallest number of cases for a calibration."""
 CLEAN = "clean"
-"""The name that stands for no disturbance."""
+"""The disturbance name of an undisturbed scan."""
 NOTHING = "nothing"
 """The feature that is 1 if nothing was segmented, else 0."""
 FEATURES = ("disagreement", "entropy")
@@ -40,14 +40,14 @@ FEATURES = ("disagreement", "entropy")
 BOTH_BRANCHES = ("disagreement",)
 """Features that compare the branches; quality `fast`, which uses one branch, lacks them."""
 HUBER = 0.02
-"""Residuals of the overlap above this count linearly in the fit, so that a few failed scans do not dominate it."""
+"""Residuals larger than this count linearly, so that a few failed scans do not dominate the fit."""
 RIDGE, STEPS = 1e-3, 60
 """Weight of the ridge penalty, and largest number of steps of the fit."""
 NEIGHBOURS = 20
 """The interval at an expected overlap is computed from the residuals of at least this many scans, or of all if there
 are fewer; for the lowest overlaps see `LOWEST`."""
 LOWEST = 8
-"""The interval at the lowest expected overlaps is computed from only this many scans, since few segmentations fail."""
+"""The interval at the lowest expected overlaps is computed from only this many scans, since low overlaps are rare."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class Calibration:
     Attributes:
         model: checksum in the card of the model that was calibrated.
         qualities: an `OverlapFunction` for each calibrated quality.
-        cases, scans: number of cases used, and of their scans, including disturbed ones.
+        cases, scans: number of cases, and number of their scans, disturbed ones included.
         notes: a description of the cases and their role in the model's training.
         measured: the calibration's accuracy, from cross-validation over the cases.
-        doubt: the correction of the map of doubt; None without one, as in calibrations of older versions of DCAMT.
+        doubt: the correction of the map of doubt; None if there is none, as in calibrations of format 1.
     """
 
     model: str
@@ -155,10 +155,10 @@ class Calibration:
 
 
 def parse_calibration(text: str | bytes, path: Path) -> Calibration:
-    """Return the calibration in a JSON text; `path` is the file that errors name.
+    """Parse a calibration from JSON. Errors name the file `path`.
 
     Raises:
-        InputError: the text is not a calibration, has another format, or contains numbers that cannot be used.
+        InputError: the text is not a calibration, has an unknown format, or contains numbers that cannot be used.
     """
     try:
         data = json.loads(text)
@@ -202,14 +202,14 @@ def fit_overlap(
     names: Sequence[str],
     disturbances: Sequence[str] | None = None,
 ) -> OverlapFunction:
-    """Return the expected overlap as a function of features, fitted to scans.
+    """Fit the expected overlap of scans as a function of their features.
 
-    The interval comes from the residuals of further fits: each scan's overlap is estimated by a fit without the scans
-    of its case and, where possible, of its disturbance (see `_left_out`). Otherwise the interval would be too narrow
-    for scans that are poor in a way not seen before.
+    The interval comes from residuals of further fits. The fit for a scan leaves out all scans of its case and, where
+    possible, all scans with its disturbance (see `_left_out`). Otherwise the interval would be too narrow for scans
+    with new disturbances.
 
     Args:
-        features: feature values of each scan; in every scan, something was segmented.
+        features: feature values of each scan; no scan's segmentation may be empty.
         overlaps: Dice coefficient of each scan (0 to 1).
         cases: name of each scan's case.
         names: names of the features to use.
@@ -283,8 +283,8 @@ def _fit(
 ) -> OverlapFunction:
     """Fit the logistic function of features (N, F), and return it with a placeholder for the interval.
 
-    Minimises Huber's loss of the overlap with a ridge penalty, by iteratively reweighted least squares; no weight
-    becomes positive.
+    Minimises Huber's loss of the overlap plus a ridge penalty by iteratively reweighted least squares. No feature's
+    weight becomes positive.
 
     Args:
         start_from: a fit to nearly the same scans, from which few steps suffice.
@@ -325,7 +325,7 @@ def _fit(
 def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return x with x[1:] <= 0 that nearly minimises x'Ax/2 - b'x, where A is `matrix` and b is `target`.
 
-    While an item of x[1:] is positive, the largest is fixed at 0.
+    While an item of x[1:] is positive, the largest item is fixed at 0 and the rest is solved again.
     """
     used = list(range(len(target)))
     while True:
@@ -366,7 +366,7 @@ def assess_overlap(
     names: Sequence[str],
     disturbances: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Return `overlap_figures` by cross-validation: each case is estimated by a fit to all other cases.
+    """Return the `overlap_figures` of a cross-validation: a fit to all other cases estimates each case's overlaps.
 
     The arguments are those of `fit_overlap`.
 
@@ -390,7 +390,7 @@ def assess_overlap(
 
 
 def overlap_figures(expected: Sequence[ExpectedOverlap], overlaps: Sequence[float]) -> dict[str, float]:
-    """Return mean absolute error, Spearman's rank correlation and coverage of the interval, by name, of N scans."""
+    """Return, by name, the mean absolute error, Spearman's rank correlation and the coverage of the interval."""
     values, truth = np.array([overlap.value for overlap in expected]), np.asarray(overlaps, float)
     inside = [guess.low <= overlap <= guess.high for guess, overlap in zip(expected, overlaps, strict=True)]
     ranks = np.stack([_ranks(values), _ranks(truth)])

@@ -12,8 +12,8 @@ WALL, OPENING, BORDER = 0, 1, 2
 
 WHOLE = "all"
 REGIONS = ("anterior", "posterior", "roof", "floor", "septal", "lateral")
-"""Regions by index. A point's region is the main direction of its normal: A, P, S, I, R (the septum lies to the
-patient's right of the left atrium) or L."""
+"""Regions by index. A point's region is the main direction of its outward normal: A, P, S, I, R or L. The septum lies
+to the right of the left atrium."""
 
 DECAAF_STAGES = ((10.0, "I"), (20.0, "II"), (30.0, "III"))
 """Upper bounds in percent of enhanced wall; stage IV is 30% or more (DECAAF: Marrouche, JAMA 311:498, 2014)."""
@@ -48,8 +48,8 @@ def count_burden(
     A point of the wall is enhanced if its ratio exceeds `threshold`.
 
     Args:
-        ratio, kind, region, areas_mm2: (N,), for each point of the surface its ratio to the blood pool, its kind
-            (`WALL`, `OPENING` or `BORDER`), its region and its area.
+        ratio, kind, region, areas_mm2: (N,), for each point of the surface its ratio to the blood pool's mean, its
+            kind (`WALL`, `OPENING` or `BORDER`), its region and its area.
     """
     cm2 = np.where(kind == WALL, areas_mm2, 0.0) / 100.0
     wall = np.bincount(region, weights=cm2, minlength=len(REGIONS))
@@ -61,8 +61,8 @@ def count_burden(
 def decaaf_stage(percent: float) -> str:
     """Return the stage "I" to "IV", with bounds at 10, 20 and 30% of enhanced wall; "" for NaN.
 
-    In DECAAF, readers chose the threshold for each scan. Stages at other thresholds are not comparable, so show the
-    threshold with the stage.
+    In DECAAF, readers chose the threshold for each scan. Stages at different thresholds are not comparable, so show
+    the threshold with the stage.
     """
     if isnan(percent):
         return ""

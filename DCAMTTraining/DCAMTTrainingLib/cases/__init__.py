@@ -1,1 +1,1 @@
-"""Training cases: the table, lists, checks, and cases of the scene."""
+"""The case table of DCAMT Training, its check, its CSV files, and its cases from the scene."""
