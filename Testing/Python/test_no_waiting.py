@@ -37,7 +37,7 @@ EVERYTHING = (
 )
 """Settings that turn on every part of an iteration."""
 STEPS = (1, 7)
-"""Two iterations that together contain air, noise, a mirror image, stripes and a spot; patches are mixed in both.
+"""Two iterations whose augmentations include air, noise, a mirror image, stripes and a spot; both mix patches.
 
 Iteration 0 is left out: in every 16th iteration, a team reads from the GPU whether it shall stop, and therefore waits.
 """
@@ -47,7 +47,7 @@ TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_
 
 
 class CopyGuard(TorchFunctionMode):
-    """Raises an error for double precision, and for a copy from the CPU to the device unless `to_device` makes it.
+    """Raises an error for double precision, and for a CPU-to-device copy that bypasses `to_device`.
 
     A CPU tensor without dimensions may be an operand: PyTorch passes its value to the GPU with the operation.
     """
@@ -154,7 +154,7 @@ def test_iteration_of_a_team_does_not_wait_for_the_device(tmp_path: Path) -> Non
         (lambda device: torch.ones(3, device=device).__setitem__(torch.tensor([0, 2]), 1.0), "setitem__ waits"),
     ],
 )
-def test_operation_that_waits_or_has_double_precision_is_detected(
+def test_operation_that_waits_or_returns_double_precision_is_detected(
     operation: Callable[[torch.device], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sampler is changed to execute the operation."""

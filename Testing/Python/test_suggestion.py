@@ -1,4 +1,4 @@
-"""Suggested recipes have fitting strides, patch, classes and intensities; two synthetic tasks are learnt with them."""
+"""Suggested recipes suit their cases; training with suggested recipes solves two synthetic tasks."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_ct_intensities_are_clipped_to_the_range_inside_the_labels(tmp_path: Pat
 
 
 def test_mapped_labels_on_turned_axes_suggest_the_same_settings(tmp_path: Path) -> None:
-    """420 and 421 are one class; the labels of labelled cases are stored with another order of axes than the scans."""
+    """The label values 420 and 421 are one class; the axes of the label files differ from those of the scans."""
     table = write_task(tmp_path, (24, 20, 16), (2.0, 2.0, 3.0), (8.0,))
     plain = suggest_recipe(read_cases(table), 4 << 30)
     for number in range(3):
@@ -116,7 +116,7 @@ def test_list_without_labels_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "spacing", "radii", "dice"),
     [((48, 48, 6), (1.0, 1.0, 8.0), (14.0,), 0.7), ((48, 48, 48), (1.0, 1.0, 1.0), (15.0, 3.0), 0.6)],
-    ids=["voxels of 8:1", "a structure of 0.1%"],
+    ids=["thick slices", "small structure"],
 )
 def test_task_is_learnt_with_its_suggested_recipe(
     tmp_path: Path, shape: tuple[int, int, int], spacing: tuple[float, ...], radii: tuple[float, ...], dice: float
@@ -151,7 +151,7 @@ def test_task_is_learnt_with_its_suggested_recipe(
 
 
 def change_settings(data: dict[str, object], settings: tuple[str, ...]) -> str:
-    """Return the recipe as JSON with several settings, which are valid only together."""
+    """Return the recipe as JSON with changed network and patch, which are valid only together."""
     values = dict(setting.split("=") for setting in settings)
     network = dict(data["network"])  # type: ignore[call-overload]
     for key in ("channels", "convolutions", "strides"):

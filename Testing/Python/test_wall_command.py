@@ -105,7 +105,7 @@ def test_import_of_scipy_and_vtk_begins_before_the_first_scan_is_read(
 
 
 @pytest.mark.parametrize("own_grid", [False, True])
-def test_report_shows_the_measured_wall_and_has_names_only_with_identity(
+def test_report_shows_the_wall_and_contains_names_only_with_identity(
     own_grid: bool, folder: Path, phantom: tuple[Volume, Labelmap]
 ) -> None:
     out, page = folder / "out", folder / "Mueller.html"
@@ -121,7 +121,7 @@ def test_report_shows_the_measured_wall_and_has_names_only_with_identity(
     assert f">{float(row['burden_percent']):.1f}<" in text
     volume_ml = float(re.search(r"<th>Volume</th><td[^>]*>([\d.]+)<", text)[1])  # type: ignore[index]
     assert volume_ml == pytest.approx(4 / 3 * np.pi * 2**3, rel=0.02)  # a ball with a radius of 2 cm
-    # Each of the three slices shows the outline in the label's colour; the black rim is not counted.
+    # Each of the three slices shows a coloured outline; its black rim is not counted.
     assert len(re.findall('fill="none" stroke="#(?!000")', text)) == 3
     assert re.search(f"<th>DECAAF stage at this threshold</th><td[^>]*>{row['stage']}<", text)
     assert escape(METHODS_DISAGREE) in text
@@ -279,7 +279,8 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     assert call_wall(scan, label, "-o", folder / "out") == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = read_table(folder / "out" / "a_image.wall.csv")[0]
-    zone_cm2 = 2 * np.pi * 2 * (2 + 0.87)  # the zone whose 3 mm samples lie in the scan, as in test_wall_openings
+    # The zone whose samples 3 mm outside the surface lie in the scan (see test_wall_openings).
+    zone_cm2 = 2 * np.pi * 2 * (2 + 0.87)
     assert float(row["wall_cm2"]) == pytest.approx(zone_cm2, rel=0.05)
     assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - zone_cm2, rel=0.1)
 
@@ -346,7 +347,7 @@ def test_table_of_interrupted_work_is_completed_later(
     assert read_table(table) == own + read_table(folder / "out" / "b_image.wall.csv")
 
 
-def test_error_of_writing_names_the_result_file(
+def test_write_error_names_the_result_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(result: object, path: Path) -> None:

@@ -30,12 +30,12 @@ class InsertionTest(unittest.TestCase):
     def setUp(self) -> None:
         start_afresh()
 
-    def test_empty_result_is_an_empty_segment(self) -> None:
+    def test_empty_result_adds_an_empty_segment(self) -> None:
         volume = add_scan()
         segmentation = insert_all(make_result(np.zeros(SHAPE, np.uint8)), volume)
         self.assertEqual(voxel_counts(segmentation), {"Left atrium": 0})
 
-    def test_failed_step_removes_what_was_added(self) -> None:
+    def test_failed_insertion_leaves_the_scene_unchanged(self) -> None:
         volume = add_scan()
         state = scene_state()
         broken = replace(make_result(block(4)), measurements=[Measurements("LGE", "LA", *["no number"] * 6)])
@@ -43,12 +43,12 @@ class InsertionTest(unittest.TestCase):
             insert_all(broken, volume)
         self.assertEqual(scene_state(), state)
 
-    def test_error_after_each_of_five_functions_restores_the_earlier_result(self) -> None:
+    def test_failed_insertion_restores_the_earlier_result(self) -> None:
         volume = add_scan()
         node = insert_all(make_result(block(2)), volume, show_3d=False)
         table, map_node = (review.get_referenced_node(node, role) for role in (review.MEASUREMENTS, review.DOUBT_MAP))
         display = map_node.GetDisplayNode()
-        # The display of a map from an older version, with values from 0 to 255.
+        # The display settings of older versions of DCAMT, whose maps have values from 0 to 255.
         display.SetWindowLevelMinMax(0, 255)
         display.SetThreshold(51, 255)
         display.ApplyThresholdOff()
@@ -114,14 +114,14 @@ class InsertionTest(unittest.TestCase):
                 )
                 self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), others)
             else:
-                # A table or map that is removed before the insertion looks it up is replaced.
+                # If a table or map is removed before the insertion looks for it, the insertion adds a new one.
                 self.assertIn(role, (review.MEASUREMENTS, review.DOUBT_MAP))
                 present = review.get_referenced_node(target, role)
                 self.assertTrue(slicer.mrmlScene.IsNodePresent(present))
                 self.assertEqual(voxel_counts(target), {"Left atrium": 64})
         return True
 
-    def test_insertion_into_a_result_has_no_steps_for_its_existing_nodes(self) -> None:
+    def test_insertion_into_an_earlier_result_has_no_steps_that_add_nodes(self) -> None:
         volume = add_scan()
         new = list(insert_result(make_result(block(2)), SegmentationOptions(volume, show_3d=False)))
         (target,) = review.results()

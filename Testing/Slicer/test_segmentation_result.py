@@ -1,4 +1,4 @@
-"""The result in the scene: geometry, surface, names, codes and folders; other nodes and segments stay unchanged."""
+"""A result in the scene: voxels, geometry, name, code and folder; later results; saving with the scene."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from segmentation_case import (
 
 
 def segment_by_command(volumes: Sequence[VolumeNode]) -> list[np.ndarray]:
-    """Return the mask (K, J, I) of each volume from `dcamt segment`, run in another process on the saved volumes."""
+    """Export volumes, run `dcamt segment` on the files, and return the resulting masks (K, J, I)."""
     with tempfile.TemporaryDirectory() as folder:
         scans = [Path(folder, f"{number}.nrrd") for number in range(len(volumes))]
         for volume, scan in zip(volumes, scans, strict=True):

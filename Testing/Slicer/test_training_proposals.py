@@ -1,4 +1,4 @@
-"""Proposals of a ranking: opened, corrected, and added as labelled cases."""
+"""Proposals for ranked cases are opened, corrected, and added as labelled cases."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from training_case import TrainingCase
 from training_scenes import add_outline, add_volume, ellipsoid
 
 
-class OutlineFilesTest(TrainingCase):
-    """A ranking of cases in files, as an earlier session of Slicer leaves it."""
+class CaseFilesTest(TrainingCase):
+    """A ranked case whose scan and proposal are only in files, as after a restart of Slicer."""
 
     def test_case_from_files_is_opened_with_its_proposal(self) -> None:
         place = (1.2, 2, -0.3)
@@ -100,7 +100,7 @@ class ProposalTest(TrainingCase):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)
         self.assertIs(scan_of(proposal), loaded)
 
-    def test_unchanged_proposal_becomes_a_label_only_after_a_question(self) -> None:
+    def test_unchanged_proposal_becomes_a_label_only_if_the_user_confirms(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         self.save_ranking([{**self.make_ranked_case(volume), "score": 0.4}])
         self.open_case()
@@ -114,7 +114,7 @@ class ProposalTest(TrainingCase):
             person.expects("was not changed", "Cancel")
             click(self.ui.addCaseButton)
         self.assertEqual((len(self.session.table), training_cases.is_case(proposal)), (0, False))
-        # An edit that was undone is no change. Voxels are compared, because Segment Editor's undo sends no event.
+        # A proposal with edited and then restored voxels counts as unchanged.
         identifier = proposal.GetSegmentation().GetNthSegmentID(0)
         label = ellipsoid(1)[1]
         for voxels in (np.roll(label, 1, axis=0), label):
@@ -151,7 +151,7 @@ class ProposalTest(TrainingCase):
         self.assertTrue(training_cases.is_case(proposal))
         self.assertEqual([case.segmentation for case in training_cases.unlisted_cases()], [proposal])
 
-    def test_proposal_of_a_scene_of_an_older_version_is_compared_without_its_position(self) -> None:
+    def test_segment_positions_stored_by_an_older_version_are_ignored(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         _volume, proposal = open_nodes(self.make_ranked_case(volume), scene_rows(tiny_recipe()))
         voxels = proposal.GetAttribute("DCAMT.proposalVoxels")

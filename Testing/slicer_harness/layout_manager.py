@@ -36,7 +36,7 @@ class LayoutManager:
         self._follow()
 
     def store(self) -> None:
-        """Save the layout, with which the next session starts."""
+        """Save the layout for the next session."""
         QtCore.QSettings().setValue(_SETTING, self.layout)
 
     def layoutLogic(self) -> Any:
@@ -78,7 +78,7 @@ class LayoutManager:
         self.resets += 1
 
     def _nodes(self, kind: str) -> list[Any]:
-        """Return the view nodes of a class that the current layout shows."""
+        """Return the current layout's view nodes of a class."""
         shown = self._logic.GetViewNodes()
         nodes = [shown.GetItemAsObject(index) for index in range(shown.GetNumberOfItems())]
         return [node for node in nodes if node.IsA(kind)]

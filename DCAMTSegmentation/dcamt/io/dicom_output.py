@@ -35,7 +35,7 @@ Dataset = Any
 
 @dataclass(frozen=True)
 class Algorithm:
-    """The algorithm that made a segmentation: the model's name and version, the software version, a serial number."""
+    """The algorithm that made a segmentation: the model's name, version and serial number, and the software version."""
 
     name: str
     version: str
@@ -60,12 +60,12 @@ def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, in
     """Return the images of a DICOM file or folder (with its subfolders) at the slices of `grid`.
 
     Args:
-        frames: file and index of the frame that each slice was read from (`Volume.frames`). With `frames`,
-            their images are returned, and `grid` is not used. Without `frames`, the images come from the first series
-            that has an image at each slice; at a slice with several images, the nearest is returned.
+        frames: the file and the frame index of each slice (`Volume.frames`). If given, the images in these files are
+            returned, and `grid` is not used. Otherwise, the images come from the first series that has an image at
+            each slice; at a slice with several images, the nearest is returned.
 
     Raises:
-        InputError: `source` contains no DICOM images, some slice has no image, or the frames were read from an archive
+        InputError: `source` contains no DICOM images, a slice has no image, or the frames were read from an archive
             or from several multi-frame files.
     """
     import pydicom
@@ -99,7 +99,7 @@ def build_dicom_segmentation(
     """Return the segmentation as a DICOM SEG data set (PS3.3 A.51): binary, one segment for each of `segments`.
 
     Patient, study and frame of reference are copied from the source images. Each segment has a frame for every slice,
-    even for an empty slice, so that programs that stack the frames get the scan's own grid.
+    even for an empty slice. Programs that stack the frames then get the scan's own grid.
 
     Raises:
         InputError: a segmentation cannot refer to the source images, for example because they lack attributes.
@@ -143,7 +143,7 @@ def build_dicom_segmentation(
 
 
 def _add_empty_attributes(image: Dataset) -> None:
-    """Add the attributes of patient and study that may be empty and that an anonymised image may lack."""
+    """Add the missing attributes of `_MAY_BE_EMPTY`, with empty values; an anonymised image may lack them."""
     for keyword in _MAY_BE_EMPTY:
         if keyword not in image:
             setattr(image, keyword, "")
@@ -219,7 +219,7 @@ def _files(source: Path) -> list[str]:
 def _match_slices(
     images: Sequence[tuple[str, Dataset]], affine: np.ndarray, shape: tuple[int, int, int]
 ) -> SourceImages | None:
-    """Return the images of a series at the slices of a grid (affine: index -> LPS mm); None if a slice has none."""
+    """Return a series' images at a grid's slices (affine: index -> LPS mm); None if a slice has no image."""
     rows, columns = shape[1], shape[0]
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     starts = affine[:3, 3] + np.arange(shape[2])[:, np.newaxis] * affine[:3, 2]
@@ -268,9 +268,9 @@ def _frame_places(header: Dataset) -> list[np.ndarray]:
 def _nearest(
     places: Sequence[np.ndarray], starts: np.ndarray, affine: np.ndarray, tolerance_mm: float
 ) -> list[int] | None:
-    """Return for each slice the index of the nearest image with the grid's steps along i and j.
+    """Return the index of the image nearest to each slice, among the images with the grid's steps along i and j.
 
-    None if a slice has no such image within the tolerance.
+    The result is None if a slice has no such image within the tolerance.
     """
     if not places:
         return None
@@ -316,7 +316,7 @@ def _frame_geometry(grid: Grid) -> dict[str, Any]:
 
 
 def _remove_other_references(dataset: Dataset, frames: Sequence[int]) -> None:
-    """Remove the references to frames that were not segmented, such as other times at the same place."""
+    """Remove the references to frames that were not segmented, such as those of other time points."""
     numbers = {frame + 1 for frame in frames}
     for group in dataset.PerFrameFunctionalGroupsSequence:
         for derivation in group.DerivationImageSequence:

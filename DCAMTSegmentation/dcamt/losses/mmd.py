@@ -12,14 +12,14 @@ BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 def mmd2(x: Tensor, y: Tensor) -> Tensor:
     """Return the squared MMD of x (N, D) and y (M, D), averaged over Gaussian kernels.
 
-    k(u, v) = exp(-|u - v|^2 / (2 h m)), where h is the median of the squared distances of all pairs in the union of
-    both sets (the median heuristic, without gradient) and m is each of `BANDWIDTHS`. The estimate is biased and, up to
-    rounding, never negative (Gretton et al., JMLR 2012, eq. 5).
+    k(u, v) = exp(-|u - v|^2 / (2 h m)) for each m of `BANDWIDTHS`; h is the median squared distance of all pairs in the
+    union of both sets (the median heuristic), without gradient. The estimate is biased and, up to rounding, never
+    negative (Gretton et al., JMLR 2012, eq. 5).
     """
     both = torch.cat([x, y])
-    # Shifting the features does not change distances, and avoids rounding errors if they are far from 0.
+    # The shift changes no distance, and avoids rounding errors if the features are far from 0.
     both = both - both.mean(dim=0, keepdim=True).detach()
-    # Not `torch.cdist`: its square root has no gradient where two vectors are equal. |u - v|^2 is expanded instead.
+    # |u - v|^2 = |u|^2 + |v|^2 - 2 u @ v; rounding can make it negative.
     norms = both.square().sum(dim=1)
     distances = (norms[:, None] + norms[None] - 2 * both @ both.T).clamp_min(0)
     count = len(both)

@@ -16,9 +16,9 @@ PREVIEW_OF = "DCAMT.previewOf"
 PROPOSAL_FILE = "DCAMT.proposal"
 """Attribute of a proposed segmentation: the file that it was read from."""
 SCAN_FILE = "DCAMT.scanFile"
-"""Attribute of a proposal's volume, if DCAMT Training read it from a file: the file's path."""
+"""Attribute of a proposal's volume that DCAMT Training read from a file: the file's path."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
-"""Attribute of a proposal's volume: the proposal's run also reads other channels, which are not in the scene."""
+"""Attribute of a proposal's volume, set if the proposal's run reads further channels, which the volume lacks."""
 
 
 def is_preview(node: Any) -> bool:
