@@ -19,7 +19,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 COLOR_TABLE_ID = "vtkMRMLColorTableNodeWarm1"  # a colour table of Slicer, from yellow to red
 MAX_LEVEL, MAX_PERCENT = 255, 100
 OPAQUE_FROM_PERCENT = 20
-"""Lower values are transparent. Voxels along an outline have some doubt even where the outline is right."""
+"""Lower values are transparent, since voxels along a correct outline also have some doubt."""
 SLAB_BYTES = 2 << 20
 """Bytes converted in one step, which takes some milliseconds."""
 
@@ -46,9 +46,9 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
 
 
 def add_display(node: VolumeNode) -> Node:
-    """Add a display node to a map's volume node, and return the display node.
+    """Add a display node to the volume node of a map of doubt; return the display node.
 
-    The automatic window is switched off. Call this before the image is set, so that no window is computed from it.
+    The automatic window is switched off. Call this before the image is set; otherwise Slicer computes a window from it.
     """
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
     node.GetScene().AddNode(display)
@@ -62,7 +62,7 @@ def add_display(node: VolumeNode) -> Node:
 def set_display_range(display: Node) -> None:
     """Show 0 to 100 %, transparent below `OPAQUE_FROM_PERCENT`.
 
-    This also resets the display of a map that an older version of DCAMT wrote, with values from 0 to 255.
+    An existing map may still have the display range of an older version of DCAMT, 0 to 255.
     """
     display.SetWindowLevelMinMax(0, MAX_PERCENT)
     display.SetThreshold(OPAQUE_FROM_PERCENT, MAX_PERCENT)

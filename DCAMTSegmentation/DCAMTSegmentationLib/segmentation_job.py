@@ -21,7 +21,7 @@ from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
 
 READING_FRACTION = 0.01
-"""The fraction of the work that is done when the voxels are in the worker's file."""
+"""The fraction of the work that is done when the voxels have been written to the file for the worker."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class SegmentationProgress:
 
 
 class SegmentationJob(WorkerJob):
-    """Sends a volume to the worker and inserts the result into the scene; the outcome of a success contains the
-    segmentation node."""
+    """Sends a scan to the worker and inserts the result into the scene.
+
+    If the job succeeds, its outcome contains the segmentation node.
+    """
 
     # Set by `start`.
     _snapshots: list[VolumeSnapshot]
@@ -70,7 +72,7 @@ class SegmentationJob(WorkerJob):
         volumes = (options.volume, *options.channels)
         check_channel_nodes(volumes)
         self._snapshots = [VolumeSnapshot(volume) for volume in volumes]
-        # Raises the error of a non-linear transform now; otherwise it would come after the worker has finished.
+        # Otherwise a non-linear transform would raise its error only after the worker has finished.
         transform_to_target(options.volume, options.target)
         self._region = region_of(options.region, options.volume) if options.region is not None else None
         super().start()

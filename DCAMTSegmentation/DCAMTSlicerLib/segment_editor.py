@@ -1,4 +1,4 @@
-"""Open a result or a proposal in Slicer's Segment Editor, with a button there that leads back."""
+"""Open a result or a proposal in Slicer's Segment Editor, and add a button there that leads back to a module."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _show_back_button(panel: Any, module: str) -> None:
     button = qt.QPushButton(_("Back to {module}").format(module=slicer.util.getModule(module).title))
     button.objectName = BACK_BUTTON
     button.toolTip = _("Go back to the module. The corrections stay in the segmentation.")
-    # A slot that refers to the button would keep the button's wrapper alive after Qt has deleted the button.
+    # The slot must not refer to the button: the button's wrapper would stay alive after Qt has deleted the button.
     button.connect("clicked(bool)", _go_back_to(module))
     panel.layout().insertWidget(0, button)
 
@@ -57,7 +57,7 @@ def remove_back_button() -> None:
     """Remove the button from the Segment Editor's panel."""
     panel = slicer.modules.segmenteditor.widgetRepresentation()
     for button in panel.findChildren(qt.QPushButton, BACK_BUTTON):
-        # After `setParent(None)`, Python would own the button, and could delete it while Qt still emits `clicked`.
+        # Not `setParent(None)`: Python would then own the button, and could delete it while Qt still emits `clicked`.
         button.hide()
         button.objectName = ""
         button.deleteLater()

@@ -1,4 +1,4 @@
-"""The check of a case list reports problems and warnings of each case and of the list; correct cases cause none."""
+"""The check of a case list reports problems and warnings of each case and of the list; correct cases have none."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_wrong_channel_count_and_unknown_label_values_are_reported(cases: list[C
     assert "The label holds 3, but the recipe 'la' knows only 1" in only_problem(cases, 3)
 
 
-def test_value_255_counts_as_the_only_class(cases: list[Case]) -> None:
+def test_value_255_alone_means_the_class_of_a_recipe_with_one_class(cases: list[Case]) -> None:
     assert cases[3].label
     mask = ellipsoid_scan()[1]
     write_nifti(cases[3].label, 255 * mask)
@@ -125,7 +125,7 @@ def test_class_absent_from_all_labels_is_reported(cases: list[Case]) -> None:
     assert message.startswith("No labelled case holds the class 'Wall' (label value 2)")
 
 
-def test_classes_are_not_reported_as_absent_if_a_label_cannot_be_read(cases: list[Case]) -> None:
+def test_classes_are_not_reported_as_absent_if_the_labels_cannot_be_read(cases: list[Case]) -> None:
     for case in cases[:2]:
         assert case.label is not None
         case.label.write_bytes(b"no label")

@@ -69,7 +69,7 @@ def test_folding_removes_batch_normalisation_and_keeps_the_output(
         assert remaining == len(SHAPE.channels) - 1
 
 
-def test_folded_network_predicts_in_tiles(tiny_recipe: Recipe) -> None:
+def test_folded_network_predicts_the_same_in_tiles_as_in_one_pass(tiny_recipe: Recipe) -> None:
     network = fold(network_of(tiny_recipe, "batch"))
     tile = (2 * fine_reach(network)[0] + 16, 16, 16)
     length = tile[0] + 8
@@ -91,7 +91,7 @@ def test_folded_network_computes_in_bfloat16_and_returns_float32(tiny_recipe: Re
     assert 0 < (rounded - whole).abs().mean() < 0.02
 
 
-def test_folded_network_can_return_from_bfloat16_to_float32(tiny_recipe: Recipe) -> None:
+def test_folded_network_can_be_moved_back_from_bfloat16_to_float32(tiny_recipe: Recipe) -> None:
     network = fold(network_of(tiny_recipe, "instance"))
     move(network, CPU, torch.bfloat16)
     assert {p.dtype for part in network.modules() if isinstance(part, nn.Conv3d) for p in part.parameters()} == {

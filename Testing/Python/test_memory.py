@@ -92,4 +92,4 @@ def test_usable_gpu_memory_includes_the_unused_cache_of_pytorch(monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 10000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 8000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 3000)
-    assert usable_memory(torch.device("cuda")) == 4800  # 80 % of 1000 + 8000 - 3000
+    assert usable_memory(torch.device("cuda")) == 4800  # 80 % of (1000 + 8000 - 3000)

@@ -1,4 +1,4 @@
-"""Requests and events of the worker are written and parsed without loss; invalid lines are refused in one line."""
+"""Requests and events of the worker are written and parsed without loss; an invalid one causes a one-line error."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ SEGMENT = SegmentRequest("m", Path("a b/volume.npy"), AFFINE, Path("out"), "LGE"
     ],
     ids=lambda one: one.kind,
 )
-def test_request_is_parsed_back(request_: Request) -> None:
+def test_parsed_request_equals_the_written_request(request_: Request) -> None:
     line = request_line(request_)
     assert "\n" not in line
     parsed = parse_request(line)
@@ -112,7 +112,7 @@ def test_request_is_parsed_back(request_: Request) -> None:
     ],
     ids=lambda one: one.kind,
 )
-def test_event_is_parsed_back(event: WorkerEvent) -> None:
+def test_parsed_event_equals_the_written_event(event: WorkerEvent) -> None:
     line = worker_event_line(event)
     assert "\n" not in line
     assert parse_worker_event(json.loads(line)) == event

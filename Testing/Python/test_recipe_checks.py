@@ -182,8 +182,8 @@ def test_values_at_their_limits_are_accepted(changes: dict[str, Any]) -> None:
     assert recipe.output_channels == 1 + len(data["classes"])
 
 
-def test_infinite_and_nan_values_are_refused_for_every_float_of_a_section() -> None:
-    """The fields are read from the recipe, so fields that are added later are covered."""
+def test_infinite_and_nan_floats_are_refused_in_every_section() -> None:
+    """The field names are read from the recipe, so fields that are added later are tested, too."""
     data = load_recipe("la").to_dict()
     fields = [(name, key) for name, part in data.items() if isinstance(part, dict) for key in part]
     floats = [(name, key) for name, key in fields if isinstance(data[name][key], float)]
@@ -195,7 +195,7 @@ def test_infinite_and_nan_values_are_refused_for_every_float_of_a_section() -> N
 
 
 @pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
-def test_removed_settings_are_accepted_when_turned_off(key: str) -> None:
+def test_removed_settings_are_accepted_only_when_turned_off(key: str) -> None:
     """Run folders and models of version 0.1 hold keys of the copy-paste loss and the blur, both removed later."""
     data = la_with({key: 0.0})
     assert recipe_from_dict(data, "old.json") == load_recipe("la")
@@ -216,7 +216,7 @@ def test_run_with_a_removed_setting_turned_on_is_opened_but_not_resumed(key: str
 
 
 @pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
-def test_model_trained_with_a_removed_setting_segments_but_starts_no_run(
+def test_model_with_a_removed_setting_opens_but_starts_a_run_only_with_another_recipe(
     key: str, tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section, name = key.split(".")
@@ -256,7 +256,7 @@ def test_invalid_strides_are_refused(strides: Any, patch: Any, message: str) -> 
     assert message in str(caught.value)
 
 
-def test_patch_may_be_a_multiple_of_a_different_stride_along_each_axis() -> None:
+def test_stride_may_differ_between_axes() -> None:
     changes = {"network.strides": [*[[2, 2, 1]] * 3, [2, 2, 2]], "training.patch": [64, 64, 6]}
     recipe = recipe_from_dict(la_with(changes), "own.json")
     assert recipe.stride == (16, 16, 2)

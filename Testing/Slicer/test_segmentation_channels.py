@@ -1,4 +1,4 @@
-"""The panel with a model of several channels: a selector for each channel, the worker's input, and refusals."""
+"""Test the panel with models of several channels: the volume selectors, the worker's input and the refused volumes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ LGE, T2, T1 = "LGE MRI", "T2 map", "T1 map"
 
 
 def write_model(folder: Path, name: str, channels: tuple[str, ...], count: int) -> None:
-    """Write a model file with weights that are never loaded. channels: names of the `count` channels, or empty."""
+    """Write a model file with weights that are never loaded.
+
+    Args:
+        channels: the names of the `count` channels, or none.
+    """
     recipe = replace(tiny_recipe(), input_channels=count, channel_names=channels)
     card = Card(name, name, ("Left atrium",), "MRI", "0", "none", "2000-01-01")
     package = ModelPackage(card, recipe, {"weights": np.zeros(1, np.float32)})
@@ -93,7 +97,7 @@ class ChannelsTest(unittest.TestCase):
         self.choose_model("One")
         self.assertEqual(self.selector_captions(), ["Volume:"])
 
-    def test_apply_waits_for_every_channel_and_sends_them_in_order(self) -> None:
+    def test_apply_needs_every_channel_and_sends_the_channels_in_order(self) -> None:
         first, second, third = self.volumes
         values = np.linspace(0.5, 7.25, slicer.util.arrayFromVolume(third).size, dtype=np.float32)
         slicer.util.updateVolumeFromArray(third, values.reshape(slicer.util.arrayFromVolume(third).shape))
@@ -149,7 +153,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(_used_channels(row.source, two), tuple(self.volumes[:2]))
         self.assertIn("is 3 in the scan, but 2 in the recipe", scene_remark(row.source, row.role, two)[0])
 
-    def test_result_whose_channel_was_removed_is_a_case_for_tasks_of_one_channel_only(self) -> None:
+    def test_result_with_a_removed_channel_is_a_case_only_for_tasks_of_one_channel(self) -> None:
         segmentation = self.segment_all()
         row = row_of(self.volumes[0], segmentation, tiny_recipe())
         slicer.mrmlScene.RemoveNode(self.volumes[1])

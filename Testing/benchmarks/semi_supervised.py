@@ -2,13 +2,13 @@
 
     python Testing/benchmarks/semi_supervised.py LA_FOLDER WORK [--rows ROW …] [--seeds 0 1] [--labelled 8] [--set …]
 
-In each row except `all-labelled`, `dcamt train` uses the labels of the first `--labelled` cases of LA_FOLDER/cases.csv;
-the other training cases are used without labels, or left out. `all-labelled` uses the labels of all training cases.
-The model then segments the last 20 cases, which training never uses, at their own resolution, and is evaluated on
-them. All rows have the same iterations, seeds and augmentation except mixing; only `la-best` has another number of
-patches per iteration and another learning rate.
+For each row of the table except `all-labelled`, `dcamt train` uses the labels of the first `--labelled` cases of
+LA_FOLDER/cases.csv; the other training cases are used without labels, or left out. `all-labelled` uses the labels of
+all training cases. Training never uses the last 20 cases: the model segments them at their own resolution, and is
+evaluated on them. All rows have the same iterations and seeds, and the same augmentation except for mixing. Only
+`la-best` has another number of patches per iteration and another learning rate.
 
-Finished rows are not run again, so the command can be repeated after an interruption, and several processes can run
+Finished rows are not run again, so the command can be repeated after an interruption. Several processes can run
 different rows. The command prints a table, and writes `semi_supervised.json` and `semi_supervised.svg` to WORK.
 """
 
@@ -52,9 +52,9 @@ ROWS: dict[str, tuple[str, ...]] = {
 }
 """The settings of each row.
 
-`labelled-only`: two V-Nets trained separately; quality `fast` measures one of them, `accurate` their mean.
-`labelled-mixed`: as `labelled-only`, but mixes labelled patches, as DCA-MT mixes unlabelled ones.
-`all-labelled`: as `labelled-only`, with the labels of all training cases, as an upper limit.
+`labelled-only`: two V-Nets, trained separately; quality `fast` uses one of them, `accurate` averages both.
+`labelled-mixed`: like `labelled-only`, but labelled patches are mixed, as DCA-MT mixes unlabelled patches.
+`all-labelled`: like `labelled-only`, but with the labels of all training cases, as an upper limit.
 `la-best`: the recipe of that name, with more unlabelled patches per iteration and a higher learning rate.
 """
 WITHOUT_UNLABELLED = ("labelled-only", "labelled-mixed")
@@ -93,7 +93,7 @@ def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: 
 
 
 def draw(table: list[dict[str, Any]], file: Path) -> None:
-    """Draw the Dice of each row: a mark per seed and a bar at the mean, one quality above the other."""
+    """Draw the Dice of each row: a dot per seed and a bar at the mean; `accurate` lies above `fast`."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -109,7 +109,7 @@ def draw(table: list[dict[str, Any]], file: Path) -> None:
             axes.plot([sum(dice) / len(dice)], [place + shift], "|", color=color, markersize=14, markeredgewidth=2)
     axes.set_yticks(range(len(rows)), rows)
     axes.invert_yaxis()
-    axes.set_xlabel("Dice on 20 cases never seen (a dot a seed, a bar for the mean)")
+    axes.set_xlabel("Dice on 20 held-out cases (a dot per seed, a bar at the mean)")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower left")
     figure.savefig(file)
@@ -126,11 +126,9 @@ def main() -> None:
     parser.add_argument(
         "--coarse",
         action="store_true",
-        help="2.5 mm, other patches, half the channels, a level less: a row takes minutes",
+        help="train a smaller network on a grid of 2.5 mm: a row takes minutes",
     )
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="key=value", help="settings of the recipe, the same in all rows"
-    )
+    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="recipe settings for all rows")
     options = parser.parse_args()
     settings = [*(COARSE if options.coarse else ()), *options.set]
     for seed in options.seeds:

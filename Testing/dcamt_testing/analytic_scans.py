@@ -1,6 +1,6 @@
 """Make grids, a small scan given by a formula, and a tiny model with random weights.
 
-This module does not import pytest, because Slicer's Python makes the models for the modules' tests and lacks pytest.
+This module does not import pytest, since tests in Slicer use it and Slicer's Python lacks pytest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dcamt.recipe import Recipe
 from dcamt.volume import Volume
 
 CENTRE = np.array([12.0, -34.0, 56.0])
-"""Centre of the analytic scan and of its ellipsoid, RAS mm."""
+"""Centre of the ellipsoid of `analytic_scan`, and of grids by default, RAS mm."""
 
 
 def rotation(x: float, y: float, z: float) -> np.ndarray:
@@ -38,7 +38,7 @@ def centred_grid(
 
     Args:
         spacing: mm along the grid's axes.
-        turn: (3, 3), whose columns are the directions of the grid's axes (None: R, A, S).
+        turn: matrix (3, 3) with the directions of the grid's axes as columns; None: R, A, S.
     """
     affine = np.eye(4)
     affine[:3, :3] = (np.eye(3) if turn is None else turn) * spacing

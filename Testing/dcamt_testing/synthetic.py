@@ -69,7 +69,7 @@ def save_noise_scan(path: Path, seed: int = 0) -> Path:
 
 
 def write_nifti(path: Path, voxels: np.ndarray, spacing_mm: float = 2.0) -> Path:
-    """Write voxels (I, J, K) whose axes run along R, A, S."""
+    """Write voxels (I, J, K) with axes along R, A, S to a NIfTI file; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([spacing_mm] * 3 + [1.0])), path)
     return path
@@ -123,7 +123,7 @@ def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = 
 
     Args:
         label: (X, Y, Z).
-        places: list every labelled voxel as a possible centre of a training patch.
+        places: whether every labelled voxel is a possible centre of a training patch.
     """
     channels = image if image.ndim == 4 else image[None]
     positions = ()
@@ -137,13 +137,13 @@ def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = 
 def new_trainer(
     folder: Path, table: Path | None, *settings: str, on_event: Callable[[RunEvent], None] | None = None, **more: Any
 ) -> Trainer:
-    """Return a trainer on the CPU; create its run from the case list `table` if the run does not exist.
+    """Return a trainer on the CPU; create its run if the run does not exist.
 
     Args:
-        table: None if the run exists.
+        table: the case list for a new run; may be None if the run exists.
         settings: further settings of the tiny recipe.
         on_event: is called with each event of the run.
-        more: arguments of `Trainer`.
+        more: further arguments of `Trainer`.
     """
     recipe, run = tiny_recipe(*settings), RunFolder(folder)
     if table is not None and not run.recipe.exists():

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/wall.md: the wall of the sample scan with added scar, rendered off-screen."""
+"""Draw the pictures of docs/wall.md, which show the wall of the sample scan with added scar."""
 
 from __future__ import annotations
 
@@ -47,7 +47,12 @@ def scarred_sample() -> tuple[Volume, Labelmap]:
 
 
 def render(result: WallResult, colors: np.ndarray, view: str) -> np.ndarray:
-    """Return a picture (H, W, 3), uint8, of the surface with point colours (N, 3), 0 to 1, rendered off-screen."""
+    """Render the surface off-screen; return the picture (H, W, 3), uint8.
+
+    Args:
+        colors: (N, 3), 0 to 1, the colours of the surface's points.
+        view: a key of `VIEWS`.
+    """
     import vtk
     from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 
@@ -82,7 +87,7 @@ def render(result: WallResult, colors: np.ndarray, view: str) -> np.ndarray:
 
 
 def draw(folder: Path) -> Iterator[Path]:
-    """Draw both pictures into `folder`, and yield the path of each after writing it."""
+    """Draw the two pictures into `folder`; yield each picture's path after writing the picture."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -20,7 +20,7 @@ class Handle(metaclass=ClassWrapper):
 
 
 def is_plain(wrapper_class: type) -> bool:
-    """Return whether a wrapper class stands for a class of Qt, not for one derived in Python."""
+    """Return whether a wrapper class stands for a class of Qt, not for a class derived in Python."""
     return "_pyside_class" in wrapper_class.__dict__
 
 

@@ -11,9 +11,10 @@ from ..preprocessing import source_box_of, to_source
 
 
 def most_likely(probabilities: Tensor) -> Tensor:
-    """Return each voxel's most likely class, uint8 (X, Y, Z), from (K, X, Y, Z); of equally likely classes the first.
+    """Return each voxel's most likely class, uint8 (X, Y, Z), from probabilities (K, X, Y, Z).
 
-    Gives the result of `argmax`, which is many times slower along an axis that is not the last.
+    Of equally likely classes, the first is chosen. `argmax` gives the same result, but is many times slower along
+    the first axis.
     """
     labels = torch.zeros(probabilities.shape[1:], dtype=torch.uint8, device=probabilities.device)
     highest = probabilities[0]
@@ -24,11 +25,12 @@ def most_likely(probabilities: Tensor) -> Tensor:
 
 
 def labels_on_scan(probabilities: Tensor, grid: NetworkGrid) -> np.ndarray:
-    """Return the most likely class of each of the scan's own voxels, uint8 (I, J, K), from (K, X, Y, Z).
+    """Return the most likely class of each voxel of the scan, uint8 (I, J, K), from probabilities (K, X, Y, Z).
 
     Gives the result of `most_likely(to_source(probabilities))` up to rounding, but interpolates only voxels that can be
-    foreground. A voxel of the scan is a weighted mean of network voxels; if background is most likely in all of these,
-    it is most likely in the mean. The probability of background is 1 minus the sum of the others.
+    foreground. The probabilities of a scan voxel are weighted means over network voxels; if background is most likely
+    in all of these, it is most likely in the mean. Background is not interpolated: its probability is 1 minus the sum
+    of the others.
     """
     labels = np.zeros(grid.source.shape, np.uint8)
     box = bounding_box(most_likely(probabilities).numpy())

@@ -1,4 +1,4 @@
-"""Write files completely or not at all: to a temporary file, which is renamed at the end."""
+"""Write a file completely or not at all: write a temporary file, and rename it at the end."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..errors import OutputError, write_error
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 _NAME_KEPT = 60
-"""The temporary name keeps at most this many last characters of the file's name, and so has at most 250 bytes."""
+"""A temporary name ends with at most this many characters of the file's name, so it has at most 250 bytes."""
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write to; when the block ends, the file is renamed to `path`.
 
-    The temporary file lies in the folder of the file and has the same ending, by which libraries choose the format. It
-    is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is replaced. Missing parent
-    folders are created. If the block raises, the temporary file and those created folders that are empty are removed,
-    and `path` stays unchanged.
+    The temporary file lies in the folder of the file and has the same ending, since libraries choose the format by the
+    ending. It is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is replaced.
+    Missing parent folders are created. If the block raises, the temporary file and any created folder that is empty
+    are removed, and `path` stays unchanged.
 
     Raises:
-        OutputError: the file cannot be written, or the block raises an OSError that has an error number (`errno`),
-            names no other file and does not concern a pipe. Other errors of the block are raised unchanged.
+        OutputError: the file cannot be written, or the block raises an OSError about writing it. An OSError that names
+            another file, concerns a pipe or has no error number (`errno`) is raised unchanged, like other exceptions.
 
     >>> with atomic_path("run/report.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")
@@ -63,11 +63,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
     """Yield a temporary path for each final path; at the end of the block, the files are renamed as by `atomic_path`.
 
-    If renaming a file fails, files that were renamed before it stay.
+    If renaming a file fails, the files that are already renamed stay.
 
     Raises:
-        OutputError: a file cannot be written; the message names its final path, or the last of `paths` if the system's
-            error names no file.
+        OutputError: a file cannot be written. The message names its final path, or the last of `paths` if an error in
+            the block names no file.
     """
     with ExitStack() as stack:
         temporary = {path: stack.enter_context(atomic_path(path)) for path in paths}

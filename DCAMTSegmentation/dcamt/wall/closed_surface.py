@@ -18,20 +18,20 @@ def closed_surface(
     """Return points (N, 3), RAS mm, and triangles (M, 3) of the surface around the True voxels of a mask.
 
     Args:
-        mask: (I, J, K), the part of `grid` that begins at voxel `start`.
+        mask: (I, J, K), boolean, for the part of `grid` that begins at voxel `start`.
         grid: the scan's grid.
-        start: first voxel (i, j, k) of the mask.
+        start: the index (i, j, k) in `grid` of the mask's first voxel.
 
     Surface nets: S. Gibson, MERL TR99-24, 1999, as VTK's vtkSurfaceNets3D implements them.
     """
-    # Only these modules, since importing all of `vtk` would delay the first result by a second.
+    # Importing all of `vtk` would delay the first result by a second.
     from vtkmodules.util import numpy_support
     from vtkmodules.vtkCommonDataModel import vtkImageData
     from vtkmodules.vtkFiltersCore import vtkSurfaceNets3D
 
     arrays: Any = numpy_support  # untyped in vtk
 
-    # With an empty rim, the surface is closed even at the scan's border.
+    # Without an empty rim, the surface would be open at the mask's border.
     padded = np.pad(mask.astype(np.uint8), 1)
     image = vtkImageData()
     image.SetDimensions(*padded.shape)
