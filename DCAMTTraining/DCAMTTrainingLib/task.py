@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 USER_MRI, USER_CT = "own-mri", "own-ct"
 SUGGESTED = "suggested"
 BASES = {USER_MRI: "la", USER_CT: "pancreas"}
-"""Task with user-defined classes -> shipped recipe, of which only name, title, modality and classes are changed."""
+"""Task with user-defined classes -> shipped recipe, whose name, title, modality and classes the task replaces."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ def recipe_of(task: str, classes: Sequence[UserClass], suggested: str = "") -> R
         suggested: the text of the suggested recipe, as `Recipe.to_json` writes it, for `SUGGESTED`.
 
     Raises:
-        InputError: there is no user-defined class, one has no name, or two have the same name; there is no suggested
-            recipe, or it is invalid; or no recipe has the name `task`.
+        InputError: no recipe has the name `task`, the suggested recipe is missing or invalid, there is no user-defined
+            class, a class has no name, or two classes have the same name.
     """
     if task == SUGGESTED:
         return parse_suggested_recipe(suggested)
@@ -69,7 +69,7 @@ def recipe_of(task: str, classes: Sequence[UserClass], suggested: str = "") -> R
 
 @lru_cache(maxsize=4)
 def parse_suggested_recipe(text: str) -> Recipe:
-    """Return the recipe of a `Recipe.to_json` text; raise InputError for any other text."""
+    """Parse a text that `Recipe.to_json` wrote; raise InputError for any other text."""
     try:
         return recipe_from_dict(json.loads(text), _("Task"))
     except (ValueError, TypeError, AttributeError) as error:
@@ -131,7 +131,7 @@ def classes_to_json(classes: Sequence[UserClass]) -> str:
 
 
 def classes_from_json(text: str) -> list[UserClass]:
-    """Return the classes in a text of `classes_to_json`; an empty list if the text is damaged."""
+    """Parse a text that `classes_to_json` wrote; return an empty list if the text is damaged."""
     try:
         classes = []
         for data in json.loads(text or "[]"):

@@ -1,4 +1,4 @@
-"""Provide fixtures: a tiny recipe, tiny models, a small scan given by a formula, training cases, running workers."""
+"""Provide fixtures: a tiny recipe, tiny models, a small analytic scan, training cases and worker processes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package, rotation
 from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
 
-# Fixtures import worker_child, because its import loads torch and must come after register_assert_rewrite.
+# The fixtures import worker_child themselves: it loads torch, and register_assert_rewrite must run before the import.
 if TYPE_CHECKING:
     from dcamt_testing.worker_child import Child
 
-# Several test processes share the cores, so each of them, and each process that it starts, uses one thread.
+# Several test processes share the cores, so each test process and its child processes use one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# pytest as a background job of a shell script ignores SIGINT, and so would the processes that it starts.
+# If a shell script starts pytest in the background, pytest and its child processes ignore SIGINT by default.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# pytest shows the compared values if an assertion fails in one of these helpers.
+# pytest shows the compared values if an assertion fails in one of these modules.
 HELPERS_THAT_ASSERT = ("dicom_positions", "model_files", "processes", "scan_files", "synthetic", "worker_child")
 pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THAT_ASSERT))
 
 
 SMALL_TRIAL = "from dcamt.inference import serving\nserving.TRIAL = (16, 16, 16)\n"
-"""A script that makes a worker time a loaded model on a small volume, since no test needs an exact estimate."""
+"""A script that lets a worker measure a model's speed on a small volume, since no test needs an exact estimate."""
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +90,7 @@ def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def start_worker() -> Iterator[Callable[..., Child]]:
-    """Return a function that starts a worker; after the test, its workers are killed.
+    """Return a function that starts a worker; the workers are killed after the test.
 
     Like `Child`, the function takes a script that the worker runs first, for example to cause failures.
     """
@@ -128,5 +128,5 @@ def worker_model(tiny_package: ModelPackage, tiny_recipe: Recipe, tmp_path_facto
 
 @pytest.fixture(scope="module")
 def worker_package(worker_model: Path) -> ModelPackage:
-    """Return the model as read from the file, in which weight arrays of two or more axes are rounded to 16 bits."""
+    """Return the model as read from its file; the file holds weight arrays of two or more axes rounded to 16 bits."""
     return open_model(worker_model)

@@ -1,4 +1,4 @@
-"""`dcamt segment` gives the same results in two processes as in one, reports failures once, keeps finished results."""
+"""`dcamt segment` gives the same results in two processes as in one; it reports failures once and keeps results."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ sys.exit(main())
 """
 
 
-def test_results_are_kept_and_missing_results_named_when_a_process_is_killed(
+def test_when_a_process_is_killed_results_are_kept_and_scans_without_a_result_are_named(
     noise_model: Path, scans: Path, tmp_path: Path
 ) -> None:
     """The results' time stamps are earlier than the command's start, as on a file system that rounds times down."""
@@ -240,7 +240,7 @@ def test_failure_that_ends_the_team_is_reported_once(
     tmp_path: Path,
     segment_alone: Callable[..., CommandResult],
 ) -> None:
-    """The messages equal the messages of a single process."""
+    """The team prints the same messages as a single process."""
     arguments = [*(["--model", str(noise_model)] if "--model" not in arguments else []), *arguments]
     alone = segment_alone(scans, "-o", tmp_path / "out", *arguments)
     assert alone.status == status

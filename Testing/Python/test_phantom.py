@@ -33,12 +33,12 @@ phantom = load_script()
 
 
 class Heart(NamedTuple):
-    """A synthetic scan, its label, and arguments of the script's `_paint_heart`.
+    """A synthetic scan, its label, and three arguments that the script passed to `_paint_heart`.
 
     Attributes:
-        points: the voxels' coordinates relative to the heart in mm, as three arrays that broadcast to (I, J, K).
+        points: the voxels' coordinates relative to the left atrium in mm, as three arrays that broadcast to (I, J, K).
         scale: the heart's size, relative to the standard heart.
-        distance: signed distance (I, J, K) to the whole atrium's surface, in mm.
+        distance: distance (I, J, K) to the surface of the left atrium and its veins in mm, negative inside.
     """
 
     scan: Volume
@@ -92,7 +92,7 @@ def test_atrium_is_one_component_of_realistic_size(hearts: dict[int, Heart], see
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_blood_is_brighter_than_myocardium_and_myocardium_than_lung(hearts: dict[int, Heart], seed: int) -> None:
-    """Compare the intensities of blood, of the ventricle's posterior wall and of lung (the darkest 10 percent).
+    """Myocardium is measured in the left ventricle's posterior wall; lung is the scan's 10th percentile.
 
     The atrium has a dark wall, except at the mitral valve, where its blood continues into the ventricle.
     """
@@ -145,17 +145,17 @@ def test_aorta_is_a_bright_area_behind_the_atrium(hearts: dict[int, Heart], seed
 
 
 def test_noise_and_scar_are_not_clipped(hearts: dict[int, Heart]) -> None:
-    """In dark lung, Rician noise is rarely 0, but clipped Gaussian noise would often be. Scar stays below 255."""
+    """In dark lung, Rician noise is rarely 0; clipped Gaussian noise would often be 0. Scar stays below 255."""
     for heart in hearts.values():
         image = heart.scan.voxels[0]
         assert (image == 0).mean() < 0.01
         assert image.max() < 255
 
 
-def test_heart_hardly_depends_on_the_voxel_size(hearts: dict[int, Heart], coarse: tuple[Volume, Labelmap]) -> None:
+def test_label_hardly_depends_on_the_voxel_size(hearts: dict[int, Heart], coarse: tuple[Volume, Labelmap]) -> None:
     fine = hearts[3].label.voxels
     assert fine.shape == (95, 72, 44)
-    # The mean of 2 x 2 x 2 voxels; the 95th plane has no partner.
+    # The mean of blocks of 2 x 2 x 2 voxels; the 95th plane has no partner.
     shrunk = fine[:94].reshape(47, 2, 36, 2, 22, 2).mean((1, 3, 5)) >= 0.5
     label = coarse[1].voxels[:47] != 0
     assert 2 * (shrunk & label).sum() / (shrunk.sum() + label.sum()) > 0.97
@@ -176,14 +176,14 @@ def test_engine_reads_the_files_of_the_script(
     assert back_label.grid.matches(made_label.grid)
 
 
-def test_shipped_scan_and_label_have_seed_0_and_are_small() -> None:
+def test_shipped_scan_and_label_are_those_of_seed_0_and_are_small() -> None:
     path = FOLDER / "LGEHeartPhantom.nrrd"
     label_path = FOLDER / "LGEHeartPhantom_label.nrrd"
     assert path.stat().st_size + label_path.stat().st_size < 2_000_000
     shipped, (made, made_label) = read_scan(path), phantom.make_phantom(0)
     assert shipped.voxels.shape == (1, 190, 144, 88)
     assert shipped.grid.matches(made.grid)
-    # Another build of the mathematics library may round a few voxels to the next integer.
+    # With another build of the mathematics library, a few voxels may differ by 1.
     difference = np.abs(shipped.voxels.astype(int) - made.voxels)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.001
@@ -198,7 +198,7 @@ def test_invalid_seed_or_spacing_is_refused(seed: int, spacing: float) -> None:
         phantom.make_phantom(seed, spacing_mm=spacing)
 
 
-def test_unknown_ending_is_refused_in_one_line(
+def test_unknown_ending_is_refused_with_a_message_of_one_line(
     tmp_path: Path,
     coarse: tuple[Volume, Labelmap],
     capsys: pytest.CaptureFixture[str],

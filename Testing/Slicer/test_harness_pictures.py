@@ -1,4 +1,4 @@
-"""Pictures of Slicer's views and charts, drawn off-screen, show the scene."""
+"""Off-screen pictures of Slicer's views and charts show the scene."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ViewsTest(unittest.TestCase):
 
 
 class ChartTest(unittest.TestCase):
-    def test_rising_series_is_drawn_in_its_colour_and_bars_are_refused(self) -> None:
+    def test_rising_series_is_drawn_in_its_colour_and_a_bar_chart_is_refused(self) -> None:
         close_scene()
         table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "curve")
         rising = np.stack([np.arange(10.0), np.arange(10.0) ** 2], axis=1)

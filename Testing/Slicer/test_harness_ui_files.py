@@ -40,7 +40,7 @@ class LoadingTest(unittest.TestCase):
             path.write_text(form, encoding="utf-8")
             return slicer.util.loadUI(str(path))
 
-    def test_widgets_have_the_classes_of_the_file(self) -> None:
+    def test_widgets_have_the_classes_and_properties_of_the_file(self) -> None:
         panel = self.load_form(FORM)
         ui = slicer.util.childWidgetVariables(panel)
         self.assertIs(type(panel), slicer.qMRMLWidget)
@@ -79,7 +79,7 @@ class LoadingTest(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "file not found"):
             slicer.util.loadUI("/no/such/file.ui")
 
-    def test_every_custom_widget_can_be_created(self) -> None:
+    def test_every_custom_widget_can_be_created_and_refuses_unknown_properties(self) -> None:
         for name, (_cls, bases) in CUSTOM_WIDGETS.items():
             with self.subTest(name):
                 entry = f"<class>{name}</class><extends>{bases[0]}</extends><header>{name}.h</header>"
@@ -94,7 +94,7 @@ class LoadingTest(unittest.TestCase):
                 with self.assertRaises(AttributeError):
                     made.noSuchProperty = 1
 
-    def test_collapsed_group_box_is_less_than_40_pixels_high(self) -> None:
+    def test_only_a_collapsed_group_box_is_less_than_40_pixels_high(self) -> None:
         import ctk
         import qt
 

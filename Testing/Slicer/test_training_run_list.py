@@ -79,11 +79,11 @@ class ListOfRunsTest(TrainingCase):
             # A paused or failed run can be stopped, which writes its models.
             self.assertEqual(self.ui.stopButton.enabled, resumable and not name.startswith("stopped"), name)
             self.assertTrue(self.ui.discardButton.enabled)
-        # Charts of earlier runs are added to the scene only on request.
+        # Charts are added to the scene only on request.
         self.wait_for(lambda: self.ui.lossesButton.enabled, "the losses")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [])
 
-    def test_validation_cases_are_listed_even_if_their_files_are_missing(self) -> None:
+    def test_validation_cases_with_missing_files_are_listed_while_slicer_stays_responsive(self) -> None:
         begun = [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}]
         run = self.make_run("long", begun)
         lines = [f"case{n},/gone/{n}.nrrd,/gone/{n}_label.nrrd,labelled" for n in range(10_000)]
@@ -118,7 +118,7 @@ class ListOfRunsTest(TrainingCase):
             person.expects("case.txt: cannot be used (Permission denied)", "Ok")
             choose(self.ui.previewSelector, "last case")
 
-    def test_scores_have_fixed_digits_and_a_single_case_has_no_standard_deviation(self) -> None:
+    def test_scores_are_rounded_and_a_single_case_has_no_standard_deviation(self) -> None:
         ended = [{"event": "started", "step": 0, "of": 10}, {"event": "finished", "step": 10, "model": ""}]
         summary = ["mean,1,0.5,0.3333333,12,3.25", "std,1,0,0,0,0"]
         two = ["one,1,0.5,0.3333333,12,3.25", "two,1,0.5,0.3333333,12,3.25", *summary]
@@ -163,7 +163,7 @@ class ListOfRunsTest(TrainingCase):
         self.wait_for(lambda: manager.layout == layout, "the end of the run")
         assert_gone("the end of the run")
         show_losses()
-        # The panel may also be closed without leaving the module.
+        # Slicer may also close the panel without leaving the module.
         self.module.widget.watching.close()
         assert_gone("closing the panel")
 
@@ -180,14 +180,14 @@ class ListOfRunsTest(TrainingCase):
         announce_quitting()
         self.assertEqual(int(slicer.app.settings().value("MainWindow/layout")), layout)
 
-    def test_runs_are_stored_in_the_home_folder_unless_another_is_chosen(self) -> None:
+    def test_runs_are_stored_in_the_home_folder_unless_another_folder_is_chosen(self) -> None:
         slicer.app.userSettings().remove("DCAMT/RunsFolder")
         self.module.widget.runs.refresh()
         self.assertEqual(Path(self.ui.runsFolderEdit.currentPath), Path.home() / "DCAMT runs")
         self.ui.runsFolderEdit.currentPath = str(self.runs)
         self.assertEqual(runs_folder(), self.runs)
 
-    def test_run_is_deleted_only_after_a_question(self) -> None:
+    def test_run_is_deleted_only_after_confirmation(self) -> None:
         ended = [{"event": "started", "step": 0, "of": 2}, {"event": "finished", "step": 2, "model": ""}]
         run = self.make_run("ended", ended)
         self.module.widget.runs.refresh()

@@ -1,4 +1,4 @@
-"""Compute the doubt of a segmentation: a map with a value for each voxel, and features of the whole.
+"""Compute the doubt of a segmentation: a map with a value for each voxel, and features of the whole segmentation.
 
 The map estimates the probability that a voxel's label is wrong; a model's calibration corrects it for that model
 (`models.doubt_scaling`). From the features, `models.calibration` estimates the expected overlap. For the features,
@@ -40,18 +40,19 @@ NEGLIGIBLE = 0.05
 def doubt_map(
     mean: Tensor, grid: NetworkGrid, removed: np.ndarray | None = None, scaling: DoubtScaling | None = None
 ) -> np.ndarray:
-    """Return the probability that a voxel's label is wrong, float32 (I, J, K) on the scan's own grid.
+    """Return the probability that each voxel's label is wrong, float32 (I, J, K) on the scan's own grid.
 
-    The label is the most likely one, or background where a component was removed.
+    A voxel's label is its most likely class, or background where a component was removed.
 
-    The result is sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) + DOUBT_AROUND * logit(r) + DOUBT_BACKGROUND [the label is
-    background]), corrected by `scaling`. Here q is 1 minus the probability of the voxel's label, and r is the same for
-    probabilities smoothed by `NEIGHBOURHOOD_MM`. Outside a box around the organs the result is 0 (`NEGLIGIBLE`).
+    The result is sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) + DOUBT_AROUND * logit(r) + DOUBT_BACKGROUND * b),
+    corrected by `scaling`. Here q is 1 minus the probability of the voxel's label, r is the same for probabilities
+    smoothed by `NEIGHBOURHOOD_MM`, and b is 1 if the label is background, else 0. Outside a box around the organs the
+    result is 0 (`NEGLIGIBLE`).
 
     Args:
         mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.
-        removed: uint8 (I, J, K) on the scan's grid, not 0 where a removed component was; None if none was removed.
-        scaling: the model's correction of the doubt; None for none.
+        removed: uint8 (I, J, K) on the scan's grid, not 0 where a component was removed; None if no component was.
+        scaling: the model's correction of the doubt; None for no correction.
     """
     doubt = np.zeros(grid.source.shape, np.float32)
     organ_box = bounding_box((mean[0] < 1 - NEGLIGIBLE).numpy())
@@ -78,7 +79,7 @@ def doubt_map(
     on_grid[box] = (score + DOUBT_BACKGROUND * (labels == 0)).sigmoid()
     part = source_box_of(box, grid)
     uncorrected = to_source(on_grid, grid, part)
-    # Corrected on the scan's grid, where the correction was fitted.
+    # The correction was fitted on the scan's grid.
     doubt[part] = uncorrected if scaling is None else scaling.apply(uncorrected)
     return doubt
 
@@ -102,12 +103,11 @@ def _logit(probabilities: Tensor) -> Tensor:
 
 
 def doubt_features(branches: Tensor, labels: np.ndarray, spacing: tuple[float, float, float]) -> dict[str, float]:
-    """Return the features of doubt of a segmentation by name; only `NOTHING` if the segmentation is empty.
+    """Return a segmentation's features of doubt by name; only `NOTHING` if the segmentation is empty.
 
-    The feature `entropy` is the entropy of the branches' mean probabilities in units of log K, summed over the band,
-    divided by the number of segmented voxels; then the square root is taken. The feature `disagreement` is the total
-    variation distance of the branches, summed and divided in the same way; then `DISAGREEMENT_OFFSET` is added, and the
-    logarithm is taken. With one branch there is no `disagreement`.
+    `entropy` is sqrt(E / n): E is the entropy of the branches' mean probabilities in units of log K, summed over the
+    band, and n the number of segmented voxels. `disagreement` is log(D / n + DISAGREEMENT_OFFSET): D is the total
+    variation distance of the branches, summed over the band. With one branch there is no `disagreement`.
 
     Args:
         branches: probabilities (branches, K, X, Y, Z) on the network grid.

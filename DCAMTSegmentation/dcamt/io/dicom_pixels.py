@@ -18,15 +18,15 @@ from .stored_image import library_errors
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
-    """Return the voxels (1, I, J, K) of the frames, each rescaled with its own slope and intercept.
+    """Return the voxels (1, I, J, K) of the frames, each frame rescaled with its own slope and intercept.
 
     Voxels that are not rescaled keep the file's type, except float64, which becomes float32. Integers that are rescaled
-    by whole numbers become int16 or int32; other rescaled voxels become float32. If the slices' types differ, all
+    by whole numbers become int16 or int32; other rescaled voxels become float32. If the frames' types differ, all
     voxels get NumPy's common type, or float32 in place of float64.
 
     Raises:
-        InputError: a file cannot be read or decompressed, or has a modality LUT, or the frames' sizes differ; only the
-            message about sizes names `path`.
+        InputError: a file cannot be read or decompressed, a file has a modality LUT, or the frames' sizes differ. The
+            message about sizes names `path`; the other messages name the file.
     """
     planes: list[np.ndarray] = [np.empty(0)] * len(frames)
     of_file: defaultdict[Path, list[int]] = defaultdict(list)
@@ -80,7 +80,7 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
         pixels = data.pixel_array
         return _bright_is_high(pixels[np.newaxis] if pixels.ndim == 2 else pixels, data), False
     except Exception:
-        # ITK would rescale all frames of the file alike.
+        # ITK would rescale all frames of the file with the same slope and intercept.
         if len(frames) > 1 and not unscaled:
             remedy = "Export the series uncompressed, or install pylibjpeg."
             raise InputError(f"is compressed ({syntax.name})", path=file, remedy=remedy) from None
@@ -90,9 +90,10 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
 
 
 def _refuse_missing_fragments(file: Path, data: Any) -> None:
-    """Raise InputError if compressed pixels have fewer fragments than frames: each frame has at least one.
+    """Raise InputError if compressed pixels have fewer fragments than frames, since each frame needs at least one.
 
-    Videos, whose frames share fragments, are not checked, nor are plain pixels in a file that states a compression.
+    Two kinds of file are not checked: videos, whose frames share fragments, and files with uncompressed pixels whose
+    header states a compression.
     """
     from pydicom.encaps import parse_basic_offsets, parse_fragments
 
@@ -107,7 +108,7 @@ def _refuse_missing_fragments(file: Path, data: Any) -> None:
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Return pixels whose higher values are brighter: MONOCHROME1 is inverted, as in GDCM, which ITK uses."""
+    """Invert MONOCHROME1 pixels, so that higher values are brighter. GDCM, with which ITK reads, does the same."""
     if data.get("PhotometricInterpretation") != "MONOCHROME1" or pixels.dtype.kind not in "iu":
         return pixels
     highest = -1 if pixels.dtype.kind == "i" else 2 ** int(data.get("BitsStored", data.BitsAllocated)) - 1
@@ -121,6 +122,6 @@ def _stored_bits(pixels: np.ndarray, data: Any) -> np.ndarray:
     if stored >= allocated or pixels.dtype.kind not in "iu":
         return pixels
     shift = allocated - 1 - high
-    # Shift up, so that the highest used bit becomes the highest bit of the type, then down.
+    # Shift up until the highest used bit is the highest bit of the type, then shift down.
     moved = np.left_shift(pixels, shift) if shift > 0 else pixels
     return np.asarray(np.right_shift(moved, allocated - stored))

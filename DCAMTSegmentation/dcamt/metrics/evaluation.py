@@ -27,10 +27,10 @@ class SegmentationScore:
 
     Distances are defined as in `medpy.metric.binary`, which the published left atrium tables use (L. Yu et al., UA-MT,
     MICCAI 2019, and later papers). The surface of a mask consists of its voxels with a face neighbour outside the mask
-    (connectivity 1; the image's border counts as outside). A voxel's distance is the distance from its centre to
-    the nearest centre of the other surface.
+    (connectivity 1; positions beyond the image count as outside). A voxel's distance is the distance from its centre
+    to the nearest voxel centre of the other surface.
 
-    If both masks are empty, Dice and Jaccard are 1 and distances 0. If one mask is empty, Dice and Jaccard are 0 and
+    If both masks are empty, Dice and Jaccard are 1 and distances 0. If only one is empty, Dice and Jaccard are 0 and
     distances NaN.
 
     Attributes:
@@ -61,12 +61,12 @@ SCORE_COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined", "cases", "m
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """One class of one case, or a class's mean or standard deviation (`case` is "mean" or "std").
+    """The scores of a class in one case, or their mean or standard deviation (`case` is "mean" or "std").
 
     Attributes:
-        cases: number of cases in the row.
-        undefined: how many of these have undefined distances, since one mask is empty.
-        missed: how many of the undefined ones have a label but no prediction.
+        cases: number of cases that the row covers.
+        undefined: how many cases have undefined distances, since exactly one mask is empty.
+        missed: in how many of the `undefined` cases the prediction is the empty mask.
         empty: how many cases have two empty masks; their distances are 0.
     """
 
@@ -82,7 +82,7 @@ class EvaluationRow:
 
     @property
     def title(self) -> str:
-        """The row's name; if distances are undefined in some of several cases, also how many cases have distances.
+        """`case`, and the number of cases with distances if some of several cases have undefined distances.
 
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
@@ -99,8 +99,8 @@ class EvaluationRow:
 class Evaluation:
     """The scores of each class in each case, and each class's `mean` and `std` over the cases.
 
-    The standard deviation is that of the population (divided by n). A class with a single case has no row in `std`, and
-    a distance that is defined in a single case is NaN in `std`. Means and deviations of distances omit the cases with
+    The standard deviation is that of the population (divided by n). A class with a single case has no row in `std`. A
+    distance that is defined in only one case is NaN in `std`. Means and deviations of distances omit the cases with
     undefined distances and are NaN if no case is left. Dice, Jaccard and volumes include every case.
 
     Attributes:
@@ -141,7 +141,7 @@ def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | 
     box = bounding_box(prediction | label)
     if box is None:
         return _BOTH_EMPTY
-    # Cropping changes no surface: voxels beyond the box are in no mask, and an array's border counts as outside.
+    # Cropping changes no surface: no mask has voxels beyond the box, and voxels beyond an array count as outside.
     prediction, label = prediction[box], label[box]
     sizes = int(np.count_nonzero(prediction)), int(np.count_nonzero(label))
     if not all(sizes):
@@ -183,14 +183,14 @@ def evaluate_folders(
     prediction are skipped, too, and named in the result, so that a part of a data set can be evaluated.
 
     Args:
-        progress: is called with the numbers of evaluated and of all cases after each case.
-        label_mapping: which values or segments of the labels are which class, such as "420,421=1" (`read_pair`); all
-            other voxels become background.
+        progress: is called after each case with the number of evaluated cases and the number of all cases.
+        label_mapping: which values or segments of the labels become which class, such as "420,421=1" (`read_pair`);
+            all other voxels become background.
         prediction_mapping: the same for the predictions.
 
     Raises:
         InputError: a folder is missing or empty, two files of a folder belong to one case, a prediction has no label or
-            is its own label, or `evaluate_pairs` raises the error.
+            is its own label, or `evaluate_pairs` raises InputError.
     """
     predicted, labelled = labelmaps_by_case(Path(predictions)), labelmaps_by_case(Path(labels), skip_images=True)
     labelled = pair_with_labels(predicted, labelled)
@@ -221,10 +221,10 @@ def evaluate_pairs(
 
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
-    background. If every labelmap is empty or a mask with the value 1 or 255, the two values count as the same class.
+    background. If every labelmap is empty or a mask of 1 or of 255, then 1 and 255 count as the same class.
 
     Args:
-        progress: is called with the numbers of evaluated and of all pairs after each pair.
+        progress: is called after each pair with the number of evaluated pairs and the number of all pairs.
         predictions_folder, labels_folder: the folders that messages name, if the files lie in folders.
 
     Raises:
@@ -236,12 +236,12 @@ def evaluate_pairs(
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     rows_of_pairs: list[dict[int, EvaluationRow]] = []
-    # Before scoring, labelmaps are read until one holds several structures. If one does, 255 is a class of its own.
-    one_structure = all(_holds_one_structure(labelmap) for pair in pairs for labelmap in pair.read())
+    # Before scoring, labelmaps are read until one is not a mask. If one is not, 255 is a class of its own.
+    only_masks = all(_is_mask_or_empty(labelmap) for pair in pairs for labelmap in pair.read())
     for done, pair in enumerate(pairs, start=1):
         prediction, label = pair.read()
         prediction, label = _fit_pair(prediction, label, pair.case)
-        if one_structure:
+        if only_masks:
             label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
         label_values, predicted_values = (
             {int(value) for value in np.unique(labelmap.voxels)} - {0} for labelmap in (label, prediction)
@@ -292,11 +292,10 @@ def read_pair(
     """Return a prediction and its label with their values mapped, each on its own grid.
 
     Args:
-        prediction: a file, or a labelmap in memory.
-        label: the same for the label.
-        label_mapping: which values or segments of the label are which class, such as "420,421=1"; if empty, the label
-            keeps its values. A class is a label value or, if the prediction is a file with segments and has no
-            mapping, the name of such a segment.
+        prediction, label: each a file, or a labelmap in memory.
+        label_mapping: which values or segments of the label become which class, such as "420,421=1"; if empty, the
+            label keeps its values. A class is a label value or, if the prediction is a file with segments and has no
+            mapping, the name of one of these segments.
         prediction_mapping: the same for the prediction, with the names of the label's segments.
 
     Raises:
@@ -312,8 +311,8 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
     """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
 
     Args:
-        other: the label or prediction of the same case. If it is a file with segments, the mapping may name these as
-            classes. None if the other file has a mapping of its own.
+        other: the label or prediction of the same case, or None if it has a mapping of its own. If it is a file with
+            segments, the mapping may use their names as classes.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source)
@@ -339,7 +338,7 @@ def _fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelma
 
 
 def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequence[int]) -> list[EvaluationRow]:
-    """Return a row for each of the label values `values`.
+    """Return the row of each label value in `values`.
 
     Raises:
         InputError: prediction and label do not fit on one grid.
@@ -359,8 +358,8 @@ def summarize_rows(rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ..
     )
 
 
-def _holds_one_structure(labelmap: Labelmap) -> bool:
-    """Return whether a labelmap is empty or a mask with the value 1 or 255."""
+def _is_mask_or_empty(labelmap: Labelmap) -> bool:
+    """Return whether a labelmap is empty, a mask of 1 or a mask of 255."""
     return int(labelmap.voxels.max()) <= 1 or is_mask_of_255(labelmap)
 
 
@@ -389,7 +388,7 @@ def _row(case: str, value: int, prediction: Labelmap, label: Labelmap) -> Evalua
 def _summarize_class(
     name: str, statistic: Callable[[np.ndarray], float], rows: Sequence[EvaluationRow]
 ) -> EvaluationRow:
-    """Return a row with the `statistic` of every column over the rows of a class, without undefined distances."""
+    """Return a class's row: the `statistic` of each score and volume without NaN, and the sum of each count."""
 
     def combine(values: Sequence[float]) -> float:
         defined = np.array([value for value in values if not np.isnan(value)])

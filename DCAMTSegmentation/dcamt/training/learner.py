@@ -24,7 +24,7 @@ FUSED = ("cpu", "cuda")
 
 @contextmanager
 def _benchmarking_kernels() -> Iterator[None]:
-    """Let cuDNN choose the fastest convolution kernels inside the block by measuring them for each new shape.
+    """Inside the block, let cuDNN measure its convolution kernels for each new shape and use the fastest.
 
     This saves time for patches, which all have one shape, but not for whole cases, whose shapes differ.
     """
@@ -54,7 +54,7 @@ class Learner:
 
     @property
     def model(self) -> DualVNet:
-        """The network that becomes the model: the averaged one if the recipe has `weight_average`."""
+        """The network whose weights become the model: the average if the recipe has `weight_average`."""
         return self.network if self.average is None else self.average
 
     @property
@@ -88,7 +88,7 @@ class Learner:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def update(self, step: int) -> None:
-        """Update the weights with the current gradients, and update their average."""
+        """Update the weights with the current gradients, then their moving average."""
         set_learning_rate(self.optimiser, self.recipe.training, step)
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -123,7 +123,8 @@ class Learner:
 
     def _teacher_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), without gradients."""
-        # In a separate autocast block, since a shared one would give the training step weights without gradients.
+        # Autocast reuses converted weights until its block ends. Weights converted here pass on no gradients, so
+        # the training pass needs another block.
         with torch.no_grad(), self._mixed_precision():
             self.network.eval()
             a, b = self.network(_channels_last(images))

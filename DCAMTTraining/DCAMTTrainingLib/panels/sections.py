@@ -1,4 +1,4 @@
-"""Open only the sections of the panel that the next step needs, so that they fit on a laptop's screen."""
+"""Open only the sections that the user's next step needs, so that the panel fits on a laptop's screen."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RUN_WIDGETS = (
 )
 """Widgets that are useful only if there is a run."""
 TITLE_LENGTH = 40
-"""The largest number of characters of a choice in a section's title."""
+"""A section's title shows at most this many characters of the user's choice."""
 
 
 class Sections:
@@ -44,7 +44,7 @@ class Sections:
         session.on_news.append(self.show_titles)
 
     def set_run(self, watch: RunWatch | None) -> None:
-        """Arrange the sections for another run, or none."""
+        """Arrange the sections for another run, or for no run."""
         first, self._arranged = not self._arranged, True
         self._watch = watch
         self._state = watch.state.state if watch is not None else ""
