@@ -20,11 +20,11 @@ TEXT_COLUMNS = ("scan", "segment")
 DECIMALS = {"sphericity": 3}
 """Number of decimals by column; all other columns have two.
 
-More would suggest an accuracy that measurements on voxels do not have."""
+More decimals would suggest an accuracy that measurements on voxels do not have."""
 
 
 def column_titles() -> dict[str, str]:
-    """Return the titles of the columns by the columns' names."""
+    """Return the title of each column by the column's name."""
     return {
         "scan": _("Scan"),
         "segment": _("Segment"),
@@ -40,7 +40,7 @@ def column_titles() -> dict[str, str]:
 def fill_table(node: TableNode, rows: Sequence[Measurements]) -> None:
     """Replace the content of a table node with measurements, one row for each segment.
 
-    Numbers are stored as text with a fixed number of decimals, which a table view shows unchanged.
+    Numbers are stored as text with a fixed number of decimals, because a table view shows text unchanged.
     """
     titles, arrays = column_titles(), []
     for column in titles:
@@ -90,7 +90,7 @@ def as_text(node: TableNode) -> str:
 
 
 def table_name(volume: VolumeNode) -> str:
-    """Return the name of the table of a volume's result."""
+    """Return the name of the table with a volume's measurements."""
     return str(_("{volume} measurements").format(volume=volume.GetName()))
 
 
@@ -100,5 +100,5 @@ def _format_fixed(value: float, decimals: int) -> str:
 
 def _cell(table: Any, row: int, column: str) -> str:
     value = table.GetValueByName(row, column)
-    # A table of an older version holds numbers.
+    # A table that an older version of DCAMT made holds numbers.
     return str(value.ToString()) if value.IsString() else csv_cell(value.ToDouble())

@@ -13,7 +13,7 @@ from .geometry import Grid, reorientation_between
 
 MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usually means a damaged header
-MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis; in scanners a few metres at most
+MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis; a scanner measures a few metres
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
@@ -21,10 +21,10 @@ GREY_SCALE_REMEDY = "A grey-scale scan is needed."
 
 _FLOAT32_STEP = 2.0**-16  # A range below this fraction of the largest intensity has fewer than 256 float32 values.
 GRID_TOLERANCE = 0.05
-"""Two grids count as equal if they differ by at most this many voxels along each axis: files round their geometry."""
+"""Two grids count as equal if they differ by at most this many voxels along each axis; files hold rounded geometry."""
 MASK_VALUE = 255
 """Value that many programs write into a mask of one structure."""
-_LABEL_ROUNDING = 1e-4  # A mask stored as 255 with a slope of 1/255 is read as 1.0000001.
+_LABEL_ROUNDING = 1e-4  # Tolerance for whole numbers: 255 stored with a slope of 1/255 is read as 1.0000001.
 
 
 class IdentifyingNote(str):
@@ -104,9 +104,9 @@ class SegmentInfo:
 def check_scan(volume: Volume) -> None:
     """Raise InputError if a scan cannot be segmented.
 
-    Refused are grids that `check_scan_grid` refuses, complex or colour voxels, and NaN or infinite voxels. A channel is
-    refused if all its intensities are equal, if one exceeds the range of float32, or if their range is so small
-    (`_FLOAT32_STEP`) that float32 has fewer than 256 values in it.
+    A scan is refused if `check_scan_grid` refuses its grid, or if voxels are complex, colours, NaN or infinite. It is
+    also refused if the intensities of a channel are all equal, exceed the range of float32, or have a range that holds
+    fewer than 256 float32 values (`_FLOAT32_STEP`).
     """
     check_scan_grid(volume.grid, volume.path)
     voxels, path = volume.voxels, volume.path
@@ -149,9 +149,9 @@ def check_channels(channels: int, needed: int, path: Path | None) -> None:
 def check_scan_grid(grid: Grid, path: Path | None) -> None:
     """Raise InputError, naming `path`, if a scan cannot have this grid.
 
-    Refused are grids that `check_grid` refuses, axes of fewer than `MINIMUM_AXIS` voxels, grids whose longest side is
-    longer than `MAXIMUM_MM` or shorter than `MINIMUM_MM`, grids whose shortest side is shorter than
-    `MINIMUM_THICKNESS_MM`, and grids that begin beyond `MAXIMUM_DISTANCE_MM`.
+    A grid is refused if `check_grid` refuses it, an axis has fewer than `MINIMUM_AXIS` voxels, the longest side is
+    above `MAXIMUM_MM` or below `MINIMUM_MM`, the shortest side is below `MINIMUM_THICKNESS_MM`, or the first voxel is
+    farther than `MAXIMUM_DISTANCE_MM` from the origin along an axis.
     """
     check_size(grid.shape, path)
     sizes = _sizes(grid.shape)
@@ -183,8 +183,8 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
 def check_grid(grid: Grid, path: Path | None) -> None:
     """Raise InputError, naming `path`, if an image cannot have this grid.
 
-    Refused are sizes that `check_size` refuses, and an affine that is not finite, is singular or nearly so, or has a
-    last row other than (0, 0, 0, 1).
+    A grid is refused if `check_size` refuses its size, or if its affine is not finite, is singular or nearly singular,
+    or has a last row other than (0, 0, 0, 1).
     """
     check_size(grid.shape, path)
     remedy = "Repair the scan's geometry, for instance by exporting it again from DICOM."
@@ -203,8 +203,8 @@ def check_grid(grid: Grid, path: Path | None) -> None:
 def check_size(shape: Sequence[int], path: Path | None) -> None:
     """Raise InputError, naming `path`, if an image has no voxels or more than `MAXIMUM_VOXELS`.
 
-    Readers call this before they allocate memory. `shape` may have more than three axes. With fewer than three, there
-    is no upper limit.
+    Readers call this before they allocate memory. `shape` may have any number of axes; below three axes, there is no
+    upper limit.
     """
     if min(shape) < 1:
         raise InputError(
@@ -219,7 +219,7 @@ def check_size(shape: Sequence[int], path: Path | None) -> None:
 
 
 def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
-    """Convert `voxels` to the smallest sufficient unsigned type.
+    """Convert `voxels` to the smallest unsigned integer type that can hold them.
 
     Raises:
         InputError: the voxels are no real numbers, or a value differs by more than `_LABEL_ROUNDING` from every whole
@@ -250,15 +250,15 @@ def is_mask_of_255(labelmap: Labelmap) -> bool:
 
 
 def relabel_255(labelmap: Labelmap, value: int) -> Labelmap:
-    """Return a labelmap of 0 and 255 with `value`, at most 255, in place of 255."""
+    """Replace 255 by `value`, which is at most 255, in a labelmap of 0 and 255."""
     return replace(labelmap, voxels=np.where(labelmap.voxels == MASK_VALUE, value, labelmap.voxels).astype(np.uint8))
 
 
 def grid_difference(grid: Grid, other: Grid) -> tuple[float, float]:
-    """Return the largest distance between corresponding corners of two grids of the same shape.
+    """Compare the corresponding corners of two grids of the same shape.
 
     Returns:
-        The distance in mm, and the largest difference along an axis of `other` in its voxels.
+        The largest distance in mm, and the largest difference along an axis of `other`, in voxels of `other`.
     """
     differences = grid.corners() - other.corners()
     voxels = np.abs(differences @ np.linalg.inv(other.affine[:3, :3]).T)
@@ -284,7 +284,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
     The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. The grid
     of a `partial` labelmap may also be a part of the scan's lattice; this part may reach beyond the scan if the labels
-    there are background. The grids may differ by `GRID_TOLERANCE` voxels.
+    there are background. Voxel positions may deviate by `GRID_TOLERANCE` voxels.
 
     Args:
         scan: the name of the scan in messages.
@@ -308,7 +308,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     if not labelmap.partial and (placed.shape != grid.shape or offset.any()):
         raise _grid_mismatch(labelmap, grid, scan, "")
     target = np.zeros(grid.shape, voxels.dtype)
-    # Per axis, the part of the scan that the labelmap covers: as indices of the scan, and of the labelmap.
+    # For each axis, the range that scan and labelmap share: in indices of the scan, and of the labelmap.
     overlap = [
         (slice(max(0, side.start), min(size, side.stop)), slice(max(0, -side.start), min(size, side.stop) - side.start))
         for side, size in zip((i, j, k), grid.shape, strict=True)
@@ -325,8 +325,8 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 def enclosing_grid(grid: Grid, other: Grid) -> Grid:
     """Return the smallest grid on the lattice of `other` that contains both grids.
 
-    If the first voxel of `grid` lies between voxels of the lattice, `grid` is moved to the nearest of these. If the
-    axes are not parallel, the spacings differ, or the result would exceed `MAXIMUM_VOXELS`, `other` is returned.
+    `grid` is first shifted to the nearest voxels of this lattice. If the axes are not parallel, the spacings differ,
+    or the result would exceed `MAXIMUM_VOXELS`, `other` is returned.
     """
     turn = reorientation_between(grid, other)
     if turn is None:
@@ -342,14 +342,14 @@ def enclosing_grid(grid: Grid, other: Grid) -> Grid:
 
 
 def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> Grid:
-    """Return a grid of `shape` on the same lattice as `grid`, whose first voxel has the index `offset` in `grid`."""
+    """Return the grid of `shape` on the lattice of `grid` that starts at the index `offset` of `grid`."""
     affine = grid.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ offset
     return Grid(shape, affine)
 
 
 def _position_difference(grid: Grid, other: Grid) -> str:
-    """Return text on the distance of two grids' centres and, if above 0.05 degrees, the angle between their axes."""
+    """Describe the distance between two grids' centres, and the angle between their axes if above 0.05 degrees."""
     centres = [each.affine[:3, :3] @ (np.array(each.shape) - 1) / 2 + each.affine[:3, 3] for each in (grid, other)]
     axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]
     nearest = np.abs(axes[0].T @ axes[1]).max(axis=0)  # cosine of each axis of `other` to the closest axis of `grid`

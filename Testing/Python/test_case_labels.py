@@ -1,4 +1,4 @@
-"""Labels of cases: values are mapped to the recipe's classes, and 255 to the only class; invalid labels are refused."""
+"""Label values become classes of the recipe; 255 becomes the class of a one-class recipe; bad labels are refused."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_invalid_mapping_is_refused(text: str) -> None:
         parse_mapping(text, two_class_recipe().classes)
 
 
-def test_error_quotes_the_mapping_without_a_source() -> None:
+def test_error_quotes_a_mapping_that_has_no_label_value() -> None:
     with pytest.raises(InputError, match="'=left-atrium' maps no label"):
         parse_mapping(" =left-atrium", two_class_recipe().classes)
 
@@ -80,13 +80,13 @@ def test_several_values_map_to_one_class_and_unmapped_values_to_background(tmp_p
     assert check_label(case, label, two_class_recipe()) == (1, 2)
 
 
-def test_value_255_becomes_the_only_class(tmp_path: Path) -> None:
+def test_value_255_is_replaced_only_if_the_recipe_has_one_class(tmp_path: Path) -> None:
     case = write_label_case(tmp_path / "l.nii.gz", label_voxels(255, 255))
     assert read_case_label(case, tiny_recipe(), GRID).voxels.max() == 1
     assert read_case_label(case, two_class_recipe(), GRID).voxels.max() == 255
 
 
-def test_empty_unknown_and_misplaced_labels_are_refused(tmp_path: Path) -> None:
+def test_label_that_is_empty_or_has_an_unknown_value_or_another_grid_is_refused(tmp_path: Path) -> None:
     recipe = tiny_recipe()
     for values, labels, message in (
         (label_voxels(0), "", "is empty: no voxel is labelled. Outline the scan"),

@@ -47,7 +47,7 @@ def test_case_name_omits_ending_channel_and_label_suffix(file: str, name: str) -
         ("scan1.nii.gz", "mask1.nii.gz"),
     ],
 )
-def test_label_with_another_spelling_is_recognised_by_the_scan_beside_it(scan: str, label: str) -> None:
+def test_label_in_an_unusual_spelling_is_recognised_only_beside_a_scan(scan: str, label: str) -> None:
     folder = Path("patients")
     assert labels_beside_scans([folder / scan, folder / label], folder) == [folder / label]
     assert labels_beside_scans([folder / label], folder) == []
@@ -71,7 +71,7 @@ def test_files_of_public_data_sets_are_classified(tmp_path: Path) -> None:
     assert kind_and_key("x.seg.nrrd") == (FileKind.LABEL, ("x",))
 
 
-def test_label_is_recognised_by_the_scan_beside_it() -> None:
+def test_label_is_recognised_only_beside_its_scan() -> None:
     folder = Path("patients")
     names = ["p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nii.gz", "p03_0000.nii", "p03_gt.nii", "q_seg.nii"]
     recognised = labels_beside_scans([folder / name for name in names], folder)
@@ -81,7 +81,7 @@ def test_label_is_recognised_by_the_scan_beside_it() -> None:
 @pytest.mark.parametrize(
     "word", ["pred", "prediction", "auto", "result", "output", "dcamt", "auto_seg", "LA_gt", "RV_mask"]
 )
-def test_results_and_labels_of_a_structure_are_recognised_by_the_scan_beside_them(word: str) -> None:
+def test_result_or_structure_label_is_recognised_beside_its_scan(word: str) -> None:
     folder = Path("patients")
     files = [folder / "p1.nii.gz", folder / f"p1_{word}.nii.gz"]
     assert labels_beside_scans(files, folder) == files[1:]
@@ -102,7 +102,7 @@ def test_label_of_another_modality_is_not_paired() -> None:
     assert pair_with_labels(["p1_CT"], labels) == labels
 
 
-def test_labels_are_paired_by_their_own_or_a_shorter_name() -> None:
+def test_label_is_paired_with_the_case_that_has_its_full_or_shortened_name() -> None:
     labels = {name: Path(name) for name in ("p1_LA", "p2", "p2_LA", "p3_LA", "LA_p3", "p4_post_LA")}
     paired = pair_with_labels(["p1", "p2", "p3", "p4"], labels)
     assert paired["p1"] == Path("p1_LA")

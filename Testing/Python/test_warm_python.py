@@ -1,4 +1,4 @@
-"""A program started by `warm_python` ends, writes, obeys signals and imports the engine as in the real interpreter."""
+"""`warm_python` runs a program like the real interpreter: exit status, output, signals and import of the engine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_launcher_passes_sigint_and_sigterm_to_the_program(number: signal.Signal
         "import signal, sys, time\n"
         f"signal.signal({int(number)}, lambda *_: sys.exit(7))\n"
         "print('ready', flush=True)\n"
-        "while True: time.sleep(0.05)"  # short: a signal just before a sleep is handled after the sleep
+        "while True: time.sleep(0.05)"  # short: a signal that comes just before a sleep is handled after the sleep
     )
     process = subprocess.Popen([interpreter(), "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -57,7 +57,7 @@ def test_unbuffered_output_of_a_killed_program_is_kept() -> None:
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"before\n")
 
 
-def test_engine_of_another_folder_is_imported_from_there(tmp_path: Path) -> None:
+def test_engine_in_the_working_folder_is_imported(tmp_path: Path) -> None:
     (tmp_path / "dcamt").mkdir()
     (tmp_path / "dcamt" / "__init__.py").write_text("PLACE = 'elsewhere'\n", encoding="utf-8")
     code = "import sys, dcamt; print(dcamt.PLACE, [name for name in sys.modules if name.startswith('dcamt.')])"

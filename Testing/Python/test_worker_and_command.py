@@ -28,7 +28,7 @@ SPACING = (1.5, 1.5, 2.0)
 
 @pytest.fixture(autouse=True)
 def small_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time a loaded model on a small volume, because no test here needs the estimate of the remaining time."""
+    """Shrink the volume on which the worker times a model; no test here needs the estimated remaining time."""
     monkeypatch.setattr(serving, "TRIAL", (16, 16, 16))
 
 
@@ -83,7 +83,7 @@ def write_scan(path: Path, voxels: np.ndarray, spacing: tuple[float, float, floa
 
 
 def ask_worker(scan: Path, model: Path, folder: Path) -> list[WorkerEvent]:
-    """Read a scan with SimpleITK, as Slicer does, send it to a worker, and return the worker's events."""
+    """Read a scan with ITK, like Slicer; send the scan to a worker, and return the worker's events."""
     image = sitk.ReadImage(str(scan))
     folder.mkdir()
     np.save(folder / "volume.npy", sitk.GetArrayFromImage(image))
@@ -155,7 +155,7 @@ def two_channel_model(folder: Path) -> Path:
 
 
 def test_worker_and_command_give_the_same_labels_for_two_channels(tmp_path: Path) -> None:
-    """The worker gets both channels in one array, as the panel sends them; the command gets one file for each."""
+    """The worker gets all channels in one array, as the panel sends them; the command gets a file for each channel."""
     model, channels = two_channel_model(tmp_path), [intensities(), intensities()[::-1] ** 2]
     both = write_scan(tmp_path / "both.nrrd", np.stack(channels, axis=-1), SPACING)
     result = ask_worker(both, model, tmp_path / "worker")[-1]
@@ -172,7 +172,7 @@ def test_worker_and_command_give_the_same_labels_for_two_channels(tmp_path: Path
     )  # the order of the channels matters
 
 
-def test_worker_and_command_report_the_same_error_for_one_channel_and_a_model_with_two(
+def test_worker_and_command_report_the_same_error_for_one_channel_and_a_two_channel_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = two_channel_model(tmp_path)

@@ -1,4 +1,4 @@
-"""The harness's node selector, and further qMRML and CTK widgets of the harness."""
+"""Test the harness's node selector and its other qMRML and CTK widgets."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class OtherWidgetsTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             view.setMRMLTableNode(slicer.vtkMRMLModelNode())
 
-    def test_show_3d_button_creates_the_surface(self) -> None:
+    def test_show_3d_button_creates_and_removes_the_surface(self) -> None:
         import numpy as np
 
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
@@ -188,7 +188,7 @@ class OtherWidgetsTest(unittest.TestCase):
         button.click()
         self.assertFalse(node.GetSegmentation().ContainsRepresentation("Closed surface"))
 
-    def test_collapsible_button_hides_its_content(self) -> None:
+    def test_collapsible_button_hides_and_shows_its_content(self) -> None:
         import ctk
         import qt
 
@@ -204,7 +204,7 @@ class OtherWidgetsTest(unittest.TestCase):
         with self.assertRaises(AttributeError):
             button.setCollapsed(True)
 
-    def test_slider_emits_its_value_and_keeps_it_within_its_limits(self) -> None:
+    def test_slider_emits_its_value_and_limits_it_to_the_maximum(self) -> None:
         import ctk
 
         slider, received = ctk.ctkSliderWidget(), []

@@ -32,10 +32,13 @@ class SignalTest(unittest.TestCase):
             with self.assertRaisesRegex(ValueError, "does not exist on QPushButton"):
                 self.button.connect(signature, print)
 
-    def test_signal_without_its_arguments_is_refused(self) -> None:
+    def test_signal_name_without_parentheses_is_refused(self) -> None:
         for method in (self.button.connect, self.button.disconnect):
             with self.assertRaisesRegex(ValueError, "write its arguments"):
                 method("clicked", print)
+
+    def test_keyword_arguments_are_refused(self) -> None:
+        for method in (self.button.connect, self.button.disconnect):
             with self.assertRaises(TypeError):
                 method(signal="clicked()", receiver=print)
 
@@ -101,7 +104,7 @@ class StringConnectionTest(unittest.TestCase):
 
 
 class DeletionTest(unittest.TestCase):
-    """Slicer 5.12.3 crashed when a slot that is connected to a dialog's child held the last reference to the dialog."""
+    """Slicer 5.12.3 crashed if the last reference to a dialog was held by a slot connected to the dialog's child."""
 
     def make_dialog(self) -> tuple[object, object]:
         dialog = qt.QDialog()
@@ -151,7 +154,7 @@ class DeletionTest(unittest.TestCase):
         expect_no_hidden_errors()
         self.assertFalse(dialog)
 
-    def test_releasing_a_button_in_its_own_signal_is_refused(self) -> None:
+    def test_deleting_a_button_in_its_own_signal_is_reported(self) -> None:
         window = qt.QWidget()
         button = qt.QPushButton(window)
         button.clicked.connect(lambda checked, held=window: held.findChildren(qt.QPushButton)[0].setParent(None))

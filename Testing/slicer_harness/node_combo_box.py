@@ -30,7 +30,7 @@ class qMRMLSortFilterProxyModel(QtCore.QObject):
 class qMRMLNodeComboBox(QtWidgets.QWidget):
     """A node selector, disabled until it has a scene.
 
-    Without an item "None" (`noneEnabled`), an update of the list chooses the first node if no node is chosen.
+    If no node is chosen and `noneEnabled` is False, an update of the list chooses the first node.
     """
 
     SIGNATURES: ClassVar[dict[str, str]] = {
@@ -137,9 +137,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     @Slot(result=object)
     def addNode(self, node_type: str | None = None) -> Any:
-        """Create a node of the type, by default the first of `nodeTypes`, as the menu entry "Create new" does.
+        """Create a node like the menu entry "Create new"; `node_type` is by default the first of `nodeTypes`.
 
-        Return None, and create no node, if the type is not in `nodeTypes` or there is no scene.
+        Without a scene, or if the type is not in `nodeTypes`, create no node and return None.
         """
         types = self.property("nodeTypes")
         wanted = node_type or types[0]
@@ -205,7 +205,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def _refresh(self) -> None:
         """Update the rows; if the current node is no longer offered, choose another node.
 
-        This happens even if the item "None" exists (`noneEnabled`), as was observed in Slicer 5.12.3.
+        Slicer 5.12.3 chooses another node even if the list has an item "None" (`noneEnabled`).
         """
         before, rows = self._rows, self._nodes()
         added = [node for node in rows if node not in before]
@@ -216,7 +216,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         if current is not None and current not in rows:
             row = before.index(current) if current in before else 0
             nodes = [node for node in rows if node is not None]
-            # The nearest node above the previous one, otherwise the first node.
+            # Choose the nearest remaining node above the old current node, otherwise the first node.
             current = next((node for node in reversed(before[:row]) if node in nodes), nodes[0] if nodes else None)
         elif current is None and rows and not self.property("noneEnabled"):
             current = rows[0]

@@ -12,22 +12,23 @@ from ..networks.cross_attention import queries_at_once
 from ..recipe import Recipe, Stride
 
 DEFAULT_MEMORY = 2 << 30
-"""Bytes that a pass may take on a CPU or an Apple GPU, so that other programs of a laptop keep enough memory."""
+"""Bytes that a pass may take on a CPU or an Apple GPU, so that other programs on a laptop keep enough memory."""
 
 
 def pass_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the peak memory in bytes of one pass over (X, Y, Z) voxels.
 
-    The peak is reached when the finest level of a branch is decoded while the skips of both branches are in memory. It
-    is at most eight float32 feature maps of the finest level, as measured by Testing/benchmarks/inference.py. With
-    strides of 1, deeper levels are larger, and the estimate grows in proportion.
+    The peak occurs when the finest level of a branch is decoded, with the skips of both branches in memory. With
+    strides of 2, the peak is at most eight float32 feature maps of the finest level (measured by
+    Testing/benchmarks/inference.py). With strides of 1, deeper levels are larger, and the estimate grows in
+    proportion.
     """
     maps = 8 * _features(recipe, recipe.level_strides) / _features(recipe, ((2, 2, 2),) * len(recipe.level_strides))
     return math.ceil(math.prod(size) * recipe.network.channels[0] * 4 * maps) + attention_bytes(recipe, size)
 
 
 def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
-    """Return the number of features of all levels per voxel of the finest level, for these strides."""
+    """Return the number of features in all levels, divided by the number of voxels of the finest level."""
     total, voxels = 0.0, 1.0
     for channels, step in zip(recipe.network.channels, ((1, 1, 1), *strides), strict=True):
         voxels /= math.prod(step)
@@ -38,7 +39,7 @@ def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
 def attention_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the memory in bytes of cross-attention, for one block of queries in a volume of (X, Y, Z) voxels.
 
-    Included are the block's bias and, as if attention were not fused, the scores before and after the softmax.
+    The estimate includes the block's bias and the scores before and after the softmax, as for unfused attention.
     """
     heads = recipe.network.attention_heads
     if not heads:
@@ -48,9 +49,9 @@ def attention_bytes(recipe: Recipe, size: Shape) -> int:
 
 
 def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
-    """Return the size of a tile, for (X, Y, Z) voxels and at most `limit` bytes for a pass; None for a single pass.
+    """Return the size of the tiles of a volume of (X, Y, Z) voxels, or None for a single pass.
 
-    A small tile is not made smaller, even if it exceeds the limit (see `fitting_tile`).
+    A pass over a tile takes at most `limit` bytes; only the smallest tile may exceed the limit (see `fitting_tile`).
     """
     return fitting_tile(size, recipe.stride, lambda part: pass_bytes(recipe, part) <= limit)
 
@@ -59,7 +60,7 @@ def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
     """Return how many bytes of `memory` a pass may take: all if the whole volume (X, Y, Z) fits, otherwise fewer."""
     if pass_bytes(recipe, size) <= memory:
         return memory
-    # Tiles share the memory with results of both branches, coarse features and attention, all for the whole volume.
+    # Besides a tile, the memory holds both branches' results, coarse features and attention for the whole volume.
     kept = 4 * math.prod(size) * (2 * recipe.output_channels + 10) + attention_bytes(recipe, size)
     return max(0, memory - kept)
 
@@ -67,18 +68,18 @@ def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
 def usable_memory(device: torch.device) -> int:
     """Return the bytes that a pass may take: 80% of a CUDA GPU's free memory, on other devices `DEFAULT_MEMORY`."""
     if device.type == "cuda":
-        # Memory that PyTorch has freed and cached, as after a training step, is free too.
+        # Memory that PyTorch caches, for instance after a training step, is also free.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(0.8 * (torch.cuda.mem_get_info(device)[0] + kept))
     return DEFAULT_MEMORY
 
 
 def fitting_tile(size: Sequence[int], stride: Stride, fits: Callable[[Shape], bool]) -> Shape | None:
-    """Return the size of the first tile that `fits`, starting with the whole volume.
+    """Return the size of the first tile that `fits`; the first candidate is the whole volume.
 
-    Each further tile is one stride shorter along the axis that holds the most strides. A tile keeps at least four
-    strides along each axis (or the whole axis), even if it does not fit, since nearly all work on a smaller tile would
-    go to its margin. Returns None if the whole volume fits, or is not larger than the smallest tile.
+    Each further candidate is one stride shorter along the axis that holds the most strides. The smallest tile has four
+    strides along each axis (or the whole axis) and is returned even if it does not fit: nearly all work on a smaller
+    tile would go to its margin. Returns None if the whole volume fits, or is not larger than the smallest tile.
     """
     padded = [-(-n // step) * step for n, step in zip(size, stride, strict=True)]
     tile = list(padded)

@@ -1,7 +1,7 @@
-"""Check that files which ITK reads are complete: for a missing part, ITK returns random memory or zeros.
+"""Check that files are complete before ITK reads them; for a missing part, ITK returns random memory or zeros.
 
-A check raises InputError or another exception, such as EOFError for a file that ends too early; `library_errors`
-converts these.
+A check raises InputError, or another exception that `library_errors` converts, such as EOFError for a file that ends
+too early.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _EXPORT_AGAIN = "Correct the field in its header, or export the image again."
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
 _GIPL_BYTES = {1: 0, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
-"""Bytes of a voxel for each type of GIPL image; 0 for bits, whose size is not checked."""
+"""Bytes of a voxel for each type of GIPL image; 0 for one-bit voxels, whose bytes are not counted."""
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
 """Bytes of a voxel for each mode of an MRC image."""
 _STRIPS, _TILES = (273, 279), (324, 325)
 """Pairs of TIFF tags: the tag of the offsets, and the tag of the sizes."""
 _HEADER_LIMIT = 1 << 20
-"""Bytes within which a text header, or a line of it, must end."""
+"""Maximum bytes of a MetaImage's header, or of a line of a VTK header."""
 
 
 def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
-    """Return a MetaImage's fields by name in lower case, the file's beginning, and the length of its header in bytes.
+    """Return a MetaImage's fields by name in lower case, the file's first bytes, and the header's length in bytes.
 
     Raises:
         InputError: the header is damaged.
@@ -66,7 +66,7 @@ def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
 
 
 def _check_meta(path: Path) -> None:
-    """Raise InputError if a MetaImage's header is damaged or has another unit than mm, or data is missing or cut."""
+    """Raise InputError if a MetaImage's header is damaged, its unit is not mm, or its data is missing or cut."""
     fields, head, start = meta_header(path)
     _check_meta_numbers(path, fields)
     refuse_other_unit(path, fields.get("distanceunits", ""))
@@ -144,10 +144,10 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
 
 
 def _check_compressed_size(path: Path, data: Path, start: int, stated: str | None) -> None:
-    """Raise InputError if the size in the header is less than that of the compressed data or exceeds the file.
+    """Raise InputError if the header states fewer bytes than the compressed data has, or more than the file has.
 
-    ITK returns random memory for data beyond the stated size. If that size is 0 or missing, and the data has a file of
-    its own, ITK uses the file's size.
+    ITK returns random memory for data beyond the stated size. If the data has a file of its own and the size is 0 or
+    missing, ITK uses the file's size.
 
     Args:
         start: the first byte of the compressed data.
@@ -200,7 +200,7 @@ def _check_gipl(path: Path) -> None:
     """Raise EOFError if a GIPL file is shorter than its header (256 bytes, big-endian) states.
 
     Raises:
-        InputError: no image can have the size in the header (`check_size`).
+        InputError: `check_size` refuses the size in the header.
     """
     with open_plain_or_gzip(path) as file:
         head = file.read(256)
@@ -217,7 +217,7 @@ def _check_vtk(path: Path) -> None:
     """Raise EOFError if a legacy VTK file of structured points is shorter than its header says.
 
     Raises:
-        InputError: the file holds no structured points, or no image can have the size in the header (`check_size`).
+        InputError: the file holds no structured points, or `check_size` refuses the size in the header.
     """
     with open(path, "rb") as file:
         head = [file.readline(_HEADER_LIMIT).decode("latin-1").strip() for _ in range(3)]
@@ -244,7 +244,7 @@ def _check_vtk(path: Path) -> None:
 
 
 def _check_analyze(path: Path) -> None:
-    """Raise InputError if a file of an Analyze 7.5 or NIfTI pair is missing or damaged, or its data is cut.
+    """Raise InputError if a file of an Analyze 7.5 or NIfTI pair is missing or damaged, or the data is cut.
 
     Raises:
         EOFError: the header is cut.
@@ -333,7 +333,7 @@ def _tiff_values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes
 
 
 def _check_mrc(path: Path) -> None:
-    """Raise EOFError if an MRC file is shorter than its header says; InputError if no image can have its size."""
+    """Raise EOFError if an MRC file is shorter than its header says; InputError if `check_size` refuses its size."""
     with open(path, "rb") as file:
         head = file.read(1024)
     if len(head) < 1024:

@@ -24,7 +24,7 @@ def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequenc
 
 
 def csv_cell(value: str | float | None) -> str:
-    """Return the text of a table cell: floats with at most six significant digits, NaN and None as blank.
+    """Return the text of a table cell: floats have at most six significant digits; NaN and None are empty.
 
     >>> csv_cell(1 / 3), csv_cell(12), csv_cell(float("nan")), csv_cell("x")
     ('0.333333', '12', '', 'x')

@@ -1,4 +1,4 @@
-"""Compute cross-attention: multi-head attention from one branch's bottleneck to its partner's."""
+"""Compute cross-attention: multi-head attention from one branch's bottleneck to the other branch's."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCK_BYTES = 64 << 20
-"""Bytes for the bias of one block of queries; the bias of all pairs of tokens grows with the square of the volume."""
+"""Bytes that the bias of a block of queries may take; the bias of all queries grows with the square of the volume."""
 
 
 class CrossAttention(nn.Module):
-    """Cross-attention A' = A + MHA(q=LN(A), kv=LN(B)); the tokens are the voxels of the deepest feature map.
+    """Cross-attention of features A to B: A' = A + MHA(q=LN(A), kv=LN(B)); a token is a voxel of the deepest level.
 
-    Positions are encoded as a penalty on the scores: the distance between two tokens times a slope for each head
+    Positions are encoded as a penalty on the scores: the distance between two tokens times the head's slope
     ("attention with linear biases", Press et al., ICLR 2022, extended from one to three dimensions). Absolute positions
     are not used, so feature maps may have any size.
     """
@@ -49,7 +49,7 @@ class CrossAttention(nn.Module):
         """Return the attended values (B, heads, N, c) of queries, keys and values of the same shape.
 
         Without gradients, queries are computed in blocks to limit the memory; the result is the same. With gradients,
-        blocks would save no memory, since the backward pass needs the bias of all of them.
+        blocks would save no memory, since the backward pass needs the bias of all blocks.
         """
         tokens = query.shape[2]
         block = tokens if torch.is_grad_enabled() else queries_at_once(tokens, self.heads)
@@ -63,15 +63,15 @@ class CrossAttention(nn.Module):
 
 
 def queries_at_once(tokens: int, heads: int) -> int:
-    """Return the number of queries, at least one, whose bias against all `tokens` fits into `BLOCK_BYTES`."""
+    """Return the largest number of queries whose bias for all `tokens` fits into `BLOCK_BYTES`, but at least one."""
     return min(tokens, max(1, BLOCK_BYTES // (4 * heads * tokens)))
 
 
 def distance_bias(size: tuple[int, int, int], heads: int, device: torch.device, queries: slice = slice(None)) -> Tensor:
     """Return -slope_h * |p - q| for each head h, each token p of `queries` and each token q: float32 (heads, n, N).
 
-    Distances are in tokens. The first head has the slope 1 and each further head half the slope of the one before. Thus
-    the first head attends to near tokens and the last one also to far ones.
+    Distances are in tokens. The first head has the slope 1; each further head has half the slope of the previous head.
+    Thus the first head attends to near tokens, and the last head also to far tokens.
 
     Args:
         size: size of the feature map.

@@ -11,7 +11,7 @@ from ..geometry import Grid, bounding_box
 from .surface import Extraction, Surface, plane_distances
 
 EROSION_MM = 3.0
-"""The blood pool is the segment eroded by this distance, so that it contains neither wall nor partial volume."""
+"""The blood pool is the segment eroded by this distance, so that the pool contains neither wall nor partial volume."""
 STEP_VOXELS = 0.5
 """Longest step along a normal, as a fraction of the smallest voxel spacing."""
 
@@ -26,10 +26,10 @@ class BloodPool:
 
 
 def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
-    """Return `mask` (I, J, K) eroded: its voxels at least `distance_mm` from every voxel outside, centre to centre.
+    """Return the voxels of `mask` (I, J, K) at least `distance_mm` from every voxel outside, from centre to centre.
 
-    Voxels beyond the grid count as outside. The grid may be oblique or sheared. The outside is dilated with a ball,
-    which consists of rows of voxels along the first axis.
+    Voxels beyond the grid lie outside the mask. The grid may be oblique or sheared. The outside is dilated by a ball.
+    The ball is split into rows along the first axis, and equal rows are computed once.
     """
     box = bounding_box(mask)
     eroded = np.zeros_like(mask, dtype=bool)
@@ -55,7 +55,7 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
 
 
 def _run_within(axes: np.ndarray, j: int, k: int, distance_mm: float) -> tuple[int, int] | None:
-    """Return the first and last i for which the voxel step (i, j, k) is shorter than `distance_mm`; None if none is."""
+    """Return the first and last i of the voxel steps (i, j, k) shorter than `distance_mm`; None if there are none."""
     fixed = axes[:, 1] * j + axes[:, 2] * k
     # |fixed + i a|^2 < d^2 is a quadratic inequality in i.
     a, b, c = axes[:, 0] @ axes[:, 0], axes[:, 0] @ fixed, fixed @ fixed - distance_mm**2
@@ -70,11 +70,11 @@ def _run_within(axes: np.ndarray, j: int, k: int, distance_mm: float) -> tuple[i
 def blood_pool(
     voxels: np.ndarray, grid: Grid, mask: np.ndarray, mask_grid: Grid, extraction: Extraction | None = None
 ) -> BloodPool:
-    """Return the statistics of a scan, `voxels` (I, J, K) on `grid`, inside `mask` eroded by `EROSION_MM`.
+    """Return the statistics of a scan's `voxels` (I, J, K) inside `mask`, eroded by `EROSION_MM`.
 
-    If `mask_grid` differs, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored, and
-    so are the separate parts of the mask that its `extraction` ignored. If no voxel is left, mean and standard
-    deviation are NaN.
+    If the grids differ, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored, and so are
+    the separate parts of the mask that `extraction` leaves out. If no voxel is left, mean and standard deviation are
+    NaN.
     """
     eroded = erode(mask, mask_grid, EROSION_MM)
     if extraction is not None and extraction.separate_ml > 0:
@@ -106,7 +106,7 @@ def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.
     """
     from scipy import ndimage
 
-    # Points and normals are converted to voxels instead of all samples, which is possible since the map is linear.
+    # The map to voxel indices is linear, so points and normals are converted, rather than every sample.
     start = _voxel_index(grid, surface.points).T[:, :, None]
     step = (surface.normals @ np.linalg.inv(grid.affine[:3, :3]).T).T[:, :, None]
     index = start + step * distances_mm
@@ -121,13 +121,13 @@ def reaches_border(grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np
 
 
 def inside_scan(grid: Grid, points: np.ndarray) -> np.ndarray:
-    """Return the mask (P,) bool of RAS mm `points` (P, 3) that lie in a voxel of `grid`."""
+    """Return the mask (P,) bool of the `points` (P, 3), in RAS mm, that lie in a voxel of `grid`."""
     index = _voxel_index(grid, points)
     return np.asarray(((index >= -0.5) & (index <= np.array(grid.shape) - 0.5)).all(axis=1))
 
 
 def interpolate(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
-    """Return values (P,), float32, interpolated linearly from `voxels` (I, J, K) at RAS mm `points` (P, 3)."""
+    """Return values (P,), float32, interpolated linearly from `voxels` (I, J, K) at `points` (P, 3) in RAS mm."""
     from scipy import ndimage
 
     index = _voxel_index(grid, points).T
@@ -136,7 +136,7 @@ def interpolate(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarra
 
 
 def nearest_values(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
-    """Return the values (P,) of the voxels that contain RAS mm `points` (P, 3); 0 outside the grid."""
+    """Return the values (P,) of the voxels that contain `points` (P, 3) in RAS mm; 0 outside the grid."""
     index = np.rint(_voxel_index(grid, points)).astype(np.int64)
     inside = ((index >= 0) & (index < np.array(grid.shape))).all(axis=1)
     values = np.zeros(len(points), voxels.dtype)
@@ -151,6 +151,6 @@ def _along_normals(surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
 
 
 def _voxel_index(grid: Grid, points: np.ndarray) -> np.ndarray:
-    """Return the continuous voxel index (P, 3) of RAS mm `points` (P, 3)."""
+    """Return the continuous voxel index (P, 3) of `points` (P, 3) in RAS mm."""
     inverse = np.linalg.inv(grid.affine)
     return np.asarray(points @ inverse[:3, :3].T + inverse[:3, 3])
