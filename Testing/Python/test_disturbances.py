@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcamt.geometry import Grid
-from dcamt.inference.disturbances import CALIBRATING, LabelledScan
+from dcamt.inference.disturbances import CALIBRATING, LabelledScan, coarsen
 
 
 @pytest.mark.parametrize("name", CALIBRATING)
@@ -40,3 +40,15 @@ def test_noise_is_unbiased_in_ct_and_keeps_magnitude_images_non_negative() -> No
     assert noisy[0, :6].std() == pytest.approx(100, rel=0.1)
     magnitudes = CALIBRATING["noise"](LabelledScan(image.clip(0), labels, grid), np.random.default_rng(0)).image
     assert magnitudes.min() >= 0
+
+
+def test_coarse_voxels_are_centred_on_the_voxels_that_they_average() -> None:
+    affine = np.array([[0.0, 0.7, 0.1, 5.0], [0.6, 0.0, 0.0, -3.0], [0.0, -0.2, 2.5, 9.0], [0.0, 0.0, 0.0, 1.0]])
+    shape = (13, 12, 24)
+    index = np.stack([*np.indices(shape), np.ones(shape)])
+    positions = np.einsum("ab,bijk->aijk", affine, index)[:3]  # the image of each channel is one coordinate, in mm
+    scan = LabelledScan(positions, np.zeros(shape, np.uint8), Grid(shape, affine))
+    coarse = coarsen((2, 1, 6))(scan, np.random.default_rng(0))
+    assert coarse.grid.shape == (6, 12, 4)
+    index = np.stack([*np.indices(coarse.grid.shape), np.ones(coarse.grid.shape)])
+    np.testing.assert_allclose(coarse.image, np.einsum("ab,bijk->aijk", coarse.grid.affine, index)[:3], atol=1e-9)

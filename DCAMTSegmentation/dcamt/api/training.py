@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import __version__
-from ..cases.case_list import LABELLED, ROLES, UNLABELLED, VALIDATION, Case
+from ..cases.case_list import ROLES, VALIDATION, Case
 from ..distributed import (
     describe_process,
     is_first_on_machine,
@@ -386,8 +386,6 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
             **counts,
             "iterations": result.step,
             "hours": round(result.seconds / 3600, 2),
-            "semi_supervised": counts[UNLABELLED] > 0,
-            "labelled_share": round(counts[LABELLED] / max(1, counts[LABELLED] + counts[UNLABELLED]), 3),
             **({"started_from": asdict(origin)} if origin else {}),
         },
         measured=measured,

@@ -33,19 +33,20 @@ def open_dicom_segments(path: Path) -> StoredImage:
     """Open a DICOM segmentation. Slices without a frame become background: a file may omit empty slices.
 
     Raises:
-        InputError: the file is damaged, contains fractions or is too large; its frames lack a place or lie on no common
-            grid; or a segment has several frames at one place.
+        InputError: the file is damaged, too large, or contains fractions other than 0 and 1; its frames lack a place or
+            lie on no common grid; or a segment has several frames at one place.
     """
     from pydicom import dcmread
 
     with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
         data = dcmread(path)
-        if str(data.get("SegmentationType", "BINARY")) == "FRACTIONAL":
-            raise InputError("holds fractions, not segments", path=path, remedy="Export a binary segmentation.")
         affine, shape, slices, segments = _geometry(path, data)
         numbers = [int(item.SegmentNumber) for item in data.SegmentSequence] if "SegmentSequence" in data else []
         numbers = [number for number in numbers if number] or sorted({segment for segment in segments if segment})
     check_size((*shape, max(1, len(numbers))), path)
+    with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
+        if str(data.get("SegmentationType", "BINARY")) == "FRACTIONAL" and _has_fractions(data):
+            raise InputError("holds fractions, not segments", path=path, remedy="Export a binary segmentation.")
 
     def load() -> np.ndarray:
         with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
@@ -136,6 +137,11 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
     if max(frames_at.values()) > 1:
         raise InputError("has several frames of one segment at one place", path=path, remedy=_REMEDY)
     return affine, (int(data.Columns), int(data.Rows), max(slices) + 1), slices, segments
+
+
+def _has_fractions(data: Any) -> bool:
+    """Return whether a fractional segmentation has a value between 0 and its maximum, which stands for 1."""
+    return not np.isin(data.pixel_array, (0, int(data.MaximumFractionalValue))).all()
 
 
 def _segment_number(frame: Any, shared: Any) -> int:
