@@ -110,7 +110,7 @@ def test_located_organ_of_one_class_does_not_affect_another_class() -> None:
 
 
 def test_central_component_is_preferred_to_a_larger_component_at_the_border() -> None:
-    """By the weight's formula, a component at the border is preferred only if it is more than five times as large."""
+    """The weight at the border is 1/5, so a component there is preferred only if more than five times as large."""
     assert CENTRAL == 4
     for across, central_stays in ((4, True), (5, True), (6, False)):
         mask = np.zeros((21, 9, 9), bool)
@@ -184,7 +184,7 @@ def test_slightly_more_certain_small_component_does_not_replace_a_large_componen
 
 
 def test_touching_components_are_separated_at_uncertain_voxels() -> None:
-    """An organ and its mirror image may touch on a coarse grid."""
+    """In a scan padded with mirrored tissue, an organ and its mirror image may touch on a coarse grid."""
     two = probabilities_of_balls(((24, 20, 20), 9), ((45, 20, 20), 10))
     for certain, bridge in ((0.99, 0.7), (0.99, 0.97), (0.9, 0.7)):
         organ = torch.where(two[1] > 0.5, certain, 0.01)

@@ -12,7 +12,7 @@ from dcamt.runs.preview import choose_preview, chosen_preview, read_preview
 from dcamt_testing.synthetic import new_trainer, write_cases_folder
 
 
-def test_preview_shows_the_requested_case_and_matches_its_validation_dice(tmp_path: Path) -> None:
+def test_preview_shows_the_requested_case_and_has_the_dice_of_the_validation(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1, validation=2)
     run = RunFolder(tmp_path / "run")
     assert chosen_preview(run) is None
@@ -31,7 +31,7 @@ def test_preview_shows_the_requested_case_and_matches_its_validation_dice(tmp_pa
     np.testing.assert_allclose(preview.affine, volume.grid.affine)
     labels = np.load(preview.labels, mmap_mode="r")
     assert (labels.shape, labels.dtype) == (volume.voxels[0].T.shape, np.uint8)
-    # The scan has the recipe's spacing, so the preview's Dice equals the validation's.
+    # The scans have the recipe's spacing, so the mean Dice of the two previews equals the validation's.
     assert case.label is not None
     truth = read_labelmap(case.label).voxels.transpose(2, 1, 0) > 0
     other = next(case for case in read_cases(table) if case.name == "validation0")
@@ -51,7 +51,7 @@ def test_preview_shows_the_requested_case_and_matches_its_validation_dice(tmp_pa
     assert len(list(run.preview.glob("*.npy"))) == 2  # the files of earlier previews were removed
 
 
-def test_preview_is_written_on_request_only_and_a_failure_of_writing_is_ignored(tmp_path: Path) -> None:
+def test_preview_is_written_only_on_request_and_a_failure_to_write_it_is_ignored(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1, validation=1)
     run = RunFolder(tmp_path / "run")
     trainer = new_trainer(run.path, table, "iterations=1")

@@ -127,7 +127,7 @@ def test_brightness_changes_the_segmentation_little(predictor: Predictor, scan: 
 @pytest.mark.skipif(not LA.is_dir(), reason="the patients' scans are not part of the repository")
 @pytest.mark.parametrize("case", ["la061", "la072", "la079"])
 def test_scans_of_patients_are_segmented(predictor: Predictor, case: str) -> None:
-    """The model was trained with these scans, so the test is not a measure of its accuracy."""
+    """The model was trained with these scans, so the test does not measure the model's accuracy."""
     scan, label = read_scan(LA / f"{case}_image.nii.gz"), read_labelmap(LA / f"{case}_label.nii.gz")
     labelmap = predictor.segment(scan).labelmap
     assert score(labelmap.voxels == 1, label.voxels == 1, scan.grid.spacing).dice > 0.85
@@ -135,7 +135,7 @@ def test_scans_of_patients_are_segmented(predictor: Predictor, case: str) -> Non
 
 @pytest.fixture(scope="module")
 def cropped(predictor: Predictor, request: pytest.FixtureRequest) -> tuple[Volume, Labelmap, float]:
-    """Return a scan that the data set has cropped, its label, and the Dice of the model in fast quality."""
+    """Return a scan that the data set contains only cropped, its label, and the model's Dice in fast quality."""
     if not LA.is_dir():
         pytest.skip("the patients' scans are not part of the repository")
     scan = read_scan(LA / f"{request.param}_image.nii.gz")

@@ -178,7 +178,7 @@ def test_segmentation_on_another_grid_is_analysed() -> None:
     assert any("different grids" in note for note in result.notes)
 
 
-def test_threshold_names_give_their_ratios() -> None:
+def test_thresholds_have_their_ratios_and_are_parsed_from_their_names() -> None:
     result = analyse_phantom(PATCH, grid_about(55, THICK))
     assert [preset.threshold.name for preset in PRESETS] == [
         *("iir-0.97", "iir-1.2", "iir-1.32", "iir-1.61"),
@@ -208,7 +208,7 @@ def test_patch_on_the_posterior_wall_counts_in_the_posterior_region() -> None:
     assert sum(rows[name].wall_cm2 for name in REGIONS) == pytest.approx(rows["all"].wall_cm2)
 
 
-def test_modules_are_imported_in_the_background_unless_they_are_missing_or_faulty(
+def test_modules_are_imported_in_the_background_even_after_missing_or_faulty_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     text = "from threading import Event\nbegun, continues = Event(), Event()\nbegun.set()\ncontinues.wait()\ndone = 1\n"
@@ -245,7 +245,7 @@ def test_blood_pool_has_the_mean_and_population_sd_of_the_eroded_segment() -> No
     grid = grid_about(9, (1.0, 1.0, 1.0))
     voxels = np.random.default_rng(0).normal(100, 20, grid.shape)
     pool = blood_pool(voxels, grid, np.ones(grid.shape, bool), grid)
-    values = voxels[2:-2, 2:-2, 2:-2].ravel()  # the voxels at least 3 mm from every voxel outside
+    values = voxels[2:-2, 2:-2, 2:-2].ravel()  # the voxels at least 3 mm from every voxel outside the segment
     assert pool.voxels == len(values) == 125
     assert pool.mean == pytest.approx(values.sum() / 125, rel=1e-12)
     assert pool.sd == pytest.approx(np.sqrt(((values - pool.mean) ** 2).sum() / 125), rel=1e-12)

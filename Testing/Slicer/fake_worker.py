@@ -1,4 +1,4 @@
-"""A fake worker, which has no network and no process; a panel with a given worker; a test case with both."""
+"""A fake worker without network and process, a panel for a given worker, and a test case that joins them."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class SceneSourceTest(unittest.TestCase):
         review.mark_map(add_volume("map", ellipsoid(3)[0]))
         self.assertEqual([row.name for row in scene_rows(self.recipe)], ["scan"])
 
-    def test_result_becomes_a_label_only_after_a_correction(self):
+    def test_automatic_outline_becomes_a_label_only_if_edited_or_added_as_a_training_case(self):
         volume, _outline = add_case("outlined", 1)
         plain = add_volume("plain", ellipsoid(2)[0])
 
@@ -159,7 +159,7 @@ class SceneSourceTest(unittest.TestCase):
             exported = run_to_end(label_array(loaded, rows[0].source.segments, volume))
             np.testing.assert_array_equal(exported, label)
 
-    def test_reason_why_a_segmentation_from_a_file_is_not_a_label_is_noted(self):
+    def test_note_says_why_a_segmentation_from_a_file_is_not_a_label(self):
         image, label = ellipsoid(1)
         volume = add_volume("scan", image)
         self.load_from_file(add_outline(volume, label, ("first", "second")))

@@ -39,14 +39,14 @@ def predict_bounded(*arguments, **options):
     return predict(*arguments, **options)
 predictor.predict_bounded = predict_bounded
 """
-"""A script after which the network waits before a scan while a file exists; `format(gate=…)` inserts its path."""
+"""A script after which the network waits before each scan while a file exists: `HELD.format(gate=FILE)`."""
 
 EXPECTS_LONG_WORK = """
 from dcamt.inference import serving
 expected_s = serving.Worker._expected_s
 serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) else None
 """
-"""A script after which the worker expects that a scan takes ten minutes, if its model was timed."""
+"""A script after which the worker expects ten minutes for each scan, if the model was timed."""
 
 SLOW_TRAINING = """
 import time

@@ -16,7 +16,7 @@ from .signals import Signal
 
 
 class qSlicerApplication(QtWidgets.QApplication):
-    """Qt's application with the signals of Slicer's application that modules connect to."""
+    """A Qt application with Slicer's signal `startupCompleted`."""
 
     startupCompleted = QtCore.Signal()
 
@@ -51,7 +51,7 @@ class Application:
         QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, self._folder.name)
         qt_application.setOrganizationName("harness")
         qt_application.setApplicationName("Slicer")
-        # One QSettings object, as in Slicer: every QSettings object writes the settings file when it is deleted.
+        # One QSettings object, as in Slicer. Each further object would write the settings file when it is deleted.
         self._settings = QtCore.QSettings()
         self.restarts = 0
         self._application_logic = slicer.vtkMRMLApplicationLogic()

@@ -60,14 +60,14 @@ def _import_all() -> dict[str, str]:
 
 
 def _private_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Return this process's stdin and stdout for requests and events; what libraries print goes to stderr."""
+    """Return this process's stdin and stdout for requests and events; redirect libraries' output to stderr."""
     requests, events = detach_stdin(), os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(requests, "rb"), os.fdopen(events, "wb")
 
 
 def _remove_folder(folder: str) -> None:
-    """Remove a folder, into which the main thread may write a result at this moment."""
+    """Remove a folder, even if the main thread is writing a result into it."""
     for _attempt in range(REMOVALS):
         shutil.rmtree(folder, ignore_errors=True)
         if not os.path.exists(folder):
@@ -76,9 +76,9 @@ def _remove_folder(folder: str) -> None:
 
 
 def main(arguments: Sequence[str] = (), write_report: Callable[[ReportRequest], ReportWritten] | None = None) -> int:
-    """Serve requests until an internal error happens; return the exit status.
+    """Serve requests until an internal error; return the exit status.
 
-    The process ends with status 0, without a return, once stdin or stdout closes.
+    Once stdin or stdout closes, the process ends with status 0, and this function does not return.
 
     Args:
         write_report: serves a `ReportRequest`.

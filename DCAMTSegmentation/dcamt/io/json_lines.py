@@ -33,7 +33,7 @@ class JsonLines:
     """Parses events from bytes; an event is a line with a JSON object that has a string `event`.
 
     Other lines, such as a library's output or a line cut off by a crash, are skipped. With `newest_progress`, a
-    progress event is skipped if the next line was fed already and is a progress event too.
+    progress event is skipped if the next line is already available and is another progress event.
     """
 
     def __init__(self, newest_progress: bool = False) -> None:

@@ -69,7 +69,7 @@ class ModelPackage:
 
     Attributes:
         weights: 16- or 32-bit floats.
-        calibration: None if the model has none; its results then have no expected overlap.
+        calibration: None if the model has none; then results have no expected overlap.
         notes: messages for the user, for example that the calibration beside the model belongs to another model.
     """
 
@@ -126,10 +126,10 @@ def _check_exists(path: Path) -> None:
 
 
 def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
-    """Open a package and check everything in it: members, sizes, version, checksum, card, recipe and weights.
+    """Open a package and check everything in it: members, sizes, format, checksum, card, recipe and weights.
 
-    Weights must be complete arrays of finite floats. Whether the weights fit the recipe's network is checked by
-    `networks.packaging.verify_model`, since that check needs torch.
+    Weights must be complete arrays of finite floats. `networks.packaging.verify_model`, which needs torch, also checks
+    whether they fit the recipe's network.
 
     If the calibration beside the file belongs to another model or cannot be used, it is ignored, and a note in the
     package says so.
@@ -138,9 +138,8 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
         data: the file's content, if it was already read.
 
     Raises:
-        InputError: the file does not exist or is not a package, is truncated, altered or too large, has another
-            version, contains other members than a package, or contains a card, a recipe, weights or a calibration that
-            cannot be used.
+        InputError: the file does not exist, is not a package, is truncated or altered, or has another format; or a
+            member is missing, unknown, too large, or cannot be used.
     """
     card, recipe, packed, calibration, notes = _open_parts(path, data)
     try:
@@ -155,7 +154,7 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
 
 @contextmanager
 def _opened(path: Path, data: bytes | None = None) -> Iterator[zipfile.ZipFile]:
-    """Open the archive at `path`, or in its content `data`; raise InputError if the archive is missing or damaged."""
+    """Open the archive `data`, or the file `path` if `data` is None; raise InputError if it is missing or damaged."""
     if data is None:
         _check_exists(path)
     try:
@@ -186,7 +185,7 @@ def holds_calibration(path: Path, data: bytes) -> bool:
 
 
 def find_calibration(path: Path, card: Card) -> tuple[Calibration | None, tuple[str, ...]]:
-    """Return the calibration beside the model `path`, and notes; None if there is none that fits the model's `card`."""
+    """Return the calibration beside the model `path`, and notes; the calibration is None if none fits `card`."""
     try:
         return _read_calibration(path, card), ()
     except InputError as error:
@@ -214,9 +213,9 @@ def _parse_calibration(text: bytes, path: Path, card: Card) -> Calibration:
 
 
 def check_description(path: Path, data: bytes | None = None) -> Card:
-    """Check a package as `open_model` does, and return its card; of the weights, only the checksum is checked.
+    """Check a package as `open_model` does, except that weights are not unpacked; return its card.
 
-    This check does not need safetensors, so it works in Slicer before the packages are installed.
+    This check needs no safetensors, so it works in Slicer before the packages are installed.
 
     Raises:
         InputError: as `open_model`.

@@ -12,7 +12,7 @@ from ..geometry import Grid, canonical_orientation
 from ..volume import Labelmap, SegmentInfo, Volume, same_grid
 
 WINDOW_PERCENTILES = (0.5, 99.7)
-"""Percentiles of the intensities that are shown as black and as white."""
+"""The intensities at these percentiles are shown as black and as white."""
 MARGIN_MM = 26.0
 """Margin around the segmentation: enough to recognise the neighbouring organs."""
 
@@ -50,11 +50,11 @@ class Scene:
     """The content of a picture. Arrays are (I, J, K) in LPS order.
 
     Attributes:
-        grid: the scan's own grid.
+        grid: the scan's grid, not turned to LPS order.
         spacing: (3,) mm.
         at: indices of the shown slices.
-        low, high: corners (3,) of the box around the segmentation with the margin `MARGIN_MM`, within the scan, in mm
-            along the axes from the centre of voxel (0, 0, 0). Without a segmentation, the box is the whole scan.
+        low, high: opposite corners (3,) of the shown box, in mm from the centre of voxel (0, 0, 0). The box encloses
+            the segmentation with the margin `MARGIN_MM`, within the scan; without a segmentation, the whole scan.
     """
 
     grid: Grid
@@ -79,7 +79,7 @@ class Scene:
         return float(dark), max(float(bright), float(dark) + 1e-6)
 
     def to_scene_mm(self, points: np.ndarray) -> np.ndarray:
-        """Convert points (N, 3) from RAS mm to mm along the scene's axes from its voxel (0, 0, 0)."""
+        """Convert points (N, 3) in RAS mm to mm along the scene's axes; voxel (0, 0, 0) of the scene is the origin."""
         canonical = canonical_orientation(self.grid).apply_to_grid(self.grid)
         index = np.column_stack([points, np.ones(len(points))]) @ np.linalg.inv(canonical.affine).T[:, :3]
         # Canonical axes run to the right and front, the scene's axes to the left and back.
@@ -95,8 +95,8 @@ def build_scene(
 ) -> Scene:
     """Return the scene of `labelmap` over the first channel of `volume`.
 
-    Along each axis, the scene shows a slice that contains a labelled voxel: the nearest to the segments' centroid.
-    Without labelled voxels, it shows the middle slice of the scan. Only labels in `segments` are shown.
+    Along each axis, the scene shows the slice with labelled voxels that is nearest to the segments' centroid. Without
+    labelled voxels, it shows the scan's middle slice. Only labels in `segments` are shown.
 
     Args:
         doubt_map: (I, J, K), from 0 to 1.
@@ -141,7 +141,7 @@ def build_scene(
 
 
 def turn_to_lps(voxels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Return a view of `voxels` (I, J, K) with axes to the patient's left, posterior and superior, and spacing (3,) mm.
+    """Return a view of `voxels` (I, J, K) in LPS order, and the spacing (3,) in mm along the view's axes.
 
     Oblique axes are treated as the nearest axes of the patient.
     """

@@ -11,7 +11,7 @@ from .rows import CaseRow, SceneScan, parse_rows, rows_to_json
 _CASES = "cases"
 _REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 ROWS_PER_STEP = 1000
-"""At most this many rows are processed between two turns of the event loop."""
+"""Maximum number of rows that are formatted between two turns of the event loop."""
 
 
 def save_rows(node: Any, rows: Sequence[CaseRow]) -> None:
@@ -41,7 +41,7 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, No
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
         node.EndModify(changing)
-    # The node's observers take time, so the caller's next action is a step of its own.
+    # `EndModify` calls the node's observers, which takes time, so this step ends before the caller's next action.
     yield
 
 
