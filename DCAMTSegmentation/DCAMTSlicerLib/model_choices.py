@@ -1,4 +1,4 @@
-"""List, import and remove the models that a user can choose from, without torch, which may not be installed yet."""
+"""List, import and remove the models in the store. No function needs torch, which may not be installed yet."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def import_choice(path: Path) -> str:
     """Copy a model file into the store; return its name.
 
     Raises:
-        InputError: the file is no valid model, or the store has a model with the name in the file's card.
+        InputError: the file is no valid model, or the store has a model of the same name.
         OutputError: the file, or the calibration file beside it, cannot be copied.
     """
     name = read_card(path).name
@@ -123,7 +123,7 @@ def _channels(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _run_details(card: Card) -> list[str]:
-    """Return texts for a card's first Dice and for the run's iterations; omit a text if the card lacks its value."""
+    """Return texts for the first evaluation's Dice and for the iterations; omit a text if the card lacks the value."""
     details = []
     for entry in card.measured[:1]:
         dice = _mean_dice(entry)
@@ -144,7 +144,7 @@ def _mean_dice(entry: Mapping[str, Any]) -> float | None:
 
 
 def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return an evaluation's Dice by class: that of both branches (entry "mean"), or else that of the first branch."""
+    """Return an evaluation's Dice by class, from the entry "mean" (both branches), or else from the first branch."""
     by_branch: Mapping[str, Mapping[str, float]] = entry.get("dice", {})
     return by_branch.get("mean") or next(iter(by_branch.values()), {})
 

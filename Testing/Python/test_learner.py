@@ -27,7 +27,7 @@ from torch import nn
         ("cpu", False, None),
     ],
 )
-def test_half_precision_follows_the_device_and_its_speed_with_bfloat16(
+def test_half_precision_depends_on_the_device_and_on_fast_bfloat16(
     monkeypatch: pytest.MonkeyPatch, device: str, fast: bool, half: torch.dtype | None
 ) -> None:
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: fast)
@@ -134,8 +134,8 @@ def test_memory_format_of_weights_does_not_change_the_step_of_the_optimiser(opti
     assert torch.allclose(*ends, atol=1e-6)
 
 
-def test_first_step_that_overflows_in_float16_is_skipped() -> None:
-    """The initial gradient scale is high, so the first gradients may be infinite; such a step must change nothing."""
+def test_first_step_with_infinite_gradients_changes_nothing() -> None:
+    """In float16 the initial gradient scale is high, so the first gradients may be infinite."""
     weights = []
     for overflows in (True, False):
         torch.manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from dcamt.errors import InputError, OutputError
 from dcamt.models import package as model_package
 from dcamt.models import store as model_store
-from dcamt.models.package import Card, open_model, write_package
+from dcamt.models.package import Card, calibration_path, open_model, write_package
 from dcamt.models.store import import_model, model_path, remove_model, stored_models, user_folder
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import check_package, save_model, verify_model
@@ -266,3 +267,12 @@ def test_shipped_models_are_searched_beside_the_engine(monkeypatch: pytest.Monke
         engine.parent / "Resources" / "Models",
         engine / "shipped_models",
     ]
+
+
+def test_model_is_not_replaced_if_its_old_calibration_cannot_be_removed(download: Path) -> None:
+    old = import_model(download)
+    before = old.path.read_bytes()
+    calibration_path(old.path).mkdir()
+    with pytest.raises(OutputError, match=rf"^{re.escape(str(calibration_path(old.path)))}: "):
+        import_model(download, replace=True)
+    assert old.path.read_bytes() == before

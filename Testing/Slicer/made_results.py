@@ -44,8 +44,8 @@ def segment_result(labels: np.ndarray, info: SegmentInfo = LEFT_ATRIUM) -> Segme
     """Return the result that a worker would send for a class.
 
     Args:
-        labels: (K, J, I); the voxels of the class are not 0. The result's box (I, J, K) encloses these voxels; without
-            such voxels, the box is None.
+        labels: (K, J, I), not 0 in the voxels of the class. The result's box (I, J, K) encloses these voxels; if there
+            are none, the box is None.
         info: the class.
     """
     box = None

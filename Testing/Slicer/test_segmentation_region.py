@@ -1,4 +1,4 @@
-"""The region of interest: its placement, its display, and its use in requests."""
+"""Test the placement and the display of the region of interest, and its use in requests."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class RegionTest(PanelCase):
         to_unit = np.array(self.module.worker.requests[-1].region.to_unit)
         half = np.array(region.GetSize()) / 2
         to_world = slicer.util.arrayFromVTKMatrix(region.GetObjectToWorldMatrix())
-        for point in ([1, 1, 1], [-1, 0.5, 0], [0, 0, -1]):  # unit: half an edge of the region
+        for point in ([1, 1, 1], [-1, 0.5, 0], [0, 0, -1]):  # in units of half the region's size
             world = to_world @ [*(np.array(point) * half), 1.0]
             np.testing.assert_allclose((to_unit @ world)[:3], point, atol=1e-9)
 

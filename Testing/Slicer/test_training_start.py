@@ -1,4 +1,4 @@
-"""The start of a run: its problems, cancelling, double clicks, and failures."""
+"""Test the start of a run: problems, cancelling, double clicks, and failures."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class StartTest(CasesCase):
             click(self.ui.startButton)
             jobs[1].cancel.assert_called_once()
 
-    def test_task_of_one_channel_writes_and_estimates_one_channel(self) -> None:
+    def test_only_one_channel_is_written_and_estimated_for_a_task_of_one_channel(self) -> None:
         estimates, task_recipe = [], self.session.recipe()
         for channels in (1, 2):
             recipe = replace(task_recipe, input_channels=channels)
@@ -190,7 +190,7 @@ class StartTest(CasesCase):
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("patch must be a multiple", self.ui.problemsLabel.text)
 
-    def test_folder_of_a_run_that_a_process_trains_is_not_used_for_a_second_process(self) -> None:
+    def test_no_second_process_starts_in_the_folder_of_a_running_run(self) -> None:
         run = self.write_run("earlier")
         with run_lock(run.lock):
             self.session.settings.runName = "earlier"

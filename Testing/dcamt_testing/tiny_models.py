@@ -1,6 +1,6 @@
-"""Make the tiny models for the tests inside Slicer, in a separate process, with random weights.
+"""Make tiny models with random weights for the tests inside Slicer.
 
-The tests inside Slicer run in the application, which must never import PyTorch.
+A separate process makes the models, since the application must never import PyTorch.
 """
 
 from __future__ import annotations

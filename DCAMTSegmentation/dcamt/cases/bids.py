@@ -1,4 +1,4 @@
-"""Find the cases of a BIDS data set: its scans, and their labels by the entities in file names."""
+"""Find the cases of a BIDS data set: pair scans and labels by the entities in their file names."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
 def find_bids_cases(folder: Path) -> FoundCases:
     """Pair the scans of a BIDS data set with their labels by the entities in the files' names.
 
-    A label fits a scan that has all the label's entities; entities that only derivatives have do not count. Of several
-    scans, those without further entities are preferred, then those with the label's first suffix. A label that still
-    fits several scans, or fits none, is skipped. If several labels fit a scan, all these files are skipped.
+    A label fits a scan that has all the label's entities; `_DERIVATIVE_ENTITIES` are ignored. If several scans fit,
+    scans without further entities are preferred, then scans with the label's first suffix. A label for which several
+    scans or no scan remain is skipped. If several labels remain for a scan, the scan and these labels are skipped.
     """
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []
@@ -70,7 +70,7 @@ def find_bids_cases(folder: Path) -> FoundCases:
 
 
 def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the entities (`sub`, `ses`, ...) of a BIDS name and its suffixes (`T1w_seg` has two) in lower case."""
+    """Return a BIDS name's entities (`sub`, `ses`, ...), and its suffixes (`T1w_seg` has two) in lower case."""
     entities, suffixes = {}, []
     for part in scan_name(path).split("_"):
         key, dash, value = part.partition("-")

@@ -40,12 +40,11 @@ def objective_losses(
 
     Args:
         outputs: the outputs of branch A and branch B for a batch whose first L samples are labelled; float32.
-        labels: int64 (L, X, Y, Z), the labels of these samples.
+        labels: int64 (L, X, Y, Z), the labels of the labelled samples.
         projections: the projection heads of branch A and branch B.
         ramp_weight: factor of all losses except supervision, 0 to 1 (`ramp_up`).
-        generator: draws the sampled voxels and tokens. It belongs to the CPU, so that the draws are the same on any
-            device.
-        teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; by default those in
+        generator: draws the sampled voxels and tokens. It is a CPU generator, so that all devices use the same draws.
+        teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; by default the logits in
             `outputs`.
     """
     a, b = outputs
@@ -87,9 +86,9 @@ def objective_losses(
 def _complete_teacher_logits(
     a: BranchOutput, b: BranchOutput, teacher_logits: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """Return both branches' teacher logits for the whole batch: `teacher_logits` for unlabelled samples, if given.
+    """Return both branches' teacher logits for the whole batch.
 
-    All other samples get the branches' own logits.
+    Unlabelled samples get `teacher_logits`, if given. All other samples get the branches' own logits.
     """
     if teacher_logits is None:
         return a.logits, b.logits
@@ -125,7 +124,7 @@ class _SampledEmbeddings:
         embeddings: (N, D) of branch A and branch B.
         prototypes: (K, D) of branch A and branch B.
         classes: (N,), -1 for none.
-        present: booleans (K,), whether a voxel of the class was sampled.
+        present: booleans (K,), True if a voxel of the class was sampled.
     """
 
     embeddings: tuple[Tensor, Tensor]
@@ -160,8 +159,8 @@ def _sample_embeddings(
     """Return embeddings of voxels on the grid of the `decoded` features: at most `samples` of each class."""
     count = outputs[0].logits.shape[1]
     classes = _voxel_classes(outputs, labels, weights.confidence).flatten()
-    # Of each class, the `samples` voxels with the highest random keys are used. If a class has fewer voxels, other
-    # voxels are added with class -1, since reading the number of voxels back from a GPU would be slow.
+    # Of each class, the `samples` voxels with the highest random keys are used. If a class has fewer voxels, voxels of
+    # other classes are added with class -1. The number of sampled voxels is then fixed, and is not read from a GPU.
     keys = to_device(torch.rand(classes.shape, generator=generator), classes.device)
     indices, sampled_classes = [], []
     for label in range(count):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, write_error
 from ..io.atomic import atomic_path
 from .calibration import Calibration
 from .package import (
@@ -59,10 +59,10 @@ def stored_models() -> list[StoredModel]:
 
 
 def model_path(name_or_file: str | Path) -> Path:
-    """Return the path of a model's file, which is given by the model's name in the store or by the path itself.
+    """Return the file of the model that has this name in the store, or else the file with this path.
 
     Raises:
-        InputError: there is no such model.
+        InputError: neither exists.
     """
     by_name = {model.name: model.path for model in stored_models()}
     if str(name_or_file) in by_name:
@@ -80,10 +80,10 @@ def model_path(name_or_file: str | Path) -> Path:
 def import_model(
     path: Path, check: Callable[[Path, bytes], Card] = check_description, replace: bool = False
 ) -> StoredModel:
-    """Check a model file and copy it into the store under its card's name.
+    """Check a model file and copy it into the store under the name in its card.
 
     The same bytes are checked and stored, even if the file changes in between. A calibration file beside the model is
-    copied, too, if it belongs to this model and the model contains none itself.
+    copied, too, if it belongs to this model and the model contains no calibration.
 
     Args:
         path: the model file.
@@ -92,9 +92,10 @@ def import_model(
         replace: replace an imported model of the same name; the old model stays if the new one cannot be written.
 
     Raises:
-        InputError: the model cannot be used, its name cannot be a file name, or a model of that name exists and is not
-            to be replaced or is shipped with DCAMT.
-        OutputError: the file, or the calibration file beside it, cannot be copied.
+        InputError: the model cannot be used, its name cannot be a file name, a model of that name is shipped with
+            DCAMT, or an imported model has that name and `replace` is False.
+        OutputError: the file or its calibration file cannot be copied, or the old model's calibration file cannot be
+            removed.
     """
     data = read_model(path)
     card = check(path, data)
@@ -112,9 +113,9 @@ def import_model(
 
 
 def copy_into_store(path: Path, name: str) -> StoredModel:
-    """Copy a verified model file into the store.
+    """Copy a model file into the store, without the checks of `import_model`.
 
-    The calibration file beside the model is copied as by `import_model`.
+    The calibration file beside the model is treated as in `import_model`.
 
     Args:
         name: a name that no model in the store has.
@@ -137,7 +138,10 @@ def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredMod
     with atomic_path(target) as partial:
         partial.write_bytes(data)
         # The old model's calibration is removed before the new model appears.
-        calibration_path(target).unlink(missing_ok=True)
+        try:
+            calibration_path(target).unlink(missing_ok=True)
+        except OSError as error:
+            raise write_error(error, calibration_path(target)) from error
     if calibration is not None:
         with atomic_path(calibration_path(target)) as partial:
             partial.write_text(calibration.to_json(), encoding="utf-8")

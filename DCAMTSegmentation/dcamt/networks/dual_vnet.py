@@ -21,8 +21,8 @@ class BranchOutput:
     Attributes:
         logits: (B, K, X, Y, Z).
         bottleneck: (B, c, x, y, z), before cross-attention; MMD aligns it.
-        decoded: features of the decoder's second finest level, which the projection head embeds; with two levels, the
-            bottleneck after cross-attention.
+        decoded: features of the decoder's second finest level, which the projection head embeds. In a network of two
+            levels, this is the bottleneck after cross-attention.
     """
 
     logits: Tensor
@@ -64,11 +64,11 @@ class DualVNet(nn.Module):
         return cast(VNet, self.branches[0]), cast(VNet, self.branches[1])
 
     def forward(self, image: Tensor, own_tokens: Tensor | None = None) -> tuple[BranchOutput, BranchOutput]:
-        """Return both branches' outputs for (B, C, X, Y, Z); X, Y and Z must be multiples of `stride`.
+        """Return both branches' outputs for images (B, C, X, Y, Z); X, Y and Z must be multiples of `stride`.
 
         Args:
-            own_tokens: booleans (2, B), True if the branch attends to its own tokens instead of its partner's in the
-                sample. By default, no branch does.
+            own_tokens: booleans (2, B), True if the branch attends to its own tokens in the sample, False if to its
+                partner's. By default, all are False.
         """
         a, b = self.vnets
         features_a, features_b = a.encode(image), b.encode(image)
@@ -87,7 +87,7 @@ class DualVNet(nn.Module):
         return vnet.decode(features)[0]
 
     def exchange_at_inference(self, bottlenecks: Sequence[Tensor], branches: Sequence[int]) -> list[Tensor]:
-        """Return the bottlenecks of `branches` after cross-attention, or unchanged in a network without it.
+        """Return the bottlenecks of `branches` after cross-attention; unchanged if the network has no cross-attention.
 
         Two branches attend to each other, a single one to itself.
         """

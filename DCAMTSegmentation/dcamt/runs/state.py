@@ -86,7 +86,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 @dataclass
 class _Progress:
-    """A run's progress according to its events; `ended_by` is the event that ended its last process, or None."""
+    """A run's progress according to its events; `ended_by` is the event with which its last process ended, if any."""
 
     iteration: int = 0
     iterations: int = 0

@@ -97,7 +97,7 @@ def estimate(
 def available_memory(device: torch.device) -> int | None:
     """Return the device's free memory in bytes, or None if unknown.
 
-    Call it before a trial, which does not release all its memory.
+    Call it before a trial, since a trial does not release all its memory.
     """
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
 
@@ -179,7 +179,7 @@ def _wait(device: torch.device) -> None:
 
 
 def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
-    """Return the bytes that cases take in training: one for each voxel of the network grid, in each channel and label.
+    """Return the bytes that cases take in training: one for each voxel of each channel and label, on the network grid.
 
     Every case is counted as if it were labelled.
     """

@@ -1,8 +1,8 @@
 """Train a run: `Trainer.fit` draws batches, updates the weights, reports, validates and saves.
 
 On a CPU, with the same number of threads, a run that was interrupted and resumed ends with exactly the weights of an
-uninterrupted run. On CUDA the random draws are also the same, but some kernels add numbers in no fixed order: even two
-uninterrupted runs differ in the last digits, and then more and more.
+uninterrupted run. On CUDA the random draws are also the same, but some kernels add numbers in no fixed order. Even two
+uninterrupted runs therefore diverge.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from .validation import Scores, update_preview, validation_dice
 
 CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
-"""Seconds between two progress events; for each event the losses are read, which delays a GPU.
+"""Fewest seconds between two progress events, since each event reads the losses, which delays a GPU.
 
-Before a checkpoint and at the end, an event comes earlier."""
+An event before a checkpoint or at the end may come earlier."""
 REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
 STOP_READ_EVERY = 16
-"""Iterations between two checks whether a process of a team on GPUs was requested to stop."""
+"""Iterations between two checks for a request to pause or stop, in a team on GPUs."""
 VALIDATION_FRACTION = 0.1
 """Largest fraction of a run's time for validation; validations that would exceed it are skipped, except the last."""
 
@@ -59,11 +59,11 @@ class TrainingResult:
     """The state of a run when its training ended or paused, or at its best validation.
 
     Attributes:
-        weights: state of the network that becomes the model.
+        weights: the model's weights and running statistics.
         step: number of iterations trained.
-        seconds: training time, including that before a resume.
+        seconds: time of training and validation, including the time before a resume.
         finished: whether the last iteration was trained.
-        dice: scores of the last validation in this process, or of the best one; None if there was none.
+        dice: scores of this process's last validation, or of the best validation; None without a validation.
         stopped: whether a request ended the run for good.
     """
 
@@ -76,7 +76,7 @@ class TrainingResult:
 
 
 class LossMeter:
-    """Averages losses and measures speed between two reports; until a report, the sums stay on the device."""
+    """Averages losses and measures speed between two reports; the sums stay on the device until a report."""
 
     def __init__(self, step: int) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -112,7 +112,7 @@ class LossMeter:
 class Trainer:
     """Trains a run; the run's checkpoint, recipe and cases contain everything needed to resume the run.
 
-    In a team, the leader reports, validates and saves, while the others wait for it in their next exchange.
+    In a team, only the leader reports, validates and saves. The others wait for the leader at the next exchange.
     """
 
     def __init__(
@@ -146,11 +146,11 @@ class Trainer:
         """Restore the state of the run's last checkpoint.
 
         Raises:
-            InputError: there is no checkpoint, it cannot be read, is damaged, or belongs to another recipe's network.
+            InputError: the checkpoint is missing, unreadable or damaged, or belongs to another recipe's network.
             MemoryError, RuntimeError: memory ran out.
             TeamLost: another process of the team has ended.
         """
-        # Loaded to the CPU, since a broadcast would put tensors of the leader's GPU on that GPU in every process.
+        # Loaded to the CPU, since the other processes would receive GPU tensors on the leader's GPU.
         state = self.team.broadcast(load_checkpoint(self.run.checkpoint, CPU) if self.team.leads else None)
         try:
             self._load_state(state)
@@ -162,7 +162,7 @@ class Trainer:
             ) from error
 
     def save(self) -> None:
-        """Write the run's checkpoint, if this process is the leader. Raises OutputError if that fails."""
+        """Write the run's checkpoint in the leader only. Raises OutputError if the file cannot be written."""
         if not self.team.leads:
             return
         save_checkpoint(self.run.checkpoint, self._state())
@@ -172,15 +172,15 @@ class Trainer:
         """Train to the recipe's last iteration, or until SIGINT, SIGTERM or a request pauses or stops the run.
 
         Raises:
-            InputError: a case cannot be used, the losses are no longer finite, or the team cannot split the batch or
-                has GPUs that do not suit each other.
+            InputError: a case cannot be used, the losses are no longer finite, the team cannot split the batch, or
+                only some of the team's GPUs compute in bfloat16.
             OutputError: a file of the run cannot be written.
             TeamLost: another process of the team has ended or failed; the leader has saved the weights if training had
                 begun.
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        # A request that came while the cases were read pauses the run, even a request to stop: nothing was trained yet.
+        # While the cases are read, even a request to stop only pauses the run: this process has trained nothing.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
@@ -243,7 +243,7 @@ class Trainer:
     def best(self) -> TrainingResult | None:
         """Return the state with the highest validation Dice.
 
-        Returns None if that is the last state, or if no validation took place.
+        Returns None if the last state is the best, or if no validation took place.
         """
         if not self.run.best_weights.exists():
             return None
@@ -256,7 +256,7 @@ class Trainer:
         return dict(self.learner.model.state_dict())
 
     def _check_request(self) -> None:
-        """In the leader, check at most once in `REQUEST_EVERY_S` whether this run is requested to pause or stop."""
+        """In the leader, check for a request to pause or stop, at most once in `REQUEST_EVERY_S`."""
         if self.team.leads and time.monotonic() - self._request_checked >= REQUEST_EVERY_S:
             self._request_checked = time.monotonic()
             self._request = read_request(self.run)
@@ -309,7 +309,7 @@ class Trainer:
         gradients = [p.grad for p in self.learner.network.parameters() if p.grad is not None]
         stop = torch.full((), float(self.stop_requested), device=self.device)  # `torch.tensor` would wait for a GPU.
         self.team.average([*gradients, *running_statistics(self.learner.network), *losses.values(), stop])
-        # Reading the result delays a GPU, so it is read only at some steps, the same ones in all processes.
+        # Reading `stop` delays a GPU. On GPUs, all processes therefore read `stop` only at the same few steps.
         if self.device.type == "cpu" or self.step % STOP_READ_EVERY == 0:
             self._team_stops = bool(stop > 0)
 
@@ -326,7 +326,7 @@ class Trainer:
             )
 
     def _validation_due(self, cases: Sequence[ResidentCase]) -> bool:
-        """Return whether a validation is due and `VALIDATION_FRACTION` leaves time for this and the final one."""
+        """Return whether a validation is due and `VALIDATION_FRACTION` leaves time for it and the final one."""
         training = self.recipe.training
         if self.step % training.validate_every:
             return False
@@ -342,13 +342,13 @@ class Trainer:
         return self.stop_requested
 
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
-        """Estimate the seconds of the first validation from its voxels; a step takes as long as three passes."""
+        """Estimate the seconds of the first validation: a step takes as long as three passes on its patches."""
         training = self.recipe.training
         voxels = sum(case.image[0].numel() for case in cases)
         return self.seconds / self.step * voxels / (3 * training.batch * math.prod(training.patch))
 
     def _validate(self, cases: Sequence[ResidentCase], may_be_cancelled: bool = False) -> Scores | None:
-        """Validate, keep the best weights, update the preview and return the scores.
+        """Validate, save the weights if they are the best, update the preview and return the scores.
 
         Returns None if a request or a signal cancelled the validation, or if no label has a class on the network grid.
         """

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 
 IIR = "iir"
-"""Kind of threshold: image intensity ratio, wall sample over blood pool mean (Khurram, Heart Rhythm 11:85, 2014)."""
+"""Kind of threshold: image intensity ratio, wall sample / blood pool mean (Khurram, Heart Rhythm 11:85, 2014)."""
 SD = "sd"
 """Kind of threshold: standard deviations above the blood pool mean."""
 
@@ -44,7 +44,7 @@ class Threshold:
 
     @property
     def text(self) -> str:
-        """The threshold for the user: "IIR > 1.2", "blood pool mean + 3 SD"."""
+        """The text for the user: "IIR > 1.2", "blood pool mean + 3 SD"."""
         return f"IIR > {self.value:g}" if self.kind == IIR else f"blood pool mean + {self.value:g} SD"
 
     def ratio(self, mean: float, sd: float) -> float:
@@ -77,9 +77,9 @@ METHODS_DISAGREE = "Methods disagree; compare numbers of one method and one thre
 
 
 def parse_threshold(name: str) -> Threshold:
-    """Return the threshold of a name: a preset's, or another number up to `LARGEST_VALUE`, such as "iir-1.25".
+    """Return the threshold with a name such as "iir-1.25"; the value need not be a preset's.
 
-    Raises InputError for any other name.
+    Raises InputError if the name has another form, or if the value is 0 or exceeds `LARGEST_VALUE`.
 
     >>> parse_threshold("iir-1.2").text
     'IIR > 1.2'

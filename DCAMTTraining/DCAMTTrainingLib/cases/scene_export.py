@@ -25,12 +25,12 @@ from .rows import CaseRow, FileScan
 def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = False) -> Generator[None, None, Case]:
     """Return the case of a row; if the scan is a node, write the scan to `folder`, and the label if the role needs one.
 
-    The files are written in short steps. They are named after `number`, so that their names contain no patient's name.
-    If training reads several channels of the scan's own file (`file_of_all_channels`), the case names that file, and
-    the scan is not written.
+    The files are written in short steps. They are named after `number`, not after the patient. If
+    `file_of_all_channels` returns a file and `one_channel` is False, the case refers to that file and the scan is not
+    written.
 
     Args:
-        one_channel: write the first channel only, for a recipe of one channel.
+        one_channel: write only the scan's first channel, for a recipe of one channel.
 
     Raises:
         InputError: a node is missing or has unusable contents, or the channels lie on different grids.
@@ -117,7 +117,7 @@ def _copy_labelmap(segmentation: SegmentationNode, identifier: str, image: Any) 
 
 
 def _reference_grid(volume: VolumeNode) -> Any:
-    """Return an image without voxels that has the volume's grid, in the volume's space."""
+    """Return an image with the volume's grid, in the volume's space, but without voxel values."""
     grid = slicer.vtkOrientedImageData()
     grid.SetExtent(volume.GetImageData().GetExtent())
     matrix = vtk.vtkMatrix4x4()
