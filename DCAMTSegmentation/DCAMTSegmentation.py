@@ -1,5 +1,4 @@
-"""The Slicer module that segments scans (by default the left atrium in MRI) in a child process, and shows where the
-result is doubtful."""
+"""The Slicer module that segments scans in a child process, and shows where the result is doubtful."""
 # Slicer calls methods by their Qt-style names.
 # ruff: noqa: N802
 
@@ -21,12 +20,12 @@ from slicer.ScriptedLoadableModule import (
 
 
 class DCAMTSegmentation(ScriptedLoadableModule):
-    """The module as Slicer lists it."""
+    """The module's entry in the module list."""
 
     def __init__(self, parent: Any) -> None:
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("DCAMT Segmentation")
-        # The translation context of category names in Slicer's template for scripted modules.
+        # The category is Slicer's own, so its name is translated in Slicer's context.
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = []
         self.parent.contributors = ["DCAMT contributors"]
@@ -48,7 +47,7 @@ class DCAMTSegmentation(ScriptedLoadableModule):
 
 
 class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget):
-    """The module's widget: loads the panel, connects it to a logic, and passes on `enter`, `exit` and `cleanup`."""
+    """The module's widget: connects the panel to a logic, and calls the panel on `enter`, `exit` and `cleanup`."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -78,7 +77,7 @@ class DCAMTSegmentationWidget(ScriptedLoadableModuleWidget):
 
 
 class DCAMTSegmentationTest(ScriptedLoadableModuleTest):
-    """The test behind "Reload and Test": segments the sample scan with the shipped model, and checks the volume."""
+    """The test behind "Reload and Test": segments the sample scan with the shipped model; checks the volume."""
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear()

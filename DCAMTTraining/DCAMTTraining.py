@@ -1,4 +1,4 @@
-"""The Slicer module that trains a model on labelled and unlabelled scans, in a process of its own."""
+"""The Slicer module that trains a model on labelled and unlabelled scans, in a separate process."""
 # ruff: noqa: N802  (Slicer calls these methods by their Qt-style names)
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.starting.suggest_name()
 
     def _refresh_from_outside(self) -> None:
-        """Show what may have changed outside the panel: models, runs, and cases added in DCAMT Segmentation."""
+        """Show changes made outside the panel: models, runs, and cases added in DCAMT Segmentation."""
         self.task.refresh()
         self.runs.refresh()
         self.logic.session.add_unlisted_cases()
@@ -182,7 +182,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
-    """Trains without the panel. This script trains on the loaded scans, in the background:
+    """The module's logic. A script can use it to train on the loaded scans in the background:
 
         logic = DCAMTTrainingLogic()
         logic.attach().runName = "first"
@@ -190,8 +190,8 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         logic.session.table.use_for_validation(2)
         logic.start(print, lambda run, message: print(run or message))
 
-    The logic does not ask the user to accept a model's terms of use. The author of a script that starts from a model
-    must read them (`DCAMTSlicerLib.terms_of_use.read_terms`).
+    The logic does not ask the user to accept terms of use. If a script's training starts from a model, the script's
+    author must read the model's terms (`DCAMTSlicerLib.terms_of_use.read_terms`).
     """
 
     def __init__(self) -> None:
@@ -214,7 +214,7 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         self.session.close()
 
     def add_scene_cases(self) -> int:
-        """Add a case for each scan of the scene; return how many are new.
+        """Add a case for each scan of the scene; return the number of new cases.
 
         Raises:
             InputError: the task or the model to start from is not usable.
@@ -230,10 +230,10 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         """Check the cases, estimate time and memory, and start the run in the background; see `StartJob`.
 
         Args:
-            device: where the run trains; the device in the settings is not used for the run.
+            device: where the run trains, whatever device the settings name.
 
         Raises:
-            InputError: the run's name is taken, or the name, the task or the model to start from is not usable.
+            InputError: the run's name is taken or invalid, or the task or the model to start from is not usable.
         """
         return StartJob(self.session, device, on_step, on_end).start()
 

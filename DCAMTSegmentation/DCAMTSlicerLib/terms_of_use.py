@@ -21,11 +21,11 @@ class TermsDeclinedError(DCAMTError):
 def confirm_terms(model: str) -> None:
     """Ask the user to accept the terms of use of a model, unless the model has none or the user accepted them before.
 
-    Changed terms are shown again. The panels call this function; scripts that call a module's logic are not asked, and
-    whoever writes a script must read the terms.
+    Changed terms are shown again. The panels call this function; the modules' logics do not, so the author of a script
+    must read the terms.
 
     Args:
-        model: the name of a model in the store, or the path of its file.
+        model: the name of a model in the store, or the path of a model file.
 
     Raises:
         TermsDeclinedError: the user did not accept the terms.

@@ -1,4 +1,4 @@
-"""Test the shipped recipes, reading and writing of recipes, settings, and messages about invalid recipes."""
+"""Test shipped recipes, recipe files, settings, and error messages about invalid recipes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_pancreas_recipe_has_the_expected_values() -> None:
     assert (pancreas.type.scheme, pancreas.type.value) == ("SCT", "15776009")
 
 
-def test_every_shipped_recipe_uses_all_five_losses_and_both_kinds_of_cases() -> None:
+def test_every_shipped_recipe_uses_all_five_losses_and_labelled_and_unlabelled_cases() -> None:
     assert {"la", "la-best", "pancreas"} <= set(shipped_recipes())
     for name in shipped_recipes():
         recipe = load_recipe(name)
@@ -111,7 +111,7 @@ def test_recipe_may_have_several_classes_and_channels() -> None:
     assert isinstance(recipe.spacing[0], float)
     assert [info.type.meaning for info in recipe.classes] == ["Left ventricle", "Myocardium", "Right ventricle"]
     assert recipe.classes[1].category.meaning == "Anatomical Structure"
-    # Keys that the file omits take the defaults of the dataclasses.
+    # Omitted keys have the defaults of the dataclasses.
     assert recipe.training == Recipe("", "", "", (1, 1, 1), ()).training
     assert recipe_from_dict(json.loads(recipe.to_json()), "heart.json") == recipe
 
@@ -154,15 +154,14 @@ def test_settings_are_applied_in_order_and_checked_together() -> None:
     recipe = load_recipe("la")
     assert with_settings(recipe, []) == recipe
     assert with_settings(recipe, ["iterations=5", "iterations=7"]).training.iterations == 7
-    # Each setting alone would contradict the old value of the other setting.
+    # Each setting alone is invalid: channels and convolutions must have equally many entries.
     both = with_settings(recipe, ["channels=8,16,32", "convolutions=1,1,2"])
     assert both.stride == (4, 4, 4)
     with pytest.raises(InputError, match=r"as many entries as network\.channels"):
         with_settings(recipe, ["channels=8,16,32"])
 
 
-def test_every_setting_has_an_unambiguous_short_name() -> None:
-    """No field name may occur in two sections."""
+def test_names_of_settings_are_unique_and_listed_in_the_error() -> None:
     names = count_field_names()
     assert [name for name, count in names.items() if count > 1] == []
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""Test the files of a wall analysis: meshes, as VTK and Slicer read them, and tables."""
+"""Test the files of a wall analysis: surfaces, read with VTK and Slicer; tables; saved results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_with_vtk(path: Path):
 
 def test_surface_that_vtk_cannot_write_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class FailingWriter(vtkXMLPolyDataWriter):
-        def Write(self) -> int:  # noqa: N802, as VTK calls it
+        def Write(self) -> int:  # noqa: N802, VTK's name
             return 0
 
     monkeypatch.setattr(vtkIOXML, "vtkXMLPolyDataWriter", FailingWriter)
@@ -67,7 +67,7 @@ def test_vtk_reads_the_same_mesh(kind: str, result: WallResult, tmp_path: Path) 
     assert volume == pytest.approx(surface.volume_mm3, rel=1e-3)
 
 
-def test_surface_file_is_placed_on_the_scan_by_slicer(result: WallResult, tmp_path: Path) -> None:
+def test_slicer_places_the_surface_on_the_scan(result: WallResult, tmp_path: Path) -> None:
     slicer = pytest.importorskip("slicer")
     scene = slicer.vtkMRMLScene()
     for kind in SURFACE_OUTPUTS:
@@ -125,7 +125,7 @@ def test_table_has_all_regions_and_presets(result: WallResult, tmp_path: Path) -
         assert float(row["burden_percent"]) == pytest.approx(100 * above, rel=1e-3), row["method"]
 
 
-def test_table_has_the_areas_of_openings_and_of_the_border_of_the_scan(result: WallResult, tmp_path: Path) -> None:
+def test_table_has_the_areas_of_openings_and_scan_border(result: WallResult, tmp_path: Path) -> None:
     cut = replace(result, kind=np.where(result.region == 1, BORDER, WALL).astype(np.uint8))
     write_wall_csv([cut.with_openings(np.isin(result.region, (0, 2)))], tmp_path / "x.wall.csv")
     whole = read_table(tmp_path / "x.wall.csv")[0]
@@ -136,7 +136,7 @@ def test_table_has_the_areas_of_openings_and_of_the_border_of_the_scan(result: W
 
 
 @pytest.mark.parametrize("length", [0, 2, 1000, -1])
-def test_cut_off_file_of_a_wall_is_refused(result: WallResult, tmp_path: Path, length: int) -> None:
+def test_truncated_wall_file_is_refused(result: WallResult, tmp_path: Path, length: int) -> None:
     path = tmp_path / "wall.npz"
     write_wall(result, path)
     path.write_bytes(path.read_bytes()[:length])
@@ -144,7 +144,7 @@ def test_cut_off_file_of_a_wall_is_refused(result: WallResult, tmp_path: Path, l
         read_wall(path)
 
 
-def test_ending_of_an_image_is_refused_for_a_surface(result: WallResult, tmp_path: Path) -> None:
+def test_surface_with_the_ending_of_an_image_is_refused(result: WallResult, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not that of a surface\. Use \.stl, \.obj"):
         write_mesh(result.surface.points, result.surface.triangles, tmp_path / "x.nii")
     assert list(tmp_path.iterdir()) == []

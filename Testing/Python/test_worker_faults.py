@@ -1,4 +1,4 @@
-"""Test a worker that meets invalid requests, full disks, missing packages, small GPUs, bugs, closed pipes or a kill."""
+"""Test the worker with invalid requests, full disks, missing packages, small GPUs, bugs, closed pipes and kills."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, is_
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.inference import predictor, serving, tiling
-# Needs no GPU: the network stays on the CPU, and the device named "cuda" runs out of memory at every pass.
+# No GPU is needed: the network stays on the CPU, and each pass on the device named "cuda" runs out of memory.
 serving.choose_device = lambda name: torch.device("cuda")
 tiling.usable_memory = lambda device: 1 << 30
 real_init = predictor.Predictor.__init__
@@ -147,7 +147,7 @@ def test_cpu_is_used_when_the_gpu_is_too_small_for_the_scan_even_in_tiles(
     tmp_path: Path,
 ) -> None:
     child = start_worker(GPU_TOO_SMALL_FOR_THE_SCAN)
-    # Large enough for tiles: the smallest tile has four strides, 16 voxels, along each axis.
+    # Large enough for tiles: the smallest tile has four strides (16 voxels) along each axis.
     large = analytic_scan(centred_grid((40, 20, 16), (1.5, 1.5, 1.5)))
     child.send(write_request(large, worker_model, tmp_path / "scan", device="auto"))
     finished, events = child.wait_for(is_answer_to("1"))
@@ -199,8 +199,8 @@ def test_worker_ends_when_stdout_closes() -> None:
         process.stdin.close()
 
 
-def test_scans_are_removed_while_a_result_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result that is written during the first removal makes it fail; the second removal succeeds."""
+def test_folder_is_removed_although_a_result_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first removal fails, since a result is written meanwhile; the second removal succeeds."""
     folder, remove = tmp_path / "scans", shutil.rmtree
     folder.mkdir()
     (folder / "volume.npy").touch()

@@ -1,4 +1,4 @@
-"""The panel, operated as by a person: choose, segment, review, correct, measure, and add a training case."""
+"""Use the panel as a person does: choose, segment, review, correct, measure, and add a training case."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class WholeWorkflowTest(SegmentationCase):
         self.assertEqual((case.volume, case.segmentation), (volume, segmentation))
         np.testing.assert_array_equal(segment_mask(case.segmentation, volume), corrected)
 
-    def test_fast_quality_is_explained_and_offers_no_doubtful_places_and_no_map(self) -> None:
+    def test_fast_result_has_no_agreement_no_doubtful_places_and_no_doubt_map(self) -> None:
         volume = add_scan()
         choose(self.ui.qualityComboBox, "Fast: one branch")
         segmentation = self.segment(volume)
@@ -74,7 +74,7 @@ class WholeWorkflowTest(SegmentationCase):
 
 
 class ChoicesTest(SegmentationCase):
-    def test_choices_are_kept_when_the_module_is_left_and_entered(self) -> None:
+    def test_choices_are_kept_when_the_module_is_left_and_entered_again(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         choose(self.ui.qualityComboBox, "Fast: one branch")

@@ -16,7 +16,7 @@ STUDY = {"StudyDate": "20200102", "StudyTime": "101112", "StudyID": "S7", "Acces
 
 
 def write_mr_series(folder: Path, voxels: np.ndarray, affine: np.ndarray) -> list[Path]:
-    """Write voxels (I, J, K) as single-frame MR images, named in a random order; return their paths in slice order.
+    """Write voxels (I, J, K) as single-frame MR images with shuffled file names; return the paths in slice order.
 
     Args:
         affine: (4, 4), voxel index to RAS mm.

@@ -30,7 +30,7 @@ class PipRecorder:
         returncode: pip's exit status; if it is not 0, installations fail.
         output: the lines that pip writes, which Slicer only prints.
         updates_imported: already imported packages that an installation would change, so that Slicer offers a restart.
-        installed: the requirements of each request without the skipped ones; failed requests are included.
+        installed: for each request, even a failed one, the requirements that were not skipped.
         skipped: the packages that each request skips.
         restarts: number of restarts requested while `replace_pip_of_slicer` is active.
     """
@@ -48,7 +48,7 @@ class PipRecorder:
 
     @contextmanager
     def replace_pip_of_slicer(self) -> Iterator[None]:
-        """Replace `slicer.packaging` by the recorder also in a real Slicer, whose environment must not change."""
+        """Replace `slicer.packaging` with the recorder; in a real Slicer, the installed packages stay unchanged."""
         self.reset()
         made = make_module()
         with ExitStack() as stack:
@@ -95,7 +95,7 @@ def load_requirements(path: str | Path) -> list[Requirement]:
 
 
 def pip_check(req: Requirement | list[Requirement], _seen: set[Any] | None = None) -> bool:
-    """Return whether a requirement, or each requirement of a list, is met, and those of its extras, too."""
+    """Return whether a requirement and those of its extras are met; for a list, whether all its requirements are."""
     seen = set() if _seen is None else _seen
     if isinstance(req, list):
         return all(pip_check(one, seen) for one in req)
@@ -133,7 +133,7 @@ def pip_ensure(
 
     Return None if no package is missing, or without `skip_packages`.
 
-    Raises RuntimeError if the person declines, CalledProcessError if pip fails.
+    Raises RuntimeError if the user declines, CalledProcessError if pip fails.
     """
     missing = [req for req in requirements if not pip_check(req)]
     if not missing:

@@ -1,4 +1,4 @@
-"""Keep the errors of slots and observers for the test: no caller catches them, and Slicer only prints them."""
+"""Keep the errors of slots and observers, so that a test can fail; Slicer only prints these errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pop_errors() -> list[BaseException]:
 
 
 def watch_observers() -> None:
-    """Also keep errors that reach `sys.excepthook`, as those of VTK's observers do."""
+    """Also keep errors that reach `sys.excepthook`, as errors of VTK's observers do."""
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:

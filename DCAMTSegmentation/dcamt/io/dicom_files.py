@@ -1,4 +1,4 @@
-"""Read the headers of DICOM files, and sort the files: frames of images, damaged files, and files of other kinds."""
+"""Read DICOM headers; collect the frames of images, and list damaged files and files of other kinds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .dicom_frames import Frame, UnplacedError, frames_of, words_of
 from .stored_image import library_errors
 
 SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-"""The class of binary and fractional segmentations, and that of labelmaps."""
+"""The SOP classes of segmentations: binary or fractional; labelmap."""
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _IMAGE_CLASSES = {
     f"1.2.840.10008.5.1.4.1.1.{end}"
@@ -24,7 +24,7 @@ _IMAGE_CLASSES = {
         *("2", "2.1", "2.2"),  # CT, enhanced, legacy converted enhanced
         *("4", "4.1", "4.4"),  # MR
         *("128", "130", "128.1"),  # PET
-        *("7", "7.2", "7.3"),  # secondary capture, if it has positions
+        *("7", "7.2", "7.3"),  # secondary capture, only with positions
         "13.1.1",  # X-ray 3D angiographic
     )
 }
@@ -37,10 +37,10 @@ _OTHER_ENDINGS = frozenset(
         *(".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".raw", ".vtk", ".stl", ".mrml", ".mrb"),
     )
 )
-"""Files with these endings are not opened, since they are taken for files of other formats."""
+"""Endings of other formats; files with these endings are not opened."""
 _CLASS_TAG = 0x00080016  # SOP class
 _PIXEL_DATA = (0x7FE0, 0x0010)
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # The length of compressed pixel data, which consist of items and an end marker.
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # Stands for compressed pixel data, which have items and an end marker.
 _ITEM, _END_MARKER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _SHOWN = 8  # `list_names` shows at most this many names.
 _MAXIMUM_FILES = 100_000
@@ -75,7 +75,7 @@ class FoundFiles:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the files of a folder and its subfolders, a folder's own files first, in the order of names.
+    """Return the files of a folder, then those of each subfolder, in the order of names.
 
     Hidden files, hidden folders and folders named `__MACOSX...` are left out.
 
@@ -132,8 +132,6 @@ def read_file(path: Path, collected: FoundFiles) -> None:
     try:
         with quiet_pydicom():
             _sort_file(path, data, held, collected)
-    except InputError:
-        raise
     except Exception:
         collected.damaged.append(RejectedFile(path, "damaged header", str(data.get("SeriesInstanceUID", ""))))
 
@@ -151,7 +149,8 @@ def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -
     if kind == DIRECTORY_CLASS:
         return
     if held is None and max(map(int, data.keys()), default=0) <= _CLASS_TAG:
-        collected.damaged.append(RejectedFile(path, "cut", series))  # The class itself may be cut.
+        # The file ends before or at its SOP class, which may be cut.
+        collected.damaged.append(RejectedFile(path, "cut", series))
         return
     is_image = kind in _IMAGE_CLASSES or (not kind and "Rows" in data)
     if not is_image:
@@ -202,7 +201,7 @@ def class_name(sop_class: str) -> str:
 def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
     """Return the number of bytes of pixel data in a file.
 
-    The result is None if the data is missing or cut, and -1 if it is compressed.
+    The result is None for missing or cut pixel data, and -1 for compressed pixel data.
 
     Args:
         file: the open file, positioned at the pixel data.

@@ -1,4 +1,4 @@
-"""Build dataclasses from parsed JSON, with every key and type checked."""
+"""Build dataclasses from parsed JSON; check every key and type."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
     arrays of float64 and dataclasses. Error messages name the file `source` and the object `where` in it.
 
     Raises:
-        InputError: a key is unknown or missing, a value has the wrong type or is too large for it, or a tuple has the
-            wrong number of items.
+        InputError: a key is unknown or missing, a value has the wrong type or is too large, or a tuple has the wrong
+            number of items.
     """
     _require_object(data, source, where)
     hints = type_hints(kind)

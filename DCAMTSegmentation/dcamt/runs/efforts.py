@@ -8,15 +8,15 @@ from ..recipe import Recipe
 QUICK, STANDARD, THOROUGH = "quick", "standard", "thorough"
 EFFORTS = (QUICK, STANDARD, THOROUGH)
 _FRACTION = {QUICK: 1 / 12, STANDARD: 1 / 2, THOROUGH: 1.0}
-"""Fraction of the recipe's iterations; the shipped recipes have the number of iterations of the publications."""
+"""Fraction of the recipe's iterations. The shipped recipes have as many iterations as the publications."""
 
 
 def effort_settings(recipe: Recipe, effort: str) -> list[str]:
     """Return the settings of an effort, in the form of `dcamt train --set`.
 
-    A validation is due at least five times, if the run has five iterations or more. A quick run, which shows whether
-    cases and classes are right, also uses smaller patches: each edge is shortened to about two thirds, but not below
-    twice the network's stride.
+    In a run of five iterations or more, validation is due at least five times. A quick run, meant to check cases and
+    classes, also uses smaller patches: each edge is shortened to about two thirds, but not below twice the network's
+    stride.
 
     Raises:
         InputError: the effort is unknown.

@@ -17,7 +17,7 @@ GRID_STEP_MM = 1.0
 SMOOTHING_MM = 0.9
 """Smallest standard deviation of the Gaussian that smooths the steps between voxels."""
 SMOOTHING_VOXELS = 0.7
-"""The same, as a fraction of the largest voxel spacing, for the steps between thick slices."""
+"""Smallest standard deviation as a fraction of the largest voxel spacing, since thick slices make larger steps."""
 MARGIN_MM = 4.0
 """Empty rim around the segment, so that the surface is closed even at the scan's border."""
 REPORTED_VOLUME_ML = 0.05
@@ -25,7 +25,7 @@ REPORTED_VOLUME_ML = 0.05
 
 
 def plane_distances(grid: Grid) -> np.ndarray:
-    """Return the distances (3,) mm between planes of voxels; along a sheared axis they are below the spacing."""
+    """Return the distances (3,) between planes of voxels, in mm; with shear, they are smaller than the spacing."""
     return np.asarray(1.0 / np.linalg.norm(np.linalg.inv(grid.affine[:3, :3]), axis=1))
 
 
@@ -49,14 +49,14 @@ class Surface:
 
     @cached_property
     def normals(self) -> np.ndarray:
-        """Outward unit normals of the points (N, 3): area-weighted means of the normals of the triangles around."""
+        """Outward unit normals of the points (N, 3): area-weighted means of the adjacent triangles' normals."""
         summed = np.stack([self._gather(self._doubled_normals[:, axis]) for axis in range(3)], axis=1)
         lengths = np.linalg.norm(summed, axis=1, keepdims=True)
         return np.asarray(summed / np.where(lengths > 0, lengths, 1.0))
 
     @cached_property
     def point_areas(self) -> np.ndarray:
-        """Areas of the points (N,) in mm2, each a third of the area of its triangles; their sum is `area_mm2`."""
+        """Areas of the points (N,) in mm2, each a third of the adjacent triangles' total; the sum is `area_mm2`."""
         return self._gather(np.linalg.norm(self._doubled_normals, axis=1) / 6.0)
 
     @cached_property
@@ -78,7 +78,7 @@ class Surface:
         return float(np.einsum("ij,ij->", first, self._doubled_normals) / 6.0)
 
     def _gather(self, of_triangles: np.ndarray) -> np.ndarray:
-        """Return for each point the sum (N,) of the values (M,) of the triangles around it."""
+        """Return for each point the sum of the adjacent triangles' values: (M,) to (N,)."""
         weights = np.repeat(of_triangles, 3)
         return np.bincount(self.triangles.ravel(), weights=weights, minlength=len(self.points))
 
@@ -134,7 +134,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     hollows = ndimage.binary_fill_holes(field > level) & ~(field > level)
     field[hollows] = 1.0
     separate_mm3, hollow_mm3 = (float(np.count_nonzero(part)) * cell_mm3 for part in (separate, hollows))
-    # VTK counts samples at the contour's value as inside. A slightly higher value leaves out those at the level.
+    # VTK counts samples at the contour's value as inside. A slightly higher value excludes samples at the level.
     contour = _contour(field, float(np.nextafter(level, 1.0)), affine)
     if not len(contour.triangles):
         raise InputError(
@@ -172,12 +172,12 @@ def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[n
 
 
 def _volume_level(field: np.ndarray, cells: float) -> float:
-    """Return the level that `cells` samples of `field` exceed, limited to 0.05 to 0.95 so that a contour exists."""
+    """Return the level that `cells` samples of `field` exceed, clipped to [0.05, 0.95] so that a contour exists."""
     values = field[field > 0]
     rank = min(max(round(values.size - cells), 0), values.size - 1)
     level = float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
     lower = values[values < values.max()]
-    # In a tiny symmetric segment all samples that the level should keep may equal the maximum.
+    # In a tiny symmetric segment, all samples inside may equal the maximum; a lower level keeps them.
     return float(lower.max()) if level == values.max() and lower.size else level
 
 

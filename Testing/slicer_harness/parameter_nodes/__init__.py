@@ -1,4 +1,4 @@
-"""Provide `slicer.parameterNodeWrapper`: typed access to a scripted module node, stored as Slicer stores it."""
+"""Provide `slicer.parameterNodeWrapper`: typed access to a scripted module node, in Slicer's storage format."""
 
 from .annotations import (
     Choice,
