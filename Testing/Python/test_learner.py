@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 from dcamt.devices import fast_bfloat16
+from dcamt.losses.distillation import mutual_distillation
 from dcamt.recipe import Training
 from dcamt.recipe_files import load_recipe
 from dcamt.training import learner
 from dcamt.training.learner import Learner, half_precision, make_optimiser, set_learning_rate, update_average
+from dcamt.training.sampling import Batch
 from dcamt_testing.synthetic import CPU
 from dcamt_testing.tiny_recipes import tiny_recipe
 from torch import nn
@@ -164,6 +167,31 @@ def test_checkpoint_of_an_unfused_optimiser_is_loaded(optimiser: str) -> None:
     (group,) = loading.optimiser.param_groups
     assert group["fused"]
     assert not group["foreach"]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_students_are_distilled_from_the_teachers_logits_of_unmixed_patches(mixed: bool) -> None:
+    one = Learner(tiny_recipe("batch=4", "labelled_per_batch=2"), CPU)
+    one.half = None
+    network = copy.deepcopy(one.network)
+    draws = torch.Generator().manual_seed(3)
+    images, teacher_images = torch.randn(2, 4, 1, 16, 16, 16, generator=draws)
+    teacher_images[1] = 9 * teacher_images[1] + 9  # so that the two teachers' logits differ clearly
+    box = torch.zeros(16, 16, 16, dtype=torch.bool)
+    box[4:12, 2:10, 6:14] = True
+    own_tokens = torch.zeros(2, 4, dtype=torch.bool)
+    batch = Batch(images, (images[:2, 0] > 1).long(), teacher_images[:2], own_tokens, box if mixed else None)
+
+    losses = one.backward(batch, step=6)
+
+    with torch.no_grad():
+        teachers = [branch.logits for branch in network.eval()(batch.teacher_images)]
+        students = [branch.logits for branch in network.train()(images, own_tokens)]
+    if mixed:  # Inside the box, each of the two unlabelled patches has the values of the other one.
+        teachers = [torch.where(box, logits.flip(0), logits) for logits in teachers]
+    a, b = (torch.cat([student[:2], teacher]) for student, teacher in zip(students, teachers, strict=True))
+    expected = mutual_distillation((students[0], students[1]), (a, b), one.recipe.objective.distillation_temperature)
+    assert losses["distillation"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_average_of_weights_follows_its_formula() -> None:
