@@ -1,4 +1,4 @@
-"""Test further results of `dcamt segment`: surfaces, probabilities, DICOM objects and the one-page report."""
+"""Test the optional results of `dcamt segment`: surfaces, probabilities, DICOM objects and the one-page report."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
     triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
     assert len(triangles) == mesh.GetNumberOfCells()
     low, high = (np.sort(points * [-1, -1, 1], axis=0)[end] for end in (0, -1))
-    # The voxel axes run along R, A and S, so each row below holds one half axis. The longest voxel edge is 2.5 mm.
+    # Each voxel axis is parallel to a patient axis, so each row of the product holds one half axis and zeros. The
+    # longest voxel edge is 2.5 mm.
     half = np.linalg.norm(AFFINE[:3, :3] * radii, axis=1)
     np.testing.assert_allclose((low + high) / 2, AFFINE[:3] @ [*centre, 1], atol=2.5 / 2)
     np.testing.assert_allclose((high - low) / 2, half, atol=2.5 / 2)
@@ -106,7 +107,7 @@ def test_probabilities_sum_to_1_and_the_most_probable_classes_equal_the_labels(
     np.testing.assert_array_equal(probabilities.argmax(axis=-1)[sure], np.asarray(labels.dataobj)[sure])
 
 
-def test_further_results_of_several_scans_lie_beside_the_segmentations(
+def test_optional_results_of_several_scans_lie_beside_the_segmentations(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
@@ -122,7 +123,7 @@ def test_further_results_of_several_scans_lie_beside_the_segmentations(
 
 @pytest.fixture(scope="module")
 def dicom_run(noise_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Segment a DICOM series twice: as DICOM objects and a page with identity, and as NRRD with an anonymous page."""
+    """Segment a DICOM series into DICOM objects and a report with identity, then into NRRD and an anonymous report."""
     home = tmp_path_factory.mktemp("dicom")
     affine = np.diag([-1.5, -1.5, 2.5, 1.0])
     affine[:3, 3] = (20, 30, -40)
@@ -145,18 +146,18 @@ def test_dicom_series_gives_dicom_objects_with_the_same_labels_as_nrrd(dicom_run
         assert written.PatientID == PATIENT["PatientID"]
     assert (segmentation.Modality, report.Modality) == ("SEG", "SR")
     assert segmentation.SOPInstanceUID in json.dumps(report.to_json_dict())
-    # The labels equal the labels in the NRRD file, compared at their RAS positions.
+    # Compare the labels with those of the NRRD file at equal RAS positions.
     image = sitk.ReadImage(str(dicom_run / "out" / "series.dcm"))
     voxels, affine = sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine_from_sitk(image)
     labelmap = read_labelmap(dicom_run / "labels.nrrd")
     assert labelmap.voxels.any()
-    to_theirs = np.linalg.inv(affine) @ labelmap.grid.affine
-    index = np.rint(to_theirs[:3, :3] @ np.indices(SHAPE).reshape(3, -1) + to_theirs[:3, 3:]).astype(int)
+    to_dicom = np.linalg.inv(affine) @ labelmap.grid.affine
+    index = np.rint(to_dicom[:3, :3] @ np.indices(SHAPE).reshape(3, -1) + to_dicom[:3, 3:]).astype(int)
     np.testing.assert_array_equal(voxels[tuple(index)] > 0, labelmap.voxels.ravel() > 0)
 
 
 class Page(HTMLParser):
-    """A parsed report page: its text, the addresses that it would load, and its tags."""
+    """A parsed report page: its text, the addresses in its attributes, and its tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -290,9 +291,9 @@ def test_result_refers_to_the_chosen_series(
 
 @pytest.mark.skipif(not BROWSER, reason="needs Chromium")
 def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
-    """Two long pages are printed, one with identity and one with fields to fill in; both show the wall and many notes.
+    """Print two long reports: the first has fields to fill in, the second names the patient.
 
-    Both pages are printed from one file, so that the browser starts once.
+    One file contains both reports, so that the browser starts only once.
     """
     from dcamt.metrics.doubtful_places import DoubtfulPlace
     from dcamt.metrics.measurements import measure

@@ -1,4 +1,4 @@
-"""The project's files for Slicer's build, its Extensions Manager, pip and citation agree with the source tree."""
+"""Test that the files for Slicer's build and Extensions Manager, pip and citations agree with the source tree."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RAW = "https://raw.githubusercontent.com/DCAMT/SlicerDCAMT/main/"
 LIBRARY = "lib/qt-scripted-modules"
 
 # A minimal replacement of Slicer's build system, with checks from SlicerConfig.cmake (pointer size, settings that a
-# project must not choose for itself), UseSlicer.cmake (the name), SlicerMacroBuildScriptedModule,
+# project must not set before it finds Slicer), UseSlicer.cmake (the name), SlicerMacroBuildScriptedModule,
 # SlicerMacroPythonTesting and SlicerExtensionCPack. Some checks are stricter than Slicer's.
 SLICER_CONFIG = """
 foreach(setting IN ITEMS CTK_DIR ITK_DIR VTK_DIR SlicerExecutionModel_DIR CMAKE_CXX_STANDARD)
@@ -117,7 +117,7 @@ def module_sources(module: str, home: Path = ROOT) -> set[str]:
 
 
 def cmake_lists(module: str) -> set[str]:
-    """Return the files that a module's CMakeLists.txt names in its set(...) lists."""
+    """Return the files in the lists of scripts and resources of a module's CMakeLists.txt."""
     text = re.sub(r"#.*", "", (ROOT / module / "CMakeLists.txt").read_text(encoding="utf-8"))
     variables = {"MODULE_NAME": module}
     files: set[str] = set()
@@ -172,7 +172,7 @@ def test_s4ext_agrees_with_cmake() -> None:
 def test_catalog_entry_fits_the_schema_and_agrees_with_cmake() -> None:
     entry = json.loads((ROOT / "DCAMT.json").read_text(encoding="utf-8"))
     s4ext = s4ext_facts()
-    # The keys and types that slicer-extension-catalog-entry-schema-v1.0.1.json, in Slicer's Schemas folder, allows.
+    # The keys and types of slicer-extension-catalog-entry-schema-v1.0.1.json in Slicer's Schemas folder.
     types = {
         "$schema": str,
         "category": str,
@@ -252,7 +252,7 @@ def test_licence_is_apache_2() -> None:
     assert "license: Apache-2.0" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
-def test_homepage_describes_what_the_extensions_index_requires() -> None:
+def test_readme_has_the_parts_that_the_extensions_index_requires() -> None:
     """The Extensions Index requires name, image, all modules, licence and publication."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.startswith("# DCAMT\n")
@@ -265,7 +265,7 @@ def test_homepage_describes_what_the_extensions_index_requires() -> None:
     assert f"https://doi.org/{paper[1]}" in text
 
 
-def test_contributors_are_named() -> None:
+def test_contributors_file_names_the_contributors_of_the_extension() -> None:
     names = [
         line
         for line in (ROOT / "CONTRIBUTORS").read_text(encoding="utf-8").splitlines()
@@ -463,7 +463,7 @@ def test_cmake_registers_every_module_test(copied_tree: Path, tmp_path: Path) ->
     assert tests_of_harness
     assert set((tmp_path / "build/generic_tests.txt").read_text(encoding="utf-8").split()) == set(MODULES)
     assert set((tmp_path / "build/tests.txt").read_text(encoding="utf-8").split()) == tests - tests_of_harness
-    # The tests import these packages from their build folder.
+    # The tests import these packages from the build folder.
     for package in ("slicer_harness", "dcamt_testing"):
         assert (tmp_path / "build/Testing/Slicer" / package / "__init__.py").is_file()
     # No test file is installed with the extension.

@@ -1,4 +1,4 @@
-"""Test the import rules for the Slicer modules and for the floors of the engine; no import is circular."""
+"""Test the import rules of the Slicer modules and of the engine's floors (layers), and that no import is circular."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Import:
 
 
 def module_name(path: Path, home: Path) -> str:
-    """Return the dotted name of a file: home/dcamt/losses/mmd.py is dcamt.losses.mmd; __init__.py is its package."""
+    """Return a file's dotted name: dcamt.losses.mmd for losses/mmd.py, dcamt.losses for losses/__init__.py."""
     parts = path.relative_to(home).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -87,7 +87,7 @@ def imports_of(path: Path, home: Path) -> tuple[Import, ...]:
 
 
 def forbidden_imports(paths: Iterator[Path] | list[Path], home: Path, names: set[str]) -> list[str]:
-    """Return the imports of the top-level packages `names` in files, also those inside functions."""
+    """Return each import of one of the top-level packages `names`, inside functions too."""
     return [
         f"{path.relative_to(home)}:{one_import.line} imports {one_import.target}"
         for path in paths
@@ -103,7 +103,7 @@ def floor_of(module: str) -> int | None:
 
 
 def upward_imports(home: Path) -> list[str]:
-    """Return the imports in home/dcamt of modules on a higher floor."""
+    """Return each import in home/dcamt from a higher floor."""
     faults = []
     for path in sorted((home / "dcamt").rglob("*.py")):
         own = floor_of(module_name(path, home))
@@ -117,7 +117,7 @@ def upward_imports(home: Path) -> list[str]:
 
 
 def import_time_graph(home: Path) -> dict[str, set[str]]:
-    """Return, for each engine module, the modules and external packages that it imports when it is imported."""
+    """Map each engine module to the modules and external packages that it imports at import time."""
     return {
         module_name(path, home): {
             one_import.target for one_import in imports_of(path, home) if one_import.at_import_time
@@ -127,10 +127,10 @@ def import_time_graph(home: Path) -> dict[str, set[str]]:
 
 
 def reached_modules(graph: dict[str, set[str]], start: str, *, packages: bool = True) -> set[str]:
-    """Return `start` and all modules that are imported when `start` is imported.
+    """Return `start` and all modules that it imports, directly or indirectly.
 
     Args:
-        packages: include the imports of parent packages.
+        packages: include the parent packages of each module, and their imports.
     """
     seen: set[str] = set()
     waiting = [start]
@@ -153,7 +153,7 @@ def modules_in_cycles(graph: dict[str, set[str]]) -> list[str]:
 
 
 def import_graph(home: Path) -> dict[str, set[str]]:
-    """Return, for each engine module, the engine modules that it imports, also inside functions."""
+    """Map each engine module to the engine modules that it imports, inside functions too."""
     return {
         module: {
             one_import.target for one_import in imports_of(path, home) if one_import.target.split(".")[0] == "dcamt"
@@ -210,7 +210,7 @@ def test_slicer_modules_import_no_torch() -> None:
 
 def test_slicer_modules_use_only_engine_files_that_import_no_torch() -> None:
     graph = import_time_graph(ENGINE_HOME)
-    # Imports inside functions count too, because they would load torch in the application.
+    # The Slicer modules' imports inside functions count, too: these imports would load torch in the application.
     costly = [
         f"{path.relative_to(ROOT)}:{one_import.line} imports {one_import.target}"
         for path in module_files()
@@ -287,7 +287,7 @@ def test_basic_modules_import_no_heavy_package() -> None:
 
 
 def write_engine(home: Path, **files: str) -> Path:
-    """Write a small package dcamt, one file per argument; `losses__mmd` is losses/mmd.py."""
+    """Write a small package dcamt, one file per argument; the argument `losses__mmd` becomes losses/mmd.py."""
     for name, text in {"__init__": "", **files}.items():
         path = home / "dcamt" / f"{name.replace('__', '/') if name != '__init__' else name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)

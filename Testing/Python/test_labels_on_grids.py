@@ -25,7 +25,7 @@ def two_boxes() -> np.ndarray:
     return voxels
 
 
-def test_grids_that_differ_by_rounding_match(tmp_path: Path) -> None:
+def test_grids_match_if_they_differ_only_by_rounding(tmp_path: Path) -> None:
     rounded = Grid(GRID.shape, [[float(f"{number:.6g}") for number in row] for row in GRID.affine])  # type: ignore[arg-type]
     mm, voxels = grid_difference(rounded, GRID)
     assert 0 < voxels < 0.001
@@ -70,7 +70,7 @@ def test_cropped_segmentation_is_placed_on_the_grid_of_the_scan() -> None:
         fit_labelmap(Labelmap(two_boxes()[box], GRID.crop(box)), GRID, "scan")
 
 
-def test_segmentation_may_extend_beyond_the_scan_only_with_background() -> None:
+def test_only_background_may_extend_beyond_the_scan() -> None:
     wide = np.pad(two_boxes(), 3)
     affine = GRID.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ [3, 3, 3]
@@ -82,7 +82,7 @@ def test_segmentation_may_extend_beyond_the_scan_only_with_background() -> None:
 
 
 def test_cropped_segmentation_file_is_placed_on_the_grid_of_the_scan(tmp_path: Path) -> None:
-    """The file holds only the box around the segments, and the box's position in its header."""
+    """The file holds only the voxels in the box around the segments; its header holds the position of the box."""
     box = (slice(8, 18), slice(5, 11), slice(6, 12))
     path = tmp_path / "Segmentation.seg.nrrd"
     write_labelmap(Labelmap(two_boxes()[box], GRID.crop(box)), path, [LEFT_ATRIUM, WALL])
@@ -112,7 +112,7 @@ def test_several_values_are_mapped_to_one_value(tmp_path: Path) -> None:
     assert read_labelmap(path).voxels.max() == 550
 
 
-def test_labelmap_of_one_slice_is_read(tmp_path: Path) -> None:
+def test_one_slice_is_read_as_a_labelmap_but_refused_as_a_scan(tmp_path: Path) -> None:
     path = tmp_path / "thin.nrrd"
     write_labelmap(Labelmap(two_boxes()[:, :, 6:7], GRID.crop((slice(0, 30), slice(0, 24), slice(6, 7)))), path)
     assert read_labelmap(path).voxels.shape == (30, 24, 1)
@@ -134,7 +134,7 @@ def test_segmentations_cropped_to_different_boxes_are_compared_on_a_common_grid(
             np.testing.assert_allclose(astuple(cropped_score), astuple(whole_score))
 
 
-def test_enclosing_grid_of_rotated_or_distant_grids_is_the_second_grid() -> None:
+def test_enclosing_grid_is_the_second_grid_if_the_first_is_rotated_or_distant() -> None:
     rotated = Grid(GRID.shape, affine_of(orthogonal_matrix(3) * (0.68359375, 0.7, 1.25)))
     assert enclosing_grid(rotated, GRID) is GRID
     far = GRID.affine.copy()

@@ -1,6 +1,6 @@
-"""Test `Predictor` with limits: a region, the largest component, tiles for little memory, and the CPU for a small GPU.
+"""Test `Predictor` with a region, with the largest component only, and with little memory (tiles, CPU instead of GPU).
 
-The stub of the network takes its logits from the scan.
+The network is a stub that computes its logits from the scan.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 
 class NetworkOfScan(nn.Module):
-    """Branch A labels voxels as the organ where channel 0 of the scan is positive, branch B where channel 1 is.
+    """Branch A labels the voxels with a positive channel 0 as the organ. Branch B uses channel 1 instead.
 
-    The first `failures` passes raise `failure`, if one is given.
+    The first `failures` passes raise `failure`.
     """
 
     def __init__(self, failure: Exception | None = None, failures: int = 0, device: str = "cpu") -> None:
@@ -70,9 +70,9 @@ def record_tiles(monkeypatch: pytest.MonkeyPatch) -> list[Shape | None]:
 
 
 def fail_on_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let every pass on the device `meta`, used instead of a GPU, run out of memory.
+    """Let every pass on the device `meta`, which replaces a GPU, run out of memory.
 
-    The returned list receives the name of each function that tried: `predict_whole` or `predict_tiled`.
+    The returned list receives the name of each function called on `meta`: `predict_whole` or `predict_tiled`.
     """
     tried: list[str] = []
     for name in ("predict_whole", "predict_tiled"):
@@ -99,7 +99,7 @@ def ball_mask(x: float, radius: float) -> np.ndarray:
 
 
 BALLS = ball_mask(-17, 8), ball_mask(12, 11)
-"""Two balls. Branch A segments both, branch B only the right one."""
+"""The left and the right ball. Branch A segments both balls, branch B only the right ball."""
 
 
 def predictor_and_scan(
@@ -122,7 +122,7 @@ def test_labels_trust_and_agreement_follow_both_branches(tiny_package: ModelPack
     left, right = BALLS
     predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
     whole = predictor.segment(scan)
-    # Where only one branch segments a ball, the mean probabilities are equal and background is chosen.
+    # Where only one branch segments a ball, both classes have equal mean probabilities, and background is chosen.
     assert np.array_equal(whole.labelmap.voxels == 1, right)
     assert whole.trust == pytest.approx(2 * right.sum() / (2 * right.sum() + left.sum()))
     assert whole.agreement is not None
@@ -142,7 +142,7 @@ def test_region_limits_labels_trust_doubt_and_computation(tiny_package: ModelPac
     inside = region.mask(GRID)
     assert 0 < (right & inside).sum() < right.sum()
     assert np.array_equal(part.labelmap.voxels == 1, right & inside)
-    assert part.trust == 1  # the disputed ball is outside the region, although partly in the computed box
+    assert part.trust == 1  # the left ball is outside the region, although partly in the computed box
     assert part.agreement is not None
     assert part.agreement[left].min() < 1e-3
     assert np.prod(network.sizes) < 0.8 * np.prod(GRID.shape)
@@ -165,7 +165,7 @@ def test_region_without_a_voxel_centre_is_refused(tiny_package: ModelPackage) ->
         predictor.segment(scan, region=region)
 
 
-def test_only_the_largest_component_is_kept_when_the_recipe_says_so(tiny_package: ModelPackage) -> None:
+def test_recipe_decides_whether_only_the_largest_component_is_kept(tiny_package: ModelPackage) -> None:
     left, right = BALLS
     for largest_component, count in ((False, 2), (True, 1)):
         predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan(), largest_component)
@@ -175,7 +175,7 @@ def test_only_the_largest_component_is_kept_when_the_recipe_says_so(tiny_package
         assert ndimage.label(labels)[1] == count
         assert np.array_equal(labels == 1, right if largest_component else left | right)
         assert result.doubt_map is not None
-        # The model labels both balls as the organ. Where one ball was removed, the label is probably wrong.
+        # Both branches segment both balls. Where the left ball was removed, the background is probably wrong.
         assert (result.doubt_map[left].mean() > 0.9) == largest_component
         assert result.doubt_map[right].mean() < 0.3
 
@@ -238,7 +238,7 @@ def test_cpu_is_used_when_the_gpu_is_too_small(tiny_package: ModelPackage, monke
     result = predictor.segment(scan)
     assert np.array_equal(result.labelmap.voxels == 1, BALLS[1])
     assert set(tried) == {"predict_whole", "predict_tiled"}
-    # The CPU needed no tiles.
+    # The note mentions no tiles, since the CPU needed none.
     assert result.notes == ("Not enough GPU memory; the CPU was used.",)
     assert asked == [torch.device("cpu")]
     assert predictor.network is network

@@ -1,9 +1,10 @@
 """Wrap PySide6 objects so that they follow PythonQt's conventions.
 
-A Qt property is an attribute, and a method is called. A name is looked up as in PythonQt (PythonQtInstanceWrapper.cpp):
-as a property, then as a method or a signal, then as an enum value, and last as a dynamic property or a child object.
+A Qt property is read as an attribute; a method is called. A name is looked up as in PythonQt
+(PythonQtInstanceWrapper.cpp): as a property, then as a method or a signal, then as an enum value, and last as a
+dynamic property or a child object.
 Reading any other name raises AttributeError. Only writable and dynamic properties can be set; setting another name
-raises AttributeError, too. Objects whose class was derived in Python can also get further attributes.
+raises AttributeError, too. Only objects whose class was derived in Python can get new attributes.
 """
 
 from __future__ import annotations
@@ -110,10 +111,10 @@ class WrappedQObject(Wrapped):
     _pyside_class = QtCore.QObject
 
     def connect(self, signal: str, receiver: Any, slot: str | None = None, /) -> bool:
-        """Connect by signature, such as "clicked(bool)", to a callable, or to a Qt object's slot, such as "accept()".
+        """Connect a signal, such as "clicked(bool)", to a callable or to a Qt object's slot, such as "accept()".
 
         Raises ValueError if the sender lacks the signal, the receiver lacks the slot, or `signal` is a name without
-        arguments; further errors are those of `SignalConnections.connect`.
+        arguments. `SignalConnections.connect` lists the other errors.
         """
         _refuse_bare_name(signal)
         connections = get_or_create(self, "connect a signal")
@@ -138,7 +139,7 @@ class WrappedQObject(Wrapped):
 
 
 def _refuse_bare_name(signal: str) -> None:
-    """Raise ValueError for a signal's name without its arguments, which PythonQt does not find."""
+    """Raise ValueError if `signal` is a name without arguments: PythonQt does not find such a signal."""
     if "(" not in signal:
         raise ValueError(f"QObject::connect() signal '{signal}' does not exist; write its arguments: \"{signal}()\"")
 
@@ -176,7 +177,7 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
             names[name] = member
         elif callable(member):
             names[name] = QtMethod(name, pyside_class)
-    # Properties come before all other names, also before inherited methods. `name` is short for `objectName`.
+    # A property hides any other member of the same name, even an inherited method. `name` is short for `objectName`.
     names.update({name: QtProperty(name, pyside_class) for name in properties})
     if "objectName" in properties and "name" not in properties:
         names["name"] = QtProperty("objectName", pyside_class)
@@ -190,7 +191,7 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
 def property_names(pyside_class: type) -> list[str]:
     """Return the Qt properties of a class.
 
-    The result is cached because PySide6 drops the meta-object of a Python class together with an instance.
+    The result is cached because PySide6 may drop the meta-object of a Python class when it deletes an instance.
     """
     meta = getattr(pyside_class, "staticMetaObject", None)
     if meta is None or not issubclass(pyside_class, QtCore.QObject):
@@ -203,7 +204,7 @@ def _is_qt(cls: type) -> bool:
 
 
 def _shell_class(derived: type) -> type:
-    """Return a PySide6 class whose virtual methods call their overrides in a Python class."""
+    """Return a PySide6 class whose virtual methods call the overrides of `derived`."""
     if "_shell" not in derived.__dict__:
         base = next(cls for cls in derived.__mro__ if is_plain(cls))
         names = {
@@ -228,7 +229,7 @@ def _virtual(name: str) -> Callable[..., Any]:
 
 
 def wrapper_of(target: Any) -> Any:
-    """Return the wrapper of a PySide6 object; a QObject has one wrapper as long as this wrapper is referenced."""
+    """Return the wrapper of a PySide6 object; a QObject keeps its wrapper while anything refers to the wrapper."""
     own = getattr(target, "_wrapper", None)
     if own is not None:
         return own

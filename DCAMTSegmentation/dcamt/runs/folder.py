@@ -72,7 +72,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The model with the highest validation Dice; missing if the last model has it or nothing was validated."""
+        """The model with the highest validation Dice; missing without validation, or if it would equal `model`."""
         return self.path / "best.dcamt"
 
     @property
@@ -116,10 +116,10 @@ class RunFolder:
         return self.path / "report.html"
 
     def check_new(self) -> None:
-        """Raise InputError if the folder contains a run or other files, or if `path` is no folder.
+        """Raise InputError if the folder contains a run or foreign files, or if `path` is no folder.
 
-        Allowed are the files that an application writes before it starts the run, and those that a process leaves if
-        it is killed before the run begins.
+        The folder may contain the files that an application writes before it starts the run, and the files of a
+        process that was killed before the run began.
         """
         if self.recipe.exists():
             raise InputError(
@@ -129,8 +129,8 @@ class RunFolder:
             return
         given = {self.scans, self.log, self.preview}
         begun = {self.cases, self.origin, self.events, self.checkpoint.parent, self.lock, self.request, self.failure}
-        beginnings = given | begun | set(self._strays())
-        if not self.path.is_dir() or not beginnings.issuperset(self.path.iterdir()):
+        allowed = given | begun | set(self._strays())
+        if not self.path.is_dir() or not allowed.issuperset(self.path.iterdir()):
             raise InputError("is not an empty folder", path=self.path, remedy="Name a new folder for the run.")
 
     def create(
@@ -147,13 +147,13 @@ class RunFolder:
             origin: the model of the first weights; None if they are random.
 
         Raises:
-            InputError: as `check_new`.
+            InputError: `check_new` refuses the folder.
             OutputError: a file cannot be written.
         """
         self.check_new()
         self.remove_strays()
         if origin is None:
-            self.origin.unlink(missing_ok=True)  # A killed process may have left one.
+            self.origin.unlink(missing_ok=True)  # A killed process may have left the file.
         else:
             write_text(self.origin, json.dumps(asdict(origin), indent=2))
         # The recipe is written last, since a folder with a recipe is a run that can be resumed.
@@ -162,7 +162,10 @@ class RunFolder:
         write_text(self.recipe, recipe.to_json())
 
     def open(self, for_training: bool = False) -> tuple[Recipe, list[Case]]:
-        """Return the recipe and cases of the run; `for_training` as in `recipe_from_dict`.
+        """Return the recipe and cases of the run.
+
+        Args:
+            for_training: whether to refuse a recipe that uses a removed key; otherwise such keys are ignored.
 
         Raises:
             InputError: the folder contains no run, or the run's files cannot be used.

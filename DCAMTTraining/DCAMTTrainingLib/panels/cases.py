@@ -33,12 +33,12 @@ WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Widths in pixels of all columns except the last."""
 ANISOTROPIC_SPACING_WIDTH, ANISOTROPIC_NAME_WIDTH = 148, 102
-"""Widths of the columns of spacing and name if a spacing has three numbers.
+"""Widths in pixels of the columns spacing and name if a scan has an anisotropic spacing.
 
-If there are no remarks, the columns of name, role, size and spacing are then visible together.
+The column name is this narrow only without remarks. Name, role, size and spacing are then visible together.
 """
 ROWS = (3, 5)
-"""Smallest and largest number of visible rows, so that the button Start is visible on a laptop."""
+"""Smallest and largest number of visible rows. More rows would hide the button Start on a laptop."""
 
 
 class CasesPanel:
@@ -71,7 +71,7 @@ class CasesPanel:
         ):
             button.connect("clicked(bool)", slot)
         session.on_news.append(self.refresh)
-        # A check may change thousands of rows in a short time.
+        # The summary is delayed, since a check may change thousands of rows in a short time.
         self._counting = DelayedCall(self._show_summary)
         session.table.on_changed.append(lambda first, last: self._counting.start(SETTLE_MS))
 
@@ -252,5 +252,5 @@ class CasesPanel:
 
 
 def _row_of_found_case(case: dict[str, Any]) -> CaseRow:
-    """Return the row for a case in the event of `dcamt cases find`."""
+    """Return the row for a case that `dcamt cases find` reported."""
     return CaseRow(case["name"], FileScan(case["image"], case["label"] or "", case.get("labels") or ""), case["role"])
