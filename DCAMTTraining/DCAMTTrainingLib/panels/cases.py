@@ -33,9 +33,9 @@ WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Widths in pixels of all columns except the last."""
 ANISOTROPIC_SPACING_WIDTH, ANISOTROPIC_NAME_WIDTH = 148, 102
-"""Widths in pixels of the columns spacing and name if a scan has an anisotropic spacing.
+"""Widths in pixels of the spacing and name columns if a scan has an anisotropic spacing.
 
-The column name is this narrow only without remarks. Name, role, size and spacing are then visible together.
+The name column is this narrow only without remarks. Name, role, size and spacing are then visible together.
 """
 ROWS = (3, 5)
 """Smallest and largest number of visible rows. More rows would hide the button Start on a laptop."""
