@@ -16,8 +16,8 @@ class EngineCommand:
 
     Args:
         on_event: called as on_event(event) with each event.
-        on_end: called as on_end(message) once after the last event; the message is empty after exit status 0.
-            Otherwise it is the reason of the failure, for the user.
+        on_end: called as on_end(message) once after the last event. The message states why the command failed, for the
+            user; it is empty after success.
     """
 
     def __init__(self, arguments: Sequence[str], on_event: OnEvent, on_end: Callable[[str], None]) -> None:
@@ -47,8 +47,8 @@ class EngineCommand:
 def failure_text(process: EngineProcess, end: ProcessEnd) -> str:
     """Return why a process failed, for the user.
 
-    The text states why the process could not be started, or is the last line of its stderr. After a crash, or if
-    stderr is empty, the text names only `ProcessEnd.code`.
+    If the process started, the text is the last line of its stderr. After a crash, or if stderr is empty, the text
+    states only the exit code.
     """
     if end.problem:
         return end.problem

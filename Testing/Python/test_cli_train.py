@@ -44,7 +44,7 @@ def cases(tmp_path: Path) -> Path:
 
 
 def settings(**changed: str) -> list[str]:
-    """Return the option `--set` for a tiny network, three iterations, and the changed settings."""
+    """Return `--set` and its values: a tiny network, three iterations, and the changed settings."""
     return ["--set", *THREE_STEPS, *(f"{key}={value}" for key, value in changed.items())]
 
 
@@ -90,7 +90,7 @@ def test_finished_run_makes_a_model_that_segments_and_starts_another_run(
     assert made.card.trained_on["started_from"] == origin
     assert not (second / "train.lock").exists()
 
-    # A run that is resumed after its last checkpoint still records the model it started from.
+    # A model that is written on resume also records the model that its run started from.
     (second / "model.dcamt").unlink()
     assert train("--run", second, "--resume") == 0
     again = open_model(second / "model.dcamt").card
@@ -99,7 +99,7 @@ def test_finished_run_makes_a_model_that_segments_and_starts_another_run(
     assert re.search("starting at iteration 0 of 1 on .*; cases: 1 labelled, 1 unlabelled, 1 validation\n", output)
 
 
-def test_terminal_shows_that_pytorch_is_loaded_unless_json_is_printed(
+def test_terminal_shows_that_pytorch_is_loading_unless_json_is_printed(
     cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console, "_is_terminal", lambda: True)
@@ -109,7 +109,7 @@ def test_terminal_shows_that_pytorch_is_loaded_unless_json_is_printed(
     assert "loading PyTorch" not in capsys.readouterr().err
 
 
-def test_settings_may_stand_before_the_case_list(cases: Path, tmp_path: Path) -> None:
+def test_settings_may_precede_or_follow_the_case_list(cases: Path, tmp_path: Path) -> None:
     each = [word for setting in THREE_STEPS for word in ("--set", setting)]
     for number, arguments in enumerate(([cases, *each], [cases, *settings()], [*settings(), cases])):
         run = tmp_path / f"run{number}"
@@ -279,7 +279,7 @@ def load(*_):
     time.sleep(600)
 trainer.load_case = load
 """
-"""A script that makes training print `here` and wait when it reads the first case."""
+"""A script that makes training print `here` and wait instead of reading the first case."""
 WRITING = """
 import os, sys, time
 from dcamt.io import atomic
@@ -297,7 +297,7 @@ atomic.os.replace = replace
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize("folder_existed", [True, False])
 def test_ctrl_c_before_the_first_step_removes_the_run(cases: Path, tmp_path: Path, folder_existed: bool) -> None:
-    """An empty folder that existed before remains."""
+    """A folder that existed before the run remains, empty."""
     run = tmp_path / "runs" / "new"
     if folder_existed:
         run.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Missing or unrecognisable slices and several time points of a DICOM scan cause a note or a refusal."""
+"""A DICOM scan that lacks slices, holds damaged slices or has several time points causes a note or an error."""
 
 import os
 import tracemalloc
@@ -27,8 +27,8 @@ def _write_series(folder: Path, **attributes: object) -> Path:
 
 
 @pytest.mark.parametrize("size", [100, 140, 330])
-def test_end_slice_cut_in_its_header_is_refused(tmp_path: Path, size: int) -> None:
-    """A cut after 330 bytes shortens the UID of the SOP class, which must not be taken for another class."""
+def test_scan_whose_last_slice_is_cut_in_the_header_is_refused(tmp_path: Path, size: int) -> None:
+    """A cut after 330 bytes shortens the SOP class UID. The short UID must not count as another class."""
     os.truncate(_write_series(tmp_path) / "IM007", size)
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
 
@@ -120,7 +120,7 @@ def test_missing_numbers_of_images_cause_a_note(tmp_path: Path, removed: list[st
     assert f"lacks the {lacking}: slices may be missing" in note
 
 
-def test_slice_numbers_of_millions_take_little_memory(tmp_path: Path) -> None:
+def test_large_slice_numbers_take_little_memory(tmp_path: Path) -> None:
     for k in range(8):
         write_slice(tmp_path / f"IM{k:03}", k, number=2_000_000 + k)
     read_scan(tmp_path)  # so that the measurement below does not include the import of libraries
@@ -152,7 +152,7 @@ def test_time_points_whose_slices_do_not_coincide_are_separate_scans(tmp_path: P
     assert_slices_in_place(read_scan(file, choice=ScanChoice(time=2)), 12)
 
 
-def test_time_point_with_fewer_slices_is_read_only_if_chosen(tmp_path: Path) -> None:
+def test_scan_with_an_incomplete_time_point_is_read_only_if_a_time_point_is_chosen(tmp_path: Path) -> None:
     groups = time_point_groups(range(12), 2)[1:]
     file = write_frames(tmp_path / "x.dcm", [*range(1, 12), *range(12)], groups)
     refused(lambda: read_scan(file), file, "11, 12")

@@ -77,7 +77,7 @@ def test_cardiac_phases_that_alternate_at_each_place_are_time_points(
     assert [index for _, index in read_scan(path, choice=ScanChoice(time=2)).frames] == list(range(1, 24, 2))
 
 
-def test_message_about_a_doubled_frame_states_its_number(tmp_path: Path) -> None:
+def test_message_about_two_frames_at_one_place_states_their_numbers(tmp_path: Path) -> None:
     path = write_frames(tmp_path / "x.dcm", [0, 1, 2, 3, 3, 4, 5, 6])
     refused(lambda: read_scan(path), path, "holds two slices at the same place: frames 4 and 5")
 
@@ -88,7 +88,7 @@ def test_stacks_in_one_file_can_be_chosen(tmp_path: Path) -> None:
     refused(lambda: read_scan(path), path, "2 stacks", "stack 1 of 2", "--series")
     volume = read_scan(path, choice=ScanChoice(series="2"))
     assert_slices_in_place(volume, 8)
-    # The second stack lies from 20 to 27 times 2 mm; the slices may be read in either order.
+    # The second stack lies from 40 to 54 mm; its first slice may be at either end.
     assert volume.grid.affine[2, 3] == (40 if volume.grid.affine[2, 2] > 0 else 54)
 
 
@@ -122,7 +122,7 @@ def test_each_frame_is_rescaled_by_its_own_slope(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["frames", "folder"])
 def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
-    """Magnitude and phase also differ in their unit."""
+    """Magnitude and phase have different units."""
     names, units = {"magnitude": "MAGNITUDE", "phase": "PHASE"}, ("normalized", "mrad")
     rescale = {"RescaleSlope": 1, "RescaleIntercept": 0}
     if kind == "frames":
@@ -152,7 +152,7 @@ def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
 
 
 def test_letters_of_a_single_image_type_value_are_not_kinds_of_images(tmp_path: Path) -> None:
-    """A single value must not be split into letters: the "R" in "DERIVED" does not mean real."""
+    """A single value must not be split into letters: the "R" in "DERIVED" is not the kind "real"."""
     for k in range(10):
         write_slice(tmp_path / "x" / f"{k}.dcm", k, ImageType="DERIVED" if k < 5 else "ORIGINAL")
     assert_slices_in_place(read_scan(tmp_path / "x"), 10)
@@ -160,7 +160,7 @@ def test_letters_of_a_single_image_type_value_are_not_kinds_of_images(tmp_path: 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
 def test_dicom_segmentation_is_read_as_a_label(tmp_path: Path, kind: str) -> None:
-    """highdicom writes the segmentation and omits frames without voxels of a segment."""
+    """highdicom writes the segmentation and omits empty frames."""
     sources = [pydicom.dcmread(write_slice(tmp_path / "scan" / f"{k:02}.dcm", k)) for k in range(12)]
     mask = np.zeros((12, SIZE, SIZE), np.uint8)
     mask[3:7, 2:9, 4:6], mask[5:6, 2:3, 4:5], mask[9, 10:12, 3] = 1, 2, 2

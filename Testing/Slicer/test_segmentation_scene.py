@@ -66,7 +66,7 @@ class SceneTest(PanelCase):
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
         voxels = vtk_to_numpy(image.GetPointData().GetScalars())
         earlier = voxels.copy()
-        # The voxels are changed in place, so that no event is sent.
+        # A change in place sends no event.
         voxels[np.flatnonzero(voxels)[:4]] = 0
         self.module.panel.enter()
         self.assertIn("before the correction", self.ui.trustLabel.text)
@@ -85,7 +85,7 @@ class SceneTest(PanelCase):
         self.assertEqual(len(node_names("vtkMRMLSegmentationNode")), 2)
         self.assertEqual(dcamt_folders(), ["LGE – DCAMT"])
 
-    def test_result_without_its_scan_is_explained(self) -> None:
+    def test_panel_states_that_the_scan_of_a_result_is_missing(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         slicer.mrmlScene.RemoveNode(volume)
@@ -123,7 +123,7 @@ class SceneTest(PanelCase):
         close_scene()
 
         def are_images_freed() -> bool:
-            """Return True if only the images that the slice views drew last remain: at most one volume and one map."""
+            """Return whether at most one volume and one map remain: the images that the slice views drew last."""
             gc.collect()
             kept = [name for name, weak in images if weak.Get() is not None]
             return sorted(kept) in ([], ["map"], ["volume"], ["map", "volume"])

@@ -79,7 +79,7 @@ class WarningsTest(TrainingCase):
 
 
 class ClosedModuleTest(TrainingCase):
-    def test_closed_module_releases_its_widget_session_and_sections(self) -> None:
+    def test_closing_the_module_releases_all_its_parts(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         self.wait_for(lambda: self.session.checked, "the check")

@@ -19,11 +19,11 @@ from .views import slice_picture, three_d_picture
 # Lengths are in pixels of the screen.
 PANEL_WIDTH = 400
 VIEWS_WIDTH = 700
-"""Width of the views or charts beside a panel, unless the window limits it."""
+"""Width of the views or charts beside a panel, unless `limit_to_window` was called."""
 BAR = 20
 """Height of the bar above a view; the bar above a panel has twice this height."""
 MARGIN, EDGE = 16, 4
-"""Space below the last widget of a whole panel, and of a panel that is cut below a widget."""
+"""Space below the lowest widget of a whole panel, and below the widget at which a panel is cut."""
 OUTSIDE_HEIGHT = 140
 """Assumed height of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
 COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
@@ -74,7 +74,7 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
 
 
 def place_beside_views(panel: QtGui.QImage, fit: bool = True, **camera: float) -> QtGui.QImage:
-    """Return a panel's picture with Slicer's four views of the scene to its right, at the same height."""
+    """Return a panel's picture with Slicer's four views to its right; together the views have the panel's height."""
     return _stacked([panel, grab_views(_width_beside(panel), round(panel.height() / SCALE), fit, **camera)])
 
 
@@ -98,7 +98,7 @@ def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QIm
 
 
 def place_beside_charts(panel: QtGui.QImage, charts: Sequence[Any]) -> QtGui.QImage:
-    """Return a panel's picture with chart nodes to its right, one below the other, at the same height."""
+    """Return a panel's picture with charts to its right, stacked to the panel's height."""
     size = (round(_width_beside(panel) * SCALE), panel.height() // len(charts))
     return _stacked([panel, _stacked([_image(chart_picture(chart, size, SCALE)) for chart in charts], down=True)])
 
@@ -145,7 +145,7 @@ def _shows_others(widget: QtWidgets.QWidget) -> bool:
 
 
 def _under_bar(pixels: np.ndarray, name: str, note: str, color: str) -> QtGui.QImage:
-    """Return a view's picture below its bar, in Slicer's colour of the view."""
+    """Return a view's picture below a bar in Slicer's colour of the view."""
     view = _image(pixels)
     bar = QtWidgets.QLabel(f"  <b>{name}</b>&nbsp;&nbsp;&nbsp;{note}")
     bar.setFixedSize(round(pixels.shape[1] / SCALE), BAR)

@@ -1,4 +1,4 @@
-"""Provide Qt's enumerations as PythonQt does: each value is an int and an attribute of the class that declares it."""
+"""Provide Qt's enumerations as PythonQt does: values are ints, and attributes of the class that declares them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run the worker process of an application (`inference.worker`) so that it also writes reports."""
+"""Run an application's worker process: `inference.worker` with a function that writes reports."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..worker.requests import ReportRequest
 
 
 def _write_report(request: ReportRequest) -> ReportWritten:
-    """Write the report of a request; raises the errors of `write_requested_report`."""
-    # Imported for the first report, since a segmentation does not need it.
+    """Write the requested report. Raises the errors of `write_requested_report`."""
+    # Imported here: segmentations do not need reports.
     from ..report.outline_report import write_requested_report
 
     return write_requested_report(request)

@@ -1,9 +1,9 @@
 """Locate organs in a large scan, so that only a box around them is segmented at full resolution.
 
-First, air, noise and padding are cut off. If the rest, the anatomy, is still large, one branch segments its inner part,
+Air, noise and padding are cut off first. If the rest, the anatomy, is still large, one branch segments its inner part,
 and if necessary all of it, on a grid with 1.5 times the network's spacing. (At twice the spacing, organs look smaller
-than any in training, and the network misses most of them.) The whole anatomy is segmented if it is not large, if a
-class may have several components, or if only some classes are found at the coarse resolution.
+than any in training, and the network misses most of them.) The box contains all anatomy if the anatomy is not large,
+if a class may have several components, or if only some classes are found at the coarse resolution.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .anatomy import anatomy_box
 from .components import CentrePrior, certainty, select_components
 
 LARGE_PATCHES, LARGE_VOXELS = 5, 1 << 20
-"""A scan is large if its network grid is larger than `LARGE_VOXELS` voxels and than `LARGE_PATCHES` training patches.
+"""A scan is large if its network grid exceeds both `LARGE_VOXELS` voxels and `LARGE_PATCHES` training patches.
 
-A scan cropped around the heart has two to four patches of the left atrium's recipe.
+A scan cropped around the heart is as large as two to four patches of the left atrium's recipe.
 """
 COARSER = 1.5
-"""Spacing of the grid on which organs are located, as a multiple of the network's."""
+"""Spacing of the grid on which organs are located, as a multiple of the recipe's spacing."""
 MARGIN = 0.3
 """Margin around a located organ on each side, as a fraction of the training patch's edge."""
 INNER = 0.6
@@ -62,7 +62,7 @@ def is_large(recipe: Recipe, grid: NetworkGrid) -> bool:
 
 
 def organ_margin(recipe: Recipe, grid: NetworkGrid) -> tuple[int, int, int]:
-    """Return the margin around an organ in the scan's voxels, along the scan's own axes."""
+    """Return the margin around an organ, in voxels along each of the scan's own axes."""
     voxels = [0, 0, 0]
     for axis, stored in enumerate(grid.order):
         mm = MARGIN * recipe.training.patch[axis] * recipe.spacing[axis]
@@ -96,8 +96,8 @@ def locate_organs_in(
 ) -> OrganLocation | None:
     """Return the location of the organs within a part of the anatomy; None if they are not found there.
 
-    If the part is smaller than the anatomy, the organs may lie elsewhere. Then every class must be found, be at least
-    `SMALLEST_ORGAN` large, and not be cut off by the part's faces.
+    In a part smaller than the anatomy, organs count as found only if every class is found, fills at least
+    `SMALLEST_ORGAN` of a patch, and is not cut off by the part's faces.
     """
     x, y, z = (COARSER * step for step in recipe.spacing)
     image, grid = scan_to_network(crop_scan(volume, part), replace(recipe, spacing=(x, y, z)))
@@ -124,7 +124,7 @@ def locate_organs_in(
 
 
 def inner_box(grid: NetworkGrid, recipe: Recipe) -> Box:
-    """Return the inner box of a scan in its own voxels: the fraction `INNER` of each axis, at least two patches."""
+    """Return the inner box in the scan's own voxels: the fraction `INNER` of each axis, but at least two patches."""
     box = [slice(0)] * 3
     for axis, stored in enumerate(grid.order):
         length = grid.source.shape[stored]
@@ -135,7 +135,7 @@ def inner_box(grid: NetworkGrid, recipe: Recipe) -> Box:
 
 
 def crop_scan(volume: Volume, box: Box) -> Volume:
-    """Return the part `box` of a scan as a scan at the same place in the patient; its voxels are a view."""
+    """Return a scan cropped to `box`, at the same place in the patient; its voxels are a view."""
     return Volume(volume.voxels[(slice(None), *box)], volume.grid.crop(box), volume.path)
 
 
@@ -151,7 +151,7 @@ def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tu
     """Return `box` enlarged by `margin` at each face that the labels touch.
 
     Args:
-        labels: the labels of the box.
+        labels: the labelmap of the box.
         shape: shape of the scan's grid, which limits the result.
     """
     sides = []

@@ -33,8 +33,8 @@ def open_dicom_segments(path: Path) -> StoredImage:
     """Open a DICOM segmentation. Slices without a frame become background: a file may omit empty slices.
 
     Raises:
-        InputError: the file is damaged, too large, or contains fractions other than 0 and 1; its frames lack a place or
-            lie on no common grid; or a segment has several frames at one place.
+        InputError: the file is damaged, too large, or contains fractions other than 0 and 1; its frames state no
+            geometry or lie on no common grid; or a segment has several frames at one position.
     """
     from pydicom import dcmread
 
@@ -82,8 +82,8 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
     """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 for a labelmap).
 
     Raises:
-        InputError: the frames do not lie on one grid; their place, the pixel spacing or the slice spacing is not
-            stated; or a segment has several frames at one place.
+        InputError: the frames do not lie on one grid; a position, an orientation or a spacing is unknown; or a
+            segment has several frames at one position.
     """
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
 
@@ -113,7 +113,7 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
             stated = abs(float(value(frames[0], "PixelMeasuresSequence", keyword)))
         except (InputError, TypeError, ValueError):
             continue
-        # If empty frames are omitted, the gaps are multiples of the slice spacing.
+        # If empty frames are omitted, even the smallest gap may be a multiple of the slice spacing.
         if stated > 0 and (not step or abs(step / stated - round(step / stated)) < 0.02):
             step = stated
             break
@@ -145,7 +145,7 @@ def _has_fractions(data: Any) -> bool:
 
 
 def _segment_number(frame: Any, shared: Any) -> int:
-    """Return the number of a frame's segment; 0 if none is stated: then the frame's pixels are segment numbers."""
+    """Return the number of a frame's segment, or 0 if none is stated: its pixels are then segment numbers."""
     for place in (frame, shared):
         if place is not None and (items := place.get("SegmentIdentificationSequence")):
             return int(items[0].ReferencedSegmentNumber)

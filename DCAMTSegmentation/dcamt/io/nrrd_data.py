@@ -1,4 +1,4 @@
-"""Read the numbers of a NRRD file, which follow its header or lie in other files, in any of the format's encodings."""
+"""Read the numbers of a NRRD file in any encoding of the format, from the file itself or from data files."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class NrrdData:
     """Reads the numbers of a NRRD file, from the file itself or from data files.
 
     Raises:
-        InputError: the type, the encoding or the byte order is unknown, the header's list or pattern of data files is
-            empty or damaged, or a data file is missing.
-        ValueError: a skip or a number of the pattern is not a whole number.
+        InputError: the type, the encoding or the byte order is unknown; the header's list or pattern of data files is
+            empty or damaged; or a data file is missing.
+        ValueError: "line skip", "byte skip" or a number of the pattern is not a whole number.
     """
 
     def __init__(self, path: Path, header: NrrdHeader, sizes: Sequence[int]) -> None:
@@ -83,10 +83,10 @@ class NrrdData:
         self._files = _data_files(path, header, sizes)
 
     def read(self) -> np.ndarray:
-        """Return all numbers, one-dimensional, in the machine's byte order; the first axis varies fastest.
+        """Return all numbers in one dimension, in the machine's byte order; the image's first axis varies fastest.
 
         Raises:
-            InputError: a data file is cut, holds damaged compressed data or fails while it is read, or the numbers
+            InputError: a data file is cut, holds damaged compressed data or cannot be read to its end; or the numbers
                 cannot be divided evenly among the data files.
             EOFError: the data after the header is cut.
             OSError, ValueError, zlib.error: a file cannot be opened, compressed data after the header is damaged, or
@@ -107,14 +107,14 @@ class NrrdData:
                     with open(name, "rb") as file, data_file_errors(self._path, name):
                         parts.append(self._decode(file, per_file))
                 except EOFError as error:
-                    self.verify()  # its message has the numbers of bytes
+                    self.verify()  # its error states the numbers of bytes
                     what = f"ends too early: its data file {name.name} is cut"
                     raise InputError(what, path=self._path, remedy=COPY_AGAIN) from error
             numbers = np.concatenate(parts)
         return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
 
     def verify(self) -> None:
-        """Raise InputError if raw or gzip data is visibly incomplete.
+        """Raise InputError if raw or gzip data is too short or cut.
 
         Nothing is checked in these cases: the encoding is neither raw nor gzip; lines are skipped; bytes within gzip
         data are skipped; or gzip data lies in a file that is itself compressed.
@@ -134,7 +134,7 @@ class NrrdData:
                 check_complete(name, size, start, True, self._path)
 
     def _decode(self, file: IO[bytes], count: int) -> np.ndarray:
-        """Return `count` numbers of a data file, after the lines and bytes to skip."""
+        """Skip the lines and bytes that the header states; return the next `count` numbers."""
         for _ in range(self._line_skip):
             if not file.readline(HEADER_LIMIT):
                 raise EOFError

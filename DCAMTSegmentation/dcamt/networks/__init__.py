@@ -1,1 +1,1 @@
-"""Define the V-Net, cross-attention and the dual V-Net, and convert networks from and to model packages."""
+"""Define the V-Net, cross-attention and the dual V-Net, and read and write networks as model packages."""

@@ -54,7 +54,7 @@ class TrainingCharts:
         return _find("vtkMRMLPlotChartNode", self._key(kind))
 
     def hide(self) -> None:
-        """Restore the layout from before `show`, unless it was changed since, and remove this run's chart nodes."""
+        """Remove this run's chart nodes. Restore the layout from before `show`, unless the user chose another one."""
         if self._layout_before is not None:
             _restore_layout(self._layout_before)
             self._layout_before = None
@@ -199,7 +199,7 @@ def _find(node_class: str, key: str) -> Any | None:
 
 
 def _restore_layout(layout: int) -> None:
-    """Restore a layout, unless the user has chosen another one since the plot view was added to it."""
+    """Restore a layout to which a plot view was added, unless the user has chosen another layout since."""
     manager = slicer.app.layoutManager()
     if manager.layout == slicer.modules.plots.logic().GetLayoutWithPlot(layout):
         manager.setLayout(layout)
