@@ -1,26 +1,27 @@
 """Train data-parallel: each process computes part of every batch, and all processes make the same step.
 
 Several processes started by `torchrun` form a team; any other process is alone. (In `dcamt segment`, each process of a
-team segments a part of the scans.) The team's leader (rank 0) writes the run folder, validates and prints. The
-others receive recipe and case list from the leader, read the scans themselves and write no files. They print only
-failures that the leader does not see: unexpected ones, or a missing GPU.
+team segments a part of the scans.) The team's leader (rank 0) writes the run folder, validates and prints. The other
+processes receive recipe and case list from the leader, read the scans themselves and write no files. They print a
+failure only if the leader does not see it: an unexpected error or a missing GPU.
 
 Random draws depend on the seed, the iteration and the sample's index in the whole batch, so a team trains on the same
 samples as a single process. Gradients are averaged over the team before each step, so all weights stay equal.
 Operations that couple samples see only the process's part of the batch:
 
 - Batch normalisation computes its statistics from the part; running statistics are averaged over the team.
-- MMD and the prototypes of the contrast losses use the samples of the part. All processes draw the same random numbers.
+- MMD and the prototypes of the contrast losses are computed from the part. All processes choose tokens and voxels
+  with the same random numbers.
 - CutMix mixes patches of one part. All processes use the same box.
 
 A part should therefore contain at least two labelled and two unlabelled patches. Supervision and distillation are means
-over samples. Therefore a team's losses in float32 equal those of one process up to rounding if `normalisation` is
-`instance` and mixing, MMD and contrast are off. In bfloat16 each part is rounded separately, and losses differ more.
+over samples. Therefore, with instance normalisation and without mixing, MMD and contrast losses, a team's losses in
+float32 equal those of one process up to rounding. In bfloat16 each part is rounded separately, and losses differ more.
 
-When one process ends, the run ends. Over Gloo the next exchange fails in all other processes, and the leader saves a
-checkpoint, unless the leader itself has ended. Over NCCL the others wait until `torchrun` ends them, and the steps
-since the last checkpoint are lost. A team of another size can resume the run if this size divides the numbers of
-labelled and unlabelled patches in a batch.
+When one process ends early, the run ends. Over Gloo the next exchange fails in all other processes; the leader, if it
+still runs, then saves a checkpoint. Over NCCL the other processes wait until `torchrun` ends them, and the steps since
+the last checkpoint are lost. A team of another size can resume the run if this size divides the numbers of labelled
+and unlabelled patches in a batch.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: the leader may be validating, or reading cases over a slow network.
 
-The wait ends early if another process has ended: its connections close, or `torchrun` ends the processes on GPUs.
+The wait ends early if another process has ended: Gloo's connection to it closes; with NCCL, `torchrun` ends the
+waiting process.
 """
 
 LEADER_GRACE_S = 60.0
@@ -69,7 +71,7 @@ class Team:
         return self.rank == 0
 
     def sample_indices(self, labelled: int, batch: int) -> list[int]:
-        """Return the indices of this process's samples in the batch: labelled ones (below `labelled`) first.
+        """Return the indices of this process's samples in a batch whose first `labelled` samples are labelled.
 
         Raises:
             InputError: the batch cannot be split evenly among the processes.
@@ -108,11 +110,11 @@ class Team:
             scales_gradients: whether this process scales its gradients (float16); all processes must do the same.
 
         Raises:
-            Exception: the block failed in this process, and this process is the leader or another one has ended.
-            InputError: this process is the leader, and the block failed in another process, or only some processes
-                scale gradients.
-            TeamLost: another process has ended. A process other than the leader also raises TeamLost after any failure
-                that the leader reports.
+            Exception: the block's own error; a process other than the leader raises it only if another process has
+                ended.
+            InputError: in the leader: the block failed in another process, or only some processes scale gradients.
+            TeamLost: another process has ended. In a process other than the leader, also: the block failed in any
+                process, or only some processes scale gradients.
         """
         if self.size == 1:
             yield
@@ -214,7 +216,7 @@ def is_first_on_machine() -> bool:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return this process's own GPU if the team computes on GPUs, otherwise `device`.
+    """Return this process's own GPU if `device` is a GPU and there is a team; otherwise return `device`.
 
     Raises:
         InputError: there are more processes than GPUs on this machine.
@@ -251,8 +253,8 @@ def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Itera
         return
     import torch.distributed as dist
 
-    # Imported before the group exists. The first optimiser would import it later, and the module's default arguments
-    # would then keep the group alive: Gloo's threads would outlive Python and abort the process at its end.
+    # This module must be imported before the group exists. If the first optimiser imported it later, its default
+    # arguments would keep the group alive, and Gloo's threads would outlive Python and abort the process at its end.
     import torch.distributed.nn  # noqa: F401
 
     with _raising_team_lost("the other processes of the run cannot be reached. Start all of them by torchrun."):

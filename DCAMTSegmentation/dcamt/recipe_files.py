@@ -1,4 +1,4 @@
-"""Read recipes, shipped ones by name and others from files, and change them by settings `key=value`."""
+"""Read shipped recipes by name and other recipes from files, and change recipes by settings `key=value`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from .recipe import Recipe
 from .recipe_checks import check_recipe
 
 REMOVED = {("objective", "copy_paste"): 0.0, ("augmentation", "blur_mm"): 0.0}
-"""Keys of earlier versions, by section and key, with the only value that training still accepts (switched off)."""
+"""Section and key of each removed setting, and the value that switches it off: training accepts no other value."""
 SHIPPED = Path(__file__).with_name("recipes")
 
 
 def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: bool = True) -> Recipe:
-    """Return the recipe with the content of a recipe file, after checking it. `source` is the file that errors name.
+    """Check the content of a recipe file and return the recipe.
 
     Args:
-        for_training: whether to refuse a recipe that uses a removed key; otherwise such keys are ignored.
+        source: the file that errors name.
+        for_training: whether to refuse a removed key that is not switched off; otherwise removed keys are ignored.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type or is out of range, values contradict each
@@ -59,7 +60,7 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
 
     Raises:
         InputError: there is no such recipe, the file cannot be read or is not a recipe, or the recipe is for training
-            and uses a removed key.
+            and a removed key is not switched off.
     """
     if Path(name_or_file).suffix == ".json":
         return _read_recipe(Path(name_or_file), for_training)
@@ -142,7 +143,7 @@ def _settable_fields() -> list[tuple[str, dataclasses.Field[Any]]]:
 
 
 def _parse(text: str, hint: Any, where: str) -> Any:
-    """Parse the value of a setting for a field of the type `hint`. Raises InputError if it does not fit."""
+    """Parse the value of a setting for a field of the type `hint`. Raises InputError if the value does not fit."""
     if hint is str:
         return text
     try:

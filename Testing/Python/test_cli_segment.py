@@ -33,8 +33,8 @@ def events(capsys: pytest.CaptureFixture[str]) -> list[dict]:
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
-def test_result_holds_the_labels_on_the_grid_of_the_scan(noise_model: Path, tmp_path: Path, form: str) -> None:
-    """SimpleITK reads the result; `Predictor` computes the labels."""
+def test_result_equals_the_prediction_on_the_grid_of_the_scan(noise_model: Path, tmp_path: Path, form: str) -> None:
+    """SimpleITK reads the result; `Predictor` computes the expected voxels."""
     sitk = pytest.importorskip("SimpleITK")
     scan = save_noise_scan(tmp_path / "a.b.nii.gz")
     arguments = ["segment", scan, "-o", tmp_path / "out", "--format", form, "--model", noise_model]
@@ -50,7 +50,7 @@ def test_result_holds_the_labels_on_the_grid_of_the_scan(noise_model: Path, tmp_
     np.testing.assert_array_equal(voxels, expected)
 
 
-def test_json_holds_agreement_and_measurements(
+def test_events_name_the_agreement_map_and_hold_the_measurements(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan, out, table = save_noise_scan(tmp_path / "x.nrrd"), tmp_path / "deep" / "out", tmp_path / "tables" / "m.csv"
@@ -93,7 +93,7 @@ def test_fast_quality_gives_no_trust_and_refuses_an_agreement_map(
     assert not (tmp_path / "no.nrrd").exists()
 
 
-def test_region_limits_the_result_and_its_first_number_may_be_negative(noise_model: Path, tmp_path: Path) -> None:
+def test_region_limits_the_result_and_may_begin_with_a_negative_number(noise_model: Path, tmp_path: Path) -> None:
     """The positions of the voxel centres (RAS mm) are computed here from the affine."""
     scan, out = save_noise_scan(tmp_path / "x.nrrd"), tmp_path / "out.nrrd"
     base = ["segment", str(scan), "--model", str(noise_model), "-o", str(out), "--overwrite"]
@@ -116,7 +116,7 @@ def test_other_files_in_a_folder_of_scans_are_skipped(noise_model: Path, tmp_pat
     scans = tmp_path / "scans"
     for name in ("la1_image.nii.gz", "la2.nrrd", "la3_label.nrrd"):
         save_noise_scan(scans / name)
-    # A label beside its scan, a result, a table, and a hidden file.
+    # These are skipped: a label beside its scan, a result, a table, and a hidden file.
     save_noise_scan(scans / "la1_label.nii.gz")
     (scans / "la2.seg.nrrd").write_bytes(b"")
     (scans / "cases.csv").write_text("x", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The supervised loss (Dice and cross-entropy) equals loops over voxels and formulas."""
+"""Compare the supervised loss (Dice and cross-entropy) with loops over voxels and with formulas."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_dice_loss_does_not_depend_on_the_probability_of_an_absent_class() -> No
     assert (gradient[1:, 1:] != 0).all()
 
 
-def test_dice_loss_of_a_target_of_one_half_follows_its_formula() -> None:
+def test_dice_loss_of_a_soft_target_follows_its_formula() -> None:
     target = torch.zeros(1, 2, 2, 2, 2, dtype=torch.float64)
     target[0, 1, 0, 0, 0] = 0.5
     nothing = torch.zeros_like(target)
@@ -92,7 +92,7 @@ def test_dice_loss_of_a_target_of_one_half_follows_its_formula() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_perfect_prediction_has_loss_0_even_when_a_class_is_absent(classes: int) -> None:
+def test_loss_is_0_for_a_perfect_prediction_even_without_foreground_and_large_for_a_wrong_one(classes: int) -> None:
     _, labels = random_logits_and_labels(classes)
     assert float(dice_cross_entropy(confident_logits(labels, classes), labels)) == pytest.approx(0, abs=1e-12)
     empty = torch.zeros_like(labels)
@@ -107,7 +107,7 @@ def test_loss_of_equal_logits_follows_its_formula() -> None:
     labels[0, :2, :3, :4] = 1  # n = 24 of 120
     labels[0, 3, 4, 5] = 2  # n = 1
     dice = [n / (n + 1) * (1 - (2 * n / 3 + 1) / (120 / 3 + n + 1)) for n in (24, 1)]
-    # The mean class has 12.5 voxels, so class 1 weighs 12.5 in total; class 2's weight is clipped to 10.
+    # The mean class size is 12.5 voxels. So class 1 weighs 12.5 in total; the voxel of class 2 weighs 10 (clipped).
     expected = 0.5 * (math.log(3) * (95 + 12.5 + 10) / 120 + sum(dice) / 2)
     assert float(dice_cross_entropy(torch.zeros(1, 3, 4, 5, 6, dtype=torch.float64), labels)) == pytest.approx(expected)
 

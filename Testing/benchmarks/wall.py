@@ -10,7 +10,7 @@ Prints
   McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland and Altman, Lancet 327:307,
   1986),
 - the same for IIR 1.2 with openings counted as wall, and for the areas of openings, border and wall,
-- the correlation between methods,
+- the correlation between the presets' burdens on the experts' labels,
 - the overlap of the openings,
 - the seconds per case.
 """
@@ -39,7 +39,7 @@ class Pair:
     """The walls of a case, measured on the expert's label and on the automatic segmentation.
 
     Attributes:
-        seconds, cpu_seconds: elapsed time and CPU time of the two measurements, first the one on the expert's label.
+        seconds, cpu_seconds: elapsed time and CPU time of both measurements, that on the expert's label first.
     """
 
     case: str
@@ -81,7 +81,7 @@ def analyse_timed(volume: Volume, labels: Labelmap, case: str) -> tuple[WallResu
 
 
 def measure(la: Path, work: Path, model: Path) -> tuple[list[Pair], list[str]]:
-    """Segment the held-out cases that lack a segmentation; return the measured pairs, and any refusals."""
+    """Segment the held-out cases that lack a segmentation; return the measured pairs, and the other cases' errors."""
     claim_folder(work, model)
     names = case_names(la)[-HELD_OUT:]
     missing = [la / f"{name}_image.nii.gz" for name in names if not (work / f"{name}_image.nii.gz").exists()]
@@ -107,10 +107,9 @@ def with_openings_as_wall(result: WallResult) -> WallResult:
 
 
 def opening_overlap(pair: Pair) -> float:
-    """Return the overlap of the openings in two surfaces, 0 to 1, computed like the Dice of two patches on one surface.
+    """Return the Dice (0 to 1) of the openings in the two surfaces, by area; NaN if there is no opening.
 
-    A point of an opening counts as shared if the nearest point of the other surface is in an opening too. NaN if there
-    is no opening.
+    A point of an opening counts as shared if the nearest point of the other surface is in an opening, too.
     """
     from scipy.spatial import cKDTree
 
@@ -143,7 +142,7 @@ def table(pairs: list[Pair]) -> list[dict[str, Any]]:
 
 
 def correlations(pairs: list[Pair]) -> list[dict[str, Any]]:
-    """Return Pearson's correlation between the burdens of every two presets, on the experts' labels."""
+    """Return Pearson's correlation between the burdens of each two presets, on the experts' labels."""
     names = [preset.threshold.name for preset in PRESETS]
     values = np.array([[p.expert.burdens(preset.threshold)[0].percent for preset in PRESETS] for p in pairs])
     with np.errstate(invalid="ignore"):
@@ -155,7 +154,7 @@ def correlations(pairs: list[Pair]) -> list[dict[str, Any]]:
 
 
 def draw(pairs: list[Pair], path: Path) -> None:
-    """Draw a scatter and a Bland-Altman plot for IIR > 1.2 and for mean + 3 SD, as SVG."""
+    """Draw a scatter plot and a Bland-Altman plot for IIR > 1.2 and for mean + 3 SD, as SVG."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -184,7 +183,7 @@ def draw(pairs: list[Pair], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure the cases, print the tables and, if asked for, write them."""
+    """Measure the cases, print the tables and write the requested files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("la", type=Path, metavar="LA_FOLDER")
     parser.add_argument("work", type=Path, metavar="WORK", help="folder of the automatic segmentations")

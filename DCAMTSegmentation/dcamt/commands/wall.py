@@ -195,7 +195,8 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
 
     Raises:
         InputError: the segmentations cannot be paired with the scans, the ending of --surface is unknown, two results
-            are the same file, or a result would replace an input or, without --overwrite and --skip-existing, any file.
+            are the same file, or a result would replace an input. Unless --overwrite or --skip-existing is given,
+            also: a result exists already.
         OutputError: a result's path is a folder, or its folder cannot be written.
     """
     output = options.output
@@ -226,7 +227,7 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
 
 
 def _check_usage(options: argparse.Namespace, usage_error: Callable[[str], object]) -> None:
-    """Refuse --surface and --report with an unknown ending, and a file instead of the folder for the results."""
+    """Refuse an unknown ending of --surface or --report, and the name of a file for -o, which needs a folder."""
     output = options.output
     if ending(output) in (*SURFACE_OUTPUTS, ".csv") and not output.is_dir():
         usage_error(f"-o {output}: the command writes several files: give a folder")
@@ -239,7 +240,7 @@ def _check_usage(options: argparse.Namespace, usage_error: Callable[[str], objec
 def _pair_scans(
     scans: Sequence[Path], options: argparse.Namespace, usage_error: Callable[[str], object]
 ) -> list[WallJob]:
-    """Return the jobs of a folder's scans, paired by name with the segmentations in the other folder."""
+    """Return a job for each scan of a folder, with the segmentation of the same name from the other folder."""
     for option, value in (
         ("--openings", options.openings),
         ("--surface", options.surface),
@@ -268,7 +269,7 @@ def measure_wall(
     label: int | None = None,
     openings: Labelmap | None = None,
 ) -> WallResult:
-    """Return the analysed wall of a scan after writing its files, all or none.
+    """Analyse the wall of a scan, write the job's files (all or none) and return the analysis.
 
     Raises:
         InputError: the wall cannot be analysed.

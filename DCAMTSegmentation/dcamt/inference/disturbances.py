@@ -28,8 +28,8 @@ Disturbance = Callable[[LabelledScan, np.random.Generator], LabelledScan]
 def add_noise(fraction: float) -> Disturbance:
     """Return a disturbance that adds Gaussian noise of standard deviation `fraction` times the scan's 99th percentile.
 
-    If some intensities are negative, as in HU, the noise is added to the intensities. Otherwise it is added to both
-    components of a complex image, whose magnitude then has Rician noise.
+    If some intensities are negative, as in HU, the noise is added to the intensities. Otherwise the intensities become
+    the real part of a complex image; noise is added to both parts, and the result is the magnitude (Rician noise).
     """
 
     def disturb(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
@@ -42,7 +42,7 @@ def add_noise(fraction: float) -> Disturbance:
 
 
 def apply_bias_field(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
-    """Multiply the scan by a smooth random field between about 0.4 and 1.6."""
+    """Multiply the scan by a smooth random field between 0.4 and 1.6."""
     from scipy import ndimage
 
     shape = scan.grid.shape
@@ -52,7 +52,7 @@ def apply_bias_field(scan: LabelledScan, draw: np.random.Generator) -> LabelledS
 
 
 def adjust_gamma(exponent: float) -> Disturbance:
-    """Return a disturbance that raises intensities, scaled to [0, 1], to the power `exponent`, and scales them back."""
+    """Return a disturbance that scales intensities into [0, 1], raises them to `exponent` and scales them back."""
 
     def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
         low, high = min(0.0, float(scan.image.min())), float(scan.image.max())
@@ -75,8 +75,9 @@ def blur(mm: float) -> Disturbance:
 def coarsen(factors: tuple[int, int, int]) -> Disturbance:
     """Return a disturbance that averages blocks of `factors` voxels.
 
-    A block gets the label value that fills more than half of it; if there is none, it becomes background. A factor is
-    reduced if fewer than three blocks would remain along its axis. Voxels left over at the end of an axis are cut off.
+    A block gets the label value that fills more than half of the block; without such a value, the block becomes
+    background. A factor is reduced if fewer than three blocks would remain along its axis. Voxels left over at the end
+    of an axis are cut off.
     """
 
     def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
@@ -106,7 +107,7 @@ def reduce_contrast(scan: LabelledScan, draw: np.random.Generator) -> LabelledSc
 
 
 def remove_organ(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
-    """Replace the scan by smooth noise of the same mean and standard deviation, without any organ."""
+    """Replace the scan by smooth noise of the same mean and standard deviation; the label becomes empty."""
     from scipy import ndimage
 
     field = ndimage.gaussian_filter(draw.normal(size=scan.image.shape), (0, *(2.0 / scan.grid.spacing)))

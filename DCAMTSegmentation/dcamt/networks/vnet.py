@@ -19,7 +19,7 @@ def normalisation(kind: str, channels: int) -> nn.Module:
 
 
 def convolutions(count: int, inputs: int, outputs: int, norm: str) -> nn.Sequential:
-    """Return `count` times 3x3x3 convolution, normalisation, ReLU: (B, inputs, X, Y, Z) -> (B, outputs, X, Y, Z)."""
+    """Return `count` blocks of 3x3x3 convolution, normalisation and ReLU, from `inputs` to `outputs` channels."""
     layers: list[nn.Module] = []
     for index in range(count):
         # The convolution needs no bias, since the normalisation has an offset.
@@ -32,7 +32,7 @@ def convolutions(count: int, inputs: int, outputs: int, norm: str) -> nn.Sequent
 
 
 class Encoder(nn.Module):
-    """Computes features at each level, finest first; level n, after n strides, has `channels[n]` channels."""
+    """Computes features at each level, finest first; those of level n have `channels[n]` channels."""
 
     def __init__(self, inputs: int, shape: Network, strides: Sequence[Stride]) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Encoder(nn.Module):
             self.levels.append(convolutions(count, inputs if level == 0 else width, width, norm))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return a feature map for each level from (B, C, X, Y, Z); X, Y, Z are multiples of the strides' product."""
+        """Return the features of an image (B, C, X, Y, Z); X, Y and Z are multiples of the network's stride."""
         features = [self.levels[0](image)]
         for down, level in zip(self.downs, list(self.levels)[1:], strict=True):
             features.append(level(down(features[-1])))
@@ -100,7 +100,7 @@ class Trilinear(nn.Upsample):
 class TrilinearUp(nn.Sequential):
     """Upsamples by a 1x1x1 convolution and trilinear interpolation.
 
-    Both operations commute, so the convolution comes first, where there are fewer voxels.
+    The two operations commute. The convolution comes first, since there are fewer voxels before the interpolation.
     """
 
     def __init__(self, inputs: int, outputs: int, norm: str, stride: Stride) -> None:

@@ -14,7 +14,7 @@ from .png import encode_png, resize
 from .scene import WINDOW_PERCENTILES
 
 HEIGHT = 260
-"""Height of each panel in pixels."""
+"""Height of the picture in pixels."""
 MARGIN_MM = 20.0
 """Margin around the outlines."""
 
@@ -49,10 +49,10 @@ def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Rec
 
 
 def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """Return the pixels (HEIGHT, W, 3) of planes (across, up): grey values, prediction and label."""
+    """Return the pixels (HEIGHT, W, 3) of a slice; its `planes` (across, up) are grey values, prediction and label."""
     mm = np.array(planes[0].shape) * spacing
     size = max(1, round(HEIGHT * float(mm[0] / mm[1]))), HEIGHT
-    # The plane's axes run to the left and to the top of the screen; columns and rows run to the right and down.
+    # The planes' axes run left and up on the screen; pixel indices run right and down.
     grey, predicted, labels = (resize(plane, size, smooth=n == 0)[::-1, ::-1].T for n, plane in enumerate(planes))
     pixels = np.repeat(grey[..., np.newaxis], 3, axis=2)
     pixels[_outline(labels)] = LABEL_COLOR
@@ -62,7 +62,7 @@ def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) ->
 
 
 def _outline(labels: np.ndarray) -> np.ndarray:
-    """Return the mask of the labelled pixels that have another value than one of their eight neighbours."""
+    """Return the mask of the labelled pixels that differ from at least one of their eight neighbours."""
     around = np.pad(labels, 1, mode="edge")
     rows, columns = labels.shape
     shifted = [around[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]

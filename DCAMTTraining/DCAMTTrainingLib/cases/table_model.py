@@ -79,7 +79,7 @@ def role_title(role: str) -> str:
 
 
 def next_role(row: CaseRow) -> str:
-    """Return the role that follows the row's role among the roles that the case can have."""
+    """Return the next role that the case can have after the row's role; after the last comes the first."""
     possible = [role for role in ALL_ROLES if row.has_label or role not in (LABELLED, VALIDATION)]
     return possible[(possible.index(row.role) + 1) % len(possible)] if row.role in possible else possible[0]
 
