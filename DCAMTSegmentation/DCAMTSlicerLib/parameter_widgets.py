@@ -10,8 +10,8 @@ from slicer.parameterNodeWrapper import SlicerParameterNamePropertyName
 def parameter_widgets(ui: Any) -> dict[str, Any]:
     """Return a panel's widgets by the parameters named in the `.ui` file, for `connectParametersToGui`.
 
-    `connectParametersToGui`, unlike `connectGui`, returns the tag that `disconnectGui` takes. A panel that is connected
-    again, but was not disconnected, loses choices: its combo boxes are filled again and show their first item (Slicer's
+    `connectParametersToGui`, unlike `connectGui`, returns the tag that `disconnectGui` takes. Connecting a panel
+    again without disconnecting it loses choices: its combo boxes are filled again and show their first item (Slicer's
     issue 7545).
     """
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}

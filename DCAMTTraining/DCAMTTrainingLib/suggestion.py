@@ -21,12 +21,12 @@ from .temporary_folder import TemporaryFolder
 
 
 class RecipeSuggestion:
-    """Suggests a recipe from the labelled cases; those of the scene are first written to files.
+    """Suggests a recipe from the labelled cases; cases of the scene are first written to files.
 
     The recipe also depends on whether there are unlabelled cases. Validation and left-out cases are not used.
 
     Args:
-        recipe: the task's recipe; the segments of the scene's cases have the label values of its classes.
+        recipe: the task's recipe; its classes define the label values of the segments of the scene's cases.
         on_end: called as on_end(recipe, message) once unless cancelled; after a failure, recipe is None and message
             states the reason.
     """

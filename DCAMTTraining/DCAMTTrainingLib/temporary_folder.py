@@ -10,7 +10,7 @@ import slicer
 
 
 class TemporaryFolder:
-    """A folder for the files of one command. The files name the cases, so they must not remain.
+    """A folder for the files of one command. The files contain the names of cases and must not remain.
 
     Attributes:
         path: None before `create` and after `remove`.

@@ -40,7 +40,7 @@ CENTRE_IN_VIEW = (0.54, 0.47, 0.53)
 
 
 def _ellipsoid(p: Points, centre: Sequence[float], radii: Sequence[float]) -> Field:
-    """Return the distance to an ellipsoid, mm, negative inside: a first-order approximation near the surface."""
+    """Return the distance (mm) to an ellipsoid, negative inside; near the surface it is accurate to first order."""
     q = [(p[i] - centre[i]) / radii[i] for i in range(3)]
     k0 = np.sqrt(q[0] ** 2 + q[1] ** 2 + q[2] ** 2)
     k1 = np.sqrt(sum((q[i] / radii[i]) ** 2 for i in range(3))) + 1e-6
@@ -48,8 +48,8 @@ def _ellipsoid(p: Points, centre: Sequence[float], radii: Sequence[float]) -> Fi
 
 
 def _tube(p: Points, line: ArrayLike, radii: ArrayLike) -> Field:
-    """Return the distance to a tube along a polyline, mm, negative inside; `radii` (mm) are those at its points."""
-    # A float64 number of numpy would make every array float64, which takes twice as long.
+    """Return the distance (mm) to a tube along a polyline, negative inside; each point has a radius (mm)."""
+    # A NumPy float64 operand would make every array float64, which takes twice as long.
     points, radius = np.asarray(line, np.float32), np.asarray(radii, np.float32)
     parts = []
     for a, b, ra, rb in zip(points[:-1], points[1:], radius[:-1], radius[1:], strict=True):
@@ -60,7 +60,7 @@ def _tube(p: Points, line: ArrayLike, radii: ArrayLike) -> Field:
 
 
 def _half_space(p: Points, point: Field, normal: Field) -> Field:
-    """Return the distance from the plane through `point`, mm, positive on the side to which `normal` points."""
+    """Return the distance (mm) from the plane through `point`, positive on the side to which `normal` points."""
     x, y, z = ((p[i] - point[i]) * normal[i] for i in range(3))
     return np.asarray(x + y + z, np.float32)
 
@@ -72,7 +72,7 @@ def _blend(a: Field, b: Field, k: float) -> Field:
 
 
 class _Canvas:
-    """Paints shapes over one another, with soft edges of a width of `edge_mm`."""
+    """Paints shapes over one another, with soft edges `edge_mm` wide."""
 
     def __init__(self, background: Field, edge_mm: float) -> None:
         self.signal = background
@@ -98,7 +98,7 @@ def _smooth_noise(rng: np.random.Generator, shape: Sequence[int], extent: Sequen
 
 
 def _atrium(p: Points, size: float, anatomy: dict[str, NDArray[np.float64]]) -> tuple[Field, Field]:
-    """Return the distance to the blood of the left atrium and its veins, and to the part that experts outline.
+    """Return two distances: to the blood of the left atrium and its veins, and to the part that experts outline.
 
     The outlined part ends at the mitral plane and a short way into each vein.
     """
@@ -136,7 +136,7 @@ def _mitral_plane(size: float) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 
 def _size_for(target_ml: float, anatomy: dict[str, NDArray[np.float64]]) -> float:
-    """Return the factor of size at which the outlined atrium has `target_ml`, by bisection on a coarse grid."""
+    """Return the size factor that gives the outlined atrium `target_ml`, found by bisection on a coarse grid."""
     step = 1.5
     axes = [np.arange(-e * 0.6, e * 0.6, step, dtype=np.float32) for e in EXTENT_MM]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
@@ -179,9 +179,9 @@ def _paint_chest(canvas: _Canvas, p: Points, s: float, whole: Field, tone: dict[
 
 
 def _paint_lung_vessels(canvas: _Canvas, p: Points, lines: NDArray[np.float64], tone: dict[str, float]) -> None:
-    """Paint thin vessels across the lungs; painted before the heart, which covers those that would cross it.
+    """Paint thin vessels across the lungs; the heart is painted later and covers the vessels that cross it.
 
-    Each is painted only in its own bounding box, since there are many.
+    Each vessel is painted only in its bounding box, to save time.
     """
     axes = [np.asarray(a).ravel() for a in p]
     for start, end, (radius, brightness, _) in lines:
@@ -255,11 +255,11 @@ def make_phantom(seed: int, *, spacing_mm: float = 0.625) -> tuple[Volume, Label
 
     Args:
         seed: a whole number of at least 0; the same seed gives the same scan.
-        spacing_mm: voxel size; 0.625 gives 190 x 144 x 88 voxels. With a larger one, the same heart is made faster.
+        spacing_mm: voxel size; 0.625 gives 190 x 144 x 88 voxels. Larger voxels give the same heart faster.
 
     Returns:
-        The scan, `(1, I, J, K)` uint8, and the labelmap, `(I, J, K)` uint8, 1 in the left atrium (its blood with the
-        appendage and the veins' antra, to the mitral plane; 40 to 90 mL). Voxel axes run to the patient's left,
+        The scan, `(1, I, J, K)` uint8, and the labelmap, `(I, J, K)` uint8. Label 1 is the blood of the left atrium to
+        the mitral plane, with the appendage and the veins' antra (40 to 90 mL). Voxel axes run to the patient's left,
         posterior and superior; the grid's centre is the RAS origin.
 
     Raises:
@@ -312,7 +312,7 @@ def make_phantom(seed: int, *, spacing_mm: float = 0.625) -> tuple[Volume, Label
 
 
 def _centred_grid(shape: Sequence[int], spacing_mm: float) -> Grid:
-    """Return the grid with axes to the patient's left, posterior and superior whose centre is the RAS origin."""
+    """Return the grid centred on the RAS origin, with axes to the patient's left, posterior and superior."""
     affine = np.diag([-spacing_mm, -spacing_mm, spacing_mm, 1.0])
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return Grid((shape[0], shape[1], shape[2]), affine)

@@ -1,4 +1,4 @@
-"""Doubtful places have the positions and volumes of synthetic shapes of doubt, also on rotated grids."""
+"""Test doubtful places in synthetic maps of doubt, also on rotated grids."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ TURNED = centred_grid((60, 56, 40), (1.0, 1.0, 1.5), rotation(20, -10, 30) @ np.
 
 
 def doubt_of_balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float, float]) -> np.ndarray:
-    """Return a map of doubt of balls, each given by centre (mm from `CENTRE`), radius (mm) and doubt."""
+    """Return a map of doubt with balls, each given by centre (mm from `CENTRE`), radius (mm) and doubt."""
     values = np.zeros(grid.shape)
     for offset, radius, height in shapes:
         values[np.linalg.norm(points_of(grid) - CENTRE - offset, axis=-1) <= radius] = height
     return values
 
 
-def test_doubtful_ball_gives_its_centre_and_volume() -> None:
+def test_place_of_a_ball_has_the_centre_volume_and_doubt_of_the_ball() -> None:
     place = doubtful_places(doubt_of_balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
     volume_ml = 4 / 3 * np.pi * 9**3 / 1000
     # The tolerance is less than half a voxel's diagonal.
@@ -87,7 +87,7 @@ def test_at_most_the_requested_number_of_places_is_returned() -> None:
     assert doubtful_places(values, TURNED, max_places=0) == []
 
 
-def test_doubt_levels_span_a_byte() -> None:
+def test_doubt_levels_are_bytes_from_0_to_255() -> None:
     levels = doubt_levels(np.array([[[0.0, 0.25, 0.5, 1.0, -1e-7, 1.0000001]]], np.float32))
     assert levels.dtype == np.uint8
     assert levels.ravel().tolist() == [0, 64, 128, 255, 0, 255]

@@ -1,4 +1,4 @@
-"""Test the objective: losses, their weighted sum, the voxels they use, their gradients; weight 0 turns a loss off."""
+"""Test the objective: losses, weighted sum, used voxels and gradients; a loss of weight 0 is not computed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class RandomBatch:
         return objective_losses(self.outputs, self.labels, self.projections, weights, ramp_weight, generator)
 
     def samples_with_gradient(self, loss: Tensor) -> dict[str, list[int]]:
-        """Return, by tensor, the samples in the batch that get a gradient of `loss` ([0] for a projection head)."""
+        """Return for each tensor the samples that get a gradient of `loss`; [0] for a projection head."""
         tensors = {f"{name} {i}": getattr(out, name) for i, out in enumerate(self.outputs) for name in vars(out)}
         tensors |= {f"projection {i}": head.weight[None] for i, head in enumerate(self.projections)}
         weights = [head.weight for head in self.projections]
@@ -112,7 +112,7 @@ def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
     assert torch.allclose(taught["distillation"], mutual_distillation((a.logits, b.logits), teachers, 2.0))
     assert not torch.allclose(taught["distillation"], losses["distillation"])
     assert torch.allclose(losses["distillation"], mutual_distillation((a.logits, b.logits), (a.logits, b.logits), 2.0))
-    # MMD compares the branches, and labelled with unlabelled samples in each branch; a token is one vector.
+    # MMD compares the branches' tokens and, in each branch, the tokens of labelled and unlabelled samples.
     rows_a, rows_b = (torch.stack([o.bottleneck[n].reshape(5, 4).T for n in range(3)]).float() for o in (a, b))
     terms = [(rows_a, rows_b), (rows_a[:2], rows_a[2:]), (rows_b[:2], rows_b[2:])]
     expected = sum((mmd2(x.reshape(-1, 5), y.reshape(-1, 5)) for x, y in terms), torch.zeros(()))

@@ -23,7 +23,7 @@ class FakePyTorch:
     """Replaces the PyTorch extension and the version number of the installed torch.
 
     Args:
-        outcome: the result of `installTorch`; an exception is raised.
+        outcome: the value that `installTorch` returns, or the exception that it raises.
         version: the version of torch that counts as installed before `installTorch`; None if torch is missing.
 
     Attributes:
@@ -166,7 +166,7 @@ class InstallationTest(PanelCase):
                 person.expects(QUESTION, "Ok")
                 person.expects("restart", answer)
                 click(self.ui.applyButton)
-                self.wait()  # the worker starts after the installation and needs no restart
+                self.wait()  # a worker that starts now needs no restart of Slicer
             self.assertEqual(pip.restarts - before, restarts)
             self.assertIsNotNone(self.settings.outputSegmentation)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import slicer
 
-# The node class of each file type that `_load` reads by a storage node.
+# The node class of each file type that `_load` reads through a storage node.
 _NODE_CLASSES = {
     "ModelFile": "vtkMRMLModelNode",
     "TransformFile": "vtkMRMLLinearTransformNode",

@@ -28,7 +28,7 @@ TESTS = Path(__file__).resolve().parents[1] / "Slicer"
 SEEDS = (1, 2, 3)
 PASSED, FAILURE_LINES = 0, 60
 PRELOADED = ("pytest", "numpy", "scipy.ndimage", "vtk", "PySide6.QtWidgets", "slicer")
-"""Packages imported once, before forking. The harness and the extension are imported again in each process."""
+"""Packages imported once, before forking. Each process imports the harness and the extension itself."""
 
 
 class PytestResult(NamedTuple):
@@ -115,7 +115,7 @@ def _become_pytest(arguments: list[str], output: int) -> None:
 
     status = 1
     try:
-        atexit._clear()  # The parent's exit functions would remove what the parent still uses.
+        atexit._clear()  # The parent's exit functions would end the `warm_python` server.
         os.chdir(TESTS.parents[1])
         os.dup2(output, 1)
         os.dup2(output, 2)

@@ -1,6 +1,6 @@
 """Find masks that are named like scans: files whose name is a scan's name with further words, such as `p1_LA`.
 
-Their content tells them from scans such as `p1_T1`: a mask has few different values.
+Unlike a scan such as `p1_T1`, a mask has few different values.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FEW_VALUES = 16
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; a mask that was taken for a scan becomes a label with the key of its scan.
 
-    If the mask's name has further words than `OUTLINE_WORDS`, the mask becomes a label of another structure. If every
-    scan with a shorter name has few values, too, the files stay scans: they may be labels of several patients.
+    If the mask's name adds a word that `OUTLINE_WORDS` lacks, the mask becomes a label of another structure. If all
+    scans whose names it extends also have few values, the mask stays a scan, as all these files may be labels.
     """
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in named_after_scans(named):
@@ -36,7 +36,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def has_few_values(path: Path) -> bool:
-    """Return whether a file holds whole numbers from 0 up with at most `FEW_VALUES` different values.
+    """Return whether a file holds only whole numbers from 0 up, at most `FEW_VALUES` different ones.
 
     False for folders, for files that cannot be read, and for benchmark files, which hold a scan besides its label.
     """
@@ -51,7 +51,7 @@ def has_few_values(path: Path) -> bool:
 
 @lru_cache(maxsize=4096)
 def _has_few_values(path: Path, changed: int, size: int) -> bool:
-    """Return the result of `has_few_values`; it is cached until the file's time `changed` or its `size` differs."""
+    """Read the file for `has_few_values`; cached for each path, modification time `changed` and `size`."""
     try:
         return len(np.unique(read_labelmap(path).voxels)) <= FEW_VALUES
     except InputError:

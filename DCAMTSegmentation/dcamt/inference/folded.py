@@ -1,9 +1,9 @@
 """Fold batch normalisation into the convolutions of a network for inference, and fuse them with ReLU.
 
-At inference, batch normalisation scales and offsets each channel by constants. The convolution before it can include
-these: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). An interpolation between the two
-layers does not matter, since its weights sum to 1. The folded network gives the same probabilities up to rounding; in
-bfloat16 the probabilities differ by hundredths.
+At inference, batch normalisation scales and offsets each channel by constants. The preceding convolution can include
+these constants: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). An interpolation
+between the two layers does not matter, since its weights sum to 1. The folded network gives the same probabilities up
+to rounding; in bfloat16 the probabilities differ by hundredths.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def fold(network: DualVNet) -> DualVNet:
 def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> DualVNet:
     """Move a network to a device in place, convert its weights to `precision`, and return it.
 
-    Instance normalisation stays in float32, since its statistics are sums over a whole volume. PyTorch can apply a
-    float32 normalisation to 16-bit features.
+    Instance normalisation stays in float32: its statistics are sums over a whole volume and need this precision.
+    PyTorch can apply a float32 normalisation to 16-bit features.
     """
     network.to(device, precision)
     for module in network.modules():
@@ -108,7 +108,7 @@ def _fold_layers(layers: nn.Sequential) -> None:
             kept.append(layer)
             if not isinstance(layer, nn.Upsample):
                 last = None
-    # The sequence is changed in place, since several modules may share it, and since it may be of a subclass.
+    # Change the sequence in place: several modules may share it, and it may be of a subclass.
     layers._modules.clear()
     for index, layer in enumerate(kept):
         layers.add_module(str(index), layer)
@@ -151,7 +151,7 @@ def _fused_convolution(image: Tensor) -> Callable[..., Tensor] | None:
 
 @lru_cache
 def _tested_operator(precision: torch.dtype) -> Callable[..., Tensor] | None:
-    """Return the operator; None if it is missing or wrong in this precision, since it is private and may change."""
+    """Return PyTorch's private operator; None if it is missing or gives wrong results in this precision."""
     operator: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
     if operator is None:
         return None

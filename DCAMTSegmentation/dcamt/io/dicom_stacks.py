@@ -15,7 +15,7 @@ from .dicom_files import list_names
 from .dicom_frames import Frame
 
 FEW = 3
-"""If fewer images than this are of another series or class than the scan, they count as a scout or screenshots."""
+"""Fewer images than this count as a scout or screenshots if their series or class differs from the scan's."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = (
     "Choose a series with --series NUMBER of dcamt segment, or put the files of one series into a folder of their own."
@@ -29,8 +29,8 @@ class ScanChoice:
     """The image to read from DICOM files; fields are needed only if the files contain several possible images.
 
     Attributes:
-        series: a number from the list in the error message, the UID or its end, or the description or a part of it.
-        frame_type: "magnitude", "phase", "real", "imaginary", or another kind from the list.
+        series: number in the error message's list, UID or end of the UID, description or part of the description.
+        frame_type: "magnitude", "phase", "real", "imaginary", or another kind that the error message lists.
         time: number of the time point, from 1. None reads the first if all time points have the same number of slices.
     """
 
@@ -93,10 +93,11 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: list[str]) -> Stack:
     """Return the chosen stack; without a choice, the only stack, or the only stack of more than two slices.
 
-    Stacks of one or two slices are skipped only if they belong to other series. A note about them is added to `notes`.
+    Stacks of one or two slices are skipped only if none is of the returned stack's series; a new note lists them.
 
     Raises:
-        InputError: the choice fits no stack or several, or there are several and none is chosen; the error lists them.
+        InputError: the choice fits no stack or several, or no series is chosen and several stacks are possible. The
+            error lists the stacks.
     """
     wanted = choice.series
     if wanted is not None:
@@ -180,7 +181,7 @@ def group_places(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
-    """Return the error for frames of which some lie at one place and cannot be distinguished."""
+    """Return the error for frames of which several lie at the same place."""
     places = group_places(frames)
     sizes = [len(place) for place in places]
     fewest, most = min(sizes), max(sizes)
@@ -206,10 +207,10 @@ def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
 def order_slices(
     path: Path, frames: Sequence[Frame], skipped: Sequence[tuple[Path, str]] = ()
 ) -> tuple[np.ndarray, list[Frame]]:
-    """Return the affine of two or more slices, voxel index -> LPS mm, and the frames in the order of k.
+    """Return the affine (voxel index -> LPS mm) of two or more slices, and the frames in the order of k.
 
     Args:
-        skipped: files beside the frames that are not slices, with their kinds; a message about uneven gaps names them.
+        skipped: other files, which are not slices, with their kinds; an error about uneven gaps names them.
 
     Raises:
         InputError: the orientation or pixel spacing is impossible, or slices lie at the same place, are unevenly spaced

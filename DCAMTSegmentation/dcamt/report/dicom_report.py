@@ -1,4 +1,4 @@
-"""Build a DICOM structured report (TID 1500) of measurements that refers to the measured segmentation."""
+"""Build the DICOM structured report (TID 1500) of a segmentation's measurements."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _measurement_group(
     source: SourceImages,
     algorithm: Algorithm,
 ) -> Any:
-    """Return highdicom's group of the measurements of segment `number` (from 1) of a segmentation."""
+    """Return the measurements of segment `number` (from 1) as highdicom's measurement group."""
     import highdicom as hd
     from highdicom.sr import templates
 

@@ -64,7 +64,7 @@ def write_run_report(
 
 
 def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:
-    """Return facts about the run and its model, such as classes, numbers of cases, iterations and origin, by name."""
+    """Return facts about the run and its model by name, such as classes, numbers of cases, iterations and origin."""
     lines = {"Outlines": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     lines |= {_ROLE_NAMES[role]: str(sum(case.role == role for case in cases)) for role in ROLES}
     lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))
@@ -82,7 +82,7 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
 def collect_curves(events: Sequence[RunEvent]) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice, as lines of (iteration, value) by name.
 
-    If a run was resumed from an earlier iteration, its previous values after that iteration are omitted.
+    If a run was resumed at iteration n, the values that it had recorded for iterations after n are omitted.
     """
     losses: dict[str, dict[int, float]] = {}
     dice: dict[str, dict[int, float]] = {}

@@ -38,12 +38,12 @@ class StartedProcess:
 
 
 started: list[StartedProcess] = []
-"""Processes started by this application; those that have ended are removed when the next one is started."""
+"""Processes started by this application; ended processes are removed at the next start."""
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run to start: `recipe` is trained on the cases of `rows`, in the folder `run`.
+    """A run to start in the folder `run`, on the cases of `rows`.
 
     Attributes:
         recipe: the recipe to which `dcamt train` applies `effort` and `settings`.
@@ -61,7 +61,7 @@ class RunPlan:
 
 
 def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
-    """Write the cases of the scene, then start the process; yield (cases done, cases in all) between short steps.
+    """Write the scene's cases, then start training; yield (cases done, cases in all) between short steps.
 
     If writing or starting fails, or the generator is closed early, the run's folder is removed.
 
@@ -138,7 +138,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     started[:] = [entry for entry in started if entry.process.poll() is None]
     flags = 0
     if os.name == "nt":
-        # No console window that the user could close, and a process group of its own.
+        # Without these flags, closing a console window or pressing Ctrl+C in Slicer's would end the run.
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
     command = [python_program(), "-m", "dcamt", *arguments]
     try:
