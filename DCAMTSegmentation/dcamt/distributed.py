@@ -242,9 +242,6 @@ def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Itera
 
     The connection uses NCCL on CUDA GPUs, otherwise Gloo, and closes at the end of the block.
 
-    Args:
-        patience: how long a process waits for the others.
-
     Raises:
         TeamLost: the other processes cannot be reached.
     """

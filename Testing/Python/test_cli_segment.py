@@ -94,7 +94,6 @@ def test_fast_quality_gives_no_trust_and_refuses_an_agreement_map(
 
 
 def test_region_limits_the_result_and_may_begin_with_a_negative_number(noise_model: Path, tmp_path: Path) -> None:
-    """The positions of the voxel centres (RAS mm) are computed here from the affine."""
     scan, out = save_noise_scan(tmp_path / "x.nrrd"), tmp_path / "out.nrrd"
     base = ["segment", str(scan), "--model", str(noise_model), "-o", str(out), "--overwrite"]
     assert cli.main([*base, *EVERYWHERE]) == 0

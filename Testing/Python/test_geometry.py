@@ -128,7 +128,6 @@ def test_mask_contains_the_voxels_whose_centre_is_inside_the_region(half: tuple[
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)], ids=str)
 def test_box_contains_region_and_margin_and_little_more(order: tuple[int, int, int]) -> None:
-    # One axis is reversed; with the second order, the axes are also permuted.
     affine = OBLIQUE.affine[:, [*order, 3]] * [-1, 1, 1, 1]
     source = Grid(tuple(OBLIQUE.shape[axis] for axis in order), affine)  # type: ignore[arg-type]
     grid = network_grid(source, (1.0, 1.1, 0.9))

@@ -75,9 +75,8 @@ def blur(mm: float) -> Disturbance:
 def coarsen(factors: tuple[int, int, int]) -> Disturbance:
     """Return a disturbance that averages blocks of `factors` voxels.
 
-    A block gets the label value that fills more than half of the block; without such a value, the block becomes
-    background. A factor is reduced if fewer than three blocks would remain along its axis. Voxels left over at the end
-    of an axis are cut off.
+    A block gets the label value of more than half of its voxels, otherwise 0. A factor is reduced if fewer than three
+    blocks would remain along its axis. Voxels left over at the end of an axis are cut off.
     """
 
     def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
