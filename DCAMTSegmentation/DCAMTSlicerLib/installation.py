@@ -1,4 +1,4 @@
-"""Install the packages that the engine needs, after the user has confirmed it."""
+"""Install the packages that the engine needs, after the user has confirmed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .engine_messages import error_text
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
 REASON_LENGTH, OUTPUT_LENGTH = 300, 1 << 14
-"""The largest number of characters of a reason in a message, and of the output that is kept."""
-# Slicer brings its own builds of these packages, which pip must not replace; the PyTorch extension installs torch.
+"""Longest reason in a message, and longest kept end of the installation's output, in characters."""
+# pip must not replace Slicer's own builds of these packages, nor torch, which the PyTorch extension installs.
 NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
 
 
@@ -80,7 +80,7 @@ def ensure_packages() -> None:
             if pytorch is not None:
                 pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
             pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
-    except ImportError as error:  # A package was installed, but conflicts with one that is already loaded.
+    except ImportError as error:  # An installed package conflicts with a package that is already loaded.
         text = _("A package was installed that does not load yet ({reason}). Restart Slicer, and try again.")
         raise NotInstalledError(text.format(reason=error)) from error
     except (CalledProcessError, RuntimeError, OSError) as error:
@@ -115,11 +115,9 @@ class _KeptOutput:
 
 
 def _failed_installation(error: Exception, output: str) -> NotInstalledError:
-    """Return the error with pip's own reason: the last line of its output that begins with "error".
+    """Return the error whose reason is the last line of pip's `output` that begins with "error".
 
     Without such a line, the reason is the text of `error`.
-
-    Slicer prints pip's output, so `output` is the printed text; the exception `error` does not contain pip's output.
     """
     errors = [line.strip() for line in output.splitlines() if line.strip().lower().startswith("error")]
     reason = errors[-1] if errors else " ".join(str(error).split())
@@ -147,7 +145,10 @@ def _torch_version() -> str | None:
 
 
 def _refuse_old_slicer() -> None:
-    """Raise NotInstalledError if Slicer has no `slicer.packaging` (before 5.12), which protects Slicer's packages."""
+    """Raise NotInstalledError if Slicer has no `slicer.packaging`, as before 5.12.
+
+    `slicer.packaging` can keep pip from replacing Slicer's own packages.
+    """
     try:
         import slicer.packaging  # noqa: F401
     except ImportError:
@@ -156,7 +157,10 @@ def _refuse_old_slicer() -> None:
 
 
 def _refuse_old_torch() -> None:
-    """Raise NotInstalledError if PyTorch is too old; other extensions may need it, so only the user may replace it."""
+    """Raise NotInstalledError if PyTorch is too old.
+
+    Other extensions may need this version, so only the user may replace it.
+    """
     from packaging.specifiers import SpecifierSet
 
     version = _torch_version()

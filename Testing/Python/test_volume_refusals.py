@@ -58,10 +58,10 @@ def test_truncated_file_is_refused(tmp_path: Path, ending: str, capfd: pytest.Ca
 
 
 @pytest.mark.parametrize("part", ["voxels", "checksum", "size"])
-def test_flipped_bits_in_gzip_data_are_detected(tmp_path: Path, part: str) -> None:
+def test_flipped_bits_and_missing_end_of_gzip_data_are_detected(tmp_path: Path, part: str) -> None:
     path = tmp_path / "x.nii.gz"
     save_nifti(path.with_suffix(""), scan())
-    # Compression level 0 stores the bytes, so the stream stays valid when a voxel's byte changes.
+    # Compression level 0 copies the bytes, so data with a changed voxel can still be decompressed.
     whole = bytearray(gzip.compress(path.with_suffix("").read_bytes(), compresslevel=0))
     path.write_bytes(whole)
     np.testing.assert_array_equal(read_scan(path).voxels[0], scan())
@@ -114,6 +114,29 @@ def test_damaged_nifti_header_is_refused(tmp_path: Path, field: str, value: floa
     refused(lambda: read_scan(path), path, word)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("datatype", 1, "unknown type (number 1)"),
+        ("datatype", 77, "unknown type"),
+        ("qoffset_x", 1e30, "from the origin"),
+    ],
+)
+def test_unknown_voxel_type_and_impossible_position_are_refused(
+    tmp_path: Path, field: str, value: float, message: str
+) -> None:
+    image = nib.Nifti1Image(np.arange(512, dtype=np.int16).reshape(8, 8, 8), np.eye(4))
+    image.set_qform(np.eye(4), 1)
+    image.set_sform(None, 0)
+    path = tmp_path / "x.nii"
+    nib.save(image, path)
+    data = bytearray(path.read_bytes())
+    header = nib.Nifti1Header(bytes(data[:348]), check=False)
+    header[field] = value
+    path.write_bytes(header.binaryblock + bytes(data[348:]))
+    refused(lambda: read_scan(path), path, message)
+
+
 def test_missing_or_unusable_nrrd_geometry_is_refused(tmp_path: Path) -> None:
     directions = np.eye(3)
     cases: list[tuple[dict[str, object], str]] = [
@@ -135,7 +158,7 @@ def test_affine_with_an_invalid_last_row_is_refused() -> None:
         check_grid(Grid(SHAPE, affine), Path("x.nrrd"))
 
 
-def test_stack_of_five_slices_is_read_and_a_stack_of_two_refused(tmp_path: Path) -> None:
+def test_stack_of_five_slices_is_read_and_a_stack_of_two_is_refused(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).integers(0, 500, (40, 40, 5)).astype(np.int16)
     path = save_nifti(tmp_path / "cine.nii", voxels, affine_of(np.diag([1.4, 1.4, 10.0])))
     np.testing.assert_array_equal(read_scan(path).voxels[0], voxels)
@@ -152,7 +175,7 @@ def test_stack_of_five_slices_is_read_and_a_stack_of_two_refused(tmp_path: Path)
         ((2.0, 2.0, 2e-3), "measures 18 x 20 x 0.022 mm"),
     ],
 )
-def test_error_states_the_impossible_size(
+def test_error_states_the_impossible_size_or_spacing(
     tmp_path: Path, spacing: tuple[float, float, float], message_part: str
 ) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan(), np.diag([*spacing, 1.0]))
@@ -162,7 +185,7 @@ def test_error_states_the_impossible_size(
 # ---- voxels ----
 
 
-def test_shape_that_is_not_a_scan_is_refused(tmp_path: Path) -> None:
+def test_flat_thin_or_multiple_volumes_are_refused(tmp_path: Path) -> None:
     def nifti(*shape: int) -> Callable[[], object]:
         voxels = np.random.default_rng(0).uniform(0, 9, shape).astype(np.float32)
         return lambda: read_scan(save_nifti(path, voxels))
@@ -178,11 +201,11 @@ def test_shape_that_is_not_a_scan_is_refused(tmp_path: Path) -> None:
         flat = tmp_path / f"flat{ending}"
         sitk.WriteImage(sitk.GetImageFromArray(np.arange(400, dtype=np.uint8).reshape(20, 20)), str(flat))
         refused(lambda flat=flat: read_scan(flat), flat, "2D")
-    four = tmp_path / "four.mha"
+    series = tmp_path / "series.mha"
     image = sitk.JoinSeries([sitk_image(scan(seed=n), np.eye(4)) for n in range(3)])
-    sitk.WriteImage(image, str(four))
-    refused(lambda: read_scan(four), four, "3 volumes")
-    np.testing.assert_array_equal(read_scan(four, channels=3).voxels[2], scan(seed=2))
+    sitk.WriteImage(image, str(series))
+    refused(lambda: read_scan(series), series, "3 volumes")
+    np.testing.assert_array_equal(read_scan(series, channels=3).voxels[2], scan(seed=2))
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -199,7 +222,7 @@ def test_three_voxels_along_each_axis_are_needed_and_enough(axis: int) -> None:
     check_scan_grid(grid(3), Path("x.nrrd"))
 
 
-def test_voxels_that_are_not_intensities_are_refused(tmp_path: Path) -> None:
+def test_unusable_voxel_values_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
     rgb = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     refused(lambda: read_scan(save_nifti(path, rgb)), path, "RGB")
@@ -230,6 +253,25 @@ def test_file_that_is_not_a_labelmap_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_labelmap(save_nifti(path, labels() * 1j)), path, "labels")
 
 
+@pytest.mark.parametrize("offset", [2**32, 2**53])
+def test_intensities_that_float32_cannot_distinguish_are_refused(tmp_path: Path, offset: int) -> None:
+    path = tmp_path / "x.nii"
+    nib.save(nib.Nifti1Image(np.arange(512).reshape(8, 8, 8) + offset, np.eye(4), dtype=np.int64), path)
+    refused(lambda: read_scan(path), path, "lost in 32-bit numbers")
+
+
+# ---- grids ----
+
+
+def test_message_states_the_distance_or_angle_between_grids_of_the_same_size(tmp_path: Path) -> None:
+    labelmap = Labelmap(np.ones((8, 8, 8), np.uint8), Grid((8, 8, 8), np.diag([-1.0, -1, 1, 1])), tmp_path / "x.nii")
+    refused(lambda: fit_labelmap(labelmap, Grid((8, 8, 8), np.eye(4)), "scan"), tmp_path / "x.nii", "9.9 mm off")
+    turned = np.eye(4)
+    turned[:2, :2] = [[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]
+    labelmap = Labelmap(labelmap.voxels, Grid((8, 8, 8), turned), labelmap.path)
+    refused(lambda: fit_labelmap(labelmap, Grid((8, 8, 8), np.eye(4)), "scan"), tmp_path / "x.nii", "5.7 degrees")
+
+
 # ---- writing ----
 
 
@@ -240,7 +282,7 @@ def test_label_value_without_a_segment_is_refused(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_unwritable_path_and_unknown_ending_are_refused(tmp_path: Path) -> None:
+def test_unwritable_path_and_unwritable_ending_are_refused(tmp_path: Path) -> None:
     grid, path = Grid(SHAPE, np.eye(4)), tmp_path / "x.png"
     refused(lambda: write_labelmap(Labelmap(labels(), grid), path), path, ".seg.nrrd")
     refused(lambda: write_volume(Volume(scan()[np.newaxis], grid), path), path, ".nii.gz")
@@ -249,42 +291,3 @@ def test_unwritable_path_and_unknown_ending_are_refused(tmp_path: Path) -> None:
         with pytest.raises(OutputError):
             write_labelmap(Labelmap(labels(), grid), tmp_path / "file" / f"x{ending}", [LEFT_ATRIUM, WALL])
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize("offset", [2**32, 2**53])
-def test_intensities_that_float32_cannot_distinguish_are_refused(tmp_path: Path, offset: int) -> None:
-    path = tmp_path / "x.nii"
-    nib.save(nib.Nifti1Image(np.arange(512).reshape(8, 8, 8) + offset, np.eye(4), dtype=np.int64), path)
-    refused(lambda: read_scan(path), path, "lost in 32-bit numbers")
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("datatype", 1, "unknown type (number 1)"),
-        ("datatype", 77, "unknown type"),
-        ("qoffset_x", 1e30, "from the origin"),
-    ],
-)
-def test_unknown_type_and_impossible_position_are_refused(
-    tmp_path: Path, field: str, value: float, message: str
-) -> None:
-    image = nib.Nifti1Image(np.arange(512, dtype=np.int16).reshape(8, 8, 8), np.eye(4))
-    image.set_qform(np.eye(4), 1)
-    image.set_sform(None, 0)
-    path = tmp_path / "x.nii"
-    nib.save(image, path)
-    data = bytearray(path.read_bytes())
-    header = nib.Nifti1Header(bytes(data[:348]), check=False)
-    header[field] = value
-    path.write_bytes(header.binaryblock + bytes(data[348:]))
-    refused(lambda: read_scan(path), path, message)
-
-
-def test_message_states_the_distance_or_angle_between_grids_of_the_same_size(tmp_path: Path) -> None:
-    labelmap = Labelmap(np.ones((8, 8, 8), np.uint8), Grid((8, 8, 8), np.diag([-1.0, -1, 1, 1])), tmp_path / "x.nii")
-    refused(lambda: fit_labelmap(labelmap, Grid((8, 8, 8), np.eye(4)), "scan"), tmp_path / "x.nii", "9.9 mm off")
-    turned = np.eye(4)
-    turned[:2, :2] = [[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]
-    labelmap = Labelmap(labelmap.voxels, Grid((8, 8, 8), turned), labelmap.path)
-    refused(lambda: fit_labelmap(labelmap, Grid((8, 8, 8), np.eye(4)), "scan"), tmp_path / "x.nii", "5.7 degrees")

@@ -115,7 +115,7 @@ class ThresholdTest(InsertedWallCase):
             colors.GetColor(index, table_color)
             np.testing.assert_allclose(table_color[:3], color, atol=0.01)
 
-    def test_burden_of_a_threshold_is_computed_within_half_a_noticeable_pause(self) -> None:
+    def test_two_moves_of_the_slider_cause_no_noticeable_pause(self) -> None:
         steps = iter(range(1, 17))
 
         def move_slider_twice() -> None:
@@ -131,7 +131,7 @@ class ThresholdTest(InsertedWallCase):
 
 
 class OpeningTest(InsertedWallCase):
-    def test_surface_inside_a_curve_becomes_an_opening_and_wall_again(self) -> None:
+    def test_surface_inside_a_curve_is_opened_and_closed_again(self) -> None:
         before = float(burden_cell(self.segmentation, "wall_cm2"))
         already = scalars(self.segmentation, "opening") == OPENING
         choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
@@ -194,7 +194,7 @@ class OpeningTest(InsertedWallCase):
                 click(button)
         self.assertEqual(self.ui.wallLabel.text, before)
 
-    def test_curve_created_in_the_list_waits_for_its_points_in_a_view(self) -> None:
+    def test_curve_created_in_the_selector_can_be_drawn_in_a_view(self) -> None:
         curve = self.ui.wallCurveSelector.addNode()
         self.assertEqual(curve.GetClassName(), "vtkMRMLMarkupsClosedCurveNode")
         selection, interaction = (

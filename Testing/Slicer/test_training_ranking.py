@@ -32,7 +32,7 @@ from training_scenes import add_volume
 
 
 class FakeCommand:
-    """Replaces the command that ranks; the test sends its events."""
+    """Replaces the ranking command; tests call its `on_event` and `on_end`."""
 
     def __init__(self, arguments, on_event, on_end) -> None:
         self.arguments = arguments
@@ -88,7 +88,7 @@ class RankingTest(TrainingCase):
                 click(self.ui.rankButton)  # the second click of a double click
             self.assertEqual(self.ui.rankButton.text, "Cancel")
         self.assertFalse(self.ui.addCaseButton.enabled)
-        # Without this option, a second ranking of the run would be refused, since the proposals of the first exist.
+        # Without this option, a second ranking of the run would be refused, since the run has proposals already.
         self.assertIn("--overwrite", commands[0].arguments)
         for number, score in enumerate((0.1, 0.3), start=1):
             commands[0].on_event({**self.case, "name": f"case {number}", "score": score})

@@ -1,4 +1,4 @@
-"""Write case lists of made-up tasks, whose classes are bright or dark balls in noise."""
+"""Write the cases of made-up tasks, whose classes are bright or dark balls in noise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_task(
 
     Args:
         spacing: mm.
-        radii: the radius of the ball of each label value 1, 2, …, in mm.
+        radii: the balls' radii in mm, for the label values 1, 2, …
     """
     sides = np.array(spacing)
     rows = []

@@ -19,22 +19,22 @@ from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabe
 from .case_list import Case
 
 STRAY_VOXELS = 4
-"""A component smaller than the volume of this many voxels of the network grid is stray: it may vanish on that grid."""
+"""A component smaller than this many voxels of the network grid is stray: its loss on that grid is no error."""
 MAXIMUM_CLASS = 255
-"""The highest label value to which a label mapping maps."""
+"""The highest label value of a class in a label mapping."""
 _SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ".zip")
 """Endings of files that may hold a scan and its label. A DICOMDIR may hold both, too."""
 
 
 def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, int]:
-    """Parse a label mapping: return the label value of the class for each value or segment name that it maps.
+    """Parse a label mapping; return source -> label value of the source's class.
 
     An entry is `SOURCES=CLASS`. The sources are values or segment names. The class is a name (capitals, blanks and
     punctuation are ignored) or a label value. Commas, semicolons or bars separate sources and entries.
 
     Raises:
-        InputError: there is no entry, an entry has another form or an unknown class, a name has several classes, a
-            class has a label value above 255, or a source occurs twice.
+        InputError: there is no entry, an entry has another form or an unknown class, a class name is not unique,
+            a class has a label value above 255, or a source occurs twice.
 
     >>> from ..recipe_files import load_recipe
     >>> parse_mapping("420,421=left-atrium; LA endo=1", load_recipe("la").classes)
@@ -52,8 +52,7 @@ def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int
         named: the known names and their label values. A number from 1 to 255 is always a value, never a name.
 
     Raises:
-        InputError: there is no entry, an entry has another form, or a source occurs twice; or a class is an unknown
-            name or value, a name of several values, or a name of a value above 255.
+        InputError: as in `parse_mapping`.
 
     >>> parse_value_mapping("420,421=left-atrium; 500=2", [("Left atrium", 1)])
     {420: 1, 421: 1, 500: 2}
@@ -68,7 +67,7 @@ def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int
 
 
 def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], remedy: str) -> dict[int | str, int]:
-    """Return the label value for each source of a label mapping; its classes are `values` and the names of `named`."""
+    """Parse a label mapping whose classes are label values in `values` or names in `named`."""
     labels_by_name: defaultdict[str, set[int]] = defaultdict(set)
     for name, label in named:
         labels_by_name[plain_name(name)].add(label)
@@ -108,7 +107,7 @@ def mapping_targets(text: str) -> list[str]:
 
 
 def _entries(text: str) -> list[tuple[str, str]]:
-    """Return the texts left and right of each "=" of a label mapping; raise InputError for other texts."""
+    """Return the texts left and right of each "=" of a label mapping; raise InputError if `text` is not a mapping."""
     entries = re.findall(r"([^=]+)=([^=,;|]*)", text)
     rest = re.sub(r"[^=]+=[^=,;|]*", "", text).strip(" ,;|")
     if rest or not entries:
@@ -126,8 +125,8 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
         grid: the scan's grid.
 
     Raises:
-        InputError: as in `read_labelmap` and `fit_labelmap`; also if the label is the file of the scan, or the mapping
-            does not fit the recipe or the file.
+        InputError: as in `read_labelmap` and `fit_labelmap`; also if the label is the scan's own file, or the mapping
+            does not fit the recipe or the label file.
     """
     assert case.label is not None
     are_files = case.label.is_file() and case.image.is_file()
@@ -165,9 +164,9 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
 
 
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
-    """Raise InputError if a class is lost on the network grid although a component of it is not stray.
+    """Raise InputError if a class has a component that is not stray, but no voxel on the network grid.
 
-    A component is stray below the volume of `STRAY_VOXELS` voxels of that grid.
+    `STRAY_VOXELS` defines stray components.
 
     Args:
         present: the label values that occur on the network grid (see `classes_on_grid`).
@@ -186,9 +185,10 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
 
 
 def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
-    """Return the label values, without background, that at least one voxel of the network grid gets.
+    """Return the label values of the classes that have a voxel on the network grid.
 
-    The rule is that of `preprocessing.labels_to_network`, here within the labels' bounding box and without torch.
+    Each voxel gets the same class as in `preprocessing.labels_to_network`, but only the labels' bounding box is
+    resampled, without torch.
     """
     grid: NetworkGrid = network_grid(labelmap.grid, recipe.spacing)
     stored = grid.orientation.apply(labelmap.voxels)
@@ -199,7 +199,7 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
     for axis, side in enumerate(box):
         matrix = axis_weights(grid, axis)
         matrix = np.eye(stored.shape[axis]) if matrix is None else matrix
-        # The outputs that depend on voxels of the box; outside the box all is background.
+        # Keep only the network voxels that depend on voxels of the box; all others are background.
         inside = matrix[:, side].astype(np.float32)
         weights.append(inside[inside.any(axis=1)])
     fractions = []

@@ -33,7 +33,7 @@ class Console:
             self.print_line(json_line(event, fields))
 
     def print_text(self, text: str) -> None:
-        """Print text of one or more lines in text mode."""
+        """Print one or more lines in text mode."""
         if not self.as_json:
             self.clear_progress()
             self.print_line(text)
@@ -41,7 +41,7 @@ class Console:
     def print_line(self, text: str) -> None:
         """Print text and a line end on stdout in both modes. Raises StdoutLost if stdout cannot be written."""
         try:
-            # One write for text and line end, since another process may be writing to the same terminal.
+            # One write, so that output of other processes on the terminal cannot separate the text from its line end.
             print(f"{text}\n", end="", flush=True)
         except (OSError, ValueError) as error:  # ValueError: the stream was closed
             raise StdoutLost(str(error)) from error
@@ -69,7 +69,7 @@ class Console:
 
 def print_error(message: str) -> None:
     """Print one line on stderr, in place of the progress bar; does nothing if stderr cannot be written."""
-    if sys.stderr is None:  # `print` would use stdout instead.
+    if sys.stderr is None:  # With `file=None`, `print` writes to stdout.
         return
     try:
         start = _CLEAR_LINE if _is_terminal() else ""

@@ -13,9 +13,10 @@ class Format:
     """A file ending and its uses.
 
     Attributes:
-        scan, labels: whether files with this ending are read from a folder of scans, or of labelmaps.
-        writes_labels, writes_volume: whether labelmaps, or other volumes, can be written with this ending
-            (`io.writers`).
+        scan: whether a file with this ending in a folder counts as a scan.
+        labels: whether such a file counts as a labelmap.
+        writes_labels: whether `io.writers` writes labelmaps with this ending.
+        writes_volume: whether `io.writers` writes other volumes with this ending.
     """
 
     ending: str
@@ -39,9 +40,9 @@ FORMATS = (
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
     Format(BENCHMARK_ENDING, scan=True, labels=True),
-    # Listed so that an output path with one of these endings counts as a file, not as a folder. In a folder, a single
-    # file with such an ending counts neither as a scan nor as a label; but a folder of DICOM slices counts as a scan,
-    # and `labelmaps_by_case` finds DICOM segmentations.
+    # Listed so that an output path with one of these endings counts as a file, not as a folder. Input folders are not
+    # searched for such files, except for DICOM: a folder of DICOM slices counts as a scan, and `labelmaps_by_case`
+    # finds DICOM segmentations.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
     *map(Format, (".img", ".hdr", DICOM_ENDING, ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
     *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),
@@ -57,7 +58,7 @@ _DOUBLE_ENDINGS = tuple(end for end in IMAGE_ENDINGS if end.count(".") > 1)
 
 
 def ending(path: str | Path) -> str:
-    """Return a file's ending in lower case, such as ".nrrd" or, since `FORMATS` lists double endings, ".nii.gz"."""
+    """Return a file's ending in lower case, such as ".nrrd" or, for a double ending of `FORMATS`, ".nii.gz"."""
     name = Path(path).name.lower()
     return next((end for end in _DOUBLE_ENDINGS if name.endswith(end)), Path(name).suffix)
 

@@ -62,7 +62,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
 def _named_like_labels(volumes: list[Any]) -> set[str]:
     """Return the IDs of the volumes that, by their names, are labels or results of other volumes.
 
-    The rules are those for names of files (`labels_beside_scans`).
+    The rules are those for file names (`labels_beside_scans`).
     """
     files = {Path(f"{volume.GetName().replace('/', '_')}.nrrd"): volume.GetID() for volume in volumes}
     return {files[path] for path in labels_beside_scans(list(files), Path())}
@@ -83,7 +83,7 @@ def training_case_rows(recipe: Recipe, unlisted_only: bool = False) -> list[Case
 
 
 def is_scan(volume: VolumeNode) -> bool:
-    """Return whether a scalar volume node is a scan: not a labelmap, map or preview, and neither hidden nor empty."""
+    """Return whether a scalar volume node is a scan. Labelmaps, maps, previews, hidden and empty volumes are not."""
     is_labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode")
     is_result = review.is_map(volume) or is_preview(volume)
     return not (is_labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
@@ -143,10 +143,10 @@ def row_of(volume: VolumeNode, segmentation: SegmentationNode | None, recipe: Re
 def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[str, int], ...]:
     """Return pairs of segment identifier and label value, ordered by label value.
 
-    If there is one segment and one class, they belong together. Otherwise a segment is matched to a class by its
-    terminology code, else by its name.
+    If there is one segment and one class, the segment is matched to the class. Otherwise a segment is matched to a
+    class by its terminology code, else by its name.
 
-    A model's segments are omitted unless a person corrected the result or made it a training case: a new model would
+    A model's segments are omitted unless the segmentation is a corrected result or a training case: a new model would
     learn the mistakes of the old one.
     """
     segments = segmentation.GetSegmentation()
@@ -176,10 +176,10 @@ def _segmentations_without_scan() -> list[Any]:
 
 
 def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, list[Any]]) -> str:
-    """Return why a segmentation without a scan is not the volume's label; empty if none could be its label.
+    """Return why no segmentation in `loaded` is the volume's label; empty if all lie on grids of other scans only.
 
     Args:
-        loaded: the segmentations without a scan.
+        loaded: the segmentations that reference no scan.
         fitting: node ID of a segmentation -> the volumes on whose grid it lies.
     """
     for node in loaded:
@@ -199,8 +199,11 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     """Return the identifiers of the segments that a person drew, corrected or made a training case.
 
-    In a training case or a corrected result, these are all segments; in a preview or an uncorrected proposal, none; in
-    any other node, the segments that DCAMT did not write.
+    Which segments these are depends on the node:
+
+    - training case or corrected result: all segments;
+    - other preview or proposal: none;
+    - other node: the segments that DCAMT did not write.
     """
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation) or review.update_correction_marks(segmentation):

@@ -1,4 +1,4 @@
-"""Show the panel's dialogs: confirm pairs of a folder, choose segments of a case, map values of label files."""
+"""Show the panel's dialogs: confirm pairs of scan and label, choose segments of a case, map label values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def confirm_pairs(event: dict[str, Any]) -> bool:
     """Show the scans and labels of a folder in pairs; return whether the user accepts them.
 
     Args:
-        event: the event of `dcamt cases find`.
+        event: the event `found` of `dcamt cases find`.
     """
     dialog = qt.QDialog()
     dialog.setWindowTitle(_("Cases in the folder"))
@@ -53,7 +53,7 @@ def confirm_pairs(event: dict[str, Any]) -> bool:
 def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
     """Let the user choose a segmentation and, for each class, a segment or none.
 
-    Return the case's volume with this choice, or None if the user cancels.
+    Return the case's source with this choice, or None if the user cancels.
     """
     nodes = list(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
     identifiers = [node.GetID() for node in nodes]
@@ -104,7 +104,7 @@ def choose_segments(source: SceneScan, recipe: Recipe) -> SceneScan | None:
 def choose_label_values(text: str, recipe: Recipe) -> str | None:
     """Let the user map values of label files to classes; return the mapping, or None if the user cancels.
 
-    The mapping is the text that the user entered, unchecked; it is empty if the values are those of the recipe.
+    The mapping is the text that the user entered, unchecked. An empty text means that the values are the recipe's own.
 
     Args:
         text: the current mapping (see `dcamt.cases.labels.parse_mapping`).

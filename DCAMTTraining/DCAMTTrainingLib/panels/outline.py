@@ -36,7 +36,7 @@ WIDTHS = (104, 140)
 ROWS = (2, 6)
 """Smallest and largest number of visible rows."""
 RANKING_KEYS = ("name", "image", "score", "place", "segmentation")
-"""Keys of a `scored` event that the ranking contains."""
+"""Keys of a `scored` event that a ranking stores."""
 
 
 class OutlinePanel:
@@ -63,7 +63,7 @@ class OutlinePanel:
         ui.addCaseButton.connect("clicked(bool)", self._on_add)
 
     def set_run(self, watch: RunWatch | None) -> None:
-        """Show the ranking of another run, or none."""
+        """Show the saved ranking of another run; show an empty table if `watch` is None."""
         self._stop()
         self._watch = watch
         self._show_text("")
@@ -149,7 +149,7 @@ class OutlinePanel:
             str(run),
             "--segmentations",
             str(run / "ranking"),
-            # Replaces the proposals of an earlier ranking; a person's corrections are in the scene.
+            # Replaces the proposal files of an earlier ranking. Corrections are not lost: they are in the scene.
             "--overwrite",
             "--device",
             self._session.device(),
@@ -233,7 +233,7 @@ class OutlinePanel:
             self._show_text(_("“{name}” was not added. Correct the proposal first.").format(name=name))
             return
         was_case = training_cases.is_case(segmentation)
-        # `row_of` leaves out a model's segments unless the segmentation is a case.
+        # Added first, since `row_of` omits a proposal's segments unless the proposal is a training case.
         scene_case = training_cases.add_case(volume, segmentation)
         row = replace(row_of(volume, segmentation, recipe), name=name)
         if row.role != LABELLED:
@@ -257,9 +257,9 @@ class OutlinePanel:
 def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     """Return whether a row belongs to a ranked case, whose scan is in the scene as `volume`.
 
-    The row's scan must be the volume; or the row must have the case's name, and its scan must be the case's file or a
-    volume that is no longer in the scene. The name alone is not enough, since another run may have a case with this
-    name.
+    A row whose scan is the volume belongs to the case. So does a row with the case's name whose scan is the case's
+    file or a volume that was removed from the scene. The name alone is not enough, since another run may have a case
+    with this name.
     """
     if row.scan == volume.GetID():
         return True
@@ -275,7 +275,7 @@ def _ranking_file(run: Path) -> Path:
 
 
 def _read_ranking(run: Path) -> list[dict[str, Any]]:
-    """Return the saved ranking of a run; an empty list if there is none or the file is damaged."""
+    """Return the saved ranking of a run; an empty list if the file is missing or damaged."""
     try:
         cases = json.loads(_ranking_file(run).read_text(encoding="utf-8"))
         return [case for case in cases if case.keys() >= set(RANKING_KEYS)]

@@ -28,13 +28,13 @@ SCORES = {"dice": 3, "jaccard": 3, "hd95_mm": 2, "asd_mm": 2}
 """Column of a run's validation table -> number of decimals in the panel."""
 CASE, CLASS = range(2)
 WIDTHS = (90, 50, 60, 80, 74)
-"""Widths in pixels of all columns except the first, which gets the rest if there is one class."""
+"""Widths in pixels of all columns except the first, which gets the rest unless there are several classes."""
 CASE_WIDTH = 120
-"""Width in pixels of the first column if there are several classes, whose names need space in another column."""
+"""Width in pixels of the first column if there are several classes."""
 ROWS = (2, 8)
 """Smallest and largest number of visible rows."""
 MEAN, DEVIATION = "mean", "std"
-"""Names of the summary lines in a run's validation table."""
+"""Values of the column `case` in the summary rows of a run's validation table."""
 
 
 class ResultsPanel:
@@ -67,7 +67,7 @@ class ResultsPanel:
         ui.reportButton.connect("clicked(bool)", self._on_report)
 
     def set_run(self, watch: RunWatch | None) -> None:
-        """Show another run, or none."""
+        """Show the results of another run; show none if `watch` is None."""
         self._watch, self._file_stamp = watch, None
         self._show_text("")
         self.update()
@@ -111,7 +111,7 @@ class ResultsPanel:
             self._fit_columns()
 
     def _fit_columns(self) -> None:
-        """Hide the column of classes if the run has one class only, to leave space for the names of cases."""
+        """Show the column of classes only if there are several classes; otherwise the names of cases get its space."""
         several = len(self._classes) > 1
         header = self._ui.resultsTable.horizontalHeader()
         self._ui.resultsTable.setColumnHidden(CLASS, not several)
@@ -197,9 +197,9 @@ def open_in_browser(path: Path) -> None:
 
 
 def read_scores(path: Path) -> list[dict[str, str]]:
-    """Return the lines of a validation table by column; an empty list if it cannot be read.
+    """Return the rows of a validation table; an empty list if the table cannot be read.
 
-    The standard deviation of a single case is meaningless and omitted.
+    The standard deviation of a single case is meaningless, so its row is omitted.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
 """Open the scan and the proposed segmentation of a ranked case.
 
-A child process reads the files; the nodes are added to the scene in short steps.
+A child process reads the files. The nodes are built in short steps and added to the scene together.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class ProposalOpening:
 
     Args:
         case: an entry of a run's ranking.
-        rows: the case table, in which the case's volume is looked for.
+        rows: the rows of the case table, which may contain the case's volume.
         recipe: the run's recipe.
-        on_end: called as on_end(message, volume, segmentation) once, unless the opening is cancelled; without a failure
-            the message is empty, after a failure the nodes are None.
+        on_end: called as on_end(message, volume, segmentation) once, unless the opening is cancelled. After a failure
+            the nodes are None; otherwise the message is empty.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ProposalOpening:
         return self._volume is None or self._segmentation is None
 
     def start(self) -> ProposalOpening:
-        """Start reading the files of missing nodes, or start `insert` if none is missing; return the opening itself."""
+        """Start reading the files of missing nodes, or start `insert` if no node is missing; return the opening."""
         self.running = True
         if not self.reads_files:
             self._insertion = SteppedTask(self.insert(None), self._on_inserted).start()
@@ -142,7 +142,7 @@ class ProposalOpening:
             self._on_end(message, *nodes)
 
     def _remove_files(self) -> None:
-        """End the process and remove the arrays, which the process itself removes if Slicer crashes."""
+        """End the process and remove the folder of the arrays. If Slicer crashes, the process removes this folder."""
         if self._process is not None:
             self._process.kill()
         _remove_folder(self._folder)
@@ -151,7 +151,7 @@ class ProposalOpening:
 def _remove_folder(folder: str, attempts: int = REMOVAL_ATTEMPTS) -> None:
     """Remove a folder, if necessary in several attempts without blocking.
 
-    On Windows, files stay while the killed process or a memory map has them open.
+    On Windows, a file cannot be removed while the killed process or a memory map has it open.
     """
     shutil.rmtree(folder, ignore_errors=True)
     _remaining.discard(folder)
@@ -162,7 +162,7 @@ def _remove_folder(folder: str, attempts: int = REMOVAL_ATTEMPTS) -> None:
 
 
 def remove_remaining_folders() -> None:
-    """Wait for killed processes, and try once more to remove the folders that could not be removed before."""
+    """Wait for killed processes, and try once more to remove the remaining folders."""
     if _remaining:
         wait_for_killed(KILLED_MS)
     for folder in list(_remaining):
