@@ -1,4 +1,4 @@
-"""Test the choice of the device, and the detection of devices that compute fast in 16 bits."""
+"""Test the choice of the device, and the check for fast bfloat16."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dcamt.errors import InputError
 
 CPU = torch.device("cpu")
 CPU_CHECKS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-"""Functions of `torch.cpu` that tell whether the CPU has instructions that speed up bfloat16."""
+"""Functions of `torch.cpu` that detect instructions for bfloat16."""
 
 
 def test_error_names_the_missing_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +22,7 @@ def test_error_names_the_missing_device(monkeypatch: pytest.MonkeyPatch) -> None
         choose_device("cuda")
 
 
-def test_apple_gpu_without_the_needed_operations_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_skips_an_apple_gpu_without_the_needed_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     asked: list[str] = []
@@ -40,7 +40,7 @@ def test_apple_gpu_without_the_needed_operations_is_not_chosen(monkeypatch: pyte
 
 @pytest.mark.parametrize("missing", ["conv3d", "conv_transpose3d", "interpolate", "grid_sample"])
 def test_each_missing_operation_is_detected(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = devices._supports_networks.__wrapped__  # without its cache
+    probe = devices._supports_networks.__wrapped__  # the uncached function
     assert probe("cpu", training=True)
     assert probe("cpu", training=False)
 
@@ -49,7 +49,7 @@ def test_each_missing_operation_is_detected(missing: str, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.nn.functional, missing, refuse)
     assert not probe("cpu", training=True)
-    assert probe("cpu", training=False) is (missing == "grid_sample")  # which only training uses
+    assert probe("cpu", training=False) is (missing == "grid_sample")  # only training uses grid_sample
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists the processor's features")
@@ -61,7 +61,7 @@ def test_cpu_flags_tell_whether_bfloat16_is_fast() -> None:
 
 
 @pytest.mark.parametrize(("features", "fast"), [((True, False), True), ((False, True), True), ((False, False), False)])
-def test_cpu_is_fast_in_bfloat16_when_it_has_tiles_or_dot_products(
+def test_only_a_cpu_with_avx512_bf16_or_amx_is_fast_in_bfloat16(
     features: tuple[bool, bool], fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
@@ -70,7 +70,7 @@ def test_cpu_is_fast_in_bfloat16_when_it_has_tiles_or_dot_products(
     assert fast_bfloat16(CPU) is fast
 
 
-def test_cpu_of_unknown_features_and_apple_gpu_count_as_slow_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_with_unknown_features_and_apple_gpu_count_as_slow_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in CPU_CHECKS:
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert fast_bfloat16(CPU) is False

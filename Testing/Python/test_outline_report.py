@@ -1,4 +1,4 @@
-"""Test reports of outlines that another process, program or person made."""
+"""Test reports that an application requests for its outlines."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_map_of_doubt_is_shown_only_on_the_grid_of_the_scan(
     assert (reports[0].doubt_map is not None) == is_shown
 
 
-def test_report_of_a_model_of_unknown_version_shows_warning_and_doubtful_places(request_: ReportRequest) -> None:
+def test_report_with_unknown_model_version_shows_warning_and_doubtful_places(request_: ReportRequest) -> None:
     method = OutlineMethod("", "Left atrium in LGE-MRI", "", "", "accurate")
     doubts = (DoubtfulPlace((-5.0, -5.0, 6.0), (0, 0, 0), 0.25, 0.0),)
     outline_report.write_requested_report(replace(request_, method=method, trust=0.87, doubts=doubts))
@@ -71,7 +71,7 @@ def test_report_of_a_model_of_unknown_version_shows_warning_and_doubtful_places(
 
 
 def text_of(request: ReportRequest) -> str:
-    """Return the report that the worker writes for a request's line."""
+    """Return the text of the report that the worker writes for a request."""
     outline_report.write_requested_report(parse_request(request_line(request)))
     return request.report.read_text(encoding="utf-8")
 
@@ -93,7 +93,7 @@ def test_unknown_doubtful_places_are_not_counted(request_: ReportRequest) -> Non
     assert not re.search(r"\d+ doubtful place", unknown)
 
 
-def test_report_of_an_outline_of_unknown_origin_names_no_model_and_loads_nothing(request_: ReportRequest) -> None:
+def test_report_of_an_outline_of_unknown_origin_names_no_model_and_blocks_downloads(request_: ReportRequest) -> None:
     outline_report.write_requested_report(request_)
     text = request_.report.read_text(encoding="utf-8")
     assert "Outline: of unknown origin (drawn by hand, or made by a program)." in text
@@ -154,7 +154,7 @@ def test_outline_of_each_slice_has_a_black_rim(request_: ReportRequest) -> None:
 
 
 @pytest.mark.parametrize("kind", [WALL, BORDER])
-def test_colour_of_the_scan_s_border_is_explained_where_it_occurs(kind: int, request_: ReportRequest) -> None:
+def test_legend_names_the_border_of_the_scan_only_if_the_wall_reaches_it(kind: int, request_: ReportRequest) -> None:
     points, triangles = np.eye(4, 3) * 5.0, np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
     kinds, pool = np.array([kind, WALL, WALL, OPENING], np.uint8), BloodPool(100.0, 10.0, 1000)
     ratio = np.ones(4, np.float32)

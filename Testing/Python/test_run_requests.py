@@ -37,7 +37,7 @@ from dcamt.training import trainer
 trainer.VALIDATION_FRACTION = 1e9
 trainer.REQUEST_EVERY_S = 0.0
 """
-"""A script after which a run validates as often as its recipe says, and looks for a request in each iteration."""
+"""Code that lets a run validate as often as its recipe says, and look for a request in each iteration."""
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_run_stopped_by_the_command_keeps_the_last_and_the_best_model(tmp_path: 
     assert run.report.exists()
 
 
-def test_paused_run_is_stopped_from_its_checkpoint(
+def test_stopping_a_paused_run_writes_the_model_of_its_checkpoint(
     tmp_path: Path, table: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = RunFolder(tmp_path / "run")
@@ -183,7 +183,7 @@ def test_killed_run_is_reported_as_killed_and_resumes(tmp_path: Path, table: Pat
     assert run_state(run).state == PAUSED
 
 
-def test_run_killed_before_its_first_checkpoint_is_to_be_started_again(tmp_path: Path) -> None:
+def test_run_killed_before_its_first_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     EventLog(run.events)(CasesLoading(0, 2))
     state = run_state(run)

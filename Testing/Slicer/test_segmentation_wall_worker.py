@@ -41,7 +41,7 @@ from wall_case import (
 
 
 class WallSectionTest(SegmentationCase):
-    def test_segments_are_listed_with_their_names_in_the_chosen_segmentation(self) -> None:
+    def test_segments_of_the_chosen_segmentation_are_listed_by_name(self) -> None:
         volume, first = add_phantom()
         _, second = add_phantom()
         choose(self.ui.inputSelector, volume)
@@ -134,7 +134,7 @@ class WorkerWallTest(WorkerWallCase):
         np.testing.assert_allclose((np.array(bounds[::2]) + bounds[1::2]) / 2, centre, atol=1.0)
 
     def test_refused_input_is_reported_and_leaves_the_scene_unchanged(self) -> None:
-        """The engine refuses four inputs, and the worker reports the reason of each."""
+        """The engine refuses each of four inputs; the worker reports the reason."""
         volume, segmentation = self.volume, self.segmentation
         scan, label = phantom()
         tiny = np.zeros_like(label)
@@ -184,7 +184,7 @@ class WorkerWallTest(WorkerWallCase):
         self.assertIn("at the scan's border", self.ui.wallLabel.text)
         self.assertTrue((scalars(segmentation, "opening") == BORDER).any())
 
-    def test_closed_scene_ends_the_measurement_and_the_next_scene_is_measured(self) -> None:
+    def test_measurement_ends_with_the_scene_and_works_again_in_the_next_scene(self) -> None:
         self.worker.meanwhile = close_scene
         self.measure()
         self.assertIsNone(self.worker.meanwhile)
@@ -224,7 +224,7 @@ class ChangedWhileMeasuredTest(ChosenPhantomCase):
         self.measure(lambda: None)
         self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
 
-    def test_wall_is_that_of_the_request_and_later_changes_are_noted(self) -> None:
+    def test_changes_during_a_measurement_are_noted_and_do_not_reach_the_worker(self) -> None:
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "moved")
         transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([-1.0, -1.0, 1.0, 1.0])))
         scan, label = phantom()
@@ -255,7 +255,7 @@ class ChangedWhileMeasuredTest(ChosenPhantomCase):
             self.measure(lambda: self.segmentation.GetSegmentation().RemoveSegment("blood"))
         self.assertIsNone(review.get_referenced_node(self.segmentation, review.WALL))
 
-    def test_another_output_chosen_meanwhile_keeps_its_surface(self) -> None:
+    def test_output_chosen_during_a_measurement_keeps_its_surface(self) -> None:
         other = add_phantom()[1]
         choose(self.ui.outputSelector, self.segmentation)
         self.assertTrue(self.ui.show3DCheckBox.checked)

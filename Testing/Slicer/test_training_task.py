@@ -54,7 +54,7 @@ class TaskTest(TrainingCase):
         stored = classes_from_json(self.session.settings.ownClasses)
         self.assertEqual([user_class.name for user_class in stored], ["Scar", "Wall"])
 
-    def test_two_classes_of_one_name_prevent_a_run_until_the_last_class_is_removed(self) -> None:
+    def test_two_classes_with_the_same_name_are_reported_until_one_is_removed(self) -> None:
         self.name_two_classes()
         self.ui.classesTable.item(1, 0).setText("scar")
         self.assertIn("two classes have the same name", self.ui.problemsLabel.text)
@@ -152,7 +152,7 @@ class EstimateTest(TrainingCase):
         self.assertIn("Press Measure to see", self.ui.estimateLabel.text)
 
     def test_cancelled_estimate_leaves_no_files(self) -> None:
-        """The files contain the names of the cases."""
+        """Files left behind would disclose the names of the cases."""
         click(self.ui.measureButton)
         self.assertEqual(len(self.estimate_folders()), 1)
         click(self.ui.measureButton)
@@ -168,7 +168,7 @@ class EstimateTest(TrainingCase):
             self.assertEqual(self.ui.measureButton.text, "Measure")
             self.assertEqual(self.estimate_folders(), [])
 
-    def test_estimate_is_discarded_if_the_start_model_changes_the_network(self) -> None:
+    def test_estimate_is_not_valid_if_another_model_to_start_from_changes_the_network(self) -> None:
         self.measure()
         self.assertIsNotNone(self.session.estimation.estimate())
         recipe = self.session.recipe()
@@ -205,7 +205,7 @@ class EstimateTest(TrainingCase):
         choose(self.ui.deviceSelector, "CPU")
         self.assertIn("Press Measure to see", self.ui.estimateLabel.text)
 
-    def test_run_that_a_script_starts_on_another_device_is_estimated_on_that_device(self) -> None:
+    def test_estimate_for_a_script_uses_the_device_that_the_script_chose(self) -> None:
         self.measure()
         self.wait_for(lambda: self.session.checked, "the check")
         messages: list[str] = []
@@ -250,7 +250,7 @@ class EstimateTest(TrainingCase):
         arguments = command.call_args.args[0]
         self.assertEqual(arguments[arguments.index("--device") + 1], "cpu")
 
-    def test_iterations_that_are_no_number_prevent_a_run(self) -> None:
+    def test_invalid_number_of_iterations_prevents_a_run(self) -> None:
         self.session.settings.iterations = "4²"
         self.assertIn("'4²' is not a value", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
@@ -265,7 +265,7 @@ class EstimateTest(TrainingCase):
             self.session.notify_settings_changed()
             self.assertIn("Free some space, or choose another folder", self.ui.problemsLabel.text)
             self.assertFalse(self.ui.startButton.enabled)
-        self.session.notify_settings_changed()  # now there is enough space, without another estimation
+        self.session.notify_settings_changed()  # enough space again; the estimate is still valid
         self.assertTrue(self.ui.startButton.enabled)
         self.measure(memory_free=5 * 10**7)
         self.assertIn("Choose a smaller patch or batch", self.ui.problemsLabel.text)

@@ -55,9 +55,9 @@ def write_zip(path: Path, members: list[tuple[str, bytes]], packed: int = zipfil
 
 
 def write_with_checksum(path: Path, card: dict[str, Any], recipe: bytes, weights: bytes) -> Path:
-    """Write a package of any card, recipe and weights with a matching checksum, as a forger could.
+    """Write a package with a valid checksum from any card, recipe and weights, as a forger could.
 
-    The card's `checksum` is replaced; its unknown keys are kept.
+    In the card, `checksum` is replaced and unknown keys are kept.
     """
     known = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items() if key in asdict(BLANK_CARD)}
     checksum = model_package._checksum(weights, recipe, replace(Card(**known), checksum=""))
@@ -76,7 +76,7 @@ class Trap:
 
 
 def refusal(path: Path, check: Callable[[Path], object] = open_model) -> str:
-    """Return the message, without the file's path, of the InputError that `check` raises for a file.
+    """Return the message of the InputError that `check(path)` raises, without the path.
 
     Fail if the message is not one line that begins with the path, or if the check adds or removes a file in the
     working directory, the file's folder or its parent.

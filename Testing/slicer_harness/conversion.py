@@ -17,7 +17,7 @@ def wrap(value: Any) -> Any:
     if isinstance(value, enum.Enum) and type(value).__module__.startswith("PySide6"):
         return enum_class(type(value))(value)
     if isinstance(value, shiboken6.Object):
-        # wrapping.py imports this module.
+        # Not imported at the top: wrapping.py imports this module.
         from .wrapping import wrapper_of
 
         return wrapper_of(value)

@@ -17,7 +17,7 @@ def in_real_slicer() -> bool:
 
 
 def install() -> bool:
-    """Make `qt`, `ctk`, `slicer.app` and the rest importable; return False in a real Slicer, which stays as it is.
+    """Make the harness's modules importable and return True; in a real Slicer, change nothing and return False.
 
     Raises ImportError if slicer-core or PySide6 is not installed.
     """

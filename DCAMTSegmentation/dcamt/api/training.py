@@ -45,7 +45,7 @@ class TrainedRun:
     Attributes:
         folder: the run folder.
         model: the model file; `dcamt.segment(scan, model=run.model)` segments with it.
-        best: the model with the best validation result; None if that is `model` or if no validation took place.
+        best: the model with the best validation result; None if `model` is the best or no validation took place.
         report: the report in the run folder; None if there is no report. A resumed run may have an outdated report.
         iterations: number of iterations trained.
     """
@@ -103,16 +103,16 @@ def train(
     """Train a model on labelled and unlabelled scans, and write the model into a run folder.
 
     Args:
-        cases: a CSV file with the columns name, image, label, role, or a list of `dcamt.cases.case_list.Case`; not
-            with `resume`.
+        cases: a CSV file (columns: name, image, label, role) or a list of `dcamt.cases.case_list.Case`; not with
+            `resume`.
         run: the folder of the run, new or empty; with `resume`, the folder of an existing run.
-        recipe: name or file of a recipe, or a recipe (default: that of `start_from`, or `la`).
+        recipe: name or file of a recipe, or a `Recipe` (default: that of `start_from`, or `la`).
         start_from: name or file of a model whose weights the run begins with (default: random weights).
         settings: changes to the recipe: {"iterations": 2000, "patch": (64, 64, 32)}, or ["iterations=2000", ...].
         effort: `quick`, `standard` or `thorough`: 1/12, half or all of the recipe's iterations; `quick` also takes
             smaller patches.
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
-        resume: continue the run in the folder with its own recipe and cases.
+        resume: continue an existing run, with the recipe and cases in its folder.
         on_event: called with each event (`dcamt.runs.events`), such as the losses.
 
     Raises:
@@ -195,7 +195,7 @@ class TrainingSession:
                 remove_request(run)
 
     def _train(self) -> TrainedRun:
-        # Imported after the checks above, since torch loads slowly.
+        # Imported after the checks in `run`, since torch loads slowly.
         from ..devices import choose_device
         from ..training.trainer import Trainer
 
@@ -203,7 +203,7 @@ class TrainingSession:
         device = local_device(choose_device(plan.device, training=True))
         with process_group(device) as team:
             if team.size > 1:
-                # torchrun ends all processes once one has failed; this process still has to save the weights.
+                # When a process fails, torchrun sends SIGTERM to all; the leader must save the weights before it ends.
                 signal.signal(signal.SIGTERM, lambda number, frame: self.pause())
             # The plan is sent without its folder: the other processes have their own path to it.
             team.broadcast(replace(plan, run=RunFolder(Path())))
@@ -232,7 +232,7 @@ class TrainingSession:
             command = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
             raise Cancelled(f"{run.path}: paused at iteration {result.step}. Continue with: {command}")
         self._save_models(trainer, result)
-        # A run counts as finished before calibration and report, which may take long and may be killed.
+        # From here on the run counts as finished, even if its process is killed during calibration or report.
         trainer.log_finished(str(run.model), result)
         if result.stopped:  # The request to stop is fulfilled; only a new request stops the calibration.
             remove_request(run)
@@ -318,7 +318,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
     that the leader cannot report.
 
     Raises:
-        InputError: this process, the first on its machine, cannot use the device.
+        InputError: the device cannot be used, and this process is the first on its machine.
     """
     from ..devices import choose_device
     from ..training.trainer import Trainer
@@ -343,9 +343,8 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         # A paused process returns 0, too: on any other status torchrun kills the leader before the leader saves.
         return 0
     except DCAMTError:
-        # The leader reports the failure, unless the leader was killed. torchrun sends SIGTERM once, and the trainer
-        # takes the signal as a request to pause. After this signal the process must not wait, since torchrun would
-        # kill it.
+        # The leader reports the failure; meanwhile this process waits. If another process was killed, torchrun has
+        # sent SIGTERM, which sets `stop_requested`. Then this process must end, or torchrun kills it.
         if trainer is None or not trainer.stop_requested:
             wait_for_leader()
         return 1
@@ -360,7 +359,7 @@ def leads_team() -> bool:
 
 
 def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
-    """Return the card of a model of the run: the final one, or that of the best validation."""
+    """Return the model card for `result`, the state at the end of the run or at its best validation."""
     counts = {role: sum(case.role == role for case in plan.cases) for role in ROLES}
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:

@@ -70,7 +70,7 @@ PREDICTION_WORDS = frozenset(("pred", "preds", "prediction", "predictions", "pre
 RESULT_WORDS = frozenset(
     ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
 )
-"""Words that mark an automatic result only beside a scan or label of the same name, since scans may have them, too."""
+"""Words that mark an automatic result only beside a scan or label of the same name: scans may have such words, too."""
 _FORMAT_WORDS = frozenset(
     [
         *("dicom", "dcm", "nifti", "nii", "nrrd", "mha", "raw", "orig", "original", "originals", "data"),
@@ -80,14 +80,14 @@ _FORMAT_WORDS = frozenset(
 MODALITY_WORDS = _FORMAT_WORDS | frozenset(
     ("mri", "mr", "mra", "ct", "cta", "lge", "de", "t1", "t2", "t1ce", "flair", "c0", "cine", "bssfp")
 )
-"""Words that a scan's name may have in addition to its label's; they are ignored only if no name fits with them."""
+"""Words that a scan's name may have in addition to its label's name. Names are also compared without these words."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
 """Words that are not part of a key."""
 PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
 """Words in which the names of a case's files may differ. Words for another structure are not among them."""
 SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
-"""A word with its number, as in `img0001` and `label0001`."""
+"""A word joined to a number, as in `img0001` and `label0001`."""
 
 _CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Seg|Segmentation|Mask|Label|Labels|Labelmap|Contour|GT|GroundTruth|Pred|Image|Scan)(?![A-Za-z]))"
@@ -105,7 +105,7 @@ def _split_words(text: str) -> list[str]:
 
 
 class FileKind(Enum):
-    """The kind of a file, judged by its name; `masks` also judges by the file's values."""
+    """The kind of a file, judged by its name; the module `masks` also considers the file's values."""
 
     SCAN = "scan"
     LABEL = "label"
@@ -123,7 +123,7 @@ class NamedFile:
 
 
 def case_name(path: str | Path) -> str:
-    """Return the name of a file's case: the file's name without its ending, `_0000`, and a last word for its kind.
+    """Return the name of a file's case: the file's name without ending, suffix `_0000` and final word for the kind.
 
     >>> [case_name(name) for name in ("la_001_0000.nii.gz", "la_001_label.seg.nrrd", "la_001_pred.nrrd")]
     ['la_001', 'la_001', 'la_001']
@@ -158,7 +158,7 @@ def classify(path: Path, folder: Path) -> NamedFile:
 
 
 def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedFile:
-    """Return the same as `classify`, except that `result_words` mark a result and are not part of the key."""
+    """Classify a file as `classify` does, but `result_words` also mark a result and are left out of the key."""
     parts = _parts(path, folder)
     path_words: set[str] = set()
     key = []
@@ -186,10 +186,11 @@ def _parts(path: Path, folder: Path) -> list[str]:
 def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """Return the kind and the key of each file below `folder`; files with equal keys belong to one case.
 
-    Two rules are added to those of `classify`. A word such as `output` marks a result if a scan has the same name
-    without the word; if the word is in the file's own name, a label of that name is enough. If a label's name is a
-    scan's name with words for structures or qualifiers, the label gets the scan's key; if one of the words is for
-    another structure, the kind becomes `FileKind.OTHER_LABEL`.
+    Two rules are added to those of `classify`:
+    - A word such as `output` marks a result if a scan has the same name without the word. If the word is in the file's
+      name, not in a folder's, a label of that name is enough.
+    - If a label's name is a scan's name with words for structures or qualifiers, the label gets the scan's key. A word
+      for another structure changes the kind to `FileKind.OTHER_LABEL`.
     """
     files = list(files)
     named = [classify(path, folder) for path in files]
@@ -224,7 +225,7 @@ def without_first_channel(key: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> NamedFile:
-    """Return a label with the key of the scan that has the label's name without words for structures or qualifiers.
+    """Give a label the key of its scan, whose name is the label's name without words for structures or qualifiers.
 
     If there is no such scan, the label is returned unchanged. A word for another structure changes the label's kind.
     """
@@ -241,10 +242,10 @@ def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> N
 
 
 def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterator[tuple[int, int]]:
-    """Yield the start and stop of each part of `words` that is left if droppable words at the ends are dropped.
+    """Yield the start and stop of each range of `words` that remains when droppable words at the ends are dropped.
 
-    For each number of words dropped at the beginning, from 0 on, words are dropped one by one at the end. A word is
-    dropped with the separator beside it: words are at even indices.
+    Words and separators alternate. With 0, 1, 2, ... words dropped at the start, words are dropped one by one at the
+    end, each with the separator beside it.
     """
     first = 0
     while True:
@@ -263,8 +264,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     The words are in lower case and stand at the end or at the beginning of the name, or are the name of a folder of
     masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If several other scans fit, those with the longest names
-    are first. If the other scan (`p1_lge` for `p1_LA`) fits without words for the modality, it is yielded with its
-    `loose_key` in place of its key.
+    come first. Matches without words for the modality (`p1_lge` for `p1_LA`) come last; in these, the other scan's
+    `loose_key` replaces its key.
     """
     scans = {_lower(without_first_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
     loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}
@@ -288,7 +289,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
 
 def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the files of a folder whose names make them labels or results of other files in it.
+    """Return the files whose names mark them as labels or results of other files in the folder.
 
     A file named like a label but without a matching scan, such as a lone `heart_seg.nii.gz`, is not returned: it may be
     a scan. A label's name may have further words after its scan's name: `p01_reader2_seg.nii.gz` is a label of

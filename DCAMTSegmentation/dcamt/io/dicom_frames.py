@@ -19,7 +19,7 @@ _COMPONENTS = {
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One slice of an image: its file, its place (LPS mm), and attributes that distinguish frames at one place."""
+    """One slice of an image: its file, its place (LPS mm), and attributes that distinguish frames at this place."""
 
     file: Path
     index: int  # within the file
@@ -84,7 +84,7 @@ TIME_ATTRIBUTES = (
 The first attribute whose values differ between all frames of each place is used.
 """
 NUMBERED_TIMES = 2
-"""`TIME_ATTRIBUTES` begins with this many attributes that number the time points."""
+"""The first `NUMBERED_TIMES` of `TIME_ATTRIBUTES` number the time points."""
 
 
 class UnplacedError(Exception):
@@ -93,7 +93,7 @@ class UnplacedError(Exception):
 
 @dataclass(frozen=True)
 class _FrameHeader:
-    """The attributes of a frame: `groups` are its functional groups and the shared ones, `data` is the file header."""
+    """The attributes of a frame: `groups` are its own and the shared functional groups, `data` is the file header."""
 
     data: Any
     groups: tuple[Any, ...] = ()
@@ -106,7 +106,10 @@ class _FrameHeader:
         return self.data.get(keyword)
 
     def place(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return position (3,), orientation (6,) and pixel spacing (2,); raise UnplacedError if one is not stated."""
+        """Return position (3,), orientation (6,) and pixel spacing (2,).
+
+        Raises UnplacedError if one of them is missing or invalid.
+        """
         position = _numbers(self.value("ImagePositionPatient", "PlanePositionSequence"), 3)
         orientation = _numbers(self.value("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
         spacing = _numbers(self.value("PixelSpacing", "PixelMeasuresSequence"), 2)
@@ -155,7 +158,7 @@ class _FrameHeader:
 
 
 def words_of(value: Any) -> list[str]:
-    """Return the words of an attribute with several values, such as the image type; pydicom gives one word as text."""
+    """Return an attribute's words, such as those of the image type; pydicom returns a single word as text."""
     return [value] if isinstance(value, str) else [str(word) for word in value or ()]
 
 
@@ -217,7 +220,7 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
 
 
 def _component(stated: str, image_type: Sequence[str]) -> str:
-    """Return "magnitude", "phase", "real" or "imaginary"; "" if no word of the header states it."""
+    """Return "magnitude", "phase", "real" or "imaginary"; "" if neither argument states it."""
     for word in (stated, *image_type):
         for name, known in _COMPONENTS.items():
             if word.upper() in known:
@@ -240,7 +243,7 @@ def _numbers(value: Any, count: int) -> np.ndarray | None:
 
 
 def _integer(value: Any) -> int:
-    """Return a whole number; 0 if `value` is not one."""
+    """Return `value` as an integer; 0 if it is not a number."""
     try:
         return int(value)
     except (TypeError, ValueError):
@@ -248,7 +251,7 @@ def _integer(value: Any) -> int:
 
 
 def _number(value: Any) -> float | None:
-    """Return a number, a time, or a date with time as a float that can be sorted; None for other values."""
+    """Return a number, a time, or a date with time as a float for sorting; None for other values."""
     try:
         return float(str(value).split("+")[0]) if value not in (None, "") else None
     except ValueError:
