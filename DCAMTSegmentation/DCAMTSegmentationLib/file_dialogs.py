@@ -31,7 +31,7 @@ def choose_report_file(volume: VolumeNode) -> Path | None:
         return None
     if path.lower().endswith((".html", ".htm")):
         return Path(path)
-    # The dialog asked about `path`; the file with the appended ending may exist, too.
+    # The dialog asked only about `path`, but the file with the appended ending may already exist.
     report = Path(f"{path}.html")
     question = _("“{file}” exists. Replace the file?").format(file=report)
     if report.exists() and not slicer.util.confirmOkCancelDisplay(question, title):

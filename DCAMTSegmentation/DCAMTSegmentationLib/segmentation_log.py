@@ -27,5 +27,5 @@ class SegmentationLog:
             self._stage = stage
 
     def text(self) -> str:
-        """Return the entries that are kept, the newest last."""
+        """Return the kept entries, the newest last."""
         return "\n".join(self._entries)

@@ -23,11 +23,11 @@ from .wall_openings import points_inside
 
 KINDS = (IIR, SD)
 LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
-"""Ends of the threshold's slider, by kind: intensity ratio, and standard deviations above the blood pool's mean."""
+"""Range of the threshold's slider: a ratio (IIR), or standard deviations above the blood pool's mean (SD)."""
 
 
 class WallPanel:
-    """Shows the wall of a segmentation; a new threshold or opening changes the wall at once, without the worker.
+    """Shows the wall of a segmentation; a new threshold or opening changes the wall without a request to the worker.
 
     Args:
         on_measure: called as on_measure(segment) to start the measurement of a segment of the shown segmentation.
@@ -76,7 +76,7 @@ class WallPanel:
             self.reload()
 
     def show_edit(self, segmentation: SegmentationNode) -> None:
-        """Warn that a segment was edited since the wall was measured."""
+        """Mark the wall of an edited segmentation as outdated, and show a warning."""
         wall_nodes.mark_outdated(segmentation)
         if segmentation is self._segmentation:
             self._show_wall()
@@ -145,7 +145,7 @@ class WallPanel:
             self._show_wall()
 
     def _show_wall(self) -> None:
-        """Show the burden with its method, the area of the openings, and notes on the wall."""
+        """Show the wall's table, burden, method, openings and notes."""
         ui, wall = self._ui, self._wall
         table = review.get_referenced_node(self._segmentation, review.WALL_TABLE) if wall is not None else None
         if ui.wallTable.mrmlTableNode() is not table:
@@ -211,7 +211,7 @@ class WallPanel:
         self._show_wall()
 
     def _on_export(self, checked: bool = False) -> None:
-        """Write a file as `dcamt wall` does: the table, or the surface with its scalars."""
+        """Write the table, or the surface with its scalars, as `dcamt wall` does."""
         wall, title = self._wall, _("Export the wall")
         assert wall is not None
         kinds = _("Table") + " (*.csv);;" + _("Surface") + " (*.vtp)"
@@ -236,13 +236,13 @@ def start_drawing(curve: CurveNode) -> None:
 
 
 def curve_in_space_of(curve: CurveNode, node: Node) -> np.ndarray:
-    """Return up to 239 points (P, 3) along a closed Markups curve, mm in a node's space."""
+    """Return up to 239 points (P, 3) along a closed Markups curve, in mm in a node's space."""
     points = curve.GetCurvePointsWorld()
     local = [0.0, 0.0, 0.0]
     positions = []
     for index in range(points.GetNumberOfPoints()):
         node.TransformPointFromWorld(points.GetPoint(index), local)
         positions.append(list(local))
-    # Slicer interpolates many points between the control points; one or two hundred in all suffice.
+    # Slicer interpolates many points between the control points; one or two hundred points suffice.
     step = max(1, len(positions) // 120)
     return np.array(positions[::step])

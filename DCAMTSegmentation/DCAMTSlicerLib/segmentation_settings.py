@@ -48,7 +48,7 @@ class SegmentationSettings:
     Attributes:
         channelVolumes: the volumes of the second and further channels.
         model: the name of a model in the store, or the path of its file.
-        showDisagreement: whether the map of doubt is shown; named as in scenes of older versions.
+        showDisagreement: whether the map of doubt is shown; older scenes use this name.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode  # noqa: N815

@@ -15,8 +15,8 @@ DOUBLE_CLICK_S = 0.5
 class SteppedTask:
     """Runs a generator step by step; Qt processes other events before each step, so the window keeps responding.
 
-    After `cancel`, `on_end` and `on_step` are not called, and the generator is closed, so that it can undo its work.
-    An error of a step that cancelled its own task is raised to the event loop.
+    `cancel` closes the generator, so that it can undo its work; neither `on_end` nor `on_step` is called afterwards.
+    If a step cancels the task and then raises an error, the error reaches the event loop.
 
     Args:
         steps: the generator.
@@ -79,7 +79,7 @@ class SteppedTask:
 class DelayedCall:
     """Calls a function once, when the time given to the last `start` has passed (a debounce timer).
 
-    The timer keeps a bound method's object alive until `close`, so the owner must call `close`.
+    The owner must call `close`; until then, the timer keeps the object of a bound method alive.
     """
 
     def __init__(self, function: Callable[[], None]) -> None:
@@ -106,9 +106,9 @@ class DelayedCall:
 
 
 class DoubleClickGuard:
-    """Recognises the second click of a double click on a button whose clicks start and cancel a job in turn.
+    """Recognises the second click of a double click on a button that starts a job or cancels the running job.
 
-    The owner ignores a repeated click whether or not a job runs, since the job may have ended between the two clicks.
+    The owner ignores this click: it would undo the first click, or start a new job if the first job has already ended.
     """
 
     def __init__(self) -> None:

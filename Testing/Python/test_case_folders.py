@@ -1,4 +1,4 @@
-"""Cases are found in a folder by file names, and masks also by their values. Most of the files are empty."""
+"""Find cases in a folder by file names, and masks also by their voxel values. Most of the files are empty."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESULT, OTHER_LABEL = (folders._SKIPPED_KINDS[kind] for kind in (FileKind.RESULT
 
 
 def write_image(path: Path, values: int) -> None:
-    """Write an image; `values` is the number of its different voxel values."""
+    """Write an image with `values` different voxel values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = (np.arange(6**3) % values).reshape(6, 6, 6).astype(np.int16)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
@@ -57,7 +57,7 @@ def test_mask_whose_name_extends_that_of_another_mask_is_no_scan(tmp_path: Path)
     assert set(skip_reasons(found).values()) == {OTHER_LABEL}
 
 
-def test_file_with_scan_and_label_is_no_mask_of_another_scan(tmp_path: Path) -> None:
+def test_file_with_scan_and_label_is_not_the_mask_of_another_scan(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     write_image(tmp_path / "p1/lgemri.nii.gz", 200)
     with h5py.File(tmp_path / "p1/mri_norm2.h5", "w") as file:
@@ -69,7 +69,7 @@ def test_file_with_scan_and_label_is_no_mask_of_another_scan(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["scans", "imagesTr"])
-def test_mask_recognised_by_its_values_belongs_to_all_channels_of_its_scan(tmp_path: Path, name: str) -> None:
+def test_mask_recognised_by_its_values_is_paired_with_a_scan_of_two_channels(tmp_path: Path, name: str) -> None:
     for scan in ("a_0000", "a_0001", "b_0000", "b_0001"):
         write_image(tmp_path / name / f"{scan}.nii.gz", 200)
     for mask in ("a_LA", "b_LA"):
@@ -80,7 +80,7 @@ def test_mask_recognised_by_its_values_belongs_to_all_channels_of_its_scan(tmp_p
     assert skip_reasons(found) == {"a_0001.nii.gz": OTHER_CHANNEL, "b_0001.nii.gz": OTHER_CHANNEL}
 
 
-def test_mask_beside_a_scan_named_by_modality_or_in_a_folder_of_masks_is_recognised_by_its_values(
+def test_masks_beside_scans_named_by_modality_and_masks_in_folders_are_recognised_by_their_values(
     tmp_path: Path,
 ) -> None:
     for scan in ("p1_lge", "p2/lge", "p3_DE", "p3_T2", "scans/p4", "LGE/p5", "p6_CT"):
@@ -121,7 +121,7 @@ def test_mask_beside_a_scan_named_by_modality_or_in_a_folder_of_masks_is_recogni
         ("s1/ct", "s1/segmentations/heart_atrium_left"),
     ],
 )
-def test_label_is_paired_if_only_one_scan_fits_when_capitals_modality_and_folder_are_ignored(
+def test_label_is_paired_if_its_name_fits_one_scan_apart_from_capitals_modality_and_folder(
     tmp_path: Path, image: str, label: str
 ) -> None:
     home = make_files(tmp_path, f"{image}.nii.gz", f"{label}.nii.gz", "other/q.nii.gz", "other/q_seg.nii.gz")
@@ -190,7 +190,7 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
     assert scans_and_labels(found_cases, tmp_path) == {name: (image, label), "other": ("other.nii.gz", None)}
 
 
-def test_word_that_only_contains_mask_or_seg_does_not_make_a_label(tmp_path: Path) -> None:
+def test_longer_word_that_contains_mask_or_seg_does_not_make_a_label(tmp_path: Path) -> None:
     found_cases = find_cases(make_files(tmp_path, "maskell.nii", "segal_2.nii", "imagery.nii"))
     assert {name for name, (_, label) in scans_and_labels(found_cases, tmp_path).items() if label is None} == {
         "maskell",

@@ -106,7 +106,7 @@ def test_data_file_on_a_failing_disk_is_not_called_damaged(tmp_path: Path, monke
     ("header", "data", "compressed"),
     [("x.mhd", "x.raw", False), ("x.mhd", "x.zraw", True), ("x.nhdr", "x.raw.gz", True), ("x.hdr", "x.img", False)],
 )
-def test_error_names_the_truncated_data_file_and_its_bytes(
+def test_error_names_the_truncated_data_file_and_counts_its_bytes(
     tmp_path: Path, reader: Callable[[Path], object], header: str, data: str, compressed: bool
 ) -> None:
     path = write_scan(tmp_path / header, compressed)
@@ -123,7 +123,7 @@ def test_error_names_the_truncated_data_file_and_its_bytes(
 
 
 @pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
-def test_error_suggests_a_data_file_of_similar_name(tmp_path: Path, ending: str) -> None:
+def test_error_suggests_renaming_another_data_file(tmp_path: Path, ending: str) -> None:
     path = write_scan(tmp_path / f"x{ending}")
     (tmp_path / "x.raw").rename(tmp_path / "X.RAW")
     refused(lambda: read_scan(path), path, "needs its data file x.raw", "If X.RAW is the data file, rename it to x.raw")
@@ -166,7 +166,7 @@ def test_gzip_is_detected_by_content_not_by_name(tmp_path: Path) -> None:
 
 
 def nrrd_bytes(change: Callable[[bytes], bytes], *, encoding: str = "raw", data: bytes | None = None) -> bytes:
-    """Return an NRRD file with a changed header and given data (None: the voxels)."""
+    """Return an NRRD file; `change` edits its header, and `data` replaces its voxels."""
     header = (
         b"NRRD0004\n# a comment\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 9 10 11\n"
         b"space directions: (0.625,0,0) (0,0.625,0) (0,0,2.5)\nkinds: domain domain domain\nendian: little\n"
@@ -204,7 +204,7 @@ def test_nrrd_is_read_as_itk_reads_it(tmp_path: Path, name: str) -> None:
     path.write_bytes(NRRDS[name])
     read = read_scan(path)
     np.testing.assert_array_equal(read.voxels[0], VOXELS)
-    if name == "many blanks":  # ITK 5.4 refuses blanks after the sizes, so it reads the plain file.
+    if name == "many blanks":  # ITK 5.4 refuses blanks after the sizes, so ITK reads the plain file.
         path.write_bytes(NRRDS["plain"])
     itk = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(itk).transpose(2, 1, 0), VOXELS)
@@ -212,7 +212,7 @@ def test_nrrd_is_read_as_itk_reads_it(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("last", [10, 10**7])
-def test_metaimage_with_a_pattern_of_data_files_is_checked(tmp_path: Path, last: int) -> None:
+def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many(tmp_path: Path, last: int) -> None:
     """The second pattern names more files than the scan has voxels."""
     for k in range(11):
         (tmp_path / f"d{k:03}.raw").write_bytes(VOXELS[:, :, k].tobytes(order="F"))
@@ -278,7 +278,7 @@ def test_damaged_nrrd_is_refused(tmp_path: Path, change: Callable[[bytes], bytes
         (b'space units: "" "" ""\n', ""),
     ],
 )
-def test_nrrd_in_another_unit_than_millimetres_is_refused(tmp_path: Path, line: bytes, word: str) -> None:
+def test_nrrd_is_refused_if_it_states_another_unit_than_millimetres(tmp_path: Path, line: bytes, word: str) -> None:
     path = tmp_path / "x.nrrd"
     path.write_bytes(nrrd_bytes(lambda header: header + line))
     if word:
@@ -301,7 +301,7 @@ def test_unit_of_the_time_axis_of_an_nrrd_file_is_ignored(tmp_path: Path) -> Non
             np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
 
 
-def test_nrrd_placed_by_axis_mins_is_refused(tmp_path: Path) -> None:
+def test_nrrd_whose_origin_comes_from_axis_mins_is_refused(tmp_path: Path) -> None:
     """ITK computes the origin from the fields `axis mins`, `axis maxs` and `centers`; DCAMT does not."""
     path = write_scan(tmp_path / "x.nrrd")
     header, data = path.read_bytes().split(b"\n\n", 1)
@@ -361,7 +361,7 @@ def test_benchmark_file_is_read_as_scan_and_label(tmp_path: Path) -> None:
     ],
     ids=["missing", "zero", "smaller", "larger"],
 )
-def test_meta_image_with_a_wrong_size_of_its_compressed_data_is_refused(
+def test_meta_image_with_a_missing_or_wrong_size_of_its_compressed_data_is_refused(
     tmp_path: Path, line: str, message: str
 ) -> None:
     """For voxels beyond the stated size, ITK returns random memory (seen with ITK 5.4)."""
@@ -398,7 +398,7 @@ def test_error_names_the_damaged_field_of_a_meta_image(tmp_path: Path, field: st
 
 
 @pytest.mark.parametrize("unit", ["mm", "MM", "millimeter", "?"])
-def test_meta_image_in_millimetres_is_read(tmp_path: Path, unit: str) -> None:
+def test_meta_image_in_millimetres_or_an_unknown_unit_is_read(tmp_path: Path, unit: str) -> None:
     path = write_scan(tmp_path / "x.mha")
     line = f"DistanceUnits = {unit}\n".encode()
     path.write_bytes(path.read_bytes().replace(b"ElementDataFile", line + b"ElementDataFile"))
@@ -441,14 +441,14 @@ def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) 
     ],
 )
 @pytest.mark.parametrize("name", ["x.nii.gz", "x.nrrd", "x.mha"])
-def test_placeholder_of_a_scan_that_was_not_fetched_is_named(
+def test_error_names_a_pointer_or_web_page_stored_instead_of_a_scan(
     tmp_path: Path, name: str, content: bytes, kind: str, remedy: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
     refused(lambda: read_scan(tmp_path / name), tmp_path / name, f"is {kind}, not a scan", remedy)
 
 
-def test_link_to_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_link_to_a_missing_file_is_reported(tmp_path: Path) -> None:
     link = tmp_path / "x.nii.gz"
     try:
         link.symlink_to(tmp_path / "gone.nii.gz")

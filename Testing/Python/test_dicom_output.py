@@ -1,4 +1,4 @@
-"""Test the DICOM segmentation and the DICOM measurement report, read by highdicom, SimpleITK and pydicom."""
+"""Read the written DICOM segmentation and measurement report with highdicom, SimpleITK and pydicom."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_highdicom_reads_the_same_voxels_at_the_same_positions(written: Path, ca
 
 
 @pytest.mark.parametrize("place", ["folder", "DICOMDIR", "zip"])
-def test_segmentation_beside_its_scan_is_the_label_and_the_slices_are_the_scan(
+def test_scan_and_segmentation_are_read_from_the_same_folder_or_archive(
     written: Path, case: tuple[Path, Labelmap], tmp_path: Path, place: str
 ) -> None:
     folder = tmp_path / "both 1.2"  # The end of a folder's name is no file ending.
@@ -185,7 +185,7 @@ def test_simpleitk_reads_one_segment_on_the_grid_of_the_scan(case: tuple[Path, L
     np.testing.assert_array_equal(mask, expected)
 
 
-def test_results_of_an_anonymised_source_have_empty_attributes_of_patient_and_study(
+def test_results_of_an_anonymised_source_have_empty_patient_and_study_attributes(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:
     folder, labelmap = case
@@ -215,7 +215,9 @@ def test_source_is_found_among_other_series_and_subfolders(case: tuple[Path, Lab
 
 
 @pytest.mark.parametrize("keyword", ["PixelSpacing", "ImageOrientationPatient"])
-def test_image_without_a_complete_place_is_no_source(case: tuple[Path, Labelmap], tmp_path: Path, keyword: str) -> None:
+def test_image_without_spacing_or_orientation_is_no_source(
+    case: tuple[Path, Labelmap], tmp_path: Path, keyword: str
+) -> None:
     write_mr_series(tmp_path / "series", np.ones(SHAPE), oblique_affine())
     image = pydicom.dcmread(next((tmp_path / "series").glob("IM*")))
     delattr(image, keyword)
@@ -275,7 +277,7 @@ def test_source_in_a_zip_archive_is_refused(tmp_path: Path) -> None:
         find_source_images(archive, scan.grid, scan.frames)
 
 
-def test_source_that_is_not_dicom_or_on_another_grid_is_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+def test_source_on_another_grid_or_without_dicom_is_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     folder, labelmap = case
     text = tmp_path / "scan.nrrd"
     text.write_text("no DICOM", encoding="utf-8")
@@ -330,7 +332,7 @@ def test_measurement_report_holds_the_measurements_of_each_segment(
         assert reference.referenced_sop_instance_uid == segmentation.SOPInstanceUID
         assert list(reference.referenced_segment_numbers) == [number]
         measured = {m.name.value: (m.value, m.unit.value) for m in group.get_measurements()}
-        # The volume is computed here: number of voxels times 0.75 x 0.9 x 2.5 mm3.
+        # The expected volume: number of voxels times 0.75 x 0.9 x 2.5 mm3.
         volume_ml = np.count_nonzero(labelmap.voxels == info.label) * 0.75 * 0.9 * 2.5 / 1000
         assert measured["118565006"] == (pytest.approx(volume_ml, rel=1e-5), "mL")
         assert measured["C0JK"] == (pytest.approx(row.surface_cm2, rel=1e-5), "cm2")

@@ -70,7 +70,7 @@ class RowsTest(unittest.TestCase):
         self.table.add([replace(scene_row("one"), role=VALIDATION)], roles_chosen=True)
         self.assertEqual(self.table.rows[0].role, VALIDATION)
 
-    def test_case_added_again_gets_the_new_segments_unless_a_person_chose_them(self):
+    def test_case_added_again_gets_the_new_segments_unless_a_person_chose_the_old_ones(self):
         self.table.add([scene_row("one")])
         self.table.add([scene_row("one", (("s1", 2), ("s3", 1)))])  # the classes changed, or a segment was added
         self.assertEqual(self.table.rows[0].source.segments, (("s1", 2), ("s3", 1)))
@@ -79,7 +79,7 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.table.rows[0].source.segments, (("s2", 1),))
         self.assertEqual(parse_rows(json.loads(rows_to_json(self.table.rows))), self.table.rows)
 
-    def test_case_added_again_with_another_segmentation_gets_its_segments_and_keeps_the_role(self):
+    def test_another_segmentation_replaces_the_chosen_segments_but_not_the_role(self):
         chosen = SceneScan("v", "one", (("s2", 1),), chosen=True)
         self.table.add([replace(scene_row("one"), source=chosen, role=VALIDATION)])
         self.table.add([scene_row("another")])
@@ -87,7 +87,7 @@ class RowsTest(unittest.TestCase):
             (self.table.rows[0].source, self.table.rows[0].role), (scene_row("another").source, VALIDATION)
         )
 
-    def test_case_added_again_without_a_segmentation_is_unlabelled_until_it_has_one(self):
+    def test_case_added_again_is_unlabelled_while_it_has_no_segmentation(self):
         self.table.add([scene_row("one")])
         self.table.add([replace(scene_row(""), role=UNLABELLED)])
         self.assertEqual(self.table.rows[0].role, UNLABELLED)
@@ -113,12 +113,14 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.table.use_for_validation(0), 0)
         self.assertEqual(self.table.count(VALIDATION), 0)
 
-    def test_rows_can_be_removed_and_stored_as_json(self):
+    def test_json_holds_neither_removed_rows_nor_remarks(self):
         self.table.add([file_row(f"c{n}") for n in range(3)])
         self.table.set_facts(2, (4, 5, 6), (1.0, 1.0, 2.5), "wrong")
         self.table.remove([0, 1])
         kept = parse_rows(json.loads(rows_to_json(self.table.rows)))
         self.assertEqual(kept, [CaseRow("c2", FileScan("/scans/c2.nrrd"), UNLABELLED, (4, 5, 6), (1.0, 1.0, 2.5))])
+
+    def test_json_that_is_not_a_list_of_valid_rows_is_refused(self):
         for text in (
             "[1]",
             '{"a": 1}',
@@ -256,7 +258,7 @@ class CaseCheckTest(unittest.TestCase):
         self.check(table)
         self.assertIn("a different grid", table.rows[1].remark)
 
-    def test_node_in_validation_and_its_file_in_training_are_reported(self):
+    def test_scan_in_validation_as_a_node_and_in_training_as_a_file_is_reported(self):
         volume, outline = add_case("scan")
         path = str(self.folder / "scan.nrrd")
         self.assertTrue(slicer.util.saveNode(volume, path))
@@ -275,10 +277,10 @@ class CaseCheckTest(unittest.TestCase):
             table.set_role([left_out], UNLABELLED)
 
     @unittest.skipIf(os.name == "nt", "runs a shell script")
-    def test_check_that_ends_early_is_reported_though_all_headers_were_read(self):
+    def test_failed_check_is_reported_even_if_all_headers_were_read(self):
         facts = {"index": 0, "size": [4, 4, 4], "spacing": [1, 1, 1], "labels": None, "problems": [], "warnings": []}
         lines = f"echo '{json.dumps({'event': 'case', **facts})}'\necho 'dcamt: not enough memory' >&2\nexit 1\n"
-        program = self.folder / "ends-early"
+        program = self.folder / "fails"
         program.write_text(f"#!/bin/sh\n{lines}", encoding="utf-8")
         program.chmod(0o755)
         table = CaseTable()

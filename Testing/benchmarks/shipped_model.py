@@ -1,23 +1,23 @@
-"""Train the shipped left-atrium model, and measure its twin on cases whose labels the twin was not trained with.
+"""Prepare the training of the shipped left-atrium model, and measure its twin on the 20 held-out cases.
 
-    python Testing/benchmarks/shipped_model.py prepare LA_FOLDER WORK      # case lists; prints the training commands
+    python Testing/benchmarks/shipped_model.py prepare LA_FOLDER WORK      # write case lists, print training commands
     dcamt train …                                                          # the four printed commands
-    python Testing/benchmarks/shipped_model.py publish LA_FOLDER WORK OUT  # measure the twin, fill the card
-    python Testing/benchmarks/shipped_model.py compare LA_FOLDER WORK      # measure all runs but the shipped one
+    python Testing/benchmarks/shipped_model.py publish LA_FOLDER WORK OUT  # measure the twin, write the shipped model
+    python Testing/benchmarks/shipped_model.py compare LA_FOLDER WORK      # measure all runs except the shipped one
 
 Four runs are trained:
 
-first        Uses the first 60 cases of LA_FOLDER/cases.csv and six phantoms, all labelled, but not the last 20 cases.
-second       Starts from `first` and uses the same labelled cases, plus the images of the last 20 cases without their
-             labels. Has two labelled and two unlabelled patches per iteration, stronger scaling, and replaced
-             surroundings of patches (air, noise or a mirror image).
+first        Uses cases 1 to 60 of LA_FOLDER/cases.csv and six phantoms, all labelled. Cases 61 to 80 are held out.
+second       Starts from `first` and uses the same labelled cases, plus the images of the held-out cases without their
+             labels. Takes two labelled and two unlabelled patches per iteration, with stronger scaling and with
+             surroundings replaced by air, noise or a mirror image.
 twin         Starts from `second` and uses the labelled cases of `first`, with artefacts in patches (stripes like
              those of a spike in k-space, or a bright spot), stronger scaling and replaced surroundings.
-left-atrium  The shipped model: as `twin`, but with all 80 cases and the phantoms. The last 20 cases cannot measure it.
+left-atrium  The shipped model: like `twin`, but with all 80 cases and the phantoms, so no case is held out.
 
-Only the training of `left-atrium`, `publish` and `compare` read the labels of the last 20 cases. The phantoms are
-included so that the model also segments the sample scan, which is a phantom with another seed. No accuracy is reported
-on phantoms.
+The labels of the held-out cases are read only by `publish`, `compare` and the training of `left-atrium`. The phantoms
+are included so that the model also segments the sample scan, which is a phantom with another seed. No accuracy on
+phantoms is reported.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def publish(la: Path, work: Path, out: Path) -> None:
 
 
 def compare(la: Path, work: Path) -> None:
-    """Print the scores of the runs that exist and were not trained with the labels of the held-out cases."""
+    """Print the held-out scores of each run that has a model, except the shipped one."""
     runs = [run for run in (FIRST, SECOND, TWIN) if (work / run / "model.dcamt").exists()]
     print_table(
         [

@@ -27,7 +27,7 @@ SETTINGS = {
     "batchEdit": "2",
     "labelledPerBatchEdit": "1",
 }
-"""Settings with a coarse grid and small patches, with which a model learns within minutes without a GPU."""
+"""A coarse grid and small patches, so that training takes only minutes without a GPU."""
 PATIENCE_S = 1800.0
 RUNS_SHOWN = "/home/you/DCAMT runs"
 
@@ -118,7 +118,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
 
 @contextmanager
 def _shown_folder(ui: Any, runs: Path) -> Iterator[None]:
-    """Show a user's path as the folder of runs. The path does not exist here, so the panel goes on to use `runs`."""
+    """Show an example path as the folder of runs. The path does not exist, so the panel keeps using `runs`."""
     ui.runsFolderEdit.currentPath = RUNS_SHOWN
     yield
     ui.runsFolderEdit.currentPath = str(runs)

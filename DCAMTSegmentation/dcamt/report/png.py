@@ -10,13 +10,13 @@ import numpy as np
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """Return a PNG file of `pixels` (rows, columns, 3 or 4), 0 to 1 (PNG specification, W3C, third edition).
+    """Encode `pixels` (rows, columns, 3 or 4), 0 to 1, as a PNG file; see the W3C's specification, third edition.
 
-    The file contains only pixels: no text, and nothing from a scan's header.
+    The file contains no text, and nothing from a scan's header.
     """
     rows, columns, channels = pixels.shape
     values = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
-    # Each row begins with the number of its filter; 0 means none.
+    # Each row begins with the number of its filter; 0 means no filter.
     raw = np.concatenate([np.zeros((rows, 1), np.uint8), values.reshape(rows, -1)], axis=1).tobytes()
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -33,7 +33,7 @@ def png_data_uri(data: bytes) -> str:
 
 
 def resize(plane: np.ndarray, size: tuple[int, int], smooth: bool) -> np.ndarray:
-    """Return `plane` resampled to `size`, by linear interpolation (`smooth`) or from the nearest pixel."""
+    """Return `plane` resampled to `size`, by linear interpolation if `smooth`, else from the nearest pixel."""
     for axis, wanted in enumerate(size):
         at = (np.arange(wanted) + 0.5) * plane.shape[axis] / wanted - 0.5
         lower = np.clip(np.floor(at), 0, plane.shape[axis] - 1).astype(int)
