@@ -1,6 +1,6 @@
 """Store a wall in the scene: a model node with scalars, a colour table with a legend, and a table of the burden.
 
-The model node contains the whole `WallResult`, as surface, scalars and attribute, so a scene saves the result.
+The model node, and thus a saved scene, contains the whole `WallResult`, as surface, scalars and attribute.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def insert_wall(wall: WallResult, volume: VolumeNode, segmentation: Segmentation
     """Insert a segmentation's wall into the scene, replacing an earlier wall; return the wall's model node.
 
     Args:
-        wall: in the volume's own space.
+        wall: the wall in the volume's own space, before the volume's transform.
     """
     scene = slicer.mrmlScene
     model = review.get_referenced_node(segmentation, review.WALL)
@@ -70,7 +70,7 @@ def insert_wall(wall: WallResult, volume: VolumeNode, segmentation: Segmentation
 
 
 def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
-    """Return the measured wall of a segmentation, with its openings and threshold; None if there is none."""
+    """Return the measured wall of a segmentation, with its openings and threshold; None if it has none."""
     model = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData() if model is not None else None
     facts = model.GetAttribute(_FACTS) if model is not None else None
@@ -85,7 +85,7 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
 
 
 def store_measured_outline(segmentation: SegmentationNode, segment: str, measured: str) -> None:
-    """Store the identifier and fingerprint of a new wall's segment; remove the mark of an outdated wall."""
+    """Store the identifier and fingerprint of a new wall's segment; the wall is no longer marked as outdated."""
     model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
     for name, text in ((_SEGMENT, segment), (_OUTLINE, measured), (_OUTDATED, None)):
         model.SetAttribute(name, text)
@@ -104,14 +104,14 @@ def measured_segment(segmentation: SegmentationNode) -> str:
 
 
 def mark_outdated(segmentation: SegmentationNode) -> None:
-    """Mark a segmentation's wall, if it has one, as outdated, since a segment was edited."""
+    """Mark a segmentation's wall, if any, as outdated because a segment was edited."""
     model = review.get_referenced_node(segmentation, review.WALL)
     if model is not None and model.GetAttribute(_OUTLINE):
         model.SetAttribute(_OUTDATED, "1")
 
 
 def update_outdated_mark(segmentation: SegmentationNode) -> None:
-    """Mark a wall as outdated if its segment's fingerprint differs from that at the measurement; else remove the mark.
+    """Mark a wall as outdated if its segment's fingerprint changed since the measurement; else remove the mark.
 
     Events are not enough: undo and redo in Segment Editor send none, and an edit of another segment sends one.
     """
@@ -137,7 +137,7 @@ def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
 
 
 def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
-    """Update a wall's nodes to its openings and threshold: kinds, enhanced points, colours and table."""
+    """Write to a wall's nodes all data that depend on openings or threshold."""
     model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData()
     is_wall = wall.kind == WALL

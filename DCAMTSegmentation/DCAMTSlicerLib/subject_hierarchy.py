@@ -17,7 +17,7 @@ _FOLDER = "DCAMT.folder"
 def place_result(node: Node, volume: VolumeNode, earlier: Iterable[Node] = ()) -> None:
     """Move a result into the DCAMT folder of its scan.
 
-    Without a folder of an earlier result, a new folder is created beside the scan.
+    If no earlier result lies in such a folder, a new folder is created beside the scan.
 
     Args:
         earlier: earlier results of the scan.
@@ -41,7 +41,7 @@ def place_below(node: Node, result: Node) -> None:
 
 
 def remove_stale_items(scene: Any, nodes: Iterable[Node]) -> None:
-    """Remove the items of nodes that were removed from the scene, and then the DCAMT folders that are empty."""
+    """Remove the items of nodes that were removed from the scene, then the empty DCAMT folders."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if hierarchy is None:
         return
@@ -60,7 +60,7 @@ def remove_stale_items(scene: Any, nodes: Iterable[Node]) -> None:
 
 
 def _folder_of(hierarchy: Node, node: Node) -> int:
-    """Return the item of the DCAMT folder in which a node lies; 0 without such a folder."""
+    """Return the item of the DCAMT folder in which a node lies; 0 if it lies in none."""
     item = hierarchy.GetItemByDataNode(node)
     parent = hierarchy.GetItemParent(item) if item else 0
     return int(parent) if parent and hierarchy.GetItemAttribute(parent, _FOLDER) else 0

@@ -19,7 +19,7 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """(4, 4): converts RAS mm to LPS mm, the convention of DICOM and ITK, and back."""
 
 SAME_PLACE_MM = 1e-3
-"""Voxel centres of two grids that are at most this far apart count as equal."""
+"""Two voxel centres at most this far apart count as equal."""
 
 Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
@@ -30,7 +30,7 @@ Box = tuple[slice, slice, slice]
 class Grid:
     """Voxels in the patient: `shape` (I, J, K) and `affine` (4, 4), voxel index -> RAS mm.
 
-    The affine is copied to float64 and made read-only. Axes may be oblique, flipped and sheared.
+    The affine is copied to float64 and made read-only. Axes may be oblique, flipped or sheared.
 
     Raises:
         ValueError: `shape` is not (I, J, K), or `affine` is not (4, 4).
@@ -55,7 +55,7 @@ class Grid:
 
     @property
     def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel in mm3: |det| of the affine, which also holds for sheared grids."""
+        """Volume of one voxel in mm3: |det| of the affine, also for sheared grids."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     def position(self, voxel: Sequence[int]) -> tuple[float, float, float]:
@@ -70,7 +70,7 @@ class Grid:
         return np.asarray(index @ self.affine[:3, :3].T + self.affine[:3, 3])
 
     def matches(self, other: Grid) -> bool:
-        """Return whether both grids have the same shape and corresponding voxel centres within `SAME_PLACE_MM`.
+        """Return whether both grids have equal shapes, and corresponding voxel centres at most `SAME_PLACE_MM` apart.
 
         Only corners are compared, since the distance between two affine maps is largest at a corner.
         """
@@ -90,7 +90,7 @@ class Reorientation:
     """A permutation and reversal of a grid's axes; nothing is interpolated.
 
     Attributes:
-        order: the stored axis that becomes each new axis.
+        order: for each new axis, the stored axis that becomes it.
         flipped: for each new axis, whether it runs opposite to the stored axis.
     """
 
@@ -130,7 +130,7 @@ def canonical_orientation(grid: Grid) -> Reorientation:
 
     def nearness(axes: tuple[int, ...]) -> tuple[float, tuple[float, ...]]:
         columns = directions[:, axes] * np.where(np.diag(directions[:, axes]) < 0, -1, 1)
-        # Two orders may be equally near, as at 45 degrees. The axes' directions decide then, not their stored order.
+        # If two orders are equally near, as at 45 degrees, the axes' directions decide, not their stored order.
         return round(float(np.trace(columns)), 6), tuple(np.round(columns, 6).ravel().tolist())
 
     first, second, third = max(permutations(range(3)), key=nearness)
@@ -217,8 +217,8 @@ class NetworkGrid:
         for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
             side, cells, length = box[axis], self.shape[axis], self.canonical_shape[axis]
             step = self.spacing[axis] / self.canonical_spacing[axis]
-            # Faces of the box, in voxels of the scan from its border. They are rounded before floor and ceil, so that
-            # rounding errors of a flip do not change the result.
+            # Faces of the box, in voxels of the scan from its border. Rounded before floor and ceil, so that
+            # floating-point errors do not change the result.
             low, high = (round((face - cells / 2) * step + length / 2, 6) for face in (side.start, side.stop))
             start = max(0, math.floor(low)) if side.start > 0 else 0
             stop = min(length, math.ceil(high)) if side.stop < cells else length
@@ -230,13 +230,13 @@ def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGr
     """Return the network grid for a scan's grid and a spacing (mm along R-L, A-P, S-I)."""
     orientation = canonical_orientation(source)
     extent = [source.shape[stored] * float(source.spacing[stored]) for stored in orientation.order]
-    # Rounded twice, so that errors in the last digits after a rotation do not change how half a voxel is rounded.
+    # First rounded to 3 digits, so that floating-point errors do not decide how half a voxel is rounded.
     x, y, z = (max(1, round(round(mm / step, 3))) for mm, step in zip(extent, spacing, strict=True))
     return NetworkGrid(source, orientation, spacing, (x, y, z))
 
 
 def axis_weights(grid: NetworkGrid, axis: int, *, backward: bool = False) -> np.ndarray | None:
-    """Return the interpolation matrix from scan to network grid along a canonical axis, or back with `backward`.
+    """Return the interpolation matrix along a canonical axis, from scan to network grid or, if `backward`, back.
 
     The matrix is (outputs, inputs) float64, see `interpolation_matrix`. Returns None if both grids have the same voxels
     along the axis.
@@ -292,7 +292,7 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
 
 
 def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return an array of the mask's shape (I, J, K) with the components numbered from 1, and how many there are.
+    """Return an array of the mask's shape (I, J, K) with the components numbered from 1, and their number.
 
     Voxels are connected through faces, edges and corners (26 neighbours), so that thin oblique veins stay connected.
     The post-processing of the published left atrium results does the same (L. Yu et al., UA-MT, MICCAI 2019:
@@ -332,7 +332,7 @@ def box_in_part(box: Sequence[slice], part: Sequence[slice]) -> Box:
 
 
 def reverse_slice(side: slice, length: int, flipped: bool) -> slice:
-    """Return a slice of an axis of `length` voxels; if `flipped`, with the voxels counted from the other end."""
+    """Return `side`, a slice of an axis of `length` voxels; if `flipped`, counted from the axis's other end."""
     return slice(length - side.stop, length - side.start) if flipped else side
 
 
@@ -341,8 +341,8 @@ class Region:
     """A cuboid in the patient: from `low` to `high` (mm) along R, A, S, or a rotated cuboid within these limits.
 
     Attributes:
-        to_unit: for a rotated cuboid: (4, 4) as nested tuples, RAS mm -> coordinates that all lie between -1 and 1
-            inside the cuboid. None if the region is the whole cuboid from `low` to `high`.
+        to_unit: for a rotated cuboid, the affine (4, 4) as nested tuples: RAS mm -> coordinates from -1 to 1 inside
+            the cuboid. None if the region is the whole cuboid from `low` to `high`.
     """
 
     low: tuple[float, float, float]

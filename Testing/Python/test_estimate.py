@@ -1,4 +1,4 @@
-"""The estimated time, memory and disk space of a run are compared with real runs and a simulated measurement."""
+"""Test the efforts of runs, and the estimates of time, memory and disk space."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_headers_of_a_long_case_list_are_sampled(monkeypatch: pytest.MonkeyPatch
     assert abs(len(grids) - len(images)) <= 1
 
 
-def test_quick_effort_makes_no_patch_smaller_than_two_strides() -> None:
+def test_quick_effort_shortens_no_axis_of_a_patch_below_two_strides() -> None:
     recipe = tiny_recipe("normalisation=instance", "patch=8,8,8")
     assert recipe.stride == (4, 4, 4)
     assert with_settings(recipe, effort_settings(recipe, QUICK)).training.patch == (8, 8, 8)
@@ -61,7 +61,7 @@ def test_quick_effort_makes_no_patch_smaller_than_two_strides() -> None:
     assert with_settings(short, effort_settings(short, QUICK)).training.patch == (4, 8, 16)
 
 
-def test_trial_patches_grow_up_to_the_patch_of_the_recipe() -> None:
+def test_trial_patches_grow_to_the_patch_of_the_recipe() -> None:
     recipe = load_recipe("la")
     patches = trial_patches(recipe)
     assert patches[-1] == recipe.training.patch
@@ -92,7 +92,7 @@ def test_estimated_time_of_a_step_equals_the_time_in_training(tmp_path: Path, mo
 
 
 def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The simulated cost is 2 s + 8 s * f, and 100 MB + 800 MB * f, where f is the fraction of the whole patch.
+    # The simulated cost is 2 s + 8 s * f, and 100 MB + 800 MB * f, with f = voxels / voxels of the whole patch.
     recipe = tiny_recipe("patch=32,32,32")
     whole = math.prod(recipe.training.patch)
     fractions: list[float] = []
@@ -114,7 +114,7 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
     assert cost.memory_bytes == pytest.approx(900e6)
 
 
-def test_estimated_disk_space_and_memory_suffice_for_a_run(tmp_path: Path) -> None:
+def test_estimated_disk_space_suffices_and_estimated_memory_is_near_that_of_the_cases(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1, shape=(24, 20, 16), spacing_mm=1.5)
     recipe = tiny_recipe("channels=16,32,64")
     grids = [read_header(case.image).grid for case in read_cases(table)]
@@ -132,7 +132,7 @@ def test_estimated_disk_space_and_memory_suffice_for_a_run(tmp_path: Path) -> No
 
 
 def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a trial, its process may keep memory that a run, in another process, could use."""
+    """The process may keep memory after the trial. A run is another process and could use this memory."""
     taken: list[int] = []
     real = estimate_module.try_steps
 

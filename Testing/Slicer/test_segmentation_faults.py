@@ -92,7 +92,7 @@ class WorkerFaultTest(FaultCase):
         self.assert_the_next_apply_works(volume)
 
     def fill_disk_at(self, file: str) -> None:
-        """Let every later attempt to write `file` fail because the disk is full."""
+        """Simulate a full disk whenever `file` is written for or by the worker."""
         real = self.worker.make_folder
 
         def make() -> str:

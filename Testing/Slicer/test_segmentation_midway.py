@@ -1,4 +1,4 @@
-"""Cancelling and changes of the scene during a segmentation: the scene stays consistent, and changes are noted."""
+"""Cancel a segmentation or change the scene meanwhile: the scene stays consistent, and changes are noted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ worker.parse_control = lambda line: None if isinstance(parse(line), CancelReques
 
 
 class CancelTest(FaultCase):
-    def test_cancelling_ends_at_once_and_leaves_the_scene_unchanged(self) -> None:
+    def test_cancelled_segmentation_ends_at_once_and_leaves_the_scene_unchanged(self) -> None:
         pid = self.begin(add_scan())
         self.assertEqual(self.ui.applyButton.text, "Cancel")
         folders = self.worker._root
@@ -78,7 +78,7 @@ class CancelTest(FaultCase):
         self.assertIsNone(self.settings.outputSegmentation)
         self.assert_the_next_apply_works()
 
-    def test_apply_works_after_six_starts_that_end_or_are_cancelled_at_different_times(self) -> None:
+    def test_apply_works_after_six_segmentations_that_end_or_are_cancelled_at_different_times(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         for turn in range(6):
@@ -104,7 +104,7 @@ class CancelTest(FaultCase):
 class ChangedMidwayTest(PanelCase):
     """The scene is changed, or the segmentation is cancelled, between the click on Apply and the end."""
 
-    def test_closing_the_scene_while_the_volume_is_written_cancels(self) -> None:
+    def test_closing_the_scene_while_the_volume_is_written_cancels_the_segmentation(self) -> None:
         self.prepare(add_scan())
         click(self.ui.applyButton)
         close_scene()

@@ -1,4 +1,4 @@
-"""Runs trained by real processes: pause, resume, stop, and the ends of processes and applications."""
+"""Train runs in real processes; pause, resume and stop them; end their processes and applications."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class RunsTest(CasesCase):
         self.assertTrue(run.model.is_file())
         self.assertIn("Stopped", self.ui.runStatusLabel.text)
 
-    def test_stopping_a_paused_run_starts_one_process_that_writes_its_models(self) -> None:
+    def test_stopping_a_paused_run_starts_a_process_that_writes_its_model(self) -> None:
         """The click on Stop comes before the panel shows the pause."""
         run = self.start()
         self.wait_for(lambda: self.ui.stopButton.enabled, "the run to be shown as running")
@@ -185,7 +185,7 @@ class LauncherTest(TrainingCase):
         launcher.chmod(0o755)
         received = []
         with mock.patch.object(engine_process, "python_program", return_value=str(launcher)):
-            # The command prints nothing and does not end while the watched run continues.
+            # While the test holds the run's lock, the command waits and prints nothing.
             run = RunFolder(self.runs / "watched")
             run.path.mkdir()
             with run_lock(run.lock):
@@ -194,7 +194,7 @@ class LauncherTest(TrainingCase):
                 pid = self.folder / "child"
                 self.wait_for(lambda: pid.exists() and pid.read_text(encoding="utf-8"), "the launcher's child")
                 child = int(pid.read_text(encoding="utf-8"))
-                # The child's second thread waits until stdin closes.
+                # Cancel after the child started its second thread, which waits until stdin closes.
                 process_events_until(lambda: len(os.listdir(f"/proc/{child}/task")) > 1 or not command.running)
                 self.assertTrue(command.running)
                 command.cancel()

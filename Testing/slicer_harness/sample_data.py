@@ -1,4 +1,4 @@
-"""Provide `SampleData`: registered sources and the loading of their local files."""
+"""Provide `SampleData`, which registers sources and loads their local files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SampleDataLogic:
         checksums: Any = None,
         loadFileTypes: Any = None,
     ) -> None:
-        """Register a sample; raise ValueError without a name, or with neither an address nor a downloader."""
+        """Register a sample; raise ValueError if it has no name, or neither an address nor a downloader."""
         if not sampleName or (uris is None and customDownloader is None):
             raise ValueError("a sample needs a sampleName, and uris or a customDownloader")
         sources[sampleName] = Source(
@@ -59,9 +59,9 @@ class SampleDataLogic:
         )
 
     def downloadSample(self, sampleName: str) -> Any:
-        """Load a sample with its own downloader or from a local file; raise RuntimeError for another address.
+        """Load a sample with its own downloader or from a local file.
 
-        Raises KeyError if the sample is not registered.
+        Raises KeyError if the sample is not registered, RuntimeError if its address is not a local file.
         """
         source = sources[sampleName]
         if source.customDownloader is not None:

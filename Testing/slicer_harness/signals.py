@@ -48,7 +48,7 @@ class Connection(NamedTuple):
     Attributes:
         signature: the signal's signature.
         receiver: the callable.
-        slot: the function that Qt calls, which calls the receiver.
+        slot: the function that Qt calls; it calls the receiver.
     """
 
     signature: str
@@ -107,7 +107,7 @@ class SignalConnections:
         return bool(QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), receiver_object, slot_signature))
 
     def release(self) -> None:
-        """Remove the connections to Python callables, and the references to them.
+        """Remove the connections to Python callables, and release the callables.
 
         Connections made by `connect_by_name` hold no reference; Qt removes them with the sender or the receiver.
         """
@@ -150,7 +150,7 @@ class SignalConnections:
 
 
 _signatures: dict[tuple[type, str], str] = {}
-"""The full signature of each signal that was connected, by the class of its object and its signature or name."""
+"""(class of a Qt object, signature or name of its signal) -> the signal's full signature."""
 
 _all_connections: weakref.WeakKeyDictionary[QtCore.QObject, SignalConnections] = weakref.WeakKeyDictionary()
 """Qt object -> the connections of its signals."""
@@ -185,5 +185,5 @@ def _methods(target: QtCore.QObject) -> Iterator[tuple[str, bool]]:
 
 
 def _normalize(signature: str) -> str:
-    """Return a signature without spaces, `const` and `&`, which suffices for the signatures of Slicer's widgets."""
+    """Return a signature without spaces, `const` and `&`. Slicer's widgets need no other normalisation."""
     return re.sub(r"\bconst\b|[\s&]", "", signature)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..training.estimate import Trial
 
 MAX_HEADERS = 200
-"""The headers of at most this many scans are read; the other scans are assumed to have the same sizes."""
+"""The headers of at most this many scans are read; the other scans are assumed to have similar sizes."""
 
 
 def run_estimate(options: argparse.Namespace) -> int:
@@ -54,7 +54,7 @@ def run_estimate(options: argparse.Namespace) -> int:
 
 
 def _read_grids(images: list[Path]) -> list[Grid]:
-    """Return the grids of the readable images. Of a long list, a sample is read and repeated."""
+    """Return the grids of the readable images. From a long list, only a sample is read, and its grids are repeated."""
     step = max(1, -(-len(images) // MAX_HEADERS))  # rounded up
     grids = []
     for image in images[::step]:

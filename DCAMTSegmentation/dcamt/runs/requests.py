@@ -10,7 +10,7 @@ PAUSE, STOP = "pause", "stop"
 
 
 def write_request(run: RunFolder, request: str) -> None:
-    """Write the request `PAUSE` or `STOP`, which the process obeys at its next check, mostly after an iteration.
+    """Write the request `PAUSE` or `STOP`. The process obeys it at its next check, usually after an iteration.
 
     Raises:
         OutputError: the file cannot be written.

@@ -20,21 +20,20 @@ from ..recipe import Augmentation, Intensity
 MIXED_FRACTION = 2 / 3
 """Edge of the box that `cut_mix` exchanges, as a fraction of the patch's edge (Bai et al., BCP, CVPR 2023)."""
 DEEPEST = 1 / 2
-"""Largest part of a patch that `replace_surroundings` replaces, as a fraction of the patch's edge."""
+"""Largest depth that `replace_surroundings` replaces, as a fraction of the patch's edge."""
 SURROUNDINGS = ("air", "noise", "mirror")
 WAVELENGTH_MM = (4.0, 32.0)
 """Shortest and longest distance between stripes of `add_artefact`."""
 STRIPE_HEIGHT = (0.3, 2.5)
 """Lowest and highest amplitude of the stripes, in standard deviations of the patch."""
 SPOT_RADIUS_MM = (2.0, 12.0)
-"""Smallest and largest radius of the spot of `add_artefact`, at half its height."""
+"""Smallest and largest radius of the spot of `add_artefact`, at half the spot's height."""
 SPOT_HEIGHT = (5.0, 60.0)
 """Smallest and largest brightness that a spot adds well inside its radius, in standard deviations of the patch."""
 SPOT_EDGE_MM = 1.5
 """Width of the spot's edge, a logistic function of the distance to the spot's centre.
 
-The brightness is half the spot's height at its radius, 27% of its height (1 / (1 + e)) at this distance outside the
-radius, and 73% at this distance inside.
+At the radius, the brightness is half the spot's height; this far outside, 27% (1 / (1 + e)); this far inside, 73%.
 """
 
 
@@ -64,7 +63,7 @@ def random_transform(settings: Augmentation, generator: torch.Generator) -> Tens
 def mm_to_voxels(matrix: Tensor, spacing: Sequence[float]) -> Tensor:
     """Convert a transform (3, 3) of offsets in mm to a transform of offsets in voxels of `spacing` (mm).
 
-    Rotating offsets in voxels directly would shear the anatomy if the spacings differ.
+    Rotating offsets in voxels directly would shear the anatomy if the axes' spacings differ.
     """
     sides = torch.tensor(spacing, dtype=matrix.dtype)
     return matrix * (sides / sides[:, None])
@@ -73,10 +72,10 @@ def mm_to_voxels(matrix: Tensor, spacing: Sequence[float]) -> Tensor:
 def change_intensities(images: Tensor, settings: Augmentation, reach: float, generator: torch.Generator) -> Tensor:
     """Return images (B, C, X, Y, Z) with random gamma, gain, offset and noise, in this order.
 
-    Gamma, gain and offset are drawn for each channel, the strength of noise for each sample.
+    Gamma, gain and offset are drawn for each channel of each sample, the noise's strength for each sample.
 
     Args:
-        settings: strength of each change; 0 switches it off.
+        settings: strength of each change; 0 switches the change off.
         reach: intensities lie within [-reach, reach], which is scaled to [0, 1] for gamma.
     """
 
@@ -114,12 +113,12 @@ def replace_surroundings(
         probability: probability of a replacement.
         generator: on the CPU.
     """
-    # With probability 0 nothing is drawn, so that later draws equal those of a recipe without this augmentation.
+    # With probability 0 nothing is drawn, so that the random numbers of the other augmentations do not change.
     if probability == 0 or float(torch.rand((), generator=generator)) >= probability:
         return image, label
     axis = int(torch.randint(3, (), generator=generator))
     length = label.shape[axis]
-    # At least one voxel, and at most half the patch, so that the mirror image is long enough.
+    # At most half the patch, so that the mirror image is long enough.
     depth = min(math.ceil(float(torch.rand((), generator=generator)) * DEEPEST * length), length // 2)
     at_the_end = bool(torch.rand((), generator=generator) < 0.5)
     kind = SURROUNDINGS[int(torch.randint(len(SURROUNDINGS), (), generator=generator))]
@@ -132,7 +131,7 @@ def replace_surroundings(
     across[axis] = length
     inside = label.masked_fill(beyond.reshape(across), 0)
     if kind == "mirror":
-        # The mirror lies between two voxels: the first voxel beyond the plane equals the last one before it.
+        # The mirror lies between two voxels: the first voxel beyond the plane equals the last voxel before it.
         source = torch.where(beyond, 2 * edge - 1 - index if at_the_end else 2 * depth - 1 - index, index)
         return image.index_select(1 + axis, source), inside
     lowest = image.amin(dim=(1, 2, 3), keepdim=True)
@@ -148,9 +147,9 @@ def replace_surroundings(
 def add_artefact(
     image: Tensor, probability: float, rule: Intensity, spacing: Sequence[float], generator: torch.Generator
 ) -> Tensor:
-    """Add stripes, like those of a spike in k-space, or a bright spot to a patch (C, X, Y, Z), and normalise it again.
+    """Add stripes (as from a spike in k-space) or a bright spot to a patch (C, X, Y, Z); normalise the patch again.
 
-    Stripes and spot are equally frequent. Each channel gets the same artefact, times its own standard deviation.
+    Stripes and spot are equally frequent. Each channel gets the same artefact, times the channel's standard deviation.
 
     Args:
         probability: probability of an artefact.
@@ -162,7 +161,7 @@ def add_artefact(
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
-    # With probability 0 nothing is drawn, so that later draws equal those of a recipe without this augmentation.
+    # With probability 0 nothing is drawn, so that the random numbers of the other augmentations do not change.
     if probability == 0 or uniform(0, 1) >= probability:
         return image
     axes = [torch.arange(n, device=image.device) * step for n, step in zip(image.shape[1:], spacing, strict=True)]
@@ -185,7 +184,7 @@ def add_artefact(
 
 
 def random_box(size: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return a mask (X, Y, Z) bool of a random box in a patch of `size`, with `MIXED_FRACTION` of each edge."""
+    """Return a random box in a patch of `size` as a mask (X, Y, Z); its edges are `MIXED_FRACTION` of the patch's."""
     inside = torch.zeros(tuple(size), dtype=torch.bool)
     sides = [max(1, round(MIXED_FRACTION * length)) for length in size]
     starts = [
@@ -196,9 +195,9 @@ def random_box(size: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def cut_mix(patches: Tensor, box: Tensor) -> Tensor:
-    """Return patches (N, ..., X, Y, Z) in which the box (X, Y, Z) has the values of the next patch.
+    """Return patches (N, ..., X, Y, Z) with the next patch's values where the mask `box` (X, Y, Z) is True.
 
-    The next patch of the last one is the first. Source: Yun et al., CutMix, ICCV 2019; for consistency between
+    The last patch gets values of the first. Source: Yun et al., CutMix, ICCV 2019; for consistency between
     predictions: French et al., BMVC 2020.
     """
     return torch.where(box, patches.roll(-1, dims=0), patches)

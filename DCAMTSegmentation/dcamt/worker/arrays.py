@@ -13,7 +13,7 @@ from .requests import ReportRequest, SegmentMask, SegmentRequest, WallRequest
 
 
 def read_scan(request: SegmentRequest | WallRequest | ReportRequest) -> Volume:
-    """Return the scan of a request, (C, I, J, K), memory-mapped; errors name the scan by its name for the user.
+    """Return the scan of a request, (C, I, J, K), memory-mapped. Errors name the scan as the request does.
 
     Raises:
         InputError: the file cannot be read, or its content cannot be segmented.
@@ -48,12 +48,12 @@ def read_doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
 
 
 def _load(file: Path, name: str | Path) -> np.ndarray:
-    """Return the array of a `.npy` file, memory-mapped; errors name the array `name`."""
+    """Return the array of a `.npy` file, memory-mapped. Errors name the array `name`."""
     try:
         array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"could not be passed to the worker ({reason})", path=name, remedy="Try again.") from error
-    except (ValueError, EOFError) as error:  # numpy's own text advises to load the file unsafely.
+    except (ValueError, EOFError) as error:  # numpy's own message advises an unsafe way to load.
         raise InputError("was damaged on its way to the worker", path=name, remedy="Try again.") from error
     return array
