@@ -76,11 +76,11 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         slicer.app.connect("aboutToQuit()", self.shutdown)
 
     def getParameterNode(self) -> Any:
-        # The decorator gives the class its constructor.
+        # `parameterNodeWrapper` adds this constructor.
         return SegmentationSettings(super().getParameterNode())  # type: ignore[call-arg]
 
     def firstVolume(self) -> VolumeNode | None:
-        """Return the scan in the slice views, otherwise the scene's first scan; None if there is none."""
+        """Return the scan in the slice views, otherwise the scene's first scan; None in a scene without scans."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         return views.background_scan() or next((node for node in volumes if review.is_scalar_image(node)), None)
 
@@ -138,9 +138,9 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._start(SegmentationJob(self._worker, options, report, self._finisher(onFinished)))
 
     def apply(self, settings: Any, onProgress: OnProgress | None = None, onFinished: OnFinished | None = None) -> None:
-        """Segment with the settings of the parameter node, as `segment` does.
+        """Call `segment` with the settings of the parameter node.
 
-        The result becomes the output in the settings if their input volume is still the same at the end.
+        The result becomes the output in the settings, unless another input volume was chosen meanwhile.
         """
         volume = settings.inputVolume
         further_count = len(channel_names_of(settings.model)) - 1
@@ -181,7 +181,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return outcomes[0].segmentation
 
     def measure(self, segmentation: SegmentationNode, onFinished: OnFinished | None = None) -> None:
-        """Start measuring a result's segments as they are now, after a correction; `onFinished` is called once.
+        """Start measuring a result's present segments, for example after a correction; `onFinished` is called once.
 
         Raises:
             RuntimeError: a job of this logic is running.
@@ -230,7 +230,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._job.cancel()
 
     def shutdown(self) -> None:
-        """Cancel the running job, end the process and remove its files; Slicer calls this when it ends."""
+        """Cancel the running job, end the worker and remove its files; Slicer calls this method when Slicer ends."""
         slicer.app.disconnect("aboutToQuit()", self.shutdown)
         self.removeObservers()
         self.cancel()
@@ -239,7 +239,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def placeRegion(
         self, volume: VolumeNode, segmentation: SegmentationNode | None = None, region: RegionNode | None = None
     ) -> RegionNode:
-        """Place a Markups ROI around the result or around the volume's centre; without `region`, add a new ROI."""
+        """Place `region`, or a new Markups ROI, around the result; without a result, around the volume's centre."""
         if region is None:
             region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", _("Heart region"))
             region_of_interest.style_region(region)
@@ -247,7 +247,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return region
 
     def measurements(self, segmentation: SegmentationNode) -> list[dict[str, str]]:
-        """Return for each segment of a result a dictionary of measurements as text, by column; [] without a table."""
+        """Return each segment's measurements as text, by column; [] if the result has no table of measurements."""
         table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
         return measurements_table.rows_of(table) if table is not None else []
 
@@ -260,7 +260,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         measurements_table.export_csv(review.get_referenced_node(segmentation, review.MEASUREMENTS), Path(path))
 
     def trust(self, segmentation: SegmentationNode) -> float | None:
-        """Return the Dice (0 to 1) of the branches' own segmentations; None in fast quality and without a result."""
+        """Return the Dice (0 to 1) of the branches' own segmentations; None without a result or in quality `fast`."""
         return review.trust(segmentation)
 
     def doubtfulPlaces(self, segmentation: SegmentationNode) -> list[review.StoredDoubtfulPlace]:
@@ -288,10 +288,10 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._job = job
 
     def _finisher(self, on_finished: OnFinished | None) -> OnFinished:
-        """Return a function that releases a job that has ended, logs its outcome and calls `on_finished`."""
+        """Return a function for the end of a job: release the job, log its outcome and call `on_finished`."""
 
         def finish(outcome: JobOutcome) -> None:
-            # The job refers to the volume's voxels, so it is released.
+            # Release the job, since it refers to the volume's voxels.
             self._job = None
             for line in (outcome.message, *outcome.notes, outcome.detail):
                 if line:

@@ -1,4 +1,4 @@
-"""Test the fit of a calibration to data of a known law: the expected overlap, its interval, and its assessment."""
+"""Fit a calibration to data of a known law, and test the expected overlap, its interval and the assessment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scipy import stats
 
 
 def synthetic_features(number: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray, list[str]]:
-    """Return the features, true overlaps and case names of the scans of `number` cases, eight scans per case.
+    """Return features, true overlap and case name of each scan, for `number` cases with eight scans each.
 
     The logit of the overlap is -0.2 - 1.1 * doubt + noise. The doubt of the second half of the scans is larger and
     varies more.
@@ -55,17 +55,17 @@ def test_fit_finds_the_known_law_and_intervals_hold_about_80_percent_of_new_scan
     assert width_near(0.6) > 1.5 * width_near(0.92)
 
 
-def test_interval_includes_the_error_for_unseen_disturbances() -> None:
-    """Ghosts lower the overlap. Only the feature "ghosting" shows them; only fits to scans with ghosts can use it."""
+def test_interval_allows_for_unseen_disturbances() -> None:
+    """Ghosts lower the overlap. Only the feature "ghosting" shows ghosts. Fits without ghosts cannot use it."""
     features, truth, cases = synthetic_features(20, 0)
     kinds = ["clean" if index < 80 else "noise" for index in range(160)]
     for index in range(80, 120):
         kinds[index] = "ghosts"
         features[index]["ghosting"] = 1.0
-        truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # 2 less on the scale of the logit
+        truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # the logit is 2 less
     features = [{"ghosting": 0.0, **one} for one in features]
     arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
-    # The intervals come from fits without the scan's case; for `unseen`, the fits are also without its disturbance.
+    # The fit for a scan's residual leaves out the scan's case and, for `unseen`, also the scan's disturbance.
     seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
@@ -97,7 +97,7 @@ def test_expected_overlap_of_a_scan_comes_from_a_fit_without_its_case_and_distur
 
 
 def test_assessment_leaves_out_the_assessed_case() -> None:
-    """The feature is pure noise, so an assessment without the case is hardly better than a constant."""
+    """The feature is pure noise. For a left-out case, the fit is hardly better than the median of the other cases."""
     draw = np.random.default_rng(0)
     features = [{"doubt": value} for value in draw.normal(size=64).tolist()]
     level = draw.uniform(0.6, 0.95, 8)

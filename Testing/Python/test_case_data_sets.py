@@ -25,7 +25,7 @@ def test_nnunet_data_set_is_recognised(tmp_path: Path) -> None:
     assert {one.path.name for one in found_cases.skipped} == {"la_001_0001.nii.gz", "la_009.nii.gz"}
 
 
-def test_nnunet_test_set_is_skipped_when_it_has_labels(tmp_path: Path) -> None:
+def test_nnunet_test_set_with_labels_is_skipped(tmp_path: Path) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz")
     description = {"labels": {"background": 0, "Left atrium": 1, "Wall": 2}, "channel_names": {"0": "MRI"}}
     (make_files(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
@@ -72,7 +72,7 @@ _BOTH = tuple(zip(_IMAGES, _LABELS, strict=True))
         2,
     ],
 )
-def test_list_of_cases_may_be_written_in_other_ways(tmp_path: Path, training: object) -> None:
+def test_training_entry_of_dataset_json_may_have_different_forms(tmp_path: Path, training: object) -> None:
     home = make_files(tmp_path, *_IMAGES, *_LABELS)
     described = {"labels": {"0": "background", "1": "LA"}, "training": training}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
@@ -81,14 +81,14 @@ def test_list_of_cases_may_be_written_in_other_ways(tmp_path: Path, training: ob
     assert not found.skipped
 
 
-def test_list_of_cases_may_name_the_channels_of_a_scan(tmp_path: Path) -> None:
+def test_list_of_cases_may_name_all_channels_of_a_scan(tmp_path: Path) -> None:
     home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
     described = {"training": [["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"]]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
     assert scans_and_labels(find_cases(home), home) == {"a": ("imagesTr/a_0000.nii.gz", None)}
 
 
-def test_list_of_cases_may_name_two_channels_without_numbers(tmp_path: Path) -> None:
+def test_only_the_first_of_listed_channels_without_numbers_is_used(tmp_path: Path) -> None:
     home = make_files(tmp_path, "imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz")
     described = {"test": [["imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz"]]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
@@ -97,7 +97,7 @@ def test_list_of_cases_may_name_two_channels_without_numbers(tmp_path: Path) -> 
     assert [file.path.name for file in found.skipped] == ["a_T2.nii.gz"]
 
 
-def test_label_is_not_read_as_the_missing_scan_of_a_list(tmp_path: Path) -> None:
+def test_label_of_a_listed_case_does_not_replace_its_missing_scan(tmp_path: Path) -> None:
     home = make_files(tmp_path, "cases/a.seg.nrrd", "cases/b.nii.gz")
     entries = [{"image": f"cases/{name}.nii.gz", "label": f"cases/{name}.seg.nrrd"} for name in "ab"]
     described = {"training": [entries[0], {"image": entries[1]["image"]}]}
@@ -107,7 +107,7 @@ def test_label_is_not_read_as_the_missing_scan_of_a_list(tmp_path: Path) -> None
     assert [file.path.name for file in found.skipped] == ["a.nii.gz"]
 
 
-def test_folder_is_listed_once_for_all_cases_whose_ending_differs(
+def test_folder_is_searched_only_once_for_files_with_another_ending(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = make_files(tmp_path, *(f"images/{number}.nii.gz" for number in range(9)))
@@ -168,7 +168,7 @@ def test_parent_folder_of_nnunet_data_sets_gives_all_their_cases(tmp_path: Path)
     )
 
 
-def test_number_suffixes_are_patients_unless_a_label_shows_that_they_are_channels(tmp_path: Path) -> None:
+def test_numbered_files_are_cases_unless_a_label_shows_that_they_are_channels(tmp_path: Path) -> None:
     names = [f"p_{number:04d}.nrrd" for number in range(3)]
     assert scans_and_labels(find_cases(make_files(tmp_path, *names)), tmp_path).keys() == {"p_0000", "p_0001", "p_0002"}
     found_cases = find_cases(make_files(tmp_path, "p_seg.nrrd"))
@@ -191,7 +191,7 @@ def test_value_that_nnunet_ignores_is_no_class(tmp_path: Path) -> None:
     assert find_cases(home).classes == ((1, "LA"),)
 
 
-def test_paths_of_nnunet_may_name_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listed_paths_may_contain_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = make_files(tmp_path, "data/s.nii.gz", "data/l.nii.gz", "set/x.txt") / "set"
     listed = {"a": {"images": ["$SCANS/s.nii.gz"], "label": "${SCANS}/l.nii.gz"}}
     (home / "dataset.json").write_text(json.dumps({"dataset": listed}), encoding="utf-8")
@@ -200,7 +200,7 @@ def test_paths_of_nnunet_may_name_environment_variables(tmp_path: Path, monkeypa
 
 
 def find_in_data_set(home: Path, training: list[dict[str, str]], *files: str, **further: object) -> FoundCases:
-    """Find the cases of a folder with these files and a dataset.json; `further` are other entries of dataset.json."""
+    """Make files and a dataset.json in `home`, and find the cases; `further` are other entries of dataset.json."""
     description = {"labels": {"0": "background", "1": "LA"}, "training": training} | further
     (make_files(home, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return find_cases(home)
@@ -239,6 +239,6 @@ def test_all_files_of_a_listed_test_case_are_skipped_for_the_same_reason(tmp_pat
     assert {one.reason for one in found_cases.skipped} == {"a test case of the data set"}
 
 
-def test_data_set_with_an_empty_list_is_read_by_its_folders(tmp_path: Path) -> None:
+def test_cases_are_found_in_the_folders_if_dataset_json_lists_none(tmp_path: Path) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     assert scans_and_labels(find_in_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}

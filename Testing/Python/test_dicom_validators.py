@@ -27,7 +27,7 @@ MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
 
 
 def program(name: str) -> str:
-    """Return the path of a program beside this Python; skip the test if it is not installed."""
+    """Return the path of a program beside this Python; skip the test if the program is not installed."""
     path = shutil.which(name, path=str(Path(sys.executable).parent))
     if path is None:
         pytest.skip(f"needs the program {name}; install the packages dicom3tools and dcmqi")
@@ -49,7 +49,7 @@ def errors_and_warnings(path: Path) -> list[str]:
 
 
 def affine() -> np.ndarray:
-    """Return an oblique affine whose axes are right-handed in LPS, like the axes of DICOM slices."""
+    """Return an oblique affine with right-handed axes, like the axes of DICOM slices."""
     cosine, sine = np.cos(0.4), np.sin(0.4)
     turn = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
     placed = np.eye(4)
@@ -67,7 +67,7 @@ def labelmap() -> Labelmap:
 
 @pytest.fixture(scope="module", params=["slices", "frames"])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Write the segmentation and the report of a series of slices, or of a multi-frame file with shuffled frames."""
+    """Write segmentation and report for a series of slices, or for a multi-frame file with shuffled frames."""
     folder = tmp_path_factory.mktemp("dicom")
     image = np.random.default_rng(1).integers(50, 300, SHAPE)
     if request.param == "slices":

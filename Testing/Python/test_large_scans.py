@@ -66,14 +66,14 @@ def predictor() -> Predictor:
 
 
 @pytest.mark.parametrize("kind", ["air", "noise", "mirrored tissue"])
-def test_organ_is_segmented_from_a_box_and_the_rest_is_background(kind: str, predictor: Predictor) -> None:
+def test_organ_is_segmented_in_a_box_and_the_rest_is_background(kind: str, predictor: Predictor) -> None:
     scan, own = scan_in(kind)
     result = predictor.segment(scan, keep_probabilities=True)
     labels = result.labelmap.voxels == 1
     assert labels.shape == FIELD
     assert dice(labels, own) > 0.95
     network = predictor.network
-    whole = np.prod([n * mm / 2 for n, mm in zip(FIELD, SPACING, strict=True)])  # voxels of 2 mm
+    whole = np.prod([n * mm / 2 for n, mm in zip(FIELD, SPACING, strict=True)])  # number of voxels of 2 mm
     assert max(np.prod(size) for size in network.sizes) < 0.6 * whole  # type: ignore[union-attr]
     # The corner of the scan, outside the box, is background with probability 1.
     assert result.probabilities is not None
@@ -102,7 +102,7 @@ def test_labels_from_the_box_agree_with_labels_from_the_whole_scan(
 
 
 @pytest.mark.parametrize("kind", ["air", "mirrored tissue"])
-def test_labels_do_not_depend_on_the_storage_order_of_axes(kind: str, predictor: Predictor) -> None:
+def test_labels_do_not_depend_on_axis_order_or_direction(kind: str, predictor: Predictor) -> None:
     scan, _ = scan_in(kind)
     turned = Grid(FIELD, centred_grid(FIELD, SPACING, rotation(9, -12, 17)).affine)
     scan = Volume(scan.voxels, turned)
@@ -147,7 +147,7 @@ def test_box_grows_where_labels_touch_its_faces(predictor: Predictor, monkeypatc
     assert fractions == sorted(fractions)
 
 
-def test_nothing_is_located_when_a_region_is_given(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_organ_is_not_located_when_a_region_is_given(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     scan, own = scan_in("air")
     monkeypatch.setattr(module, "locate_organs", lambda *_: 1 / 0)
     low, high = points_of(scan.grid)[own].min(axis=0) - 3, points_of(scan.grid)[own].max(axis=0) + 3
@@ -164,7 +164,7 @@ def test_small_scan_is_segmented_without_localisation(predictor: Predictor, monk
 
 
 def scan_beside_larger_organ() -> tuple[Volume, np.ndarray, np.ndarray]:
-    """Return a scan of an organ beside a larger one, surrounded by air, and the masks of both organs."""
+    """Return a scan of an organ and a larger organ beside it, and the masks of both."""
     scan, own = scan_in("air")
     i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
     neighbour = ((i - 63) / 18) ** 2 + ((j - 112) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1
@@ -205,10 +205,10 @@ def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
 
 
-def test_localisation_and_selection_of_components_prefer_the_centre_of_the_anatomy(
+def test_centre_priors_have_the_centre_and_size_of_the_anatomy(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same anatomy is at three positions of the scan, with different offsets of the coarse grid."""
+    """The anatomy is placed in a larger scan at three positions, one after another."""
     field = tuple(n + 43 for n in FIELD)
     small, _ = scan_in("mirrored tissue")
     priors: list[tuple[CentrePrior, tuple[int, ...]]] = []
@@ -246,7 +246,7 @@ def test_localisation_and_selection_of_components_prefer_the_centre_of_the_anato
             expected = [at + (n - 1) / 2 - side.start for at, n, side in zip(corner, FIELD, box, strict=True)]
             assert of_result.centre.tolist() == expected
             assert of_result.half_edges.tolist() == [n / 2 for n in FIELD]
-        # The network is not applied to the padding.
+        # The box to segment contains no padding.
         assert all(a.start <= b.start and b.stop <= a.stop for a, b in zip(where, boxes[0], strict=True))
 
 

@@ -30,7 +30,7 @@ def write_model(path: Path, name: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Use a separate store of one shipped model, without imported models; return the shipped model's file."""
+    """Use a temporary store with one shipped model and no imported models; return the shipped model's file."""
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(model_store, "shipped_folders", lambda: [tmp_path / "shipped", tmp_path / "gone"])
     return write_model(tmp_path / "shipped" / "left-atrium.dcamt", "left-atrium")
@@ -88,7 +88,7 @@ def test_missing_model_is_refused(tmp_path: Path) -> None:
         import_model(tmp_path / "gone.dcamt")
 
 
-def test_file_is_imported_by_its_path_even_if_a_stored_model_has_that_name(
+def test_file_is_imported_even_if_its_path_is_the_name_of_a_stored_model(
     tmp_path: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -118,7 +118,7 @@ def test_import_stores_the_bytes_that_were_checked(download: Path) -> None:
     assert import_model(download, check_then_spoil).path.read_bytes() == sound
 
 
-def test_model_with_weights_of_another_network_is_not_imported(download: Path) -> None:
+def test_model_whose_weights_do_not_fit_its_network_is_refused(download: Path) -> None:
     package = open_model(download)
     weights = dict(package.weights)
     weights.popitem()
@@ -184,13 +184,13 @@ def test_shipped_model_cannot_be_replaced_or_removed(shipped: Path, tmp_path: Pa
     with pytest.raises(InputError, match="the model 'left-atrium' is shipped with DCAMT"):
         remove_model("left-atrium")
     assert shipped.exists()
-    # A file with the shipped model's name in the user's folder does not replace that model.
+    # A file of the same name in the user's folder does not replace the shipped model.
     write_model(tmp_path / "home" / "models" / "left-atrium.dcamt", "left-atrium")
     assert stored_names() == [("left-atrium", True)]
     assert model_path("left-atrium") == shipped
 
 
-def test_removing_a_missing_model_is_refused(download: Path) -> None:
+def test_removing_a_model_that_is_not_in_the_store_is_refused(download: Path) -> None:
     for name in ("mine", str(download), "../downloads/model (1)", ""):
         with pytest.raises(InputError, match="there is no model"):
             remove_model(name)
@@ -216,7 +216,7 @@ def test_ordinary_model_name_is_accepted(tmp_path: Path) -> None:
 
 
 def test_full_check_refuses_a_model_whose_weights_have_a_wrong_type(download: Path) -> None:
-    """The short check, used by Slicer's panel, does not read the weights; the worker refuses them later."""
+    """The short check, used by Slicer's panel, does not read the weights; the worker refuses the model later."""
     package = open_model(download)
     double_precision = {name: array.astype("f8") for name, array in package.weights.items()}
     write_package(download, replace(package, weights=double_precision))
@@ -236,7 +236,7 @@ def test_damaged_model_is_not_imported(tmp_path: Path, download: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
-def test_import_is_refused_if_a_file_takes_the_place_of_the_store(tmp_path: Path, download: Path) -> None:
+def test_import_is_refused_if_the_home_folder_is_a_file(tmp_path: Path, download: Path) -> None:
     (tmp_path / "home").touch()
     with pytest.raises(OutputError, match="is not a folder"):
         import_model(download)
@@ -259,7 +259,7 @@ def test_full_disk_during_import_leaves_no_partial_model(
     assert not (tmp_path / "home").exists()
 
 
-def test_shipped_models_are_searched_beside_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_models_are_searched_in_and_near_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     engine = Path(model_store.__file__).parents[1]
     assert model_store.shipped_folders() == [

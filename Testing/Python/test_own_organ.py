@@ -1,4 +1,4 @@
-"""The example `own_organ`, at small size, learns four organs in synthetic CT from a recipe file alone."""
+"""Test the example `own_organ`: with a recipe file, a network learns four organs in synthetic CT scans."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dice_of_new_scan(model: Path, scans: Path, folder: Path) -> dict[str, float]:
-    """Segment a scan that is not in the case list into `folder`; return the Dice of each organ."""
+    """Segment a scan that is not in the case list; write the result to `folder`; return each organ's Dice."""
     result, output = folder / "new1.seg.nrrd", folder / "output"
     arguments = ["segment", str(scans / "new" / "new1.nii.gz"), "-o", str(result), "--model", str(model)]
     assert run_dcamt([*arguments, "--device", "cpu"], output) == 0, output.read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def dice_of_new_scan(model: Path, scans: Path, folder: Path) -> dict[str, float]
 
 
 def test_organs_are_learnt_from_a_recipe_file(scans: Path, tmp_path: Path) -> None:
-    """The example's commands, with a coarser grid and fewer iterations, learn each organ and name each segment."""
+    """Train faster than the example does. Each organ is found; segments and card follow the recipe."""
     run, output = tmp_path / "abdomen", tmp_path / "output"
     arguments = ["train", str(scans / "cases.csv"), "--recipe", str(EXAMPLE / "recipe.json"), "--run", str(run)]
     faster = ("spacing=6,6,10", "patch=32,24,12", "iterations=200", "learning_rate=0.02")
@@ -100,4 +100,4 @@ def test_phantoms_match_the_description_of_the_example(scans: Path) -> None:
         volumes = [float((expected == value).sum()) * 3 * 3 * 7.5 / 1000 for value in (1, 2, 3, 4)]
         assert all(low < mL < high for mL, (low, high) in zip(volumes, bounds, strict=True))
         liver, spleen = (np.argwhere(expected == value).mean(axis=0) for value in (1, 2))
-        assert liver[0] < spleen[0]  # the liver is at the patient's right; this axis runs to the left
+        assert liver[0] < spleen[0]  # the liver is at the patient's right; axis 0 runs to the left

@@ -50,7 +50,7 @@ class LoopTest(TrainingCase):
         click(self.ui.startButton)
         run = RunFolder(self.runs / "run-1")
         self.wait_for(lambda: run_state(run).state == FINISHED, "the end of the run")
-        self.wait_for(lambda: self.ui.useModelButton.enabled, "its model")
+        self.wait_for(lambda: self.ui.useModelButton.enabled, "the run's model")
         self.assertEqual(run.read_origin().name, "tiny")
 
         # The charts have curves.

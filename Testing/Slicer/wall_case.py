@@ -52,7 +52,7 @@ def _phantom() -> tuple[np.ndarray, np.ndarray]:
 
 
 def add_phantom(segment: str = "blood") -> tuple[Any, Any]:
-    """Add a volume node and a segmentation node that counts as drawn by a person; return both."""
+    """Add and return the phantom's volume node and a segmentation node without DCAMT segments."""
     scan, label = phantom()
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "ball")
     slicer.util.updateVolumeFromArray(volume, scan)
@@ -68,7 +68,7 @@ def add_phantom(segment: str = "blood") -> tuple[Any, Any]:
 
 @cache
 def expected_wall() -> WallResult:
-    """Return the phantom's wall, which the engine measures once, in this process."""
+    """Return the phantom's wall as the engine measures it in this process; later calls return the first result."""
     scan, label = phantom()
     grid = Grid(SHAPE[::-1], AFFINE)
     return analyse_wall(
@@ -87,7 +87,7 @@ def burden_cell(segmentation: SegmentationNode, column: str = "burden_percent", 
 
 
 class LastingWorker(WorkerProcess):
-    """A worker process that all tests of a test case share; `meanwhile` is called once, after the next request."""
+    """A worker process that all tests of a class share; `meanwhile` is called once, after the next request is sent."""
 
     meanwhile: Callable[[], object] | None = None
 
@@ -138,7 +138,7 @@ class WorkerWallCase(ChosenPhantomCase):
         return self.worker
 
     def wait(self) -> None:
-        process_events_until(lambda: not self.module.logic.isRunning(), "the worker")
+        process_events_until(lambda: not self.module.logic.isRunning(), "the end of the job")
 
     def measure(self) -> None:
         click(self.ui.wallMeasureButton)
@@ -146,7 +146,7 @@ class WorkerWallCase(ChosenPhantomCase):
 
 
 class InsertedWallCase(ChosenPhantomCase):
-    """A test case with a panel in which a phantom with its measured wall is chosen."""
+    """A test case with a panel in which a phantom is chosen; the phantom's measured wall is in the scene."""
 
     wall: WallResult
 

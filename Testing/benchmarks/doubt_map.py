@@ -4,10 +4,10 @@
 
 MODEL is a model that was not trained with the labels of the cases. The command segments the held-out cases, or those of
 --cases, in quality `accurate`, and prints
-- the area under the ROC curve with which doubt and disagreement detect wrong voxels within 2.5 mm of the outline,
-- the fraction of wrong voxels among those of about the same doubt, within the same distance,
-- the rank (0 to 1) of the amount of wrong voxels around the first doubtful place, among the amounts around all voxels
-  of the outline.
+- the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
+- the fraction of wrong voxels in each interval of doubt, within the same distance,
+- the number of doubtful places, and the rank (0 to 1) of the first place among all voxels of the outline, ordered by
+  the amount of wrong voxels around each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from la_cases import HELD_OUT, case_names, print_table
 from scipy import ndimage
 
 EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.01])
-"""Limits of doubt between which the fraction of wrong voxels is counted."""
+"""Limits of the intervals of doubt in which wrong voxels are counted."""
 
 
 def area_under_curve(scores: np.ndarray, wrong: np.ndarray) -> float:
@@ -36,7 +36,7 @@ def area_under_curve(scores: np.ndarray, wrong: np.ndarray) -> float:
 
     Args:
         scores: float (N,).
-        wrong: bool (N,), with at least one of each value.
+        wrong: bool (N,); both values must occur.
     """
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
@@ -45,7 +45,7 @@ def area_under_curve(scores: np.ndarray, wrong: np.ndarray) -> float:
 
 
 def measure_case(la: Path, name: str, predictor: Predictor) -> tuple[dict[str, Any], np.ndarray]:
-    """Return a case's row, and for each interval of `EDGES` (number of voxels, summed doubt, wrong voxels)."""
+    """Return a case's figures, and for each interval of `EDGES`: all voxels, their summed doubt, and wrong voxels."""
     scan = read_scan(la / f"{name}_image.nii.gz")
     truth = read_labelmap(la / f"{name}_label.nii.gz").voxels > 0
     result = predictor.segment(scan)

@@ -20,14 +20,14 @@ from .person import pop_shown_texts, pop_unanswered, watch_dialogs
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.001, 0.015
-"""Seconds between two turns of the event loop: the shortest after a turn with work, longer after idle turns."""
+"""Seconds between two turns of the event loop: the shortest pause after a turn with work, longer after idle turns."""
 IDLE_TURN_S = 0.0005
-"""A turn of the event loop that takes fewer seconds counts as idle."""
+"""A turn of the event loop that is shorter than this counts as idle."""
 
 
 @dataclass
 class OpenModule:
-    """An open module: its Python widget and the objects that belong to it."""
+    """An open module, with its Python widget, panel and logic."""
 
     name: str
 
@@ -45,7 +45,7 @@ class OpenModule:
 
     @property
     def panel(self) -> Any:
-        """Return the panel around the module's widget."""
+        """Return the panel that contains the module's widget."""
         return self.widget.parent
 
     def leave(self) -> None:
@@ -59,8 +59,8 @@ class OpenModule:
     def close(self) -> None:
         """Leave the module and close its panel, so that the next test starts with a new panel and logic.
 
-        The harness unloads the module, as Slicer does on exit; a second call does nothing. A real Slicer cannot load a
-        module twice, so there the module is reloaded, which removes its panel and makes a new one.
+        The harness unloads the module, as Slicer does on exit; a second call does nothing. A real Slicer could not
+        load the module again, so there `close` reloads the module, which replaces its panel by a new one.
         """
         if not hasattr(slicer.modules, self.name.lower()):
             return
@@ -94,7 +94,7 @@ def announce_quitting() -> None:
     Raises SkipTest in a real Slicer, where no later test could open the modules again.
     """
     if in_real_slicer():
-        raise unittest.SkipTest("Slicer would end for the tests after this one, too")
+        raise unittest.SkipTest("later tests could not open the modules again")
     slicer.app.aboutToQuit.emit()
 
 
@@ -116,7 +116,7 @@ def process_events_until(condition: Callable[[], Any], what: str = "", *, timeou
         if began > end:
             raise AssertionError(f"not within {timeout:g} s: {what or condition}")
         slicer.app.processEvents()
-        # While nothing happens, the processor is left to the process that is waited for.
+        # Longer pauses leave the processor to a process whose result is awaited.
         idle = time.monotonic() - began < IDLE_TURN_S
         pause = min(LONGEST_PAUSE_S, 1.5 * pause) if idle else SHORTEST_PAUSE_S
         time.sleep(pause)
@@ -178,7 +178,7 @@ _settings_of_the_user: dict[str, Any] = {}
 
 
 def _keep_settings() -> None:
-    """Restore the user's layout and the extension's settings when a real Slicer ends."""
+    """Remember the user's layout and the extension's settings, and restore them when Slicer ends."""
     settings = slicer.app.settings()
 
     def restore() -> None:
@@ -204,7 +204,7 @@ def start_afresh() -> None:
 
 
 def delete_pending() -> None:
-    """In the harness, delete now the objects for which deleteLater() was called; a real Slicer does so when idle."""
+    """Delete the objects for which deleteLater() was called; in a real Slicer, leave the deletion to Qt."""
     if not in_real_slicer():
         from . import deletion
 
@@ -218,4 +218,4 @@ def expect_no_hidden_errors() -> None:
     silent = [error for error in slot_errors.pop_errors() if not any(str(error) in text for text in shown)]
     unanswered = pop_unanswered()
     if silent or unanswered:
-        raise AssertionError(f"errors that no person saw: {silent}; questions without an answer: {unanswered}")
+        raise AssertionError(f"errors that were not shown: {silent}; questions without an answer: {unanswered}")

@@ -24,17 +24,17 @@ from ..cases.rows import CaseRow, SceneScan
 from .array_nodes import set_image
 
 _VOXELS = "DCAMT.proposalVoxels"
-"""Attribute of a proposal: the fingerprint of its segments as they were read."""
+"""Attribute that holds the fingerprint of a proposal's segments, taken when the proposal was read."""
 
 
 def proposal_of(case: Mapping[str, Any]) -> Any | None:
-    """Return the segmentation node of the case's proposal; None if it was not opened or was removed."""
+    """Return the segmentation node of the case's proposal; None if the scene has none."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return next((node for node in nodes if node.GetAttribute(PROPOSAL_FILE) == case["segmentation"]), None)
 
 
 def is_unchanged(segmentation: SegmentationNode) -> bool:
-    """Return whether a proposal's voxels are unchanged since it was read.
+    """Return whether a proposal's voxels are unchanged since the proposal was read.
 
     The voxels are compared, since undo and redo in Segment Editor send no event.
     """
@@ -49,7 +49,7 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 
 
 def scene_volume(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Any | None:
-    """Return the volume node of the row with the case's name, if it has the grid of the case's file; None otherwise.
+    """Return the volume node of a row that has the case's name and the grid of the case's scan; None if there is none.
 
     The name alone is not enough, since another run may have a case of the same name.
     """
@@ -89,7 +89,7 @@ def use_grid_of(segmentation: SegmentationNode, volume: VolumeNode) -> None:
 
 
 def add_proposal(case: Mapping[str, Any], built: Sequence[BuiltSegment], volume: VolumeNode) -> Any:
-    """Add and return the segmentation node of a case's proposal, drawn on the case's volume node."""
+    """Add and return the segmentation node of a case's proposal, on the grid of the case's volume node."""
     name = _("{name} (proposed)").format(name=case["name"])
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     segmentation.CreateDefaultDisplayNodes()
