@@ -119,7 +119,6 @@ def test_file_volume_and_array_give_the_same_labels_as_the_command(
 
 
 def test_result_lies_inside_the_region(saved_model: Path, scan: Path) -> None:
-    """The positions of the voxel centres are computed here from the affine."""
     segmenter = dcamt.Segmenter.load(saved_model, "cpu")
     volume = dcamt.read_scan(scan)
     everything = segmenter.segment(volume, region=(-1e3, 1e3, -1e3, 1e3, -1e3, 1e3)).labelmap.voxels

@@ -1,4 +1,4 @@
-"""Grids read from NIfTI headers of many kinds equal SimpleITK's grids, except where ITK refuses or is wrong."""
+"""Grids read from NIfTI headers of many kinds equal SimpleITK's, except where ITK refuses the file or is wrong."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ SFORMS = {
     "hardly sheared": TURN @ np.array([[1.5, 3e-5, 0], [0, 1.2, 0], [0, 0, 3]]),
     "sheared": TURN @ np.array([[1.5, 0.3, 0], [0, 1.2, 0], [0, 0, 3]]),
 }
-SPACINGS = {"right": (1.5, 1.2, 3), "unit": (1, 1, 1), "negative": (-1.5, 1.2, 3), "negative slices": (1.5, 1.2, -3)}
+SPACINGS = {
+    "positive": (1.5, 1.2, 3),
+    "unit": (1, 1, 1),
+    "negative": (-1.5, 1.2, 3),
+    "negative slices": (1.5, 1.2, -3),
+}
 ORIGIN = (1, 2, 3)
 QUATERNIONS = ((0.5, 0.5, 0.5), (0.1, -0.2, 0.3), (0.9, 0.9, 0.3))
 
@@ -46,7 +51,7 @@ def write_header(
     qfac: float = 1,
     unit: int = 2,
 ) -> Path:
-    """Write a scan with a header made byte by byte as in nifti1.h.
+    """Write a scan and set fields of its header, at their offsets in nifti1.h.
 
     Args:
         codes: sform_code and qform_code.
@@ -79,22 +84,22 @@ def test_combinations_of_sform_spacing_and_codes_are_read_as_by_itk(tmp_path: Pa
 
 
 def test_every_pair_of_codes_is_read_as_by_itk(tmp_path: Path) -> None:
-    """The codes of NIfTI-1 are 0 (unused) to 5."""
+    """The codes of NIfTI-1 are 0 (unknown) to 5."""
     for codes in itertools.product(range(6), repeat=2):
-        assert_itk_agrees(write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, SPACINGS["right"]))
+        assert_itk_agrees(write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, SPACINGS["positive"]))
 
 
 @pytest.mark.parametrize("quaternion", QUATERNIONS)
 @pytest.mark.parametrize("qfac", [1, -1, 0, -2])
 def test_quaternions_and_qfacs_are_read_as_by_itk(tmp_path: Path, quaternion: tuple[float, ...], qfac: float) -> None:
     for codes in ((0, 1), (0, 5), (2, 1), (5, 1)):
-        path = write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, SPACINGS["right"], quaternion, qfac)
+        path = write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, SPACINGS["positive"], quaternion, qfac)
         assert_itk_agrees(path)
 
 
 @pytest.mark.parametrize("code", [1, 2])
 def test_sheared_sform_without_qform_is_kept(tmp_path: Path, code: int) -> None:
-    path = write_header(tmp_path / "x.nii", SFORMS["sheared"], (code, 0), SPACINGS["right"])
+    path = write_header(tmp_path / "x.nii", SFORMS["sheared"], (code, 0), SPACINGS["positive"])
     affine = np.eye(4)
     affine[:3] = np.column_stack([SFORMS["sheared"], ORIGIN])
     assert corner_distance_mm(read_scan(path).grid, Grid(SHAPE, affine)) <= 1e-4
@@ -102,9 +107,9 @@ def test_sheared_sform_without_qform_is_kept(tmp_path: Path, code: int) -> None:
 
 @pytest.mark.parametrize("unit", [0, 1, 2, 3, 10, 18], ids=["none", "m", "mm", "um", "mm and s", "mm and ms"])
 def test_units_of_length_and_time_are_read_as_by_itk(tmp_path: Path, unit: int) -> None:
-    in_mm = {1: 1e-3, 3: 1e3}.get(unit, 1.0)
-    spacing = tuple(in_mm * step for step in SPACINGS["right"])
-    assert_itk_agrees(write_header(tmp_path / "x.nii", in_mm * SFORMS["oblique"], (1, 1), spacing, unit=unit))
+    one_mm = {1: 1e-3, 3: 1e3}.get(unit, 1.0)
+    spacing = tuple(one_mm * step for step in SPACINGS["positive"])
+    assert_itk_agrees(write_header(tmp_path / "x.nii", one_mm * SFORMS["oblique"], (1, 1), spacing, unit=unit))
 
 
 @pytest.mark.parametrize("codes", [(0, 0), (0, 1), (1, 0), (1, 1), (2, 1)])

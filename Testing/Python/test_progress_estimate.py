@@ -1,4 +1,4 @@
-"""The fraction and the remaining time of simulated work are estimated on a simulated clock."""
+"""The fraction and the remaining time are estimated from given reports and clock times."""
 
 from __future__ import annotations
 

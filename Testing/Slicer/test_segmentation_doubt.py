@@ -13,7 +13,7 @@ from segmentation_case import SegmentationCase, add_scan, choose, click
 
 
 class MapTest(PanelCase):
-    def test_result_is_an_outline_and_a_legend_is_shown_when_the_map_is_visible(self) -> None:
+    def test_visible_map_turns_the_result_into_an_outline_and_adds_a_legend(self) -> None:
         segmentation = self.segment(add_scan())
         display = segmentation.GetDisplayNode()
         self.assertTrue(display.GetVisibility2DFill())
@@ -34,7 +34,7 @@ class MapTest(PanelCase):
         values = slicer.util.arrayFromVolume(slicer.util.getNode("LGE doubt"))
         self.assertEqual(set(np.unique(values)), {0, round(200 / 2.55)})
 
-    def test_map_of_an_older_version_keeps_its_title_until_it_is_replaced(self) -> None:
+    def test_map_of_an_older_version_keeps_its_title_until_the_next_result(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         map_node = slicer.util.getNode("LGE doubt")
@@ -103,7 +103,7 @@ class MapTest(PanelCase):
             self.assertEqual(composite.GetForegroundVolumeID(), before.GetID())
             self.assertEqual(composite.GetForegroundOpacity(), 0.25)
 
-    def test_check_box_is_disabled_when_the_map_was_deleted(self) -> None:
+    def test_check_box_is_disabled_after_the_map_is_deleted(self) -> None:
         self.segment(add_scan())
         self.assertTrue(self.ui.doubtCheckBox.enabled)
         slicer.mrmlScene.RemoveNode(slicer.util.getNode("LGE doubt"))
@@ -155,14 +155,14 @@ class PlaceTest(PanelCase):
 
 
 class DoubtTextTest(PanelCase):
-    def test_low_agreement_without_a_place_is_shown(self) -> None:
+    def test_low_agreement_without_a_doubtful_place_is_shown(self) -> None:
         self.open(FakeWorker(trust=0.41, places=0))
         self.segment(add_scan())
         self.assertIn("only 41%", self.ui.trustLabel.text)
         self.assertIn("Check the whole segmentation", self.ui.trustLabel.text)
         self.assertNotIn("0 doubtful places", self.ui.trustLabel.text)
 
-    def test_high_agreement_without_a_place_is_shown(self) -> None:
+    def test_high_agreement_without_a_doubtful_place_is_shown(self) -> None:
         self.open(FakeWorker(trust=0.97, places=0))
         self.segment(add_scan())
         self.assertEqual(self.ui.trustLabel.text, "Agreement of the branches: 97%; no doubtful place.")
@@ -173,7 +173,7 @@ class DoubtTextTest(PanelCase):
         text = "Expected overlap with an expert's outline: 0.92 (0.88 to 0.95); one doubtful place."
         self.assertEqual(self.ui.trustLabel.text, text)
 
-    def test_low_expected_overlap_without_places_is_shown(self) -> None:
+    def test_low_expected_overlap_without_a_doubtful_place_is_shown(self) -> None:
         self.open(FakeWorker(trust=0.41, places=0, expected=ExpectedOverlap(0.31, 0.05, 0.6)))
         self.segment(add_scan())
         text = "Expected overlap with an expert's outline: 0.31 (0.05 to 0.60); no doubtful place."

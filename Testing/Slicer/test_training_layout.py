@@ -21,7 +21,7 @@ from training_case import TrainingCase
 from training_scenes import add_case
 
 PANEL_WIDTH, VISIBLE_HEIGHT = 510, 560
-"""The panel's width, and the part of its height that a laptop's window of 1366 x 740 is assumed to show, in pixels."""
+"""Assumed width and visible height of the panel in a laptop's window of 1366 x 740; all in pixels."""
 
 
 class WidthTest(TrainingCase):
@@ -31,7 +31,7 @@ class WidthTest(TrainingCase):
         """Return the right edges of columns in pixels from the left of the view."""
         return [view.columnViewportPosition(column) + view.columnWidth(column) for column in columns]
 
-    def test_columns_of_remarks_and_scores_are_visible(self) -> None:
+    def test_important_columns_fit_the_panels_width(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         cases = self.ui.casesTable
@@ -65,7 +65,7 @@ class SectionsTest(TrainingCase):
         return {name for name in sections.SECTIONS if not getattr(self.ui, name).collapsed}
 
     def show_as_on_a_laptop(self) -> Any:
-        """Show the panel with the size that it has on a laptop's screen, or taller if its contents need more."""
+        """Show the panel with `PANEL_WIDTH` and `VISIBLE_HEIGHT`, or with the larger height that its contents need."""
         panel = self.module.widget.parent
         panel.setFixedWidth(PANEL_WIDTH)
         panel.show()

@@ -1,4 +1,4 @@
-"""Make scans with a field of view much larger than the organ, in which the organ has to be located."""
+"""Make scans with a field of view much larger than the organ."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 RECIPE: Recipe = replace(
     tiny_recipe(), intensity=Intensity("clip", low=-1, high=1), inference=Inference(largest_component=True)
 )
-"""The network grid has a spacing of 2 mm; patches have 16 x 16 x 16 voxels."""
+"""A recipe with a network grid of 2 mm spacing and patches of 16 x 16 x 16 voxels."""
 SPACING = (1.0, 1.0, 2.0)
 """Spacing of the scans, mm."""
 CASE, FIELD = (48, 40, 24), (120, 144, 24)
-"""Shapes in voxels: `CASE`, the part of a scan that shows the organ, and `FIELD`, the whole scan."""
+"""Shapes in voxels: `CASE` of the part that shows the organ (the case), `FIELD` of the whole scan."""
 AT = (41, 60, 0)
-"""The index of the case's first voxel in a scan with air or noise around the case; the case is not at the centre."""
+"""Index of the case's first voxel in a scan with air or noise around the case, which is off-centre."""
 
 
 def tissue() -> np.ndarray:
-    """Return a case's background, (I, J, K): waves of negative intensities."""
+    """Return the background of the case, (I, J, K): waves of negative intensities."""
     i, j, k = np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij")
     waves = -0.5 + 0.2 * np.sin(i / 2.5) * np.cos(j / 3) + 0.15 * np.sin(k / 1.5 + i / 4)
     return np.asarray(waves.astype(np.float32))
 
 
 def ellipsoid(centre: tuple[int, int, int], radii: tuple[int, int, int]) -> np.ndarray:
-    """Return the mask of an ellipsoid in a case: (I, J, K) bool; centre and radii in voxels."""
+    """Return the mask of an ellipsoid in the case: (I, J, K) bool; centre and radii in voxels."""
     index = np.stack(np.meshgrid(*[np.arange(n) for n in CASE], indexing="ij"), axis=-1)
     return np.asarray((((index - centre) / radii) ** 2).sum(axis=-1) < 1)
 
 
 def case() -> np.ndarray:
-    """Return the tissue with a bright organ that is not at the centre: (I, J, K)."""
+    """Return the case, (I, J, K): tissue and a bright organ that is not at the centre."""
     return np.where(ellipsoid((22, 21, 12), (14, 12, 8)), np.float32(0.9), tissue())
 
 
 def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
-    """Return a scan that contains a case, and the mask of the case's organ.
+    """Return a scan that contains the case, and the mask of the organ.
 
     Args:
         kind: what surrounds the case: "air" (-1), "noise", or "mirrored tissue" (mirror images of the case).

@@ -1,8 +1,9 @@
 """Find cases in a folder: pair its scans with their labels, by the data set's own list or by file names.
 
 Layouts: nnU-Net v1 and v2 (also their parent folder), the Medical Segmentation Decathlon, BIDS with derivatives, and
-folders in which the words of `names` distinguish scans from labels (Left Atrial Segmentation Challenge, LAScarQS,
-EMIDEC, `x_image`/`x_label`, `images/x`/`labels/x`, one scan beside Slicer's `Segmentation.seg.nrrd`, DICOM folders).
+folders in which words in the paths (`names`) distinguish scans from labels (Left Atrial Segmentation Challenge,
+LAScarQS, EMIDEC, `x_image`/`x_label`, `images/x`/`labels/x`, one scan beside Slicer's `Segmentation.seg.nrrd`, DICOM
+folders).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _DEPTH = 3
 def find_cases(folder: Path) -> FoundCases:
     """Pair the scans below `folder` with their labels.
 
-    Few files are opened: `dataset.json`, files that may be masks (`masks`), and the scans after which these are named.
+    Few files are opened: `dataset.json`, possible masks, and the scans whose names these masks extend (`masks`).
 
     Raises:
         InputError: `folder` is not a folder or contains no usable scan, or a `dataset.json` cannot be read.
@@ -65,7 +66,7 @@ def _find(folder: Path) -> FoundCases:
 
 
 def _nothing_found(folder: Path, found_cases: FoundCases) -> InputError:
-    """Return the error for a folder without cases, which names the first skipped files and the reasons."""
+    """Return the error for a folder without cases; its text names the first skipped files and the reasons."""
     if not found_cases.skipped:
         endings = ", ".join((*SCAN_ENDINGS, *DICOM_SLICE_ENDINGS))
         return InputError("holds no scan", path=folder, remedy=f"Choose a folder of files that end in {endings}.")
@@ -97,7 +98,7 @@ def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
 
 
 def _data_sets_below(folder: Path, depth: int) -> list[Path]:
-    """Return the folders of data sets up to `depth` levels below a folder such as `nnUNet_raw`; skip hidden ones."""
+    """Return the data sets up to `depth` levels below a folder such as `nnUNet_raw`; skip hidden folders."""
     data_sets: list[Path] = []
     for inner in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         if _data_set_reader(inner) is not None:
@@ -128,8 +129,8 @@ _SKIPPED_KINDS = {
 def _pair_by_names(folder: Path) -> FoundCases:
     """Pair scans and labels whose paths are equal without the words for image and label (`names.classify_all`).
 
-    Masks that are named like scans are recognised by their values (`masks`). Scans without a label are unlabelled. If
-    several labels fit a scan, or a label fits several scans, all are skipped.
+    Masks that are named like scans are recognised by their values (`masks`). Scans without a label become unlabelled
+    cases. If several labels fit a scan, or a label fits several scans, all these files are skipped.
     """
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
@@ -188,7 +189,7 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedF
 
 
 def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
-    """Pair a folder's only scan and only label, if the label's name has no words but those for labels or the atrium.
+    """Pair a folder's only scan and only label if all words of the label's name mean a label or the atrium.
 
     Numbers in the name do not matter. Slicer, for example, saves `Segmentation.seg.nrrd` beside a scan of any name.
     """
@@ -218,7 +219,7 @@ def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
 
 
 def _with_distinct_names(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """Return the cases with distinct names: equal names are prefixed with as many folders above the scan as needed."""
+    """Return the cases with distinct names: equal names get names of folders above the scan as prefixes."""
     cases = list(cases)
     for depth in range(1, 64):
         seen: defaultdict[str, list[int]] = defaultdict(list)

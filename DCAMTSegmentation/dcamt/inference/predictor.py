@@ -33,9 +33,9 @@ Progress = Callable[[str, float], None]
 LOCATED = 0.3
 """Fraction of the work that is done once the organs of a large scan are located."""
 ROUNDS = 3
-"""This many boxes of growing size around the located organs are tried before the whole scan is segmented."""
+"""Number of boxes of growing size around the located organs that are tried before the whole scan."""
 MERGED = 1.5
-"""If the segmentation in a larger box is more than this many times as large as in the first, organs have merged."""
+"""Organs have merged if the segmentation grows by more than this factor from the first box to a larger box."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Prediction:
     """A scan's segmentation, on the scan's own grid.
 
     Attributes:
-        labelmap: 0 background, 1, 2, ... the recipe's classes.
+        labelmap: 0 for background; 1, 2, ... for the recipe's classes.
         probabilities: float32 (1 + classes, I, J, K), background first, mean of the branches; None without
             `keep_probabilities`.
         agreement: float32 (I, J, K) from 0 (the branches disagree) to 1 (they agree); None in fast quality.
-        doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the region, None in fast
+        doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the region; None in fast
             quality.
         trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
             quality.
@@ -72,8 +72,8 @@ class Prediction:
 class Predictor:
     """A model loaded on a device, which segments scans.
 
-    A volume for which the memory is too small (see `memory.usable_memory`) is predicted in tiles, with the same result
-    up to rounding. A network with instance normalisation is never run in tiles.
+    If the memory is too small for a scan (see `memory.usable_memory`), the scan is predicted in tiles, with the same
+    result up to rounding. A network with instance normalisation is never run in tiles.
 
     Args:
         package: the model.
@@ -110,9 +110,9 @@ class Predictor:
         """Segment a scan.
 
         In a large scan, if no region is given, the organs are located first and segmented in a box around them. The box
-        grows while the segmentation touches its faces, unless the organ merges with a similar one in the larger box.
-        Among the components of a class, those near the anatomy's centre are preferred. If nothing is located, or
-        nothing is segmented in the box, the whole scan is segmented.
+        grows while the segmentation touches the box's faces, but not so far that organs merge (`MERGED`). Components
+        near the anatomy's centre are preferred. If nothing is located, or nothing is segmented in the box, the whole
+        scan is segmented.
 
         Args:
             volume: intensities (C, I, J, K) of any real type.
@@ -148,7 +148,7 @@ class Predictor:
         keep_probabilities: bool,
         report: Progress,
     ) -> tuple[Prediction | None, float]:
-        """Segment a box around the located organs, and a larger box while the segmentation touches the box's faces.
+        """Segment a box around the located organs; enlarge the box while the segmentation touches the box's faces.
 
         Returns the prediction on the scan's grid (None if the segmentation is empty) and the fraction of work done.
         """
@@ -157,7 +157,7 @@ class Predictor:
         best: tuple[Box, Prediction] | None = None
         first_size = 0
         for rounds_left in reversed(range(ROUNDS + 1)):
-            # Each round gets most of the remaining progress, since a further round is rare.
+            # Each round gets most of the remaining progress, since most scans need no further round.
             before, done = done, (done + 9) / 10
             part = crop_scan(volume, box)
             result = self._segment_all(
@@ -290,9 +290,9 @@ class Predictor:
             except OutOfMemory:
                 if self.device.type == "cpu":
                     raise
-                # Tiles tried on the GPU did not make the result.
+                # A note on the GPU's tiles would be wrong: the result comes from the CPU.
                 notes[:] = ["Not enough GPU memory; the CPU was used."]
-                # A second network, since the one on the GPU stays there for the next scan.
+                # The network on the GPU stays there for the next scan.
                 cpu = torch.device("cpu")
                 branches = predict(self._network_on(cpu), cpu)
         except OutOfMemory as error:
@@ -320,12 +320,12 @@ def _ignore_tick(done: int, of: int) -> None:
 
 
 def _scale_progress(start: float, stop: float, report: Progress) -> Progress:
-    """Return a callback that reports a part's fraction, 0 to 1, as a fraction of the whole, `start` to `stop`."""
+    """Return a callback that reports a part's fraction (0 to 1), scaled to the range from `start` to `stop`."""
     return lambda stage, fraction: report(stage, min(stop, start + (stop - start) * fraction))
 
 
 def _expected_organs(location: OrganLocation, box: Box) -> ExpectedOrgans | None:
-    """Return the expected organs in voxels of the part `box` of the scan; None if no organ was located."""
+    """Return the expected organs in voxel indices of `box`, a part of the scan; None if no organ was located."""
     if not location.organs:
         return None
     boxes = {label: box_in_part(organ, box) for label, organ in location.organs.items()}
@@ -333,7 +333,7 @@ def _expected_organs(location: OrganLocation, box: Box) -> ExpectedOrgans | None
 
 
 def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:
-    """Extend the prediction of the part `box` of a scan to the whole scan, with certain background elsewhere."""
+    """Extend a prediction from `box`, a part of the scan, to the whole scan; outside, background is certain."""
     shape = volume.grid.shape
     probabilities = part.probabilities
     if probabilities is not None:
@@ -351,7 +351,7 @@ def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:
 
 
 def _embed(branches: Tensor, box: Box, shape: Shape) -> Tensor:
-    """Extend the probabilities (branches, K, x, y, z) of a box to the whole grid, with certain background elsewhere."""
+    """Extend probabilities (branches, K, x, y, z) from a box to the whole grid; outside, background is certain."""
     if tuple(branches.shape[-3:]) == shape:
         return branches
     whole = torch.zeros((*branches.shape[:2], *shape))

@@ -29,16 +29,16 @@ _COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", 
 
 
 def open_nrrd(path: Path) -> StoredImage:
-    """Open a NRRD file whose data follows the header or lies in one or several other files.
+    """Open a NRRD file; its data follow the header or lie in other files.
 
-    Axes without a direction become channels. A header may have spacings in place of directions. Then, if some axes are
-    of the kind "domain" or "space", the other axes become channels; and the space is LPS unless another is stated, as
-    in ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
+    Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
+    or "space" are spatial (all axes if there are none), and the space is LPS unless the header states another, as in
+    ITK. Other axes become channels. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
-        InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or not exactly
-            three spatial axes; the space, spacing, type of numbers, encoding or byte order is unknown; lengths have
-            another unit than millimetres; or the place is stated by `axis mins` or `axis maxs` (`_origin`).
+        InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
+            fewer than three spatial axes; the space, spacing, type of numbers, encoding or byte order is unknown;
+            lengths are not in millimetres; or the place is stated by `axis mins` or `axis maxs` (`_origin`).
     """
     with library_errors(path, "a NRRD image"):
         header = read_nrrd_header(path)
@@ -51,7 +51,7 @@ def open_nrrd(path: Path) -> StoredImage:
         directions, spatial = _directions(path, header, len(sizes), kinds)
         _refuse_other_units(path, header, spatial)
         affine = np.eye(4)
-        affine[:3, :3] = directions.T  # A row is the step along one axis, which is a column of the affine.
+        affine[:3, :3] = directions.T  # The steps are rows of `directions`, but columns of the affine.
         affine[:3, 3] = _origin(path, header)
         affine = np.diag([*_space_signs(path, header), 1.0]) @ affine
         data = NrrdData(path, header, sizes)
@@ -162,8 +162,8 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
 def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
     """Return the segments in the order of their numbers.
 
-    Their labels are their values if these are unique and above 0, otherwise 1, 2, ... in this order. In files from
-    before Slicer 4.11, which have no label values or layers, segment n consists of the voxels with value 1 in layer n.
+    The labels are the segments' values if all values are distinct and above 0, otherwise 1, 2, ... in this order. In
+    files from before Slicer 4.11, which lack label values and layers, segment n has the value 1 in layer n.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     places: list[tuple[int, int, int]] = []

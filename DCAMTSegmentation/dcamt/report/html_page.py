@@ -1,11 +1,11 @@
-"""Define what all HTML reports use: the head of a page, and numbers as text."""
+"""Format the head and the numbers of HTML reports."""
 
 from __future__ import annotations
 
 import math
 from html import escape
 
-# The policy forbids the browser to load anything but the embedded pictures and styles.
+# The policy allows the browser to load only the embedded pictures and styles.
 _HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">

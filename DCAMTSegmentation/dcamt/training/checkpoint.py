@@ -28,7 +28,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Return the state in a file that `save_checkpoint` wrote, with tensors on `device`; no code from the file is run.
+    """Return a checkpoint's state with its tensors on `device`; run no code from the file.
 
     Raises:
         InputError: the file is missing, cannot be read, or is damaged.
@@ -41,7 +41,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     except PermissionError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path, remedy="Check its permissions.") from error
     except Exception as error:  # For a damaged file, the unpickler may raise errors of any type.
-        # A damaged file can cause this error, too, if it contains a size larger than the memory.
+        # Loading a damaged file can also exhaust the memory, if the file states too large a size.
         if is_out_of_memory(error) and _is_intact(path):
             raise
         raise InputError("the checkpoint is damaged", path=path, remedy="Start a new run.") from error
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _is_intact(path: Path) -> bool:
-    """Return whether a file is a zip archive, as `torch.save` writes it, whose members match their checksums."""
+    """Return whether a file is a zip archive (as `torch.save` writes) whose members match their checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

@@ -1,4 +1,4 @@
-"""Validate the current network: compute the Dice of the run's validation cases, and update the preview."""
+"""Compute the Dice of a run's validation cases, and update the run's preview."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def validation_dice(
 def update_preview(
     run: RunFolder, step: int, network: DualVNet, cases: Sequence[tuple[Case, ResidentCase]], recipe: Recipe
 ) -> None:
-    """Write the preview of the requested case if it is one of `cases`.
+    """Write the preview of the requested case if `cases` contains the case.
 
     An error in reading or writing a file is ignored, so that the run goes on.
     """

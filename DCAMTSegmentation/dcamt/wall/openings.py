@@ -2,10 +2,10 @@
 
 At an opening the outline cuts through blood: from inside to outside, the intensities stay within the range of blood,
 without a darker layer. A thin wall between two cavities (the septum, or the wall towards the aorta) can look the same
-if the scan blurs it. Therefore an opening must also have the right shape. The valve is found at a flat patch that faces
-in the direction of the mitral valve. The valve extends, within limits, as far as the blood does, since readers draw the
-outline at the valve differently. A vein's end is the tip of a tube. The constants were chosen on phantoms and on the
-first 60 cases of the benchmark's data set, not on the cases that the benchmark measures.
+in a blurred scan. Therefore an opening must also have the right shape. The valve is found as a flat patch that faces
+as mitral valves do. Readers outline the valve differently, so the flat patch may be only a part of the valve; within
+limits, the patch is extended as far as the blood reaches. A vein's end is the tip of a tube. The constants were chosen
+on phantoms and on the first 60 cases of the benchmark's data set, not on the cases that the benchmark measures.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from .sampling import BloodPool, interpolate, nearest_values
 from .surface import Extraction, Surface
 
 PROFILE_FROM_MM = -3.0
-"""Start of a profile along the outward normal, in which a wall is searched for."""
+"""Start of a profile, which holds the intensities along the outward normal."""
 PROFILE_TO_MM = 6.0
 """End of a profile: beyond the wall (2.4 mm), its blur and the error of the outline."""
 BLOOD_BELOW_SD, BLOOD_ABOVE_SD = 2.5, 4.0
-"""The range of blood below and above the blood pool's mean, in its standard deviations; inflowing blood is brighter."""
+"""Limits of blood below and above the blood pool's mean, in the pool's standard deviations.
+
+The upper limit is larger, since inflowing blood is brighter.
+"""
 SURFACE_SMOOTHING = 4
 """Number of times that profiles and normals are averaged with those of neighbouring points, about 1 mm away."""
 MITRAL_BELOW_SD = 2.0
-"""The lower bound of blood, as `BLOOD_BELOW_SD`, in the valve's profiles, which are smoother."""
+"""`BLOOD_BELOW_SD` for the valve's profiles, which are smoother."""
 MITRAL_SMOOTHING = 20
-"""Number of additional averages for the valve, which is about 30 mm wide."""
+"""Number of further averages for the valve; they reach far, since the valve is about 30 mm wide."""
 MITRAL_STEP_MM = 1.0
-"""Distance between a profile's samples in these additional averages; samples in between are left out."""
+"""Distance between a profile's samples in the further averages; samples in between are left out."""
 
 MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 """Direction in which the mitral valve faces (RAS: left, anterior, inferior): the mean of the 60 cases."""
@@ -48,18 +51,17 @@ MITRAL_LEAST_CM2 = 1.0
 MITRAL_REACH_MM = 18.0
 """The flat patch is extended to blood up to this distance from its centre: the annulus is about 30 to 36 mm wide."""
 MITRAL_REACH_DEGREES = 60.0
-"""Largest angle between the normals of the valve's points and the valve's direction."""
+"""Largest angle between the normals of the extended patch and the mean normal of the flat patch."""
 MITRAL_RIM_MM = 1.5
 """The valve is extended by this distance, since the blur of the wall and the averages remove about as much."""
 
 VEIN_NEARBY_MM = 5.0
-"""Standard deviation of the Gaussian that weights the voxels around a point.
-
-`vein_ends` computes which fraction of these voxels lies in the segment.
-"""
+"""Standard deviation of the Gaussian with which `vein_ends` weights the voxels around a point."""
 VEIN_NEARBY_MOST = 0.27
-"""Upper bound of that fraction at a tip. The fraction is 0.2 at the end of a tube of 5 mm radius, 0.27 on its side and
-0.5 on a flat wall."""
+"""Upper bound, at a tip, of the weighted fraction of voxels in the segment.
+
+The fraction is 0.2 at the end of a tube of 5 mm radius, 0.27 on its side and 0.5 on a flat wall.
+"""
 VEIN_DEPTH_MM = 18.0
 """Behind a tip, the segment extends at least this far along the normal; behind a tube's side, only by a diameter."""
 VEIN_RIM_MM = 5.0
@@ -101,7 +103,7 @@ def propose_openings(
 
 
 def select_blood(deviations: np.ndarray, below_sd: float) -> np.ndarray:
-    """Return the mask (N,) bool of the profiles in the range of blood.
+    """Return the mask (N,) bool of the profiles that stay in the range of blood.
 
     Args:
         deviations: profiles (N, S) in standard deviations from the blood pool's mean.
@@ -127,13 +129,13 @@ class Cut:
 def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | None:
     """Return a flat patch of `blood` (N,) that faces as the mitral valve does; None if smaller than `MITRAL_LEAST_CM2`.
 
-    A plane is fitted to the largest patch that faces so, and then repeatedly to the patch near the plane.
+    A plane is fitted to the largest patch in this direction, then repeatedly to the largest patch near the last plane.
     """
     direction = np.array(MITRAL_DIRECTION) / np.linalg.norm(MITRAL_DIRECTION)
     facing = blood & (normals @ direction > np.cos(np.radians(MITRAL_CONE_DEGREES)))
     patch = largest_patch(surface, facing)
     centre, axis = np.zeros(3), direction
-    for _ in range(4):  # repeated, so that the patch fits its plane better
+    for _ in range(4):
         if not patch.any():
             return None
         weights = surface.point_areas[patch, None]
@@ -150,7 +152,7 @@ def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | 
 
 
 def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray, cut: Cut) -> np.ndarray:
-    """Return the valve's mask (N,): the cut, the `blood` (N,) connected with the cut in a valve's reach, and a rim."""
+    """Return the valve's mask (N,): the cut, the `blood` (N,) connected with it within reach, and a rim."""
     facing = normals @ cut.axis > np.cos(np.radians(MITRAL_REACH_DEGREES))
     near = ((surface.points - cut.centre) ** 2).sum(axis=1) < MITRAL_REACH_MM**2
     reached = (blood & facing & near) | cut.patch
@@ -256,7 +258,6 @@ def grow(surface: Surface, chosen: np.ndarray, within: np.ndarray, distance_mm: 
     allowed = chosen | within
     edges = surface.edges[allowed[surface.edges].all(axis=1)]
     lengths = np.linalg.norm(surface.points[edges[:, 0]] - surface.points[edges[:, 1]], axis=1)
-    # In the sparse matrix, an edge of length 0 would be missing.
-    links = sparse.coo_matrix((np.maximum(lengths, 1e-6), tuple(edges.T)), shape=(len(chosen), len(chosen))).tocsr()
+    links = sparse.coo_matrix((lengths, tuple(edges.T)), shape=(len(chosen), len(chosen))).tocsr()
     away = dijkstra(links, directed=False, indices=np.flatnonzero(chosen), limit=distance_mm, min_only=True)
     return np.asarray(np.isfinite(away))
