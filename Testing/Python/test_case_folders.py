@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from dcamt.cases import folders
+from dcamt.cases import folders, masks
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import BIDS, NAMES, OTHER_CHANNEL
 from dcamt.cases.names import FileKind
@@ -55,6 +55,38 @@ def test_mask_whose_name_extends_that_of_another_mask_is_no_scan(tmp_path: Path)
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {"p1": ("p1.nii.gz", None)}
     assert set(skip_reasons(found).values()) == {OTHER_LABEL}
+
+
+def test_masks_in_a_folder_of_an_unknown_name_are_no_scans(tmp_path: Path) -> None:
+    for name in ("p1", "p2", "p3_0000"):
+        write_image(tmp_path / "scans" / f"{name}.nii.gz", 200)
+        write_image(tmp_path / "visit2" / f"{name}.nii.gz", 150)
+    for name in ("P1", "p3"):
+        write_image(tmp_path / "reader1" / f"{name}.nii.gz", 2)
+    for name in ("p1", "p4"):  # p4 has no scan of its name
+        write_image(tmp_path / "atlas" / f"{name}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    kept = [f"{name}.nii.gz" for name in ("p1", "p2", "p3_0000")]
+    expected = [f"scans/{name}" for name in kept] + [f"visit2/{name}" for name in kept]
+    expected += ["atlas/p1.nii.gz", "atlas/p4.nii.gz"]
+    assert sorted(case.image.relative_to(tmp_path).as_posix() for case in found.cases) == sorted(expected)
+    assert not any(case.label for case in found.cases)
+    assert {file.path.relative_to(tmp_path).as_posix(): file.reason for file in found.skipped} == {
+        "reader1/P1.nii.gz": OTHER_LABEL,
+        "reader1/p3.nii.gz": OTHER_LABEL,
+    }
+
+
+def test_scans_of_many_patients_are_not_read_to_look_for_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "has_few_values", lambda path: pytest.fail(f"{path} was read"))
+    files = [f"patient{number}/lge.nii.gz" for number in range(10)]
+    assert len(find_cases(make_files(tmp_path, *files)).cases) == 10
+
+
+@pytest.mark.parametrize("labels", ["_labels", "label maps", "2_labels", "masks (final)", "lbls", "All segmentations"])
+def test_labels_are_paired_whatever_else_the_name_of_their_folder_says(tmp_path: Path, labels: str) -> None:
+    found = find_cases(make_files(tmp_path, "1_images/p1.nii.gz", f"{labels}/p1.nii.gz"))
+    assert scans_and_labels(found, tmp_path) == {"p1": ("1_images/p1.nii.gz", f"{labels}/p1.nii.gz")}
 
 
 def test_file_with_scan_and_label_is_not_the_mask_of_another_scan(tmp_path: Path) -> None:

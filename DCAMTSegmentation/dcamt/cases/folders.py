@@ -121,7 +121,7 @@ def _join(parts: Sequence[FoundCases]) -> FoundCases:
 
 
 _SKIPPED_KINDS = {
-    FileKind.OTHER_LABEL: "a label of another structure; to train on it, enter it as the label in the case list",
+    FileKind.OTHER_LABEL: "a label of another or unknown structure; to use it, enter it as the label in the case list",
     FileKind.RESULT: "an automatic result; rename it to train on it",
 }
 

@@ -49,7 +49,19 @@ OUTLINE_WORDS = frozenset(
 _SUFFIXES = ("seg", "segmentation", "mask", "label", "gt", "contour")
 LABEL_WORDS = frozenset(
     [
-        *("label", "labels", "labelmap", "lbl", "labelstr", "labelsts", "seg", "segs", "segmentation", "segmentations"),
+        *(
+            "label",
+            "labels",
+            "labelmap",
+            "lbl",
+            "lbls",
+            "labelstr",
+            "labelsts",
+            "seg",
+            "segs",
+            "segmentation",
+            "segmentations",
+        ),
         *("mask", "masks", "gt", "groundtruth", "outline", "outlines", "annotation", "annotations", "dseg", "laendo"),
         *("truth", "goldstandard", "annot", "annotated", "segm", "segmented"),
         *("maske", "masken", "segmentierung", "segmentierungen", "kontur", "konturen", "masque", "masques"),
@@ -81,6 +93,8 @@ MODALITY_WORDS = _FORMAT_WORDS | frozenset(
     ("mri", "mr", "mra", "ct", "cta", "lge", "de", "t1", "t2", "t1ce", "flair", "c0", "cine", "bssfp")
 )
 """Words that a scan's name may have in addition to its label's name. Names are also compared without these words."""
+_FILE_WORDS = frozenset(("file", "files", "map", "maps", "folder", "all"))
+"""Words that a folder of labels may have in its name."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
 """Words that are not part of a key."""
 PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
@@ -343,13 +357,17 @@ def without_outline_words(name: str) -> str:
 
 
 def is_folder_of_labels(name: str) -> bool:
-    """Return whether a folder's name has a word for labels, and otherwise only words for the atrium or modality.
+    """Return whether a folder's name has a word for labels, and otherwise only words for the atrium, modality or files.
 
-    >>> [is_folder_of_labels(name) for name in ("Labels_LA", "Ground Truth", "p2", "siteB_labels")]
-    [True, True, False, False]
+    The name may begin with a number.
+
+    >>> names = ("Labels_LA", "2_label maps", "Ground Truth", "p2", "siteB_labels", "labels_2")
+    >>> [is_folder_of_labels(name) for name in names]
+    [True, True, True, False, False, False]
     """
-    rest = _words(name) - LABEL_WORDS
-    return has_word(name, LABEL_WORDS) and rest <= OUTLINE_WORDS | MODALITY_WORDS
+    first, *others = re.findall(r"[^\W_]+", name.lower()) or [""]
+    rest = {*others, *(() if first.isdecimal() else (first,))} - LABEL_WORDS
+    return has_word(name, LABEL_WORDS) and rest <= OUTLINE_WORDS | MODALITY_WORDS | _FILE_WORDS
 
 
 def has_word(name: str, words: Collection[str]) -> bool:
