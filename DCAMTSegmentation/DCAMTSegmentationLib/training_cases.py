@@ -1,6 +1,6 @@
 """Store training cases in the scene: DCAMT Segmentation adds them, and DCAMT Training lists them.
 
-A case is a segmentation node with a reference to its volume in the role `IMAGE`. Therefore a case is saved with the
+A case is a segmentation node whose node reference `IMAGE` leads to its volume. Therefore a case is saved with the
 scene, is removed with either node, and is known to both modules.
 """
 
@@ -26,7 +26,7 @@ class SceneCase:
 
 
 def add_case(volume: VolumeNode, segmentation: SegmentationNode) -> SceneCase:
-    """Make a volume and its segmentation a case for DCAMT Training; a segmentation is a case of at most one volume."""
+    """Register a volume and its segmentation as a case; `volume` replaces an earlier volume of the segmentation."""
     segmentation.SetNodeReferenceID(IMAGE, volume.GetID())
     segmentation.SetAttribute(_LISTED, None)
     return SceneCase(volume, segmentation)
@@ -39,9 +39,9 @@ def remove_case(case: SceneCase) -> None:
 
 
 def add_result(segmentation: SegmentationNode) -> SceneCase:
-    """Make a result and its scan, which must be in the scene, a case for DCAMT Training.
+    """Register a result and its scan as a case; the scan must be in the scene.
 
-    `review.channels_of` returns the volumes of the scan's further channels, which a task of one channel does not need.
+    A case stores only the volume of the first channel. `review.channels_of` returns the volumes of the other channels.
     """
     return add_case(review.get_referenced_node(segmentation, review.VOLUME), segmentation)
 

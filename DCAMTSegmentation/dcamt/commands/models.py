@@ -18,7 +18,7 @@ from .result_files import REFUSE, check_file, existing_rule
 
 
 def run_models(options: argparse.Namespace) -> int:
-    """Run an action and return the exit status: 1 if `list` met a model that cannot be opened."""
+    """Run an action and return the exit status: 1 if `list` finds a model that cannot be opened, else 0."""
     console = Console(options.json)
     if options.action == "list":
         intact = True
@@ -76,7 +76,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         )
     if options.output is not None:
         check_file(options.output, [path, options.cases], existing_rule(options))
-    # Writing would also remove a calibration file beside the model, even that of another model.
+    # `write_package` also removes the calibration file beside the model, even if the file fits another model.
     elif existing_rule(options) == REFUSE and (
         open_model(path).calibration is not None or calibration_path(path).exists()
     ):
@@ -147,7 +147,7 @@ def _show_card(card: Card, console: Console) -> None:
 
 
 def _readable_lines(value: object) -> list[str]:
-    """Return a value of the card as lines. The first continues the line of the key; the caller indents the others."""
+    """Return a value of the card as lines. The caller prints the first line after the key and indents the others."""
     if isinstance(value, Mapping):
         lines = [""]
         for key, entry in value.items():

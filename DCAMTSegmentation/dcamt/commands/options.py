@@ -1,4 +1,4 @@
-"""Define the parser class and the options that several commands have."""
+"""Define the parser class and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def add_command(commands: Commands[Parser], name: str, summary: str, example: st
 
 
 def parse_path(text: str) -> Path:
-    """Parse a path. Refuse an empty text, as from an unset shell variable: it would mean the working folder."""
+    """Parse a path. Refuse an empty text (an unset shell variable, for example): `Path("")` is the working folder."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return Path(text)
@@ -71,7 +71,7 @@ def add_label_mapping(
     """Add the option that maps values or segments of label files to classes (`cases.labels.parse_mapping`)."""
     parser.add_argument(
         "--labels",
-        "--label-mapping",  # as in `evaluate`, where --labels is the folder
+        "--label-mapping",  # the only name in `evaluate`, where --labels is a folder
         dest="labels",
         default="",
         metavar="VALUE=CLASS",
@@ -97,5 +97,5 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the options --json and, for applications, --end-with-stdin."""
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each event")
-    # Not the default: a shell may start a command with a closed stdin, and the command would end at once.
+    # Not the default: a command that a shell starts with a closed stdin would end at once.
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)

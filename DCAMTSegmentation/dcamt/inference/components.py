@@ -21,18 +21,18 @@ Scans are planned around the organ of interest, so of two similar components the
 SPECK = 64
 """A component of fewer voxels of the coarse grid is not an organ."""
 SURE, CORE = 0.95, 0.1
-"""A component's core is the heaviest component of its voxels of probability >= `SURE`.
+"""A component's core is the heaviest component among its voxels with a probability of `SURE` or more.
 
-The heaviest component is reduced to its core, unless the core has less than `CORE` of the component's weight.
+The heaviest component is reduced to its core if the core has at least the fraction `CORE` of the component's weight.
 """
 
 
 @dataclass(frozen=True)
 class CentrePrior:
-    """Prior for the place of an organ, which is likelier near the anatomy's centre.
+    """Prior for an organ's place: places near the anatomy's centre are more likely.
 
     Attributes:
-        centre: (3,), the centre of the anatomy's box in voxels of a grid of the scan or of a part of it.
+        centre: (3,), the centre of the anatomy's box, in voxels of a grid; the anatomy may extend beyond the grid.
         half_edges: (3,), half the lengths of the box's edges in these voxels.
     """
 
@@ -41,7 +41,7 @@ class CentrePrior:
 
     @classmethod
     def from_box(cls, box: Box) -> CentrePrior:
-        """Return the prior for an anatomy that fills `box`, in voxels of the grid that `box` is a part of."""
+        """Return the prior for an anatomy that fills `box`, in voxels of the grid that contains `box`."""
         faces = np.array([(side.start, side.stop) for side in box])
         return cls((faces.sum(axis=1) - 1) / 2, (faces[:, 1] - faces[:, 0]) / 2)
 
@@ -87,8 +87,8 @@ def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePr
     Of equally large components, the first in array order is kept. An empty mask stays empty.
 
     Args:
-        near: the box in which the organ was located; a component's size is then its number of voxels in this box,
-            unless no component has voxels there.
+        near: the box in which the organ was located. Only voxels in this box count for a component's size, unless no
+            component has voxels in the box.
         prior: the prior in voxels of the mask; its weights multiply the sizes.
     """
     kept = np.zeros(mask.shape, dtype=bool)
@@ -144,7 +144,7 @@ def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
 
 
 def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
-    """Return the component of a class's mask (X, Y, Z) with the largest weight, reduced to its core (see `SURE`).
+    """Return the heaviest component of a class's mask (X, Y, Z), reduced to its core (see `SURE`).
 
     On a coarse grid an organ may touch a similar structure, but their certain parts are mostly separate. A network that
     is uncertain about the whole scan gives small cores, which are ignored. The result is empty if all components are
@@ -163,7 +163,7 @@ def certainty(probabilities: Tensor, label: int) -> np.ndarray:
 
 
 def _heaviest_component(mask: np.ndarray, certain: np.ndarray, prior: CentrePrior) -> tuple[np.ndarray, float]:
-    """Return the component of a mask (X, Y, Z) with the largest weight, and the weight; empty if all are too small."""
+    """Return the heaviest component of a mask (X, Y, Z) and its weight; no voxels if all components are too small."""
     components, number = connected_components(mask)
     sizes = np.bincount(components.ravel(), minlength=number + 1)
     sizes[0] = 0  # The background is not a component.

@@ -9,7 +9,7 @@ def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[f
     """Return an SVG path of the outlines of `mask` (rows, columns), in mm: x across the columns, y down the rows.
 
     The outline connects the mid-points between True pixels and their False neighbours, and is closed at the border of
-    `mask`.
+    `mask`, beyond which all pixels count as False.
 
     Args:
         spacing: (row, column) mm.
@@ -28,10 +28,10 @@ def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[f
     return "".join(paths)
 
 
-# The sides that the outline connects in each block of 2 x 2 pixels (a b / c d); the keys are the bits a b c d. The
-# outline runs from the first side to the second, with the True pixels on its right. Pixels that touch only at a corner
-# are separated.
-_TOP, _RIGHT, _BOTTOM, _LEFT = (0, 1), (1, 2), (2, 1), (1, 0)  # mid-points of the sides, in half pixels from a
+# The outline's lines in each block of 2 x 2 pixels (a b / c d); the keys are the bits a b c d. A line runs from the
+# first point to the second, with the True pixels on its right. Pixels that touch only at a corner are separated. The
+# points lie midway between neighbouring pixels: (row, column) in half pixels from the centre of a.
+_TOP, _RIGHT, _BOTTOM, _LEFT = (0, 1), (1, 2), (2, 1), (1, 0)
 _CROSSINGS = {
     0b1000: [(_TOP, _LEFT)],
     0b0100: [(_RIGHT, _TOP)],

@@ -1,8 +1,8 @@
 """Write and read the preview of a run: the current segmentation of one validation case.
 
-Another process writes the name of the case to `preview/case.txt`. After each later validation, the run writes arrays
-(K, J, I) that can be mapped into memory. It writes `preview/preview.json` with the files' names last, so that no reader
-sees half a preview.
+Another process writes the name of the case to `preview/case.txt`. After each later validation, the run writes
+`.npy` files (K, J, I), which can be mapped into memory. `preview/preview.json` names these files. It is written last,
+so that no reader sees half a preview.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Preview:
         step: number of iterations trained.
         affine: voxel (i, j, k) -> RAS mm, four rows.
         scan: `.npy` file of the first channel of the scan's voxels, (K, J, I).
-        labels: `.npy` file of the labels, uint8 of the same shape.
+        labels: `.npy` file of the labels, uint8, with the scan's shape.
     """
 
     case: str
@@ -68,7 +68,7 @@ def read_preview(run: RunFolder) -> Preview | None:
 def write_preview(
     run: RunFolder, case: str, step: int, labels: np.ndarray, affine: np.ndarray, scan: np.ndarray | None
 ) -> None:
-    """Write a preview and remove the files of earlier ones.
+    """Write a preview and remove the files of earlier previews.
 
     Args:
         labels: uint8 (I, J, K).
@@ -98,6 +98,6 @@ def write_preview(
 
 
 def shows_case(run: RunFolder, case: str) -> bool:
-    """Return whether the last preview shows this case and its scan's file exists."""
+    """Return whether the last preview shows this case and the preview's scan file exists."""
     preview = read_preview(run)
     return preview is not None and preview.case == case and Path(preview.scan).exists()
