@@ -1,4 +1,4 @@
-"""Folders, zip archives and DICOMDIR of DICOM series: the requested or the only series is read, or all are listed."""
+"""The requested or the only series of a DICOM folder, zip archive or DICOMDIR is read, or an error lists all series."""
 
 import shutil
 import tempfile
@@ -36,7 +36,7 @@ def test_subfolders_of_different_studies_are_separate_scans(tmp_path: Path) -> N
 
 
 def write_study(folder: Path, ending: str = ".dcm") -> Path:
-    """Write series of 1 (a scout), 10 and 12 slices to `folder`/study/series1 to series3; return `folder`."""
+    """Write three series, of 1 (a scout), 10 and 12 slices, into `folder`/study; return `folder`."""
     for number, (name, slices) in enumerate((("scout", 1), ("LGE 3D", 10), ("Cine", 12)), start=1):
         for k in range(slices):
             path = folder / "study" / f"series{number}" / f"{k:03}{ending}"
@@ -67,7 +67,7 @@ def test_error_lists_each_of_many_series(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, f"holds 12 DICOM series: {', '.join(listed)}. Choose")
 
 
-def test_zip_of_a_dicom_folder_is_read_or_refused(tmp_path: Path) -> None:
+def test_chosen_series_of_a_zip_is_read_and_an_ambiguous_or_truncated_zip_is_refused(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "patient")
     path = tmp_path / "patient.zip"
     with zipfile.ZipFile(path, "w") as archive:

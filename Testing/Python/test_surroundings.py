@@ -1,4 +1,4 @@
-"""One side of a patch is replaced by air, noise or a mirror image; the rest does not change."""
+"""Test `replace_surroundings`: air, noise or a mirror image replaces one side of a patch; the rest does not change."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_with_probability_0_nothing_changes_and_no_random_number_is_drawn() -> N
     assert torch.equal(draws.get_state(), before)
 
 
-def test_random_numbers_come_from_the_given_generator_only() -> None:
+def test_random_numbers_come_only_from_the_given_generator() -> None:
     image, label = patch()
     for seed in range(30):
         torch.manual_seed(0)
@@ -61,7 +61,7 @@ def test_surroundings_are_replaced_with_the_given_probability() -> None:
     assert 0.34 < changed / 400 < 0.46
 
 
-def test_patch_is_unchanged_when_an_axis_of_one_voxel_is_drawn() -> None:
+def test_patch_one_voxel_thick_is_unchanged_in_a_third_of_calls() -> None:
     image, label = patch()
     thin, thin_label = image[:, :1], label[:1]
     draws = torch.Generator().manual_seed(3)

@@ -79,7 +79,7 @@ def test_second_request_does_not_load_the_model_again(
     assert not any(getattr(event, "stage", None) == "loading" for event in events)
 
 
-def test_progress_increases_and_gives_the_remaining_time(
+def test_progress_never_decreases_and_gives_the_remaining_time(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -121,7 +121,7 @@ def test_fast_quality_segments_the_given_region_and_returns_no_doubt(
     assert (abs(points - centre[:3]) <= 6 + 1e-6).all()
 
 
-def test_corrected_outline_is_measured_and_a_missing_mask_reported(shared_worker: Child, tmp_path: Path) -> None:
+def test_outline_is_measured_and_a_missing_mask_is_reported(shared_worker: Child, tmp_path: Path) -> None:
     grid = centred_grid((60, 50, 44), (1.0, 1.2, 1.5), rotation(20, -10, 30))
     ball = np.linalg.norm(points_of(grid) - CENTRE, axis=-1) <= 20
     np.save(tmp_path / "ball.npy", ball.transpose(2, 1, 0).astype(np.uint8))
@@ -132,7 +132,7 @@ def test_corrected_outline_is_measured_and_a_missing_mask_reported(shared_worker
     assert (row.scan, row.segment) == ("LGE", "Ball")
     assert row.volume_ml == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
     assert row.surface_cm2 == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
-    assert 40 < row.long_diameter_mm < 40 + 1.5  # the ends lie on voxel faces; voxels are up to 1.5 mm long
+    assert 40 < row.long_diameter_mm < 40 + 1.5  # the diameter's ends lie on voxel faces; voxels are up to 1.5 mm long
     shared_worker.send(MeasureRequest((replace(outline, mask=Path("nowhere.npy")),), id="n"))
     failed, _ = shared_worker.wait_for(is_answer_to("n"))
     assert failed.reason == "input"
@@ -194,17 +194,15 @@ def test_request_cancelled_before_it_starts_is_not_served(
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_scan_folder_is_removed_after_a_kill_unless_the_application_asked_to_keep_files(
-    tmp_path: Path, keep: bool
-) -> None:
+def test_scan_folder_is_removed_when_stdin_closes_unless_a_request_keeps_files(tmp_path: Path, keep: bool) -> None:
     scan_folder = tmp_path / "scans"
     scan_folder.mkdir()
     (scan_folder / "volume.npy").write_bytes(b"a patient")
     child = Child("", "--remove-at-end", str(scan_folder))
-    # A killed application closes the pipe. The worker may still be importing its packages.
     if keep:
         child.send(KeepFilesRequest())
     assert child.process.stdin is not None
+    # The pipe closes as when the application is killed. The worker may still be importing its packages.
     child.process.stdin.close()
     assert child.exit_status() == 0
     assert scan_folder.exists() == keep

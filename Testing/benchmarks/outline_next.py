@@ -1,13 +1,13 @@
-"""Measure whether labelling the cases on which the branches disagree is better than labelling random cases.
+"""Compare two ways to choose cases for labelling: by the disagreement of the branches, and at random.
 
     python Testing/benchmarks/outline_next.py LA_FOLDER WORK [--labelled 4] [--add 4] [--draws 3] [--seeds 0] [--set …]
 
 A first model is trained with the labels of the first `--labelled` cases of LA_FOLDER/cases.csv, and with the other
 training cases without labels. `dcamt rank` sorts the unlabelled cases by the disagreement of the model's branches. Then
-further models are trained from scratch with the same number of iterations and the same seed: one with the labels of the
-first `--add` cases in that order, and one for each random draw of the same number of cases. All models are measured on
-the last 20 cases, which training never uses, at the cases' native spacing. Finished trainings are not repeated, so the
-command can be run again after an interruption. The command prints a table, and writes `outline_next.json` to WORK.
+further models are trained from scratch with more labels, the same number of iterations and the same seed. One adds the
+labels of the first `--add` cases in that order; each of the others adds the labels of as many random cases. All models
+are measured on the last 20 cases, which training never uses, at the cases' native spacing. After an interruption, the
+same command continues the work. It prints a table, and writes `outline_next.json` to WORK.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ SCALE = (
 
 
 def train(la: Path, place: Path, labelled: Sequence[str], seed: int, settings: Sequence[str]) -> Path:
-    """Train a model with the labels of these cases and the images of all training cases, unless the model exists.
+    """Return the path of a model; train it if it does not exist.
 
-    Returns its path.
+    Training uses the labels of the cases `labelled` and the images of all training cases.
     """
     run = place / "run"
     if not (run / "model.dcamt").exists():

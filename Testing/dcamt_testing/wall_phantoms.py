@@ -1,4 +1,4 @@
-"""Make phantoms of atria by formulas: blood, a wall with a bright patch of known area, a valve and a vein.
+"""Compute phantoms of atria: blood and a wall, and optionally a bright patch of known area, a valve and a vein.
 
 The intensity depends only on the position in RAS mm. A voxel holds the mean intensity in the voxel's extent, as in a
 scanner.
@@ -32,12 +32,12 @@ class Atrium:
     Attributes:
         radii: mm along R, A, S.
         shell_mm: thickness of the wall.
-        patch_degrees: half angle of a bright cap of the wall about `patch_axis` (0: no patch), measured on the unit
-            ball from which the ellipsoid is stretched.
-        patch_ratio: the cap's intensity divided by the blood's.
+        patch_degrees: half angle of the patch, a bright cap of the wall about `patch_axis` (0: no patch). The angle is
+            measured on the unit ball from which the ellipsoid is stretched.
+        patch_ratio: the patch's intensity divided by the blood's.
         valve_mm: distance of the valve's plane from the centre (None: no valve); the blood continues beyond the plane.
-        vein_mm: the vein's radius (None: no vein). The expert's outline includes the vein's first `vein_length_mm` from
-            the centre; the vein itself has no end.
+        vein_mm: the vein's radius (None: no vein). The vein starts at the centre and has no end; the expert's outline
+            includes its first `vein_length_mm` mm.
     """
 
     radii: tuple[float, float, float] = (20.0, 20.0, 20.0)
@@ -81,7 +81,8 @@ class Atrium:
         if self.valve_mm is not None:
             beyond = p @ MITRAL - self.valve_mm
             across = np.linalg.norm(p - (p @ MITRAL)[..., None] * MITRAL, axis=-1)
-            rim = np.sqrt(self.radii[0] ** 2 - self.valve_mm**2)  # exact for a ball, as all phantoms with a valve are
+            # Exact for a ball; all phantoms with a valve are balls.
+            rim = np.sqrt(self.radii[0] ** 2 - self.valve_mm**2)
             in_blood = np.where(beyond > 0, across < rim, in_blood)
             values = np.where((beyond > 0) & (across < rim + 6.0), WALL, values)
         return np.where(in_blood, blood, values)
@@ -99,7 +100,7 @@ class Atrium:
         )
 
     def area_mm2(self, chosen: Callable[[np.ndarray], np.ndarray] = lambda unit: np.ones(len(unit), bool)) -> float:
-        """Return the area of the part of the ellipsoid's surface for which `chosen` holds, by numerical integration.
+        """Return the area of the ellipsoid's surface where `chosen` is True, by numerical integration.
 
         Args:
             chosen: maps unit vectors (N, 3) of the unit ball to booleans (N,).
@@ -120,17 +121,18 @@ class Atrium:
         return self.area_mm2(lambda unit: unit @ np.array(self.patch_axis) > cosine)
 
     def _vein(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the positions along the vein's axis and the distances from it, mm."""
+        """Return the positions along the vein's axis and the distances from this axis, in mm."""
         along = p @ VEIN
         return along, np.linalg.norm(p - along[..., None] * VEIN, axis=-1)
 
 
 @dataclass(frozen=True)
 class Ring(Atrium):
-    """A ring-shaped tube of blood around the axis S, in a shell of wall: convex on the ring's outside, a saddle inside.
+    """A ring-shaped tube of blood around the axis S, with a wall.
 
-    The bright patch lies where the angle about the tube's axis, 0 on the outside of the ring, is at most
-    `patch_degrees`. `patch_axis` and the attributes of the ellipsoid, the valve and the vein have no effect.
+    The tube's surface is convex on the ring's outside and a saddle on the ring's inside. Angles about the tube's axis
+    are 0 on the ring's outside. The bright patch is the wall at angles from -`patch_degrees` to `patch_degrees`.
+    `patch_axis` and the attributes of the ellipsoid, the valve and the vein have no effect.
 
     Attributes:
         ring_mm: distance from the centre to the tube's own axis.
@@ -153,12 +155,12 @@ class Ring(Atrium):
         return np.where(away < self.tube_mm, blood, outside)
 
     def ring_area_mm2(self, degrees: float = 180.0) -> float:
-        """Return the area of the tube's surface up to an angle on both sides: the integral of 2 pi (R + r cos a) r."""
+        """Return the area of the tube's surface from -`degrees` to `degrees`: the integral of 2 pi (R + r cos a) r."""
         angle = np.radians(degrees)
         return float(4 * np.pi * self.tube_mm * (self.ring_mm * angle + self.tube_mm * np.sin(angle)))
 
     def _tube(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the distance from the tube's axis, mm, and the angle about it, radians."""
+        """Return the distances from the tube's axis, in mm, and the angles about the axis, in radians."""
         p = points - self.centre
         out = np.hypot(p[..., 0], p[..., 1]) - self.ring_mm
         return np.hypot(out, p[..., 2]), np.arctan2(p[..., 2], out)

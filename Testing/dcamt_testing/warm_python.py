@@ -3,21 +3,20 @@
 Importing PyTorch takes 4 s of processor time, and the tests start hundreds of processes.
 
 `interpreter()` returns the path of a launcher named `PythonSlicer`. `start()` puts the launcher's folder on the PATH,
-so that the modules find the launcher as Slicer's PythonSlicer. A process uses the server of its parent, if the parent
-has one.
+where the Slicer modules look for PythonSlicer. A process uses the server of its parent, if the parent has one.
 
 The launcher asks the server for a child, gives the child its own stdin, stdout, stderr, environment and working
 directory, passes on SIGINT and SIGTERM to the child, and ends with the child's exit status. When the launcher is
 killed, the server kills the child shortly afterwards. When the process that started the server ends, for whatever
 reason, the server and all its children end, too.
 
-The launcher runs the real interpreter instead if the server cannot be reached, and for a command line other than
-`-m MODULE` (a module of DCAMT or PyTorch), `-c CODE` or a script. Without Linux's pidfd there is no launcher, and
+A child runs only `-m MODULE` (a module of DCAMT or PyTorch), `-c CODE` or a script. For any other command line, or if
+the server cannot be reached, the launcher runs the real interpreter. Without Linux's pidfd there is no launcher, and
 `interpreter()` returns the real interpreter.
 
 A child has imported the modules in `PRELOADED` and `ENGINE` before its program begins, and exits without unloading
-them. Therefore a test of a program's imports, or of the interpreter's exit, starts `sys.executable`. If the program's
-path leads to another engine, the child imports that engine instead.
+them. Therefore a test of a program's imports, or of the interpreter's exit, starts `sys.executable`. If `sys.path`
+leads to another copy of the engine, the child imports that copy.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ import signal
 import socket
 import sys
 
-# The launcher imports this module, so functions import the modules that only the tests and the server need.
+# The launcher imports this module and must start quickly. Functions import what the launcher does not need.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
@@ -58,15 +57,15 @@ PRELOADED = (
 """Packages that the engine uses."""
 ENGINE_HOME = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, os.pardir, "DCAMTSegmentation")
 ENGINE = ("dcamt.cli", "dcamt.commands.segment", "dcamt.commands.train", "dcamt.inference.serving")
-"""Modules of the engine that import most others."""
+"""Importing these modules loads most of the engine."""
 _FAST_FORK = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Environment of the server. A fork copies a table entry for each memory page; large pages need fewer entries."""
+"""Added to the server's environment: a fork copies a table entry for each memory page, and large pages are fewer."""
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 """Options of Linux's `prctl`."""
 LAUNCHER = "DCAMT_TEST_PYTHON"
 """Environment variable with the launcher's path, for this process and those that it starts; unset until `start()`."""
 _servers: list[subprocess.Popen[bytes]] = []
-"""The server process that this process has started, kept so that its stdin stays open."""
+"""The server that this process has started, if any; the reference keeps the server's stdin open."""
 
 
 def interpreter() -> str:
@@ -105,7 +104,8 @@ def start() -> bool:
         " request = warm_python.serve(int(sys.argv[2])); request and request.run()"
     )
     command = [sys.executable, "-c", code, os.path.dirname(os.path.abspath(__file__)), str(server.fileno())]
-    # The server ends when its stdin closes, that is, when this process ends. It starts in a folder that stays.
+    # The server ends when its stdin closes, that is, when this process ends. The server's
+    # working folder is `/`, since a test may remove the working folder of this process.
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -220,7 +220,7 @@ class Request:
 
 
 def _forget_other_engine() -> None:
-    """Forget the preloaded engine if the path leads to another one, or to none."""
+    """Remove the preloaded engine from `sys.modules` unless `sys.path` leads to the same engine."""
     from importlib.machinery import PathFinder
 
     spec = PathFinder.find_spec("dcamt")
@@ -281,7 +281,7 @@ class _Children:
 def serve(descriptor: int) -> Request | None:
     """Fork a child for each request until stdin closes.
 
-    Returns the request in each child, and None in the server at its end.
+    Returns the request in each child, and None in the server after stdin has closed.
     """
     import gc
     import importlib
@@ -309,7 +309,7 @@ def serve(descriptor: int) -> Request | None:
 def program_of(launcher: int) -> int:
     """Return the id of the process that runs a launcher's program: a child of the server, or the launcher itself.
 
-    A test kills this process instead of the launcher, since the program would end only some time after the launcher.
+    A test kills this process instead of the launcher: after the launcher is killed, the program runs on for a moment.
     """
     for process in os.listdir("/proc"):
         with contextlib.suppress(OSError), open(f"/proc/{process}/comm", encoding="utf-8") as file:
@@ -319,12 +319,12 @@ def program_of(launcher: int) -> int:
 
 
 def _name_of_child(launcher: int) -> str:
-    """Return the system's name of the process that runs a launcher's program."""
+    """Return the process name that `/proc` shows for the child with a launcher's program."""
     return f"of-{launcher}"
 
 
 def _die_with_parent() -> None:
-    """Let the system kill this process when its parent ends: a test may start a run of several days."""
+    """Let the system kill this process when its parent ends: otherwise a run from a test could go on for days."""
     _call_prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -370,7 +370,7 @@ def main() -> None:
         connection.connect(address)
     except OSError:
         os.execv(real, [real, *given])
-    # Signals are read from a socket, since `select` goes on waiting after the handler of a signal.
+    # Signals are read from a socket, since `select` goes on waiting after a signal handler.
     signals, wakeup = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)

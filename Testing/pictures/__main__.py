@@ -1,4 +1,4 @@
-"""Draw the pictures of the tutorials into a folder: `make pictures`."""
+"""Draw the pictures of the tutorials into a folder (`make pictures` runs this)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", choices=("segmentation", "training", "wall"), help="draw one tutorial's pictures")
     parser.add_argument("--first", action="store_true", help="stop after the first picture of each tutorial")
-    parser.add_argument("--window", metavar="WxH", help="draw what a window of W x H pixels shows, such as 1366x740")
+    parser.add_argument("--window", metavar="WxH", help="draw what a window of this size shows (example: 1366x740)")
     given = parser.parse_args()
     folder = given.folder
     folder.mkdir(parents=True, exist_ok=True)

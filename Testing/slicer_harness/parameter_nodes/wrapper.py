@@ -17,7 +17,7 @@ SlicerParameterNamePropertyName = "SlicerParameterName"
 
 
 class _Parameter:
-    """One member stored in one node. Its value is cached until the node changes, unless its type forbids caching."""
+    """A member stored in a node. The value is cached until the node changes, unless the type forbids caching."""
 
     def __init__(self, name: str, serializer: Serializer, default: Any, node: Any) -> None:
         self.name, self.serializer, self.default, self.node = name, serializer, default, node
@@ -112,7 +112,7 @@ class _Methods:
         self.connectParametersToGui(mapping)
 
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
-        """Connect widgets, given by parameter name; return the tag for `disconnectGui`.
+        """Connect each parameter to its widget (`mapping`: name to widget); return the tag for `disconnectGui`.
 
         Raises ValueError for an unknown parameter, RuntimeError for a widget that has no connector for its parameter.
         """
