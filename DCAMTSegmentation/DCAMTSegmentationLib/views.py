@@ -30,9 +30,9 @@ def background_scan() -> VolumeNode | None:
 def show_scan(volume: VolumeNode) -> None:
     """Make a scan the background of all slice views, and show its results instead of those of other scans.
 
-    If all views show the scan already, they keep their position and zoom; otherwise all are fitted. Results that the
-    user hid stay hidden. Points at doubtful places of other scans' results are removed. Nothing changes if the scan has
-    no image.
+    If all views show the scan already, they keep their position and zoom; otherwise all views are fitted to the scan.
+    Results that the user hid stay hidden. Points at doubtful places of other scans' results are removed. Nothing
+    changes if the scan has no image.
     """
     if volume.GetImageData() is None:
         return
@@ -59,10 +59,7 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
 
 
 def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
-    """Hide a result and remove its point at a doubtful place, or show the result again if this module hid it.
-
-    Results that the user hid stay hidden.
-    """
+    """Hide a result and remove its point at a doubtful place, or show the result again if this module hid it."""
     display = segmentation.GetDisplayNode()
     if display is None:
         return

@@ -24,7 +24,7 @@ class WallJob(SegmentJob):
     """Sends a volume and a segment to the worker, and inserts the wall into the scene."""
 
     _fingerprint = ""
-    """The fingerprint of the segment as it is sent; set by `prepare`."""
+    """The fingerprint of the segment that is sent; set by `prepare`."""
 
     def prepare(self) -> Iterator[WallRequest | None]:
         volume_file, mask_file = self.folder / "volume.npy", self.folder / "segment.npy"

@@ -6,11 +6,11 @@ import numpy as np
 from dcamt.wall.surface import Surface
 
 DEPTH_MM = 8.0
-"""Smallest limit for the distance of points from the curve's plane. The surface is curved, so it leaves the plane."""
+"""The limit of a point's distance from the curve's plane is at least this; a curved surface leaves the plane."""
 DEPTH_OF_RADIUS = 0.8
-"""Another limit, as a fraction of the curve's radius; the largest limit counts.
+"""The limit is also at least this fraction of the curve's radius.
 
-A ball's cap with a half-angle below 77 degrees is less deep than this fraction."""
+A spherical cap with a half-angle below 77 degrees is less deep than this fraction of its rim's radius."""
 
 
 def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:

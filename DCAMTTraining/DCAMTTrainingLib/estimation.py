@@ -1,4 +1,4 @@
-"""Estimate in the background the time, memory and disk space of a run, from a few steps on this computer."""
+"""Estimate the time, memory and disk space of a run in the background, from a few iterations on this computer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .temporary_folder import TemporaryFolder
 
 
 class Estimation:
-    """Runs `dcamt estimate` and keeps its results by recipe, device and used cases.
+    """Runs `dcamt estimate` and keeps one result for each combination of recipe, device and used cases.
 
     Args:
         planned_recipe, device: functions that return the recipe and the device of the next run.
@@ -55,7 +55,7 @@ class Estimation:
         The free disk space is read now, since the user may have deleted files or chosen another folder.
 
         Args:
-            device: if None, the device in the settings.
+            device: None for the device in the settings.
         """
         if not self._estimates:
             return None
@@ -66,11 +66,11 @@ class Estimation:
         return None if known is None else {**known, "disk_free": free_disk_bytes(runs_folder())}
 
     def start(self, folder: Path, device: str, on_end: Callable[[str], None]) -> None:
-        """Measure a few steps in the background.
+        """Measure a few iterations in the background.
 
         Args:
             folder: where the run would be written.
-            device: where the steps are computed.
+            device: where the iterations are computed.
             on_end: called as on_end(message) once unless cancelled; the message is empty after success.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The help of the commands: every argument is described."""
+"""Test that every argument of every command has a help text."""
 
 from __future__ import annotations
 

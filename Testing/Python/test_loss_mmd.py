@@ -1,4 +1,4 @@
-"""Test the squared maximum mean discrepancy (MMD) against loops and a formula, and its properties."""
+"""Test the values and the properties of the squared maximum mean discrepancy (MMD)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def random_sets(n: int, m: int, dimensions: int = 4, shift: float = 0.0, seed: i
 
 
 @pytest.mark.parametrize(("n", "m"), [(3, 4), (2, 4), (5, 5), (1, 6), (6, 1), (4, 5)])
-def test_mmd_equals_a_loop_over_pairs(n: int, m: int) -> None:
+def test_mmd_equals_a_reference_that_loops_over_pairs(n: int, m: int) -> None:
     for seed, shift in ((0, 0.0), (1, 0.7), (2, 5.0)):
         x, y = random_sets(n, m, shift=shift, seed=seed)
         expected = reference_mmd2(x.tolist(), y.tolist(), reference_median(x.tolist(), y.tolist()))
@@ -60,7 +60,7 @@ def test_mmd_of_a_set_with_itself_is_0_in_any_order() -> None:
 
 
 def test_mmd_of_two_points_follows_its_formula() -> None:
-    """The median is the only pair's squared distance, so the result is 2 - 2 mean(exp(-1 / (2m))) over multiples m."""
+    """The median is the pair's squared distance, so the result is 2 - 2 mean(exp(-1 / (2m))) over its multiples m."""
     expected = 2 - 2 * sum(math.exp(-1 / (2 * m)) for m in (0.25, 0.5, 1, 2, 4)) / 5
     for distance in (0.01, 1.0, 300.0):
         x, y = torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), distance, dtype=torch.float64)
@@ -88,7 +88,7 @@ def test_mmd_grows_with_the_difference_of_two_distributions() -> None:
     assert float(mmd2(x, 3 * y)) > 5 * float(mmd2(x, y))
 
 
-def test_gradient_treats_the_median_as_constant_and_moves_sets_together() -> None:
+def test_gradient_treats_the_median_as_constant_and_points_away_from_the_other_set() -> None:
     x, y = random_sets(3, 3, dimensions=2, shift=1.0)
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(mmd2(x, y), x)

@@ -45,7 +45,7 @@ def reorder_axes(volume: Volume, order: tuple[int, ...], flips: tuple[bool, ...]
 
 
 def resample_to_network_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:
-    """Resample a labelmap to the network grid and back, as if a network predicted it exactly."""
+    """Return the result of a network without errors: the labelmap, resampled to the network grid and back."""
     labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
     fractions = torch.stack([(labels == label).float() for label in range(recipe.output_channels)])
     return to_source(fractions, network_grid(labelmap.grid, recipe.spacing)).argmax(axis=0)
@@ -100,7 +100,7 @@ def test_orientation_of_axes_at_45_degrees_does_not_depend_on_storage(
     assert np.ptp(np.round(affines, 6), axis=0).max() == 0
 
 
-def test_network_grid_has_centre_and_extent_of_the_scan_to_half_a_voxel() -> None:
+def test_network_grid_has_the_centre_of_the_scan_and_its_extent_within_half_a_voxel() -> None:
     source = centred_grid((17, 30, 11), (0.7, 1.3, 2.5), rotation(20, 5, -8))
     grid = network_grid(source, (0.625, 0.9, 1.1))
     centre = grid.affine @ [*(np.array(grid.shape) - 1) / 2, 1]
@@ -159,7 +159,7 @@ def test_interpolation_weights_sum_to_1_and_keep_positions(
     assert inside.any()
     error = ((weights @ input_mm) - output_mm).abs()[inside].max()
     ratio = step_out / step_in
-    # A triangle filter whose width is a whole number of voxels reproduces a ramp exactly; other filters nearly do.
+    # A triangle filter reproduces a ramp exactly if its half-width is a whole number of voxels, otherwise nearly.
     assert error < (1e-5 if ratio <= 1 or abs(ratio - round(ratio)) < 1e-9 else 0.1 * step_in)
 
 
@@ -217,7 +217,7 @@ def test_resampling_a_box_equals_cropping_the_resampled_whole(
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
 @pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
-def test_source_box_is_the_bounding_box_of_the_voxels_that_depend_on_a_box(
+def test_source_box_is_the_bounding_box_of_the_scan_voxels_that_depend_on_a_network_box(
     order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
 ) -> None:
     scan = reorder_axes(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)
@@ -264,7 +264,7 @@ def test_real_labels_are_nearly_preserved_by_resampling_to_the_network_grid_and_
     full, recipe = read_labelmap(path), load_recipe("la")
     assert np.array_equal(resample_to_network_and_back(full, recipe), full.voxels)
     affine = full.grid.affine.copy()
-    affine[:, 2] *= 4  # every fourth slice, which gives the usual 0.625 x 0.625 x 2.5 mm
+    affine[:, 2] *= 4  # keep every fourth slice: 0.625 x 0.625 x 2.5 mm, a usual spacing
     thick = np.ascontiguousarray(full.voxels[:, :, 1::4])
     affine[:3, 3] += full.grid.affine[:3, 2]
     labelmap = Labelmap(thick, Grid(thick.shape, affine))
@@ -295,11 +295,11 @@ def test_voxel_gets_the_class_that_fills_most_of_it() -> None:
     )
 
 
-def test_voxel_filled_half_by_each_of_two_classes_gets_the_lower_label() -> None:
+def test_voxel_filled_equally_by_two_classes_gets_the_lower_label() -> None:
     recipe = replace(load_recipe("la"), spacing=(2.0, 2.0, 2.0))
     for label_first in (True, False):
         voxels = np.zeros((20, 8, 8), np.uint8)
-        voxels[:9] = label_first  # ends in the middle of a voxel of the coarser grid
+        voxels[:9] = label_first  # the border lies in the middle of a voxel of the coarser grid
         voxels[9:] = not label_first
         labelmap = Labelmap(voxels, centred_grid((20, 8, 8), (1.0, 1.0, 1.0)))
         labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
@@ -372,7 +372,7 @@ def test_cropping_changes_local_normalisation_only_near_the_new_border() -> None
     whole = normalise(image, RULE, (1.5, 1.5, 1.5))
     crop = (slice(None), slice(8, 66), slice(5, 60), slice(3, 55))
     cropped = normalise(image[crop], RULE, (1.5, 1.5, 1.5))
-    support = 3 * 4  # the mean uses three box filters of four voxels on either side
+    support = 3 * 4  # the mean uses three box filters, which reach four voxels to each side
     far = (slice(None), *(slice(support, -support) for _ in range(3)))
     assert (cropped - whole[crop])[far].abs().max() < 1e-5
     interior = (slice(None), *(slice(4, -4) for _ in range(3)))

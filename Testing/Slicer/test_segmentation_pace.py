@@ -17,7 +17,7 @@ from segmentation_case import (
 )
 
 TRIES = 4
-"""Number of attempts. The best one decides: other programs disturb some attempts, but DCAMT's pauses occur in all."""
+"""Number of attempts. The best attempt decides: other programs disturb some, but DCAMT's own pauses occur in all."""
 
 
 class PaceTest(SegmentationCase):
@@ -26,7 +26,7 @@ class PaceTest(SegmentationCase):
         self.prepare(volume)
         self.settings.showDisagreement = True
 
-        # Each further attempt replaces the earlier result with its surface, map and table.
+        # Each further attempt replaces the earlier result, its surface, map and table.
         def segment() -> Pause:
             with LoopMonitor() as monitor:
                 self.ui.applyButton.click()

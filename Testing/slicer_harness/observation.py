@@ -10,14 +10,14 @@ import shiboken6
 
 
 class Observation:
-    """Observes the events of one VTK object, or of none, for a widget."""
+    """Observes the events of at most one VTK object for a widget."""
 
     def __init__(self, widget: Any, changed: Callable[[Any], None]) -> None:
-        """Call `changed(widget)` after each event."""
+        """`changed(widget)` is called after each event."""
         self._subject: Any = None
         self._tags: list[int] = []
-        # The observer must hold no reference to the observed node. Python would collect such a cycle, and the node's
-        # wrapper with it, while the node itself still is in the scene.
+        # The observer must not refer to the observed node, which refers to the observer: Python would collect this
+        # cycle, and the node's wrapper with it, while the node is still in the scene.
         self._observer = _observer(weakref.ref(widget), changed, self._tags)
 
     def follow(self, subject: Any, events: Iterable[Any] = ("ModifiedEvent",)) -> None:

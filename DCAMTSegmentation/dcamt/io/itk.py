@@ -59,7 +59,7 @@ def quiet_terminal() -> Iterator[None]:
 def open_itk(path: Path) -> StoredImage:
     """Open an image in a format that ITK recognises by content or ending.
 
-    Axes beyond the third and the components of a vector become channels.
+    Components of a vector, and axes beyond the third, become channels.
 
     Raises:
         InputError: the file is damaged or incomplete, its format is unknown or cannot be checked for completeness, or
@@ -90,7 +90,7 @@ def open_itk(path: Path) -> StoredImage:
             voxels = np.moveaxis(array, -1, 0)  # (C, [T,] K, J, I)
             axes = voxels.ndim
             voxels = voxels.transpose(*range(axes - 3), axes - 1, axes - 2, axes - 3)
-            # A copy: a view would become invalid together with the image.
+            # Copied, because a view would become invalid together with the image.
             return np.array(voxels.reshape(-1, *voxels.shape[-3:]), order="C")
 
     return StoredImage(

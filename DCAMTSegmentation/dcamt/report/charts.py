@@ -18,11 +18,12 @@ Line = Sequence[tuple[float, float]]
 
 
 def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float] | None = None) -> str:
-    """Return a chart of lines of (iteration, value) by name, as SVG text; "" without points.
+    """Return a line chart as SVG text; "" if there are no points.
 
     Points whose value is not finite are omitted. Title and names are escaped.
 
     Args:
+        lines: name -> points (iteration, value).
         bounds: range of the value axis. By default, it begins at 0, or at the lowest value if that is negative, and
             ends at the largest value (at 1 if that is 0).
     """
@@ -61,7 +62,7 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
 
 
 def thin_line(line: Line) -> list[tuple[float, float]]:
-    """Return the line, or the mean points of `MAX_POINTS` successive parts of a line with more points."""
+    """Return the line; if it has more than `MAX_POINTS` points, return the mean points of that many parts."""
     if len(line) <= MAX_POINTS:
         return list(line)
     edges = [round(len(line) * n / MAX_POINTS) for n in range(MAX_POINTS + 1)]

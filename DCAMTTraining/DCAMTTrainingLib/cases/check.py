@@ -28,7 +28,7 @@ from .lists import write_lines
 from .rows import CaseRow, CaseTable, FileScan, SceneScan
 
 PATHS_PER_STEP = 200
-"""At most this many paths are resolved in one turn of the event loop, to keep Slicer responsive."""
+"""At most this many paths are resolved between two turns of the event loop, to keep Slicer responsive."""
 
 
 class CaseCheck:
@@ -40,7 +40,7 @@ class CaseCheck:
 
     Attributes:
         label_values: row index -> the values in the row's label. If the label was not read, a scan in a file has no
-            entry, and a scan in the scene has an empty one.
+            entry, and a scan in the scene has an empty tuple.
     """
 
     def __init__(self, table: CaseTable, recipe: Recipe, on_end: Callable[[str], None]) -> None:
@@ -54,7 +54,7 @@ class CaseCheck:
         self._beginning = SteppedTask(self._begin(), self._on_begun)
 
     def start(self) -> CaseCheck:
-        """Start with the scene's cases; return the check itself."""
+        """Start the check, and return this object."""
         self.running = True
         self._beginning.start()
         return self
@@ -68,7 +68,7 @@ class CaseCheck:
         self._folder.remove()
 
     def _begin(self) -> Generator[None, None, None]:
-        """Check the scene's cases, then start a child process for the others."""
+        """Check the scene's cases, then start a child process for the cases in files."""
         yield from self._check_scene()
         lines = []
         for index, row in enumerate(self._table.rows):
@@ -137,7 +137,9 @@ class CaseCheck:
 
 
 def _find_conflicting_row(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | None:
-    """Return a row that uses the scan of `row` for validation while `row` trains on it, or the reverse; else None.
+    """Return a row that is for validation while `row` is not, or the reverse; None if there is none.
+
+    Rows that are left out do not count.
 
     Args:
         rows_of_scan: the other rows of the same scan.
@@ -162,7 +164,7 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     components, file = volume.GetImageData().GetNumberOfScalarComponents(), file_of_all_channels(volume)
     try:
         if recipe.input_channels == 1:
-            channels = components  # As for files, a recipe of one channel uses the first of several volumes.
+            channels = components  # A recipe of one channel uses only the scan's first volume, as for files.
         elif file is not None and file.is_dir():
             # Reading a DICOM series would block the event loop; the run checks the series when it starts.
             channels = recipe.input_channels
@@ -208,7 +210,7 @@ def channels_note(source: SceneScan, recipe: Recipe) -> str:
 
 
 def _is_drawn(segmentation: SegmentationNode, identifier: str) -> bool:
-    """Return whether a segment has any voxel or, if it has only a surface, any extent."""
+    """Return whether a segment has any voxel or, without a labelmap, a surface."""
     segment = segmentation.GetSegmentation().GetSegment(identifier)
     if segment is None:
         return False
