@@ -13,12 +13,11 @@ from DCAMTSlicerLib.result_segments import find_dcamt_segments
 class EarlierResult:
     """The state of a segmentation node, its table and its map before an insertion.
 
-    Voxels are not copied: an insertion replaces whole segment and image objects, so references to the old objects
-    suffice.
+    Voxels are not copied: an insertion makes new segments and a new image, and this object keeps the old ones.
     """
 
     def __init__(self, segmentation_node: SegmentationNode, helpers: Sequence[Node]) -> None:
-        """Store the state of a segmentation node and of its helper nodes, which are tables and maps."""
+        """Store the state of a segmentation node and of `helpers`, its existing table and map."""
         self._node = segmentation_node
         segmentation = segmentation_node.GetSegmentation()
         self._order = list(segmentation.GetSegmentIDs())
@@ -34,7 +33,7 @@ class EarlierResult:
         self._helpers = [_Table(node) if node.IsA("vtkMRMLTableNode") else _Map(node) for node in helpers]
 
     def restore(self) -> None:
-        """Give the nodes the stored state."""
+        """Restore the stored state of all nodes."""
         node, segmentation = self._node, self._node.GetSegmentation()
         for identifier in find_dcamt_segments(node):
             segmentation.RemoveSegment(identifier)
@@ -67,7 +66,7 @@ class _Table:
 
 
 class _Map:
-    """The volume node of a map with its name, attributes, position, image, and its display's window and threshold."""
+    """The volume node of a map with its name, attributes, position, image, display window and threshold."""
 
     def __init__(self, node: VolumeNode) -> None:
         self._node, self._name, self._attributes = node, node.GetName(), _attributes_of(node)
@@ -102,7 +101,7 @@ def _set_attributes(node: Node, attributes: dict[str, str]) -> None:
 
 
 def _references_of(node: Node) -> dict[str, list[str]]:
-    """Return the identifiers of the nodes to which a node refers in DCAMT's roles and in the geometry's, by role."""
+    """Return a node's references as {role: node IDs}, for DCAMT's roles and the role of the reference geometry."""
     roles: list[str] = []
     node.GetNodeReferenceRoles(roles)
     geometry = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()

@@ -19,7 +19,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 def free_memory_bytes() -> int | None:
     """Return the bytes of memory that programs can use without swapping; None if unknown."""
-    # Imported here, since Slicer imports this module before the packages are installed.
+    # Imported here, since Slicer imports this module before psutil is installed.
     import psutil
 
     try:
@@ -57,9 +57,9 @@ def peak_memory_bytes() -> int:
 def keep_freed_memory() -> bool:
     """Make this process keep freed memory for reuse (glibc only); return whether that succeeded.
 
-    By default, glibc returns blocks of 32 MiB and more to the system at once, and the system clears each page of a new
-    block on first use. This is slow, since networks allocate and free blocks of the same sizes hundreds of times in
-    each training iteration.
+    By default, glibc returns freed blocks of 32 MiB and more to the system at once, and the system clears each page of
+    a new block on first use. This is slow, since networks allocate and free blocks of the same sizes hundreds of times
+    in each training iteration.
     """
     if sys.platform != "linux":
         return False
@@ -77,9 +77,9 @@ def without_garbage_collection() -> Iterator[None]:
     """Keep the garbage collector from searching the objects of the packages that a block imports.
 
     PyTorch, SciPy and vtk create 240,000 objects. Python would search all of them for reference cycles several times
-    during the import, and again at the end of the process. All objects that exist at the end of the block are exempt
-    from later searches, even those that existed before the block. Therefore the collector is left alone if PyTorch is
-    imported already, as in a notebook that calls the command again.
+    during the import, and again at the end of the process. At the end of the block, all existing objects are
+    exempted from later searches, even those older than the block. If PyTorch is imported already, as in a notebook that
+    calls the command again, there is little to gain, and the collector is left alone.
     """
     if "torch" in sys.modules:
         yield

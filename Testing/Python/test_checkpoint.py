@@ -149,7 +149,7 @@ def test_missing_permission_or_memory_is_not_reported_as_damage(
         load_checkpoint(tmp_path / "last.pt", CPU)
 
 
-def test_truncated_checkpoint_and_other_files_are_refused(tmp_path: Path) -> None:
+def test_truncated_checkpoints_and_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, make_state(1))
     whole = path.read_bytes()
@@ -166,14 +166,14 @@ def test_damaged_checkpoint_that_claims_a_huge_tensor_is_refused_as_damaged(tmp_
     path, huge = tmp_path / "last.pt", (1 << 60).to_bytes(8, "little")
     torch.save({"weight": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
     whole = path.read_bytes()
-    # The first number 1000 of the pickled data is the number of elements.
+    # The first 1000 in the pickled data is the number of elements.
     path.write_bytes(whole.replace(b"M\xe8\x03", b"\x8a\x08" + huge, 1))
     with pytest.raises(RuntimeError, match="allocate memory"):
         torch.load(path, weights_only=True)
     assert refusal_text(path) == "the checkpoint is damaged. Start a new run."
 
 
-def test_lack_of_memory_for_a_file_with_a_wrong_checksum_is_reported_as_damage(
+def test_memory_error_for_a_file_with_a_wrong_checksum_is_reported_as_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.pt"
@@ -213,4 +213,4 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
     assert refusal_text(path) == "the checkpoint is damaged. Start a new run."
     assert not mark.exists()
     torch.load(path, weights_only=False)
-    assert mark.exists()  # an unsafe load does create the folder
+    assert mark.exists()  # an unsafe load executes the code

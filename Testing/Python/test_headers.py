@@ -55,7 +55,7 @@ def test_layered_segmentation_counts_as_one_labelmap(tmp_path: Path) -> None:
     segments = {f"Segment{n}_{key}": value for n in (0, 1) for key, value in (("LabelValue", "1"), ("Layer", str(n)))}
     nrrd.write(str(tmp_path / "two.seg.nrrd"), layers, {**frame, **segments})
     assert read_header(tmp_path / "two.seg.nrrd").channels == 2
-    header = read_header(tmp_path / "two.seg.nrrd", flatten_segments=True)
+    header = read_header(tmp_path / "two.seg.nrrd", as_labelmap=True)
     assert header.channels == 1
     assert header.grid.matches(read_labelmap(tmp_path / "two.seg.nrrd").grid)
 

@@ -1,4 +1,4 @@
-"""Test the dual V-Net: shapes, weights, exchange between branches, and layers against NumPy and PyTorch."""
+"""Test the dual V-Net: shapes, weights and exchange between branches; compare layers with NumPy and PyTorch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def small_recipe(classes: int = 1, input_channels: int = 1, **network: Any) -> R
 
 
 def exchanging_network(recipe: Recipe, seed: int = 0) -> DualVNet:
-    """Return a network in evaluation mode with random cross-attention, which is the identity in a new network."""
+    """Return a network in evaluation mode with random cross-attention (the identity in a new network)."""
     torch.manual_seed(seed)
     network = DualVNet(recipe).eval()
     attentions: Any = network.attentions
@@ -83,7 +83,7 @@ def test_number_of_weights_equals_the_sum_over_layers() -> None:
             if level:
                 expected += 8 * widths[level - 1] * width + 2 * width  # downsampling and its normalisation
                 inputs = width
-                expected += kernel_of_up * width * widths[level - 1] + 2 * widths[level - 1]  # up
+                expected += kernel_of_up * width * widths[level - 1] + 2 * widths[level - 1]  # upsampling
             expected += 27 * inputs * width + 27 * (count - 1) * width**2 + 2 * count * width
             if level < len(widths) - 1:
                 expected += count * (27 * width**2 + 2 * width)  # the decoder's level
@@ -131,7 +131,7 @@ def test_own_tokens_change_only_the_branch_that_attends_to_them(branch: int) -> 
     own_tokens[branch] = True
     with torch.no_grad():
         with_own_tokens, exchanged = network(scan, own_tokens), network(scan)
-        if branch == 0:  # `forward_one` computes branch A, which then attends to its own tokens
+        if branch == 0:  # `forward_one` computes branch A with its own tokens
             assert torch.equal(network.forward_one(scan), with_own_tokens[0].logits)
         # The other branch still attends to its partner's tokens.
         assert torch.equal(with_own_tokens[1 - branch].logits, exchanged[1 - branch].logits)
@@ -248,7 +248,7 @@ def test_trilinear_up_equals_upsampling_followed_by_a_convolution() -> None:
     for axis in (2, 3, 4):
         before = np.concatenate([doubled.take([0], axis), doubled.take(range(doubled.shape[axis] - 1), axis)], axis)
         after = np.concatenate([doubled.take(range(1, doubled.shape[axis]), axis), doubled.take([-1], axis)], axis)
-        # The centre of a new voxel is a quarter of an old voxel from the old voxel's centre.
+        # Along each axis, the centre of a new voxel is a quarter of the old spacing from the old voxel's centre.
         pair = np.stack([0.75 * doubled + 0.25 * before, 0.75 * doubled + 0.25 * after], axis + 1)
         doubled = pair.reshape(*(n * (2 if i == axis else 1) for i, n in enumerate(doubled.shape)))
     weight = layer[0].weight.detach().numpy()[:, :, 0, 0, 0]

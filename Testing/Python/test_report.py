@@ -149,7 +149,7 @@ def test_command_rewrites_the_report(run: Path, tmp_path: Path, capsys: pytest.C
     assert "holds no run" in capsys.readouterr().err
 
 
-def test_repeated_iterations_are_drawn_once() -> None:
+def test_resuming_a_run_removes_later_values_from_its_curves() -> None:
     def progress_event(step: int, loss: float | None) -> dict[str, object]:
         return {"event": "progress", "step": step, "losses": {"total": loss}}
 
@@ -213,6 +213,6 @@ def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
     assert pixels.shape == (side, 3 * side + 12, 3)
     for number in range(3):
         panel = pixels[:, number * (side + 6) :][:, :side]
-        # The picture shows the scan up to 20 mm from the block, which is 32 voxels. The block fills voxels 2 to 11.
+        # The picture shows 32 voxels: up to 20 mm around the block, inside the scan. The block fills voxels 2 to 11.
         assert np.argwhere(panel.mean(axis=-1) > 0.5).mean(axis=0) / side == pytest.approx([7 / 32, 7 / 32], abs=0.02)
         assert (np.abs(panel - recipe.classes[0].color).max(axis=-1) < 0.01).any()

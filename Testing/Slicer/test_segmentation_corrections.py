@@ -60,12 +60,12 @@ class CorrectionTest(PanelCase):
             self.wait()
         self.assertTrue((segment_mask(segmentation, volume) != corrected).any())
 
-    def test_edit_made_outside_the_module_is_noticed_and_showing_the_surface_again_is_no_edit(self) -> None:
+    def test_edit_outside_the_module_is_noticed_but_hiding_and_showing_the_surface_is_no_edit(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         self.ui.show3DCheckBox.click()
         self.ui.show3DCheckBox.click()
-        self.assertFalse(review.is_corrected(segmentation))  # hiding and showing the surface is not an edit
+        self.assertFalse(review.is_corrected(segmentation))
         self.assertNotIn("correction", self.ui.trustLabel.text)
         self.module.leave()
         mask = np.zeros_like(segment_mask(segmentation, volume))
@@ -81,7 +81,7 @@ class CorrectionTest(PanelCase):
         segmentation, untouched = self.segment(volume), self.segment(other)
         mask = segment_mask(segmentation, volume).copy()
         inside = np.argwhere(mask)[np.count_nonzero(mask) // 2]
-        mask[tuple(inside)] = 0  # one voxel that does not change the segment's extent
+        mask[tuple(inside)] = 0  # removing this voxel does not change the segment's extent
         identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
         self.ui.inputSelector.setCurrentNode(volume)

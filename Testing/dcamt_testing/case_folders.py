@@ -1,4 +1,4 @@
-"""Make folders of empty files, and list the cases that are found in them."""
+"""Make folders of empty files, and convert the cases found in them to plain dictionaries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ def make_files(home: Path, *files: str) -> Path:
 
 
 def scans_and_labels(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
-    """Return {name: (image, label)} with paths relative to `home`; fail if a case's role contradicts its label."""
+    """Return {name: (image, label)} with paths relative to `home`.
+
+    Fail if a role does not fit the label, or if two cases have the same name.
+    """
     assert all(case.role == ("labelled" if case.label else "unlabelled") for case in found_cases.cases)
     by_name = {
         case.name: (
@@ -30,5 +33,5 @@ def scans_and_labels(found_cases: FoundCases, home: Path) -> dict[str, tuple[str
 
 
 def skip_reasons(found_cases: FoundCases) -> dict[str, str]:
-    """Return the reasons why files were skipped, by file name."""
+    """Return {file name: reason} for the skipped files."""
     return {one.path.name: one.reason for one in found_cases.skipped}

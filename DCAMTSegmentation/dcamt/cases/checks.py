@@ -136,7 +136,7 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
             facts, f"The case has the role {case.role}, but no label. Choose a label, or change the role."
         )
     try:
-        read_header(case.label, flatten_segments=True)
+        read_header(case.label, as_labelmap=True)
     except InputError as error:
         return _with_problem(facts, _without_path("label", case.label, error))
     return facts

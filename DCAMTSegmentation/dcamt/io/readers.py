@@ -47,7 +47,7 @@ _MAXIMUM_UNZIPPED = 16 << 30
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """The header of an image file: the number of channels C and the grid of its voxels (C, I, J, K)."""
+    """The number of channels and the grid of an image file."""
 
     channels: int
     grid: Grid
@@ -57,9 +57,9 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
     """Read and check a scan.
 
     Args:
-        path: a file in NIfTI, NRRD, MetaImage or another format of docs/formats.md, a folder with DICOM files in it or
-            below, a multi-frame DICOM file, a DICOMDIR, a zip file of one of these, or the left atrium benchmark's
-            `.h5`.
+        path: a file in NIfTI, NRRD, MetaImage or another format of docs/formats.md, a folder with DICOM files (also in
+            subfolders), a multi-frame DICOM file, a DICOMDIR, a zip file of one of these, or the left atrium
+            benchmark's `.h5`.
         channels: the number of channels C that the scan must have: all in one file, or one in each of the files
             `x_0000`, `x_0001`, ..., of which `path` is the first.
         choice: the image to read if a DICOM folder, DICOMDIR or file contains several.
@@ -81,7 +81,7 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
 
 
 def _has_one_channel(path: Path, choice: ScanChoice | None) -> bool:
-    """Return whether a file has one channel; a file with several is a scan of its own, whatever its name."""
+    """Return whether a file has one channel; a file with several is a complete scan, whatever its name."""
     with _open_image(path, choice or ScanChoice()) as image:
         return image.channels == 1
 
@@ -105,8 +105,8 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
     """Read a labelmap from any format that `read_scan` reads, or from a segmentation (`.seg.nrrd`, DICOM SEG).
 
     A segmentation becomes one labelmap. Its segments keep their label values if these are unique and above 0; otherwise
-    the segments are numbered 1, 2, ... in the file's order. Where segments overlap, the last of the file, or of
-    `mapping`, is kept.
+    the segments are numbered 1, 2, ... in the file's order. Where segments overlap, the last in the file is kept;
+    with `mapping`, the last in `mapping`.
 
     A segmentation that was saved cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's
     grid.
@@ -116,8 +116,8 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
             label. All other voxels become background. In names, capitals, blanks and punctuation are ignored.
 
     Raises:
-        InputError: as in `read_scan`, except that segmentations and blank or small labelmaps are allowed; values are
-            negative, fractional or above 2^32 - 1; or `mapping` has a name that no segment has.
+        InputError: the file cannot be read, as in `read_scan`; values are negative, fractional or above 2^32 - 1; or
+            `mapping` has a name that no segment has. Segmentations and blank or small labelmaps are allowed.
     """
     path = Path(path)
     with _open_image(path, ScanChoice(), label=True) as image:
@@ -137,7 +137,7 @@ def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelm
     """Return the labelmap with its values mapped as in `read_labelmap`.
 
     Raises:
-        InputError: `mapping` contains a name; a `Labelmap` has no named segments.
+        InputError: `mapping` contains a name, but a `Labelmap` has no named segments.
     """
     voxels = _map_labels(labelmap.voxels[None], (), mapping, labelmap.path)
     return replace(labelmap, voxels=voxels)
@@ -158,8 +158,8 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
         return image.segments
 
 
-def read_header(path: str | Path, flatten_segments: bool = False, channels: int = 1) -> Header:
-    """Return the header of a scan or, with `flatten_segments`, of a labelmap, after checking the header.
+def read_header(path: str | Path, as_labelmap: bool = False, channels: int = 1) -> Header:
+    """Check and return the header of a scan or, with `as_labelmap`, of a labelmap.
 
     The segments of a labelmap count as one channel. With `channels` above 1, channels in separate files are counted as
     in `read_scan`.
@@ -169,14 +169,14 @@ def read_header(path: str | Path, flatten_segments: bool = False, channels: int 
             the voxels show.
     """
     path = Path(path)
-    with _open_image(path, ScanChoice(), label=flatten_segments) as image:
-        if flatten_segments:
+    with _open_image(path, ScanChoice(), label=as_labelmap) as image:
+        if as_labelmap:
             check_grid(image.grid, path)
         else:
             check_scan_grid(image.grid, path)
         image.verify()
         files = channel_files(path) if channels > 1 and image.channels == 1 else ()
-        return Header(len(files) or (1 if flatten_segments and image.segments else image.channels), image.grid)
+        return Header(len(files) or (1 if as_labelmap and image.segments else image.channels), image.grid)
 
 
 @contextmanager
@@ -233,7 +233,7 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
 
 
 def _refuse_other_kinds(path: Path, head: bytes) -> None:
-    """Raise InputError if a file's first bytes are those of an archive, a document or a placeholder of a scan."""
+    """Raise InputError if a file's first bytes are those of an archive, a document or a placeholder for a scan."""
     if head.startswith(b"version https://git-lfs"):
         remedy = "Fetch the scan with 'git lfs pull'."
         raise InputError("is a pointer of Git LFS, not a scan", path=path, remedy=remedy)
@@ -272,7 +272,7 @@ def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
 
 
 def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
-    """Return the only DICOM segmentation among `files`, or None; raise InputError, naming `path`, for several."""
+    """Return the only DICOM segmentation among `files`, or None; raise InputError if there are several."""
     segmentations = [file for file in files if is_dicom_segmentation(file)]
     if len(segmentations) > 1:
         what = f"holds {len(segmentations)} segmentations: {list_names([file.name for file in segmentations])}"
@@ -288,8 +288,8 @@ def _unzipped(path: Path) -> Iterator[Path]:
         The only file with the ending of a scan or label; without one or with several, the folder of all files.
 
     Raises:
-        InputError: the zip file is damaged or too large, or holds nothing but several images or other zip files.
-            Errors of the block name the zip file in place of the extracted one.
+        InputError: the zip file is damaged or too large, holds only zip files, or holds several images and no other
+            file. An InputError of the block is raised again with the zip file's path instead of the extracted path.
     """
     with tempfile.TemporaryDirectory(prefix="dcamt-") as folder:
         with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""Write and read the reason why a run's process failed, as a file in the run folder."""
+"""Write the reason for a run's failure to a file in the run folder, and read it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from ..io.atomic import write_text
 
 @dataclass(frozen=True)
 class FailureNote:
-    """The reason why a run failed: a message of one line, and whether it was an `OutputError`, such as a full disk."""
+    """The reason why a run failed.
+
+    Attributes:
+        message: one line for the user.
+        unwritten: whether an `OutputError` ended the run, for example on a full disk.
+    """
 
     message: str
     unwritten: bool = False
@@ -26,7 +31,7 @@ def write_note(path: Path, note: FailureNote) -> None:
 
 
 def read_note(path: Path) -> FailureNote | None:
-    """Return the note; None if the file does not exist or holds no note, like the blank files of earlier versions."""
+    """Return the note; None if the file cannot be read or holds no note (earlier versions wrote blank files)."""
     with suppress(OSError, ValueError, TypeError):
         return FailureNote(**json.loads(path.read_text(encoding="utf-8")))
     return None

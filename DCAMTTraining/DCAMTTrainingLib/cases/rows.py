@@ -1,4 +1,4 @@
-"""Hold the case table: one row for each case, with its source, its role and what a check found."""
+"""Hold the case table: one row for each case, with source, role, size and the problems found."""
 
 from __future__ import annotations
 
@@ -96,11 +96,10 @@ class CaseTable:
     def add(self, rows: Iterable[CaseRow], roles_chosen: bool = False) -> int:
         """Add cases; return how many are new.
 
-        An existing row with the same scan gets the new label and keeps its name. Its role and chosen segments stay if
-        they fit the new label; its label mapping stays if the label file is the same and the new row has no mapping.
+        A new row replaces an existing row of the same scan, but keeps the user's earlier choices (see `_update_row`).
 
         Args:
-            roles_chosen: whether the user chose the new rows' roles. If so, an existing row gets the new role.
+            roles_chosen: whether the user chose the new rows' roles. If so, they replace the roles of existing rows.
         """
         at = {row.scan: index for index, row in enumerate(self.rows)}
         names = {row.name for row in self.rows}
@@ -132,7 +131,7 @@ class CaseTable:
         self._reset()
 
     def set_role(self, indices: Iterable[int], role: str) -> int:
-        """Set the role of cases; return how many keep their old role, since they lack the label that `role` needs.
+        """Set the role of cases; return how many keep their old role because they lack the label that `role` needs.
 
         Raises:
             ValueError: the role is unknown.
@@ -229,7 +228,7 @@ def rows_to_json(rows: Sequence[CaseRow]) -> str:
 
 
 def parse_rows(listed: Any) -> list[CaseRow]:
-    """Return the rows in parsed JSON; raise ValueError if it is not a list of rows."""
+    """Return the rows in parsed JSON; raise ValueError if `listed` is not a list of rows."""
     try:
         return [_row(data) for data in listed]
     except (TypeError, KeyError, AttributeError) as error:
@@ -250,13 +249,14 @@ def _row(data: dict[str, Any]) -> CaseRow:
 
 
 def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
-    """Return `new_row`, another row of the same scan, with the user's choices from `row`.
+    """Return `new_row` with the user's choices from `row`, a row of the same scan.
 
-    These choices are the name, the role if the new label allows it, the chosen segments if the segmentation is the
-    same, and the label mapping if the label file is the same and `new_row` has no mapping.
+    The name of `row` is kept. Its role is kept if the role is `LEFT_OUT` or both rows have a label. Its chosen segments
+    are kept if the segmentation is the same. Its label mapping is kept if the label file is the same and `new_row` has
+    no mapping.
 
     Args:
-        role_chosen: whether the user chose the role of `new_row`; if so, that role is kept.
+        role_chosen: whether the user chose the role of `new_row`; if so, `new_row` keeps its role.
     """
     source, known = new_row.source, row.source
     if isinstance(source, SceneScan) and isinstance(known, SceneScan) and source.segmentation == known.segmentation:

@@ -1,4 +1,4 @@
-"""Store values in a scripted module node as text parameters and node references, named as Slicer names them."""
+"""Store values in a scripted module node as text parameters and node references with Slicer's names."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Serializer:
     """Reads and writes values of one type; this base class stores a value as one text parameter."""
 
     cached = True
+    """Whether `_Parameter` caches the value until the node changes."""
 
     def __init__(self, validators: list[Validator], default: Any) -> None:
         self.validators, self._default = validators, default
@@ -102,7 +103,7 @@ class EnumSerializer(Serializer):
 
 
 class NodeSerializer(Serializer):
-    """Stores a node reference, and an empty parameter of the same name that marks it as set."""
+    """Stores a node reference; an empty parameter of the same name marks the reference as set."""
 
     def __init__(self, kind: type, validators: list[Validator]) -> None:
         super().__init__([IsInstance(kind), *validators], None)
@@ -299,7 +300,7 @@ class UnionSerializer(Serializer):
 
 
 def serializer_for(annotated: Any) -> Serializer:
-    """Return the serializer of a type with its validators; raise TypeError for a type that the harness cannot store."""
+    """Return the serializer of an annotated type; raise TypeError if the harness cannot store the type."""
     from .packs import PackSerializer, isParameterPack
 
     kind, annotations = split(annotated)
@@ -319,7 +320,7 @@ def serializer_for(annotated: Any) -> Serializer:
         return ListSerializer(serializer_for(arguments[0]), validators)
     if origin is tuple:
         return TupleSerializer([serializer_for(argument) for argument in arguments], validators)
-    # Before Python 3.14, `X | Y` is not a typing.Union, and Slicer cannot store it.
+    # Before Python 3.14, `X | Y` is not a typing.Union; it is refused below, as in Slicer.
     if origin is typing.Union:
         return UnionSerializer([serializer_for(argument) for argument in arguments], validators)
     if isinstance(kind, type) and issubclass(kind, slicer.vtkMRMLNode):
