@@ -341,6 +341,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("has a damaged space origin"),
         _("has a different number of sizes and dimensions"),
         _("has a different number of space directions and axes"),
+        _("has a header of 16 MiB or more"),
         _("has a modality LUT, which is not supported"),
         _("has a singular geometry: its axes lie in one plane"),
         _("has a voxel spacing of zero"),

@@ -269,6 +269,13 @@ def test_damaged_nrrd_is_refused(tmp_path: Path, change: Callable[[bytes], bytes
     refused(lambda: read_scan(path), path, word)
 
 
+def test_nrrd_with_a_too_long_header_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dcamt.io.nrrd_header.HEADER_LIMIT", 1000)
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: header + b"note:=" + b"x" * 1000 + b"\n"))
+    refused(lambda: read_scan(path), path, "has a header of 16 MiB or more")
+
+
 @pytest.mark.parametrize(
     ("line", "word"),
     [

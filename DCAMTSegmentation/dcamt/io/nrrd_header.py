@@ -15,7 +15,7 @@ _ALIASES = {
     "lineskip": "line skip",
     "byteskip": "byte skip",
 }
-HEADER_LIMIT = 1 << 24  # bytes within which a header must end
+HEADER_LIMIT = 1 << 24  # bytes
 _HEADER_BUFFER = 1 << 12
 OPEN_IN_SLICER = "Open the file in 3D Slicer and save it again."
 """Remedy for files that Slicer may read although DCAMT does not."""
@@ -29,7 +29,7 @@ class NrrdHeader:
         fields: the text of each field, by the field's name in lower case.
         pairs: the key/value pairs.
         files: the names in a list of data files.
-        start: the header's length in bytes, after which the data may follow.
+        start: the header's length in bytes; data in the same file follows.
     """
 
     fields: dict[str, str] = field(default_factory=dict)
@@ -42,7 +42,8 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
     """Return the header of a NRRD file, which may be compressed with gzip as a whole.
 
     Raises:
-        InputError: the file is not NRRD, or a line of the header is damaged.
+        InputError: the file is not NRRD, a line of the header is damaged, or the header reaches `HEADER_LIMIT`.
+        ValueError: the name of a data file is not UTF-8.
     """
     header = NrrdHeader()
     with open_plain_or_gzip(path, _HEADER_BUFFER) as file:
@@ -53,6 +54,8 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
         used = len(first_line)
         while line := file.readline(HEADER_LIMIT - used):
             used += len(line)
+            if used >= HEADER_LIMIT:
+                raise InputError("has a header of 16 MiB or more", path=path, remedy=OPEN_IN_SLICER)
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             if not text.strip():
                 break
@@ -80,8 +83,8 @@ def array_sizes(path: Path, header: NrrdHeader) -> list[int]:
     """Return the size of each axis in the file's order, the fastest first.
 
     Raises:
-        InputError: the header lacks a required field, the number of its sizes is not its dimension, or no image can
-            have its sizes (`check_size`).
+        InputError: the header lacks a required field, the number of sizes differs from the dimension, or `check_size`
+            refuses the sizes.
         ValueError: the dimension or a size is not a whole number, or there are no sizes.
     """
     for name in ("type", "dimension", "sizes", "encoding"):
