@@ -1,4 +1,4 @@
-"""Recognise edits of segments by a fingerprint of their voxels; undo and redo in Segment Editor send no event."""
+"""Recognise edits of segments by fingerprints of voxels, since undo and redo in Segment Editor send no event."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .segment_voxels import SegmentVoxels, labelmap_name, read_segment
 def fingerprint(segmentation_node: SegmentationNode, identifiers: Iterable[str] | None = None) -> str:
     """Return a text that changes when voxels of segments are added, removed or moved on the grid of their image.
 
-    A transform of the node, and hardening a linear one, move the grid with its voxels and do not change the text.
-    Hardening a non-linear transform resamples the voxels, which changes the text as an edit does.
+    Transforming the node, or hardening a linear transform, moves the grid with its voxels and keeps the text.
+    Hardening a non-linear transform resamples the voxels and changes the text like an edit.
 
     Args:
         identifiers: the segments, which must exist; by default those that DCAMT wrote.
@@ -46,8 +46,8 @@ def fingerprint_of(checksums: Mapping[str, Sequence[int]]) -> str:
 def is_same_fingerprint(stored: str, now: str) -> bool:
     """Return whether the stored and the present `fingerprint` of a node describe the same voxels.
 
-    Scenes of older versions store checksums by the code of the class, and without the first voxel's index. The index is
-    then not compared, so a segment that was moved on its grid counts as unchanged.
+    Scenes of older versions store checksums by class codes instead of identifiers, and without the index `first`.
+    Neither is then compared, so a segment that was moved on its grid counts as unchanged.
     """
     if stored == now or not stored or not now:
         return stored == now

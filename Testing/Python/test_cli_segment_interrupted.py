@@ -1,4 +1,4 @@
-"""`dcamt segment` with a signal or a closed stream: finished results are kept, and no partial file is left."""
+"""Test `dcamt segment` with a signal or a closed stream: it keeps finished results and leaves no partial file."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_ctrl_c_during_inference_keeps_the_finished_results(noise_model: Path, t
 def test_table_of_an_interrupted_command_lists_every_written_result(
     noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, as_json: bool
 ) -> None:
-    """Ctrl-C or the loss of stdout comes while the third of four results is printed; its file is already written."""
+    """Ctrl-C or the loss of stdout interrupts the printing of the third of four results, whose file is written."""
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
     print_line, results = Console.print_line, []
@@ -137,7 +137,7 @@ def test_closed_stdout_causes_no_traceback(noise_model: Path, tmp_path: Path) ->
 def test_error_is_not_printed_to_stdout_when_stderr_is_closed(
     noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`print` writes to stdout if sys.stderr is None; an error line there would not be JSON."""
+    """`print(..., file=sys.stderr)` writes to stdout if sys.stderr is None; an error line there would not be JSON."""
     (tmp_path / "bad.nrrd").write_text("no image", encoding="utf-8")
     arguments = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", noise_model, "--json"]
     monkeypatch.setattr(sys, "stderr", None)

@@ -50,7 +50,7 @@ def locate_in_scan(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> Or
 
 
 def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
-    """Return whether a box is the mask's bounding box to within 4 voxels; the coarse grid has voxels of 3 mm."""
+    """Return whether each side of a box is within 4 voxels of the mask's bounding box; coarse voxels have 3 mm."""
     exact = bounding_box(mask)
     assert exact is not None
     return all(
@@ -60,7 +60,7 @@ def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
 
 
 def test_small_central_component_does_not_replace_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The organ is not at the centre. The component at the centre is too large to be ignored as a speck."""
+    """The organ lies outside the inner part, whose component counts as an organ only if `SMALLEST_ORGAN` is low."""
     monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.2)
     central, organ = ellipsoid((80, 80, 12), (7, 7, 4)), ellipsoid((142, 40, 12), (12, 12, 8))
     scan = Volume(np.where(central | organ, np.float32(0.9), WAVES)[None], GRID)
@@ -128,7 +128,7 @@ def test_box_contains_an_organ_outside_the_inner_part() -> None:
 
 def test_box_is_the_whole_anatomy_without_a_search_when_the_recipe_keeps_all_components() -> None:
     def refuse(image: Tensor) -> Tensor:
-        raise AssertionError("no organ is to be located")
+        raise AssertionError("the network was called")
 
     all_components = replace(RECIPE, inference=replace(RECIPE.inference, largest_component=False))
     location = locate_in_scan(Volume(WAVES[None], GRID), all_components, refuse)

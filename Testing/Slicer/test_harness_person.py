@@ -204,7 +204,7 @@ class LoopMonitorTest(unittest.TestCase):
 
 
 class RealSlicerPersonTest(unittest.TestCase):
-    """`Person` in a simulated real Slicer in testing mode, in which Slicer's own functions show no windows."""
+    """`Person` as in a real Slicer in testing mode, where Slicer answers its own windows."""
 
     def test_windows_are_sent_to_the_person_only_inside_the_with_block(self) -> None:
         own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")
@@ -227,7 +227,7 @@ class RealSlicerPersonTest(unittest.TestCase):
 
 
 class DialogWatcherTest(unittest.TestCase):
-    """Dialogs that really open, as a module's own dialogs do in a real Slicer."""
+    """`DialogWatcher` with dialogs that really open, as a module's own dialogs do in Slicer."""
 
     def setUp(self) -> None:
         self.watcher = DialogWatcher()

@@ -1,4 +1,4 @@
-"""Make synthetic scans on oblique, flipped and sheared grids, write them with other libraries, and check refusals."""
+"""Make synthetic scans on oblique, flipped and sheared grids; write them with other libraries; check error messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def orthogonal_matrix(seed: int) -> np.ndarray:
 
 
 def affine_of(matrix: np.ndarray) -> np.ndarray:
-    """Return an affine (4, 4), RAS mm, with the matrix (3, 3) and a fixed origin."""
+    """Return the affine (4, 4), RAS mm, of a matrix (3, 3) and a fixed origin."""
     affine = np.eye(4)
     affine[:3, :3] = matrix
     affine[:3, 3] = (-71.3, 40.9, 12.34567)
@@ -50,12 +50,12 @@ def scan(dtype: str = "float32", seed: int = 0) -> np.ndarray:
 
 
 def labels() -> np.ndarray:
-    """Return random label values 0, 1 and 5: (I, J, K)."""
+    """Return random label values (I, J, K): 0, 1 and 5."""
     return np.random.default_rng(0).choice([0, 1, 5], SHAPE).astype(np.uint8)
 
 
 def sitk_image(voxels: np.ndarray, affine: np.ndarray) -> sitk.Image:
-    """Return voxels (I, J, K) on an affine (RAS mm) as an image of SimpleITK, which uses LPS."""
+    """Return a SimpleITK image (LPS) of voxels (I, J, K) with an affine in RAS mm."""
     lps = RAS_TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image = sitk.GetImageFromArray(voxels.transpose(2, 1, 0))
@@ -66,7 +66,7 @@ def sitk_image(voxels: np.ndarray, affine: np.ndarray) -> sitk.Image:
 
 
 def affine_from_sitk(image: sitk.Image) -> np.ndarray:
-    """Return the affine (4, 4), RAS mm, of an image of SimpleITK."""
+    """Return the affine (4, 4), RAS mm, of a SimpleITK image."""
     points = [image.TransformIndexToPhysicalPoint(i) for i in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))]
     affine = np.eye(4)
     affine[:3, 3] = points[0]
@@ -84,13 +84,13 @@ def corner_distance_mm(first: Grid, second: Grid) -> float:
 
 
 def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    """Write voxels as NIfTI by nibabel, with an affine (None: a spacing of 2 x 3 x 4 mm)."""
+    """Write voxels as NIfTI with nibabel; without an affine, the spacing is 2 x 3 x 4 mm."""
     nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 3, 4, 1]) if affine is None else affine), path)
     return path
 
 
 def save_nrrd(path: Path, voxels: np.ndarray, **header: object) -> Path:
-    """Write voxels as NRRD by pynrrd; an underscore in a header field's name stands for a space."""
+    """Write voxels as NRRD with pynrrd; an underscore in a header field's name stands for a space."""
     fields = {key.replace("_", " "): value for key, value in header.items()}
     nrrd.write(str(path), voxels, fields)
     return path

@@ -71,7 +71,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
 
 
 def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str | None) -> tuple[list[Case], Path]:
-    """Return the unlabelled cases of the case list or the run, and the file of the model that ranks them.
+    """Return the unlabelled cases of the case list (without a list, of the run) and the file of the ranking model.
 
     Raises:
         InputError: the list cannot be used, no case is unlabelled, or the model does not exist.
@@ -91,8 +91,8 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
 def _segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:
     """Return the file for a case's segmentation; None without a folder.
 
-    The file has the case's name. If the name has characters other than letters, digits, "_" and "-", the file is named
-    "case" and `index` + 1.
+    The file has the case's name. If the name has characters other than letters, digits, "_" and "-", the file for the
+    index 0 is "case1.seg.nrrd".
     """
     name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{index + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None

@@ -1,4 +1,4 @@
-"""Check the paths of results: a result must not replace an input nor, without --overwrite, an existing file."""
+"""Check the paths of results: a result must not replace an input or, without --overwrite, an existing file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..io.writers import is_dcamt_result
 from ..wall.files import is_wall_table
 
 REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
-"""What to do if a result exists: stop before any work, replace it, or keep it and do only the other scans."""
+"""What to do if a result exists: stop before any work, replace it, or keep it and process only the other scans."""
 OVERWRITE_REMEDY = "Give another name, or replace the file with --overwrite."
 SKIP_REMEDY = (
     "Give another folder or name, or replace the file with --overwrite; --skip-existing keeps finished results."
@@ -44,14 +44,14 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
 def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise the errors of `check_result_path` for the first of `paths` that cannot be written.
 
-    InputError is also raised if two of `paths` are the same file, since one result would replace the other. There may
-    be thousands of paths, so their keys are compared instead of every pair of files.
+    InputError is also raised if two of `paths` are the same file, since one result would replace the other. The
+    keys of files are compared, since comparing each of thousands of paths with each input would be slow.
     """
     known: dict[object, Path] = {}
     for other in inputs:
         for key in _file_keys(other):
             known.setdefault(key, other)
-    results: set[object] = set()  # Resolved paths only: each of two hard links can get a result of its own.
+    results: set[object] = set()  # Resolved paths only: a result replaces one hard link and leaves the other.
     for path in paths:
         keys = _file_keys(path)
         for key in keys:
@@ -116,5 +116,5 @@ def is_dcamt_file(path: Path) -> bool:
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the existing files that `is_dcamt_file` does not recognise: another program wrote or saved them."""
+    """Return the existing files that `is_dcamt_file` does not recognise."""
     return [path for path in paths if path.exists() and not is_dcamt_file(path)]

@@ -46,9 +46,9 @@ from ..worker.requests import MeasureRequest, ReportRequest, Request, SegmentReq
 from .predictor import Predictor
 
 TICK_S = 0.2
-"""Seconds between two reports of progress."""
+"""Seconds between two progress events."""
 FIRST_TICK_S = 0.02
-"""Seconds until the first report: short, so that the user sees at once that the work has started."""
+"""Seconds until the first progress event: short, so that the user sees at once that the work has started."""
 PREDICTED = 0.9
 """Fraction of a request that is done once its scan is segmented; the rest is measuring and writing."""
 TRIAL = (48, 48, 48)
@@ -58,11 +58,11 @@ TRIAL = (48, 48, 48)
 class Worker:
     """Serves requests one after another with a model that stays loaded, and passes events to `send`.
 
-    Control requests do not come here: the thread that reads stdin obeys them.
+    The thread that reads stdin serves control requests.
 
     Args:
         cancelled: identifiers of cancelled requests; another thread may add identifiers.
-        write_report: serves a `ReportRequest`, since this module must not import `report`.
+        write_report: serves a `ReportRequest`; an argument because this module must not import `report`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Worker:
         self._seconds_per_mm3: dict[str, float] = {}
 
     def serve(self, line: str) -> bool:
-        """Serve the request of a line; return False after an internal error, when the process should end."""
+        """Serve the request of a line; return False after an internal error, after which the process should end."""
         request: Request | None = None
         try:
             request = parse_request(line)
@@ -226,7 +226,7 @@ class Worker:
 
     @contextmanager
     def _reporting(self, request: Request, expected_s: float | None) -> Iterator[ProgressEstimate]:
-        """Send the progress every `TICK_S` from a thread while the block works, since one pass may take long."""
+        """Send the progress every `TICK_S` from a thread while the `with` block runs, since one pass may take long."""
         estimate = ProgressEstimate(time.monotonic(), expected_s)
         ended = threading.Event()
 
@@ -276,7 +276,7 @@ def _file_stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _size_mm3(grid: Grid, request: SegmentRequest) -> float:
-    """Return the volume to segment, in mm3: the scan's or the region's."""
+    """Return the volume to segment, in mm3: the scan's or, if smaller, the region's."""
     extent = _extent_mm3(grid)
     if request.region is None:
         return extent

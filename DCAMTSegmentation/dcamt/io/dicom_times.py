@@ -22,7 +22,7 @@ _CHOOSE_TIME = "Choose a time point with --time NUMBER of dcamt segment, or expo
 def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
     """Return the frames of the chosen kind and time point, at most one at each place.
 
-    Contradictions are searched after the choice of a kind, since magnitude and phase may have different units. Notes on
+    Contradictions are checked after the choice of a kind, since magnitude and phase may have different units. Notes on
     skipped copies and on the time point are added to `notes`.
 
     Raises:
@@ -46,7 +46,7 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
         offered = offered or [kind or "without a name" for kind in kinds]
         if len(matching) != 1:
             if wanted and number == 0 and not matching:
-                continue  # The word may be the value of another property.
+                continue  # `wanted` may be the value of another property.
             same = " at the same places" if _share_places(frames) else ""
             what = f"holds {len(offered)} kinds of images{same}: {', '.join(offered)}"
             raise InputError(what, path=path, remedy=_CHOOSE_KIND)
@@ -102,7 +102,7 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
 
 
 def _time_number(path: Path, count: int, choice: ScanChoice, notes: list[str]) -> int:
-    """Return the number of the chosen one of `count` time points, from 1.
+    """Return the number, from 1, of the chosen one of `count` time points.
 
     Without a choice, return 1 and add a note to `notes`.
 
@@ -118,10 +118,10 @@ def _time_number(path: Path, count: int, choice: ScanChoice, notes: list[str]) -
 
 
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Group frames by the number of their time point; an empty list if the headers do not number time points.
+    """Group frames by the number of their time point; return an empty list if the headers do not number time points.
 
-    The same attributes may number the packages of slices of a single image. Packages lie one after another. Therefore
-    groups count as time points only if the range that all of them cover is longer than half of the longest group.
+    The same attributes may number packages of slices of one image. Packages lie side by side; time points lie at the
+    same places. Therefore groups count as time points only if they share more than half of the longest group's range.
     """
     for number in range(NUMBERED_TIMES):
         times = sorted({time for frame in frames if (time := frame.times[number]) is not None})
@@ -158,7 +158,7 @@ def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], tuple[float,
         times_by_place = [[frame.times[number] for frame in place] for place in places]
         if all(None not in times and len(set(times)) == len(times) for times in times_by_place):
             return lambda frame, number=number: (frame.times[number] or 0.0,)  # type: ignore[misc]
-    # Without times, the series must go through all places once, then through all again, and so on.
+    # Without times, the frames, sorted by number, must pass through all places once, then again, and so on.
     ordered = sorted((frame for place in places for frame in place), key=lambda frame: frame.order)
     if len({frame.order for frame in ordered}) < len(ordered):
         return None

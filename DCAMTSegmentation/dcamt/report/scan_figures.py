@@ -28,7 +28,7 @@ PIXELS_PER_MM = 9.0
 REPORT_WIDTH_MM = 186.0
 """Width of an A4 sheet without its margins."""
 GAP_MM = 3.0
-"""Gap between pictures side by side."""
+"""Gap between neighbouring pictures."""
 SLICE_HEIGHT_MM = 52.0
 """Largest height of a slice on paper."""
 OUTLINE_MM, OUTLINE_RIM_MM = 0.42, 0.75
@@ -38,17 +38,17 @@ STRIPE_MM = 1.6
 STRIPE_COLOR = (0.86, 0.86, 0.87)
 """Colour of every other stripe."""
 LEAST_DOUBT = 0.2
-"""The lowest doubt that slices show, since there is some doubt along every outline."""
+"""Slices hide any doubt below this value; such doubt lies along every outline."""
 SURFACE_PIXELS = 440
 """Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0
-"""Width of a view of the surface on paper, if the wall is shown, too; otherwise views and their texts are larger."""
+"""Width of a surface view on paper in a report with the wall; without the wall, views and their texts are larger."""
 BEHIND, FRONT = "From behind", "From the front"
 _NOTE, _LETTER, _FAINT, _SKY = "#ffffff", "#ffd479", "#5a6675", "#14171c"
 
 
 def draw_slices(scene: Scene, segments: Sequence[SegmentInfo]) -> str:
-    """Return the three slices as HTML, at the largest common scale for `REPORT_WIDTH_MM` and `SLICE_HEIGHT_MM`."""
+    """Return the three slices as HTML at the largest common scale within `REPORT_WIDTH_MM` and `SLICE_HEIGHT_MM`."""
     low, high = _shown_box(scene)
     size = high - low
     gaps_mm = 2 * GAP_MM
@@ -77,12 +77,12 @@ def _slice_figure(
     ]
     spacing = (float(scene.spacing[along]), float(scene.spacing[across]))
     labels = scene.cut(scene.labels, plane)
-    # The rows of a slice run downwards, or upwards if `up` is true.
+    # The path's rows run downwards; a plane with `up` is flipped.
     turn = f' transform="matrix(1 0 0 -1 0 {frame.height:.2f})"' if plane.up else ""
     for segment in segments:
         path = contour_path(labels == segment.label, spacing, (-float(low[across]), -float(low[along])))
         if path:
-            # The dark rim shows the outline in a print in black and white.
+            # The dark rim keeps the outline visible in black-and-white print.
             for color, width_mm in (("#000", OUTLINE_RIM_MM), (to_hex(segment.color), OUTLINE_MM)):
                 parts.append(
                     f'<path{turn} d="{path}" fill="none" stroke="{color}"'
@@ -101,7 +101,7 @@ def _slice_figure(
 def _shown_box(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Return the corners (3,) mm of the box that the slices show.
 
-    The box holds the segments and a margin, within the scan; without a segment, it is the whole scan.
+    The box encloses the segments with a margin, cropped to the scan; without segments, it is the whole scan.
     """
     size = np.array(scene.image.shape)
     first, last = -0.5 * scene.spacing, (size - 0.5) * scene.spacing
@@ -113,7 +113,7 @@ def _shown_box(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> np.ndarray:
-    """Return the pixels (rows, columns, 3) of a slice, the top row first: grey values, with doubt in amber."""
+    """Return the pixels (rows, columns, 3) of a slice, top row first: grey values with doubt in amber."""
     from scipy import ndimage
 
     columns, rows = (max(2, round(side / frame.unit * PIXELS_PER_MM)) for side in (frame.width, frame.height))
@@ -133,7 +133,7 @@ def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> 
 
 
 def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResult | None) -> str:
-    """Return the views of the surface as HTML: with the doubt, if known, and with late enhancement, if measured.
+    """Return the views of the surface as HTML: one group with doubt, if known, and one with the wall, if measured.
 
     The scene must contain a labelled voxel.
     """
@@ -173,9 +173,9 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
 
 
 def wall_painter(wall: WallResult, scene: Scene) -> Painter:
-    """Return a painter that colours a surface by the wall's ratio to the blood pool, and grey at the scan's border.
+    """Return a painter that shows the wall's ratio to the blood pool as a colour, and the scan's border in grey.
 
-    Openings have stripes, since their grey would look like scar in a print in black and white.
+    Openings have stripes, since their grey would look like scar in black-and-white print.
     """
     from scipy.spatial import cKDTree
 

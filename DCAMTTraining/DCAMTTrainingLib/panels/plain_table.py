@@ -1,4 +1,4 @@
-"""Provide a read-only table of texts for a QTableView; the texts are computed on demand."""
+"""Provide a read-only table of texts for a QTableView; each text is computed when the view asks for it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import qt
 
 ROW_PIXELS = 24
 HEADER_PIXELS = 44
-"""Heights in pixels of a row, and of the header and a horizontal scroll bar together."""
+"""Heights in pixels: of a row, and of the header together with a horizontal scroll bar."""
 
 
 class PlainTableModel(qt.QAbstractTableModel):
-    """Table model of any rows.
+    """Table model whose rows may have any type.
 
     Args:
         titles: column headers.
