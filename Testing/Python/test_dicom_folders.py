@@ -1,4 +1,4 @@
-"""The requested or the only series of a DICOM folder, zip archive or DICOMDIR is read, or an error lists all series."""
+"""The requested or only series of a DICOM folder, zip archive or DICOMDIR is read, or an error lists all series."""
 
 import shutil
 import tempfile

@@ -104,8 +104,8 @@ def start() -> bool:
         " request = warm_python.serve(int(sys.argv[2])); request and request.run()"
     )
     command = [sys.executable, "-c", code, os.path.dirname(os.path.abspath(__file__)), str(server.fileno())]
-    # The server ends when its stdin closes, that is, when this process ends. The server's
-    # working folder is `/`, since a test may remove the working folder of this process.
+    # The server ends when its stdin closes, that is, when this process ends. The server's working folder is `/`, since
+    # a test may remove the working folder of this process.
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
