@@ -78,8 +78,8 @@ def without_garbage_collection() -> Iterator[None]:
 
     PyTorch, SciPy and vtk create 240,000 objects. Python would search all of them for reference cycles several times
     during the import, and again at the end of the process. At the end of the block, all existing objects are
-    exempted from later searches, even those older than the block. If PyTorch is imported already, as in a notebook that
-    calls the command again, there is little to gain, and the collector is left alone.
+    exempted from later searches, even those older than the block. If PyTorch is imported already, as in a notebook
+    that calls the command again, there is little to gain, and the collector is left alone.
     """
     if "torch" in sys.modules:
         yield
