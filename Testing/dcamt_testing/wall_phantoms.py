@@ -37,7 +37,7 @@ class Atrium:
         patch_ratio: the patch's intensity divided by the blood's.
         valve_mm: distance of the valve's plane from the centre (None: no valve); the blood continues beyond the plane.
         vein_mm: the vein's radius (None: no vein). The vein starts at the centre and has no end; the expert's outline
-            ends the vein `vein_length_mm` from the centre.
+            cuts off the vein `vein_length_mm` from the centre.
     """
 
     radii: tuple[float, float, float] = (20.0, 20.0, 20.0)
