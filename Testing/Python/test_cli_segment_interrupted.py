@@ -146,7 +146,7 @@ def test_error_is_not_printed_to_stdout_when_stderr_is_closed(
     assert printed_events[-2:] == ["failed", "done"]
 
 
-def test_progress_bar_is_drawn_only_on_a_terminal_and_removed(
+def test_progress_bar_is_drawn_only_on_a_terminal_and_then_removed(
     noise_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pty = pytest.importorskip("pty")

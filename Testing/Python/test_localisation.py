@@ -50,7 +50,7 @@ def locate_in_scan(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> Or
 
 
 def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
-    """Return whether each side of a box is within 4 voxels of the mask's bounding box; coarse voxels have 3 mm."""
+    """Return whether each side of a box is within 4 voxels of the mask's bounding box; coarse voxels are 3 mm wide."""
     exact = bounding_box(mask)
     assert exact is not None
     return all(

@@ -206,7 +206,7 @@ class LoopMonitorTest(unittest.TestCase):
 class RealSlicerPersonTest(unittest.TestCase):
     """`Person` as in a real Slicer in testing mode, where Slicer answers its own windows."""
 
-    def test_windows_are_sent_to_the_person_only_inside_the_with_block(self) -> None:
+    def test_person_answers_windows_only_inside_the_with_block(self) -> None:
         own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")
         display, files = slicer.util.errorDisplay, qt.QFileDialog
         in_real_slicer = mock.patch.object(slicer, "_harness", False)

@@ -91,7 +91,7 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
 def _segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:
     """Return the file for a case's segmentation; None without a folder.
 
-    The file has the case's name. If the name has characters other than letters, digits, "_" and "-", the file for the
+    The file has the case's name. If the name has characters other than letters, digits, "_" and "-", the file for
     index 0 is "case1.seg.nrrd".
     """
     name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{index + 1}"
