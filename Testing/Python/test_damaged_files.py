@@ -434,6 +434,21 @@ def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) 
     assert np.sign(volume.grid.affine[:3, :3]).tolist() == np.diag([-1, -1, 1]).tolist()
 
 
+def test_tiff_stack_of_which_only_the_last_strip_is_truncated_is_refused(tmp_path: Path) -> None:
+    """Pillow writes each directory before its strip, so all directories remain intact."""
+    image = pytest.importorskip("PIL.Image")
+    first, *others = (image.fromarray(page) for page in np.arange(9 * 10 * 11, dtype=np.uint16).reshape(9, 10, 11))
+    path = tmp_path / "x.tif"
+    first.save(path, save_all=True, append_images=others)
+    assert read_scan(path).grid.shape == (11, 10, 9)
+    whole = path.read_bytes()
+    end = whole.index(np.arange(8 * 110, 9 * 110, dtype=np.uint16).tobytes()) + 2 * 110
+    path.write_bytes(whole[:end])
+    assert read_scan(path).voxels.max() == 9 * 110 - 1
+    path.write_bytes(whole[: end - 1])
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
 # ---- archives and documents
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcamt.geometry import Grid
-from dcamt.inference.disturbances import CALIBRATING, LabelledScan, coarsen
+from dcamt.inference.disturbances import CALIBRATING, LabelledScan, adjust_gamma, coarsen
 
 
 @pytest.mark.parametrize("name", CALIBRATING)
@@ -52,3 +52,14 @@ def test_coarse_voxels_are_centred_on_the_voxels_that_they_average() -> None:
     assert coarse.grid.shape == (6, 12, 4)
     index = np.stack([*np.indices(coarse.grid.shape), np.ones(coarse.grid.shape)])
     np.testing.assert_allclose(coarse.image, np.einsum("ab,bijk->aijk", coarse.grid.affine, index)[:3], atol=1e-9)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 2.0])
+def test_gamma_keeps_the_range_of_the_intensities(exponent: float) -> None:
+    labels, grid = np.zeros((3, 3, 3), np.uint8), Grid((3, 3, 3), np.eye(4))
+    image = np.linspace(-100, 300, 27).reshape(1, 3, 3, 3)
+    changed = adjust_gamma(exponent)(LabelledScan(image, labels, grid), np.random.default_rng(0)).image
+    assert (changed.min(), changed.max()) == pytest.approx((-100, 300))
+    middle = np.interp(0.5, [0, 1], [-100, 300])
+    assert np.sign(changed[0, 1, 1, 1] - middle) == np.sign(1 - exponent)
+    assert (np.diff(changed.ravel()) > 0).all()
