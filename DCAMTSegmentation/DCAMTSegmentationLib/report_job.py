@@ -33,9 +33,9 @@ WALL_OF_OTHER_SEGMENT = "The wall was measured on another segment and was left o
 class ReportJob(SegmentJob):
     """Sends a volume, segments and their review data to the worker, which writes the report.
 
-    The report shows a segment and, if DCAMT wrote it, the other segments that DCAMT wrote. The report contains no name
-    from the scene, since such a name may identify the patient: segments that DCAMT wrote have the names of their
-    classes, and any other segment is called "Outlined segment".
+    The report shows the segment `segment_id`. If this is a DCAMT segment, the report also shows all other DCAMT
+    segments. The report contains no name from the scene, since such a name may identify the patient. DCAMT segments
+    have the names of their classes in the report; any other segment is called "Outlined segment".
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ReportJob(SegmentJob):
     def _write_segment(
         self, identifier: str, index: int, is_dcamt_segment: bool
     ) -> Generator[None, None, ReportSegment]:
-        """Write the mask of a segment, step by step; return it with its name in the report and its colour."""
+        """Write the mask of a segment, step by step; return the segment as the report shows it."""
         voxels = read_segment(self._segmentation, identifier)
         segment = self._segmentation.GetSegmentation().GetSegment(identifier)
         name = _class_name(segment) if is_dcamt_segment else OUTLINED_SEGMENT
@@ -101,10 +101,8 @@ class ReportJob(SegmentJob):
     def _write_doubt_map(self) -> Generator[None, None, tuple[Path | None, np.ndarray | None]]:
         """Write the map of doubt, step by step; return its file and its affine.
 
-        The affine (4, 4) leads from the map's voxel index (i, j, k) to mm in the volume's space.
-
-        Both are None without a map, and for the map of an older version: such a map shows disagreement, which the
-        report would show as doubt.
+        The affine (4, 4) leads from the map's voxel index (i, j, k) to mm in the volume's space. Both are None if there
+        is no map, or if an older version made the map: such a map shows disagreement, not doubt.
         """
         map_node = review.get_referenced_node(self._segmentation, review.DOUBT_MAP)
         if map_node is None or not review.shows_doubt(map_node):
@@ -136,12 +134,12 @@ class ReportJob(SegmentJob):
             return WALL_OF_OTHER_SCAN
         if measured_segment(self._segmentation) != self._segment_id:
             return WALL_OF_OTHER_SEGMENT
-        # The mark is updated first, since an edit of another segment sets it, too.
+        # The mark is updated first, since an edit of any segment sets it.
         update_outdated_mark(self._segmentation)
         return OUTDATED_WALL if is_wall_outdated(self._segmentation) else ""
 
     def _doubts(self) -> tuple[DoubtfulPlace, ...] | None:
-        """Return the doubtful places in the volume's space; None for the places of disagreement of older versions."""
+        """Return the doubtful places in the volume's space; None if an older version stored places of disagreement."""
         if not review.places_show_doubt(self._segmentation):
             return None
         places = []
@@ -152,7 +150,7 @@ class ReportJob(SegmentJob):
 
 
 def _class_name(segment: Segment) -> str:
-    """Return the name of a segment's type in its terminology, or a general name if there is none.
+    """Return the name of a segment's type in its terminology, or `OUTLINED_SEGMENT` if there is none.
 
     The segment's own name is not used, since it may identify a patient.
     """

@@ -27,9 +27,8 @@ each other."""
 class Intensity:
     """The rule that normalises intensities. Cropping a scan changes the result only near the border of the crop.
 
-    `local`: (voxel - neighbourhood mean) / neighbourhood standard deviation, clipped to [-4, 4], for MRI, whose
-    intensities have no unit. The neighbourhood is that of three passes of a box filter, whose edges are about
-    2 * `radius_mm`.
+    `local`: (voxel - local mean) / local standard deviation, clipped to [-4, 4], for MRI, whose intensities have no
+    unit. A box filter with edges of about 2 * `radius_mm`, applied three times, computes the local mean and variance.
     `clip`: clips values to [`low`, `high`] and maps them linearly to [-1, 1], for CT in HU.
     """
 
@@ -74,9 +73,10 @@ class Objective:
     distillation_temperature: float = 2.0
     contrast_temperature: float = 0.1
     confidence: float = 0.8
-    """An unlabelled voxel gets the class that both branches predict with more than this probability (contrast)."""
+    """In the contrastive losses, an unlabelled voxel has the class that both branches predict with more than this
+    probability."""
     samples: int = 256
-    """Largest number of voxels of each class (contrast) and of feature vectors of each set (MMD) drawn at each step."""
+    """Largest number of voxels of each class (contrastive losses) and of tokens of each set (MMD) in an iteration."""
     ramp_up: float = 0.4
     """Fraction of the iterations after which all losses except `supervised` have their full weight."""
 
@@ -98,17 +98,17 @@ class Augmentation:
     offset: float = 0.2
     """Largest shift, in units of the network's intensities."""
     noise: float = 0.1
-    """Largest standard deviation of Gaussian noise, in the same units."""
+    """Largest standard deviation of Gaussian noise, in units of the network's intensities."""
     surroundings: float = 0.0
-    """Probability that the part of a patch beyond a plane is replaced by air, noise or a mirror image, as at the border
-    of a cropped scan."""
+    """Probability that the part of a patch beyond a random plane is replaced by air, noise or a mirror image, as if the
+    scan were cropped there."""
     artefacts: float = 0.0
     """Probability that stripes, as of a spike in k-space, or a bright spot are added to a patch."""
     mix: float = 1.0
     """Probability that a box of each unlabelled patch of a batch is replaced by the same box of the next patch. Teacher
     logits come from unmixed patches."""
     mix_labelled: float = 0.0
-    """The corresponding probability for labelled patches, whose labels are mixed, too."""
+    """The same probability for labelled patches; their labels are mixed, too."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class Training:
     optimiser: str = "sgd"
     """`sgd` (momentum 0.9) or `adamw`."""
     learning_rate: float = 0.01
-    """Learning rate; multiplied by (1 - t / t_max) ** 0.9 (`sgd`), or by a warm-up and half a cosine (`adamw`)."""
+    """Learning rate; multiplied by (1 - iteration / `iterations`) ** 0.9 (`sgd`), or by a warm-up and half a cosine
+    (`adamw`)."""
     weight_decay: float = 1e-4
     """Weight decay of the optimiser."""
     mixed_precision: bool = True
@@ -137,13 +138,14 @@ class Training:
 
     The other patches are placed at random."""
     weight_average: float = 0.0
-    """Decay per step of the moving average of weights that becomes the model; with 0 nothing is averaged."""
+    """Decay per iteration of the moving average of the weights, which becomes the model; 0 for no average."""
     seed: int = 0
     """Seed of all random draws of the run."""
     checkpoint_every_s: float = 120.0
-    """Seconds after which the next checkpoint is due; others are saved before some validations and at the end."""
+    """Seconds between checkpoints; additional checkpoints are saved before some validations and at the end."""
     validate_every: int = 500
-    """Iterations between validations; all but the last are skipped if they would exceed 10% of the run's time."""
+    """Iterations between validations. If validations would take more than 10% of the run's time, they are skipped,
+    except the last."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ class Recipe:
         return x, y, z
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as nested dictionaries with the keys of a recipe file, and tuples for its lists."""
+        """Return the recipe as nested dictionaries with the keys of a recipe file; lists are tuples."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:

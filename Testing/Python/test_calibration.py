@@ -233,7 +233,7 @@ class FakePredictor:
         return Prediction(labelmap, None, None, None, None, doubt=doubt)
 
 
-def test_calibration_is_refused_when_fewer_than_three_cases_have_a_result(
+def test_calibration_is_refused_when_fewer_than_three_cases_have_a_nonempty_segmentation(
     tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
@@ -245,7 +245,9 @@ def test_calibration_is_refused_when_fewer_than_three_cases_have_a_result(
     assert calibrate(tiny_package, cases, FakePredictor(3 * qualities)).cases == 8  # type: ignore[arg-type]
 
 
-def test_check_can_cancel_the_calibration_between_two_segmentations(tiny_package: ModelPackage, tmp_path: Path) -> None:
+def test_check_callback_can_cancel_the_calibration_between_segmentations(
+    tiny_package: ModelPackage, tmp_path: Path
+) -> None:
     table = write_cases_folder(tmp_path, labelled=1, validation=8, shape=(8, 8, 8))
     cases = [case for case in read_cases(table) if case.role == VALIDATION]
     calls: list[int] = []
@@ -260,7 +262,7 @@ def test_check_can_cancel_the_calibration_between_two_segmentations(tiny_package
     assert len(calls) == 3
 
 
-def test_calibration_in_the_package_takes_precedence_on_import(
+def test_import_prefers_the_calibration_in_the_package_to_the_one_beside_it(
     tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
@@ -294,7 +296,7 @@ def test_worker_reloads_the_model_when_a_calibration_appears_beside_it(
     assert [package.calibration is not None for package in loads] == [False, True]
 
 
-def test_mean_dice_ignores_labels_absent_from_both() -> None:
+def test_mean_dice_ignores_values_absent_from_label_and_prediction() -> None:
     label, prediction = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 0, 2, 2, 2, 0])
     assert mean_dice(prediction, label, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert mean_dice(0 * prediction, 0 * label, [1]) == 0

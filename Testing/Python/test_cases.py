@@ -56,7 +56,7 @@ def test_roles_and_paths_are_read(folder: Path) -> None:
 
 
 def test_case_list_edited_in_a_spreadsheet_is_read(folder: Path) -> None:
-    """The list has a byte order mark, another column, another order of columns, a blank line, Windows line ends."""
+    """The list has a byte order mark, an extra column, another order of columns, a blank line and Windows line ends."""
     path = folder / "cases.csv"
     path.write_bytes('\ufeffrole,note,label,image,name\r\n\r\nlabelled,x,l.nii,a.nii,"a, b"\r\n'.encode())
     assert read_cases(path) == [Case("a, b", folder / "a.nii", folder / "l.nii", LABELLED)]
@@ -67,7 +67,7 @@ def test_label_of_an_unlabelled_case_is_ignored(folder: Path) -> None:
     assert read_cases(write_table(folder / "cases.csv", rows))[1].label is None
 
 
-def test_written_list_is_read_even_after_its_folder_was_moved(folder: Path) -> None:
+def test_written_list_is_read_even_if_it_was_moved_with_its_scans(folder: Path) -> None:
     cases = [
         Case("one, or two", folder / "a.nii", folder / "l.nii", LABELLED),
         Case("drei ä", folder / "b.nii", None, UNLABELLED),
@@ -226,7 +226,7 @@ def test_label_mapping_of_a_line_overrides_the_mapping_of_the_list(folder: Path)
     assert [case.labels for case in read_cases(folder / "again.csv")] == ["420=left atrium", "1=1, 2=1"]
 
 
-def test_rules_of_roles_are_checked_without_reading_files() -> None:
+def test_violations_are_found_without_reading_files() -> None:
     recipe = tiny_recipe()
     full = replace(recipe, training=replace(recipe.training, batch=2, labelled_per_batch=2))
     cases = [Case("x", Path("a.nii"), Path("l.nii"), VALIDATION), Case("x", Path("a.nii"), None, UNLABELLED)]

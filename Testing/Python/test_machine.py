@@ -1,4 +1,4 @@
-"""Test figures of memory and disk space, reuse of freed memory, and objects exempt from garbage collection."""
+"""Test the measurement of memory and disk space, the reuse of freed memory, and exemption from garbage collection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(faults() - before)
 
 
 def test_peak_memory_rises_with_an_allocation() -> None:
-    """This process may reuse freed memory, so a new process is measured. Memory held by this process does not count."""
+    """A child process is measured, since this process may reuse freed memory. The parent's memory must not count."""
     program = (
         "from dcamt.machine import peak_memory_bytes; before = peak_memory_bytes();"
         "held = b'1' * 200_000_000; print(before, peak_memory_bytes() - before)"
@@ -87,7 +87,7 @@ def test_keeping_memory_does_nothing_on_other_c_libraries(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("command", "is_kept"), [("train", True), ("segment", True), ("models", False)])
-def test_commands_that_run_a_network_keep_freed_memory(
+def test_only_commands_that_run_a_network_keep_freed_memory(
     command: str, is_kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[None] = []
@@ -130,7 +130,7 @@ def test_objects_of_the_caller_are_searched_if_torch_was_imported_before(monkeyp
 
 @pytest.mark.usefixtures("restore_garbage_collection")
 @pytest.mark.parametrize("is_process", [True, False])
-def test_objects_are_exempt_from_a_search_at_the_end_only_if_main_runs_as_a_process(
+def test_main_exempts_objects_from_garbage_collection_at_exit_only_if_run_as_a_process(
     is_process: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["dcamt", "models", "list"])

@@ -64,7 +64,7 @@ def make_case(mask: np.ndarray | None = None) -> tuple[Volume, Labelmap]:
 def reorder(
     volume: Volume, labelmap: Labelmap, order: tuple[int, ...], flip: tuple[bool, ...]
 ) -> tuple[Volume, Labelmap]:
-    """Return the scan and the labelmap with other storage axes; nibabel reorders them."""
+    """Permute and flip the storage axes of scan and labelmap with nibabel."""
     ornt = np.array([[order.index(a), -1 if flip[a] else 1] for a in range(3)], float)
 
     def store_reoriented(voxels: np.ndarray) -> tuple[np.ndarray, Grid]:
@@ -77,7 +77,7 @@ def reorder(
 
 
 def render_figure(volume: Volume, labelmap: Labelmap):  # type: ignore[no-untyped-def]
-    """Return the picture as a figure of matplotlib whose pixels and positions are computed."""
+    """Return the rendered picture as a matplotlib figure."""
     figure = draw_picture(volume, labelmap, [GREEN])
     figure.canvas.draw()
     return figure
@@ -98,7 +98,7 @@ def find_panel(figure, name: str):  # type: ignore[no-untyped-def]
 
 
 def green_points(figure, name: str) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """Return the positions (N, 2) of the pixels in the segment's colour, mm in the panel's coordinates."""
+    """Return the positions (N, 2) in a panel, in mm, of the pixels in the segment's colour."""
     image, axes = pixels_of(figure), find_panel(figure, name)
     box = axes.get_window_extent()
     row, column = np.nonzero((image[..., 1] > 200) & (image[..., 0] < 60) & (image[..., 2] < 60))
@@ -121,9 +121,9 @@ def test_outline_lies_on_the_boundary_of_the_mask(figure, name: str, through: in
         edges.append(index * spacing)
     expected = np.concatenate(edges)
     away = np.linalg.norm(drawn[:, None] - expected, axis=2)
-    # There is no line elsewhere; at a corner, a line is half a voxel from a midpoint.
+    # Points of an exact outline lie at most half a voxel from a midpoint.
     assert away.min(1).max() < 0.75 * spacing.max()
-    assert away.min(0).max() < 0.6  # mm; every midpoint has a line
+    assert away.min(0).max() < 0.6  # mm; the outline passes through every midpoint
 
 
 def test_outline_moves_with_the_mask(figure) -> None:  # type: ignore[no-untyped-def]
@@ -171,7 +171,7 @@ def test_letters_name_the_sides_of_the_patient(figure) -> None:  # type: ignore[
 
 
 @pytest.mark.parametrize("name", ["Axial", "Coronal", "Sagittal"])
-def test_all_slices_have_one_scale(figure, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_all_slices_have_the_same_scale(figure, name: str) -> None:  # type: ignore[no-untyped-def]
     def pixels_per_mm(panel_name: str) -> np.ndarray:
         transform = find_panel(figure, panel_name).transData.transform
         return np.abs(transform((1.0, 1.0)) - transform((0.0, 0.0)))
@@ -207,8 +207,8 @@ def test_surface_of_a_ball_is_drawn_as_a_disc_of_its_radius() -> None:
     assert top > bottom  # the light comes from above
 
 
-def test_surface_is_amber_where_the_outline_is_probably_off() -> None:
-    """Every outline has a thin doubtful layer, so only a thick layer is painted."""
+def test_surface_is_amber_only_where_the_doubtful_layer_is_thick() -> None:
+    """Every outline has a thin doubtful layer, which must not be painted."""
     volume, labelmap = make_case()
     mask = labelmap.voxels > 0
     distance = np.where(
@@ -308,7 +308,7 @@ def test_command_takes_names_and_colors_from_a_segmentation(tmp_path: Path, caps
 
 @pytest.mark.parametrize("values", [(1, 2, 1), (3, 2, 9)])
 def test_segments_in_layers_keep_their_names_and_colors(tmp_path: Path, values: tuple[int, int, int]) -> None:
-    """Segments in different layers may share a value; if they do, the labelmap renumbers all segments 1, 2, 3."""
+    """Segments in different layers may have the same value; `read_labelmap` then renumbers all segments 1, 2, 3."""
     boxes = [np.zeros(SHAPE, bool) for _ in values]
     for box, start in zip(boxes, (5, 25, 45), strict=True):
         box[start : start + 10, 10:30, 5:20] = True

@@ -141,7 +141,7 @@ def test_erosion_equals_brute_force(axes: np.ndarray) -> None:
     mask[:, :, grid.shape[2] // 2] &= points[:, :, grid.shape[2] // 2, 0] > CENTRE[0] - 4
     away, _ = cKDTree(points[~mask]).query(points[mask])
     expected = np.zeros_like(mask)
-    expected[mask] = away >= 3.05  # with 3.05 instead of 3, no distance is so close to the limit that rounding decides
+    expected[mask] = away >= 3.05  # mm; no distance is so close to 3.05 that rounding decides
     assert expected.any()
     np.testing.assert_array_equal(erode(mask, grid, 3.05), expected)
 
@@ -169,7 +169,7 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     assert len(offsets(0.0, 3.0, grid)) == 7
 
 
-def test_fraction_of_volume_lost_by_smoothing_is_inverse_to_the_radius_squared() -> None:
+def test_fraction_of_volume_lost_by_smoothing_is_inversely_proportional_to_the_squared_radius() -> None:
     """Smoothing moves points by a distance proportional to 1 / radius, so the lost fraction falls as 1 / radius²."""
     losses = []
     for radius in (12, 24):

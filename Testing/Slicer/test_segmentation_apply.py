@@ -1,4 +1,4 @@
-"""The button Apply: its tooltip, double clicks, and the progress."""
+"""Test the Apply button: its tooltip, double clicks and progress."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ClickTest(PanelCase):
         self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
-    def test_double_click_starts_one_job_if_the_start_is_slow_or_the_job_has_just_ended(self) -> None:
+    def test_click_just_after_a_slow_start_or_the_end_of_the_job_is_ignored(self) -> None:
         now = [100.0]
 
         def ensure_packages() -> None:

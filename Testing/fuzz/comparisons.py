@@ -1,4 +1,4 @@
-"""Compare the voxels and geometry that the engine reads from a mutated scan with the original and another reader."""
+"""Compare a mutated scan's voxels and geometry, as the engine reads them, with the original and another reader."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from fuzz.seeds import AFFINE, DICOM_AFFINE, H5_AFFINE, RAS_TO_LPS, SHAPE, dicom
 def judge(path: Path, read: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """Return the outcome for the voxels (1, I, J, K) and affine (index to LPS mm) of a mutated scan, and the reason.
 
-    "right": equal to the original. "other": unequal, but another reader does not contradict (see the functions below).
-    "failed": another reader contradicts, or the file has checksums, which should have revealed the change.
+    "right": equal to the original. "other": unequal, but another reader does not contradict the engine (see the
+    functions below). "failed": another reader contradicts the engine, or checksums should have revealed the change.
     """
     expected = (dicom_voxels() if is_dicom(path) else voxels())[None]
     same_voxels = read.shape == expected.shape and bool((read == expected).all())
@@ -43,7 +43,7 @@ def close(affine: np.ndarray, other: np.ndarray) -> bool:
 
 
 def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if pydicom finds each slice's pixels, place and spacing in a frame of the files, else "failed".
+    """Return "other" if pydicom finds each slice's pixels, position and spacing in a frame, else "failed".
 
     Any difference in a zip file is "failed", since checksums protect all of its data except names and dates.
     """
@@ -73,7 +73,7 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
             f for f in frames if np.linalg.norm(f[0] - start) < 0.05 and np.allclose(f[1][::-1], spacing, rtol=1e-3)
         ]
         if not any(np.array_equal(plane, voxels[0, :, :, k]) for _, _, plane in near):
-            return "failed", f"pydicom has no frame with the pixels of slice {k} at its place"
+            return "failed", f"pydicom has no frame with the pixels of slice {k} at its position"
     return "other", "as pydicom"
 
 
@@ -81,7 +81,7 @@ def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
     """Return "other" if nibabel reads the same voxels or cannot read the file, else "failed".
 
     If the sform's code is 1 and its axes are orthogonal, the directions must be equal, too. The spacing is not
-    compared: nibabel takes it from the sform, DCAMT and ITK take it from `pixdim`.
+    compared: nibabel takes it from the sform, but DCAMT and ITK take it from `pixdim`.
     """
     import nibabel as nib
 

@@ -9,11 +9,11 @@ import numpy as np
 from ..geometry import Grid, connected_components
 
 THRESHOLD = 0.5
-"""A voxel is doubtful from this doubt on: its label is estimated to be at least as likely wrong as right."""
+"""A voxel of at least this doubt is doubtful: its label is estimated to be wrong with a probability of 50% or more."""
 SMALLEST_ML = 0.04
-"""Smaller components are omitted, since two readers also differ by a few voxels at a segment's edge."""
+"""Smaller components are omitted: even two readers' outlines differ by a few voxels."""
 GLANCE_MM = 4.0
-"""Standard deviation of the Gaussian that sums doubt around a place: about what a reader sees at a glance."""
+"""Standard deviation of the Gaussian that weights the doubt around a point: about what a reader sees at a glance."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def doubtful_places(doubt: np.ndarray, grid: Grid, max_places: int = 20) -> list
 
 
 def densest_voxel(amount: np.ndarray, grid: Grid, inside: np.ndarray | None = None) -> tuple[int, int, int]:
-    """Return the voxel (i, j, k) around which `amount` (I, J, K), weighted with a Gaussian of `GLANCE_MM`, is largest.
+    """Return the voxel (i, j, k) where `amount` (I, J, K), smoothed with a Gaussian of `GLANCE_MM`, is largest.
 
     Args:
-        inside: bool (I, J, K), the voxels that are summed and may be returned; None for all.
+        inside: bool (I, J, K); other voxels count as 0 and are not returned. None for all voxels.
     """
     from scipy import ndimage
 

@@ -35,7 +35,7 @@ LEAST_POOL_VOXELS = 500
 NEGATIVE_FRACTION = 0.05
 """Negative intensities up to this fraction of the blood pool's mean are accepted: interpolation can cause them."""
 CONSTANT_FRACTION = 1e-4
-"""If the standard deviation in the blood pool is a smaller fraction of the mean, the scan is refused as constant."""
+"""If the blood pool's standard deviation is a smaller fraction of its mean, the scan is refused as constant."""
 SURROUNDINGS_FROM_MM = 3.0
 """The surroundings lie from this distance to `PROFILE_TO_MM` along the normals, beyond the wall."""
 LEAST_DARKER = 0.33
@@ -47,16 +47,16 @@ THICKEST_VOXEL_MM = 4.0
 """With thicker voxels, a note says that the burden is inexact: a voxel averages the wall (2.4 mm) with other tissue."""
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
-"""Modules whose import loads all parts of vtk that measuring a wall and writing its surface need."""
+"""Importing these modules loads all parts of vtk for measuring a wall and writing its surface."""
 SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
-"""Modules whose import loads all parts of SciPy that measuring a wall needs."""
+"""Importing these modules loads all parts of SciPy for measuring a wall."""
 
 
 def import_in_background(names: Iterable[str]) -> None:
     """Import modules in a thread, for example while a scan is read.
 
-    Other code that imports such a module in the meantime waits for it. If an import fails, only the other code gets the
-    error. A process that ends does not wait for the thread.
+    Other code that imports such a module meanwhile waits until the module is loaded. If an import fails, only the other
+    code gets the error. The thread does not delay the end of the process.
     """
 
     def import_all() -> None:
@@ -74,7 +74,7 @@ class WallResult:
     Attributes:
         surface: N points in RAS mm.
         pool: reference intensities.
-        ratio: (N,) float32, the wall sample divided by the pool's mean.
+        ratio: (N,) float32, the intensity sampled for each point, divided by the pool's mean.
         kind: (N,) uint8, `burden.WALL`, `OPENING` or `BORDER`.
         region: (N,) uint8 indices into `burden.REGIONS`.
         proposed: whether the openings are a proposal.
@@ -135,21 +135,21 @@ def analyse_wall(
     openings: Labelmap | None = None,
     scan: str | None = None,
 ) -> WallResult:
-    """Return the wall with late enhancement measured on the surface of a segment.
+    """Measure late enhancement on the surface of a segment, and return the wall.
 
     Args:
         volume: the scan, with one channel.
         labelmap: the segmentation, on any grid in the same patient.
         settings: threshold and sampling of the wall.
         label: the segment's value; not needed if the labelmap has only one.
-        openings: labels on any grid; where they are not 0, the surface is an opening. By default openings are proposed.
+        openings: a labelmap on any grid, not 0 at the openings; if it is None, openings are proposed.
         scan: name of the result (default: that of the scan's file without its ending, or "" without a file).
 
     Raises:
-        InputError: the scan has several channels; the segment does not exist, or there are several and none is chosen;
-            the segment is too small for a surface, or does not lie in the scan (`_check_overlap`); the blood pool or
-            the intensities cannot be used (`_check_pool`, `_check_surroundings`); or no wall is left beside openings
-            and border.
+        InputError: the scan has several channels; the segment does not exist, or must be chosen from several; the
+            segment is too small for a surface, or does not lie in the scan (`_check_overlap`); the blood pool or the
+            intensities cannot be used (`_check_pool`, `_check_surroundings`); or no wall is left beside openings and
+            border.
     """
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
