@@ -18,7 +18,8 @@ LONG = (
 """Test files that take long. They start first, so that all test processes end at about the same time."""
 
 
-gc.disable()  # while tests are imported, because nearly all of the millions of new objects stay
+# Importing the tests creates millions of objects. Nearly all of them stay, so a collection would free little.
+gc.disable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,9 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the long files first; the order within a file and among the other files stays.
+    """Move the long files to the front, and keep the order otherwise.
 
-    Tests that are named one by one keep the order of the command line, which `slicer_harness.isolation` shuffles.
+    If the command line names tests or classes, keep its order: `slicer_harness.isolation` shuffles it.
     """
     if any("::" in argument for argument in config.args):
         return
@@ -45,13 +46,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _ignore_objects_of_earlier_tests() -> None:
-    """Exempt the objects of earlier test files from garbage collection, which would take half of the time."""
+    """Exempt the objects of earlier test files from garbage collection, which otherwise takes half the time."""
     freeze_garbage()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_temporary_file_is_left() -> Iterator[None]:
-    """Fail a test file that leaves files in the temporary folder. Processes that are ending may still remove theirs."""
+    """Fail if the temporary files of a test file still exist 60 seconds after its end."""
     before = temporary_files()
     yield
     wait_until_added_files_are_removed(before, at_most=60)

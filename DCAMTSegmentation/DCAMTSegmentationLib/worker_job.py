@@ -1,4 +1,4 @@
-"""Run a request to the worker in short steps, so that the window responds: prepare it, send it, process the answer."""
+"""Prepare a request, send it to the worker and use the answer, in short steps so that the window responds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .volume_snapshot import VolumeSnapshot
 from .worker_process import ENDED, SegmentationWorker
 
 UNEXPECTED = (InternalError.reason, ENDED)
-"""Reasons of unexpected failures of the worker, whose details help to find the error."""
+"""Reasons of unexpected failures of the worker; the outcome of such a job has a `detail`."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class JobOutcome:
     """How a job ended.
 
     Attributes:
-        segmentation: the node of the job; None after a failure or `cancel`, which leave the scene unchanged.
+        segmentation: the node of the job; None after a failure or `cancel`; the scene is then unchanged.
         message: the outcome in words for the user.
-        notes: further messages, such as that the GPU had too little memory.
+        notes: further messages, such as a lack of GPU memory.
         detail: the traceback or the log of an unexpected failure; otherwise empty.
         cancelled: whether the user cancelled the job.
     """
@@ -95,7 +95,7 @@ class WorkerJob(ABC):
         """Use the answer step by step, for example insert it into the scene; the last step yields the outcome."""
 
     def handle_progress(self, event: WorkerProgress) -> None:  # noqa: B027 - a short job need not handle it
-        """Handle an event of the worker's progress."""
+        """Handle the worker's progress; by default, do nothing."""
 
     def compare_snapshots(self, snapshots: Sequence[VolumeSnapshot]) -> Iterator[None]:
         """Compare volumes with their snapshots in short steps, and add the differences to the notes of the outcome.
@@ -139,7 +139,7 @@ class WorkerJob(ABC):
         if error is None:
             return
         if not self.running:
-            raise error  # Not expected: `_end` cancels the task, and `SteppedTask` then raises errors itself.
+            raise error  # Not expected: `_end` cancels the task, and a cancelled task does not call this method.
         is_user_error = isinstance(error, DCAMTError)
         detail = "" if is_user_error else "".join(traceback.format_exception(error))
         self._end(JobOutcome(None, error_text(error), detail=detail))
@@ -147,7 +147,7 @@ class WorkerJob(ABC):
     def _end(self, outcome: JobOutcome) -> None:
         self.running = False
         if self._task is not None:
-            # Closing the generator undoes unfinished steps.
+            # `cancel` closes the generator, which undoes its unfinished work.
             self._task.cancel()
         self._worker.remove_folder(str(self.folder))
         on_finished, self._on_finished = self._on_finished, _ignore
@@ -158,7 +158,7 @@ class SegmentJob(WorkerJob):
     """A job that sends a volume and a segment to the worker; a linear transform may relate the two."""
 
     _snapshot: VolumeSnapshot
-    """The volume as it is sent; set by `start`."""
+    """The state of the volume when the job starts; set by `start`."""
     _to_volume: np.ndarray
     """(4, 4), from the segmentation's space to the volume's, RAS mm; set by `start`."""
 
@@ -177,8 +177,8 @@ class SegmentJob(WorkerJob):
         """Start the job in the next turn of the event loop.
 
         Raises:
-            InputError: the volume holds no image or several channels, or is related to the segmentation by a non-linear
-                transform.
+            InputError: the volume has several channels or no image, or a non-linear transform lies between volume and
+                segmentation.
             OutputError: the folder for the request's files cannot be created.
         """
         self._snapshot = VolumeSnapshot(self._volume)
@@ -187,7 +187,7 @@ class SegmentJob(WorkerJob):
 
 
 def _with_hint(error: OutputError) -> OutputError:
-    """Return an error about a temporary file, with a sentence on where the user can set the folder of such files."""
+    """Return an error about a temporary file, with a hint to choose another temporary folder."""
     return OutputError(f"{error} {_('You can choose another temporary folder in the application settings.')}")
 
 

@@ -59,7 +59,7 @@ def _check_task(recipe: Recipe, require: Require) -> None:
 
 
 def _check_network(recipe: Recipe, require: Require) -> None:
-    """Check the network, and that the patch fits its strides."""
+    """Check the network, and whether the patch fits the network's strides."""
     network, training = recipe.network, recipe.training
     require(len(network.channels) >= 2, "network.channels must name at least two levels")
     require(
@@ -142,13 +142,13 @@ def _check_limits(recipe: Recipe, require: Require) -> None:
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
-    # The sample indices 1022 and 1023 seed the boxes of a batch (`training.sampling`).
+    # The last sample has the index batch - 1; the indices 1022 and 1023 seed boxes (`training.sampling`).
     require(training.batch <= 1022, "batch must be at most 1022")
     require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
 
 
 def _floats(value: Any, where: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every float in a recipe with its key (`intensity.high`)."""
+    """Yield every float in a recipe with its key, such as `intensity.high`."""
     if dataclasses.is_dataclass(value):
         for key, item in vars(value).items():
             yield from _floats(item, f"{where}.{key}" if where else key)

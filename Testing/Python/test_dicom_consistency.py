@@ -1,4 +1,4 @@
-"""Damaged, contradictory or duplicate slices and images of other kinds are skipped with a note, or refused by name."""
+"""Test which files the DICOM reader skips with a note, and for which it refuses the folder."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ from dcamt_testing.dicom_positions import (
 from dcamt_testing.scan_files import refused
 
 
-def test_error_names_the_damaged_slice(tmp_path: Path) -> None:
+def test_error_names_damaged_slices(tmp_path: Path) -> None:
     for k in range(12):
         write_slice(tmp_path / f"{k:02}.dcm", k)
     for k in (10, 9):
@@ -35,7 +35,7 @@ def test_error_names_the_damaged_slice(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "08.dcm")
 
 
-def test_other_files_among_the_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
+def test_other_files_are_skipped_and_a_note_names_those_that_are_dicom(tmp_path: Path) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     for name, sop_class in (("dose.dcm", RT_DOSE), ("report.dcm", REPORT)):
@@ -101,7 +101,7 @@ def test_time_points_of_different_units_are_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "differ in their unit of intensities")
 
 
-def test_other_spellings_of_a_name_and_missing_names_are_no_contradiction(tmp_path: Path) -> None:
+def test_other_spellings_of_the_patient_name_and_missing_names_and_ids_are_accepted(tmp_path: Path) -> None:
     spellings = ["Doe^John", "DOE^JOHN^^^", "Doe^John ", ""]
     for k in range(8):
         write_slice(tmp_path / f"{k}.dcm", k, PatientName=spellings[k % 4], PatientID="p" if k else "")
@@ -128,7 +128,7 @@ def test_error_names_the_difference_between_stacks(tmp_path: Path, differing: di
 
 
 @pytest.mark.parametrize("color", [False, True])
-def test_single_image_of_another_class_is_skipped_with_a_note(tmp_path: Path, color: bool) -> None:
+def test_image_of_another_class_at_the_place_of_a_slice_is_skipped_with_a_note(tmp_path: Path, color: bool) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     path = write_slice(tmp_path / "shot.dcm", 4, number=99, sop_class=SECONDARY_CAPTURE)
@@ -152,7 +152,9 @@ def test_single_image_of_another_class_is_skipped_with_a_note(tmp_path: Path, co
         ((1, 8), "1.dcm (Secondary Capture Image), 8.dcm"),
     ],
 )
-def test_slices_of_another_class_are_refused_by_name(tmp_path: Path, captures: tuple[int, ...], names: str) -> None:
+def test_error_names_images_of_another_class_that_replace_slices(
+    tmp_path: Path, captures: tuple[int, ...], names: str
+) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k, **({"sop_class": SECONDARY_CAPTURE} if k in captures else {}))
     refused(lambda: read_scan(tmp_path), tmp_path, f"lacks slices where images of another class lie: {names}")
@@ -197,7 +199,7 @@ def test_duplicate_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     assert isinstance(volume.notes[0], IdentifyingNote)
 
 
-def test_message_about_doubled_slices_names_them(tmp_path: Path) -> None:
+def test_error_names_different_slices_at_the_same_place(tmp_path: Path) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     write_slice(tmp_path / "again.dcm", 4, number=30)
@@ -217,7 +219,7 @@ def test_message_about_incomplete_time_points_counts_slices_and_places(tmp_path:
     refused(lambda: read_scan(tmp_path), tmp_path, "29 slices at 10 places, 2 to 4 at 3 of them and 3 at the others")
 
 
-def test_refusal_of_a_folder_without_scans_names_its_content(tmp_path: Path) -> None:
+def test_folder_without_slices_is_refused_with_the_reason(tmp_path: Path) -> None:
     folder = tmp_path / "scans"
     folder.mkdir()
     refused(lambda: read_scan(folder), folder, "is an empty folder")

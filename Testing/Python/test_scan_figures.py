@@ -1,4 +1,4 @@
-"""The surface of the wall in a report has light stripes on openings."""
+"""Test the colours of the wall's surface in a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dcamt.wall.settings import WallSettings
 from dcamt.wall.surface import Surface
 
 
-def test_openings_have_light_stripes() -> None:
+def test_openings_have_light_stripes_and_enhanced_wall_is_dark() -> None:
     points = np.stack([np.linspace(0, 60, 600)] * 3, axis=1)
     kind = np.where(np.arange(600) < 300, OPENING, WALL).astype(np.uint8)
     surface = Surface(points, np.zeros((0, 3), np.int64))
@@ -27,6 +27,6 @@ def test_openings_have_light_stripes() -> None:
     )
     shown = wall_painter(wall, scene)(scene.to_scene_mm(points), np.zeros((600, 3)))
     grey = shown @ [0.2126, 0.7152, 0.0722]
-    assert 0.3 < (grey[:300] > 0.8).mean() < 0.7  # light stripes
+    assert 0.3 < (grey[:300] > 0.8).mean() < 0.7
     assert np.abs(np.diff((grey[:300] > 0.8).astype(int))).sum() > 10
-    assert (grey[300:] < 0.3).all()  # enhanced wall is dark
+    assert (grey[300:] < 0.3).all()

@@ -49,7 +49,7 @@ def test_percentage_gives_the_decaaf_stage() -> None:
     assert [decaaf_stage(p) for p in percents] == ["I", "I", "II", "II", "III", "III", "IV", "IV", ""]
 
 
-def test_wall_is_sampled_from_1_mm_inside_to_3_mm_outside_in_steps_of_half_a_voxel() -> None:
+def test_wall_is_sampled_from_1_mm_inside_to_3_mm_outside_in_steps_of_half_the_finest_spacing() -> None:
     settings = WallSettings()
     assert (settings.from_mm, settings.to_mm, settings.sample) == (-1.0, 3.0, "maximum")
     assert offsets(settings.from_mm, settings.to_mm, grid_about(9, (2.0, 1.0, 4.0))) == pytest.approx(

@@ -1,4 +1,4 @@
-"""Export of cases from the scene: a written scan equals its node, and its label lies on the scan's grid."""
+"""Test the export of cases from the scene: the written scan and label equal their nodes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ExportTest(unittest.TestCase):
             self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
             self.assertIsNone(volume.GetStorageNode())
 
-    def test_corrected_proposal_keeps_all_channels_of_its_file(self):
+    def test_corrected_proposal_keeps_all_channels_of_its_file_and_the_file_must_exist_and_match(self):
         image, label = ellipsoid(4)
         path = self.folder / "two.nrrd"
         volume = add_volume("two", image)
@@ -78,7 +78,7 @@ class ExportTest(unittest.TestCase):
         volume.SetSpacing(2.0, 2.0, 2.5)
         self.assertIn("changed, but training", scene_remark(row.source, row.role, two)[0])
         volume.SetSpacing(2.0, 2.0, 2.0)
-        # A DICOM folder is not checked here, because reading its series would block the event loop.
+        # `scene_remark` does not check a DICOM folder: reading the series would block the event loop.
         volume.SetAttribute(SCAN_FILE, str(self.folder))
         self.assertEqual(scene_remark(row.source, row.role, two)[0], "")
         volume.SetAttribute(SCAN_FILE, str(path))
@@ -145,7 +145,7 @@ class ExportTest(unittest.TestCase):
         label[60:100, 100:200, 100:200] = 1
         outline = add_outline(volume, label)
         row = row_of(volume, outline, self.recipe)
-        # Each run writes files of its own.
+        # `longest_step` may export several times: number the exports, so that each writes its own files.
         numbers = itertools.count(1)
         assert_stays_responsive(longest_step(lambda: export_case(row, self.folder, next(numbers))))
         np.testing.assert_array_equal(read_scan(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)

@@ -1,4 +1,4 @@
-"""Define descriptors that give Qt's properties, methods and signals the behaviour they have in PythonQt."""
+"""Define descriptors that make Qt's properties, methods and signals behave as in PythonQt."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class BoundMethod:
         return wrap(self._function()(*(_to_qt_argument(argument) for argument in args)))
 
     def argument_count(self) -> int | None:
-        """Return the largest number of arguments of the method's overloads; None if it is static or no slot."""
+        """Return the largest number of arguments of the overloads; None if the method is static or no slot."""
         target = self.wrapper._object if self.wrapper is not None else None
         if not isinstance(target, QtCore.QObject):
             return None
@@ -98,7 +98,7 @@ class BoundMethod:
         target = valid_object(self.wrapper, f"call '{name}'")
         if is_plain(type(self.wrapper)):
             return getattr(target, name)
-        # Qt's own method, not the override of a derived Python class: the override calls Qt's method through super().
+        # A derived Python class's override may call this method through super(): return Qt's method, not the override.
         function = getattr(pyside_class, name)
         return function if is_static(function) else partial(function, target)
 

@@ -1,4 +1,4 @@
-"""Answer the application's questions and record its messages, as a test specifies."""
+"""Answer the application's questions as a test specifies, and record its questions and messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import slot_errors
 
 @dataclass(frozen=True)
 class Question:
-    """A question or message of a window.
+    """A question or message of the application.
 
     Attributes:
         kind: "question", "information", "warning", "error", "open", "open several", "save", "directory", "text", "link"
@@ -30,7 +30,7 @@ class Question:
 
 
 class UnexpectedQuestion(AssertionError):
-    """A window opened that the test did not expect, or that lacks the button to press."""
+    """The test does not expect a window, or the window lacks the expected button."""
 
 
 @dataclass
@@ -42,8 +42,8 @@ class Person:
             click(ui.applyButton)
         assert person.seen[0].kind == "question"
 
-    In a real Slicer, the functions of `slicer.util`, file dialogs and text inputs ask the person without opening a
-    window. Other modal dialogs open there, and `DialogWatcher` answers them.
+    In a real Slicer, message boxes of `slicer.util`, file dialogs and text inputs do not open: the person is asked
+    directly. Other modal dialogs open, and `DialogWatcher` asks the person.
     """
 
     seen: list[Question] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Person:
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def expects(self, text: str, answer: Any = "Ok") -> Person:
-        """Expect a window whose title, text or details contain `text`; upper and lower case are equal.
+        """Expect a window whose title, text or details contain `text`; case is ignored.
 
         Args:
             answer: the name of a button, a path ("open several": a sequence of paths), a text or, for a dialog, a
@@ -94,7 +94,7 @@ _present: list[Person] = []
 
 
 def answer(question: Question) -> Any:
-    """Return the answer of the latest `Person`; raise UnexpectedQuestion without a person or a fitting answer."""
+    """Return the latest `Person`'s answer; raise UnexpectedQuestion if there is no person or no fitting answer."""
     if not _present:
         _unanswered.append(question)
         raise UnexpectedQuestion(str(question))
@@ -130,7 +130,7 @@ def _is_harness() -> bool:
 
 
 class DialogWatcher:
-    """Lets the person answer each modal dialog except progress dialogs, and closes an unexpected dialog.
+    """Lets the person answer each modal dialog except progress dialogs; closes unexpected dialogs.
 
     Without the watcher, a dialog's `exec_()` would never return in a real Slicer.
     """
@@ -178,7 +178,7 @@ class DialogWatcher:
 
 
 def work_on(dialog: Any, work: Callable[[Any], None]) -> None:
-    """Call the person's function with an open dialog; close the dialog if the function fails or leaves it open."""
+    """Call the person's function with an open dialog; if the dialog stays open, close it and fail."""
     with slot_errors.keep_errors():
         try:
             work(dialog)
@@ -203,7 +203,7 @@ def watch_dialogs() -> None:
 def _replace_windows(person: Person) -> ExitStack:
     """Return a context in which a real Slicer asks the person instead of opening windows.
 
-    Testing mode, in which Slicer answers by itself, is off in this context.
+    The context also turns off Slicer's testing mode, in which Slicer answers its own questions.
     """
     import qt
 
@@ -244,7 +244,7 @@ def _replace_windows(person: Person) -> ExitStack:
 
 
 class _Proxy:
-    """A proxy of an object or class of Slicer with some functions replaced."""
+    """A proxy of an object or class, with some functions replaced."""
 
     def __init__(self, original: Any, **replaced: Any) -> None:
         self.__dict__.update(replaced, _original=original)

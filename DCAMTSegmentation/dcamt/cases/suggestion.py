@@ -41,7 +41,7 @@ BYTES_PER_VOXEL = 32 * 4
 
 Four patches of 64 x 64 x 32 with 16 channels need 1.4 GB, and 2.0 GB without mixed precision
 (Testing/benchmarks/README.md, training speed). The estimate for these patches is 1.6 GB: `FIXED_BYTES`, plus 32
-float32 numbers for each voxel and channel. These numbers apply to a network with strides of 2.
+float32 numbers for each voxel and channel. These figures are for strides of 2.
 """
 FIXED_BYTES = 500 << 20
 """Bytes of a training step that do not depend on the patch."""
@@ -50,7 +50,7 @@ MEMORY_FRACTION = 0.5
 LARGEST_PATCH = 112 * 112 * 80
 """The largest number of voxels of a suggested patch; the patch of the published left atrium results has this many."""
 SMALL_FRACTION = 0.005
-"""A class that fills a smaller fraction of the scan is small: more patches are then centred on classes."""
+"""If a class fills a smaller fraction of the scans, more patches are centred on classes."""
 HOUNSFIELD_AIR = -500
 """If the lowest intensity of every scan is below this, the scans are taken to be in Hounsfield units."""
 
@@ -63,7 +63,7 @@ class CaseStatistics:
         shape: the scan's size in its own voxels.
         spacing: mm.
         fractions: the fraction of the scan's voxels that each label value fills.
-        single: label values of which one component has at least 95 % of the voxels.
+        single: label values with at least 95 % of their voxels in one component.
         foreground: 0.5th and 99.5th percentile of the first channel's intensities within all labels.
         lowest: the lowest intensity of all channels.
         channels: number of channels.
@@ -140,7 +140,7 @@ def suggest_recipe(
 def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
     """Return the label value of each class that the cases' label mappings name.
 
-    A class that is named by a number has this label value; the others get the remaining numbers from 1 on.
+    If a class's name is a number, this number is its label value; the other classes get the unused numbers from 1 on.
 
     Raises:
         InputError: a mapping is malformed.
@@ -158,7 +158,7 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
     """Read a labelled case as training does, and return the statistics that a suggestion needs.
 
     Args:
-        classes: the label values of the classes that label mappings name.
+        classes: class name -> label value, for the classes of label mappings.
 
     Raises:
         InputError: a file cannot be read, the label is empty or does not fit its scan, or the mapping does not fit the
@@ -197,7 +197,7 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
 
 
 def _read_any(path: Path) -> Volume:
-    """Read a scan of any number of channels: those of its file, or of nnU-Net's channel files."""
+    """Read a scan with all channels of its file or of nnU-Net's channel files."""
     files = channel_files(path) if has_channel_files(path) else ()
     return read_scan(path, channels=len(files) or read_header(path).channels)
 
@@ -218,7 +218,7 @@ def name_classes(
     assert first is not None
     folders = [folder] if folder else [first.parent, first.parent.parent]
     names = next((named for place in folders if (named := dict(dataset_classes(place)))), {})
-    if mapped:  # The names in `dataset.json` are those of the files' values, not of the mapped values.
+    if mapped:  # `dataset.json` names the values in the files, not the mapped values.
         names = {label: name for name, label in mapped.items() if not name.isdecimal()}
     colors: dict[int, tuple[float, float, float]] = {}
     for segment in read_segments(first) if not mapped else ():
@@ -255,7 +255,7 @@ def median_shape(examined: Sequence[CaseStatistics], spacing: tuple[float, float
 
 
 def suggest_intensity(examined: Sequence[CaseStatistics], spacing: Sequence[float], hounsfield: bool) -> Intensity:
-    """Return the intensity rule: for CT `clip` to the intensities within labels and a margin, otherwise `local`."""
+    """Return the intensity rule: for CT, `clip` to the range within labels plus a margin; otherwise, `local`."""
     if not hounsfield:
         return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))
     low, high = (median([case.foreground[end] for case in examined]) for end in (0, 1))
@@ -289,11 +289,10 @@ def plan_network(
 
 
 def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stride, ...]:
-    """Return the strides to each level below the finest: 1 to 4 levels.
+    """Return the strides to each of the 1 to 4 levels below the finest.
 
-    An axis can be halved if its feature map keeps `SMALLEST_MAP` voxels. At each level, all such axes are halved whose
-    spacing is less than twice the finest spacing among them. If no axis can be halved, there is one level below, with
-    the strides 2, 2, 1.
+    An axis can be halved if at least `SMALLEST_MAP` voxels remain. Of these axes, each level halves those with less
+    than twice the finest spacing. If no axis can be halved even once, return one level with the strides 2, 2, 1.
     """
     steps, sizes = list(map(float, spacing)), list(map(float, patch))
     strides: list[Stride] = []
@@ -311,7 +310,7 @@ def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stri
 
 
 def _relative_features(strides: Sequence[Stride]) -> float:
-    """Return the number of features (channels x voxels, all levels), relative to a network with strides of 2."""
+    """Return the number of features (channels x voxels) of all levels, relative to a network with strides of 2."""
 
     def features(each: Sequence[Stride]) -> float:
         total, voxels = 0.0, 1.0

@@ -15,7 +15,7 @@ MAX_NAMES = 5
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Print the scores as a table or JSON lines, write them to the file of --csv if one is given, and return 0."""
+    """Print the scores as a table or JSON lines; with --csv, also write them to its file. Return 0."""
     console = Console(options.json)
     if options.csv:
         check_table_path(options.csv, [], existing_rule(options))
@@ -52,7 +52,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def _print_warnings(evaluation: Evaluation, console: Console) -> None:
-    """Print which label values and cases were not scored, and which classes are empty in some cases."""
+    """Print the label values and cases without a score, and the label values absent from some cases."""
     unscored = evaluation.unscored_labels
     if len(unscored) == 1:
         console.print_error(f"label value {unscored[0]} occurs in predictions but in no label, and was not scored")

@@ -1,1 +1,1 @@
-"""Measure late gadolinium enhancement on the atrium's surface: surface, samples along normals, openings, burden."""
+"""Measure late gadolinium enhancement of the atrial wall (see docs/wall.md)."""

@@ -47,7 +47,7 @@ class SegmentRequest:
 
 @dataclass(frozen=True)
 class SegmentMask:
-    """A segment: its name, its mask as a `.npy` file (K, J, I), 0 outside, and the mask's affine (4, 4) to RAS mm."""
+    """A segment's name, its mask as a `.npy` file (K, J, I) with 0 outside, and the mask's affine (4, 4) to RAS mm."""
 
     name: str
     mask: Path
@@ -56,7 +56,7 @@ class SegmentMask:
 
 @dataclass(frozen=True)
 class MeasureRequest:
-    """Measure segments; `name` is the name, for the user, of the scan on which the segments were drawn."""
+    """Measure segments; `name` is their scan's name for the user."""
 
     kind: ClassVar[str] = "measure"
     outlines: tuple[SegmentMask, ...]
@@ -66,11 +66,11 @@ class MeasureRequest:
 
 @dataclass(frozen=True)
 class WallRequest:
-    """Measure late enhancement on the surface of a segment of a scan.
+    """Measure late gadolinium enhancement on the surface of a segment.
 
     Attributes:
         volume, affine, name: as in `SegmentRequest`.
-        segment: the segment; its mask may lie on another grid in the same patient.
+        segment: its mask may lie on another grid than the scan's.
         output: an existing folder for the result.
     """
 
@@ -107,8 +107,8 @@ class ReportRequest:
     """Write the one-page report of a scan and its segments.
 
     Attributes:
-        volume, affine, name: as in `SegmentRequest`; only messages contain the name.
-        segments: the report lists all measurements of the first one.
+        volume, affine, name: as in `SegmentRequest`; the report does not contain the name.
+        segments: the report lists all measurements of the first segment.
         report: the `.html` file to write.
         method: None if no model is known to have made the outlines.
         is_corrected: whether a person has edited the model's outlines.
@@ -116,7 +116,7 @@ class ReportRequest:
         doubt_map_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space.
         trust, expected_overlap, is_doubt_calibrated: as in `ScanSegmented`.
         doubts: doubtful places, the worst first; None if they are unknown.
-        wall: a file for `wall.files.read_wall`.
+        wall: a file that `wall.files.read_wall` reads.
         notes: messages for the reader, without anything that identifies the patient.
     """
 
@@ -152,7 +152,7 @@ class CancelRequest:
 
 @dataclass(frozen=True)
 class KeepFilesRequest:
-    """Keep the folder of `--remove-at-end`, since the application continues with another worker."""
+    """Do not remove the folder of `--remove-at-end`: the application may use it with another worker."""
 
     kind: ClassVar[str] = "keep_files"
     id: str = ""

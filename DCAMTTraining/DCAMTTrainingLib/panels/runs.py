@@ -1,4 +1,4 @@
-"""Control the section *Run* except the start of a run: folder and list of runs, pause, resume, stop and discard."""
+"""Control the section *Run*: list the runs of a folder, and pause, resume, stop or discard the selected run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .effort import duration_text
 
 
 class RunsPanel:
-    """Lists the runs of a folder and controls the selected one.
+    """Lists the runs of a folder and controls the selected run.
 
     Args:
         on_run: called as on_run(watch) when another run, or none, is selected.
@@ -60,7 +60,7 @@ class RunsPanel:
         ui.runsFolderEdit.connect("currentPathChanged(QString)", self._on_folder)
 
     def refresh(self) -> None:
-        """List the runs. Select the run selected before, else the newest run that is training, else the newest run."""
+        """List the runs. Keep the selection, else select the newest run that is training, else the newest run."""
         self._filling = True
         if self._ui.runsFolderEdit.currentPath != str(runs_folder()):
             self._ui.runsFolderEdit.currentPath = str(runs_folder())
@@ -105,7 +105,7 @@ class RunsPanel:
             self._on_news()
 
     def _show_current_state(self) -> None:
-        """Show the run's state now, without waiting for the next poll, so that no outdated button can be clicked."""
+        """Show the run's state and update the buttons now, without waiting for the next poll."""
         if self.watch is not None:
             self._show_state(run_state(self.watch.run))
 
@@ -145,7 +145,7 @@ class RunsPanel:
             self._watch_run(self._runs[index])
 
     def _on_folder(self, path: str) -> None:
-        # While the user types a path, most of its beginnings are not folders.
+        # While the user types a path, the unfinished path is usually not a folder.
         if not self._filling and path != str(runs_folder()) and Path(path).is_absolute() and Path(path).is_dir():
             set_runs_folder(path)
             self._selected_name = ""
@@ -199,7 +199,7 @@ class RunsPanel:
 
 
 def can_write_models(state: RunState) -> bool:
-    """Return whether models can be written from a run that is not training."""
+    """Return whether the run is paused or failed, has trained, and has a checkpoint to write models from."""
     return state.state in (PAUSED, FAILED) and state.resumable and state.iteration > 0
 
 

@@ -55,7 +55,7 @@ class TaskPanel:
             self._suggestion.cancel()
 
     def refresh(self) -> None:
-        """Show the scene's task, its classes and the models to start from."""
+        """Show the scene's task and classes, and the models to start from."""
         settings = self._session.settings
         if settings is None:
             return
@@ -81,14 +81,14 @@ class TaskPanel:
         self._show_suggestion()
 
     def _show_suggestion(self) -> None:
-        """Update the button and the text of the suggestion."""
+        """Update the suggestion's button, and hide its text if empty."""
         suggesting = self._suggestion is not None and self._suggestion.running
         self._ui.suggestButton.text = _("Cancel") if suggesting else _("Suggest from cases")
         self._ui.suggestionLabel.visible = bool(self._ui.suggestionLabel.text)
         self._ui.suggestButton.enabled = suggesting or self._session.table.count(LABELLED) > 0
 
     def _show_start(self) -> None:
-        """Select the model to start from, which the session may have suggested."""
+        """Show the model to start from; the session may have chosen it."""
         settings, selector = self._session.settings, self._ui.startFromSelector
         if settings is not None and settings.startFrom in self._models and not self._filling:
             self._filling = True
@@ -140,7 +140,7 @@ class TaskPanel:
             return
         try:
             ensure_packages()
-            # The recipe to whose classes the scene's segments belong; if none was suggested yet, the default task's.
+            # The recipe defines the segments' label values. `SUGGESTED` has no recipe before the first suggestion.
             recipe = session.recipe() if settings.task != SUGGESTED or settings.suggestedRecipe else load_recipe("la")
         except DCAMTError as error:
             show_error(error, _("Suggest a recipe"))

@@ -22,7 +22,7 @@ from .array_nodes import build_segments, read_image, set_image
 def show_preview(
     preview: Preview, recipe: Recipe, run: str, scene_volume: Any | None = None
 ) -> Generator[None, None, None]:
-    """Show the preview of a run, in short steps; a later preview of the run uses the same nodes again.
+    """Show the preview of a run, in short steps; later previews of the run reuse its nodes.
 
     Args:
         scene_volume: the node of the case's scan. If it is None, or has no image or a different grid, the run gets
