@@ -642,7 +642,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("weight_decay must not be negative"),
         _("with a value of its mapping"),
         _("without a name"),
-        _("would be larger than the disk or the system allows for a file"),
+        _("would exceed the largest file size that the disk or the system allows"),
         _("zip files"),
         _("{0} Check that the scan shows the {1} in {2}, as the model expects."),
         _("{0} If nothing is missing, remove the DICOMDIR."),

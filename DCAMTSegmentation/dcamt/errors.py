@@ -33,7 +33,7 @@ class InputError(DCAMTError):
 
     Args:
         what: what happened; may begin with a verb whose subject is `path`.
-        path: the file or folder or, for an object without a file such as a node of Slicer's scene, its name.
+        path: the file or folder; for an object without a file, such as a node of Slicer's scene, its name.
         remedy: what the user can do, as one or more sentences.
 
     >>> str(InputError("is empty", path="scan.nii.gz", remedy="Copy the file again."))
@@ -97,7 +97,7 @@ def write_error(error: OSError, path: str | Path) -> OutputError:
     if error.errno in DISK_FULL:
         what, remedy = "the disk is full", "Free some space or choose another folder."
     elif error.errno == errno.EFBIG:
-        what = "would be larger than the disk or the system allows for a file"
+        what = "would exceed the largest file size that the disk or the system allows"
         remedy = "Choose a folder on another disk."
     elif error.errno in _FORBIDDEN:
         what = "cannot be written (no permission)"

@@ -47,7 +47,7 @@ def test_compressed_slices_are_read_without_loss(tmp_path: Path, compressor: str
     assert scan.voxels.shape == (1, SIZE, SIZE, 8)
 
 
-def test_compressed_file_with_too_few_frames_is_refused_with_their_number(tmp_path: Path) -> None:
+def test_error_states_how_many_compressed_frames_a_file_holds(tmp_path: Path) -> None:
     voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
     path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
     data = pydicom.dcmread(path)
@@ -58,7 +58,7 @@ def test_compressed_file_with_too_few_frames_is_refused_with_their_number(tmp_pa
     refused(lambda: read_scan(path), path, "holds 4 of 6 compressed frames", "copy it again")
 
 
-def test_plain_pixels_in_a_file_that_states_a_compression_are_read(tmp_path: Path) -> None:
+def test_uncompressed_pixels_under_a_compressed_transfer_syntax_are_read(tmp_path: Path) -> None:
     voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
     path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
     expected = read_scan(path).voxels
@@ -66,7 +66,7 @@ def test_plain_pixels_in_a_file_that_states_a_compression_are_read(tmp_path: Pat
     np.testing.assert_array_equal(read_scan(path).voxels, expected)
 
 
-def test_video_is_not_refused_as_a_file_with_too_few_frames(tmp_path: Path) -> None:
+def test_video_is_refused_as_unreadable_not_as_incomplete(tmp_path: Path) -> None:
     voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
     path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
     data = pydicom.dcmread(path)

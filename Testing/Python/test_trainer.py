@@ -1,4 +1,4 @@
-"""Test the trainer: its results, its first weights, and the times of its validations, reports and checkpoints."""
+"""Test the trainer: results, initial weights, and the times of validations, progress events and checkpoints."""
 
 from __future__ import annotations
 
@@ -104,10 +104,10 @@ def test_training_needs_no_optional_package(tmp_path: Path, table: Path) -> None
     assert verify_model(run.model).card.trained_on["iterations"] == 2
 
 
-def test_mixed_precision_hardly_changes_the_direction_of_three_iterations(
+def test_mixed_precision_changes_the_weights_in_nearly_the_same_direction(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # otherwise many CPUs use float32
+    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # many CPUs would use float32
     steps = []
     for mixed in ("true", "false"):
         trainer = new_trainer(tmp_path / mixed, table, f"mixed_precision={mixed}", "iterations=3")
@@ -123,7 +123,7 @@ def test_mixed_precision_hardly_changes_the_direction_of_three_iterations(
 class Clock:
     """Simulates the trainer's clock, iterations and validations.
 
-    An iteration takes 1 s, a validation `validation_s`. Nothing is computed; an iteration's end time is its loss.
+    An iteration takes 1 s, a validation `validation_s`. Nothing is computed; an iteration's loss is its end time.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, validation_s: float = 0.0) -> None:
@@ -161,7 +161,7 @@ def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_
     assert received[-1][0] == 300
     for number, (step, elapsed) in enumerate(received[:-1]):
         assert step % every == 0
-        # The tenth includes this validation, unless it is the first, whose duration the trainer cannot foresee.
+        # This validation fits into the tenth. The first need not: the trainer can only estimate its duration.
         assert (number + 1 if number else 0) * seconds <= 0.1 * elapsed + 1e-6
     total = clock.now - began
     if seconds == 500.0:
@@ -172,7 +172,7 @@ def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_
         assert len(received) > 280
 
 
-@pytest.mark.parametrize(("iterations", "before_the_last"), [(30, False), (400, True)])
+@pytest.mark.parametrize(("iterations", "before_the_last"), [(30, False), (80, False), (400, True)])
 def test_first_validation_is_made_only_if_time_remains_for_the_final_validation(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
@@ -215,7 +215,7 @@ def test_resumed_run_keeps_the_time_spent_validating(
     assert outcome.seconds == pytest.approx(30 + 2 * 50)
 
 
-def test_checkpoints_and_reports_follow_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_and_progress_events_follow_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1)
     clock, received = Clock(monkeypatch), []
     trainer = new_trainer(
@@ -223,11 +223,11 @@ def test_checkpoints_and_reports_follow_the_clock(tmp_path: Path, monkeypatch: p
     )
     outcome = trainer.fit(read_cases(table))
     assert [event.iteration for event in received if isinstance(event, CheckpointSaved)] == [10, 20, 30, 35]
-    reports = [event for event in received if isinstance(event, TrainingProgress)]
-    assert [report.iteration for report in reports] == [*range(2, 35, 2), 35]
-    for report in reports:
-        assert (report.iterations, report.steps_per_s, report.eta_s) == (35, 1.0, 35 - report.iteration)
-    # A report has the mean losses since the previous report, here of two iterations; iteration n has the loss 1000 + n.
-    assert [report.losses["total"] for report in reports[:3]] == [1001.5, 1003.5, 1005.5]
+    progress = [event for event in received if isinstance(event, TrainingProgress)]
+    assert [event.iteration for event in progress] == [*range(2, 35, 2), 35]
+    for event in progress:
+        assert (event.iterations, event.steps_per_s, event.eta_s) == (35, 1.0, 35 - event.iteration)
+    # An event has the mean losses since the previous event, here of two iterations; iteration n has the loss 1000 + n.
+    assert [event.losses["total"] for event in progress[:3]] == [1001.5, 1003.5, 1005.5]
     assert (outcome.seconds, outcome.dice) == (35, None)
     assert clock.now == 1035

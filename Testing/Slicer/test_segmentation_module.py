@@ -1,4 +1,4 @@
-"""The segmentation module: help and icon, widgets, sample scan, and the example in the logic's docstring."""
+"""Test the segmentation module: help and icon, widgets, sample scan, and the example in the logic's docstring."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from slicer_harness import in_real_slicer, open_module, process_events, start_af
 
 
 class ClosedModuleTest(SegmentationCase):
-    def test_widget_logic_panel_and_worker_of_a_closed_module_are_freed(self) -> None:
+    def test_closed_module_frees_its_widget_and_panel_and_its_logic_and_worker(self) -> None:
         widget = self.module.widget
         left = [weakref.ref(part) for part in (widget, widget.logic, widget.segmentationPanel, widget.logic._worker)]
         del widget
@@ -97,7 +97,7 @@ class ModuleTest(SegmentationCase):
         assert top is not None
         self.assertEqual(top.get("class"), "qMRMLWidget")
 
-    def test_existing_volume_is_chosen_but_not_a_map_of_doubt(self) -> None:
+    def test_opened_module_chooses_a_scan_instead_of_a_map_of_doubt(self) -> None:
         review.mark_map(add_scan("map"))
         volume = add_scan()
         self.module.close()
@@ -148,7 +148,7 @@ class ScriptTest(SegmentationCase):
             known: dict[str, Any] = {"slicer": slicer}
             test = doctest.DocTestParser().get_doctest(text, known, "script", None, None)
             self.assertGreater(len(test.examples), 4)
-            # doctest needs an output with an encoding, which Slicer's standard output lacks.
+            # Slicer's standard output lacks the encoding that doctest needs.
             report: list[str] = []
             failed, _tried = doctest.DocTestRunner(verbose=False).run(test, out=report.append, clear_globs=False)
             self.assertEqual(failed, 0, "".join(report))
@@ -159,7 +159,7 @@ class ScriptTest(SegmentationCase):
                 loaded = slicer.util.loadSegmentation(str(results / f"{name}.seg.nrrd"))
                 self.assertEqual(loaded.GetSegmentation().GetNthSegment(0).GetName(), "Left atrium")
 
-    def test_script_gets_an_error_with_the_reason_when_there_is_no_result(self) -> None:
+    def test_process_with_an_unknown_model_raises_an_error_with_the_reason(self) -> None:
         with self.assertRaisesRegex(RuntimeError, "no such model file"):
             self.logic.process(add_scan(), model="nowhere")
 

@@ -1,4 +1,4 @@
-"""Segment a scan: from a file, a volume or an array to a labelmap, measurements and doubtful places."""
+"""Segment a scan: compute its labelmap, measurements and doubtful places."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class SegmentedScan:
         segments: name, colour and codes of each class.
         measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity.
         disagreement: float32 (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
-        doubt_map: float32 (I, J, K), the estimated probability that a voxel's label is wrong; 0 outside the region,
-            None in quality `fast`. Unless `is_doubt_calibrated`, the values serve only to rank voxels.
+        doubt_map: float32 (I, J, K), the estimated probability that a voxel's label is wrong; 0 outside the region, if
+            one was given; None in quality `fast`. Unless `is_doubt_calibrated`, the values serve only to rank voxels.
         trust: Dice (0 to 1) of the two branches' own segmentations, within the region if one was given; None in quality
             `fast`.
         probabilities: float32 (1 + classes, I, J, K), background first; None without `keep_probabilities`.
@@ -88,9 +88,10 @@ class Segmenter:
 
     @classmethod
     def load(cls, model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Segmenter:
-        """Return a segmenter with the model of this name or file.
+        """Load a model and return its segmenter.
 
         Args:
+            model: name or file of the model.
             device: `auto`, `cpu`, `cuda` or `mps`.
 
         Raises:
@@ -143,7 +144,7 @@ class Segmenter:
 
 
 def with_expected_overlap(rows: Sequence[Measurements], expected: ExpectedOverlap | None) -> tuple[Measurements, ...]:
-    """Return the measurements of a scan with its expected overlap filled in; unchanged if `expected` is None."""
+    """Return a scan's measurements with the expected overlap in each row; unchanged if `expected` is None."""
     if expected is None:
         return tuple(rows)
     value, low, high = expected.value, expected.low, expected.high
@@ -168,7 +169,7 @@ def segment(
     Args:
         scan: a file, a DICOM folder, a `dcamt.Volume`, or an array (I, J, K) or (C, I, J, K).
         model: name or file of the model.
-        affine: (4, 4), voxel index (i, j, k) -> RAS mm; required with an array, and allowed only there.
+        affine: (4, 4), voxel index (i, j, k) -> RAS mm; required with an array, otherwise not allowed.
         quality: `fast` (one branch) or `accurate` (both).
         device: `auto` (a GPU if there is one), `cpu`, `cuda` or `mps`.
         region: segment only inside this region of the patient; a `Region`, or (x0, x1, y0, y1, z0, z1) in RAS mm.

@@ -83,7 +83,7 @@ def add_estimate(commands: Commands[Parser]) -> None:
     parser = add_command(
         commands,
         "estimate",
-        "Estimate time, memory and disk space of a run on this machine from a few measured training steps.",
+        "Estimate time, memory and disk space of a run on this machine from a few iterations.",
         "dcamt estimate cases.csv --recipe la",
     )
     parser.add_argument("cases", type=parse_path, metavar="CASES.csv", help=CASE_LIST)
@@ -212,7 +212,7 @@ def add_models(commands: Commands[Parser]) -> None:
         (
             "calibrate",
             "NAME_OR_FILE",
-            "Calibrate a model's expected overlap by validation cases.",
+            "Calibrate a model's expected overlap with validation cases.",
             "dcamt models calibrate runs/first/model.dcamt runs/first/cases.csv",
         ),
         ("import", "FILE", "Copy a model file to the installed models.", "dcamt models import runs/first/model.dcamt"),

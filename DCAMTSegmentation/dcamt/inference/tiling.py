@@ -1,7 +1,7 @@
-"""Predict a whole volume in bounded memory: in one pass, or in tiles with the result of one pass.
+"""Predict a whole volume in bounded memory, in one pass or in tiles.
 
 The two finest levels take nearly all of a pass's memory, and their receptive field is only a few voxels. They are
-computed tile by tile, each tile with a margin of that receptive field. The coarser levels, with their large receptive
+computed tile by tile, each tile with a margin for that receptive field. The coarser levels, with their large receptive
 field and the attention between the branches, are computed for the whole volume. The result equals that of one pass up
 to rounding. Overlapping windows would give another result, since a deep network sees padding instead of tissue at a
 window's faces.
@@ -32,7 +32,7 @@ FINE_LEVELS = 2
 Tick = Callable[[int, int], None]
 """Called as tick(done, of) after each part of the work."""
 Tile = tuple[Box, Box, Box]
-"""Three boxes: a tile with its margin, the tile without margin, and the second box in voxels of the first."""
+"""Three boxes: a tile with its margin, the tile without margin, and the second box as indices into the first."""
 
 
 class OutOfMemory(Exception):
@@ -103,9 +103,9 @@ def _predict_or_none(
 
 
 def predict_whole(network: DualVNet, image: Tensor, quality: str) -> Tensor:
-    """Return the probabilities (branches, K, X, Y, Z) for an image (C, X, Y, Z) in one pass, for one branch if `fast`.
+    """Return the probabilities (branches, K, X, Y, Z) for an image (C, X, Y, Z) in one pass.
 
-    The caller must turn gradients off.
+    Quality `fast` uses one branch. The caller must turn gradients off.
     """
     size = size_of(image)
     padded = pad(image, network.stride)
@@ -151,7 +151,8 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
         assert entering is not None
         coarse.append(_coarse_features(vnet, entering, fine))
 
-    # Decoder: run the coarse levels at once and the fine levels tile by tile, recomputing the tile's encoder features.
+    # Decoder: run the coarse levels on the whole volume, and the fine levels tile by tile. Each tile's encoder
+    # features are computed again.
     exchanged = network.exchange_at_inference([features[-1] for features in coarse], branches)
     result: Tensor | None = None
     for index, vnet in enumerate(vnets):
@@ -207,7 +208,10 @@ def fine_stride(network: DualVNet, levels: int) -> Shape:
 
 
 def fine_reach(network: DualVNet) -> Shape:
-    """Return the radius (X, Y, Z) of the fine levels' receptive field in voxels, rounded up to their stride."""
+    """Return the radius (X, Y, Z) of the fine levels' receptive field in voxels.
+
+    Along each axis, the radius is rounded up to a multiple of the fine levels' stride.
+    """
     fine = fine_levels(network)
     voxels = [0, 0, 0]
     for level in range(fine):
@@ -220,7 +224,7 @@ def fine_reach(network: DualVNet) -> Shape:
 
 
 def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> Iterator[Tile]:
-    """Yield tiles that together fill a volume of `size`; with the `margin` on each side they have at most size `tile`.
+    """Yield tiles that together fill a volume of `size`; with its `margin`, each has at most size `tile`.
 
     All sizes are in voxels. Tiles start at multiples of `step`. Without margin, a tile has at least one `step`, even if
     the tile with its margin then exceeds `tile`.
@@ -250,7 +254,7 @@ def coarsen(box: Box, step: Shape) -> Box:
 
 
 def pad(image: Tensor, stride: Shape) -> Tensor:
-    """Return (C, X, Y, Z) padded at the end of each axis to a multiple of `stride`, repeating the last voxel."""
+    """Pad an image (C, X, Y, Z) at the end of each axis to a multiple of `stride`, with copies of the last voxel."""
     sides: list[int] = []
     for length, step in zip(reversed(size_of(image)), reversed(stride), strict=True):
         sides += [0, -length % step]

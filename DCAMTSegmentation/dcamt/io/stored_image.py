@@ -68,8 +68,8 @@ class StoredImage:
 def library_errors(path: Path, kind: str) -> Iterator[None]:
     """Raise any exception inside the block as InputError that names `path`; DCAMT's own errors are raised unchanged.
 
-    Too little memory is raised as MemoryShortage, which is an InputError. Exceptions for which there is no special
-    message here become "cannot be read as `kind` (...)".
+    A lack of memory becomes MemoryShortage, which is an InputError. Exceptions without a message of their own here
+    become "cannot be read as `kind` (...)".
     """
     try:
         yield
@@ -224,9 +224,9 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
     """Raise InputError if a file has fewer than `size` bytes from byte `start` on; read them only if necessary.
 
     Args:
-        packed: the bytes from `start` on are gzip data, of which `size` is the size after decompression. The last four
-            bytes of gzip data state this size modulo 2^32 (RFC 1952). If they state another size, the file may be cut
-            or have several members; then the file is read to its end.
+        packed: the bytes from `start` on are gzip data with `size` bytes after decompression. The last four bytes of
+            gzip data state this size modulo 2^32 (RFC 1952). If they state another size, the file may be cut or have
+            several members; then the file is read to its end.
         header: the file that names `path` as its data file; messages name the header.
     """
     if not packed:
@@ -249,7 +249,7 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
 
 
 def unpacked_size(file: IO[bytes]) -> tuple[int, bool]:
-    """Return the number of bytes in a gzip or zlib stream after decompression, and whether the stream has its end."""
+    """Return the number of bytes in a gzip or zlib stream after decompression, and whether the stream is complete."""
     stream, chunk, size = Gunzip(file), bytearray(_CHUNK), 0
     try:
         while read := stream.readinto(chunk):
@@ -290,7 +290,7 @@ def missing_data_file_error(path: Path, data: Path) -> InputError:
     """Return the error for a missing data file `data`, which the header `path` names.
 
     The remedy names a file that may be the data file under another name: a file in the folder of `data` whose name
-    differs in case only, or else a file beside the header with the header's name.
+    differs in case only, or else a file beside the header that has the header's name and the ending of `data`.
     """
     remedy = "Copy both files."
     beside = [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]

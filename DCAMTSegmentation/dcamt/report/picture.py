@@ -80,7 +80,7 @@ def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
 
     scene = build_scene(volume, labelmap, segments)
     size = scene.high - scene.low
-    # All slices have the same scale. A very short axis gets a larger panel, so that it can be seen.
+    # All slices have the same scale. Along a very short axis, panels are widened, to stay legible.
     width, depth, height = np.maximum(size, 0.4 * size.max())
     gap, margin, top, side = 0.08, 0.3, 0.75, 3.3  # inches
     scale = min(11.0 / (width + depth), 7.6 / (depth + height))
@@ -180,7 +180,7 @@ def _draw_text(
     """Write the legend, a notice and the measurements, from the top down.
 
     All measurements of a single segment are written. Several segments have a line each, with volume and surface area;
-    segments for which there is no room are counted in a line below these.
+    if some do not fit, the last line states their number.
 
     Args:
         tall: height of the panel in inches.
@@ -239,7 +239,7 @@ def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[Segmen
 
 
 def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
-    """Return names and colours of the labels in `labelmap`, from its file `path` if the file contains them.
+    """Return name and colour of each label value in `labelmap`: those in its file `path`, or else default ones.
 
     Raises InputError if the file cannot be opened.
     """
@@ -256,7 +256,7 @@ def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
 def _distinct_names(segments: Sequence[SegmentInfo]) -> list[str]:
     """Return the segments' names; a name that several segments have is followed by the label value, as in "Vein (2)".
 
-    If a name with its label value is another segment's name, the label values follow all names.
+    If "Vein (2)" is also another segment's name, all names are followed by their label values.
     """
     names = [segment.name for segment in segments]
     labelled = [f"{segment.name} ({segment.label})" for segment in segments]

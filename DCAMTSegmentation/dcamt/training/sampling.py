@@ -25,7 +25,7 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""Sample indices, larger than any real one, that seed the boxes for unlabelled and labelled patches of a batch."""
+"""Sample indices above all real ones; they seed the boxes for mixing the unlabelled and the labelled patches."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,20 @@ class Batch:
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed of an iteration, which does not depend on earlier iterations, so that a run can resume."""
+    """Return an iteration's seed, independent of earlier iterations: a resumed run draws the same batches."""
     return seed * 1_000_003 + step
 
 
 def sample_seed(seed: int, step: int, sample: int) -> int:
-    """Return the seed of a sample, so that a team draws the same samples as a single process."""
+    """Return a sample's seed, independent of the process: a team draws the same samples as a single process."""
     return step_seed(seed, step) * 1024 + sample
 
 
 class BatchSampler:
-    """Draws the batch of an iteration, whatever was drawn before.
+    """Draws the batch of each iteration.
 
     The batch depends only on the cases, the recipe, the iteration, the type of the device and, if patches are mixed,
-    the size of the team.
+    the size of the team: each process mixes its own patches.
 
     Raises:
         InputError: the batch cannot be split evenly among the processes of the team.
@@ -162,7 +162,7 @@ class BatchSampler:
         high = (centre + reach).ceil().long().clamp_min(1).minimum(size).maximum(low + 1)
         part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
 
-        # grid_sample expects positions (z, y, x), from -1 to 1 between the outer faces of the part.
+        # grid_sample expects positions (z, y, x); the part's outer faces are at -1 and 1.
         span = (high - low).double()
         scale = (2 / span)[:, None] * matrix * (patch / 2)
         shift = (2 * (centre - low) + 1) / span - 1
