@@ -30,12 +30,12 @@ class BuiltSegment:
 
 
 def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentResult) -> BuiltSegment:
-    """Build the segment of one class; its image holds only the box of voxels that the class fills.
+    """Build the segment of one class; its image is cropped to the box of the class's voxels.
 
     Args:
         labels: (K, J, I), integers; may be a memory map.
         ijk_to_local: (4, 4), voxel index -> mm in the segmentation node's space.
-        item: the class, and the box in which it lies, if it was found.
+        item: the class, and the box of its voxels; the box is None if the class has no voxels.
     """
     info, box = item.info, item.box
     code = f"{info.type.scheme} {info.type.value}"
@@ -87,8 +87,9 @@ def _match_earlier_segments(
 ) -> list[str | None]:
     """Return for each new segment the identifier of the earlier segment of its class; None if there is none.
 
-    Several classes may have the same code, such as that of "Tissue"; then their names are compared. If a code occurs
-    once among the earlier and once among the new segments, names are not compared, since a segment can be renamed.
+    Segments match if codes and names are equal: several classes may have the same code, such as that of "Tissue". If a
+    code occurs once among the earlier and once among the new segments, the names may differ, since a segment can be
+    renamed.
 
     Args:
         codes, names: the codes and names of the earlier segments, by identifier.
@@ -114,7 +115,7 @@ def _new_identifier(segmentation: Segmentation, name: str, taken: Sequence[str |
 
 
 def find_dcamt_segments(segmentation_node: SegmentationNode) -> dict[str, str]:
-    """Return the code of the class of each segment that DCAMT wrote into a node, by the segment's identifier.
+    """Return the class code of each DCAMT segment of a node, by the segment's identifier.
 
     A copy of a DCAMT segment counts as a DCAMT segment, since the copy has the same tag.
     """

@@ -23,7 +23,7 @@ class SegmentVoxels:
     Attributes:
         mask: (K, J, I), uint8, 1 in the segment.
         affine: (4, 4), index (i, j, k) of the mask -> mm in the segmentation node's space.
-        first: the index (i, j, k) of the mask's first voxel in the segment's image; zeros if the segment is empty.
+        first: the mask's first voxel, as an index (i, j, k) of the segment's image; zeros if the segment is empty.
     """
 
     mask: np.ndarray
@@ -45,7 +45,7 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
     """Read a copy of a segment's voxels.
 
     Raises:
-        InputError: the segment does not exist, for example since it was removed meanwhile.
+        InputError: the segment does not exist, for example because it was removed.
     """
     if segmentation_node.GetSegmentation().GetSegment(identifier) is None:
         what, name = _("a segment was removed before it was read"), segmentation_node.GetName()
@@ -53,7 +53,7 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
     image = slicer.vtkOrientedImageData()
     segmentation_node.GetBinaryLabelmapRepresentation(identifier, image)
     affine = _affine_of(image)
-    # The image of an edited segment may be larger than the box of its set voxels.
+    # The image of an edited segment may be larger than the box that the segment fills.
     extent = [0] * 6
     if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent):
         return SegmentVoxels(np.zeros((1, 1, 1), np.uint8), affine, (0, 0, 0))
@@ -61,15 +61,14 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
     start, first, last = (np.array(ends) for ends in (image.GetExtent()[::2], extent[::2], extent[1::2]))
     i, j, k = (slice(low, high) for low, high in zip(first - start, last - start + 1, strict=True))
     affine[:3, 3] += affine[:3, :3] @ first
-    # Copied, since the image is released.
     return SegmentVoxels(np.array(whole[k, j, i] != 0, np.uint8), affine, (extent[0], extent[2], extent[4]))
 
 
 def labelmap_affine(segmentation_node: SegmentationNode, identifiers: Iterable[str]) -> np.ndarray | None:
-    """Return the affine (4, 4) of a labelmap, voxel index (i, j, k) -> mm in the node's space.
+    """Return the affine (4, 4) of the labelmap of the first segment that has voxels; None if no segment has voxels.
 
-    The labelmap is that of the first segment that has voxels; None if none of the segments has voxels. A linear
-    transform changes this affine only if the transform is hardened.
+    The affine maps a voxel index (i, j, k) to mm in the node's space. A linear transform changes the affine only if
+    the transform is hardened.
 
     Args:
         identifiers: the segments, which must exist.

@@ -23,7 +23,7 @@ def random_voxels(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
 
 
 def save_scan(path: Path, voxels: np.ndarray | None = None, spacing: tuple[float, ...] | None = None) -> None:
-    """Write a scan with sform and qform; if `spacing` (mm) is given, with neither of them."""
+    """Write a scan with sform and qform, or without them if `spacing` (mm) is given."""
     image = nib.Nifti1Image(random_voxels() if voxels is None else voxels, None)
     image.header.set_xyzt_units("mm")
     if spacing is None:
@@ -36,7 +36,7 @@ def save_scan(path: Path, voxels: np.ndarray | None = None, spacing: tuple[float
 
 
 def content_of(folder: Path) -> dict[str, bytes | None]:
-    """Return the content of all files below a folder by their relative paths, and None for each folder."""
+    """Return the bytes of each file below a folder, and None for each subfolder, by relative path."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
@@ -44,7 +44,7 @@ def content_of(folder: Path) -> dict[str, bytes | None]:
 
 
 def check_line(errors: str, *parts: str) -> None:
-    """Fail unless `errors` is one line of DCAMT that contains `parts` and says what to do."""
+    """Fail unless `errors` is one line that starts with "dcamt" and contains `parts` and a remedy."""
     assert errors.count("\n") == 1, errors
     assert errors.startswith("dcamt"), errors
     assert "Traceback" not in errors
@@ -90,7 +90,7 @@ def save_with_flat_axes(path: Path) -> None:
     save_scan(path)
     header = bytearray(gzip.decompress(path.read_bytes()))
     header[312:328] = bytes(16)  # srow_z is 0, so all voxels lie in one plane
-    header[252:254] = bytes(2)  # without a qform, which would be used instead
+    header[252:254] = bytes(2)  # qform_code is 0; otherwise the qform would be used
     path.write_bytes(gzip.compress(bytes(header)))
 
 
@@ -139,7 +139,7 @@ def test_unusable_scan_is_refused_in_one_line(
 
 @pytest.fixture
 def inputs(saved_model: Path, tmp_path: Path) -> Path:
-    """Write two scans of the same name, links to one of them, a text file, an empty folder and damaged models."""
+    """Write two scans of the same name, links to one scan, a text file, an empty folder and unusable models."""
     scan, other = tmp_path / "scan.nii.gz", tmp_path / "other" / "scan.nrrd"
     other.parent.mkdir()
     save_scan(scan)
@@ -157,7 +157,7 @@ def inputs(saved_model: Path, tmp_path: Path) -> Path:
 def check_refusals(inputs: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., None]:
     """Return a function that fails unless `dcamt segment` refuses every given command with a message of one line.
 
-    The function takes the exit status, and for each command the arguments and parts of the message.
+    The function takes the expected exit status and, for each command, the arguments and parts of the message.
     """
     before = content_of(inputs)
 
@@ -291,7 +291,7 @@ def test_full_disk_leaves_folders_unchanged(
     form: str,
     agreement: bool,
 ) -> None:
-    """The flush of the first file fails with ENOSPC; with an agreement map, the flush of the second file fails."""
+    """Without an agreement map, the first flush fails with ENOSPC; with a map, the second flush fails."""
     from dcamt.io import atomic
 
     scan, out = tmp_path / "scan.nii.gz", tmp_path / "out"

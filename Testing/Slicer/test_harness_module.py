@@ -51,7 +51,7 @@ class OpenModuleTest(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "does not offer surface"):
             choose(self.module.ui.inputSelector, model)
 
-    def test_choice_of_no_node_fails_in_a_selector_without_an_empty_choice(self) -> None:
+    def test_none_cannot_be_chosen_in_a_selector_that_requires_a_node(self) -> None:
         self.module.ui.inputSelector.noneEnabled = False
         with self.assertRaisesRegex(AssertionError, "inputSelector does not offer None"):
             choose(self.module.ui.inputSelector, None)
@@ -71,7 +71,7 @@ class ReopenedModuleTest(unittest.TestCase):
 
 
 class ResetTest(unittest.TestCase):
-    """Functions that reset the application; where `_harness` is False, the test simulates a real Slicer."""
+    """A test that sets `slicer._harness` to False simulates a real Slicer."""
 
     def test_closing_a_module_reloads_it_in_a_simulated_real_slicer(self) -> None:
         module = open_module("DCAMTSegmentation")
@@ -85,7 +85,7 @@ class ResetTest(unittest.TestCase):
         self.assertIsNot(module.widget, before)
         self.assertIsNot(module.logic, before.logic)
 
-    def test_quitting_is_not_announced_in_a_simulated_real_slicer(self) -> None:
+    def test_quitting_is_announced_in_the_harness_but_not_in_a_simulated_real_slicer(self) -> None:
         received: list[str] = []
         slicer.app.connect("aboutToQuit()", lambda: received.append("quit"))
         with mock.patch.object(slicer, "_harness", False), self.assertRaises(unittest.SkipTest):

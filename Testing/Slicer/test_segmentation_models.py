@@ -86,7 +86,7 @@ class ModelListTest(SegmentationCase):
         self.assertEqual(len(person.errors()), 1)
         self.assertEqual(len(self.titles()), 2)
 
-    def test_second_model_with_the_same_name_is_refused(self) -> None:
+    def test_model_that_is_already_listed_is_refused(self) -> None:
         with Person() as person:
             person.expects("Import a model", str(model_folder() / "tiny.dcamt"))
             person.expects("in the list has the same name", "Ok")

@@ -93,7 +93,7 @@ def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace:
 
     Args:
         path: the file that the person chooses.
-        replace: the answer when asked whether to replace a file; "" if no such question may appear.
+        replace: the answer to the question whether to replace a file; "" if this question must not appear.
     """
     earlier = len(module.worker.requests)
     with Person() as person:
@@ -107,8 +107,6 @@ def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace:
 
 
 class ReportRequestTest(InsertedWallCase):
-    """The panel's requests for reports."""
-
     def make_worker(self) -> FakeReportWorker:
         return FakeReportWorker()
 
@@ -117,7 +115,7 @@ class ReportRequestTest(InsertedWallCase):
         wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
 
     def add_segment(self) -> np.ndarray:
-        """Add the segment "other", half of the ball, and return its voxels."""
+        """Add the segment "other", half of the phantom's ball of blood, and return its voxels."""
         label = phantom()[1]
         label[:28] = 0
         self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
@@ -130,7 +128,7 @@ class ReportRequestTest(InsertedWallCase):
         self.assertIn("The report was written", self.ui.statusLabel.text)
         return request
 
-    def test_file_is_replaced_only_after_a_question_if_the_panel_added_the_ending_to_its_name(self) -> None:
+    def test_panel_asks_before_replacing_a_file_only_if_the_panel_added_the_ending(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder, "page.html")
             page.touch()
@@ -178,7 +176,7 @@ class ResultReportRequestTest(PanelCase):
         self.assertEqual(request.method, OutlineMethod("", "Left atrium in LGE-MRI", "", "", "accurate"))
         self.assertEqual((request.trust, len(request.doubts)), (0.93, 2))
 
-    def test_undone_edit_is_not_reported_as_corrected_by_hand(self) -> None:
+    def test_result_is_not_reported_as_corrected_after_its_edit_is_undone(self) -> None:
         self.open(FakeReportWorker())
         volume = add_scan()
         segmentation = self.segment(volume)

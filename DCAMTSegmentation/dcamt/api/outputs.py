@@ -1,4 +1,4 @@
-"""Write the results of a segmented scan: labels, probabilities, surface, DICOM objects and the one-page report."""
+"""Write the results of a segmented scan: labelmap, probabilities, surface, DICOM objects and the one-page report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceImages | None = None) -> None:
-    """Write the labels in the format of the ending: `.seg.nrrd`, `.nrrd`, `.nii.gz`, `.nii`, or `.dcm` (DICOM SEG).
+    """Write the labelmap in the format of the ending: `.seg.nrrd`, `.nrrd`, `.nii.gz`, `.nii`, or `.dcm` (DICOM SEG).
 
     Args:
         source: the DICOM images of the scan; by default those in the files that the scan was read from.
@@ -87,7 +87,7 @@ def find_dicom_source(scan: Volume) -> SourceImages:
 
 
 def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
-    """Write the probabilities as a volume of one channel for each class, background first.
+    """Write the probabilities as a volume with one channel for each class, background first.
 
     Raises:
         ValueError: the scan was segmented without `keep_probabilities`.
@@ -100,10 +100,10 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
 
 
 def write_surface(result: SegmentedScan, path: str | Path) -> None:
-    """Write the closed surface of each class's largest part, without hollows, in LPS mm.
+    """Write the closed outer surface of each class's largest part, in LPS mm.
 
-    The file's ending is `.stl`, `.obj`, `.ply` or `.vtp`. The parts of a class that are separate from its largest one
-    are left out, without a message. A class without voxels has no surface; the other classes' surfaces are written.
+    The file's ending is `.stl`, `.obj`, `.ply` or `.vtp`. Each class's smaller parts are left out without a
+    message. A class without voxels is left out, too.
 
     Raises:
         InputError: the segmentation is empty, a class is too small for a surface, or the ending is unknown.
@@ -116,7 +116,7 @@ def write_surface(result: SegmentedScan, path: str | Path) -> None:
             try:
                 surface = extract_surface(mask, result.labelmap.grid, info.name).surface
             except InputError as error:
-                # `extract_surface` refuses only a mask with no voxels or too few.
+                # `extract_surface` refuses only an empty or too small mask, and this mask is not empty.
                 volume_ml = np.count_nonzero(mask) * result.labelmap.grid.voxel_volume_mm3 / 1000
                 raise InputError(
                     f"the segment {info.name} ({volume_ml:.3g} mL) is too small for a surface",
@@ -176,8 +176,9 @@ def write_report(
 def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[str, str]:
     """Return the lines that identify a scan, by title; lines without a value are left out.
 
-    A scan whose DICOM images are found (`find_source_images`) gets the patient's name, ID and birth date, the study's
-    date, the accession number and its path. Another scan gets its name and path; a scan without a path gets no lines.
+    If the scan's DICOM images are found (`find_source_images`), the lines are the patient's name, ID and birth date,
+    the study's date, the accession number and the scan's path; otherwise the scan's name and path. A scan without a
+    path has no lines.
 
     Args:
         source: the DICOM images of the scan, if they have been found already.
@@ -203,7 +204,7 @@ def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[
 
 
 def _may_identify(note: str, scan: Volume) -> bool:
-    """Return whether a note may identify the patient: an `IdentifyingNote`, or one with a path or the scan's name."""
+    """Return whether a note is an `IdentifyingNote`, or contains a slash, a backslash or the scan's name."""
     if isinstance(note, IdentifyingNote):
         return True
     return "/" in note or "\\" in note or (scan.path is not None and scan_name(scan.path) in note)

@@ -1,4 +1,4 @@
-"""Plan a training: cases, recipe, first weights and device of a run."""
+"""Plan a run: its folder, recipe, cases, start weights and device."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "la"
 _NETWORK_FIELDS = ("network", "input_channels", "output_channels")
-"""Attributes of a recipe that must equal those of the model whose weights a run starts from."""
+"""Attributes in which a run's recipe must equal the recipe of the model that the run starts from."""
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The plan of a run: folder, recipe, cases, first weights and device.
+    """The plan of a run.
 
     Attributes:
         origin, start_weights: the model that the run starts from, and its weights; both None for random weights. A
             resumed run has no `start_weights`, since its checkpoint contains the weights.
         device: `auto`, `cpu`, `cuda` or `mps`.
         resume: whether to continue the run in the folder.
-        conclude: whether only to validate the last checkpoint and write the models.
+        conclude: whether to validate the last checkpoint and write the models, without further training.
     """
 
     run: RunFolder
@@ -58,7 +58,7 @@ def plan_new_run(
     """Return the plan of a new run.
 
     Raises:
-        InputError: the cases cannot be read, or cannot train with the recipe (`check_cases_and_batch`).
+        InputError: the cases cannot be read or used with the recipe (`check_cases_and_batch`).
     """
     listed = read_cases(Path(cases)) if isinstance(cases, str | Path) else list(cases)
     check_cases_and_batch(recipe, listed)
@@ -81,7 +81,7 @@ def choose_recipe(
     settings: Mapping[str, Any] | Sequence[str] = (),
     effort: str | None = None,
 ) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
-    """Return the recipe with its settings, and the model and weights to start from (None and None: random weights).
+    """Return the recipe with its settings, and the model and weights to start from; both None for random weights.
 
     Raises:
         InputError: recipe, setting, effort or model cannot be used, or the model's network differs from the recipe's.
@@ -92,7 +92,7 @@ def choose_recipe(
         from ..networks.packaging import build_network, verify_model
 
         package = verify_model(start_from)
-        # Unlike `verify_model`, `read_recipe` refuses a recipe with removed keys.
+        # `verify_model` ignores removed keys of the recipe; `read_recipe` refuses those that are not switched off.
         base = base or read_recipe(model_path(start_from))
         origin, weights = Origin.from_card(package.card), dict(build_network(package).state_dict())
     base = base or load_recipe(DEFAULT_RECIPE)

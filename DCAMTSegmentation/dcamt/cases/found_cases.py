@@ -1,4 +1,4 @@
-"""Represent the cases found in a folder, and the skipped files."""
+"""Represent the cases and skipped files of a folder, and list image files."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
     - a DICOMDIR names a missing file of the scan's series.
 
     Args:
-        frames: the frames of the scan, which may be one of several stacks of slices in the files.
+        frames: the scan's frames; the files may hold further stacks of slices.
     """
     uids = {frame.concatenation[0] for frame in frames}
     _refuse_incomplete_concatenation(path, [part for part in collected.frames if part.concatenation[0] in uids])
@@ -88,7 +88,7 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
         what = f"holds {files} named like its slices, but not DICOM: {list_names(damaged)}"
         raise InputError(what, path=path, remedy="Copy the whole series again, or move these files.")
     if path.is_dir():
-        # A DICOMDIR is searched in the folder of the slices and two levels above, but not outside `path`.
+        # Look for a DICOMDIR in the slices' folder and up to two levels above, but not outside `path`.
         folders = {folder for frame in frames for folder in frame.file.parents[:3]}
         for folder in sorted(folders):
             if folder == path or path in folder.parents:
@@ -98,7 +98,7 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
 def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if a DICOMDIR names a missing file of the frames' series; ignore a missing or damaged DICOMDIR.
 
-    A file of an unknown series counts if it should lie beside the frames' files.
+    A missing file of an unknown series counts only if it should lie in a folder of the frames' files.
     """
     if not directory.is_file():
         return
@@ -151,7 +151,7 @@ def missing_slices_notes(
         frames: the scan's frames, one for each slice.
         series: all frames of the series, without `separated`.
         gap: mm between neighbouring slices.
-        separated: images of another class in the series, such as screenshots; headers number and count them, too.
+        separated: images of another SOP class in the series, such as screenshots; headers number and count them, too.
     """
     notes = []
     stated = np.median([frame.stated_gap for frame in frames])

@@ -1,4 +1,4 @@
-"""Read the left atrium benchmark's `mri_norm2.h5`: the arrays `image` and `label` of one case, without geometry."""
+"""Read the arrays `image` and `label` from `mri_norm2.h5`, the file of a case in the left atrium benchmark."""
 
 from __future__ import annotations
 

@@ -15,7 +15,12 @@ from .requests import VERSION
 
 @dataclass(frozen=True)
 class WorkerReady:
-    """The worker is ready, with `version` of DCAMT and the versions of its `packages` by name."""
+    """The worker is ready.
+
+    Attributes:
+        version: DCAMT's version.
+        packages: versions of the worker's Python packages, by name.
+    """
 
     kind: ClassVar[str] = "ready"
     version: str
@@ -48,9 +53,9 @@ class SegmentResult:
     """The result for a class of the model.
 
     Attributes:
-        box: (start, stop) along i, j and k of the voxels that the class fills; None if there are none.
-        surface: a `.npz` file with its closed surface, `points` (N, 3) in RAS mm and `triangles` (M, 3); None if the
-            surface was not computed.
+        box: (start, stop) along i, j and k of the class's voxels; None if the class has no voxels.
+        surface: a `.npz` file of the class's closed surface: `points` (N, 3) in RAS mm and `triangles` (M, 3); None if
+            the surface was not computed.
     """
 
     info: SegmentInfo
@@ -63,11 +68,11 @@ class ScanSegmented:
     """The result of a `SegmentRequest`.
 
     Attributes:
-        labelmap, doubt_map: `.npy` files of uint8 (K, J, I); in the map, 0 is a doubt of 0% and 255 of 100%.
-        trust: Dice between the branches' own segmentations. Both doubt_map and trust are None in fast quality.
+        labelmap, doubt_map: `.npy` files of uint8 (K, J, I); in doubt_map, 255 is a doubt of 100%.
+        trust: Dice between the branches' own segmentations. In fast quality, doubt_map and trust are None.
         doubts: doubtful places, the worst first; empty in fast quality.
         expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the quality.
-        is_doubt_calibrated: whether the model's calibration corrected the map of doubt.
+        is_doubt_calibrated: whether the model's calibration corrected doubt_map.
         seconds: time of the whole request, including the loading of the model.
     """
 
@@ -97,7 +102,7 @@ class SegmentsMeasured:
 
 @dataclass(frozen=True)
 class WallMeasured:
-    """The result of a `WallRequest`; `wall` is a `.npz` file for `wall.files.read_wall`."""
+    """The result of a `WallRequest`; `wall` is a `.npz` file that `wall.files.read_wall` reads."""
 
     kind: ClassVar[str] = "wall_measured"
     id: str
@@ -117,12 +122,12 @@ class ReportWritten:
 
 @dataclass(frozen=True)
 class RequestFailed:
-    """The failure of a request or, with `id` None, of the worker or of a line without an `id`.
+    """A request failed; if `id` is None, the worker failed or a line had no `id`.
 
     Attributes:
         reason: as in `errors.DCAMTError`, or "ended" if the worker's process ended or sent an unknown event.
         message: one line for the user.
-        detail: the traceback, or what the ended process printed; may be empty.
+        detail: the traceback, or the ended process's output; may be empty.
         packages: names of the Python packages that are missing or cannot be loaded.
     """
 

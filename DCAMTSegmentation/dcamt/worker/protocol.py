@@ -1,13 +1,13 @@
 """Write and parse the lines of JSON that an application and its worker process exchange.
 
-A request is a line of JSON on the worker's stdin, an event a line of JSON on its stdout. Both processes use the classes
-of `requests` and `events`: `request_line` and `worker_event_line` write lines; `parse_request` and `parse_worker_event`
-read them and check keys and types.
+A request is a line of JSON on the worker's stdin; an event is a line of JSON on its stdout. Both processes use the
+classes of `requests` and `events`: `request_line` and `worker_event_line` write lines; `parse_request` and
+`parse_worker_event` read them and check keys and types.
 
 The worker does not answer a `CancelRequest` or a `KeepFilesRequest`. It answers any other request with events of the
 same `id`: any number of `WorkerProgress` and `WorkerNote`, then exactly one of `ScanSegmented`, `SegmentsMeasured`,
-`WallMeasured`, `ReportWritten` or `RequestFailed`. Before all other events it sends `WorkerReady` once or, if it cannot
-start, `RequestFailed` without an `id`.
+`WallMeasured`, `ReportWritten` or `RequestFailed`. Its first event is `WorkerReady` or, if it cannot start,
+`RequestFailed` without an `id`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def worker_event_line(event: WorkerEvent) -> str:
 
 
 def parse_request(line: str) -> Request:
-    """Return the request of a line.
+    """Return the request in a line.
 
     Raises:
         InputError: the line is not a request of this protocol, a key is missing or unknown, or a value cannot be used.
@@ -107,7 +107,7 @@ def _checked_region(region: Region) -> Region:
 
 
 def parse_worker_event(data: Mapping[str, Any]) -> WorkerEvent:
-    """Return the event of a parsed line of JSON.
+    """Return the event in a parsed line of JSON.
 
     Raises:
         InputError: the line is not an event of this protocol, a key is missing or unknown, or a value has the wrong
@@ -119,7 +119,7 @@ def parse_worker_event(data: Mapping[str, Any]) -> WorkerEvent:
         raise InputError(f"the event '{kind}' is unknown")
     rows = fields.get("measurements")
     if isinstance(rows, list):
-        # JSON has no NaN, such as the sphericity of an empty segment; null stands for it.
+        # In JSON, null stands for NaN, such as the sphericity of an empty segment.
         fields["measurements"] = [
             {k: math.nan if v is None else v for k, v in row.items()} if isinstance(row, dict) else row for row in rows
         ]
@@ -128,7 +128,7 @@ def parse_worker_event(data: Mapping[str, Any]) -> WorkerEvent:
 
 
 def parse_control(line: str) -> ControlRequest | None:
-    """Return the request of a line if it takes effect at once; None for another request or any other line."""
+    """Return the request in a line if it takes effect at once (`ControlRequest`); otherwise None."""
     if not any(f'"{kind}"' in line for kind in (CancelRequest.kind, KeepFilesRequest.kind)):
         return None
     try:
