@@ -25,14 +25,14 @@ LOG_LINES = 200
 KILLED = 9
 """The signal by which the system ends a process, for example when memory runs out."""
 ENDED = "ended"
-"""Reason of the failure if the worker ended unexpectedly, or sent an event that is not of this protocol."""
+"""Reason of the failure if the worker ended unexpectedly or sent an event that cannot be parsed."""
 CANCEL_GRACE_MS = 20000
-"""A worker that has not stopped a cancelled request after this time is killed; its successor loads the model again."""
+"""A worker that has not stopped a cancelled request after this time is killed; the next one loads the model again."""
 OnEvent = Callable[[WorkerEvent], None]
 
 
 class SegmentationWorker(Protocol):
-    """The interface of a worker for the logic and its jobs; tests implement it without computing."""
+    """The worker's methods that the logic and its jobs call; tests use a fake worker."""
 
     def make_folder(self) -> str:
         """Create an empty folder for the files of a request, and return its path. Raises OSError if that fails."""
@@ -41,7 +41,7 @@ class SegmentationWorker(Protocol):
         """Remove a folder that `make_folder` made."""
 
     def request(self, request: Request, on_event: OnEvent) -> None:
-        """Send a request; `on_event` is called with its events.
+        """Send a request; `on_event` is called with each event of the request.
 
         The last event is an `Answer`, except after `cancel` and `shutdown`.
         """
@@ -64,8 +64,8 @@ class WorkerProcess:
     Args:
         python: the interpreter, by default Slicer's own.
         engine_folder: the folder that holds `dcamt`.
-        temporary_folder: where a folder is created for the files of all requests; by default in the system's temporary
-            folder. The process removes the created folder when Slicer ends, even if Slicer was killed.
+        temporary_folder: the parent of a new folder for the files of all requests; by default the system's temporary
+            folder. The process removes the new folder when Slicer ends, even if Slicer was killed.
         idle_minutes: after this time without a request, the process ends and releases its memory.
     """
 
@@ -94,11 +94,11 @@ class WorkerProcess:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request runs that was not cancelled."""
+        """Whether an uncancelled request runs."""
         return self._computing is not None
 
     def log(self) -> str:
-        """Return the last lines that this process and earlier ones wrote to stderr."""
+        """Return the last lines that this worker's present and earlier processes wrote to stderr."""
         logs = (self._earlier_log, self._last_process.log() if self._last_process is not None else "")
         return "\n".join("\n".join(filter(None, logs)).splitlines()[-LOG_LINES:])
 
@@ -151,7 +151,7 @@ class WorkerProcess:
         self._grace.start(CANCEL_GRACE_MS)
 
     def shutdown(self) -> None:
-        """End the process and remove all folders, when Slicer ends or the module is closed."""
+        """End the process and remove all folders."""
         self._end_process(keep_files=False)
         wait_for_killed(2000)
         self._idle.close()
@@ -175,7 +175,7 @@ class WorkerProcess:
         """Kill the process, and forget its requests.
 
         Args:
-            keep_files: whether the process must leave the folders, since a later request may already use one of them.
+            keep_files: whether to keep the folders, since a later request may already use one of them.
         """
         self._idle.stop()
         self._grace.stop()
@@ -232,7 +232,7 @@ class WorkerProcess:
             listener(event)
 
     def _fail(self, event: RequestFailed) -> None:
-        """End the process, which no longer works, and report the failure to the listeners of all requests."""
+        """End the process, and report the failure to the listeners of all requests."""
         listeners = dict(self._listeners)
         self._end_process()
         for identifier, listener in listeners.items():

@@ -25,7 +25,7 @@ def surface_name() -> str:
 def compute_surface(segment: Segment, segmentation_node: SegmentationNode | None) -> None:
     """Compute the closed surface of a segment that will be added to `segmentation_node`, with that node's parameters.
 
-    Without segments in the node, or without a node (None), the parameters are those of a new result.
+    If the node has no segments or is None, the parameters are `SURFACE_PARAMETERS`.
     """
     temporary = slicer.vtkSegmentation()
     temporary.SetSourceRepresentationName(labelmap_name())
@@ -63,9 +63,9 @@ def set_conversion(segmentation: Segmentation) -> None:
 
 
 def uses_dcamt_conversion(segmentation_node: SegmentationNode | None) -> bool:
-    """Return whether a node has `SURFACE_PARAMETERS`, or gets them with the first segment that DCAMT writes.
+    """Return whether a node has `SURFACE_PARAMETERS`, or will get them.
 
-    A new node (None) and a node without segments get them.
+    A new node (None) and a node without segments get these parameters when DCAMT writes segments to the node.
     """
     if not has_segments(segmentation_node):
         return True

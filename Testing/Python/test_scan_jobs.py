@@ -118,7 +118,7 @@ def test_each_input_path_is_resolved_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert [resolved.count(name) for name in names] == [1] * 20
 
 
-def test_result_that_would_replace_a_scan_under_another_path_is_refused(tmp_path: Path) -> None:
+def test_result_is_refused_if_its_path_leads_to_a_scan(tmp_path: Path) -> None:
     scan = create_empty_files(tmp_path / "scans", "7.nrrd") / "7.nrrd"
     (tmp_path / "out").mkdir()
     os.link(scan, tmp_path / "out" / "linked.nrrd")
@@ -164,12 +164,12 @@ def test_command_refuses_an_existing_output_without_overwrite(
     assert "exists already" not in capsys.readouterr().err
 
 
-def test_wall_files_of_the_command_segment_are_not_replaced_without_overwrite(tmp_path: Path) -> None:
+def test_wall_files_are_not_replaced_without_overwrite(tmp_path: Path) -> None:
     scans = create_empty_files(tmp_path / "patients", "p01.nrrd", "p01.wall.csv")
     plan_jobs([scans], scans)
     with pytest.raises(InputError, match=r"p01\.wall\.csv: exists already"):
         plan_jobs([scans], scans, wall=True)
-    assert plan_jobs([scans], scans, SKIP, wall=True) == []  # DCAMT did not write the table, so it is kept
+    assert plan_jobs([scans], scans, SKIP, wall=True) == []  # DCAMT did not write the table, so the scan is skipped
     (job,) = plan_jobs([scans], scans, OVERWRITE, wall=True)
     assert [path.name for path in job.files] == ["p01.seg.nrrd", "p01.wall.vtp", "p01.wall.csv"]
 
@@ -208,7 +208,7 @@ def test_partly_segmented_folder_is_continued(tmp_path: Path) -> None:
     assert [job.scan.name for job in plan_jobs([scans], out, SKIP, agreement=True)] == ["a.nrrd", "c.nrrd"]
 
 
-def test_existing_table_is_not_replaced_without_overwrite(tmp_path: Path) -> None:
+def test_existing_table_is_refused_without_overwrite_or_skip_existing(tmp_path: Path) -> None:
     scans = create_empty_files(tmp_path / "scans", "a.nrrd")
     table = tmp_path / "m.csv"
     table.write_text("mine", encoding="utf-8")

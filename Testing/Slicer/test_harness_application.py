@@ -34,7 +34,7 @@ def add_scan(name: str = "scan") -> slicer.vtkMRMLScalarVolumeNode:
 
 
 class FilesTest(unittest.TestCase):
-    """Loading and saving. `exportNode` changes its default dictionary, so each call passes a new dictionary."""
+    """Loading and saving. `exportNode` changes its mutable default argument, so each call passes a new dictionary."""
 
     def setUp(self) -> None:
         close_scene()
@@ -88,7 +88,7 @@ class FilesTest(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "Failed to load node from file"):
             slicer.util.loadVolume(str(self.folder / "none.nrrd"))
 
-    def test_unwritable_file_is_reported(self) -> None:
+    def test_export_to_an_unwritable_path_returns_false(self) -> None:
         (self.folder / "file").write_text("no folder", encoding="utf-8")
         self.assertFalse(slicer.util.exportNode(add_scan(), str(self.folder / "file" / "out.nrrd"), {}))
 
@@ -103,7 +103,7 @@ class LayoutTest(unittest.TestCase):
         self.manager = slicer.app.layoutManager()
         self.addCleanup(self.manager.setLayout, slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
 
-    def test_layout_has_three_slice_views(self) -> None:
+    def test_layout_has_three_slice_views_and_the_red_one_shows_the_scan(self) -> None:
         self.assertEqual(self.manager.sliceViewNames(), ("Red", "Green", "Yellow"))
         node = add_scan()
         slicer.util.setSliceViewerLayers(background=node, fit=True)

@@ -72,7 +72,7 @@ def _names(buttons: Any) -> tuple[str, ...]:
     names: dict[int, str] = {}
     for name, button in _Buttons.__members__.items():
         code = int(button.value)
-        # Other members of the enumeration are masks of several bits, or later names of the same button.
+        # Some members of the enumeration are masks of several bits, or second names of a button.
         is_one_button = code.bit_count() == 1
         if is_one_button and code & value:
             names.setdefault(code, name)

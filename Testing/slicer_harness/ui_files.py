@@ -12,7 +12,7 @@ from . import ctk_widgets, mrml_widgets, node_combo_box
 from .conversion import wrap
 from .wrapping import property_names
 
-# Each custom class, with the base classes that Qt Designer writes for it. Its header has the class's name.
+# Custom widget classes, each with the base classes that a .ui file may declare for it. The header of class X is X.h.
 CUSTOM_WIDGETS: dict[str, tuple[type[QtWidgets.QWidget], tuple[str, ...]]] = {
     cls.__name__: (cls, bases)
     for cls, bases in (
@@ -61,7 +61,7 @@ class QUiLoader:
 def _checked_form(description: bytes) -> tuple[bytes, list[tuple[str, ...]]]:
     """Return a checked form without its connections, and each connection's sender, signal, receiver and slot.
 
-    Qt's own loader cannot connect signals whose C++ types it does not know.
+    `QUiLoader` makes the connections, since Qt's own loader cannot connect signals whose C++ types it does not know.
     """
     form = ElementTree.fromstring(description.decode())
     check(form)
@@ -84,7 +84,7 @@ class _Loader(QtUiTools.QUiLoader):
 
 
 def check(form: ElementTree.Element) -> None:
-    """Raise UiFileError at the first widget, header, base or property that is not known."""
+    """Raise UiFileError at the first widget class, header, base class or property that is unknown or wrong."""
     declared = {
         (entry.findtext("class") or ""): (entry.findtext("header") or "", entry.findtext("extends") or "")
         for entry in form.iterfind("customwidgets/customwidget")
@@ -116,7 +116,7 @@ def _check_properties(widget: ElementTree.Element, known: list[str]) -> None:
     kind = widget.get("class", "")
     for entry in widget.findall("property"):
         name = entry.get("name", "")
-        # stdset="0" marks properties that Qt Designer sets by name, among them dynamic properties.
+        # A property with stdset="0" may be dynamic, so the class need not have it.
         if name not in (*known, *_BUILDER_PROPERTIES.get(kind, ())) and entry.get("stdset") != "0":
             raise UiFileError(f"{kind} {widget.get('name')} has no property {name}")
 

@@ -27,9 +27,8 @@ def evaluate(
 ) -> Evaluation:
     """Score predictions against labels: Dice, Jaccard, surface distances (95HD, ASD, ASSD; mm and voxels) and volumes.
 
-    Predictions and labels are both folders, or both one or several files, labelmaps or arrays. In folders, the files of
-    a case are found by their names. The classes are the label values that occur in any label; if every labelmap is
-    empty or a mask with the value 1 or 255, the two values count as the same class.
+    In folders, the files of a case are found by their names. The classes are the label values that occur in any label.
+    If every labelmap is empty or a mask of 1 or of 255, then 1 and 255 count as the same class.
 
     Args:
         predictions: a folder, or one or several files, labelmaps or arrays (I, J, K).
@@ -45,11 +44,11 @@ def evaluate(
         "case 1", "case 2" and so on. Values that occur only in predictions are listed in `unscored_labels`.
 
     Raises:
-        InputError: a file, a folder or an array cannot be used, there is no prediction, a prediction in a folder has no
-            label, a mapping or a grid does not fit, all labels are empty, or no label value of the predictions occurs
-            in a label.
-        ValueError: the numbers of predictions and labels differ, or an array is not (I, J, K) or comes without a
-            `spacing` of 3 numbers.
+        InputError: a file, folder, array or mapping cannot be used; there is no prediction; a prediction in a folder
+            has no label; a prediction and its label do not fit on one grid; all labels are empty; or no label value of
+            the predictions occurs in a label.
+        ValueError: the numbers of predictions and labels differ; an array is not (I, J, K); or arrays are given
+            without a `spacing` of three numbers.
 
     >>> import dcamt, numpy as np
     >>> label = np.zeros((20, 20, 20), np.uint8)

@@ -1,4 +1,4 @@
-"""Find the most probable scan of each label whose name no scan has.
+"""Pair each label that has no scan of the same name with the only scan of a similar name.
 
 The names may differ in capitals (`P1_image`, `p1_label`), in words for the modality (`p1_lge`, `p1_seg`), in words for
 the atrium (`ct`, `segmentations/heart_atrium_left`), or in the folders (`Patients/p1`, `Outlines/p1`).
@@ -29,9 +29,9 @@ _Simplify = Callable[[NamedFile], Hashable]
 def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     """Give each label without a scan the key of the only scan whose name fits, if that scan has no label.
 
-    If several scans fit, or the label names another modality, the label is left as it is. The same holds for a label
-    `p1` if it fits the scan `p1_lge`, but the name of another scan, such as `p1_post`, starts with `p1`, too. Several
-    labels may get the key of one scan.
+    If several scans fit, or the label names another modality, the label keeps its key. A label `p1` that fits only the
+    scan `p1_lge` also keeps its key if the name of another scan, such as `p1_post`, starts with `p1`. Several labels
+    may get the key of the same scan.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
     rules: tuple[tuple[_Simplify, _Simplify], ...] = (
@@ -83,7 +83,10 @@ def _loose(file: NamedFile) -> Hashable:
 
 
 def _without_structure(file: NamedFile) -> Hashable:
-    """Return the loose key without `OUTLINE_WORDS`; for labels of the heart, return the path, which fits no scan."""
+    """Return the loose key without `OUTLINE_WORDS`.
+
+    If the file's name mentions the heart but not the atrium, return the path, which fits no scan.
+    """
     name = "".join(file.key[-1:])
     if has_word(name, {"heart"}) and not has_word(name, ATRIUM_WORDS - {"left"}):
         return file.path
@@ -102,6 +105,6 @@ def _beside(file: NamedFile) -> Hashable:
 def _beside_folder_of_labels(file: NamedFile) -> Hashable:
     """Return the result of `_beside` if the file lies in a folder of labels, otherwise the path, which fits no scan.
 
-    Another folder may belong to another patient, site or time (`p1/heart`, `p2/heart_label`).
+    Any other folder may belong to another patient, site or time (`p1/heart`, `p2/heart_label`).
     """
     return _beside(file) if is_folder_of_labels(file.path.parent.name) else file.path

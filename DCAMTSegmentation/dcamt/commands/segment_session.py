@@ -36,8 +36,8 @@ _SIDE_RESULTS = ("probabilities", "surface", "report", "dicom_measurements")
 class ScanRecord:
     """An outcome of the scan at index `number` of the jobs: its measurements, or a failure.
 
-    The processes of a team exchange these records. A scan whose results were written but whose wall could not be
-    measured has two records, one of each kind.
+    The processes of a team exchange these records. If a scan's results were written but its wall could not be
+    measured, the scan has two records: one with measurements and one with a failure.
     """
 
     number: int
@@ -47,7 +47,7 @@ class ScanRecord:
 
 @dataclass(frozen=True)
 class SegmentSession:
-    """Segments the scans of `jobs`, writes their results and prints a summary of each on the console."""
+    """Segments the scans of `jobs`, writes their results and prints a summary of each scan on the console."""
 
     segmenter: Segmenter
     quality: str
@@ -104,7 +104,7 @@ class SegmentSession:
         volume = read_scan(job.scan, self.segmenter.channels, self.choice)
         if warning := few_values_warning(volume):
             self.console.print_error(f"{job.scan}: {warning}")
-        # A DICOM segmentation refers to the scan's DICOM images; a scan without them fails here, before the work.
+        # A DICOM segmentation refers to the scan's DICOM images. A scan without them fails here, before segmentation.
         source = (
             find_source_images(job.scan, volume.grid, volume.frames)
             if ending(job.segmentation) == DICOM_ENDING
@@ -122,9 +122,10 @@ class SegmentSession:
     def _measure_wall(self, job: ScanJob, result: SegmentedScan) -> tuple[WallResult | None, DCAMTError | None]:
         """Measure the left atrium's wall and write its files; return the result and None, or None and the failure.
 
-        If no class of the model has the code of the left atrium, the segmentation's only label is measured.
+        If no class of the model has the code of the left atrium, the segmentation must have exactly
+        one label, which is measured.
         """
-        # Imported here, since only --wall needs them.
+        # Imported here, since only --wall needs these modules.
         from ..wall.settings import WallSettings
         from .wall import WallJob, measure_wall
 
@@ -188,8 +189,8 @@ def write_results(
         with_identity: whether the report names the patient.
 
     Raises:
-        InputError: a surface is requested but the segmentation is empty or a class is too small; or a DICOM
-            segmentation cannot refer to the scan's images.
+        InputError: a requested surface cannot be computed, since the segmentation is empty or a class is too small;
+            or a DICOM segmentation cannot refer to the scan's images.
         OutputError: a file cannot be written.
     """
     from ..api.outputs import (

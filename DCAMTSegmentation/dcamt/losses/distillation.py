@@ -1,8 +1,8 @@
 """Compute the voxel-wise loss and the overlap loss of mutual distillation: each branch is the other's teacher.
 
 The voxel-wise loss alone fails if most voxels are background: a branch that misses a structure is confident about the
-background there, the other branch unlearns the structure, and segmentations shrink. The overlap loss weights structures
-that a teacher found more than those it missed, which keeps the volume right (docs/experiments.md, "Distillation").
+background there, so the other branch unlearns the structure, and segmentations shrink. In the overlap loss, structures
+that the teacher found weigh more than missed ones. This keeps the volume right (docs/experiments.md, "Distillation").
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def mutual_distillation(
 
     The Dice loss compares the student's probabilities with the teacher's, sharpened by `SHARPENING`. Student A learns
     from teacher B, and student B from teacher A. Teachers have no gradient. A branch's teacher logits may be its
-    student logits, or its logits for the same voxels with unchanged intensities. KL is multiplied by the teacher's
-    `confidence` in the voxel and averaged; the factor T^2 keeps the gradient's size independent of T (Hinton, Vinyals
-    and Dean, 2015).
+    student logits, or its logits for the same voxels before artefacts and changes of intensity. In each voxel, KL is
+    multiplied by the teacher's `confidence`; the products are averaged. The factor T^2 keeps the gradient's size
+    nearly independent of T (Hinton, Vinyals and Dean, 2015).
 
     Args:
         student_logits, teacher_logits: (B, K, X, Y, Z) of branch A and of branch B.

@@ -1,4 +1,4 @@
-"""Write and read the wall's files: the surface with scalars, tables of one or several scans, and all arrays."""
+"""Write the wall's surfaces, tables and `.npz` files; read tables and `.npz` files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def wall_table_path(folder: Path, name: str) -> Path:
 
 
 def write_wall_surface(result: WallResult, path: str | Path) -> None:
-    """Write the surface to a `.vtp` file in LPS mm, with the method as text, and with scalars.
+    """Write the surface in LPS mm to a `.vtp` file, with scalars and with the method as text.
 
     The scalars are ratio, enhanced, opening (0 for wall, 1 for an opening, 2 for points too near the scan's border) and
     region (an index into `burden.REGIONS`).
@@ -135,7 +135,7 @@ def wall_of(surface: Surface, ratio: np.ndarray, kind: np.ndarray, region: np.nd
 
 
 def method_text(result: WallResult, threshold: Threshold | None = None) -> str:
-    """Return a line on the method, such as "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm along the normal"."""
+    """Return the method as text, such as "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm along the normal"."""
     settings = result.settings
     threshold = threshold or settings.threshold
     where = f"{settings.sample} from {settings.from_mm:g} to {settings.to_mm:g} mm"
