@@ -22,11 +22,11 @@ LOG_BYTES = 1 << 14
 LAST_LINE_MS = 1000
 """The longest time to wait until the last line is written to a process."""
 DELIVERY_S = 0.02
-"""Seconds after which a turn of the event loop delivers no further event."""
+"""After this many seconds, a turn of the event loop delivers no further event."""
 OnEvent = Callable[[dict[str, Any]], None]
 
 _alive: set[EngineProcess] = set()
-"""Running processes, referenced here so that none is deleted before its last signal."""
+"""The running processes. The references prevent the deletion of a process before its last signal."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class ProcessEnd:
 
 
 class EngineProcess:
-    """Runs Python, by default Slicer's own, with `arguments` in the engine's folder.
+    """Runs Python (by default Slicer's) with `arguments` in the engine's folder, after a call of `start`.
 
-    Call `start` to run it. `on_event` is called with each event, and `on_end` once after the last one. Of successive
-    progress events that wait for delivery, only the last is delivered. After `kill`, neither function is called. Only
-    two calls block: `wait_for_end`, and `kill` with a last line. The program must end when its stdin closes.
+    `on_event` receives each event; `on_end` is called once, after the last event. If successive progress events wait
+    for delivery, only the last of them is delivered. After `kill`, neither function is called. Only two calls block:
+    `wait_for_end`, and `kill` with a last line. The program must end when its stdin closes.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class EngineProcess:
         return "\n".join(line for line in self._stderr.decode(errors="replace").splitlines() if line.strip())
 
     def write(self, line: bytes) -> None:
-        """Write a line to the process's stdin; do nothing if the process has ended, which `on_end` reports."""
+        """Write a line to the process's stdin; do nothing if the process is not running."""
         if self._is_running:
             self._process.write(line)
 
     def kill(self, last_line: bytes = b"") -> None:
-        """End the process at once; first write `last_line`, if given, to its stdin."""
+        """Kill the process, after writing `last_line`, if given, to its stdin."""
         self.listening = False
         if not self._is_running:
             return
@@ -101,14 +101,14 @@ class EngineProcess:
             self._process.waitForBytesWritten(LAST_LINE_MS)
             if not self._is_running:  # `_on_finished` was called during the wait, and released the process.
                 return
-        # PythonSlicer may be a launcher, whose child is not killed but ends when its stdin closes.
+        # PythonSlicer may be a launcher. `kill` does not end the launcher's child, but closing stdin does.
         self._process.closeWriteChannel()
         self._process.kill()
         if self._process.state() == qt.QProcess.NotRunning:
             self._release()
 
     def wait_for_end(self, milliseconds: int) -> None:
-        """Block until the process has ended, at most for this time; no event loop is needed."""
+        """Block until the process has ended or the time has passed; no event loop is needed."""
         if self._is_running:
             self._process.waitForFinished(milliseconds)
 
@@ -124,7 +124,7 @@ class EngineProcess:
             self._stderr = (self._stderr + self._process.readAllStandardError().data())[-LOG_BYTES:]
 
     def _deliver(self) -> None:
-        """Deliver events for one turn of the event loop; later turns deliver the rest and, last, the process's end."""
+        """Deliver events, then the process's end; after `DELIVERY_S`, leave the rest to later turns of the loop."""
         until = time.monotonic() + DELIVERY_S
         try:
             while self.listening and time.monotonic() < until:
@@ -132,7 +132,7 @@ class EngineProcess:
                 if event is None:
                     break
                 self._on_event(event)
-        finally:  # Also after an error of `on_event`: the other events must still be delivered.
+        finally:  # Even if `on_event` raised an error, the other events must be delivered.
             if self.listening and self._stream.has_lines():
                 if not self._delivery_scheduled:
                     self._delivery_scheduled = True
@@ -162,21 +162,22 @@ class EngineProcess:
             what = _("Slicer's Python could not be started ({program}). Reinstall Slicer or free some memory.")
             self._end = ProcessEnd(what.format(program=self._python))
             self._release()
-            # Not at once: Qt may emit this signal inside `QProcess.start`, before `start` has returned.
+            # Deliver later, since Qt may emit this signal inside `QProcess.start`, before our `start` has returned.
             qt.QTimer.singleShot(0, self._deliver)
 
     def _release(self) -> None:
         """Schedule the deletion of the QProcess.
 
-        PythonQt deletes a QProcess with the last Python reference, which must not happen in a handler of its signals.
+        PythonQt deletes a QProcess with the last Python reference. This must not happen inside a handler of the
+        QProcess's signals, so the timer keeps a reference.
         """
         self._is_running = False
         _alive.discard(self)
         qt.QTimer.singleShot(0, self._delete_process)
 
     def _delete_process(self) -> None:
-        # Disconnect first. Connected slots keep this object alive until Qt has deleted the QProcess. The wrapper of
-        # PythonQt, which this object holds, would then delete the QProcess again.
+        # Disconnect first. Connected slots keep this object alive until Qt has deleted the QProcess. This object
+        # holds PythonQt's wrapper, which would then delete the QProcess again.
         for signal, slot in (
             (self._process.readyReadStandardOutput, self._on_output),
             (self._process.readyReadStandardError, self._on_stderr),
@@ -193,7 +194,7 @@ def python_program() -> str:
 
 
 def wait_for_killed(milliseconds: int) -> None:
-    """Wait until all processes that were killed have ended, at most `milliseconds` for each."""
+    """Wait until all killed processes have ended, at most `milliseconds` for each."""
     for process in list(_alive):
         if not process.listening:
             process.wait_for_end(milliseconds)

@@ -1,6 +1,6 @@
-"""Define the settings of the training panel, which a parameter node stores with the scene.
+"""Define the training panel's settings; a parameter node stores them with the scene.
 
-Field names are the parameter names in saved scenes and in the panel's .ui file, in Slicer's spelling.
+The field names are also the parameter names in saved scenes and in the panel's .ui file.
 """
 # ruff: noqa: N815
 
@@ -25,7 +25,7 @@ class Effort(Enum):
     THOROUGH = THOROUGH
 
     def label(self) -> str:
-        """Return the text in the panel; Slicer's connection of a combo box to an enumeration calls `label`."""
+        """Return the text in the combo box; Slicer calls `label` for each value."""
         return {
             Effort.QUICK: _("Quick try"),
             Effort.STANDARD: _("Standard"),
@@ -37,12 +37,12 @@ class Effort(Enum):
 class TrainingSettings:
     """The choices for the next run.
 
-    The fields from `iterations` on are texts, empty for the value of the recipe or of the effort.
+    The fields from `iterations` on are texts; an empty text keeps the value of the recipe or the effort.
 
     Attributes:
-        task: a shipped recipe's name, or another task that `task.recipe_of` accepts.
-        ownClasses: text of `task.classes_to_json`.
-        suggestedRecipe: text of `Recipe.to_json`, empty if none was suggested.
+        task: a shipped recipe's name, or `USER_MRI`, `USER_CT` or `SUGGESTED` of the module `task`.
+        ownClasses: the user-defined classes, as `task.classes_to_json` writes them.
+        suggestedRecipe: the suggested recipe, as `Recipe.to_json` writes it; empty if none was suggested.
         startFrom: a model's name, empty for random weights.
     """
 
@@ -92,7 +92,7 @@ def last_device() -> Device | None:
 
 
 def remember_device(device: Device) -> None:
-    """Store the chosen device for all scenes and later sessions, since the device belongs to the computer."""
+    """Store the chosen device for all scenes and later sessions, since a device belongs to the computer."""
     slicer.app.userSettings().setValue(_DEVICE_SETTING, device.value)
 
 
@@ -104,7 +104,7 @@ def device_name(settings: TrainingSettings) -> str:
 def chosen_settings(settings: TrainingSettings) -> tuple[str, ...]:
     """Return the settings that the user changed, as `key=value` for `dcamt train --set`.
 
-    If the number of iterations was changed, the interval between validations is among them, too.
+    A changed number of iterations also sets the interval between validations.
     """
     texts = {key: getattr(settings, name).strip() for name, key in SETTINGS.items()}
     if texts["iterations"].isdecimal():

@@ -1,4 +1,4 @@
-"""Channel files named as in nnU-Net are read as one scan of the requested channels, with a note on the channels."""
+"""Channel files with nnU-Net's names are read as one scan, with a note that lists the channels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BALL = np.linalg.norm(np.indices(GRID.shape) - 9.5, axis=0) < 6
 
 
 def write_channels(folder: Path, name: str, count: int = 2) -> list[np.ndarray]:
-    """Write `name_0000.nii.gz`, `name_0001.nii.gz`, …; return their voxels (I, J, K)."""
+    """Write `name_0000.nii.gz`, `name_0001.nii.gz`, …; return the voxels (I, J, K) of each file."""
     draw = np.random.default_rng(list(name.encode()))
     channels = [(100 * (n + 1) + 50 * BALL + draw.integers(0, 9, GRID.shape)).astype(np.int16) for n in range(count)]
     for number, voxels in enumerate(channels):

@@ -19,14 +19,14 @@ CPU = torch.device("cpu")
 
 
 def bias_by_hand(size: tuple[int, int, int], heads: int) -> np.ndarray:
-    """Return the bias (heads, N, N): -(1/2)^h times the Euclidean distance of each pair of tokens, by a loop."""
+    """Compute the bias (heads, N, N) by a loop: in head h, -(1/2)^h times the distance of each pair of tokens."""
     points = list(itertools.product(*(range(n) for n in size)))
     pairs = [[math.dist(p, q) for q in points] for p in points]
     return np.array([[[-(0.5**head) * distance for distance in row] for row in pairs] for head in range(heads)])
 
 
 def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
-    """Return cross-attention in float64 whose weights are all random, including those that start as zero or one."""
+    """Return cross-attention in float64 with random weights, also where training starts with zero or one."""
     torch.manual_seed(seed)
     module = CrossAttention(channels, heads).double()
     for parameter in module.parameters():
@@ -35,7 +35,7 @@ def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Records the size of the largest tensor that any operation creates, including operations inside attention."""
+    """Records the size in bytes of the largest tensor that any operation creates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        for one in made if isinstance(made, tuple) else (made,):
-            if isinstance(one, Tensor):
-                self.bytes = max(self.bytes, one.numel() * one.element_size())
+        for output in made if isinstance(made, tuple) else (made,):
+            if isinstance(output, Tensor):
+                self.bytes = max(self.bytes, output.numel() * output.element_size())
         return made
 
 
@@ -57,7 +57,7 @@ def largest_tensor_bytes(call: Callable[[], object]) -> int:
 
 
 def feature_maps(channels: int, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Return the bottlenecks (2, channels, *size) of two branches, float64."""
+    """Return random bottlenecks (2, channels, *size) of two branches, float64."""
     generator = torch.Generator().manual_seed(1)
     own, context = torch.randn(2, 2, channels, *size, generator=generator, dtype=torch.float64)
     return own, context
@@ -121,7 +121,7 @@ def test_bias_is_the_same_in_every_part_of_the_volume() -> None:
 
 @pytest.mark.parametrize("block_bytes", [1, 3000, 4 * 3 * 120 * 119])
 def test_result_does_not_depend_on_the_block_size(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks hold 1, 2 or 119 of the 120 queries, in three heads."""
+    """The blocks hold 1, 2 or 119 of the 120 queries, for three heads."""
     module = attention(6, 3)
     own, context = feature_maps(6, (4, 6, 5))
     with torch.no_grad():
@@ -193,7 +193,7 @@ def test_order_of_tokens_matters_only_through_the_bias(monkeypatch: pytest.Monke
 
 
 def test_mean_distance_of_attended_tokens_grows_from_head_to_head() -> None:
-    """All scores are equal, so only the bias decides."""
+    """With equal scores, the attention weights are the softmax of the bias."""
     weights = distance_bias((5, 5, 5), 4, CPU).softmax(dim=-1)
     distances = -distance_bias((5, 5, 5), 1, CPU)[0]
     mean = (weights * distances).sum(dim=-1).mean(dim=-1)

@@ -1,4 +1,4 @@
-"""Test the correction of the map of doubt: its fit to data of a known law, and its use by calibration and predictor."""
+"""Test the correction of the map of doubt: its fit to voxels with known error probabilities, and its use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scipy.special import expit, logit
 
 
 @pytest.mark.parametrize(("bias", "slope"), [(0.0, 1.0), (-0.3, 1.4), (0.8, 0.6)])
-def test_fit_finds_the_law_by_which_voxels_are_wrong(bias: float, slope: float) -> None:
+def test_fit_finds_the_bias_and_slope_of_the_error_probability(bias: float, slope: float) -> None:
     draw = np.random.default_rng(0)
     doubt = draw.beta(0.5, 4, (60, 60, 60))
     counts = count_doubt(doubt, draw.random(doubt.shape) < expit(bias + slope * logit(doubt)))
@@ -35,10 +35,10 @@ def test_fit_finds_the_law_by_which_voxels_are_wrong(bias: float, slope: float) 
 def test_counts_of_two_halves_add_up_to_the_counts_of_the_whole() -> None:
     draw = np.random.default_rng(1)
     doubt, chance = draw.random((2, 20, 20, 20))
-    both = count_doubt(doubt, chance < doubt)
+    whole = count_doubt(doubt, chance < doubt)
     halves = [count_doubt(doubt[part], (chance < doubt)[part]) for part in (slice(10), slice(10, 20))]
-    np.testing.assert_allclose(sum(halves), both)
-    number, summed, wrong = both.sum(axis=1)
+    np.testing.assert_allclose(sum(halves), whole)
+    number, summed, wrong = whole.sum(axis=1)
     assert number == np.count_nonzero(doubt >= 0.01)
     assert summed == pytest.approx(doubt[doubt >= 0.01].sum())
     assert wrong == np.count_nonzero((chance < doubt)[doubt >= 0.01])
@@ -69,9 +69,7 @@ def test_doubt_below_the_range_of_the_fit_is_corrected_in_proportion() -> None:
     assert (np.diff(scaling.apply(np.linspace(0, 0.999, 1000))) > 0).all()
 
 
-def test_predictor_corrects_the_doubt_inside_the_box_of_the_organs(
-    tiny_package: ModelPackage, oblique_scan: Volume
-) -> None:
+def test_predictor_corrects_the_doubt_and_keeps_the_labels(tiny_package: ModelPackage, oblique_scan: Volume) -> None:
     scaling = DoubtScaling(-0.7, 1.3)
     calibration = Calibration(tiny_package.card.checksum, {}, 8, 40, doubt=scaling)
     plain = Predictor(tiny_package, precision=torch.float32).segment(oblique_scan)
@@ -79,10 +77,10 @@ def test_predictor_corrects_the_doubt_inside_the_box_of_the_organs(
     corrected = predictor.segment(oblique_scan)
     assert plain.doubt_map is not None
     assert corrected.doubt_map is not None
-    inside = plain.doubt_map > 0
-    assert inside.any()
-    np.testing.assert_allclose(corrected.doubt_map[inside], scaling.apply(plain.doubt_map[inside]), atol=1e-5)
-    np.testing.assert_array_equal(corrected.doubt_map[~inside], 0)
+    doubtful = plain.doubt_map > 0
+    assert doubtful.any()
+    np.testing.assert_allclose(corrected.doubt_map[doubtful], scaling.apply(plain.doubt_map[doubtful]), atol=1e-5)
+    np.testing.assert_array_equal(corrected.doubt_map[~doubtful], 0)
     assert (plain.is_doubt_calibrated, corrected.is_doubt_calibrated) == (False, True)
     np.testing.assert_array_equal(corrected.labelmap.voxels, plain.labelmap.voxels)
     fast = predictor.segment(oblique_scan, FAST)
@@ -90,7 +88,7 @@ def test_predictor_corrects_the_doubt_inside_the_box_of_the_organs(
     assert not fast.is_doubt_calibrated
 
 
-def test_calibrated_doubt_adds_up_to_the_wrong_voxels_of_the_calibration_cases(
+def test_calibrated_doubt_sums_to_the_number_of_wrong_voxels_in_the_calibration_cases(
     tiny_package: ModelPackage, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)

@@ -1,4 +1,4 @@
-"""Test `Predictor`: labels do not depend on how a scan is stored, and each quality uses its branches."""
+"""Test `Predictor`: labels do not depend on a scan's storage; fast quality uses one branch, accurate quality both."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def expected(predictor: Predictor, oblique_scan: Volume) -> Prediction:
     assert result.probabilities is not None
     assert result.probabilities.shape[1:] == oblique_scan.grid.shape
     assert np.array_equal(result.probabilities.argmax(axis=0), result.labelmap.voxels)
-    # Along each axis, the result differs from its mirror image, so a reversed axis is detected.
+    # Along each axis, the result differs from its mirror image, so the tests detect a reversed axis.
     counts = [result.labelmap.voxels.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
     assert all((count != count[::-1]).any() for count in counts)
     return result
@@ -91,7 +91,7 @@ def test_labels_hardly_depend_on_the_file_format(
     assert scan.grid.matches(oblique_scan.grid)
     result = predictor.segment(scan)
     assert result.labelmap.path == scan.path
-    # A format may store geometry in 32 bits, so a voxel exactly on the boundary may change its label.
+    # A format may store geometry in 32 bits, so a voxel exactly on the boundary of two classes may change its label.
     assert (labels_at(result.labelmap, points_of(oblique_scan.grid)) != expected.labelmap.voxels).sum() <= 1
 
 
@@ -123,13 +123,10 @@ def test_labels_hardly_depend_on_gain_or_data_type(
     assert (rounded.labelmap.voxels != expected.labelmap.voxels).mean() < 0.005
 
 
-def test_label_is_the_class_of_highest_mean_probability(
-    predictor: Predictor, tiny_package: ModelPackage, oblique_scan: Volume
-) -> None:
-    # The scan's grid equals the network grid, and its sizes are multiples of the stride.
+def test_accurate_quality_combines_both_branches(predictor: Predictor, tiny_package: ModelPackage) -> None:
+    # The scan lies on the network grid, and its sizes are multiples of the stride: no resampling, no padding.
     scan = analytic_scan(centred_grid((20, 16, 24), (1.5, 1.5, 1.5)))
-    stages: list[tuple[str, float]] = []
-    result = predictor.segment(scan, keep_probabilities=True, progress=lambda *event: stages.append(event))
+    result = predictor.segment(scan, keep_probabilities=True)
     image, _ = scan_to_network(scan, tiny_package.recipe)
     with torch.no_grad():
         branches = [output.logits[0].softmax(dim=0).numpy() for output in build_network(tiny_package)(image[None])]
@@ -139,13 +136,19 @@ def test_label_is_the_class_of_highest_mean_probability(
     assert np.array_equal(result.labelmap.voxels[clear], mean.argmax(axis=0)[clear])
     assert result.labelmap.voxels.dtype == np.uint8
     assert np.abs(result.agreement - (1 - np.abs(branches[0][1] - branches[1][1]))).max() < 1e-5
-    # Doubt is higher where the mean of the branches is undecided.
+    # Doubt is higher where the two classes' mean probabilities are close.
     order = np.argsort(np.abs(mean[1] - mean[0]).ravel())
     doubt = result.doubt_map.ravel()[order]
     assert doubt[:100].mean() > doubt[-100:].mean()
     a, b = (probabilities[1] > probabilities[0] for probabilities in branches)
     assert result.trust == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=1e-3)
     assert result.notes == ()
+
+
+def test_progress_rises_from_0_to_1(predictor: Predictor) -> None:
+    scan = analytic_scan(centred_grid((20, 16, 24), (1.5, 1.5, 1.5)))
+    stages: list[tuple[str, float]] = []
+    predictor.segment(scan, progress=lambda *event: stages.append(event))
     fractions = [fraction for _, fraction in stages]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
@@ -182,7 +185,7 @@ def test_agreement_is_one_minus_the_total_variation_distance() -> None:
     assert torch.allclose(agreement_map(branches).flatten(), torch.tensor([0.6, 0.0, 1.0, 0.9]))
 
 
-def test_branch_dice_equals_counts_of_voxels() -> None:
+def test_branch_dice_is_computed_from_voxel_counts() -> None:
     a = torch.tensor([0, 1, 1, 2, 2, 0, 1, 0])
     b = torch.tensor([0, 1, 2, 2, 0, 0, 1, 0])
     branches = torch.stack([nn.functional.one_hot(labels, 3).T.reshape(3, 2, 2, 2) for labels in (a, b)]).float()
@@ -212,7 +215,7 @@ def test_memory_limit_does_not_change_the_labels(predictor: Predictor, monkeypat
 def test_network_is_folded_on_the_cpu_even_if_another_device_is_chosen(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folding uses double precision, which Apple's GPUs do not support."""
+    """Folding normalisations into convolutions needs double precision, which Apple's GPUs lack."""
     asked: list[str] = []
 
     def build(package: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:

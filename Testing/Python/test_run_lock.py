@@ -124,30 +124,28 @@ def test_competing_processes_do_not_hold_the_lock_together(tmp_path: Path) -> No
     arguments += [str(HOLDS)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
     contenders = [subprocess.Popen(arguments, **pipes) for _ in range(4)]  # type: ignore[call-overload]
-    results = [(one.communicate()[1], one.returncode) for one in contenders]
+    results = [(process.communicate()[1], process.returncode) for process in contenders]
     assert results == [("", 0)] * 4
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs flock")
-def test_lock_is_taken_while_another_process_asks_whether_it_is_held(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A busy machine may stop a process at any moment, also while the process asks whether the lock is held."""
+def test_run_lock_waits_while_another_process_tests_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`is_held` takes a shared lock for an instant, or longer if a busy machine suspends the process."""
     import fcntl
 
     path = tmp_path / "train.lock"
     answers: list[bool] = []
     path.touch()
     monkeypatch.setattr(lock, "ACQUIRE_TIMEOUT_S", 0)
-    with path.open("rb") as asked_by_other:
-        fcntl.flock(asked_by_other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    with path.open("rb") as tested_by_other:
+        fcntl.flock(tested_by_other, fcntl.LOCK_SH | fcntl.LOCK_NB)
         assert not is_held(path)
 
         def ask(path: Path) -> bool:
-            """Ask whether a run holds the lock; at the third call, release the lock of the other process that asks."""
+            """Call `is_held`; at the third call, release the other process's shared lock."""
             answers.append(is_held(path))
             if len(answers) == 3:
-                fcntl.flock(asked_by_other, fcntl.LOCK_UN)
+                fcntl.flock(tested_by_other, fcntl.LOCK_UN)
             return answers[-1]
 
         monkeypatch.setattr(lock, "is_held", ask)

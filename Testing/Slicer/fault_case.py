@@ -19,11 +19,11 @@ from segmentation_case import (
 )
 
 WORKING = ("Preparing", "Segmenting")
-"""Beginnings of the panel's status while the worker prepares or segments a scan."""
+"""Beginnings of the panel's status text while the worker prepares or segments a scan."""
 
 
 class FaultCase(SegmentationCase):
-    """A test case whose worker can be held in the middle of a segmentation, however small the scan is."""
+    """A test case that can hold the worker before the network computes, even if the scan is small."""
 
     def setUp(self) -> None:
         super().setUp()

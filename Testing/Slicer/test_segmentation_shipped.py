@@ -1,4 +1,4 @@
-"""The first tutorial, with the sample scan, its exact label and the shipped model; the module's self-test."""
+"""Perform the first tutorial with the sample scan and the shipped model, and run the module's self-test."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TutorialTest(unittest.TestCase):
         record_acceptance("left-atrium")
 
     def apply(self) -> Pause:
-        """Click Apply, wait for the end of the segmentation, and return the longest pause."""
+        """Click Apply, wait for the end of the segmentation, and return the longest pause of the event loop."""
         with LoopMonitor() as monitor:
             self.ui.applyButton.click()
             process_events_until(lambda: not self.logic.isRunning(), "the segmentation's end")
@@ -70,14 +70,14 @@ class TutorialTest(unittest.TestCase):
         self.assertLess(float(row["sphericity"]), 1)
         self.assert_surface(segmentation, float(row["volume_ml"]), float(row["surface_cm2"]))
 
-        # The map of doubt covers the slices, and the doubtful places can be visited.
+        # The slice views show the map of doubt, and the doubtful places can be visited.
         self.assertGreater(self.logic.trust(segmentation), 0.5)
         self.ui.doubtCheckBox.click()
         map_node = review.get_referenced_node(segmentation, review.DOUBT_MAP)
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
         places = self.logic.doubtfulPlaces(segmentation)
-        if places:  # a better model may have no doubtful place
+        if places:  # a better model may find none
             click(self.ui.nextPlaceButton)
             self.assertIn(f"1 of {len(places)}", self.ui.placeLabel.text)
 
@@ -94,7 +94,7 @@ class TutorialTest(unittest.TestCase):
         np.testing.assert_array_equal(segment_mask(case.segmentation, volume), label)
 
     def assert_surface(self, segmentation: SegmentationNode, volume_ml: float, surface_cm2: float) -> None:
-        """Fail unless the result's surface agrees with the measurements, which are computed from voxels."""
+        """Fail unless the result's surface is shown and agrees with the measurements computed from voxels."""
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         mass = mass_properties(segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(name))
         # The surface is smoothed, which changes the area more than the volume.

@@ -1,10 +1,10 @@
-"""Measure what `--wall` adds to the whole command `dcamt segment`, from its start to the end of its process.
+"""Measure the time that `--wall` adds to the whole command `dcamt segment`.
 
     python Testing/benchmarks/wall_command.py SCAN [--pairs 8] [--quality fast]
 
-Runs the command on one scan with and without `--wall` in turn. Prints the median of each and the median difference in
-a pair, both for processor time and for elapsed time, in seconds. Other programs on the machine change the processor
-time (user and system) little. The elapsed time depends on the number of idle cores.
+Runs pairs of commands on one scan, with and without `--wall`. Prints the median time with `--wall`, the median
+without, and the median and quartiles of the difference within a pair. All times are in seconds: processor time (user
+and system), which other programs change little, and elapsed time, which depends on the number of idle cores.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
         common = ["segment", str(options.scan), "-o", folder, "--overwrite", "--quality", options.quality]
         run_timed(common)  # reads all files into the system's cache
         for number in range(options.pairs):
-            # The order alternates, so that a machine that becomes slower favours neither.
+            # The order alternates: a machine that becomes slower favours neither variant.
             order = (False, True) if number % 2 else (True, False)
             times = {has_wall: run_timed([*common, *(["--wall"] if has_wall else [])]) for has_wall in order}
             pairs.append((times[True], times[False]))

@@ -55,16 +55,16 @@ def _steps(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:
-    """Click Apply and wait for the result; return what `grab` returned at 30% of the work or soon after.
+    """Click Apply and wait for the result; return `grab`'s picture, taken when at least 30% of the work was done.
 
     Raises:
-        RuntimeError: there is no result (the message is the panel's), or the segmentation ended before the picture.
+        RuntimeError: the segmentation gave no result (with the panel's message) or ended before the picture.
         AssertionError: the segmentation takes more than `PATIENCE_S` seconds.
     """
     ui, taken = module.ui, []
 
     def done() -> bool:
-        # The first segmentation waits for the model; the remaining time is shown only during computation.
+        # The picture must show the remaining time. While the model is loaded, the panel shows none.
         if module.logic.isRunning() and ui.progressBar.value >= 300 and "left" in ui.statusLabel.text and not taken:
             taken.append(grab())
         return not module.logic.isRunning()

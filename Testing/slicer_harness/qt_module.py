@@ -25,7 +25,7 @@ class QtModule(types.ModuleType):
 
 
 def make() -> QtModule:
-    """Return the module, with the namespace `Qt`."""
+    """Return the module `qt`, with the namespace `qt.Qt`."""
     module = QtModule("qt")
     module.Qt = wrapper_class(QtCore.Qt)
     return module

@@ -1,4 +1,4 @@
-"""Read scans with one file for each channel, named as by nnU-Net: `la_001_0000.nii.gz`, `la_001_0001.nii.gz`, ..."""
+"""Read scans with a file for each channel, in nnU-Net's naming: `la_001_0000.nii.gz`, `la_001_0001.nii.gz`, ..."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ _MAXIMUM_CHANNELS = 10
 
 
 def channel_of(path: str | Path) -> int | None:
-    """Return the channel at the end of a scan's name, such as 0 for `la_001_0000.nii.gz`.
+    """Return the channel number at the end of a file's name, such as 0 for `la_001_0000.nii.gz`.
 
-    None if the name does not end in `_` and four digits, or if these exceed 0009: such a number more likely counts
-    patients.
+    Return None if the name does not end in `_0000` to `_0009`; a higher number more likely counts patients.
     """
     match = _CHANNEL.search(scan_name(path))
     return int(match[1]) if match and int(match[1]) < _MAXIMUM_CHANNELS else None
 
 
 def without_channel(name: str) -> str:
-    """Return a name without nnU-Net's suffix `_0000` of the first channel; other numbers stay."""
+    """Return a name without `_0000`, nnU-Net's suffix of the first channel; keep other numbers."""
     return name.removesuffix("_0000") or name
 
 
 def channel_files(path: Path) -> tuple[Path, ...]:
-    """Return a scan's channel files, from 0 up to the first missing number, if there are several; otherwise ().
+    """Return a scan's channel files in order, up to the first missing number; () if there are fewer than two.
 
     Args:
         path: the file of channel 0; for any other file, the result is ().
@@ -67,15 +66,15 @@ def channel_names(path: Path) -> tuple[str, ...]:
 def has_channel_files(path: Path) -> bool:
     """Return whether `path` is the first of several files that are channels of one scan.
 
-    This requires one of nnU-Net's folders or a `dataset.json` that names several channels: elsewhere the numbers may
-    count patients.
+    The file must lie in one of nnU-Net's folders, or a `dataset.json` must name several channels. Elsewhere the
+    numbers may count patients.
     """
     # `channel_names` comes last, since it opens a file.
     return bool(channel_files(path)) and (path.parent.name in FOLDERS_OF_CHANNELS or len(channel_names(path)) > 1)
 
 
 def one_channel_note(path: Path) -> tuple[str, ...]:
-    """Return a note that only channel 0 was read, with the unused files' names; () if not `has_channel_files(path)`."""
+    """Return a note that only channel 0 was read and which files were not; () unless `has_channel_files(path)`."""
     if not has_channel_files(path):
         return ()
     files, names = channel_files(path), channel_names(path)

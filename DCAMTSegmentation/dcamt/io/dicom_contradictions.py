@@ -1,4 +1,4 @@
-"""Find frames of a DICOM series that do not belong to its scan, since their class, patient, study or unit differs."""
+"""Find frames whose class, patient, study or unit differs from that of other frames of their DICOM series."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry, sort_frames
 
 
 def separate_other_classes(collected: FoundFiles) -> list[Frame]:
-    """Move frames of a rare class in their series, such as screenshots, to `collected.foreign`.
+    """Move frames of rare classes, such as screenshots, from `collected.frames` to `collected.foreign`.
 
-    A class is rare if it has fewer than `FEW` frames of the series, and the most frequent class has at least `FEW`.
+    A class is rare in a series if it has fewer than `FEW` frames there, and the most frequent class has `FEW` or more.
 
     Returns:
         The moved frames.
@@ -39,13 +39,13 @@ def separate_other_classes(collected: FoundFiles) -> list[Frame]:
 
 
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
-    """Raise InputError if frames of another class lie where the scan lacks slices, within it or beyond its ends.
+    """Raise InputError if frames of another class lie where the scan lacks slices, between slices or beyond its ends.
 
     Such a frame has the scan's series and geometry, and lies one or more whole slice spacings away from the scan's
-    nearest slice. Other frames are ignored, such as screenshots at the place of a slice.
+    nearest slice. Other frames, such as screenshots at the place of a slice, are ignored.
 
     Args:
-        separated: the frames of another class, of any series.
+        separated: the frames that `separate_other_classes` moved, of all series.
         frames: the scan's frames.
     """
     positions = np.stack([frame.position for frame in sort_frames(frames)])
@@ -66,11 +66,11 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
 
 
 def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
-    """Raise InputError if frames of one series differ in one of `CONSTANT_ATTRIBUTES`, such as the patient.
+    """Raise InputError if frames of one series differ in one of `CONSTANT_ATTRIBUTES`, such as the patient ID.
 
-    Frames that lack such an attribute are ignored. But if a frame has a rescale slope other than 1, all frames must
-    state a slope; if a frame has an intercept other than 0, all must state an intercept. The message names the files
-    that differ from most others or lack the attribute. It contains no values, since these may identify a patient.
+    A missing attribute is not a difference. But if a frame has a rescale slope other than 1, all frames must state a
+    slope; if a frame has an intercept other than 0, all must state an intercept. The message names the files that
+    differ from most others, or that lack the slope or intercept. It contains no values, which may identify a patient.
     """
     for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
         files_of_value: defaultdict[str, list[str]] = defaultdict(list)
@@ -80,7 +80,7 @@ def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
         if len(files_of_value) > 1:
             *rare, usual = sorted(files_of_value.values(), key=len)
             differing = list_names(sorted({file for files in rare for file in files}))
-            # Frames of a single file have no names by which the message could distinguish them.
+            # If all these frames lie in one file, its name cannot distinguish them.
             which = f": {differing} from {usual[0]} and others" if differing != usual[0] else ""
             what = f"holds slices of one series that differ in their {name}{which}"
             raise InputError(what, path=path, remedy="Move the files that belong together to a folder of their own.")

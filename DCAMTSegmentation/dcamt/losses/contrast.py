@@ -26,12 +26,12 @@ def prototypes(embeddings: Tensor, classes: Tensor, count: int) -> tuple[Tensor,
 
 
 def intra_class(embeddings: Tensor, classes: Tensor, own_prototypes: Tensor, partner_prototypes: Tensor) -> Tensor:
-    """Return the mean of 1 - cos(embedding, prototype of its class), averaged over the prototypes of both branches.
+    """Return the mean of 1 - cos(embedding, prototype of its class) over the voxels and both branches' prototypes.
 
     Args:
-        embeddings: (N, D).
-        classes: (N,).
-        own_prototypes, partner_prototypes: (K, D), of this branch and of the other one.
+        embeddings: unit vectors (N, D).
+        classes: (N,), -1 to K - 1.
+        own_prototypes, partner_prototypes: (K, D), of this branch and of its partner.
     """
     target = 0.5 * (own_prototypes + partner_prototypes)[classes.clamp_min(0)]
     return _mean_over_classified(1 - (embeddings * target).sum(dim=1), classes)
@@ -45,10 +45,10 @@ def inter_class(
     present: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Return the InfoNCE loss (van den Oord et al., 2018), averaged over the prototypes of both branches.
+    """Return the mean InfoNCE loss (van den Oord et al., 2018) over the voxels and both branches' prototypes.
 
-    For an embedding e of class c the loss is -log(exp(e p_c / T) / sum_k exp(e p_k / T)), with the prototypes p_k of
-    all classes that are `present`, booleans (K,).
+    The loss of an embedding e of class c is -log(exp(e p_c / T) / sum_k exp(e p_k / T)), where p are the prototypes, T
+    is the temperature, and k runs over the classes that are `present`, booleans (K,).
     """
     losses = []
     for centres in (own_prototypes, partner_prototypes):

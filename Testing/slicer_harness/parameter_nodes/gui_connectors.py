@@ -1,4 +1,4 @@
-"""Connect widgets to parameters, for the most common widgets and types of Slicer's connectors (guiConnectors.py)."""
+"""Connect widgets to parameters, as the most common connectors in Slicer's guiConnectors.py do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class GuiConnector:
 
 
 def parameterNodeGuiConnector(cls: Any = None) -> Any:
-    """Register a module's own connector class, with `canRepresent` and `create`."""
+    """Register a module's connector class, which has `canRepresent` and `create`."""
     if cls is None:
         return parameterNodeGuiConnector
     _registered.append(cls)
@@ -93,7 +93,7 @@ _SIMPLE = {
 
 
 class PropertyConnector(GuiConnector):
-    """Connects a widget's property; a signal of the widget announces the property's changes."""
+    """Connects a widget's property to a parameter; a signal of the widget reports each change."""
 
     def __init__(
         self,
