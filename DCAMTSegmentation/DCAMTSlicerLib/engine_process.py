@@ -92,7 +92,7 @@ class EngineProcess:
             self._process.write(line)
 
     def kill(self, last_line: bytes = b"") -> None:
-        """Kill the process, after writing `last_line`, if given, to its stdin."""
+        """Write `last_line`, if given, to the process's stdin, then kill the process."""
         self.listening = False
         if not self._is_running:
             return
