@@ -11,7 +11,7 @@ import slicer
 import vtk
 from dcamt.cases.case_list import LABELLED, VALIDATION, Case
 from dcamt.errors import InputError
-from dcamt.io.slabs import write_nrrd_in_slabs
+from dcamt.io.slabs import slabs, write_nrrd_in_slabs
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.volume_bridge import check_channel_nodes, ijk_to_ras, voxels_of
@@ -90,12 +90,15 @@ def label_array(
         done = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
             image, reference, resampled, False, False, to_volume
         )
+        yield
         if done and resampled.GetPointData().GetScalars() is not None:
             i0, i1, j0, j1, k0, k1 = resampled.GetExtent()
             shape = (k1 - k0 + 1, j1 - j0 + 1, i1 - i0 + 1)
-            mask = vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(shape) > 0
-            labels[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1][mask] = label
-        yield
+            values = vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(shape)
+            part = labels[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1]
+            for slab in slabs(values):
+                part[slab][values[slab] > 0] = label
+                yield
     return labels
 
 
