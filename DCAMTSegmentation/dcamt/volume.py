@@ -284,7 +284,8 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
     The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. The grid
     of a `partial` labelmap may also be a part of the scan's lattice; this part may reach beyond the scan if the labels
-    there are background. Voxel positions may deviate by `GRID_TOLERANCE` voxels.
+    there are background. A single slice of such a labelmap has no spacing, and its slices may be too close together if
+    those between the scan's slices are background. Voxel positions may deviate by `GRID_TOLERANCE` voxels.
 
     Args:
         scan: the name of the scan in messages.
@@ -295,6 +296,9 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     if same_grid(labelmap.grid, grid):
         return replace(labelmap, grid=grid)
     turn = reorientation_between(labelmap.grid, grid)
+    if turn is None and labelmap.partial:
+        labelmap = _space_slices_as(grid, labelmap)
+        turn = reorientation_between(labelmap.grid, grid)
     if turn is None:
         raise _grid_mismatch(labelmap, grid, scan, "")
     turned, voxels = turn.apply_to_grid(labelmap.grid), turn.apply(labelmap.voxels)
@@ -320,6 +324,29 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     if overlaps:
         target[tuple(in_scan for in_scan, _ in overlap)] = kept
     return Labelmap(target, grid, labelmap.path)
+
+
+def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
+    """Return a labelmap whose slices have the spacing of `grid`, or the unchanged labelmap if they cannot have it.
+
+    A single slice gets the step of `grid`. Of several slices, every n-th is kept if the others are background.
+    """
+    affine, step = labelmap.grid.affine.copy(), labelmap.grid.affine[:3, 2]
+    along = grid.affine[:3, :3].T @ step / grid.spacing
+    nearest = int(np.abs(along).argmax())
+    target = grid.affine[:3, nearest] * np.sign(along[nearest])
+    if labelmap.grid.shape[2] == 1:
+        affine[:3, 2] = target
+        return replace(labelmap, grid=Grid(labelmap.grid.shape, affine))
+    every = round(float(np.linalg.norm(target) / np.linalg.norm(step)))
+    used = np.flatnonzero(labelmap.voxels.any(axis=(0, 1)))
+    if every < 2 or not len(used) or ((used - used[0]) % every).any():
+        return labelmap
+    first = int(used[0]) % every
+    affine[:3, 3] += first * step
+    affine[:3, 2] *= every
+    voxels = labelmap.voxels[:, :, first::every]
+    return replace(labelmap, voxels=voxels, grid=Grid(voxels.shape, affine))
 
 
 def enclosing_grid(grid: Grid, other: Grid) -> Grid:

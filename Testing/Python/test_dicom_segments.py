@@ -122,6 +122,7 @@ def remove_spacing(data: Any) -> None:
             delattr(measures, keyword)
     del data.PerFrameFunctionalGroupsSequence[1:]
     data.NumberOfFrames = 1
+    data.PixelData = data.PixelData[: SHAPE[0] * SHAPE[1] // 8]
 
 
 def repeat_position(data: Any) -> None:
@@ -133,6 +134,41 @@ def remove_position(data: Any) -> None:
     del data.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence
 
 
+def change_spacing_of_a_frame(data: Any) -> None:
+    other = pydicom.Dataset()
+    other.PixelSpacing = [1.8, 1.5]
+    data.PerFrameFunctionalGroupsSequence[1].PixelMeasuresSequence = [other]
+
+
+def set_shared(data: Any, group: str, keyword: str, values: list[float]) -> None:
+    setattr(data.SharedFunctionalGroupsSequence[0][group][0], keyword, values)
+
+
+def state_segment(data: Any, number: int) -> None:
+    data.PerFrameFunctionalGroupsSequence[1].SegmentIdentificationSequence[0].ReferencedSegmentNumber = number
+
+
+def remove_stated_segments(data: Any, count: int | None = None) -> None:
+    for frame in data.PerFrameFunctionalGroupsSequence[:count]:
+        del frame.SegmentIdentificationSequence
+
+
+def pad_frames_to_bytes(data: Any) -> None:
+    packed = [np.packbits(frame.ravel()[:-1], bitorder="little") for frame in data.pixel_array]
+    data.Rows, data.Columns = 1, SHAPE[0] * SHAPE[1] - 1
+    data.PixelData = np.concatenate(packed).tobytes()
+
+
+def set_pixels_of_8_bits(data: Any, *values: int) -> None:
+    masks = data.pixel_array
+    masks[:, 5] *= values[-1]
+    masks[:, :5] *= values[0]
+    masks[:, 6:] *= values[0]
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit = 7
+    data["PixelData"].VR, data.PixelData = "OB", masks.astype(np.uint8).tobytes()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -142,8 +178,17 @@ def remove_position(data: Any) -> None:
         (remove_spacing, "lacks the spacing of its slices"),
         (repeat_position, "has several frames of one segment at one place"),
         (remove_position, r"lacks the geometry of its frames \(ImagePositionPatient\)"),
+        (change_spacing_of_a_frame, "has frames of several pixel spacings"),
+        (
+            lambda data: set_shared(data, "PixelMeasuresSequence", "PixelSpacing", [-0.9, 0.75]),
+            "has an impossible orientation or pixel spacing",
+        ),
+        (
+            lambda data: set_shared(data, "PlaneOrientationSequence", "ImageOrientationPatient", [2, 0, 0, 0, 2, 0]),
+            "has an impossible orientation or pixel spacing",
+        ),
     ],
-    ids=["uneven", "shifted", "turned", "no spacing", "repeated", "no position"],
+    ids=["uneven", "shifted", "turned", "no spacing", "repeated", "no position", "spacings", "negative", "long"],
 )
 def test_segmentation_without_a_common_grid_is_refused(
     series: Path, tmp_path: Path, change: Callable[[Any], None], message: str
@@ -156,3 +201,142 @@ def test_segmentation_without_a_common_grid_is_refused(
     data.save_as(path)
     with pytest.raises(InputError, match=rf"changed\.dcm: {message}"):
         read_labelmap(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: delattr(data, "PerFrameFunctionalGroupsSequence"), "has 18 frames, but positions for 0"),
+        (lambda data: data.PerFrameFunctionalGroupsSequence.pop(), "has 18 frames, but positions for 17"),
+        (lambda data: delattr(data, "PixelData"), "lacks its pixels"),
+        (lambda data: setattr(data, "PixelData", data.PixelData[:-2]), "ends too early"),
+        (
+            lambda data: setattr(data, "PixelData", data.PixelData + bytes(2)),
+            "holds 722 bytes of pixels, but its frames",
+        ),
+        (pad_frames_to_bytes, "holds 720 bytes of pixels, but its frames need 718"),
+        (lambda data: state_segment(data, 7), "does not describe its segment 7"),
+        (lambda data: setattr(data.SegmentSequence[1], "SegmentNumber", 1), "has several segments with the number 1"),
+        (lambda data: delattr(data.SegmentSequence[1], "SegmentNumber"), "lacks the number of a segment"),
+        (remove_stated_segments, "has frames that do not state their segment"),
+        (lambda data: remove_stated_segments(data, 1), "has frames that do not state their segment"),
+        (lambda data: set_pixels_of_8_bits(data, 100, 120), "holds fractions, not segments"),
+    ],
+    ids=[
+        "no groups",
+        "too few",
+        "no pixels",
+        "cut",
+        "longer",
+        "padded",
+        "segment 7",
+        "equal",
+        "number",
+        "none",
+        "one",
+        "8",
+    ],
+)
+def test_incomplete_or_contradictory_segmentation_is_refused(
+    series: Path, tmp_path: Path, change: Callable[[Any], object], message: str
+) -> None:
+    data = pydicom.dcmread(write_segmentation(tmp_path / "whole.dcm", series, organs(tuple(range(9))), "BINARY"))
+    change(data)
+    path = tmp_path / "changed.dcm"
+    data.save_as(path)
+    with pytest.raises(InputError, match=rf"changed\.dcm: {message}"):
+        read_labelmap(path)
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"), [(1, "does not describe its segment 2"), (0, r"describes no segments \(SegmentSequence\)")]
+)
+def test_labelmap_with_undescribed_values_is_refused(series: Path, tmp_path: Path, kept: int, message: str) -> None:
+    data = pydicom.dcmread(write_segmentation(tmp_path / "whole.dcm", series, organs((2, 3)), "LABELMAP"))
+    data.SegmentSequence = [item for item in data.SegmentSequence if item.SegmentNumber <= kept]
+    data.save_as(tmp_path / "changed.dcm")
+    with pytest.raises(InputError, match=rf"changed\.dcm: {message}"):
+        read_labelmap(tmp_path / "changed.dcm")
+
+
+def test_padding_value_of_a_labelmap_is_background(series: Path, tmp_path: Path) -> None:
+    labels = organs((2, 3, 4))
+    data = pydicom.dcmread(write_segmentation(tmp_path / "labels.dcm", series, labels, "LABELMAP"))
+    pixels = data.pixel_array.copy()
+    pixels[pixels == 0] = 255
+    data.PixelData, data.PixelPaddingValue = pixels.astype(np.uint8).tobytes(), 255
+    data.save_as(tmp_path / "labels.dcm")
+    read = fit_labelmap(read_labelmap(tmp_path / "labels.dcm"), read_scan(series).grid, series)
+    np.testing.assert_array_equal(read.voxels, labels)
+
+
+def test_fractions_without_their_highest_value_are_refused(series: Path, tmp_path: Path) -> None:
+    labels = organs((2, 3))
+    masks = np.stack([labels.T == 1, labels.T == 2], axis=-1).astype(np.float32)
+    data = pydicom.dcmread(write_segmentation(tmp_path / "whole.dcm", series, masks, "FRACTIONAL"))
+    del data.MaximumFractionalValue
+    data.save_as(tmp_path / "changed.dcm")
+    with pytest.raises(InputError, match=r"changed\.dcm: lacks the highest value of its fractions"):
+        read_labelmap(tmp_path / "changed.dcm")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: delattr(data, "SegmentSequence"),
+        remove_stated_segments,
+        lambda data: set_pixels_of_8_bits(data, 128),
+    ],
+    ids=["no description", "frames without a number", "8 bits"],
+)
+def test_only_segment_needs_no_description_and_may_have_any_mask_value(
+    series: Path, tmp_path: Path, change: Callable[[Any], object]
+) -> None:
+    labels = np.minimum(organs((2, 3, 5)), 1)
+    data = pydicom.dcmread(write_segmentation(tmp_path / "one.dcm", series, labels, "BINARY"))
+    data.SegmentSequence = data.SegmentSequence[:1]
+    data.SegmentSequence[0].SegmentNumber = 3
+    for frame in data.PerFrameFunctionalGroupsSequence:
+        frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber = 3
+    change(data)
+    data.save_as(tmp_path / "one.dcm")
+    read = fit_labelmap(read_labelmap(tmp_path / "one.dcm"), read_scan(series).grid, series)
+    np.testing.assert_array_equal(read.voxels, 3 * labels)
+
+
+SOME_SLICES = [tuple(range(9)), (2, 3, 4, 5), (0, 2, 4), (1, 7), (4,)]
+
+
+@pytest.mark.parametrize("slices", SOME_SLICES, ids=str)
+def test_segments_of_a_tilted_stack_lie_on_the_voxels_of_the_scan(
+    series: Path, tmp_path: Path, slices: tuple[int, ...]
+) -> None:
+    tilted = tmp_path / "tilted"
+    tilted.mkdir()
+    for file in series.iterdir():
+        image = pydicom.dcmread(file)
+        shift = 0.4 * (image.InstanceNumber - 1) * np.array(image.ImageOrientationPatient[3:], float)
+        image.ImagePositionPatient = [round(float(x), 6) for x in np.array(image.ImagePositionPatient, float) + shift]
+        image.save_as(tilted / file.name)
+    labels, grid = organs(slices), read_scan(tilted).grid
+    for omit_empty in (True, False):
+        path = write_segmentation(tmp_path / f"{omit_empty}.dcm", tilted, labels, "BINARY", omit_empty)
+        np.testing.assert_array_equal(fit_labelmap(read_labelmap(path), grid, tilted).voxels, labels)
+
+
+@pytest.mark.parametrize("slices", SOME_SLICES, ids=str)
+def test_slices_may_be_thinner_than_their_distance(series: Path, tmp_path: Path, slices: tuple[int, ...]) -> None:
+    labels, grid = organs(slices), read_scan(series).grid
+    for omit_empty in (True, False):
+        path = write_segmentation(tmp_path / f"{omit_empty}.dcm", series, labels, "BINARY", omit_empty)
+        data = pydicom.dcmread(path)
+        measures = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        measures.SliceThickness = 1.25
+        measures.pop("SpacingBetweenSlices", None)
+        data.save_as(path)
+        np.testing.assert_array_equal(fit_labelmap(read_labelmap(path), grid, series).voxels, labels)
+        labelmap = read_labelmap(path)
+        if labelmap.voxels.shape[2] > 1:
+            labelmap.voxels[0, 0, 1] = 1  # a voxel between two slices of the scan
+            with pytest.raises(InputError, match="lies on a different grid"):
+                fit_labelmap(labelmap, grid, series)

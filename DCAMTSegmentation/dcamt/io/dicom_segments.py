@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
-from .dicom_files import SEGMENTATION_CLASSES, quiet_pydicom
-from .stored_image import StoredImage, StoredSegment, library_errors
+from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom
+from .stored_image import COPY_AGAIN, StoredImage, StoredSegment, cut_file_error, library_errors
 
 _REMEDY = "Export the segmentation again."
 
@@ -34,24 +35,27 @@ def open_dicom_segments(path: Path) -> StoredImage:
 
     Raises:
         InputError: the file is damaged, too large, or contains fractions other than 0 and 1; its frames state no
-            geometry or lie on no common grid; or a segment has several frames at one position.
+            geometry or lie on no common grid; a segment has several frames at one position; or a frame belongs to no
+            segment that the header describes.
     """
     from pydicom import dcmread
 
     with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
         data = dcmread(path)
-        affine, shape, slices, segments = _geometry(path, data)
-        numbers = [int(item.SegmentNumber) for item in data.SegmentSequence] if "SegmentSequence" in data else []
-        numbers = [number for number in numbers if number] or sorted({segment for segment in segments if segment})
-    check_size((*shape, max(1, len(numbers))), path)
+        _refuse_incomplete(path, data)
+        numbers = _segment_numbers(path, data)
+        affine, shape, slices, segments = _geometry(path, data, numbers)
+    check_size((*shape, len(numbers)), path)
     with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
-        if str(data.get("SegmentationType", "BINARY")) == "FRACTIONAL" and _has_fractions(data):
+        if not _is_labelmap(data) and _has_fractions(path, data):
             raise InputError("holds fractions, not segments", path=path, remedy="Export a binary segmentation.")
 
     def load() -> np.ndarray:
         with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
             pixels = data.pixel_array
             pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
+            if _is_labelmap(data):
+                _refuse_undescribed(path, set(np.unique(pixels).tolist()) - {data.get("PixelPaddingValue")}, numbers)
             layers = np.zeros((len(numbers), *shape), np.uint8)
             for frame, k, segment in zip(pixels, slices, segments, strict=True):
                 if segment:
@@ -61,29 +65,80 @@ def open_dicom_segments(path: Path) -> StoredImage:
                         layers[layer, :, :, k] |= (number == frame.T).astype(np.uint8)
             return layers
 
-    described = {int(item.SegmentNumber): item for item in data.get("SegmentSequence", [])}
+    names = {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in data.get("SegmentSequence") or ()}
     return StoredImage(
         channels=len(numbers),
         grid=Grid(shape, RAS_TO_LPS @ affine),
         load=load,
         segments=tuple(
-            StoredSegment(
-                layer,
-                1,
-                number,
-                (str(described[number].get("SegmentLabel", "")) or None) if number in described else None,
-            )
-            for layer, number in enumerate(numbers)
+            StoredSegment(layer, 1, number, names.get(number) or None) for layer, number in enumerate(numbers)
         ),
     )
 
 
-def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], list[int], list[int]]:
-    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 for a labelmap).
+def _refuse_incomplete(path: Path, data: Any) -> None:
+    """Raise InputError if a segmentation lacks frames or their descriptions, or has too few or too many pixels."""
+    stated = int(data.get("NumberOfFrames") or 1)
+    described = len(data.get("PerFrameFunctionalGroupsSequence") or ())
+    if described != stated:
+        raise InputError(f"has {stated} frames, but positions for {described}", path=path, remedy=_REMEDY)
+    if "PixelData" not in data:
+        raise InputError("lacks its pixels", path=path, remedy=COPY_AGAIN)
+    if data["PixelData"].is_undefined_length:
+        return  # The pixels are compressed.
+    held = len(data.PixelData)
+    size = (stated * int(data.Rows) * int(data.Columns) * int(data.BitsAllocated) + 7) // 8
+    if held < size:
+        raise cut_file_error(path, held, size)
+    if held > size + size % 2:
+        # For instance, each frame of one bit per pixel begins at a new byte. DICOM (PS3.5 8.1.1) does not allow this.
+        raise InputError(f"holds {held} bytes of pixels, but its frames need {size}", path=path, remedy=_REMEDY)
+
+
+def _segment_numbers(path: Path, data: Any) -> list[int]:
+    """Return the segments' numbers in the order of the file, without the background, which has the number 0.
+
+    In a file that describes no segments, these are the numbers that its frames state.
 
     Raises:
-        InputError: the frames do not lie on one grid; a position, an orientation or a spacing is unknown; or a
-            segment has several frames at one position.
+        InputError: segments are neither described nor stated by the frames, or lack a number or have equal numbers.
+    """
+    stated = [item.get("SegmentNumber") for item in data.get("SegmentSequence") or ()]
+    if not stated:
+        shared = data.get("SharedFunctionalGroupsSequence") or [None]
+        frames = data.PerFrameFunctionalGroupsSequence
+        stated = sorted({number for frame in frames if (number := _stated_segment(frame, shared[0]))})
+    if None in stated:
+        raise InputError("lacks the number of a segment (SegmentNumber)", path=path, remedy=_REMEDY)
+    numbers = [int(number) for number in stated if int(number)]
+    if not numbers:
+        raise InputError("describes no segments (SegmentSequence)", path=path, remedy=_REMEDY)
+    doubled = sorted({number for number in numbers if numbers.count(number) > 1})
+    if doubled:
+        raise InputError(f"has several segments with the number {doubled[0]}", path=path, remedy=_REMEDY)
+    return numbers
+
+
+def _refuse_undescribed(path: Path, used: set[int], numbers: Sequence[int]) -> None:
+    """Raise InputError if frames or pixels have the number of a segment that is not described."""
+    missing = sorted(used - {0, *numbers})
+    if missing:
+        listed = list_names([str(number) for number in missing])
+        word = "segments" if len(missing) > 1 else "segment"
+        raise InputError(f"does not describe its {word} {listed}", path=path, remedy=_REMEDY)
+
+
+def _geometry(
+    path: Path, data: Any, numbers: Sequence[int]
+) -> tuple[np.ndarray, tuple[int, int, int], list[int], list[int]]:
+    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 for a labelmap).
+
+    Args:
+        numbers: the numbers of the described segments.
+
+    Raises:
+        InputError: the frames do not lie on one grid; a position, an orientation or a spacing is unknown; a segment
+            has several frames at one position; or a frame's segment is unknown.
     """
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
 
@@ -94,17 +149,21 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
         raise InputError(f"lacks the geometry of its frames ({keyword})", path=path, remedy=_REMEDY)
 
     frames = list(data.PerFrameFunctionalGroupsSequence)
-    positions = np.array(
-        [[float(v) for v in value(frame, "PlanePositionSequence", "ImagePositionPatient")] for frame in frames]
-    )
-    orientations = np.array(
-        [[float(v) for v in value(frame, "PlaneOrientationSequence", "ImageOrientationPatient")] for frame in frames]
-    )
-    spacing = [float(v) for v in value(frames[0], "PixelMeasuresSequence", "PixelSpacing")]
+
+    def values(group: str, keyword: str) -> np.ndarray:
+        return np.array([[float(number) for number in value(frame, group, keyword)] for frame in frames])
+
+    positions = values("PlanePositionSequence", "ImagePositionPatient")
+    orientations = values("PlaneOrientationSequence", "ImageOrientationPatient")
+    spacings = values("PixelMeasuresSequence", "PixelSpacing")
     if not np.allclose(orientations, orientations[0], atol=1e-3):
         raise InputError("has frames of several orientations", path=path, remedy=_REMEDY)
-    row, column = orientations[0][:3], orientations[0][3:]
+    if not np.allclose(spacings, spacings[0], rtol=1e-3):
+        raise InputError("has frames of several pixel spacings", path=path, remedy=_REMEDY)
+    row, column, spacing = orientations[0][:3], orientations[0][3:], spacings[0]
     normal = np.cross(row, column)
+    if abs(np.linalg.norm(normal) - 1) > 0.01 or (spacing <= 0).any():
+        raise InputError("has an impossible orientation or pixel spacing", path=path, remedy=_REMEDY)
     depths = positions @ normal
     slice_depths = np.unique(depths.round(3))
     step = float(np.diff(slice_depths).min()) if len(slice_depths) > 1 else 0.0
@@ -113,7 +172,8 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
             stated = abs(float(value(frames[0], "PixelMeasuresSequence", keyword)))
         except (InputError, TypeError, ValueError):
             continue
-        # If empty frames are omitted, even the smallest gap may be a multiple of the slice spacing.
+        # If empty frames are omitted, even the smallest gap may be a multiple of the slice spacing. `fit_labelmap`
+        # corrects a thickness below the spacing.
         if stated > 0 and (not step or abs(step / stated - round(step / stated)) < 0.02):
             step = stated
             break
@@ -122,15 +182,19 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
     index = (depths - depths.min()) / step
     if np.abs(index - index.round()).max() > 0.05:
         raise InputError("has unevenly spaced frames", path=path, remedy=_REMEDY)
-    first = positions[int(depths.argmin())]
-    shifts = positions - first - np.outer(depths - depths.min(), normal)
+    index = index.round()
+    first, last = int(index.argmin()), int(index.argmax())
+    # As in a scan, the step between slices may be oblique to their normal: a tilted stack stays sheared.
+    along = (positions[last] - positions[first]) / index[last] if index[last] else normal * step
+    shifts = positions - positions[first] - np.outer(index, along)
     if np.linalg.norm(shifts, axis=1).max() > 0.05 * max(spacing):
         raise InputError("has frames shifted in plane", path=path, remedy=_REMEDY)
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1], affine[:3, 2] = row * spacing[1], column * spacing[0], normal * step
-    affine[:3, 3] = first
-    slices = [int(k) for k in index.round()]
-    segments = [_segment_number(frame, shared) for frame in frames]
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = row * spacing[1], column * spacing[0], along
+    affine[:3, 3] = positions[first]
+    slices = [int(k) for k in index]
+    segments = [_segment_number(path, data, frame, shared, numbers) for frame in frames]
+    _refuse_undescribed(path, set(segments), numbers)
     frames_at: defaultdict[tuple[int, int], int] = defaultdict(int)
     for k, segment in zip(slices, segments, strict=True):
         frames_at[k, segment] += 1
@@ -139,14 +203,45 @@ def _geometry(path: Path, data: Any) -> tuple[np.ndarray, tuple[int, int, int], 
     return affine, (int(data.Columns), int(data.Rows), max(slices) + 1), slices, segments
 
 
-def _has_fractions(data: Any) -> bool:
-    """Return whether a fractional segmentation has a value between 0 and its maximum, which stands for 1."""
-    return not np.isin(data.pixel_array, (0, int(data.MaximumFractionalValue))).all()
+def _has_fractions(path: Path, data: Any) -> bool:
+    """Return whether pixels lie between 0 and the value that stands for 1.
+
+    In a binary segmentation with several bits for each pixel, one value other than 0 may stand for 1.
+    """
+    if int(data.BitsAllocated) == 1:
+        return False
+    values = np.unique(data.pixel_array)
+    if str(data.get("SegmentationType", "BINARY")) != "FRACTIONAL":
+        return bool(np.count_nonzero(values) > 1)
+    if "MaximumFractionalValue" not in data:
+        remedy = "Export a binary segmentation."
+        raise InputError("lacks the highest value of its fractions (MaximumFractionalValue)", path=path, remedy=remedy)
+    return not np.isin(values, (0, int(data.MaximumFractionalValue))).all()
 
 
-def _segment_number(frame: Any, shared: Any) -> int:
-    """Return the number of a frame's segment, or 0 if none is stated: its pixels are then segment numbers."""
+def _segment_number(path: Path, data: Any, frame: Any, shared: Any, numbers: Sequence[int]) -> int:
+    """Return the number of a frame's segment, or 0 for a frame of a labelmap, whose pixels are segment numbers.
+
+    Raises:
+        InputError: the frame does not state its segment, and the file describes several.
+    """
+    if _is_labelmap(data):
+        return 0
+    number = _stated_segment(frame, shared)
+    if number is None and len(numbers) > 1:
+        what = "has frames that do not state their segment (ReferencedSegmentNumber)"
+        raise InputError(what, path=path, remedy=_REMEDY)
+    return numbers[0] if number is None else number
+
+
+def _stated_segment(frame: Any, shared: Any) -> int | None:
+    """Return the segment's number in a frame's own or the shared functional groups; None if neither states it."""
     for place in (frame, shared):
         if place is not None and (items := place.get("SegmentIdentificationSequence")):
             return int(items[0].ReferencedSegmentNumber)
-    return 0
+    return None
+
+
+def _is_labelmap(data: Any) -> bool:
+    """Return whether the pixels of a segmentation are segment numbers."""
+    return str(data.get("SegmentationType")) == "LABELMAP" or str(data.get("SOPClassUID")) == SEGMENTATION_CLASSES[1]
