@@ -45,7 +45,7 @@ def reorder_axes(volume: Volume, order: tuple[int, ...], flips: tuple[bool, ...]
 
 
 def resample_to_network_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:
-    """Return the result of a network without errors: the labelmap, resampled to the network grid and back."""
+    """Return labels (I, J, K) resampled to the network grid and back, as a perfect network would return them."""
     labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
     fractions = torch.stack([(labels == label).float() for label in range(recipe.output_channels)])
     return to_source(fractions, network_grid(labelmap.grid, recipe.spacing)).argmax(axis=0)

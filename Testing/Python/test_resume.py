@@ -61,8 +61,8 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
     assert cards[0].measured
 
 
-# This script ends the process as abruptly as SIGKILL does, `seconds` of processor time after iteration `goal` begins.
-# The process waits for the signal before iteration `last`, so that the run cannot finish first.
+# This script ends the process as abruptly as SIGKILL does. A timer starts at iteration `goal`, and the process ends
+# after a further `seconds` of processor time. It waits at iteration `last`, so that the run cannot finish first.
 KILLED = """
 import signal
 from dcamt.training.trainer import Trainer
@@ -247,7 +247,7 @@ def test_checkpoint_loads_with_and_without_gradient_scaling(
 def test_run_can_be_resumed_when_a_validation_failed(
     tmp_path: Path, table: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The final validation fails, or an earlier validation after a checkpoint."""
+    """Without settings the final validation fails; with them, an earlier one fails, after a checkpoint was saved."""
     monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)  # validations are never skipped for lack of time
     whole = new_trainer(tmp_path / "whole", table, "iterations=6", *settings).fit(read_cases(table))
 

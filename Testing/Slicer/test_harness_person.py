@@ -204,7 +204,7 @@ class LoopMonitorTest(unittest.TestCase):
 
 
 class RealSlicerPersonTest(unittest.TestCase):
-    """`Person` as in a real Slicer in testing mode, where Slicer answers its own windows."""
+    """`Person` in a simulated real Slicer in testing mode, in which Slicer's own functions answer its windows."""
 
     def test_person_answers_windows_only_inside_the_with_block(self) -> None:
         own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")

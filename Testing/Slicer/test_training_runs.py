@@ -1,4 +1,4 @@
-"""Train runs in real processes; pause, resume and stop them; end their processes and applications."""
+"""Train runs in real processes: pause, resume and stop them, kill them, and kill the application that started them."""
 
 from __future__ import annotations
 

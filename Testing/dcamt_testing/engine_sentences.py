@@ -226,7 +226,10 @@ class MessageSources:
     def _appended_by_calls(
         self, name: str, function: ast.FunctionDef, followed: frozenset[tuple[str, ast.FunctionDef]] = frozenset()
     ) -> Iterator[tuple[ast.expr, Scope]]:
-        """Yield the values that called functions append to a function's list; `followed` ends circles of calls."""
+        """Yield the values that are appended to the list `name` of a function by the functions it passes the list to.
+
+        `followed` are the lists that were searched before; they are not searched again.
+        """
         followed |= {(name, function)}
         for call in self._calls_in.get(function, ()):
             for position, argument in enumerate(call.args):
@@ -241,7 +244,7 @@ class MessageSources:
 
 
 def _bindings(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """Yield the pairs of target and value of a statement or expression, also of a list and a value appended to it."""
+    """Yield (target, value) for each assignment in a node, and (list, value) for each value appended to a list."""
     if isinstance(node, ast.Assign):
         yield from ((target, node.value) for target in node.targets)
     elif isinstance(node, ast.AugAssign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:
@@ -253,9 +256,10 @@ def _bindings(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
 
 
 def _alternatives(node: ast.expr) -> Iterator[ast.expr]:
-    """Yield both values of a conditional expression, each tuple in a tuple or list of tuples, or a dictionary's pairs.
+    """Yield the expressions whose value a conditional expression, a table or a dictionary may give.
 
-    Any other expression is yielded itself.
+    A conditional expression gives one of its two values, a table (a tuple or list of tuples) one of its tuples, and a
+    dictionary one of its pairs. Any other expression is yielded itself.
     """
     if isinstance(node, ast.IfExp):
         yield from _alternatives(node.body)

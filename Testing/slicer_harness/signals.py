@@ -32,7 +32,7 @@ class Signal:
         getattr(self._wrapper._object, self._name).emit(*(unwrap(argument) for argument in args))
 
     def argument_count(self) -> int | None:
-        """Return None: a signal connected to another signal accepts any number of arguments (see `slots.slot_of`)."""
+        """Return None, which tells `slots.slot_of` that a receiving signal accepts any number of arguments."""
         return None
 
     def __call__(self, *args: Any) -> None:
@@ -66,8 +66,10 @@ class SignalConnections:
     def connect(self, signal: str, receiver: Callable[..., Any]) -> bool:
         """Connect a signal to a callable, which stays alive until it is disconnected or the sender is deleted.
 
-        Raises ValueError for a signal that the object lacks, TypeError for a receiver that cannot be called, and
-        FatalConnection for a slot of a dialog that Python owns, unless the dialog is the sender.
+        Raises:
+            ValueError: the object has no such signal.
+            TypeError: the receiver cannot be called.
+            FatalConnection: the receiver is a method of a dialog that Python owns, and another object is the sender.
         """
         if not callable(receiver):
             raise TypeError(f"{receiver!r} cannot be connected to {signal}: it cannot be called")

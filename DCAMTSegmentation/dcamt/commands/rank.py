@@ -91,8 +91,8 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
 def _segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:
     """Return the file for a case's segmentation; None without a folder.
 
-    The file has the case's name. If the name has characters other than letters, digits, "_" and "-", the file for
-    index 0 is "case1.seg.nrrd".
+    The file has the case's name if that consists of letters, digits, "_" and "-"; otherwise it has the case's number:
+    "case1.seg.nrrd" for index 0.
     """
     name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{index + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None

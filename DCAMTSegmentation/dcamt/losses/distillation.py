@@ -22,13 +22,13 @@ def mutual_distillation(
     """Return the mean over both directions of T^2 KL(softmax(z_teacher / T) || softmax(z_student / T)) + Dice loss.
 
     The Dice loss compares the student's probabilities with the teacher's, sharpened by `SHARPENING`. Student A learns
-    from teacher B, and student B from teacher A. Teachers have no gradient. A branch's teacher logits may be its
-    student logits, or its logits for the same voxels before artefacts and changes of intensity. In each voxel, KL is
-    multiplied by the teacher's `confidence`; the products are averaged. The factor T^2 keeps the gradient's size
-    nearly independent of T (Hinton, Vinyals and Dean, 2015).
+    from teacher B, and student B from teacher A. Teachers have no gradient. In each voxel, KL is multiplied by the
+    teacher's `confidence`; the products are averaged. The factor T^2 keeps the gradient's size nearly independent of T
+    (Hinton, Vinyals and Dean, 2015).
 
     Args:
-        student_logits, teacher_logits: (B, K, X, Y, Z) of branch A and of branch B.
+        student_logits: (B, K, X, Y, Z) of branch A and of branch B.
+        teacher_logits: of the same shape and for the same voxels; they may be the student logits themselves.
     """
     (student_a, student_b), (teacher_a, teacher_b) = student_logits, teacher_logits
     return 0.5 * (

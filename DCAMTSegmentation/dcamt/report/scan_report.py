@@ -31,7 +31,7 @@ MAX_NOTES = 3
 HAND_FIELDS = ("Patient", "Date of scan", "Checked by", "Date")
 """Fields that a person fills in by hand in a report without identity."""
 MAX_IDENTITY = 110
-"""Longer values of the identity lose their middle; this many characters remain, besides the ellipsis."""
+"""Largest number of characters of an identifying value, such as a name; the middle of a longer value is left out."""
 
 _QUANTITIES = (
     ("volume_ml", "Volume", "mL", 1),
@@ -84,8 +84,8 @@ class ScanReport:
         labelmap: labels (I, J, K).
         segments: name and colour of each label value; the report lists all measurements of the first segment.
         measurements: one row for each segment.
-        model: the card of the model; its name is empty if at most the title is known. None if no model is known to
-            have made the outlines.
+        model: the card of the model that made the outlines; None if no model is known to have made them. A card with
+            an empty `name` stands for a model of which only the title is known, or nothing.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
         from_dcamt_file: whether the outlines' file has DCAMT's mark (`io.writers.is_dcamt_result`) and names no model.
@@ -160,7 +160,7 @@ def _caution(report: ScanReport) -> str:
     if report.model is None:
         return ""
     made = "made automatically and corrected by hand" if report.is_corrected else "made automatically"
-    certain = "Errors of which the model is certain are not shown as doubt."
+    certain = "Where the model is wrong but certain, no doubt is shown."
     return f" The outline was {made}: check it against the images. {certain}"
 
 

@@ -28,8 +28,10 @@ HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
 """Test points for hollows: each point's distance (mm) in front of the surface, and its weight."""
 
 OFF_MM = (1.0, 2.0)
-"""Expected thickness of the layer of wrong labels at an outline. Above the first value, `DOUBT_COLOR` is blended in;
-above the second, it replaces the segment's colour."""
+"""Thresholds of the expected thickness of wrong labels at an outline.
+
+Above the first, `DOUBT_COLOR` is blended in; above the second, it replaces the segment's colour.
+"""
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,9 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
     """Return a painter that blends in `DOUBT_COLOR` where the outline is probably wrong, as `OFF_MM` defines.
 
-    The doubt is high on every outline, so the colour depends on the expected thickness t of the layer of wrong labels:
-    the doubt's integral across the outline. t is computed from the mean of the doubt around a point, weighted with a
-    Gaussian whose standard deviation is `GLANCE_MM`. For a flat, thin layer of doubt 1, this mean is
+    The doubt itself does not show where an outline is wrong, since it is high on every outline. Its integral across the
+    outline does: the expected thickness t of wrong labels. t is computed from the mean of the doubt around a point,
+    weighted with a Gaussian whose standard deviation is `GLANCE_MM`. For a flat, thin layer of doubt 1, this mean is
     t / (GLANCE_MM * sqrt(2 pi)); the formula is solved for t.
 
     Args:
@@ -212,7 +214,7 @@ class _DistanceMap:
         without_room = exact[tuple(slice(r, -r) for r in room)]  # a view
         without_room[inner > 0] = half_voxel - inner[inner > 0]
         smooth = ndimage.gaussian_filter(exact, np.minimum(1.2 * spacing.max(), 2.0) / spacing)
-        # Exception: a segment that smoothing would remove, such as a single voxel.
+        # Smoothing would remove a small segment, such as a single voxel; such a segment is not smoothed.
         values = smooth if smooth.min() < 0 else exact
         return cls(values, ndimage.gaussian_filter(values, 1.3), low - room, spacing)
 
