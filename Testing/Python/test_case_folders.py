@@ -77,6 +77,63 @@ def test_masks_in_a_folder_of_an_unknown_name_are_no_scans(tmp_path: Path) -> No
     }
 
 
+@pytest.mark.parametrize(
+    ("scans", "mask"),
+    [
+        (["scans/p{}"], "reader1/p{}_AB"),
+        (["scans/p{}_lge"], "reader1/p{}"),
+        (["de/p{}_de"], "gd/p{}_gd"),
+        (["train/p{}_C0", "train/p{}_DE", "train/p{}_T2"], "train_gd/p{}_gd"),  # MyoPS 2020
+        (["scans/p{}/lge"], "reader1/p{}/lge"),
+        (["p{}/lge"], "p{}/reader1/lge"),
+        (["p{}/p{}"], "p{}/observerA"),
+        (["p{}/p{}"], "p{}/reader1/LA"),
+        (["p{}/dcm-LGE-1"], "p{}/mitralcutter"),
+        (["p{}/dcm-CMRA-1", "p{}/dcm-LGE-2"], "p{}/LA-cemrgnet"),
+    ],
+)
+@pytest.mark.parametrize("patients", [1, 8])
+def test_mask_whose_path_adds_or_replaces_a_part_of_its_scans_path_is_no_scan(
+    tmp_path: Path, scans: list[str], mask: str, patients: int
+) -> None:
+    images = [f"{scan.replace('{}', str(n))}.nii.gz" for scan in scans for n in range(patients)]
+    masks = [f"{mask.replace('{}', str(n))}.nii.gz" for n in range(patients)]
+    for image in images:
+        write_image(tmp_path / image, 200)
+    for name in masks:
+        write_image(tmp_path / name, 2)
+    found = find_cases(tmp_path)
+    assert sorted(case.image.relative_to(tmp_path).as_posix() for case in found.cases) == sorted(images)
+    assert not any(case.label for case in found.cases)
+    assert {file.path.relative_to(tmp_path).as_posix(): file.reason for file in found.skipped} == dict.fromkeys(
+        masks, OTHER_LABEL
+    )
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask", "is_label"),
+    [
+        ("p1/dcm-LGE-1", "p1/LA", True),
+        ("cohort/p1", "LA/p1", True),
+        ("cohort/p1", "LA_wall/p1", False),
+        ("CT/p1_CT", "LA/p1_MR", False),
+    ],
+)
+def test_mask_in_a_folder_of_its_own_is_a_label_if_it_adds_only_words_for_the_atrium(
+    tmp_path: Path, scan: str, mask: str, is_label: bool
+) -> None:
+    write_image(tmp_path / f"{scan}.nii.gz", 200)
+    write_image(tmp_path / f"{mask}.nii.gz", 2)
+    (case,) = find_cases(tmp_path).cases
+    assert case.label == (tmp_path / f"{mask}.nii.gz" if is_label else None)
+
+
+def test_few_valued_scan_beside_several_scans_in_the_top_folder_stays_a_scan(tmp_path: Path) -> None:
+    for name, values in (("a", 200), ("b", 200), ("phantom", 2)):
+        write_image(tmp_path / f"{name}.nii.gz", values)
+    assert len(find_cases(tmp_path).cases) == 3
+
+
 def test_scans_of_many_patients_are_not_read_to_look_for_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "has_few_values", lambda path: pytest.fail(f"{path} was read"))
     files = [f"patient{number}/lge.nii.gz" for number in range(10)]

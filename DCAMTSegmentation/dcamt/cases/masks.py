@@ -1,11 +1,11 @@
-"""Find masks that are named like scans: with further words (`p1_LA`), or alike in another folder (`reader1/p1`).
+"""Find masks that are named like scans: with further words (`p1_LA`), or with further folders (`reader1/p1`).
 
 Unlike a scan such as `p1_T1` or `visit2/p1`, a mask has few different values.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -14,15 +14,26 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..io.channels import without_channel
-from ..io.formats import BENCHMARK_ENDING, ending, scan_name
+from ..io.formats import BENCHMARK_ENDING, ending
 from ..io.readers import read_labelmap
-from .names import OUTLINE_WORDS, FileKind, NamedFile, named_after_scans, without_first_channel
+from .names import (
+    OUTLINE_WORDS,
+    SEPARATORS,
+    FileKind,
+    NamedFile,
+    loose_key,
+    modalities,
+    name_starts,
+    named_after_scans,
+    without_first_channel,
+)
 
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
-_PARALLEL_FOLDERS = 6
-"""Largest number of folders, of scans and of masks, in which a name is compared."""
+_PARALLEL_PARTS = 6
+"""Largest number of parts of a path in one place, such as the folders of scans and masks, that are compared."""
+_SAMPLE = 1 << 16
+"""`has_few_values` examines a sample of about this many voxels first."""
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
@@ -38,30 +49,75 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
             kind = FileKind.LABEL if words <= OUTLINE_WORDS else FileKind.OTHER_LABEL
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
-    for file, scan in _masks_in_other_folders(rest):
-        masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
+    for file, scan, is_label in _masks_with_further_parts(rest):
+        if file.path not in masks:
+            kind = FileKind.LABEL if is_label else FileKind.OTHER_LABEL
+            masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     return [masks.get(file.path, file) for file in named]
 
 
-def _masks_in_other_folders(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile]]:
-    """Yield each mask in a folder whose files all have the names of files in a folder of scans, and its scan.
+def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, bool]]:
+    """Yield each mask whose path adds or replaces one part of a scan's path, its scan, and whether it is its label.
 
-    Whether a folder holds masks or scans is judged by its first file, since reading all scans would be slow. Names that
-    occur in more than `_PARALLEL_FOLDERS` folders, such as folders of patients, are not compared for the same reason.
+    The part is the name of a folder (`reader1/p1` beside `scans/p1`, `p1/reader1/lge` beside `p1/lge`) or of the file
+    (`p1/observerA` beside `p1/p1`); the file's name may have further words (`gd/p1_gd` beside `de/p1_de`). In the top
+    folder, the mask must lie beside a single scan. A mask is a label if all its further words are in `OUTLINE_WORDS`
+    and only one scan fits.
+
+    Files with the same part are judged by the first of them, since reading all scans would be slow, and only if all of
+    them have a scan. Parts are not compared if more than `_PARALLEL_PARTS` stand in one place, such as the names of
+    patients, for the same reason.
     """
-    folders: defaultdict[Path, dict[str, NamedFile]] = defaultdict(dict)
+    keys = {file.path: _plain_key(file.key) for file in scans}
+    scans_by_key: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
+    parallel: defaultdict[tuple[int, tuple[str, ...]], defaultdict[str, list[NamedFile]]]
+    parallel = defaultdict(lambda: defaultdict(list))
+    groups: defaultdict[tuple[int, str], list[NamedFile]] = defaultdict(list)
     for file in scans:
-        folders[file.path.parent][without_channel(scan_name(file.path)).casefold()] = file
-    occurrences = Counter(name for files in folders.values() for name in files)
-    for folder, files in folders.items():
-        first = next(iter(files))
-        if not (2 <= occurrences[first] <= _PARALLEL_FOLDERS and has_few_values(files[first].path)):
+        key = keys[file.path]
+        scans_by_key[key].append(file)
+        for n, part in enumerate(key):
+            parallel[n, _without_part(key, n)][part].append(file)
+            groups[n, part].append(file)
+
+    def fitting_scans(file: NamedFile, n: int) -> tuple[list[NamedFile], frozenset[str]]:
+        """Return the scans whose path lacks or replaces part `n` of the file's path, and the file's further words."""
+        key = keys[file.path]
+        rest, is_name = _without_part(key, n), n == len(key) - 1
+        beside = parallel[n, rest]
+        if len(beside) > _PARALLEL_PARTS:
+            return [], frozenset()
+        for shorter in (rest,) if is_name else (*name_starts(rest), rest[:-1]):
+            found = list(scans_by_key[shorter]) if shorter or is_name else []
+            parts = parallel.get((n, shorter), {}) if shorter or is_name else {}
+            if len(parts) <= _PARALLEL_PARTS:
+                found += [scan for part, files in parts.items() if part != key[n] for scan in files]
+            if found:
+                dropped = SEPARATORS.split(key[n]) + SEPARATORS.split("_".join(rest).removeprefix("_".join(shorter)))
+                return found, frozenset(word for word in dropped if word.isalnum())
+        return [], frozenset()
+
+    for (n, _), files in groups.items():
+        fitting = [fitting_scans(file, n) for file in files]
+        if not all(found for found, _ in fitting) or not has_few_values(files[0].path):
             continue
-        for other, other_files in folders.items():
-            if other == folder or not files.keys() <= other_files.keys() or has_few_values(other_files[first].path):
+        for file, (found, words) in zip(files, fitting, strict=True):
+            if not has_few_values(file.path):
                 continue
-            yield from ((file, other_files[name]) for name, file in files.items() if has_few_values(file.path))
-            break
+            real = [scan for scan in found if not has_few_values(scan.path)]
+            if real and (len(real) == 1 or len(keys[file.path]) > 1):
+                fits = words <= OUTLINE_WORDS and modalities(file.key) <= modalities(real[0].key)
+                yield file, real[0], fits and len(real) == 1
+
+
+def _plain_key(key: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a key as `loose_key` does, without `_0000` and without a part that equals the part before it."""
+    parts = loose_key(without_first_channel(key))
+    return tuple(part for n, part in enumerate(parts) if n == 0 or part != parts[n - 1])
+
+
+def _without_part(key: tuple[str, ...], n: int) -> tuple[str, ...]:
+    return _plain_key((*key[:n], *key[n + 1 :]))
 
 
 def has_few_values(path: Path) -> bool:
@@ -82,6 +138,8 @@ def has_few_values(path: Path) -> bool:
 def _has_few_values(path: Path, changed: int, size: int) -> bool:
     """Read the file for `has_few_values`; cached for each path, modification time `changed` and `size`."""
     try:
-        return len(np.unique(read_labelmap(path).voxels)) <= FEW_VALUES
+        voxels = read_labelmap(path).voxels.ravel(order="K")
     except InputError:
         return False
+    sample = voxels[:: max(1, voxels.size // _SAMPLE)]
+    return len(np.unique(sample)) <= FEW_VALUES and len(np.unique(voxels)) <= FEW_VALUES
