@@ -87,11 +87,12 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
         beside = parallel[n, rest]
         if len(beside) > _PARALLEL_PARTS:
             return [], frozenset()
-        for shorter in (rest,) if is_name else (*name_starts(rest), rest[:-1]):
-            found = list(scans_by_key[shorter]) if shorter or is_name else []
-            parts = parallel.get((n, shorter), {}) if shorter or is_name else {}
+        shorter_names = (rest,) if is_name else (*name_starts(rest), rest[:-1])
+        for shorter in (name for name in shorter_names if name or is_name):
+            found = list(scans_by_key[shorter]) if shorter in scans_by_key else []
+            parts = list(parallel[n, shorter].items()) if (n, shorter) in parallel else []
             if len(parts) <= _PARALLEL_PARTS:
-                found += [scan for part, files in parts.items() if part != key[n] for scan in files]
+                found += [scan for part, files in parts if part != key[n] for scan in files]
             if found:
                 dropped = SEPARATORS.split(key[n]) + SEPARATORS.split("_".join(rest).removeprefix("_".join(shorter)))
                 return found, frozenset(word for word in dropped if word.isalnum())
