@@ -8,7 +8,9 @@ from slicer.parameterNodeWrapper import SlicerParameterNamePropertyName
 
 
 def parameter_widgets(ui: Any) -> dict[str, Any]:
-    """Return a panel's widgets by the parameters named in the `.ui` file, for `connectParametersToGui`.
+    """Return a dictionary for `connectParametersToGui`: name of a parameter -> the panel's widget that shows it.
+
+    The `.ui` file states the name of each widget's parameter.
 
     `connectParametersToGui`, unlike `connectGui`, returns the tag that `disconnectGui` takes. Connecting a panel
     again without disconnecting it loses choices: its combo boxes are filled again and show their first item (Slicer's

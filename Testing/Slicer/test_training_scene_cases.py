@@ -73,7 +73,7 @@ class SceneSourceTest(unittest.TestCase):
         for scan in (volume, plain):
             self.show_preview_on(scan)
         self.assertEqual(outlines(), before)
-        # A segment that the person drew into a result's node counts as drawn by the person.
+        # If a person adds a segment to a result's node, the node becomes a label with this segment only.
         scar = result.GetSegmentation().AddEmptySegment("", "Left atrium")
         self.assertEqual(outlines(), [before[0], result.GetID()])
         self.assertEqual(segments_of(result, self.recipe), ((scar, 1),))
