@@ -134,7 +134,6 @@ class ReportJob(SegmentJob):
             return WALL_OF_OTHER_SCAN
         if measured_segment(self._segmentation) != self._segment_id:
             return WALL_OF_OTHER_SEGMENT
-        # The mark is updated first, since an edit of any segment sets it.
         update_outdated_mark(self._segmentation)
         return OUTDATED_WALL if is_wall_outdated(self._segmentation) else ""
 

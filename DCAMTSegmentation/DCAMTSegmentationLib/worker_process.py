@@ -175,7 +175,7 @@ class WorkerProcess:
         """Kill the process, and forget its requests.
 
         Args:
-            keep_files: whether to keep the folders, since a later request may already use one of them.
+            keep_files: whether to keep all folders; the next process may need some of them.
         """
         self._idle.stop()
         self._grace.stop()

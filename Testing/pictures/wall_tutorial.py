@@ -17,7 +17,7 @@ from .png import window_pixels
 
 SAMPLE_DATA = Path(__file__).resolve().parents[2] / "Resources" / "SampleData"
 SCARRED_MM = 3.0
-"""Thickness of the added scar outside of the blood, in mm."""
+"""Thickness of the added scar in mm."""
 VIEWS = {"from the front": ((0.15, 1.0, 0.1), (0, 0, 1)), "from behind": ((0.0, -1.0, 0.15), (0, 0, 1))}
 """For each view, the direction from the atrium to the viewer and the up direction, RAS."""
 ENHANCED_COLOR = (0.78, 0.13, 0.15)

@@ -1,4 +1,7 @@
-"""Provide Qt's enumerations as PythonQt does: values are ints, and attributes of the class that declares them."""
+"""Provide Qt's enumerations as PythonQt does.
+
+Each value is an int. The class that declares an enumeration has the enumeration's values as attributes.
+"""
 
 from __future__ import annotations
 

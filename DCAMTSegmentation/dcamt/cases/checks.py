@@ -88,7 +88,7 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
     """Return the problems of the list as a whole.
 
-    It is not checked whether each class occurs if the label values of a labelled case are unknown.
+    If the label values of a labelled case are unknown, it is not checked whether each class occurs.
 
     Args:
         facts: the last facts that `check_cases` yielded for each case.
@@ -229,9 +229,9 @@ def _file_identity(path: Path) -> Hashable:
 
 
 def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
-    """Return the indices of the cases whose scan file has the size of both a training and a validation scan file.
+    """Return the indices of the cases whose scan file needs a checksum.
 
-    Only such files can have equal content and so need a checksum.
+    The file of a training case needs a checksum if the file of a validation case has the same size, and vice versa.
     """
     sizes: defaultdict[int, list[int]] = defaultdict(list)
     for index in used:
