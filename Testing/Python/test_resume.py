@@ -1,4 +1,4 @@
-"""Resumed runs give the result of an uninterrupted run after signals, kills, full disks and failed validations."""
+"""After a signal, kill, full disk or failed validation, a resumed run gives the result of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_killed_and_resumed_run_equals_an_uninterrupted_run(
 
 @needs_signals
 def test_reference_run_uses_all_losses_and_averaged_weights(uninterrupted: RunFolder) -> None:
-    """A reference run that lacked a loss or averaged weights would prove little."""
+    """If the reference run lacked a loss or the averaged weights, a comparison with it would prove little."""
     events = uninterrupted.read_events()
     parts = {name for event in events if event.kind == "progress" for name in event.losses}  # type: ignore[union-attr]
     assert parts == {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}

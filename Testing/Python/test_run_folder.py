@@ -112,7 +112,7 @@ def test_origin_of_the_weights_is_stored_until_the_run_is_withdrawn_or_created_a
     run.withdraw()
     assert list(run.path.iterdir()) == []
 
-    # A process killed while creating the run left `origin.json`. The run is created again, now from random weights.
+    # A killed process has left `origin.json`. The run is created again, now from random weights.
     run.origin.write_text("{}", encoding="utf-8")
     run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
     assert run.read_origin() is None

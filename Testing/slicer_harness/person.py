@@ -30,7 +30,7 @@ class Question:
 
 
 class UnexpectedQuestion(AssertionError):
-    """The test does not expect a window, or the window lacks the expected button."""
+    """A window opened that the test does not expect, or that lacks the expected button."""
 
 
 @dataclass

@@ -100,7 +100,7 @@ def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> S
 
 
 def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> StoredImage:
-    """Return the image of the only or the chosen frames among those collected."""
+    """Open the only or the chosen image among the collected files."""
     separated = separate_other_classes(collected)
     stacks = group_stacks(collected.frames)
     notes: list[str] = []

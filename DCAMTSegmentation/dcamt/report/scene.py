@@ -53,8 +53,9 @@ class Scene:
         grid: the scan's grid, not turned to LPS order.
         spacing: (3,) mm.
         at: indices of the shown slices.
-        low, high: opposite corners (3,) of the shown box, in mm from the centre of voxel (0, 0, 0). The box encloses
-            the segmentation with the margin `MARGIN_MM`, within the scan; without a segmentation, the whole scan.
+        low, high: opposite corners (3,) of the shown box, in mm from the centre of voxel (0, 0, 0). The box extends
+            `MARGIN_MM` beyond the segmentation, but not beyond the scan. Without a segmentation, the box encloses the
+            whole scan.
     """
 
     grid: Grid
