@@ -7,14 +7,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from dcamt.cases import folders, masks
+from dcamt.cases import masks
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import BIDS, NAMES, OTHER_CHANNEL
-from dcamt.cases.names import FileKind
+from dcamt.cases.found_cases import BIDS, NAMES, OTHER_CHANNEL, OTHER_LABEL, RESULT
 from dcamt.errors import InputError
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
-
-RESULT, OTHER_LABEL = (folders._SKIPPED_KINDS[kind] for kind in (FileKind.RESULT, FileKind.OTHER_LABEL))
 
 
 def write_image(path: Path, values: int) -> None:
@@ -373,6 +370,31 @@ def test_bids_label_is_skipped_when_it_fits_several_scans(tmp_path: Path) -> Non
     found_cases = find_cases(make_files(tmp_path, *raw, "derivatives/sub-01/anat/sub-01_dseg.nii.gz"))
     assert all(case.label is None for case in found_cases.cases)
     assert skip_reasons(found_cases) == {"sub-01_dseg.nii.gz": "its name fits several scans"}
+
+
+@pytest.mark.parametrize(
+    ("entities", "reason"),
+    [
+        ("space-LGE_label-RA", OTHER_LABEL),
+        ("label-wall", OTHER_LABEL),
+        ("desc-pred", RESULT),
+        ("label-LA_desc-nnUNet", RESULT),
+    ],
+)
+def test_bids_label_of_another_structure_or_model_does_not_hide_the_label_of_the_atrium(
+    tmp_path: Path, entities: str, reason: str
+) -> None:
+    scan, other = "sub-01/anat/sub-01_LGE.nii.gz", f"derivatives/sub-01/sub-01_{entities}_mask.nii.gz"
+    label = "derivatives/sub-01/sub-01_label-LA_mask.nii.gz"
+    found = find_cases(make_files(tmp_path, scan, label, other))
+    assert scans_and_labels(found, tmp_path) == {"sub-01_LGE": (scan, label)}
+    assert skip_reasons(found) == {Path(other).name: reason}
+
+
+def test_bids_label_of_another_structure_is_used_if_it_is_the_only_one(tmp_path: Path) -> None:
+    scan, label = "sub-01/anat/sub-01_LGE.nii.gz", "derivatives/sub-01/sub-01_label-RA_mask.nii.gz"
+    found = find_cases(make_files(tmp_path, scan, label))
+    assert scans_and_labels(found, tmp_path) == {"sub-01_LGE": (scan, label)}
 
 
 def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
 from ..io.formats import scan_name
 from .case_list import LABELLED, UNLABELLED, Case
-from .found_cases import BIDS, NO_SCAN, SEVERAL_LABELS, FoundCases, SkippedFile, images_below
-from .names import LABEL_WORDS
+from .found_cases import (
+    BIDS,
+    NO_SCAN,
+    OTHER_LABEL,
+    RESULT,
+    SEVERAL_LABELS,
+    FoundCases,
+    SkippedFile,
+    images_below,
+)
+from .names import ATRIUM_WORDS, LABEL_WORDS, OTHER_STRUCTURES, PREDICTION_WORDS, RESULT_WORDS, has_word
 
 # A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz.
 _DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
@@ -20,7 +30,8 @@ def find_bids_cases(folder: Path) -> FoundCases:
 
     A label fits a scan that has all the label's entities; `_DERIVATIVE_ENTITIES` are ignored. If several scans fit,
     scans without further entities are preferred, then scans with the label's first suffix. A label for which several
-    scans or no scan remain is skipped. If several labels remain for a scan, the scan and these labels are skipped.
+    scans or no scan remain is skipped, and so is an automatic result (`desc-pred`). Of several labels for a scan, those
+    of other structures (`label-RA`) are skipped; if several labels remain, the scan and these labels are skipped, too.
     """
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []
@@ -34,7 +45,10 @@ def find_bids_cases(folder: Path) -> FoundCases:
         if "probseg" in suffixes:
             skipped.append(SkippedFile(path, "a map of probabilities"))
         elif any(suffix in LABEL_WORDS for suffix in suffixes) or entities.get("desc", "").lower() in LABEL_WORDS:
-            labels.append((path, entities))
+            if _has_word(path, PREDICTION_WORDS | RESULT_WORDS):
+                skipped.append(SkippedFile(path, RESULT))
+            else:
+                labels.append((path, entities))
         elif "derivatives" in path.relative_to(folder).parts[:-1]:
             skipped.append(SkippedFile(path, "a derived image"))
         else:
@@ -61,12 +75,27 @@ def find_bids_cases(folder: Path) -> FoundCases:
     cases = []
     for image, _ in images:
         own_labels = labels_of_scan[image]
+        others = [path for path in own_labels if _is_other_structure(path)]
+        if 0 < len(others) < len(own_labels):
+            skipped += [SkippedFile(path, OTHER_LABEL) for path in others]
+            own_labels = [path for path in own_labels if path not in others]
         if len(own_labels) > 1:
             skipped += [SkippedFile(path, SEVERAL_LABELS) for path in (image, *own_labels)]
         else:
             label = own_labels[0] if own_labels else None
             cases.append(Case(scan_name(image), image, label, LABELLED if label else UNLABELLED))
     return FoundCases(BIDS, tuple(cases), tuple(skipped))
+
+
+def _has_word(path: Path, words: Collection[str]) -> bool:
+    """Return whether the entity `label` or `desc` of a label's name has one of the words."""
+    entities, _ = _bids_name(path)
+    return any(has_word(entities.get(key, ""), words) for key in ("label", "desc"))
+
+
+def _is_other_structure(path: Path) -> bool:
+    """Return whether a label's entities name another structure, and not the atrium."""
+    return _has_word(path, OTHER_STRUCTURES) and not _has_word(path, ATRIUM_WORDS - {"left"})
 
 
 def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:

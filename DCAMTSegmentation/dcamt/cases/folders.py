@@ -25,6 +25,8 @@ from .found_cases import (
     NAMES,
     NO_SCAN,
     OTHER_CHANNEL,
+    OTHER_LABEL,
+    RESULT,
     SEVERAL_LABELS,
     FoundCases,
     SkippedFile,
@@ -121,8 +123,8 @@ def _join(parts: Sequence[FoundCases]) -> FoundCases:
 
 
 _SKIPPED_KINDS = {
-    FileKind.OTHER_LABEL: "a label of another or unknown structure; to use it, enter it as the label in the case list",
-    FileKind.RESULT: "an automatic result; rename it to train on it",
+    FileKind.OTHER_LABEL: OTHER_LABEL,
+    FileKind.RESULT: RESULT,
 }
 
 

@@ -16,6 +16,8 @@ DICOM_SLICE_ENDINGS = (".dcm", ".ima")
 OTHER_CHANNEL = "another channel of its case; a one-channel model uses the first file, a multi-channel model all files"
 NO_SCAN = "a label without a scan"
 SEVERAL_LABELS = "several labels for one scan"
+OTHER_LABEL = "a label of another or unknown structure; to use it, enter it as the label in the case list"
+RESULT = "an automatic result; rename it to train on it"
 
 
 @dataclass(frozen=True)
