@@ -60,7 +60,7 @@ def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
 
 
 def test_small_central_component_does_not_replace_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The organ lies outside the inner part, whose component counts as an organ only if `SMALLEST_ORGAN` is low."""
+    """The inner part contains only the small component, which counts as an organ if `SMALLEST_ORGAN` is low."""
     monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.2)
     central, organ = ellipsoid((80, 80, 12), (7, 7, 4)), ellipsoid((142, 40, 12), (12, 12, 8))
     scan = Volume(np.where(central | organ, np.float32(0.9), WAVES)[None], GRID)

@@ -56,7 +56,7 @@ class RandomBatch:
         return objective_losses(self.outputs, self.labels, self.projections, weights, ramp_weight, generator)
 
     def samples_with_gradient(self, loss: Tensor) -> dict[str, list[int]]:
-        """Return for each tensor the samples that get a gradient of `loss`; [0] for a projection head."""
+        """Return for each tensor the samples that get a gradient of `loss`; a projection head counts as sample 0."""
         tensors = {f"{name} {i}": getattr(out, name) for i, out in enumerate(self.outputs) for name in vars(out)}
         tensors |= {f"projection {i}": head.weight[None] for i, head in enumerate(self.projections)}
         weights = [head.weight for head in self.projections]
@@ -103,7 +103,7 @@ def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
         b.logits[:2], random_batch.labels
     )
     assert torch.allclose(losses["supervised"], expected)
-    # The teacher logits of the unlabelled sample may come from another image of the patch.
+    # The given teacher logits replace the branches' own logits of the unlabelled sample.
     given = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
     teachers = (torch.cat([a.logits[:2], given[0]]), torch.cat([b.logits[:2], given[1]]))
     taught = objective_losses(

@@ -36,8 +36,7 @@ class Pause:
 
     Attributes:
         seconds: duration of the pause.
-        reference: `reference_seconds` before or after the job, the larger value: other programs and Slicer's build
-            change the machine's speed.
+        reference: the larger of two values of `reference_seconds`, measured before and after the job.
     """
 
     seconds: float
@@ -82,7 +81,7 @@ def freeze_garbage() -> None:
 
 
 def pause_of(action: Callable[[], object], tries: int = 3) -> Pause:
-    """Return the pause during `action`, its processor time, in the best of at most `tries` runs."""
+    """Return the processor time of `action` as a pause, for the best of at most `tries` runs."""
 
     def run() -> float:
         began = time.process_time()
@@ -93,7 +92,7 @@ def pause_of(action: Callable[[], object], tries: int = 3) -> Pause:
 
 
 def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> Pause:
-    """Return the pause during a job's longest step, its processor time, in the best of at most `tries` runs.
+    """Return the processor time of a job's longest step as a pause, for the best of at most `tries` runs.
 
     Args:
         start: starts the job and returns an iterator over its steps.
@@ -111,7 +110,7 @@ def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> Pause
 
 
 def _with_reference(run: Callable[[], float]) -> Pause:
-    """Return the pause of a run, which returns its seconds."""
+    """Return a pause with the seconds that `run` returns; measure the reference before and after the call."""
     freeze_garbage()
     before = reference_seconds()
     seconds = run()
@@ -122,8 +121,9 @@ class LoopMonitor:
     """Measures the time between turns of the event loop while a `with` block runs a job.
 
     `longest_pause`: the longest time between two turns, in seconds; other programs on the machine may lengthen it.
-    `longest_work`: the most processor time of this process between two turns, in seconds.
-    `pause`: the smaller of these two times, since threads may work beside the event loop; set at the block's end.
+    `longest_work`: the most processor time of this process between two turns, in seconds; all threads of the
+        process count.
+    `pause`: a `Pause` of the smaller of these two times; set at the end of the block.
     `turns`: the number of turns, plus one for the end of the block.
     """
 

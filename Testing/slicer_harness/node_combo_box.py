@@ -137,9 +137,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     @Slot(result=object)
     def addNode(self, node_type: str | None = None) -> Any:
-        """Create a node like the menu entry "Create new"; `node_type` is by default the first of `nodeTypes`.
+        """Create a node, as the menu entry "Create new" does, and return the node.
 
-        Without a scene, or if the type is not in `nodeTypes`, create no node and return None.
+        By default, `node_type` is the first type of `nodeTypes`. Without a scene, or if the type is not in `nodeTypes`,
+        create no node and return None.
         """
         types = self.property("nodeTypes")
         wanted = node_type or types[0]

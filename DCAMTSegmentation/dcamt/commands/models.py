@@ -76,7 +76,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         )
     if options.output is not None:
         check_file(options.output, [path, options.cases], existing_rule(options))
-    # `write_package` also removes the calibration file beside the model, even if the file fits another model.
+    # `open_model` ignores a calibration file that belongs to another model, but `write_package` would remove it.
     elif existing_rule(options) == REFUSE and (
         open_model(path).calibration is not None or calibration_path(path).exists()
     ):

@@ -110,9 +110,8 @@ class Predictor:
         """Segment a scan.
 
         In a large scan, if no region is given, the organs are located first and segmented in a box around them. The box
-        grows while the segmentation touches the box's faces, but not so far that organs merge (`MERGED`). Components
-        near the anatomy's centre are preferred. If nothing is located, or nothing is segmented in the box, the whole
-        scan is segmented.
+        grows while the segmentation touches the box's faces, but not so far that organs merge (`MERGED`). If nothing
+        is located, or nothing is segmented in the box, the whole scan is segmented.
 
         Args:
             volume: intensities (C, I, J, K) of any real type.

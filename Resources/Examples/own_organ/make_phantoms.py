@@ -29,7 +29,11 @@ BRIGHTNESS_HU = {LIVER: (95, 125), SPLEEN: (115, 145), KIDNEYS: (170, 220), AORT
 
 
 def ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray, tilt_degrees: float = 0.0) -> np.ndarray:
-    """Return the mask, bool (I, J, K), of the points (I, J, K, 3), in mm, inside an ellipsoid tilted about A-P."""
+    """Return whether each point lies inside an ellipsoid that is tilted about the A-P axis, as bool (I, J, K).
+
+    Args:
+        points: positions (I, J, K, 3) in RAS mm.
+    """
     angle = np.radians(tilt_degrees)
     turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
     return (((points - centre) @ turn / radii) ** 2).sum(axis=-1) <= 1
