@@ -33,7 +33,8 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
     frames = _without_copies(stack.frames, notes)
     wanted = (choice.frame_type or "").casefold().strip()
     is_chosen, offered = False, list[str]()
-    # The component always distinguishes kinds of images; another property does so only if frames share places.
+    # `component`, such as "phase", always distinguishes kinds of images. A value of `properties`, such as an echo time,
+    # distinguishes kinds only if several frames lie at one place.
     for number in range(1 + len(stack.first.properties)):
 
         def kind_of(frame: Frame, number: int = number) -> str:

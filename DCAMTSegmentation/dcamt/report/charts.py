@@ -62,7 +62,7 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
 
 
 def thin_line(line: Line) -> list[tuple[float, float]]:
-    """Return the line; if it has more than `MAX_POINTS` points, return the mean points of that many parts."""
+    """Return the line with at most `MAX_POINTS` points: neighbouring points of a longer line are averaged."""
     if len(line) <= MAX_POINTS:
         return list(line)
     edges = [round(len(line) * n / MAX_POINTS) for n in range(MAX_POINTS + 1)]
