@@ -15,6 +15,7 @@ from pathlib import Path
 import dcamt
 import numpy as np
 import pytest
+from dcamt.api.outputs import write_probabilities
 from dcamt.api.training import EventObserver, TrainingSession
 from dcamt.api.training_plan import plan_new_run
 from dcamt.io.writers import write_volume
@@ -115,6 +116,8 @@ def test_file_volume_and_array_give_the_same_labels_as_the_command(
     assert probabilities is not None
     assert results[0].probabilities is None
     np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-4)
+    with pytest.raises(ValueError, match="without keep_probabilities=True"):
+        write_probabilities(results[0], tmp_path / "probabilities.nrrd")
     assert results[0].scan.path == scan
 
 

@@ -78,6 +78,9 @@ def test_small_or_weak_doubt_gives_no_place() -> None:
     one = np.zeros((10, 10, 10))
     one[4, 4, 4] = 1  # large enough (0.125 mL), but a single voxel
     assert doubtful_places(one, coarse) == []
+    one[4, 4, 5] = 1
+    (place,) = doubtful_places(one, coarse)
+    assert place.volume_ml == pytest.approx(0.25)
 
 
 def test_at_most_the_requested_number_of_places_is_returned() -> None:
