@@ -82,9 +82,9 @@ def test_surface_encloses_the_volume_in_patient_mm(tmp_path: Path, ending: str) 
     triangles = vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).reshape(-1, 3)
     assert len(triangles) == mesh.GetNumberOfCells()
     low, high = (np.sort(points * [-1, -1, 1], axis=0)[end] for end in (0, -1))
-    # Each voxel axis is parallel to a patient axis, so each row of the product holds one half axis and zeros. The
-    # longest voxel edge is 2.5 mm.
+    # Half the extent of the ellipsoid along R, A and S. The voxel axes are parallel to these axes.
     half = np.linalg.norm(AFFINE[:3, :3] * radii, axis=1)
+    # The tolerance is half of the longest voxel edge.
     np.testing.assert_allclose((low + high) / 2, AFFINE[:3] @ [*centre, 1], atol=2.5 / 2)
     np.testing.assert_allclose((high - low) / 2, half, atol=2.5 / 2)
     volume = int(labelmap.voxels.sum()) * labelmap.grid.voxel_volume_mm3
@@ -213,7 +213,7 @@ def test_report_loads_nothing_and_shows_the_measurements(tmp_path: Path, capsys:
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
-    # Three slices, and the surface from two sides, once with doubt and once with enhancement.
+    # Three slices, two views of the surface with doubt, and two views of the surface with enhancement.
     assert page.tags.count("image") == 7
     assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
     assert "default-src 'none'" in text

@@ -46,7 +46,7 @@ def test_coarse_voxels_are_centred_on_the_voxels_that_they_average() -> None:
     affine = np.array([[0.0, 0.7, 0.1, 5.0], [0.6, 0.0, 0.0, -3.0], [0.0, -0.2, 2.5, 9.0], [0.0, 0.0, 0.0, 1.0]])
     shape = (13, 12, 24)
     index = np.stack([*np.indices(shape), np.ones(shape)])
-    positions = np.einsum("ab,bijk->aijk", affine, index)[:3]  # the image of each channel is one coordinate, in mm
+    positions = np.einsum("ab,bijk->aijk", affine, index)[:3]  # each voxel's R, A and S, in mm
     scan = LabelledScan(positions, np.zeros(shape, np.uint8), Grid(shape, affine))
     coarse = coarsen((2, 1, 6))(scan, np.random.default_rng(0))
     assert coarse.grid.shape == (6, 12, 4)

@@ -29,8 +29,8 @@ def silence_libraries() -> Iterator[None]:
 def exit_when_stdin_closes() -> None:
     """Exit this process with status 1 as soon as its stdin closes, whatever it is computing.
 
-    An application that cancels this command may be able to end only the launcher of this process; an application that
-    crashes ends nothing. In both cases stdin closes.
+    An application may have started this process through a launcher. If the application cancels the command, only the
+    launcher is killed. If the application crashes, no process is killed. In both cases stdin closes.
     """
     stdin = detach_stdin()
 

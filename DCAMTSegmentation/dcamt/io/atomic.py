@@ -66,8 +66,8 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
     If renaming a file fails, the files that are already renamed stay.
 
     Raises:
-        OutputError: a file cannot be written. The message names its final path, or the last of `paths` if an error in
-            the block names no file.
+        OutputError: a file cannot be written. The message names the file's final path. If an error in the block names
+            no file, the message names the last of `paths`.
     """
     with ExitStack() as stack:
         temporary = {path: stack.enter_context(atomic_path(path)) for path in paths}
