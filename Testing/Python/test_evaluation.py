@@ -296,6 +296,32 @@ def test_empty_labels_and_labels_of_other_classes_are_refused(folders: tuple[Pat
     assert_refused(folders, "all labels are empty")
 
 
+def scan_voxels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, two_classes(0).shape)
+
+
+@pytest.mark.parametrize("name", ["predictions/la000_image.nrrd", "labels/la000_label.nii.gz"])
+def test_scan_in_place_of_a_label_or_prediction_is_refused(folders: tuple[Path, Path], name: str) -> None:
+    save(folders[0].parent / name, scan_voxels())
+    message = rf"{name}: holds \d+ different values, like a scan, but its \w+ holds 2\. Choose the labelmap"
+    with pytest.raises(InputError, match=message):
+        evaluate_folders(*folders)
+
+
+def test_labelmaps_of_many_values_are_scored(folders: tuple[Path, Path]) -> None:
+    for path in (folders[0] / "la000_image.nrrd", folders[1] / "la000_label.nii.gz"):
+        save(path, scan_voxels())
+    assert len(evaluate_folders(*folders).mean) == 255
+
+
+def test_mask_without_a_word_for_labels_beside_its_scan_is_the_label(folders: tuple[Path, Path]) -> None:
+    predictions, labels = folders
+    (labels / "la000_label.nii.gz").rename(labels / "la000_LA.nii.gz")
+    expected = evaluate_folders(predictions, labels)
+    save(labels / "la000.nrrd", scan_voxels())
+    assert evaluate_folders(predictions, labels) == expected
+
+
 def test_means_are_given_with_the_number_of_missed_cases(tmp_path: Path) -> None:
     """One case is segmented 4 mm off, one is missed, and in one both label and prediction are empty."""
     mask = np.pad(np.ones((9, 9, 9), np.uint8), 12)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
 from ..io.dicom_segments import is_dicom_segmentation
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, ending
+from .masks import recognise_masks
 from .names import (
     ATRIUM_WORDS,
     MODALITY_WORDS,
@@ -16,9 +17,11 @@ from .names import (
     QUALIFIERS,
     SEPARATORS,
     case_name,
+    classify_all,
     image_files,
     labels_beside_scans,
     modalities,
+    without_first_channel,
     without_words,
 )
 
@@ -27,7 +30,7 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
     """Return the labelmap files of `folder` by the name of their case.
 
     Args:
-        skip_images: leave out scans whose labels also lie in the folder.
+        skip_images: leave out scans whose labels, or masks that are named like scans (`masks`), also lie in the folder.
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
@@ -45,9 +48,7 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
             raise InputError(what, path=folder, remedy=remedy)
         raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {endings}.")
     if skip_images:
-        labels = set(labels_beside_scans(files, folder))
-        outlined = {case_name(path) for path in labels}
-        files = [path for path in files if path in labels or case_name(path) not in outlined]
+        files = _without_scans(files, folder)
     cases: dict[str, Path] = {}
     for path in files:
         case = case_name(path)
@@ -56,6 +57,18 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
             raise InputError(f"is the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
         cases[case] = path
     return cases
+
+
+def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Return the files without scans that have a label or a mask among the files."""
+    labels = set(labels_beside_scans(files, folder))
+    outlined = {case_name(path) for path in labels}
+    named = classify_all([path for path in files if path not in labels], folder)
+    masks = [mask for file, mask in zip(named, recognise_masks(named), strict=True) if mask is not file]
+    labels |= {mask.path for mask in masks}
+    keys = {mask.key for mask in masks}
+    scans = {file.path for file in named if without_first_channel(file.key) in keys} - labels
+    return [path for path in files if path in labels or not (case_name(path) in outlined or path in scans)]
 
 
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:

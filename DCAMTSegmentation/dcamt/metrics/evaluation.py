@@ -56,6 +56,8 @@ _BOTH_EMPTY = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
 """The score of two empty masks."""
 _METRICS = tuple(field.name for field in fields(SegmentationScore))
 _VOLUMES = ("prediction_volume_ml", "label_volume_ml")
+_MANY_VALUES = 128
+"""A labelmap with more label values, and with more than twice those of its counterpart, is probably a scan."""
 SCORE_COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined", "cases", "missed", "empty")
 
 
@@ -229,7 +231,8 @@ def evaluate_pairs(
 
     Raises:
         InputError: there is no pair, a file cannot be read or its mapping does not fit, prediction and label do not fit
-            on one grid, all labels are empty, or no label value of the predictions occurs in a label.
+            on one grid, one of them is probably a scan (`_MANY_VALUES`), all labels are empty, or no label value of the
+            predictions occurs in a label.
     """
     if not pairs:
         raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
@@ -246,6 +249,8 @@ def evaluate_pairs(
         label_values, predicted_values = (
             {int(value) for value in np.unique(labelmap.voxels)} - {0} for labelmap in (label, prediction)
         )
+        _refuse_scan(label, label_values, predicted_values, "prediction", "--label-mapping")
+        _refuse_scan(prediction, predicted_values, label_values, "label", "--prediction-mapping")
         in_labels |= label_values
         in_predictions |= predicted_values
         values = sorted(label_values | predicted_values)
@@ -267,6 +272,21 @@ def evaluate_pairs(
         for value in sorted(in_labels)
     ]
     return summarize_rows(rows, tuple(sorted(in_predictions - in_labels)))
+
+
+def _refuse_scan(labelmap: Labelmap, values: set[int], others: set[int], counterpart: str, option: str) -> None:
+    """Raise InputError if a labelmap with the label values `values` is probably a scan, as its counterpart is not.
+
+    Args:
+        others: the label values of the counterpart, which is the case's prediction or label.
+        option: the option that maps the labelmap's values.
+    """
+    if len(values) > max(_MANY_VALUES, 2 * len(others)):
+        raise InputError(
+            f"holds {len(values)} different values, like a scan, but its {counterpart} holds {len(others)}",
+            path=labelmap.path,
+            remedy=f"Choose the labelmap of this case, or map the values of interest by {option}.",
+        )
 
 
 def _mapping_remedy(predicted: int, labelled: int) -> str:
