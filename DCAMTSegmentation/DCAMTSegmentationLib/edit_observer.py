@@ -14,8 +14,7 @@ class EditObserver:
     """Observes the edits of one segmentation node at a time; undo and redo in Segment Editor are not reported.
 
     Args:
-        on_edit: on_edit(node) is called at each edit. The event does not name the segment, and the edit may restore
-            earlier voxels.
+        on_edit: on_edit(node) is called at each edit.
         on_edits_ended: called once after all edits of a turn of the event loop, for slow work such as comparing voxels.
             By then, another node may be observed.
 

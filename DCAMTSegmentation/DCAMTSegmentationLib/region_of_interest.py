@@ -21,8 +21,8 @@ MARGIN_MM = 20.0
 COLOR = (1.0, 0.85, 0.2)
 """Colour of a region's edges: red, green, blue, each 0 to 1."""
 LINEAR_WITHIN_MM = 0.1
-"""An affine map is fitted to a region's transformed corners. If the map gives all transformed `_CUBOID_POINTS` with at
-most this error along each axis, the transform counts as linear."""
+"""Largest error, along an axis, with which an affine map may replace a region's transform. If the error at one of
+`_CUBOID_POINTS` is larger, the transform counts as non-linear."""
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
 """Corners, mid-points of edges and faces, and centre of a cuboid: (27, 3), in half edges. The corners are not
 enough, since a transform can bend a cuboid and leave its corners in place."""

@@ -36,7 +36,7 @@ MIN_SEGMENTED = 3
 
 @dataclass(frozen=True)
 class _Observation:
-    """A scan segmented in one quality: the features of its doubt, its Dice with the label, case and disturbance."""
+    """A segmented scan: features of its doubt, Dice with its label, and the names of its case and disturbance."""
 
     features: Mapping[str, float]
     overlap: float
@@ -65,8 +65,8 @@ def calibrate(
         check: called before each segmentation; an exception that it raises ends the calibration.
 
     Raises:
-        InputError: there are fewer than `MIN_CASES` cases, a case cannot be read, or fewer than `MIN_SEGMENTED`
-            cases have a segmentation that is not empty in one of the qualities.
+        InputError: there are fewer than `MIN_CASES` cases, a case cannot be read, or in one of the qualities fewer
+            than `MIN_SEGMENTED` cases have a segmentation that is not empty.
         MemoryShortage: the memory is too small for a scan.
     """
     if len(cases) < MIN_CASES:

@@ -42,7 +42,8 @@ def check_weights(package: ModelPackage, path: Path) -> None:
     misfit = InputError(
         "cannot be used: its weights do not fit its recipe's network", path=path, remedy="Choose another model."
     )
-    # Each convolution has weights: too many convolutions are refused before a possibly huge network is built.
+    # Each convolution has an array of weights. If the recipe has more convolutions than the package has arrays, the
+    # package is refused before a possibly huge network is built.
     if sum(package.recipe.network.convolutions) > len(package.weights):
         raise misfit
     try:

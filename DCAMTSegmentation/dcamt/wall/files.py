@@ -39,8 +39,8 @@ WALL_COLUMNS = (
 )
 """Columns of the table.
 
-A scan has rows for the whole wall and each region at the chosen threshold, then a row for the whole wall at each other
-preset. Rows of a region have no stage.
+A scan has rows for the whole wall and each region at the chosen threshold, then a row for the whole wall at each preset
+that was not chosen. Rows of a region have no stage.
 """
 
 
