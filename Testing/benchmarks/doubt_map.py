@@ -6,8 +6,8 @@ MODEL is a model that was not trained with the labels of the cases. The command 
 --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
-- the number of doubtful places, and the rank (0 to 1) of the first place among all voxels of the outline, ordered by
-  the amount of wrong voxels around each.
+- the number of doubtful places, and the rank of the first place: the fraction of the outline's voxels that have fewer
+  wrong voxels around them than the first place has.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ def area_under_curve(scores: np.ndarray, wrong: np.ndarray) -> float:
 
 
 def measure_case(la: Path, name: str, predictor: Predictor) -> tuple[dict[str, Any], np.ndarray]:
-    """Return a case's figures, and for each interval of `EDGES`: all voxels, their summed doubt, and wrong voxels."""
+    """Return a case's figures, and sums (3, N) for the N intervals of doubt between `EDGES`.
+
+    The three sums are the number of voxels, their total doubt, and the number of wrong voxels. Only voxels within
+    `BAND_MM` of the outline are counted.
+    """
     scan = read_scan(la / f"{name}_image.nii.gz")
     truth = read_labelmap(la / f"{name}_label.nii.gz").voxels > 0
     result = predictor.segment(scan)

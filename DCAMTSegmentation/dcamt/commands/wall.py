@@ -169,8 +169,9 @@ class WallSession:
 def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
     """Return the rows of the table of all scans; a skipped scan's rows come from its own table, if there is one.
 
-    A command that was killed may have written only the scans' own tables. Raises InputError if `table` is a different
-    kind of file.
+    The table of all scans may lack a skipped scan, for example if the command that measured the scan was killed.
+
+    Raises InputError if `table` is a different kind of file.
     """
     rows: dict[str, list[list[str]]] = {}
     for row in filter(None, read_wall_rows(table)):

@@ -148,16 +148,18 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return vectors (N, 3), in voxels, and weights (N,) per mm for `surface_area`.
 
-    Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it. The
-    weights are w / length, where w is the non-negative least-squares solution of sum w |n . u| = 1/2 for normals n all
-    over the sphere. This makes the area of a plane nearly right, whatever its normal. Residuals for the normals of the
-    voxel faces are multiplied by 6, since the flat ends of a segment (its first and last slice) have these normals.
+    Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it.
+
+    The weight of a chosen vector is w / length, and u is the vector divided by its length. The numbers w >= 0 are
+    fitted by least squares: for every unit vector n, the sum of w |n . u| over the chosen vectors should be 1/2. The
+    area of a plane is then nearly right, whatever its normal. Residuals for the normals of the voxel faces are
+    multiplied by 6, since the flat ends of a segment (its first and last slice) have these normals.
     """
     from scipy.optimize import nnls
 
     spacing = np.sort(np.linalg.norm(axes, axis=0))
     # A larger reach would let vectors skip thin and curved parts. A smaller reach would leave gaps between the
-    # directions; with thick slices, above all between the slice plane and its normal.
+    # directions. With thick slices, the largest gap would lie between the slice plane and its normal.
     reach = max(2.5 * spacing[1], 1.6 * spacing[2])
     limits = [floor(reach * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
     steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(-1, 3)
