@@ -14,8 +14,8 @@ scans also contain the voxel counts of `count_doubt`. Existing lines are not com
 
 `table` prints
 - for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,
-- for each quality, the accuracy of the expected overlap by a calibration from which the case, or the case and its
-  disturbance, was left out,
+- for each quality, the accuracy of the expected overlap, by two cross-validations: over cases, and over cases and
+  disturbances,
 - how often voxels of about the same doubt are wrong, before and after a correction that was fitted to the other cases.
 
 `calibrate` fits the calibration of the shipped model to all lines of its twin, and writes it beside the shipped model.
@@ -136,7 +136,7 @@ def replace_with_noise(scan: LabelledScan, draw: np.random.Generator) -> Labelle
 
 
 def crop_off_atrium(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
-    """Keep the thickest part of the scan on one side of the atrium; it shows only neighbouring organs."""
+    """Keep only the voxels on one side of the atrium: the side on which the scan extends farthest."""
     parts = []
     for axis in range(3):
         used = np.flatnonzero(scan.labels.any(axis=tuple({0, 1, 2} - {axis})))
@@ -396,9 +396,10 @@ def calibrate(work: Path, shipped: Path) -> None:
                     measured[f"{quality}, {line['scans']}: {figure}"] = line[figure]
     cases = len({row["case"] for row in rows})
     notes = (
-        f"made with the model's twin, which was trained in the same way without the labels of {cases} cases, on these"
-        " cases as they are and disturbed, and on scans without an atrium; the doubt is fitted to the undisturbed ones;"
-        " the figures are of cases that a calibration made in the same way had not seen"
+        "fitted to results of the model's twin, which was trained like the model, but without the labels of"
+        f" {cases} cases. The twin segmented the scans of these cases, undisturbed and disturbed; some"
+        " disturbances remove or misplace the atrium. The correction of the doubt is fitted to undisturbed scans only."
+        " The figures come from cross-validation over these cases."
     )
     scans = len({(row["case"], row["disturbance"]) for row in rows})
     doubt = fit_doubt_scaling(np.sum([*counts_by_case(rows).values()], axis=0))

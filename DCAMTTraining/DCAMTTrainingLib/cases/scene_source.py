@@ -176,7 +176,9 @@ def _segmentations_without_scan() -> list[Any]:
 
 
 def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, list[Any]]) -> str:
-    """Return why no segmentation in `loaded` is the volume's label; empty if all lie on grids of other scans only.
+    """Return why no segmentation in `loaded` was taken as the volume's label.
+
+    Segmentations that lie only on grids of other scans are ignored. If none remains, the text is empty.
 
     Args:
         loaded: the segmentations that reference no scan.
