@@ -205,11 +205,15 @@ def test_smooth_noise_is_cut_off_to_within_two_voxels(sigma: float) -> None:
 
 
 def test_smooth_noise_is_kept_when_tissue_could_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tissue could be lost if the box of ordered voxels is small, or voxels of the scan or coarse grid are large."""
     noise = smoothed(np.random.default_rng(7).normal(size=(220, 180, 60)), 0.6)
     wide = replace(FINE, training=replace(FINE.training, patch=(320, 16, 16)))
     coarse = replace(FINE, spacing=(1.1,) * 3)
-    cases = [(FINE, 0.625), (wide, 0.625), (coarse, 0.625), (FINE, 1.05)]
+    cases = [
+        (FINE, 0.625),  # the only case in which the noise is cut off
+        (wide, 0.625),  # the tissue is smaller than half a patch
+        (coarse, 0.625),  # the voxels of the coarse grid are large
+        (FINE, 1.05),  # the voxels of the scan are large
+    ]
     boxes = [anatomy_box(insert_tissue(noise.copy(), spacing), recipe) for recipe, spacing in cases]
     monkeypatch.setattr(anatomy, "_without_smooth_noise", lambda volume, box, *_: box)
     uncut = [anatomy_box(insert_tissue(noise.copy(), spacing), recipe) for recipe, spacing in cases]

@@ -1,4 +1,4 @@
-"""The requested or only series of a DICOM folder, zip archive or DICOMDIR is read, or an error lists all series."""
+"""Test which series of a DICOM folder, zip archive or DICOMDIR is read, and the errors that list the series."""
 
 import shutil
 import tempfile
