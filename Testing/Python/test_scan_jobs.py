@@ -73,6 +73,23 @@ def test_mask_beside_a_scan_is_skipped_whatever_words_its_name_has(tmp_path: Pat
     assert {path.name for path in skipped_files(tmp_path)} == {"p1_LA.nii.gz", "p1_roi.nii.gz"}
 
 
+def test_mask_named_like_a_label_is_skipped_beside_any_scan(tmp_path: Path) -> None:
+    values = np.arange(GRID.shape[0] * GRID.shape[1] * GRID.shape[2]).reshape(GRID.shape)
+    files = {
+        "p1": values,
+        "p2_seg": values,
+        "Copy of p1_label": values % 2,
+        "p9_seg": values % 2,
+        "p9_pred": values % 2,
+    }
+    for name, voxels in files.items():
+        write_volume(Volume(voxels[np.newaxis].astype(np.int16), GRID), tmp_path / f"{name}.nii.gz")
+    assert [path.name for path in expand_scan_path(tmp_path)] == ["p1.nii.gz", "p2_seg.nii.gz"]
+    for name in ("p1", "p2_seg"):
+        (tmp_path / f"{name}.nii.gz").unlink()
+    assert len(expand_scan_path(tmp_path)) == 3, "without a scan, the masks may be meant"
+
+
 def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:
     create_empty_files(tmp_path / "P1", "lgemri.nrrd", "laendo.nrrd", "lawall.nrrd")
     create_empty_files(tmp_path / "train_1", "enhanced.nii.gz", "atriumSegImgMO.nii.gz", "scarSegImgM.nii.gz")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cases.masks import recognise_masks
-from ..cases.names import classify_all, image_files, labels_beside_scans
+from ..cases.masks import has_few_values, recognise_masks
+from ..cases.names import FileKind, classify_all, image_files, labels_beside_scans
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files
 from ..io.dicom import is_one_study
@@ -297,6 +297,10 @@ def skipped_files(folder: Path, channels: int = 1) -> list[Path]:
     labels = labels_beside_scans(files, folder)
     named = classify_all([file for file in files if file not in labels], folder)
     labels += [mask.path for file, mask in zip(named, recognise_masks(named), strict=True) if mask is not file]
+    if any(file.kind is FileKind.SCAN and file.path not in labels for file in named):
+        # Labels without a scan of their name, such as copies.
+        lone_labels = [file.path for file in named if file.kind is not FileKind.SCAN and file.path not in labels]
+        labels += [path for path in lone_labels if has_few_values(path)]
     first_channels = [file for file in files if (_is_first_channel(file) if channels > 1 else has_channel_files(file))]
     further_channels = {other for file in first_channels for other in channel_files(file)[1:]}
     return labels + [file for file in files if file in further_channels and file not in labels]

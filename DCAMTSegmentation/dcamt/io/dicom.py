@@ -25,6 +25,7 @@ from .dicom_files import (
 from .dicom_pixels import load_frames
 from .dicom_stacks import ScanChoice, choose_stack, group_stacks, order_slices, slice_gap
 from .dicom_times import choose_frames
+from .formats import SCAN_ENDINGS, ending
 from .stored_image import COPY_AGAIN, StoredImage
 
 _CHOOSE_FOLDER = "Choose the folder that holds the whole series."
@@ -146,9 +147,18 @@ def _no_frames_error(path: Path, collected: FoundFiles) -> InputError:
     if kinds:
         what = f"holds no DICOM slices, but {', '.join(kinds)}"
         return InputError(what, path=path, remedy="Choose the folder that holds the slices.")
+    if other := next((file for file in sorted(path.rglob("*")) if _is_other_scan(file, path)), None):
+        what = f"holds no DICOM slices, but the file {other.relative_to(path).as_posix()}"
+        return InputError(what, path=path, remedy="Choose this file, or its folder.")
     is_empty = path.is_dir() and not any(path.iterdir())
     what = "is an empty folder" if is_empty else "holds no DICOM slices"
     return InputError(what, path=path, remedy="Choose a scan, or the folder that holds its slices.")
+
+
+def _is_other_scan(file: Path, folder: Path) -> bool:
+    """Return whether a file below `folder` has the ending of a scan, and no part of its path is hidden."""
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and ending(file) in SCAN_ENDINGS and file.is_file()
 
 
 def _damaged_error(path: Path, damaged: Sequence[RejectedFile]) -> InputError:
