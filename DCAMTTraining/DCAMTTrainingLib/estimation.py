@@ -41,7 +41,7 @@ class Estimation:
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._folder = TemporaryFolder("dcamt-estimate-")
-        # `CaseTable.add` may change labels and sizes, which are not part of the key.
+        # The estimates are cleared since `CaseTable.add` may change a scan's size, which `_key` does not contain.
         table.on_reset.append(self._estimates.clear)
 
     @property

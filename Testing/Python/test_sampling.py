@@ -139,7 +139,8 @@ def test_patches_lie_inside_the_scan(foreground: float) -> None:
             assert np.allclose(np.diff(values, axis=1 + axis), 5, atol=0.01)
             starts.add(round(float(values.min()), 1))
     if foreground:
-        assert len(starts) == 3  # The class has one voxel, so the patch has one start along each axis.
+        # The class has one voxel, so all patches start at the same point. The three coordinates of that point differ.
+        assert len(starts) == 3
     else:
         assert len(starts) > 20
 

@@ -84,7 +84,7 @@ class SectionsTest(TrainingCase):
         width_of_table = self.ui.casesTable.viewport().width
         panel.hide()
         self.assertLessEqual(bottom, VISIBLE_HEIGHT)
-        # All columns before the paths are visible.
+        # All columns to the left of the column "Image" are visible.
         self.assertLessEqual(paths, width_of_table)
         # Controls of runs are hidden before the first run.
         self.assertTrue(all(getattr(self.ui, name).isHidden() for name in sections.RUN_WIDGETS))

@@ -32,7 +32,7 @@ class Signal:
         getattr(self._wrapper._object, self._name).emit(*(unwrap(argument) for argument in args))
 
     def argument_count(self) -> int | None:
-        """Return None, which tells `slots.slot_of` that a receiving signal accepts any number of arguments."""
+        """Return None, for no limit: as a receiver, a signal takes all arguments (see `slots.slot_of`)."""
         return None
 
     def __call__(self, *args: Any) -> None:

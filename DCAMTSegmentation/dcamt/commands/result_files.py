@@ -44,20 +44,20 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
 def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise the errors of `check_result_path` for the first of `paths` that cannot be written.
 
-    InputError is also raised if two of `paths` are the same file, since one result would replace the other. The
-    keys of files are compared, since comparing each of thousands of paths with each input would be slow.
+    InputError is also raised if two of `paths` are the same file, since one result would replace the other.
     """
     known: dict[object, Path] = {}
     for other in inputs:
         for key in _file_keys(other):
             known.setdefault(key, other)
-    results: set[object] = set()  # Resolved paths only: a result replaces one hard link and leaves the other.
+    results: set[object] = set()
     for path in paths:
         keys = _file_keys(path)
         for key in keys:
             if key in known:
                 remedy = "Give another file or folder."
                 raise InputError("would be replaced by a result", path=known[key], remedy=remedy)
+        # Two hard links to one file are allowed as results: after writing, each path is a file of its own.
         if keys[0] in results:
             raise InputError("is the file of two results", path=path, remedy="Give each result a file of its own.")
         results.add(keys[0])

@@ -41,7 +41,7 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, No
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
         node.EndModify(changing)
-    # `EndModify` calls the node's observers, which takes time, so this step ends before the caller's next action.
+    # `EndModify` calls the node's observers, which takes time. So the caller can give the event loop a turn here.
     yield
 
 

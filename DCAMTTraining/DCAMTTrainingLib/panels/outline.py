@@ -257,9 +257,9 @@ class OutlinePanel:
 def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     """Return whether a row belongs to a ranked case, whose scan is in the scene as `volume`.
 
-    A row whose scan is the volume belongs to the case. So does a row with the case's name whose scan is the case's
-    file or a volume that was removed from the scene. The name alone is not enough, since another run may have a case
-    with this name.
+    A row belongs to the case if the row's scan is the volume. A row with the case's name also belongs to the case if
+    the row's scan is the case's file, or a volume that was removed from the scene. The name alone is not enough, since
+    another run may have a case with this name.
     """
     if row.scan == volume.GetID():
         return True
