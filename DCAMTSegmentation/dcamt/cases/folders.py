@@ -20,8 +20,8 @@ from ..io.formats import BENCHMARK_ENDING, SCAN_ENDINGS, ending, scan_name
 from .bids import find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
 from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, lists_cases, read_description
+from .dicom_labels import DICOM_SLICE_ENDINGS, pair_dicom_segmentations
 from .found_cases import (
-    DICOM_SLICE_ENDINGS,
     NAMES,
     NO_SCAN,
     OTHER_CHANNEL,
@@ -137,7 +137,7 @@ def _pair_by_names(folder: Path) -> FoundCases:
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     skipped: list[SkippedFile] = []
-    for named in recognise_masks(classify_all(images_below(folder), folder)):
+    for named in recognise_masks(pair_dicom_segmentations(classify_all(images_below(folder), folder))):
         if named.kind in _SKIPPED_KINDS:
             skipped.append(SkippedFile(named.path, _SKIPPED_KINDS[named.kind]))
         else:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ..io.formats import ending
 from .case_list import Case
+from .dicom_labels import dicom_files_among
 from .names import image_files
 
 NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
-DICOM_SLICE_ENDINGS = (".dcm", ".ima")
 OTHER_CHANNEL = "another channel of its case; a one-channel model uses the first file, a multi-channel model all files"
 NO_SCAN = "a label without a scan"
 SEVERAL_LABELS = "several labels for one scan"
@@ -54,10 +54,18 @@ def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """Yield scans and labels at any depth, and each folder of DICOM slices as one path; skip hidden entries."""
+    """Yield scans and labels at any depth; skip hidden entries.
+
+    A folder of DICOM slices is yielded as one path, and so is a folder that contains only one DICOM segmentation. Other
+    DICOM segmentations are yielded as files.
+    """
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(place, name) for name in sorted(files)]
         yield from image_files(paths)
-        if any(ending(path) in DICOM_SLICE_ENDINGS and not path.name.startswith(".") for path in paths):
+        slices, segmentations = dicom_files_among(paths)
+        is_only_segmentation = len(segmentations) == 1 and not (slices or folders or Path(place) == folder)
+        if slices or is_only_segmentation:
             yield Path(place)
+        if not is_only_segmentation:
+            yield from segmentations

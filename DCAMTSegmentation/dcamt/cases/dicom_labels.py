@@ -1,0 +1,78 @@
+"""Find DICOM slices and segmentations in a folder, and the scans to which the segmentations refer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..io.dicom_files import SEGMENTATION_CLASSES, is_dicom_name, is_image_class, quiet_pydicom, stated_class
+from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending
+from .names import FileKind, NamedFile
+
+DICOM_SLICE_ENDINGS = (".dcm", ".ima")
+"""Usual endings of DICOM slices; a slice may also have another ending or none."""
+
+_ENDINGS = (*SCAN_ENDINGS, *LABEL_ENDINGS)
+
+
+def dicom_files_among(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files that may be DICOM slices, and the DICOM segmentations; other objects, as reports, are left out.
+
+    A file with one of `DICOM_SLICE_ENDINGS` that does not begin as DICOM counts as a slice.
+    """
+    slices, segmentations = [], []
+    for path in files:
+        if not is_dicom_name(path) or ending(path) in _ENDINGS or path.is_dir():
+            continue
+        found = stated_class(path)
+        if found in SEGMENTATION_CLASSES:
+            segmentations.append(path)
+        elif is_image_class(found or "") and (found is not None or ending(path) in DICOM_SLICE_ENDINGS):
+            slices.append(path)
+    return slices, segmentations
+
+
+def pair_dicom_segmentations(named: Sequence[NamedFile]) -> list[NamedFile]:
+    """Return the files, of which each DICOM segmentation is a label (`FileKind.LABEL`) with the key of its scan.
+
+    Its scan is the folder of the series to which the segmentation refers, or else the folder of slices that contains
+    it. Without such a folder, the key is unchanged. Automatic results and labels of other structures are unchanged.
+    """
+    segmentation_of: dict[Path, Path] = {}
+    first_slices: dict[Path, tuple[Path, NamedFile]] = {}
+    for file in named:
+        if file.path.is_dir():
+            slices, segmentations = dicom_files_among(sorted(file.path.iterdir()))
+            if slices:
+                first_slices[file.path] = slices[0], file
+            elif segmentations:
+                segmentation_of[file.path] = segmentations[0]
+        elif ending(file.path) not in _ENDINGS:
+            segmentation_of[file.path] = file.path
+    if not segmentation_of:
+        return list(named)
+    key_of_series = {_series_uids(first)[0]: scan.key for first, scan in first_slices.values()}
+    paired = []
+    for file in named:
+        if file.path in segmentation_of and file.kind in (FileKind.SCAN, FileKind.LABEL):
+            beside = first_slices.get(file.path.parent)
+            series = _series_uids(segmentation_of[file.path])[1]
+            key = key_of_series.get(series or "none", beside[1].key if beside else file.key)
+            file = replace(file, kind=FileKind.LABEL, key=key)
+        paired.append(file)
+    return paired
+
+
+def _series_uids(path: Path) -> tuple[str, str]:
+    """Return the UIDs of a DICOM file's series and of the series to which it refers; "" if unknown."""
+    from pydicom import dcmread
+
+    try:
+        with quiet_pydicom():
+            keywords = ["SeriesInstanceUID", "ReferencedSeriesSequence"]
+            header = dcmread(path, stop_before_pixels=True, specific_tags=keywords)
+            referenced = (header.get("ReferencedSeriesSequence") or [{}])[0]
+            return str(header.get("SeriesInstanceUID", "")), str(referenced.get("SeriesInstanceUID", ""))
+    except Exception:  # pydicom raises errors of many types for damaged files.
+        return "", ""

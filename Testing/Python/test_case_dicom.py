@@ -1,0 +1,89 @@
+"""Find cases in folders of DICOM slices and DICOM segmentations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dcamt.cases.folders import find_cases
+from dcamt.cases.found_cases import NO_SCAN, RESULT, SEVERAL_LABELS
+from dcamt_testing.case_folders import scans_and_labels, skip_reasons
+from dcamt_testing.dicom_positions import REPORT, new_data_set, write_slice
+from pydicom.dataset import Dataset
+
+SEGMENTATION, CONTOURS = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3"
+
+
+def write_series(folder: Path, series: str, ending: str = ".dcm") -> Path:
+    for place in range(3):
+        write_slice(folder / f"IM{place}{ending}", place, series=series)
+    return folder
+
+
+def write_object(path: Path, refers_to: str = "", sop_class: str = SEGMENTATION) -> Path:
+    """Write the header of a DICOM object that refers to a series ("" for none)."""
+    data = new_data_set(sop_class, series="1.2.9")
+    if refers_to:
+        series = Dataset()
+        series.SeriesInstanceUID = refers_to
+        data.ReferencedSeriesSequence = [series]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".dcm", ".IMA", "", ".117"])
+def test_segmentation_beside_the_slices_is_their_label(tmp_path: Path, ending: str) -> None:
+    write_series(tmp_path / "p1", "1.2.3", ending)
+    write_object(tmp_path / "p1" / "1-1.dcm", "1.2.3")
+    write_series(tmp_path / "p2", "1.2.4", ending)
+    write_object(tmp_path / "p2" / "1-1.dcm")  # does not state its series
+    write_series(tmp_path / "p3", "1.2.5", ending)
+    write_object(tmp_path / "p3" / "RS.dcm", "1.2.5", CONTOURS)
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
+        "p1": ("p1", "p1/1-1.dcm"),
+        "p2": ("p2", "p2/1-1.dcm"),
+        "p3": ("p3", None),
+    }
+
+
+def test_segmentation_belongs_to_the_series_to_which_it_refers(tmp_path: Path) -> None:
+    for number, patient in enumerate(("p1", "p2", "p3"), start=1):
+        write_series(tmp_path / patient / "cine", f"1.2.{number}.1")
+        write_series(tmp_path / patient / "lge", f"1.2.{number}.2", ending="")
+    write_object(tmp_path / "p1" / "1.dcm", "1.2.1.2")
+    write_object(tmp_path / "p1" / "report.dcm", "1.2.1.2", REPORT)
+    write_object(tmp_path / "p2" / "S3" / "1.dcm", "1.2.2.2")
+    write_object(tmp_path / "p3" / "S3" / "1.dcm", "1.2.7")
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {
+        "p1_cine": ("p1/cine", None),
+        "p1_lge": ("p1/lge", "p1/1.dcm"),
+        "p2_cine": ("p2/cine", None),
+        "p2_lge": ("p2/lge", "p2/S3"),
+        "p3_cine": ("p3/cine", None),
+        "p3_lge": ("p3/lge", None),
+    }
+    assert skip_reasons(found) == {"S3": NO_SCAN}
+
+
+def test_segmentations_of_all_patients_may_lie_in_one_folder(tmp_path: Path) -> None:
+    for number, patient in enumerate(("p1", "p2"), start=1):
+        write_series(tmp_path / "images" / patient, f"1.2.{number}")
+        write_object(tmp_path / "labels" / f"{patient}.dcm")
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
+        "p1": ("images/p1", "labels/p1.dcm"),
+        "p2": ("images/p2", "labels/p2.dcm"),
+    }
+
+
+def test_several_segmentations_and_automatic_results_are_skipped_with_the_reason(tmp_path: Path) -> None:
+    write_series(tmp_path / "p1", "1.2.3")
+    for reader in ("a", "b"):
+        write_object(tmp_path / "p1" / f"{reader}.dcm", "1.2.3")
+    write_series(tmp_path / "p2", "1.2.4")
+    write_object(tmp_path / "p2" / "pred.dcm", "1.2.4")
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {"p2": ("p2", None)}
+    reasons = dict.fromkeys(("p1", "a.dcm", "b.dcm"), SEVERAL_LABELS) | {"pred.dcm": RESULT}
+    assert skip_reasons(found) == reasons
