@@ -415,6 +415,27 @@ def test_automatic_results_are_neither_scans_nor_labels(tmp_path: Path, word: st
     assert skip_reasons(found_cases) == {f"a_{word}.nii": RESULT}
 
 
+def test_corrected_labels_of_monai_label_are_used_and_the_original_ones_are_results(tmp_path: Path) -> None:
+    files = (
+        "p1.nii.gz",
+        "p2.nii.gz",
+        "labels/final/p1.nii.gz",
+        "labels/original/p1.nii.gz",
+        "labels/original/p2.nii.gz",
+    )
+    found = find_cases(make_files(tmp_path, *files))
+    assert scans_and_labels(found, tmp_path) == {"p1": (files[0], files[2]), "p2": (files[1], None)}
+    assert {file.path.relative_to(tmp_path).as_posix(): file.reason for file in found.skipped} == dict.fromkeys(
+        files[3:], RESULT
+    )
+
+
+def test_lascarqs_submission_beside_its_scans_is_an_automatic_result(tmp_path: Path) -> None:
+    found = find_cases(make_files(tmp_path, "enhanced_1.nii.gz", "LA_predict_1.nii.gz"))
+    assert scans_and_labels(found, tmp_path) == {"1": ("enhanced_1.nii.gz", None)}
+    assert skip_reasons(found) == {"LA_predict_1.nii.gz": RESULT}
+
+
 def test_files_in_a_folder_of_results_are_neither_scans_nor_labels(tmp_path: Path) -> None:
     found_cases = find_cases(
         make_files(tmp_path, "images/x.nii", "labels/x.nii", "predictions/x.nii", "results/x.seg.nrrd")

@@ -145,8 +145,12 @@ def test_missing_column_is_refused(folder: Path, column: str) -> None:
 def test_file_that_is_not_a_case_list_is_refused(folder: Path) -> None:
     assert error_of(folder / "gone.csv").startswith("cannot be read as a case list")
     assert error_of(folder).startswith("cannot be read as a case list")
-    (folder / "cases.csv").write_bytes(b"\xff\xfe\x00name")
-    assert error_of(folder / "cases.csv").startswith("cannot be read as a case list")
+    for content in (b"\xff\xfe\x00name", bytes(range(256))):
+        (folder / "cases.csv").write_bytes(content)
+        assert error_of(folder / "cases.csv") == "is not a text file. Save the case list as CSV in UTF-8."
+    for content in (b"PK\x03\x04 workbook", b"\xd0\xcf\x11\xe0 workbook"):
+        (folder / "cases.csv").write_bytes(content)
+        assert error_of(folder / "cases.csv") == "is a spreadsheet workbook, not a CSV table. Save it as CSV."
     (folder / "cases.csv").write_bytes(b"")
     assert error_of(folder / "cases.csv").startswith("lacks the column 'name'")
     (folder / "cases.csv").write_text(

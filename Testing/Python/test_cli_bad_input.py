@@ -327,7 +327,7 @@ def test_write_refused_by_the_system_leaves_no_file(saved_model: Path, tmp_path:
     arguments += ["--measurements", tmp_path / "m.csv"]
     done = run_with_file_size_limit(40, arguments)
     assert (done.returncode, done.stdout) == (1, "")
-    check_line(done.stderr, str(out / f"scan.{form}"), "would be larger than")
+    check_line(done.stderr, str(out / f"scan.{form}"), "would exceed the largest file size")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "scan.nii.gz"]
 
 

@@ -63,7 +63,7 @@ def test_file_above_the_size_limit_is_reported_and_removed(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 * VOXELS[0].nbytes, limits[1]))
     try:
-        with pytest.raises(OutputError, match=r"x\.dat: would be larger than .* Choose a folder on another disk"):
+        with pytest.raises(OutputError, match=r"x\.dat: would exceed the largest file size .* on another disk"):
             list(write(tmp_path / "x.dat"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

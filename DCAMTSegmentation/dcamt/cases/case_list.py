@@ -28,6 +28,8 @@ LABELS_COLUMN = "labels"
 _OTHER_SPELLINGS = {"labeled": LABELLED, "unlabeled": UNLABELLED, "left-out": LEFT_OUT, "left_out": LEFT_OUT}
 _QUOTES = "\"'\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 _DELIMITERS = ",;\t|"
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of the files of spreadsheet programs: .xlsx and .ods, and .xls."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +229,13 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
     label mapping for all lines that have no mapping of their own.
     """
     try:
-        lines = _decode(path.read_bytes()).splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+        if data.startswith(_WORKBOOKS):
+            raise InputError("is a spreadsheet workbook, not a CSV table", path=path, remedy="Save it as CSV.")
+        lines = _decode(data).splitlines(keepends=True)
+    except UnicodeDecodeError as error:
+        raise InputError("is not a text file", path=path, remedy="Save the case list as CSV in UTF-8.") from error
+    except OSError as error:
         raise InputError(f"cannot be read as a case list ({error})", path=path) from error
     first, delimiter, mapping = 0, "", ""
     while first < len(lines) and (not (text := lines[first].strip()) or text.lower().startswith(("sep=", "#"))):

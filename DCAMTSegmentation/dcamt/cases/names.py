@@ -77,7 +77,7 @@ OTHER_LABEL_WORDS = frozenset(
     ]
 )
 """Words for labels of other structures, such as the wall. Such files are neither scans nor labels of the atrium."""
-PREDICTION_WORDS = frozenset(("pred", "preds", "prediction", "predictions", "predicted", "autoseg"))
+PREDICTION_WORDS = frozenset(("pred", "preds", "predict", "prediction", "predictions", "predicted", "autoseg"))
 """Words for automatic results, which are neither scans nor labels."""
 RESULT_WORDS = frozenset(
     ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
@@ -200,14 +200,21 @@ def _parts(path: Path, folder: Path) -> list[str]:
 def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """Return the kind and the key of each file below `folder`; files with equal keys belong to one case.
 
-    Two rules are added to those of `classify`:
+    Three rules are added to those of `classify`:
     - A word such as `output` marks a result if a scan has the same name without the word. If the word is in the file's
       name, not in a folder's, a label of that name is enough.
     - If a label's name is a scan's name with words for structures or qualifiers, the label gets the scan's key. A word
       for another structure changes the kind to `FileKind.OTHER_LABEL`.
+    - Labels in a folder `original` beside a folder `final` are results: in these folders, MONAI Label stores the labels
+      of the model and the corrected labels.
     """
     files = list(files)
     named = [classify(path, folder) for path in files]
+    final = {path.parent.parent for path in files if path.parent.name.lower() == "final"}
+    for n, file in enumerate(named):
+        place = file.path.parent
+        if file.kind is FileKind.LABEL and place.name.lower() == "original" and place.parent in final:
+            named[n] = replace(file, kind=FileKind.RESULT)
     unsure = {path for path in files if any(_words(part) & RESULT_WORDS for part in _parts(path, folder))}
     scans, labels = (
         {without_first_channel(file.key) for file in named if file.kind is kind and file.path not in unsure}
