@@ -31,7 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Move the long files to the front, and keep the order otherwise.
 
-    If the command line names tests or classes, keep its order: `slicer_harness.isolation` shuffles it.
+    If the command line names tests or classes, move nothing. `slicer_harness.isolation` names classes in the order in
+    which they must run.
     """
     if any("::" in argument for argument in config.args):
         return

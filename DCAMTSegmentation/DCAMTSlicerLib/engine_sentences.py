@@ -246,7 +246,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The copy is incomplete; copy it again."),
         _("The file may be damaged; copy it again."),
         _("The first line of the file must be {0}."),
-        _("The given openings do not touch the surface, so openings count as wall."),
+        _("The given openings do not touch the surface, so the mitral valve and the ends of the veins count as wall."),
         _("The header lacks the spacing of the voxels (ElementSpacing): 1 mm was assumed."),
         _("The headers count {0} images, of which {1} are here: slices may be missing."),
         _("The label covers {0} of the scan. Check that its background is 0."),

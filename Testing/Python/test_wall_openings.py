@@ -43,7 +43,8 @@ def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
     volume, _ = VALVE.on(grid_about(62, FINE, TURN))
     _, domed = replace(VALVE, valve_mm=None).on(volume.grid)
     result = analyse_wall(volume, domed)
-    # Up to this angle from the valve's axis, the point 6 mm outside the dome lies in the cylinder of blood.
+    # Intensities along a normal are read up to 6 mm outside the dome. Up to this angle from the valve's axis, all of
+    # them are blood.
     within = np.degrees(np.arcsin(np.sqrt(20.0**2 - 13.0**2) / (20 + 6)))
     away = angles_to(result.surface.points, MITRAL)
     assert (result.kind[away < within - 1] == OPENING).mean() > 0.98
@@ -156,4 +157,6 @@ def test_changed_openings_replace_the_proposal_and_its_message() -> None:
     closed = changed.with_openings(np.zeros(len(kind), bool))
     assert closed.area_cm2(OPENING) == 0
     # The note does not say that the whole surface counts as wall, since the part at the scan's border does not.
-    assert closed.notes[0] == "The given openings do not touch the surface, so openings count as wall."
+    assert closed.notes[0] == (
+        "The given openings do not touch the surface, so the mitral valve and the ends of the veins count as wall."
+    )

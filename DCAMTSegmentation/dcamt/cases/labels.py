@@ -19,7 +19,10 @@ from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabe
 from .case_list import Case
 
 STRAY_VOXELS = 4
-"""A component smaller than this many voxels of the network grid is stray: its loss on that grid is no error."""
+"""Volume of the smallest component that is not stray, in voxels of the network grid.
+
+A class may vanish on that grid if all its components are stray.
+"""
 MAXIMUM_CLASS = 255
 """The highest label value of a class in a label mapping."""
 _SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ".zip")

@@ -216,7 +216,8 @@ def fine_reach(network: DualVNet) -> Shape:
     voxels = [0, 0, 0]
     for level in range(fine):
         convolutions = sum(isinstance(layer, nn.Conv3d) for layer in network.vnets[0].encoder.levels[level].modules())
-        # Encoder and decoder have equally many convolutions; upsampling reaches one coarser voxel further.
+        # A level's encoder and decoder have equally many convolutions, each with a reach of one voxel of the level.
+        # Upsampling has a reach of one voxel of the next level, which is as wide as at most two voxels of this level.
         for axis, step in enumerate(fine_stride(network, level)):
             voxels[axis] += step * (2 * convolutions + 2)
     x, y, z = (-(-n // step) * step for n, step in zip(voxels, fine_stride(network, fine), strict=True))
@@ -226,8 +227,8 @@ def fine_reach(network: DualVNet) -> Shape:
 def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> Iterator[Tile]:
     """Yield tiles that together fill a volume of `size`; with its `margin`, each has at most size `tile`.
 
-    All sizes are in voxels. Tiles start at multiples of `step`. Without margin, a tile has at least one `step`, even if
-    the tile with its margin then exceeds `tile`.
+    All sizes are in voxels. Tiles start at multiples of `step`. Along each axis, a tile without its margin measures at
+    least one `step`. If `tile` is too small for that, a tile with its margin is larger than `tile`.
     """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):

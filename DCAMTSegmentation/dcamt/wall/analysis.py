@@ -305,7 +305,9 @@ def _opening_notes(result: WallResult) -> list[str]:
             "No opening (mitral valve, veins) was found, so openings count as wall. Mark the openings by hand."
         )
     elif openings == 0:
-        notes.append("The given openings do not touch the surface, so openings count as wall.")
+        notes.append(
+            "The given openings do not touch the surface, so the mitral valve and the ends of the veins count as wall."
+        )
     return notes
 
 
