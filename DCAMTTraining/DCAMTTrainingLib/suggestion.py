@@ -26,7 +26,7 @@ class RecipeSuggestion:
     The recipe also depends on whether there are unlabelled cases. Validation and left-out cases are not used.
 
     Args:
-        recipe: the task's recipe; its classes define the label values of the segments of the scene's cases.
+        recipe: the task's recipe; a label from the scene has the classes of this recipe.
         on_end: called as on_end(recipe, message) once unless cancelled; after a failure, recipe is None and message
             states the reason.
     """
@@ -83,8 +83,8 @@ class RecipeSuggestion:
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
         """Return the suggested recipe with the task's classes and, as title, their names.
 
-        Label files that were written from the scene contain no names of classes. If a label comes from another file,
-        or the task lacks a label value of the suggested recipe, that recipe is returned unchanged.
+        Label files that were written from the scene contain no names of classes. The suggested recipe is returned
+        unchanged if a labelled case is not from the scene, or if the task lacks a label value of the suggested recipe.
         """
         labelled = [row for row in self._rows if row.role == LABELLED]
         known = {info.label: info for info in self._recipe.classes}

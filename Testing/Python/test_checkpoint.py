@@ -166,7 +166,7 @@ def test_damaged_checkpoint_that_claims_a_huge_tensor_is_refused_as_damaged(tmp_
     path, huge = tmp_path / "last.pt", (1 << 60).to_bytes(8, "little")
     torch.save({"weight": torch.zeros(1000)}, path, _use_new_zipfile_serialization=False)
     whole = path.read_bytes()
-    # The first 1000 in the pickled data is the number of elements.
+    # In the pickled data, the value 1000 first occurs as the tensor's number of elements.
     path.write_bytes(whole.replace(b"M\xe8\x03", b"\x8a\x08" + huge, 1))
     with pytest.raises(RuntimeError, match="allocate memory"):
         torch.load(path, weights_only=True)

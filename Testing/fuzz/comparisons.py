@@ -21,7 +21,7 @@ def judge(path: Path, read: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     if same_voxels and close(affine, expected_affine):
         return "right", ""
     if path.stem == "nifti":
-        return "failed", "an archive with correct checksums has other voxels or geometry"
+        return "failed", "the archive's checksums did not reveal that its voxels or geometry changed"
     if path.suffix == ".h5":
         return compare_with_h5py(path, read, affine)
     if is_dicom(path):
@@ -50,7 +50,7 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
     import pydicom
 
     if path.suffix == ".zip":
-        return "failed", "an archive with correct checksums has other voxels or geometry"
+        return "failed", "the archive's checksums did not reveal that its voxels or geometry changed"
     folder = path.parent if path.name == "DICOMDIR" else path
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()] if folder.is_dir() else [path]
     frames = []
@@ -102,7 +102,7 @@ def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 
 
 def compare_with_h5py(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if h5py reads the same voxels and the affine is that of every benchmark file, else "failed"."""
+    """Return "other" if h5py reads the same voxels and the affine is `H5_AFFINE`, else "failed"."""
     import h5py
 
     with h5py.File(path) as file:

@@ -145,7 +145,7 @@ def read_file(path: Path, collected: FoundFiles) -> None:
             data = dcmread(file, stop_before_pixels=True, force=bare)
             held = _pixel_bytes(file, data, size)
     except InvalidDicomError:
-        # A file with the ending of a slice, or with zeros at its beginning, may be a damaged slice.
+        # A file that is named like a slice or begins with zeros may be a damaged slice.
         if path.suffix.lower() in (".dcm", ".ima"):
             collected.damaged.append(RejectedFile(path, "no DICOM", ""))
         elif not any(head):

@@ -91,7 +91,7 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
     if held < size:
         raise cut_file_error(path, held, size)
     if held > size + size % 2:
-        # For instance, each frame of one bit per pixel begins at a new byte. DICOM (PS3.5 8.1.1) does not allow this.
+        # Perhaps each frame of one bit per pixel is padded to whole bytes, which DICOM (PS3.5 8.1.1) does not allow.
         raise InputError(f"holds {held} bytes of pixels, but its frames need {size}", path=path, remedy=_REMEDY)
 
 
@@ -101,7 +101,7 @@ def _segment_numbers(path: Path, data: Any) -> list[int]:
     In a file that describes no segments, these are the numbers that its frames state.
 
     Raises:
-        InputError: segments are neither described nor stated by the frames, or lack a number or have equal numbers.
+        InputError: there are no segments, a segment lacks its number, or two segments have equal numbers.
     """
     stated = [item.get("SegmentNumber") for item in data.get("SegmentSequence") or ()]
     if not stated:
@@ -172,8 +172,8 @@ def _geometry(
             stated = abs(float(value(frames[0], "PixelMeasuresSequence", keyword)))
         except (InputError, TypeError, ValueError):
             continue
-        # If empty frames are omitted, even the smallest gap may be a multiple of the slice spacing. `fit_labelmap`
-        # corrects a thickness below the spacing.
+        # If empty frames are omitted, even the smallest gap may be a multiple of the slice spacing. The slice thickness
+        # may be less than the slice spacing; `fit_labelmap` then corrects the spacing.
         if stated > 0 and (not step or abs(step / stated - round(step / stated)) < 0.02):
             step = stated
             break
