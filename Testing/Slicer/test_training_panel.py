@@ -127,7 +127,7 @@ class SavedStateTest(TrainingCase):
     def test_unused_run_name_is_suggested(self) -> None:
         (self.runs / "run-1").mkdir()
         (self.runs / "run-2").mkdir()
-        close_scene()  # the settings of a new scene begin with the name run-1
+        close_scene()  # the default name in a new scene is run-1, which is taken here
         self.assertEqual(self.ui.runNameEdit.text, "run-3")
         other = self.folder / "other runs"
         other.mkdir()

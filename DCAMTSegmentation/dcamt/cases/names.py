@@ -82,7 +82,7 @@ PREDICTION_WORDS = frozenset(("pred", "preds", "predict", "prediction", "predict
 RESULT_WORDS = frozenset(
     ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
 )
-"""Words that mark an automatic result only beside a scan or label of the same name: scans may have such words, too."""
+"""Words that may mark an automatic result (see `classify_all`); names of scans may have such words, too."""
 _FORMAT_WORDS = frozenset(
     [
         *("dicom", "dcm", "nifti", "nii", "nrrd", "mha", "raw", "orig", "original", "originals", "data"),
@@ -96,7 +96,7 @@ MODALITY_WORDS = _FORMAT_WORDS | frozenset(
 _FILE_WORDS = frozenset(("file", "files", "map", "maps", "folder", "all"))
 """Words that a folder of labels may have in its name."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
-"""Words that are not part of a key."""
+"""Words that are left out of a file's key (see `NamedFile`)."""
 PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
 """Words in which the names of a case's files may differ. Words for another structure are not among them."""
 SEPARATORS = re.compile(r"([_\-. ]+)")
@@ -201,8 +201,8 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """Return the kind and the key of each file below `folder`; files with equal keys belong to one case.
 
     Three rules are added to those of `classify`:
-    - A word such as `output` marks a result if a scan has the same name without the word. If the word is in the file's
-      name, not in a folder's, a label of that name is enough.
+    - A word such as `output` marks a result if the file's key without the word is the key of a scan. If the word is in
+      the file's own name, the key may also be that of a label.
     - If a label's name is a scan's name with words for structures or qualifiers, the label gets the scan's key. A word
       for another structure changes the kind to `FileKind.OTHER_LABEL`.
     - Labels in a folder `original` beside a folder `final` are results: in these folders, MONAI Label stores the labels
@@ -265,8 +265,9 @@ def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> N
 def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterator[tuple[int, int]]:
     """Yield the start and stop of each range of `words` that remains when droppable words at the ends are dropped.
 
-    Words and separators alternate. With 0, 1, 2, ... words dropped at the start, words are dropped one by one at the
-    end, each with the separator beside it.
+    Words and separators alternate; each word is dropped with the separator beside it. The first ranges lack no word at
+    the start and 0, 1, 2, ... words at the end; the next ranges lack one word at the start and 0, 1, 2, ... words at
+    the end; and so on.
     """
     first = 0
     while True:
@@ -285,8 +286,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     The words are in lower case and stand at the end or at the beginning of the name, or are the name of a folder of
     masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If several other scans fit, those with the longest names
-    come first. Matches without words for the modality (`p1_lge` for `p1_LA`) come last; in these, the other scan's
-    `loose_key` replaces its key.
+    come first. Matches of names without words for the modality come last: the scan `p1_LA` matches the other scan
+    `p1_lge`. In such a match, the other scan's key is replaced by its `loose_key`.
     """
     scans = {_lower(without_first_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
     loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}

@@ -20,8 +20,8 @@ def pass_bytes(recipe: Recipe, size: Shape) -> int:
 
     The peak occurs when the finest level of a branch is decoded, with the skips of both branches in memory. With
     strides of 2, the peak is at most eight float32 feature maps of the finest level (measured by
-    Testing/benchmarks/inference.py). With strides of 1, deeper levels are larger, and the estimate grows in
-    proportion.
+    Testing/benchmarks/inference.py). With strides of 1, deeper levels have more voxels. The peak is assumed to grow in
+    proportion to the number of features in all levels.
     """
     maps = 8 * _features(recipe, recipe.level_strides) / _features(recipe, ((2, 2, 2),) * len(recipe.level_strides))
     return math.ceil(math.prod(size) * recipe.network.channels[0] * 4 * maps) + attention_bytes(recipe, size)

@@ -64,7 +64,7 @@ def write_run_report(
 
 
 def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:
-    """Return facts about the run and its model by name, such as classes, numbers of cases, iterations and origin."""
+    """Return facts about the run and its model, such as classes, numbers of cases and iterations, as texts by name."""
     lines = {"Outlines": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     lines |= {_ROLE_NAMES[role]: str(sum(case.role == role for case in cases)) for role in ROLES}
     lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))
