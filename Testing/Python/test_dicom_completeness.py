@@ -52,6 +52,21 @@ def test_dicomdir_that_names_a_missing_file_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path / "DICOMDIR", "IM007")
 
 
+def test_inactive_and_empty_records_of_a_dicomdir_name_no_files(tmp_path: Path) -> None:
+    directory = write_dicomdir(_write_series(tmp_path))
+    (tmp_path / "IM007").unlink()
+    data = pydicom.dcmread(directory)
+    data.DirectoryRecordSequence[0].RecordInUseFlag = 0xFFFF
+    data.DirectoryRecordSequence[-1].RecordInUseFlag = 0
+    for empty in ("", None):
+        patient = pydicom.Dataset()
+        patient.DirectoryRecordType, patient.ReferencedFileID = "PATIENT", empty
+        data.DirectoryRecordSequence.insert(0, patient)
+    data.save_as(directory)
+    assert_slices_in_place(read_scan(directory), 7)
+    assert_slices_in_place(read_scan(tmp_path), 7)
+
+
 def test_files_of_a_dicomdir_may_have_names_in_lower_case(tmp_path: Path) -> None:
     write_dicomdir(_write_series(tmp_path))
     for file in sorted(tmp_path.glob("IM*")):

@@ -25,6 +25,18 @@ def test_subfolders_of_one_study_are_one_scan_path_with_several_series(tmp_path:
     assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
 
 
+def test_files_of_other_kinds_do_not_split_a_study(tmp_path: Path) -> None:
+    for series in ("1.2.3.1", "1.2.3.2"):
+        for k in range(8):
+            write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
+    for name in ("0.txt", ".DS_Store", "0", "000.xml", "0.dcm.md5"):
+        (tmp_path / "study" / "1.2.3.1" / name).write_text("no DICOM", encoding="utf-8")
+    assert expand_scan_path(tmp_path / "study") == [tmp_path / "study"]
+    (tmp_path / "study" / "notes").mkdir()
+    (tmp_path / "study" / "notes" / "a").write_text("no DICOM", encoding="utf-8")
+    assert expand_scan_path(tmp_path / "study") != [tmp_path / "study"]
+
+
 def test_subfolders_of_different_studies_are_separate_scans(tmp_path: Path) -> None:
     for number, patient in enumerate("ab"):
         for k in range(8):

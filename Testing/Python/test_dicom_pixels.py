@@ -99,10 +99,23 @@ def compress_with_gdcm(path: Path, compressor: str) -> None:
     before.save_as(path)
 
 
-def test_slice_with_a_rescale_slope_of_0_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("slope", "intercept"), [("0", "5"), ("nan", "5"), ("1", "inf"), ("1e400", "0")])
+def test_slice_with_an_impossible_rescaling_is_refused(tmp_path: Path, slope: str, intercept: str) -> None:
     for k in range(8):
-        write_slice(tmp_path / f"{k}.dcm", k, **({"RescaleSlope": 0, "RescaleIntercept": 5} if k == 4 else {}))
+        write_slice(tmp_path / f"{k}.dcm", k)
+    data = pydicom.dcmread(tmp_path / "4.dcm")
+    for tag, text in ((0x00281053, slope), (0x00281052, intercept)):
+        data[tag] = pydicom.DataElement(tag, "LO", text)  # as "DS", pydicom would not write these values
+    data.save_as(tmp_path / "4.dcm")
     refused(lambda: read_scan(tmp_path), tmp_path, "4.dcm (damaged header)")
+
+
+def test_slices_with_twice_the_pixels_that_their_headers_state_are_refused(tmp_path: Path) -> None:
+    for k in range(8):
+        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
+        data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7  # The pixels have 16 bits.
+        data.save_as(tmp_path / f"{k}.dcm")
+    refused(lambda: read_scan(tmp_path), tmp_path, "0.dcm (more pixels than its frames hold)")
 
 
 def test_slices_whose_decompressed_sizes_differ_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from .dicom_files import (
     FoundFiles,
     RejectedFile,
     files_below,
+    is_dicom_name,
     list_names,
     quiet_pydicom,
     read_file,
@@ -32,21 +33,25 @@ _CHOOSE_FOLDER = "Choose the folder that holds the whole series."
 
 
 def is_one_study(folders: Sequence[Path]) -> bool:
-    """Return whether several folders contain DICOM files of one study, judged by the first file of each folder."""
+    """Return whether several folders contain DICOM files of one study, judged by the first of them in each folder."""
+    studies = {_first_study(folder) for folder in folders}
+    return len(folders) > 1 and len(studies) == 1 and "" not in studies
+
+
+def _first_study(folder: Path) -> str:
+    """Return the study UID of the first DICOM file in a folder; "" if there is none."""
     from pydicom import dcmread
 
-    studies: set[str] = set()
-    for folder in folders:
-        file = next(iter(files_below(folder)), None)
-        if file is None:
-            return False
+    for file in files_below(folder):
+        if not is_dicom_name(file):
+            continue
         try:
             with quiet_pydicom():
                 data = dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
         except Exception:  # pydicom raises errors of many types for files that are not DICOM.
-            return False
-        studies.add(str(data.get("StudyInstanceUID", "")))
-    return len(folders) > 1 and len(studies) == 1 and "" not in studies
+            continue
+        return str(data.get("StudyInstanceUID", ""))
+    return ""
 
 
 def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:

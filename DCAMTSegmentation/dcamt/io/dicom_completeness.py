@@ -15,6 +15,7 @@ from .dicom_frames import Frame
 from .stored_image import library_errors
 
 _COPY_AGAIN = "Copy the whole medium again."
+_INACTIVE = 0  # The flag of a record whose file may have been removed (DICOM PS3.3 F.5).
 _NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+", re.IGNORECASE)
 
 
@@ -33,7 +34,7 @@ def _missing_files_error(path: Path, missing: Sequence[str], remedy: str) -> Inp
 
 
 def _named_files(path: Path) -> list[tuple[str, Path]]:
-    """Return the files that a DICOMDIR names, each with its series ("" if unknown).
+    """Return the files that the active records of a DICOMDIR name, each with its series ("" if unknown).
 
     A DICOMDIR has names in capitals (DICOM PS3.10); the copied files may have names in lower case.
 
@@ -46,8 +47,8 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
     with library_errors(path, "a DICOMDIR"), quiet_pydicom():
         for record in dcmread(path).DirectoryRecordSequence:
             series = str(record.get("SeriesInstanceUID", "")) or series
-            if "ReferencedFileID" in record:
-                names = record.ReferencedFileID
+            names = record.get("ReferencedFileID")
+            if names and record.get("RecordInUseFlag") != _INACTIVE:
                 parts = [names] if isinstance(names, str) else [str(word) for word in names]
                 named.append((series, _find_in_any_case(path.parent, parts)))
     return named

@@ -200,7 +200,7 @@ def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -
             collected.unplaced.append(RejectedFile(path, str(error), series))
         return
     expected = _expected_bytes(data)
-    if expected and held is not None and len(frames) > 1 and held >= expected + expected // len(frames):
+    if expected and held is not None and held >= expected + expected // len(frames):
         collected.damaged.append(RejectedFile(path, "more pixels than its frames hold", series))
         return
     if held is None or (expected is not None and held < expected):

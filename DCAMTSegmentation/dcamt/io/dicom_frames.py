@@ -122,13 +122,13 @@ class _FrameHeader:
         return position, orientation, spacing
 
     def scaling(self) -> tuple[float | None, float | None]:
-        """Return rescale slope and intercept, None if not stated; raise ValueError if damaged or if the slope is 0."""
+        """Return rescale slope and intercept, None if not stated; raise ValueError if invalid or if the slope is 0."""
         slope, intercept = (
             None if (value := self.value(keyword, "PixelValueTransformationSequence")) in (None, "") else float(value)
             for keyword in ("RescaleSlope", "RescaleIntercept")
         )
-        if slope == 0:
-            raise ValueError("rescale slope of 0")
+        if slope == 0 or not np.isfinite((slope or 0, intercept or 0)).all():
+            raise ValueError("rescale slope of 0, or slope or intercept not finite")
         return slope, intercept
 
     def kind(self) -> tuple[str, tuple[str, ...]]:
