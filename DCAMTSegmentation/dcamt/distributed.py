@@ -2,8 +2,8 @@
 
 Several processes started by `torchrun` form a team; any other process is alone. (In `dcamt segment`, each process of a
 team segments a part of the scans.) The team's leader (rank 0) writes the run folder, validates and prints. The other
-processes receive recipe and case list from the leader, read the scans themselves and write no files. They print a
-failure only if the leader does not see it: an unexpected error or a missing GPU.
+processes receive recipe and case list from the leader, read the scans themselves and write no files. They print only
+failures that the leader does not see, such as a missing GPU on another machine.
 
 Random draws depend on the seed, the iteration and the sample's index in the whole batch, so a team trains on the same
 samples as a single process. Gradients are averaged over the team before each step, so all weights stay equal.
@@ -15,8 +15,8 @@ Operations that couple samples see only the process's part of the batch:
 - CutMix mixes patches of one part. All processes use the same box.
 
 A part should therefore contain at least two labelled and two unlabelled patches. Supervision and distillation are means
-over samples. Therefore, with instance normalisation and without mixing, MMD and contrast losses, a team's losses in
-float32 equal those of one process up to rounding. In bfloat16 each part is rounded separately, and losses differ more.
+over samples. If a recipe has only these two losses, instance normalisation and no mixing, a team's losses in float32
+equal those of a single process up to rounding. In bfloat16 each part is rounded separately, and losses differ more.
 
 When one process ends early, the run ends. Over Gloo the next exchange fails in all other processes; the leader, if it
 still runs, then saves a checkpoint. Over NCCL the other processes wait until `torchrun` ends them, and the steps since
@@ -110,8 +110,7 @@ class Team:
             scales_gradients: whether this process scales its gradients (float16); all processes must do the same.
 
         Raises:
-            Exception: the block's own error; a process other than the leader raises it only if another process has
-                ended.
+            Exception: the block's own error, if this process is the leader or another process has ended.
             InputError: in the leader: the block failed in another process, or only some processes scale gradients.
             TeamLost: another process has ended. In a process other than the leader, also: the block failed in any
                 process, or only some processes scale gradients.
@@ -250,8 +249,9 @@ def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Itera
         return
     import torch.distributed as dist
 
-    # This module must be imported before the group exists. If the first optimiser imported it later, its default
-    # arguments would keep the group alive, and Gloo's threads would outlive Python and abort the process at its end.
+    # This module must be imported before the group exists. Otherwise the first optimiser would import the module, and
+    # default arguments of the module's functions would keep the group alive. Gloo's threads would then still run
+    # when Python ends, and abort the process.
     import torch.distributed.nn  # noqa: F401
 
     with _raising_team_lost("the other processes of the run cannot be reached. Start all of them by torchrun."):

@@ -10,8 +10,8 @@ turns off one optimisation.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
 the machine affect all equally; the speed is that of the median turn. `waiting` is the fraction of time that a loop
-spends on getting batches: from its DataLoader or, without a DataLoader, by sampling patches. On a GPU, the sampling is
-only started in this time.
+spends on getting batches: from its DataLoader or, without a DataLoader, by sampling patches. If a GPU samples the
+patches, `waiting` contains only the time to start the sampling.
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ class CaseFiles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class TwoStreams:
-    """Yields batches of case numbers for ever. In each, labelled cases (below `labelled`) precede unlabelled cases."""
+    """Yields batches of case numbers for ever. In each batch, the labelled cases come first.
+
+    Cases with a number below `labelled` are labelled.
+    """
 
     def __init__(self, labelled: int, cases: int, recipe: Recipe) -> None:
         self.labelled, self.cases, self.training = labelled, cases, recipe.training
@@ -326,7 +329,8 @@ def main() -> None:
     print_table(rows)
     every = recipe.training.validate_every
     fraction = validation / (validation + every / rows[options.variants.index("dcamt")]["it_per_s"])
-    print(f"validation: {validation:.2f} s a case; one case every {every} iterations takes {fraction:.1%} of the time")
+    print(f"validation: {validation:.2f} s for each case")
+    print(f"If one case is validated every {every} iterations, validation takes {fraction:.1%} of the run's time.")
     if options.json:
         machine = {"device": options.device, "threads": options.threads, "torch": torch.__version__}
         result = {"rows": rows, "validation_s_a_case": validation, "validation_fraction_a_case": fraction, **machine}

@@ -340,8 +340,8 @@ def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarra
 def _interval(expected: np.ndarray, truth: np.ndarray) -> tuple[Curve, Curve, Curve]:
     """Return knots, lows and highs of the 80% interval (see `OverlapFunction`), from expected and true overlaps (N,).
 
-    At each knot, the ends are quantiles of the residuals of the scans with the nearest expected overlaps. A new
-    residual is below the k-th smallest of n with the probability k / (n + 1) (Weibull's plotting position).
+    At each knot, the ends are quantiles of the residuals of the scans with the nearest expected overlaps. The k-th
+    smallest of n residuals is taken as the quantile at k / (n + 1) (Weibull's plotting position).
     """
     order = np.argsort(expected)
     expected, residual = expected[order], (truth - expected)[order]
