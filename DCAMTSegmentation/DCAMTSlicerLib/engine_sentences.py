@@ -191,7 +191,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Name one segment of the file or a label value."),
         _("Name the folder that holds the files."),
         _("Name the folder that holds the scans."),
-        _("No opening (mitral valve, veins) was found, so openings count as wall. Mark the openings by hand."),
+        _("No opening was found, so the mitral valve and the ends of the veins count as wall. Mark them by hand."),
         _("No organ was found."),
         _("No voxel of the class remains there. Set a finer spacing in the recipe."),
         _("Not enough {0} memory; the scan was segmented in tiles."),

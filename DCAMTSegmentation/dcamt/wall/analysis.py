@@ -302,7 +302,7 @@ def _opening_notes(result: WallResult) -> list[str]:
         )
     elif result.proposed:
         notes.append(
-            "No opening (mitral valve, veins) was found, so openings count as wall. Mark the openings by hand."
+            "No opening was found, so the mitral valve and the ends of the veins count as wall. Mark them by hand."
         )
     elif openings == 0:
         notes.append(
