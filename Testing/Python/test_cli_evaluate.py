@@ -253,6 +253,41 @@ def test_proposed_mapping_of_the_predictions_is_accepted(
     assert call_evaluate(mapped[::-1], "--prediction-mapping", "420=1") == 0
 
 
+def test_segments_of_one_name_with_different_values_are_not_compared_by_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    save_segments(folders[0] / "a.seg.nrrd", (1, "Left atrium"), (2, "Wall"))
+    save_segments(folders[1] / "a.seg.nrrd", (2, "left-atrium"), (1, "wall"))
+    assert call_evaluate(folders) == 1
+    errors = capsys.readouterr().err
+    assert "a.seg.nrrd: has the segment 'Left atrium' with the value 1, but its label" in errors
+    assert "has it with the value 2. Map the predictions' values: --prediction-mapping 1=2,2=1 (in Python" in errors
+    assert call_evaluate(folders, "--prediction-mapping", "1=2,2=1", "--json") == 0
+    assert scores_of(capsys)["a", 2] == 1
+    save_segments(folders[1] / "a.seg.nrrd", (2, "LA"), (1, "other"))
+    assert call_evaluate(folders) == 0, "other names state no contradiction"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "--prediction-mapping",
+            "predictions: all predictions are empty after the mapping 5=1. Before each sign =",
+        ),
+        ("--label-mapping", "labels: all labels are empty after the mapping 5=1. Before each sign ="),
+    ],
+)
+def test_mapping_of_values_that_do_not_occur_is_refused(
+    option: str, message: str, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call_evaluate(folders, option, "5=1") == 1
+    assert message in capsys.readouterr().err
+    with pytest.raises(InputError, match=message.partition(": ")[2]):
+        dcamt.evaluate(folders[0] / "a.nrrd", folders[1] / "a_label.nii.gz", **{option[2:].replace("-", "_"): "5=1"})
+
+
 def test_mapping_in_python_may_name_segments_of_a_file(mapped: tuple[Path, Path]) -> None:
     path = mapped[0] / "s.seg.nrrd"
     save_segments(path, (3, "Left atrium"), (2, "wall"))

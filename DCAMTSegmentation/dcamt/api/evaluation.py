@@ -72,7 +72,7 @@ def evaluate(
         )
         read = partial(read_pair, *sources, label_mapping, prediction_mapping)
         pairs.append(EvaluationPair(_case_name(label, number), read))
-    return evaluate_pairs(pairs)
+    return evaluate_pairs(pairs, label_mapping=label_mapping, prediction_mapping=prediction_mapping)
 
 
 def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float] | None) -> Path | Labelmap:

@@ -14,7 +14,9 @@ from ..cases.label_pairing import labelmaps_by_case, pair_with_labels
 from ..cases.labels import MAXIMUM_CLASS, parse_value_mapping
 from ..errors import InputError
 from ..geometry import bounding_box
+from ..io.formats import plain_name
 from ..io.readers import map_labelmap, read_labelmap, read_segments
+from ..io.stored_image import StoredSegment
 from ..io.tables import write_table
 from ..volume import Labelmap, enclosing_grid, fit_labelmap, is_mask_of_255, relabel_255
 
@@ -56,6 +58,7 @@ _BOTH_EMPTY = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
 """The score of two empty masks."""
 _METRICS = tuple(field.name for field in fields(SegmentationScore))
 _VOLUMES = ("prediction_volume_ml", "label_volume_ml")
+_CORRECT_MAPPING = "Before each sign =, write values or names of segments that occur in the files."
 _MANY_VALUES = 128
 """A labelmap with more label values, and with more than twice those of its counterpart, is probably a scan."""
 SCORE_COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined", "cases", "missed", "empty")
@@ -208,7 +211,14 @@ def evaluate_folders(
         for case in sorted(predicted)
     ]
     skipped = tuple(sorted(labelled.keys() - predicted.keys()))
-    evaluation = evaluate_pairs(pairs, progress, predictions_folder=predictions, labels_folder=labels)
+    evaluation = evaluate_pairs(
+        pairs,
+        progress,
+        predictions_folder=predictions,
+        labels_folder=labels,
+        label_mapping=label_mapping,
+        prediction_mapping=prediction_mapping,
+    )
     return replace(evaluation, labels_without_prediction=skipped)
 
 
@@ -218,6 +228,8 @@ def evaluate_pairs(
     *,
     predictions_folder: str | Path | None = None,
     labels_folder: str | Path | None = None,
+    label_mapping: str = "",
+    prediction_mapping: str = "",
 ) -> Evaluation:
     """Score predictions against their labels.
 
@@ -228,11 +240,12 @@ def evaluate_pairs(
     Args:
         progress: is called after each pair with the number of evaluated pairs and the number of all pairs.
         predictions_folder, labels_folder: the folders that messages name, if the files lie in folders.
+        label_mapping, prediction_mapping: the mappings that the pairs apply, for messages.
 
     Raises:
         InputError: there is no pair, a file cannot be read or its mapping does not fit, prediction and label do not fit
-            on one grid, one of them is probably a scan (`_MANY_VALUES`), all labels are empty, or no label value of the
-            predictions occurs in a label.
+            on one grid, one of them is probably a scan (`_MANY_VALUES`), all labels are empty, all predictions are
+            empty after a mapping, or no label value of the predictions occurs in a label.
     """
     if not pairs:
         raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
@@ -258,7 +271,13 @@ def evaluate_pairs(
         if progress is not None:
             progress(done, len(pairs))
     if not in_labels:
+        if label_mapping:
+            what = f"all labels are empty after the mapping {label_mapping}"
+            raise InputError(what, path=labels_folder, remedy=_CORRECT_MAPPING)
         raise InputError("all labels are empty", path=labels_folder, remedy="Choose the labels of outlined cases.")
+    if not in_predictions and prediction_mapping:
+        what = f"all predictions are empty after the mapping {prediction_mapping}"
+        raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
     if in_predictions and not in_predictions & in_labels:
         raise InputError(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
@@ -319,12 +338,41 @@ def read_pair(
         prediction_mapping: the same for the prediction, with the names of the label's segments.
 
     Raises:
-        InputError: a file cannot be read, or a mapping does not fit it.
+        InputError: a file cannot be read, a mapping does not fit it, or the files have no mapping, but segments of the
+            same name with different label values.
     """
+    if isinstance(prediction, Path) and isinstance(label, Path) and not (label_mapping or prediction_mapping):
+        _refuse_other_values_of_segments(prediction, label)
     return (
         _read_mapped(prediction, prediction_mapping, None if label_mapping else label),
         _read_mapped(label, label_mapping, None if prediction_mapping else prediction),
     )
+
+
+def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
+    """Raise InputError if a segment of a prediction has another value than the label's segment of the same name.
+
+    Names that occur several times in a file are not compared, nor are files with values above `MAXIMUM_CLASS`.
+    """
+    predicted, labelled = (_segments_by_name(read_segments(path)) for path in (prediction, label))
+    common = [(predicted[name], labelled[name]) for name in predicted if name in labelled]
+    if any(segment.label > MAXIMUM_CLASS for _, segment in common):
+        return
+    for segment, other in common:
+        if segment.label != other.label:
+            mapping = ",".join(f"{mine.label}={its.label}" for mine, its in common)
+            raise InputError(
+                f"has the segment '{segment.name}' with the value {segment.label}, but its label {label} has it with"
+                f" the value {other.label}",
+                path=prediction,
+                remedy=f"Map the predictions' values: --prediction-mapping {mapping} (in Python: prediction_mapping).",
+            )
+
+
+def _segments_by_name(segments: Sequence[StoredSegment]) -> dict[str, StoredSegment]:
+    """Return the segments whose names occur only once, by `plain_name`."""
+    names = [plain_name(segment.name or "") for segment in segments]
+    return {name: segment for name, segment in zip(names, segments, strict=True) if name and names.count(name) == 1}
 
 
 def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap | None) -> Labelmap:
