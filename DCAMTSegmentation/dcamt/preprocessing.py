@@ -101,12 +101,12 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
         else:
             values = apply_along_axis(values, weights[side], axis - 3)
     array = values.cpu().numpy()
-    # Copied, since torch refuses a reversed axis, even if it has one voxel and numpy calls the array contiguous.
+    # torch refuses a reversed axis. A copy has none; `numpy.ascontiguousarray` keeps a reversed axis of one voxel.
     return grid.orientation.invert(array).copy()
 
 
 def source_box_of(box: Box, grid: NetworkGrid) -> Box:
-    """Return the box (I, J, K) of the scan's voxels whose values in `to_source` depend on a box of the network grid."""
+    """Return the box (I, J, K) of the scan's voxels for which `to_source` uses values in `box` of the network grid."""
     reached = [slice(0)] * 3
     for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
         weights = _axis_weights(grid, axis, backward=True)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 
 class NetworkOfScan(nn.Module):
-    """Branch A labels the voxels with a positive channel 0 as the organ. Branch B uses channel 1 instead.
+    """Branch A segments the organ where channel 0 is positive. Branch B segments it where channel 1 is positive.
 
     The first `failures` passes raise `failure`.
     """

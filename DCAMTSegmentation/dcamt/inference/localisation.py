@@ -164,14 +164,17 @@ def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tu
 
 
 def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) -> bool:
-    """Return whether the certainty, summed over each class of `selected` (X, Y, Z), suffices for an organ."""
+    """Return whether every organ in `selected` (X, Y, Z) is large enough; each voxel counts with its certainty."""
     enough = SMALLEST_ORGAN * math.prod(recipe.training.patch) / COARSER**3
     labels = range(1, recipe.output_channels)
     return all(certainty(probabilities, label)[selected == label].sum() >= enough for label in labels)
 
 
 def _trim_to_strides(length: int, stride: int) -> slice:
-    """Return the slice of an axis, trimmed to whole strides if padding it would add two thirds of a stride or more."""
+    """Return the slice that cuts an axis to whole strides if at most a third of a stride is cut off.
+
+    Otherwise return the whole axis.
+    """
     excess = length % stride if length > stride else 0
     return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_DOUBT = 0.01
-"""The fit uses only voxels of this doubt or more: voxels of lower doubt are many, and hardly any is wrong. Their doubt
-is corrected in proportion, since a fitted function with a small slope would be far too high there."""
+"""The fit uses only voxels of this doubt or more: voxels of lower doubt are many, and hardly any is wrong."""
 BINS = 99
 """Number of equal intervals of doubt, from `LEAST_DOUBT` to 1, in which voxels are counted."""
 LEAST_SLOPE = 0.25

@@ -123,7 +123,7 @@ class BatchSampler:
         )
 
     def _box(self, step: int, index: int, probability: float) -> Tensor | None:
-        """Return, with the given probability, a random box, the same in all processes of a team; otherwise None."""
+        """Return a random box with probability `probability`, or None; all processes of a team get the same result."""
         draws = torch.Generator().manual_seed(sample_seed(self._recipe.training.seed, step, index))
         if float(torch.rand((), generator=draws)) >= probability:
             return None
