@@ -574,6 +574,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("network.strides must be 2 along at least one axis of each level"),
         _("network.strides must have one entry fewer than network.channels"),
         _("no DICOM segmentation can refer to these images ({0})"),
+        _("no DICOM segmentation can refer to these images, which lack {0}"),
         _("no case is labelled, so there is nothing to learn from"),
         _("no labelled case holds the class '{0}' (label value {1})"),
         _("no pair of a prediction and a label was given"),

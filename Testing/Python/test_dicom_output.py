@@ -202,6 +202,65 @@ def test_results_of_an_anonymised_source_have_empty_patient_and_study_attributes
     assert missing_attributes(segmentation) == missing_attributes(report) == []
 
 
+def test_invalid_dates_and_sex_of_an_anonymised_source_become_empty(
+    case: tuple[Path, Labelmap], tmp_path: Path
+) -> None:
+    folder, labelmap = case
+    for file in folder.glob("IM*"):
+        image = pydicom.dcmread(file)
+        for keyword in ("PatientBirthDate", "StudyDate", "StudyTime"):
+            image[keyword] = pydicom.DataElement(keyword, "LO", "UNKNOWN")
+        image.PatientSex = "W"
+        image.save_as(tmp_path / file.name)
+    source = find_source_images(tmp_path, labelmap.grid)
+    segmentation = build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
+    for keyword in ("PatientBirthDate", "StudyDate", "StudyTime", "PatientSex"):
+        assert not segmentation[keyword].value
+    assert (segmentation.PatientID, segmentation.StudyID) == (PATIENT["PatientID"], STUDY["StudyID"])
+
+
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        (["ISO_IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎"),
+        ("ISO_IR 6", "Mueller^Joerg"),
+        ("", "Mueller^Joerg"),
+        ("ISO_IR 144", "Люкceмбypг"),
+    ],
+)
+def test_names_in_any_character_set_are_kept(
+    case: tuple[Path, Labelmap], tmp_path: Path, character_set: str | list[str], name: str
+) -> None:
+    folder, labelmap = case
+    for file in folder.glob("IM*"):
+        image = pydicom.dcmread(file)
+        image.SpecificCharacterSet, image.PatientName = character_set, name
+        image.save_as(tmp_path / file.name)
+    source = find_source_images(tmp_path, labelmap.grid)
+    segmentation = build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
+    report = build_measurement_report(measure(labelmap, SEGMENTS, "scan"), SEGMENTS, segmentation, source, MODEL)
+    for number, written in enumerate((segmentation, report)):
+        path = tmp_path / f"{number}.dcm"
+        write_dicom(written, path)
+        assert str(pydicom.dcmread(path).PatientName) == name
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID"])
+def test_message_names_the_attribute_that_the_source_lacks(
+    case: tuple[Path, Labelmap], tmp_path: Path, keyword: str
+) -> None:
+    folder, labelmap = case
+    for file in folder.glob("IM*"):
+        image = pydicom.dcmread(file)
+        delattr(image, keyword)
+        image.save_as(tmp_path / file.name)
+    source = find_source_images(tmp_path, labelmap.grid)
+    with pytest.raises(InputError, match=f"can refer to these images, which lack {keyword}"):
+        build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
+
+
 def test_source_is_found_among_other_series_and_subfolders(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     grid = case[1].grid
     other = oblique_affine()

@@ -28,6 +28,8 @@ _MAY_BE_EMPTY = (
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 """Attributes of type 2 in PS3.3 C.7.1.1 and C.7.2.1: they must be present, but may be empty."""
+_REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+"""Attributes of an image without which a segmentation cannot refer to it."""
 
 Dataset = Any
 """A `pydicom.Dataset`."""
@@ -107,7 +109,7 @@ def build_dicom_segmentation(
     import highdicom as hd
 
     for image in source.datasets:
-        _add_empty_attributes(image)
+        _complete_header(image)
     planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I): slices of rows and columns
     geometry = _frame_geometry(labelmap.grid) if source.frames is not None else {}
     masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
@@ -142,11 +144,44 @@ def build_dicom_segmentation(
     return dataset
 
 
-def _add_empty_attributes(image: Dataset) -> None:
-    """Add the missing attributes of `_MAY_BE_EMPTY`, with empty values; an anonymised image may lack them."""
+def _complete_header(image: Dataset) -> None:
+    """Prepare the header of a source image, from which highdicom copies attributes of patient and study.
+
+    Attributes of `_MAY_BE_EMPTY` become empty if an anonymised image lacks them or has an invalid date, time or sex. A
+    header in several character sets, or in one that highdicom does not know, is converted to UTF-8.
+
+    Raises:
+        InputError: the image lacks one of `_REQUIRED`.
+    """
+    import highdicom as hd
+
+    missing = [keyword for keyword in _REQUIRED if not image.get(keyword)]
+    if missing:
+        what = f"no DICOM segmentation can refer to these images, which lack {', '.join(missing)}"
+        raise InputError(what, remedy=_OTHER_FORMAT)
+    stated = image.get("SpecificCharacterSet")
+    if stated is not None:
+        names = [stated] if isinstance(stated, str) else list(stated)
+        known = {character_set.value for character_set in hd.SpecificCharacterSetValues}
+        if len(names) != 1 or names[0] not in known:
+            image.decode()
+            image.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _MAY_BE_EMPTY:
-        if keyword not in image:
+        if keyword not in image or not _is_valid(keyword, image.get(keyword)):
             setattr(image, keyword, "")
+
+
+def _is_valid(keyword: str, value: Any) -> bool:
+    """Return whether a value is empty or a valid date, time or sex; True for other attributes."""
+    import highdicom as hd
+    from pydicom.valuerep import DA, TM
+
+    check: Any = hd.PatientSexValues if keyword == "PatientSex" else DA if keyword.endswith("Date") else None
+    check = TM if keyword.endswith("Time") else check
+    try:
+        return not value or check is None or check(value) is not None
+    except ValueError:
+        return False
 
 
 def _describe_segments(segments: Sequence[SegmentInfo], algorithm: Algorithm) -> list[Any]:
