@@ -19,7 +19,7 @@ MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
 """Remedy for colour images."""
 
-_FLOAT32_STEP = 2.0**-16  # A range below this fraction of the largest intensity has fewer than 256 float32 values.
+_FLOAT32_STEP = 2.0**-16  # Smallest accepted intensity range of a channel, as a fraction of its largest magnitude
 GRID_TOLERANCE = 0.05
 """Two grids count as equal if they differ by at most this many voxels along each axis; files hold rounded geometry."""
 MASK_VALUE = 255
@@ -139,7 +139,9 @@ def check_scan(volume: Volume) -> None:
 def check_channels(channels: int, needed: int, path: Path | None) -> None:
     """Raise InputError, naming `path`, if a scan's number of `channels` differs from the `needed` number."""
     if channels == 1 < needed:
-        remedy = "Choose another model, or give each channel: files x_0000, x_0001, ..., or volumes in 3D Slicer."
+        remedy = (
+            "Choose another model, or give each channel as a file (x_0000, x_0001, ...) or, in 3D Slicer, as a volume."
+        )
         raise InputError(f"holds one channel, but {needed} are needed", path=path, remedy=remedy)
     if channels != needed:
         remedy = "Save one as a file of its own." if needed == 1 else f"Give a scan of {needed} volumes."
@@ -284,8 +286,9 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
     The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. The grid
     of a `partial` labelmap may also be a part of the scan's lattice; this part may reach beyond the scan if the labels
-    there are background. A single slice of such a labelmap has no spacing, and its slices may be too close together if
-    those between the scan's slices are background. Voxel positions may deviate by `GRID_TOLERANCE` voxels.
+    there are background. If a `partial` labelmap has only one slice, the slice's thickness is ignored. If the slices
+    of a `partial` labelmap are closer together than the scan's slices, those that lie between the scan's slices must
+    be background. Voxel positions may deviate by `GRID_TOLERANCE` voxels.
 
     Args:
         scan: the name of the scan in messages.

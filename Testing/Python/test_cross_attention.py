@@ -26,7 +26,7 @@ def bias_by_hand(size: tuple[int, int, int], heads: int) -> np.ndarray:
 
 
 def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
-    """Return cross-attention in float64 with random weights, also where training starts with zero or one."""
+    """Return cross-attention in float64 whose parameters are all random."""
     torch.manual_seed(seed)
     module = CrossAttention(channels, heads).double()
     for parameter in module.parameters():

@@ -30,7 +30,7 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
     """Return the labelmap files of `folder` by the name of their case.
 
     Args:
-        skip_images: leave out scans whose labels, or masks that are named like scans (`masks`), also lie in the folder.
+        skip_images: leave out each scan that has a label or a mask (`cases.masks`) in the folder.
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
@@ -60,7 +60,7 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
 
 
 def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the files without scans that have a label or a mask among the files."""
+    """Leave out each scan that has a label or a mask among the files; return the other files."""
     labels = set(labels_beside_scans(files, folder))
     outlined = {case_name(path) for path in labels}
     named = classify_all([path for path in files if path not in labels], folder)
@@ -79,9 +79,11 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`);
     - the only label whose name is the same without words for the kind of file or the modality (`p1_lge`), ignoring
       capitals;
-    - the only label whose name, shortened word by word (`short_names`), becomes this case's name before any other's.
+    - the only label whose `short_names` include this case's name; if they include several cases' names, only the
+      longest of these names counts.
 
-    Other labels keep their own names. Words for another structure (`p1_lawall`) must be in both names.
+    Other labels keep their own names. A word for a structure other than the atrium, such as `lawall`, must be in the
+    names of both the case and the label, or in neither name.
     """
     known = set(cases)
     paired = _paired_by_simplified_names(known, labels, lambda name: without_words(name, PAIRING_WORDS))

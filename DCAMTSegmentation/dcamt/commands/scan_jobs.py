@@ -298,7 +298,7 @@ def skipped_files(folder: Path, channels: int = 1) -> list[Path]:
     named = classify_all([file for file in files if file not in labels], folder)
     labels += [mask.path for file, mask in zip(named, recognise_masks(named), strict=True) if mask is not file]
     if any(file.kind is FileKind.SCAN and file.path not in labels for file in named):
-        # Labels without a scan of their name, such as copies.
+        # Files named like labels are labels if they have few values, even if their scans are missing.
         lone_labels = [file.path for file in named if file.kind is not FileKind.SCAN and file.path not in labels]
         labels += [path for path in lone_labels if has_few_values(path)]
     first_channels = [file for file in files if (_is_first_channel(file) if channels > 1 else has_channel_files(file))]

@@ -5,7 +5,8 @@ while it segments, so that it does not outlive an application that crashed. The 
 into a folder. `--remove-at-end FOLDER` removes this folder once stdin closes, unless a `KeepFilesRequest` was read.
 
 `worker.requests` and `worker.events` define the messages. After a failure with the reason `internal` the process exits
-with status 1, since its state may be invalid; after `missing_package` at the start, with status 3.
+with status 1, since its state may be invalid. If a Python package is missing or cannot be loaded at the start, the
+process exits with status 3.
 """
 
 from __future__ import annotations
