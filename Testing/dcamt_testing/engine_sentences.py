@@ -226,7 +226,7 @@ class MessageSources:
     def _appended_by_calls(
         self, name: str, function: ast.FunctionDef, followed: frozenset[tuple[str, ast.FunctionDef]] = frozenset()
     ) -> Iterator[tuple[ast.expr, Scope]]:
-        """Yield the values that are appended to the list `name` of a function by the functions it passes the list to.
+        """Yield the values that other functions append to the list `name` of `function`.
 
         `followed` are the lists that were searched before; they are not searched again.
         """
@@ -256,10 +256,10 @@ def _bindings(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
 
 
 def _alternatives(node: ast.expr) -> Iterator[ast.expr]:
-    """Yield the expressions whose value a conditional expression, a table or a dictionary may give.
+    """Split a conditional expression into its two values, a table into its tuples, and a dictionary into its pairs.
 
-    A conditional expression gives one of its two values, a table (a tuple or list of tuples) one of its tuples, and a
-    dictionary one of its pairs. Any other expression is yielded itself.
+    A table is a tuple or list of tuples. The values of a conditional expression are split in the same way. Any other
+    expression is yielded whole.
     """
     if isinstance(node, ast.IfExp):
         yield from _alternatives(node.body)

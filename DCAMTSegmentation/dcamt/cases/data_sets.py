@@ -124,9 +124,10 @@ class _ListedCases:
         self.skipped: list[SkippedFile] = []
 
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
-        """Add a new case by the file of its first channel; skip the case if this file or the label is missing.
+        """Add a case: the file of its first channel, and its label, if any.
 
-        `io.readers.read_scan` finds the files of other channels if they are named `x_0001`, `x_0002`, ...
+        If either file does not exist, the case is skipped. `io.readers.read_scan` finds the files of other channels if
+        they are named `x_0001`, `x_0002`, ...
         """
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         label_path = self._file(label, LABEL_ENDINGS) if isinstance(label, str) and label else None
@@ -163,7 +164,8 @@ class _ListedCases:
         """Return the path of the file that `dataset.json` names as `text`.
 
         nnU-Net v1 omits the suffix `_0000` of image names. nnU-Net v2 allows environment variables in file names.
-        If no such file exists, the only file with this name and another ending of `endings` is returned.
+        If no such file exists, but exactly one file has the same name with another of the `endings`, that file is
+        returned.
         """
         if not (self._folder / text).exists():
             text = os.path.expandvars(text)
