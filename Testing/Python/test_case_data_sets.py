@@ -242,3 +242,8 @@ def test_all_files_of_a_listed_test_case_are_skipped_for_the_same_reason(tmp_pat
 def test_cases_are_found_in_the_folders_if_dataset_json_lists_none(tmp_path: Path) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     assert scans_and_labels(find_in_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}
+
+
+def test_labels_of_nnunet_scans_may_lie_in_a_folder_of_another_name(tmp_path: Path) -> None:
+    files = ("D/imagesTr/x_0000.nii.gz", "D/labels/x.nii.gz")
+    assert [*scans_and_labels(find_cases(make_files(tmp_path, *files)), tmp_path).values()] == [files]

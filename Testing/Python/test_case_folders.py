@@ -333,15 +333,17 @@ def test_left_atrial_challenge_lascarqs_and_emidec_are_recognised(tmp_path: Path
 
 def test_slicer_segmentation_belongs_to_the_only_scan_in_its_folder(tmp_path: Path) -> None:
     files = ("p1/LGE axial.nrrd", "p1/Segmentation.seg.nrrd", "p2/5 scan.nii.gz", "p2/Segmentation_1.seg.nrrd")
+    files += ("p3/LGE.nrrd", "p3/LGE Segmentation_1.seg.nrrd")
     found_cases = find_cases(make_files(tmp_path, *files))
-    assert set(scans_and_labels(found_cases, tmp_path).values()) == {files[:2], files[2:]}
+    assert set(scans_and_labels(found_cases, tmp_path).values()) == {files[:2], files[2:4], files[4:]}
     # The label's scan is unknown if the folder has two scans, or if a word of the label's name means neither label nor
     # atrium.
     unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd", "r/a.nrrd", "r/other.seg.nrrd")
+    unsure += ("s/p1.nrrd", "s/p2_seg.nrrd", "t/p1.nrrd", "t/p12_seg.nrrd")
     found_cases = find_cases(make_files(tmp_path / "unsure", *unsure))
     assert all(case.label is None for case in found_cases.cases)
     assert skip_reasons(found_cases) == dict.fromkeys(
-        ["Segmentation.seg.nrrd", "other.seg.nrrd"], "a label without a scan"
+        ["Segmentation.seg.nrrd", "other.seg.nrrd", "p2_seg.nrrd", "p12_seg.nrrd"], "a label without a scan"
     )
 
 
@@ -407,7 +409,9 @@ def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("word", ["pred", "Prediction", "auto", "result", "output", "dcamt", "seg_auto"])
+@pytest.mark.parametrize(
+    "word", ["pred", "Prediction", "auto", "result", "output", "dcamt", "seg_auto", "prob", "softmax", "uncertainty"]
+)
 @pytest.mark.parametrize("label", ["a_label.nii", None])
 def test_automatic_results_are_neither_scans_nor_labels(tmp_path: Path, word: str, label: str | None) -> None:
     found_cases = find_cases(make_files(tmp_path, "a.nii", f"a_{word}.nii", *([label] if label else [])))

@@ -92,7 +92,7 @@ def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
         return find_listed_nnunet_cases
     if lists_cases(described):
         return find_listed_cases
-    if (folder / "imagesTr").is_dir():
+    if (folder / "imagesTr").is_dir() and any((folder / name).is_dir() for name in ("labelsTr", "labelsTs")):
         return find_nnunet_cases
     if any(entry.is_dir() and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in folder.iterdir()):
         return find_bids_cases
@@ -193,7 +193,8 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedF
 def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     """Pair a folder's only scan and only label if all words of the label's name mean a label or the atrium.
 
-    Numbers in the name do not matter. Slicer, for example, saves `Segmentation.seg.nrrd` beside a scan of any name.
+    Numbers in the name do not matter, nor does the scan's name at its start. Slicer, for example, saves
+    `Segmentation.seg.nrrd` beside a scan of any name, or `LGE Segmentation_1.seg.nrrd` beside `LGE.nrrd`.
     """
     scans_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
     labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
@@ -207,8 +208,11 @@ def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
         images = scans_in.get(place, [])
         if len(images) != 1 or len(folder_labels) != 1:
             continue
-        (image_key, _), (label_key, label) = images[0], folder_labels[0]
-        words = [word.lower() for word in re.split(r"[_\-. \d]+", scan_name(label.path)) if word]
+        (image_key, image), (label_key, label) = images[0], folder_labels[0]
+        name, start = scan_name(label.path), scan_name(image.path)
+        if name.casefold().startswith(start.casefold()) and name[len(start) :].startswith(("_", "-", ".", " ")):
+            name = name[len(start) :]
+        words = [word.lower() for word in re.split(r"[_\-. \d]+", name) if word]
         if (
             label_key != image_key
             and image_key not in labels

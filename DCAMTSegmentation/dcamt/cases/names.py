@@ -80,7 +80,10 @@ OTHER_LABEL_WORDS = frozenset(
 PREDICTION_WORDS = frozenset(("pred", "preds", "predict", "prediction", "predictions", "predicted", "autoseg"))
 """Words for automatic results, which are neither scans nor labels."""
 RESULT_WORDS = frozenset(
-    ("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet")
+    [
+        *("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet"),
+        *("prob", "probs", "probability", "probabilities", "softmax", "logits", "uncertainty", "entropy", "confidence"),
+    ]
 )
 """Words that may mark an automatic result (see `classify_all`); names of scans may have such words, too."""
 _FORMAT_WORDS = frozenset(
