@@ -160,7 +160,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._update()
 
     def _compare_segments(self) -> None:
-        """Compare the observed segmentation's voxels with those written and measured, and update the warnings."""
+        """Show or remove the warnings that segments have changed since they were written or measured."""
         segmentation_node = self._edits.node
         if self._closed or self._settings is None or segmentation_node is None:
             return

@@ -120,7 +120,7 @@ class InstallationTest(unittest.TestCase):
 
 class SourceTest(unittest.TestCase):
     def test_no_wait_sets_a_number_as_its_time_limit(self) -> None:
-        """Only a hanging test exceeds the default limit of `process_events_until`."""
+        """A number could be too short on a slow computer; only a test that hangs exceeds the default limit."""
         calls, limits = 0, []
         for path in sorted(HERE.glob("*.py")):
             for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""Define the colour scale of the wall's ratios. The panel stretches the blue part of the scale to the threshold."""
+"""Define the colours of the wall's ratios: a fixed scale, and for the panel a scale that is blue up to a threshold."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     components, file = volume.GetImageData().GetNumberOfScalarComponents(), file_of_all_channels(volume)
     try:
         if recipe.input_channels == 1:
-            channels = components  # A recipe of one channel uses only the scan's first volume, as for files.
+            channels = components  # A recipe of one channel uses only the first of the scan's volumes.
         elif file is not None and file.is_dir():
             # Reading a DICOM series would block the event loop; the run checks the series when it starts.
             channels = recipe.input_channels
@@ -205,7 +205,7 @@ def channels_note(source: SceneScan, recipe: Recipe) -> str:
         return ""
     if not others:
         return ""
-    text = _("The task has one channel: “{first}” is used, but not {others}. Suggest from cases uses all channels.")
+    text = _("The task has one channel: “{first}” is used, but not {others}. “Suggest from cases” uses all channels.")
     return str(text.format(first=first.GetName(), others=", ".join(f"“{node.GetName()}”" for node in others)))
 
 

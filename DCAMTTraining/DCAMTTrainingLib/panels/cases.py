@@ -30,8 +30,9 @@ from .plain_table import ROW_PIXELS, fit_height, selected_rows
 
 LIST_PATTERN = "*.csv"
 WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
+"""Widths in pixels of all columns except the name and the last column."""
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
-"""Widths in pixels of all columns except the last."""
+"""Widths in pixels of the name column without and with remarks in the table."""
 ANISOTROPIC_SPACING_WIDTH, ANISOTROPIC_NAME_WIDTH = 148, 102
 """Widths in pixels of the spacing and name columns if a scan has an anisotropic spacing.
 
@@ -207,7 +208,7 @@ class CasesPanel:
         count = self._table.use_for_validation(wanted)
         if count < wanted:
             total = self._table.count(LABELLED) + self._table.count(VALIDATION)
-            text = _("Labelled cases set to validation: only {count} of {total}; at least one must be trained on.")
+            text = _("Labelled cases used for validation: only {count} of {total}, since training needs at least one.")
             self._show_text(text.format(count=count, total=total))
 
     def _on_remove(self, checked: bool = False) -> None:
