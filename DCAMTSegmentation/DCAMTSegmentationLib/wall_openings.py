@@ -6,11 +6,9 @@ import numpy as np
 from dcamt.wall.surface import Surface
 
 DEPTH_MM = 8.0
-"""The limit of a point's distance from the curve's plane is at least this; a curved surface leaves the plane."""
+"""Distance from the curve's plane up to which a point is always near the plane."""
 DEPTH_OF_RADIUS = 0.8
-"""The limit is also at least this fraction of the curve's radius.
-
-A spherical cap with a half-angle below 77 degrees is less deep than this fraction of its rim's radius."""
+"""The same distance, as a fraction of the curve's radius."""
 
 
 def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:

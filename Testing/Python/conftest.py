@@ -128,5 +128,5 @@ def worker_model(tiny_package: ModelPackage, tiny_recipe: Recipe, tmp_path_facto
 
 @pytest.fixture(scope="module")
 def worker_package(worker_model: Path) -> ModelPackage:
-    """Return the model as read from its file; the file holds weight arrays of two or more axes rounded to 16 bits."""
+    """Return the model with the weights that its file holds; most of them are rounded to 16 bits."""
     return open_model(worker_model)

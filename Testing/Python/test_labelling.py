@@ -1,4 +1,4 @@
-"""Labels on a scan's grid equal those from the probabilities of all classes, interpolated at all voxels."""
+"""`labels_on_scan` interpolates only near foreground, but gives the same labels as interpolation of all voxels."""
 
 from __future__ import annotations
 

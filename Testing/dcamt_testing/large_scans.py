@@ -20,7 +20,7 @@ SPACING = (1.0, 1.0, 2.0)
 CASE, FIELD = (48, 40, 24), (120, 144, 24)
 """Shapes in voxels: `CASE` of the part that shows the organ (the case), `FIELD` of the whole scan."""
 AT = (41, 60, 0)
-"""Index of the case's first voxel in a scan with air or noise around the case, which is off-centre."""
+"""Index of the case's first voxel in a scan with air or noise around the case; the case is off-centre."""
 
 
 def tissue() -> np.ndarray:

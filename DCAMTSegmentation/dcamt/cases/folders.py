@@ -45,7 +45,7 @@ _DEPTH = 3
 def find_cases(folder: Path) -> FoundCases:
     """Pair the scans below `folder` with their labels.
 
-    Few files are opened: `dataset.json`, possible masks, and the scans whose names these masks extend (`masks`).
+    Voxels are read only to tell masks from scans (`masks.recognise_masks`).
 
     Raises:
         InputError: `folder` is not a folder or contains no usable scan, or a `dataset.json` cannot be read.
@@ -166,8 +166,8 @@ def _pair_by_names(folder: Path) -> FoundCases:
 def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:
     """Give the scan `x_0000` the key of its label `x`; skip the files of the scan's other channels.
 
-    Without such a label, files are channels only if `has_channel_files` is true; otherwise the numbers may count
-    patients, and the files stay separate cases.
+    If there is no label `x`, the files `x_0000`, `x_0001`, ... are channels only if `has_channel_files` is true.
+    Otherwise they stay separate cases, since the numbers may count patients.
     """
     further = {
         other

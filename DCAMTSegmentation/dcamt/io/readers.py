@@ -117,7 +117,8 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
 
     Raises:
         InputError: the file cannot be read, as in `read_scan`; values are negative, fractional or above 2^32 - 1; or
-            `mapping` has a name that no segment has. Segmentations and blank or small labelmaps are allowed.
+            `mapping` has a name that no segment has. Unlike `read_scan`, this function accepts segmentations and blank
+            or small images.
     """
     path = Path(path)
     with _open_image(path, ScanChoice(), label=True) as image:

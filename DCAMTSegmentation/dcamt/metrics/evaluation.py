@@ -60,7 +60,7 @@ _METRICS = tuple(field.name for field in fields(SegmentationScore))
 _VOLUMES = ("prediction_volume_ml", "label_volume_ml")
 _CORRECT_MAPPING = "Before each sign =, write values or names of segments that occur in the files."
 _MANY_VALUES = 128
-"""A labelmap with more label values, and with more than twice those of its counterpart, is probably a scan."""
+"""Largest number of label values with which a labelmap is never taken for a scan (`_refuse_scan`)."""
 SCORE_COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined", "cases", "missed", "empty")
 
 
@@ -87,7 +87,7 @@ class EvaluationRow:
 
     @property
     def title(self) -> str:
-        """`case`, and the number of cases with distances if some of several cases have undefined distances.
+        """`case`. If any of several cases has undefined distances, counts of cases follow in brackets.
 
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
@@ -244,7 +244,7 @@ def evaluate_pairs(
 
     Raises:
         InputError: there is no pair, a file cannot be read or its mapping does not fit, prediction and label do not fit
-            on one grid, one of them is probably a scan (`_MANY_VALUES`), all labels are empty, all predictions are
+            on one grid, one of them is probably a scan (`_refuse_scan`), all labels are empty, all predictions are
             empty after a mapping, or no label value of the predictions occurs in a label.
     """
     if not pairs:
@@ -252,7 +252,7 @@ def evaluate_pairs(
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     rows_of_pairs: list[dict[int, EvaluationRow]] = []
-    # Before scoring, labelmaps are read until one is not a mask. If one is not, 255 is a class of its own.
+    # 255 counts as 1 only if every labelmap is a mask or empty; reading stops at the first that is neither.
     only_masks = all(_is_mask_or_empty(labelmap) for pair in pairs for labelmap in pair.read())
     for done, pair in enumerate(pairs, start=1):
         prediction, label = pair.read()
@@ -294,10 +294,15 @@ def evaluate_pairs(
 
 
 def _refuse_scan(labelmap: Labelmap, values: set[int], others: set[int], counterpart: str, option: str) -> None:
-    """Raise InputError if a labelmap with the label values `values` is probably a scan, as its counterpart is not.
+    """Raise InputError if a labelmap is probably a scan.
+
+    A labelmap is probably a scan if it has more than `_MANY_VALUES` label values and more than twice as many as its
+    counterpart.
 
     Args:
-        others: the label values of the counterpart, which is the case's prediction or label.
+        values: the label values of the labelmap.
+        others: the label values of the counterpart: the label of a prediction, or the prediction of a label.
+        counterpart: "prediction" or "label".
         option: the option that maps the labelmap's values.
     """
     if len(values) > max(_MANY_VALUES, 2 * len(others)):
@@ -333,8 +338,8 @@ def read_pair(
     Args:
         prediction, label: each a file, or a labelmap in memory.
         label_mapping: which values or segments of the label become which class, such as "420,421=1"; if empty, the
-            label keeps its values. A class is a label value or, if the prediction is a file with segments and has no
-            mapping, the name of one of these segments.
+            label keeps its values. A class is a label value. If the prediction has no mapping and is a file with
+            segments, a class may also be the name of a segment of the prediction.
         prediction_mapping: the same for the prediction, with the names of the label's segments.
 
     Raises:
