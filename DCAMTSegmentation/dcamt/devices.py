@@ -36,9 +36,10 @@ def choose_device(name: str, training: bool = False) -> torch.device:
 
 @functools.cache
 def _supports_networks(device: str, training: bool) -> bool:
-    """Return whether PyTorch implements the 3D operations of networks (with `training`, also of training) on `device`.
+    """Return whether PyTorch implements the 3D operations of networks on `device`.
 
-    Older releases lack some operations on Apple GPUs and raise an error only when one is called.
+    If `training`, the operations of training are required, too. Older releases lack some operations on Apple GPUs and
+    raise an error only when one is called.
     """
     import torch
     import torch.nn.functional as F

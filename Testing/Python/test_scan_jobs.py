@@ -87,7 +87,7 @@ def test_mask_named_like_a_label_is_skipped_beside_any_scan(tmp_path: Path) -> N
     assert [path.name for path in expand_scan_path(tmp_path)] == ["p1.nii.gz", "p2_seg.nii.gz"]
     for name in ("p1", "p2_seg"):
         (tmp_path / f"{name}.nii.gz").unlink()
-    assert len(expand_scan_path(tmp_path)) == 3, "without a scan, the masks may be meant"
+    assert len(expand_scan_path(tmp_path)) == 3, "in a folder without scans, masks are not skipped"
 
 
 def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:
