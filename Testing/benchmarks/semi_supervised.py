@@ -109,7 +109,7 @@ def draw(table: list[dict[str, Any]], file: Path) -> None:
             axes.plot([sum(dice) / len(dice)], [place + shift], "|", color=color, markersize=14, markeredgewidth=2)
     axes.set_yticks(range(len(rows)), rows)
     axes.invert_yaxis()
-    axes.set_xlabel("Dice on 20 cases never seen in training (dots: seeds, bars: means)")
+    axes.set_xlabel("Dice on the 20 held-out cases (dots: seeds; bars: means)")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower left")
     figure.savefig(file)
