@@ -339,7 +339,7 @@ def _read_card(data: bytes, path: Path) -> Card:
             raise ValueError("it names no segment")
         sound = all(map(_is_measurement, values.get("measured", ())))
         if not sound or not isinstance(values.get("trained_on", {}), dict):
-            raise TypeError("its training or measurements are no table")
+            raise TypeError("'trained_on' or 'measured' is invalid")
         return Card(**{key: value for key, value in values.items() if key in known})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"its card cannot be read ({error})", path=path) from error

@@ -63,7 +63,8 @@ class TrainingResult:
         step: number of iterations trained.
         seconds: time of training and validation, including the time before a resume.
         finished: whether the last iteration was trained.
-        dice: scores of this process's last validation, or of the best validation; None without a validation.
+        dice: scores of the last validation that this process completed; None if it completed no validation. The result
+            of `Trainer.best` has the scores of the best validation.
         stopped: whether a request ended the run for good.
     """
 
@@ -342,7 +343,11 @@ class Trainer:
         return self.stop_requested
 
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
-        """Estimate the seconds of the first validation: a step takes as long as three passes on its patches."""
+        """Estimate the seconds of this process's first validation from the seconds per iteration.
+
+        The estimate assumes that an iteration takes as long as three passes on its batch, and that the time of a pass
+        is proportional to the number of voxels.
+        """
         training = self.recipe.training
         voxels = sum(case.image[0].numel() for case in cases)
         return self.seconds / self.step * voxels / (3 * training.batch * math.prod(training.patch))
@@ -350,7 +355,7 @@ class Trainer:
     def _validate(self, cases: Sequence[ResidentCase], may_be_cancelled: bool = False) -> Scores | None:
         """Validate, save the weights if they are the best, update the preview and return the scores.
 
-        Returns None if a request or a signal cancelled the validation, or if no label has a class on the network grid.
+        Returns None if a request or a signal cancelled the validation, or if all labels are empty on the network grid.
         """
         began = time.monotonic()
         network = self.learner.model
