@@ -221,7 +221,7 @@ def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPac
 
 
 class FakePredictor:
-    """Returns the doubt of a segmentation in the first `number` calls, then the doubt of an empty segmentation."""
+    """Returns the doubt of a nonempty segmentation in the first `number` calls, later that of an empty one."""
 
     def __init__(self, number: int) -> None:
         self._left = number

@@ -34,7 +34,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def organs(slices: tuple[int, ...]) -> np.ndarray:
-    """Return labels (I, J, K) of two organs, of which only the given slices are not empty."""
+    """Return labels (I, J, K): two organs in each of the given slices, and 0 in all other slices."""
     voxels = np.zeros(SHAPE, np.uint8)
     for k in slices:
         voxels[4 : 8 + k, 3:11, k] = 1

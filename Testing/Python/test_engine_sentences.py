@@ -1,4 +1,4 @@
-"""Texts that reach an error or a note are collected from source code."""
+"""Test the search for the messages of errors and notes in source code."""
 
 from __future__ import annotations
 

@@ -60,7 +60,10 @@ def test_mmd_of_a_set_with_itself_is_0_in_any_order() -> None:
 
 
 def test_mmd_of_two_points_follows_its_formula() -> None:
-    """The median is the pair's squared distance, so the result is 2 - 2 mean(exp(-1 / (2m))) over its multiples m."""
+    """Test distances of two points; the result does not depend on the distance.
+
+    The kernels divide the squared distance by the median, which for two points is the same number.
+    """
     expected = 2 - 2 * sum(math.exp(-1 / (2 * m)) for m in (0.25, 0.5, 1, 2, 4)) / 5
     for distance in (0.01, 1.0, 300.0):
         x, y = torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), distance, dtype=torch.float64)

@@ -19,7 +19,7 @@ class ViewsTest(unittest.TestCase):
     def setUp(self) -> None:
         close_scene()
         voxels = np.full((40, 40, 40), 20, np.int16)
-        voxels[:, :, :5] = 220  # the matrix below directs I and J to the patient's left and back
+        voxels[:, :, :5] = 220  # axes (K, J, I); the matrix below places small I at the patient's right
         self.volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")
         slicer.util.updateVolumeFromArray(self.volume, voxels)
         self.volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.diag([-1.0, -1.0, 1.0, 1.0])))

@@ -58,8 +58,8 @@ def emission(sender: QtCore.QObject | None) -> Iterator[None]:
 def refuse_release_in_own_signal(target: QtCore.QObject) -> None:
     """Raise FatalConnection if an object that shall lose its parent is emitting a signal.
 
-    Python owns an object without a parent. PythonQt deletes the object with its last Python reference, although Qt and
-    PythonQt still use the object.
+    Python owns an object without a parent. PythonQt deletes such an object as soon as its last Python reference is
+    gone, even while the object is emitting a signal.
     """
     if any(sender is target for sender in _emitting):
         raise FatalConnection(

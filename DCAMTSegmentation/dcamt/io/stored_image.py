@@ -68,8 +68,8 @@ class StoredImage:
 def library_errors(path: Path, kind: str) -> Iterator[None]:
     """Raise any exception inside the block as InputError that names `path`; DCAMT's own errors are raised unchanged.
 
-    A lack of memory becomes MemoryShortage, which is an InputError. Exceptions without a message of their own here
-    become "cannot be read as `kind` (...)".
+    A lack of memory becomes MemoryShortage, which is an InputError. PermissionError, EOFError and zlib.error get
+    messages of their own; any other exception becomes "cannot be read as `kind` (...)".
     """
     try:
         yield
@@ -260,7 +260,7 @@ def unpacked_size(file: IO[bytes]) -> tuple[int, bool]:
 
 
 def compressed_size(file: IO[bytes]) -> int:
-    """Return the number of bytes of the first zlib or gzip stream in a file from its current position on."""
+    """Return the compressed size, in bytes, of the zlib stream or gzip member that starts at a file's position."""
     inflate, used = zlib.decompressobj(wbits=47), 0
     while not inflate.eof and (chunk := file.read(_CHUNK)):
         inflate.decompress(chunk)
@@ -289,8 +289,10 @@ def refuse_other_unit(path: Path, unit: str) -> None:
 def missing_data_file_error(path: Path, data: Path) -> InputError:
     """Return the error for a missing data file `data`, which the header `path` names.
 
-    The remedy names a file that may be the data file under another name: a file in the folder of `data` whose name
-    differs in case only, or else a file beside the header that has the header's name and the ending of `data`.
+    The remedy is to rename the first of these files that exists, or else to copy header and data file:
+
+    - a file in the folder of `data` whose name differs from that of `data` only in upper and lower case;
+    - a file beside the header that has the header's name and the ending of `data`.
     """
     remedy = "Copy both files."
     beside = [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]

@@ -19,7 +19,10 @@ SURFACE_DISTANCE_MM = 0.03
 MAX_STEPS = 200
 """A ray has missed the surface after this many steps."""
 STEP_FRACTION = 0.95
-"""Fraction of the distance to the surface by which a ray advances; interpolated distances may be too large."""
+"""Length of a ray's step, as a fraction of the interpolated distance to the surface.
+
+The interpolated distance may be too large; a step of that length could pass through the surface.
+"""
 SILHOUETTE_MM = 3.0
 """Smallest cell size of the coarse silhouette; rays outside the silhouette are not traced."""
 MARGIN_MM = 10
@@ -28,9 +31,9 @@ HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
 """Test points for hollows: each point's distance (mm) in front of the surface, and its weight."""
 
 OFF_MM = (1.0, 2.0)
-"""Thresholds of the expected thickness of wrong labels at an outline.
+"""Thresholds of the expected thickness of the layer of wrongly labelled voxels at an outline.
 
-Above the first, `DOUBT_COLOR` is blended in; above the second, it replaces the segment's colour.
+Above the first threshold, `DOUBT_COLOR` is blended in; above the second, `DOUBT_COLOR` replaces the segment's colour.
 """
 
 
@@ -134,7 +137,7 @@ def _trace_view(
 
 
 def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.ndarray:
-    """Return a bool for each pixel, (pixels squared,): whether the pixel's ray passes near one of the voxels.
+    """Return whether each pixel's ray passes near one of the voxels: bool (pixels**2,).
 
     Args:
         places: centres of the voxels on the screen, (N, 2) mm.
@@ -153,10 +156,10 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
     """Return a painter that blends in `DOUBT_COLOR` where the outline is probably wrong, as `OFF_MM` defines.
 
-    The doubt itself does not show where an outline is wrong, since it is high on every outline. Its integral across the
-    outline does: the expected thickness t of wrong labels. t is computed from the mean of the doubt around a point,
-    weighted with a Gaussian whose standard deviation is `GLANCE_MM`. For a flat, thin layer of doubt 1, this mean is
-    t / (GLANCE_MM * sqrt(2 pi)); the formula is solved for t.
+    The doubt is high on every outline, also where the outline is right. Therefore the painter uses the integral of the
+    doubt across the outline: the expected thickness t of the layer of wrongly labelled voxels. t is computed from the
+    mean of the doubt around a point, weighted with a Gaussian whose standard deviation is `GLANCE_MM`. For a flat,
+    thin layer of doubt 1, this mean is t / (GLANCE_MM * sqrt(2 pi)); the formula is solved for t.
 
     Args:
         doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.
