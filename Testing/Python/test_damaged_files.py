@@ -269,6 +269,15 @@ def test_damaged_nrrd_is_refused(tmp_path: Path, change: Callable[[bytes], bytes
     refused(lambda: read_scan(path), path, word)
 
 
+def test_nrrd_of_four_spatial_axes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.nrrd"
+    header = (
+        b"NRRD0004\ntype: short\ndimension: 4\nsizes: 9 10 11 2\nspacings: 1 1 1 1\nkinds: domain domain domain domain"
+    )
+    path.write_bytes(header + b"\nendian: little\nencoding: raw\n\n" + 2 * RAW)
+    refused(lambda: read_scan(path), path, "is a 4D image", "Extract one three-dimensional volume")
+
+
 def test_nrrd_with_a_too_long_header_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dcamt.io.nrrd_header.HEADER_LIMIT", 1000)
     path = tmp_path / "x.nrrd"

@@ -47,6 +47,16 @@ def test_compressed_slices_are_read_without_loss(tmp_path: Path, compressor: str
     assert scan.voxels.shape == (1, SIZE, SIZE, 8)
 
 
+def test_slices_with_a_modality_lut_are_refused(tmp_path: Path) -> None:
+    paths = [write_slice(tmp_path / "series" / f"{k}.dcm", k) for k in range(8)]
+    data = pydicom.dcmread(paths[3])
+    table = pydicom.Dataset()
+    table.LUTDescriptor, table.ModalityLUTType, table.LUTData = [4, 0, 16], "US", bytes(8)
+    data.ModalityLUTSequence = [table]
+    data.save_as(paths[3])
+    refused(lambda: read_scan(tmp_path / "series"), paths[3], "has a modality LUT", "without a modality LUT")
+
+
 def test_error_states_how_many_compressed_frames_a_file_holds(tmp_path: Path) -> None:
     voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
     path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
