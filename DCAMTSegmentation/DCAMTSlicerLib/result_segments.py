@@ -87,9 +87,9 @@ def _match_earlier_segments(
 ) -> list[str | None]:
     """Return for each new segment the identifier of the earlier segment of its class; None if there is none.
 
-    Segments match if codes and names are equal: several classes may have the same code, such as that of "Tissue". If a
-    code occurs once among the earlier and once among the new segments, the names may differ, since a segment can be
-    renamed.
+    Segments match if their codes and names are equal. Codes alone do not suffice, since several classes may have the
+    same code. If a code occurs once among the earlier and once among the new segments, the names may differ, since a
+    segment can be renamed.
 
     Args:
         codes, names: the codes and names of the earlier segments, by identifier.

@@ -48,7 +48,8 @@ class SegmentationSettings:
     Attributes:
         channelVolumes: the volumes of the second and further channels.
         model: the name of a model in the store, or the path of its file.
-        showDisagreement: whether the map of doubt is shown; older scenes use this name.
+        showDisagreement: whether the map of doubt is shown. The attribute must not be renamed, since saved scenes
+            contain its name.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode  # noqa: N815

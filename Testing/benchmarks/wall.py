@@ -81,7 +81,10 @@ def analyse_timed(volume: Volume, labels: Labelmap, case: str) -> tuple[WallResu
 
 
 def measure(la: Path, work: Path, model: Path) -> tuple[list[Pair], list[str]]:
-    """Segment the held-out cases that lack a segmentation; return the measured pairs, and the other cases' errors."""
+    """Segment the held-out cases that lack a segmentation, and measure all held-out cases.
+
+    Returns the pairs of the measured cases and the reasons of the refused cases.
+    """
     claim_folder(work, model)
     names = case_names(la)[-HELD_OUT:]
     missing = [la / f"{name}_image.nii.gz" for name in names if not (work / f"{name}_image.nii.gz").exists()]

@@ -50,7 +50,7 @@ MEMORY_FRACTION = 0.5
 LARGEST_PATCH = 112 * 112 * 80
 """The largest number of voxels of a suggested patch; the patch of the published left atrium results has this many."""
 SMALL_FRACTION = 0.005
-"""If a class fills a smaller fraction of the scans, more patches are centred on classes."""
+"""If a class fills a smaller fraction of the scans, a higher `Training.foreground` is suggested."""
 HOUNSFIELD_AIR = -500
 """If the lowest intensity of every scan is below this, the scans are taken to be in Hounsfield units."""
 

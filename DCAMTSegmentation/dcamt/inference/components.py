@@ -23,7 +23,7 @@ SPECK = 64
 SURE, CORE = 0.95, 0.1
 """A component's core is the heaviest component among its voxels with a probability of `SURE` or more.
 
-The heaviest component is reduced to its core if the core has at least the fraction `CORE` of the component's weight.
+A selected component is reduced to its core if the core has at least the fraction `CORE` of the component's weight.
 """
 
 
@@ -47,7 +47,12 @@ class CentrePrior:
 
     @classmethod
     def on_network_grid(cls, anatomy: Grid, grid: NetworkGrid) -> CentrePrior:
-        """Return the prior for an anatomy in voxels of `grid`, a network grid of the anatomy or of a part of it."""
+        """Return the prior for an anatomy.
+
+        Args:
+            anatomy: the scan's grid, cropped to the anatomy.
+            grid: a network grid of the anatomy or of a part of the anatomy; the prior is in voxels of this grid.
+        """
         centre = anatomy.affine @ [*((np.array(anatomy.shape) - 1) / 2), 1]
         edges = np.array([anatomy.shape[stored] * float(anatomy.spacing[stored]) for stored in grid.order])
         return cls((np.linalg.inv(grid.affine) @ centre)[:3], edges / grid.spacing / 2)
