@@ -23,7 +23,7 @@ Scores = dict[str, dict[str, float]]
 def validation_dice(
     network: DualVNet, cases: Sequence[ResidentCase], recipe: Recipe, is_cancelled: Callable[[], bool] = lambda: False
 ) -> Scores | None:
-    """Return the cases' scores on the network grid; None if cancelled, or if no label has a class on that grid.
+    """Return the cases' scores on the network grid; None if cancelled, or if all labels are empty on that grid.
 
     The mean of a class includes the cases whose label or prediction contains the class. Classes that occur in no label
     are omitted. `is_cancelled` is called before each case.
