@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pydicom
 import pytest
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import NO_SCAN, RESULT, SEVERAL_LABELS
+from dcamt.cases.found_cases import CONTOURS, NO_SCAN, RESULT, SEVERAL_LABELS
+from dcamt.cases.label_pairing import labelmaps_by_case
+from dcamt.commands.scan_jobs import expand_scan_path
+from dcamt.errors import InputError
+from dcamt.io.readers import read_labelmap
 from dcamt_testing.case_folders import scans_and_labels, skip_reasons
-from dcamt_testing.dicom_positions import REPORT, new_data_set, write_slice
+from dcamt_testing.dicom_positions import REPORT, new_data_set, write_frames, write_slice
 from pydicom.dataset import Dataset
 
-SEGMENTATION, CONTOURS = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3"
+SEGMENTATION, STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3"
 
 
 def write_series(folder: Path, series: str, ending: str = ".dcm") -> Path:
@@ -38,12 +43,9 @@ def test_segmentation_beside_the_slices_is_their_label(tmp_path: Path, ending: s
     write_object(tmp_path / "p1" / "1-1.dcm", "1.2.3")
     write_series(tmp_path / "p2", "1.2.4", ending)
     write_object(tmp_path / "p2" / "1-1.dcm")  # does not state its series
-    write_series(tmp_path / "p3", "1.2.5", ending)
-    write_object(tmp_path / "p3" / "RS.dcm", "1.2.5", CONTOURS)
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
         "p1": ("p1", "p1/1-1.dcm"),
         "p2": ("p2", "p2/1-1.dcm"),
-        "p3": ("p3", None),
     }
 
 
@@ -87,3 +89,49 @@ def test_several_segmentations_and_automatic_results_are_skipped_with_the_reason
     assert scans_and_labels(found, tmp_path) == {"p2": ("p2", None)}
     reasons = dict.fromkeys(("p1", "a.dcm", "b.dcm"), SEVERAL_LABELS) | {"pred.dcm": RESULT}
     assert skip_reasons(found) == reasons
+
+
+def test_contours_are_skipped_with_the_reason(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        write_series(tmp_path / patient / "slices", "1.2.3")
+    write_object(tmp_path / "p1" / "slices" / "RS.dcm", sop_class=STRUCTURE_SET)
+    contours = write_object(tmp_path / "p2" / "contours" / "RS.dcm", sop_class=STRUCTURE_SET)
+    found = find_cases(tmp_path)
+    assert [case.label for case in found.cases] == [None, None]
+    assert [(file.path.name, file.reason) for file in found.skipped] == [("RS.dcm", CONTOURS)] * 2
+    with pytest.raises(InputError, match=r"RS\.dcm: holds contours \(RT Structure Set\), not labels\. Convert them"):
+        read_labelmap(contours)
+    with pytest.raises(InputError, match=r"holds no segmentation, but contours \(RT Structure Set\), such as RS\.dcm"):
+        labelmaps_by_case(contours.parent)
+
+
+def write_multi_frame(path: Path, study: str, series: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = pydicom.dcmread(write_frames(path, range(5)))
+    data.StudyInstanceUID, data.SeriesInstanceUID = study, series
+    data.save_as(path)
+    return path
+
+
+def test_multi_frame_images_of_different_studies_are_separate_scans(tmp_path: Path) -> None:
+    images = [write_multi_frame(tmp_path / "images" / f"p{n}.dcm", f"1.3.{n}", f"1.2.{n}") for n in (1, 2)]
+    write_object(tmp_path / "labels" / "a.dcm", "1.2.1")
+    write_object(tmp_path / "labels" / "p2.dcm")
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
+        "p1": ("images/p1.dcm", "labels/a.dcm"),
+        "p2": ("images/p2.dcm", "labels/p2.dcm"),
+    }
+    assert expand_scan_path(tmp_path / "images") == images
+    one_study = tmp_path / "one study"
+    for n in (1, 2):
+        write_multi_frame(one_study / f"{n}.dcm", "1.3.1", f"1.2.{n}")
+    assert expand_scan_path(one_study) == [one_study]
+    assert scans_and_labels(find_cases(one_study), one_study) == {"one study": (".", None)}
+
+
+def test_predictions_may_be_segmentations_without_an_ending(tmp_path: Path) -> None:
+    files = [write_object(tmp_path / "labels" / name) for name in ("p1", "p2_seg.DCM")]
+    write_slice(tmp_path / "labels" / "IM1", 1)
+    assert labelmaps_by_case(tmp_path / "labels") == {"p1": files[0], "p2": files[1]}
+    with pytest.raises(InputError, match=r"but folders below it do \(labels/p1\)"):
+        labelmaps_by_case(tmp_path)

@@ -18,7 +18,7 @@ from .found_cases import (
     SkippedFile,
     images_below,
 )
-from .names import ATRIUM_WORDS, LABEL_WORDS, OTHER_STRUCTURES, PREDICTION_WORDS, RESULT_WORDS, has_word
+from .names import ATRIUM_WORDS, LABEL_WORDS, OTHER_STRUCTURES, PREDICTION_WORDS, RESULT_WORDS, has_word, image_files
 
 # A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz.
 _DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
@@ -37,7 +37,7 @@ def find_bids_cases(folder: Path) -> FoundCases:
     labels: list[tuple[Path, dict[str, str]]] = []
     skipped: list[SkippedFile] = []
     for path in images_below(folder):
-        if path.is_dir():
+        if path.is_dir() or not image_files([path]):
             continue
         entities, suffixes = _bids_name(path)
         if not entities.get("sub"):

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..io.dicom_files import SEGMENTATION_CLASSES, is_dicom_name, is_image_class, quiet_pydicom, stated_class
+from ..io.dicom_files import (
+    CONTOUR_CLASS,
+    SEGMENTATION_CLASSES,
+    is_dicom_name,
+    is_image_class,
+    quiet_pydicom,
+    stated_class,
+)
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending
 from .names import FileKind, NamedFile
 
@@ -16,52 +23,64 @@ DICOM_SLICE_ENDINGS = (".dcm", ".ima")
 _ENDINGS = (*SCAN_ENDINGS, *LABEL_ENDINGS)
 
 
-def dicom_files_among(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the files that may be DICOM slices, and the DICOM segmentations; other objects, as reports, are left out.
+@dataclass(frozen=True)
+class DicomFiles:
+    """The DICOM files of a folder: images that may be slices, segmentations, and contours (RT Structure Sets)."""
+
+    slices: tuple[Path, ...]
+    segmentations: tuple[Path, ...]
+    contours: tuple[Path, ...]
+
+
+def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
+    """Return the DICOM files of these kinds among `files`; other objects, as reports, are left out.
 
     A file with one of `DICOM_SLICE_ENDINGS` that does not begin as DICOM counts as a slice.
     """
-    slices, segmentations = [], []
+    slices, segmentations, contours = [], [], []
     for path in files:
         if not is_dicom_name(path) or ending(path) in _ENDINGS or path.is_dir():
             continue
         found = stated_class(path)
         if found in SEGMENTATION_CLASSES:
             segmentations.append(path)
+        elif found == CONTOUR_CLASS:
+            contours.append(path)
         elif is_image_class(found or "") and (found is not None or ending(path) in DICOM_SLICE_ENDINGS):
             slices.append(path)
-    return slices, segmentations
+    return DicomFiles(tuple(slices), tuple(segmentations), tuple(contours))
 
 
-def pair_dicom_segmentations(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files, of which each DICOM segmentation is a label (`FileKind.LABEL`) with the key of its scan.
+def pair_dicom_segmentations(named: Sequence[NamedFile]) -> tuple[list[NamedFile], list[Path]]:
+    """Return the files, of which each DICOM segmentation is a label with the key of its scan, and the contours.
 
-    Its scan is the folder of the series to which the segmentation refers, or else the folder of slices that contains
-    it. Without such a folder, the key is unchanged. Automatic results and labels of other structures are unchanged.
+    Its scan is the series to which the segmentation refers, or else the slices beside it. Without such a scan, the key
+    is unchanged. Automatic results and labels of other structures are unchanged, too.
     """
     segmentation_of: dict[Path, Path] = {}
     first_slices: dict[Path, tuple[Path, NamedFile]] = {}
+    contours: list[Path] = []
     for file in named:
-        if file.path.is_dir():
-            slices, segmentations = dicom_files_among(sorted(file.path.iterdir()))
-            if slices:
-                first_slices[file.path] = slices[0], file
-            elif segmentations:
-                segmentation_of[file.path] = segmentations[0]
-        elif ending(file.path) not in _ENDINGS:
-            segmentation_of[file.path] = file.path
+        if not file.path.is_dir() and ending(file.path) in _ENDINGS:
+            continue
+        found = dicom_files_among(sorted(file.path.iterdir()) if file.path.is_dir() else [file.path])
+        if found.slices:
+            first_slices[file.path] = found.slices[0], file
+        elif found.segmentations:
+            segmentation_of[file.path] = found.segmentations[0]
+        else:
+            contours.append(file.path)
+    named = [file for file in named if file.path not in contours]
     if not segmentation_of:
-        return list(named)
+        return named, contours
     key_of_series = {_series_uids(first)[0]: scan.key for first, scan in first_slices.values()}
-    paired = []
-    for file in named:
+    for n, file in enumerate(named):
         if file.path in segmentation_of and file.kind in (FileKind.SCAN, FileKind.LABEL):
             beside = first_slices.get(file.path.parent)
             series = _series_uids(segmentation_of[file.path])[1]
             key = key_of_series.get(series or "none", beside[1].key if beside else file.key)
-            file = replace(file, kind=FileKind.LABEL, key=key)
-        paired.append(file)
-    return paired
+            named[n] = replace(file, kind=FileKind.LABEL, key=key)
+    return named, contours
 
 
 def _series_uids(path: Path) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from .case_list import LABELLED, UNLABELLED, Case
 from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, lists_cases, read_description
 from .dicom_labels import DICOM_SLICE_ENDINGS, pair_dicom_segmentations
 from .found_cases import (
+    CONTOURS,
     NAMES,
     NO_SCAN,
     OTHER_CHANNEL,
@@ -136,8 +137,9 @@ def _pair_by_names(folder: Path) -> FoundCases:
     """
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
-    skipped: list[SkippedFile] = []
-    for named in recognise_masks(pair_dicom_segmentations(classify_all(images_below(folder), folder))):
+    files, contours = pair_dicom_segmentations(classify_all(images_below(folder), folder))
+    skipped = [SkippedFile(path, CONTOURS) for path in contours]
+    for named in recognise_masks(files):
         if named.kind in _SKIPPED_KINDS:
             skipped.append(SkippedFile(named.path, _SKIPPED_KINDS[named.kind]))
         else:

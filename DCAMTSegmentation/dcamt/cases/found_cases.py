@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..io.dicom import are_separate_scans
 from ..io.formats import ending
 from .case_list import Case
 from .dicom_labels import dicom_files_among
@@ -16,6 +17,7 @@ NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
 OTHER_CHANNEL = "another channel of its case; a one-channel model uses the first file, a multi-channel model all files"
 NO_SCAN = "a label without a scan"
 SEVERAL_LABELS = "several labels for one scan"
+CONTOURS = "contours (RT Structure Set); convert them to a segmentation"
 OTHER_LABEL = "a label of another or unknown structure; to use it, enter it as the label in the case list"
 RESULT = "an automatic result; rename it to train on it"
 
@@ -57,15 +59,20 @@ def images_below(folder: Path) -> Iterator[Path]:
     """Yield scans and labels at any depth; skip hidden entries.
 
     A folder of DICOM slices is yielded as one path, and so is a folder that contains only one DICOM segmentation. Other
-    DICOM segmentations are yielded as files.
+    DICOM segmentations, contours, and multi-frame images of different studies are yielded as files.
     """
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = [Path(place, name) for name in sorted(files)]
         yield from image_files(paths)
-        slices, segmentations = dicom_files_among(paths)
-        is_only_segmentation = len(segmentations) == 1 and not (slices or folders or Path(place) == folder)
-        if slices or is_only_segmentation:
+        found = dicom_files_among(paths)
+        is_only_segmentation = len(found.segmentations) == 1 and not (
+            found.slices or found.contours or folders or Path(place) == folder
+        )
+        if are_separate_scans(found.slices):
+            yield from found.slices
+        elif found.slices or is_only_segmentation:
             yield Path(place)
         if not is_only_segmentation:
-            yield from segmentations
+            yield from found.segmentations
+        yield from found.contours

@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..io.dicom_segments import is_dicom_segmentation
-from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, ending
+from ..io.dicom_files import CONTOUR_REMEDY
+from ..io.formats import DICOM_ENDING, LABEL_ENDINGS
+from .dicom_labels import dicom_files_among
 from .masks import recognise_masks
 from .names import (
     ATRIUM_WORDS,
@@ -39,13 +40,17 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
     entries = [path for path in sorted(folder.iterdir()) if path.is_file()]
     files = image_files(entries)
-    files += [path for path in entries if ending(path) == DICOM_ENDING and is_dicom_segmentation(path)]
+    dicom_files = dicom_files_among(entries)
+    files += dicom_files.segmentations
     if not files:
         endings = ", ".join((*LABEL_ENDINGS, DICOM_ENDING))
-        if below := next((path for path in sorted(folder.rglob("*")) if path.is_file() and image_files([path])), None):
+        if below := next(filter(_is_labelmap, sorted(folder.rglob("*"))), None):
             what = f"holds no segmentation itself, but folders below it do ({below.relative_to(folder).as_posix()})"
             remedy = "Choose the folder that holds the files, or put the files of all cases into one folder."
             raise InputError(what, path=folder, remedy=remedy)
+        if dicom_files.contours:
+            what = f"holds no segmentation, but contours (RT Structure Set), such as {dicom_files.contours[0].name}"
+            raise InputError(what, path=folder, remedy=CONTOUR_REMEDY)
         raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {endings}.")
     if skip_images:
         files = _without_scans(files, folder)
@@ -69,6 +74,11 @@ def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     keys = {mask.key for mask in masks}
     scans = {file.path for file in named if without_first_channel(file.key) in keys} - labels
     return [path for path in files if path in labels or not (case_name(path) in outlined or path in scans)]
+
+
+def _is_labelmap(path: Path) -> bool:
+    """Return whether a path is a file with the ending of a scan or label, or a DICOM segmentation."""
+    return path.is_file() and bool(image_files([path]) or dicom_files_among([path]).segmentations)
 
 
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cases.dicom_labels import dicom_files_among
 from ..cases.masks import has_few_values, recognise_masks
 from ..cases.names import FileKind, classify_all, image_files, labels_beside_scans
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files
-from ..io.dicom import is_one_study
+from ..io.dicom import are_separate_scans, is_one_study
 from ..io.formats import (
     DICOM_ENDING,
     IMAGE_ENDINGS,
@@ -268,7 +269,8 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     """Return the scans that a path stands for.
 
     A file is one scan. A folder with scan files stands for these scans. A folder that contains only folders stands
-    for one scan in each, unless they are the series of one DICOM study. Any other folder is one scan of DICOM files.
+    for one scan in each, unless they are the series of one DICOM study. A folder with multi-frame DICOM images of
+    different studies stands for these images. Any other folder is one scan of DICOM files.
 
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
     probabilities are skipped. The files of a scan's further channels are skipped, too: for a model of one channel,
@@ -283,6 +285,9 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     if inside:
         return inside
     folders = [entry for entry in entries if entry.is_dir()]
+    images = list(dicom_files_among(entries).slices)
+    if are_separate_scans(images):
+        return images
     if not folders or len(folders) < len(entries) or is_one_study(folders):
         return [scan]
     return folders

@@ -54,6 +54,25 @@ def _first_study(folder: Path) -> str:
     return ""
 
 
+def are_separate_scans(files: Sequence[Path]) -> bool:
+    """Return whether each of several DICOM files is a multi-frame image of a study of its own."""
+    from pydicom import dcmread
+
+    studies: set[str] = set()
+    for file in files:
+        try:
+            with quiet_pydicom():
+                tags = ["NumberOfFrames", "StudyInstanceUID"]
+                data = dcmread(file, stop_before_pixels=True, specific_tags=tags)
+            study, frames = str(data.get("StudyInstanceUID", "")), int(data.get("NumberOfFrames") or 1)
+        except Exception:  # pydicom raises errors of many types for damaged files.
+            return False
+        if frames == 1 or study in ("", *studies):
+            return False
+        studies.add(study)
+    return len(studies) > 1
+
+
 def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
     """Open the only or the chosen image among the DICOM files in `folder` and its subfolders.
 

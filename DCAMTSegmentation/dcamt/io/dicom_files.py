@@ -17,6 +17,9 @@ from .stored_image import library_errors
 
 SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """The SOP classes of segmentations: binary or fractional; labelmap."""
+CONTOUR_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+"""The SOP class of contours for radiotherapy (RT Structure Set)."""
+CONTOUR_REMEDY = "Convert them to a segmentation, for instance in 3D Slicer with the extension SlicerRT."
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _IMAGE_CLASSES = {
     f"1.2.840.10008.5.1.4.1.1.{end}"

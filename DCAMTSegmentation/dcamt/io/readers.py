@@ -19,7 +19,15 @@ from ..volume import Labelmap, Volume, as_labels, check_channels, check_grid, ch
 from .channels import channel_files, one_channel_note, read_channels
 from .dicom import open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_completeness import dicomdir_files
-from .dicom_files import DIRECTORY_CLASS, SEGMENTATION_CLASSES, files_below, list_names, quiet_pydicom
+from .dicom_files import (
+    CONTOUR_CLASS,
+    CONTOUR_REMEDY,
+    DIRECTORY_CLASS,
+    SEGMENTATION_CLASSES,
+    files_below,
+    list_names,
+    quiet_pydicom,
+)
 from .dicom_segments import is_dicom_segmentation, open_dicom_segments
 from .dicom_stacks import ScanChoice
 from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
@@ -269,6 +277,8 @@ def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
         if not label:
             raise _segmentation_error(path)
         return open_dicom_segments(path)
+    if label and kind == CONTOUR_CLASS:
+        raise InputError("holds contours (RT Structure Set), not labels", path=path, remedy=CONTOUR_REMEDY)
     return open_dicom_file(path, choice)
 
 
