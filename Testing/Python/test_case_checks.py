@@ -101,6 +101,16 @@ def test_wrong_channel_count_and_unknown_label_values_are_reported(cases: list[C
     assert "The label holds 3, but the recipe 'la' knows only 1" in only_problem(cases, 3)
 
 
+def test_scan_in_place_of_a_label_is_named_as_one(cases: list[Case]) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (24, 24, 24)).astype(np.uint8)
+    other = cases[0].image.with_name("other.nrrd")
+    assert cases[3].label
+    write_labelmap(replace(read_labelmap(cases[3].label), voxels=values), other)
+    cases[3] = replace(cases[3], label=other)
+    problem = "The label holds 255 different values, like a scan. Choose the case's label, or map its values."
+    assert only_problem(cases, 3) == problem
+
+
 def test_value_255_alone_means_the_class_of_a_recipe_with_one_class(cases: list[Case]) -> None:
     assert cases[3].label
     mask = ellipsoid_scan()[1]

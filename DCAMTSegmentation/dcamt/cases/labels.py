@@ -23,6 +23,8 @@ STRAY_VOXELS = 4
 
 A class may vanish on that grid if all its components are stray.
 """
+MANY_VALUES = 128
+"""A labelmap with more unexpected values is probably a scan."""
 MAXIMUM_CLASS = 255
 """The highest label value of a class in a label mapping."""
 _SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ".zip")
@@ -155,6 +157,9 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
         what = "is empty: no voxel is labelled" + (" with a value of its mapping" if case.labels else "")
         raise InputError(what, path=case.label, remedy="Outline the scan, or make the case unlabelled.")
     unknown = [value for value in values if value >= recipe.output_channels]
+    if len(unknown) > MANY_VALUES:
+        what = f"holds {len(values)} different values, like a scan"
+        raise InputError(what, path=case.label, remedy="Choose the case's label, or map its values.")
     if unknown:
         listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         highest = recipe.output_channels - 1

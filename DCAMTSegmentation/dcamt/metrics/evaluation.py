@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..cases.label_pairing import labelmaps_by_case, pair_with_labels
-from ..cases.labels import MAXIMUM_CLASS, parse_value_mapping
+from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS, parse_value_mapping
 from ..errors import InputError
 from ..geometry import bounding_box
 from ..io.formats import plain_name
@@ -59,8 +59,6 @@ _BOTH_EMPTY = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
 _METRICS = tuple(field.name for field in fields(SegmentationScore))
 _VOLUMES = ("prediction_volume_ml", "label_volume_ml")
 _CORRECT_MAPPING = "Before each sign =, write values or names of segments that occur in the files."
-_MANY_VALUES = 128
-"""Largest number of label values with which a labelmap is never taken for a scan (`_refuse_scan`)."""
 SCORE_COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined", "cases", "missed", "empty")
 
 
@@ -296,7 +294,7 @@ def evaluate_pairs(
 def _refuse_scan(labelmap: Labelmap, values: set[int], others: set[int], counterpart: str, option: str) -> None:
     """Raise InputError if a labelmap is probably a scan.
 
-    A labelmap is probably a scan if it has more than `_MANY_VALUES` label values and more than twice as many as its
+    A labelmap is probably a scan if it has more than `MANY_VALUES` label values and more than twice as many as its
     counterpart.
 
     Args:
@@ -305,7 +303,7 @@ def _refuse_scan(labelmap: Labelmap, values: set[int], others: set[int], counter
         counterpart: "prediction" or "label".
         option: the option that maps the labelmap's values.
     """
-    if len(values) > max(_MANY_VALUES, 2 * len(others)):
+    if len(values) > max(MANY_VALUES, 2 * len(others)):
         raise InputError(
             f"holds {len(values)} different values, like a scan, but its {counterpart} holds {len(others)}",
             path=labelmap.path,
