@@ -230,6 +230,13 @@ def test_label_mapping_of_a_line_overrides_the_mapping_of_the_list(folder: Path)
     assert [case.labels for case in read_cases(folder / "again.csv")] == ["420=left atrium", "1=1, 2=1"]
 
 
+@pytest.mark.parametrize("name", [" a.nii", "\u00a0a.nii", "\u2028a.nii"])
+def test_file_whose_name_begins_with_a_blank_is_found_again(folder: Path, name: str) -> None:
+    (folder / "a.nii").rename(folder / name)
+    write_cases([Case("a", folder / name, folder / "l.nii", LABELLED)], folder / "cases.csv")
+    assert read_cases(folder / "cases.csv")[0].image == folder / name
+
+
 def test_violations_are_found_without_reading_files() -> None:
     recipe = tiny_recipe()
     full = replace(recipe, training=replace(recipe.training, batch=2, labelled_per_batch=2))

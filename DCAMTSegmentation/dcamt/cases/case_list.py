@@ -113,7 +113,8 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
         if target is None:
             return ""
         try:
-            return Path(os.path.relpath(target.resolve(), path.parent.resolve())).as_posix()
+            text = Path(os.path.relpath(target.resolve(), path.parent.resolve())).as_posix()
+            return f"./{text}" if text[:1].isspace() else text  # Blanks around a cell are removed when it is read.
         except ValueError:  # another drive, on Windows
             return str(target.resolve())
 
