@@ -125,8 +125,9 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
     printed.
 
     Args:
-        path: the file being processed. The result names this file unless the error names it already, is an `OSError`
-            about another file, or is a `ModuleNotFoundError`.
+        path: the file being processed; the result's message begins with this path. A `DCAMTError` whose message
+            contains the path is returned unchanged. For an `OSError` about another file, the message names only the
+            other file. For a `ModuleNotFoundError`, the message names no file.
     """
     text = " ".join(str(error).split())
     if isinstance(error, DCAMTError):

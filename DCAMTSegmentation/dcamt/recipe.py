@@ -76,7 +76,8 @@ class Objective:
     """In the contrastive losses, an unlabelled voxel has the class that both branches predict with more than this
     probability."""
     samples: int = 256
-    """Largest number of voxels of each class (contrastive losses) and of tokens of each set (MMD) in an iteration."""
+    """Largest number of voxels of each class in the contrastive losses, and of tokens in each of the two sets that MMD
+    compares."""
     ramp_up: float = 0.4
     """Fraction of the iterations after which all losses except `supervised` have their full weight."""
 
@@ -198,7 +199,7 @@ class Recipe:
         return x, y, z
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as nested dictionaries with the keys of a recipe file; lists are tuples."""
+        """Return the recipe as nested dictionaries with a recipe file's keys, but with tuples instead of lists."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:

@@ -240,7 +240,7 @@ def test_pickle_in_place_of_a_package_or_member_is_not_loaded(model_copy: Path, 
     assert refusal(model_copy).startswith("cannot be used: the weights")
     assert not mark.exists()
     pickle.loads(trap)
-    assert mark.exists()  # loading the pickle does create the folder
+    assert mark.exists()  # loading the pickle does create the folder `mark`
 
 
 def make_members(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:

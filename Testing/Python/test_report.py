@@ -213,6 +213,7 @@ def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
     assert pixels.shape == (side, 3 * side + 12, 3)
     for number in range(3):
         panel = pixels[:, number * (side + 6) :][:, :side]
-        # The picture shows 32 voxels: up to 20 mm around the block, inside the scan. The block fills voxels 2 to 11.
+        # Each slice shows 32 voxels along both axes. The block of 10 voxels begins 2 voxels from the left and upper
+        # edges, so its centre is 7 voxels from these edges.
         assert np.argwhere(panel.mean(axis=-1) > 0.5).mean(axis=0) / side == pytest.approx([7 / 32, 7 / 32], abs=0.02)
         assert (np.abs(panel - recipe.classes[0].color).max(axis=-1) < 0.01).any()
