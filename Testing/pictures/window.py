@@ -130,9 +130,9 @@ def _settle_height(panel: QtWidgets.QWidget) -> None:
 
 
 def _bottom(panel: QtWidgets.QWidget, widgets: Sequence[QtWidgets.QWidget]) -> int:
-    """Return the height of a panel down to the lowest visible pixel of those `widgets` that show no other widget.
+    """Return the height of a panel from its top to the lowest visible pixel of `widgets`.
 
-    A single widget counts even if it shows other widgets.
+    If there are several `widgets`, those that show other widgets inside them are ignored.
     """
     ends = [widget for widget in widgets if len(widgets) == 1 or not _shows_others(widget)]
     seen = [(widget, widget.visibleRegion().boundingRect()) for widget in ends]

@@ -99,7 +99,7 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
 def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if a DICOMDIR names a missing file of the frames' series; ignore a missing or damaged DICOMDIR.
 
-    A missing file of an unknown series counts only if it should lie in a folder of the frames' files.
+    If the series of a missing file is unknown, the file counts only if its folder contains a file of `frames`.
     """
     if not directory.is_file():
         return

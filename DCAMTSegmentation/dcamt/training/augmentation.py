@@ -27,7 +27,7 @@ WAVELENGTH_MM = (4.0, 32.0)
 STRIPE_HEIGHT = (0.3, 2.5)
 """Lowest and highest amplitude of the stripes, in standard deviations of the patch."""
 SPOT_RADIUS_MM = (2.0, 12.0)
-"""Smallest and largest radius of the spot of `add_artefact`, at half the spot's height."""
+"""Smallest and largest radius of the spot of `add_artefact`."""
 SPOT_HEIGHT = (5.0, 60.0)
 """Smallest and largest brightness that a spot adds well inside its radius, in standard deviations of the patch."""
 SPOT_EDGE_MM = 1.5
@@ -102,10 +102,10 @@ def replace_surroundings(
 ) -> tuple[Tensor, Tensor]:
     """Replace the part beyond a random plane with air, noise or a mirror image, as if the scan were cropped and padded.
 
-    Air is the lowest intensity of each channel; noise has each channel's mean and standard deviation, within its range.
-    Labels beyond the plane become 0, even in a mirror image, since a mirrored organ is not an organ. Without this
-    augmentation, networks trained on scans cropped around an organ make errors near the padded border of other scans
-    (Testing/benchmarks/README.md, "Whole scans").
+    Air is the lowest intensity of each channel. Noise is drawn with each channel's mean and standard deviation, and
+    clipped to the channel's lowest and highest intensity. Labels beyond the plane become 0, even in a mirror image,
+    since a mirrored organ is not an organ. Without this augmentation, networks trained on scans cropped around an
+    organ make errors near the padded border of other scans (Testing/benchmarks/README.md, "Whole scans").
 
     Args:
         image: (C, X, Y, Z).
