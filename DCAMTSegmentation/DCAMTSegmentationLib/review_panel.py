@@ -50,7 +50,8 @@ class ReviewPanel:
                 # These settings need a table node, so the .ui file cannot make them.
                 ui.measurementsTable.transposed = True
                 ui.measurementsTable.resizeColumnsToContents()
-                # Hide the rows of names that `resultLabel` shows: the scan's and, for a single segment, the segment's.
+                # `resultLabel` shows the scan's name, so hide the first row. If there is only one segment, also hide
+                # the second row, which contains the segment's name.
                 hidden = 2 if table.GetNumberOfRows() == 1 else 1
                 for row in range(table.GetNumberOfColumns()):
                     ui.measurementsTable.setRowHidden(row, row < hidden)

@@ -176,8 +176,9 @@ class EngineProcess:
         qt.QTimer.singleShot(0, self._delete_process)
 
     def _delete_process(self) -> None:
-        # Disconnect first. Connected slots keep this object alive until Qt has deleted the QProcess. This object
-        # holds PythonQt's wrapper, which would then delete the QProcess again.
+        # Disconnect first: connected slots would keep this object alive until Qt has deleted the QProcess. Python
+        # would then delete this object and its wrapper of the QProcess, and the wrapper would delete the QProcess
+        # again.
         for signal, slot in (
             (self._process.readyReadStandardOutput, self._on_output),
             (self._process.readyReadStandardError, self._on_stderr),
@@ -189,7 +190,7 @@ class EngineProcess:
 
 
 def python_program() -> str:
-    """Return the path of PythonSlicer, Slicer's own Python, or else of the running Python."""
+    """Return the path of PythonSlicer or, if there is no PythonSlicer, of the running Python."""
     return shutil.which("PythonSlicer") or sys.executable
 
 

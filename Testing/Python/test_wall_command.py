@@ -279,10 +279,12 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     assert call_wall(scan, label, "-o", folder / "out") == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = read_table(folder / "out" / "a_image.wall.csv")[0]
-    # A point is measured if the scan contains the sample 3 mm outside it. These points form a zone of this area.
-    zone_cm2 = 2 * np.pi * 2 * (2 + 0.87)
-    assert float(row["wall_cm2"]) == pytest.approx(zone_cm2, rel=0.05)
-    assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - zone_cm2, rel=0.1)
+    # A point is measured if the scan contains the sample 3 mm outside the surface. The lowest measured points lie
+    # 10 mm * 20 / 23 = 8.7 mm below the centre. The measured area is 2 pi times the ball's radius times the height
+    # of the measured part, with lengths in cm.
+    measured_cm2 = 2 * np.pi * 2 * (2 + 0.87)
+    assert float(row["wall_cm2"]) == pytest.approx(measured_cm2, rel=0.05)
+    assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - measured_cm2, rel=0.1)
 
 
 def test_folder_needs_a_segmentation_for_each_scan(

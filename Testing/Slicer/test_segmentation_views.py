@@ -182,7 +182,8 @@ class ImportTest(PanelCase):
         scene = slicer.mrmlScene
         scene.StartState(scene.ImportState)
         try:
-            # As during an import, the reference to the volume cannot be resolved yet.
+            # During an import, the reference to the volume cannot be resolved yet. Removing the
+            # reference has the same effect.
             self.settings.parameterNode.SetNodeReferenceID("inputVolume", None)
             self.settings.parameterNode.Modified()
             self.assertEqual(self.ui.outputSelector.currentNode().GetName(), "LGE segmentation")
