@@ -191,6 +191,29 @@ def test_value_that_nnunet_ignores_is_no_class(tmp_path: Path) -> None:
     assert find_cases(home).classes == ((1, "LA"),)
 
 
+@pytest.mark.parametrize("labels", [["background", "LA"], {"0": "background", "1": "LA", "\u00b2": "x"}])
+def test_classes_are_read_from_an_array_and_besides_keys_that_are_no_numbers(tmp_path: Path, labels: object) -> None:
+    home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    (home / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
+    assert find_cases(home).classes == ((1, "LA"),)
+
+
+@pytest.mark.parametrize(("training", "validation", "test"), [("train", "val", "testing"), ("training", "val", "test")])
+def test_lists_of_other_names_are_read(tmp_path: Path, training: str, validation: str, test: str) -> None:
+    files = [f"images{part}/{name}.nii.gz" for part, name in (("Tr", "a"), ("Tr", "b"), ("Ts", "c"))]
+    labels = [f"labelsTr/{name}.nii.gz" for name in "ab"]
+    home = make_files(tmp_path, *files, *labels)
+    described = {
+        training: [{"image": files[0], "label": labels[0]}],
+        validation: [{"image": files[1], "label": labels[1]}],
+        test: [{"image": files[2]}],
+    }
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert list(scans_and_labels(found, home).values()) == [*zip(files, labels, strict=False), (files[2], None)]
+    assert found.skipped == ()
+
+
 def test_listed_paths_may_contain_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = make_files(tmp_path, "data/s.nii.gz", "data/l.nii.gz", "set/x.txt") / "set"
     listed = {"a": {"images": ["$SCANS/s.nii.gz"], "label": "${SCANS}/l.nii.gz"}}
@@ -206,7 +229,7 @@ def find_in_data_set(home: Path, training: list[dict[str, str]], *files: str, **
     return find_cases(home)
 
 
-@pytest.mark.parametrize("start", ["./imagesTr/", ".\\imagesTr\\", "/moved/Task1/imagesTr/"])
+@pytest.mark.parametrize("start", ["./imagesTr/", ".\\imagesTr\\", "/moved/Task1/imagesTr/", "C:\\Task1\\imagesTr\\"])
 def test_paths_of_a_data_set_from_another_computer_are_found(tmp_path: Path, start: str) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     listed = {"image": f"{start}a.nii.gz", "label": f"{start.replace('images', 'labels')}a.nii.gz"}

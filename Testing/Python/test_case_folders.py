@@ -447,6 +447,14 @@ def test_lascarqs_submission_beside_its_scans_is_an_automatic_result(tmp_path: P
     assert skip_reasons(found) == {"LA_predict_1.nii.gz": RESULT}
 
 
+def test_word_for_results_marks_a_result_only_beside_a_scan_or_label_of_the_name(tmp_path: Path) -> None:
+    found = find_cases(
+        make_files(tmp_path, "a_label.nii", "a_output.nii", "b_output.nii", "output/c.nii", "c_label.nii")
+    )
+    assert {case.image.name for case in found.cases} == {"b_output.nii", "c.nii"}
+    assert skip_reasons(found)["a_output.nii"] == RESULT
+
+
 def test_files_in_a_folder_of_results_are_neither_scans_nor_labels(tmp_path: Path) -> None:
     found_cases = find_cases(
         make_files(tmp_path, "images/x.nii", "labels/x.nii", "predictions/x.nii", "results/x.seg.nrrd")

@@ -54,7 +54,8 @@ def lists_cases(described: Mapping[str, Any]) -> bool:
     return any(_entries(described.get(key)) for key in _LISTS)
 
 
-_LISTS = ("training", "validation", "test")
+_TEST_LISTS = ("test", "testing")
+_LISTS = ("training", "train", "validation", "val", *_TEST_LISTS)
 _IMAGE_KEYS, _LABEL_KEYS = ("image", "images", "img", "scan"), ("label", "labels", "seg", "segmentation", "mask")
 
 
@@ -103,12 +104,18 @@ def _is_label(text: object) -> bool:
 
 
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
-    """Return label values and names. Decathlon and nnU-Net v1 write {"1": "name"}; nnU-Net v2 writes {"name": 1}."""
+    """Return label values and names.
+
+    Decathlon and nnU-Net v1 write {"1": "name"}; nnU-Net v2 writes {"name": 1}. An array of names starts with that of
+    the background.
+    """
     listed = described.get("labels")
+    if isinstance(listed, list):
+        listed = dict(enumerate(listed))
     class_names = {}
     for key, value in listed.items() if isinstance(listed, dict) else ():
         for number, name in ((key, value), (value, key)):
-            if str(number).isdigit() and isinstance(name, str) and int(number) > 0 and name != _IGNORED:
+            if str(number).isdecimal() and isinstance(name, str) and int(number) > 0 and name != _IGNORED:
                 class_names[int(number)] = name
     return tuple(sorted(class_names.items()))
 
@@ -172,8 +179,9 @@ class _ListedCases:
         path = self._folder / text
         if "\\" in text and not path.exists():
             path = self._folder / text.replace("\\", "/")
-        if path.is_absolute() and not path.exists():  # The data set was moved; its folders keep their names.
-            path = self._folder.joinpath(*path.parts[-2:])
+        is_absolute = path.is_absolute() or PureWindowsPath(text).is_absolute()
+        if is_absolute and not path.exists():  # The data set was moved; its folders keep their names.
+            path = self._folder.joinpath(*PureWindowsPath(text).parts[-2:])  # Splits at both kinds of slashes.
         kind = ending(path)
         channel = path.with_name(
             f"{path.name[: len(path.name) - len(kind)]}_0000{path.name[len(path.name) - len(kind) :]}"
@@ -195,15 +203,15 @@ class _ListedCases:
 
 
 def find_listed_cases(folder: Path) -> FoundCases:
-    """Read the list of a Decathlon or nnU-Net v1 data set: its entries `training`, `validation` and `test`.
+    """Read the list of a Decathlon or nnU-Net v1 data set: its entries `training`, `validation`, `test` and the like.
 
-    The cases of `test` are skipped if the folder `labelsTs` has labels.
+    The test cases are skipped if the folder `labelsTs` has labels.
     """
     described, listed = read_description(folder), _ListedCases(folder)
     has_test_labels = bool(files_in(folder / "labelsTs", LABEL_ENDINGS))
     for key in _LISTS:
         for images, label, name in _entries(described.get(key)):
-            if key == "test" and has_test_labels:
+            if key in _TEST_LISTS and has_test_labels:
                 listed.skip(images)
             else:
                 listed.add(images, label, name)
