@@ -14,7 +14,7 @@ from dcamt.errors import InputError, OutputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.volume import Labelmap, Volume, check_grid, check_scan_grid, fit_labelmap
+from dcamt.volume import Labelmap, Volume, check_grid, check_scan_grid, check_size, fit_labelmap
 from dcamt_testing.scan_files import (
     LEFT_ATRIUM,
     ORTHOGONAL,
@@ -243,6 +243,16 @@ def test_unusable_voxel_values_are_refused(tmp_path: Path) -> None:
         if ending == ".nrrd":  # SimpleITK writes kind "vector" here; a colour image has kind "RGB-color"
             color.write_bytes(color.read_bytes().replace(b"kinds: vector", b"kinds: RGB-color"))
         refused(lambda color=color: read_scan(color), color, "RGB")
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024, 1025), (1, 1024, 1024, 1025), (8, 512, 0)])
+def test_image_without_voxels_or_of_more_than_2_to_the_30th_is_refused(shape: tuple[int, ...]) -> None:
+    refused(lambda: check_size(shape, Path("x.nrrd")), Path("x.nrrd"), " x ".join(map(str, shape)))
+
+
+def test_image_of_2_to_the_30th_voxels_and_any_image_of_two_axes_are_accepted() -> None:
+    check_size((1024, 1024, 1024), None)
+    check_size((2**20, 2**20), None)
 
 
 def test_file_that_is_not_a_labelmap_is_refused(tmp_path: Path) -> None:
