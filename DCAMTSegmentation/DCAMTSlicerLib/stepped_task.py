@@ -79,7 +79,7 @@ class SteppedTask:
 class DelayedCall:
     """Calls a function once, when the time given to the last `start` has passed (a debounce timer).
 
-    The owner must call `close`; until then, the timer keeps the object of a bound method alive.
+    The owner must call `close` at the end; until then, the timer holds a reference to the function.
     """
 
     def __init__(self, function: Callable[[], None]) -> None:

@@ -10,9 +10,9 @@ pass      Prediction on the network grid, in one pass and in tiles. The ratio is
           pass are measured alternately.
 segment   `Predictor.segment`: from a scan in memory to labels on the scan's grid; the model is already loaded.
 protocol  The protocol of published results, with the same weights on the network grid: overlapping windows of the
-          training patch's size, the mean of all softmax outputs, the largest component. Measured with
-          the published stride of 18x18x4 voxels and with this stride scaled from the published window (112x112x80) to
-          the patch.
+          training patch's size, the mean of all softmax outputs, the largest component. Measured with two strides: the
+          published stride of 18x18x4 voxels, and a stride in the same proportion to the patch as 18x18x4 to the
+          published window of 112x112x80.
 whole     The same scans inside a field of 576x576x88 voxels of air, noise, blurred noise or mirrored tissue.
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
 

@@ -77,7 +77,7 @@ def _slice_figure(
     ]
     spacing = (float(scene.spacing[along]), float(scene.spacing[across]))
     labels = scene.cut(scene.labels, plane)
-    # The path's rows run downwards; a plane with `up` is flipped.
+    # The path has row 0 at the top. If the vertical axis of the plane points upwards, the path is flipped.
     turn = f' transform="matrix(1 0 0 -1 0 {frame.height:.2f})"' if plane.up else ""
     for segment in segments:
         path = contour_path(labels == segment.label, spacing, (-float(low[across]), -float(low[along])))

@@ -177,7 +177,7 @@ def _volume_level(field: np.ndarray, cells: float) -> float:
     rank = min(max(round(values.size - cells), 0), values.size - 1)
     level = float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
     lower = values[values < values.max()]
-    # In a tiny symmetric segment, all samples inside may equal the maximum; a lower level keeps them.
+    # In a tiny symmetric segment, the level may be the maximum, which no sample exceeds: take the next lower value.
     return float(lower.max()) if level == values.max() and lower.size else level
 
 

@@ -49,7 +49,7 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 
 
 def scene_volume(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Any | None:
-    """Return the volume node of a row that has the case's name and the grid of the case's scan; None if there is none.
+    """Return the volume node that lies on the grid of the case's scan and whose row has the case's name, or None.
 
     The name alone is not enough, since another run may have a case of the same name.
     """
