@@ -92,7 +92,7 @@ def choose_recipe(
         from ..networks.packaging import build_network, verify_model
 
         package = verify_model(start_from)
-        # `verify_model` ignores removed keys of the recipe; `read_recipe` refuses those that are not switched off.
+        # `read_recipe`, unlike `verify_model`, raises InputError if the recipe uses a setting that DCAMT no longer has.
         base = base or read_recipe(model_path(start_from))
         origin, weights = Origin.from_card(package.card), dict(build_network(package).state_dict())
     base = base or load_recipe(DEFAULT_RECIPE)

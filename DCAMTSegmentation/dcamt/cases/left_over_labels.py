@@ -1,7 +1,7 @@
 """Pair each label that has no scan of the same name with the only scan of a similar name.
 
 The names may differ in capitals (`P1_image`, `p1_label`), in words for the modality (`p1_lge`, `p1_seg`), in words for
-the atrium (`ct`, `segmentations/heart_atrium_left`), or in the folders (`Patients/p1`, `Outlines/p1`).
+the atrium (`p1`, `p1_LA_gt`), or in the folders (`Patients/p1`, `Outlines/p1`).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _Simplify = Callable[[NamedFile], Hashable]
 def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     """Give each label without a scan the key of the only scan whose name fits, if that scan has no label.
 
-    If several scans fit, or the label names another modality, the label keeps its key. A label `p1` that fits only the
-    scan `p1_lge` also keeps its key if the name of another scan, such as `p1_post`, starts with `p1`. Several labels
-    may get the key of the same scan.
+    If several scans fit, or the label names another modality, the label keeps its key. If there are scans `p1_lge` and
+    `p1_post`, a label `p1` also keeps its key, since both scans' names start with `p1`. Several labels may get the key
+    of the same scan.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
     rules: tuple[tuple[_Simplify, _Simplify], ...] = (

@@ -79,12 +79,12 @@ TIME_ATTRIBUTES = (
     ("AcquisitionTime", ""),
     ("ContentTime", ""),
 )
-"""Attributes that may sort the frames at one place by time, each with its functional group ("" if it has none).
+"""Attributes that may sort the frames at one place by time, in order of preference.
 
-The first attribute whose values differ between all frames of each place is used.
+Each attribute comes with its functional group ("" if it has none).
 """
 NUMBERED_TIMES = 2
-"""The first `NUMBERED_TIMES` of `TIME_ATTRIBUTES` number the time points."""
+"""The first `NUMBERED_TIMES` attributes of `TIME_ATTRIBUTES` state the number of a frame's time point."""
 
 
 class UnplacedError(Exception):
