@@ -92,7 +92,7 @@ def choose_recipe(
         from ..networks.packaging import build_network, verify_model
 
         package = verify_model(start_from)
-        # `read_recipe`, unlike `verify_model`, raises InputError if the recipe uses a setting that DCAMT no longer has.
+        # `read_recipe`, unlike `verify_model`, refuses a recipe that uses a setting removed from DCAMT.
         base = base or read_recipe(model_path(start_from))
         origin, weights = Origin.from_card(package.card), dict(build_network(package).state_dict())
     base = base or load_recipe(DEFAULT_RECIPE)
