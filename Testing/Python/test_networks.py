@@ -28,7 +28,7 @@ def small_recipe(classes: int = 1, input_channels: int = 1, **network: Any) -> R
 
 
 def exchanging_network(recipe: Recipe, seed: int = 0) -> DualVNet:
-    """Return a network in evaluation mode with random cross-attention (the identity in a new network)."""
+    """Return a network in evaluation mode; in its cross-attention, the output weights are random instead of 0."""
     torch.manual_seed(seed)
     network = DualVNet(recipe).eval()
     attentions: Any = network.attentions
@@ -248,7 +248,7 @@ def test_trilinear_up_equals_upsampling_followed_by_a_convolution() -> None:
     for axis in (2, 3, 4):
         before = np.concatenate([doubled.take([0], axis), doubled.take(range(doubled.shape[axis] - 1), axis)], axis)
         after = np.concatenate([doubled.take(range(1, doubled.shape[axis]), axis), doubled.take([-1], axis)], axis)
-        # Along each axis, the centre of a new voxel is a quarter of the old spacing from the old voxel's centre.
+        # Along each axis, the new voxels' centres lie 0.25 old spacings before and after an old voxel's centre.
         pair = np.stack([0.75 * doubled + 0.25 * before, 0.75 * doubled + 0.25 * after], axis + 1)
         doubled = pair.reshape(*(n * (2 if i == axis else 1) for i, n in enumerate(doubled.shape)))
     weight = layer[0].weight.detach().numpy()[:, :, 0, 0, 0]

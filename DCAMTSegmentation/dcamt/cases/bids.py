@@ -29,9 +29,10 @@ def find_bids_cases(folder: Path) -> FoundCases:
     """Pair the scans of a BIDS data set with their labels by the entities in the files' names.
 
     A label fits a scan that has all the label's entities; `_DERIVATIVE_ENTITIES` are ignored. If several scans fit,
-    scans without further entities are preferred, then scans with the label's first suffix. A label for which several
-    scans or no scan remain is skipped, and so is an automatic result (`desc-pred`). Of several labels for a scan, those
-    of other structures (`label-RA`) are skipped; if several labels remain, the scan and these labels are skipped, too.
+    those that have no entity besides the label's are preferred. If several scans remain, those with the label's first
+    suffix are preferred (`T1w` for a label `T1w_dseg`). A label for which several scans or no scan remain is skipped,
+    and so is an automatic result (`desc-pred`). Of several labels for a scan, those of other structures (`label-RA`)
+    are skipped; if several labels remain, the scan and these labels are skipped, too.
     """
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []

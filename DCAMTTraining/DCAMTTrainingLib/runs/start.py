@@ -77,7 +77,8 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         _make_folder(run.scans)
         cases: list[Case] = []
         for number, row in enumerate(used, start=1):
-            if isinstance(row.source, SceneScan) or number % 500 == 0:  # Listing a file takes no time.
+            # For a scan in a file, nothing is written, so a yield every 500 cases is enough.
+            if isinstance(row.source, SceneScan) or number % 500 == 0:
                 yield len(cases), len(used)
             # `closing` closes open files before the folder is removed, as Windows requires.
             with closing(export_case(row, run.scans, number, one_channel)) as writing:
@@ -138,7 +139,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     started[:] = [entry for entry in started if entry.process.poll() is None]
     flags = 0
     if os.name == "nt":
-        # Without these flags, closing a console window or pressing Ctrl+C in Slicer's would end the run.
+        # Without these flags, closing the process's console window, or pressing Ctrl+C in it, would end the run.
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
     command = [python_program(), "-m", "dcamt", *arguments]
     try:
