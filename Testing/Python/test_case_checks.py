@@ -224,6 +224,8 @@ def test_commands_find_and_check_the_cases_of_a_folder(tmp_path: Path, capsys: p
     assert call_dcamt(["cases", "check", table]) == 0
     assert call_dcamt(["cases", "find", tmp_path / "data", "--validation", "3"]) == 1
     assert "--validation 3 leaves no labelled case for training" in capsys.readouterr().err
+    assert call_dcamt(["cases", "find", tmp_path / "data", "--labels", "420:1"]) == 1
+    assert "'420:1' maps no label. Write VALUE=CLASS" in capsys.readouterr().err
 
 
 def test_case_list_with_a_missing_image_path_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,8 +143,9 @@ def test_missing_column_is_refused(folder: Path, column: str) -> None:
 
 
 def test_file_that_is_not_a_case_list_is_refused(folder: Path) -> None:
-    assert error_of(folder / "gone.csv").startswith("cannot be read as a case list")
-    assert error_of(folder).startswith("cannot be read as a case list")
+    assert error_of(folder / "gone.csv") == "does not exist. Check the name and the folder."
+    advice = f"Make a list of the cases in it: dcamt cases find {folder} -o cases.csv."
+    assert error_of(folder) == f"is a folder, not a case list. {advice}"
     for content in (b"\xff\xfe\x00name", bytes(range(256))):
         (folder / "cases.csv").write_bytes(content)
         assert error_of(folder / "cases.csv") == "is not a text file. Save the case list as CSV in UTF-8."

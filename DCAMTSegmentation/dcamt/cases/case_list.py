@@ -229,6 +229,9 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
     with `#` are ignored, except a line such as `# labels: 420=left atrium`. If `labels` is empty, this line states the
     label mapping for all lines that have no mapping of their own.
     """
+    if path.is_dir():
+        remedy = f"Make a list of the cases in it: dcamt cases find {path} -o cases.csv."
+        raise InputError("is a folder, not a case list", path=path, remedy=remedy)
     try:
         data = path.read_bytes()
         if data.startswith(_WORKBOOKS):
@@ -236,6 +239,8 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
         lines = _decode(data).splitlines(keepends=True)
     except UnicodeDecodeError as error:
         raise InputError("is not a text file", path=path, remedy="Save the case list as CSV in UTF-8.") from error
+    except FileNotFoundError as error:
+        raise InputError("does not exist", path=path, remedy="Check the name and the folder.") from error
     except OSError as error:
         raise InputError(f"cannot be read as a case list ({error})", path=path) from error
     first, delimiter, mapping = 0, "", ""

@@ -10,6 +10,7 @@ from ..cases.case_list import LABELLED, VALIDATION, Case, list_cases, write_case
 from ..cases.checks import CaseFacts, check_cases, list_problems
 from ..cases.folders import find_cases
 from ..cases.found_cases import FoundCases
+from ..cases.labels import mapping_targets
 from ..errors import InputError
 from ..recipe_files import load_recipe
 from .console import Console
@@ -26,6 +27,8 @@ def _find(options: argparse.Namespace) -> int:
     console = Console(options.json)
     if options.output:
         check_table_path(options.output, [], existing_rule(options))
+    if options.labels:
+        mapping_targets(options.labels)  # Raises InputError if this is no mapping.
     found_cases = find_cases(options.folder)
     mapped = tuple(replace(case, labels=options.labels) if case.label else case for case in found_cases.cases)
     found_cases = replace(found_cases, cases=mapped)
