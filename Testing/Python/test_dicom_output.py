@@ -273,6 +273,16 @@ def test_source_is_found_among_other_series_and_subfolders(case: tuple[Path, Lab
     np.testing.assert_allclose(starts, expected, atol=1e-3)
 
 
+def test_segmentation_beside_the_images_is_no_source(
+    case: tuple[Path, Labelmap], written: Path, tmp_path: Path
+) -> None:
+    folder, labelmap = case
+    shutil.copytree(folder, tmp_path / "series")
+    shutil.copy(written, tmp_path / "series" / "0.dcm")  # before the images in the order of names
+    source = find_source_images(tmp_path / "series", labelmap.grid)
+    assert {header.Modality for header in source.datasets} == {"MR"}
+
+
 @pytest.mark.parametrize("keyword", ["PixelSpacing", "ImageOrientationPatient"])
 def test_image_without_spacing_or_orientation_is_no_source(
     case: tuple[Path, Labelmap], tmp_path: Path, keyword: str

@@ -340,3 +340,13 @@ def test_slices_may_be_thinner_than_their_distance(series: Path, tmp_path: Path,
             labelmap.voxels[0, 0, 1] = 1  # a voxel between two slices of the scan
             with pytest.raises(InputError, match="lies on a different grid"):
                 fit_labelmap(labelmap, grid, series)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [(400, "lacks its pixels"), (-740, "lacks its pixels"), (-2, "ends too early")]
+)
+def test_truncated_segmentation_is_called_incomplete(series: Path, tmp_path: Path, size: int, message: str) -> None:
+    path = write_segmentation(tmp_path / "cut.dcm", series, organs(tuple(range(9))), "BINARY")
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(InputError, match=rf"cut\.dcm: {message}\. The copy is incomplete"):
+        read_labelmap(path)

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import Code, Labelmap, SegmentInfo
 from .atomic import atomic_path
+from .dicom_files import is_image_class
 
 _POSITION_TOLERANCE = 0.02
 """Largest distance of a source image from its slice of the labelmap, as a fraction of the finest voxel spacing."""
@@ -82,7 +83,8 @@ def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, in
             header = pydicom.dcmread(file, stop_before_pixels=True)
         except (pydicom.errors.InvalidDicomError, OSError, ValueError, AttributeError, EOFError):
             continue
-        if "Rows" in header and "SeriesInstanceUID" in header:
+        is_image = "Rows" in header and is_image_class(str(header.get("SOPClassUID", "")))
+        if is_image and "SeriesInstanceUID" in header:
             by_series.setdefault(str(header.SeriesInstanceUID), []).append((file, header))
     if not by_series:
         remedy = "Segment a folder of DICOM images, or choose another file format, such as .seg.nrrd."

@@ -78,12 +78,12 @@ def open_dicom_segments(path: Path) -> StoredImage:
 
 def _refuse_incomplete(path: Path, data: Any) -> None:
     """Raise InputError if a segmentation lacks frames or their descriptions, or has too few or too many pixels."""
+    if "PixelData" not in data:
+        raise InputError("lacks its pixels", path=path, remedy=COPY_AGAIN)
     stated = int(data.get("NumberOfFrames") or 1)
     described = len(data.get("PerFrameFunctionalGroupsSequence") or ())
     if described != stated:
         raise InputError(f"has {stated} frames, but positions for {described}", path=path, remedy=_REMEDY)
-    if "PixelData" not in data:
-        raise InputError("lacks its pixels", path=path, remedy=COPY_AGAIN)
     if data["PixelData"].is_undefined_length:
         return  # The pixels are compressed.
     held = len(data.PixelData)
