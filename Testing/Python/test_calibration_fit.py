@@ -26,7 +26,7 @@ def synthetic_features(number: int, seed: int) -> tuple[list[dict[str, float]], 
     doubt = np.concatenate([draw.normal(-2.4, 0.25, 4 * number), draw.normal(-1, 1, 4 * number)])
     logit = -0.2 - 1.1 * doubt
     truth = 1 / (1 + np.exp(-(logit + draw.normal(0, 0.15, len(doubt)))))
-    other = truth + draw.normal(0, 0.05, len(doubt))  # increases with the overlap, so it does not express doubt
+    other = truth + draw.normal(0, 0.05, len(doubt))
     features = [{"doubt": a, "other": b, "nothing": 0.0} for a, b in zip(doubt.tolist(), other.tolist(), strict=True)]
     return features, truth, [f"case{index % number}" for index in range(len(doubt))]
 
@@ -35,7 +35,7 @@ def test_fit_finds_the_known_law_and_intervals_hold_about_80_percent_of_new_scan
     features, truth, cases = synthetic_features(20, 0)
     model = fit_overlap(features, truth.tolist(), cases, ("doubt", "other"))
     assert model.weights[0] < 0
-    assert model.weights[1] == 0
+    assert model.weights[1] == 0  # "other" increases with the overlap, and the fit allows no positive weights
     slope = model.weights[0] / model.deviations[0]
     assert slope == pytest.approx(-1.1, abs=0.15)
     features, truth, _ = synthetic_features(100, 1)
@@ -65,7 +65,7 @@ def test_interval_allows_for_unseen_disturbances() -> None:
         truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # the logit is 2 less
     features = [{"ghosting": 0.0, **one} for one in features]
     arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
-    # The fit for a scan's residual leaves out the scan's case and, for `unseen`, also the scan's disturbance.
+    # The intervals come from fits that leave out a case and, for `unseen`, also a disturbance.
     seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
@@ -97,7 +97,7 @@ def test_expected_overlap_of_a_scan_comes_from_a_fit_without_its_case_and_distur
 
 
 def test_assessment_leaves_out_the_assessed_case() -> None:
-    """The feature is pure noise. For a left-out case, the fit is hardly better than the median of the other cases."""
+    """If the feature is pure noise, a fit is hardly better than guessing the median overlap of the other cases."""
     draw = np.random.default_rng(0)
     features = [{"doubt": value} for value in draw.normal(size=64).tolist()]
     level = draw.uniform(0.6, 0.95, 8)

@@ -266,7 +266,7 @@ def test_segments_of_one_name_with_different_values_are_not_compared_by_value(
     assert call_evaluate(folders, "--prediction-mapping", "1=2,2=1", "--json") == 0
     assert scores_of(capsys)["a", 2] == 1
     save_segments(folders[1] / "a.seg.nrrd", (2, "LA"), (1, "other"))
-    assert call_evaluate(folders) == 0, "other names state no contradiction"
+    assert call_evaluate(folders) == 0, "segments without a common name are compared by value"
 
 
 @pytest.mark.parametrize(

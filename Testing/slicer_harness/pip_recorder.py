@@ -95,7 +95,7 @@ def load_requirements(path: str | Path) -> list[Requirement]:
 
 
 def pip_check(req: Requirement | list[Requirement], _seen: set[Any] | None = None) -> bool:
-    """Return whether a requirement and those of its extras are met; for a list, whether all its requirements are."""
+    """Return whether all given requirements, and the requirements of their extras, are met."""
     seen = set() if _seen is None else _seen
     if isinstance(req, list):
         return all(pip_check(one, seen) for one in req)
@@ -131,7 +131,7 @@ def pip_ensure(
 ) -> list[str] | None:
     """Install the missing packages, after a question if `prompt_install`; return the skipped requirements.
 
-    Return None if no package is missing, or without `skip_packages`.
+    Return None if no package is missing or if `skip_packages` is None.
 
     Raises RuntimeError if the user declines, CalledProcessError if pip fails.
     """

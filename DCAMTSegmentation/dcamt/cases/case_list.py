@@ -307,8 +307,9 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Return the path of the file that the case list `path` names as `text`.
 
-    If no file of exactly that name exists, backslashes become slashes and outer quotation marks are removed. Accents
-    are then composed or decomposed if a file of the resulting name exists.
+    If no file of exactly that name exists, backslashes become slashes and outer quotation marks are removed. If the
+    path of an existing file then differs only in how accents are encoded (composed or decomposed), that path is
+    returned.
     """
     file = path.parent / text
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text

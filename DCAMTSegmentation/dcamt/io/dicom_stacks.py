@@ -15,7 +15,7 @@ from .dicom_files import list_names
 from .dicom_frames import Frame
 
 FEW = 3
-"""Fewer images than this count as a scout or screenshots if their series or class differs from the scan's."""
+"""A stack or SOP class with fewer frames than this number may be skipped, as a scout or screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = (
     "Choose a series with --series NUMBER of dcamt segment, or put the files of one series into a folder of their own."
@@ -93,7 +93,8 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: list[str]) -> Stack:
     """Return the chosen stack; without a choice, the only stack, or the only stack of more than two slices.
 
-    Stacks of one or two slices are skipped only if none is of the returned stack's series; a new note lists them.
+    Without a choice, stacks are skipped only if they have one or two slices and belong to other series than the
+    returned stack. A new note lists the skipped stacks.
 
     Raises:
         InputError: the choice fits no stack or several, or no series is chosen and several stacks are possible. The
