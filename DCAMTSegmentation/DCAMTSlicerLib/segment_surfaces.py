@@ -23,7 +23,7 @@ def surface_name() -> str:
 
 
 def compute_surface(segment: Segment, segmentation_node: SegmentationNode | None) -> None:
-    """Compute the closed surface of a segment that will be added to `segmentation_node`, with that node's parameters.
+    """Compute a segment's closed surface with the parameters of `segmentation_node`.
 
     If the node has no segments or is None, the parameters are `SURFACE_PARAMETERS`.
     """

@@ -1,4 +1,4 @@
-"""Find cases in a folder by file names, and masks also by their voxel values. Most of the files are empty."""
+"""Find cases in a folder by file names, and masks also by their voxel values."""
 
 from __future__ import annotations
 

@@ -123,11 +123,11 @@ def test_number_of_a_screenshot_does_not_count_as_missing(tmp_path: Path) -> Non
     [
         (["IM000"], "image with the number 1"),
         (["IM000", "IM001"], "images with the numbers 1, 2"),
+        # The number of IM007 is 8. The series has no higher number, so the lack of 8 is not noticed.
         (["IM001", "IM003", "IM005", "IM007"], "images with the numbers 2, 4, 6"),
     ],
 )
 def test_missing_numbers_of_images_cause_a_note(tmp_path: Path, removed: list[str], lacking: str) -> None:
-    """With the last parameters, number 8 is missing as well, but no higher number shows the gap."""
     _write_series(tmp_path)
     for name in removed:
         (tmp_path / name).unlink()

@@ -14,8 +14,10 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 MR, ENHANCED_MR, CT = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.2"
 SECONDARY_CAPTURE, RT_DOSE = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.481.2"
 REPORT = "1.2.840.10008.5.1.4.1.1.88.11"
-SIZE, STEP = 16, 2.0
-"""Rows and columns of a slice; the distance (mm) between neighbouring slices, rows or columns."""
+SIZE = 16
+"""Number of rows of a slice, equal to its number of columns."""
+STEP = 2.0
+"""Distance in mm between neighbouring slices, rows or columns."""
 SERIES = "1.2.3.4"
 
 

@@ -28,7 +28,7 @@ def evaluate(
     """Score predictions against labels: Dice, Jaccard, surface distances (95HD, ASD, ASSD; mm and voxels) and volumes.
 
     In folders, the files of a case are found by their names. The classes are the label values that occur in any label.
-    If every labelmap is empty or a mask of 1 or of 255, then 1 and 255 count as the same class.
+    If all values are 0, 1 or 255, and no labelmap contains both 1 and 255, then 1 and 255 count as the same class.
 
     Args:
         predictions: a folder, or one or several files, labelmaps or arrays (I, J, K).
