@@ -108,7 +108,7 @@ def show_point(segmentation: SegmentationNode, position: tuple[float, float, flo
 class MapOverlay:
     """Shows a result's map as the foreground of all slice views.
 
-    `show(None)` restores the previous foreground unless that was a map, too.
+    `show(None)` restores the previous foreground. If the previous foreground was a map, no foreground is shown.
     """
 
     def __init__(self) -> None:

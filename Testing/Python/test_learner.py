@@ -78,7 +78,8 @@ def test_bfloat16_gradients_are_right_for_lengths_of_1_and_3_to_7_voxels(length:
     convolved = torch.nn.functional.conv3d(features, exact, padding=1)
     upstream_gradient = torch.randn_like(convolved)
     convolved.backward(upstream_gradient)
-    for elements in (432, 1728, 6912, 27648):  # the kernel has 6912; a buffer may be smaller or larger
+    # The kernel has 6912 elements; the memory that oneDNN reads may have fewer or more.
+    for elements in (432, 1728, 6912, 27648):
         fill_freed_memory_with_nan(elements, tensors=6)
     with torch.autocast("cpu", torch.bfloat16):
         convolved = torch.nn.functional.conv3d(features, rounded, padding=1)
@@ -121,7 +122,7 @@ def test_sgd_uses_momentum_and_weight_decay() -> None:
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_memory_format_of_weights_does_not_change_the_step_of_the_optimiser(optimiser: str) -> None:
-    """The optimisers process weights and gradients in memory order, so both must have the same memory format."""
+    """An optimiser processes elements in memory order, so a weight and its gradient need the same memory format."""
     coefficients = torch.randn(4, 3, 3, 3, 3, generator=torch.Generator().manual_seed(1))
     ends = []
     for layout in (torch.contiguous_format, torch.channels_last_3d):

@@ -31,7 +31,7 @@ from .names import (
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
 _PARALLEL_PARTS = 6
-"""Largest number of parts of a path in one place, such as the folders of scans and masks, that are compared."""
+"""Largest number of paths, differing only in one name (`reader1/p1`, `reader2/p1`), that are compared."""
 _SAMPLE = 1 << 16
 """`has_few_values` examines a sample of about this many voxels first."""
 
@@ -39,9 +39,8 @@ _SAMPLE = 1 << 16
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; a mask that was taken for a scan becomes a label with the key of its scan.
 
-    If the mask's name adds a word that `OUTLINE_WORDS` lacks, or its folder has a name without a known word, the mask
-    becomes a label of another structure. If all scans whose names it extends also have few values, the mask stays a
-    scan, as all these files may be labels.
+    If the mask's name or folder adds a word that `OUTLINE_WORDS` lacks, the mask becomes a label of another structure.
+    If all scans that fit a file have few values, the file stays a scan: all these files may be labels.
     """
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in named_after_scans(named):
@@ -57,16 +56,17 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, bool]]:
-    """Yield each mask whose path adds or replaces one part of a scan's path, its scan, and whether it is its label.
+    """Yield (mask, scan, is_label) for each mask whose path adds or replaces one part of its scan's path.
 
     The part is the name of a folder (`reader1/p1` beside `scans/p1`, `p1/reader1/lge` beside `p1/lge`) or of the file
-    (`p1/observerA` beside `p1/p1`); the file's name may have further words (`gd/p1_gd` beside `de/p1_de`). In the top
-    folder, the mask must lie beside a single scan. A mask is a label if all its further words are in `OUTLINE_WORDS`
-    and only one scan fits.
+    (`p1/observerA` beside `p1/p1`); the file's name may have further words (`gd/p1_gd` beside `de/p1_de`). A mask in
+    the top folder is skipped if several scans fit. `is_label` is true if only one scan fits, `OUTLINE_WORDS` has all
+    the mask's further words, and the scan's path has all the mask's words for the modality.
 
-    Files with the same part are judged by the first of them, since reading all scans would be slow, and only if all of
-    them have a scan. Parts are not compared if more than `_PARALLEL_PARTS` stand in one place, such as the names of
-    patients, for the same reason.
+    The files that share a part, such as `reader1`, may be masks only if a scan fits each of them and the first of them
+    has few values. The other files are read only then, since reading all files would be slow. For the same reason,
+    paths that differ in one part are not compared if this part has more than `_PARALLEL_PARTS` names, such as the names
+    of patients.
     """
     keys = {file.path: _plain_key(file.key) for file in scans}
     scans_by_key: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
@@ -112,7 +112,7 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
 
 
 def _plain_key(key: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a key as `loose_key` does, without `_0000` and without a part that equals the part before it."""
+    """Return the `loose_key` of a key without `_0000`; of equal neighbouring parts, only one is kept."""
     parts = loose_key(without_first_channel(key))
     return tuple(part for n, part in enumerate(parts) if n == 0 or part != parts[n - 1])
 
