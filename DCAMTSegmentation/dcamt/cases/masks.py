@@ -65,8 +65,8 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
 
     The files that share a part, such as `reader1`, may be masks only if a scan fits each of them and the first of them
     has few values. The other files are read only then, since reading all files would be slow. For the same reason,
-    paths that differ in one part are not compared if this part has more than `_PARALLEL_PARTS` names, such as the names
-    of patients.
+    paths that differ in one part are not compared if this part has more than `_PARALLEL_PARTS` names, such as names of
+    patients.
     """
     keys = {file.path: _plain_key(file.key) for file in scans}
     scans_by_key: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
