@@ -7,7 +7,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import CONTOURS, NO_SCAN, RESULT, SEVERAL_LABELS
+from dcamt.cases.found_cases import CONTOURS, NO_SCAN, OTHER_LABEL, RESULT, SEVERAL_LABELS
 from dcamt.cases.label_pairing import labelmaps_by_case
 from dcamt.commands.scan_jobs import expand_scan_path
 from dcamt.errors import InputError
@@ -89,6 +89,20 @@ def test_several_segmentations_and_automatic_results_are_skipped_with_the_reason
     assert scans_and_labels(found, tmp_path) == {"p2": ("p2", None)}
     reasons = dict.fromkeys(("p1", "a.dcm", "b.dcm"), SEVERAL_LABELS) | {"pred.dcm": RESULT}
     assert skip_reasons(found) == reasons
+
+
+def test_segmentations_of_other_structures_do_not_hide_the_label(tmp_path: Path) -> None:
+    for patient, series in (("p1", "1.2.3"), ("p2", "1.2.4")):
+        write_series(tmp_path / patient, series)
+    for name in ("LA_lge", "RA", "LA_wall"):
+        write_object(tmp_path / "p1" / f"{name}.dcm", "1.2.3")
+    write_object(tmp_path / "p2" / "lge wall and cavity.dcm", "1.2.4")  # the only segmentation
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {
+        "p1": ("p1", "p1/LA_lge.dcm"),
+        "p2": ("p2", "p2/lge wall and cavity.dcm"),
+    }
+    assert skip_reasons(found) == dict.fromkeys(("RA.dcm", "LA_wall.dcm"), OTHER_LABEL)
 
 
 def test_contours_are_skipped_with_the_reason(tmp_path: Path) -> None:

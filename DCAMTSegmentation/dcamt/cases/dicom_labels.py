@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +15,8 @@ from ..io.dicom_files import (
     quiet_pydicom,
     stated_class,
 )
-from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending
-from .names import FileKind, NamedFile
+from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
+from .names import MODALITY_WORDS, OTHER_STRUCTURES, FileKind, NamedFile, has_word
 
 DICOM_SLICE_ENDINGS = (".dcm", ".ima")
 """Usual endings of DICOM slices; a slice may also have another ending or none."""
@@ -55,7 +56,8 @@ def pair_dicom_segmentations(named: Sequence[NamedFile]) -> tuple[list[NamedFile
     """Return the files, of which each DICOM segmentation is a label with the key of its scan, and the contours.
 
     Its scan is the series to which the segmentation refers, or else the slices beside it. Without such a scan, the key
-    is unchanged. Automatic results and labels of other structures are unchanged, too.
+    is unchanged. Automatic results and labels of other structures are unchanged, too. Of several segmentations of a
+    scan, those with a word for another structure in their name are labels of other structures.
     """
     segmentation_of: dict[Path, Path] = {}
     first_slices: dict[Path, tuple[Path, NamedFile]] = {}
@@ -74,12 +76,18 @@ def pair_dicom_segmentations(named: Sequence[NamedFile]) -> tuple[list[NamedFile
     if not segmentation_of:
         return named, contours
     key_of_series = {_series_uids(first)[0]: scan.key for first, scan in first_slices.values()}
+    labels_of: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
     for n, file in enumerate(named):
         if file.path in segmentation_of and file.kind in (FileKind.SCAN, FileKind.LABEL):
             beside = first_slices.get(file.path.parent)
             series = _series_uids(segmentation_of[file.path])[1]
             key = key_of_series.get(series or "none", beside[1].key if beside else file.key)
             named[n] = replace(file, kind=FileKind.LABEL, key=key)
+            labels_of[key].append(n)
+    for numbers in labels_of.values():
+        for n in numbers if len(numbers) > 1 else ():
+            if has_word(scan_name(named[n].path), OTHER_STRUCTURES - MODALITY_WORDS):
+                named[n] = replace(named[n], kind=FileKind.OTHER_LABEL)
     return named, contours
 
 
