@@ -218,6 +218,30 @@ def test_evaluate_refuses_fractional_labels_and_a_spacing_of_two_numbers() -> No
         dcamt.evaluate(label, label, spacing=(1, 1))
 
 
+@pytest.mark.parametrize("first", [0.0, -1.0, float("nan"), float("inf")])
+def test_evaluate_refuses_a_spacing_that_is_not_positive(first: float) -> None:
+    label = np.ones((4, 4, 4), np.uint8)
+    with pytest.raises(ValueError, match="three positive numbers"):
+        dcamt.evaluate(label, label, spacing=(first, 1, 1))
+
+
+def test_evaluate_refuses_a_file_that_is_prediction_and_label(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    dcamt.write_labelmap(
+        dcamt.Labelmap(np.eye(4, dtype=np.uint8)[None].repeat(4, 0), dcamt.Grid((4, 4, 4), np.eye(4))), path
+    )
+    with pytest.raises(dcamt.InputError, match=r"a\.nii\.gz: is the prediction and the label of its case"):
+        dcamt.evaluate([path], [path])
+    # Two segments of one file may be compared.
+    assert len(dcamt.evaluate(path, path, label_mapping="1=1", prediction_mapping="1=1 ").rows) == 1
+
+
+def test_evaluate_names_the_case_of_a_scan_in_place_of_a_label() -> None:
+    scan = np.arange(512).reshape(8, 8, 8)
+    with pytest.raises(dcamt.InputError, match=r"^case 1: holds 511 different values, like a scan"):
+        dcamt.evaluate(scan % 2, scan, spacing=(1, 1, 1))
+
+
 def test_train_makes_the_same_model_as_the_command(tmp_path: Path) -> None:
     """On a CPU, equal settings and seeds give equal weights."""
     cases = write_cases_folder(tmp_path / "cases", labelled=2, unlabelled=1, validation=1)

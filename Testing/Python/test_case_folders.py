@@ -381,6 +381,13 @@ def test_bids_label_belongs_to_the_scan_without_further_entities(tmp_path: Path)
     assert scans_and_labels(found, tmp_path) == {"sub-01_T1w": (scan, label), "sub-01_run-2_T1w": (other, None)}
 
 
+def test_bids_label_belongs_to_the_scan_with_its_first_suffix(tmp_path: Path) -> None:
+    scan, other = (f"sub-01/anat/sub-01_acq-lge_{suffix}.nii.gz" for suffix in ("T1w", "T2w"))
+    label = "derivatives/sub-01/sub-01_T1w_dseg.nii.gz"
+    found = find_cases(make_files(tmp_path, scan, other, label))
+    assert set(scans_and_labels(found, tmp_path).values()) == {(scan, label), (other, None)}
+
+
 @pytest.mark.parametrize(
     ("entities", "reason"),
     [

@@ -148,6 +148,11 @@ def test_label_belongs_to_the_case_with_the_longest_matching_name() -> None:
     assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
 
 
+def test_short_name_keeps_one_word() -> None:
+    assert short_names("LA_final") == ["LA"]
+    assert short_names("LA_manual_2") == ["manual_2", "2"]
+
+
 def test_short_names_of_each_label_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

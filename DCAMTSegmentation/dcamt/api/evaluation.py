@@ -10,7 +10,14 @@ import numpy as np
 
 from ..geometry import Grid
 from ..io.formats import scan_name
-from ..metrics.evaluation import Evaluation, EvaluationPair, evaluate_folders, evaluate_pairs, read_pair
+from ..metrics.evaluation import (
+    Evaluation,
+    EvaluationPair,
+    evaluate_folders,
+    evaluate_pairs,
+    read_pair,
+    refuse_same_file,
+)
 from ..volume import Labelmap, as_labels
 
 LabelmapLike = str | Path | Labelmap | np.ndarray
@@ -48,7 +55,7 @@ def evaluate(
             has no label; a prediction and its label do not fit on one grid; all labels are empty; or no label value of
             the predictions occurs in a label.
         ValueError: the numbers of predictions and labels differ; an array is not (I, J, K); or arrays are given
-            without a `spacing` of three numbers.
+            without a `spacing` of three positive numbers.
 
     >>> import dcamt, numpy as np
     >>> label = np.zeros((20, 20, 20), np.uint8)
@@ -70,6 +77,8 @@ def evaluate(
             _file_or_labelmap(prediction, f"prediction {number}", spacing),
             _file_or_labelmap(label, f"label {number}", spacing),
         )
+        if isinstance(sources[0], Path) and isinstance(sources[1], Path) and label_mapping == prediction_mapping:
+            refuse_same_file(sources[0], sources[1])  # With two mappings, two segments of one file may be compared.
         read = partial(read_pair, *sources, label_mapping, prediction_mapping)
         pairs.append(EvaluationPair(_case_name(label, number), read))
     return evaluate_pairs(pairs, label_mapping=label_mapping, prediction_mapping=prediction_mapping)
@@ -92,6 +101,8 @@ def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float]
         return Path(content)
     if spacing is None or len(spacing) != 3:
         raise ValueError("arrays need their spacing (3,) in mm")
+    if not all(np.isfinite(mm) and mm > 0 for mm in spacing):
+        raise ValueError(f"the spacing {tuple(spacing)} is not three positive numbers in mm")
     if content.ndim != 3:
         raise ValueError(f"the array {content.shape} is not (I, J, K)")
     i, j, k = content.shape

@@ -201,9 +201,7 @@ def evaluate_folders(
         remedy = f"Add {case}_label.nii.gz, or remove the prediction."
         raise InputError(f"has no label in {labels}", path=predicted[case], remedy=remedy)
     for case, path in predicted.items():
-        if path.samefile(labelled[case]):
-            remedy = "Choose the folder of the predictions and that of the labels."
-            raise InputError("is the prediction and the label of its case", path=path, remedy=remedy)
+        refuse_same_file(path, labelled[case])
     pairs = [
         EvaluationPair(case, partial(read_pair, predicted[case], labelled[case], label_mapping, prediction_mapping))
         for case in sorted(predicted)
@@ -218,6 +216,13 @@ def evaluate_folders(
         prediction_mapping=prediction_mapping,
     )
     return replace(evaluation, labels_without_prediction=skipped)
+
+
+def refuse_same_file(prediction: Path, label: Path) -> None:
+    """Raise InputError if a prediction and its label are the same existing file or folder."""
+    if prediction.exists() and label.exists() and prediction.samefile(label):
+        remedy = "Choose the predictions and the labels: they are different files."
+        raise InputError("is the prediction and the label of its case", path=prediction, remedy=remedy)
 
 
 def evaluate_pairs(
@@ -260,8 +265,8 @@ def evaluate_pairs(
         label_values, predicted_values = (
             {int(value) for value in np.unique(labelmap.voxels)} - {0} for labelmap in (label, prediction)
         )
-        _refuse_scan(label, label_values, predicted_values, "prediction", "--label-mapping")
-        _refuse_scan(prediction, predicted_values, label_values, "label", "--prediction-mapping")
+        _refuse_scan(pair.case, label, label_values, predicted_values, "prediction", "--label-mapping")
+        _refuse_scan(pair.case, prediction, predicted_values, label_values, "label", "--prediction-mapping")
         in_labels |= label_values
         in_predictions |= predicted_values
         values = sorted(label_values | predicted_values)
@@ -291,13 +296,16 @@ def evaluate_pairs(
     return summarize_rows(rows, tuple(sorted(in_predictions - in_labels)))
 
 
-def _refuse_scan(labelmap: Labelmap, values: set[int], others: set[int], counterpart: str, option: str) -> None:
+def _refuse_scan(
+    case: str, labelmap: Labelmap, values: set[int], others: set[int], counterpart: str, option: str
+) -> None:
     """Raise InputError if a labelmap is probably a scan.
 
     A labelmap is probably a scan if it has more than `MANY_VALUES` label values and more than twice as many as its
     counterpart.
 
     Args:
+        case: the case's name, for the message about a labelmap without a file.
         values: the label values of the labelmap.
         others: the label values of the counterpart: the label of a prediction, or the prediction of a label.
         counterpart: "prediction" or "label".
@@ -306,7 +314,7 @@ def _refuse_scan(labelmap: Labelmap, values: set[int], others: set[int], counter
     if len(values) > max(MANY_VALUES, 2 * len(others)):
         raise InputError(
             f"holds {len(values)} different values, like a scan, but its {counterpart} holds {len(others)}",
-            path=labelmap.path,
+            path=labelmap.path or case,
             remedy=f"Choose the labelmap of this case, or map the values of interest by {option}.",
         )
 
