@@ -671,7 +671,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("weight_average must be at least 0 and below 1"),
         _("weight_decay must not be negative"),
         _("with a value of its mapping"),
-        _("without a name"),
         _("would exceed the largest file size that the disk or the system allows"),
         _("zip files"),
         _("{0} Check that the scan shows the {1} in {2}, as the model expects."),

@@ -120,6 +120,26 @@ def test_each_frame_is_rescaled_by_its_own_slope(tmp_path: Path) -> None:
     np.testing.assert_allclose(volume.voxels[0, 3, 3], (100 + 10 * k) * (0.5 + k) - k)
 
 
+@pytest.mark.parametrize("keyword", ["Acquisition", "Content"])
+def test_time_points_before_and_after_midnight_are_in_order(tmp_path: Path, keyword: str) -> None:
+    for point, (date, time) in enumerate((("20200131", "235959.5"), ("20200201", "000001"))):
+        stated = {f"{keyword}Date": date, f"{keyword}Time": time}
+        for k in range(8):
+            write_slice(tmp_path / f"{point}-{k}.dcm", k, number=8 * point + k + 1, add=100 + 1000 * point, **stated)
+    for number in (1, 2):
+        volume = read_scan(tmp_path, choice=ScanChoice(time=number))
+        assert_slices_in_place(volume, 8, 100 + 1000 * (number - 1))
+
+
+def test_kind_of_images_without_a_component_is_offered_by_its_image_type(tmp_path: Path) -> None:
+    for number, image_type in enumerate((["ORIGINAL", "PRIMARY", "M"], ["DERIVED", "PRIMARY", "PSIR"])):
+        for k in range(8):
+            attributes = {"number": 8 * number + k + 1, "add": 100 + 1000 * number, "ImageType": image_type}
+            write_slice(tmp_path / f"{number}-{k}.dcm", k, **attributes)
+    refused(lambda: read_scan(tmp_path), tmp_path, "holds 2 kinds of images at the same places: magnitude, psir.")
+    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type="psir")), 8, 1100)
+
+
 @pytest.mark.parametrize("kind", ["frames", "folder"])
 def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
     """Magnitude and phase have different units."""

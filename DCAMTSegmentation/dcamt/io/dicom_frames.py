@@ -205,7 +205,7 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
         stack="" if stack is None else str(stack),
         component=component,
         properties=properties,
-        times=tuple(_number(header.value(keyword, group)) for keyword, group in TIME_ATTRIBUTES),
+        times=tuple(_time(header, keyword, group) for keyword, group in TIME_ATTRIBUTES),
         instance=_integer(data.get("InstanceNumber")),
         sop_class=str(data.get("SOPClassUID", "")),
         constants=header.constants(),
@@ -217,6 +217,15 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
         stated_gap=_number(header.value("SpacingBetweenSlices", "PixelMeasuresSequence")) or 0.0,
         stated_count=_integer(data.get("ImagesInAcquisition")),
     )
+
+
+def _time(header: _FrameHeader, keyword: str, group: str) -> float | None:
+    """Return one of `TIME_ATTRIBUTES` as a number, or None; a time of day is preceded by its date if this is stated."""
+    time, date = header.value(keyword, group), None
+    if keyword in ("AcquisitionTime", "ContentTime"):
+        date = _number(header.data.get(keyword.replace("Time", "Date")))
+    number = _number(time)
+    return number if number is None or date is None else 1e6 * date + number
 
 
 def _component(stated: str, image_type: Sequence[str]) -> str:

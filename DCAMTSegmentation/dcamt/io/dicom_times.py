@@ -44,7 +44,7 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
         if len(kinds) < 2 or (number > 0 and not _share_places(frames)):
             continue
         matching = [kind for kind in kinds if wanted and (kind == wanted or (number > 0 and wanted in kind))]
-        offered = offered or [kind or "without a name" for kind in kinds]
+        offered = offered or sorted({kind_of(frame) or _other_name(frame) for frame in frames})
         if len(matching) != 1:
             if wanted and number == 0 and not matching:
                 continue  # `wanted` may be the value of another property.
@@ -60,6 +60,11 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
         raise InputError(f"{what}, but {', '.join(known)}" if known else what, path=path, remedy=remedy)
     refuse_contradictions(path, frames)
     return _choose_time(path, frames, choice, notes)
+
+
+def _other_name(frame: Frame) -> str:
+    """Return a name for a frame whose component is not stated: its first other property, such as the image type."""
+    return next(filter(None, frame.properties), "without a name")
 
 
 def _without_copies(frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
