@@ -145,7 +145,7 @@ def test_highdicom_reads_the_same_voxels_at_the_same_positions(written: Path, ca
 def test_scan_and_segmentation_are_read_from_the_same_folder_or_archive(
     written: Path, case: tuple[Path, Labelmap], tmp_path: Path, place: str
 ) -> None:
-    folder = tmp_path / "both 1.2"  # The end of a folder's name is no file ending.
+    folder = tmp_path / "both 1.2"  # `.2` must not be taken for a file ending
     shutil.copytree(case[0], folder, ignore=shutil.ignore_patterns("*.txt"))
     shutil.copy(written, folder / "SEG")
     path = {"folder": folder, "DICOMDIR": folder / "DICOMDIR", "zip": tmp_path / "both.zip"}[place]

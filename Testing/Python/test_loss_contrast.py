@@ -108,7 +108,7 @@ def test_absent_class_is_not_used_as_a_negative() -> None:
 
 def test_voxels_without_a_class_are_ignored() -> None:
     """Removing the voxels of label -1 changes neither the losses nor the gradients."""
-    # The second labels lack class 0, which the losses use internally for voxels without a class.
+    # Internally, the losses give class 0 to voxels without a class; in the second tensor, no voxel has class 0.
     for labels in (torch.tensor([0, -1, 2, 1, -1, 2]), torch.tensor([-1, 1, 2, 1, -1, -1])):
         known = labels >= 0
         partner = random_unit_vectors(3, seed=9)

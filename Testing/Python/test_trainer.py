@@ -227,7 +227,7 @@ def test_checkpoints_and_progress_events_follow_the_clock(tmp_path: Path, monkey
     assert [event.iteration for event in progress] == [*range(2, 35, 2), 35]
     for event in progress:
         assert (event.iterations, event.steps_per_s, event.eta_s) == (35, 1.0, 35 - event.iteration)
-    # An event has the mean losses since the previous event, here of two iterations; iteration n has the loss 1000 + n.
+    # Each of the first three events has the mean loss of two iterations; iteration n has the loss 1000 + n.
     assert [event.losses["total"] for event in progress[:3]] == [1001.5, 1003.5, 1005.5]
     assert (outcome.seconds, outcome.dice) == (35, None)
     assert clock.now == 1035

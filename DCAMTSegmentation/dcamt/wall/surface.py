@@ -134,7 +134,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     hollows = ndimage.binary_fill_holes(field > level) & ~(field > level)
     field[hollows] = 1.0
     separate_mm3, hollow_mm3 = (float(np.count_nonzero(part)) * cell_mm3 for part in (separate, hollows))
-    # VTK counts samples at the contour's value as inside. A slightly higher value excludes samples at the level.
+    # A sample equal to `level` is outside. VTK would count a sample equal to the contour's value as inside, so the
+    # contour's value is the next number above `level`.
     contour = _contour(field, float(np.nextafter(level, 1.0)), affine)
     if not len(contour.triangles):
         raise InputError(
@@ -172,7 +173,7 @@ def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[n
 
 
 def _volume_level(field: np.ndarray, cells: float) -> float:
-    """Return the level that `cells` samples of `field` exceed, clipped to [0.05, 0.95] so that a contour exists."""
+    """Return the level above which about `cells` of the samples of `field` lie, clipped to [0.05, 0.95]."""
     values = field[field > 0]
     rank = min(max(round(values.size - cells), 0), values.size - 1)
     level = float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
