@@ -156,7 +156,7 @@ class OpeningTest(InsertedWallCase):
         self.assertTrue((scalars(self.segmentation, "opening")[inside] == OPENING).all())
 
     def test_surface_without_any_wall_is_reported_without_a_burden(self) -> None:
-        # The caps cover the ball: each point is within 37 degrees of the direction of a cube's face or corner.
+        # Each cap lies in the direction of a cube's face or corner; together, the caps cover the ball.
         faces = [axis for axis in itertools.product((-1, 0, 1), repeat=3) if np.abs(axis).sum() == 1]
         for axis in (*faces, *itertools.product((-1, 1), repeat=3)):
             choose(self.ui.wallCurveSelector, add_closed_curve(np.array(axis, float), degrees=50))

@@ -24,7 +24,9 @@ AVERAGED = 4
 VARIED_WITHIN = 1
 """The local mean is three passes of a box filter that reaches this many coarse voxels to either side."""
 BLUR = 2
-"""Number of coarse voxels removed at each side of a mask: the local mean also makes voxels beside the anatomy vary."""
+"""Number of coarse voxels removed at each side of the mask of the anatomy.
+
+The mask is too large, since the local mean of a voxel beside the anatomy includes voxels of the anatomy."""
 STRUCTURE = 0.1
 """A voxel is anatomy if its local standard deviation, divided by the local mean, is larger than this.
 
@@ -33,7 +35,8 @@ DISORDER, DISORDER_APART = 1.8, 1.65
 """A plane is noise if the mean squared difference of its voxels, divided by the variance, is at least this.
 
 `DISORDER` is for neighbouring voxels, `DISORDER_APART` for voxels `APART` or 2 `APART` apart. The ratio is 2 for
-independent voxels. Measured: at most 0.55 and 1.5 in LGE-MRI; 1.96 at `APART` in noise blurred by one voxel."""
+independent voxels. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart.
+Measured in noise blurred by one voxel: 1.96 at a distance of `APART` voxels."""
 APART, ALIKE_MM = 4, 4.0
 """Slightly blurred noise is uncorrelated at a distance of `APART` voxels; tissue still correlates at `ALIKE_MM` mm.
 
@@ -44,7 +47,7 @@ NOISE_KURTOSIS = (2.4, 4.5)
 
 A few vessels in the plane raise the kurtosis, waves lower it."""
 ORDERED = 0.38
-"""A coarse voxel is ordered if half the mean squared difference of neighbours, divided by the variance, is lower.
+"""A coarse voxel is ordered if its local mean of `_roughness` is less than this fraction of its local variance.
 
 Measured: 0.1 to 0.5 in nine of ten voxels of LGE-MRI; more than `ORDERED` everywhere in noise blurred by a voxel of
 0.625 mm."""
@@ -53,9 +56,9 @@ Measured: 0.1 to 0.5 in nine of ten voxels of LGE-MRI; more than `ORDERED` every
 def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     """Return the box of the anatomy, in the scan's own voxels; None if there is no anatomy.
 
-    Planes of constant padding are excluded exactly. Beside planes of white noise, up to a coarse voxel of tissue may be
-    excluded, too. Noise that was smoothed together with the scan, for example by interpolation, is mostly excluded if
-    the scan's spacing is fine enough (see `_without_smooth_noise`).
+    Planes of constant padding are excluded exactly. Planes of white noise are excluded, sometimes together with up to
+    one coarse voxel of tissue. Noise that was smoothed together with the scan, for example by interpolation, is mostly
+    excluded if the scan's spacing is fine enough (see `_without_smooth_noise`).
     """
     spacing = AVERAGED * min(recipe.spacing)
     grid = network_grid(volume.grid, (spacing, spacing, spacing))
@@ -138,7 +141,8 @@ def _without_smooth_noise(
         planes = np.moveaxis(volume.voxels[(slice(None), *between)], axis + 1, 0)
         most = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, most, _is_smooth_noise)
-        # If all planes that may be removed are noise, the noise probably hides tissue, and this end is not trimmed.
+        # If all planes that may be removed are noise, this end is not trimmed: noise that reaches so far into the
+        # ordered box probably hides tissue.
         sides[axis] = slice(
             trimmed.start if trimmed.start < side.start + most[0] else side.start,
             trimmed.stop if trimmed.stop > side.stop - most[1] else side.stop,

@@ -130,9 +130,9 @@ def try_steps(recipe: Recipe, device: torch.device) -> Trial:
 
 
 def trial_patches(recipe: Recipe) -> list[Shape]:
-    """Return growing patches up to the recipe's patch, each about half as long along each axis as the next.
+    """Return the recipe's patch and smaller patches, the smallest first.
 
-    No axis is shortened to less than twice the network's stride.
+    From one patch to the next smaller one, each axis is about halved, but not to less than twice the network's stride.
     """
     patch, patches = recipe.training.patch, [recipe.training.patch]
     while True:
@@ -179,9 +179,10 @@ def _wait(device: torch.device) -> None:
 
 
 def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
-    """Return the bytes that cases take in training: one for each voxel of each channel and label, on the network grid.
+    """Return the bytes that cases take in training.
 
-    Every case is counted as if it were labelled.
+    A voxel of the network grid takes one byte per channel, and one for the label. Every case is counted as if it were
+    labelled.
     """
     network_voxel = math.prod(recipe.spacing)
     voxels = sum(math.prod(grid.shape) * grid.voxel_volume_mm3 / network_voxel for grid in grids)

@@ -35,7 +35,7 @@ LEAST_POOL_VOXELS = 500
 NEGATIVE_FRACTION = 0.05
 """Negative intensities up to this fraction of the blood pool's mean are accepted: interpolation can cause them."""
 CONSTANT_FRACTION = 1e-4
-"""If the blood pool's standard deviation is a smaller fraction of its mean, the scan is refused as constant."""
+"""If the blood pool's standard deviation is less than this fraction of its mean, the scan is refused as constant."""
 SURROUNDINGS_FROM_MM = 3.0
 """The surroundings lie from this distance to `PROFILE_TO_MM` along the normals, beyond the wall."""
 LEAST_DARKER = 0.33
@@ -119,7 +119,7 @@ class WallResult:
         return float(self.surface.point_areas[self.kind == kind].sum()) / 100.0
 
     def with_openings(self, openings: np.ndarray) -> WallResult:
-        """Return the wall with other openings, a mask (N,) bool; points at the scan's border stay `BORDER`."""
+        """Return the wall with `openings` (N,) bool as openings; points at the scan's border stay `BORDER`."""
         kind = np.where(self.kind == BORDER, BORDER, np.where(openings, OPENING, WALL)).astype(np.uint8)
         changed = replace(self, kind=kind, proposed=False)
         other_notes = [note for note in self.notes if note not in _opening_notes(self)]
@@ -143,13 +143,13 @@ def analyse_wall(
         settings: threshold and sampling of the wall.
         label: the segment's value; not needed if the labelmap has only one.
         openings: a labelmap on any grid, not 0 at the openings; if it is None, openings are proposed.
-        scan: name of the result (default: that of the scan's file without its ending, or "" without a file).
+        scan: name of the result (default: the scan's file name without its ending; "" if the scan has no file).
 
     Raises:
         InputError: the scan has several channels; the segment does not exist, or must be chosen from several; the
             segment is too small for a surface, or does not lie in the scan (`_check_overlap`); the blood pool or the
-            intensities cannot be used (`_check_pool`, `_check_surroundings`); or no wall is left beside openings and
-            border.
+            intensities cannot be used (`_check_pool`, `_check_surroundings`); or the whole surface belongs to openings
+            or lies at the scan's border.
     """
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""

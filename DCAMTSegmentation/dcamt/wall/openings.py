@@ -23,7 +23,7 @@ from .surface import Extraction, Surface
 PROFILE_FROM_MM = -3.0
 """Start of a profile, which holds the intensities along the outward normal."""
 PROFILE_TO_MM = 6.0
-"""End of a profile: beyond the wall (2.4 mm), its blur and the error of the outline."""
+"""End of a profile. It lies beyond the wall (2.4 mm), even if the scan is blurred and the outline is inexact."""
 BLOOD_BELOW_SD, BLOOD_ABOVE_SD = 2.5, 4.0
 """Limits of blood below and above the blood pool's mean, in the pool's standard deviations.
 
@@ -53,17 +53,23 @@ MITRAL_REACH_MM = 18.0
 MITRAL_REACH_DEGREES = 60.0
 """Largest angle between the normals of the extended patch and the mean normal of the flat patch."""
 MITRAL_RIM_MM = 1.5
-"""The valve is extended by this distance, since the blur of the wall and the averages remove about as much."""
+"""The valve is extended by this distance.
+
+Averaging and the wall's blur make the valve too small by about as much.
+"""
 
 VEIN_NEARBY_MM = 5.0
 """Standard deviation of the Gaussian with which `vein_ends` weights the voxels around a point."""
 VEIN_NEARBY_MOST = 0.27
-"""Upper bound, at a tip, of the weighted fraction of voxels in the segment.
+"""At a tip, the weighted fraction of voxels that lie in the segment is less than this.
 
 The fraction is 0.2 at the end of a tube of 5 mm radius, 0.27 on its side and 0.5 on a flat wall.
 """
 VEIN_DEPTH_MM = 18.0
-"""Behind a tip, the segment extends at least this far along the normal; behind a tube's side, only by a diameter."""
+"""Smallest depth of the segment at a tip, inwards along the normal.
+
+At a tube's side, the depth is only the tube's diameter.
+"""
 VEIN_RIM_MM = 5.0
 """A vein's end is extended by at most this distance towards its rim, where normals turn towards the wall."""
 VEIN_RIM_DEGREES = 50.0
@@ -129,7 +135,8 @@ class Cut:
 def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | None:
     """Return a flat patch of `blood` (N,) that faces as the mitral valve does; None if smaller than `MITRAL_LEAST_CM2`.
 
-    A plane is fitted to the largest patch in this direction, then repeatedly to the largest patch near the last plane.
+    First, a plane is fitted to the largest patch of points that face as the valve does. Then, repeatedly, a plane is
+    fitted to the largest patch of such points near the last plane.
     """
     direction = np.array(MITRAL_DIRECTION) / np.linalg.norm(MITRAL_DIRECTION)
     facing = blood & (normals @ direction > np.cos(np.radians(MITRAL_CONE_DEGREES)))

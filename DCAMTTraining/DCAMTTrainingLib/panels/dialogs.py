@@ -115,8 +115,9 @@ def choose_label_values(text: str, recipe: Recipe) -> str | None:
     layout = qt.QVBoxLayout(dialog)
     classes = ", ".join(f"{info.label} = {info.name}" for info in recipe.classes)
     explanation = _(
-        "The recipe's own values are: {classes}. If the label files have other values, or named segments, enter"
-        " value=class or name=class, separated by commas, such as 420={example}. All other values are background."
+        "The recipe's own values are: {classes}. If the label files have other values, or segments with names,"
+        " enter value=class or name=class, separated by commas, such as 420={example}. All other values are"
+        " background."
     )
     label = qt.QLabel(explanation.format(classes=classes, example=recipe.classes[0].name))
     label.setWordWrap(True)
@@ -133,8 +134,8 @@ def choose_label_values(text: str, recipe: Recipe) -> str | None:
 def _ok_cancel(dialog: Any) -> Any:
     """Return the buttons OK and Cancel, which close the dialog.
 
-    The connections name Qt slots. A bound method would keep a Python reference to the dialog until Qt deletes the
-    dialog; PythonQt would then delete it a second time and crash.
+    The buttons are connected to Qt slots. A connection to a bound method would keep a Python reference to the dialog
+    until Qt deletes the dialog; PythonQt would then delete the dialog a second time and crash.
     """
     buttons = qt.QDialogButtonBox()
     buttons.setStandardButtons(qt.QDialogButtonBox.Ok | qt.QDialogButtonBox.Cancel)
