@@ -268,7 +268,7 @@ class EstimateTest(TrainingCase):
         self.session.notify_settings_changed()  # enough space again; the estimate is still valid
         self.assertTrue(self.ui.startButton.enabled)
         self.measure(memory_free=5 * 10**7)
-        self.assertIn("Choose a smaller patch or batch", self.ui.problemsLabel.text)
+        self.assertIn("Choose a smaller patch, fewer patches per iteration", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 
 

@@ -5,9 +5,9 @@
 A mutation changes one file of a scan. It empties, truncates, removes or renames the file; or it overwrites, removes,
 duplicates, inserts or appends bytes; or it zeroes the second half, or changes a digit among the first bytes.
 
-The voxels and positions that are read must equal those of the original file. There are two exceptions: voxels that no
-checksum covers (uncompressed data) were changed, or a changed header value makes the file another valid scan. In both
-cases another reader, if it can read the file, must find the same voxels and positions as DCAMT (see `comparisons.py`).
+If a scan is read, its voxels and positions must be those of the original file, or another reader of the mutated scan
+must not contradict them (see `comparisons.py`). Zip archives have checksums, so a scan that is read from a mutated
+archive must equal the original.
 
 Every read runs in a separate process with a time limit. A crash, a timeout, another exception, a message of several
 lines and a file left in the folder are failures; after a failure, the exit status is 1.
@@ -145,7 +145,10 @@ def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Qu
 
 
 def write_tiny_model(path: Path) -> Path:
-    """Write a model with random weights in a new process; this process is forked later and must not use torch."""
+    """Write a model with random weights in a new process.
+
+    The calling process is forked later, so it must not use torch.
+    """
     code = "import pathlib, sys, dcamt_testing.model_files as files; files.save_tiny_network(pathlib.Path(sys.argv[1]))"
     search = os.pathsep.join(str(ROOT / folder) for folder in ("DCAMTSegmentation", "Testing"))
     subprocess.run([interpreter(), "-c", code, str(path)], env={**os.environ, "PYTHONPATH": search}, check=True)

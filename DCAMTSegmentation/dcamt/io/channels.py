@@ -74,7 +74,10 @@ def has_channel_files(path: Path) -> bool:
 
 
 def one_channel_note(path: Path) -> tuple[str, ...]:
-    """Return a note that only channel 0 was read and which files were not; () unless `has_channel_files(path)`."""
+    """Return a note that only channel 0 was read, with the names of the other channels' files.
+
+    Return () unless `has_channel_files(path)`.
+    """
     if not has_channel_files(path):
         return ()
     files, names = channel_files(path), channel_names(path)

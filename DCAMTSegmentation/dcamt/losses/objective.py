@@ -160,7 +160,8 @@ def _sample_embeddings(
     count = outputs[0].logits.shape[1]
     classes = _voxel_classes(outputs, labels, weights.confidence).flatten()
     # Of each class, the `samples` voxels with the highest random keys are used. If a class has fewer voxels, voxels of
-    # other classes are added with class -1. The number of sampled voxels is then fixed, and is not read from a GPU.
+    # other classes are added with class -1. The number of sampled voxels is thus known in advance: the program need
+    # not wait until a GPU has counted voxels.
     keys = to_device(torch.rand(classes.shape, generator=generator), classes.device)
     indices, sampled_classes = [], []
     for label in range(count):

@@ -123,8 +123,8 @@ class Learner:
 
     def _teacher_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), without gradients."""
-        # Autocast reuses converted weights until its block ends. Weights converted here pass on no gradients, so
-        # the training pass needs another block.
+        # Autocast reuses its 16-bit copies of the weights until its block ends. Copies made under `no_grad` let no
+        # gradients through to the weights, so the training pass needs a separate block with new copies.
         with torch.no_grad(), self._mixed_precision():
             self.network.eval()
             a, b = self.network(_channels_last(images))

@@ -36,7 +36,7 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
     Args:
         label_values: row index -> the values in the row's label, for each label that was read.
     """
-    # Violations by single cases are left out: the rows' remarks state them.
+    # Violations of single cases are omitted, since the remarks of their rows state them.
     broken = [violation for violation in violations(rows, recipe, label_values) if not violation.cases]
     problems = [Problem(_message(violation)) for violation in broken]
     faulty = [row for row in rows if row.remark and row.role != LEFT_OUT]
@@ -55,7 +55,7 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
 
 
 def _message(violation: Violation) -> str:
-    """Return the translated message of a violation by the table as a whole."""
+    """Return the translated message of a violation that concerns the table as a whole."""
     info = violation.info
     if violation.rule is Rule.ONE_LABELLED:
         text = _(
@@ -66,7 +66,8 @@ def _message(violation: Violation) -> str:
         text = text.format(name=info.name, label=info.label)
     elif violation.rule is Rule.ROOM_FOR_UNLABELLED:
         text = _(
-            "All patches of an iteration are labelled. Lower “of them labelled”, or leave the unlabelled cases out."
+            "All patches of an iteration are labelled. Enter a lower number in the field “Of them labelled”, or leave"
+            " the unlabelled cases out."
         )
     else:
         text = str(violation)
@@ -98,8 +99,8 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
     if free is not None and needed is not None and needed > free * (1 - RESERVE):
         kind = _("GPU memory") if estimate["device"] == "cuda" else _("memory")
         text = _(
-            "The run needs {needed} of {kind}, but only {free} were free. Choose a smaller patch or batch, or quick"
-            " try; or close other programs and measure again."
+            "The run needs {needed} of {kind}, but only {free} were free. Choose a smaller patch, fewer patches per"
+            " iteration or the effort “Quick try”. Or close other programs, and press Measure again."
         )
         problems.append(Problem(text.format(needed=format_gigabytes(needed), free=format_gigabytes(free), kind=kind)))
     return problems
