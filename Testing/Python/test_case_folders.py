@@ -421,6 +421,10 @@ def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:
     assert message.startswith(f"{tmp_path}: contains no usable scan (p01.nii.gz: several labels for one scan; ")
     assert "p01_label.nii.gz: several labels for one scan" in message
     assert "\n" not in message
+    assert "more" not in message
+    make_files(tmp_path, *(f"q{number}_seg.nii.gz" for number in range(4)))
+    with pytest.raises(InputError, match="; and 2 more"):
+        find_cases(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,13 @@ def test_label_belongs_to_the_case_with_the_longest_matching_name() -> None:
     assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
 
 
+def test_shortened_name_is_paired_with_other_capitals_unless_two_cases_differ_in_them() -> None:
+    labels = {"P1_LA": Path("P1_LA")}
+    assert pair_with_labels(["p1"], labels) == {"p1": Path("P1_LA")}
+    assert pair_with_labels(["p1", "P1"], labels) == {"P1": Path("P1_LA")}
+    assert pair_with_labels(["pa1", "PA1"], {"Pa1_LA": Path("x")}) == {"Pa1_LA": Path("x")}
+
+
 def test_short_name_keeps_one_word() -> None:
     assert short_names("LA_final") == ["LA"]
     assert short_names("LA_manual_2") == ["manual_2", "2"]

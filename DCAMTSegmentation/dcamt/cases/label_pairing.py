@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -101,9 +101,15 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
         known, paired, lambda name: without_words(name, PAIRING_WORDS | MODALITY_WORDS).casefold()
     )
     labels = dict(paired)
+    folded = Counter(name.casefold() for name in known)
+    by_folded = {name.casefold(): name for name in known if folded[name.casefold()] == 1}
+
+    def find_case(name: str) -> str | None:
+        return name if name in known else by_folded.get(name.casefold())
+
     fitting: defaultdict[str, list[str]] = defaultdict(list)
     for name in (name for name in labels if name not in known):
-        case = next((short for short in short_names(name) if short in known), None)
+        case = next((found for short in short_names(name) if (found := find_case(short))), None)
         if case is not None and case not in labels:
             fitting[case].append(name)
     for case, names in fitting.items():
