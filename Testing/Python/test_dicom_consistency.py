@@ -206,6 +206,30 @@ def test_error_names_different_slices_at_the_same_place(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "holds two slices at the same place: 4.dcm and again.dcm")
 
 
+def test_error_counts_slices_if_more_than_two_lie_at_the_same_places(tmp_path: Path) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k)
+    write_slice(tmp_path / "again.dcm", 4, number=30)
+    for file, place, number in (("third.dcm", 4, 31), ("again7.dcm", 7, 32)):
+        write_slice(tmp_path / file, place, number=number)
+        refused(lambda: read_scan(tmp_path), tmp_path, "holds 12 slices, some of them at the same place")
+        (tmp_path / file).unlink()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_note_counts_the_other_files_among_the_slices(tmp_path: Path, number: int) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k)
+    for name in ("dose.dcm", "dose b.dcm")[:number]:
+        new_data_set(RT_DOSE).save_as(tmp_path / name, enforce_file_format=True)
+    (note,) = read_scan(tmp_path).notes
+    expected = {
+        1: "Skipped a file that is not a slice of the scan: dose.dcm (RT Dose).",
+        2: "Skipped 2 files that are not slices of the scan: dose b.dcm, dose.dcm (RT Dose).",
+    }
+    assert note == expected[number]
+
+
 def test_message_about_incomplete_time_points_counts_slices_and_places(tmp_path: Path) -> None:
     for k in range(10):
         for time in range(3):
