@@ -27,7 +27,7 @@ from dcamt.runs.folder import RunFolder
 
 TEXT = 'a "b"\nc\u2028d'
 KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
-"""JSON keys that differ from the names of their fields, in files of every version."""
+"""JSON keys that differ from the names of their fields."""
 EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: TEXT, bool: True, int | None: 7, float | None: 0.25}
 
 

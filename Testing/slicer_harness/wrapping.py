@@ -229,7 +229,7 @@ def _virtual(name: str) -> Callable[..., Any]:
 
 
 def wrapper_of(target: Any) -> Any:
-    """Return the wrapper of a PySide6 object; a QObject keeps its wrapper while anything refers to the wrapper."""
+    """Return the recorded wrapper of a PySide6 object, or a new wrapper if none is recorded."""
     own = getattr(target, "_wrapper", None)
     if own is not None:
         return own

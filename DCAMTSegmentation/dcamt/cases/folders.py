@@ -195,8 +195,9 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedF
 def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     """Pair a folder's only scan and only label if all words of the label's name mean a label or the atrium.
 
-    Numbers in the name do not matter, nor does the scan's name at its start. Slicer, for example, saves
-    `Segmentation.seg.nrrd` beside a scan of any name, or `LGE Segmentation_1.seg.nrrd` beside `LGE.nrrd`.
+    Numbers in the label's name are ignored. If the label's name starts with the scan's name, the scan's name is
+    ignored, too. Slicer, for example, saves `Segmentation.seg.nrrd` beside a scan of any name, or
+    `LGE Segmentation_1.seg.nrrd` beside `LGE.nrrd`.
     """
     scans_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
     labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
