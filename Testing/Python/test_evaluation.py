@@ -308,6 +308,13 @@ def test_scan_in_place_of_a_label_or_prediction_is_refused(folders: tuple[Path, 
         evaluate_folders(*folders)
 
 
+def test_several_labels_that_fit_a_prediction_are_named(folders: tuple[Path, Path]) -> None:
+    label = folders[1] / "la000_label.nii.gz"
+    save(folders[1] / "la000_LA_final.nii.gz", two_classes(0))
+    label.rename(folders[1] / "LA000_LA.nii.gz")
+    assert_refused(folders, "la000_image.nrrd", "has several labels in", "LA000_LA.nii.gz, la000_LA_final.nii.gz. Keep")
+
+
 def test_labelmaps_of_many_values_are_scored(folders: tuple[Path, Path]) -> None:
     for path in (folders[0] / "la000_image.nrrd", folders[1] / "la000_label.nii.gz"):
         save(path, scan_voxels())

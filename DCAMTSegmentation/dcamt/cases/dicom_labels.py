@@ -16,7 +16,7 @@ from ..io.dicom_files import (
     stated_class,
 )
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
-from .names import MODALITY_WORDS, OTHER_STRUCTURES, FileKind, NamedFile, has_word
+from .names import MODALITY_WORDS, OTHER_STRUCTURES, FileKind, NamedFile, classify, has_word
 
 DICOM_SLICE_ENDINGS = (".dcm", ".ima")
 """Usual endings of DICOM slices; a slice may also have another ending or none."""
@@ -52,11 +52,13 @@ def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
     return DicomFiles(tuple(slices), tuple(segmentations), tuple(contours))
 
 
-def pair_dicom_segmentations(named: Sequence[NamedFile]) -> tuple[list[NamedFile], list[Path]]:
-    """Return the files, of which each DICOM segmentation is a label with the key of its scan, and the contours.
+def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[list[NamedFile], list[Path]]:
+    """Return the files below `folder`, of which each DICOM segmentation is a label with the key of its scan.
 
-    Its scan is the series to which the segmentation refers, or else the slices beside it. Without such a scan, the key
-    is unchanged. Automatic results and labels of other structures are unchanged, too. Of several segmentations of a
+    Its scan is the series to which the segmentation refers, or else the slices beside it, or else the scan of the name
+    of its folder or file. Without such a scan, the key is unchanged. The second result are the contours.
+
+    Automatic results and labels of other structures are unchanged, too. Of several segmentations of a
     scan, those with a word for another structure in their name are labels of other structures.
     """
     segmentation_of: dict[Path, Path] = {}
@@ -76,12 +78,16 @@ def pair_dicom_segmentations(named: Sequence[NamedFile]) -> tuple[list[NamedFile
     if not segmentation_of:
         return named, contours
     key_of_series = {_series_uids(first)[0]: scan.key for first, scan in first_slices.values()}
+    scan_keys = {file.key for file in named if file.kind is FileKind.SCAN and file.path not in segmentation_of}
     labels_of: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
     for n, file in enumerate(named):
         if file.path in segmentation_of and file.kind in (FileKind.SCAN, FileKind.LABEL):
             beside = first_slices.get(file.path.parent)
             series = _series_uids(segmentation_of[file.path])[1]
             key = key_of_series.get(series or "none", beside[1].key if beside else file.key)
+            of_file = classify(segmentation_of[file.path], folder)
+            if key not in scan_keys and of_file.key in scan_keys:
+                file, key = of_file, of_file.key
             named[n] = replace(file, kind=FileKind.LABEL, key=key)
             labels_of[key].append(n)
     for numbers in labels_of.values():

@@ -137,7 +137,7 @@ def _pair_by_names(folder: Path) -> FoundCases:
     """
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
-    files, contours = pair_dicom_segmentations(classify_all(images_below(folder), folder))
+    files, contours = pair_dicom_segmentations(classify_all(images_below(folder), folder), folder)
     skipped = [SkippedFile(path, CONTOURS) for path in contours]
     for named in recognise_masks(files):
         if named.kind in _SKIPPED_KINDS:
