@@ -297,7 +297,7 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
 def test_pause_request_ends_the_calibration_with_a_warning(
     is_stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that stopped the training is removed, so it does not end the calibration that follows."""
+    """A request that stopped the training does not end the calibration; only a later request ends the calibration."""
     run = RunFolder(tmp_path / "run")
     requests_before: list[str | None] = []
     observer = WarningObserver()

@@ -33,7 +33,10 @@ print(faults() - before)
 
 
 def test_peak_memory_rises_with_an_allocation() -> None:
-    """A child process is measured, since this process may reuse freed memory. The parent's memory must not count."""
+    """Measure a child process, since this process may reuse freed memory.
+
+    The child's peak must not include the memory that this process holds.
+    """
     program = (
         "from dcamt.machine import peak_memory_bytes; before = peak_memory_bytes();"
         "held = b'1' * 200_000_000; print(before, peak_memory_bytes() - before)"

@@ -1,4 +1,4 @@
-"""Test reports that an application requests for its outlines."""
+"""Test the reports that an application requests for its outlines."""
 
 from __future__ import annotations
 

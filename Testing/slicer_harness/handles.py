@@ -25,7 +25,11 @@ def is_plain(wrapper_class: type) -> bool:
 
 
 def valid_object(wrapper: Any, purpose: str) -> Any:
-    """Return the Qt object of a wrapper; raise ValueError if Qt has destroyed the object."""
+    """Return the Qt object of a wrapper; raise ValueError if Qt has destroyed the object.
+
+    Args:
+        purpose: what the caller would do, for the error's text, such as "set property 'text'".
+    """
     target = wrapper._object
     if not shiboken6.isValid(target):
         raise ValueError(f"Trying to {purpose} of a destroyed {type(wrapper).__name__} object")

@@ -16,8 +16,8 @@ class Observation:
         """`changed(widget)` is called after each event."""
         self._subject: Any = None
         self._tags: list[int] = []
-        # The observer must not refer to the observed node, which refers to the observer: Python would collect this
-        # cycle, and the node's wrapper with it, while the node is still in the scene.
+        # The observer must not refer to the observed node's Python wrapper, and so not to `self`. The wrapper refers
+        # to the observer, so the garbage collector would remove both as a cycle while the node is still in the scene.
         self._observer = _observer(weakref.ref(widget), changed, self._tags)
 
     def follow(self, subject: Any, events: Iterable[Any] = ("ModifiedEvent",)) -> None:

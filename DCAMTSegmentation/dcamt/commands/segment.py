@@ -62,10 +62,12 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
         for scan in options.scans:
             if folders := skipped_folders(scan, options.output):
                 names = ", ".join(path.name for path in folders[:MAX_LISTED])
-                print_error(f"{scan}: skipped folders beside its scans ({names}). To segment a folder, name it.")
+                remedy = "To segment a skipped folder, give the folder's path in the command."
+                print_error(f"{scan}: skipped folders beside its scans ({names}). {remedy}")
             if files := skipped_files(scan, channels):
                 names = ", ".join(path.name for path in files[:MAX_LISTED])
-                print_error(f"{scan}: skipped labels and further channels ({names}). To segment a file, name it.")
+                remedy = "To segment a skipped file, give the file's path in the command."
+                print_error(f"{scan}: skipped labels and further channels ({names}). {remedy}")
         if existing == SKIP:
             _print_kept(plan_scan_jobs(*planned, OVERWRITE, channels), jobs)
     # Imported after the checks above, since torch loads slowly.

@@ -39,7 +39,7 @@ def separate_other_classes(collected: FoundFiles) -> list[Frame]:
 
 
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
-    """Raise InputError if frames of another class lie where the scan lacks slices, between slices or beyond its ends.
+    """Raise InputError if frames of another class lie in gaps between the scan's slices or beyond the scan's ends.
 
     Such a frame has the scan's series and geometry, and lies one or more whole slice spacings away from the scan's
     nearest slice. Other frames, such as screenshots at the place of a slice, are ignored.

@@ -28,8 +28,8 @@ class _Timed:
     """Base class of events.
 
     Attributes:
-        time: when the event was written, in seconds since the epoch; None in events that listeners get, and in events
-            that were not written.
+        time: when the event was written to the run's file, in seconds since the epoch; None in an event that was not
+            read from that file.
     """
 
     time: float | None = None
@@ -88,8 +88,8 @@ class ValidationScored(_Timed):
     """A validation is done; it took `seconds`.
 
     Attributes:
-        dice: mean Dice of the validation cases, `dice[prediction][class]`. The predictions are "A" and "B", of the
-            branches, and "mean", of their mean probabilities.
+        dice: mean Dice of the validation cases, `dice[prediction][class]`. The predictions "A" and "B" come from one
+            branch each; the prediction "mean" comes from the mean of both branches' probabilities.
     """
 
     kind: ClassVar[str] = "validation"
@@ -161,7 +161,7 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     event_class = _CLASSES.get(fields.get("event", ""))
     if event_class is None:
         return None
-    # Without the cast, mypy would check the `__hash__` of the instances instead of the class's.
+    # `_hints` is cached, so its argument must be hashable; mypy accepts the class as hashable only with the cast.
     hints = _hints(typing.cast(type, event_class))
     return event_class(**{name: _value(fields.get(_KEYS.get(name, name)), hint) for name, hint in hints.items()})
 
