@@ -12,7 +12,7 @@ from dcamt.cases.label_pairing import labelmaps_by_case
 from dcamt.commands.scan_jobs import expand_scan_path
 from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap
-from dcamt_testing.case_folders import scans_and_labels, skip_reasons
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
 from dcamt_testing.dicom_positions import REPORT, new_data_set, write_frames, write_slice
 from pydicom.dataset import Dataset
 
@@ -77,6 +77,16 @@ def test_segmentations_of_all_patients_may_lie_in_one_folder(tmp_path: Path) -> 
         "p1": ("images/p1", "labels/p1.dcm"),
         "p2": ("images/p2", "labels/p2.dcm"),
     }
+
+
+@pytest.mark.parametrize("label", ["labels/p1.dcm", "labels/p1/1-1.dcm", "p1/SEG/1-1.dcm"])
+def test_only_segmentation_of_a_folder_is_paired_by_the_name_of_folder_or_file(tmp_path: Path, label: str) -> None:
+    scan = "p1/scan.nii.gz" if label.startswith("p1") else "images/p1.nii.gz"
+    make_files(tmp_path, scan)
+    write_object(tmp_path / label, "1.2.3")  # refers to the images from which the scan was converted
+    found, paths = find_cases(tmp_path), [label, str(Path(label).parent)]
+    assert scans_and_labels(found, tmp_path)["p1"] in [(scan, path) for path in paths]
+    assert not found.skipped
 
 
 def test_several_segmentations_and_automatic_results_are_skipped_with_the_reason(tmp_path: Path) -> None:

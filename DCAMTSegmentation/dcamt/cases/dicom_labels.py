@@ -56,10 +56,12 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[
     """Return the files below `folder`, of which each DICOM segmentation is a label with the key of its scan.
 
     Its scan is the series to which the segmentation refers, or else the slices beside it, or else the scan of the name
-    of its folder or file. Without such a scan, the key is unchanged. The second result are the contours.
+    of its folder or file. Without such a scan, the key is unchanged. Automatic results and labels of other structures
+    are unchanged, too. Of several segmentations of a scan, those with a word for another structure in their name are
+    labels of other structures.
 
-    Automatic results and labels of other structures are unchanged, too. Of several segmentations of a
-    scan, those with a word for another structure in their name are labels of other structures.
+    Returns:
+        The files without contours, and the contours.
     """
     segmentation_of: dict[Path, Path] = {}
     first_slices: dict[Path, tuple[Path, NamedFile]] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases.label_pairing import labelmaps_by_case, pair_with_labels
+from ..cases.label_pairing import labelmaps_by_case, pair_with_labels, short_names
 from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS, parse_value_mapping
 from ..errors import InputError
 from ..geometry import bounding_box
@@ -198,6 +198,10 @@ def evaluate_folders(
     predicted, labelled = labelmaps_by_case(Path(predictions)), labelmaps_by_case(Path(labels), skip_images=True)
     labelled = pair_with_labels(predicted, labelled)
     for case in sorted(predicted.keys() - labelled.keys()):
+        fitting = [name for name in sorted(labelled) if case.casefold() in map(str.casefold, short_names(name))]
+        if len(fitting) > 1:
+            what = f"has several labels in {labels}: {', '.join(labelled[name].name for name in fitting)}"
+            raise InputError(what, path=predicted[case], remedy="Keep one of them in this folder.")
         remedy = f"Add {case}_label.nii.gz, or remove the prediction."
         raise InputError(f"has no label in {labels}", path=predicted[case], remedy=remedy)
     for case, path in predicted.items():
