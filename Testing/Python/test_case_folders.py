@@ -125,6 +125,21 @@ def test_mask_in_a_folder_of_its_own_is_a_label_if_it_adds_only_words_for_the_at
     assert case.label == (tmp_path / f"{mask}.nii.gz" if is_label else None)
 
 
+@pytest.mark.parametrize(
+    ("scan", "mask", "label"),
+    [("cohort/p1", "LA/p1", "labels/p1"), ("p1/abc", "p1/LA", "p1/abc_seg"), ("a/p1_0000", "LA/p1", "labels/p1")],
+)
+def test_file_named_as_a_label_takes_precedence_over_a_mask_of_another_name(
+    tmp_path: Path, scan: str, mask: str, label: str
+) -> None:
+    write_image(tmp_path / f"{scan}.nii.gz", 200)
+    for name in (mask, label):
+        write_image(tmp_path / f"{name}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    assert [case.label for case in found.cases] == [tmp_path / f"{label}.nii.gz"]
+    assert skip_reasons(found) == {Path(f"{mask}.nii.gz").name: OTHER_LABEL}
+
+
 def test_few_valued_scan_beside_several_scans_in_the_top_folder_stays_a_scan(tmp_path: Path) -> None:
     for name, values in (("a", 200), ("b", 200), ("phantom", 2)):
         write_image(tmp_path / f"{name}.nii.gz", values)

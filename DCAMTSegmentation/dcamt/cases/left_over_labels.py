@@ -17,6 +17,7 @@ from .names import (
     loose_key,
     modalities,
     name_starts,
+    without_first_channel,
     without_outline_words,
 )
 
@@ -98,7 +99,7 @@ def _beside(file: NamedFile) -> Hashable:
 
     If that name is empty, return the file's path.
     """
-    name = "".join(loose_key(file.key[-1:]))
+    name = "".join(loose_key(without_first_channel(file.key)[-1:]))
     return (file.path.parent.parent, name) if name else file.path
 
 

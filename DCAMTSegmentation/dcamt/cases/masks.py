@@ -48,8 +48,11 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
             kind = FileKind.LABEL if words <= OUTLINE_WORDS else FileKind.OTHER_LABEL
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
-    for file, scan, is_label in _masks_with_further_parts(rest):
+    labelled = {loose_key(file.key)[-1:] for file in named if file.kind is FileKind.LABEL}
+    for file, scan, fits in _masks_with_further_parts(rest):
         if file.path not in masks:
+            # A file that is named as a label of the scan takes precedence.
+            is_label = fits and loose_key(without_first_channel(scan.key))[-1:] not in labelled
             kind = FileKind.LABEL if is_label else FileKind.OTHER_LABEL
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     return [masks.get(file.path, file) for file in named]
