@@ -1,4 +1,4 @@
-"""Test training by a team: losses equal to those of one process, failures, signals, and resuming."""
+"""Test training by a team: its losses, failures, signals and resuming."""
 
 from __future__ import annotations
 

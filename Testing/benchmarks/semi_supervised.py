@@ -93,7 +93,7 @@ def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: 
 
 
 def draw(table: list[dict[str, Any]], file: Path) -> None:
-    """Draw the Dice of each row: a dot per seed and a bar at the mean; `accurate` lies above `fast`."""
+    """Draw the Dice of each row and quality: a dot per seed and a bar at the mean."""
     import matplotlib
 
     matplotlib.use("svg")

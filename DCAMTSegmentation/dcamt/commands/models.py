@@ -72,7 +72,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         raise InputError(
             f"lists too few validation cases ({len(cases)}); a calibration needs {MIN_CASES} or more",
             path=options.cases,
-            remedy="Give more labelled cases the role validation.",
+            remedy="Add labelled cases of the role validation.",
         )
     if options.output is not None:
         check_file(options.output, [path, options.cases], existing_rule(options))

@@ -39,7 +39,8 @@ def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
 def attention_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the memory in bytes of cross-attention, for one block of queries in a volume of (X, Y, Z) voxels.
 
-    The estimate includes the block's bias and the scores before and after the softmax, as for unfused attention.
+    The estimate includes the block's bias, and its scores before and after the softmax, which only unfused attention
+    stores.
     """
     heads = recipe.network.attention_heads
     if not heads:
@@ -77,9 +78,10 @@ def usable_memory(device: torch.device) -> int:
 def fitting_tile(size: Sequence[int], stride: Stride, fits: Callable[[Shape], bool]) -> Shape | None:
     """Return the size of the first tile that `fits`; the first candidate is the whole volume.
 
-    Each further candidate is one stride shorter along the axis that holds the most strides. The smallest tile has four
-    strides along each axis (or the whole axis) and is returned even if it does not fit: nearly all work on a smaller
-    tile would go to its margin. Returns None if the whole volume fits, or is not larger than the smallest tile.
+    Each further candidate is one stride shorter along the axis that is longest when measured in strides. The smallest
+    tile has four strides along each axis (or the whole axis) and is returned even if it does not fit: nearly all work
+    on a smaller tile would go to its margin. Returns None if the whole volume fits, or is not larger than the smallest
+    tile.
     """
     padded = [-(-n // step) * step for n, step in zip(size, stride, strict=True)]
     tile = list(padded)

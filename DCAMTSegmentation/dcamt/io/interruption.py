@@ -13,7 +13,8 @@ from contextlib import contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGTERM or SIGHUP inside the block, so that half-written files are removed.
 
-    Nothing changes outside the main thread, or for a signal that is ignored or already has a handler.
+    A signal that is ignored or already has a handler is left unchanged. If the block does not run in the main thread,
+    both signals are left unchanged.
 
     Outside such blocks the signal's default action is better: it ends the process at once, while a Python handler
     would run only after torch returns from its current operation.

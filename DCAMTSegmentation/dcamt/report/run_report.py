@@ -82,7 +82,7 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
 def collect_curves(events: Sequence[RunEvent]) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice, as lines of (iteration, value) by name.
 
-    If a run was resumed at iteration n, the values that it had recorded for iterations after n are omitted.
+    If a resumed run trained some iterations a second time, their first values are omitted.
     """
     losses: dict[str, dict[int, float]] = {}
     dice: dict[str, dict[int, float]] = {}

@@ -151,7 +151,7 @@ class Trainer:
             MemoryError, RuntimeError: memory ran out.
             TeamLost: another process of the team has ended.
         """
-        # Loaded to the CPU, since the other processes would receive GPU tensors on the leader's GPU.
+        # Loaded to the CPU, so that each process copies the tensors to its own GPU.
         state = self.team.broadcast(load_checkpoint(self.run.checkpoint, CPU) if self.team.leads else None)
         try:
             self._load_state(state)
@@ -181,7 +181,7 @@ class Trainer:
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        # While the cases are read, even a request to stop only pauses the run: this process has trained nothing.
+        # If a request to stop arrives while the cases are read, the run is only paused.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
@@ -308,7 +308,8 @@ class Trainer:
         if self.team.size == 1:
             return
         gradients = [p.grad for p in self.learner.network.parameters() if p.grad is not None]
-        stop = torch.full((), float(self.stop_requested), device=self.device)  # `torch.tensor` would wait for a GPU.
+        # On a GPU, `torch.full` does not wait for earlier operations; `torch.tensor` does.
+        stop = torch.full((), float(self.stop_requested), device=self.device)
         self.team.average([*gradients, *running_statistics(self.learner.network), *losses.values(), stop])
         # Reading `stop` delays a GPU. On GPUs, all processes therefore read `stop` only at the same few steps.
         if self.device.type == "cpu" or self.step % STOP_READ_EVERY == 0:
