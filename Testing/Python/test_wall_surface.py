@@ -7,7 +7,7 @@ import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.wall.closed_surface import closed_surface
-from dcamt.wall.sampling import erode, interpolate, offsets, profiles
+from dcamt.wall.sampling import erode, inside_scan, interpolate, offsets, profiles, reaches_border
 from dcamt.wall.surface import Surface, extract_surface
 from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
 from dcamt_testing.wall_phantoms import Atrium, grid_about
@@ -167,6 +167,17 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     np.testing.assert_allclose(interpolate(ramp, grid, surface.points), surface.points @ slope + 300, atol=1e-3)
     # Samples are at most half a voxel apart, so that they do not miss a structure of one voxel.
     assert len(offsets(0.0, 3.0, grid)) == 7
+
+
+def test_normals_that_leave_the_scan_within_the_distances_are_found() -> None:
+    surface = extract_surface(Atrium().mask(points_of(grid_about(48, FINE))), grid_about(48, FINE)).surface
+    lower = grid_about(48, FINE, shift=(0, 0, -3))  # ends 1 mm above the sphere and 7 mm below it
+    ends = surface.points + 3.0 * surface.normals
+    found = reaches_border(lower, surface, np.array([0.0, 3.0]))
+    np.testing.assert_array_equal(found, ~inside_scan(lower, ends))
+    assert 0 < np.count_nonzero(found) < len(found) / 4
+    assert (surface.points[found, 2] > CENTRE[2]).all()
+    assert not reaches_border(lower, surface, np.array([0.0, 0.5])).any()
 
 
 def test_fraction_of_volume_lost_by_smoothing_is_inversely_proportional_to_the_squared_radius() -> None:
