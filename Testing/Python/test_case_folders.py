@@ -253,6 +253,7 @@ def test_label_is_paired_if_its_name_fits_one_scan_apart_from_capitals_modality_
         (("pre/p1",), "post/p1_label"),
         (("right/p1",), "left/p1_seg"),
         (("s1/ct",), "s1/segmentations/heart"),
+        (("a/p_0000", "a/p_0001"), "masks/p"),
     ],
 )
 def test_label_that_may_belong_to_another_scan_or_structure_is_not_paired(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 
+from ..io.channels import channel_files
 from .names import (
     ATRIUM_WORDS,
     NamedFile,
@@ -97,9 +98,11 @@ def _without_structure(file: NamedFile) -> Hashable:
 def _beside(file: NamedFile) -> Hashable:
     """Return the folder above a file's folder, and the file's name as in `loose_key`.
 
-    If that name is empty, return the file's path.
+    The name lacks `_0000` unless `_0001` lies beside the file: these may be channels or patients. If the name is empty,
+    return the file's path.
     """
-    name = "".join(loose_key(without_first_channel(file.key)[-1:]))
+    key = file.key if channel_files(file.path) else without_first_channel(file.key)
+    name = "".join(loose_key(key[-1:]))
     return (file.path.parent.parent, name) if name else file.path
 
 
