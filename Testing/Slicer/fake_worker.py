@@ -1,4 +1,4 @@
-"""A fake worker without network and process, a panel for a given worker, and a test case that joins them."""
+"""A fake worker, a panel for a given worker, and a test case that joins them."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class StartTest(CasesCase):
     def open_files(self) -> list[str]:
         paths = []
         for descriptor in Path("/proc/self/fd").iterdir():
-            with suppress(OSError):  # the descriptor that listed the folder is closed
+            with suppress(OSError):  # iterdir() has closed its own descriptor
                 paths.append(os.readlink(descriptor))
         return [path for path in paths if path.startswith(str(self.runs))]
 

@@ -34,7 +34,7 @@ def ratio_colors(ratio: np.ndarray) -> np.ndarray:
 
 
 def threshold_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
-    """Return colours (N, 3), 0 to 1, of ratios (N,), on the scale stretched so that blue ends at the threshold.
+    """Return colours (N, 3), 0 to 1, of ratios (N,): blue up to the threshold, warm colours above the threshold.
 
     Ratios up to the threshold have the colours from the first to the second stop; higher ratios have those from the
     fourth stop on.
