@@ -206,6 +206,26 @@ def test_error_names_different_slices_at_the_same_place(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "holds two slices at the same place: 4.dcm and again.dcm")
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
+        {"ImageOrientationPatient": [1, 0, 0, 0.5, 0.866, 0]},
+        {"ImageOrientationPatient": [1.2, 0, 0, 0, 1, 0]},
+        {"PixelSpacing": [0, 2]},
+        {"PixelSpacing": [2, -2]},
+    ],
+    ids=str,
+)
+def test_impossible_orientation_or_pixel_spacing_is_refused(tmp_path: Path, changed: dict[str, list[float]]) -> None:
+    for k in range(8):
+        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
+        for keyword, value in changed.items():
+            setattr(data, keyword, value)
+        data.save_as(tmp_path / f"{k}.dcm")
+    refused(lambda: read_scan(tmp_path), tmp_path, "has an impossible orientation or pixel spacing")
+
+
 def test_error_counts_slices_if_more_than_two_lie_at_the_same_places(tmp_path: Path) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)

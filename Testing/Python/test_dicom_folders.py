@@ -70,6 +70,32 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
     assert isinstance(volume.notes[0], IdentifyingNote)
 
 
+@pytest.mark.parametrize(
+    ("series", "add"),
+    [
+        ("1", 300),  # series are listed by number, not by name or UID
+        ("2", 200),
+        ("1.2.840.77", 100),
+        ("840.77", 100),
+        ("LGE", 300),  # a whole description precedes a part of one
+        ("lge late", 200),
+        ("late", 200),
+    ],
+)
+def test_series_is_chosen_by_number_uid_or_description(tmp_path: Path, series: str, add: int) -> None:
+    for number, uid, title, first in (
+        (12, "1.2.840.77", "cine", 100),
+        (7, "1.2.1", "LGE late", 200),
+        (3, "1.3", "LGE", 300),
+    ):
+        for k in range(8):
+            attributes = {"SeriesNumber": number, "SeriesDescription": title}
+            write_slice(tmp_path / f"{number}-{k}.dcm", k, series=uid, add=first, **attributes)
+    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=series)), 8, add)
+    what = 'has 2 images "lg": 1 "LGE" (8 slices of 16 x 16), 2 "LGE late" (8 slices of 16 x 16), 3 "cine"'
+    refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="lg")), tmp_path, what)
+
+
 def test_error_lists_each_of_many_series(tmp_path: Path) -> None:
     for number in range(1, 13):
         for k in range(3):
