@@ -100,5 +100,5 @@ def _format_fixed(value: float, decimals: int) -> str:
 
 def _cell(table: Any, row: int, column: str) -> str:
     value = table.GetValueByName(row, column)
-    # A table that an older version of DCAMT made holds numbers.
+    # In tables of older versions of DCAMT, measurements are numbers, not text.
     return str(value.ToString()) if value.IsString() else csv_cell(value.ToDouble())

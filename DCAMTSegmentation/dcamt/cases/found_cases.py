@@ -58,8 +58,9 @@ def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
 def images_below(folder: Path) -> Iterator[Path]:
     """Yield scans and labels at any depth; skip hidden entries.
 
-    A folder of DICOM slices is yielded as one path, and so is a folder that contains only one DICOM segmentation. Other
-    DICOM segmentations, contours, and multi-frame images of different studies are yielded as files.
+    A folder of DICOM slices is yielded as one path. A subfolder with one DICOM segmentation, but without slices,
+    contours and folders, is yielded as one path, too. Other DICOM segmentations, contours, and multi-frame images of
+    different studies are yielded as files.
     """
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -40,7 +40,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; a mask that was taken for a scan becomes a label with the key of its scan.
 
     If the mask's name or folder adds a word that `OUTLINE_WORDS` lacks, the mask becomes a label of another structure.
-    If all scans that fit a file have few values, the file stays a scan: all these files may be labels.
+    If all scans that fit a file have few values, the file is returned unchanged, since these scans may be labels, too.
     """
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in named_after_scans(named):
@@ -59,7 +59,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, bool]]:
-    """Yield (mask, scan, is_label) for each mask whose path adds or replaces one part of its scan's path.
+    """Yield (mask, scan, is_label) for each mask whose path is its scan's path with one part added or replaced.
 
     The part is the name of a folder (`reader1/p1` beside `scans/p1`, `p1/reader1/lge` beside `p1/lge`) or of the file
     (`p1/observerA` beside `p1/p1`); the file's name may have further words (`gd/p1_gd` beside `de/p1_de`). A mask in
@@ -67,9 +67,9 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
     the mask's further words, and the scan's path has all the mask's words for the modality.
 
     The files that share a part, such as `reader1`, may be masks only if a scan fits each of them and the first of them
-    has few values. The other files are read only then, since reading all files would be slow. For the same reason,
-    paths that differ in one part are not compared if this part has more than `_PARALLEL_PARTS` names, such as names of
-    patients.
+    has few values. If not, the remaining files are not read, since reading all files would be slow. For the same
+    reason, paths that differ in one part are not compared if this part has more than `_PARALLEL_PARTS` names, such as
+    names of patients.
     """
     keys = {file.path: _plain_key(file.key) for file in scans}
     scans_by_key: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
@@ -84,7 +84,10 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
             groups[n, part].append(file)
 
     def fitting_scans(file: NamedFile, n: int) -> tuple[list[NamedFile], frozenset[str]]:
-        """Return the scans whose path lacks or replaces part `n` of the file's path, and the file's further words."""
+        """Return the scans that fit the file if part `n` of its path is left out or replaced.
+
+        Also return the words of this part and the further words of the file's name.
+        """
         key = keys[file.path]
         rest, is_name = _without_part(key, n), n == len(key) - 1
         beside = parallel[n, rest]
