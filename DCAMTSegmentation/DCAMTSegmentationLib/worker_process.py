@@ -115,7 +115,7 @@ class WorkerProcess:
         return tempfile.mkdtemp(dir=self._root)
 
     def remove_folder(self, folder: str) -> None:
-        """Remove a folder that `make_folder` made; files still open on Windows are removed at `shutdown`."""
+        """Remove a folder that `make_folder` made. On Windows, open files remain until `shutdown`."""
         shutil.rmtree(folder, ignore_errors=True)
 
     def request(self, request: Request, on_event: OnEvent) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 LONGEST_PAUSE = 10
-"""The longest pause that nobody notices, in multiples of `reference_seconds`: 0.1 s on an idle desktop of 2024."""
+"""Longest pause that nobody notices, divided by `reference_seconds`. On an idle desktop of 2024 the pause is 0.1 s."""
 
 
 def reference_seconds() -> float:
@@ -64,7 +64,7 @@ def assert_stays_responsive(pause: Pause, what: str = "the window") -> None:
 def shortest_pause(attempt: Callable[[], Pause], tries: int = 3) -> Pause:
     """Return the pause of the best of at most `tries` attempts; other programs may disturb some attempts.
 
-    No further attempt is made after one without a noticeable pause.
+    If nobody would notice the pause of an attempt, no further attempt is made.
     """
     pauses = []
     for _try in range(tries):
@@ -121,8 +121,8 @@ class LoopMonitor:
     """Measures the time between turns of the event loop while a `with` block runs a job.
 
     `longest_pause`: the longest time between two turns, in seconds; other programs on the machine may lengthen it.
-    `longest_work`: the most processor time of this process between two turns, in seconds; all threads of the
-        process count.
+    `longest_work`: the most processor time that all threads of this process together use between two turns, in
+        seconds.
     `pause`: a `Pause` of the smaller of these two times; set at the end of the block.
     `turns`: the number of turns, plus one for the end of the block.
     """

@@ -64,8 +64,8 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
 
     A case is listed as an image, as an array of images (one for each channel), as an array of an image and a label
     (recognised by a word for labels in its name or folder), or as an object with keys such as `image` and `label`.
-    The cases are listed in an array or, by name, in an object. An object may also hold an array of all images and an
-    array of all labels.
+    `listed` is an array of cases, an object with the names of the cases as keys, or an object that holds an array of
+    all images and an array of all labels.
     """
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
@@ -106,8 +106,8 @@ def _is_label(text: object) -> bool:
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     """Return label values and names.
 
-    Decathlon and nnU-Net v1 write {"1": "name"}; nnU-Net v2 writes {"name": 1}. An array of names starts with that of
-    the background.
+    Decathlon and nnU-Net v1 write {"1": "name"}; nnU-Net v2 writes {"name": 1}. In an array of names, the
+    background's name comes first.
     """
     listed = described.get("labels")
     if isinstance(listed, list):

@@ -165,7 +165,10 @@ def plan_scan_jobs(
     files = [file for scan in scans for file in expand_scan_path(scan, channels)]
     is_file, suffix = _segmentation_ending(output, format_name, len(files), usage_error)
     if requested.dicom_measurements and suffix != DICOM_ENDING:
-        usage_error("--measurements as a DICOM report refers to a DICOM segmentation: give --format dcm or -o FILE.dcm")
+        usage_error(
+            f"--measurements {requested.dicom_measurements} needs a DICOM segmentation:"
+            " give --format dcm or -o FILE.dcm"
+        )
     jobs = []
     for scan in files:
         segmentation = output if is_file else output / f"{scan_name(scan)}{suffix}"
@@ -273,9 +276,9 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
     different studies stands for these images. Any other folder is one scan of DICOM files.
 
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
-    probabilities are skipped. The files of a scan's further channels are skipped, too: for a model of one channel,
-    only in nnU-Net's data sets (`io.channels.has_channel_files`); for a model of several `channels`, in any folder,
-    unless the scan's first file contains several channels itself.
+    probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
+    in nnU-Net's data sets (`io.channels.has_channel_files`). If the model needs several `channels` and the scan's
+    first file has only one, these files are skipped in any folder.
     """
     if not os.path.isdir(scan):  # pathlib raises an error for names that the system does not allow.
         return [scan]
