@@ -27,7 +27,7 @@ CALL_DCAMT = "sys.exit(dcamt.cli.main(sys.argv[1:]))"
 
 
 def forget_packages(*packages: str) -> str:
-    """Return a script by which a forked Python forgets its imports of the engine and of these packages."""
+    """Return Python code that removes the engine and these packages from `sys.modules`."""
     return f"""
 import sys
 for name in [name for name in sys.modules if name.partition(".")[0] in {("dcamt", *packages)}]:

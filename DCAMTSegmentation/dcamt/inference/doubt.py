@@ -51,7 +51,8 @@ def doubt_map(
 
     Args:
         mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.
-        removed: uint8 (I, J, K) on the scan's grid, not 0 where a component was removed; None if no component was.
+        removed: uint8 (I, J, K) on the scan's grid, not 0 where a component was removed; None if no component was
+            removed.
         scaling: the model's correction of the doubt; None for no correction.
     """
     doubt = np.zeros(grid.source.shape, np.float32)
@@ -103,7 +104,9 @@ def _logit(probabilities: Tensor) -> Tensor:
 
 
 def doubt_features(branches: Tensor, labels: np.ndarray, spacing: tuple[float, float, float]) -> dict[str, float]:
-    """Return a segmentation's features of doubt by name; only `NOTHING` if the segmentation is empty.
+    """Return a segmentation's features of doubt by name.
+
+    `NOTHING` is 1 if the segmentation is empty, else 0. An empty segmentation has no other feature.
 
     `entropy` is sqrt(E / n): E is the entropy of the branches' mean probabilities in units of log K, summed over the
     band, and n the number of segmented voxels. `disagreement` is log(D / n + DISAGREEMENT_OFFSET): D is the total

@@ -42,7 +42,7 @@ _OTHER_ENDINGS = frozenset(
 )
 """Endings of other formats; files with these endings are not opened."""
 _CLASS_TAG = 0x00080016  # SOP class
-_MEDIA_CLASS = b"\x02\x00\x02\x00UI"  # The SOP class in the file meta information, before its length.
+_MEDIA_CLASS = b"\x02\x00\x02\x00UI"  # Tag and VR of the SOP class in the file meta information.
 _PIXEL_DATA = (0x7FE0, 0x0010)
 _UNDEFINED_LENGTH = 0xFFFFFFFF  # Stands for compressed pixel data, which have items and an end marker.
 _ITEM, _END_MARKER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
