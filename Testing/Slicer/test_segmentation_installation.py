@@ -166,7 +166,7 @@ class InstallationTest(PanelCase):
                 person.expects(QUESTION, "Ok")
                 person.expects("restart", answer)
                 click(self.ui.applyButton)
-                self.wait()  # the job continues after both answers
+                self.wait()  # the job continues, whatever `answer` is
             self.assertEqual(pip.restarts - before, restarts)
             self.assertIsNotNone(self.settings.outputSegmentation)
 

@@ -94,7 +94,7 @@ def write_wall(result: WallResult, path: Path) -> None:
 
 
 def wall_facts(result: WallResult) -> str:
-    """Return a wall without its arrays as JSON text: the scan's name, settings, blood pool, notes, and `proposed`."""
+    """Return the attributes of a `WallResult`, except the surface and the arrays, as JSON text."""
     settings, pool = result.settings, result.pool
     return json.dumps(
         {

@@ -1,4 +1,7 @@
-"""Store values in a scripted module node as text parameters and node references with Slicer's names."""
+"""Store values in a scripted module node as text parameters or node references.
+
+The parameters and references have the same names as those that Slicer writes.
+"""
 
 from __future__ import annotations
 
