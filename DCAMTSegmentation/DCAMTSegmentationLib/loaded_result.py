@@ -64,7 +64,7 @@ class LoadedResult:
             for row in self.measurements
             if not row.volume_ml
         ]
-        done = _("{scan} was segmented with {model}.").format(scan=scan, model=model)
+        done = _("{scan} was segmented with the model {model}.").format(scan=scan, model=model)
         return " ".join([done, *missing])
 
 

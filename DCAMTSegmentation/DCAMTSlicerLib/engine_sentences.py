@@ -68,16 +68,16 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose a file or a folder."),
         _("Choose a folder of files that end in {0}."),
         _("Choose a folder on another disk."),
-        _("Choose a kind of image with --frame-type NAME of dcamt segment, or export the images of one kind."),
+        _("Choose a kind of image with dcamt segment --frame-type NAME, or export the images of one kind."),
         _("Choose a label with --label."),
         _("Choose a labelmap rather than a scan."),
         _("Choose a scan, or the folder that holds its slices."),
         _("Choose a segmentation of the left atrium's blood."),
         _(
-            "Choose a series with --series NUMBER of dcamt segment, or put the files of one series into a"
-            " folder of their own."
+            "Choose a series with dcamt segment --series NUMBER, or put the files of one series into a folder"
+            " of their own."
         ),
-        _("Choose a time point with --time NUMBER of dcamt segment, or export one time point."),
+        _("Choose a time point with dcamt segment --time NUMBER, or export one time point."),
         _("Choose a volume with slices."),
         _("Choose an image, such as a NIfTI or NRRD file, or a folder of DICOM files."),
         _("Choose another file format, such as .seg.nrrd."),
@@ -164,7 +164,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Give the smaller distance first, and both within {0} mm of the surface."),
         _("Give x0,x1,y0,y1,z0,z1 in millimetres (RAS)."),
         _("Holds no geometry; voxels of {0} mm were assumed, as in the left atrium benchmark."),
-        _("Holds {0} time points; the first was read (--time of dcamt segment chooses another)."),
+        _("Holds {0} time points; the first was read (dcamt segment --time NUMBER chooses another)."),
         _("If {0} is the data file, rename it to {1}."),
         _("Import it with --overwrite, or first run: dcamt models remove {0}"),
         _("Install h5py (pip install h5py), or convert the file."),

@@ -352,10 +352,9 @@ def test_slicer_segmentation_belongs_to_the_only_scan_in_its_folder(tmp_path: Pa
     files += ("p3/LGE.nrrd", "p3/LGE Segmentation_1.seg.nrrd")
     found_cases = find_cases(make_files(tmp_path, *files))
     assert set(scans_and_labels(found_cases, tmp_path).values()) == {files[:2], files[2:4], files[4:]}
-    # The label's scan is unknown if the folder has two scans, or if a word of the label's name means neither label nor
-    # atrium.
-    unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd", "r/a.nrrd", "r/other.seg.nrrd")
-    unsure += ("s/p1.nrrd", "s/p2_seg.nrrd", "t/p1.nrrd", "t/p12_seg.nrrd")
+    unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd")  # the label may belong to either scan
+    # The label's name may be that of another scan.
+    unsure += ("r/a.nrrd", "r/other.seg.nrrd", "s/p1.nrrd", "s/p2_seg.nrrd", "t/p1.nrrd", "t/p12_seg.nrrd")
     found_cases = find_cases(make_files(tmp_path / "unsure", *unsure))
     assert all(case.label is None for case in found_cases.cases)
     assert skip_reasons(found_cases) == dict.fromkeys(

@@ -112,7 +112,9 @@ class ChannelsTest(unittest.TestCase):
         sent: list[np.ndarray] = []
         self.worker.before_answer = lambda: sent.append(np.load(self.worker.requests[-1].volume))
         self.apply()
-        self.assertEqual(self.ui.statusLabel.text.split(". ")[0], f"a was segmented with {self.model_title('Three')}.")
+        self.assertEqual(
+            self.ui.statusLabel.text.split(". ")[0], f"a was segmented with the model {self.model_title('Three')}."
+        )
         expected = np.stack([slicer.util.arrayFromVolume(volume) for volume in self.volumes], axis=-1)
         np.testing.assert_array_equal(sent[0], expected)
         self.assertEqual(self.module.settings.outputSegmentation.GetName(), "a segmentation")

@@ -72,7 +72,7 @@ class ModelListTest(SegmentationCase):
         self.assertEqual(self.settings.model, "tiny")
 
     def test_status_is_cleared_when_another_model_is_chosen(self) -> None:
-        self.ui.statusLabel.text = "LGE was segmented with Left atrium in LGE-MRI."
+        self.ui.statusLabel.text = "LGE was segmented with the model Left atrium in LGE-MRI."
         choose(self.ui.modelComboBox, "Tiny")
         self.assertEqual(self.ui.statusLabel.text, "")
 

@@ -129,7 +129,7 @@ class LogAndProgressTest(FaultCase):
         self.segment(add_scan())
         self.assertEqual(self.ui.logView.plainText, "")
         self.ui.logCollapsibleButton.collapsed = False
-        for text in ("LGE, model tiny, accurate", "Loading the model", "LGE was segmented with Tiny"):
+        for text in ("LGE, model tiny, accurate", "Loading the model", "LGE was segmented with the model Tiny"):
             self.assertIn(text, self.ui.logView.plainText)
 
     def test_progress_has_a_stage_and_a_remaining_time(self) -> None:

@@ -124,7 +124,7 @@ class TwoScansTest(PanelCase):
 
     def test_status_refers_to_the_chosen_scan(self) -> None:
         self.segment(self.one)
-        self.assertEqual(self.ui.statusLabel.text, "one was segmented with Left atrium in LGE-MRI.")
+        self.assertEqual(self.ui.statusLabel.text, "one was segmented with the model Left atrium in LGE-MRI.")
         self.assertIn("Left atrium in LGE-MRI", self.ui.resultLabel.toolTip)
         choose(self.ui.inputSelector, self.two)
         self.assertEqual(self.ui.statusLabel.text, "")

@@ -289,10 +289,10 @@ def plan_network(
 
 
 def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stride, ...]:
-    """Return the strides to each of the 1 to 4 levels below the finest.
+    """Return the strides from each level to the next; there are 2 to 5 levels.
 
     An axis can be halved if at least `SMALLEST_MAP` voxels remain. Of these axes, each level halves those with less
-    than twice the finest spacing. If no axis can be halved even once, return one level with the strides 2, 2, 1.
+    than twice the finest spacing. If no axis can be halved even once, there are 2 levels with the strides 2, 2, 1.
     """
     steps, sizes = list(map(float, spacing)), list(map(float, patch))
     strides: list[Stride] = []

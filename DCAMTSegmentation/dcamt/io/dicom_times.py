@@ -15,8 +15,8 @@ from .dicom_files import list_names
 from .dicom_frames import NUMBERED_TIMES, TIME_ATTRIBUTES, Frame
 from .dicom_stacks import ScanChoice, Stack, group_places, same_place_error
 
-_CHOOSE_KIND = "Choose a kind of image with --frame-type NAME of dcamt segment, or export the images of one kind."
-_CHOOSE_TIME = "Choose a time point with --time NUMBER of dcamt segment, or export one time point."
+_CHOOSE_KIND = "Choose a kind of image with dcamt segment --frame-type NAME, or export the images of one kind."
+_CHOOSE_TIME = "Choose a time point with dcamt segment --time NUMBER, or export one time point."
 
 
 def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
@@ -119,15 +119,16 @@ def _time_number(path: Path, count: int, choice: ScanChoice, notes: list[str]) -
     if not 1 <= wanted <= count:
         raise InputError(f"holds {count} time points, not {wanted}", path=path, remedy=f"Choose 1 to {count}.")
     if choice.time is None:
-        notes.append(f"Holds {count} time points; the first was read (--time of dcamt segment chooses another).")
+        notes.append(f"Holds {count} time points; the first was read (dcamt segment --time NUMBER chooses another).")
     return wanted
 
 
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group frames by the number of their time point; return an empty list if the headers do not number time points.
 
-    The same attributes may number packages of slices of one image. Packages lie side by side; time points lie at the
-    same places. Therefore groups count as time points only if they share more than half of the longest group's range.
+    Instead of a time point, the number may state a part of one image. Such parts lie side by side; time points lie at
+    the same places. Therefore groups count as time points only if the ranges of their slices' positions overlap by
+    more than half of the longest range.
     """
     for number in range(NUMBERED_TIMES):
         times = sorted({time for frame in frames if (time := frame.times[number]) is not None})
