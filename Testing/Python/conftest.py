@@ -16,7 +16,8 @@ from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package, rotation
 from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
 
-# The fixtures import worker_child themselves: it loads torch, and register_assert_rewrite must run before the import.
+# Fixtures import worker_child in their bodies, because register_assert_rewrite must run before the import. The import
+# also loads torch, which is slow.
 if TYPE_CHECKING:
     from dcamt_testing.worker_child import Child
 

@@ -144,7 +144,7 @@ def test_reorientation_to_lps_agrees_with_nibabel_in_all_48_orientations() -> No
     volume, labelmap = make_case()
     for order, flip in product(permutations(range(3)), product((False, True), repeat=3)):
         stored, _ = reorder(volume, labelmap, order, flip)
-        # A slightly oblique scan is reoriented to the same nearest axes.
+        # A slight tilt does not change which axis of the patient is nearest to each axis of the scan.
         tilt = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.2, -0.15, 0.1))
         turned, spacing = turn_to_lps(stored.voxels[0], Grid(stored.grid.shape, tilt @ stored.grid.affine))
         assert np.array_equal(turned, volume.voxels[0]), (order, flip)

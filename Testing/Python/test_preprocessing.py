@@ -358,7 +358,8 @@ def test_local_normalisation_hardly_depends_on_gain_or_offset() -> None:
     expected = normalise(image, RULE, (1, 1, 1))
     for gain in (1e-3, 0.37, 250.0):
         assert (normalise(image * gain, RULE, (1, 1, 1)) - expected).abs().max() < 1e-4
-    # A thousandth of the values' magnitude is added to the deviation, so an offset has a small effect.
+    # An offset changes the root mean square, and a thousandth of the root mean square is added to the deviation. So
+    # the offset changes the result slightly.
     for offset in (-120.0, 100.0, 400.0):
         relative_effect = 1e-3 * (abs(offset) + 120 + 50) / 30
         assert (normalise(image + offset, RULE, (1, 1, 1)) - expected).abs().max() < 4 * relative_effect
@@ -372,7 +373,7 @@ def test_cropping_changes_local_normalisation_only_near_the_new_border() -> None
     whole = normalise(image, RULE, (1.5, 1.5, 1.5))
     crop = (slice(None), slice(8, 66), slice(5, 60), slice(3, 55))
     cropped = normalise(image[crop], RULE, (1.5, 1.5, 1.5))
-    support = 3 * 4  # the mean uses three box filters, which reach four voxels to each side
+    support = 3 * 4  # the mean uses three box filters in turn; each reaches four voxels to each side
     far = (slice(None), *(slice(support, -support) for _ in range(3)))
     assert (cropped - whole[crop])[far].abs().max() < 1e-5
     interior = (slice(None), *(slice(4, -4) for _ in range(3)))

@@ -103,7 +103,9 @@ def iterate_cases(path: Path) -> Iterator[Case]:
 
 
 def write_cases(cases: Sequence[Case], path: Path) -> None:
-    """Write the case list `path`; the paths in it are relative to its folder, or absolute on another drive.
+    """Write the case list `path`, in which files have paths relative to the list's folder.
+
+    On Windows, a file on another drive than the list has an absolute path.
 
     Raises:
         OutputError: the file cannot be written.
@@ -307,9 +309,9 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Return the path of the file that the case list `path` names as `text`.
 
-    If no file of exactly that name exists, backslashes become slashes and outer quotation marks are removed. If the
-    path of an existing file then differs only in how accents are encoded (composed or decomposed), that path is
-    returned.
+    If no file of exactly that name exists, backslashes become slashes and outer quotation marks are removed. A file
+    of the resulting name is then looked for, first with composed accents, then with decomposed accents. If no such
+    file exists, the path of the resulting name is returned.
     """
     file = path.parent / text
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text

@@ -18,7 +18,8 @@ from .dicom_files import is_image_class
 
 _POSITION_TOLERANCE = 0.02
 """Largest distance of a source image from its slice of the labelmap, as a fraction of the finest voxel spacing."""
-_ROUNDING_MM = 0.01  # Added to this distance, since headers hold rounded positions.
+_ROUNDING_MM = 0.01
+"""Distance in mm that is allowed in addition, since headers hold rounded positions."""
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 """Attributes that give the place of a single-frame image."""
 _OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
@@ -149,8 +150,9 @@ def build_dicom_segmentation(
 def _complete_header(image: Dataset) -> None:
     """Prepare the header of a source image, from which highdicom copies attributes of patient and study.
 
-    Attributes of `_MAY_BE_EMPTY` become empty if an anonymised image lacks them or has an invalid date, time or sex. A
-    header in several character sets, or in one that highdicom does not know, is converted to UTF-8.
+    Each attribute of `_MAY_BE_EMPTY` becomes empty if the image lacks the attribute, or if the attribute's value is an
+    invalid date, time or sex. A header in several character sets, or in one that highdicom does not know, is converted
+    to UTF-8.
 
     Raises:
         InputError: the image lacks one of `_REQUIRED`.

@@ -33,7 +33,8 @@ SPOT_HEIGHT = (5.0, 60.0)
 SPOT_EDGE_MM = 1.5
 """Width of the spot's edge, a logistic function of the distance to the spot's centre.
 
-At the radius, the brightness is half the spot's height; this far outside, 27% (1 / (1 + e)); this far inside, 73%.
+The spot adds 50% of its height at the radius, 27% at `SPOT_EDGE_MM` outside the radius, and 73% at `SPOT_EDGE_MM`
+inside the radius.
 """
 
 
@@ -197,7 +198,6 @@ def random_box(size: Sequence[int], generator: torch.Generator) -> Tensor:
 def cut_mix(patches: Tensor, box: Tensor) -> Tensor:
     """Return patches (N, ..., X, Y, Z) with the next patch's values where the mask `box` (X, Y, Z) is True.
 
-    The last patch gets values of the first. Source: Yun et al., CutMix, ICCV 2019; for consistency between
-    predictions: French et al., BMVC 2020.
+    The last patch gets values of the first. Sources: Yun et al., CutMix, ICCV 2019; French et al., BMVC 2020.
     """
     return torch.where(box, patches.roll(-1, dims=0), patches)

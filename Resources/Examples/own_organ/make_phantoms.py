@@ -40,7 +40,7 @@ def ellipsoid(points: np.ndarray, centre: np.ndarray, radii: np.ndarray, tilt_de
 
 
 def phantom(spacing: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a scan's voxels in HU, int16 (I, J, K), its labels, uint8 (I, J, K), and the affine to RAS mm, (4, 4)."""
+    """Return the arrays (I, J, K) of a scan in HU (int16) and its label (uint8), and the affine (4, 4) to RAS mm."""
     draw = np.random.default_rng(seed)
     shape = [round(mm / step) for mm, step in zip(FIELD_MM, spacing, strict=True)]
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
