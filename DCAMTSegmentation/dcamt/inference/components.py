@@ -20,11 +20,14 @@ Scans are planned around the organ of interest, so of two similar components the
 """
 SPECK = 64
 """A component of fewer voxels of the coarse grid is not an organ."""
-SURE, CORE = 0.95, 0.1
-"""A component's core is the heaviest component among its voxels with a probability of `SURE` or more.
+SURE = 0.95
+"""Smallest probability of the voxels in a component's core.
 
-A selected component is reduced to its core if the core has at least the fraction `CORE` of the component's weight.
+The component's voxels with this probability or more may form several connected parts. The heaviest part is the core;
+`select_components` defines the weight.
 """
+CORE = 0.1
+"""A selected component is reduced to its core if the core has at least this fraction of the component's weight."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
 
 
 def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
-    """Return the heaviest component of a class's mask (X, Y, Z), reduced to its core (see `SURE`).
+    """Return the heaviest component of a class's mask (X, Y, Z), reduced to its core (see `SURE` and `CORE`).
 
     On a coarse grid an organ may touch a similar structure, but their certain parts are mostly separate. A network that
     is uncertain about the whole scan gives small cores, which are ignored. The result is empty if all components are

@@ -15,7 +15,7 @@ from .dicom_files import list_names
 from .dicom_frames import Frame
 
 FEW = 3
-"""A stack or SOP class with fewer frames than this number may be skipped, as a scout or screenshots."""
+"""A stack or SOP class with fewer frames than this number may be skipped: it may be a scout or hold screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = (
     "Choose a series with dcamt segment --series NUMBER, or put the files of one series into a folder of their own."
