@@ -34,7 +34,7 @@ class SegmentedScan:
 
     Attributes:
         scan: the scan, voxels (C, I, J, K).
-        labelmap: class values (I, J, K); 0 is background, 1, 2, ... the classes of `segments`.
+        labelmap: the class of each voxel (I, J, K): 0 for background, n for the n-th of `segments`.
         segments: name, colour and codes of each class.
         measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity.
         disagreement: float32 (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.

@@ -9,9 +9,9 @@ LARGEST_GUESS = 0.95
 class ProgressEstimate:
     """Estimates the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
 
-    Until the current stage has reported an increase, for example during one long pass of the network, the remaining
-    seconds come from the expected duration, and the fraction is the larger of the reported and the expected fraction.
-    Afterwards, only the reports count. The fraction never decreases.
+    Until the current stage has reported an increase, the remaining seconds come from the expected duration, and the
+    fraction is the larger of the reported and the expected fraction. Afterwards, only the reports count. The fraction
+    never decreases.
 
     Args:
         expected_s: the expected duration; None if unknown.
