@@ -24,7 +24,7 @@ from .volume_snapshot import VolumeSnapshot
 from .worker_process import ENDED, SegmentationWorker
 
 UNEXPECTED = (InternalError.reason, ENDED)
-"""Reasons of unexpected failures of the worker; the outcome of such a job has a `detail`."""
+"""Reasons of the worker's unexpected failures."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class JobOutcome:
     """How a job ended.
 
     Attributes:
-        segmentation: the node of the job; None after a failure or `cancel`; the scene is then unchanged.
+        segmentation: the job's segmentation node; None if the job failed or was cancelled.
         message: the outcome in words for the user.
         notes: further messages, such as a lack of GPU memory.
         detail: the traceback or the log of an unexpected failure; otherwise empty.

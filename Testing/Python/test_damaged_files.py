@@ -204,7 +204,7 @@ def test_nrrd_is_read_as_itk_reads_it(tmp_path: Path, name: str) -> None:
     path.write_bytes(NRRDS[name])
     read = read_scan(path)
     np.testing.assert_array_equal(read.voxels[0], VOXELS)
-    if name == "many blanks":  # ITK 5.4 refuses blanks after the sizes, so ITK reads the plain file.
+    if name == "many blanks":  # ITK 5.4 refuses blanks after the sizes.
         path.write_bytes(NRRDS["plain"])
     itk = sitk.ReadImage(str(path))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(itk).transpose(2, 1, 0), VOXELS)
@@ -213,7 +213,7 @@ def test_nrrd_is_read_as_itk_reads_it(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("last", [10, 10**7])
 def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many(tmp_path: Path, last: int) -> None:
-    """The second pattern names more files than the scan has voxels."""
+    """If `last` is 10**7, the pattern names more files than the scan has voxels."""
     for k in range(11):
         (tmp_path / f"d{k:03}.raw").write_bytes(VOXELS[:, :, k].tobytes(order="F"))
     path = tmp_path / "x.mhd"

@@ -87,9 +87,10 @@ def burden_cell(segmentation: SegmentationNode, column: str = "burden_percent", 
 
 
 class LastingWorker(WorkerProcess):
-    """A worker process that all tests of a class share; `meanwhile` is called once, after the next request is sent."""
+    """A worker process that all tests of a class share."""
 
     meanwhile: Callable[[], object] | None = None
+    """If a test sets a function here, the next call of `request` sends its request and then calls the function."""
 
     def request(self, request: Any, on_event: Any = None) -> None:
         super().request(request, on_event)

@@ -129,9 +129,9 @@ def pip_ensure(
     skip_in_testing: bool = True,
     show_progress: bool = True,
 ) -> list[str] | None:
-    """Install the missing packages, after a question if `prompt_install`; return the skipped requirements.
+    """Install the missing packages; return the skipped requirements.
 
-    Return None if no package is missing or if `skip_packages` is None.
+    If `prompt_install` is true, ask the user first. Return None if no package is missing or if `skip_packages` is None.
 
     Raises RuntimeError if the user declines, CalledProcessError if pip fails.
     """
