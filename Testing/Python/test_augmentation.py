@@ -131,7 +131,10 @@ def test_gamma_is_a_power_of_the_scaled_intensity() -> None:
 
 
 def test_gamma_acts_within_the_given_reach() -> None:
-    """Dividing intensities and reach by 4 divides the result by 4. Gamma does not change -reach and reach."""
+    """Dividing intensities and reach by 4 divides the result by 4.
+
+    Gamma leaves the intensities -reach and reach unchanged.
+    """
     source = random_images()
     wide = change_and_keep_source(augmentation_of(gamma=0.4), source)
     image = change_and_keep_source(augmentation_of(gamma=0.4), source / 4, reach=1.0)

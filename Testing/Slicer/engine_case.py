@@ -24,7 +24,7 @@ stepped_task.DOUBLE_CLICK_S = 0.0
 def write_python(folder: Path, script: str, module: str) -> str:
     """Write a program that a test starts instead of Python; the program runs `script` and then `module`.
 
-    The program's first two arguments, `-m` and a module's name, are ignored; `module` gets the other arguments.
+    The program is called like Python, with `-m NAME` and further arguments; `module` gets only the further arguments.
 
     Args:
         folder: where the program's files are written.

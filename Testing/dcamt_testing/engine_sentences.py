@@ -23,7 +23,7 @@ CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     "IdentifyingNote": ("text",),
     "UnplacedError": ("what",),
 }
-"""Errors and notes whose constructor is not that of a dataclass, with the parameters that hold messages."""
+"""Errors and notes that are not dataclasses; for each, the parameters of the constructor that hold messages."""
 FIELDS = ("notes", "message", "problems", "warnings", "remedy", "text")
 """Fields of dataclasses that hold messages."""
 CLASSES = ("CaseFacts", "ModelPackage", "Prediction", "StoredImage", "Violation", "Volume", "WallResult", "WorkerNote")
@@ -226,9 +226,12 @@ class MessageSources:
     def _appended_by_calls(
         self, name: str, function: ast.FunctionDef, followed: frozenset[tuple[str, ast.FunctionDef]] = frozenset()
     ) -> Iterator[tuple[ast.expr, Scope]]:
-        """Yield the values that other functions append to the list `name` of `function`.
+        """Yield the values that other functions append to a list.
 
-        `followed` are the lists that were searched before; they are not searched again.
+        Args:
+            name: the variable that holds the list.
+            function: the function that has this variable and passes the list to the other functions.
+            followed: variables, each with its function, that are not searched again.
         """
         followed |= {(name, function)}
         for call in self._calls_in.get(function, ()):

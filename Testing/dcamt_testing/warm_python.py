@@ -309,7 +309,8 @@ def serve(descriptor: int) -> Request | None:
 def program_of(launcher: int) -> int:
     """Return the id of the process that runs a launcher's program: a child of the server, or the launcher itself.
 
-    A test kills this process instead of the launcher: after the launcher is killed, the program runs on for a moment.
+    A test kills the process with the returned id, not the launcher: a program runs on for a moment after its launcher
+    was killed.
     """
     for process in os.listdir("/proc"):
         with contextlib.suppress(OSError), open(f"/proc/{process}/comm", encoding="utf-8") as file:
@@ -319,7 +320,7 @@ def program_of(launcher: int) -> int:
 
 
 def _name_of_child(launcher: int) -> str:
-    """Return the process name that `/proc` shows for the child with a launcher's program."""
+    """Return the process name of the child that runs a launcher's program."""
     return f"of-{launcher}"
 
 

@@ -50,7 +50,7 @@ _SUBMODULES = {
 
 
 def __getattr__(name: str) -> object:
-    # On first use only: the submodules import slicer, which may be missing when tests are only collected.
+    # Submodules are imported on first use: some import slicer, which may be missing when pytest only collects tests.
     if name not in __all__:
         raise AttributeError(name)
     return getattr(import_module(f".{_SUBMODULES.get(name, 'driving')}", __name__), name)

@@ -58,7 +58,7 @@ TRIAL = (48, 48, 48)
 class Worker:
     """Serves requests one after another with a model that stays loaded, and passes events to `send`.
 
-    The thread that reads stdin serves control requests.
+    The thread that reads stdin serves each `ControlRequest` at once, without this class.
 
     Args:
         cancelled: identifiers of cancelled requests; another thread may add identifiers.

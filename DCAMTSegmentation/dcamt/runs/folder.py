@@ -165,7 +165,8 @@ class RunFolder:
         """Return the recipe and cases of the run.
 
         Args:
-            for_training: whether to refuse a recipe that uses a removed key; otherwise such keys are ignored.
+            for_training: whether to refuse a recipe that switches on a setting that DCAMT no longer has. Otherwise,
+                such settings are ignored.
 
         Raises:
             InputError: the folder contains no run, or the run's files cannot be used.
