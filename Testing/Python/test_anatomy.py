@@ -74,7 +74,7 @@ def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
 
 
 def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
-    """Along the second axis, no plane of the padding is empty; only the less exact coarse grid detects the padding."""
+    """Along the second axis, where no plane of the padding is empty, the box is only as exact as the coarse grid."""
     scan, _ = scan_in("air")
     where = case_box()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
@@ -93,7 +93,7 @@ def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
     wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
     assert box is not None
-    # At most this much is removed at each end of an axis: the reach of a coarse voxel's local mean (see `anatomy_box`).
+    # Largest thickness of the tissue removed at each end of an axis, in mm (see `reach` in `anatomy_box`).
     rim = (3 * VARIED_WITHIN + 1.5) * COARSE_MM
     for side, tissue in zip(box[:2], case_box()[:2], strict=True):  # along these axes, a voxel measures 1 mm
         assert side.start <= tissue.start + rim

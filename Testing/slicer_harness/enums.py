@@ -1,6 +1,6 @@
 """Provide Qt's enumerations as PythonQt does.
 
-Each value is an int. The class that declares an enumeration has the enumeration's values as attributes.
+Each value is an int, and an attribute of the Qt class that declares the enumeration, such as `QDialog.Accepted`.
 """
 
 from __future__ import annotations

@@ -289,8 +289,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     The words are in lower case and stand at the end or at the beginning of the name, or are the name of a folder of
     masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If several other scans fit, those with the longest names
-    come first. Matches of names without words for the modality come last: the scan `p1_LA` matches the other scan
-    `p1_lge`. In such a match, the other scan's key is replaced by its `loose_key`.
+    come first. Then the names are compared again without the words of `MODALITY_WORDS`, so that the other scan `p1_lge`
+    fits the scan `p1_LA`. The other scan of such a match is yielded with its `loose_key` as key.
     """
     scans = {_lower(without_first_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
     loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}

@@ -212,7 +212,7 @@ def add_models(commands: Commands[Parser]) -> None:
         (
             "calibrate",
             "NAME_OR_FILE",
-            "Calibrate a model's expected overlap with validation cases.",
+            "Use validation cases to calibrate a model's expected overlap.",
             "dcamt models calibrate runs/first/model.dcamt runs/first/cases.csv",
         ),
         ("import", "FILE", "Copy a model file to the installed models.", "dcamt models import runs/first/model.dcamt"),
