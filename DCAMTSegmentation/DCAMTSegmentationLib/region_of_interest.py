@@ -21,11 +21,11 @@ MARGIN_MM = 20.0
 COLOR = (1.0, 0.85, 0.2)
 """Colour of a region's edges: red, green, blue, each 0 to 1."""
 LINEAR_WITHIN_MM = 0.1
-"""Largest error, along an axis, with which an affine map may replace a region's transform. If the error at one of
-`_CUBOID_POINTS` is larger, the transform counts as non-linear."""
+"""Tolerance along each axis. A region's transform counts as linear if an affine map moves each of `_CUBOID_POINTS` to
+the same place as the transform does, within this tolerance."""
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
-"""Corners, mid-points of edges and faces, and centre of a cuboid: (27, 3), in half edges. The corners are not
-enough, since a transform can bend a cuboid and leave its corners in place."""
+"""Corners, mid-points of edges and faces, and centre of the cuboid from -1 to 1 along each axis: (27, 3). The corners
+are not enough, since a transform can bend a cuboid and leave its corners in place."""
 _IS_CORNER = np.abs(_CUBOID_POINTS).min(axis=1) == 1
 
 

@@ -106,8 +106,8 @@ class Augmentation:
     artefacts: float = 0.0
     """Probability that stripes, as of a spike in k-space, or a bright spot are added to a patch."""
     mix: float = 1.0
-    """Probability that a box of each unlabelled patch of a batch is replaced by the same box of the next patch. Teacher
-    logits come from unmixed patches."""
+    """Probability, for each batch, that its unlabelled patches are mixed: a box in each patch is replaced by the same
+    box of the next patch. Teacher logits come from unmixed patches."""
     mix_labelled: float = 0.0
     """The same probability for labelled patches; their labels are mixed, too."""
 

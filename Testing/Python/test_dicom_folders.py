@@ -73,11 +73,11 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
 @pytest.mark.parametrize(
     ("series", "add"),
     [
-        ("1", 300),  # series are listed by number, not by name or UID
+        ("1", 300),  # the first series in the error's list, which is sorted by series number
         ("2", 200),
         ("1.2.840.77", 100),
         ("840.77", 100),
-        ("LGE", 300),  # a whole description precedes a part of one
+        ("LGE", 300),  # a series with exactly this description is preferred
         ("lge late", 200),
         ("late", 200),
     ],

@@ -116,7 +116,10 @@ def test_teacher_has_no_gradient() -> None:
 
 
 def test_structure_missed_by_one_branch_is_recovered() -> None:
-    """In a few voxels one branch predicts organ and the other background with equal confidence; both move to organ."""
+    """In a few voxels, one branch predicts organ, and the other predicts background with equal confidence.
+
+    Gradient steps make both branches predict organ.
+    """
     organ, small_structure, background = 10, 4, 200
     # Logits of 2, so that gradients do not vanish.
     branch_without = confident_logits([1] * organ + [0] * (small_structure + background), logit=2.0)

@@ -56,7 +56,10 @@ class RandomBatch:
         return objective_losses(self.outputs, self.labels, self.projections, weights, ramp_weight, generator)
 
     def samples_with_gradient(self, loss: Tensor) -> dict[str, list[int]]:
-        """Return for each tensor the samples that get a gradient of `loss`; a projection head counts as sample 0."""
+        """Return, for each tensor with a gradient of `loss`, the samples with a gradient.
+
+        For a projection head's weights, which belong to no sample, return [0].
+        """
         tensors = {f"{name} {i}": getattr(out, name) for i, out in enumerate(self.outputs) for name in vars(out)}
         tensors |= {f"projection {i}": head.weight[None] for i, head in enumerate(self.projections)}
         weights = [head.weight for head in self.projections]

@@ -36,7 +36,7 @@ class ListOfRunsTest(TrainingCase):
 
         Args:
             failure: the reason why the run failed.
-            killed: whether the run has the blank file that earlier versions reserved for a failure note.
+            killed: whether a process of an earlier version was killed, which left a blank failure note.
         """
         run = self.write_run(name)
         run.checkpoint.parent.mkdir(exist_ok=True)

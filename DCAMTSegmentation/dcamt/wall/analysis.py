@@ -92,15 +92,15 @@ class WallResult:
     notes: tuple[str, ...] = ()
 
     def threshold_ratio(self, threshold: Threshold | None = None) -> float:
-        """Return a threshold (default: the settings') as a ratio to the blood pool's mean."""
+        """Return a threshold (default: that of the settings) as a ratio to the blood pool's mean."""
         return (threshold or self.settings.threshold).ratio(self.pool.mean, self.pool.sd)
 
     def enhanced(self, threshold: Threshold | None = None) -> np.ndarray:
-        """Return the mask (N,) bool of the wall's points above a threshold (default: the settings')."""
+        """Return the mask (N,) bool of the wall's points above a threshold (default: that of the settings)."""
         return np.asarray((self.kind == WALL) & (self.ratio > self.threshold_ratio(threshold)))
 
     def burdens(self, threshold: Threshold | None = None) -> tuple[Burden, ...]:
-        """Return the burden of the whole wall, then of each region, at a threshold (default: the settings')."""
+        """Return the burden of the whole wall, then of each region, at a threshold (default: that of the settings)."""
         areas = self.surface.point_areas
         return count_burden(self.ratio, self.kind, self.region, areas, self.threshold_ratio(threshold))
 
