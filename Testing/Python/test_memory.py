@@ -81,7 +81,7 @@ def test_tile_is_shortened_only_as_far_as_needed(size: Shape) -> None:
         assert all(n % stride == 0 for n in tile)
         assert all(min(4 * stride, whole) <= n <= whole for n, whole in zip(tile, padded, strict=True))
         assert math.prod(tile) <= bound or max(tile) <= 4 * stride
-        # One stride more along the axis that was shortened most would not fit.
+        # If the axis that was shortened most were one stride longer, the tile would not fit.
         shortened = max(range(3), key=lambda axis: padded[axis] - tile[axis])
         larger = [n + stride * (axis == shortened) for axis, n in enumerate(tile)]
         assert math.prod(larger) > bound

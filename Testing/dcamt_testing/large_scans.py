@@ -18,7 +18,7 @@ RECIPE: Recipe = replace(
 SPACING = (1.0, 1.0, 2.0)
 """Spacing of the scans, mm."""
 CASE, FIELD = (48, 40, 24), (120, 144, 24)
-"""Shapes in voxels: `CASE` of the part that shows the organ (the case), `FIELD` of the whole scan."""
+"""Shapes, in voxels, of the case and of the whole scan. The case is the part of the scan that shows the organ."""
 AT = (41, 60, 0)
 """Index of the case's first voxel in a scan with air or noise around the case; the case is off-centre."""
 

@@ -24,7 +24,7 @@ STRAY_VOXELS = 4
 A class may vanish on that grid if all its components are stray.
 """
 MANY_VALUES = 128
-"""Largest number of label values, or of values that are no class, with which a labelmap is not taken for a scan."""
+"""Number of label values above which a labelmap may be a scan."""
 MAXIMUM_CLASS = 255
 """The highest label value of a class in a label mapping."""
 _SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ".zip")

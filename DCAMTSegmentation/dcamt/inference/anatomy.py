@@ -71,8 +71,9 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     varying = bounding_box(_without_blurred_rim(varies.any(dim=0).numpy()))
     if varying is None:
         return None
-    # Padding can be mistaken for anatomy only within the reach of a coarse voxel's local mean: three times
-    # `VARIED_WITHIN` voxels, one more by resampling, and half a voxel from a voxel's centre to its face.
+    # Largest distance from the anatomy, in voxels of the scan, at which padding can be mistaken for anatomy. In coarse
+    # voxels, the distance is 3 * `VARIED_WITHIN` for the local mean, plus 1 for the resampling, plus 0.5 from a voxel's
+    # centre to its face.
     reach = [math.ceil((3 * VARIED_WITHIN + 1.5) * spacing / float(step)) for step in volume.grid.spacing]
     box = _without_empty_faces(volume.voxels, grid.source_box(varying), reach)
     if max(spacing, APART * float(max(volume.grid.spacing))) > ALIKE_MM:

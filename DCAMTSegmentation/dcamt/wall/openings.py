@@ -71,7 +71,7 @@ VEIN_DEPTH_MM = 18.0
 At a tube's side, the depth is only the tube's diameter.
 """
 VEIN_RIM_MM = 5.0
-"""A vein's end is extended by at most this distance towards its rim, where normals turn towards the wall."""
+"""Largest distance by which a vein's end is extended towards its rim."""
 VEIN_RIM_DEGREES = 50.0
 """Largest angle between the normals of the extended end and the mean normal of the end."""
 VEIN_LEAST_CM2 = 0.1
@@ -159,7 +159,10 @@ def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | 
 
 
 def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray, cut: Cut) -> np.ndarray:
-    """Return the valve's mask (N,): the cut, the `blood` (N,) connected with it within reach, and a rim."""
+    """Return the valve's mask (N,): the cut, extended to the connected points of `blood` (N,) and then by a rim.
+
+    `MITRAL_REACH_MM`, `MITRAL_REACH_DEGREES` and `MITRAL_RIM_MM` limit the extension.
+    """
     facing = normals @ cut.axis > np.cos(np.radians(MITRAL_REACH_DEGREES))
     near = ((surface.points - cut.centre) ** 2).sum(axis=1) < MITRAL_REACH_MM**2
     reached = (blood & facing & near) | cut.patch
@@ -229,7 +232,7 @@ def neighbour_average(surface: Surface) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def patches(surface: Surface, chosen: np.ndarray) -> np.ndarray:
-    """Return for each point the number (N,) of its connected patch of `chosen` (N,) bool.
+    """Number the connected patches of `chosen` (N,) bool; return the patch number of each point (N,).
 
     Each point that is not chosen has a number of its own.
     """
