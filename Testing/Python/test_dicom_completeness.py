@@ -67,6 +67,35 @@ def test_inactive_and_empty_records_of_a_dicomdir_name_no_files(tmp_path: Path) 
     assert_slices_in_place(read_scan(tmp_path), 7)
 
 
+def test_dicomdir_two_levels_above_the_slices_counts_inside_the_chosen_folder(tmp_path: Path) -> None:
+    slices = _write_series(tmp_path / "A" / "B")
+    directory = write_dicomdir(slices)
+    data = pydicom.dcmread(directory)
+    for record in data.DirectoryRecordSequence:
+        record.ReferencedFileID = ["A", "B", record.ReferencedFileID]
+    data.save_as(tmp_path / "DICOMDIR")
+    directory.unlink()
+    (slices / "IM007").unlink()
+    refused(lambda: read_scan(tmp_path), tmp_path / "DICOMDIR", "IM007")
+    assert_slices_in_place(read_scan(slices), 7)
+
+
+def test_damaged_slice_is_recognised_by_an_identifier_in_its_name(tmp_path: Path) -> None:
+    for k in range(8):
+        write_slice(tmp_path / f"MR.ab{k}cd{k}ef", k)
+    (tmp_path / "MR.abfcdeab").write_text("no DICOM", encoding="utf-8")
+    refused(lambda: read_scan(tmp_path), tmp_path, "MR.abfcdeab")
+
+
+def test_missing_file_of_an_image_is_noticed_without_the_number_of_files(tmp_path: Path) -> None:
+    for number in (1, 3):
+        data = pydicom.dcmread(write_frames(tmp_path / f"{number}.dcm", range(6 * number, 6 * number + 6)))
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.7.{number}"
+        data.ConcatenationUID, data.InConcatenationNumber = "1.2.9", number
+        data.save_as(tmp_path / f"{number}.dcm")
+    refused(lambda: read_scan(tmp_path / "3.dcm"), tmp_path / "3.dcm", "3 files, of which numbers 1, 2 are missing")
+
+
 def test_files_of_a_dicomdir_may_have_names_in_lower_case(tmp_path: Path) -> None:
     write_dicomdir(_write_series(tmp_path))
     for file in sorted(tmp_path.glob("IM*")):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
 from dcamt.volume import IdentifyingNote
 from dcamt_testing.dicom_positions import (
@@ -234,6 +235,27 @@ def test_error_counts_slices_if_more_than_two_lie_at_the_same_places(tmp_path: P
         write_slice(tmp_path / file, place, number=number)
         refused(lambda: read_scan(tmp_path), tmp_path, "holds 12 slices, some of them at the same place")
         (tmp_path / file).unlink()
+
+
+def test_image_of_another_series_does_not_count_as_a_missing_slice(tmp_path: Path) -> None:
+    for k in range(8):
+        write_slice(tmp_path / f"a{k}.dcm", k)
+        write_slice(tmp_path / f"b{k}.dcm", k, series="1.2.5", SeriesNumber=2)
+    write_slice(tmp_path / "shot.dcm", 8, series="1.2.5", number=9, sop_class=SECONDARY_CAPTURE)
+    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series="1")), 8)
+    refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="2")), tmp_path, "shot.dcm")
+
+
+def test_files_in_folders_of_an_archive_made_on_macos_are_ignored(tmp_path: Path) -> None:
+    for k in range(8):
+        write_slice(tmp_path / f"{k}.dcm", k)
+    for folder in ("__MACOSX", "__MACOSX 2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.dcm").write_text("no DICOM", encoding="utf-8")
+        write_slice(tmp_path / folder / "9.dcm", 9)
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 8)
+    assert not volume.notes
 
 
 @pytest.mark.parametrize("number", [1, 2])

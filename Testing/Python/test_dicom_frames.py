@@ -131,6 +131,19 @@ def test_time_points_before_and_after_midnight_are_in_order(tmp_path: Path, keyw
         assert_slices_in_place(volume, 8, 100 + 1000 * (number - 1))
 
 
+def test_times_with_a_time_zone_sort_the_time_points(tmp_path: Path) -> None:
+    times = ["20200131120005.0+0100"] * 8 + ["20200131120001.5+0100"] * 8  # The later time point comes first.
+    groups = [{"FrameContentSequence": {"FrameAcquisitionDateTime": time}} for time in times]
+    path = write_frames(tmp_path / "x.dcm", [*range(8)] * 2, groups)
+    assert {index // 8 for _, index in read_scan(path).frames} == {1}
+
+
+def test_packages_of_slices_that_overlap_a_little_are_one_scan(tmp_path: Path) -> None:
+    packages = [1, 1, 1, 2, 1, 2, 2, 2]
+    groups = [{"FrameContentSequence": {"TemporalPositionIndex": package}} for package in packages]
+    assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)
+
+
 def test_kind_of_images_without_a_component_is_offered_by_its_image_type(tmp_path: Path) -> None:
     for number, image_type in enumerate((["ORIGINAL", "PRIMARY", "M"], ["DERIVED", "PRIMARY", "PSIR"])):
         for k in range(8):

@@ -283,6 +283,40 @@ def test_segmentation_beside_the_images_is_no_source(
     assert {header.Modality for header in source.datasets} == {"MR"}
 
 
+@pytest.mark.parametrize("other", ["size", "spacing"])
+@pytest.mark.parametrize("multi_frame", [False, True])
+def test_image_of_another_size_or_spacing_at_the_same_place_is_no_source(
+    tmp_path: Path, other: str, multi_frame: bool
+) -> None:
+    affine, voxels = oblique_affine(), np.ones(SHAPE)
+    other_affine = affine @ np.diag([2, 2, 1, 1]) if other == "spacing" else affine
+    other_voxels = voxels[:-2, :-2] if other == "size" else voxels
+    for name, image, place in (("0", other_voxels, other_affine), ("1", voxels, affine)):
+        if multi_frame:
+            write_enhanced_mr(tmp_path / f"{name}.dcm", image, place, [*range(SHAPE[2])])
+            continue
+        for file in write_mr_series(tmp_path / name, image, place):
+            header = pydicom.dcmread(file)
+            header.SeriesInstanceUID = "1.2.3"  # Both are of one series.
+            header.save_as(file)
+    found = find_source_images(tmp_path, Grid(SHAPE, affine)).datasets
+    assert {(header.Columns, header.Rows) for header in found} == {SHAPE[:2]}
+    if not multi_frame:
+        assert {round(float(header.PixelSpacing[1]), 4) for header in found} == {0.75}
+
+
+def test_series_number_shows_the_last_digits_of_the_number_of_the_source(
+    case: tuple[Path, Labelmap], tmp_path: Path
+) -> None:
+    folder, labelmap = case
+    for file in folder.glob("IM*"):
+        image = pydicom.dcmread(file)
+        image.SeriesNumber = 2_147_483_647
+        image.save_as(tmp_path / file.name)
+    source = find_source_images(tmp_path, labelmap.grid)
+    assert build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL).SeriesNumber == 364_701
+
+
 @pytest.mark.parametrize("keyword", ["PixelSpacing", "ImageOrientationPatient"])
 def test_image_without_spacing_or_orientation_is_no_source(
     case: tuple[Path, Labelmap], tmp_path: Path, keyword: str
