@@ -186,7 +186,8 @@ def test_wall_files_are_not_replaced_without_overwrite(tmp_path: Path) -> None:
     plan_jobs([scans], scans)
     with pytest.raises(InputError, match=r"p01\.wall\.csv: exists already"):
         plan_jobs([scans], scans, wall=True)
-    assert plan_jobs([scans], scans, SKIP, wall=True) == []  # DCAMT did not write the table, so the scan is skipped
+    # The scan is skipped, since its results would replace a table that DCAMT did not write.
+    assert plan_jobs([scans], scans, SKIP, wall=True) == []
     (job,) = plan_jobs([scans], scans, OVERWRITE, wall=True)
     assert [path.name for path in job.files] == ["p01.seg.nrrd", "p01.wall.vtp", "p01.wall.csv"]
 

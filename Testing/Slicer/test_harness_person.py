@@ -204,7 +204,7 @@ class LoopMonitorTest(unittest.TestCase):
 
 
 class RealSlicerPersonTest(unittest.TestCase):
-    """`Person` takes the harness for a real Slicer in testing mode. In this mode, Slicer answers its own questions."""
+    """`Person` treats the harness as a real Slicer in testing mode. In this mode, Slicer answers its own questions."""
 
     def test_person_answers_windows_only_inside_the_with_block(self) -> None:
         own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")

@@ -9,21 +9,22 @@ pass      Prediction on the network grid, in one pass and in tiles. The ratio is
           bound: the time of the pass's operations at the rate of one large float32 convolution. The convolution and the
           pass are measured alternately.
 segment   `Predictor.segment`: from a scan in memory to labels on the scan's grid; the model is already loaded.
-protocol  The protocol of published results, with the same weights on the network grid: overlapping windows of the
-          training patch's size, the mean of all softmax outputs, the largest component. Measured with two strides: the
-          published stride of 18x18x4 voxels, and a stride in the same proportion to the patch as 18x18x4 to the
-          published window of 112x112x80.
+protocol  The protocol of published results, with MODEL's weights on the network grid: overlapping windows of the
+          training patch's size, the mean of all softmax outputs, the largest component. Two strides are measured: the
+          published stride (18x18x4 voxels, for windows of 112x112x80), and the published stride scaled to the training
+          patch's size.
 whole     The same scans inside a field of 576x576x88 voxels of air, noise, blurred noise or mirrored tissue.
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
 
-Times are processor times, since other programs affect these less than elapsed times; the minimum of the repeats
-counts. The windows of `protocol` are measured once. `cold` is also measured once, in elapsed time. With one thread,
-processor time equals the elapsed time on an idle machine. `protocol` is measured in float32, `cold` in the precision
-that the command chooses, and the other parts in float32 and, if the CPU has the instructions, also in bfloat16.
+Times are processor times, since other programs affect these less than elapsed times. For each case, the shortest time
+of the repeats is taken. The windows of `protocol` are measured once. `cold` is also measured once, in elapsed time.
+With one thread, processor time equals the elapsed time on an idle machine. `protocol` is measured in float32, `cold`
+in the precision that the command chooses, and the other parts in float32 and, if the CPU has the instructions, also in
+bfloat16.
 
-`ratio` is the time divided by the time that the column `of` names. `points` is the difference in Dice, in percentage
-points: in `protocol`, the mean difference from DCAMT's complete segmentation; in `whole`, the largest difference from
-the segmentation of the cropped scan.
+`ratio` is the time divided by a reference time. The column `of` names this reference. `points` is the difference in
+Dice, in percentage points: in `protocol`, the mean difference from DCAMT's complete segmentation; in `whole`, the
+largest difference from the segmentation of the cropped scan.
 """
 
 from __future__ import annotations
