@@ -32,6 +32,7 @@ FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
 _PARALLEL_PARTS = 6
 """Largest number of paths, differing only in one name (`reader1/p1`, `reader2/p1`), that are compared."""
+_Key = tuple[str, ...]
 _SAMPLE = 1 << 16
 """`has_few_values` examines a sample of about this many voxels first."""
 
@@ -59,71 +60,85 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, bool]]:
-    """Yield (mask, scan, is_label) for each mask whose path is its scan's path with one part added or replaced.
+    """Yield (mask, scan, is_label) for each mask that fits a scan as `_Parts.fitting` says.
 
-    The part is the name of a folder (`reader1/p1` beside `scans/p1`, `p1/reader1/lge` beside `p1/lge`) or of the file
-    (`p1/observerA` beside `p1/p1`); the file's name may have further words (`gd/p1_gd` beside `de/p1_de`). A mask in
-    the top folder is skipped if several scans fit. `is_label` is true if only one scan fits, `OUTLINE_WORDS` has all
-    the mask's further words, and the scan's path has all the mask's words for the modality.
+    If several scans fit a mask in the top folder, the mask is skipped. `is_label` is true if only one scan fits,
+    `OUTLINE_WORDS` has all the mask's further words, and the scan's path has all the mask's words for the modality.
 
-    The files that share a part, such as `reader1`, may be masks only if a scan fits each of them and the first of them
-    has few values. If not, the remaining files are not read, since reading all files would be slow. For the same
-    reason, paths that differ in one part are not compared if this part has more than `_PARALLEL_PARTS` names, such as
-    names of patients.
+    Reading all files would be slow. Therefore, of the files that share a part of their paths, such as `reader1`, only
+    the first is read unless it has few values and a scan fits each of the files.
     """
-    keys = {file.path: _plain_key(file.key) for file in scans}
-    scans_by_key: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
-    parallel: defaultdict[tuple[int, tuple[str, ...]], defaultdict[str, list[NamedFile]]]
-    parallel = defaultdict(lambda: defaultdict(list))
-    groups: defaultdict[tuple[int, str], list[NamedFile]] = defaultdict(list)
-    for file in scans:
-        key = keys[file.path]
-        scans_by_key[key].append(file)
-        for n, part in enumerate(key):
-            parallel[n, _without_part(key, n)][part].append(file)
-            groups[n, part].append(file)
-
-    def fitting_scans(file: NamedFile, n: int) -> tuple[list[NamedFile], frozenset[str]]:
-        """Return the scans that fit the file if part `n` of its path is left out or replaced.
-
-        Also return the words of this part and the further words of the file's name.
-        """
-        key = keys[file.path]
-        rest, is_name = _without_part(key, n), n == len(key) - 1
-        beside = parallel[n, rest]
-        if len(beside) > _PARALLEL_PARTS:
-            return [], frozenset()
-        shorter_names = (rest,) if is_name else (*name_starts(rest), rest[:-1])
-        for shorter in (name for name in shorter_names if name or is_name):
-            found = list(scans_by_key[shorter]) if shorter in scans_by_key else []
-            parts = list(parallel[n, shorter].items()) if (n, shorter) in parallel else []
-            if len(parts) <= _PARALLEL_PARTS:
-                found += [scan for part, files in parts if part != key[n] for scan in files]
-            if found:
-                dropped = SEPARATORS.split(key[n]) + SEPARATORS.split("_".join(rest).removeprefix("_".join(shorter)))
-                return found, frozenset(word for word in dropped if word.isalnum())
-        return [], frozenset()
-
-    for (n, _), files in groups.items():
-        fitting = [fitting_scans(file, n) for file in files]
+    parts = _Parts(scans)
+    for (n, _), files in parts.files_sharing.items():
+        fitting = [parts.fitting(file, n) for file in files]
         if not all(found for found, _ in fitting) or not has_few_values(files[0].path):
             continue
         for file, (found, words) in zip(files, fitting, strict=True):
             if not has_few_values(file.path):
                 continue
             real = [scan for scan in found if not has_few_values(scan.path)]
-            if real and (len(real) == 1 or len(keys[file.path]) > 1):
+            if real and (len(real) == 1 or len(parts.keys[file.path]) > 1):
                 fits = words <= OUTLINE_WORDS and modalities(file.key) <= modalities(real[0].key)
                 yield file, real[0], fits and len(real) == 1
 
 
-def _plain_key(key: tuple[str, ...]) -> tuple[str, ...]:
+class _Parts:
+    """The scans of a folder, indexed by their paths and by their paths without one part.
+
+    Attributes:
+        keys: the `_plain_key` of each file, by path.
+        files_sharing: the files by the number n and the name of a part of their key.
+    """
+
+    def __init__(self, scans: Sequence[NamedFile]) -> None:
+        self.keys = {file.path: _plain_key(file.key) for file in scans}
+        self.files_sharing: defaultdict[tuple[int, str], list[NamedFile]] = defaultdict(list)
+        self._by_key: defaultdict[_Key, list[NamedFile]] = defaultdict(list)
+        self._without_part: defaultdict[tuple[int, _Key], list[tuple[str, NamedFile]]] = defaultdict(list)
+        for file in scans:
+            key = self.keys[file.path]
+            self._by_key[key].append(file)
+            for n, part in enumerate(key):
+                self.files_sharing[n, part].append(file)
+                self._without_part[n, _without_part(key, n)].append((part, file))
+
+    def fitting(self, file: NamedFile, n: int) -> tuple[list[NamedFile], frozenset[str]]:
+        """Return the scans that fit a file if part `n` of its path is left out or replaced, and its further words.
+
+        The part may be a folder (`reader1/p1` fits `scans/p1`, and `p1/reader1/lge` fits `p1/lge`) or the file's name
+        (`p1/observerA` fits `p1/p1`). If it is a folder, the file's name may have further words (`gd/p1_gd` fits
+        `de/p1_de`). The returned words are these and the words of the part.
+        """
+        key = self.keys[file.path]
+        rest, is_name = _without_part(key, n), n == len(key) - 1
+        if self._replacing(n, rest) is None:
+            return [], frozenset()
+        for shorter in (rest,) if is_name else (*name_starts(rest), rest[:-1]):
+            if not shorter and not is_name:
+                continue
+            found = list(self._by_key.get(shorter, ()))
+            found += [scan for part, scan in self._replacing(n, shorter) or () if part != key[n]]
+            if found:
+                dropped = SEPARATORS.split(key[n]) + SEPARATORS.split("_".join(rest).removeprefix("_".join(shorter)))
+                return found, frozenset(word for word in dropped if word.isalnum())
+        return [], frozenset()
+
+    def _replacing(self, n: int, rest: _Key) -> list[tuple[str, NamedFile]] | None:
+        """Return the scans whose key is `rest` with a part n inserted, and this part.
+
+        Returns None if these parts have more than `_PARALLEL_PARTS` names, such as names of patients.
+        """
+        found = self._without_part.get((n, rest), [])
+        return found if len({part for part, _ in found}) <= _PARALLEL_PARTS else None
+
+
+def _plain_key(key: _Key) -> _Key:
     """Return the `loose_key` of a key without `_0000`; of equal neighbouring parts, only one is kept."""
     parts = loose_key(without_first_channel(key))
     return tuple(part for n, part in enumerate(parts) if n == 0 or part != parts[n - 1])
 
 
-def _without_part(key: tuple[str, ...], n: int) -> tuple[str, ...]:
+def _without_part(key: _Key, n: int) -> _Key:
     return _plain_key((*key[:n], *key[n + 1 :]))
 
 
