@@ -16,8 +16,10 @@ from . import measurements_table, review, training_cases, views
 from .file_dialogs import choose_file
 
 GOOD_TRUST = 0.8
-"""If a result has a lower trust, no expected overlap and no doubtful place, the panel asks the user to check the whole
-segmentation."""
+"""Below this trust, the panel asks the user to check the whole segmentation.
+
+The threshold applies only to results that have neither an expected overlap nor a doubtful place.
+"""
 ROW_PIXELS = 22
 """Height of a row in the panel's tables, as set in `DCAMTSegmentation.ui`."""
 

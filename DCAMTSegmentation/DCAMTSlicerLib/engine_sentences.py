@@ -194,7 +194,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Move the file, or replace it with --overwrite."),
         _("Move the files that belong together to a folder of their own."),
         _("Name a new folder for the run."),
-        _("Name one segment of the file or a label value."),
+        _("Name a segment of the file, or give a label value."),
         _("Name the folder that holds the files."),
         _("Name the folder that holds the scans."),
         _("No opening was found, so the mitral valve and the ends of the veins count as wall. Mark them by hand."),

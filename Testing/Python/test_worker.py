@@ -202,7 +202,7 @@ def test_scan_folder_is_removed_when_stdin_closes_unless_a_request_keeps_files(t
     if keep:
         child.send(KeepFilesRequest())
     assert child.process.stdin is not None
-    # The pipe closes as when the application is killed. The worker may still be importing its packages.
+    # When the application is killed, stdin closes, too. The worker may then still be importing its packages.
     child.process.stdin.close()
     assert child.exit_status() == 0
     assert scan_folder.exists() == keep

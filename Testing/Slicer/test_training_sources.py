@@ -159,7 +159,7 @@ class SourcesTest(TrainingCase):
 
     def test_training_cases_of_the_segmentation_module_are_added(self) -> None:
         click(self.ui.addResultsButton)
-        self.assertIn("No result was added yet", self.ui.casesSummary.text)
+        self.assertIn("No result is a training case yet", self.ui.casesSummary.text)
         volume, outline = add_case("corrected")
         add_case("not added", 1)
         training_cases.add_case(volume, outline)

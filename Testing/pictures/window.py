@@ -22,8 +22,10 @@ VIEWS_WIDTH = 700
 """Width of the views or charts beside a panel, unless `limit_to_window` was called."""
 BAR = 20
 """Height of the bar above a view; the bar above a panel has twice this height."""
-MARGIN, EDGE = 16, 4
-"""Space below the lowest widget of a whole panel, and below the widget at which a panel is cut."""
+MARGIN = 16
+"""Space below the lowest widget of a panel."""
+EDGE = 4
+"""Space below the widget at which `grab_panel` cuts a panel."""
 OUTSIDE_HEIGHT = 140
 """Assumed height of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
 COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
@@ -58,7 +60,8 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
     _settle_height(panel)
     last = panel.findChild(QtWidgets.QWidget, down_to) if down_to and not _window else None
     if _window:
-        # Slicer's scroll area gives a panel all the available height, but at least the height that its width requires.
+        # In Slicer, a panel fills the height of its scroll area. If the panel's content needs more height, the panel
+        # has the height of its content.
         room = _window[1] - OUTSIDE_HEIGHT - 2 * BAR
         panel.resize(width, max(panel.layout().totalHeightForWidth(width), panel.minimumSizeHint().height(), room))
         slicer.app.processEvents()

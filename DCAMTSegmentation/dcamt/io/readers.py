@@ -120,8 +120,8 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
     grid.
 
     Args:
-        mapping: the label, 1 to 255, for each value or segment name of the file; several of these may have the same
-            label. All other voxels become background. In names, capitals, blanks and punctuation are ignored.
+        mapping: maps values or segment names of the file to labels from 1 to 255. Values and segments that are not in
+            `mapping` become background. In names, capitals, blanks and punctuation are ignored.
 
     Raises:
         InputError: the file cannot be read, as in `read_scan`; values are negative, fractional or above 2^32 - 1; or
@@ -296,7 +296,8 @@ def _unzipped(path: Path) -> Iterator[Path]:
     """Extract a zip file for the duration of the block.
 
     Yields:
-        The only file with the ending of a scan or label; without one or with several, the folder of all files.
+        The file that has the ending of a scan or label. If there is no such file or more than one, the folder with
+        all extracted files.
 
     Raises:
         InputError: the zip file is damaged or too large, holds only zip files, or holds several images and no other
@@ -347,7 +348,7 @@ def _map_labels(
             if not named:
                 known = ", ".join(f'"{segment.name}"' for segment in segments if segment.name)
                 what = f'has no segment "{source}"{f", but {known}" if known else ""}'
-                raise InputError(what, path=path, remedy="Name one segment of the file or a label value.")
+                raise InputError(what, path=path, remedy="Name a segment of the file, or give a label value.")
             for segment in named:
                 labels[layers[segment.layer] == segment.value] = label
         else:

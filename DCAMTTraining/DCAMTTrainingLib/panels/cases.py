@@ -33,11 +33,10 @@ WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 """Widths in pixels of all columns except the name and the last column."""
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Widths in pixels of the name column without and with remarks in the table."""
-ANISOTROPIC_SPACING_WIDTH, ANISOTROPIC_NAME_WIDTH = 148, 102
-"""Widths in pixels of the spacing and name columns if a scan has an anisotropic spacing.
-
-The name column is this narrow only without remarks. Name, role, size and spacing are then visible together.
-"""
+ANISOTROPIC_SPACING_WIDTH = 148
+"""Width in pixels of the spacing column if a scan has an anisotropic spacing."""
+ANISOTROPIC_NAME_WIDTH = 102
+"""Width in pixels of the name column if a scan has an anisotropic spacing and the table has no remarks."""
 ROWS = (3, 5)
 """Smallest and largest number of visible rows. More rows would hide the button Start on a laptop."""
 
@@ -130,7 +129,11 @@ class CasesPanel:
             self._table.add(rows)
             self._session.suggest_start(current_model() if rows else "")
             if not rows:
-                self._show_text(_("No result was added yet. Correct one in DCAMT Segmentation, and add it there."))
+                text = _(
+                    "No result is a training case yet. In DCAMT Segmentation, correct a result, and press Add to"
+                    " training cases."
+                )
+                self._show_text(text)
 
     def _on_add_folder(self, checked: bool = False) -> None:
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder of scans"))
