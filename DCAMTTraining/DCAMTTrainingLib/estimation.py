@@ -41,7 +41,7 @@ class Estimation:
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._folder = TemporaryFolder("dcamt-estimate-")
-        # The estimates are cleared since `CaseTable.add` may change a scan's size, which `_key` does not contain.
+        # `_key` does not contain the scans' sizes. `CaseTable.add` may change a size, and calls `on_reset` at its end.
         table.on_reset.append(self._estimates.clear)
 
     @property
@@ -50,9 +50,10 @@ class Estimation:
         return self._command is not None and self._command.running
 
     def estimate(self, device: str | None = None) -> dict[str, Any] | None:
-        """Return the `dcamt estimate` event for the current settings; None if they are unusable or were not measured.
+        """Return the `dcamt estimate` event that is kept for the current settings and cases.
 
-        The free disk space is read now, since the user may have deleted files or chosen another folder.
+        Return None if no event is kept for these settings and cases, or if a setting is unusable. The free disk space
+        is read now, since the user may have deleted files or chosen another folder.
 
         Args:
             device: None for the device in the settings.

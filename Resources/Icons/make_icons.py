@@ -80,7 +80,7 @@ def atrium(size: float) -> Image.Image:
         draw.line((x0, y0, x1, y1), fill=255, width=round(2 * r))
         for x, y in ((x0, y0), (x1, y1)):
             draw.ellipse((x - r, y - r, x + r, y + r), fill=255)
-    # Blurring and a threshold at half of the maximum smooth the corners between veins and body.
+    # Thresholding the blurred mask rounds the corners between veins and body.
     soft = mask.filter(ImageFilter.GaussianBlur(0.028 * size * CANVAS))
     return soft.point(lambda value: 255 if value > 127 else 0).filter(ImageFilter.GaussianBlur(SCALE / 2))
 

@@ -82,7 +82,7 @@ class BoundMethod:
         return wrap(self._function()(*(_to_qt_argument(argument) for argument in args)))
 
     def argument_count(self) -> int | None:
-        """Return the largest number of arguments of the overloads; None if the method is static or no slot."""
+        """Return the maximum number of arguments that an overload of the method takes; None if unknown."""
         target = self.wrapper._object if self.wrapper is not None else None
         if not isinstance(target, QtCore.QObject):
             return None
@@ -98,7 +98,8 @@ class BoundMethod:
         target = valid_object(self.wrapper, f"call '{name}'")
         if is_plain(type(self.wrapper)):
             return getattr(target, name)
-        # A derived Python class's override may call this method through super(): return Qt's method, not the override.
+        # An override in a derived Python class may call Qt's method with super(). Then `getattr(target, name)` would
+        # return the override.
         function = getattr(pyside_class, name)
         return function if is_static(function) else partial(function, target)
 
