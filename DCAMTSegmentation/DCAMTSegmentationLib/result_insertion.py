@@ -158,7 +158,10 @@ class _Insertion:
             compute_surface(built.segment, target)
 
     def _prepare_map(self, target: SegmentationNode | None, image: Any) -> Generator[None, None, _ResultNode]:
-        """Return the earlier result's map of doubt, still with the old image, or a new map with `image`."""
+        """Return the earlier result's map of doubt or, if there is none, a new map with `image`.
+
+        The image of an earlier map is replaced later, by `_insert`.
+        """
         volume = self.options.volume
         earlier_map = review.get_referenced_node(target, review.DOUBT_MAP)
         doubt_map = self._find_or_add(earlier_map, "vtkMRMLScalarVolumeNode", map_name(volume))

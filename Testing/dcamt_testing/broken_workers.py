@@ -39,7 +39,7 @@ def predict_bounded(*arguments, **options):
     return predict(*arguments, **options)
 predictor.predict_bounded = predict_bounded
 """
-"""A script after which the network waits before each scan while a file exists: `HELD.format(gate=FILE)`."""
+"""A script after which the network does not begin a scan as long as FILE exists: `HELD.format(gate=FILE)`."""
 
 EXPECTS_LONG_WORK = """
 from dcamt.inference import serving
