@@ -1,4 +1,4 @@
-"""Segments that DCAMT writes: classes with the same code, identifiers, fingerprints, and removal during a job."""
+"""Segments that DCAMT writes: identifiers, fingerprints, classes with the same code, and removal during a job."""
 
 from __future__ import annotations
 

@@ -217,7 +217,8 @@ def fine_reach(network: DualVNet) -> Shape:
     for level in range(fine):
         convolutions = sum(isinstance(layer, nn.Conv3d) for layer in network.vnets[0].encoder.levels[level].modules())
         # A level's encoder and decoder have equally many convolutions, each with a reach of one voxel of the level.
-        # Upsampling has a reach of one voxel of the next level, which is as wide as at most two voxels of this level.
+        # Upsampling has a reach of one voxel of the next level. Along each axis, such a voxel has the length of one or
+        # two voxels of this level; two are counted.
         for axis, step in enumerate(fine_stride(network, level)):
             voxels[axis] += step * (2 * convolutions + 2)
     x, y, z = (-(-n // step) * step for n, step in zip(voxels, fine_stride(network, fine), strict=True))
@@ -225,10 +226,11 @@ def fine_reach(network: DualVNet) -> Shape:
 
 
 def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> Iterator[Tile]:
-    """Yield tiles that together fill a volume of `size`; with its `margin`, each has at most size `tile`.
+    """Yield tiles that together fill a volume of `size`.
 
-    All sizes are in voxels. Tiles start at multiples of `step`. Along each axis, a tile without its margin measures at
-    least one `step`. If `tile` is too small for that, a tile with its margin is larger than `tile`.
+    All sizes are in voxels. Tiles start at multiples of `step`. Along each axis, a tile together with its margins
+    measures at most `tile`. If `tile` has no room for one `step` and two margins, each tile measures one `step`
+    without its margins, and may exceed `tile` with them.
     """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):

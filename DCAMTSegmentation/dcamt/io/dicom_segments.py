@@ -91,7 +91,7 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
     if held < size:
         raise cut_file_error(path, held, size)
     if held > size + size % 2:
-        # Perhaps each frame of one bit per pixel is padded to whole bytes, which DICOM (PS3.5 8.1.1) does not allow.
+        # Perhaps the file has one bit per pixel and pads each frame to whole bytes. DICOM (PS3.5 8.1.1) forbids this.
         raise InputError(f"holds {held} bytes of pixels, but its frames need {size}", path=path, remedy=_REMEDY)
 
 
@@ -235,7 +235,7 @@ def _segment_number(path: Path, data: Any, frame: Any, shared: Any, numbers: Seq
 
 
 def _stated_segment(frame: Any, shared: Any) -> int | None:
-    """Return the segment's number in a frame's own or the shared functional groups; None if neither states it."""
+    """Return the segment number in a frame's functional groups, or else in the shared ones; None if both lack it."""
     for place in (frame, shared):
         if place is not None and (items := place.get("SegmentIdentificationSequence")):
             return int(items[0].ReferencedSegmentNumber)

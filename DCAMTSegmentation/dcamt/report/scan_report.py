@@ -84,8 +84,8 @@ class ScanReport:
         labelmap: labels (I, J, K).
         segments: name and colour of each label value; the report lists all measurements of the first segment.
         measurements: one row for each segment.
-        model: the card of the model that made the outlines; None if no model is known to have made them. A card with
-            an empty `name` stands for a model of which only the title is known, or nothing.
+        model: the card of the model that made the outlines; None if no model is known to have made them. If the
+            card's `name` is empty, at most the title of the model is known.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
         from_dcamt_file: whether the outlines' file has DCAMT's mark (`io.writers.is_dcamt_result`) and names no model.
