@@ -100,7 +100,10 @@ def attention_row(network: DualVNet, batches: list[Batch]) -> dict[str, Any]:
 def dice_of(
     network: DualVNet, batches: list[Batch], forward: Callable[[Batch], tuple[BranchOutput, BranchOutput]]
 ) -> float:
-    """Return the Dice of the branches' mean probabilities over the voxels of all patches."""
+    """Return the Dice of the segmentation by the branches' averaged probabilities.
+
+    The voxels of all patches are counted together.
+    """
     both = total = 0
     for batch in batches:
         with torch.no_grad():

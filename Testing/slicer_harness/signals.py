@@ -32,7 +32,10 @@ class Signal:
         getattr(self._wrapper._object, self._name).emit(*(unwrap(argument) for argument in args))
 
     def argument_count(self) -> int | None:
-        """Return None, for no limit: as a receiver, a signal takes all arguments (see `slots.slot_of`)."""
+        """Return None, for no limit.
+
+        A signal can be the receiver of another signal; `slots.slot_of` then passes all arguments on.
+        """
         return None
 
     def __call__(self, *args: Any) -> None:

@@ -89,8 +89,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`);
     - the only label whose name is the same without words for the kind of file or the modality (`p1_lge`), ignoring
       capitals;
-    - the only label whose `short_names` include this case's name; if they include several cases' names, only the
-      longest of these names counts.
+    - the only label that has the case's name among its `short_names`. If a label's short names include the names of
+      several cases, the label fits only the case with the longest name.
 
     Other labels keep their own names. A word for a structure other than the atrium, such as `lawall`, must be in the
     names of both the case and the label, or in neither name.

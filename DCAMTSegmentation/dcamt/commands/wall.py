@@ -228,7 +228,10 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
 
 
 def _check_usage(options: argparse.Namespace, usage_error: Callable[[str], object]) -> None:
-    """Refuse an unknown ending of --surface or --report, and the name of a file for -o, which needs a folder."""
+    """Refuse an unknown ending of --surface or --report, and a path for -o that ends like a surface or CSV file.
+
+    An existing folder is accepted for -o, whatever its ending.
+    """
     output = options.output
     if ending(output) in (*SURFACE_OUTPUTS, ".csv") and not output.is_dir():
         usage_error(f"-o {output}: the command writes several files: give a folder")
