@@ -176,9 +176,9 @@ class EngineProcess:
         qt.QTimer.singleShot(0, self._delete_process)
 
     def _delete_process(self) -> None:
-        # Disconnect first: connected slots would keep this object alive until Qt has deleted the QProcess. Python
-        # would then delete this object and its wrapper of the QProcess, and the wrapper would delete the QProcess
-        # again.
+        # Disconnect first. Otherwise the slots would keep this object alive until Qt deletes the QProcess. During this
+        # deletion, Qt would release the slots, and Python would delete this object, which holds the last reference to
+        # the QProcess. PythonQt would then delete the QProcess a second time.
         for signal, slot in (
             (self._process.readyReadStandardOutput, self._on_output),
             (self._process.readyReadStandardError, self._on_stderr),

@@ -106,14 +106,17 @@ class Team:
     def fail_together(self, scales_gradients: bool = False) -> Iterator[None]:
         """Run a block that may fail, such as reading files; if it fails in one process, raise an error in all.
 
+        The errors below are raised if all processes of the team are still running. If a process has ended, each
+        remaining process raises its block's own error or, if its block succeeded, TeamLost.
+
         Args:
             scales_gradients: whether this process scales its gradients (float16); all processes must do the same.
 
         Raises:
-            Exception: the block's own error, if this process is the leader or another process has ended.
-            InputError: in the leader: the block failed in another process, or only some processes scale gradients.
-            TeamLost: another process has ended. In a process other than the leader, also: the block failed in any
-                process, or only some processes scale gradients.
+            Exception: in the leader: the block's own error.
+            InputError: in the leader: the block failed only in other processes, or only some processes scale gradients.
+            TeamLost: in every process except the leader: the block failed in some process, or only some processes
+                scale gradients.
         """
         if self.size == 1:
             yield
@@ -249,9 +252,9 @@ def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Itera
         return
     import torch.distributed as dist
 
-    # This module must be imported before the group exists. Otherwise the first optimiser would import the module, and
-    # default arguments of the module's functions would keep the group alive. Gloo's threads would then still run
-    # when Python ends, and abort the process.
+    # `torch.distributed.nn` must be imported before the group exists. Otherwise the first optimiser would import
+    # `torch.distributed.nn`, and default arguments of its functions would keep the group alive. Gloo's threads would
+    # then still run when Python ends, and abort the process.
     import torch.distributed.nn  # noqa: F401
 
     with _raising_team_lost("the other processes of the run cannot be reached. Start all of them by torchrun."):
