@@ -39,7 +39,8 @@ class Pair:
     """The walls of a case, measured on the expert's label and on the automatic segmentation.
 
     Attributes:
-        seconds, cpu_seconds: elapsed time and CPU time of both measurements, that on the expert's label first.
+        seconds: elapsed seconds of the measurements `expert` and `automatic`, in this order.
+        cpu_seconds: CPU seconds of the measurements, in the same order.
     """
 
     case: str

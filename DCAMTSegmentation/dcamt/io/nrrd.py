@@ -92,7 +92,8 @@ def _directions(path: Path, header: NrrdHeader, axes: int, kinds: list[str]) -> 
     if text is not None:
         rows = [np.full(3, np.nan) if row is None else row for row in _vectors(text)]
         if len(rows) != axes:
-            raise InputError("has a different number of space directions and axes", path=path, remedy=DAMAGED)
+            what = "the number of space directions differs from the number of axes"
+            raise InputError(what, path=path, remedy=DAMAGED)
         # An axis whose direction is "none" or all NaN is not spatial; `check_grid` refuses an axis with some NaN.
         spatial = [axis for axis, row in enumerate(rows) if not np.isnan(row).all()]
         _require_three_axes(path, spatial, axes)

@@ -25,7 +25,8 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""Sample indices above all real ones; they seed the boxes for mixing the unlabelled and the labelled patches."""
+"""Indices that no sample has. `BOX` seeds the box in which unlabelled patches are mixed with each other;
+`LABELLED_BOX` seeds the box in which labelled patches are mixed with each other."""
 
 
 @dataclass(frozen=True)
