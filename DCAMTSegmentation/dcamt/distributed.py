@@ -114,7 +114,8 @@ class Team:
 
         Raises:
             Exception: in the leader: the block's own error.
-            InputError: in the leader: the block failed only in other processes, or only some processes scale gradients.
+            InputError: in the leader: the block failed only in other processes, or only some processes scale
+                gradients.
             TeamLost: in every process except the leader: the block failed in some process, or only some processes
                 scale gradients.
         """
