@@ -117,7 +117,10 @@ class TrainingSession:
         return device_name(self.settings) if self.settings is not None else AUTO
 
     def suggest_start(self, model: str) -> None:
-        """Start from `model`, unless it is empty, the task cannot use it, or a model is already chosen."""
+        """Choose `model` as the model to start from, unless a model is already chosen.
+
+        If `model` is empty or the task cannot use `model`, the setting stays unchanged.
+        """
         if self.settings is None or self.settings.startFrom or not model:
             return
         try:
@@ -211,9 +214,8 @@ class TrainingSession:
         self._stop_check()
         self._stop_saving()
         if self._node is not None:
-            # Saved now, in case the scene is saved without a StartSaveEvent.
             if len(self.table) <= SAVED_AT_ONCE:
-                self.save()
+                self.save()  # A scene that is saved before `SETTLE_MS` have passed must contain the edit.
             self._settling.start(SETTLE_MS)
         self._notify()
 

@@ -64,7 +64,7 @@ def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:
     ui, taken = module.ui, []
 
     def done() -> bool:
-        # The picture must show the remaining time. While the model is loaded, the panel shows none.
+        # The picture must show the remaining time.
         if module.logic.isRunning() and ui.progressBar.value >= 300 and "left" in ui.statusLabel.text and not taken:
             taken.append(grab())
         return not module.logic.isRunning()

@@ -193,7 +193,7 @@ def add_wall(commands: Commands[Parser]) -> None:
         "--openings",
         type=parse_path,
         metavar="FILE",
-        help="labelmap of the mitral valve and the veins, any value but 0 (default: openings are proposed)",
+        help="labelmap that is 0 outside the openings (mitral valve, ends of veins); default: openings are proposed",
     )
     parser.add_argument(
         "--surface", type=parse_path, metavar="FILE", help="also write the plain surface: .stl, .obj, .ply or .vtp"

@@ -14,7 +14,8 @@ from ..errors import OutputError, write_error
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 _NAME_KEPT = 60
-"""A temporary name ends with at most this many characters of the file's name, so it has at most 250 bytes."""
+"""Largest number of characters that a temporary name takes from the end of the file's name. A character has at most
+4 bytes, and most file systems limit a name to 255 bytes."""
 
 
 @contextmanager
