@@ -76,7 +76,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         slicer.app.connect("aboutToQuit()", self.shutdown)
 
     def getParameterNode(self) -> Any:
-        # `parameterNodeWrapper` adds this constructor.
+        # `parameterNodeWrapper` gives `SegmentationSettings` a constructor that takes a node.
         return SegmentationSettings(super().getParameterNode())  # type: ignore[call-arg]
 
     def firstVolume(self) -> VolumeNode | None:
@@ -320,7 +320,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def _remove_orphans(self) -> None:
         """Remove the helper nodes of removed results, and later the hierarchy items of all these nodes.
 
-        A segmentation that was added again within the batch keeps its helper nodes.
+        If the scene's batch processing removed a segmentation and added it again, the helper nodes are kept.
         """
         is_present = slicer.mrmlScene.IsNodePresent
         results = [(node, helpers) for node, helpers in self._removed if not is_present(node)]

@@ -113,7 +113,8 @@ def mark_outdated(segmentation: SegmentationNode) -> None:
 def update_outdated_mark(segmentation: SegmentationNode) -> None:
     """Mark a wall as outdated if its segment's fingerprint changed since the measurement; else remove the mark.
 
-    Events are not enough: undo and redo in Segment Editor send none, and an edit of another segment sends one.
+    Events alone are not reliable: undo and redo in Segment Editor send no event, and the event of an edit of another
+    segment also marks the wall as outdated.
     """
     model = review.get_referenced_node(segmentation, review.WALL)
     measured = model.GetAttribute(_OUTLINE) if model is not None else None

@@ -211,7 +211,7 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
 @pytest.mark.parametrize(
     ("change", "message_part"),
     [
-        (_describe_one_frame_less, "more pixels than its frames hold"),
+        (_describe_one_frame_less, "more pixels than its header states"),
         (lambda data: setattr(data, "NumberOfFrames", 11), "has 11 frames, but positions for 12"),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence"), "lacks the pixel spacing"),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PlaneOrientationSequence"), "lacks the orientation"),

@@ -125,7 +125,7 @@ def test_slices_with_twice_the_pixels_that_their_headers_state_are_refused(tmp_p
         data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
         data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7  # The pixels have 16 bits.
         data.save_as(tmp_path / f"{k}.dcm")
-    refused(lambda: read_scan(tmp_path), tmp_path, "0.dcm (more pixels than its frames hold)")
+    refused(lambda: read_scan(tmp_path), tmp_path, "0.dcm (more pixels than its header states)")
 
 
 def test_slices_whose_decompressed_sizes_differ_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,8 +247,8 @@ def test_big_endian_files_and_trailing_axes_are_read(tmp_path: Path) -> None:
 
 def test_reading_nifti_imports_nibabel_but_no_other_large_package(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan())
-    # None in sys.modules makes an import fail as if the package were not installed. nibabel tries to import SciPy,
-    # but works without it.
+    # If `sys.modules` maps a package to None, importing the package fails as if it were not installed. nibabel tries
+    # to import SciPy, but works without it.
     program = (
         "import sys; from dcamt.io.readers import read_scan, read_labelmap\n"
         "heavy = {'SimpleITK', 'scipy', 'nrrd', 'slicerio', 'matplotlib', 'torch'}\n"

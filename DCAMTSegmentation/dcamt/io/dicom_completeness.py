@@ -178,7 +178,7 @@ def _lacking_numbers(series: Sequence[Frame], separated: Sequence[Frame]) -> lis
     """Return the numbers that no image of a series has, from 1 to the highest number in the series.
 
     The list is empty if images are not numbered or have equal numbers, or if more numbers are lacking than present. In
-    these cases the numbers do not count the images.
+    these cases, a lacking number does not suggest that an image is missing.
     """
     numbers = {frame.instance for frame in series}
     used = numbers | {frame.instance for frame in separated}

@@ -204,7 +204,7 @@ def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -
         return
     expected = _expected_bytes(data)
     if expected and held is not None and held >= expected + expected // len(frames):
-        collected.damaged.append(RejectedFile(path, "more pixels than its frames hold", series))
+        collected.damaged.append(RejectedFile(path, "more pixels than its header states", series))
         return
     if held is None or (expected is not None and held < expected):
         collected.damaged.append(RejectedFile(path, "cut", series))

@@ -289,10 +289,12 @@ def refuse_other_unit(path: Path, unit: str) -> None:
 def missing_data_file_error(path: Path, data: Path) -> InputError:
     """Return the error for a missing data file `data`, which the header `path` names.
 
-    The remedy is to rename the first of these files that exists, or else to copy header and data file:
+    If a file may be the data file under another name, the remedy is to rename that file. Such a file is, in this order:
 
     - a file in the folder of `data` whose name differs from that of `data` only in upper and lower case;
     - a file beside the header that has the header's name and the ending of `data`.
+
+    If there is no such file, the remedy is to copy header and data file.
     """
     remedy = "Copy both files."
     beside = [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]
@@ -306,7 +308,7 @@ def missing_data_file_error(path: Path, data: Path) -> InputError:
 
 @contextmanager
 def data_file_errors(path: Path, data: Path) -> Iterator[None]:
-    """Raise zlib.error and OSError inside the block as InputError that names header and data file.
+    """Convert zlib.error and OSError inside the block to an InputError that names header and data file.
 
     An error stays unchanged if the data lies in the header's own file, or if there is no permission to read it.
     """
