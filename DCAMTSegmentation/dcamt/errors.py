@@ -79,11 +79,12 @@ class Cancelled(DCAMTError):
     reason = "cancelled"
 
 
-# Of torch's devices only CUDA has an error class for a lack of memory, so errors are recognised by their text. The last
-# text is torch's message if cuDNN has no memory for any of its algorithms.
+# Of torch's devices only CUDA has an error class for a lack of memory, so errors are recognised by their text.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
-    *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "unable to find an engine to execute"),
+    *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
+    # Torch raises an error with this text if cuDNN has no memory for any of its algorithms.
+    "unable to find an engine to execute",
 )
 
 

@@ -85,7 +85,10 @@ class EvaluationRow:
 
     @property
     def title(self) -> str:
-        """`case`. If any of several cases has undefined distances, counts of cases follow in brackets.
+        """The title of the row, which begins with `case`.
+
+        If the row covers several cases, and some of these have undefined distances, the title also states numbers of
+        cases, in brackets.
 
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
@@ -225,7 +228,7 @@ def evaluate_folders(
 def refuse_same_file(prediction: Path, label: Path) -> None:
     """Raise InputError if a prediction and its label are the same existing file or folder."""
     if prediction.exists() and label.exists() and prediction.samefile(label):
-        remedy = "Choose the predictions and the labels: they are different files."
+        remedy = "Choose different files for the predictions and the labels."
         raise InputError("is the prediction and the label of its case", path=prediction, remedy=remedy)
 
 
@@ -350,11 +353,12 @@ def read_pair(
         label_mapping: which values or segments of the label become which class, such as "420,421=1"; if empty, the
             label keeps its values. A class is a label value. If the prediction has no mapping and is a file with
             segments, a class may also be the name of a segment of the prediction.
-        prediction_mapping: the same for the prediction, with the names of the label's segments.
+        prediction_mapping: the same for the prediction. If the label has no mapping and is a file with segments, a
+            class may also be the name of a segment of the label.
 
     Raises:
-        InputError: a file cannot be read, a mapping does not fit it, or the files have no mapping, but segments of the
-            same name with different label values.
+        InputError: a file cannot be read, a mapping does not fit its file, or neither file has a mapping and segments
+            of the same name have different label values.
     """
     if isinstance(prediction, Path) and isinstance(label, Path) and not (label_mapping or prediction_mapping):
         _refuse_other_values_of_segments(prediction, label)
@@ -471,7 +475,10 @@ def _row(case: str, value: int, prediction: Labelmap, label: Labelmap) -> Evalua
 def _summarize_class(
     name: str, statistic: Callable[[np.ndarray], float], rows: Sequence[EvaluationRow]
 ) -> EvaluationRow:
-    """Return a class's row: the `statistic` of each score and volume without NaN, and the sum of each count."""
+    """Return a class's row: the `statistic` of each score and of each volume, and the sum of each count.
+
+    Values that are NaN are left out.
+    """
 
     def combine(values: Sequence[float]) -> float:
         defined = np.array([value for value in values if not np.isnan(value)])
