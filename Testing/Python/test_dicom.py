@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.geometry import Grid
 from dcamt.io.formats import scan_name
 from dcamt.io.readers import read_header, read_scan
-from dcamt_testing.dicom_positions import CT, MR
+from dcamt_testing.dicom_positions import CT, MR, STEP, write_slice
 from dcamt_testing.scan_files import (
     ORTHOGONAL,
     RAS_TO_LPS,
@@ -152,3 +153,26 @@ def test_unusable_dicom_folder_is_refused(tmp_path: Path, capfd: pytest.CaptureF
     damaged.write_bytes(damaged.read_bytes()[:-60])
     refused(read("cut"), tmp_path / "cut")
     assert capfd.readouterr() == ("", ""), "a library wrote to the terminal"
+
+
+@pytest.mark.parametrize(
+    ("axis", "fraction", "message"),
+    [
+        (0, 0.04, None),
+        (0, 0.06, "shifted in plane"),
+        (1, 0.06, "shifted in plane"),
+        (2, 0.015, None),
+        (2, 0.025, "unevenly spaced"),
+    ],
+)
+def test_position_of_a_slice_may_deviate_by_a_small_fraction_of_the_spacing(
+    tmp_path: Path, axis: int, fraction: float, message: str | None
+) -> None:
+    paths = [write_slice(tmp_path / "series" / f"{k}.dcm", k) for k in range(9)]
+    data = pydicom.dcmread(paths[4])
+    data.ImagePositionPatient[axis] += fraction * STEP
+    data.save_as(paths[4])
+    if message is None:
+        assert read_scan(tmp_path / "series").grid.shape[2] == 9
+    else:
+        refused(lambda: read_scan(tmp_path / "series"), tmp_path / "series", message)
