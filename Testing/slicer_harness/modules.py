@@ -226,7 +226,10 @@ class SegmentEditor:
         return self._segmentation
 
     def setSourceVolumeNode(self, node: Any) -> None:
-        """Choose the volume to segment; a slice view with another background then shows it without a foreground."""
+        """Choose the volume to segment, and make this volume the background of every slice view.
+
+        A slice view whose background changes loses its foreground.
+        """
         self._source = node
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode") if node is not None else ():
             if composite.GetBackgroundVolumeID() != node.GetID():
