@@ -55,7 +55,10 @@ class CaseFacts:
 
 
 def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
-    """Yield the facts of each case from its files' headers, and all its facts again when a later check adds some."""
+    """Yield the facts of each case when its headers are checked.
+
+    If a later check adds facts about a case, all facts about the case are yielded again.
+    """
     facts: list[CaseFacts] = []
     repeated = {
         index: str(violation)

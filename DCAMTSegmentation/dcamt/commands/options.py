@@ -29,7 +29,10 @@ Commands = argparse._SubParsersAction
 
 
 def add_command(commands: Commands[Parser], name: str, summary: str, example: str) -> Parser:
-    """Add a command or action and return its parser; in the parsed options, `usage_error` is the parser's `error`."""
+    """Add a command or action and return its parser.
+
+    The parsed options have the attribute `usage_error`: the parser's method `error`.
+    """
     parser: Parser = commands.add_parser(
         name,
         help=summary.replace("%", "%%"),  # argparse formats help texts with %, but not descriptions
@@ -71,7 +74,7 @@ def add_label_mapping(
     """Add the option that maps values or segments of label files to classes (`cases.labels.parse_mapping`)."""
     parser.add_argument(
         "--labels",
-        "--label-mapping",  # the only name in `evaluate`, where --labels is a folder
+        "--label-mapping",  # the same name as in `evaluate`, where --labels is a folder
         dest="labels",
         default="",
         metavar="VALUE=CLASS",
