@@ -6,8 +6,8 @@ MODEL is a model that was not trained with the labels of the cases. The command 
 --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
-- the number of doubtful places, and the rank of the first place: the fraction of the outline's voxels that have fewer
-  wrong voxels around them than the first place has.
+- the number of doubtful places,
+- the rank of the first place: 0.9 if the place has more wrong voxels around it than 90% of the outline's voxels have.
 """
 
 from __future__ import annotations

@@ -37,14 +37,14 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     reach = [int(n) for n in np.ceil(distance_mm / plane_distances(grid))]
     outside = ~np.pad(mask[box], [(n, n) for n in reach])
     near = np.zeros([side.stop - side.start for side in box], bool)
-    # Dilate the outside by a ball, one row of the ball along the first axis after another.
+    # Dilate the outside by a ball, row by row. A row has one j, one k, and a range of i.
     grown: dict[tuple[int, int], np.ndarray] = {}
     for j in range(-reach[1], reach[1] + 1):
         for k in range(-reach[2], reach[2] + 1):
             run = _run_within(grid.affine[:3, :3], j, k, distance_mm)
             if run is None:
                 continue
-            # Rows of the ball with the same first and last i need the same dilation along the first axis.
+            # Rows with the same range of i share their dilation along the first axis.
             if run not in grown:
                 shifted = [outside[reach[0] + i : reach[0] + i + near.shape[0]] for i in range(run[0], run[1] + 1)]
                 grown[run] = np.logical_or.reduce(shifted)

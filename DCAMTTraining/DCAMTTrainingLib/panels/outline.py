@@ -249,7 +249,7 @@ class OutlinePanel:
         else:
             table.add([row])
             name = table.rows[-1].name
-        # Otherwise the case would be listed again when the module is opened.
+        # Without this mark, the case would be listed a second time when the module is opened.
         training_cases.mark_listed(scene_case)
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))
 
