@@ -57,9 +57,12 @@ from dcamt.volume import Volume
 from la_cases import HELD_OUT, case_names, claim_folder, print_table
 from scipy import ndimage
 
-CASE, CASE_AND_DISTURBANCE = "case", "case and disturbance"
+CASE = "case"
+"""Cross-validation in which a scan's expected overlap comes from a fit to scans of other cases."""
+CASE_AND_DISTURBANCE = "case and disturbance"
+"""Cross-validation in which a disturbed scan's expected overlap comes from a fit to scans of other cases with other
+disturbances."""
 SPLITS = (CASE, CASE_AND_DISTURBANCE)
-"""Scans left out when a scan's overlap is estimated: those of its case, or also those with its disturbance."""
 DOUBT_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1])
 """Limits of the intervals of doubt for which the fraction of wrong voxels is printed."""
 Row = dict[str, Any]
@@ -274,9 +277,12 @@ def robustness_table(rows: list[Row]) -> list[Row]:
 
 
 def expect_unseen(rows: list[Row], names: Sequence[str], split: str) -> list[ExpectedOverlap]:
-    """Return the expected overlap of each row by a calibration that leaves out scans as `split` (of `SPLITS`) states.
+    """Return the expected overlap of each row, by cross-validation.
 
     The expected overlap of an empty result is 0.
+
+    Args:
+        split: the cross-validation, one of `SPLITS`.
     """
     segmented = [row for row in rows if not row["doubt"][NOTHING]]
     expected = iter(
@@ -336,7 +342,7 @@ def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> l
 
 
 def counts_by_case(rows: list[Row]) -> dict[str, np.ndarray]:
-    """Return the voxels of each case's undisturbed scan, counted by their doubt (`count_doubt`)."""
+    """Return the result of `count_doubt` for each case's undisturbed scan."""
     return {row["case"]: np.array(row["doubt counts"]) for row in rows if "doubt counts" in row}
 
 

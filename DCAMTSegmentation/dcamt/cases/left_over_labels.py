@@ -98,8 +98,8 @@ def _without_structure(file: NamedFile) -> Hashable:
 def _beside(file: NamedFile) -> Hashable:
     """Return the folder above a file's folder, and the file's name as in `loose_key`.
 
-    The name lacks `_0000` unless `_0001` lies beside the file: these may be channels or patients. If the name is empty,
-    return the file's path.
+    `_0000` at the end of the name is removed, unless the file's folder also holds a file with `_0001` in place of
+    `_0000`. If the name is empty, return the file's path.
     """
     key = file.key if channel_files(file.path) else without_first_channel(file.key)
     name = "".join(loose_key(key[-1:]))
