@@ -18,8 +18,10 @@ from .engine_messages import error_text
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 TORCH = ">=2.4"
-REASON_LENGTH, OUTPUT_LENGTH = 300, 1 << 14
-"""Longest reason in a message, and longest kept end of the installation's output, in characters."""
+REASON_LENGTH = 300
+"""Largest number of characters of the reason in the message about a failed installation."""
+OUTPUT_LENGTH = 1 << 14
+"""Largest number of characters that are kept from the end of the installation's output."""
 # pip must not replace Slicer's own builds of these packages, nor torch, which the PyTorch extension installs.
 NEVER_REPLACED = ["numpy", "scipy", "SimpleITK", "vtk", "pydicom", "requests", "torch"]
 

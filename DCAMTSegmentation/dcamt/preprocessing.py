@@ -101,7 +101,7 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
         else:
             values = apply_along_axis(values, weights[side], axis - 3)
     array = values.cpu().numpy()
-    # torch refuses a reversed axis. A copy has none; `numpy.ascontiguousarray` keeps a reversed axis of one voxel.
+    # `invert` may return a view with a reversed axis, which torch refuses; a copy has no reversed axis.
     return grid.orientation.invert(array).copy()
 
 

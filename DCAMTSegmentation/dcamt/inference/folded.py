@@ -108,7 +108,7 @@ def _fold_layers(layers: nn.Sequential) -> None:
             kept.append(layer)
             if not isinstance(layer, nn.Upsample):
                 last = None
-    # Change the sequence in place: several modules may share it, and it may be of a subclass.
+    # The network refers to `layers`, so `layers` itself is changed.
     layers._modules.clear()
     for index, layer in enumerate(kept):
         layers.add_module(str(index), layer)

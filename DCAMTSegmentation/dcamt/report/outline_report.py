@@ -76,8 +76,8 @@ def write_outline_report(
     """Write the report of a segment whose model is not known; raises OutputError if the file cannot be written.
 
     Args:
-        identity: texts that identify the patient and the scan, by title. If there are none, the report claims to be
-            anonymous, so `segment.name` must not identify the patient.
+        identity: texts that identify the patient and the scan, with their titles as keys. If there are no such texts,
+            the report claims to be anonymous, so `segment.name` must not identify the patient.
         from_dcamt_file: whether the segment's file has DCAMT's mark (`io.writers.is_dcamt_result`).
     """
     labelmap, infos = segments_to_labelmap([segment], volume.grid, volume.path or "The volume")

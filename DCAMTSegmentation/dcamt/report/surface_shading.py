@@ -31,7 +31,7 @@ HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
 """Test points for hollows: each point's distance (mm) in front of the surface, and its weight."""
 
 OFF_MM = (1.0, 2.0)
-"""Thresholds of the expected thickness of the layer of wrongly labelled voxels at an outline.
+"""Thresholds of the distance (mm) by which an outline is probably off; `doubt_painter` computes this distance.
 
 Above the first threshold, `DOUBT_COLOR` is blended in; above the second, `DOUBT_COLOR` replaces the segment's colour.
 """
@@ -158,8 +158,9 @@ def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
 
     The doubt is high on every outline, also where the outline is right. Therefore the painter uses the integral of the
     doubt across the outline: the expected thickness t of the layer of wrongly labelled voxels. t is computed from the
-    mean of the doubt around a point, weighted with a Gaussian whose standard deviation is `GLANCE_MM`. For a flat,
-    thin layer of doubt 1, this mean is t / (GLANCE_MM * sqrt(2 pi)); the formula is solved for t.
+    mean of the doubt around a point, weighted with a Gaussian whose standard deviation is `GLANCE_MM`. If the doubt is
+    1 in a thin, flat layer of thickness t and 0 elsewhere, this mean is t / (GLANCE_MM * sqrt(2 pi)), so t is this
+    mean times GLANCE_MM * sqrt(2 pi).
 
     Args:
         doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.
