@@ -71,7 +71,9 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
 
 
 def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str | None) -> tuple[list[Case], Path]:
-    """Return the unlabelled cases of the case list (without a list, of the run) and the file of the ranking model.
+    """Return the unlabelled cases of the case list `table`, and the file of the ranking model.
+
+    If `table` is None, the run's case list is used.
 
     Raises:
         InputError: the list cannot be used, no case is unlabelled, or the model does not exist.

@@ -39,7 +39,7 @@ MAX_LISTED = 20
 def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     """Segment every scan, print each failure at the end, and return 1 if a scan failed.
 
-    If a single process is interrupted, the table of measurements still lists every scan whose segmentation was written.
+    Without `torchrun`, the table of measurements lists each finished scan even if the command is interrupted.
 
     Under `torchrun`, each process segments its part of the scans and prints their results. The leader plans the jobs
     and, at the end, writes the table and prints the failures. If another process ends early, or if all are interrupted,
