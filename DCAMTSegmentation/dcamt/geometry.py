@@ -130,7 +130,8 @@ def canonical_orientation(grid: Grid) -> Reorientation:
 
     def nearness(axes: tuple[int, ...]) -> tuple[float, tuple[float, ...]]:
         columns = directions[:, axes] * np.where(np.diag(directions[:, axes]) < 0, -1, 1)
-        # If two orders are equally near, as at 45 degrees, the axes' directions decide, not their stored order.
+        # A tie between orders, as at 45 degrees, is decided by the axes' directions, so that the result does not
+        # depend on which axis is stored first.
         return round(float(np.trace(columns)), 6), tuple(np.round(columns, 6).ravel().tolist())
 
     first, second, third = max(permutations(range(3)), key=nearness)
@@ -144,7 +145,7 @@ def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
     Returns None if no reorientation gives the same steps from voxel to voxel within 2% of a step. Origins are not
     compared.
     """
-    # Column a contains the step along the source's axis a, in steps of the target.
+    # Each column is one step along an axis of the source, in voxel indices of the target.
     steps = np.linalg.solve(target.affine[:3, :3], source.affine[:3, :3])
     turn = np.rint(steps).astype(int)
     if not np.allclose(steps, turn, rtol=0, atol=0.02):
@@ -217,8 +218,8 @@ class NetworkGrid:
         for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
             side, cells, length = box[axis], self.shape[axis], self.canonical_shape[axis]
             step = self.spacing[axis] / self.canonical_spacing[axis]
-            # Faces of the box, in voxels of the scan from its border. Rounded before floor and ceil, so that
-            # floating-point errors do not change the result.
+            # `low` and `high` are the distances of the box's faces from the scan's border, in voxels of the scan. They
+            # are rounded before floor and ceil, so that floating-point errors do not change the result.
             low, high = (round((face - cells / 2) * step + length / 2, 6) for face in (side.start, side.stop))
             start = max(0, math.floor(low)) if side.start > 0 else 0
             stop = min(length, math.ceil(high)) if side.stop < cells else length
@@ -396,7 +397,10 @@ class Region:
         return inside
 
     def _limits(self) -> list[tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]]:
-        """Return affine maps (3, 4), RAS mm -> coordinates, each with the region's lowest and highest coordinates."""
+        """Return the conditions (map, low, high) for a point in RAS mm to lie inside the region.
+
+        A point lies inside if each affine map (3, 4) gives the point coordinates from the map's `low` to its `high`.
+        """
         limits: list[tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]] = [(np.eye(4)[:3], self.low, self.high)]
         if self.to_unit is not None:
             limits.append((np.array(self.to_unit)[:3], (-1.0,) * 3, (1.0,) * 3))

@@ -158,7 +158,7 @@ def test_error_names_images_of_another_class_that_replace_slices(
 ) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k, **({"sop_class": SECONDARY_CAPTURE} if k in captures else {}))
-    refused(lambda: read_scan(tmp_path), tmp_path, f"lacks slices where images of another class lie: {names}")
+    refused(lambda: read_scan(tmp_path), tmp_path, f"has images of another class in place of slices: {names}")
 
 
 @pytest.mark.parametrize(("sop_class", "kind"), [(RT_DOSE, "RT Dose"), (REPORT, "Basic Text SR")])
@@ -278,11 +278,23 @@ def test_message_about_incomplete_time_points_counts_slices_and_places(tmp_path:
             write_slice(tmp_path / f"{k}-{time}.dcm", k, number=3 * k + time + 1, TriggerTime=20 * time)
     assert_slices_in_place(read_scan(tmp_path), 10)
     (tmp_path / "4-1.dcm").unlink()
-    refused(lambda: read_scan(tmp_path), tmp_path, "29 slices at 10 places", "2 at one and 3 at the others")
+    refused(
+        lambda: read_scan(tmp_path),
+        tmp_path,
+        "29 slices at 10 places: 3 slices per place, but 2 slices at 1 of the places",
+    )
     (tmp_path / "7-2.dcm").unlink()
-    refused(lambda: read_scan(tmp_path), tmp_path, "28 slices at 10 places, 2 at 2 of them and 3 at the others")
+    refused(
+        lambda: read_scan(tmp_path),
+        tmp_path,
+        "28 slices at 10 places: 3 slices per place, but 2 slices at 2 of the places",
+    )
     write_slice(tmp_path / "again.dcm", 1, number=40, TriggerTime=60)
-    refused(lambda: read_scan(tmp_path), tmp_path, "29 slices at 10 places, 2 to 4 at 3 of them and 3 at the others")
+    refused(
+        lambda: read_scan(tmp_path),
+        tmp_path,
+        "29 slices at 10 places: 3 slices per place, but 2 to 4 slices at 3 of the places",
+    )
 
 
 def test_folder_without_slices_is_refused_with_the_reason(tmp_path: Path) -> None:

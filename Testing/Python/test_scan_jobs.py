@@ -147,7 +147,7 @@ def test_result_is_refused_if_its_path_leads_to_a_scan(tmp_path: Path) -> None:
 def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     check_result_paths([tmp_path / "a.stl", tmp_path / "out" / "a.stl"], [])
-    with pytest.raises(InputError, match=r"a\.stl: is the file of two results"):
+    with pytest.raises(InputError, match=r"a\.stl: two results would be written to this file"):
         check_result_paths([tmp_path / "a.stl", tmp_path / "out" / ".." / "a.stl"], [])
 
 

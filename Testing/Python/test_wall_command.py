@@ -198,7 +198,11 @@ def test_painted_openings_are_excluded_from_the_wall(
         (["--label", "3"], 1, "a_label.nii.gz: has no label 3. Choose one of: 1"),
         (["--surface", "x.nii.gz"], 1, "not that of a surface"),
         (["--report", "r.pdf"], 2, "--report r.pdf: the file must end in .html, .htm"),
-        (["--surface", "scans/../out/a_image.wall.vtp"], 1, "a_image.wall.vtp: is the file of two results"),
+        (
+            ["--surface", "scans/../out/a_image.wall.vtp"],
+            1,
+            "a_image.wall.vtp: two results would be written to this file",
+        ),
         (["--openings", "missing.nrrd"], 1, "missing.nrrd: does not exist"),
         (["--sample", "median"], 2, "invalid choice"),
         (["--labels", "1=aorta"], 1, "'1=aorta' names no class. Choose one of: Left atrium."),
@@ -279,9 +283,10 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     assert call_wall(scan, label, "-o", folder / "out") == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = read_table(folder / "out" / "a_image.wall.csv")[0]
-    # A point is measured if the scan contains the sample 3 mm outside the surface. The lowest measured points lie
-    # 10 mm * 20 / 23 = 8.7 mm below the centre. The measured area is 2 pi times the ball's radius times the height
-    # of the measured part, with lengths in cm.
+    # A point lies 20 mm from the centre, and its outermost sample lies 23 mm from the centre. A point is measured if
+    # the scan contains its outermost sample. The lowest such sample lies 10 mm below the centre, so its point lies
+    # 10 mm * 20 / 23 = 8.7 mm below the centre. The measured area is 2 pi times the ball's radius times the height of
+    # the measured part, with lengths in cm.
     measured_cm2 = 2 * np.pi * 2 * (2 + 0.87)
     assert float(row["wall_cm2"]) == pytest.approx(measured_cm2, rel=0.05)
     assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - measured_cm2, rel=0.1)

@@ -15,7 +15,8 @@ from dcamt.models.package import open_model
 HELD_OUT = 20
 """The number of held-out cases, the last of `cases.csv`.
 
-Only the shipped model is trained with their labels. The run `second` of `shipped_model.py` uses only their images.
+Of all runs, only that of the shipped model uses the labels of these cases. The run `second` of `shipped_model.py`
+uses only their images.
 """
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 

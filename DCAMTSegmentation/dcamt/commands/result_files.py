@@ -59,7 +59,8 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
                 raise InputError("would be replaced by a result", path=known[key], remedy=remedy)
         # Two hard links to one file are allowed as results: after writing, each path is a file of its own.
         if keys[0] in results:
-            raise InputError("is the file of two results", path=path, remedy="Give each result a file of its own.")
+            remedy = "Give each result a file of its own."
+            raise InputError("two results would be written to this file", path=path, remedy=remedy)
         results.add(keys[0])
         _check_place(path)
 

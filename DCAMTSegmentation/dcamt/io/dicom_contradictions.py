@@ -60,7 +60,7 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
         if steps and np.linalg.norm(offset - steps * step) <= 0.05 * length:
             filling.append(f"{frame.file.name} ({class_name(frame.sop_class)})")
     if filling:
-        what = f"lacks slices where images of another class lie: {list_names(sorted(filling))}"
+        what = f"has images of another class in place of slices: {list_names(sorted(filling))}"
         remedy = f"{EXPORT_AGAIN} If these images do not belong to the scan, move them to another folder."
         raise InputError(what, path=path, remedy=remedy)
 

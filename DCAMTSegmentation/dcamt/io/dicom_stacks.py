@@ -199,8 +199,8 @@ def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
     elif 1 < fewest < most:
         odd = [size for size in sizes if size != usual]
         counts = f"{min(odd)}" if min(odd) == max(odd) else f"{min(odd)} to {max(odd)}"
-        where = f"{counts} at one" if len(odd) == 1 else f"{counts} at {len(odd)} of them"
-        what = f"holds {len(frames)} slices at {len(places)} places, {where} and {usual} at the others"
+        numbers = f"{usual} slices per place, but {counts} slices at {len(odd)} of the places"
+        what = f"holds {len(frames)} slices at {len(places)} places: {numbers}"
         remedy = "A time point lacks slices or has them twice: export the whole series again."
     return InputError(what, path=path, remedy=remedy)
 

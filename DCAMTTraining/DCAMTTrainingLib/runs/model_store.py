@@ -14,7 +14,7 @@ from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 
 
 def stored_copy_of(path: Path) -> str:
-    """Return the name of the stored model with the contents and calibration of a model file; empty if there is none.
+    """Return the name of a stored model with the same contents and calibration as a model file; "" if there is none.
 
     Raises:
         InputError: the file is not a model, or its card or calibration cannot be used.
