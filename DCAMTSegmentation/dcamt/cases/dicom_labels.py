@@ -34,7 +34,7 @@ class DicomFiles:
 
 
 def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
-    """Return the DICOM files of these kinds among `files`; other objects, as reports, are left out.
+    """Return the DICOM slices, segmentations and contours among `files`; other objects are left out.
 
     A file with one of `DICOM_SLICE_ENDINGS` that does not begin as DICOM counts as a slice.
     """
@@ -53,12 +53,13 @@ def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
 
 
 def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[list[NamedFile], list[Path]]:
-    """Return the files below `folder`, of which each DICOM segmentation is a label with the key of its scan.
+    """Give each DICOM segmentation below `folder` the kind `FileKind.LABEL` and the key of its scan.
 
-    Its scan is the series to which the segmentation refers, or else the slices beside it, or else the scan of the name
-    of its folder or file. Without such a scan, the key is unchanged. Automatic results and labels of other structures
-    are unchanged, too. Of several segmentations of a scan, those with a word for another structure in their name are
-    labels of other structures.
+    The scan of a segmentation is the series to which the segmentation refers. If this series is not found, the scan is
+    the series of slices that lies beside the segmentation or its folder. If there are no such slices, the scan is the
+    one whose key is the key of the segmentation's folder or file. Without a scan, a segmentation keeps its key.
+    Automatic results and labels of other structures are unchanged. Of several segmentations of a scan, those with a
+    word for another structure in their name are labels of other structures.
 
     Returns:
         The files without contours, and the contours.

@@ -240,8 +240,8 @@ def expect_left_out(
 ) -> list[ExpectedOverlap]:
     """Return the expected overlap of each scan by a fit to scans of other cases and disturbances (see `_left_out`).
 
-    The arguments are those of `fit_overlap`. The interval comes from the residuals of these other scans, whose overlaps
-    are estimated in the same way.
+    The arguments are those of `fit_overlap`. The interval of a scan comes from the residuals of the scans that its fit
+    uses. The residual of each of these scans comes from a fit that leaves that scan out.
     """
     table = np.array([[values[name] for name in names] for values in features], float)
     truth = np.asarray(overlaps, float)
@@ -366,7 +366,7 @@ def assess_overlap(
     names: Sequence[str],
     disturbances: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Return the `overlap_figures` of a cross-validation: a fit to all other cases estimates each case's overlaps.
+    """Return the `overlap_figures` of a cross-validation that leaves out each case in turn.
 
     The arguments are those of `fit_overlap`.
 

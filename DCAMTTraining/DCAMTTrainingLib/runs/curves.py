@@ -22,7 +22,7 @@ class Curve:
         self._pending: list[tuple[float, float]] = []
 
     def add(self, step: float, value: float) -> None:
-        """Add a point; a thinned curve gets a new point only when enough points for a mean were added."""
+        """Add a point. In a thinned curve, each point is the mean of several added points."""
         self._pending.append((step, value))
         if len(self._pending) < self._points_per_mean:
             return
