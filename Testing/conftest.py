@@ -47,7 +47,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _ignore_objects_of_earlier_tests() -> None:
-    """Exempt the objects of earlier test files from garbage collection, which otherwise takes half the time."""
+    """Exempt the objects of earlier test files from garbage collection, so that each collection stays short."""
     freeze_garbage()
 
 

@@ -22,7 +22,9 @@ SERIES = "1.2.3.4"
 
 
 def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attributes: object) -> Dataset:
-    """Return an object of a SOP class that describes patient, study and pixels, but has no pixels.
+    """Return a DICOM object with attributes of patient, study, series and pixel format.
+
+    The object has pixels only if `PixelData` is among the further attributes.
 
     Args:
         series: UID of the series.

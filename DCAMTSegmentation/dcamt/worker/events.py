@@ -53,7 +53,7 @@ class SegmentResult:
     """The result for a class of the model.
 
     Attributes:
-        box: (start, stop) along i, j and k of the class's voxels; None if the class has no voxels.
+        box: the ranges (start, stop) of the class's voxels along i, j and k; None if the class has no voxels.
         surface: a `.npz` file of the class's closed surface: `points` (N, 3) in RAS mm and `triangles` (M, 3); None if
             the surface was not computed.
     """
