@@ -41,8 +41,8 @@ def separate_other_classes(collected: FoundFiles) -> list[Frame]:
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of another class lie in gaps between the scan's slices or beyond the scan's ends.
 
-    Such a frame has the scan's series and geometry, and lies one or more whole slice spacings away from the scan's
-    nearest slice. Other frames, such as screenshots at the place of a slice, are ignored.
+    Such a frame has the scan's series and geometry, and its distance from the scan's nearest slice is a whole multiple
+    of the slice spacing, but not 0. Other frames, such as screenshots at the place of a slice, are ignored.
 
     Args:
         separated: the frames that `separate_other_classes` moved, of all series.
@@ -80,7 +80,7 @@ def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
         if len(files_of_value) > 1:
             *rare, usual = sorted(files_of_value.values(), key=len)
             differing = list_names(sorted({file for files in rare for file in files}))
-            # If all these frames lie in one file, its name cannot distinguish them.
+            # If one file holds all the frames, the message would say that the file differs from itself.
             which = f": {differing} from {usual[0]} and others" if differing != usual[0] else ""
             what = f"holds slices of one series that differ in their {name}{which}"
             raise InputError(what, path=path, remedy="Move the files that belong together to a folder of their own.")

@@ -140,7 +140,7 @@ class TaskPanel:
             return
         try:
             ensure_packages()
-            # The recipe defines the segments' label values. `SUGGESTED` has no recipe before the first suggestion.
+            # Before the first suggestion, the task `SUGGESTED` has no recipe.
             recipe = session.recipe() if settings.task != SUGGESTED or settings.suggestedRecipe else load_recipe("la")
         except DCAMTError as error:
             show_error(error, _("Suggest a recipe"))
