@@ -136,7 +136,10 @@ def _mitral_plane(size: float) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 
 def _size_for(target_ml: float, anatomy: dict[str, NDArray[np.float64]]) -> float:
-    """Return the size factor that gives the outlined atrium `target_ml`, found by bisection on a coarse grid."""
+    """Return the size factor for which the outlined atrium has a volume of `target_ml`.
+
+    The factor is found by bisection on a coarse grid.
+    """
     step = 1.5
     axes = [np.arange(-e * 0.6, e * 0.6, step, dtype=np.float32) for e in EXTENT_MM]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)

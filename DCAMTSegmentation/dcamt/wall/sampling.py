@@ -26,9 +26,10 @@ class BloodPool:
 
 
 def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
-    """Return the voxels of `mask` (I, J, K) at least `distance_mm` from every voxel outside, from centre to centre.
+    """Return the voxels of `mask` (I, J, K) that are at least `distance_mm` from every voxel outside the mask.
 
-    Voxels beyond the grid lie outside the mask. The grid may be oblique or sheared.
+    Distances are measured between voxel centres. Voxels beyond the grid lie outside the mask. The grid may be oblique
+    or sheared.
     """
     box = bounding_box(mask)
     eroded = np.zeros_like(mask, dtype=bool)
