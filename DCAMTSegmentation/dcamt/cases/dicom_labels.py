@@ -36,7 +36,8 @@ class DicomFiles:
 def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
     """Return the DICOM slices, segmentations and contours among `files`; other objects are left out.
 
-    A file with one of `DICOM_SLICE_ENDINGS` that does not begin as DICOM counts as a slice.
+    Files without DICOM's preamble are left out, too. But if such a file has one of `DICOM_SLICE_ENDINGS`, the file
+    counts as a slice.
     """
     slices, segmentations, contours = [], [], []
     for path in files:
