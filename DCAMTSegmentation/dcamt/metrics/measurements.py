@@ -150,10 +150,11 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it.
 
-    The weight of a chosen vector is w / length, and u is the vector divided by its length. The numbers w >= 0 are
-    fitted by least squares: for every unit vector n, the sum of w |n . u| over the chosen vectors should be 1/2. The
-    area of a plane is then nearly right, whatever its normal. Residuals for the normals of the voxel faces are
-    multiplied by 6, since the flat ends of a segment (its first and last slice) have these normals.
+    Let u be the unit vector along a chosen vector. Each chosen vector gets a number w >= 0, fitted by least squares:
+    for every unit vector n, the sum of w |n . u| over the chosen vectors should be 1/2. The area of a plane is then
+    nearly right, whatever its normal. Residuals for the normals of the voxel faces are multiplied by 6, since the flat
+    ends of a segment (its first and last slice) have these normals. The weight of a chosen vector is w divided by the
+    vector's length in mm.
     """
     from scipy.optimize import nnls
 
