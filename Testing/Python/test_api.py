@@ -227,13 +227,13 @@ def test_evaluate_refuses_a_spacing_that_is_not_positive(first: float) -> None:
 
 def test_evaluate_refuses_a_file_that_is_prediction_and_label(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
-    dcamt.write_labelmap(
-        dcamt.Labelmap(np.eye(4, dtype=np.uint8)[None].repeat(4, 0), dcamt.Grid((4, 4, 4), np.eye(4))), path
-    )
+    values = np.eye(4, dtype=np.uint8) + 2 * np.eye(4, dtype=np.uint8)[::-1]
+    dcamt.write_labelmap(dcamt.Labelmap(values[None].repeat(4, 0), dcamt.Grid((4, 4, 4), np.eye(4))), path)
     with pytest.raises(dcamt.InputError, match=r"a\.nii\.gz: is the prediction and the label of its case"):
         dcamt.evaluate([path], [path])
-    # Two segments of one file may be compared.
-    assert len(dcamt.evaluate(path, path, label_mapping="1=1", prediction_mapping="1=1 ").rows) == 1
+    # Value 2 of the file may be compared with value 1 of the same file; these values share no voxel.
+    (row,) = dcamt.evaluate(path, path, label_mapping="1=1", prediction_mapping="2=1").rows
+    assert row.score.dice == 0
 
 
 def test_evaluate_names_the_case_of_a_scan_in_place_of_a_label() -> None:

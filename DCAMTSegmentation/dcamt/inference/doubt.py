@@ -1,9 +1,10 @@
 """Compute the doubt of a segmentation: a map with a value for each voxel, and features of the whole segmentation.
 
 The map estimates the probability that a voxel's label is wrong; a model's calibration corrects it for that model
-(`models.doubt_scaling`). From the features, `models.calibration` estimates the expected overlap. For the features,
-entropy and disagreement are summed in the band within `BAND_MM` of the outline and divided by the number of segmented
-voxels, since the Dice coefficient relates errors to the volume. Each feature grows with the doubt.
+(`models.doubt_scaling`). From the features, `models.calibration` estimates the expected overlap. The features
+`entropy` and `disagreement` are computed from sums over the band within `BAND_MM` of the outline. These sums are
+divided by the number of segmented voxels, since the Dice coefficient relates errors to the volume. Each feature grows
+with the doubt.
 """
 
 from __future__ import annotations

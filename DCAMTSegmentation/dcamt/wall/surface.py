@@ -134,7 +134,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     hollows = ndimage.binary_fill_holes(field > level) & ~(field > level)
     field[hollows] = 1.0
     separate_mm3, hollow_mm3 = (float(np.count_nonzero(part)) * cell_mm3 for part in (separate, hollows))
-    # A sample equal to `level` is outside. VTK would count a sample equal to the contour's value as inside, so the
+    # VTK counts a sample equal to the contour's value as inside. Samples equal to `level` must be outside, so the
     # contour's value is the next number above `level`.
     contour = _contour(field, float(np.nextafter(level, 1.0)), affine)
     if not len(contour.triangles):
