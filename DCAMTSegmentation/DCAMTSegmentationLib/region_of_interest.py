@@ -52,7 +52,7 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
         remedy = _("Harden the transforms of both, or choose “Whole volume”.")
         raise InputError(what, path=roi.GetName(), remedy=remedy)
     to_unit_box = None
-    # If more than three entries are not 0, the edges do not run along R, A and S of the volume's space.
+    # If more than three numbers in `edges` are not 0, the region is oblique to the axes of the volume's space.
     if (np.abs(edges) > 1e-4 * np.abs(edges).max()).sum() > 3:
         to_unit = np.eye(4)
         to_unit[:3, :3] = np.linalg.inv(edges)

@@ -163,10 +163,11 @@ def test_component_is_selected_by_certainty_rather_than_size() -> None:
     organ = torch.where(large, 0.55, 0.01)
     organ[small] = 0.9
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[45, 20, 20] == 1
-    # Of three classes, the most probable class counts, even if its probability is below 0.5.
     first = torch.where(large, 0.4, 0.01)
+    # In `large`, the background is the most probable of three classes: 0.42, 0.4 and 0.18.
     chosen = select_components(torch.stack([0.7 * (1 - first), first, 0.3 * (1 - first)]), CENTRE)
     assert chosen[14, 20, 20] == 0
+    # In `large`, class 1 is the most probable of three classes, although its probability is below 0.5: 0.3, 0.4, 0.3.
     probabilities = torch.stack([0.5 * (1 - first), first, 0.5 * (1 - first)])
     chosen = select_components(probabilities, CENTRE)
     assert (chosen == 1).sum() == large.sum()

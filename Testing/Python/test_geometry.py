@@ -138,7 +138,7 @@ def test_box_contains_region_and_margin_and_little_more(order: tuple[int, int, i
     corners = np.array(list(itertools.product(*zip(region.low, region.high, strict=True))))
     voxels = (corners - grid.affine[:3, 3]) @ np.linalg.inv(grid.affine[:3, :3]).T
     for axis in range(3):
-        # The region's corners lie between the box's outermost voxel centres, so that values there can be interpolated.
+        # Along each axis, the region's corners lie between the centres of the box's first and last voxels.
         assert tight[axis].start <= voxels[:, axis].min()
         assert voxels[:, axis].max() <= tight[axis].stop - 1
         assert 0 <= tight[axis].start <= inside[:, axis].min()

@@ -55,7 +55,7 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
 
 
 def _find_in_any_case(folder: Path, parts: Sequence[str]) -> Path:
-    """Return the file at the path `parts` below `folder`, ignoring case; the path as given if no file exists."""
+    """Return the path `parts` below `folder`; a name that exists only in another case becomes the existing name."""
     file = folder
     for part in parts:
         below = file / part

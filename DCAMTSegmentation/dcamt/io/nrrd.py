@@ -32,8 +32,9 @@ def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file; its data follow the header or lie in other files.
 
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
-    or "space" are spatial (all axes if there are none), and the space is LPS unless the header states another, as in
-    ITK. Other axes become channels. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
+    or "space" are spatial; if no axis has such a kind, all axes are spatial. If such a header lacks the field `space`,
+    the coordinates are LPS, as in ITK. Other axes become channels. Without an origin, the first voxel lies at 0. Bytes
+    after the data are ignored.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
@@ -163,8 +164,9 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
 def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
     """Return the segments in the order of their numbers.
 
-    The labels are the segments' values if all values are distinct and above 0, otherwise 1, 2, ... in this order. In
-    files from before Slicer 4.11, which lack label values and layers, segment n has the value 1 in layer n.
+    If all values are distinct and above 0, the values are the labels. Otherwise the first segment gets the label 1, the
+    second 2, and so on. In files from before Slicer 4.11, which lack label values and layers, segment n has the value 1
+    in layer n.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     places: list[tuple[int, int, int]] = []

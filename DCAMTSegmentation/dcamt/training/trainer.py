@@ -304,7 +304,7 @@ class Trainer:
         return self.stop_requested if self.team.size == 1 else self._team_stops
 
     def _exchange(self, losses: dict[str, Tensor]) -> None:
-        """Average gradients, running statistics, losses and requests to stop over the team."""
+        """Average gradients, running statistics and losses over the team, and share requests to stop."""
         if self.team.size == 1:
             return
         gradients = [p.grad for p in self.learner.network.parameters() if p.grad is not None]
