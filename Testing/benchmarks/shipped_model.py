@@ -11,8 +11,8 @@ first        Uses cases 1 to 60 of LA_FOLDER/cases.csv and six phantoms, all lab
 second       Starts from `first` and uses the same labelled cases, plus the images of the held-out cases without their
              labels. Takes two labelled and two unlabelled patches per iteration, and scales patches more strongly than
              `first`. In some patches, the part beyond a random plane is replaced by air, noise or a mirror image.
-twin         Starts from `second` and uses the labelled cases of `first`. Scales patches and replaces parts of them like
-             `second`. Adds artefacts to some patches: stripes like those of a spike in k-space, or a bright spot.
+twin         Starts from `second` and uses the labelled cases of `first`. Scales patches and replaces parts of them
+             like `second`. Adds artefacts to some patches: stripes like those of a spike in k-space, or a bright spot.
 left-atrium  The shipped model: like `twin`, but with all 80 cases and the phantoms, so no case is held out.
 
 The labels of the held-out cases are read only by `publish`, `compare` and the training of `left-atrium`. The phantoms

@@ -164,9 +164,9 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
 def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
     """Return the segments in the order of their numbers.
 
-    If all values are distinct and above 0, the values are the labels. Otherwise the first segment gets the label 1, the
-    second 2, and so on. In files from before Slicer 4.11, which lack label values and layers, segment n has the value 1
-    in layer n.
+    If all values are distinct and above 0, the values are the labels. Otherwise the first segment gets the label 1,
+    the second 2, and so on. In files from before Slicer 4.11, which lack label values and layers, segment n has the
+    value 1 in layer n.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     places: list[tuple[int, int, int]] = []
