@@ -70,7 +70,7 @@ class ReportJob(SegmentJob):
             self._snapshot.affine,
             tuple(segments),
             self._report,
-            name=self._volume.GetName(),
+            name=self._volume.GetName(),  # for error messages, not for the report
             method=review.outline_method(self._segmentation) if is_dcamt_segment else None,
             is_corrected=review.update_correction_marks(self._segmentation),
             doubt_map=doubt_map,

@@ -27,7 +27,10 @@ KILLED = 9
 ENDED = "ended"
 """Reason of the failure if the worker ended unexpectedly or sent an event that cannot be parsed."""
 CANCEL_GRACE_MS = 20000
-"""A worker that has not stopped a cancelled request after this time is killed; the next one loads the model again."""
+"""Milliseconds until a process that does not stop a cancelled request is killed.
+
+A new process loads the model again.
+"""
 OnEvent = Callable[[WorkerEvent], None]
 
 

@@ -31,7 +31,6 @@ def test_preview_shows_the_requested_case_and_has_the_dice_of_the_validation(tmp
     np.testing.assert_allclose(preview.affine, volume.grid.affine)
     labels = np.load(preview.labels, mmap_mode="r")
     assert (labels.shape, labels.dtype) == (volume.voxels[0].T.shape, np.uint8)
-    # The scans have the recipe's spacing, so the mean Dice of the two previews equals the validation's.
     assert case.label is not None
     truth = read_labelmap(case.label).voxels.transpose(2, 1, 0) > 0
     other = next(case for case in read_cases(table) if case.name == "validation0")
@@ -47,6 +46,8 @@ def test_preview_shows_the_requested_case_and_has_the_dice_of_the_validation(tmp
     truth = read_labelmap(other.label).voxels.transpose(2, 1, 0) > 0
     labels = np.load(changed.labels)
     second = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
+    # The validation's Dice is computed on the network grid. The scans have the recipe's spacing, so each scan's network
+    # grid is its own grid.
     np.testing.assert_allclose((dice + second) / 2, mean_dice[-1], atol=1e-6)
     assert len(list(run.preview.glob("*.npy"))) == 2  # the files of earlier previews were removed
 

@@ -2,12 +2,13 @@
 
     python Testing/benchmarks/doubt_map.py LA_FOLDER MODEL [--cases la060 la061] [--json FILE]
 
-MODEL is a model that was not trained with the labels of the cases. The command segments the held-out cases, or those of
---cases, in quality `accurate`, and prints
+MODEL is a model that was not trained with the labels of the cases. The command segments the held-out cases, or those
+of --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
 - the number of doubtful places,
-- the rank of the first place: 0.9 if the place has more wrong voxels around it than 90% of the outline's voxels have.
+- the rank of the first place, which has the largest summed doubt: the fraction of the outline's voxels that have fewer
+  wrong voxels around them than the place has.
 """
 
 from __future__ import annotations

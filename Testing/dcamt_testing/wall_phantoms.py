@@ -155,8 +155,9 @@ class Ring(Atrium):
         return np.where(away < self.tube_mm, blood, outside)
 
     def ring_area_mm2(self, degrees: float = 180.0) -> float:
-        """Return the area of the tube's surface from -`degrees` to `degrees`: the integral of 2 pi (R + r cos a) r."""
+        """Return the area of the tube's surface at angles from -`degrees` to `degrees` about the tube's axis."""
         angle = np.radians(degrees)
+        # The integral over angles a, from -angle to angle, of 2 pi (ring_mm + tube_mm cos a) tube_mm.
         return float(4 * np.pi * self.tube_mm * (self.ring_mm * angle + self.tube_mm * np.sin(angle)))
 
     def _tube(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

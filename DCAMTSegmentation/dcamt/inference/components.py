@@ -154,9 +154,9 @@ def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
 def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
     """Return the heaviest component of a class's mask (X, Y, Z), reduced to its core (see `SURE` and `CORE`).
 
-    On a coarse grid an organ may touch a similar structure, but their certain parts are mostly separate. A network that
-    is uncertain about the whole scan gives small cores, which are ignored. The result is empty if all components are
-    too small.
+    On a coarse grid an organ may touch a similar structure, but the parts with a probability of `SURE` or more mostly
+    do not touch. A network that is uncertain about the whole scan gives small cores, which are ignored. The result is
+    empty if all components are too small.
     """
     certain = certainty(probabilities, label)
     component, weight = _heaviest_component(mask, certain, prior)
