@@ -46,8 +46,8 @@ def test_preview_shows_the_requested_case_and_has_the_dice_of_the_validation(tmp
     truth = read_labelmap(other.label).voxels.transpose(2, 1, 0) > 0
     labels = np.load(changed.labels)
     second = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
-    # The validation's Dice is computed on the network grid. The scans have the recipe's spacing, so each scan's network
-    # grid is its own grid.
+    # The validation's Dice is computed on the network grid. The scans have the recipe's spacing, so each scan's
+    # network grid is its own grid.
     np.testing.assert_allclose((dice + second) / 2, mean_dice[-1], atol=1e-6)
     assert len(list(run.preview.glob("*.npy"))) == 2  # the files of earlier previews were removed
 
