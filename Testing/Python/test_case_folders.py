@@ -26,8 +26,9 @@ def test_mask_without_a_word_for_labels_in_its_name_is_recognised_by_its_values(
         write_image(tmp_path / f"{scan}.nii.gz", 200)
     for mask in ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
-    for label in ("q", "q_LA"):  # two patients
-        write_image(tmp_path / f"{label}.nii.gz", 2)
+    # The file `q` is a mask, too, so `q_LA` is not its label. The two masks may belong to different patients.
+    for mask in ("q", "q_LA"):
+        write_image(tmp_path / f"{mask}.nii.gz", 2)
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {
         "p1": ("p1.nii.gz", "p1_LA.nii.gz"),

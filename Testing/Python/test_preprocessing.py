@@ -58,7 +58,7 @@ def itk_image(volume: Volume) -> sitk.Image:
 
 
 def set_grid(target: sitk.Image | sitk.ResampleImageFilter, affine: np.ndarray) -> None:
-    """Set the grid of an image or of a resampling filter's output from an affine in RAS; SimpleITK uses LPS."""
+    """Set the grid of an image, or a resampling filter's output grid. `affine` is in RAS; SimpleITK uses LPS."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     direction = (LPS @ affine[:3, :3] / spacing).ravel().tolist()
     origin = (LPS @ affine[:3, 3]).tolist()

@@ -86,7 +86,8 @@ def _add_side_results(parser: Parser) -> None:
         "--measurements",
         type=parse_path,
         metavar="FILE.csv|FILE.dcm",
-        help="table of volume, surface area, diameters, sphericity and expected overlap, or a DICOM report",
+        help="FILE.csv: table of volume, surface area, diameters, sphericity and expected overlap; FILE.dcm: DICOM"
+        " report",
     )
     several = "; for several scans, give only the ending"
     parser.add_argument(
@@ -212,8 +213,8 @@ def _add_wall_method(parser: Parser) -> None:
         "--preset",
         default=DEFAULT_THRESHOLD.name,
         metavar="THRESHOLD",
-        help=f"{', '.join(preset.threshold.name for preset in PRESETS)}, or another number, such as iir-1.25 (a ratio"
-        " to the blood pool) or sd-2.5 (standard deviations above it); default: %(default)s",
+        help="iir-N (N times the blood pool's mean) or sd-N (N standard deviations above the blood pool's mean);"
+        f" published thresholds: {', '.join(preset.threshold.name for preset in PRESETS)}; default: %(default)s",
     )
     parser.add_argument(
         "--sample", choices=SAMPLES, default=MAXIMUM, help="value taken across the wall (default: %(default)s)"

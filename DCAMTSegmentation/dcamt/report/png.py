@@ -10,9 +10,10 @@ import numpy as np
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """Encode `pixels` (rows, columns, 3 or 4), 0 to 1, as a PNG file; see the W3C's specification, third edition.
+    """Encode RGB or RGBA pixels (rows, columns, channels) with values from 0 to 1 as a PNG file.
 
-    The file contains no text, and nothing from a scan's header.
+    The W3C's PNG specification, third edition, defines the format. The file contains no text, and nothing from a
+    scan's header.
     """
     rows, columns, channels = pixels.shape
     values = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)

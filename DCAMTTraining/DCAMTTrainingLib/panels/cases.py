@@ -203,7 +203,7 @@ class CasesPanel:
         if not selected:
             self._show_text(_("Select the rows whose role is to be set."))
         elif refused:
-            text = _("Selected cases without a label, which this role needs: {count}.")
+            text = _("This role needs a label. Selected cases without a label: {count}.")
             self._show_text(text.format(count=refused))
 
     def _on_validation(self, checked: bool = False) -> None:
@@ -211,7 +211,10 @@ class CasesPanel:
         count = self._table.use_for_validation(wanted)
         if count < wanted:
             total = self._table.count(LABELLED) + self._table.count(VALIDATION)
-            text = _("Labelled cases used for validation: only {count} of {total}, since training needs at least one.")
+            text = _(
+                "Labelled cases used for validation: only {count} of {total}. At least one labelled case must remain"
+                " for training."
+            )
             self._show_text(text.format(count=count, total=total))
 
     def _on_remove(self, checked: bool = False) -> None:

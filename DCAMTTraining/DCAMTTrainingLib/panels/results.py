@@ -28,9 +28,12 @@ SCORES = {"dice": 3, "jaccard": 3, "hd95_mm": 2, "asd_mm": 2}
 """Column of a run's validation table -> number of decimals in the panel."""
 CASE, CLASS = range(2)
 WIDTHS = (90, 50, 60, 80, 74)
-"""Widths in pixels of all columns except the first, which gets the rest unless there are several classes."""
+"""Widths in pixels of all columns except the first."""
 CASE_WIDTH = 120
-"""Width in pixels of the first column if there are several classes."""
+"""Width in pixels of the first column if there are several classes.
+
+Otherwise, the first column gets the width that the other columns leave.
+"""
 ROWS = (2, 8)
 """Smallest and largest number of visible rows."""
 MEAN, DEVIATION = "mean", "std"
