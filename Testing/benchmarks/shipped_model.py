@@ -83,8 +83,8 @@ def _training(work: Path, cases: str, run: str, settings: str, *more: str) -> st
 def publish(la: Path, work: Path, out: Path) -> None:
     """Measure the twin on the held-out cases, and write the shipped model with the results in its card."""
     on = (
-        f"{HELD_OUT} LGE-MRI cases (the last of the data set's training half, at their own 0.625 mm), their outlines"
-        " never seen in training: measured with a twin of this model, trained in the same way without these outlines"
+        f"{HELD_OUT} LGE-MRI cases at 0.625 mm, the last of the training half of the data set. These results are of a"
+        " twin of this model, which was trained in the same way, but without the outlines of these cases"
     )
     began = time.monotonic()
     twin = work / TWIN / "model.dcamt"
@@ -101,7 +101,7 @@ def publish(la: Path, work: Path, out: Path) -> None:
         package.card,
         name=SHIPPED,
         version="1.2",
-        licence="Research use only, as the scans that it was trained on",
+        licence="Research use only, like the scans on which it was trained",
         measured=tuple({"on": on, **row} for row in measured),
         trained_on=package.card.trained_on
         | {
@@ -110,8 +110,8 @@ def publish(la: Path, work: Path, out: Path) -> None:
             "data": "2018 Left Atrial Segmentation Challenge, University of Utah (Xiong et al., Medical Image Analysis "
             "2021), as processed for Yu et al., MICCAI 2019: cropped around the atrium",
         },
-        notes="For research, not for diagnosis. Trained on scans cropped around the atrium, of one centre: look at "
-        "every result before using it.",
+        notes="For research, not for diagnosis. All training scans are of one centre and cropped around the atrium: "
+        "look at every result before using it.",
     )
     write_package(out, replace(package, card=card))
     print(f"written: {out} ({out.stat().st_size / 1e6:.1f} MB)")
