@@ -1,4 +1,4 @@
-"""Test that the files for Slicer's build and Extensions Manager, pip and citations agree with the source tree."""
+"""Test the extension's build, and its files for the Extensions Manager, for pip and for citations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ RESOURCE_ENDINGS = {".ui", ".png", ".json", ".txt", ".svg", ".csv", ".html", ".c
 RAW = "https://raw.githubusercontent.com/DCAMT/SlicerDCAMT/main/"
 LIBRARY = "lib/qt-scripted-modules"
 
-# A minimal replacement of Slicer's build system, with checks from SlicerConfig.cmake (pointer size, settings that a
-# project must not set before it finds Slicer), UseSlicer.cmake (the name), SlicerMacroBuildScriptedModule,
-# SlicerMacroPythonTesting and SlicerExtensionCPack. Some checks are stricter than Slicer's.
+# The four following texts are a minimal replacement of Slicer's build system. Some of their checks are stricter than
+# Slicer's.
+
+# Checks as in SlicerConfig.cmake: settings that a project must not set before it finds Slicer, and the pointer size.
 SLICER_CONFIG = """
 foreach(setting IN ITEMS CTK_DIR ITK_DIR VTK_DIR SlicerExecutionModel_DIR CMAKE_CXX_STANDARD)
   if(DEFINED ${setting} AND NOT "${${setting}}" STREQUAL "of-slicer")
@@ -36,6 +37,7 @@ set(Slicer_USE_FILE "${CMAKE_CURRENT_LIST_DIR}/Use.cmake")
 set(Slicer_EXTENSION_GENERATE_CONFIG "${CMAKE_CURRENT_LIST_DIR}/GenerateConfig.cmake")
 set(Slicer_EXTENSION_CPACK "${CMAKE_CURRENT_LIST_DIR}/CPack.cmake")
 """
+# Checks as in UseSlicer.cmake, SlicerMacroBuildScriptedModule.cmake and SlicerMacroPythonTesting.cmake.
 USE_SLICER = """
 foreach(candidate IN ITEMS MODULE_NAME PROJECT_NAME)
   if(NOT EXTENSION_NAME)
@@ -92,6 +94,7 @@ foreach(key HOMEPAGE CATEGORY CONTRIBUTORS DESCRIPTION ICONURL SCREENSHOTURLS DE
   file(APPEND "${CMAKE_BINARY_DIR}/extension.txt" "${key} ${EXTENSION_${key}}\\n")
 endforeach()
 """
+# Checks as in SlicerExtensionCPack.cmake.
 CPACK_EXTENSION = """
 if(NOT "${EXTENSION_NAME}" STREQUAL "${PROJECT_NAME}")
   message(FATAL_ERROR "no package: EXTENSION_NAME ${EXTENSION_NAME} differs from PROJECT_NAME ${PROJECT_NAME}")

@@ -61,8 +61,9 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
     assert cards[0].measured
 
 
-# This script ends the process as abruptly as SIGKILL does. A timer starts at iteration `goal`, and the process ends
-# after a further `seconds` of processor time. It waits at iteration `last`, so that the run cannot finish first.
+# This script ends the process as abruptly as SIGKILL does. At iteration `goal` the script starts a timer, which ends
+# the process after `seconds` of processor time. At iteration `last` the script loops until the process ends, so that
+# the run cannot finish.
 KILLED = """
 import signal
 from dcamt.training.trainer import Trainer
@@ -247,7 +248,7 @@ def test_checkpoint_loads_with_and_without_gradient_scaling(
 def test_run_can_be_resumed_when_a_validation_failed(
     tmp_path: Path, table: Path, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without settings the final validation fails; with them, an earlier one fails, after a checkpoint was saved."""
+    """If `settings` is empty, the final validation fails; otherwise, the validation after iteration 4 fails."""
     monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)  # validations are never skipped for lack of time
     whole = new_trainer(tmp_path / "whole", table, "iterations=6", *settings).fit(read_cases(table))
 

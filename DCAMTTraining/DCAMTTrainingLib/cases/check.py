@@ -205,7 +205,9 @@ def channels_note(source: SceneScan, recipe: Recipe) -> str:
         return ""
     if not others:
         return ""
-    text = _("The task has one channel: “{first}” is used, but not {others}. “Suggest from cases” uses all channels.")
+    text = _(
+        "The task has one channel: “{first}” is used, but not {others}. To use all channels, press Suggest from cases."
+    )
     return str(text.format(first=first.GetName(), others=", ".join(f"“{node.GetName()}”" for node in others)))
 
 
