@@ -71,7 +71,7 @@ class ProposalOpening:
         return self._volume is None or self._segmentation is None
 
     def start(self) -> ProposalOpening:
-        """Start reading the files of missing nodes, or start `insert` if no node is missing; return the opening."""
+        """Start; return the opening."""
         self.running = True
         if not self.reads_files:
             self._insertion = SteppedTask(self.insert(None), self._on_inserted).start()
@@ -95,7 +95,9 @@ class ProposalOpening:
             self._insertion = SteppedTask(self.insert(CaseArrays.from_event(event)), self._on_inserted).start()
 
     def insert(self, arrays: CaseArrays | None) -> Generator[None, None, None]:
-        """Add the missing nodes to the scene, in steps; the last step adds all of them.
+        """Read the missing image and build the missing segments in steps; the last step adds the missing nodes.
+
+        A proposal that is already in the scene gets the grid and the transform of the case's volume.
 
         Raises:
             InputError: the volume or the proposal was removed from the scene meanwhile.
