@@ -25,7 +25,7 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
 
     Args:
         source: the file that errors name.
-        for_training: whether to refuse a removed key that is not switched off; otherwise removed keys are ignored.
+        for_training: whether to refuse a removed key that is not switched off. If False, all removed keys are ignored.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type or is out of range, values contradict each

@@ -134,7 +134,7 @@ class SignalConnections:
         raise ValueError(f"QObject::connect() slot '{slot}' does not exist on {type(target).__name__}")
 
     def _find_signal(self, signal: str) -> tuple[QtCore.QObject, str]:
-        """Return the Qt object and the signature of a signal, given by its signature or its name."""
+        """Return the Qt object and the full signature of a signal; `signal` is the signal's signature or name."""
         target = self._target()
         # The caller holds the sender's wrapper, which keeps a reference to the object.
         assert target is not None
