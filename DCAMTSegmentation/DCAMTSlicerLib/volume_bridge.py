@@ -17,7 +17,7 @@ from .node_types import Node, VolumeNode
 SAME_VOXEL = 1e-3
 """Largest distance, in voxels along an axis, at which two voxel centres count as the same."""
 SAME_AXIS = 1e-4
-"""Largest difference, in voxels, at which a mask's step from voxel to voxel counts as the same as the volume's."""
+"""Largest difference, in voxels along an axis, at which two steps from voxel to voxel count as the same."""
 
 
 def voxels_of(volume: VolumeNode) -> np.ndarray:

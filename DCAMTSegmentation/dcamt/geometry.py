@@ -142,8 +142,8 @@ def canonical_orientation(grid: Grid) -> Reorientation:
 def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
     """Return the reorientation that gives `source` the axes of `target`.
 
-    Returns None if no reorientation gives the same steps from voxel to voxel within 2% of a step. Origins are not
-    compared.
+    Axes count as equal if their steps from voxel to voxel differ by at most 0.02 voxels along each axis of `target`.
+    Returns None if no reorientation makes the axes equal. Origins are not compared.
     """
     # Each column is one step along an axis of the source, in voxel indices of the target.
     steps = np.linalg.solve(target.affine[:3, :3], source.affine[:3, :3])
@@ -211,8 +211,8 @@ class NetworkGrid:
     def source_box(self, box: Sequence[slice]) -> Box:
         """Return the box (I, J, K) of the scan's voxels that a box of the network grid covers, even partly.
 
-        A box that reaches a border of the network grid reaches the scan's border too, although the two borders may lie
-        up to half a voxel of the network grid apart.
+        If `box` reaches a border of the network grid, the returned box reaches the same border of the scan. These two
+        borders may lie up to half a voxel of the network grid apart.
         """
         covered = [slice(0)] * 3
         for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
@@ -399,7 +399,7 @@ class Region:
     def _limits(self) -> list[tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]]:
         """Return the conditions (map, low, high) for a point in RAS mm to lie inside the region.
 
-        A point lies inside if each affine map (3, 4) gives the point coordinates from the map's `low` to its `high`.
+        A point lies inside if each map (3, 4) takes the point to coordinates from the map's `low` to its `high`.
         """
         limits: list[tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]] = [(np.eye(4)[:3], self.low, self.high)]
         if self.to_unit is not None:

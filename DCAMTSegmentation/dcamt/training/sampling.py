@@ -25,8 +25,9 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""Indices that no sample has. `BOX` seeds the box in which unlabelled patches are mixed with each other;
-`LABELLED_BOX` seeds the box in which labelled patches are mixed with each other."""
+"""Numbers that `sample_seed` gets in place of a sample's index; no sample has such an index. `BOX` seeds the box in
+which unlabelled patches are mixed with each other; `LABELLED_BOX` seeds the box in which labelled patches are mixed
+with each other."""
 
 
 @dataclass(frozen=True)
