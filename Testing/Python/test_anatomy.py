@@ -39,7 +39,7 @@ COARSE_MM = AVERAGED * min(RECIPE.spacing)
 
 
 def case_box() -> Box:
-    """Return the box of the tissue in the scans of `scan_in` that show air or noise around the tissue."""
+    """Return the box of the tissue in `scan_in("air")` and in `scan_in("noise")`."""
     i, j, k = (slice(at, at + n) for at, n in zip(AT, CASE, strict=True))
     return i, j, k
 
@@ -74,7 +74,11 @@ def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
 
 
 def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
-    """Along the second axis, where no plane of the padding is empty, the box is only as exact as the coarse grid."""
+    """The padding is a ramp along the first axis.
+
+    Each plane perpendicular to the second axis contains the ramp, so no such plane is empty. Along the second axis,
+    the box is therefore only as exact as the coarse grid.
+    """
     scan, _ = scan_in("air")
     where = case_box()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
@@ -172,8 +176,9 @@ def test_roughness_is_half_the_mean_squared_difference_of_neighbours() -> None:
     i, j, k = np.meshgrid(np.arange(5.0), np.arange(4.0), np.arange(3.0), indexing="ij")
     ramps = torch.from_numpy(np.stack([2 * i + 3 * j - 5 * k, i * i]))
     slopes, parabola = _roughness(ramps)
-    # The mean over the three axes: slopes of 2, 3 and -5; in the parabola, steps of 1, 3, 5 and 7 along one axis.
+    # Along the three axes, neighbours differ by 2, 3 and -5.
     assert torch.allclose(slopes, torch.full_like(slopes, (4 + 9 + 25) / 3 / 2))
+    # Along the first axis, neighbours differ by 1, 3, 5 and 7; along the other axes, they are equal.
     # The last voxel has no next neighbour and takes the previous voxel's difference.
     assert torch.allclose(parabola[:, 0, 0], torch.tensor([1.0, 9, 25, 49, 49], dtype=torch.float64) / 3 / 2)
     constant = torch.ones(1, 1, 4, 1)

@@ -33,7 +33,7 @@ _CHOOSE_FOLDER = "Choose the folder that holds the whole series."
 
 
 def is_one_study(folders: Sequence[Path]) -> bool:
-    """Return whether several folders contain DICOM files of one study, judged by the first of them in each folder."""
+    """Return whether several folders contain DICOM files of one study, judged by each folder's first DICOM file."""
     studies = {_first_study(folder) for folder in folders}
     return len(folders) > 1 and len(studies) == 1 and "" not in studies
 
@@ -204,7 +204,7 @@ def _unplaced_error(rejected: RejectedFile) -> InputError:
 def _refuse_rejected(path: Path, collected: FoundFiles, series: str, folders: set[Path]) -> None:
     """Raise InputError if a file of the series is damaged, without a position or in colour.
 
-    A damaged file of an unknown series counts if it lies in one of the series' `folders`.
+    A damaged file whose series is unknown counts, too, if it lies in one of the chosen stack's `folders`.
     """
     damaged = [
         rejected
