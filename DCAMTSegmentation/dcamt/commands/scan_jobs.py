@@ -260,7 +260,7 @@ def kept_files(jobs: Sequence[ScanJob]) -> list[Path]:
 
 
 def skipped_folders(scan: Path, output: Path) -> list[Path]:
-    """Return the subfolders, except `output`, that are skipped because the folder `scan` contains scans itself."""
+    """Return the subfolders of `scan` that are skipped because scans lie beside them; leave out `output`."""
     inside = expand_scan_path(scan)
     if inside == [scan]:
         return []
@@ -277,8 +277,9 @@ def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
 
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
     probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
-    in nnU-Net's data sets (`io.channels.has_channel_files`). If the model needs several `channels` and the scan's
-    first file has only one, these files are skipped in any folder.
+    in nnU-Net's data sets (`io.channels.has_channel_files`). If the model needs several `channels`, the files of
+    further channels are skipped in any folder. But if a scan's first file already has several channels, the files
+    numbered after the first are scans of their own.
     """
     if not os.path.isdir(scan):  # pathlib raises an error for names that the system does not allow.
         return [scan]

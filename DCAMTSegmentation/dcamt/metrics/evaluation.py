@@ -351,10 +351,10 @@ def read_pair(
     Args:
         prediction, label: each a file, or a labelmap in memory.
         label_mapping: which values or segments of the label become which class, such as "420,421=1"; if empty, the
-            label keeps its values. A class is a label value. If the prediction has no mapping and is a file with
-            segments, a class may also be the name of a segment of the prediction.
-        prediction_mapping: the same for the prediction. If the label has no mapping and is a file with segments, a
-            class may also be the name of a segment of the label.
+            label keeps its values. A class is a label value, or the name of a segment in the prediction's file, such
+            as "420=Left atrium". Names cannot be used if the prediction has a mapping.
+        prediction_mapping: the same for the prediction. Names are those of segments in the label's file; they cannot
+            be used if the label has a mapping.
 
     Raises:
         InputError: a file cannot be read, a mapping does not fit its file, or neither file has a mapping and segments
@@ -398,8 +398,8 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
     """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
 
     Args:
-        other: the label or prediction of the same case, or None if it has a mapping of its own. If it is a file with
-            segments, the mapping may use their names as classes.
+        other: the label, if `source` is a prediction; the prediction, if `source` is a label; None if a mapping is
+            given for that labelmap, too. If `other` is a file, `mapping` may use the names of its segments as classes.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source)
