@@ -139,7 +139,7 @@ def test_patches_lie_inside_the_scan(foreground: float) -> None:
             assert np.allclose(np.diff(values, axis=1 + axis), 5, atol=0.01)
             starts.add(round(float(values.min()), 1))
     if foreground:
-        # The class has one voxel, so all patches start at the same point. The three coordinates of that point differ.
+        # The class has only one voxel, so all patches lie at the same place, and `starts` holds one value per axis.
         assert len(starts) == 3
     else:
         assert len(starts) > 20

@@ -165,7 +165,8 @@ def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], tuple[float,
         times_by_place = [[frame.times[number] for frame in place] for place in places]
         if all(None not in times and len(set(times)) == len(times) for times in times_by_place):
             return lambda frame, number=number: (frame.times[number] or 0.0,)  # type: ignore[misc]
-    # Without times, the frames, sorted by number, must pass through all places once, then again, and so on.
+    # No time attribute can be the key. If the frames, sorted by `order`, pass through all places once, then again, and
+    # so on, `order` is the key.
     ordered = sorted((frame for place in places for frame in place), key=lambda frame: frame.order)
     if len({frame.order for frame in ordered}) < len(ordered):
         return None
