@@ -83,7 +83,7 @@ def refusal_text(case: Case, recipe: Recipe | None = None) -> str:
 
 
 def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> None:
-    """On a coarse grid, a sheet 2 mm thick is refused, but stray voxels of a class may vanish."""
+    """A class that vanishes on a grid of 8 mm is refused if it has a sheet, but not if it has only single voxels."""
     image, label = ellipsoid_scan((20, 20, 20))
     two = with_settings(tiny_recipe(), ["spacing=8,8,8"])
     two = replace(two, classes=(*two.classes, replace(two.classes[0], label=2, name="Scar")))

@@ -65,7 +65,7 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
         return self._node is not None and self._transposed
 
     def _transpose(self, transposed: bool) -> None:
-        # Without a table node, as during the loading of a panel, Slicer changes nothing (qMRMLTableView.cxx).
+        # As in Slicer, the setting is ignored if the view has no table node (qMRMLTableView.cxx).
         if self._node is not None:
             self._transposed = transposed
             self._fill()
