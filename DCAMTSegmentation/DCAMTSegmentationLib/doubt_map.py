@@ -48,7 +48,7 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
 def add_display(node: VolumeNode) -> Node:
     """Add a display node to the volume node of a map of doubt; return the display node.
 
-    The automatic window is switched off. Call this before the image is set; otherwise Slicer computes a window from it.
+    The display range is fixed (`set_display_range`); Slicer does not compute the range from the image.
     """
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
     node.GetScene().AddNode(display)

@@ -43,8 +43,8 @@ def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
     volume, _ = VALVE.on(grid_about(62, FINE, TURN))
     _, domed = replace(VALVE, valve_mm=None).on(volume.grid)
     result = analyse_wall(volume, domed)
-    # Intensities are read along each point's normal, up to 6 mm outside the dome. All of them are blood if the point's
-    # angle to the valve's axis is less than `within`.
+    # Beyond the valve's plane, blood fills a cylinder about the valve's axis. A point's profile ends 6 mm outside the
+    # dome. If the point's angle to the axis is less than `within`, the profile ends inside the cylinder.
     within = np.degrees(np.arcsin(np.sqrt(20.0**2 - 13.0**2) / (20 + 6)))
     away = angles_to(result.surface.points, MITRAL)
     assert (result.kind[away < within - 1] == OPENING).mean() > 0.98
@@ -135,8 +135,8 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # A point of the surface, 20 mm from the centre, is wall if the sample 3 mm outside it is at most 10 mm below the
-    # centre. Then the point itself is at most 10 * 20 / 23 = 8.7 mm below the centre.
+    # The scan ends 10 mm below the centre. A point of the ball's surface, 20 mm from the centre, is wall if the scan
+    # contains the point's last sample, 23 mm from the centre. So wall ends 10 * 20 / 23 = 8.7 mm below the centre.
     # A spherical zone of height h has the area 2 pi R h.
     assert result.burden.wall_cm2 == pytest.approx(2 * np.pi * 2 * (2 + 0.87), rel=0.02)
 

@@ -1,4 +1,4 @@
-"""A result in the scene: voxels, geometry, name, code and folder; later results; saving with the scene."""
+"""A result in the scene: voxels, geometry, name, terminology code and folder; later results; saving with the scene."""
 
 from __future__ import annotations
 

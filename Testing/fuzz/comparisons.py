@@ -43,7 +43,7 @@ def close(affine: np.ndarray, other: np.ndarray) -> bool:
 
 
 def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if pydicom finds each slice's pixels, position and spacing in a frame, else "failed".
+    """Return "other" if pydicom has, for each slice, a frame with equal pixels, position and spacing; else "failed".
 
     Any difference in a zip file is "failed", since checksums protect all of its data except names and dates.
     """

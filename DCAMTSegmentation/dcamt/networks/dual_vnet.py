@@ -20,7 +20,7 @@ class BranchOutput:
 
     Attributes:
         logits: (B, K, X, Y, Z).
-        bottleneck: (B, c, x, y, z), before cross-attention; MMD aligns it.
+        bottleneck: (B, c, x, y, z), before cross-attention; input of the MMD loss (`losses.mmd`).
         decoded: features of the decoder's second finest level, which the projection head embeds. In a network of two
             levels, this is the bottleneck after cross-attention.
     """

@@ -5,7 +5,7 @@ without a darker layer. A thin wall between two cavities (the septum, or the wal
 in a blurred scan. Therefore an opening must also have the right shape. The valve is found as a flat patch that faces
 as mitral valves do. Readers outline the valve differently, so the flat patch may be only a part of the valve; within
 limits, the patch is extended as far as the blood reaches. A vein's end is the tip of a tube. The constants were chosen
-on phantoms and on the first 60 cases of the benchmark's data set, not on the cases that the benchmark measures.
+on phantoms and on the first 60 cases of the benchmark's data set. The benchmark measures other cases.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ SURFACE_SMOOTHING = 4
 MITRAL_BELOW_SD = 2.0
 """`BLOOD_BELOW_SD` for the valve's profiles, which are smoother."""
 MITRAL_SMOOTHING = 20
-"""Number of further averages for the valve; they reach far, since the valve is about 30 mm wide."""
+"""Number of times that profiles and normals are averaged again for the valve."""
 MITRAL_STEP_MM = 1.0
-"""Distance between a profile's samples in the further averages; samples in between are left out."""
+"""Distance between a profile's samples when profiles are averaged again; samples in between are left out."""
 
 MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 """Direction in which the mitral valve faces (RAS: left, anterior, inferior): the mean of the 60 cases."""
