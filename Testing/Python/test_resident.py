@@ -88,7 +88,9 @@ def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> N
     two = with_settings(tiny_recipe(), ["spacing=8,8,8"])
     two = replace(two, classes=(*two.classes, replace(two.classes[0], label=2, name="Scar")))
     label[::4, ::4, 0][label[::4, ::4, 0] == 0] = 2
-    assert load_case(write_case(tmp_path, image, label), two, CPU).label is not None
+    kept = load_case(write_case(tmp_path, image, label), two, CPU).label
+    assert kept is not None
+    assert set(kept.unique().tolist()) == {0, 1}
     label[:, 7, :] = 2
     case = write_case(tmp_path, image, label)
     assert refusal_text(case, two).startswith(
