@@ -76,8 +76,8 @@ class Objective:
     """In the contrastive losses, an unlabelled voxel has the class that both branches predict with more than this
     probability."""
     samples: int = 256
-    """Largest number of voxels of each class in the contrastive losses, and of tokens in each of the two sets that MMD
-    compares."""
+    """Largest number of voxels of each class in the contrastive losses. Also the largest number of tokens in each of
+    the two sets that MMD compares."""
     ramp_up: float = 0.4
     """Fraction of the iterations after which all losses except `supervised` have their full weight."""
 

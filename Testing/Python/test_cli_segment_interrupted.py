@@ -85,10 +85,7 @@ def test_ctrl_c_during_inference_keeps_the_finished_results(noise_model: Path, t
 def test_table_of_an_interrupted_command_lists_every_written_result(
     noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException, as_json: bool
 ) -> None:
-    """Ctrl-C or the loss of stdout interrupts the printing of the third of four results.
-
-    The third result's file was written before.
-    """
+    """The command writes the third of four results; then Ctrl-C or the loss of stdout interrupts the printing."""
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
     print_line, results = Console.print_line, []

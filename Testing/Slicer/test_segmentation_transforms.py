@@ -99,7 +99,7 @@ class DoubtfulPlaceTest(PanelCase):
 
     def test_doubtful_places_stay_if_the_voxels_of_the_scan_are_reordered(self) -> None:
         volume = add_scan()
-        # The doubtful places lie in a corner: reversing the order would not change the index of a place at the centre.
+        # The doubtful places lie near a corner, so that their voxel indices change when the voxels are reordered.
         self.module.worker.labels_of = lambda voxels: np.indices(voxels.shape).max(axis=0) < 5
         segmentation = self.segment(volume)
         before = self.centre_of_segment(segmentation)
