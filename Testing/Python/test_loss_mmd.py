@@ -60,9 +60,10 @@ def test_mmd_of_a_set_with_itself_is_0_in_any_order() -> None:
 
 
 def test_mmd_of_two_points_follows_its_formula() -> None:
-    """Test distances of two points; the result does not depend on the distance.
+    """Test that the MMD of two points does not depend on the distance of the points.
 
-    The kernels divide the squared distance by the median, which for two points is the same number.
+    The kernels divide the squared distance by the median of all pairs' squared distances. Two points form only one
+    pair, so the quotient is 1.
     """
     expected = 2 - 2 * sum(math.exp(-1 / (2 * m)) for m in (0.25, 0.5, 1, 2, 4)) / 5
     for distance in (0.01, 1.0, 300.0):

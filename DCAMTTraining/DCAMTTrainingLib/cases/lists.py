@@ -46,7 +46,7 @@ def write_rows(rows: Iterable[CaseRow], path: Path) -> int:
 
 
 def write_list(cases: Iterable[Case], path: Path) -> None:
-    """Write cases with absolute paths as a list for a child process; raise OutputError if writing fails."""
+    """Write cases as a list for a child process; raise OutputError if writing fails."""
     write_lines(((case.name, str(case.image), str(case.label or ""), case.role, case.labels) for case in cases), path)
 
 
