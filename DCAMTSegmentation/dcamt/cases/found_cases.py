@@ -58,9 +58,9 @@ def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
 def images_below(folder: Path) -> Iterator[Path]:
     """Yield scans and labels at any depth; skip hidden entries.
 
-    A folder of DICOM slices is yielded as one path. A subfolder with one DICOM segmentation, but without slices,
-    contours and folders, is yielded as one path, too. Other DICOM segmentations, contours, and multi-frame images of
-    different studies are yielded as files.
+    A folder of DICOM slices is yielded as one path. If a folder holds multi-frame images of different studies
+    instead, the path of each image is yielded. A subfolder with one DICOM segmentation, but without slices, contours
+    or subfolders, is yielded as one path. The files of all other DICOM segmentations and of all contours are yielded.
     """
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

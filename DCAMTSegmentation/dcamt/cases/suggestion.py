@@ -291,8 +291,9 @@ def plan_network(
 def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stride, ...]:
     """Return the strides from each level to the next; there are 2 to 5 levels.
 
-    An axis can be halved if at least `SMALLEST_MAP` voxels remain. Of these axes, each level halves those with less
-    than twice the finest spacing. If no axis can be halved even once, there are 2 levels with the strides 2, 2, 1.
+    An axis can be halved if at least `SMALLEST_MAP` voxels remain. Each level considers only the axes that can be
+    halved, and halves those with less than twice the finest spacing among these axes. If no axis can be halved even
+    once, there are 2 levels with the strides 2, 2, 1.
     """
     steps, sizes = list(map(float, spacing)), list(map(float, patch))
     strides: list[Stride] = []
