@@ -65,8 +65,8 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
     If several scans fit a mask in the top folder, the mask is skipped. `is_label` is true if only one scan fits,
     `OUTLINE_WORDS` has all the mask's further words, and the scan's path has all the mask's words for the modality.
 
-    Reading all files would be slow. Therefore, of the files that share a part of their paths, such as `reader1`, only
-    the first is read unless it has few values and a scan fits each of the files.
+    Reading all files would be slow. Therefore, the files that share a part of their paths, such as `reader1`, are
+    searched for masks only if a scan fits each of these files and the first file has few values.
     """
     parts = _Parts(scans)
     for (n, _), files in parts.files_sharing.items():
@@ -87,7 +87,7 @@ class _Parts:
 
     Attributes:
         keys: the `_plain_key` of each file, by path.
-        files_sharing: the files by the number n and the name of a part of their key.
+        files_sharing: for each (n, name), the files whose key has this name as part n.
     """
 
     def __init__(self, scans: Sequence[NamedFile]) -> None:
@@ -103,11 +103,12 @@ class _Parts:
                 self._without_part[n, _without_part(key, n)].append((part, file))
 
     def fitting(self, file: NamedFile, n: int) -> tuple[list[NamedFile], frozenset[str]]:
-        """Return the scans that fit a file if part `n` of its path is left out or replaced, and its further words.
+        """Return the scans that fit a file if part `n` of its path is left out or replaced.
 
         The part may be a folder (`reader1/p1` fits `scans/p1`, and `p1/reader1/lge` fits `p1/lge`) or the file's name
         (`p1/observerA` fits `p1/p1`). If it is a folder, the file's name may have further words (`gd/p1_gd` fits
-        `de/p1_de`). The returned words are these and the words of the part.
+        `de/p1_de`). The second result holds the further words of the file's name and the
+        words of part `n`.
         """
         key = self.keys[file.path]
         rest, is_name = _without_part(key, n), n == len(key) - 1
@@ -124,9 +125,9 @@ class _Parts:
         return [], frozenset()
 
     def _replacing(self, n: int, rest: _Key) -> list[tuple[str, NamedFile]] | None:
-        """Return the scans whose key is `rest` with a part n inserted, and this part.
+        """Return (part n of the key, scan) for each scan whose key without part n is `rest`.
 
-        Returns None if these parts have more than `_PARALLEL_PARTS` names, such as names of patients.
+        Returns None if there are more than `_PARALLEL_PARTS` different parts, such as the names of many patients.
         """
         found = self._without_part.get((n, rest), [])
         return found if len({part for part, _ in found}) <= _PARALLEL_PARTS else None

@@ -138,7 +138,7 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
                     earlier = read_measurements_csv(table) if options.skip_existing else []
                     write_measurements_csv([*earlier, *rows], table)
     if not team.leads:
-        return 0  # The leader prints the failures; on any other status torchrun would end the leader.
+        return 0  # With status 1, torchrun would end the leader, which still has to print the failures.
     if rows and table:
         console.print_text(f"measurements: {table}")
     has_failed = _print_summary(console, jobs, records, missing, options.wall)

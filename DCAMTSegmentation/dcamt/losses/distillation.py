@@ -19,12 +19,13 @@ SHARPENING = 0.5
 def mutual_distillation(
     student_logits: tuple[Tensor, Tensor], teacher_logits: tuple[Tensor, Tensor], temperature: float
 ) -> Tensor:
-    """Return the mean over both directions of T^2 KL(softmax(z_teacher / T) || softmax(z_student / T)) + Dice loss.
+    """Return the mean of the two students' losses.
 
-    The Dice loss compares the student's probabilities with the teacher's, sharpened by `SHARPENING`. Student A learns
-    from teacher B, and student B from teacher A. Teachers have no gradient. In each voxel, KL is multiplied by the
-    teacher's `confidence`; the products are averaged. The factor T^2 keeps the gradient's size nearly independent of T
-    (Hinton, Vinyals and Dean, 2015).
+    The loss of a student is T^2 KL(softmax(z_teacher / T) || softmax(z_student / T)) + Dice loss. The Dice loss
+    compares the student's probabilities with the teacher's, sharpened by `SHARPENING`. Student A learns from teacher
+    B, and student B from teacher A. Teachers have no gradient. In each voxel, KL is multiplied by the teacher's
+    `confidence`; the products are averaged. The factor T^2 keeps the gradient's size nearly independent of T (Hinton,
+    Vinyals and Dean, 2015).
 
     Args:
         student_logits: (B, K, X, Y, Z) of branch A and of branch B.
