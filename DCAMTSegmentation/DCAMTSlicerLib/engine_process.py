@@ -168,8 +168,8 @@ class EngineProcess:
     def _release(self) -> None:
         """Schedule the deletion of the QProcess.
 
-        PythonQt deletes a QProcess with the last Python reference. This must not happen inside a handler of the
-        QProcess's signals, so the timer keeps a reference.
+        As soon as Python holds no reference to a QProcess, PythonQt deletes the QProcess. The deletion must not happen
+        inside a handler of the QProcess's signals, so the timer keeps a reference.
         """
         self._is_running = False
         _alive.discard(self)

@@ -196,8 +196,8 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
 
     Raises:
         InputError: the segmentations cannot be paired with the scans, the ending of --surface is unknown, two results
-            are the same file, or a result would replace an input. Unless --overwrite or --skip-existing is given,
-            also: a result exists already.
+            are the same file, a result would replace an input, or a result exists already and neither --overwrite nor
+            --skip-existing is given.
         OutputError: a result's path is a folder, or its folder cannot be written.
     """
     output = options.output

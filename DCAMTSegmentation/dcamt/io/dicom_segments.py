@@ -184,7 +184,7 @@ def _geometry(
         raise InputError("has unevenly spaced frames", path=path, remedy=_REMEDY)
     index = index.round()
     first, last = int(index.argmin()), int(index.argmax())
-    # As in a scan, the step between slices may be oblique to their normal: a tilted stack stays sheared.
+    # As in a scan, the step from slice to slice may be oblique to the slices' normal.
     along = (positions[last] - positions[first]) / index[last] if index[last] else normal * step
     shifts = positions - positions[first] - np.outer(index, along)
     if np.linalg.norm(shifts, axis=1).max() > 0.05 * max(spacing):
