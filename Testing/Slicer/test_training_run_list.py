@@ -36,7 +36,8 @@ class ListOfRunsTest(TrainingCase):
 
         Args:
             failure: the reason why the run failed.
-            killed: whether a process of an earlier version was killed, which left a blank failure note.
+            killed: whether to write a blank failure note. Earlier versions of DCAMT left such a note when they
+                were killed.
         """
         run = self.write_run(name)
         run.checkpoint.parent.mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from . import slot_errors
 
 
 class FatalConnection(RuntimeError):
-    """A connection or a release of an object that could crash a real Slicer with a segmentation fault."""
+    """A connection or a call of `setParent(None)` that could crash a real Slicer with a segmentation fault."""
 
 
 def is_owned_by_python(wrapper: Any) -> bool:
@@ -114,6 +114,6 @@ def watch(wrapper: Any, release: Callable[[QtCore.QObject], None]) -> None:
 
 
 def delete_pending() -> None:
-    """Delete now the objects for which deleteLater() was called, so that a fatal deletion fails its test."""
+    """Delete now the objects for which deleteLater() was called. If a deletion is fatal, the running test fails."""
     QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
     QtCore.QCoreApplication.processEvents()
