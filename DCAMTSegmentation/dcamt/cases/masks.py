@@ -107,8 +107,8 @@ class _Parts:
 
         The part may be a folder (`reader1/p1` fits `scans/p1`, and `p1/reader1/lge` fits `p1/lge`) or the file's name
         (`p1/observerA` fits `p1/p1`). If it is a folder, the file's name may have further words (`gd/p1_gd` fits
-        `de/p1_de`). The second result holds the further words of the file's name and the
-        words of part `n`.
+        `de/p1_de`). The second result holds the further words of the file's name and the words of
+        part `n`.
         """
         key = self.keys[file.path]
         rest, is_name = _without_part(key, n), n == len(key) - 1
