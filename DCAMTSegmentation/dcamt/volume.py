@@ -105,8 +105,8 @@ def check_scan(volume: Volume) -> None:
     """Raise InputError if a scan cannot be segmented.
 
     A scan is refused if `check_scan_grid` refuses its grid, or if voxels are complex, colours, NaN or infinite. It is
-    also refused if the intensities of a channel are all equal, exceed the range of float32, or have a range that holds
-    fewer than 256 float32 values (`_FLOAT32_STEP`).
+    also refused if a channel's intensities are all equal or exceed the range of float32, or if their largest
+    difference is below the fraction `_FLOAT32_STEP` of their largest magnitude.
     """
     check_scan_grid(volume.grid, volume.path)
     voxels, path = volume.voxels, volume.path

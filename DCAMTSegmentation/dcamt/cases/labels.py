@@ -172,7 +172,7 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
 
 
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
-    """Raise InputError if a class has a component that is not stray, but no voxel on the network grid.
+    """Raise InputError if a class has no voxel on the network grid although one of its components is not stray.
 
     `STRAY_VOXELS` defines stray components.
 

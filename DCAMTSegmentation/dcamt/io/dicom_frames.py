@@ -260,7 +260,7 @@ def _integer(value: Any) -> int:
 
 
 def _number(value: Any) -> float | None:
-    """Return a number, a time, or a date with time as a float for sorting; None for other values."""
+    """Convert a number, a date or a time to a float; return None if this fails."""
     try:
         return float(str(value).split("+")[0]) if value not in (None, "") else None
     except ValueError:
