@@ -204,8 +204,8 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """Return the kind and the key of each file below `folder`; files with equal keys belong to one case.
 
     Three rules are added to those of `classify`:
-    - A word such as `output` marks a result if the file's key without the word is the key of a scan. If the word is in
-      the file's own name, the key may also be that of a label.
+    - A word such as `output` marks a result if the file's key without the word is the key of a scan. A word in the
+      file's name, not in a folder's name, also marks a result if the key without the word is the key of a label.
     - If a label's name is a scan's name with words for structures or qualifiers, the label gets the scan's key. A word
       for another structure changes the kind to `FileKind.OTHER_LABEL`.
     - Labels in a folder `original` beside a folder `final` are results: in these folders, MONAI Label stores the labels
@@ -268,9 +268,8 @@ def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> N
 def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterator[tuple[int, int]]:
     """Yield the start and stop of each range of `words` that remains when droppable words at the ends are dropped.
 
-    Words and separators alternate; each word is dropped with the separator beside it. The first ranges lack no word at
-    the start and 0, 1, 2, ... words at the end; the next ranges lack one word at the start and 0, 1, 2, ... words at
-    the end; and so on.
+    Words and separators alternate; each word is dropped with the separator beside it. Ranges with a smaller start come
+    first; of ranges with the same start, the longest comes first.
     """
     first = 0
     while True:
@@ -289,8 +288,9 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     The words are in lower case and stand at the end or at the beginning of the name, or are the name of a folder of
     masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If several other scans fit, those with the longest names
-    come first. Then the names are compared again without the words of `MODALITY_WORDS`, so that the other scan `p1_lge`
-    fits the scan `p1_LA`. The other scan of such a match is yielded with its `loose_key` as key.
+    come first. Then a second comparison ignores the words of `MODALITY_WORDS`: without `lge`, the name of the other
+    scan `p1_lge` is `p1`, and the name `p1_LA` is `p1` with the further word `la`. Other scans that the second
+    comparison finds are yielded with their `loose_key` as key.
     """
     scans = {_lower(without_first_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
     loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}

@@ -75,8 +75,9 @@ def blur(mm: float) -> Disturbance:
 def coarsen(factors: tuple[int, int, int]) -> Disturbance:
     """Return a disturbance that averages blocks of `factors` voxels.
 
-    A block gets the label value of more than half of its voxels, otherwise 0. A factor is reduced if fewer than three
-    blocks would remain along its axis. Voxels left over at the end of an axis are cut off.
+    If more than half of a block's voxels have the same label value, the block gets this value, otherwise 0. A factor
+    is reduced if fewer than three blocks would remain along its axis. Voxels left over at the end of an axis are cut
+    off.
     """
 
     def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
