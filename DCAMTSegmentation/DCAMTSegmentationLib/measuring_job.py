@@ -11,6 +11,7 @@ from dcamt.worker.requests import MeasureRequest, SegmentMask
 from DCAMTSlicerLib.fingerprints import checksum_of, fingerprint_of
 from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.segment_voxels import read_segment
 from slicer.i18n import tr as _
 
@@ -51,8 +52,11 @@ class MeasuringJob(WorkerJob):
             what = _("The table of measurements of {segmentation} was removed during the measurement.")
             remedy = _("Segment the scan again to get a new one.")
             raise InputError(what.format(segmentation=self._segmentation.GetName()), remedy=remedy)
-        fill_table(table, event.measurements)
-        review.mark_measured(self._segmentation, self._measured_fingerprint)
+        with SceneChanges() as changes:
+            changes.save(table)
+            changes.save(self._segmentation)
+            fill_table(table, event.measurements)
+            review.mark_measured(self._segmentation, self._measured_fingerprint)
         name = self._segmentation.GetName()
         yield JobOutcome(
             self._segmentation, _("The segments that DCAMT wrote into {name} were measured.").format(name=name)

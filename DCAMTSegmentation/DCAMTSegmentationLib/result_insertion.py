@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from dcamt.worker.requests import OutlineMethod
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, write_segments
+from DCAMTSlicerLib.scene_changes import SceneChanges, remove_with_display
 from DCAMTSlicerLib.segment_surfaces import add_surface, compute_surface, surface_name, uses_dcamt_conversion
 from DCAMTSlicerLib.segment_voxels import has_segments
 from DCAMTSlicerLib.subject_hierarchy import place_below, place_result
@@ -24,7 +25,6 @@ from slicer.i18n import tr as _
 
 from . import review
 from .doubt_map import add_display, build_image, map_name, set_display_range
-from .earlier_result import EarlierResult
 from .loaded_result import LoadedResult, read_surface
 from .measurements_table import fill_table, table_name
 from .segmentation_options import SegmentationOptions
@@ -58,12 +58,8 @@ def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generat
         InputError: the target is related to the volume by a non-linear transform, a surface's file cannot be read, or
             the volume or a node of the result was removed during the insertion.
     """
-    insertion = _Insertion(result, options)
-    try:
-        return (yield from insertion.steps())
-    except BaseException:
-        insertion.undo()
-        raise
+    with SceneChanges() as changes:
+        return (yield from _Insertion(result, options, changes).steps())
 
 
 @dataclass(frozen=True)
@@ -93,12 +89,11 @@ class _Parts:
 
 @dataclass
 class _Insertion:
-    """An insertion, with the nodes added so far and the state of the result that is replaced."""
+    """An insertion, with its changes so far."""
 
     result: LoadedResult
     options: SegmentationOptions
-    added: list[Node] = field(default_factory=list)
-    earlier: EarlierResult | None = None
+    changes: SceneChanges
 
     def steps(self) -> Generator[None, None, SegmentationNode]:
         """Build all parts outside the scene or in new nodes, then insert them in one step; return the segmentation."""
@@ -122,14 +117,6 @@ class _Insertion:
         # This step has no yield, so that an interruption never leaves parts of two results.
         self._insert(_Parts(segmentation, segments, to_local, table, doubt_map, image))
         return segmentation.node
-
-    def undo(self) -> None:
-        """Restore the earlier result, and remove the nodes that were added."""
-        if self.earlier is not None:
-            self.earlier.restore()
-        for node in reversed(self.added):
-            if slicer.mrmlScene.IsNodePresent(node):
-                slicer.mrmlScene.RemoveNode(node)
 
     def _build_segments(
         self, target: SegmentationNode | None, to_local: np.ndarray
@@ -169,7 +156,7 @@ class _Insertion:
             # Marked at once, since an unmarked volume would be offered as a scan.
             review.mark_map(doubt_map.node)
         if doubt_map.node.GetDisplayNode() is None:
-            self.added.append(add_display(doubt_map.node))
+            self.changes.record_added(add_display(doubt_map.node))
         if doubt_map.is_new:
             yield
             _set_map(doubt_map.node, image, volume)
@@ -180,8 +167,7 @@ class _Insertion:
         """Return the existing node; if it is None, add a node."""
         if existing is not None:
             return _ResultNode(existing, is_new=False)
-        node = slicer.mrmlScene.AddNewNodeByClass(class_name, slicer.mrmlScene.GenerateUniqueName(name))
-        self.added.append(node)
+        node = self.changes.add(class_name, slicer.mrmlScene.GenerateUniqueName(name))
         return _ResultNode(node, is_new=True)
 
     def _insert(self, parts: _Parts) -> None:
@@ -195,7 +181,9 @@ class _Insertion:
         outdated = [review.get_referenced_node(segmentation, review.PLACE_POINT)]
         if parts.doubt_map is None:
             outdated.append(review.get_referenced_node(segmentation, review.DOUBT_MAP))
-        self.earlier = EarlierResult(segmentation, [helper.node for helper in helpers if not helper.is_new])
+        for part in (parts.segmentation, *helpers):
+            if not part.is_new:
+                self.changes.save(part.node)
         fill_table(parts.table.node, self.result.measurements)
         _write_segments(segmentation, volume, parts.segments)
         if parts.doubt_map is not None and not parts.doubt_map.is_new:
@@ -207,17 +195,17 @@ class _Insertion:
             place_result(segmentation, volume, [node for node in review.results_of(volume) if node is not segmentation])
         for helper in helpers:
             place_below(helper.node, segmentation)
-        # Removed last, since `undo` cannot restore a removed node.
+        # Removed last, since undoing cannot restore a removed node.
         for node in outdated:
             if node is not None:
-                review.remove_with_display(node)
+                remove_with_display(node)
 
     def _store(self, parts: _Parts) -> None:
         """Store the result's data, and references to its nodes, with the segmentation node."""
         result, segmentation = self.result, parts.segmentation.node
         if segmentation.GetDisplayNode() is None:
             segmentation.CreateDefaultDisplayNodes()
-            self.added.append(segmentation.GetDisplayNode())
+            self.changes.record_added(segmentation.GetDisplayNode())
         map_id = parts.doubt_map.node.GetID() if parts.doubt_map is not None else None
         segmentation.SetNodeReferenceID(review.DOUBT_MAP, map_id)
         segmentation.SetNodeReferenceID(review.MEASUREMENTS, parts.table.node.GetID())

@@ -34,7 +34,8 @@ PLACE_POINT = "DCAMT.mark"
 CHANNELS = "DCAMT.channels"
 """Role of the volumes of the second and further channels, for a model of several channels."""
 WALL, WALL_COLORS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
-HELPERS = (DOUBT_MAP, MEASUREMENTS, PLACE_POINT, WALL, WALL_COLORS, WALL_TABLE)
+WALL_NODES = (WALL, WALL_COLORS, WALL_TABLE)
+HELPERS = (DOUBT_MAP, MEASUREMENTS, PLACE_POINT, *WALL_NODES)
 """Roles of the nodes that are removed with their result."""
 _EXPECTED, _DOUBT_CALIBRATED = "DCAMT.expectedOverlap", "DCAMT.doubtCalibrated"
 _TRUST, _PLACES, _CURRENT_PLACE = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
@@ -333,15 +334,3 @@ def show_in_3d(segmentation_node: SegmentationNode, shown: bool) -> None:
         segmentation_node.CreateClosedSurfaceRepresentation()
         segmentation_node.GetDisplayNode().SetPreferredDisplayRepresentationName3D(surface_name())
     segmentation_node.GetDisplayNode().SetVisibility3D(shown)
-
-
-def remove_with_display(node: Node) -> None:
-    """Remove a node with its display and storage nodes, which Slicer would leave in the scene."""
-    scene = slicer.mrmlScene
-    displays = []
-    if node.IsA("vtkMRMLDisplayableNode"):
-        displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
-    storage = node.GetStorageNode() if node.IsA("vtkMRMLStorableNode") else None
-    for item in (node, *displays, storage):
-        if item is not None and scene.IsNodePresent(item):
-            scene.RemoveNode(item)

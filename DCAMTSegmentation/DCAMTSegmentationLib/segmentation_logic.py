@@ -14,6 +14,7 @@ import vtk
 from DCAMTSlicerLib import installation
 from DCAMTSlicerLib.model_choices import channel_names_of
 from DCAMTSlicerLib.node_types import Node, RegionNode, SegmentationNode, VolumeNode
+from DCAMTSlicerLib.scene_changes import remove_with_display
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 from DCAMTSlicerLib.subject_hierarchy import remove_stale_items
 from slicer.i18n import tr as _
@@ -329,6 +330,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         orphans = [helper for _node, helpers in results for helper in helpers]
         for helper in orphans:
             if is_present(helper):
-                review.remove_with_display(helper)
+                remove_with_display(helper)
         # Later: during this event, the subject hierarchy still has the result's item.
         qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, *removed]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import slicer
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
+from DCAMTSlicerLib.scene_changes import remove_with_display
 from slicer.i18n import tr as _
 
 from . import review
@@ -71,7 +72,7 @@ def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
         display.SetVisibility(False)
     point = review.get_referenced_node(segmentation, review.PLACE_POINT)
     if point is not None and not shown:
-        review.remove_with_display(point)
+        remove_with_display(point)
 
 
 def centre_3d_views() -> None:

@@ -11,6 +11,7 @@ from dcamt.wall.files import read_wall
 from dcamt.worker.events import WallMeasured
 from dcamt.worker.requests import SegmentMask, WallRequest
 from DCAMTSlicerLib.fingerprints import fingerprint
+from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.segment_voxels import read_segment
 from DCAMTSlicerLib.volume_bridge import pad_to_volume_grid
 from slicer.i18n import tr as _
@@ -50,8 +51,10 @@ class WallJob(SegmentJob):
         if self._segmentation.GetSegmentation().GetSegment(self._segment_id) is None:
             what = _("The segment {segment} was removed during the measurement; the wall was discarded.")
             raise InputError(what.format(segment=self._segment_name), remedy=_("Choose another segment."))
-        insert_wall(wall, self._volume, self._segmentation)
-        store_measured_outline(self._segmentation, self._segment_id, self._fingerprint)
-        # The segment may have been edited while the worker measured.
-        update_outdated_mark(self._segmentation)
+        # This block has no yield, so that cancelling never leaves parts of a wall.
+        with SceneChanges() as changes:
+            insert_wall(wall, self._volume, self._segmentation, changes)
+            store_measured_outline(self._segmentation, self._segment_id, self._fingerprint)
+            # The segment may have been edited while the worker measured.
+            update_outdated_mark(self._segmentation)
         yield JobOutcome(self._segmentation, _("The wall of {scan} was measured.").format(scan=self._volume.GetName()))

@@ -19,6 +19,7 @@ from dcamt.wall.settings import Threshold
 from dcamt.wall.surface import Surface
 from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import ModelNode, Node, SegmentationNode, TableNode, VolumeNode
+from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.segment_surfaces import build_poly_data
 from DCAMTSlicerLib.subject_hierarchy import place_below
 from slicer.i18n import tr as _
@@ -35,25 +36,30 @@ COLORS = 256
 """Number of colours in the table."""
 
 
-def insert_wall(wall: WallResult, volume: VolumeNode, segmentation: SegmentationNode) -> ModelNode:
+def insert_wall(
+    wall: WallResult, volume: VolumeNode, segmentation: SegmentationNode, changes: SceneChanges
+) -> ModelNode:
     """Insert a segmentation's wall into the scene, replacing an earlier wall; return the wall's model node.
 
     Args:
         wall: the wall in the volume's own space, before the volume's transform.
+        changes: records all changes of the scene, including those of the earlier wall.
     """
     scene = slicer.mrmlScene
+    for node in (segmentation, *(review.get_referenced_node(segmentation, role) for role in review.WALL_NODES)):
+        changes.save(node)
     model = review.get_referenced_node(segmentation, review.WALL)
     if model is None:
         name = _("{volume} wall").format(volume=volume.GetName())
-        model = scene.AddNewNodeByClass("vtkMRMLModelNode", scene.GenerateUniqueName(name))
+        model = changes.add("vtkMRMLModelNode", scene.GenerateUniqueName(name))
         model.CreateDefaultDisplayNodes()
-        colors = scene.AddNewNodeByClass("vtkMRMLColorTableNode", scene.GenerateUniqueName(f"{name} colours"))
+        colors = changes.add("vtkMRMLColorTableNode", scene.GenerateUniqueName(f"{name} colours"))
         colors.SetTypeToUser()
         colors.SetNumberOfColors(COLORS)
         colors.SetNamesFromColors()
         colors.GetLookupTable().SetRange(LOWEST, HIGHEST)
         model.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
-        table = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(f"{name} burden"))
+        table = changes.add("vtkMRMLTableNode", scene.GenerateUniqueName(f"{name} burden"))
         for role, node in ((review.WALL, model), (review.WALL_COLORS, colors), (review.WALL_TABLE, table)):
             segmentation.SetNodeReferenceID(role, node.GetID())
         for node in (model, table):
@@ -65,7 +71,7 @@ def insert_wall(wall: WallResult, volume: VolumeNode, segmentation: Segmentation
         _set_scalars(surface, name, values)
     model.SetAndObservePolyData(surface)
     show_wall(wall, segmentation)
-    _show(model)
+    _show(model, changes)
     return model
 
 
@@ -217,7 +223,7 @@ def _set_colors(colors: Node | None, threshold: float) -> None:
     colors.EndModify(modifying)
 
 
-def _show(model: ModelNode) -> None:
+def _show(model: ModelNode, changes: SceneChanges) -> None:
     """Show a wall in the 3D views in the colours of its ratio, with a legend."""
     display = model.GetDisplayNode()
     display.SetActiveScalar(SHOWN, vtk.vtkAssignAttribute.POINT_DATA)
@@ -227,7 +233,10 @@ def _show(model: ModelNode) -> None:
     display.SetVisibility(True)
     display.SetVisibility2D(False)
     logic = slicer.modules.colors.logic()
-    legend = logic.GetColorLegendDisplayNode(model) or logic.AddDefaultColorLegendDisplayNode(model)
+    legend = logic.GetColorLegendDisplayNode(model)
+    if legend is None:
+        legend = logic.AddDefaultColorLegendDisplayNode(model)
+        changes.record_added(legend)
     if legend is not None:
         legend.SetTitleText(_("Intensity ratio"))
         legend.SetLabelFormat("%.2f")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -31,6 +32,7 @@ from slicer_harness import (
     shortest_pause,
     start_afresh,
 )
+from vtk.util.numpy_support import vtk_to_numpy
 
 
 def model_folder() -> Path:
@@ -76,6 +78,65 @@ def scene_state() -> list[tuple[str, str, str | None]]:
         for node in nodes
         if not node.IsA("vtkMRMLScriptedModuleNode") and not node.IsA("vtkMRMLSubjectHierarchyNode")
     ]
+
+
+def scene_content() -> list[str]:
+    """Return lines that describe `scene_state`, the saved scene, and the data of tables, colour tables and models.
+
+    The saved scene contains attributes, references, display settings and the subject hierarchy. Images and arrays
+    are described by their checksums.
+    """
+    scene, util = slicer.mrmlScene, slicer.util
+    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)  # creates the node, which Slicer always has
+    scene.SetSaveToXMLString(1)
+    scene.Commit()
+    lines = [*map(str, scene_state()), *scene.GetSceneXMLString().splitlines()]
+    # As in `scene_state`: a parameter node changes with its panel.
+    lines = [line for line in lines if "ScriptedModuleNode" not in line]
+    scene.SetSaveToXMLString(0)
+    for node in util.getNodesByClass("vtkMRMLTableNode"):
+        for index in range(node.GetNumberOfColumns()):
+            column = node.GetTable().GetColumn(index)
+            cells = [column.GetVariantValue(row).ToString() for row in range(column.GetNumberOfTuples())]
+            lines.append(f"{node.GetID()} {column.GetName()} {cells}")
+    for node in util.getNodesByClass("vtkMRMLColorTableNode"):
+        table = node.GetLookupTable()
+        if table is not None:
+            colors = [table.GetTableValue(index) for index in range(table.GetNumberOfTableValues())]
+            lines.append(f"{node.GetID()} {hash(tuple(colors))} {table.GetRange()}")
+    for node in util.getNodesByClass("vtkMRMLModelNode"):
+        data = node.GetPolyData().GetPointData() if node.GetPolyData() is not None else None
+        for index in range(data.GetNumberOfArrays() if data is not None else 0):
+            array = data.GetArray(index)
+            lines.append(f"{node.GetID()} {array.GetName()} {hash(vtk_to_numpy(array).tobytes())}")
+    for node in util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if node.GetImageData() is not None:
+            lines.append(f"{node.GetID()} {hash(util.arrayFromVolume(node).tobytes())}")
+    return lines
+
+
+def changed_content(before: list[str]) -> list[str]:
+    """Return the lines, cut to 300 characters, by which `scene_content` differs from an earlier one."""
+    now = scene_content()
+    return [line[:300] for lines, others in ((before, now), (now, before)) for line in lines if line not in others]
+
+
+def fail_after(module: Any, name: str, call: int = 0) -> Any:
+    """Return a context in which a function of a module works, but raises MemoryError at the end of one call.
+
+    Args:
+        call: the index of the call.
+    """
+    real, calls = getattr(module, name), []
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        result = real(*arguments, **options)
+        calls.append(name)
+        if len(calls) == call + 1:
+            raise MemoryError
+        return result
+
+    return mock.patch.object(module, name, fail)
 
 
 class SegmentationCase(EngineCase):
@@ -136,15 +197,18 @@ __all__ = [
     "add_scan",
     "announce_quitting",
     "assert_stays_responsive",
+    "changed_content",
     "choose",
     "click",
     "close_scene",
+    "fail_after",
     "longest_step",
     "model_folder",
     "open_module",
     "pause_of",
     "process_events_until",
     "reload_scene",
+    "scene_content",
     "scene_saved_and_closed",
     "scene_state",
     "segment_mask",

@@ -9,13 +9,19 @@ from pathlib import Path
 import numpy as np
 import slicer
 from dcamt.geometry import Grid
+from DCAMTSegmentationLib import measuring_job, review
 from DCAMTSegmentationLib.measurements_table import rows_of
 from fake_worker import PanelCase
 from made_results import oblique
 from segmentation_case import (
     Person,
     add_scan,
+    changed_content,
     click,
+    fail_after,
+    process_events_until,
+    scene_content,
+    segment_mask,
     start_afresh,
 )
 
@@ -104,3 +110,23 @@ class MeasurementsTest(PanelCase):
         table = self.ui.measurementsTable.mrmlTableNode().GetTable()
         text = table.GetValueByName(0, "volume_ml").ToString()
         self.assertRegex(text, r"^\d+\.\d\d$")
+
+    def test_failed_measurement_leaves_the_scene_unchanged(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        smaller = segment_mask(segmentation, volume)
+        smaller[:8] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, identifier, volume)
+        process_events_until(lambda: self.ui.measureButton.enabled, "the button")
+        review.update_correction_marks(segmentation)
+        before = scene_content()
+        for module, name in ((measuring_job, "fill_table"), (review, "mark_measured"), (review, "fingerprint")):
+            with self.subTest(name), fail_after(module, name), Person() as person:
+                person.expects("memory", "Ok")
+                click(self.ui.measureButton)
+                self.wait()
+            self.assertEqual(changed_content(before), [])
+        click(self.ui.measureButton)
+        self.wait()
+        self.assertNotEqual(changed_content(before), [])

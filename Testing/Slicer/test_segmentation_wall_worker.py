@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -13,16 +15,19 @@ from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import BORDER
 from dcamt.wall.files import write_wall, write_wall_csv
 from dcamt.worker.events import WallMeasured
-from DCAMTSegmentationLib import review, wall_nodes
+from DCAMTSegmentationLib import review, wall_job, wall_nodes
 from fake_worker import FakeWorker
 from segmentation_case import (
     Person,
     SegmentationCase,
+    changed_content,
     choose,
     click,
     close_scene,
+    fail_after,
     process_events_until,
     reload_scene,
+    scene_content,
     scene_state,
 )
 from wall_case import (
@@ -278,3 +283,105 @@ class ChangedWhileMeasuredTest(ChosenPhantomCase):
             slicer.mrmlScene.AddNode(node)
             choose(self.ui.inputSelector, self.volume)
             choose(self.ui.outputSelector, self.segmentation)
+
+
+INSERTION_STEPS = {
+    wall_nodes: {
+        "place_below": 2,
+        "build_poly_data": 1,
+        "_set_scalars": 5,
+        "show_wall": 1,
+        "wall_facts": 1,
+        "_set_colors": 1,
+        "fill_burden": 1,
+        "_show": 1,
+    },
+    wall_job: {"insert_wall": 1, "store_measured_outline": 1, "update_outdated_mark": 1},
+}
+"""The functions that insert a wall, by module, with the number of their calls."""
+
+
+class InterruptedInsertionTest(ChosenPhantomCase):
+    """If the insertion of a wall fails, or if the measurement is cancelled, the scene stays as it was."""
+
+    def make_worker(self) -> FakeWallWorker:
+        return FakeWallWorker(expected_wall())
+
+    def measure(self) -> None:
+        click(self.ui.wallMeasureButton)
+        process_events_until(lambda: not self.module.logic.isRunning(), "the wall")
+
+    def fail_after_each_step(self) -> None:
+        """Let each call of each step fail after its work, and compare the scene with that before the measurement."""
+        before = scene_content()
+        for module, steps in INSERTION_STEPS.items():
+            for name, calls in steps.items():
+                for call in range(calls):
+                    if name == "place_below" and review.get_referenced_node(self.segmentation, review.WALL):
+                        continue  # an earlier wall keeps its place
+                    with self.subTest(step=name, call=call), fail_after(module, name, call), Person() as person:
+                        person.expects("memory", "Ok")
+                        self.measure()
+                        self.assertEqual(changed_content(before), [])
+
+    def test_failed_insertion_leaves_the_scene_without_a_wall(self) -> None:
+        self.fail_after_each_step()
+        self.measure()
+        self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
+
+    def insert_earlier_wall(self) -> None:
+        """Insert a wall with other ratios, and give its nodes settings that the insertion of a wall changes."""
+        wall = expected_wall()
+        self.module.worker.wall = replace(wall, ratio=wall.ratio * np.float32(0.9))
+        self.measure()
+        self.module.worker.wall = wall
+        model = review.get_referenced_node(self.segmentation, review.WALL)
+        model.SetAttribute("DCAMT.wallOutdated", "1")
+        model.GetDisplayNode().SetVisibility(False)
+        slicer.modules.colors.logic().GetColorLegendDisplayNode(model).SetTitleText("mine")
+
+    def test_failed_insertion_restores_the_earlier_wall(self) -> None:
+        self.insert_earlier_wall()
+        self.fail_after_each_step()
+
+    def test_failed_insertion_removes_the_legend_that_it_added(self) -> None:
+        self.insert_earlier_wall()
+        model = review.get_referenced_node(self.segmentation, review.WALL)
+        slicer.mrmlScene.RemoveNode(slicer.modules.colors.logic().GetColorLegendDisplayNode(model))
+        self.fail_after_each_step()
+
+    def test_failed_insertion_restores_what_is_left_of_the_earlier_wall(self) -> None:
+        self.insert_earlier_wall()
+        slicer.mrmlScene.RemoveNode(review.get_referenced_node(self.segmentation, review.WALL))
+        self.fail_after_each_step()
+
+    def test_cancelling_before_any_step_leaves_the_scene_unchanged(self) -> None:
+        for has_wall in (False, True):
+            if has_wall:
+                self.insert_earlier_wall()
+            before, turn = scene_content(), 0
+            while self.cancel_before_step(turn):
+                self.assertEqual(changed_content(before), [])
+                turn += 1
+            self.assertGreater(turn, 1)
+
+    def cancel_before_step(self, turn: int) -> bool:
+        """Measure the wall, and cancel before the end of the step `turn` of `take_answer`.
+
+        Return False, with the wall inserted, if this is the step that inserts the wall.
+        """
+        real, index = wall_job.WallJob.take_answer, [-1]
+
+        def cancel(job: Any, event: WallMeasured) -> Any:
+            for step in real(job, event):
+                if step is not None:
+                    yield step
+                    return
+                index[0] += 1
+                if index[0] == turn:
+                    self.module.logic.cancel()
+                yield None
+
+        with mock.patch.object(wall_job.WallJob, "take_answer", cancel):
+            self.measure()
+        return index[0] == turn

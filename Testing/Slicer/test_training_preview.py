@@ -10,9 +10,12 @@ import numpy as np
 import slicer
 from dcamt.runs.preview import Preview
 from dcamt_testing.tiny_recipes import tiny_recipe
+from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from DCAMTTrainingLib.runs import preview as preview_module
 from DCAMTTrainingLib.runs.array_nodes import box_of
 from DCAMTTrainingLib.runs.preview import remove_preview, show_preview
+from segmentation_case import changed_content, fail_after, scene_content
 from slicer_harness import (
     assert_stays_responsive,
     close_scene,
@@ -20,7 +23,7 @@ from slicer_harness import (
     process_events,
     start_afresh,
 )
-from training_scenes import ellipsoid
+from training_scenes import ellipsoid, run_to_end
 
 
 class PreviewTest(unittest.TestCase):
@@ -54,6 +57,40 @@ class PreviewTest(unittest.TestCase):
         for kind in ("Segmentation", "ScalarVolume"):
             for part in ("Node", "DisplayNode"):
                 self.assertEqual(slicer.util.getNodesByClass(f"vtkMRML{kind}{part}"), [])
+
+    def make_preview(self, seed: int, step: int) -> Preview:
+        """Write the files of a preview whose scan and segmentation depend on the seed."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        files = [str(Path(folder.name, name)) for name in ("scan.npy", "labels.npy")]
+        for file, voxels in zip(files, ellipsoid(seed), strict=True):
+            np.save(file, voxels)
+        return Preview("case", step, np.diag([2.0, 2.0, 3.0, 1.0]).tolist(), *files)
+
+    def test_failed_or_cancelled_preview_leaves_the_scene_unchanged(self) -> None:
+        for seed in (1, 2):
+            preview = self.make_preview(seed, 10 * seed)
+            nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+            before, segments = scene_content(), [fingerprint(node) for node in nodes]
+            for name in ("read_image", "build_segments", "set_image", "write_segments"):
+                with self.subTest(seed=seed, step=name):
+                    with fail_after(preview_module, name), self.assertRaises(MemoryError):
+                        run_to_end(show_preview(preview, tiny_recipe(), "run"))
+                    self.assertEqual(changed_content(before), [])
+                    self.assertEqual([fingerprint(node) for node in nodes], segments)
+            count = len(list(show_preview(preview, tiny_recipe(), "other")))
+            remove_preview("other")
+            before = scene_content()
+            for index in range(count):
+                with self.subTest(seed=seed, cancelled_after=index):
+                    running = show_preview(preview, tiny_recipe(), "run")
+                    for _step in range(index + 1):
+                        next(running)
+                    running.close()
+                    self.assertEqual(changed_content(before), [])
+                    self.assertEqual([fingerprint(node) for node in nodes], segments)
+            run_to_end(show_preview(preview, tiny_recipe(), "run"))
+            self.assertNotEqual(changed_content(before), [])
 
     def test_box_of_a_label_is_its_bounding_box_in_ijk_order(self) -> None:
         labels = np.zeros((4, 5, 6), np.uint8)

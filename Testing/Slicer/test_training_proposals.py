@@ -22,8 +22,11 @@ from DCAMTTrainingLib.cases.lists import row_of_case
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.cases.scene_source import row_of, scene_rows
 from DCAMTTrainingLib.panels import outline as outline_panel
+from DCAMTTrainingLib.runs import proposal as proposal_module
+from DCAMTTrainingLib.runs import proposal_opening
 from DCAMTTrainingLib.runs.proposal import is_unchanged, scene_volume
 from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
+from segmentation_case import changed_content, fail_after, scene_content
 from slicer_harness import (
     Person,
     click,
@@ -228,6 +231,33 @@ class ProposalTest(TrainingCase):
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             position = [view.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
             np.testing.assert_allclose(position, expected, atol=1e-6)
+
+    def test_failed_opening_leaves_the_scene_unchanged(self) -> None:
+        volume = add_volume("LGE", ellipsoid(1)[0])
+        case = self.make_ranked_case(volume)
+        slicer.mrmlScene.RemoveNode(volume)
+        for is_first in (True, False):
+            if not is_first:  # the proposal is in the scene, and the scan is read again
+                loaded, proposal = open_nodes(case, [])
+                slicer.mrmlScene.RemoveNode(loaded)
+                transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+                proposal.SetAndObserveTransformNodeID(transform.GetID())
+            before = scene_content()
+            for module, name in (
+                (proposal_module, "set_image"),
+                (proposal_module, "use_grid_of"),
+                (proposal_opening, "add_scan"),
+                (proposal_module, "write_segments"),
+                (proposal_module, "fingerprint"),
+                (proposal_opening, "add_proposal" if is_first else "use_grid_of"),
+            ):
+                if not is_first and module is proposal_module and name != "set_image":
+                    continue
+                with self.subTest(is_first=is_first, step=name):
+                    with fail_after(module, name), self.assertRaises(AssertionError):
+                        open_nodes(case, [])
+                    self.assertEqual(changed_content(before), [])
+        self.assertIs(open_nodes(case, [])[1], proposal)
 
 
 def open_nodes(case: dict[str, Any], rows: list[CaseRow]) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from dcamt_testing import warm_python
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSegmentationLib.worker_process import WorkerProcess
 from DCAMTSlicerLib.node_types import SegmentationNode
+from DCAMTSlicerLib.scene_changes import SceneChanges
 from fake_worker import FakePanel, FakeWorker
 from segmentation_case import (
     choose,
@@ -157,5 +158,5 @@ class InsertedWallCase(ChosenPhantomCase):
 
     def setUp(self) -> None:
         super().setUp()
-        wall_nodes.insert_wall(self.wall, self.volume, self.segmentation)
+        wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, SceneChanges())
         self.module.panel.enter()

@@ -14,6 +14,7 @@ from dcamt.recipe import Recipe
 from dcamt.worker.events import SegmentResult
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment
+from DCAMTSlicerLib.scene_changes import SceneChanges
 from vtk.util.numpy_support import numpy_to_vtk
 
 
@@ -31,7 +32,7 @@ def read_image(file: str) -> Generator[None, None, Any]:
     return image
 
 
-def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: str) -> None:
+def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: str, changes: SceneChanges) -> None:
     """Give a volume node an image and its geometry, and set the intensity window.
 
     The window is computed from a sample of the voxels, since reading all of them would block the event loop.
@@ -39,9 +40,10 @@ def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: s
     Args:
         affine: voxel (i, j, k) -> RAS mm, four rows.
         file: the `.npy` file of the image, from which the sample is read.
+        changes: records a display node that is added.
     """
     if volume.GetDisplayNode() is None:
-        display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
+        display = changes.add("vtkMRMLScalarVolumeDisplayNode")
         display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
         volume.SetAndObserveDisplayNodeID(display.GetID())
     low, high = np.percentile(np.load(file, mmap_mode="r")[::4, ::8, ::8], (0.5, 99.5))

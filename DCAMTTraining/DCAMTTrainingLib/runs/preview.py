@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,16 @@ import slicer
 from dcamt.geometry import Grid
 from dcamt.recipe import Recipe
 from dcamt.runs.preview import Preview
-from DCAMTSegmentationLib.review import remove_with_display
-from DCAMTSlicerLib.result_segments import write_segments
+from DCAMTSlicerLib.result_segments import BuiltSegment, write_segments
+from DCAMTSlicerLib.scene_changes import SceneChanges, remove_with_display
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
 from slicer.i18n import tr as _
 
 from ..cases.derived_nodes import PREVIEW_OF
 from .array_nodes import build_segments, read_image, set_image
+
+_SCAN = f"{PREVIEW_OF}.scan"
+"""Attribute: the file of the scan that a run's own volume node shows."""
 
 
 def show_preview(
@@ -24,25 +27,26 @@ def show_preview(
 ) -> Generator[None, None, None]:
     """Show the preview of a run, in short steps; later previews of the run reuse its nodes.
 
+    Only the last step changes the scene. If a step fails, or if the generator is closed before, nothing changes.
+
     Args:
         scene_volume: the node of the case's scan. If it is None, or has no image or a different grid, the run gets
             a volume node of its own.
     """
-    is_first = _find("vtkMRMLSegmentationNode", run) is None
     labels = np.load(preview.labels, mmap_mode="r")
-    volume = scene_volume
     grid = Grid(labels.shape[::-1], np.array(preview.affine))
+    volume, image = scene_volume, None
     if volume is None or volume.GetImageData() is None or not grid_of(volume).matches(grid):
-        volume = yield from _read_volume(preview, run)
-    segmentation = _find("vtkMRMLSegmentationNode", run)
-    if segmentation is None:
-        segmentation = _add("vtkMRMLSegmentationNode", run, _("{run}: preview").format(run=run))
-        segmentation.CreateDefaultDisplayNodes()
-    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    built = yield from build_segments(labels, recipe, ijk_to_ras(volume))
-    write_segments(segmentation, built)
-    segmentation.SetName(_("{run}: preview, iteration {step}").format(run=run, step=preview.step))
+        volume = _find("vtkMRMLScalarVolumeNode", run)
+        if volume is None or volume.GetAttribute(_SCAN) != preview.scan or volume.GetImageData() is None:
+            image = yield from read_image(preview.scan)
+    built = yield from build_segments(labels, recipe, grid.affine if image is not None else ijk_to_ras(volume))
+    yield
+    is_first = _find("vtkMRMLSegmentationNode", run) is None
+    with SceneChanges() as changes:
+        if image is not None:
+            volume = _show_image(preview, image, run, changes)
+        _show_segments(preview, built, volume, run, changes)
     if is_first:
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
@@ -55,24 +59,27 @@ def remove_preview(run: str) -> None:
             remove_with_display(node)
 
 
-def _read_volume(preview: Preview, run: str) -> Generator[None, None, Any]:
-    """Return the run's own volume node with the case's scan; read the scan unless the node has it already."""
-    volume = _find("vtkMRMLScalarVolumeNode", run)
-    if (
-        volume is not None
-        and volume.GetAttribute(f"{PREVIEW_OF}.scan") == preview.scan
-        and volume.GetImageData() is not None
-    ):
-        return volume
-    image = yield from read_image(preview.scan)
-    if volume is None:
-        volume = _add("vtkMRMLScalarVolumeNode", run, _("{run}: {case}").format(run=run, case=preview.case))
-    volume.SetName(_("{run}: {case}").format(run=run, case=preview.case))
-    yield
-    set_image(volume, image, preview.affine, preview.scan)
-    volume.SetAttribute(f"{PREVIEW_OF}.scan", preview.scan)
-    yield
+def _show_image(preview: Preview, image: Any, run: str, changes: SceneChanges) -> Any:
+    """Give the run's own volume node the image of the case's scan; return the node."""
+    name = _("{run}: {case}").format(run=run, case=preview.case)
+    volume = _find_or_add("vtkMRMLScalarVolumeNode", run, name, changes)
+    volume.SetName(name)
+    set_image(volume, image, preview.affine, preview.scan, changes)
+    volume.SetAttribute(_SCAN, preview.scan)
     return volume
+
+
+def _show_segments(
+    preview: Preview, built: Sequence[BuiltSegment], volume: Any, run: str, changes: SceneChanges
+) -> None:
+    """Write the segments into the run's segmentation node."""
+    name = _("{run}: preview, iteration {step}").format(run=run, step=preview.step)
+    segmentation = _find_or_add("vtkMRMLSegmentationNode", run, name, changes)
+    segmentation.SetName(name)
+    segmentation.CreateDefaultDisplayNodes()  # does nothing if the node has a display node
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    write_segments(segmentation, built)
 
 
 def _find(node_class: str, run: str) -> Any | None:
@@ -80,8 +87,13 @@ def _find(node_class: str, run: str) -> Any | None:
     return next((node for node in nodes if node.GetAttribute(PREVIEW_OF) == run), None)
 
 
-def _add(node_class: str, run: str, name: str) -> Any:
-    node = slicer.mrmlScene.AddNewNodeByClass(node_class, name)
+def _find_or_add(node_class: str, run: str, name: str, changes: SceneChanges) -> Any:
+    """Return the run's node of a class, with its state saved; add it, never saved with the scene, if there is none."""
+    node = _find(node_class, run)
+    if node is not None:
+        changes.save(node)
+        return node
+    node = changes.add(node_class, name)
     node.SetAttribute(PREVIEW_OF, run)
     node.SetSaveWithScene(False)
     return node

@@ -16,6 +16,7 @@ from dcamt.io.readers import read_header
 from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, write_segments
+from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
@@ -68,17 +69,18 @@ def _is_on_grid(volume: VolumeNode, image: Path) -> bool:
         return False
 
 
-def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays, channels: int) -> Any:
+def add_scan(case: Mapping[str, Any], image: Any, arrays: CaseArrays, channels: int, changes: SceneChanges) -> Any:
     """Add and return a volume node with the first channel of the case's scan.
 
     Args:
         image: the vtkImageData that was read from `arrays`.
         channels: number of the scan's channels that training reads.
+        changes: records the nodes that are added.
     """
-    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", case["name"])
+    volume = changes.add("vtkMRMLScalarVolumeNode", case["name"])
     volume.SetAttribute(SCAN_FILE, case["image"])
     volume.SetAttribute(SEVERAL_CHANNELS, "1" if channels > 1 else None)
-    set_image(volume, image, arrays.affine, str(arrays.scan))
+    set_image(volume, image, arrays.affine, str(arrays.scan), changes)
     return volume
 
 
@@ -88,10 +90,16 @@ def use_grid_of(segmentation: SegmentationNode, volume: VolumeNode) -> None:
     segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
 
 
-def add_proposal(case: Mapping[str, Any], built: Sequence[BuiltSegment], volume: VolumeNode) -> Any:
-    """Add and return the segmentation node of a case's proposal, on the grid of the case's volume node."""
+def add_proposal(
+    case: Mapping[str, Any], built: Sequence[BuiltSegment], volume: VolumeNode, changes: SceneChanges
+) -> Any:
+    """Add and return the segmentation node of a case's proposal, on the grid of the case's volume node.
+
+    Args:
+        changes: records the nodes that are added.
+    """
     name = _("{name} (proposed)").format(name=case["name"])
-    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    segmentation = changes.add("vtkMRMLSegmentationNode", name)
     segmentation.CreateDefaultDisplayNodes()
     use_grid_of(segmentation, volume)
     write_segments(segmentation, built)

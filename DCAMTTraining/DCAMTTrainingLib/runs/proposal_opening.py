@@ -19,6 +19,7 @@ from dcamt.errors import InputError
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.engine_process import EngineProcess, ProcessEnd, wait_for_killed
+from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.stepped_task import SteppedTask
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _
@@ -112,12 +113,14 @@ class ProposalOpening:
                 built = yield from build_segments(labels, self._recipe, affine)
         yield
         self._refuse_removed_nodes()
-        if arrays is not None and image is not None:
-            self._volume = add_scan(self._case, image, arrays, self._recipe.input_channels)
-        if built is not None:
-            self._segmentation = add_proposal(self._case, built, self._volume)
-        else:
-            use_grid_of(self._segmentation, self._volume)
+        with SceneChanges() as changes:
+            if arrays is not None and image is not None:
+                self._volume = add_scan(self._case, image, arrays, self._recipe.input_channels, changes)
+            if built is not None:
+                self._segmentation = add_proposal(self._case, built, self._volume, changes)
+            else:
+                changes.save(self._segmentation)
+                use_grid_of(self._segmentation, self._volume)
 
     def _refuse_removed_nodes(self) -> None:
         """Raise InputError if the user removed the volume or the proposal while the files were read."""
