@@ -56,7 +56,7 @@ def test_fit_finds_the_known_law_and_intervals_hold_about_80_percent_of_new_scan
 
 
 def test_interval_allows_for_unseen_disturbances() -> None:
-    """Ghosts lower the overlap. Only the feature "ghosting" shows ghosts. Fits without ghosts cannot use it."""
+    """Ghosts lower the overlap. Only the feature "ghosting" shows ghosts."""
     features, truth, cases = synthetic_features(20, 0)
     kinds = ["clean" if index < 80 else "noise" for index in range(160)]
     for index in range(80, 120):
@@ -69,7 +69,8 @@ def test_interval_allows_for_unseen_disturbances() -> None:
     seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
-    # Fits without ghosts expect too high an overlap for scans with ghosts, so the intervals of `unseen` reach lower.
+    # Fits that leave out the scans with ghosts expect too high an overlap for these scans, so the intervals of
+    # `unseen` reach lower.
     assert seen.expect(noise).low > seen.value(noise) - 0.12
     assert unseen.expect(noise).low < unseen.value(noise) - 0.2
 

@@ -132,7 +132,7 @@ def test_estimated_disk_space_suffices_and_estimated_memory_is_near_that_of_the_
 
 
 def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process may keep memory after the trial. A run is another process and could use this memory."""
+    """After the trial, the process may keep memory until it ends. A run starts later and can use that memory."""
     taken: list[int] = []
     real = estimate_module.try_steps
 

@@ -343,8 +343,8 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         # A paused process returns 0, too: on any other status torchrun kills the leader before the leader saves.
         return 0
     except DCAMTError:
-        # The leader reports the failure; meanwhile this process waits. If another process was killed, torchrun has
-        # sent SIGTERM, which sets `stop_requested`. Then this process must end, or torchrun kills it.
+        # This process waits while the leader reports the failure. If a signal has already asked this process to end
+        # (`stop_requested`), such as the SIGTERM that torchrun sends, this process does not wait.
         if trainer is None or not trainer.stop_requested:
             wait_for_leader()
         return 1

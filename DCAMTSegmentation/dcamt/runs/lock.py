@@ -110,8 +110,7 @@ def _acquire(path: Path) -> BaseFileLock | None:
                 raise InputError(
                     "is being trained by another process", path=path.parent, remedy="Stop that process first, or wait."
                 ) from error
-            # Something else holds the lock: a test by `is_held` (in a process that may be suspended), a run that is
-            # ending, or a backup program.
+            # Something else holds the lock: a test by `is_held`, a run that is ending, or a backup program.
             if time.monotonic() > end:
                 remedy = "Close programs that use this folder, or choose another folder."
                 raise InputError("is kept locked by another program", path=path, remedy=remedy) from error
