@@ -131,8 +131,9 @@ def test_time_points_before_and_after_midnight_are_in_order(tmp_path: Path, keyw
         assert_slices_in_place(volume, 8, 100 + 1000 * (number - 1))
 
 
-def test_times_with_a_time_zone_sort_the_time_points(tmp_path: Path) -> None:
-    times = ["20200131120005.0+0100"] * 8 + ["20200131120001.5+0100"] * 8  # The later time point comes first.
+@pytest.mark.parametrize("zone", ["", "+0100", "-0500"])
+def test_times_with_a_time_zone_sort_the_time_points(tmp_path: Path, zone: str) -> None:
+    times = [f"20200131120005.0{zone}"] * 8 + [f"20200131120001.5{zone}"] * 8  # The later time point comes first.
     groups = [{"FrameContentSequence": {"FrameAcquisitionDateTime": time}} for time in times]
     path = write_frames(tmp_path / "x.dcm", [*range(8)] * 2, groups)
     assert {index // 8 for _, index in read_scan(path).frames} == {1}

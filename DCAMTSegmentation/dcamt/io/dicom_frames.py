@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,7 @@ TIME_ATTRIBUTES = (
 
 Each attribute comes with its functional group ("" if it has none).
 """
+_TIME_WITH_ZONE = re.compile(r"(\d{8,}(?:\.\d*)?)[+-]\d{4}")
 NUMBERED_TIMES = 2
 """The first `NUMBERED_TIMES` attributes of `TIME_ATTRIBUTES` state the number of a frame's time point."""
 
@@ -260,8 +262,12 @@ def _integer(value: Any) -> int:
 
 
 def _number(value: Any) -> float | None:
-    """Convert a number, a date or a time to a float; return None if this fails."""
+    """Convert a number, a date or a time, without its time zone, to a float; return None if this fails."""
+    if value in (None, ""):
+        return None
+    text = str(value)
+    with_zone = _TIME_WITH_ZONE.fullmatch(text)
     try:
-        return float(str(value).split("+")[0]) if value not in (None, "") else None
+        return float(with_zone[1] if with_zone else text)
     except ValueError:
         return None
