@@ -5,9 +5,9 @@
 A mutation changes one file of a scan. It empties, truncates, removes or renames the file; or it overwrites, removes,
 duplicates, inserts or appends bytes; or it zeroes the second half, or changes a digit among the first bytes.
 
-If the engine reads other voxels or positions from the mutated scan than from the original, another reader of the
-mutated scan must not contradict the engine (see `comparisons.py`). Zip archives have checksums, so a scan that is read
-from a mutated archive must equal the original.
+If the mutation changed the voxels or positions that the engine reads, another reader reads the mutated scan, too. A
+contradiction between the two readers is a failure (see `comparisons.py`). Zip archives have checksums, so a scan that
+is read from a mutated archive must equal the original.
 
 Every read runs in a separate process with a time limit. A crash, a timeout, another exception, a message of several
 lines and a file left in the folder are failures; after a failure, the exit status is 1.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 LONGEST_PAUSE = 10
-"""Longest pause that nobody notices, divided by `reference_seconds`. On an idle desktop of 2024 the pause is 0.1 s."""
+"""Largest `Pause.ratio` that nobody notices. On an idle desktop of 2024, a pause with this ratio takes 0.1 s."""
 
 
 def reference_seconds() -> float:

@@ -39,8 +39,8 @@ def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
 def attention_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the memory in bytes of cross-attention, for one block of queries in a volume of (X, Y, Z) voxels.
 
-    The estimate includes the block's bias, and its scores before and after the softmax, which only unfused attention
-    stores.
+    Three arrays are counted: the block's bias, its scores before the softmax, and its scores after the softmax. Fused
+    attention takes less memory, since it does not store the scores.
     """
     heads = recipe.network.attention_heads
     if not heads:
