@@ -29,8 +29,9 @@ class ScanChoice:
     """The image to read from DICOM files; fields are needed only if the files contain several possible images.
 
     Attributes:
-        series: number in the error message's list, UID or end of the UID, description or part of the description.
-        frame_type: "magnitude", "phase", "real", "imaginary", or another kind that the error message lists.
+        series: the series' UID, the end of the UID, the series' description, a part of the description, or the number
+            of a stack in the list of `choose_stack`'s error message.
+        frame_type: "magnitude", "phase", "real", "imaginary", or another kind of image that an error message lists.
         time: number of the time point, from 1. None reads the first if all time points have the same number of slices.
     """
 

@@ -78,7 +78,7 @@ def fit_doubt_scaling(counts: np.ndarray) -> DoubtScaling | None:
         gradient = rows.T @ (number * fitted - wrong) + RIDGE * (weights - no_correction)
         curvature = (rows * (number * fitted * (1 - fitted))[:, None]).T @ rows + RIDGE * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
-        # A longer step may overshoot where the sigmoid is flat.
+        # A full Newton step may overshoot where the sigmoid is flat, so each step changes a weight by 1 at most.
         weights = weights - step * min(1.0, 1 / max(1e-9, float(np.abs(step).max())))
         if np.abs(step).max() < 1e-6:
             break
