@@ -176,8 +176,9 @@ def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_
 def test_first_validation_is_made_only_if_time_remains_for_the_final_validation(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
-    # The trainer estimates the first validation as 24^3 / (3 x 2 x 8^3) = 4.5 iterations: the case has 24^3 voxels, a
-    # batch has two patches of 8^3 voxels, and an iteration counts as three forward passes.
+    # The trainer assumes that an iteration takes as long as three passes on its batch, here two patches of 8^3 voxels.
+    # A validation is one pass on a case of 24^3 voxels, so the trainer expects that it takes as long as
+    # 24^3 / (3 x 2 x 8^3) = 4.5 iterations.
     clock, received = Clock(monkeypatch, 4.5), []
 
     def receive(event: RunEvent) -> None:

@@ -52,7 +52,10 @@ def detach_stdin() -> int:
 
 @contextmanager
 def ignore_sigterm() -> Iterator[None]:
-    """Ignore SIGTERM inside the block, for short final writes. Nothing changes outside the main thread."""
+    """Ignore SIGTERM inside the block, for short final writes.
+
+    If the block does not run in the main thread, SIGTERM is left unchanged.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
