@@ -210,18 +210,17 @@ def test_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> N
 
 
 def test_failure_of_all_processes_is_reported_once(table: Path, tmp_path: Path) -> None:
-    """The failure is in a setting, in a file or run that only the leader reads, or in a scan that all read.
-
-    `test_leader_that_starts_late_still_reports_the_failure` tests a wrong option and a missing recipe.
-    """
+    """`test_leader_that_starts_late_still_reports_the_failure` tests a wrong option and a missing recipe."""
     rows = table.read_text(encoding="utf-8").splitlines()
     broken = table.with_name("broken.csv")
     (table.parent / "broken.nii.gz").write_bytes(b"no scan")
     broken.write_text("\n".join([*rows, "broken,broken.nii.gz,,unlabelled"]) + "\n", encoding="utf-8")
     for arguments, message in (
+        # Only the leader detects these failures.
         ([table, "--set", "colour=1"], "there is no setting 'colour'"),
         ([table.with_name("none.csv")], "none.csv"),
         (["--resume"], "holds no run to resume"),
+        # Every process detects this failure.
         ([broken, *set_options(*BATCH)], "broken.nii.gz"),
     ):
         status, output, errors = train_as_team(2, tmp_path / "run", *arguments)

@@ -189,7 +189,11 @@ class RemovedSegmentTest(SceneCase):
                 self.assert_ended_with_a_message()
 
     def assert_requested(self, job: WorkerJob) -> None:
-        """Start a job whose only segment is removed by the patched writer; fail if the job sends no request."""
+        """Fail if a job for the aorta sends no request.
+
+        The caller must replace the job's `write_npy_in_slabs` by `remove_instead_of_writing`, which removes the aorta.
+        """
+        # A report's job would read the spleen after the aorta, when no segment is left, and would end with a message.
         self.node.GetSegmentation().RemoveSegment("spleen")
         job.start()
         process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")

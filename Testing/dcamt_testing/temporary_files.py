@@ -35,7 +35,11 @@ def use_own_temporary_folder() -> None:
 
 
 def temporary_files() -> set[Path]:
-    """Return the entries of the temporary folder except those of `KEPT`, plus the entries of the harness's folders."""
+    """Return the paths of the files and folders that tests must remove.
+
+    They are the entries of the temporary folder whose names do not begin with a prefix of `KEPT`, and the entries of
+    the folders `slicer-harness-*/tmp`.
+    """
     folder = Path(tempfile.gettempdir())
     own = {path for path in folder.iterdir() if not path.name.startswith(KEPT)}
     return own.union(folder.glob("slicer-harness-*/tmp/*"))

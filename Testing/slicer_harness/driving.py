@@ -20,7 +20,10 @@ from .person import pop_shown_texts, pop_unanswered, watch_dialogs
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.001, 0.015
-"""Seconds between two turns of the event loop: the shortest pause after a turn with work, longer after idle turns."""
+"""Shortest and longest pause between two turns of the event loop, in seconds.
+
+The shortest pause follows a turn with work. Each idle turn lengthens the next pause, up to the longest.
+"""
 IDLE_TURN_S = 0.0005
 """A turn of the event loop that is shorter than this counts as idle."""
 

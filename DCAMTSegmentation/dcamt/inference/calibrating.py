@@ -31,7 +31,7 @@ from .predictor import Predictor
 DISTURBED = 4
 """Number of disturbed scans made from each case."""
 MIN_SEGMENTED = 3
-"""Smallest number of cases with a segmentation that is not empty; `assess_overlap` needs as many."""
+"""Smallest allowed number of cases with a segmentation that is not empty. `assess_overlap` fails with fewer cases."""
 
 
 @dataclass(frozen=True)
