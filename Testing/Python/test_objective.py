@@ -56,9 +56,9 @@ class RandomBatch:
         return objective_losses(self.outputs, self.labels, self.projections, weights, ramp_weight, generator)
 
     def samples_with_gradient(self, loss: Tensor) -> dict[str, list[int]]:
-        """Return, for each tensor with a gradient of `loss`, the samples with a gradient.
+        """Return, for each tensor, the samples for which the gradient of `loss` is not 0.
 
-        For a projection head's weights, which belong to no sample, return [0].
+        Tensors without such samples are omitted. A projection head's weights count as sample 0.
         """
         tensors = {f"{name} {i}": getattr(out, name) for i, out in enumerate(self.outputs) for name in vars(out)}
         tensors |= {f"projection {i}": head.weight[None] for i, head in enumerate(self.projections)}

@@ -228,9 +228,9 @@ def fine_reach(network: DualVNet) -> Shape:
 def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> Iterator[Tile]:
     """Yield tiles that together fill a volume of `size`.
 
-    All sizes are in voxels. Tiles start at multiples of `step`. Along each axis, a tile together with its margins
-    measures at most `tile`. If `tile` has no room for one `step` and two margins, each tile measures one `step`
-    without its margins, and may exceed `tile` with them.
+    All sizes are in voxels. Tiles start at multiples of `step`. Along each axis, a tile and its margins together
+    measure at most `tile`. If `tile` is too small for one `step` and its margins, each tile measures one `step`, and
+    its margins are added.
     """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):

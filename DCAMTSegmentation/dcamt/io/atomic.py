@@ -100,7 +100,7 @@ def stray_temporaries(folder: Path) -> list[Path]:
 
 
 def _make_folders(folder: Path, created: list[Path]) -> None:
-    """Create `folder` and its missing parents; append the folders that this process created to `created`."""
+    """Create `folder` and its missing parents; append to `created` the folders that this process created."""
     missing = []
     while not folder.exists():
         missing.append(folder)
