@@ -228,8 +228,10 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
     The delimiter is the character in Excel's line `sep=;`, else the most frequent of comma, semicolon, tab and bar in
     the line of the column names. The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes and empty lines
     are ignored. Capitals and outer blanks in column names do not matter. Before the column names, lines that begin
-    with `#` are ignored, except a line such as `# labels: 420=left atrium`. If `labels` is empty, this line states the
-    label mapping for all lines that have no mapping of their own.
+    with `#` are ignored, except a line such as `# labels: 420=left atrium`, which states a label mapping.
+
+    Args:
+        labels: as for `read_cases`.
     """
     if path.is_dir():
         remedy = f"Make a list of the cases in it: dcamt cases find {path} -o cases.csv."

@@ -365,5 +365,8 @@ def _remove_other_references(dataset: Dataset, frames: Sequence[int]) -> None:
 
 
 def _series_number(source: SourceImages) -> int:
-    """Return 100 times the source's series number (last four digits) plus 1, so that the number shows the source."""
+    """Return the last four digits of the source's series number, followed by 01.
+
+    If the source has no series number, return 1.
+    """
     return int(source.datasets[0].get("SeriesNumber") or 0) % 10_000 * 100 + 1
