@@ -23,7 +23,7 @@ WORKING = ("Preparing", "Segmenting")
 
 
 class FaultCase(SegmentationCase):
-    """A test case that can hold the worker before the network computes, even if the scan is small."""
+    """A test case that can hold the worker before the network computes."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -204,7 +204,10 @@ class LoopMonitorTest(unittest.TestCase):
 
 
 class RealSlicerPersonTest(unittest.TestCase):
-    """`Person` treats the harness as a real Slicer in testing mode. In this mode, Slicer answers its own questions."""
+    """The test makes `Person` treat the harness as a real Slicer in testing mode.
+
+    In testing mode, a real Slicer answers its own questions; `Person` turns the mode off.
+    """
 
     def test_person_answers_windows_only_inside_the_with_block(self) -> None:
         own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")
