@@ -84,7 +84,7 @@ class ScriptedModule(_ScriptedModuleParent):
         return self._widget
 
     def _fill(self) -> None:
-        """Create the module's Python widget in the panel; after a reload, from the reloaded source."""
+        """Create the module's Python widget in the panel, from the source that was loaded last."""
         python = getattr(sys.modules[self.name], f"{self.name}Widget")(self._widget)
         self._widget._object._python = python
         setattr(slicer.modules, f"{self.name}Widget", python)
@@ -126,7 +126,11 @@ class ScriptedModule(_ScriptedModuleParent):
 
 
 class Modules:
-    """`slicer.modules`: each module by its name in lower case, and `…Widget` and `…Instance` of scripted modules."""
+    """The class of `slicer.modules`; each module is an attribute with the module's name in lower case.
+
+    For a scripted module X, `XInstance` is the object of the module's class, and `XWidget` is the module's Python
+    widget.
+    """
 
 
 class qSlicerModuleManager(QtCore.QObject):

@@ -30,7 +30,13 @@ MAXIMUM_SEGMENTS = 255
 
 @dataclass(frozen=True, eq=False)
 class ReportedSegment:
-    """A segment: name and colour in the report, and mask, bool (I, J, K), on the segment's own grid."""
+    """A segment to report.
+
+    Attributes:
+        name, color: the segment's name and colour in the report.
+        mask: the segment's voxels, bool (I, J, K).
+        grid: the grid of `mask`, which can differ from the scan's grid.
+    """
 
     name: str
     color: tuple[float, float, float]
