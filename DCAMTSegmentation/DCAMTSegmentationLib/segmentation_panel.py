@@ -224,7 +224,11 @@ class SegmentationPanel(VTKObservationMixin):
         self._update()
 
     def _on_input_changed(self, settings: Any) -> None:
-        """Show the new input volume, and select its newest result unless the selected output can hold its results."""
+        """Show the new input volume.
+
+        If no output is selected, or the selected output cannot hold a result of the volume, select the volume's newest
+        result.
+        """
         if not self._logic.isRunning():
             self._progress.clear()
         if settings.inputVolume is not None:

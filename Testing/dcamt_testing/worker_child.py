@@ -138,7 +138,7 @@ def make_other_scan() -> Volume:
 def assert_result_of(event: ScanSegmented, scan: Volume, package: ModelPackage) -> None:
     """Fail unless labels, doubt, trust and volumes of the event equal those that `Predictor` gives in this process.
 
-    The map of doubt may differ by one of 255 levels, the trust by a rounding error.
+    A level (0 to 255) in the map of doubt may differ by 1, and the trust may differ by a rounding error.
     """
     expected = Predictor(package).segment(scan)
     labels = np.load(event.labelmap)

@@ -98,8 +98,8 @@ class BoundMethod:
         target = valid_object(self.wrapper, f"call '{name}'")
         if is_plain(type(self.wrapper)):
             return getattr(target, name)
-        # An override in a derived Python class may call Qt's method with super(). Then `getattr(target, name)` would
-        # return the override.
+        # If a derived Python class overrides the method, `getattr(target, name)` would return the override, and
+        # super() in the override would call the override again.
         function = getattr(pyside_class, name)
         return function if is_static(function) else partial(function, target)
 

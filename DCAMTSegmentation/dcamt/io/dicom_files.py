@@ -182,7 +182,7 @@ def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -
     if kind == DIRECTORY_CLASS:
         return
     if held is None and max(map(int, data.keys()), default=0) <= _CLASS_TAG:
-        # The file ends before or at its SOP class, which may be cut.
+        # The header holds no element after the SOP class, so the SOP class itself may be missing or incomplete.
         collected.damaged.append(RejectedFile(path, "cut", series))
         return
     is_image = kind in _IMAGE_CLASSES or (not kind and "Rows" in data)
@@ -295,7 +295,10 @@ def list_names(names: Sequence[str]) -> str:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Suppress pydicom's warnings about unusual values inside the block, and its log messages from then on."""
+    """Suppress warnings and pydicom's log messages inside the block.
+
+    The log messages stay suppressed after the block.
+    """
     import logging
     import warnings
 

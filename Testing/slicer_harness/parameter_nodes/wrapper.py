@@ -37,7 +37,8 @@ class _Parameter:
     def write(self, value: Any) -> None:
         self._writing = True
         try:
-            # The cache is updated before the event, because observers of the event may read the value.
+            # `NodeModify` delays the node's ModifiedEvent to the end of the block. Then the cache holds the new value,
+            # which observers of the event may read.
             with slicer.util.NodeModify(self.node):
                 self.serializer.write(self.node, self.name, value)
                 self._value = self._fresh()
