@@ -69,7 +69,9 @@ def rows_of(node: TableNode) -> list[dict[str, str]]:
 
 
 def export_csv(node: TableNode, path: Path) -> None:
-    """Write a table node to a CSV file with `MEASUREMENT_COLUMNS`, the first columns of `dcamt segment --measurements`.
+    """Write a table node to a CSV file with `MEASUREMENT_COLUMNS`.
+
+    The file of `dcamt segment --measurements` begins with the same columns.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Undo the changes of an insertion into the scene that fails or is cancelled."""
+"""Undo the changes of the scene if an insertion fails or is cancelled."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class SceneChanges:
     def save(self, node: Node | None) -> None:
         """Store the state of a node with its display nodes, so that undoing restores this state; do nothing for None.
 
-        An image is not copied: the insertion must give a volume node a new image. Of a segmentation node, undoing
-        restores what `_SegmentationState` lists.
+        The insertion must not change a volume's image, but give the node a new image: undoing restores the old image,
+        of which no copy is made. Of a segmentation node, undoing restores what `_SegmentationState` lists.
         """
         if node is None:
             return
@@ -134,7 +134,8 @@ def _copy(source: Node, target: Node) -> None:
     """Copy a node's name, attributes, content and references, but of a volume's references only the transform."""
     modifying = target.StartModify()
     if source.IsA("vtkMRMLVolumeNode"):
-        # `Copy` would also copy the image, and slice views add a display node to a volume whose references are copied.
+        # `Copy` is not used, for two reasons: it copies the image, too, and it copies references, upon which slice
+        # views would add a display node.
         target.SetName(source.GetName())
         target.SetAndObserveTransformNodeID(source.GetTransformNodeID())
         target.CopyContent(source, False)

@@ -108,7 +108,8 @@ class DelayedCall:
 class DoubleClickGuard:
     """Recognises the second click of a double click on a button that starts a job or cancels the running job.
 
-    The owner ignores this click: it would undo the first click, or start a new job if the first job has already ended.
+    The owner ignores the second click. Otherwise, that click would cancel the job that the first click started, or
+    start a new job if the first job has already ended.
     """
 
     def __init__(self) -> None:
@@ -117,7 +118,7 @@ class DoubleClickGuard:
     def record(self) -> None:
         """Record that a click was handled or that its job ended.
 
-        Call this after the work of the click, since a second click during the work is delivered only afterwards.
+        Call this after the click's work, not before: a second click that comes during the work is delivered after it.
         """
         self._time = time.monotonic()
 

@@ -17,7 +17,7 @@ from .node_types import Node, VolumeNode
 SAME_VOXEL = 1e-3
 """Largest distance, in voxels along an axis, at which two voxel centres count as the same."""
 SAME_AXIS = 1e-4
-"""Largest difference, in voxels along an axis, at which two steps from voxel to voxel count as the same."""
+"""Largest difference, in voxels along an axis, at which a voxel step counts as the same in mask and volume."""
 
 
 def voxels_of(volume: VolumeNode) -> np.ndarray:

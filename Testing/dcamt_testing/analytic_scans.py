@@ -94,7 +94,7 @@ def random_package(recipe: Recipe, scan: Volume, seed: int = 0) -> ModelPackage:
         network.eval()
         for branch, output in zip(network.branches, network(image), strict=True):
             lead = output.logits[:, 1:] - output.logits[:, :1]
-            # Afterwards, the foreground's logit exceeds the background's in a third of the voxels, mostly by far.
+            # The next three lines let a third of the voxels become foreground, most of them with high probabilities.
             branch.head.bias[1:] -= torch.quantile(lead, 0.66)
             branch.head.weight *= 10 / lead.std()
             branch.head.bias *= 10 / lead.std()

@@ -69,7 +69,8 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
         "zeros at the end": lambda: data[: len(data) // 2] + bytes(len(data) - len(data) // 2),
         "bytes appended": lambda: data + rng.bytes(9),
         "empty": lambda: b"",
-        "missing": bytes,  # not called: the code below does "missing" and "renamed"
+        # The code below carries out "missing" and "renamed"; their functions are not called.
+        "missing": bytes,
         "renamed": bytes,
         "digits changed": lambda: _change_digit(data, rng),
     }
@@ -202,7 +203,7 @@ def main() -> int:
     failures = []
     import SimpleITK  # noqa: F401 - imported once, before the processes are forked
 
-    interpreter()  # starts the server of Python processes, which the forked processes share
+    interpreter()  # Starts the server of Python processes before the fork, so that all forked processes use one server.
     with tempfile.TemporaryDirectory(prefix="dcamt-fuzz-") as temporary:
         seeds = Path(temporary, "seeds")
         seeds.mkdir()

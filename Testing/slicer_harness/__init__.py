@@ -1,4 +1,4 @@
-"""Replace the Slicer application in tests; a real Slicer stays as it is. See README.md.
+"""Simulate the Slicer application in tests. In a real Slicer, nothing is simulated. See README.md.
 
 Call `install()` before anything that imports `qt`, `ctk` or a module of the extension.
 """

@@ -123,7 +123,7 @@ def _paired_by_simplified_names(
 ) -> dict[str, Path]:
     """Return the labels by the names of their cases, and the labels without a case by their own names.
 
-    A label and a case with the same name after `simplified` are paired if no other label or case has that name. The
+    A label and a case are paired if `simplified` gives both the same name, and no other label or case this name. The
     case must name every modality that the label names.
     """
     paired = dict(labels)

@@ -171,9 +171,9 @@ def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) ->
 
 
 def _trim_to_strides(length: int, stride: int) -> slice:
-    """Return the slice that cuts an axis to whole strides if at most a third of a stride is cut off.
+    """Return the slice of an axis that the network predicts.
 
-    Otherwise return the whole axis.
+    An axis that exceeds whole strides by at most a third of a stride is cut to whole strides; other axes are not cut.
     """
     excess = length % stride if length > stride else 0
     return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)

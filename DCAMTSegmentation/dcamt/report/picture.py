@@ -239,7 +239,7 @@ def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[Segmen
 
 
 def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
-    """Return name and colour of each label value in `labelmap`: those in its file `path`, or else default ones.
+    """Return name and colour of each label value in `labelmap`, from its file `path` or by default.
 
     Raises InputError if the file cannot be opened.
     """
