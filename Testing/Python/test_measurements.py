@@ -154,6 +154,17 @@ def test_area_of_two_bodies_is_the_sum_of_their_areas() -> None:
     assert surface_area(both, axes) == pytest.approx(surface_area(ball, axes) * 2, rel=1e-9)
 
 
+@pytest.mark.parametrize("grid", VOXEL_AXES)
+@pytest.mark.parametrize("size", [(1, 1, 1), (5, 1, 1), (1, 2, 1), (5, 4, 1), (2, 2, 2)], ids=str)
+def test_no_segment_has_a_smaller_area_than_a_ball_of_equal_volume(size: tuple[int, int, int], grid: str) -> None:
+    axes = VOXEL_AXES[grid]
+    labelmap = Labelmap(np.ones(size, np.uint8), Grid(size, np.block([[axes, np.zeros((3, 1))], [np.zeros(3), 1.0]])))
+    (row,) = measure(labelmap, [ATRIUM])
+    radius = (3 * row.volume_ml * 1000 / (4 * np.pi)) ** (1 / 3)
+    assert row.surface_cm2 * 100 >= 4 * np.pi * radius**2 * (1 - 1e-9)
+    assert row.sphericity <= 1
+
+
 def test_single_voxel_and_empty_segment_are_measured() -> None:
     voxels = np.zeros((9, 9, 9), dtype=np.uint16)
     voxels[4, 4, 4] = 300

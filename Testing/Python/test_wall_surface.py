@@ -102,6 +102,24 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
     assert euler_characteristic(extraction.surface) == 2
 
 
+@pytest.mark.parametrize("axes", [np.eye(3), TURN @ np.diag(THICK)], ids=["isotropic", "oblique, thick"])
+def test_specks_and_holes_that_smoothing_removes_do_not_change_the_surface(axes: np.ndarray) -> None:
+    grid = Grid((64, 64, 64), np.block([[axes, np.zeros((3, 1))], [np.zeros((1, 3)), 1.0]]))
+    distance = np.linalg.norm(points_of(grid) - grid.position((31.5, 31.5, 31.5)), axis=-1)
+    ball = distance < 18
+    every_third = np.zeros(grid.shape, bool)
+    every_third[::3, ::3, ::3] = True
+    specks, holes = (distance > 26) & (distance < 40) & every_third, (distance < 10) & every_third
+    clean = extract_surface(ball, grid)
+    noisy = extract_surface((ball & ~holes) | specks, grid)
+    voxel_ml = grid.voxel_volume_mm3 / 1000
+    assert np.count_nonzero(specks) * voxel_ml > 1
+    assert noisy.separate_ml == pytest.approx(np.count_nonzero(specks) * voxel_ml)
+    assert noisy.hollow_ml == pytest.approx(np.count_nonzero(holes) * voxel_ml)
+    assert noisy.surface.volume_mm3 == pytest.approx(clean.surface.volume_mm3, rel=1e-6)
+    assert noisy.surface.area_mm2 == pytest.approx(clean.surface.area_mm2, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("size", "spacing"),
     [

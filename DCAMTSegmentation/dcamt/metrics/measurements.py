@@ -42,13 +42,12 @@ class Measurements:
 
     Attributes:
         volume_ml: number of voxels times a voxel's volume (|det| of the affine).
-        surface_cm2: see `surface_area`.
+        surface_cm2: see `surface_area`; at least the area of a ball of equal volume.
         long_diameter_mm: largest distance between two mid-points of voxel faces (maximal Feret diameter).
         anteroposterior_diameter_mm, transverse_diameter_mm: extent along the patient's A-P and R-L axis, whatever the
             scan's orientation.
         sphericity: area of a ball of equal volume divided by the segment's area, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
-            J. Geol. 43, 250, 1935): 1 for a ball, less for all other shapes. If the area is underestimated, the
-            sphericity can be slightly above 1.
+            J. Geol. 43, 250, 1935): 1 for a ball, less for all other shapes.
         expected_overlap, expected_overlap_low, expected_overlap_high: expected Dice (0 to 1) of the scan's segmentation
             with an expert's outline, and its 80% interval; NaN without a calibration, and for segments not made by a
             model.
@@ -128,6 +127,7 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 
     The error is below 2% for smooth shapes of more than about 10 voxels in diameter. Sharp edges and details smaller
     than two voxels are smoothed: the area of a box is about 5% too small, or up to 10% if it is only 10 voxels thick.
+    The area of a few voxels is underestimated by more.
     """
     box = bounding_box(mask)
     if box is None:
@@ -222,7 +222,9 @@ def measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) ->
         return Measurements(scan, segment, 0.0, 0.0, 0.0, 0.0, 0.0, nan)
     mask = mask[box]
     volume_mm3 = float(np.count_nonzero(mask) * abs(np.linalg.det(axes)))
-    surface_mm2 = surface_area(mask, axes)
+    # No shape has a smaller area than a ball of equal volume, but the computed area of a few voxels can be smaller.
+    ball_mm2 = pi ** (1 / 3) * (6.0 * volume_mm3) ** (2 / 3)
+    surface_mm2 = max(surface_area(mask, axes), ball_mm2)
     hull = _hull_vertices(mask, axes)
     transverse, anteroposterior, _ = np.ptp(hull, axis=0)
     return Measurements(
@@ -233,5 +235,5 @@ def measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) ->
         long_diameter_mm=float(pdist(hull).max()),
         anteroposterior_diameter_mm=float(anteroposterior),
         transverse_diameter_mm=float(transverse),
-        sphericity=pi ** (1 / 3) * (6.0 * volume_mm3) ** (2 / 3) / surface_mm2,
+        sphericity=ball_mm2 / surface_mm2,
     )

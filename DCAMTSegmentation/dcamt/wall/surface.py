@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid, bounding_box
+from ..geometry import Grid, bounding_box, connected_components
 
 GRID_STEP_MM = 1.0
 """Step of the grid on which the surface is computed; triangle edges are then about 1 mm long on average."""
@@ -107,7 +107,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
     depend on the scan's orientation. The surface is a contour (flying edges: W. Schroeder, R. Maynard and B. Geveci,
     LDAV 2015) of the largest part with filled hollows. The points are moved so that the surface encloses the volume
-    of the part's voxels and hollows.
+    of the part's voxels and hollows. Smoothing removes parts and hollows of a few voxels; they count, too.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
     """
@@ -117,13 +117,21 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     if box is None:
         raise InputError("is empty", path=name, remedy="Choose the segment of the left atrium's blood.")
     cropped, cropped_grid = _crop_with_margin(mask, grid, (box[0], box[1], box[2]))
+    voxel_mm3 = grid.voxel_volume_mm3
+    closed = _closed_hollows(cropped)
+    cropped[closed] = 1.0
     smoothing_mm = max(SMOOTHING_MM, SMOOTHING_VOXELS * float(grid.spacing.max()))
     field, affine = _patient_field(cropped, cropped_grid, smoothing_mm)
     cell_mm3 = GRID_STEP_MM**3
-    volume_mm3 = float(np.count_nonzero(mask)) * grid.voxel_volume_mm3
-    level = _volume_level(field, volume_mm3 / cell_mm3)
+    volume_mm3 = float(np.count_nonzero(cropped)) * voxel_mm3
+    components, number = connected_components(cropped > 0)
+    smoothed_away_mm3 = 0.0
+    # The second level encloses the volume without the components that lie outside the first level.
+    for _ in range(1 if number == 1 else 2):
+        level = _volume_level(field, (volume_mm3 - smoothed_away_mm3) / cell_mm3)
+        inside = field > level
+        smoothed_away_mm3 = _count_outside(components, cropped_grid, inside, affine) * voxel_mm3
 
-    inside = field > level
     parts, count = ndimage.label(inside)
     separate = np.zeros(0, bool)
     if count > 1:
@@ -133,7 +141,9 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
         field[separate] = 0.0
     hollows = ndimage.binary_fill_holes(field > level) & ~(field > level)
     field[hollows] = 1.0
-    separate_mm3, hollow_mm3 = (float(np.count_nonzero(part)) * cell_mm3 for part in (separate, hollows))
+    separate_mm3 = float(np.count_nonzero(separate)) * cell_mm3 + smoothed_away_mm3
+    added_mm3 = float(np.count_nonzero(hollows)) * cell_mm3
+    hollow_mm3 = float(np.count_nonzero(closed)) * voxel_mm3 + added_mm3
     # VTK counts a sample equal to the contour's value as inside. Samples equal to `level` must be outside, so the
     # contour's value is the next number above `level`.
     contour = _contour(field, float(np.nextafter(level, 1.0)), affine)
@@ -141,7 +151,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
         raise InputError(
             "is too small to have a surface", path=name, remedy="Choose the segment of the left atrium's blood."
         )
-    surface = _at_volume(contour, volume_mm3 - separate_mm3 + hollow_mm3)
+    surface = _at_volume(contour, volume_mm3 - separate_mm3 + added_mm3)
     return Extraction(surface, field > level, Grid(field.shape, affine), separate_mm3 / 1000.0, hollow_mm3 / 1000.0)
 
 
@@ -153,6 +163,30 @@ def _crop_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, slice, sli
     first = np.array([part.start - n for part, n in zip(box, rim, strict=True)])
     affine[:3, 3] += affine[:3, :3] @ first
     return padded, Grid(padded.shape, affine)
+
+
+def _closed_hollows(mask: np.ndarray) -> np.ndarray:
+    """Return the mask (I, J, K) bool of the background voxels that no path through faces links to the empty rim."""
+    from scipy import ndimage
+
+    background, _ = ndimage.label(mask == 0)
+    return np.asarray((background > 0) & (background != background[0, 0, 0]))
+
+
+def _count_outside(components: np.ndarray, grid: Grid, inside: np.ndarray, affine: np.ndarray) -> int:
+    """Count the voxels of the components that have no voxel in `inside`; 0 if no component has one.
+
+    Args:
+        components: (I, J, K), numbers from 1, and 0 for background.
+        inside: (X, Y, Z) bool; `affine` (4, 4) maps its indices to RAS mm.
+    """
+    voxels = np.argwhere(components)
+    to_inside = np.linalg.inv(affine) @ grid.affine
+    index = np.rint(voxels @ to_inside[:3, :3].T + to_inside[:3, 3]).astype(np.int64)
+    index = index.clip(0, np.array(inside.shape) - 1)
+    component = components[tuple(voxels.T)]
+    reached = np.bincount(component, weights=inside[tuple(index.T)])
+    return int(np.bincount(component)[reached == 0].sum()) if reached.any() else 0
 
 
 def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[np.ndarray, np.ndarray]:
