@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import qt
@@ -16,9 +17,10 @@ def choose_file(title: str, name: str, kinds: str) -> str:
     The dialog itself asks whether to replace an existing file.
 
     Args:
-        name: the proposed name.
+        name: the proposed name; characters that a file name cannot contain are replaced by "_".
         kinds: Qt's filters, such as "CSV (*.csv)".
     """
+    name = re.sub(r'[<>:"/\\|?*]', "_", name)
     path: str = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, kinds)
     return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.worker.events import SegmentsMeasured
@@ -13,6 +14,7 @@ from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.segment_voxels import read_segment
+from DCAMTSlicerLib.subject_hierarchy import place_below
 from slicer.i18n import tr as _
 
 from . import review
@@ -41,6 +43,9 @@ class MeasuringJob(WorkerJob):
             for _slab in write_npy_in_slabs(voxels.mask, file):
                 yield None
             masks.append(SegmentMask(name, file, voxels.affine))
+        if not masks:
+            what = _("has no segment that DCAMT wrote")
+            raise InputError(what, path=self._segmentation.GetName(), remedy=_("Segment the scan again."))
         self._measured_fingerprint = fingerprint_of(checksums)
         volume = review.get_referenced_node(self._segmentation, review.VOLUME)
         name = (volume or self._segmentation).GetName()
@@ -53,8 +58,14 @@ class MeasuringJob(WorkerJob):
             remedy = _("Segment the scan again to get a new one.")
             raise InputError(what.format(segmentation=self._segmentation.GetName()), remedy=remedy)
         with SceneChanges() as changes:
-            changes.save(table)
             changes.save(self._segmentation)
+            if review.own_helper(self._segmentation, review.MEASUREMENTS) is None:
+                # The table belongs to a copy, too, which keeps its measurements.
+                table = changes.add("vtkMRMLTableNode", slicer.mrmlScene.GenerateUniqueName(table.GetName()))
+                self._segmentation.SetNodeReferenceID(review.MEASUREMENTS, table.GetID())
+                place_below(table, self._segmentation)
+            else:
+                changes.save(table)
             fill_table(table, event.measurements)
             review.mark_measured(self._segmentation, self._measured_fingerprint)
         name = self._segmentation.GetName()

@@ -12,6 +12,7 @@ from dcamt.geometry import Region
 from DCAMTSlicerLib.node_types import RegionNode, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_voxels import read_segment
+from DCAMTSlicerLib.volume_bridge import voxels_of
 from slicer.i18n import tr as _
 
 EDGE_MM = 140.0
@@ -72,7 +73,11 @@ def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode |
     """Place a Markups ROI around a result, with `MARGIN_MM` on each side.
 
     If the result is None or empty, the ROI is placed around the volume's centre, near which the heart usually lies.
+
+    Raises:
+        InputError: the volume holds no image, or a segment of the result cannot be read.
     """
+    voxels_of(volume)
     corners = _corners_of(result) if result is not None else np.empty((0, 3))
     if len(corners):
         low, high = corners.min(axis=0) - MARGIN_MM, corners.max(axis=0) + MARGIN_MM

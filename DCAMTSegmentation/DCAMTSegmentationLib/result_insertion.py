@@ -106,7 +106,7 @@ class _Insertion:
         if self.result.doubt_map is not None:
             image = yield from build_image(self.result.doubt_map)
             doubt_map = yield from self._prepare_map(target, image)
-        earlier_table = review.get_referenced_node(target, review.MEASUREMENTS)
+        earlier_table = review.own_helper(target, review.MEASUREMENTS)
         table = self._find_or_add(earlier_table, "vtkMRMLTableNode", table_name(volume))
         if table.is_new:
             yield
@@ -150,7 +150,7 @@ class _Insertion:
         The image of an earlier map is replaced later, by `_insert`.
         """
         volume = self.options.volume
-        earlier_map = review.get_referenced_node(target, review.DOUBT_MAP)
+        earlier_map = review.own_helper(target, review.DOUBT_MAP)
         doubt_map = self._find_or_add(earlier_map, "vtkMRMLScalarVolumeNode", map_name(volume))
         if doubt_map.is_new:
             # Marked at once, since an unmarked volume would be offered as a scan.
@@ -178,9 +178,9 @@ class _Insertion:
             if not slicer.mrmlScene.IsNodePresent(node):
                 what = _("was removed while the result was inserted")
                 raise InputError(what, path=node.GetName(), remedy=_("Segment the scan again."))
-        outdated = [review.get_referenced_node(segmentation, review.PLACE_POINT)]
+        outdated = [review.own_helper(segmentation, review.PLACE_POINT)]
         if parts.doubt_map is None:
-            outdated.append(review.get_referenced_node(segmentation, review.DOUBT_MAP))
+            outdated.append(review.own_helper(segmentation, review.DOUBT_MAP))
         for part in (parts.segmentation, *helpers):
             if not part.is_new:
                 self.changes.save(part.node)

@@ -64,6 +64,16 @@ def get_referenced_node(node: Node | None, role: str) -> Node | None:
     return node.GetNodeReference(role) if node is not None else None
 
 
+def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | None:
+    """Return the node of `get_referenced_node` unless another segmentation node also refers to it in this role.
+
+    A copy of a result refers to the helper nodes of the original.
+    """
+    helper = get_referenced_node(segmentation_node, role)
+    others = [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if node is not segmentation_node]
+    return None if any(get_referenced_node(node, role) is helper for node in others) else helper
+
+
 def trust(segmentation_node: SegmentationNode | None) -> float | None:
     """Return the trust, 0 to 1; None in quality `fast` and without a result."""
     text = segmentation_node.GetAttribute(_TRUST) if segmentation_node is not None else None

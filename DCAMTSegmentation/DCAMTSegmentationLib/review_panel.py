@@ -52,12 +52,14 @@ class ReviewPanel:
                 # These settings need a table node, so the .ui file cannot make them.
                 ui.measurementsTable.transposed = True
                 ui.measurementsTable.resizeColumnsToContents()
-                # `resultLabel` shows the scan's name, so hide the first row. If there is only one segment, also hide
-                # the second row, which contains the segment's name.
-                hidden = 2 if table.GetNumberOfRows() == 1 else 1
-                for row in range(table.GetNumberOfColumns()):
-                    ui.measurementsTable.setRowHidden(row, row < hidden)
-                ui.measurementsTable.setFixedHeight((table.GetNumberOfColumns() - hidden) * ROW_PIXELS + 4)
+        if table is not None:
+            # Hidden again at each update: new measurements in the same table show all rows.
+            # `resultLabel` shows the scan's name, so hide the first row. If there is only one segment, also hide
+            # the second row, which contains the segment's name.
+            hidden = 2 if table.GetNumberOfRows() == 1 else 1
+            for row in range(table.GetNumberOfColumns()):
+                ui.measurementsTable.setRowHidden(row, row < hidden)
+            ui.measurementsTable.setFixedHeight((table.GetNumberOfColumns() - hidden) * ROW_PIXELS + 4)
         ui.measurementsTable.visible = table is not None
         ui.copyButton.enabled = ui.exportButton.enabled = self.has_measurements
         ui.resultLabel.text = self._result_text(table)

@@ -14,7 +14,7 @@ import vtk
 from DCAMTSlicerLib import installation
 from DCAMTSlicerLib.model_choices import channel_names_of
 from DCAMTSlicerLib.node_types import Node, RegionNode, SegmentationNode, VolumeNode
-from DCAMTSlicerLib.scene_changes import remove_with_display
+from DCAMTSlicerLib.scene_changes import SceneChanges, remove_with_display
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
 from DCAMTSlicerLib.subject_hierarchy import remove_stale_items
 from slicer.i18n import tr as _
@@ -240,11 +240,16 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def placeRegion(
         self, volume: VolumeNode, segmentation: SegmentationNode | None = None, region: RegionNode | None = None
     ) -> RegionNode:
-        """Place `region`, or a new Markups ROI, around the result; without a result, around the volume's centre."""
-        if region is None:
-            region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", _("Heart region"))
-            region_of_interest.style_region(region)
-        region_of_interest.place_region(region, volume, segmentation)
+        """Place `region`, or a new Markups ROI, around the result; without a result, around the volume's centre.
+
+        Raises:
+            InputError: the volume holds no image, or a segment of the result cannot be read.
+        """
+        with SceneChanges() as changes:
+            if region is None:
+                region = changes.add("vtkMRMLMarkupsROINode", _("Heart region"))
+                region_of_interest.style_region(region)
+            region_of_interest.place_region(region, volume, segmentation)
         return region
 
     def measurements(self, segmentation: SegmentationNode) -> list[dict[str, str]]:
@@ -306,7 +311,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def _on_node_about_to_be_removed(self, caller: Any, event: Any, node: Any) -> None:
         """Remember the helper nodes of a result that is being deleted."""
         if node.IsA("vtkMRMLSegmentationNode"):
-            helpers = [review.get_referenced_node(node, role) for role in review.HELPERS]
+            helpers = [review.own_helper(node, role) for role in review.HELPERS]
             self._removed.append((node, [helper for helper in helpers if helper is not None]))
 
     @vtk.calldata_type(vtk.VTK_OBJECT)

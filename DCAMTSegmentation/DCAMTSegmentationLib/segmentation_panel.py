@@ -89,6 +89,7 @@ class SegmentationPanel(VTKObservationMixin):
         self.addObserver(scene, scene.EndImportEvent, self._on_scene_replaced)
         self.addObserver(scene, scene.NodeAddedEvent, self._on_node_added)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
+        self.addObserver(scene, scene.EndBatchProcessEvent, self._on_batch_ended)
         self._connect()
 
     def close(self) -> None:
@@ -151,6 +152,10 @@ class SegmentationPanel(VTKObservationMixin):
         # A result's map or table may have been removed.
         if not slicer.mrmlScene.IsBatchProcessing():
             self._update()
+
+    def _on_batch_ended(self, caller: Any, event: Any) -> None:
+        # Nodes may have been removed.
+        self._update()
 
     def _on_segments_edited(self, segmentation_node: SegmentationNode) -> None:
         """Mark the result as corrected and its wall as outdated at once; voxels are compared later."""
@@ -283,7 +288,12 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_place_region(self, checked: bool = False) -> None:
         settings = self._settings
-        settings.region = self._logic.placeRegion(settings.inputVolume, settings.outputSegmentation, settings.region)
+        try:
+            region = self._logic.placeRegion(settings.inputVolume, settings.outputSegmentation, settings.region)
+        except DCAMTError as error:
+            self._show_error(error_text(error), error.detail)
+        else:
+            settings.region = region
 
     def _on_apply(self, checked: bool = False) -> None:
         if self._click_guard.is_repeated():

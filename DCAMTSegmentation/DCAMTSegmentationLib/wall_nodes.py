@@ -46,9 +46,9 @@ def insert_wall(
         changes: records all changes of the scene, including those of the earlier wall.
     """
     scene = slicer.mrmlScene
-    for node in (segmentation, *(review.get_referenced_node(segmentation, role) for role in review.WALL_NODES)):
+    for node in (segmentation, *(review.own_helper(segmentation, role) for role in review.WALL_NODES)):
         changes.save(node)
-    model = review.get_referenced_node(segmentation, review.WALL)
+    model = review.own_helper(segmentation, review.WALL)
     if model is None:
         name = _("{volume} wall").format(volume=volume.GetName())
         model = changes.add("vtkMRMLModelNode", scene.GenerateUniqueName(name))

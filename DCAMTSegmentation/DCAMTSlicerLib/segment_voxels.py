@@ -45,11 +45,19 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
     """Read a copy of a segment's voxels.
 
     Raises:
-        InputError: the segment does not exist, for example because it was removed.
+        InputError: the segment does not exist, for example because it was removed, or has no labelmap, but another
+            representation such as a surface.
     """
-    if segmentation_node.GetSegmentation().GetSegment(identifier) is None:
-        what, name = _("a segment was removed before it was read"), segmentation_node.GetName()
+    segment, name = segmentation_node.GetSegmentation().GetSegment(identifier), segmentation_node.GetName()
+    if segment is None:
+        what = _("a segment was removed before it was read")
         raise InputError(what, path=name, remedy=_("Try again."))
+    representations: list[str] = []
+    segment.GetContainedRepresentationNames(representations)
+    if representations and labelmap_name() not in representations:
+        what = _("the segment {segment} has no binary labelmap").format(segment=segment.GetName())
+        remedy = _("Create one in the module Segmentations, under Representations.")
+        raise InputError(what, path=name, remedy=remedy)
     image = slicer.vtkOrientedImageData()
     segmentation_node.GetBinaryLabelmapRepresentation(identifier, image)
     affine = _affine_of(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -130,3 +131,45 @@ class MeasurementsTest(PanelCase):
         click(self.ui.measureButton)
         self.wait()
         self.assertNotEqual(changed_content(before), [])
+
+    def test_result_without_a_labelmap_or_a_segment_is_not_measured_as_0(self) -> None:
+        segmentation = self.segment(add_scan())
+        rows = self.logic.measurements(segmentation)
+        segmentation.CreateClosedSurfaceRepresentation()
+        held = segmentation.GetSegmentation()
+        held.SetSourceRepresentationName("Closed surface")
+        held.RemoveRepresentation("Binary labelmap")
+        for button in (self.ui.measureButton, self.ui.placeRegionButton):
+            with Person() as person:
+                person.expects("the segment Left atrium has no binary labelmap", "Ok")
+                click(button)
+                self.wait()
+        self.assertIsNone(self.settings.region)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLMarkupsROINode"), [])
+        held.RemoveAllSegments()
+        with Person() as person:
+            person.expects("has no segment that DCAMT wrote", "Ok")
+            click(self.ui.measureButton)
+            self.wait()
+        self.assertEqual(self.logic.measurements(segmentation), rows)
+
+    def test_rows_that_repeat_scan_and_segment_stay_hidden_after_a_new_measurement(self) -> None:
+        held = self.segment(add_scan()).GetSegmentation()
+        table = self.ui.measurementsTable
+        self.assertEqual([table.isRowHidden(row) for row in range(3)], [True, True, False])
+        click(self.ui.measureButton)
+        self.wait()
+        self.assertEqual([table.isRowHidden(row) for row in range(3)], [True, True, False])
+        second = slicer.vtkSegment()
+        second.DeepCopy(held.GetNthSegment(0))
+        second.SetName("second")
+        held.AddSegment(second)
+        click(self.ui.measureButton)
+        self.wait()
+        self.assertEqual([table.isRowHidden(row) for row in range(3)], [True, False, False])
+
+    def test_proposed_file_name_has_no_separators_of_folders(self) -> None:
+        self.segment(add_scan("LGE 1/2: a"))
+        with mock.patch("qt.QFileDialog.getSaveFileName", return_value="") as dialog:
+            click(self.ui.exportButton)
+        self.assertEqual(dialog.call_args.args[2], "LGE 1_2_ a measurements.csv")

@@ -38,6 +38,14 @@ class RegionTest(PanelCase):
         (request,) = self.module.worker.requests
         self.assertIsNotNone(request.region)
 
+    def test_region_cannot_be_placed_in_a_volume_without_an_image(self) -> None:
+        choose(self.ui.inputSelector, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"))
+        with Person() as person:
+            person.expects("empty: holds no image", "Ok")
+            click(self.ui.placeRegionButton)
+        self.assertIsNone(self.settings.region)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLMarkupsROINode"), [])
+
     def test_region_has_no_fill_and_a_bright_colour(self) -> None:
         choose(self.ui.inputSelector, add_scan())
         click(self.ui.placeRegionButton)

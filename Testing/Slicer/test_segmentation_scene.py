@@ -10,7 +10,15 @@ import slicer
 import vtk
 from DCAMTSegmentationLib import review
 from fake_worker import PanelCase
-from segmentation_case import add_scan, choose, click, close_scene, process_events_until, reload_scene
+from segmentation_case import (
+    add_scan,
+    choose,
+    click,
+    close_scene,
+    process_events_until,
+    reload_scene,
+    segment_mask,
+)
 from vtk.util.numpy_support import vtk_to_numpy
 
 RESULTS = 4
@@ -55,6 +63,52 @@ class SceneTest(PanelCase):
         scene.EndState(scene.BatchProcessState)
         self.assertEqual(len(node_names("vtkMRMLTableNode")), 1)
         self.assertEqual(len(node_names("vtkMRMLScalarVolumeNode")), 2)  # the scan and the map of doubt
+
+    def test_measuring_or_removing_a_copy_leaves_the_helper_nodes_of_the_original(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        rows = self.logic.measurements(segmentation)
+        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "copy")
+        copy.Copy(segmentation)  # as in the module Data
+        copy.SetName("copy")
+        smaller = segment_mask(copy, volume).copy()
+        smaller[:8] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(
+            smaller, copy, copy.GetSegmentation().GetNthSegmentID(0), volume
+        )
+        choose(self.ui.outputSelector, copy)
+        click(self.ui.measureButton)
+        self.wait()
+        self.assertNotEqual(self.logic.measurements(copy), rows)
+        self.assertEqual(self.logic.measurements(segmentation), rows)
+        slicer.mrmlScene.RemoveNode(copy)
+        self.assertEqual(node_names("vtkMRMLTableNode"), ["LGE measurements"])
+        self.assertEqual(node_names("vtkMRMLScalarVolumeNode"), ["LGE", "LGE doubt"])
+
+    def test_new_result_in_a_copy_leaves_the_map_and_the_table_of_the_original(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        copy.Copy(segmentation)
+        for role in (review.DOUBT_MAP, review.MEASUREMENTS):
+            self.assertIs(copy.GetNodeReference(role), segmentation.GetNodeReference(role))
+        choose(self.ui.outputSelector, copy)
+        choose(self.ui.qualityComboBox, "Fast: one branch")
+        click(self.ui.applyButton)
+        self.wait()
+        self.assertIsNone(copy.GetNodeReference(review.DOUBT_MAP))
+        self.assertIsNotNone(segmentation.GetNodeReference(review.DOUBT_MAP))
+        tables = [node.GetNodeReference(review.MEASUREMENTS) for node in (segmentation, copy)]
+        self.assertNotIn(None, tables)
+        self.assertIsNot(*tables)
+
+    def test_table_removed_in_a_batch_disables_its_buttons(self) -> None:
+        scene, segmentation = slicer.mrmlScene, self.segment(add_scan())
+        scene.StartState(scene.BatchProcessState)
+        scene.RemoveNode(segmentation.GetNodeReference(review.MEASUREMENTS))
+        scene.EndState(scene.BatchProcessState)
+        for button in (self.ui.copyButton, self.ui.exportButton, self.ui.measureButton):
+            self.assertFalse(button.enabled)
 
     def test_edit_without_an_event_is_noticed_when_the_module_is_entered(self) -> None:
         self.segment(add_scan())

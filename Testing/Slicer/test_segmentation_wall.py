@@ -12,6 +12,7 @@ from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
 from dcamt.wall.settings import IIR, METHODS_DISAGREE, Threshold
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSlicerLib.fingerprints import fingerprint
+from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.segment_voxels import read_segment
 from segmentation_case import (
     Person,
@@ -21,7 +22,7 @@ from segmentation_case import (
     pause_of,
     scene_saved_and_closed,
 )
-from slicer_harness import process_events
+from slicer_harness import expect_no_hidden_errors, process_events
 from wall_case import (
     AFFINE,
     RADIUS_MM,
@@ -234,6 +235,26 @@ class WallSceneTest(InsertedWallCase):
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [])
         names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLModelNode")]
         self.assertNotIn("ball wall", names)
+
+    def test_new_wall_of_a_copy_leaves_the_wall_of_the_original(self) -> None:
+        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        copy.Copy(self.segmentation)
+        before = review.get_referenced_node(self.segmentation, review.WALL)
+        self.assertIs(review.get_referenced_node(copy, review.WALL), before)
+        wall_nodes.insert_wall(self.wall, self.volume, copy, SceneChanges())
+        self.assertIsNot(review.get_referenced_node(copy, review.WALL), before)
+        slicer.mrmlScene.RemoveNode(copy)
+        nodes = [review.get_referenced_node(self.segmentation, role) for role in review.WALL_NODES]
+        self.assertNotIn(None, nodes)
+
+    def test_wall_removed_in_a_batch_is_no_longer_shown(self) -> None:
+        scene = slicer.mrmlScene
+        scene.StartState(scene.BatchProcessState)
+        scene.RemoveNode(review.get_referenced_node(self.segmentation, review.WALL))
+        scene.EndState(scene.BatchProcessState)
+        self.assertIn("No wall yet", self.ui.wallLabel.text)
+        self.ui.wallThresholdSlider.value = 1.4
+        expect_no_hidden_errors()
 
     def test_colour_legend_is_visible_and_has_a_title(self) -> None:
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
