@@ -13,6 +13,7 @@ from dcamt.cases.case_list import UNLABELLED, Case
 from dcamt.inference.predictor import Prediction
 from dcamt.io.readers import read_labelmap
 from dcamt.metrics.doubtful_places import densest_voxel
+from dcamt.runs.folder import RunFolder
 from dcamt.training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import centred_grid, points_of, rotation
@@ -89,6 +90,19 @@ def test_command_ranks_the_readable_unlabelled_cases(tmp_path: Path, capsys: pyt
     for event in scored.values():
         assert 0 <= event["score"] <= 1
         assert read_labelmap(event["segmentation"]).grid.shape == (24, 24, 24)
+
+
+def test_ranking_never_replaces_its_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_cases_folder(tmp_path / "run", labelled=1, unlabelled=1, validation=0)
+    run = RunFolder(table.parent)
+    save_tiny_model(run.model, tiny_recipe())
+    run.events.touch()
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    for path in (run.cases, run.events, run.model):
+        assert call_dcamt(["rank", "--run", run.path, "--csv", path, "--overwrite"]) == 1
+        assert f"{path}: would be replaced by a result." in capsys.readouterr().err
+    assert call_dcamt(["rank", table, "--model", run.model, "--csv", table, "--overwrite"]) == 1
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
 def test_missing_list_and_list_without_unlabelled_cases_are_refused(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +24,12 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         usage_error("give CASES.csv or --run FOLDER")
     run = RunFolder(options.run) if options.run else None
     cases, model = find_cases_and_model(options.cases, run, options.model)
+    inputs = _list_inputs(options.cases, run, cases, model)
     existing = existing_rule(options)
     if options.csv:
-        check_table_path(options.csv, [case.image for case in cases], existing)
+        check_table_path(options.csv, inputs, existing)
     targets = [_segmentation_path(options.segmentations, case, index) for index, case in enumerate(cases)]
-    check_result_paths(filter(None, targets), [case.image for case in cases])
+    check_result_paths(filter(None, targets), inputs)
     if existing == REFUSE:
         refuse_existing(filter(None, targets))
     console = Console(options.json)
@@ -88,6 +89,16 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
             raise InputError("the run has no model yet", path=run.path, remedy=remedy)
         return cases, run.model
     return cases, model_path(model or DEFAULT_MODEL)
+
+
+def _list_inputs(table: Path | None, run: RunFolder | None, cases: Sequence[Case], model: Path) -> list[Path]:
+    """Return the files that a result must not replace: scans, labels, lists, the model, and the files of the run."""
+    listed = list_cases(table or run.cases) if table or run else cases
+    files = [path for case in listed for path in (case.image, case.label) if path is not None]
+    files += [model, *([table] if table else [])]
+    if run:
+        files += [run.cases, run.recipe, run.origin, run.events, run.model, run.best, run.validation, run.report]
+    return files
 
 
 def _segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:
