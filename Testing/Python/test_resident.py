@@ -98,6 +98,16 @@ def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> N
     )
 
 
+def test_label_that_vanishes_on_the_network_grid_is_refused(tmp_path: Path) -> None:
+    """Nothing can be learnt from it, even if its only component is smaller than a stray one."""
+    image, label = ellipsoid_scan((20, 20, 20))
+    label[:] = 0
+    label[9, 9, 9] = 1
+    case = write_case(tmp_path, image, label)
+    coarse = with_settings(tiny_recipe(), ["spacing=8,8,8"])
+    assert "which is too thin for the recipe's grid of 8 x 8 x 8 mm" in refusal_text(case, coarse)
+
+
 def test_value_255_is_read_as_the_only_class(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     ones, white = (load_case(write_case(tmp_path, image, label * value), tiny_recipe(), CPU) for value in (1, 255))

@@ -21,7 +21,7 @@ from .case_list import Case
 STRAY_VOXELS = 4
 """Volume of the smallest component that is not stray, in voxels of the network grid.
 
-A class may vanish on that grid if all its components are stray.
+A class may vanish on that grid if all its components are stray and another class remains.
 """
 MANY_VALUES = 128
 """Number of label values above which a labelmap may be a scan."""
@@ -174,18 +174,20 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
     """Raise InputError if a class has no voxel on the network grid although one of its components is not stray.
 
-    `STRAY_VOXELS` defines stray components.
+    `STRAY_VOXELS` defines stray components. If no class has a voxel there, stray components are refused, too: nothing
+    could be learnt from such a label.
 
     Args:
         present: the label values that occur on the network grid (see `classes_on_grid`).
     """
     voxel_mm3 = labelmap.grid.voxel_volume_mm3
+    is_empty = not any(info.label in present for info in recipe.classes)
     for info in recipe.classes:
         if info.label in present:
             continue
         components, number = connected_components(labelmap.voxels == info.label)
         largest = np.bincount(components.ravel())[1:].max() * voxel_mm3 if number else 0.0
-        if largest >= STRAY_VOXELS * math.prod(recipe.spacing):
+        if largest >= STRAY_VOXELS * math.prod(recipe.spacing) or (is_empty and number):
             spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
             thin = f"'{info.name}' ({largest / 1000:.2g} mL), which is too thin for the recipe's grid of {spacing} mm"
             remedy = "No voxel of the class remains there. Set a finer spacing in the recipe."
