@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from ..errors import InputError
 from ..runs.events import (
@@ -37,6 +38,8 @@ def watch_run(run: RunFolder, console: Console) -> int:
         while True:
             state = run_state(run)  # Read before the events, so that the last events of an ended run are shown.
             while (event := tail.next()) is not None:
+                if isinstance(event, RunFinished):  # The run may have been moved since, or started in another folder.
+                    event = replace(event, model=str(run.model))
                 show_event(event, console)
             if state.state != RUNNING:
                 break
