@@ -213,6 +213,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Remove or rename one of the columns."),
         _("Remove the file, if it is a report or a screenshot, or export the series again."),
         _("Remove the file, or calibrate the model again with `dcamt models calibrate --overwrite`."),
+        _("Remove this file and resume the run; only the best model so far is lost."),
         _("Rename it to end in .hdr, and keep it in the same folder as its .img file."),
         _("Rename or convert the file."),
         _("Rename or move these files."),

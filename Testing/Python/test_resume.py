@@ -19,7 +19,7 @@ from dcamt.networks.packaging import verify_model
 from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
-from dcamt_testing.processes import HANGING_S, run_dcamt, start_dcamt, wait_until
+from dcamt_testing.processes import HANGING_S, call_dcamt, run_dcamt, start_dcamt, wait_until
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, train_arguments
 from torch import Tensor
 
@@ -265,3 +265,25 @@ def test_run_can_be_resumed_when_a_validation_failed(
     outcome = resumed.fit(read_cases(table), resumed=True)
     assert_same(outcome.weights, whole.weights)
     assert outcome.dice == whole.dice
+
+
+@pytest.mark.parametrize("content", [b"", "other"])
+def test_run_with_a_damaged_best_checkpoint_ends_without_it(
+    tmp_path: Path, table: Path, content: bytes | str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    assert call_dcamt(train_arguments(table, run, "iterations=2")) == 0
+    run.model.unlink()
+    run.events.unlink()
+    if isinstance(content, bytes):
+        run.best_weights.write_bytes(content)
+    else:
+        torch.save({content: 1}, run.best_weights)
+    capfd.readouterr()
+    assert call_dcamt(resume_arguments(run)) == 1
+    message = "the checkpoint is damaged. Remove this file and resume the run; only the best model so far is lost."
+    assert f"{run.best_weights}: {message}" in capfd.readouterr().err
+    assert not run.model.exists()
+    run.best_weights.unlink()
+    assert call_dcamt(resume_arguments(run)) == 0
+    assert run.model.exists()

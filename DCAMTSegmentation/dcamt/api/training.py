@@ -246,8 +246,8 @@ class TrainingSession:
 
         plan, run = self._plan, self._plan.run
         with interrupt_on_sigterm():
+            best = trainer.best()  # Read first: if this fails, a resumed run must find no model, to write all results.
             save_model(run.model, result.weights, plan.recipe, model_card(plan, result))
-            best = trainer.best()
             if best is None:
                 run.best.unlink(missing_ok=True)
                 return

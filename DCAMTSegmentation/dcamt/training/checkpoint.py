@@ -11,6 +11,8 @@ import torch
 from ..errors import InputError, OutputError, is_out_of_memory
 from ..io.atomic import atomic_path
 
+NEW_RUN = "Start a new run."
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a state to a file, completely or not at all.
@@ -27,8 +29,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             ) from error
 
 
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+def load_checkpoint(path: Path, device: torch.device, remedy: str = NEW_RUN) -> dict[str, Any]:
     """Return a checkpoint's state with its tensors on `device`; run no code from the file.
+
+    Args:
+        remedy: what to do if the file is missing or damaged.
 
     Raises:
         InputError: the file is missing, cannot be read, or is damaged.
@@ -37,14 +42,14 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
-        raise InputError("there is no checkpoint to resume from", path=path, remedy="Start a new run.") from error
+        raise InputError("there is no checkpoint to resume from", path=path, remedy=remedy) from error
     except PermissionError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path, remedy="Check its permissions.") from error
     except Exception as error:  # For a damaged file, the unpickler may raise errors of any type.
         # Loading a damaged file can also exhaust the memory, if the file states too large a size.
         if is_out_of_memory(error) and _is_intact(path):
             raise
-        raise InputError("the checkpoint is damaged", path=path, remedy="Start a new run.") from error
+        raise InputError("the checkpoint is damaged", path=path, remedy=remedy) from error
     return state
 
 

@@ -246,10 +246,8 @@ class Trainer:
 
         Returns None if the last state is the best, or if no validation took place.
         """
-        if not self.run.best_weights.exists():
-            return None
-        kept = load_checkpoint(self.run.best_weights, CPU)
-        if kept["step"] == self.step:
+        kept = self._load_best()
+        if kept is None or kept["step"] == self.step:
             return None
         return TrainingResult(kept["weights"], kept["step"], kept["seconds"], False, kept["dice"])
 
@@ -372,11 +370,25 @@ class Trainer:
         self.log(ValidationScored(self.step, dice, seconds))
         return dice
 
+    def _load_best(self) -> dict[str, Any] | None:
+        """Return the state at the best validation; None if there is none.
+
+        Raises InputError if the file is damaged. The run can go on without the file.
+        """
+        path = self.run.best_weights
+        if not path.exists():
+            return None
+        remedy = "Remove this file and resume the run; only the best model so far is lost."
+        kept = load_checkpoint(path, CPU, remedy)
+        if not {"weights", "step", "seconds", "dice", "mean_dice"}.issubset(kept):
+            raise InputError("the checkpoint is damaged", path=path, remedy=remedy)
+        return kept
+
     def _keep_if_best(self, dice: Scores) -> None:
         """Save the weights if the mean Dice over classes is the highest of the whole run."""
         mean = sum(dice["mean"].values()) / len(dice["mean"])
-        if self._best_dice is None and self.run.best_weights.exists():
-            self._best_dice = load_checkpoint(self.run.best_weights, CPU)["mean_dice"]
+        if self._best_dice is None and (kept := self._load_best()) is not None:
+            self._best_dice = kept["mean_dice"]
         if self._best_dice is None or mean > self._best_dice:
             self._best_dice = mean
             state = {"step": self.step, "seconds": self.seconds, "mean_dice": mean, "dice": dice}
