@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt import cli
 from dcamt_testing.processes import call_dcamt, run_with_file_size_limit
 
 nib = pytest.importorskip("nibabel")
@@ -99,7 +100,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("Dear radiologist,\n" * 50, encoding="utf-8"), "NIfTI"),
     "empty file": (lambda path: path.write_bytes(b""), "empty"),
     "truncated gzip": (save_truncated, "early"),
-    "damaged gzip": (save_with_flipped_bits, "NIfTI"),
+    "damaged gzip": (save_with_flipped_bits, "damaged compressed data"),
     "unknown voxel type": (save_with_unknown_type, "unknown type"),
     "2D": (lambda path: save_scan(path, random_voxels(SHAPE[:2])), "2D"),
     "4D": (lambda path: save_scan(path, random_voxels((*SHAPE, 3))), "3 volumes (4D)"),
@@ -418,3 +419,18 @@ def test_characters_that_the_terminal_cannot_encode_are_escaped(
     assert printed["stderr"] == b""
     assert b"vorhof_\\xe4_\\udcff.seg.nrrd" in printed["stdout"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name.replace(".nii.gz", ".seg.nrrd")]
+
+
+def test_link_that_leads_to_itself_is_refused_as_scan_and_as_folder_of_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, link = tmp_path / "scan.nii.gz", tmp_path / "loop"
+    save_scan(scan)
+    try:
+        link.symlink_to(link.name)
+    except OSError:
+        pytest.skip("the system allows no links")
+    assert cli.main(["segment", str(scan), "-o", str(link / "x.nii.gz")]) == 1
+    assert f"{link} is not a folder" in capsys.readouterr().err
+    assert cli.main(["picture", str(link), str(scan), "-o", str(tmp_path / "x.png")]) == 1
+    assert f"{link}: is a link to a missing file" in capsys.readouterr().err

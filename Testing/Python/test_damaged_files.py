@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import gzip
 import os
@@ -226,6 +227,77 @@ def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many
         np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
     else:
         refused(lambda: read_scan(path), path, "pattern of data files")
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "message"),
+    [
+        (11, "LIST\n" + "d{:03}.raw\n" * 11, ""),
+        (11, "LIST 2\n" + "d{:03}.raw\n" * 11, ""),
+        (1, "LIST 3\nd{:03}.raw\n", "names 1 data files"),
+        (11, "LIST\n" + "d{:03}.raw\n" * 10, "names 10 data files"),
+        (11, "d%03d.raw 0 9 1", "names 10 data files"),
+        (11, "d%03d.raw 0 10 1 2", "damaged pattern of data files"),
+    ],
+)
+def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(
+    tmp_path: Path, files: int, names: str, message: str
+) -> None:
+    """ITK returns random memory for the voxels without a file. Every file is longer than a slice."""
+    per_file = len(RAW) // files
+    for k in range(files):
+        (tmp_path / f"d{k:03}.raw").write_bytes(RAW[k * per_file : (k + 1) * per_file] + bytes(100))
+    path = tmp_path / "x.mhd"
+    path.write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 9 10 11\nElementType = MET_SHORT\nBinaryData = True\n"
+        f"ElementSpacing = 1 1 1\nElementDataFile = {names.format(*range(11))}\n",
+        encoding="utf-8",
+    )
+    if message:
+        refused(lambda: read_scan(path), path, message)
+    else:
+        np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+def test_metaimage_with_colons_after_the_names_of_its_fields_is_read_as_by_itk(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    header, local, data = path.read_bytes().partition(b"LOCAL")
+    path.write_bytes(header.replace(b" = ", b": ") + local + data)
+    itk = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], itk.transpose(2, 1, 0))
+
+
+def test_bzip2_data_of_several_streams_is_read_to_its_end(tmp_path: Path) -> None:
+    """Such data is written by programs that compress on several CPUs, such as pbzip2."""
+    path, half = tmp_path / "x.nrrd", len(RAW) // 2
+    streams = bz2.compress(RAW[:half]) + bz2.compress(RAW[half:])
+    path.write_bytes(nrrd_bytes(lambda h: h, encoding="bzip2", data=streams))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    path.write_bytes(nrrd_bytes(lambda h: h, encoding="bzip2", data=streams[:-30]))
+    refused(lambda: read_scan(path), path, "ends too early")
+    path.write_bytes(nrrd_bytes(lambda h: h, encoding="bzip2", data=streams + b"BZ"))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+@pytest.mark.parametrize("folder", ["C:\\scans\\", "other/"])
+def test_error_names_the_missing_folder_if_the_data_file_lies_beside_its_header(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "d.raw").write_bytes(RAW)
+    path = tmp_path / "x.nhdr"
+    field = f"data file: {folder}d.raw\n".encode()
+    path.write_bytes(nrrd_bytes(lambda h: h + field, data=b"").rstrip(b"\n") + b"\n")
+    refused(lambda: read_scan(path), path, "needs its data file d.raw in another folder", "the d.raw beside the header")
+
+
+@pytest.mark.parametrize("length", [2, 20, 60])
+def test_nifti_cut_or_damaged_within_its_compressed_header_is_not_called_another_format(
+    tmp_path: Path, length: int
+) -> None:
+    path = write_scan(tmp_path / "x.nii.gz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:length])
+    refused(lambda: read_scan(path), path, "ends too early")
+    path.write_bytes(whole[:3] + b"\xff" + whole[4:])
+    refused(lambda: read_scan(path), path, "damaged compressed data")
 
 
 @pytest.mark.parametrize("how", ["list", "pattern", "one"])

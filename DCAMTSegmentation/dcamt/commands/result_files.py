@@ -67,7 +67,7 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 def _file_keys(path: Path) -> tuple[object, ...]:
     """Return keys that identify a file: its resolved path and, if it exists, its device and inode (for hard links)."""
-    resolved = path.resolve()
+    resolved = Path(os.path.realpath(path))  # Path.resolve raises RuntimeError for a link that leads to itself.
     try:
         status = resolved.stat()
     except OSError:
@@ -79,8 +79,8 @@ def _check_place(path: Path) -> None:
     """Raise OutputError if `path` is a folder, or if its folder cannot be written."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder. Give a file name.")
-    above = path.resolve().parent
-    while not above.exists():
+    above = Path(os.path.realpath(path)).parent
+    while not above.exists() and not above.is_symlink():
         above = above.parent
     if not above.is_dir():
         raise OutputError(f"{path}: cannot be written, since {above} is not a folder. Choose another folder.")

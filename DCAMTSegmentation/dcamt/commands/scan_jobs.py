@@ -265,7 +265,9 @@ def skipped_folders(scan: Path, output: Path) -> list[Path]:
     if inside == [scan]:
         return []
     folders = sorted(entry for entry in scan.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return [] if folders == inside else [folder for folder in folders if folder.resolve() != output.resolve()]
+    if folders == inside:
+        return []
+    return [folder for folder in folders if os.path.realpath(folder) != os.path.realpath(output)]
 
 
 def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:

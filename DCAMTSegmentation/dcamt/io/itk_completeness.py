@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,10 +55,10 @@ def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
     start = 0
     for line in head.splitlines(keepends=True):
         start += len(line)
-        name, equals, value = line.decode("latin-1").partition("=")
-        if not equals:
+        name, *values = re.split("[=:]", line.decode("latin-1"), maxsplit=1)  # ITK accepts both separators.
+        if not values:
             raise InputError("cannot be read as a MetaImage: its header is damaged", path=path, remedy=DAMAGED)
-        fields[name.strip().lower()] = value.strip()
+        fields[name.strip().lower()] = values[0].strip()
         if name.strip().lower() == "elementdatafile":
             break
     else:
@@ -126,20 +127,32 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
         value: the text of the field ElementDataFile.
         rest: the bytes after this field.
         sizes: the image's size along each axis.
+
+    Raises:
+        InputError: no file is named; a pattern is damaged; or the number of files is not one for each slice or, if a
+            number n of axes follows the word LIST, one for each n-dimensional part. ITK would return random memory for
+            the voxels of missing files.
     """
     words = value.split()
     if not words:
         raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
     if words[0].upper() == "LIST":
         names = [name.strip() for name in rest.decode("utf-8", "replace").splitlines() if name.strip()]
+        axes_in_file = int(words[1]) if len(words) > 1 else len(sizes) - 1
+        wanted = math.prod(sizes[axes_in_file:]) if 0 < axes_in_file < len(sizes) else 0
     elif "%" in words[0]:
-        first, last, step = (int(word) for word in words[1:4]) if len(words) >= 4 else (1, sizes[-1], 1)
+        if len(words) not in (1, 4):
+            raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
+        first, last, step = (int(word) for word in words[1:]) if len(words) == 4 else (1, sizes[-1], 1)
         numbers = range(first, last + 1, max(1, step))
         if len(numbers) > math.prod(sizes):
             raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
-        names = [words[0] % number for number in numbers]
+        names, wanted = [words[0] % number for number in numbers], sizes[-1]
     else:
-        names = [value]
+        return [value]
+    if len(names) != wanted:
+        what = f"names {len(names)} data files in ElementDataFile, which do not fit its DimSize"
+        raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
     return names
 
 

@@ -19,8 +19,8 @@ from .stored_image import (
     library_errors,
     open_plain_or_gzip,
     read_array,
-    read_head,
     read_to_end,
+    skip_bytes,
 )
 
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" count as millimetres.
@@ -52,7 +52,8 @@ def open_nifti(path: Path) -> StoredImage:
             raise InputError(f"is a {len(shape)}D image", path=path, remedy="A three-dimensional scan is needed.")
         check_size(shape, path)
         dtype = _voxel_type(path, header)
-        offset = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))
+        stated = float(header["vox_offset"])
+        offset = max(int(stated) if math.isfinite(stated) else 0, int(header["sizeof_hdr"]))
         affine = itk_affine(path, header)
         affine[:3] *= _MM_PER_UNIT.get(_length_unit(header), 1.0)
     size = math.prod(shape) * dtype.itemsize
@@ -63,7 +64,7 @@ def open_nifti(path: Path) -> StoredImage:
 
         with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
             with open_plain_or_gzip(path) as file:
-                read_array(file, np.dtype(np.uint8), offset)  # Skip the header.
+                skip_bytes(file, offset)
                 voxels = read_array(file, dtype, math.prod(shape)).reshape(shape, order="F")
                 read_to_end(file)
             slope, intercept = _scaling(header)
@@ -86,7 +87,8 @@ def _read_header(path: Path) -> Any:
     """Return nibabel's header object; raise InputError if the file is not NIfTI or is the header of a pair."""
     import nibabel as nib
 
-    head = read_head(path, 544)
+    with open_plain_or_gzip(path, 544) as file:
+        head = file.read(544)
     kinds: dict[str, Any] = {"1": nib.Nifti1Header, "2": nib.Nifti2Header}
     version = _version(head)
     if version is None:
@@ -116,13 +118,12 @@ def _voxel_type(path: Path, header: Any) -> np.dtype:
 def _scaling(header: Any) -> tuple[float | None, float | None]:
     """Return slope and intercept of the voxels, both None without scaling.
 
-    If the slope is 0 and the intercept is not, the slope counts as 1, as in ITK.
+    As in ITK, a number that is not finite counts as 0. If the slope is 0 and the intercept is not, the slope counts as
+    1.
     """
-    intercept = float(header["scl_inter"])
-    if float(header["scl_slope"]) == 0 and math.isfinite(intercept) and intercept:
-        return 1.0, intercept
-    slope, intercept = header.get_slope_inter()
-    return slope, intercept
+    slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
+    slope, intercept = (number if math.isfinite(number) else 0.0 for number in (slope, intercept))
+    return (slope or 1.0, intercept) if slope or intercept else (None, None)
 
 
 def itk_affine(path: Path, header: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import IO
 
 import numpy as np
@@ -24,6 +24,7 @@ _MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", 
 """Units that count as millimetres."""
 _CHUNK = 1 << 18
 _GZIP_MAGIC = b"\x1f\x8b"
+_BZIP2_MAGIC = b"BZh"
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,13 @@ class Gunzip(io.RawIOBase):
 
 
 class Bunzip2(io.RawIOBase):
-    """A stream that decompresses bzip2 data while it is read; data after the first bzip2 stream is ignored.
+    """A stream that decompresses bzip2 data while it is read; data after the last bzip2 stream is ignored.
 
     Reading raises EOFError if the data ends too early, and OSError if it is damaged.
     """
 
     def __init__(self, source: IO[bytes]) -> None:
-        self._source = source
+        self._source, self._pending = source, b""
         self._inflate = bz2.BZ2Decompressor()
 
     def readable(self) -> bool:
@@ -152,8 +153,9 @@ class Bunzip2(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Write decompressed bytes into `buffer`, as many as are at hand, and return their number; 0 at the end."""
-        while len(buffer) and not self._inflate.eof:
-            compressed = self._source.read(_CHUNK) if self._inflate.needs_input else b""
+        while len(buffer) and not (self._inflate.eof and not self._open_next_stream()):
+            compressed = self._pending or (self._source.read(_CHUNK) if self._inflate.needs_input else b"")
+            self._pending = b""
             if self._inflate.needs_input and not compressed:
                 raise EOFError
             data = self._inflate.decompress(compressed, len(buffer))
@@ -161,6 +163,14 @@ class Bunzip2(io.RawIOBase):
                 buffer[: len(data)] = data
                 return len(data)
         return 0
+
+    def _open_next_stream(self) -> bool:
+        rest = self._inflate.unused_data
+        rest += self._source.read(3 - len(rest)) if len(rest) < 3 else b""
+        if not rest.startswith(_BZIP2_MAGIC):
+            return False
+        self._inflate, self._pending = bz2.BZ2Decompressor(), rest
+        return True
 
 
 @contextmanager
@@ -294,7 +304,9 @@ def missing_data_file_error(path: Path, data: Path) -> InputError:
     - a file in the folder of `data` whose name differs from that of `data` only in upper and lower case;
     - a file beside the header that has the header's name and the ending of `data`.
 
-    If there is no such file, the remedy is to copy header and data file.
+    If the header names another folder, perhaps of another computer, and a file of the same name lies beside the header,
+    the remedy is to remove the folder from the header. If there is no such file, the remedy is to copy header and data
+    file.
     """
     remedy = "Copy both files."
     beside = [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]
@@ -303,6 +315,11 @@ def missing_data_file_error(path: Path, data: Path) -> InputError:
     similar = next((file for file in same if file.name.casefold() == data.name.casefold()), similar)
     if similar is not None:
         remedy = f"If {similar.name} is the data file, rename it to {data.name}."
+    name = PureWindowsPath(data).name  # A header written on Windows may separate folders by backslashes.
+    if data != path.parent / name and name and (path.parent / name).is_file():
+        folder = str(data).removeprefix(f"{path.parent}{os.sep}")[: -len(name)]
+        what = f"needs its data file {name} in another folder, {folder}, where it is missing"
+        return InputError(what, path=path, remedy=f"If the {name} beside the header is it, delete the folder there.")
     return InputError(f"needs its data file {data.name}, which is missing", path=path, remedy=remedy)
 
 
@@ -329,6 +346,7 @@ def _shorten(message: str, path: Path) -> str:
     for mark in ("sitk::ERROR:", "ITK ERROR:"):
         message = message.rpartition(mark)[2]
     message = " ".join(message.split())
+    message = re.sub(r"File cannot be read: .*", "ITK refuses its header or its data", message)
     message = re.sub(r"\w+ ?\(0x[0-9a-f]+\): ", "", message)  # the reader's class and address
     message = message.replace(f"File {path}", "the file").replace(str(path), "the file").rstrip(". ")
     return message if len(message) <= 160 else message[:157] + "..."
