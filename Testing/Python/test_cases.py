@@ -18,6 +18,7 @@ from dcamt.cases.case_list import (
     write_cases,
 )
 from dcamt.errors import InputError
+from dcamt.io import tables
 from dcamt_testing.synthetic import write_table
 from dcamt_testing.tiny_recipes import tiny_recipe
 
@@ -236,6 +237,16 @@ def test_file_whose_name_begins_with_a_blank_is_found_again(folder: Path, name: 
     (folder / "a.nii").rename(folder / name)
     write_cases([Case("a", folder / name, folder / "l.nii", LABELLED)], folder / "cases.csv")
     assert read_cases(folder / "cases.csv")[0].image == folder / name
+
+
+def test_path_that_is_not_utf_8_is_refused_in_a_case_list_and_escaped_in_other_tables(folder: Path) -> None:
+    """Python represents the byte 0xff of such a name by the character U+DCFF."""
+    image, path = folder / "p\udcff.nii", folder / "cases.csv"
+    with pytest.raises(InputError, match="path is not UTF-8"):
+        write_cases([Case("p", folder / "a.nii", None, UNLABELLED), Case("q", image, None, UNLABELLED)], path)
+    assert not path.exists()
+    tables.write_table(path, ["scan"], [[image.name]])
+    assert path.read_text(encoding="utf-8").split() == ["scan", "p\\udcff.nii"]
 
 
 def test_violations_are_found_without_reading_files() -> None:

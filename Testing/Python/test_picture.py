@@ -283,6 +283,13 @@ def test_measurements_and_names_are_printed(tmp_path: Path) -> None:
     assert "patient7" in [text.get_text() for text in figure.texts]
 
 
+def test_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
+    volume, labelmap = make_case()
+    named = Volume(volume.voxels, volume.grid, tmp_path / "p\udcff.nii.gz")
+    render_picture(named, labelmap, [GREEN], tmp_path / "picture.png")
+    assert "p\\udcff" in [text.get_text() for text in draw_picture(named, labelmap, [GREEN]).texts]
+
+
 def test_labelmap_on_another_grid_and_unknown_ending_are_refused(tmp_path: Path) -> None:
     volume, labelmap = make_case()
     moved = labelmap.grid.affine.copy()

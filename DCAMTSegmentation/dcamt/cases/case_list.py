@@ -108,6 +108,7 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
     On Windows, a file on another drive than the list has an absolute path.
 
     Raises:
+        InputError: a path is not UTF-8.
         OutputError: the file cannot be written.
     """
 
@@ -122,6 +123,10 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
 
     mapped = any(case.labels for case in cases)
     rows = [(case.name, relative(case.image), relative(case.label), case.role, case.labels) for case in cases]
+    for case, row in zip(cases, rows, strict=True):
+        if any("\ud800" <= character <= "\udfff" for text in row for character in text):
+            what = "cannot stand in a case list, since its path or its label's path is not UTF-8"
+            raise InputError(what, path=case.image, remedy="Rename the files or their folders.")
     columns = (*CASE_COLUMNS, LABELS_COLUMN) if mapped else CASE_COLUMNS
     write_table(path, columns, (row[: len(columns)] for row in rows))
 

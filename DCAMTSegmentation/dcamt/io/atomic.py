@@ -84,11 +84,13 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8.
 
+    Bytes of a file's name that are not UTF-8 are written as escape sequences, such as `\\udcff`.
+
     Raises:
         OutputError: the file cannot be written; an earlier file of that name stays unchanged.
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def stray_temporaries(folder: Path) -> list[Path]:
