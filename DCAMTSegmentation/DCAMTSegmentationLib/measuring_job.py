@@ -52,6 +52,9 @@ class MeasuringJob(WorkerJob):
         yield MeasureRequest(tuple(masks), name)
 
     def take_answer(self, event: SegmentsMeasured) -> Iterator[JobOutcome | None]:
+        if not slicer.mrmlScene.IsNodePresent(self._segmentation):
+            what = _("was removed during the measurement")
+            raise InputError(what, path=self._segmentation.GetName(), remedy=_("Choose another segmentation."))
         table = review.get_referenced_node(self._segmentation, review.MEASUREMENTS)
         if table is None:
             what = _("The table of measurements of {segmentation} was removed during the measurement.")

@@ -91,7 +91,7 @@ class ReportJob(SegmentJob):
         segment = self._segmentation.GetSegmentation().GetSegment(identifier)
         name = _class_name(segment) if is_dcamt_segment else OUTLINED_SEGMENT
         color = tuple(segment.GetColor())
-        mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._volume)
+        mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._snapshot.grid)
         yield
         file = self.folder / f"segment-{index}.npy"
         for _slab in write_npy_in_slabs(mask, file):

@@ -59,7 +59,8 @@ class ReviewPanel:
             hidden = 2 if table.GetNumberOfRows() == 1 else 1
             for row in range(table.GetNumberOfColumns()):
                 ui.measurementsTable.setRowHidden(row, row < hidden)
-            ui.measurementsTable.setFixedHeight((table.GetNumberOfColumns() - hidden) * ROW_PIXELS + 4)
+            shown = max(0, table.GetNumberOfColumns() - hidden)
+            ui.measurementsTable.setFixedHeight(shown * ROW_PIXELS + 4)
         ui.measurementsTable.visible = table is not None
         ui.copyButton.enabled = ui.exportButton.enabled = self.has_measurements
         ui.resultLabel.text = self._result_text(table)
@@ -85,7 +86,7 @@ class ReviewPanel:
         segments = ""
         if table is not None:
             rows = measurements_table.rows_of(table)
-            segments = ", ".join(f"{row['segment']} {float(row['volume_ml'] or 0):.1f} mL" for row in rows)
+            segments = ", ".join(f"{row['segment']} {_short_number(row['volume_ml'] or '0')} mL" for row in rows)
         return f"{volume.GetName()}: {segments}"
 
     def _trust_text(self) -> str:
@@ -162,3 +163,11 @@ class ReviewPanel:
             text = "\n".join((text, _("Only a task of one channel can use the case."), error_text(error)))
         self._ui.trainingCaseLabel.text = text
         self._ui.trainingCaseLabel.visible = True
+
+
+def _short_number(text: str) -> str:
+    """Return a number with one decimal; a text that is no number, which a user can type into the table, unchanged."""
+    try:
+        return f"{float(text):.1f}"
+    except ValueError:
+        return text

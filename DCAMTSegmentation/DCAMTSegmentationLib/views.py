@@ -109,7 +109,8 @@ def show_point(segmentation: SegmentationNode, position: tuple[float, float, flo
 class MapOverlay:
     """Shows a result's map as the foreground of all slice views.
 
-    `show(None)` restores the previous foreground. If the previous foreground was a map, no foreground is shown.
+    `show(None)` restores the previous foreground. If the previous foreground was a map, no foreground is shown. A view
+    whose foreground the user has replaced meanwhile keeps it.
     """
 
     def __init__(self) -> None:
@@ -126,7 +127,7 @@ class MapOverlay:
         for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             if map_node is not None:
                 self._lay_over(view, map_node)
-            elif view.GetID() in self._before:
+            elif view.GetID() in self._before and not _shows_other_foreground(view):
                 foreground, opacity = self._before[view.GetID()]
                 exists = foreground is not None and slicer.mrmlScene.GetNodeByID(foreground) is not None
                 view.SetForegroundVolumeID(foreground if exists else None)
@@ -143,6 +144,13 @@ class MapOverlay:
         self._before.setdefault(view.GetID(), (None, 0.0) if was_map else (foreground, view.GetForegroundOpacity()))
         view.SetForegroundVolumeID(map_node.GetID())
         view.SetForegroundOpacity(MAP_OPACITY)
+
+
+def _shows_other_foreground(view: Node) -> bool:
+    """Return whether the foreground of a slice view is a volume other than a map."""
+    foreground = view.GetForegroundVolumeID()
+    node = slicer.mrmlScene.GetNodeByID(foreground) if foreground else None
+    return node is not None and not review.is_map(node)
 
 
 def _show_fill(segmentation: SegmentationNode, shown: bool) -> None:

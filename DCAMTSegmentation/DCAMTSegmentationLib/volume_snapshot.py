@@ -11,7 +11,7 @@ import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import slabs, write_channels_in_slabs
 from DCAMTSlicerLib.node_types import VolumeNode
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of, world_positions
+from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras, voxels_of, world_positions
 from slicer.i18n import tr as _
 
 
@@ -27,6 +27,7 @@ class VolumeSnapshot:
     def __init__(self, volume: VolumeNode) -> None:
         self._volume = volume
         self.voxels, self.affine = voxels_of(volume), ijk_to_ras(volume)
+        self.grid = grid_of(volume)
         self._positions = world_positions(volume)
         self._checksum = 0
 

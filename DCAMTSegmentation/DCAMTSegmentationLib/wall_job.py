@@ -34,7 +34,7 @@ class WallJob(SegmentJob):
         voxels = read_segment(self._segmentation, self._segment_id)
         self._segment_name = self._segmentation.GetSegmentation().GetSegment(self._segment_id).GetName()
         self._fingerprint = fingerprint(self._segmentation, [self._segment_id])
-        mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._volume)
+        mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._snapshot.grid)
         yield None
         for _slab in write_npy_in_slabs(mask, mask_file):
             yield None

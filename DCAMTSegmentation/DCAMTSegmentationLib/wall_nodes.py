@@ -48,22 +48,25 @@ def insert_wall(
     scene = slicer.mrmlScene
     for node in (segmentation, *(review.own_helper(segmentation, role) for role in review.WALL_NODES)):
         changes.save(node)
-    model = review.own_helper(segmentation, review.WALL)
+    name = _("{volume} wall").format(volume=volume.GetName())
+    model, colors, table = (review.own_helper(segmentation, role) for role in review.WALL_NODES)
+    # The user may have removed one of the nodes.
     if model is None:
-        name = _("{volume} wall").format(volume=volume.GetName())
         model = changes.add("vtkMRMLModelNode", scene.GenerateUniqueName(name))
         model.CreateDefaultDisplayNodes()
+        place_below(model, segmentation)
+    if colors is None:
         colors = changes.add("vtkMRMLColorTableNode", scene.GenerateUniqueName(f"{name} colours"))
         colors.SetTypeToUser()
         colors.SetNumberOfColors(COLORS)
         colors.SetNamesFromColors()
         colors.GetLookupTable().SetRange(LOWEST, HIGHEST)
-        model.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
+    if table is None:
         table = changes.add("vtkMRMLTableNode", scene.GenerateUniqueName(f"{name} burden"))
-        for role, node in ((review.WALL, model), (review.WALL_COLORS, colors), (review.WALL_TABLE, table)):
-            segmentation.SetNodeReferenceID(role, node.GetID())
-        for node in (model, table):
-            place_below(node, segmentation)
+        place_below(table, segmentation)
+    model.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
+    for role, node in zip(review.WALL_NODES, (model, colors, table), strict=True):
+        segmentation.SetNodeReferenceID(role, node.GetID())
     model.SetNodeReferenceID(review.VOLUME, volume.GetID())
     model.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     surface = build_poly_data(wall.surface.points, wall.surface.triangles)
@@ -76,11 +79,16 @@ def insert_wall(
 
 
 def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
-    """Return the measured wall of a segmentation, with its openings and threshold; None if it has none."""
+    """Return the measured wall of a segmentation, with its openings and threshold.
+
+    Return None if there is no wall, or if its surface or scalars were removed.
+    """
     model = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData() if model is not None else None
     facts = model.GetAttribute(_FACTS) if model is not None else None
-    if surface is None or not facts or surface.GetPointData().GetArray(RATIO) is None:
+    if surface is None or not facts:
+        return None
+    if not all(surface.GetPointData().HasArray(name) for name in (RATIO, KIND, REGION)):
         return None
     points = vtk_to_numpy(surface.GetPoints().GetData()).astype(np.float64)
     triangles = vtk_to_numpy(surface.GetPolys().GetConnectivityArray()).reshape(-1, 3).astype(np.int64)

@@ -90,7 +90,7 @@ def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarra
     return np.array(slicer.util.arrayFromVTKMatrix(matrix))
 
 
-def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: VolumeNode) -> tuple[np.ndarray, np.ndarray]:
+def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask padded to a volume's grid, with that grid's affine, so that the worker need not interpolate.
 
     Return mask and affine unchanged unless all of the mask's voxels coincide with voxels of the volume.
@@ -98,12 +98,11 @@ def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: VolumeNode)
     Args:
         mask: (K, J, I).
         affine: (4, 4), voxel index (i, j, k) of the mask -> mm in the volume's own space.
-        volume: a volume node with an image.
+        grid: the volume's grid, in the volume's own space.
     """
-    volume_affine = ijk_to_ras(volume)
-    mask_to_volume_ijk = np.linalg.inv(volume_affine) @ affine
+    mask_to_volume_ijk = np.linalg.inv(grid.affine) @ affine
     start = np.rint(mask_to_volume_ijk[:3, 3]).astype(int)
-    shape = np.array(volume.GetImageData().GetDimensions())
+    shape = np.array(grid.shape)
     axes_agree = np.allclose(mask_to_volume_ijk[:3, :3], np.eye(3), rtol=0, atol=SAME_AXIS)
     aligned = axes_agree and np.allclose(mask_to_volume_ijk[:3, 3], start, rtol=0, atol=SAME_VOXEL)
     if not aligned or (start < 0).any() or (start + mask.shape[::-1] > shape).any():
@@ -111,7 +110,7 @@ def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, volume: VolumeNode)
     padded = np.zeros(shape[::-1], np.uint8)
     i, j, k = (slice(first, first + size) for first, size in zip(start, mask.shape[::-1], strict=True))
     padded[k, j, i] = mask
-    return padded, volume_affine
+    return padded, grid.affine
 
 
 def world_positions(volume: VolumeNode) -> np.ndarray:

@@ -208,3 +208,16 @@ class RemovedSegmentTest(SceneCase):
     def test_report_job_sends_its_request_if_the_segment_was_removed_after_it_was_read(self) -> None:
         with mock.patch.object(report_job, "write_npy_in_slabs", self.remove_instead_of_writing):
             self.assert_requested(self.report_job())
+
+    def test_wall_and_report_send_their_request_if_the_image_of_the_volume_was_removed_after_the_start(self) -> None:
+        image = self.volume.GetImageData()
+        for job in (self.wall_job(), self.report_job()):
+            with self.subTest(type(job).__name__):
+                self.worker.request.reset_mock()
+                job.start()
+                self.volume.SetAndObserveImageData(None)
+                process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")
+                self.assertEqual(self.outcomes, [])
+                job.cancel()
+                self.outcomes.clear()
+                self.volume.SetAndObserveImageData(image)

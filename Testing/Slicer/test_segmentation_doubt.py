@@ -103,6 +103,19 @@ class MapTest(PanelCase):
             self.assertEqual(composite.GetForegroundVolumeID(), before.GetID())
             self.assertEqual(composite.GetForegroundOpacity(), 0.25)
 
+    def test_foreground_that_replaced_the_map_is_kept(self) -> None:
+        other = add_scan("CT")
+        self.segment(add_scan())
+        self.ui.doubtCheckBox.click()
+        for composite in slice_composites():
+            composite.SetForegroundVolumeID(other.GetID())
+            composite.SetForegroundOpacity(0.5)
+        self.ui.doubtCheckBox.click()
+        for composite in slice_composites():
+            self.assertEqual(
+                (composite.GetForegroundVolumeID(), composite.GetForegroundOpacity()), (other.GetID(), 0.5)
+            )
+
     def test_check_box_is_disabled_after_the_map_is_deleted(self) -> None:
         self.segment(add_scan())
         self.assertTrue(self.ui.doubtCheckBox.enabled)

@@ -25,6 +25,7 @@ from segmentation_case import (
     segment_mask,
     start_afresh,
 )
+from slicer_harness import expect_no_hidden_errors
 
 
 class AnalyticMeasurementTest(unittest.TestCase):
@@ -173,3 +174,23 @@ class MeasurementsTest(PanelCase):
         with mock.patch("qt.QFileDialog.getSaveFileName", return_value="") as dialog:
             click(self.ui.exportButton)
         self.assertEqual(dialog.call_args.args[2], "LGE 1_2_ a measurements.csv")
+
+    def test_text_typed_into_the_table_is_shown_unchanged(self) -> None:
+        table = self.segment(add_scan()).GetNodeReference(review.MEASUREMENTS)
+        for text in ("2,4", "about 5", "7.25"):
+            table.SetCellText(0, 2, text)
+            self.module.leave()
+            self.module.enter()
+            self.assertIn({"7.25": "7.2"}.get(text, text) + " mL", self.ui.resultLabel.text)
+        table.RemoveAllColumns()
+        self.module.enter()
+        self.assertGreaterEqual(self.ui.measurementsTable.height, 0)
+        expect_no_hidden_errors()
+
+    def test_segmentation_removed_during_a_measurement_is_named(self) -> None:
+        segmentation = self.segment(add_scan())
+        click(self.ui.measureButton)
+        slicer.mrmlScene.RemoveNode(segmentation)
+        with Person() as person:
+            person.expects("LGE segmentation: was removed during the measurement", "Ok")
+            self.wait()

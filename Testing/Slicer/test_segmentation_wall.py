@@ -256,6 +256,22 @@ class WallSceneTest(InsertedWallCase):
         self.ui.wallThresholdSlider.value = 1.4
         expect_no_hidden_errors()
 
+    def test_new_measurement_replaces_a_removed_table_and_removed_colours(self) -> None:
+        for role in (review.WALL_TABLE, review.WALL_COLORS):
+            slicer.mrmlScene.RemoveNode(review.get_referenced_node(self.segmentation, role))
+        model = wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, SceneChanges())
+        self.assertEqual(burden_cell(self.segmentation), f"{self.wall.burden.percent:.1f}")
+        colors = review.get_referenced_node(self.segmentation, review.WALL_COLORS)
+        self.assertIsNotNone(colors)
+        self.assertIs(model.GetDisplayNode().GetColorNode(), colors)
+
+    def test_surface_without_scalars_is_no_wall(self) -> None:
+        for name in (wall_nodes.RATIO, wall_nodes.KIND, wall_nodes.REGION):
+            model = wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, SceneChanges())
+            self.assertIsNotNone(wall_nodes.wall_in_scene(self.segmentation))
+            model.GetPolyData().GetPointData().RemoveArray(name)
+            self.assertIsNone(wall_nodes.wall_in_scene(self.segmentation))
+
     def test_colour_legend_is_visible_and_has_a_title(self) -> None:
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertTrue(legend.GetVisibility())

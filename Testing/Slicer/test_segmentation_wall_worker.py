@@ -299,6 +299,8 @@ INSERTION_STEPS = {
     wall_job: {"insert_wall": 1, "store_measured_outline": 1, "update_outdated_mark": 1},
 }
 """The functions that insert a wall, by module, with the number of their calls."""
+PLACED = (review.WALL, review.WALL_TABLE)
+"""The roles of the nodes that are placed below the segmentation if they are new."""
 
 
 class InterruptedInsertionTest(ChosenPhantomCase):
@@ -317,8 +319,9 @@ class InterruptedInsertionTest(ChosenPhantomCase):
         for module, steps in INSERTION_STEPS.items():
             for name, calls in steps.items():
                 for call in range(calls):
-                    if name == "place_below" and review.get_referenced_node(self.segmentation, review.WALL):
-                        continue  # an earlier wall keeps its place
+                    placed = [review.get_referenced_node(self.segmentation, role) for role in PLACED]
+                    if name == "place_below" and call >= placed.count(None):
+                        continue  # the nodes of an earlier wall keep their places
                     with self.subTest(step=name, call=call), fail_after(module, name, call), Person() as person:
                         person.expects("memory", "Ok")
                         self.measure()
@@ -353,6 +356,12 @@ class InterruptedInsertionTest(ChosenPhantomCase):
     def test_failed_insertion_restores_what_is_left_of_the_earlier_wall(self) -> None:
         self.insert_earlier_wall()
         slicer.mrmlScene.RemoveNode(review.get_referenced_node(self.segmentation, review.WALL))
+        self.fail_after_each_step()
+
+    def test_failed_insertion_restores_an_earlier_wall_without_its_table_and_colours(self) -> None:
+        self.insert_earlier_wall()
+        for role in (review.WALL_TABLE, review.WALL_COLORS):
+            slicer.mrmlScene.RemoveNode(review.get_referenced_node(self.segmentation, role))
         self.fail_after_each_step()
 
     def test_cancelling_before_any_step_leaves_the_scene_unchanged(self) -> None:
