@@ -112,3 +112,9 @@ def test_assessment_leaves_out_the_assessed_case() -> None:
 def test_fit_of_fewer_than_two_cases_is_refused() -> None:
     with pytest.raises(ValueError, match="two cases"):
         fit_overlap([{"doubt": 1.0}] * 3, [0.5] * 3, ["a"] * 3, ("doubt",))
+
+
+def test_rank_correlation_with_equal_values_is_spearmans() -> None:
+    expected, truth = [0.8, 0.8, 0.8, 0.9, 0.7, 0.9, 0.6], [0.7, 0.9, 0.8, 0.8, 0.8, 0.95, 0.5]
+    figures = overlap_figures([ExpectedOverlap(value, 0, 1) for value in expected], truth)
+    assert figures["rank correlation"] == pytest.approx(stats.spearmanr(expected, truth).statistic)

@@ -157,3 +157,15 @@ def test_doubt_is_highest_at_the_outline_and_lower_for_sharper_probabilities() -
     sharper = doubt_map((8 * probabilities.clamp(1e-6).log()).softmax(dim=0), grid)
     assert sharper.sum() < 0.8 * computed.sum()
     assert not doubt_map(torch.stack([torch.ones(grid.shape), torch.zeros(grid.shape)]), grid).any()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_entropy_of_equal_probabilities_is_one_whatever_the_number_of_classes(classes: int) -> None:
+    labels = np.zeros((9, 9, 9), np.uint8)
+    labels[3:6, 3:6, 3:6] = 1
+    equal = torch.full((1, classes, 9, 9, 9), 1 / classes)
+    outline = np.pad(np.ones((3, 3, 3), bool), 3)
+    outline[4, 4, 4] = False
+    band = distance_transform_edt(~outline) <= 2.5
+    features = doubt_features(equal, labels, (1.0, 1.0, 1.0))
+    assert features["entropy"] == pytest.approx(math.sqrt(np.count_nonzero(band) / 27))

@@ -15,6 +15,7 @@ from dcamt.cases.case_list import read_cases
 from dcamt.commands import estimate as estimate_command
 from dcamt.commands.console import Console
 from dcamt.io.readers import read_header
+from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe_files import load_recipe, with_settings
 from dcamt.runs.efforts import EFFORTS, QUICK, THOROUGH, effort_settings
 from dcamt.runs.folder import RunFolder
@@ -189,3 +190,9 @@ def test_effort_of_a_run_sets_its_iterations(tmp_path: Path) -> None:
     assert call_dcamt([*arguments, "--effort", QUICK]) == 0
     assert run.open()[0].training.iterations == 2
     assert call_dcamt(["train", "--run", run.path, "--resume", "--effort", QUICK]) == 2
+
+
+def test_disk_space_of_a_validated_run_includes_the_best_weights_twice() -> None:
+    recipe = tiny_recipe()
+    weights = 4 * sum(tensor.numel() for tensor in DualVNet(recipe).state_dict().values())
+    assert disk_bytes(recipe, validated=True) - disk_bytes(recipe, validated=False) == 2 * weights

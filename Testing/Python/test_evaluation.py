@@ -14,7 +14,14 @@ from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.dicom_files import SEGMENTATION_CLASSES
 from dcamt.io.writers import write_labelmap
-from dcamt.metrics.evaluation import SCORE_COLUMNS, EvaluationRow, SegmentationScore, evaluate_folders, score
+from dcamt.metrics.evaluation import (
+    SCORE_COLUMNS,
+    EvaluationRow,
+    SegmentationScore,
+    evaluate_folders,
+    score,
+    summarize_rows,
+)
 from dcamt.volume import Code, Labelmap, SegmentInfo
 from dcamt_testing.dicom_positions import REPORT, new_data_set
 from dcamt_testing.synthetic import read_table
@@ -413,3 +420,14 @@ def test_files_of_different_cases_are_not_paired(tmp_path: Path, prediction: str
     save(tmp_path / "lab" / label, random_mask(1))
     with pytest.raises(InputError, match="has no label in"):
         evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+
+
+def test_distance_that_is_undefined_in_every_case_has_no_mean(tmp_path: Path) -> None:
+    missed = score(np.zeros((3, 3, 3), bool), np.ones((3, 3, 3), bool), (1.0, 1.0, 1.0))
+    rows = [EvaluationRow(name, 1, missed, 0.0, 1.0, undefined=1, missed=1) for name in ("a", "b")]
+    summary = summarize_rows(rows)
+    assert summary.mean[0].score.dice == 0
+    assert np.isnan([summary.mean[0].score.hd95_mm, summary.mean[0].score.asd_mm, summary.std[0].score.hd95_mm]).all()
+    assert summary.mean[0].title == "mean (95HD of 0 of 2 cases, 2 missed)"
+    summary.write_csv(tmp_path / "scores.csv")
+    assert {row["hd95_mm"] for row in read_table(tmp_path / "scores.csv")} == {""}

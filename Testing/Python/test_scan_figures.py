@@ -1,12 +1,21 @@
-"""Test the colours of the wall's surface in a report."""
+"""Test the colours of surfaces and the numbers of slices in a report."""
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
+import pytest
 from dcamt.geometry import Grid
-from dcamt.report.scan_figures import wall_painter
+from dcamt.metrics.doubtful_places import DoubtfulPlace
+from dcamt.metrics.measurements import measure
+from dcamt.models.package import Card
+from dcamt.report.colors import DOUBT_COLOR
+from dcamt.report.scan_figures import draw_slices, wall_painter
+from dcamt.report.scan_report import ScanReport, render_scan_report
 from dcamt.report.scene import build_scene
-from dcamt.volume import Labelmap, Volume
+from dcamt.report.surface_shading import doubt_painter
+from dcamt.volume import TISSUE, Labelmap, SegmentInfo, Volume
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING, WALL
 from dcamt.wall.sampling import BloodPool
@@ -30,3 +39,44 @@ def test_openings_have_light_stripes_and_enhanced_wall_is_dark() -> None:
     assert 0.3 < (grey[:300] > 0.8).mean() < 0.7
     assert np.abs(np.diff((grey[:300] > 0.8).astype(int))).sum() > 10
     assert (grey[300:] < 0.3).all()
+
+
+@pytest.mark.parametrize(("thickness_mm", "weight"), [(0.5, 0.0), (1.5, 0.5), (2.5, 1.0)])
+@pytest.mark.parametrize("axis", range(3))
+def test_surface_has_the_colour_of_the_thickness_of_wrong_labels(axis: int, thickness_mm: float, weight: float) -> None:
+    spacing = np.ones(3)
+    spacing[axis] = 0.5
+    doubt = np.zeros([101 if n == axis else 51 for n in range(3)])
+    layer = [slice(None)] * 3
+    count = round(thickness_mm / 0.5)
+    layer[axis] = slice(50 - count // 2, 50 - count // 2 + count)
+    doubt[tuple(layer)] = 1
+    shown = doubt_painter(doubt, spacing)(np.full((1, 3), 25.0), np.zeros((1, 3)))
+    np.testing.assert_allclose(shown[0], weight * np.array(DOUBT_COLOR), atol=0.08)
+
+
+@pytest.mark.parametrize("direction", [1, -1], ids=["upwards", "downwards"])
+def test_axial_slices_are_numbered_from_the_lowest_in_picture_and_text(direction: int) -> None:
+    grid = Grid((30, 30, 20), np.diag([1.0, 1.0, 2.0 * direction, 1.0]))
+    labels = np.zeros(grid.shape, np.uint8)
+    labels[10:20, 10:20, 6] = 1
+    segments = [SegmentInfo(1, "Left atrium", (1.0, 0.0, 0.0), TISSUE)]
+    volume = Volume(np.random.default_rng(0).random((1, *grid.shape), np.float32), grid)
+    labelmap = Labelmap(labels, grid)
+    number = 7 if direction > 0 else 14
+    drawn = draw_slices(build_scene(volume, labelmap, segments), segments)
+    assert re.findall(r"Axial (\d+)/(\d+)", drawn) == [(str(number), "20")]
+    report = ScanReport(
+        volume,
+        labelmap,
+        segments,
+        measure(labelmap, segments),
+        model=Card("m", "M", ("Left atrium",), "LGE-MRI", "1", "", ""),
+        trust=0.9,
+        doubtful_places=[DoubtfulPlace(grid.position((12, 12, 6)), (12, 12, 6), 0.5, 0.4)],
+    )
+    text = render_scan_report(report)
+    assert f"1 doubtful place: axial slice {number} (0.50 mL)." in text
+    units = dict(re.findall(r"<tr><th>([^<]*)</th><td[^>]*>[^<]*</td><td class=\"u\">([^<]*)</td>", text))
+    extents = ("Long diameter", "Anteroposterior extent", "Transverse extent")
+    assert [units[name] for name in ("Volume", "Surface area", *extents)] == ["mL", "cm²", "mm", "mm", "mm"]
