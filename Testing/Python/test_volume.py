@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -18,7 +19,7 @@ from dcamt.geometry import Grid
 from dcamt.io.formats import scan_name
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.volume import Labelmap, Volume
+from dcamt.volume import Code, Labelmap, Volume
 from dcamt_testing.scan_files import (
     LEFT_ATRIUM,
     ORTHOGONAL,
@@ -161,6 +162,21 @@ def test_segmentation_file_has_the_tags_of_slicer_segmentations(tmp_path: Path, 
     segmentation = slicerio.read_segmentation(str(path))
     np.testing.assert_array_equal(slicerio.segment_mask(segmentation, "Atrial wall"), voxels == 5)
     assert segmentation["segments"][0]["terminology"]["type"] == ["SCT", "82471001", "Left atrium"]
+
+
+@pytest.mark.parametrize("name", ["Öffnung", "左心房", "atrium\n2", "🫀 left"])
+def test_segment_names_of_any_language_are_written_as_utf_8(tmp_path: Path, name: str) -> None:
+    grid, path = Grid((4, 5, 6), np.eye(4)), tmp_path / "x.seg.nrrd"
+    voxels = np.random.default_rng(0).integers(0, 2, (4, 5, 6), np.uint8)
+    code = Code("SCT", "1", f"code of {name}")
+    write_labelmap(Labelmap(voxels, grid), path, [replace(LEFT_ATRIUM, name=name, type=code)])
+    shown = name.replace("\n", " ")
+    header, _, _ = path.read_bytes().partition(b"\n\n")
+    assert f"Segment0_Name:={shown}\n" in header.decode("utf-8")
+    assert f"code of {shown}" in header.decode("utf-8")
+    read = read_labelmap(path)
+    np.testing.assert_array_equal(read.voxels, voxels)
+    assert sitk.ReadImage(str(path)).GetMetaData("Segment0_Name") == shown
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])

@@ -67,7 +67,10 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 def _file_keys(path: Path) -> tuple[object, ...]:
     """Return keys that identify a file: its resolved path and, if it exists, its device and inode (for hard links)."""
-    resolved = Path(os.path.realpath(path))  # Path.resolve raises RuntimeError for a link that leads to itself.
+    try:
+        resolved = path.resolve()
+    except RuntimeError:  # The link leads to itself.
+        return (path.absolute(),)
     try:
         status = resolved.stat()
     except OSError:
