@@ -21,7 +21,7 @@ from dcamt.report import case_picture
 from dcamt.report.charts import MAX_POINTS, line_chart, thin_line, tick_values
 from dcamt.report.run_report import collect_curves
 from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
-from dcamt.runs.events import parse_run_event
+from dcamt.runs.events import ValidationScored, parse_run_event
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import call_dcamt, run_dcamt
@@ -164,6 +164,12 @@ def test_resuming_a_run_removes_later_values_from_its_curves() -> None:
     losses, dice = collect_curves([event for fields in events if (event := parse_run_event(fields))])
     assert losses == {"total": [(10, 3.0), (25, 1.5)]}
     assert dice == {"branch A": [(25, 0.5)], "both branches": [(25, 0.6)]}
+
+
+def test_curves_of_several_classes_name_the_only_validated_class() -> None:
+    scored = ValidationScored(25, {"A": {"LA": 0.5}, "mean": {"LA": 0.6}}, 1.0)
+    _, dice = collect_curves([scored], several_classes=True)
+    assert dice == {"LA, branch A": [(25, 0.5)], "LA, both branches": [(25, 0.6)]}
 
 
 def test_line_chart_has_thinned_lines_escaped_texts_and_round_ticks() -> None:

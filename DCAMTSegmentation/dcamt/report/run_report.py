@@ -49,7 +49,7 @@ def write_run_report(
     if scored:
         summarize_rows([row for case in scored for row in case.rows]).write_csv(run.validation)
     events = run.read_events()
-    losses, dice = collect_curves(events)
+    losses, dice = collect_curves(events, several_classes=len(recipe.classes) > 1)
     report = RunReport(
         recipe,
         list_facts(package.card, cases, events),
@@ -79,8 +79,12 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
     return lines
 
 
-def collect_curves(events: Sequence[RunEvent]) -> tuple[dict[str, Line], dict[str, Line]]:
+def collect_curves(
+    events: Sequence[RunEvent], several_classes: bool = False
+) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice, as lines of (iteration, value) by name.
+
+    With `several_classes`, each line of the Dice names its class, also if the validation cases hold only one class.
 
     If a resumed run trained some iterations a second time, their first values are omitted.
     """
@@ -98,7 +102,7 @@ def collect_curves(events: Sequence[RunEvent]) -> tuple[dict[str, Line], dict[st
             for branch, by_class in event.dice.items():
                 who = "both branches" if branch == "mean" else f"branch {branch}"
                 for name, value in by_class.items():
-                    key = who if len(by_class) == 1 else f"{name}, {who}"
+                    key = who if len(by_class) == 1 and not several_classes else f"{name}, {who}"
                     dice.setdefault(key, {})[event.iteration] = value
     return ({n: list(line.items()) for n, line in losses.items()}, {n: list(line.items()) for n, line in dice.items()})
 
