@@ -154,3 +154,13 @@ def test_error_names_the_missing_scan(tmp_path: Path, table: Path) -> None:
     (table.parent / "unlabelled0.nii.gz").unlink()
     with pytest.raises(InputError, match=r"unlabelled0\.nii\.gz, which does not exist"):
         run.open()
+
+
+@pytest.mark.parametrize("text", ["null", "[1]", "{}", '{"name": "a", "title": "", "licence": "", "checksum": 1}'])
+def test_origin_of_another_form_is_refused_with_the_names_it_lacks(tmp_path: Path, text: str) -> None:
+    run = RunFolder(tmp_path)
+    run.origin.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        run.read_origin()
+    expected = "cannot be read (the file must hold the texts name, title, licence, checksum). Start a new run."
+    assert str(refused.value) == f"{run.origin}: {expected}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ..cases.case_list import Case, read_cases, write_cases
@@ -182,14 +182,16 @@ class RunFolder:
             InputError: the file is damaged, or cannot be read.
         """
         try:
-            origin = Origin(**json.loads(self.origin.read_text(encoding="utf-8")))
-            if not all(isinstance(text, str) for text in asdict(origin).values()):
-                raise TypeError("a value is no text")
+            stored = json.loads(self.origin.read_text(encoding="utf-8"))
+            names = [item.name for item in fields(Origin)]
+            is_origin = isinstance(stored, dict) and set(stored) == set(names)
+            if not (is_origin and all(isinstance(text, str) for text in stored.values())):
+                raise ValueError(f"the file must hold the texts {', '.join(names)}")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"cannot be read ({error})", path=self.origin, remedy="Start a new run.") from error
-        return origin
+        return Origin(**stored)
 
     def remove_strays(self) -> None:
         """Remove the temporary files of a killed process. Only the process that holds the lock may call this."""
