@@ -265,6 +265,23 @@ def test_separate_part_of_the_segment_is_not_in_the_blood_pool(scan: tuple[Volum
     assert both.burden.percent == pytest.approx(one.burden.percent, abs=0.2)
 
 
+@pytest.mark.parametrize(("count", "is_noted"), [(40, False), (60, True)])
+def test_separate_parts_and_cavities_of_more_than_50_mm3_are_noted(
+    scan: tuple[Volume, Labelmap], count: int, is_noted: bool
+) -> None:
+    volume, labels = scan
+    voxels = labels.voxels.copy()
+    corner, centre = voxels[:8, :8, :8], tuple(slice(n // 2, n // 2 + 4) for n in voxels.shape)
+    assert not corner.any()
+    assert voxels[centre].all()
+    corner[::2, ::2, ::2] = np.arange(64).reshape(4, 4, 4) < count
+    voxels[centre] = np.arange(64).reshape(4, 4, 4) >= count
+    notes = analyse_wall(volume, Labelmap(voxels, labels.grid)).notes
+    assert ("Separate parts of the segment (0.1 mL) were ignored." in notes) == is_noted
+    assert ("Cavities in the segment (0.1 mL) were filled." in notes) == is_noted
+    assert any("Separate parts" in note or "Cavities" in note for note in notes) == is_noted
+
+
 def test_voxels_thicker_than_4_mm_are_reported() -> None:
     def notes(slice_mm: float) -> list[str]:
         result = analyse_phantom(PATCH, grid_about(60, (2.0, 2.0, slice_mm)))

@@ -196,6 +196,11 @@ def test_normals_that_leave_the_scan_within_the_distances_are_found() -> None:
     assert 0 < np.count_nonzero(found) < len(found) / 4
     assert (surface.points[found, 2] > CENTRE[2]).all()
     assert not reaches_border(lower, surface, np.array([0.0, 0.5])).any()
+    upper = grid_about(48, FINE, shift=(0, 0, 42))  # begins 2 mm below the top of the sphere
+    starts = surface.points - 3.0 * surface.normals
+    found = reaches_border(upper, surface, np.array([-3.0, 3.0]))
+    np.testing.assert_array_equal(found, ~(inside_scan(upper, starts) & inside_scan(upper, ends)))
+    assert (found & inside_scan(upper, ends)).any()
 
 
 def test_fraction_of_volume_lost_by_smoothing_is_inversely_proportional_to_the_squared_radius() -> None:
