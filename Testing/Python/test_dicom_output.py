@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,30 @@ def test_names_in_any_character_set_are_kept(
         path = tmp_path / f"{number}.dcm"
         write_dicom(written, path)
         assert str(pydicom.dcmread(path).PatientName) == name
+
+
+@pytest.mark.parametrize("character_set", ["", "ISO_IR 100", "ISO_IR 192"])
+@pytest.mark.parametrize("name", ["左心房", "Öffnung"])
+def test_segment_names_of_any_language_are_kept(
+    case: tuple[Path, Labelmap], tmp_path: Path, character_set: str, name: str
+) -> None:
+    folder, labelmap = case
+    patient = "Mueller^Joerg" if character_set == "" else "Müller^Jörg"
+    for file in folder.glob("IM*"):
+        image = pydicom.dcmread(file)
+        image.SpecificCharacterSet, image.PatientName = character_set, patient
+        image.save_as(tmp_path / file.name)
+    source = find_source_images(tmp_path, labelmap.grid)
+    segments = [replace(info, name=f"{name} {info.label}") for info in SEGMENTS]
+    segmentation = build_dicom_segmentation(labelmap, segments, source, MODEL)
+    report = build_measurement_report(measure(labelmap, segments, "scan"), segments, segmentation, source, MODEL)
+    for number, written in enumerate((segmentation, report)):
+        path = tmp_path / f"{number}.dcm"
+        write_dicom(written, path)
+        assert str(pydicom.dcmread(path).PatientName) == patient
+    read = pydicom.dcmread(tmp_path / "0.dcm")
+    assert [item.SegmentLabel for item in read.SegmentSequence] == [info.name for info in segments]
+    assert name in str(pydicom.dcmread(tmp_path / "1.dcm"))
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID"])

@@ -111,8 +111,10 @@ def build_dicom_segmentation(
     """
     import highdicom as hd
 
+    codes = [code for info in segments for code in (info.category, info.type)]
+    as_utf8 = not all(text.isascii() for text in (*(info.name for info in segments), *(code.meaning for code in codes)))
     for image in source.datasets:
-        _complete_header(image)
+        _complete_header(image, as_utf8)
     planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I): slices of rows and columns
     geometry = _frame_geometry(labelmap.grid) if source.frames is not None else {}
     masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
@@ -147,12 +149,15 @@ def build_dicom_segmentation(
     return dataset
 
 
-def _complete_header(image: Dataset) -> None:
+def _complete_header(image: Dataset, as_utf8: bool) -> None:
     """Prepare the header of a source image, from which highdicom copies attributes of patient and study.
 
     Each attribute of `_MAY_BE_EMPTY` becomes empty if the image lacks the attribute, or if the attribute's value is an
     invalid date, time or sex. A header in several character sets, or in one that highdicom does not know, is converted
     to UTF-8.
+
+    Args:
+        as_utf8: convert the header to UTF-8 in any case, since the result takes over its character set.
 
     Raises:
         InputError: the image lacks one of `_REQUIRED`.
@@ -167,7 +172,7 @@ def _complete_header(image: Dataset) -> None:
     if stated is not None:
         names = [stated] if isinstance(stated, str) else list(stated)
         known = {character_set.value for character_set in hd.SpecificCharacterSetValues}
-        if len(names) != 1 or names[0] not in known:
+        if as_utf8 or len(names) != 1 or names[0] not in known:
             image.decode()
             image.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _MAY_BE_EMPTY:
