@@ -300,3 +300,20 @@ def test_mean_dice_ignores_values_absent_from_label_and_prediction() -> None:
     label, prediction = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 0, 2, 2, 2, 0])
     assert mean_dice(prediction, label, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert mean_dice(0 * prediction, 0 * label, [1]) == 0
+
+
+def test_command_calibrates_with_validation_cases_only_and_keeps_them(
+    tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
+    path = tmp_path / "m.dcamt"
+    write_package(path, tiny_package)
+    table = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=0, validation=8, shape=(12, 12, 12))
+    command = ["models", "calibrate", str(path), str(table), "--device", "cpu"]
+    scan = table.with_name("validation3.nii.gz")
+    before = scan.read_bytes()
+    assert main([*command, "--output", str(scan), "--overwrite"]) == 1
+    assert f"{scan}: would be replaced by a result." in capsys.readouterr().err
+    assert scan.read_bytes() == before
+    assert main(command) == 0
+    assert open_model(path).calibration is not None

@@ -52,7 +52,7 @@ class Case:
         return os.path.realpath(self.image)
 
 
-def read_cases(path: Path, labels: str = "") -> list[Case]:
+def read_cases(path: Path, labels: str = "", for_training: bool = True) -> list[Case]:
     """Return the cases of a table with the columns `name,image,label,role`; relative paths start at the table's folder.
 
     Lines with the role `left out` are skipped, and the label of an unlabelled case is dropped.
@@ -60,6 +60,7 @@ def read_cases(path: Path, labels: str = "") -> list[Case]:
     Args:
         labels: the label mapping for lines whose column `labels` is empty; by default, the mapping in the file's line
             `# labels:`.
+        for_training: whether a case must be labelled (`Rule.ONE_LABELLED`).
 
     Raises:
         InputError: the file or a line is faulty (see `list_cases`), a scan or a label is missing, or the cases break a
@@ -79,7 +80,8 @@ def read_cases(path: Path, labels: str = "") -> list[Case]:
                 text = f"line {line} names {file}, which does not exist"
                 raise InputError(text, path=path, remedy="Correct the path, or remove the line.")
         cases.append(case)
-    refuse_violations(violations(cases), path)
+    broken = [violation for violation in violations(cases) if for_training or violation.rule is not Rule.ONE_LABELLED]
+    refuse_violations(broken, path)
     return cases
 
 

@@ -67,7 +67,8 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     if options.output is None and any(model.shipped and model.path == path for model in stored_models()):
         remedy = "Write the calibration to a file with --output."
         raise InputError("is shipped with DCAMT and cannot be changed", path=path, remedy=remedy)
-    cases = [case for case in read_cases(options.cases, options.labels) if case.role == VALIDATION]
+    listed = read_cases(options.cases, options.labels, for_training=False)
+    cases = [case for case in listed if case.role == VALIDATION]
     if len(cases) < MIN_CASES:
         raise InputError(
             f"lists too few validation cases ({len(cases)}); a calibration needs {MIN_CASES} or more",
@@ -75,7 +76,8 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
             remedy="Add labelled cases of the role validation.",
         )
     if options.output is not None:
-        check_file(options.output, [path, options.cases], existing_rule(options))
+        files = [file for case in listed for file in (case.image, case.label) if file is not None]
+        check_file(options.output, [path, options.cases, *files], existing_rule(options))
     # `open_model` ignores a calibration file that belongs to another model, but `write_package` would remove it.
     elif existing_rule(options) == REFUSE and (
         open_model(path).calibration is not None or calibration_path(path).exists()
