@@ -698,4 +698,5 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("{0}: cannot be used ({1}). Check its name and permissions."),
         _("{0}: could not be written ({1}). Choose another folder."),
         _("{0}: could not be written; the disk may be full. Free some space and try again."),
+        _("{0}: is a device or a pipe, not a file. Give a file name."),
     )

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
+from dcamt.commands.result_files import check_result_paths
 from dcamt.errors import InputError, OutputError
-from dcamt.io.atomic import atomic_path, stray_temporaries
+from dcamt.io.atomic import atomic_path, stray_temporaries, write_text
 
 
 def all_paths(folder: Path) -> list[str]:
@@ -130,3 +131,17 @@ def test_only_temporary_files_are_listed_as_strays(tmp_path: Path) -> None:
     with atomic_path(tmp_path / "x.json") as temporary:
         temporary.touch()
         assert stray_temporaries(tmp_path) == [temporary]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe.csv", tmp_path / "link.csv"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(OutputError, match=rf"{path.name}: is a device or a pipe, not a file"):
+            write_text(path, "result")
+        with pytest.raises(OutputError, match=rf"{path.name}: is a device or a pipe, not a file"):
+            check_result_paths([path], [])
+    assert pipe.is_fifo()
+    assert sorted(tmp_path.iterdir()) == [link, pipe]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import InputError, OutputError
+from ..io.atomic import refuse_device
 from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, ending
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..io.writers import is_dcamt_result
@@ -82,6 +83,7 @@ def _check_place(path: Path) -> None:
     """Raise OutputError if `path` is a folder, or if its folder cannot be written."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder. Give a file name.")
+    refuse_device(path, path)
     above = Path(os.path.realpath(path)).parent
     while not above.exists() and not above.is_symlink():
         above = above.parent

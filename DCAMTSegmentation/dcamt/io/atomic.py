@@ -42,6 +42,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         try:
             if target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+            refuse_device(target, wanted)
             _make_folders(target.parent, created)
             yield temporary
             _flush(temporary)
@@ -79,6 +80,16 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
             for path, partial in temporary.items():
                 message = message.replace(str(partial), str(path))
             raise OutputError(message) from error
+
+
+def refuse_device(target: Path, named: Path) -> None:
+    """Raise OutputError if `target` is a device, a pipe or a socket, which a result must not replace.
+
+    Args:
+        named: the path in the message; it may be a link to `target`.
+    """
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{named}: is a device or a pipe, not a file. Give a file name.")
 
 
 def write_text(path: str | Path, text: str) -> None:
