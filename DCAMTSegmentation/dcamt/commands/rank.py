@@ -93,7 +93,8 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
 
 def _list_inputs(table: Path | None, run: RunFolder | None, cases: Sequence[Case], model: Path) -> list[Path]:
     """Return the files that a result must not replace: scans, labels, lists, the model, and the files of the run."""
-    listed = list_cases(table or run.cases) if table or run else cases
+    path = table or (run.cases if run else None)
+    listed = list_cases(path) if path else cases
     files = [path for case in listed for path in (case.image, case.label) if path is not None]
     files += [model, *([table] if table else [])]
     if run:
