@@ -19,6 +19,7 @@ from dcamt.networks.packaging import verify_model
 from dcamt.recipe_files import load_recipe
 from dcamt_testing.made_up_tasks import write_task
 from dcamt_testing.processes import call_dcamt
+from dcamt_testing.synthetic import write_cases_folder
 
 
 @pytest.mark.parametrize(
@@ -159,3 +160,15 @@ def change_settings(data: dict[str, object], settings: tuple[str, ...]) -> str:
     training = dict(data["training"])  # type: ignore[call-overload]
     training["patch"] = json.loads(f"[{values['patch']}]")
     return json.dumps({**data, "network": network, "training": training})
+
+
+@pytest.mark.parametrize("name", ["labelled0.nii.gz", "labelled0_label.nii.gz", "dataset.json"])
+def test_suggested_recipe_never_replaces_a_file_of_the_cases(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_cases_folder(tmp_path, labelled=1)
+    (tmp_path / "dataset.json").write_text("{}", encoding="utf-8")
+    before = (tmp_path / name).read_bytes()
+    assert call_dcamt(["recipe", "suggest", table, "-o", tmp_path / name, "--overwrite", "--device", "cpu"]) == 1
+    assert f"{tmp_path / name}: would be replaced by a result." in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == before

@@ -14,7 +14,7 @@ from ..models.calibration import MIN_CASES, Calibration
 from ..models.package import Card, ModelPackage, calibration_path, open_model, write_package
 from ..models.store import import_model, model_path, remove_model, stored_models
 from .console import Console
-from .result_files import REFUSE, check_file, existing_rule
+from .result_files import REFUSE, case_files, check_file, existing_rule
 
 
 def run_models(options: argparse.Namespace) -> int:
@@ -76,8 +76,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
             remedy="Add labelled cases of the role validation.",
         )
     if options.output is not None:
-        files = [file for case in listed for file in (case.image, case.label) if file is not None]
-        check_file(options.output, [path, options.cases, *files], existing_rule(options))
+        check_file(options.output, [path, options.cases, *case_files(listed)], existing_rule(options))
     # `open_model` ignores a calibration file that belongs to another model, but `write_package` would remove it.
     elif existing_rule(options) == REFUSE and (
         open_model(path).calibration is not None or calibration_path(path).exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ..models.store import DEFAULT_MODEL, model_path
 from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from .console import Console, StdoutLost
-from .result_files import REFUSE, check_result_paths, check_table_path, existing_rule, refuse_existing
+from .result_files import REFUSE, case_files, check_result_paths, check_table_path, existing_rule, refuse_existing
 
 
 def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
@@ -24,7 +24,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         usage_error("give CASES.csv or --run FOLDER")
     run = RunFolder(options.run) if options.run else None
     cases, model = find_cases_and_model(options.cases, run, options.model)
-    inputs = _list_inputs(options.cases, run, cases, model)
+    inputs = _list_inputs(options.cases, run, model)
     existing = existing_rule(options)
     if options.csv:
         check_table_path(options.csv, inputs, existing)
@@ -91,12 +91,10 @@ def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str |
     return cases, model_path(model or DEFAULT_MODEL)
 
 
-def _list_inputs(table: Path | None, run: RunFolder | None, cases: Sequence[Case], model: Path) -> list[Path]:
+def _list_inputs(table: Path | None, run: RunFolder | None, model: Path) -> list[Path]:
     """Return the files that a result must not replace: scans, labels, lists, the model, and the files of the run."""
-    path = table or (run.cases if run else None)
-    listed = list_cases(path) if path else cases
-    files = [path for case in listed for path in (case.image, case.label) if path is not None]
-    files += [model, *([table] if table else [])]
+    listed = list_cases(table or (run.cases if run else Path()))
+    files = [*case_files(listed), model, *([table] if table else [])]
     if run:
         files += [run.cases, run.recipe, run.origin, run.events, run.model, run.best, run.validation, run.report]
     return files

@@ -8,7 +8,7 @@ from ..cases.case_list import list_cases
 from ..cases.suggestion import suggest_recipe
 from ..io.atomic import write_text
 from .console import Console
-from .result_files import check_file, existing_rule
+from .result_files import case_files, check_file, existing_rule
 
 
 def run_recipe(options: argparse.Namespace) -> int:
@@ -19,15 +19,16 @@ def run_recipe(options: argparse.Namespace) -> int:
         OutputError: the file cannot be written.
     """
     console = Console(options.json)
-    check_file(options.output, [options.cases], existing_rule(options))
     cases = list_cases(options.cases, options.labels)
+    task = options.cases.parent / "dataset.json"
+    check_file(options.output, [options.cases, task, *case_files(cases)], existing_rule(options))
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..training.estimate import available_memory
 
     memory = available_memory(choose_device(options.device, training=True))
     name = options.output.name.removesuffix(".json")
-    folder = options.cases.parent if (options.cases.parent / "dataset.json").exists() else None
+    folder = task.parent if task.exists() else None
     recipe = suggest_recipe(cases, memory, name, folder)
     write_text(options.output, recipe.to_json() + "\n")
     console.print_event("recipe", path=str(options.output), recipe=recipe.to_dict())

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..cases.case_list import Case
 from ..errors import InputError, OutputError
 from ..io.atomic import refuse_device
 from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, ending
@@ -30,6 +31,11 @@ Pictures, recipes and tables have no mark; a table of the wall is recognised by 
 def existing_rule(options: argparse.Namespace) -> str:
     """Return `REFUSE`, `OVERWRITE` or `SKIP`, from a command's options --overwrite and --skip-existing."""
     return OVERWRITE if options.overwrite else SKIP if getattr(options, "skip_existing", False) else REFUSE
+
+
+def case_files(cases: Iterable[Case]) -> list[Path]:
+    """Return the scans and labels of cases."""
+    return [file for case in cases for file in (case.image, case.label) if file is not None]
 
 
 def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
