@@ -70,6 +70,8 @@ def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | 
     A copy of a result refers to the helper nodes of the original.
     """
     helper = get_referenced_node(segmentation_node, role)
+    if helper is None:
+        return None
     others = [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if node is not segmentation_node]
     return None if any(get_referenced_node(node, role) is helper for node in others) else helper
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -229,6 +230,12 @@ class WallSceneTest(InsertedWallCase):
         self.assertNotEqual(burden_cell(loaded), burden)
         model = review.get_referenced_node(loaded, review.WALL)
         self.assertEqual(model.GetDisplayNode().GetActiveScalarName(), wall_nodes.SHOWN)
+
+    def test_search_for_a_missing_helper_node_does_not_visit_the_other_segmentations(self) -> None:
+        with mock.patch.object(slicer.util, "getNodesByClass", wraps=slicer.util.getNodesByClass) as visited:
+            self.assertIsNone(review.own_helper(self.segmentation, review.PLACE_POINT))
+            self.assertIsNone(review.own_helper(None, review.PLACE_POINT))
+        visited.assert_not_called()
 
     def test_wall_is_removed_with_its_segmentation(self) -> None:
         slicer.mrmlScene.RemoveNode(self.segmentation)
