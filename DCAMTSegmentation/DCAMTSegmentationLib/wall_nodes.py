@@ -41,15 +41,21 @@ def insert_wall(
 ) -> ModelNode:
     """Insert a segmentation's wall into the scene, replacing an earlier wall; return the wall's model node.
 
+    An earlier wall to which a copy of the segmentation also refers is hidden instead.
+
     Args:
         wall: the wall in the volume's own space, before the volume's transform.
         changes: records all changes of the scene, including those of the earlier wall.
     """
     scene = slicer.mrmlScene
-    for node in (segmentation, *(review.own_helper(segmentation, role) for role in review.WALL_NODES)):
+    earlier = review.get_referenced_node(segmentation, review.WALL)
+    model, colors, table = (review.own_helper(segmentation, role) for role in review.WALL_NODES)
+    for node in (segmentation, earlier, colors, table):
         changes.save(node)
     name = _("{volume} wall").format(volume=volume.GetName())
-    model, colors, table = (review.own_helper(segmentation, role) for role in review.WALL_NODES)
+    if earlier is not None and model is None:
+        # A copy of the segmentation keeps this wall, which lies at the place of the new wall.
+        earlier.SetDisplayVisibility(False)
     # The user may have removed one of the nodes.
     if model is None:
         model = changes.add("vtkMRMLModelNode", scene.GenerateUniqueName(name))

@@ -254,6 +254,25 @@ class WallSceneTest(InsertedWallCase):
         nodes = [review.get_referenced_node(self.segmentation, role) for role in review.WALL_NODES]
         self.assertNotIn(None, nodes)
 
+    def test_new_wall_of_the_original_hides_the_wall_that_it_shared_with_a_copy(self) -> None:
+        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        copy.Copy(self.segmentation)
+        shared = review.get_referenced_node(copy, review.WALL)
+
+        def visibilities(model: Any) -> list[bool]:
+            """Return whether a wall and its legend are visible."""
+            count = model.GetNumberOfDisplayNodes()
+            return [bool(model.GetNthDisplayNode(index).GetVisibility()) for index in range(count)]
+
+        self.assertEqual(visibilities(shared), [True, True])
+        with self.assertRaises(MemoryError), SceneChanges() as changes:
+            wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, changes)
+            raise MemoryError
+        self.assertEqual(visibilities(shared), [True, True])
+        model = wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, SceneChanges())
+        self.assertEqual(visibilities(model), [True, True])
+        self.assertEqual(visibilities(shared), [False, False])
+
     def test_wall_removed_in_a_batch_is_no_longer_shown(self) -> None:
         scene = slicer.mrmlScene
         scene.StartState(scene.BatchProcessState)
