@@ -210,6 +210,8 @@ class _Insertion:
         segmentation.SetNodeReferenceID(review.DOUBT_MAP, map_id)
         segmentation.SetNodeReferenceID(review.MEASUREMENTS, parts.table.node.GetID())
         segmentation.SetNodeReferenceID(review.VOLUME, self.options.volume.GetID())
+        # A copy of the earlier result may keep the point, which `_insert` then does not remove.
+        segmentation.RemoveNodeReferenceIDs(review.PLACE_POINT)
         review.store_review_data(
             segmentation,
             result.trust,

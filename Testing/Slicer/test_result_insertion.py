@@ -17,6 +17,7 @@ from DCAMTSegmentationLib import result_insertion, review
 from DCAMTSegmentationLib.measurements_table import rows_of
 from DCAMTSegmentationLib.result_insertion import insert_result
 from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
+from DCAMTSegmentationLib.views import show_point
 from DCAMTSlicerLib.fingerprints import fingerprint
 from made_results import SHAPE, block, insert_all, make_result, voxel_counts
 from segmentation_case import (
@@ -81,6 +82,20 @@ class InsertionTest(unittest.TestCase):
                     self.assertEqual(changed_content(content), [])
         self.assertIs(insert_all(later, volume, node, show_3d=False), node)
         self.assertEqual(voxel_counts(node), {"Left atrium": 27})
+
+    def test_new_result_does_not_refer_to_a_doubtful_place_that_a_copy_shows(self) -> None:
+        volume = add_scan()
+        node = insert_all(make_result(block(2)), volume, show_3d=False)
+        show_point(node, (0.0, 0.0, 0.0), "1 of 1")
+        point = review.get_referenced_node(node, review.PLACE_POINT)
+        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        copy.Copy(node)
+        with mock.patch.object(result_insertion, "place_below", side_effect=MemoryError):
+            self.assertRaises(MemoryError, insert_all, make_result(block(8)), volume, node, show_3d=False)
+        self.assertIs(review.get_referenced_node(node, review.PLACE_POINT), point)
+        insert_all(make_result(block(8)), volume, node, show_3d=False)
+        self.assertIsNone(review.get_referenced_node(node, review.PLACE_POINT))
+        self.assertIs(review.get_referenced_node(copy, review.PLACE_POINT), point)
 
     def test_node_removed_during_the_insertion_is_replaced_or_named_in_an_error(self) -> None:
         for role in ("target", review.MEASUREMENTS, review.DOUBT_MAP, review.VOLUME):
