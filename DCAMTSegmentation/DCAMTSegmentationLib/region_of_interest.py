@@ -11,7 +11,7 @@ from dcamt.errors import InputError
 from dcamt.geometry import Region
 from DCAMTSlicerLib.node_types import RegionNode, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
-from DCAMTSlicerLib.segment_voxels import read_segment
+from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.volume_bridge import voxels_of
 from slicer.i18n import tr as _
 
@@ -72,10 +72,11 @@ def _to_volume_space(volume: VolumeNode, world: np.ndarray) -> list[float]:
 def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode | None) -> None:
     """Place a Markups ROI around a result, with `MARGIN_MM` on each side.
 
-    If the result is None or empty, the ROI is placed around the volume's centre, near which the heart usually lies.
+    If the result is None or has no voxels, for example because it has only surfaces, the ROI is placed around the
+    volume's centre, near which the heart usually lies.
 
     Raises:
-        InputError: the volume holds no image, or a segment of the result cannot be read.
+        InputError: the volume holds no image.
     """
     voxels_of(volume)
     corners = _corners_of(result) if result is not None else np.empty((0, 3))
@@ -104,9 +105,14 @@ def style_region(roi: RegionNode) -> None:
 
 
 def _corners_of(result: SegmentationNode) -> np.ndarray:
-    """Return the corners (N, 3) of the DCAMT segments' bounding boxes, in RAS mm of the world."""
+    """Return the corners (N, 3) of the DCAMT segments' bounding boxes, in RAS mm of the world.
+
+    Segments without a binary labelmap are skipped.
+    """
     corners: list[list[float]] = []
     for identifier in find_dcamt_segments(result):
+        if result.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap_name()) is None:
+            continue
         voxels = read_segment(result, identifier)
         if not voxels.mask.any():
             continue

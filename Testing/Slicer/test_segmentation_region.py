@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
+from DCAMTSlicerLib.segment_surfaces import surface_name
 from fake_worker import PanelCase
 from segmentation_case import Person, SegmentationCase, add_scan, choose, click, segment_mask
 
@@ -20,6 +21,18 @@ class RegionTest(PanelCase):
         region = self.ui.regionSelector.currentNode()
         np.testing.assert_allclose(region.GetCenterWorld(), [-1.5 * 36.5, -1.5 * 32, 1.5 * 24.5], atol=1e-3)
         np.testing.assert_allclose(region.GetSize(), [1.5 * 14 + 40, 1.5 * 15 + 40, 1.5 * 10 + 40], atol=1e-3)
+
+    def test_region_around_a_result_without_a_labelmap_is_placed_around_the_centre_of_the_volume(self) -> None:
+        volume = add_scan(shape=(60, 60, 60))
+        segmentation = self.segment(volume)
+        segmentation.CreateClosedSurfaceRepresentation()
+        segmentation.GetSegmentation().SetSourceRepresentationName(surface_name())
+        segmentation.RemoveBinaryLabelmapRepresentation()
+        click(self.ui.placeRegionButton)
+        bounds = np.zeros(6)
+        volume.GetRASBounds(bounds)
+        centre = self.ui.regionSelector.currentNode().GetCenterWorld()
+        np.testing.assert_allclose(centre, (bounds[::2] + bounds[1::2]) / 2, atol=1e-3)
 
     def test_region_of_size_0_is_reported_and_then_placed(self) -> None:
         volume = add_scan()
