@@ -56,6 +56,7 @@ def insert_wall(
     if earlier is not None and model is None:
         # A copy of the segmentation keeps this wall, which lies at the place of the new wall.
         earlier.SetDisplayVisibility(False)
+    is_new = model is None or colors is None
     # The user may have removed one of the nodes.
     if model is None:
         model = changes.add("vtkMRMLModelNode", scene.GenerateUniqueName(name))
@@ -70,7 +71,9 @@ def insert_wall(
     if table is None:
         table = changes.add("vtkMRMLTableNode", scene.GenerateUniqueName(f"{name} burden"))
         place_below(table, segmentation)
-    model.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
+    # The user may have chosen another colour table for the earlier wall.
+    if is_new or model.GetDisplayNode().GetColorNode() is None:
+        model.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
     for role, node in zip(review.WALL_NODES, (model, colors, table), strict=True):
         segmentation.SetNodeReferenceID(role, node.GetID())
     model.SetNodeReferenceID(review.VOLUME, volume.GetID())

@@ -291,6 +291,17 @@ class WallSceneTest(InsertedWallCase):
         self.assertIsNotNone(colors)
         self.assertIs(model.GetDisplayNode().GetColorNode(), colors)
 
+    def test_new_measurement_keeps_the_colour_table_that_the_user_chose(self) -> None:
+        display = review.get_referenced_node(self.segmentation, review.WALL).GetDisplayNode()
+        chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "chosen")
+        display.SetAndObserveColorNodeID(chosen.GetID())
+        wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, SceneChanges())
+        self.assertIs(display.GetColorNode(), chosen)
+        slicer.mrmlScene.RemoveNode(chosen)
+        wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, SceneChanges())
+        colors = review.get_referenced_node(self.segmentation, review.WALL_COLORS)
+        self.assertIs(display.GetColorNode(), colors)
+
     def test_surface_without_scalars_is_no_wall(self) -> None:
         for name in (wall_nodes.RATIO, wall_nodes.KIND, wall_nodes.REGION):
             model = wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, SceneChanges())
