@@ -125,9 +125,11 @@ class MapOverlay:
         if segmentation is not None:
             _show_fill(segmentation, map_node is None)
         for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+            if view.GetID() in self._before and _shows_other_foreground(view):
+                continue  # The user replaced the map.
             if map_node is not None:
                 self._lay_over(view, map_node)
-            elif view.GetID() in self._before and not _shows_other_foreground(view):
+            elif view.GetID() in self._before:
                 foreground, opacity = self._before[view.GetID()]
                 exists = foreground is not None and slicer.mrmlScene.GetNodeByID(foreground) is not None
                 view.SetForegroundVolumeID(foreground if exists else None)

@@ -110,11 +110,15 @@ class MapTest(PanelCase):
         for composite in slice_composites():
             composite.SetForegroundVolumeID(other.GetID())
             composite.SetForegroundOpacity(0.5)
+        for change in (self.module.panel.enter, self.ui.doubtCheckBox.click):
+            change()
+            for composite in slice_composites():
+                self.assertEqual(
+                    (composite.GetForegroundVolumeID(), composite.GetForegroundOpacity()), (other.GetID(), 0.5)
+                )
         self.ui.doubtCheckBox.click()
-        for composite in slice_composites():
-            self.assertEqual(
-                (composite.GetForegroundVolumeID(), composite.GetForegroundOpacity()), (other.GetID(), 0.5)
-            )
+        map_id = slicer.util.getNode("LGE doubt").GetID()
+        self.assertEqual({composite.GetForegroundVolumeID() for composite in slice_composites()}, {map_id})
 
     def test_check_box_is_disabled_after_the_map_is_deleted(self) -> None:
         self.segment(add_scan())
