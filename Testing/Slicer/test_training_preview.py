@@ -92,6 +92,18 @@ class PreviewTest(unittest.TestCase):
             run_to_end(show_preview(preview, tiny_recipe(), "run"))
             self.assertNotEqual(changed_content(before), [])
 
+    def test_preview_whose_scan_is_removed_during_the_steps_is_not_shown(self) -> None:
+        preview = self.make_preview(1, 10)
+        run_to_end(show_preview(preview, tiny_recipe(), "run"))
+        count = len(list(show_preview(preview, tiny_recipe(), "run")))
+        running = show_preview(preview, tiny_recipe(), "run")
+        for _step in range(count):
+            next(running)
+        remove_preview("run")
+        before = scene_content()
+        run_to_end(running)
+        self.assertEqual(changed_content(before), [])
+
     def test_box_of_a_label_is_its_bounding_box_in_ijk_order(self) -> None:
         labels = np.zeros((4, 5, 6), np.uint8)
         self.assertIsNone(box_of(labels, 1))

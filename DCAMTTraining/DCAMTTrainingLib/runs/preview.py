@@ -27,7 +27,8 @@ def show_preview(
 ) -> Generator[None, None, None]:
     """Show the preview of a run, in short steps; later previews of the run reuse its nodes.
 
-    Only the last step changes the scene. If a step fails, or if the generator is closed before, nothing changes.
+    Only the last step changes the scene. If a step fails, if the generator is closed before, or if the volume node
+    that shows the scan was removed meanwhile, nothing changes.
 
     Args:
         scene_volume: the node of the case's scan. If it is None, or has no image or a different grid, the run gets
@@ -42,6 +43,8 @@ def show_preview(
             image = yield from read_image(preview.scan)
     built = yield from build_segments(labels, recipe, grid.affine if image is not None else ijk_to_ras(volume))
     yield
+    if image is None and not slicer.mrmlScene.IsNodePresent(volume):
+        return
     is_first = _find("vtkMRMLSegmentationNode", run) is None
     with SceneChanges() as changes:
         if image is not None:
