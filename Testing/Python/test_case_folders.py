@@ -147,6 +147,23 @@ def test_few_valued_scan_beside_several_scans_in_the_top_folder_stays_a_scan(tmp
     assert len(find_cases(tmp_path).cases) == 3
 
 
+def test_mask_of_a_patient_is_a_label_although_another_patient_has_a_named_label(tmp_path: Path) -> None:
+    for patient in ("p1", "p2", "p3"):
+        write_image(tmp_path / patient / "postcontrast.nii.gz", 200)
+    for label in ("p1/LA", "p2/LA", "p3/postcontrast_seg"):
+        write_image(tmp_path / f"{label}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    labels = {case.label.relative_to(tmp_path).as_posix() for case in found.cases if case.label}
+    assert labels == {"p1/LA.nii.gz", "p2/LA.nii.gz", "p3/postcontrast_seg.nii.gz"}
+
+
+def test_folder_of_scans_to_predict_holds_scans(tmp_path: Path) -> None:
+    files = ("train/images/p1.nii.gz", "train/labels/p1.nii.gz", "predict/images/p9.nii.gz", "p1_predict.nii.gz")
+    found = find_cases(make_files(tmp_path, *files))
+    assert {case.image.relative_to(tmp_path).as_posix() for case in found.cases} == {files[0], files[2]}
+    assert skip_reasons(found) == {"p1_predict.nii.gz": RESULT}
+
+
 def test_scans_of_many_patients_are_not_read_to_look_for_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "has_few_values", lambda path: pytest.fail(f"{path} was read"))
     files = [f"patient{number}/lge.nii.gz" for number in range(10)]

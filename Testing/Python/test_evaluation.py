@@ -336,6 +336,25 @@ def test_mask_without_a_word_for_labels_beside_its_scan_is_the_label(folders: tu
     assert evaluate_folders(predictions, labels) == expected
 
 
+@pytest.mark.parametrize("word", ["pred", "confidence", "prob"])
+def test_automatic_result_beside_a_label_is_not_taken_for_the_label(folders: tuple[Path, Path], word: str) -> None:
+    predictions, labels = folders
+    for path in list(labels.iterdir()):
+        path.rename(labels / path.name.replace("_label", ""))
+    expected = evaluate_folders(predictions, labels)
+    save(labels / f"la000_{word}.nii.gz", two_classes(9))
+    assert evaluate_folders(predictions, labels) == expected
+
+
+def test_label_of_many_values_beside_other_labels_is_no_scan(tmp_path: Path) -> None:
+    for number, count in enumerate((20, 3, 3)):
+        voxels = (np.arange(8**3) % count).astype(np.uint8).reshape(8, 8, 8)
+        for folder in ("pred", "lab"):
+            save(tmp_path / folder / f"p{number}.nii.gz", voxels, np.eye(4))
+    rows = evaluate_folders(tmp_path / "pred", tmp_path / "lab").rows
+    assert {row.case for row in rows} == {"p0", "p1", "p2"}
+
+
 def test_means_are_given_with_the_number_of_missed_cases(tmp_path: Path) -> None:
     """One case is segmented 4 mm off, one is missed, and in one both label and prediction are empty."""
     mask = np.pad(np.ones((9, 9, 9), np.uint8), 12)

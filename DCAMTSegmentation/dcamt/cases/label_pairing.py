@@ -10,13 +10,14 @@ from ..errors import InputError
 from ..io.dicom_files import CONTOUR_REMEDY
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS
 from .dicom_labels import dicom_files_among
-from .masks import recognise_masks
+from .masks import has_few_values, masks_named_after_scans
 from .names import (
     ATRIUM_WORDS,
     MODALITY_WORDS,
     PAIRING_WORDS,
     QUALIFIERS,
     SEPARATORS,
+    FileKind,
     case_name,
     classify_all,
     image_files,
@@ -65,15 +66,20 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
 
 
 def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Leave out each scan that has a label or a mask among the files; return the other files."""
+    """Leave out each scan that has a label or a mask among the files, and each automatic result that has a label."""
+    named = classify_all(files, folder)
     labels = set(labels_beside_scans(files, folder))
+    results = {file.path for file in named if file.kind is FileKind.RESULT}
+    labelled = {case_name(path) for path in files if path not in results and (path in labels or has_few_values(path))}
+    outdone = {path for path in results if case_name(path) in labelled}
+    labels -= outdone
     outlined = {case_name(path) for path in labels}
-    named = classify_all([path for path in files if path not in labels], folder)
-    masks = [mask for file, mask in zip(named, recognise_masks(named), strict=True) if mask is not file]
+    masks = [mask for mask in masks_named_after_scans(named).values() if mask.kind is FileKind.LABEL]
     labels |= {mask.path for mask in masks}
     keys = {mask.key for mask in masks}
     scans = {file.path for file in named if without_first_channel(file.key) in keys} - labels
-    return [path for path in files if path in labels or not (case_name(path) in outlined or path in scans)]
+    left_out = scans | outdone
+    return [path for path in files if path in labels or not (case_name(path) in outlined or path in left_out)]
 
 
 def _is_labelmap(path: Path) -> bool:

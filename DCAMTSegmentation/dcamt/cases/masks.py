@@ -6,7 +6,7 @@ Unlike a scan such as `p1_T1` or `visit2/p1`, a mask has few different values.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -43,20 +43,27 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     If the mask's name or folder adds a word that `OUTLINE_WORDS` lacks, the mask becomes a label of another structure.
     If all scans that fit a file have few values, the file is returned unchanged, since these scans may be labels, too.
     """
+    masks = masks_named_after_scans(named)
+    rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
+    labelled = {loose_key(file.key) for file in named if file.kind is FileKind.LABEL}
+    for file, scan, fits in _masks_with_further_parts(rest):
+        if file.path not in masks:
+            # A file that is named as a label of the scan takes precedence.
+            key = loose_key(without_first_channel(scan.key))
+            is_label = fits and labelled.isdisjoint(key[n:] for n in range(len(key)))
+            kind = FileKind.LABEL if is_label else FileKind.OTHER_LABEL
+            masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
+    return [masks.get(file.path, file) for file in named]
+
+
+def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]:
+    """Return the masks whose name is a scan's name with further words, by path, as labels with the key of the scan."""
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in named_after_scans(named):
         if file.path not in masks and has_few_values(file.path) and not has_few_values(scan.path):
             kind = FileKind.LABEL if words <= OUTLINE_WORDS else FileKind.OTHER_LABEL
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
-    rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
-    labelled = {loose_key(file.key)[-1:] for file in named if file.kind is FileKind.LABEL}
-    for file, scan, fits in _masks_with_further_parts(rest):
-        if file.path not in masks:
-            # A file that is named as a label of the scan takes precedence.
-            is_label = fits and loose_key(without_first_channel(scan.key))[-1:] not in labelled
-            kind = FileKind.LABEL if is_label else FileKind.OTHER_LABEL
-            masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
-    return [masks.get(file.path, file) for file in named]
+    return masks
 
 
 def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, bool]]:
@@ -94,13 +101,14 @@ class _Parts:
         self.keys = {file.path: _plain_key(file.key) for file in scans}
         self.files_sharing: defaultdict[tuple[int, str], list[NamedFile]] = defaultdict(list)
         self._by_key: defaultdict[_Key, list[NamedFile]] = defaultdict(list)
-        self._without_part: defaultdict[tuple[int, _Key], list[tuple[str, NamedFile]]] = defaultdict(list)
+        self._without_part: defaultdict[tuple[int, _Key], defaultdict[str, list[NamedFile]]]
+        self._without_part = defaultdict(lambda: defaultdict(list))
         for file in scans:
             key = self.keys[file.path]
             self._by_key[key].append(file)
             for n, part in enumerate(key):
                 self.files_sharing[n, part].append(file)
-                self._without_part[n, _without_part(key, n)].append((part, file))
+                self._without_part[n, _without_part(key, n)][part].append(file)
 
     def fitting(self, file: NamedFile, n: int) -> tuple[list[NamedFile], frozenset[str]]:
         """Return the scans that fit a file if part `n` of its path is left out or replaced.
@@ -118,19 +126,22 @@ class _Parts:
             if not shorter and not is_name:
                 continue
             found = list(self._by_key.get(shorter, ()))
-            found += [scan for part, scan in self._replacing(n, shorter) or () if part != key[n]]
+            replacing = self._replacing(n, shorter) or {}
+            found += [scan for part, scans in replacing.items() if part != key[n] for scan in scans]
             if found:
                 dropped = SEPARATORS.split(key[n]) + SEPARATORS.split("_".join(rest).removeprefix("_".join(shorter)))
                 return found, frozenset(word for word in dropped if word.isalnum())
         return [], frozenset()
 
-    def _replacing(self, n: int, rest: _Key) -> list[tuple[str, NamedFile]] | None:
-        """Return (part n of the key, scan) for each scan whose key without part n is `rest`.
+    def _replacing(self, n: int, rest: _Key) -> Mapping[str, list[NamedFile]] | None:
+        """Return the scans whose key without part n is `rest`, by part n.
 
         Returns None if there are more than `_PARALLEL_PARTS` different parts, such as the names of many patients.
         """
-        found = self._without_part.get((n, rest), [])
-        return found if len({part for part, _ in found}) <= _PARALLEL_PARTS else None
+        if (n, rest) not in self._without_part:
+            return {}
+        found = self._without_part[n, rest]
+        return found if len(found) <= _PARALLEL_PARTS else None
 
 
 def _plain_key(key: _Key) -> _Key:

@@ -180,8 +180,9 @@ def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedF
     path_words: set[str] = set()
     key = []
     for part in parts:
-        words = _split_words(part)
-        path_words.update(word.lower() for word in words[::2])
+        words = {word.lower() for word in _split_words(part)[::2]}
+        # A folder `predict` may hold scans that are still to be segmented.
+        path_words |= words if part is parts[-1] else words - {"predict"}
         if text := without_words(part, _KIND_WORDS | frozenset(result_words)):
             key.append(text)
     kind = FileKind.SCAN
