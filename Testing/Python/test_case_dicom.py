@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pydicom
@@ -14,6 +17,7 @@ from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
 from dcamt_testing.dicom_positions import REPORT, new_data_set, write_frames, write_slice
+from dcamt_testing.processes import HANGING_S
 from pydicom.dataset import Dataset
 
 SEGMENTATION, STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3"
@@ -159,3 +163,12 @@ def test_predictions_may_be_segmentations_without_an_ending(tmp_path: Path) -> N
     assert labelmaps_by_case(tmp_path / "labels") == {"p1": files[0], "p2": files[1]}
     with pytest.raises(InputError, match=r"but folders below it do \(labels/p1\)"):
         labelmaps_by_case(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_named_pipe_is_not_opened(tmp_path: Path) -> None:
+    write_series(tmp_path / "p1", "1.2.3")
+    os.mkfifo(tmp_path / "p1" / "pipe")
+    program = "import sys, pathlib; from dcamt.cases.folders import find_cases; find_cases(pathlib.Path(sys.argv[1]))"
+    # Opening a pipe without a writer would never return, so the search runs in another process.
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=HANGING_S)

@@ -107,6 +107,8 @@ def stated_class(path: Path) -> str | None:
     Only the file meta information is searched, which is much faster than `dcmread`.
     """
     try:
+        if not path.is_file():  # Opening a named pipe without a writer would never return.
+            return None
         with open(path, "rb") as file:
             head = file.read(1024)
     except OSError:
