@@ -485,6 +485,21 @@ def test_corrected_labels_of_monai_label_are_used_and_the_original_ones_are_resu
     )
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("p1.nii.gz", "labels/original/p1.nii.gz", "labels/final/report_pred.nii.gz"),
+        ("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2.nii.gz"),
+        ("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2_label.nii.gz"),
+    ],
+)
+def test_original_labels_are_used_without_corrected_ones_or_beside_their_scan(
+    tmp_path: Path, files: tuple[str, ...]
+) -> None:
+    found = find_cases(make_files(tmp_path, *files))
+    assert files[:2] in scans_and_labels(found, tmp_path).values()
+
+
 def test_lascarqs_submission_beside_its_scans_is_an_automatic_result(tmp_path: Path) -> None:
     found = find_cases(make_files(tmp_path, "enhanced_1.nii.gz", "LA_predict_1.nii.gz"))
     assert scans_and_labels(found, tmp_path) == {"1": ("enhanced_1.nii.gz", None)}

@@ -209,15 +209,22 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
       file's name, not in a folder's name, also marks a result if the key without the word is the key of a label.
     - If a label's name is a scan's name with words for structures or qualifiers, the label gets the scan's key. A word
       for another structure changes the kind to `FileKind.OTHER_LABEL`.
-    - Labels in a folder `original` beside a folder `final` are results: in these folders, MONAI Label stores the labels
-      of the model and the corrected labels.
+    - Labels in a folder `original` without scans are results if a folder `final` beside it holds labels: in these
+      folders, MONAI Label stores the labels of the model and the corrected labels.
     """
     files = list(files)
     named = [classify(path, folder) for path in files]
-    final = {path.parent.parent for path in files if path.parent.name.lower() == "final"}
+    final = {
+        file.path.parent.parent
+        for file in named
+        if file.kind is FileKind.LABEL and file.path.parent.name.lower() == "final"
+    }
+    # A folder of DICOM slices is itself the path of a scan.
+    with_scans = {place for file in named if file.kind is FileKind.SCAN for place in (file.path, file.path.parent)}
     for n, file in enumerate(named):
         place = file.path.parent
-        if file.kind is FileKind.LABEL and place.name.lower() == "original" and place.parent in final:
+        is_original = place.name.lower() == "original" and place.parent in final and place not in with_scans
+        if file.kind is FileKind.LABEL and is_original:
             named[n] = replace(file, kind=FileKind.RESULT)
     unsure = {path for path in files if any(_words(part) & RESULT_WORDS for part in _parts(path, folder))}
     scans, labels = (
