@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dcamt.cases import data_sets
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import DECATHLON, NNUNET, OTHER_CHANNEL, FoundCases, files_in
+from dcamt.cases.found_cases import DECATHLON, NNUNET, OTHER_CHANNEL, RESULT, FoundCases, files_in
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
 
 
@@ -270,3 +270,73 @@ def test_cases_are_found_in_the_folders_if_dataset_json_lists_none(tmp_path: Pat
 def test_labels_of_nnunet_scans_may_lie_in_a_folder_of_another_name(tmp_path: Path) -> None:
     files = ("D/imagesTr/x_0000.nii.gz", "D/labels/x.nii.gz")
     assert [*scans_and_labels(find_cases(make_files(tmp_path, *files)), tmp_path).values()] == [files]
+
+
+_SCANS = ("D1/imagesTr/la_001_0000.nii.gz", "D1/imagesTr/la_002_0000.nii.gz")
+
+
+def test_nnunet_data_set_without_labels_keeps_its_case_names_and_classes(tmp_path: Path) -> None:
+    home = make_files(tmp_path, *_SCANS, "D1/predictions/la_001.nii.gz") / "D1"
+    (home / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "LA": 1}}), encoding="utf-8")
+    found = find_cases(home)
+    assert scans_and_labels(found, tmp_path) == {"la_001": (_SCANS[0], None), "la_002": (_SCANS[1], None)}
+    assert (found.layout, found.classes) == (NNUNET, ((1, "LA"),))
+    assert skip_reasons(found) == {"la_001.nii.gz": RESULT}
+
+
+@pytest.mark.parametrize("label", [None, "D1/GT/la_001.nii.gz"])
+def test_nnunet_data_set_without_labels_is_found_beside_another_data_set(tmp_path: Path, label: str | None) -> None:
+    other = ("D2/imagesTr/a_0000.nii.gz", "D2/labelsTr/a.nii.gz")
+    described = {"labels": {"background": 0, "LA": 1}}
+    home = make_files(tmp_path, *_SCANS, *other, *([label] if label else []))
+    for name in ("D1", "D2"):
+        (home / name / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    cases = sorted(scans_and_labels(found, home).values())
+    assert cases == [(_SCANS[0], label), (_SCANS[1], None), other]
+    assert found.classes == ((1, "LA"),)
+
+
+def test_scans_in_subfolders_of_imagestr_are_found_without_labels(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "imagesTr/p1/scan.nii.gz")
+    assert [*scans_and_labels(find_cases(home), home).values()] == [("imagesTr/p1/scan.nii.gz", None)]
+
+
+@pytest.mark.parametrize("further", [{}, {"training": [{"image": "imagesTr/la_001_0000.nii.gz"}]}])
+def test_lists_of_case_names_do_not_count_as_lists_of_files(tmp_path: Path, further: dict[str, object]) -> None:
+    make_files(tmp_path, "imagesTr/la_001_0000.nii.gz", "labelsTr/la_001.nii.gz")
+    described = {"train": ["la_001"], "val": ["la_002"], "testing": ["la_003"], **further}
+    (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(tmp_path)
+    assert [case.image.name for case in found.cases] == ["la_001_0000.nii.gz"]
+    assert {file.path.name for file in found.skipped} == ({"la_001.nii.gz"} if further else set())
+
+
+def test_texts_with_an_image_ending_and_existing_files_are_listed_cases(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "x/a.nii.gz", "x/b", "x/c.nii.gz")
+    described = {"train": ["x/a.nii.gz", "x/gone.nii.gz"], "val": ["x/b"]}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert sorted(scans_and_labels(found, home).values()) == [("x/a.nii.gz", None), ("x/b", None)]
+    assert skip_reasons(found).keys() == {"gone.nii.gz"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["labelsTr/a.nii.gz", "labelsTr/b.nii.gz"], ()),
+        (["left atrium", "wall"], ()),
+        (["background", "labelsTr/b.nii.gz"], ()),
+        ([0, "LA"], ()),
+        ([], ()),
+        *(
+            (([word, "LA", "wall"]), ((1, "LA"), (2, "wall")))
+            for word in ("Background", "bg", "unlabeled", "unlabelled")
+        ),
+    ],
+)
+def test_array_names_classes_only_after_the_background(
+    tmp_path: Path, labels: list[object], classes: tuple[tuple[int, str], ...]
+) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
+    assert data_sets.dataset_classes(tmp_path) == classes

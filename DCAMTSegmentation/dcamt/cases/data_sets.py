@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..io.channels import channel_files, channel_of, without_channel
-from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
+from ..io.formats import IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
 from .found_cases import DECATHLON, NNUNET, NO_SCAN, OTHER_CHANNEL, FoundCases, SkippedFile, files_in
 from .names import FileKind, case_name, classify
@@ -49,14 +49,29 @@ def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
     return _classes(read_description(folder))
 
 
-def lists_cases(described: Mapping[str, Any]) -> bool:
-    """Return whether a `dataset.json` lists cases of a Decathlon or nnU-Net v1 data set."""
-    return any(_entries(described.get(key)) for key in _LISTS)
+def lists_cases(described: Mapping[str, Any], folder: Path) -> bool:
+    """Return whether the `dataset.json` of `folder` lists cases of a Decathlon or nnU-Net v1 data set."""
+    return any(_listed_entries(described, key, folder) for key in _LISTS)
 
 
 _TEST_LISTS = ("test", "testing")
 _LISTS = ("training", "train", "validation", "val", *_TEST_LISTS)
+_LISTS_OF_FILES_OR_NAMES = ("train", "val", "testing")
+"""Lists that name the cases of a split, instead of files, in some nnU-Net data sets."""
+_BACKGROUND = ("background", "bg", "unlabeled", "unlabelled")
 _IMAGE_KEYS, _LABEL_KEYS = ("image", "images", "img", "scan"), ("label", "labels", "seg", "segmentation", "mask")
+
+
+def _listed_entries(described: Mapping[str, Any], key: str, folder: Path) -> list[tuple[list[object], object, str]]:
+    """Return the cases under a key of `dataset.json` (see `_entries`), without the names of cases in a split."""
+    listed = described.get(key)
+    if key in _LISTS_OF_FILES_OR_NAMES and isinstance(listed, list):
+        listed = [
+            entry
+            for entry in listed
+            if not isinstance(entry, str) or ending(entry) in IMAGE_ENDINGS or (folder / entry).is_file()
+        ]
+    return _entries(listed)
 
 
 def _entries(listed: object) -> list[tuple[list[object], object, str]]:
@@ -106,12 +121,15 @@ def _is_label(text: object) -> bool:
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     """Return label values and names.
 
-    Decathlon and nnU-Net v1 write {"1": "name"}; nnU-Net v2 writes {"name": 1}. In an array of names, the
-    background's name comes first.
+    Decathlon and nnU-Net v1 write {"1": "name"}; nnU-Net v2 writes {"name": 1}. An array names the classes only if the
+    background's name comes first and no element has a file ending: it may also list label files.
     """
     listed = described.get("labels")
     if isinstance(listed, list):
-        listed = dict(enumerate(listed))
+        texts = [str(name) for name in listed]
+        begins_with_background = bool(texts) and texts[0].strip().casefold() in _BACKGROUND
+        names_files = any(ending(text) in IMAGE_ENDINGS for text in texts)
+        listed = dict(enumerate(listed)) if begins_with_background and not names_files else None
     class_names = {}
     for key, value in listed.items() if isinstance(listed, dict) else ():
         for number, name in ((key, value), (value, key)):
@@ -210,7 +228,7 @@ def find_listed_cases(folder: Path) -> FoundCases:
     described, listed = read_description(folder), _ListedCases(folder)
     has_test_labels = bool(files_in(folder / "labelsTs", LABEL_ENDINGS))
     for key in _LISTS:
-        for images, label, name in _entries(described.get(key)):
+        for images, label, name in _listed_entries(described, key, folder):
             if key in _TEST_LISTS and has_test_labels:
                 listed.skip(images)
             else:

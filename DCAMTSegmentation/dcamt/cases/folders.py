@@ -91,13 +91,27 @@ def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
     described = read_description(folder)
     if isinstance(described.get("dataset"), Mapping) and described["dataset"]:
         return find_listed_nnunet_cases
-    if lists_cases(described):
+    if lists_cases(described, folder):
         return find_listed_cases
-    if (folder / "imagesTr").is_dir() and any((folder / name).is_dir() for name in ("labelsTr", "labelsTs")):
-        return find_nnunet_cases
+    if (folder / "imagesTr").is_dir():
+        has_labels = any((folder / name).is_dir() for name in ("labelsTr", "labelsTs"))
+        return find_nnunet_cases if has_labels else _find_nnunet_cases_by_names
     if any(entry.is_dir() and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in folder.iterdir()):
         return find_bids_cases
     return None
+
+
+def _find_nnunet_cases_by_names(folder: Path) -> FoundCases:
+    """Find the cases of an nnU-Net data set without `labelsTr` and `labelsTs`, whose labels may lie in other folders.
+
+    If names pair no label with a scan, the cases are those of `find_nnunet_cases`, if it finds any.
+    """
+    paired, found_cases = _pair_by_names(folder), find_nnunet_cases(folder)
+    if any(case.label for case in paired.cases) or not found_cases.cases:
+        return replace(paired, classes=found_cases.classes)
+    known = {case.image for case in found_cases.cases} | {file.path for file in found_cases.skipped}
+    further = tuple(file for file in paired.skipped if file.path not in known)
+    return replace(found_cases, skipped=found_cases.skipped + further)
 
 
 def _data_sets_below(folder: Path, depth: int) -> list[Path]:
