@@ -131,6 +131,23 @@ def test_time_points_before_and_after_midnight_are_in_order(tmp_path: Path, keyw
         assert_slices_in_place(volume, 8, 100 + 1000 * (number - 1))
 
 
+@pytest.mark.parametrize("dates", [("20240510", "20240510"), ("20240510", "")], ids=["dated", "one date"])
+def test_time_points_two_milliseconds_apart_are_in_order(tmp_path: Path, dates: tuple[str, str]) -> None:
+    for point, (date, time) in enumerate(zip(dates, ("103012.421", "103012.423"), strict=True)):
+        for k in range(8):
+            stated = {"ContentDate": date, "ContentTime": time}
+            write_slice(tmp_path / f"{point}-{k}.dcm", k, number=2 * k - point + 9, add=100 + 1000 * point, **stated)
+    for number in (1, 2):
+        assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=number)), 8, 100 + 1000 * (number - 1))
+
+
+def test_frames_two_milliseconds_apart_are_in_order(tmp_path: Path) -> None:
+    times = [f"20240510103012.42{digit}" for digit in (3, 1) for _ in range(8)]  # The later time point comes first.
+    groups = [{"FrameContentSequence": {"FrameAcquisitionDateTime": time}} for time in times]
+    path = write_frames(tmp_path / "x.dcm", [*range(8)] * 2, groups)
+    assert {index // 8 for _, index in read_scan(path).frames} == {1}
+
+
 @pytest.mark.parametrize("zone", ["", "+0100", "-0500"])
 def test_times_with_a_time_zone_sort_the_time_points(tmp_path: Path, zone: str) -> None:
     times = [f"20200131120005.0{zone}"] * 8 + [f"20200131120001.5{zone}"] * 8  # The later time point comes first.

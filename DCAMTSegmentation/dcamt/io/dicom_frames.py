@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,17 @@ TIME_ATTRIBUTES = (
     ("AcquisitionNumber", ""),
     ("FrameAcquisitionDateTime", "FrameContentSequence"),
     ("AcquisitionDateTime", ""),
+    ("AcquisitionDate+AcquisitionTime", ""),
     ("AcquisitionTime", ""),
+    ("ContentDate+ContentTime", ""),
     ("ContentTime", ""),
 )
 """Attributes that may sort the frames at one place by time, in order of preference.
 
-Each attribute comes with its functional group ("" if it has none).
+Each attribute comes with its functional group ("" if it has none). A plus sign joins a date and a time of day.
 """
-_TIME_WITH_ZONE = re.compile(r"(\d{8,}(?:\.\d*)?)[+-]\d{4}")
+_DATE_AND_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d(?:\.\d*)?)?(?:[+-]\d{4})?")
+"""Year, month, day, hour, minute and second; the time zone is ignored."""
 NUMBERED_TIMES = 2
 """The first `NUMBERED_TIMES` attributes of `TIME_ATTRIBUTES` state the number of a frame's time point."""
 
@@ -222,12 +226,10 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
 
 
 def _time(header: _FrameHeader, keyword: str, group: str) -> float | None:
-    """Return one of `TIME_ATTRIBUTES` as a number, or None; a time of day is preceded by its date if this is stated."""
-    time, date = header.value(keyword, group), None
-    if keyword in ("AcquisitionTime", "ContentTime"):
-        date = _number(header.data.get(keyword.replace("Time", "Date")))
-    number = _number(time)
-    return number if number is None or date is None else 1e6 * date + number
+    """Return one of `TIME_ATTRIBUTES` as a number, or None; a date with a time of day is converted to seconds."""
+    if "Date" not in keyword:
+        return _number(header.value(keyword, group))
+    return _seconds("".join(str(header.value(part, group) or "") for part in keyword.split("+")))
 
 
 def _component(stated: str, image_type: Sequence[str]) -> str:
@@ -262,12 +264,24 @@ def _integer(value: Any) -> int:
 
 
 def _number(value: Any) -> float | None:
-    """Convert a number, a date or a time, without its time zone, to a float; return None if this fails."""
-    if value in (None, ""):
-        return None
-    text = str(value)
-    with_zone = _TIME_WITH_ZONE.fullmatch(text)
+    """Convert a number or a time of day to a float; return None if this fails."""
     try:
-        return float(with_zone[1] if with_zone else text)
+        return None if value in (None, "") else float(str(value))
     except ValueError:
         return None
+
+
+def _seconds(text: str) -> float | None:
+    """Convert a date and time (`_DATE_AND_TIME`) to seconds since the year 2000; return None if this fails.
+
+    A float64 of seconds resolves microseconds. The digits of date and time as one number would resolve only 4 ms.
+    """
+    matched = _DATE_AND_TIME.fullmatch(text.strip())
+    if not matched:
+        return None
+    year, month, day, hour, minute, second = matched.groups(default="0")
+    try:
+        days = (date(int(year), int(month), int(day)) - date(2000, 1, 1)).days
+    except ValueError:
+        return None
+    return 86400.0 * days + 3600 * int(hour) + 60 * int(minute) + float(second)
