@@ -234,7 +234,11 @@ def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many
     [
         (11, "LIST\n" + "d{:03}.raw\n" * 11, ""),
         (11, "LIST 2\n" + "d{:03}.raw\n" * 11, ""),
+        (11, "LIST 2D\n" + "d{:03}.raw\n" * 11, ""),
+        (11, "LIST 0\n" + "d{:03}.raw\n" * 11, ""),
+        (11, "LIST 4\n" + "d{:03}.raw\n" * 11, ""),
         (1, "LIST 3\nd{:03}.raw\n", "names 1 data files"),
+        (11, "LIST -1\n" + "d{:03}.raw\n" * 11, "names 11 data files"),
         (11, "LIST\n" + "d{:03}.raw\n" * 10, "names 10 data files"),
         (11, "d%03d.raw 0 9 1", "names 10 data files"),
         (11, "d%03d.raw 0 10 1 2", "damaged pattern of data files"),

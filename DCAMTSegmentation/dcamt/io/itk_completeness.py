@@ -138,7 +138,10 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
         raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
     if words[0].upper() == "LIST":
         names = [name.strip() for name in rest.decode("utf-8", "replace").splitlines() if name.strip()]
-        axes_in_file = int(words[1]) if len(words) > 1 else len(sizes) - 1
+        number = re.match(r"[+-]?\d+", words[1]) if len(words) > 1 else None  # MetaIO also reads "LIST 2D".
+        axes_in_file = int(number[0]) if number else 0
+        if axes_in_file == 0 or axes_in_file > len(sizes):
+            axes_in_file = len(sizes) - 1
         wanted = math.prod(sizes[axes_in_file:]) if 0 < axes_in_file < len(sizes) else 0
     elif "%" in words[0]:
         if len(words) not in (1, 4):
