@@ -211,8 +211,8 @@ def test_segmentation_without_a_common_grid_is_refused(
         (lambda data: delattr(data, "PixelData"), "lacks its pixels"),
         (lambda data: setattr(data, "PixelData", data.PixelData[:-2]), "ends too early"),
         (
-            lambda data: setattr(data, "PixelData", data.PixelData + bytes(2)),
-            "holds 722 bytes of pixels, but its frames",
+            lambda data: setattr(data, "PixelData", data.PixelData + bytes(40)),
+            "holds 760 bytes of pixels, but its frames",
         ),
         (pad_frames_to_bytes, "holds 720 bytes of pixels, but its frames need 718"),
         (lambda data: state_segment(data, 7), "does not describe its segment 7"),
@@ -246,6 +246,15 @@ def test_incomplete_or_contradictory_segmentation_is_refused(
     data.save_as(path)
     with pytest.raises(InputError, match=rf"changed\.dcm: {message}"):
         read_labelmap(path)
+
+
+@pytest.mark.parametrize("extra", [2, 4])
+def test_segmentation_with_a_few_zero_bytes_after_its_pixels_is_read(series: Path, tmp_path: Path, extra: int) -> None:
+    whole = write_segmentation(tmp_path / "whole.dcm", series, organs(tuple(range(9))), "BINARY")
+    data = pydicom.dcmread(whole)
+    data.PixelData += bytes(extra)
+    data.save_as(tmp_path / "longer.dcm")
+    np.testing.assert_array_equal(read_labelmap(tmp_path / "longer.dcm").voxels, read_labelmap(whole).voxels)
 
 
 @pytest.mark.parametrize(

@@ -87,11 +87,13 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
     if data["PixelData"].is_undefined_length:
         return  # The pixels are compressed.
     held = len(data.PixelData)
-    size = (stated * int(data.Rows) * int(data.Columns) * int(data.BitsAllocated) + 7) // 8
+    frame_bits = int(data.Rows) * int(data.Columns) * int(data.BitsAllocated)
+    size = (stated * frame_bits + 7) // 8
+    padded = stated * ((frame_bits + 7) // 8)
     if held < size:
         raise cut_file_error(path, held, size)
-    if held > size + size % 2:
-        # Perhaps the file has one bit per pixel and pads each frame to whole bytes. DICOM (PS3.5 8.1.1) forbids this.
+    # A few more bytes at the end are harmless. DICOM (PS3.5 8.1.1) forbids frames that are padded to whole bytes.
+    if held > size + size % 2 and (held >= padded > size or 8 * (held - size) >= frame_bits):
         raise InputError(f"holds {held} bytes of pixels, but its frames need {size}", path=path, remedy=_REMEDY)
 
 
