@@ -169,12 +169,11 @@ def _complete_header(image: Dataset, as_utf8: bool) -> None:
         what = f"no DICOM segmentation can refer to these images, which lack {', '.join(missing)}"
         raise InputError(what, remedy=_OTHER_FORMAT)
     stated = image.get("SpecificCharacterSet")
-    if stated is not None:
-        names = [stated] if isinstance(stated, str) else list(stated)
-        known = {character_set.value for character_set in hd.SpecificCharacterSetValues}
-        if as_utf8 or len(names) != 1 or names[0] not in known:
-            image.decode()
-            image.SpecificCharacterSet = "ISO_IR 192"
+    names = [stated] if isinstance(stated, str) else list(stated or ())
+    known = {character_set.value for character_set in hd.SpecificCharacterSetValues}
+    if as_utf8 or (stated is not None and (len(names) != 1 or names[0] not in known)):
+        image.decode()
+        image.SpecificCharacterSet = "ISO_IR 192"
     for keyword in _MAY_BE_EMPTY:
         if keyword not in image or not _is_valid(keyword, image.get(keyword)):
             setattr(image, keyword, "")
