@@ -162,6 +162,15 @@ def test_packages_of_slices_that_overlap_a_little_are_one_scan(tmp_path: Path) -
     assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)
 
 
+@pytest.mark.parametrize(("name", "add"), [("t1", 100), ("t1 map", 1100), ("map", 1100)])
+def test_kind_of_images_whose_name_is_part_of_another_can_be_chosen(tmp_path: Path, name: str, add: int) -> None:
+    for number, kind in enumerate(("T1", "T1 MAP")):
+        for k in range(8):
+            stated = {"ImageType": ["DERIVED", "PRIMARY", kind]}
+            write_slice(tmp_path / f"{number}-{k}.dcm", k, number=8 * number + k + 1, add=100 + 1000 * number, **stated)
+    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type=name)), 8, add)
+
+
 def test_kind_of_images_without_a_component_is_offered_by_its_image_type(tmp_path: Path) -> None:
     for number, image_type in enumerate((["ORIGINAL", "PRIMARY", "M"], ["DERIVED", "PRIMARY", "PSIR"])):
         for k in range(8):

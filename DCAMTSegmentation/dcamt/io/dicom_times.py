@@ -43,7 +43,9 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
         kinds = sorted({kind_of(frame) for frame in frames})
         if len(kinds) < 2 or (number > 0 and not _share_places(frames)):
             continue
-        matching = [kind for kind in kinds if wanted and (kind == wanted or (number > 0 and wanted in kind))]
+        matching = [kind for kind in kinds if wanted and kind == wanted]
+        if wanted and number > 0 and not matching:
+            matching = [kind for kind in kinds if wanted in kind]
         offered = offered or sorted({kind_of(frame) or _other_name(frame) for frame in frames})
         if len(matching) != 1:
             if wanted and number == 0 and not matching:
