@@ -298,13 +298,14 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     """
     if same_grid(labelmap.grid, grid):
         return replace(labelmap, grid=grid)
-    turn = reorientation_between(labelmap.grid, grid)
+    spaced = labelmap
+    turn = reorientation_between(spaced.grid, grid)
     if turn is None and labelmap.partial:
-        labelmap = _space_slices_as(grid, labelmap)
-        turn = reorientation_between(labelmap.grid, grid)
+        spaced = _space_slices_as(grid, labelmap)
+        turn = reorientation_between(spaced.grid, grid)
     if turn is None:
         raise _grid_mismatch(labelmap, grid, scan, "")
-    turned, voxels = turn.apply_to_grid(labelmap.grid), turn.apply(labelmap.voxels)
+    turned, voxels = turn.apply_to_grid(spaced.grid), turn.apply(spaced.voxels)
     start = np.linalg.solve(grid.affine[:3, :3], turned.affine[:3, 3] - grid.affine[:3, 3])
     offset = np.rint(start).astype(int)
     i, j, k = (slice(int(first), int(first) + size) for first, size in zip(offset, turned.shape, strict=True))

@@ -70,6 +70,20 @@ def test_cropped_segmentation_is_placed_on_the_grid_of_the_scan() -> None:
         fit_labelmap(Labelmap(two_boxes()[box], GRID.crop(box)), GRID, "scan")
 
 
+def test_message_about_a_segmentation_with_closer_slices_states_its_own_grid() -> None:
+    voxels = np.zeros((*GRID.shape[:2], 2 * GRID.shape[2]), np.uint8)
+    voxels[..., ::2] = two_boxes()
+    affine = GRID.affine.copy()
+    affine[:3, 2] /= 2
+    part = Labelmap(voxels, Grid(voxels.shape, affine), partial=True)
+    np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, two_boxes())
+    affine[:3, 3] += 0.4 * affine[:3, 0]
+    shifted = Labelmap(voxels, Grid(voxels.shape, affine), partial=True)
+    size = " x ".join(str(n) for n in voxels.shape)
+    with pytest.raises(InputError, match=rf"a different grid \({size} voxels"):
+        fit_labelmap(shifted, GRID, "scan")
+
+
 def test_only_background_may_extend_beyond_the_scan() -> None:
     wide = np.pad(two_boxes(), 3)
     affine = GRID.affine.copy()
