@@ -102,6 +102,13 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
     assert euler_characteristic(extraction.surface) == 2
 
 
+def test_voxels_of_a_single_component_are_not_looked_up_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On fine masks, this would take several times as long as the surface."""
+    monkeypatch.setattr("dcamt.wall.surface._count_outside", lambda *_: pytest.fail("counted"))
+    grid = grid_about(48, FINE)
+    assert extract_surface(Atrium().mask(points_of(grid)), grid).separate_ml == 0
+
+
 @pytest.mark.parametrize("axes", [np.eye(3), TURN @ np.diag(THICK)], ids=["isotropic", "oblique, thick"])
 def test_specks_and_holes_that_smoothing_removes_do_not_change_the_surface(axes: np.ndarray) -> None:
     grid = Grid((64, 64, 64), np.block([[axes, np.zeros((3, 1))], [np.zeros((1, 3)), 1.0]]))

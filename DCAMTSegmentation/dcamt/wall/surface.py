@@ -130,7 +130,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     for _ in range(1 if number == 1 else 2):
         level = _volume_level(field, (volume_mm3 - smoothed_away_mm3) / cell_mm3)
         inside = field > level
-        smoothed_away_mm3 = _count_outside(components, cropped_grid, inside, affine) * voxel_mm3
+        if number > 1:
+            smoothed_away_mm3 = _count_outside(components, cropped_grid, inside, affine) * voxel_mm3
 
     parts, count = ndimage.label(inside)
     separate = np.zeros(0, bool)
@@ -180,13 +181,21 @@ def _count_outside(components: np.ndarray, grid: Grid, inside: np.ndarray, affin
         components: (I, J, K), numbers from 1, and 0 for background.
         inside: (X, Y, Z) bool; `affine` (4, 4) maps its indices to RAS mm.
     """
-    voxels = np.argwhere(components)
     to_inside = np.linalg.inv(affine) @ grid.affine
-    index = np.rint(voxels @ to_inside[:3, :3].T + to_inside[:3, 3]).astype(np.int64)
-    index = index.clip(0, np.array(inside.shape) - 1)
-    component = components[tuple(voxels.T)]
-    reached = np.bincount(component, weights=inside[tuple(index.T)])
-    return int(np.bincount(component)[reached == 0].sum()) if reached.any() else 0
+    last = np.array(inside.shape) - 1
+
+    def is_inside(voxels: np.ndarray) -> np.ndarray:
+        index = np.rint(voxels @ to_inside[:3, :3].T + to_inside[:3, 3]).astype(np.int64)
+        return np.asarray(inside[tuple(index.clip(0, last).T)])
+
+    sizes = np.bincount(components.ravel())
+    largest = int(sizes[1:].argmax()) + 1
+    # If one of a few voxels of the largest component is inside, its other voxels need not be looked up.
+    is_known = bool(is_inside(np.argwhere(components[::4, ::4, ::4] == largest) * 4).any())
+    voxels = np.argwhere((components > 0) & (components != largest) if is_known else components > 0)
+    reached = np.bincount(components[tuple(voxels.T)], weights=is_inside(voxels), minlength=len(sizes)) > 0
+    reached[largest] |= is_known
+    return int(sizes[1:][~reached[1:]].sum()) if reached.any() else 0
 
 
 def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[np.ndarray, np.ndarray]:
