@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
 from dcamt.io.dicom_stacks import ScanChoice
-from dcamt.io.readers import read_header, read_labelmap, read_scan
-from dcamt.volume import fit_labelmap
+from dcamt.io.readers import read_header, read_scan
 from dcamt_testing.dicom_positions import (
     RT_DOSE,
     SIZE,
@@ -216,46 +214,3 @@ def test_letters_of_a_single_image_type_value_are_not_kinds_of_images(tmp_path: 
     for k in range(10):
         write_slice(tmp_path / "x" / f"{k}.dcm", k, ImageType="DERIVED" if k < 5 else "ORIGINAL")
     assert_slices_in_place(read_scan(tmp_path / "x"), 10)
-
-
-@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
-def test_dicom_segmentation_is_read_as_a_label(tmp_path: Path, kind: str) -> None:
-    """highdicom writes the segmentation and omits empty frames."""
-    sources = [pydicom.dcmread(write_slice(tmp_path / "scan" / f"{k:02}.dcm", k)) for k in range(12)]
-    mask = np.zeros((12, SIZE, SIZE), np.uint8)
-    mask[3:7, 2:9, 4:6], mask[5:6, 2:3, 4:5], mask[9, 10:12, 3] = 1, 2, 2
-    descriptions = [
-        hd.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=name,
-            segmented_property_category=hd.sr.CodedConcept("123037004", "SCT", "Anatomical Structure"),
-            segmented_property_type=hd.sr.CodedConcept("82471001", "SCT", "Left atrium"),
-            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
-        )
-        for number, name in ((1, "Left atrium"), (2, "Scar"))
-    ]
-    segmentation = hd.seg.Segmentation(
-        source_images=sources,
-        pixel_array=mask,
-        segmentation_type=hd.seg.SegmentationTypeValues[kind],
-        segment_descriptions=descriptions,
-        series_instance_uid=generate_uid(),
-        series_number=2,
-        sop_instance_uid=generate_uid(),
-        instance_number=1,
-        manufacturer="m",
-        manufacturer_model_name="m",
-        software_versions="1",
-        device_serial_number="1",
-        omit_empty_frames=True,
-    )
-    path = tmp_path / "seg.dcm"
-    segmentation.save_as(path)
-    scan = read_scan(tmp_path / "scan")
-    label = fit_labelmap(read_labelmap(path), scan.grid, "the scan")
-    ordered = mask if scan.grid.affine[2, 2] > 0 else mask[::-1]
-    np.testing.assert_array_equal(label.voxels, ordered.transpose(2, 1, 0))
-    chosen = fit_labelmap(read_labelmap(path, {"scar": 7}), scan.grid, "the scan")
-    np.testing.assert_array_equal(chosen.voxels, 7 * (ordered == 2).transpose(2, 1, 0))
-    refused(lambda: read_scan(path), path, "segmentation, not a scan")
-    refused(lambda: read_labelmap(path, {"aorta": 1}), path, '"Left atrium"', '"Scar"')

@@ -13,6 +13,7 @@ from dcamt.geometry import RAS_TO_LPS
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.volume import fit_labelmap
 from dcamt_testing.dicom_series import write_mr_series
+from dcamt_testing.scan_files import refused
 
 hd = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")
@@ -86,6 +87,16 @@ def test_segments_lie_on_the_voxels_of_the_scan(
         write_segmentation(path, series, stored, kind, omit_empty, reverse)
         read = fit_labelmap(read_labelmap(path), grid, series)
         np.testing.assert_array_equal(read.voxels, labels)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_segments_are_mapped_by_name_and_are_no_scan(series: Path, tmp_path: Path, kind: str) -> None:
+    labels = organs((2, 3, 5))
+    path = write_segmentation(tmp_path / "named.dcm", series, labels, kind)
+    mapped = fit_labelmap(read_labelmap(path, {"Wall": 7}), read_scan(series).grid, series)
+    np.testing.assert_array_equal(mapped.voxels, 7 * (labels == 2))
+    refused(lambda: read_scan(path), path, "segmentation, not a scan")
+    refused(lambda: read_labelmap(path, {"aorta": 1}), path, '"atrium"', '"wall"')
 
 
 def test_fractions_are_refused(series: Path, tmp_path: Path) -> None:
