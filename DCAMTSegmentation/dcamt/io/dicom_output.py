@@ -184,8 +184,8 @@ def _is_valid(keyword: str, value: Any) -> bool:
     import highdicom as hd
     from pydicom.valuerep import DA, TM
 
-    check: Any = hd.PatientSexValues if keyword == "PatientSex" else DA if keyword.endswith("Date") else None
-    check = TM if keyword.endswith("Time") else check
+    checks: dict[str, Any] = {"Sex": hd.PatientSexValues, "Date": DA, "Time": TM}
+    check = next((check for end, check in checks.items() if keyword.endswith(end)), None)
     try:
         return not value or check is None or check(value) is not None
     except ValueError:

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
 from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom
+from .dicom_stacks import slice_normal
 from .stored_image import COPY_AGAIN, StoredImage, StoredSegment, cut_file_error, library_errors
 
 _REMEDY = "Export the segmentation again."
@@ -163,9 +164,7 @@ def _geometry(
     if not np.allclose(spacings, spacings[0], rtol=1e-3):
         raise InputError("has frames of several pixel spacings", path=path, remedy=_REMEDY)
     row, column, spacing = orientations[0][:3], orientations[0][3:], spacings[0]
-    normal = np.cross(row, column)
-    if abs(np.linalg.norm(normal) - 1) > 0.01 or (spacing <= 0).any():
-        raise InputError("has an impossible orientation or pixel spacing", path=path, remedy=_REMEDY)
+    normal = slice_normal(orientations[0], spacing, path, _REMEDY)
     depths = positions @ normal
     slice_depths = np.unique(depths.round(3))
     step = float(np.diff(slice_depths).min()) if len(slice_depths) > 1 else 0.0

@@ -206,6 +206,22 @@ def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
     return InputError(what, path=path, remedy=remedy)
 
 
+def slice_normal(orientation: np.ndarray, spacing: np.ndarray, path: Path, remedy: str) -> np.ndarray:
+    """Return the normal (3,) of a slice's plane.
+
+    Args:
+        orientation: directions of rows and columns, (6,).
+        spacing: pixel spacing, (2,) mm.
+
+    Raises:
+        InputError: the directions are not perpendicular unit vectors, or a spacing is not positive.
+    """
+    normal: np.ndarray = np.cross(orientation[:3], orientation[3:])
+    if abs(np.linalg.norm(normal) - 1) > 0.01 or (spacing <= 0).any():
+        raise InputError("has an impossible orientation or pixel spacing", path=path, remedy=remedy)
+    return normal
+
+
 def order_slices(
     path: Path, frames: Sequence[Frame], skipped: Sequence[tuple[Path, str]] = ()
 ) -> tuple[np.ndarray, list[Frame]]:
@@ -220,9 +236,7 @@ def order_slices(
     """
     first = frames[0]
     row, column = first.orientation[:3], first.orientation[3:]
-    normal = np.cross(row, column)
-    if abs(np.linalg.norm(normal) - 1) > 0.01 or (first.spacing <= 0).any():
-        raise InputError("has an impossible orientation or pixel spacing", path=path, remedy=EXPORT_AGAIN)
+    normal = slice_normal(first.orientation, first.spacing, path, EXPORT_AGAIN)
     frames = sort_frames(frames)
     positions = np.stack([frame.position for frame in frames])
     gaps = np.diff(positions @ normal)
