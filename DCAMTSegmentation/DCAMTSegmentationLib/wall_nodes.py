@@ -37,7 +37,7 @@ COLORS = 256
 
 
 def insert_wall(
-    wall: WallResult, volume: VolumeNode, segmentation: SegmentationNode, changes: SceneChanges
+    wall: WallResult, volume: VolumeNode | None, segmentation: SegmentationNode, changes: SceneChanges
 ) -> ModelNode:
     """Insert a segmentation's wall into the scene, replacing an earlier wall; return the wall's model node.
 
@@ -45,6 +45,7 @@ def insert_wall(
 
     Args:
         wall: the wall in the volume's own space, before the volume's transform.
+        volume: the measured volume; None if the user removed it.
         changes: records all changes of the scene, including those of the earlier wall.
     """
     scene = slicer.mrmlScene
@@ -52,7 +53,7 @@ def insert_wall(
     model, colors, table = (review.own_helper(segmentation, role) for role in review.WALL_NODES)
     for node in (segmentation, earlier, colors, table):
         changes.save(node)
-    name = _("{volume} wall").format(volume=volume.GetName())
+    name = _("{volume} wall").format(volume=volume.GetName() if volume is not None else wall.scan)
     if earlier is not None and model is None:
         # A copy of the segmentation keeps this wall, which lies at the place of the new wall.
         earlier.SetDisplayVisibility(False)
@@ -76,8 +77,9 @@ def insert_wall(
         model.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
     for role, node in zip(review.WALL_NODES, (model, colors, table), strict=True):
         segmentation.SetNodeReferenceID(role, node.GetID())
-    model.SetNodeReferenceID(review.VOLUME, volume.GetID())
-    model.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    model.SetNodeReferenceID(review.VOLUME, volume.GetID() if volume is not None else None)
+    placed = volume if volume is not None else earlier
+    model.SetAndObserveTransformNodeID(placed.GetTransformNodeID() if placed is not None else None)
     surface = build_poly_data(wall.surface.points, wall.surface.triangles)
     for name, values in ((RATIO, wall.ratio), (REGION, wall.region)):
         _set_scalars(surface, name, values)
@@ -85,6 +87,24 @@ def insert_wall(
     show_wall(wall, segmentation)
     _show(model, changes)
     return model
+
+
+def separate_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
+    """Give a segmentation a wall of its own if it shares its wall with another segmentation, as a copy does."""
+    shared = review.get_referenced_node(segmentation, review.WALL)
+    if shared is None or review.own_helper(segmentation, review.WALL) is not None:
+        return
+    with SceneChanges() as changes:
+        model = insert_wall(wall, measured_volume(segmentation), segmentation, changes)
+        for name in (_SEGMENT, _OUTLINE):
+            model.SetAttribute(name, shared.GetAttribute(name))
+
+
+def has_surface_of(wall: WallResult, segmentation: SegmentationNode) -> bool:
+    """Return whether the surface in the scene has as many points as `wall`."""
+    model = review.get_referenced_node(segmentation, review.WALL)
+    surface = model.GetPolyData() if model is not None else None
+    return surface is not None and surface.GetNumberOfPoints() == len(wall.kind)
 
 
 def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
@@ -110,8 +130,9 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
 def store_measured_outline(segmentation: SegmentationNode, segment: str, measured: str) -> None:
     """Store the identifier and fingerprint of a new wall's segment; the wall is no longer marked as outdated."""
     model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
-    for name, text in ((_SEGMENT, segment), (_OUTLINE, measured), (_OUTDATED, None)):
-        model.SetAttribute(name, text)
+    model.SetAttribute(_SEGMENT, segment)
+    model.SetAttribute(_OUTLINE, measured)
+    segmentation.SetAttribute(_OUTDATED, None)
 
 
 def measured_volume(segmentation: SegmentationNode) -> VolumeNode | None:
@@ -130,7 +151,7 @@ def mark_outdated(segmentation: SegmentationNode) -> None:
     """Mark a segmentation's wall, if any, as outdated because a segment was edited."""
     model = review.get_referenced_node(segmentation, review.WALL)
     if model is not None and model.GetAttribute(_OUTLINE):
-        model.SetAttribute(_OUTDATED, "1")
+        segmentation.SetAttribute(_OUTDATED, "1")
 
 
 def update_outdated_mark(segmentation: SegmentationNode) -> None:
@@ -146,13 +167,13 @@ def update_outdated_mark(segmentation: SegmentationNode) -> None:
     segment = model.GetAttribute(_SEGMENT)
     exists = segmentation.GetSegmentation().GetSegment(segment) is not None
     now = fingerprint(segmentation, [segment]) if exists else ""
-    model.SetAttribute(_OUTDATED, None if is_same_fingerprint(measured, now) else "1")
+    segmentation.SetAttribute(_OUTDATED, None if is_same_fingerprint(measured, now) else "1")
 
 
 def is_wall_outdated(segmentation: SegmentationNode) -> bool:
     """Return whether a wall is marked as outdated: the segment's outline may have changed since the measurement."""
     model = review.get_referenced_node(segmentation, review.WALL)
-    return model is not None and model.GetAttribute(_OUTDATED) is not None
+    return model is not None and segmentation.GetAttribute(_OUTDATED) is not None
 
 
 def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:

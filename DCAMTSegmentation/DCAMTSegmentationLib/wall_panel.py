@@ -138,11 +138,22 @@ class WallPanel:
             self._apply(Threshold(KINDS[self._ui.wallKindComboBox.currentIndex], round(float(value), 2)))
 
     def _apply(self, threshold: Threshold) -> None:
+        self._reload_changed_surface()
         self._show_threshold(threshold)
         if self._wall is not None:
-            self._wall = wall_nodes.with_threshold(self._wall, threshold)
-            wall_nodes.show_wall(self._wall, self._segmentation)
-            self._show_wall()
+            self._change_wall(wall_nodes.with_threshold(self._wall, threshold))
+
+    def _reload_changed_surface(self) -> None:
+        """Reload the wall if another module, such as Surface Toolbox, changed the number of the surface's points."""
+        if self._wall is not None and not wall_nodes.has_surface_of(self._wall, self._segmentation):
+            self.reload()
+
+    def _change_wall(self, wall: WallResult) -> None:
+        """Replace the wall by one with other openings or another threshold, in the scene and in the section."""
+        wall_nodes.separate_wall(wall, self._segmentation)
+        wall_nodes.show_wall(wall, self._segmentation)
+        self._wall = wall
+        self._show_wall()
 
     def _show_wall(self) -> None:
         """Show the wall's table, burden, method, openings and notes."""
@@ -197,6 +208,7 @@ class WallPanel:
             )
             slicer.util.errorDisplay(message, windowTitle=title)
             return
+        self._reload_changed_surface()
         wall, model = self._wall, review.get_referenced_node(self._segmentation, review.WALL)
         if wall is None or model is None:
             return
@@ -206,9 +218,7 @@ class WallPanel:
             slicer.util.errorDisplay(message, windowTitle=title)
             return
         openings = (wall.kind == OPENING) | inside if is_opening else (wall.kind == OPENING) & ~inside
-        self._wall = wall.with_openings(openings)
-        wall_nodes.show_wall(self._wall, self._segmentation)
-        self._show_wall()
+        self._change_wall(wall.with_openings(openings))
 
     def _on_export(self, checked: bool = False) -> None:
         """Write the table, or the surface with its scalars, as `dcamt wall` does."""

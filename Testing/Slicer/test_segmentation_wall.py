@@ -8,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 import slicer
+import vtk
 from dcamt.wall.burden import OPENING, decaaf_stage
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
 from dcamt.wall.settings import IIR, METHODS_DISAGREE, Threshold
@@ -48,6 +49,15 @@ def add_closed_curve(towards: np.ndarray, degrees: float = 35.0) -> Any:
         direction = direction + np.sin(np.radians(degrees)) * (np.cos(turn) * side + np.sin(turn) * other)
         node.AddControlPoint(*(centre + RADIUS_MM * direction))
     return node
+
+
+def decimate(surface: Any) -> Any:
+    """Return a surface with about half of the triangles, as Surface Toolbox makes it."""
+    decimated = vtk.vtkDecimatePro()
+    decimated.SetInputData(surface)
+    decimated.SetTargetReduction(0.5)
+    decimated.Update()
+    return decimated.GetOutput()
 
 
 class OutlineTest(InsertedWallCase):
@@ -272,6 +282,72 @@ class WallSceneTest(InsertedWallCase):
         model = wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, SceneChanges())
         self.assertEqual(visibilities(model), [True, True])
         self.assertEqual(visibilities(shared), [False, False])
+
+    def test_threshold_and_openings_of_a_copy_leave_the_wall_of_the_original(self) -> None:
+        original = self.segmentation
+        wall_nodes.store_measured_outline(original, "blood", fingerprint(original, ["blood"]))
+        burden, text = burden_cell(original), self.ui.wallLabel.text
+        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        copy.Copy(original)
+        choose(self.ui.outputSelector, copy)
+        self.assertEqual(self.ui.wallLabel.text, text)
+        self.ui.wallThresholdSlider.value = 0.6
+        choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
+        click(self.ui.wallOpenButton)
+        self.assertEqual(wall_nodes.measured_segment(copy), "blood")
+        self.assertIs(wall_nodes.measured_volume(copy), self.volume)
+        changed = self.ui.wallLabel.text
+        self.assertIn(", corrected.", changed)
+        self.assertEqual(burden_cell(original), burden)
+        for chosen, shown in ((original, text), (copy, changed)):
+            choose(self.ui.outputSelector, chosen)
+            self.assertEqual(self.ui.wallLabel.text, shown)
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")), 2)
+
+    def test_copy_whose_volume_was_removed_gets_a_wall_at_the_same_place(self) -> None:
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+        review.get_referenced_node(self.segmentation, review.WALL).SetAndObserveTransformNodeID(transform.GetID())
+        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        copy.Copy(self.segmentation)
+        slicer.mrmlScene.RemoveNode(self.volume)
+        wall_nodes.separate_wall(self.wall, copy)
+        model = review.get_referenced_node(copy, review.WALL)
+        self.assertIsNot(model, review.get_referenced_node(self.segmentation, review.WALL))
+        self.assertEqual(model.GetName(), "ball wall_1")
+        self.assertIs(model.GetParentTransformNode(), transform)
+        self.assertIsNone(wall_nodes.measured_volume(copy))
+
+    def test_edit_of_a_copy_leaves_the_wall_of_the_original_up_to_date(self) -> None:
+        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
+        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        copy.Copy(self.segmentation)
+        wall_nodes.mark_outdated(copy)
+        self.assertTrue(wall_nodes.is_wall_outdated(copy))
+        self.assertFalse(wall_nodes.is_wall_outdated(self.segmentation))
+
+    def test_surface_that_another_module_decimated_is_read_again(self) -> None:
+        for keeps_scalars, threshold in ((True, 0.6), (False, 0.7)):
+            model = review.get_referenced_node(self.segmentation, review.WALL)
+            surface = decimate(model.GetPolyData())
+            count = surface.GetNumberOfPoints()
+            self.assertLess(count, len(scalars(self.segmentation, "ratio")))
+            if not keeps_scalars:
+                surface.GetPointData().Initialize()
+            model.SetAndObservePolyData(surface)
+            self.ui.wallThresholdSlider.value = threshold
+            self.assertEqual("stage" in self.ui.wallLabel.text, keeps_scalars)
+            self.assertEqual("No wall yet" in self.ui.wallLabel.text, not keeps_scalars)
+            arrays = surface.GetPointData()
+            lengths = {arrays.GetArray(index).GetNumberOfTuples() for index in range(arrays.GetNumberOfArrays())}
+            self.assertEqual(lengths, {count} if keeps_scalars else set())
+        expect_no_hidden_errors()
+
+    def test_curve_opens_a_decimated_surface(self) -> None:
+        model = review.get_referenced_node(self.segmentation, review.WALL)
+        model.SetAndObservePolyData(decimate(model.GetPolyData()))
+        choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
+        click(self.ui.wallOpenButton)
+        self.assertTrue((scalars(self.segmentation, "opening") == OPENING).any())
 
     def test_wall_removed_in_a_batch_is_no_longer_shown(self) -> None:
         scene = slicer.mrmlScene
