@@ -22,7 +22,7 @@ def random_patch(deviation: float = DEVIATION) -> Tensor:
 
 
 def artefact_of(seed: int) -> np.ndarray:
-    """Return the artefact added to a patch, in standard deviations of a channel; fail if the channels differ."""
+    """Return the artefact in standard deviations of a channel; fail if the channels get different artefacts."""
     patch = random_patch()
     disturbed = add_artefact(patch, 1.0, CLIP, SPACING, torch.Generator().manual_seed(seed))
     first, second = ((disturbed - patch) / DEVIATION).numpy()
@@ -83,7 +83,7 @@ def test_artefacts_are_added_with_the_given_probability() -> None:
     assert torch.equal(draws.get_state(), state)
 
 
-def test_intensities_of_a_disturbed_patch_stay_within_reach() -> None:
+def test_intensities_of_a_disturbed_patch_stay_within_the_bounds_of_normalisation() -> None:
     for rule in (CLIP, LOCAL):
         for seed in range(6):
             disturbed = add_artefact(random_patch(1.0), 1.0, rule, SPACING, torch.Generator().manual_seed(seed))

@@ -285,7 +285,7 @@ def test_watching_a_stopped_run_does_not_call_it_finished(tmp_path: Path, capsys
     assert capsys.readouterr().out.splitlines() == [
         "starting at iteration 0 of 100 on cpu; cases: 1 labelled, 0 unlabelled, 0 validation",
         "trained for 0:30",
-        f"model: {run.model}",  # also if the run was moved since
+        f"model: {run.model}",  # the event has another path, as after a move of the run
         "stopped at iteration 50 of 100",
     ]
 

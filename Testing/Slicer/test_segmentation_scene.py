@@ -69,7 +69,7 @@ class SceneTest(PanelCase):
         segmentation = self.segment(volume)
         rows = self.logic.measurements(segmentation)
         copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "copy")
-        copy.Copy(segmentation)  # as in the module Data
+        copy.Copy(segmentation)  # the command Clone of the module Data calls Copy, too
         copy.SetName("copy")
         smaller = segment_mask(copy, volume).copy()
         smaller[:8] = 0

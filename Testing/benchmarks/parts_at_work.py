@@ -1,10 +1,10 @@
-"""Measure the effect of cross-attention, MMD and contrast in trained networks.
+"""Measure the effect of cross-attention, MMD and the contrast losses in trained networks.
 
     python Testing/benchmarks/parts_at_work.py LA_FOLDER WORK [--seeds 0 1]
 
-WORK has the results of `semi_supervised.py` for the rows `labelled-only`, `dca-mt`, `no-mmd`, `no-intra-class` and
-`no-inter-class`. All patches come from training cases. The measurement also uses the labels of cases that were
-unlabelled in training. The command prints three tables, and writes them to WORK/parts_at_work.json:
+WORK has the runs of `semi_supervised.py --rows labelled-only dca-mt no-mmd no-intra-class no-inter-class`. All
+patches come from training cases. The measurement also uses the labels of cases that were unlabelled in training. The
+command prints three tables, and writes them to WORK/parts_at_work.json:
 
 attention: `added` is the root mean square of what attention adds to a bottleneck, divided by the root mean square of
     the bottleneck. The other columns are the Dice of both branches together if each attends to its partner, to
@@ -100,7 +100,7 @@ def attention_row(network: DualVNet, batches: list[Batch]) -> dict[str, Any]:
 def dice_of(
     network: DualVNet, batches: list[Batch], forward: Callable[[Batch], tuple[BranchOutput, BranchOutput]]
 ) -> float:
-    """Return the Dice of the segmentation by the branches' averaged probabilities.
+    """Average the branches' probabilities, and return the Dice of the resulting segmentation.
 
     The voxels of all patches are counted together.
     """

@@ -57,5 +57,5 @@ def _make(folder: Path) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(TESTING.parent / "DCAMTSegmentation"))
-    sys.modules["pytest"] = None  # type: ignore[assignment]  # Slicer's Python has no pytest
+    sys.modules["pytest"] = None  # type: ignore[assignment]  # make `import pytest` fail, as in Slicer
     _make(Path(sys.argv[1]))

@@ -89,7 +89,7 @@ class ConsoleObserver:
                 self.on_stdout_lost()
 
     def on_report_progress(self, done: int, total: int) -> None:
-        """Show the progress of the report."""
+        """Show how many of the report's validation cases are scored."""
         self._console.show_progress("scoring the validation cases", done / total)
 
     def on_warning(self, message: str) -> None:

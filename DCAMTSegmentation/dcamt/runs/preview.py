@@ -38,7 +38,7 @@ class Preview:
 
 
 def choose_preview(run: RunFolder, case: str | None) -> None:
-    """Request previews of the validation case with this name; None requests no previews.
+    """Request previews of the validation case with this name. If `case` is None, remove the request.
 
     Raises:
         OSError, OutputError: the file of the request cannot be written or removed.
@@ -73,7 +73,7 @@ def write_preview(
     Args:
         labels: uint8 (I, J, K).
         affine: (4, 4), voxel -> RAS mm.
-        scan: (I, J, K); None uses the scan of the last preview, which must show the same case.
+        scan: (I, J, K). If it is None, the last preview must show the same case, and its scan file is used again.
 
     Raises:
         OSError, OutputError: a file cannot be written.

@@ -55,8 +55,9 @@ SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
 def import_in_background(names: Iterable[str]) -> None:
     """Import modules in a thread, for example while a scan is read.
 
-    Other code that imports such a module meanwhile waits until the module is loaded. If an import fails, only the other
-    code gets the error. The thread does not delay the end of the process.
+    If other code imports a module that the thread is loading, that code waits until the module is loaded. The thread
+    ignores a failed import; other code that imports the module gets the error. The thread does not delay the end of
+    the process.
     """
 
     def import_all() -> None:
@@ -73,7 +74,7 @@ class WallResult:
 
     Attributes:
         surface: N points in RAS mm.
-        pool: reference intensities.
+        pool: statistics of the intensities in the blood pool.
         ratio: (N,) float32, the intensity sampled for each point, divided by the pool's mean.
         kind: (N,) uint8, `burden.WALL`, `OPENING` or `BORDER`.
         region: (N,) uint8 indices into `burden.REGIONS`.
