@@ -328,7 +328,7 @@ def test_labelmaps_of_many_values_are_scored(folders: tuple[Path, Path]) -> None
     assert len(evaluate_folders(*folders).mean) == 255
 
 
-def test_mask_without_a_word_for_labels_beside_its_scan_is_the_label(folders: tuple[Path, Path]) -> None:
+def test_mask_is_preferred_to_its_scan_if_neither_name_says_label(folders: tuple[Path, Path]) -> None:
     predictions, labels = folders
     (labels / "la000_label.nii.gz").rename(labels / "la000_LA.nii.gz")
     expected = evaluate_folders(predictions, labels)
@@ -346,7 +346,7 @@ def test_automatic_result_beside_a_label_is_not_taken_for_the_label(folders: tup
     assert evaluate_folders(predictions, labels) == expected
 
 
-def test_label_of_many_values_beside_other_labels_is_no_scan(tmp_path: Path) -> None:
+def test_label_of_20_values_beside_labels_of_3_is_not_taken_for_a_scan(tmp_path: Path) -> None:
     for number, count in enumerate((20, 3, 3)):
         voxels = (np.arange(8**3) % count).astype(np.uint8).reshape(8, 8, 8)
         for folder in ("pred", "lab"):

@@ -151,7 +151,7 @@ class MeasurementsTest(PanelCase):
             self.wait()
         self.assertEqual(self.logic.measurements(segmentation), rows)
 
-    def test_rows_that_repeat_scan_and_segment_stay_hidden_after_a_new_measurement(self) -> None:
+    def test_scan_row_stays_hidden_and_segment_row_is_shown_only_for_several_segments(self) -> None:
         held = self.segment(add_scan()).GetSegmentation()
         table = self.ui.measurementsTable
         self.assertEqual([table.isRowHidden(row) for row in range(3)], [True, True, False])
@@ -172,7 +172,7 @@ class MeasurementsTest(PanelCase):
             click(self.ui.exportButton)
         self.assertEqual(dialog.call_args.args[2], "LGE 1_2_ a measurements.csv")
 
-    def test_text_typed_into_the_table_is_shown_unchanged(self) -> None:
+    def test_typed_text_is_shown_unchanged_and_a_typed_number_with_one_decimal(self) -> None:
         table = self.segment(add_scan()).GetNodeReference(review.MEASUREMENTS)
         for text in ("2,4", "about 5", "7.25"):
             table.SetCellText(0, 2, text)

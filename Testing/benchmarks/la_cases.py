@@ -13,10 +13,10 @@ from typing import Any
 from dcamt.models.package import open_model
 
 HELD_OUT = 20
-"""The number of held-out cases, the last of `cases.csv`.
+"""The number of held-out cases: the last cases of `cases.csv`.
 
-Of all runs, only that of the shipped model uses the labels of these cases. The run `second` of `shipped_model.py`
-uses only their images.
+Only the shipped model is trained with the labels of these cases; its twin is measured instead. The run `second` of
+`shipped_model.py` trains with the images of these cases, but without their labels.
 """
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 

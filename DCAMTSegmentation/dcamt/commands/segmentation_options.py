@@ -89,17 +89,19 @@ def _add_side_results(parser: Parser) -> None:
         help="FILE.csv: table of volume, surface area, diameters, sphericity and expected overlap; FILE.dcm: DICOM"
         " report",
     )
-    several = "; for several scans, give only the ending"
+    several = "; for several scans, give only the file ending, such as"
     parser.add_argument(
         "--surface",
         metavar="FILE.stl|obj|ply|vtp",
-        help=f"closed surface of each class's largest part, in patient mm{several}",
+        help=f"closed surface of each class's largest part, in patient mm{several} stl",
     )
-    parser.add_argument("--probabilities", metavar="FILE", help=f"probabilities of background and classes{several}")
+    parser.add_argument(
+        "--probabilities", metavar="FILE", help=f"probabilities of background and classes{several} nrrd"
+    )
     parser.add_argument(
         "--wall", action="store_true", help="also measure late enhancement on the left atrium's surface (dcamt wall)"
     )
-    parser.add_argument("--report", metavar="FILE.html", help=f"one page with pictures and measurements{several}")
+    parser.add_argument("--report", metavar="FILE.html", help=f"one page with pictures and measurements{several} html")
     _add_identity(parser)
 
 

@@ -32,7 +32,8 @@ class ScanChoice:
         series: the series' UID, the end of the UID, the series' description, a part of the description, or the number
             of a stack in the list of `choose_stack`'s error message.
         frame_type: "magnitude", "phase", "real", "imaginary", or another kind of image that an error message lists.
-        time: number of the time point, from 1. None reads the first if all time points have the same number of slices.
+        time: number of the time point, from 1. None chooses the first time point; None is refused if the time points
+            differ in their number of slices.
     """
 
     series: str | None = None

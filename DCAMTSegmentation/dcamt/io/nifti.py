@@ -129,10 +129,14 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
 def itk_affine(path: Path, header: Any) -> np.ndarray:
     """Return the affine (4, 4) that ITK 5.4 computes from a NIfTI header: voxel index -> RAS in the file's unit.
 
-    Directions and origin come from the sform if its axes are orthogonal and either its code is 1 (scanner) or there is
-    no qform. Otherwise they come from the qform. Without sform and qform, the origin is 0 and the axes run to the
-    patient's left, posterior and superior. The spacing comes from `pixdim`; a negative spacing reverses its axis.
-    (nibabel, in contrast, uses every sform with the sform's own spacing.)
+    Directions and origin come from the first of these that the header has:
+    - an sform with the code 1 (scanner) and orthogonal axes;
+    - a qform (code above 0);
+    - another sform (code above 0).
+
+    Without sform and qform, the origin is 0 and the axes run to the patient's left, posterior and superior. The
+    spacing comes from `pixdim`; a negative spacing reverses its axis. (nibabel, in contrast, uses every sform with the
+    sform's own spacing.)
 
     Exception: ITK refuses a sheared sform without a qform; here this sform is returned, with its own spacing.
 

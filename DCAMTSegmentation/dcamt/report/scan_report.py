@@ -82,7 +82,8 @@ class ScanReport:
     Attributes:
         volume: the scan, (C, I, J, K), of which the first channel is shown.
         labelmap: labels (I, J, K).
-        segments: name and colour of each label value; the report lists all measurements of the first segment.
+        segments: name and colour of each label value; the report lists all measurements of the first segment, and the
+            volumes of at most `MAX_OTHERS` others.
         measurements: one row for each segment.
         model: the card of the model that made the outlines; None if no model is known to have made them. If the
             card's `name` is empty, at most the title of the model is known.

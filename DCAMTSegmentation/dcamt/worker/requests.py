@@ -108,7 +108,7 @@ class ReportRequest:
 
     Attributes:
         volume, affine, name: as in `SegmentRequest`; the report does not contain the name.
-        segments: the report lists all measurements of the first segment.
+        segments: the report lists all measurements of the first segment, and the volumes of a few others.
         report: the `.html` file to write.
         method: None if no model is known to have made the outlines.
         is_corrected: whether a person has edited the model's outlines.

@@ -39,7 +39,7 @@ _remaining: set[str] = set()
 
 
 class ProposalOpening:
-    """Opens one case; nodes of the case that are already in the scene keep their voxels.
+    """The opening of one case; the opening adds the nodes that the scene lacks.
 
     Args:
         case: an entry of a run's ranking.
@@ -98,7 +98,8 @@ class ProposalOpening:
     def insert(self, arrays: CaseArrays | None) -> Generator[None, None, None]:
         """Read the missing image and build the missing segments in steps; the last step adds the missing nodes.
 
-        A proposal that is already in the scene gets the grid and the transform of the case's volume.
+        A proposal that is already in the scene keeps its voxels, but gets the reference geometry and the transform of
+        the case's volume.
 
         Raises:
             InputError: the volume or the proposal was removed from the scene meanwhile.
