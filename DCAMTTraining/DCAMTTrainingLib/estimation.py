@@ -1,4 +1,4 @@
-"""Estimate the time, memory and disk space of a run in the background, from a few iterations on this computer."""
+"""Estimate, in the background, the time, memory and disk space of a run, from a few iterations on this computer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Estimation:
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._folder = TemporaryFolder("dcamt-estimate-")
-        # `_key` does not contain the scans' sizes. `CaseTable.add` may change a size, and calls `on_reset` at its end.
+        # `CaseTable.add` may change the size of a scan, and `_key` does not contain sizes. Therefore all estimates are
+        # cleared when `CaseTable.add` calls `on_reset`.
         table.on_reset.append(self._estimates.clear)
 
     @property

@@ -169,7 +169,7 @@ def test_contrast_uses_labels_and_classes_that_both_branches_predict_confidently
     assert torch.allclose(losses["inter_class"], expected, atol=1e-5)
 
 
-def test_contrast_limits_the_voxels_per_class_and_uses_the_same_in_both_branches(
+def test_contrast_limits_the_voxels_per_class_and_uses_the_same_voxels_in_both_branches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each voxel's embedding has its own direction, which identifies the voxels that were drawn."""

@@ -1,4 +1,4 @@
-"""Cancel a segmentation or change the scene meanwhile: the scene stays consistent, and changes are noted."""
+"""Cancel a segmentation, or change the scene during one: the scene stays consistent; messages state the changes."""
 
 from __future__ import annotations
 

@@ -246,7 +246,9 @@ class TrainingSession:
 
         plan, run = self._plan, self._plan.run
         with interrupt_on_sigterm():
-            best = trainer.best()  # Read first: if this fails, a resumed run must find no model, to write all results.
+            # The best state is read before a model is written. If reading fails, `run.model` must be missing: after the
+            # last iteration, a resumed run writes the models and the report only if `run.model` is missing.
+            best = trainer.best()
             save_model(run.model, result.weights, plan.recipe, model_card(plan, result))
             if best is None:
                 run.best.unlink(missing_ok=True)
@@ -343,8 +345,8 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         # A paused process returns 0, too: on any other status torchrun kills the leader before the leader saves.
         return 0
     except DCAMTError:
-        # This process waits while the leader reports the failure. If a signal has already asked this process to end
-        # (`stop_requested`), such as the SIGTERM that torchrun sends, this process does not wait.
+        # This process waits while the leader reports the failure. A signal, such as torchrun's SIGTERM, sets
+        # `stop_requested`. After a signal, this process does not wait.
         if trainer is None or not trainer.stop_requested:
             wait_for_leader()
         return 1

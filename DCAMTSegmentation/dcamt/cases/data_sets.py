@@ -57,13 +57,13 @@ def lists_cases(described: Mapping[str, Any], folder: Path) -> bool:
 _TEST_LISTS = ("test", "testing")
 _LISTS = ("training", "train", "validation", "val", *_TEST_LISTS)
 _LISTS_OF_FILES_OR_NAMES = ("train", "val", "testing")
-"""Lists that name the cases of a split, instead of files, in some nnU-Net data sets."""
+"""Lists whose entries are files or, in some nnU-Net data sets, only names of cases."""
 _BACKGROUND = ("background", "bg", "unlabeled", "unlabelled")
 _IMAGE_KEYS, _LABEL_KEYS = ("image", "images", "img", "scan"), ("label", "labels", "seg", "segmentation", "mask")
 
 
 def _listed_entries(described: Mapping[str, Any], key: str, folder: Path) -> list[tuple[list[object], object, str]]:
-    """Return the cases under a key of `dataset.json` (see `_entries`), without the names of cases in a split."""
+    """Return the cases under a key of `dataset.json` (see `_entries`), except entries that are only names of cases."""
     listed = described.get(key)
     if key in _LISTS_OF_FILES_OR_NAMES and isinstance(listed, list):
         listed = [
@@ -77,8 +77,10 @@ def _listed_entries(described: Mapping[str, Any], key: str, folder: Path) -> lis
 def _entries(listed: object) -> list[tuple[list[object], object, str]]:
     """Return the image files, the label file and the name of each listed case, as listed; the name may be empty.
 
-    A case is listed as an image, as an array of images (one for each channel), as an array of an image and a label
-    (recognised by a word for labels in its name or folder), or as an object with keys such as `image` and `label`.
+    A case is listed as an image, as an array of images (one for each channel), as an array of an image and a label,
+    or as an object with keys such as `image` and `label`. Two files in an array are an image and a label if only the
+    second file has a word for labels in its name or folder.
+
     `listed` is an array of cases, an object with the names of the cases as keys, or an object that holds an array of
     all images and an array of all labels.
     """
@@ -121,8 +123,9 @@ def _is_label(text: object) -> bool:
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     """Return label values and names.
 
-    Decathlon and nnU-Net v1 write {"1": "name"}; nnU-Net v2 writes {"name": 1}. An array names the classes only if the
-    background's name comes first and no element has a file ending: it may also list label files.
+    Decathlon and nnU-Net v1 write {"1": "name"}; nnU-Net v2 writes {"name": 1}. An array is read as class names if the
+    background's name comes first and no element has a file ending. Any other array is ignored: some data sets list
+    their label files in this array.
     """
     listed = described.get("labels")
     if isinstance(listed, list):
@@ -189,8 +192,8 @@ class _ListedCases:
         """Return the path of the file that `dataset.json` names as `text`.
 
         nnU-Net v1 omits the suffix `_0000` of image names. nnU-Net v2 allows environment variables in file names.
-        If no such file exists, but exactly one file has the same name with another of the `endings`, that file is
-        returned.
+        If none of these files exists, the ending in `text` may be wrong or missing: if exactly one file in the folder
+        has this name with one of the `endings`, that file is returned.
         """
         if not (self._folder / text).exists():
             text = os.path.expandvars(text)

@@ -164,7 +164,7 @@ class _FrameHeader:
 
 
 def words_of(value: Any) -> list[str]:
-    """Return an attribute's words, such as those of the image type; pydicom returns a single word as text."""
+    """Return the values of a text attribute, such as the image type; pydicom returns a single value as text."""
     return [value] if isinstance(value, str) else [str(word) for word in value or ()]
 
 
@@ -274,7 +274,8 @@ def _number(value: Any) -> float | None:
 def _seconds(text: str) -> float | None:
     """Convert a date and time (`_DATE_AND_TIME`) to seconds since the year 2000; return None if this fails.
 
-    A float64 of seconds resolves microseconds. The digits of date and time as one number would resolve only 4 ms.
+    Seconds as float64 resolve microseconds. The digits as one number, such as 20240131101530.25 for 31 January 2024,
+    10:15:30.25, would resolve only 4 ms.
     """
     matched = _DATE_AND_TIME.fullmatch(text.strip())
     if not matched:

@@ -34,9 +34,9 @@ def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def class_weights(target: Tensor, dtype: torch.dtype) -> Tensor:
     """Return each class's weight in each sample's cross-entropy, (B, K), of type `dtype`.
 
-    A foreground class of n voxels has weight m / n, at most `MAX_CLASS_WEIGHT`, where m is the mean number of voxels of
-    the foreground classes in the sample. Unless a weight is cut to `MAX_CLASS_WEIGHT`, the foreground as a whole counts
-    as much as without weights.
+    A foreground class of n voxels has weight m / n, at most `MAX_CLASS_WEIGHT`, where m is the mean of n over the
+    foreground classes that are present in the sample. Unless a weight is cut to `MAX_CLASS_WEIGHT`, the foreground
+    as a whole counts as much as without weights.
 
     Args:
         target: one-hot, (B, K, X, Y, Z); class 0 is the background, which has weight 1.
