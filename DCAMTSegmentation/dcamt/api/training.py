@@ -246,8 +246,8 @@ class TrainingSession:
 
         plan, run = self._plan, self._plan.run
         with interrupt_on_sigterm():
-            # The best state is read before a model is written. If reading fails, `run.model` must be missing: after the
-            # last iteration, a resumed run writes the models and the report only if `run.model` is missing.
+            # The best state is read before a model is written. If reading fails, `run.model` must be missing: after
+            # the last iteration, a resumed run writes the models and the report only if `run.model` is missing.
             best = trainer.best()
             save_model(run.model, result.weights, plan.recipe, model_card(plan, result))
             if best is None:
