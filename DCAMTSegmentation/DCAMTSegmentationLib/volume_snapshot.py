@@ -58,7 +58,10 @@ class VolumeSnapshot:
         notes = []
         if checksum != self._checksum:
             notes.append(
-                _("The voxels of {volume} were changed during the computation; the result belongs to the earlier ones.")
+                _(
+                    "The voxels of {volume} were changed during the computation; the result was"
+                    " computed from the earlier voxels."
+                )
             )
         if not np.allclose(world_positions(volume), self._positions, rtol=0, atol=1e-6):
             notes.append(

@@ -147,9 +147,9 @@ def _torch_version() -> str | None:
 
 
 def _refuse_old_slicer() -> None:
-    """Raise NotInstalledError if Slicer has no `slicer.packaging`, as before 5.12.
+    """Raise NotInstalledError if Slicer has no `slicer.packaging`, that is, before Slicer 5.12.
 
-    `slicer.packaging` can keep pip from replacing Slicer's own packages.
+    DCAMT needs `slicer.packaging` to keep pip from replacing Slicer's own packages.
     """
     try:
         import slicer.packaging  # noqa: F401
@@ -161,7 +161,7 @@ def _refuse_old_slicer() -> None:
 def _refuse_old_torch() -> None:
     """Raise NotInstalledError if PyTorch is too old.
 
-    Other extensions may need this version, so only the user may replace it.
+    DCAMT does not replace PyTorch itself, since other extensions may need the installed version.
     """
     from packaging.specifiers import SpecifierSet
 

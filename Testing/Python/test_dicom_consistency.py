@@ -84,7 +84,7 @@ def test_slices_with_contradictory_attributes_are_refused(
         ("RescaleIntercept", 0),
     ],
 )
-def test_missing_rescaling_of_a_slice_is_refused_unless_the_others_have_the_default(
+def test_slice_without_rescaling_is_refused_only_if_the_other_slices_are_rescaled(
     tmp_path: Path, attribute: str, value: object
 ) -> None:
     for k in range(10):
@@ -227,7 +227,7 @@ def test_impossible_orientation_or_pixel_spacing_is_refused(tmp_path: Path, chan
     refused(lambda: read_scan(tmp_path), tmp_path, "has an impossible orientation or pixel spacing")
 
 
-def test_error_counts_slices_if_more_than_two_lie_at_the_same_places(tmp_path: Path) -> None:
+def test_error_counts_slices_if_one_place_holds_three_or_two_places_hold_two(tmp_path: Path) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     write_slice(tmp_path / "again.dcm", 4, number=30)
@@ -237,7 +237,7 @@ def test_error_counts_slices_if_more_than_two_lie_at_the_same_places(tmp_path: P
         (tmp_path / file).unlink()
 
 
-def test_image_of_another_series_does_not_count_as_a_missing_slice(tmp_path: Path) -> None:
+def test_image_of_another_class_is_compared_only_with_slices_of_its_own_series(tmp_path: Path) -> None:
     for k in range(8):
         write_slice(tmp_path / f"a{k}.dcm", k)
         write_slice(tmp_path / f"b{k}.dcm", k, series="1.2.5", SeriesNumber=2)

@@ -210,7 +210,7 @@ def test_slicer_modules_import_no_torch() -> None:
 
 def test_slicer_modules_use_only_engine_files_that_import_no_torch() -> None:
     graph = import_time_graph(ENGINE_HOME)
-    # The Slicer modules' imports inside functions count, too: these imports would load torch in the application.
+    # Imports inside functions are checked, too: if the imported engine file imports torch, Slicer loads torch.
     costly = [
         f"{path.relative_to(ROOT)}:{one_import.line} imports {one_import.target}"
         for path in module_files()

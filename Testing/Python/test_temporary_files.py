@@ -1,4 +1,4 @@
-"""The temporary folder of a test process is removed after a normal end and after a kill; files left in it are named."""
+"""A test process's temporary folder is removed after a normal end or a kill; an error names files that tests leave."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class PropertyTest(unittest.TestCase):
         with self.assertRaisesRegex(TypeError, "'str' object is not callable"):
             self.button.text()
 
-    def test_getter_with_another_name_than_its_property_is_a_method(self) -> None:
+    def test_getter_whose_name_differs_from_its_property_is_a_method(self) -> None:
         self.assertTrue(self.button.isEnabled())
         self.button.setEnabled(False)
         self.assertFalse(self.button.isEnabled())
@@ -245,7 +245,7 @@ class TimerAndMenuTest(unittest.TestCase):
 
 class ReferenceCountTest(unittest.TestCase):
     def test_calls_that_return_none_lose_no_reference_to_none(self) -> None:
-        """PySide6 6.12.0 loses a reference to None in each such call; Python 3.11 aborts when no reference is left."""
+        """PySide6 6.12.0 loses a reference to None in calls that return None; Python 3.11 aborts when none is left."""
         from PySide6.QtCore import QObject
 
         without_parent, before = QObject(), sys.getrefcount(None)

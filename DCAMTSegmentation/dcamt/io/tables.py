@@ -13,7 +13,7 @@ from .atomic import atomic_path
 def write_table(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> None:
     """Write a CSV file in UTF-8 with the header `columns` and cells formatted by `csv_cell`.
 
-    Bytes of a file's name that are not UTF-8 are written as escape sequences, such as `\\udcff`.
+    In a cell, bytes of a file name that are not UTF-8 are written as escape sequences, such as `\\udcff`.
 
     Raises:
         OutputError: the file cannot be written; an earlier file of that name stays unchanged.

@@ -3,9 +3,10 @@
 At an opening the outline cuts through blood: from inside to outside, the intensities stay within the range of blood,
 without a darker layer. A thin wall between two cavities (the septum, or the wall towards the aorta) can look the same
 in a blurred scan. Therefore an opening must also have the right shape. The valve is found as a flat patch that faces
-as mitral valves do. Readers outline the valve differently, so the flat patch may be only a part of the valve; within
-limits, the patch is extended as far as the blood reaches. A vein's end is the tip of a tube. The constants were chosen
-on phantoms and on the first 60 cases of the benchmark's data set. The benchmark measures other cases.
+as mitral valves do. Experts differ in where they draw the outline at the valve, so the flat patch may be only a part of
+the valve; within limits, the patch is extended as far as the blood reaches. A vein's end is the tip of a tube. The
+constants were chosen on phantoms and on the first 60 cases of the benchmark's data set. The benchmark measures other
+cases.
 """
 
 from __future__ import annotations
@@ -135,8 +136,8 @@ class Cut:
 def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | None:
     """Return a flat patch of `blood` (N,) that faces as the mitral valve does; None if smaller than `MITRAL_LEAST_CM2`.
 
-    First, a plane is fitted to the largest patch of points that face as the valve does. Then, repeatedly, a plane is
-    fitted to the largest patch of such points near the last plane.
+    First, a plane is fitted to the largest patch of points that face as the valve does. Then, three times, a new plane
+    is fitted to the largest patch of points that also lie near the previous plane and face as that plane does.
     """
     direction = np.array(MITRAL_DIRECTION) / np.linalg.norm(MITRAL_DIRECTION)
     facing = blood & (normals @ direction > np.cos(np.radians(MITRAL_CONE_DEGREES)))
