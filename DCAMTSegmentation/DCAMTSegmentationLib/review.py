@@ -208,8 +208,8 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
 def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     """Compare a result's voxels with those that were written and measured; return whether the result `is_corrected`.
 
-    Events are not enough: undo and redo send none, and other modules may edit while the panel does not observe the
-    node. If no fingerprint can be compared, the marks stay as they are.
+    Events are not enough: undo and redo send no SourceRepresentationModified event, and other modules may edit while
+    the panel does not observe the node. If no fingerprint can be compared, the marks stay as they are.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""

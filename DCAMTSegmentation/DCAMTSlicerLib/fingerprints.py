@@ -1,4 +1,7 @@
-"""Recognise edits of segments by fingerprints of voxels, since undo and redo in Segment Editor send no event."""
+"""Recognise edits of segments by fingerprints of voxels.
+
+Events are not enough: undo and redo in Segment Editor send no SourceRepresentationModified event.
+"""
 
 from __future__ import annotations
 

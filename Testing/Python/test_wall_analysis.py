@@ -178,7 +178,7 @@ def test_segmentation_on_another_grid_is_analysed() -> None:
     assert any("different grids" in note for note in result.notes)
 
 
-def test_thresholds_have_their_ratios_and_are_parsed_from_their_names() -> None:
+def test_thresholds_convert_to_ratios_and_are_parsed_from_their_names() -> None:
     result = analyse_phantom(PATCH, grid_about(55, THICK))
     assert [preset.threshold.name for preset in PRESETS] == [
         *("iir-0.97", "iir-1.2", "iir-1.32", "iir-1.61"),

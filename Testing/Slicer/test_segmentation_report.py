@@ -190,7 +190,7 @@ class ResultReportRequestTest(PanelCase):
         voxels[4:8, 4:8, 4:8] = 1
         slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, segmentation, identifier, volume)
         for step, is_corrected in ((lambda: None, True), (editor.undo, False), (editor.redo, True)):
-            step()  # undo and redo send no event
+            step()  # undo and redo send no SourceRepresentationModified event
             request = request_report(self.module)
             assert request is not None
             self.assertEqual(request.is_corrected, is_corrected)

@@ -314,7 +314,7 @@ class InterruptedInsertionTest(ChosenPhantomCase):
         process_events_until(lambda: not self.module.logic.isRunning(), "the wall")
 
     def fail_after_each_step(self) -> None:
-        """Let each call of each step fail after its work, and compare the scene with that before the measurement."""
+        """Measure once for each call in `INSERTION_STEPS`. The call fails at its end; the scene must stay unchanged."""
         before = scene_content()
         for module, steps in INSERTION_STEPS.items():
             for name, calls in steps.items():
@@ -333,7 +333,7 @@ class InterruptedInsertionTest(ChosenPhantomCase):
         self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
 
     def insert_earlier_wall(self) -> None:
-        """Insert a wall with other ratios, and give its nodes settings that the insertion of a wall changes."""
+        """Insert a wall with other ratios; then change settings of its nodes that the next insertion overwrites."""
         wall = expected_wall()
         self.module.worker.wall = replace(wall, ratio=wall.ratio * np.float32(0.9))
         self.measure()
@@ -364,20 +364,20 @@ class InterruptedInsertionTest(ChosenPhantomCase):
             slicer.mrmlScene.RemoveNode(review.get_referenced_node(self.segmentation, role))
         self.fail_after_each_step()
 
-    def test_cancelling_before_any_step_leaves_the_scene_unchanged(self) -> None:
+    def test_cancelling_in_each_step_before_the_insertion_leaves_the_scene_unchanged(self) -> None:
         for has_wall in (False, True):
             if has_wall:
                 self.insert_earlier_wall()
             before, turn = scene_content(), 0
-            while self.cancel_before_step(turn):
+            while self.cancel_in_step(turn):
                 self.assertEqual(changed_content(before), [])
                 turn += 1
             self.assertGreater(turn, 1)
 
-    def cancel_before_step(self, turn: int) -> bool:
-        """Measure the wall, and cancel before the end of the step `turn` of `take_answer`.
+    def cancel_in_step(self, turn: int) -> bool:
+        """Measure the wall, and cancel in the step of `take_answer` with the index `turn`.
 
-        Return False, with the wall inserted, if this is the step that inserts the wall.
+        Return whether the measurement was cancelled. The last step inserts the wall and is not cancelled.
         """
         real, index = wall_job.WallJob.take_answer, [-1]
 

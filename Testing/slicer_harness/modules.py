@@ -199,7 +199,7 @@ def module_selector() -> Any:
 
 
 class SegmentEditorModule(CoreModule):
-    """The Segment Editor with the parts of its panel that modules use: a widget with a layout, and `self().editor`."""
+    """The Segment Editor: its panel has a layout, and `widgetRepresentation().self().editor` is a `SegmentEditor`."""
 
     def __init__(self) -> None:
         super().__init__("SegmentEditor")
@@ -213,7 +213,7 @@ class SegmentEditorModule(CoreModule):
 
 
 class SegmentEditor:
-    """Slicer's qMRMLSegmentEditorWidget, reduced to its nodes, its undo history and its effect on the slice views."""
+    """Slicer's qMRMLSegmentEditorWidget, reduced to its nodes, its undo history and the background of slice views."""
 
     def __init__(self) -> None:
         self._segmentation: Any = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ACQUIRE_TIMEOUT_S = 0.3
 """How long one attempt of `run_lock` waits for the lock; then `is_held` tells whether a run holds it."""
 PATIENCE_S = 30.0
-"""How long `run_lock` waits if the lock is not free although no run holds it."""
+"""How long `run_lock` waits for a lock that a program other than a run holds, such as a backup program."""
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 """Error numbers of a file system without locks, such as some network drives."""
 _ATTEMPTS = 20

@@ -1,6 +1,7 @@
 """Add a model's proposal for a case to the scene, so that a person can correct it.
 
-`case` is an entry of a run's ranking, with the keys name, image, segmentation, score and place.
+`case` is an entry of a run's ranking, with the keys name, image, segmentation, score and place. The place is the point
+around which the branches disagree most, in RAS mm.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def proposal_of(case: Mapping[str, Any]) -> Any | None:
 def is_unchanged(segmentation: SegmentationNode) -> bool:
     """Return whether a proposal's voxels are unchanged since the proposal was read.
 
-    The voxels are compared, since undo and redo in Segment Editor send no event.
+    The voxels are compared, since undo and redo in Segment Editor send no SourceRepresentationModified event.
     """
     # Scenes of older versions store the positions of the segments after the fingerprint.
     stored, has_positions, _positions = (segmentation.GetAttribute(_VOXELS) or "").partition("} {")
