@@ -146,7 +146,7 @@ _SKIPPED_KINDS = {
 def _pair_by_names(folder: Path) -> FoundCases:
     """Pair scans and labels whose paths are equal without the words for image and label (`names.classify_all`).
 
-    Masks that are named like scans are recognised by their values (`masks`). Scans without a label become unlabelled
+    Masks that are named after scans are recognised by their values (`masks`). Scans without a label become unlabelled
     cases. If several labels fit a scan, or a label fits several scans, all these files are skipped.
     """
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)

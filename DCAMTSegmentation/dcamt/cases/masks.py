@@ -1,4 +1,4 @@
-"""Find masks that are named like scans: with further words (`p1_LA`), or with further folders (`reader1/p1`).
+"""Find masks whose path is a scan's path with further words (`p1_LA`) or further folders (`reader1/p1`).
 
 Unlike a scan such as `p1_T1` or `visit2/p1`, a mask has few different values.
 """
@@ -31,7 +31,10 @@ from .names import (
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
 _PARALLEL_PARTS = 6
-"""Largest number of paths, differing only in one name (`reader1/p1`, `reader2/p1`), that are compared."""
+"""Largest number of different names of one part of otherwise equal paths: 2 in `reader1/p1` and `reader2/p1`.
+
+If the part has more names, paths that differ in it are not compared.
+"""
 _Key = tuple[str, ...]
 _SAMPLE = 1 << 16
 """`has_few_values` examines a sample of about this many voxels first."""
@@ -57,7 +60,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]:
-    """Return the masks whose name is a scan's name with further words, by path, as labels with the key of the scan."""
+    """Return {path: label with the scan's key} for each mask whose name is a scan's name with further words."""
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in named_after_scans(named):
         if file.path not in masks and has_few_values(file.path) and not has_few_values(scan.path):
@@ -69,11 +72,12 @@ def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]
 def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, bool]]:
     """Yield (mask, scan, is_label) for each mask that fits a scan as `_Parts.fitting` says.
 
-    If several scans fit a mask in the top folder, the mask is skipped. `is_label` is true if only one scan fits,
-    `OUTLINE_WORDS` has all the mask's further words, and the scan's path has all the mask's words for the modality.
+    If several scans fit a mask whose key has only one part, the mask is skipped. `is_label` is true if only one scan
+    fits, `OUTLINE_WORDS` has all the mask's further words, and the scan's path has all the mask's words for the
+    modality.
 
     Reading all files would be slow. Therefore, the files that share a part of their paths, such as `reader1`, are
-    searched for masks only if a scan fits each of these files and the first file has few values.
+    searched for masks only if each of these files has a fitting scan and the first file has few values.
     """
     parts = _Parts(scans)
     for (n, _), files in parts.files_sharing.items():
@@ -114,9 +118,10 @@ class _Parts:
         """Return the scans that fit a file if part `n` of its path is left out or replaced.
 
         The part may be a folder (`reader1/p1` fits `scans/p1`, and `p1/reader1/lge` fits `p1/lge`) or the file's name
-        (`p1/observerA` fits `p1/p1`). If it is a folder, the file's name may have further words (`gd/p1_gd` fits
-        `de/p1_de`). The second result holds the further words of the file's name and the words of
-        part `n`.
+        (`p1/observerA` fits `p1/p1`). If the part is a folder, the file's name may have words at its end that the
+        scan's key lacks: `gd/p1_gd` fits `de/p1_de`, whose key is `p1` without the modality `de`.
+
+        The second result holds the further words of the file's name and the words of part `n`.
         """
         key = self.keys[file.path]
         rest, is_name = _without_part(key, n), n == len(key) - 1
@@ -134,7 +139,7 @@ class _Parts:
         return [], frozenset()
 
     def _replacing(self, n: int, rest: _Key) -> Mapping[str, list[NamedFile]] | None:
-        """Return the scans whose key without part n is `rest`, by part n.
+        """Return {part n: scans} for the scans whose key without part n is `rest`.
 
         Returns None if there are more than `_PARALLEL_PARTS` different parts, such as the names of many patients.
         """

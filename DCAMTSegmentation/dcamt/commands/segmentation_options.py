@@ -199,7 +199,10 @@ def add_wall(commands: Commands[Parser]) -> None:
         help="labelmap that is 0 outside the openings (mitral valve, ends of veins); default: openings are proposed",
     )
     parser.add_argument(
-        "--surface", type=parse_path, metavar="FILE", help="also write the plain surface: .stl, .obj, .ply or .vtp"
+        "--surface",
+        type=parse_path,
+        metavar="FILE",
+        help="also write the surface without scalars: .stl, .obj, .ply or .vtp",
     )
     parser.add_argument(
         "--report", type=parse_path, metavar="FILE.html", help="one page with pictures, measurements and the wall"

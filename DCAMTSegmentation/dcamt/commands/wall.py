@@ -56,7 +56,7 @@ class WallJob:
     Attributes:
         folder: gets the wall's surface and table.
         openings: the labelmap of the openings; None to propose openings.
-        surface, report: the files of the plain surface and the report, if requested.
+        surface, report: the files for the surface without scalars and for the report, if requested.
         with_identity: whether the report names the patient.
         is_mapped: whether a label mapping chose values or segments of the segmentation.
     """
@@ -244,7 +244,7 @@ def _check_usage(options: argparse.Namespace, usage_error: Callable[[str], objec
 def _pair_scans(
     scans: Sequence[Path], options: argparse.Namespace, usage_error: Callable[[str], object]
 ) -> list[WallJob]:
-    """Return a job for each scan of a folder, with the segmentation of the same name from the other folder."""
+    """Return a job for each scan of a folder, with the segmentation of the same name from `options.segmentation`."""
     for option, value in (
         ("--openings", options.openings),
         ("--surface", options.surface),
