@@ -230,7 +230,7 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
         """Check the cases, estimate time and memory, and start the run in the background; see `StartJob`.
 
         Args:
-            device: where the run trains, whatever device the settings name.
+            device: where the run trains; the device in the settings is ignored.
 
         Raises:
             InputError: the run's name is taken or invalid, or the task or the model to start from is not usable.

@@ -197,7 +197,8 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
 def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
     """Record that the table holds the measurements of the segments with the fingerprint `measured`.
 
-    The mark of outdated measurements is removed unless a comparison shows that the segments have changed since.
+    If the segments now have another fingerprint, the mark of outdated measurements stays. Otherwise the mark is
+    removed, also if a segment has no labelmap to compare.
     """
     segmentation_node.SetAttribute(_MEASURED, measured)
     now = fingerprint(segmentation_node)
@@ -298,8 +299,8 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
     """Return the linear transform (4, 4) that was hardened since the places were stored, or None.
 
     The transform leads from the stored affine of the segments to the present one. Segment Editor also changes the
-    affine if it resamples the segments. Such resampling is assumed, and None returned, if the result is marked as
-    corrected and the spacing differs. The voxels are not compared, since they may be incomplete during an event.
+    affine if it resamples the segments. If the result is marked as corrected and the spacing differs, the function
+    assumes a resampling and returns None. The voxels are not compared, since they may be incomplete during an event.
     """
     stored = segmentation_node.GetAttribute(_PLACES_AFFINE)
     now = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
@@ -340,7 +341,7 @@ def next_place(segmentation_node: SegmentationNode) -> tuple[int, StoredDoubtful
 
 
 def show_in_3d(segmentation_node: SegmentationNode, shown: bool) -> None:
-    """Show or hide a result's surfaces in the 3D views; to show them, compute those that do not exist."""
+    """Show or hide a result's surfaces in the 3D views; compute missing surfaces before showing them."""
     segmentation_node.CreateDefaultDisplayNodes()
     if shown:
         segmentation_node.CreateClosedSurfaceRepresentation()

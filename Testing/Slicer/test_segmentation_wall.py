@@ -264,7 +264,7 @@ class WallSceneTest(InsertedWallCase):
         nodes = [review.get_referenced_node(self.segmentation, role) for role in review.WALL_NODES]
         self.assertNotIn(None, nodes)
 
-    def test_new_wall_of_the_original_hides_the_wall_that_it_shared_with_a_copy(self) -> None:
+    def test_new_wall_of_the_original_hides_the_old_wall_shared_with_a_copy(self) -> None:
         copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         copy.Copy(self.segmentation)
         shared = review.get_referenced_node(copy, review.WALL)

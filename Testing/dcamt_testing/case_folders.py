@@ -18,7 +18,7 @@ def make_files(home: Path, *files: str) -> Path:
 def scans_and_labels(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
     """Return {name: (image, label)} with paths relative to `home`.
 
-    Fail if a role does not fit the label, or if two cases have the same name.
+    Check that every case with a label is labelled, every other case is unlabelled, and all names differ.
     """
     assert all(case.role == ("labelled" if case.label else "unlabelled") for case in found_cases.cases)
     by_name = {

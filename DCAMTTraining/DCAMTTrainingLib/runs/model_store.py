@@ -31,7 +31,9 @@ def stored_copy_of(path: Path) -> str:
 
 
 def store_model(path: Path, run_name: str, best: bool) -> str:
-    """Copy a run's verified model file and its calibration into the store; return the model's name there.
+    """Copy a run's model file and its calibration into the store; return the model's name there.
+
+    The caller verifies the model before the call.
 
     The name consists of the run's name, "best" for the best model, and today's date. If the name is taken, a number is
     appended.
