@@ -314,7 +314,7 @@ class InterruptedInsertionTest(ChosenPhantomCase):
         process_events_until(lambda: not self.module.logic.isRunning(), "the wall")
 
     def fail_after_each_step(self) -> None:
-        """Measure once for each call in `INSERTION_STEPS`. The call fails at its end; the scene must stay unchanged."""
+        """Measure for each call in `INSERTION_STEPS`. The call fails at its end; the scene must stay unchanged."""
         before = scene_content()
         for module, steps in INSERTION_STEPS.items():
             for name, calls in steps.items():
