@@ -12,7 +12,7 @@ from pathlib import Path
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "cuda", "mps")
-"""Names of devices; `devices.choose_device` defines `auto`."""
+"""Device names for `devices.choose_device`, which chooses a device if the name is `auto`."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 """Options of glibc's `mallopt`, from its malloc.h."""
 

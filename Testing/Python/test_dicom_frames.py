@@ -154,14 +154,14 @@ def test_times_with_a_time_zone_sort_the_time_points(tmp_path: Path, zone: str) 
     assert {index // 8 for _, index in read_scan(path).frames} == {1}
 
 
-def test_packages_of_slices_that_overlap_a_little_are_one_scan(tmp_path: Path) -> None:
-    packages = [1, 1, 1, 2, 1, 2, 2, 2]
-    groups = [{"FrameContentSequence": {"TemporalPositionIndex": package}} for package in packages]
+def test_numbered_parts_whose_ranges_overlap_slightly_are_one_scan(tmp_path: Path) -> None:
+    parts = [1, 1, 1, 2, 1, 2, 2, 2]
+    groups = [{"FrameContentSequence": {"TemporalPositionIndex": part}} for part in parts]
     assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)
 
 
 @pytest.mark.parametrize(("name", "add"), [("t1", 100), ("t1 map", 1100), ("map", 1100)])
-def test_kind_of_images_whose_name_is_part_of_another_can_be_chosen(tmp_path: Path, name: str, add: int) -> None:
+def test_kinds_t1_and_t1_map_can_each_be_chosen_by_name(tmp_path: Path, name: str, add: int) -> None:
     for number, kind in enumerate(("T1", "T1 MAP")):
         for k in range(8):
             stated = {"ImageType": ["DERIVED", "PRIMARY", kind]}
@@ -169,7 +169,7 @@ def test_kind_of_images_whose_name_is_part_of_another_can_be_chosen(tmp_path: Pa
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type=name)), 8, add)
 
 
-def test_kind_of_images_without_a_component_is_offered_by_its_image_type(tmp_path: Path) -> None:
+def test_error_lists_the_image_type_if_no_component_is_stated(tmp_path: Path) -> None:
     for number, image_type in enumerate((["ORIGINAL", "PRIMARY", "M"], ["DERIVED", "PRIMARY", "PSIR"])):
         for k in range(8):
             attributes = {"number": 8 * number + k + 1, "add": 100 + 1000 * number, "ImageType": image_type}
@@ -180,7 +180,7 @@ def test_kind_of_images_without_a_component_is_offered_by_its_image_type(tmp_pat
 
 @pytest.mark.parametrize("kind", ["frames", "folder"])
 def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
-    """Magnitude and phase have different units."""
+    """The different units of magnitude and phase are not reported as a contradiction."""
     names, units = {"magnitude": "MAGNITUDE", "phase": "PHASE"}, ("normalized", "mrad")
     rescale = {"RescaleSlope": 1, "RescaleIntercept": 0}
     if kind == "frames":

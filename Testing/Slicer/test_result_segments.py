@@ -193,7 +193,8 @@ class RemovedSegmentTest(SceneCase):
 
         The caller must replace the job's `write_npy_in_slabs` by `remove_instead_of_writing`, which removes the aorta.
         """
-        # A report's job would read the spleen after the aorta, when no segment is left, and would end with a message.
+        # Otherwise a report's job would read the spleen after the aorta. `remove_instead_of_writing` has removed all
+        # segments by then, so the job would end with a message.
         self.node.GetSegmentation().RemoveSegment("spleen")
         job.start()
         process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")

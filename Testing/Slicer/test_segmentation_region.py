@@ -22,7 +22,7 @@ class RegionTest(PanelCase):
         np.testing.assert_allclose(region.GetCenterWorld(), [-1.5 * 36.5, -1.5 * 32, 1.5 * 24.5], atol=1e-3)
         np.testing.assert_allclose(region.GetSize(), [1.5 * 14 + 40, 1.5 * 15 + 40, 1.5 * 10 + 40], atol=1e-3)
 
-    def test_region_around_a_result_without_a_labelmap_is_placed_around_the_centre_of_the_volume(self) -> None:
+    def test_region_is_placed_at_the_centre_of_the_volume_if_the_result_has_no_labelmap(self) -> None:
         volume = add_scan(shape=(60, 60, 60))
         segmentation = self.segment(volume)
         segmentation.CreateClosedSurfaceRepresentation()

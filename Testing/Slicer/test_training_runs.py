@@ -1,4 +1,4 @@
-"""Train runs in real processes: pause, resume and stop them, kill them, and kill the application that started them."""
+"""Test training runs in real processes: pause, resume, stop, a killed run, and a killed application."""
 
 from __future__ import annotations
 
@@ -202,8 +202,8 @@ class LauncherTest(TrainingCase):
         self.assertEqual(received, [])
 
 
-# An application that starts a run and is killed immediately afterwards. Slicer's modules are replaced by mocks, since
-# `start_process` does not use them.
+# An application that starts a run and is killed immediately afterwards. Mocks replace Slicer's modules, which are
+# imported, but not used by `start_process`.
 KILLED_APPLICATION = """
 import json, os, signal, sys
 from pathlib import Path

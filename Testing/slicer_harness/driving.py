@@ -92,7 +92,7 @@ def open_module(name: str) -> OpenModule:
 
 
 def announce_quitting() -> None:
-    """Send `aboutToQuit` and unload all scripted modules, as Slicer does when it ends.
+    """Send `aboutToQuit`; the harness then unloads all scripted modules, as Slicer does when it ends.
 
     Raises SkipTest in a real Slicer, where no later test could open the modules again.
     """

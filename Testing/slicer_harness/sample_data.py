@@ -1,4 +1,4 @@
-"""Provide `SampleData`, which registers sources and loads their local files."""
+"""Provide Slicer's module `SampleData` without network: register samples, and load them from local files."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def write_report(
 
 
 def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[str, str]:
-    """Return the lines that identify a scan, by title; lines without a value are left out.
+    """Return the lines that identify a scan, each as a title and a text; lines without a text are left out.
 
     If the scan's DICOM images are found (`find_source_images`), the lines are the patient's name, ID and birth date,
     the study's date, the accession number and the scan's path; otherwise the scan's name and path. A scan without a

@@ -55,7 +55,7 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
 
 
 def _find_in_any_case(folder: Path, parts: Sequence[str]) -> Path:
-    """Return the path `parts` below `folder`; a name that exists only in another case becomes the existing name."""
+    """Return `folder` / `parts`; if a name exists only with other capitals, use the existing name."""
     file = folder
     for part in parts:
         below = file / part
@@ -74,7 +74,8 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
     - a DICOMDIR names a missing file of the scan's series.
 
     Args:
-        frames: the scan's frames; the files may hold further stacks of slices.
+        collected: all frames and files that were found.
+        frames: the frames of the chosen stack.
     """
     uids = {frame.concatenation[0] for frame in frames}
     _refuse_incomplete_concatenation(path, [part for part in collected.frames if part.concatenation[0] in uids])
@@ -177,8 +178,10 @@ def missing_slices_notes(
 def _lacking_numbers(series: Sequence[Frame], separated: Sequence[Frame]) -> list[int]:
     """Return the numbers that no image of a series has, from 1 to the highest number in the series.
 
-    The list is empty if images are not numbered or have equal numbers, or if more numbers are lacking than present. In
-    these cases, a lacking number does not suggest that an image is missing.
+    The list is empty in three cases, in which the numbers do not suggest that an image is missing:
+    - an image of `series` has no number;
+    - two images of `series` have the same number;
+    - more numbers would be returned than `series` has images.
     """
     numbers = {frame.instance for frame in series}
     used = numbers | {frame.instance for frame in separated}

@@ -2,7 +2,8 @@
 
 The voxel-wise loss alone fails if most voxels are background: a branch that misses a structure is confident about the
 background there, so the other branch unlearns the structure, and segmentations shrink. In the overlap loss, structures
-that the teacher found weigh more than missed ones. This keeps the volume right (docs/experiments.md, "Distillation").
+that the teacher found weigh more than missed ones. Thus the overlap loss restores the volume of the segmentations
+(docs/experiments.md, "Distillation").
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ def mutual_distillation(
 ) -> Tensor:
     """Return the mean of the two students' losses.
 
-    The loss of a student is T^2 KL(softmax(z_teacher / T) || softmax(z_student / T)) + Dice loss. The Dice loss
-    compares the student's probabilities with the teacher's, sharpened by `SHARPENING`. Student A learns from teacher
-    B, and student B from teacher A. Teachers have no gradient. In each voxel, KL is multiplied by the teacher's
-    `confidence`; the products are averaged. The factor T^2 keeps the gradient's size nearly independent of T (Hinton,
-    Vinyals and Dean, 2015).
+    The loss of a student is T^2 mean(c KL(softmax(z_teacher / T) || softmax(z_student / T))) + Dice loss: c is the
+    teacher's `confidence`, and the mean is taken over voxels. The Dice loss compares the student's probabilities with
+    the teacher's sharpened probabilities, softmax(z_teacher / `SHARPENING`). Student A learns from teacher B, and
+    student B from teacher A. Teachers have no gradient. The factor T^2 keeps the gradient's size nearly independent
+    of T (Hinton, Vinyals and Dean, 2015).
 
     Args:
         student_logits: (B, K, X, Y, Z) of branch A and of branch B.

@@ -48,8 +48,9 @@ class CrossAttention(nn.Module):
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, size: tuple[int, int, int]) -> Tensor:
         """Return the attended values (B, heads, N, c) of queries, keys and values of the same shape.
 
-        Without gradients, queries are computed in blocks to limit the memory; the result is the same. With gradients,
-        blocks would save no memory, since the backward pass needs the bias of all blocks.
+        Without gradients, the attention is computed for one block of queries after another, to limit the memory; the
+        result is the same. With gradients, blocks would save no memory, since the backward pass needs the bias of all
+        blocks.
         """
         tokens = query.shape[2]
         block = tokens if torch.is_grad_enabled() else queries_at_once(tokens, self.heads)

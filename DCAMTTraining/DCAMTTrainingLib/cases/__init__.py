@@ -1,1 +1,1 @@
-"""The case table of DCAMT Training, its check, its CSV files, and its cases from the scene."""
+"""The case table of DCAMT Training: rows, check of the cases, CSV files, and cases from the scene."""
