@@ -47,7 +47,8 @@ class Network:
     strides: tuple[tuple[int, int, int], ...] = ()
     """Stride from each level to the next along patient R-L, A-P, S-I: 1 or 2 each. If empty, 2 along every axis.
 
-    An axis with a larger spacing should be downsampled at deeper levels (see `cases.suggestion.plan_strides`)."""
+    An axis with a larger spacing than the others should have stride 1 at the first levels (see
+    `cases.suggestion.plan_strides`)."""
     convolutions: tuple[int, ...] = (1, 2, 3, 3, 3)
     """Number of 3x3x3 convolutions of each level."""
     normalisation: str = "batch"
@@ -109,7 +110,7 @@ class Augmentation:
     """Probability, for each batch, that its unlabelled patches are mixed: a box in each patch is replaced by the same
     box of the next patch. Teacher logits come from unmixed patches."""
     mix_labelled: float = 0.0
-    """The same probability for labelled patches; their labels are mixed, too."""
+    """Probability, for each batch, that its labelled patches and their labels are mixed, with a box as for `mix`."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ class Training:
     checkpoint_every_s: float = 120.0
     """Seconds between checkpoints; additional checkpoints are saved before some validations and at the end."""
     validate_every: int = 500
-    """Iterations between validations. If validations would take more than 10% of the run's time, they are skipped,
-    except the last."""
+    """Iterations between validations. A validation is skipped if all validations together would then take more than
+    10% of the run's time; the validation at the end is never skipped."""
 
 
 @dataclass(frozen=True)

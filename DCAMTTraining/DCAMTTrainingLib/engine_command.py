@@ -47,8 +47,8 @@ class EngineCommand:
 def failure_text(process: EngineProcess, end: ProcessEnd) -> str:
     """Return why a process failed, for the user.
 
-    If the process started, the text is the last line of its stderr. After a crash, or if stderr is empty, the text
-    states only the exit code.
+    If the process could not be started, the text is `end.problem`. After a crash, or if stderr is empty, the text
+    states the exit code. Otherwise, the text is the last line of stderr.
     """
     if end.problem:
         return end.problem

@@ -202,7 +202,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 def predict_windows(
     network: DualVNet, image: torch.Tensor, window: tuple[int, ...], stride: tuple[int, ...]
 ) -> torch.Tensor:
-    """Return the mean probabilities (2, X, Y, Z) of both branches over all windows, as the published code does."""
+    """Return the probabilities (2 classes, X, Y, Z), averaged over branches and windows as in the published code."""
     size = size_of(image)
     room = [max(0, w - n) for w, n in zip(window, size, strict=True)]
     sides = [side for r in reversed(room) for side in (r // 2, r - r // 2)]

@@ -83,7 +83,7 @@ def _training(work: Path, cases: str, run: str, settings: str, *more: str) -> st
 def publish(la: Path, work: Path, out: Path) -> None:
     """Measure the twin on the held-out cases, and write the shipped model with the results in its card."""
     on = (
-        f"{HELD_OUT} LGE-MRI cases at 0.625 mm, the last of the training half of the data set. These results are of a"
+        f"{HELD_OUT} LGE-MRI cases at 0.625 mm, the last of the data set's training cases. These results are of a"
         " twin of this model, which was trained in the same way, but without the outlines of these cases"
     )
     began = time.monotonic()

@@ -92,6 +92,6 @@ def array_sizes(path: Path, header: NrrdHeader) -> list[int]:
             raise InputError(f"lacks the field '{name}' in its header", path=path, remedy=DAMAGED)
     sizes = [int(size) for size in header.fields["sizes"].split()]
     if len(sizes) != int(header.fields["dimension"]):
-        raise InputError("has a different number of sizes and dimensions", path=path, remedy=DAMAGED)
+        raise InputError("has a header whose number of sizes differs from its dimension", path=path, remedy=DAMAGED)
     check_size(sizes, path)
     return sizes
