@@ -72,7 +72,7 @@ class SegmentationJob(WorkerJob):
         volumes = (options.volume, *options.channels)
         check_channel_nodes(volumes)
         self._snapshots = [VolumeSnapshot(volume) for volume in volumes]
-        # Called for its error: a non-linear transform is refused now, and not only after the worker has finished.
+        # The returned affine is not needed yet. The call refuses a non-linear transform before the worker starts.
         transform_to_target(options.volume, options.target)
         self._region = region_of(options.region, options.volume) if options.region is not None else None
         super().start()

@@ -41,7 +41,7 @@ class TrainingSession:
 
     Attributes:
         on_news: functions called after a check, an estimation, a change of a setting or an edit of the cases.
-        check_failure: why the last check could not be made; empty if it could.
+        check_failure: why the last check could not start or failed; otherwise empty.
     """
 
     def __init__(self) -> None:
@@ -133,7 +133,10 @@ class TrainingSession:
     # Cases
 
     def add_unlisted_cases(self) -> None:
-        """Add the scene's training cases that were not listed yet; if any, suggest the current model as start."""
+        """Add the scene's training cases that were not listed yet.
+
+        If cases were added, call `suggest_start` with the model that is chosen in DCAMT Segmentation.
+        """
         try:
             rows = training_case_rows(self.recipe(), unlisted_only=True)
         except InputError:  # The task is not usable yet; the next call tries again.

@@ -93,7 +93,9 @@ def test_unknown_doubtful_places_are_not_counted(request_: ReportRequest) -> Non
     assert not re.search(r"\d+ doubtful place", unknown)
 
 
-def test_report_of_an_outline_of_unknown_origin_names_no_model_and_blocks_downloads(request_: ReportRequest) -> None:
+def test_report_of_an_outline_of_unknown_origin_names_no_model_and_needs_no_other_file(
+    request_: ReportRequest,
+) -> None:
     outline_report.write_requested_report(request_)
     text = request_.report.read_text(encoding="utf-8")
     assert "Outline: of unknown origin (drawn by hand, or made by a program)." in text
@@ -118,7 +120,7 @@ def test_report_calls_the_scan_unsegmented_only_if_every_segment_is_empty(
     ("count", "message"),
     [(0, "no segment was chosen for the report"), (256, "at most 255 segments, but 256 were chosen")],
 )
-def test_report_of_no_or_too_many_segments_is_refused(request_: ReportRequest, count: int, message: str) -> None:
+def test_report_of_zero_or_more_than_255_segments_is_refused(request_: ReportRequest, count: int, message: str) -> None:
     request_ = replace(request_, name="MRHead", segments=request_.segments * count)
     with pytest.raises(InputError, match=f"MRHead: .*{message}"):
         outline_report.write_requested_report(request_)

@@ -101,7 +101,7 @@ def coarsen(factors: tuple[int, int, int]) -> Disturbance:
 
 
 def reduce_contrast(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
-    """Reduce the contrast to a quarter, and add noise with a standard deviation of 2% of the 99th percentile."""
+    """Reduce the contrast to a quarter; add noise of standard deviation 0.02 times the given scan's 99th percentile."""
     flat = scan.image.mean() + 0.25 * (scan.image - scan.image.mean())
     return replace(scan, image=flat + draw.normal(0, 0.02 * abs(np.percentile(scan.image, 99)), scan.image.shape))
 

@@ -79,7 +79,7 @@ class Worker:
         self._seconds_per_mm3: dict[str, float] = {}
 
     def serve(self, line: str) -> bool:
-        """Serve the request of a line; return False after an internal error, after which the process should end."""
+        """Serve the request in a JSON line; return False if an internal error occurred and the process should end."""
         request: Request | None = None
         try:
             request = parse_request(line)

@@ -32,7 +32,7 @@ GAP_MM = 3.0
 SLICE_HEIGHT_MM = 52.0
 """Largest height of a slice on paper."""
 OUTLINE_MM, OUTLINE_RIM_MM = 0.42, 0.75
-"""Width of an outline on paper, and of the dark rim below it."""
+"""Width on paper of an outline, and of the wider dark line that is drawn before the outline and forms its rim."""
 STRIPE_MM = 1.6
 """Width of the stripes that mark openings, in patient mm."""
 STRIPE_COLOR = (0.86, 0.86, 0.87)

@@ -181,7 +181,7 @@ class Trainer:
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        # If a request to stop arrives while the cases are read, the run is only paused.
+        # Some cases may not have been read yet, so a request to stop only pauses the run here.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)

@@ -41,7 +41,8 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, No
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
         node.EndModify(changing)
-    # `EndModify` calls the node's observers, which takes time. So the caller can give the event loop a turn here.
+    # `EndModify` calls the node's observers, which takes time. After this `yield`, the caller can process events
+    # before it continues.
     yield
 
 
