@@ -53,7 +53,7 @@ def _ignore_objects_of_earlier_tests() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_temporary_file_is_left() -> Iterator[None]:
-    """Fail if the temporary files of a test file still exist 60 seconds after its end."""
+    """Fail if temporary files that a module's tests created still exist 60 seconds after the module's last test."""
     before = temporary_files()
     yield
     wait_until_added_files_are_removed(before, at_most=60)

@@ -155,7 +155,9 @@ def test_run_lock_waits_while_another_process_tests_the_lock(tmp_path: Path, mon
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
-def test_file_kept_locked_by_another_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_is_refused_while_another_program_keeps_its_file_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import fcntl
 
     monkeypatch.setattr(lock, "PATIENCE_S", 0.0)
@@ -168,7 +170,7 @@ def test_file_kept_locked_by_another_program_is_refused(tmp_path: Path, monkeypa
         pass
 
 
-def test_lock_is_granted_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_holder_is_refused_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

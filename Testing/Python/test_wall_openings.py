@@ -145,7 +145,7 @@ def test_changed_openings_replace_the_proposal_and_its_message() -> None:
     result = analyse_wall(*PATCH.on(grid_about(55, (1.25, 1.25, 1.25))))
     chosen = angles_to(result.surface.points, MITRAL) < 40
     border = angles_to(result.surface.points, MITRAL) > 140
-    kind = np.where(border, BORDER, OPENING).astype(np.uint8)  # all but the border was proposed as an opening
+    kind = np.where(border, BORDER, OPENING).astype(np.uint8)
     proposal = replace(result, kind=kind)
     check = (
         f"{proposal.area_cm2(OPENING):.1f} cm² were proposed as openings (mitral valve, veins) and do not count as wall"
@@ -157,7 +157,7 @@ def test_changed_openings_replace_the_proposal_and_its_message() -> None:
     np.testing.assert_array_equal(changed.enhanced(Threshold(IIR, 0.1)), changed.kind == WALL)
     closed = changed.with_openings(np.zeros(len(kind), bool))
     assert closed.area_cm2(OPENING) == 0
-    # The note does not say that the whole surface counts as wall, since the part at the scan's border does not.
+    # The note names only the valve and the veins, since the surface at the scan's border never counts as wall.
     assert closed.notes[0] == (
         "The given openings do not touch the surface, so the mitral valve and the ends of the veins count as wall."
     )

@@ -3,8 +3,8 @@
     python Testing/benchmarks/wall_command.py SCAN [--pairs 8] [--quality fast]
 
 Runs pairs of commands on one scan, with and without `--wall`. Prints the median time with `--wall`, the median
-without, and the median and quartiles of the difference within a pair. All times are in seconds: processor time (user
-and system), which other programs change little, and elapsed time, which depends on the number of idle cores.
+without, and the median and quartiles of the difference within a pair. All times are in seconds. Processor time (user
+and system) depends little on other programs. Elapsed time depends on the number of idle cores.
 """
 
 from __future__ import annotations

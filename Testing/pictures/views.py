@@ -72,7 +72,8 @@ def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0,
 
     Args:
         size: width and height in pixels.
-        turn, tilt: the camera's angles around the scene and above it, in degrees; both are 0 in front of the scene.
+        turn: direction of the camera in degrees: 0 is anterior, 90 is the patient's left.
+        tilt: elevation of the camera in degrees, positive towards superior.
         zoom: magnification; at 1, the scene fills the picture.
     """
     node = slicer.app.layoutManager().threeDWidget(0).mrmlViewNode()

@@ -32,14 +32,15 @@ def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file; its data follow the header or lie in other files.
 
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
-    or "space" are spatial; if no axis has such a kind, all axes are spatial. If such a header lacks the field `space`,
-    the coordinates are LPS, as in ITK. Other axes become channels. Without an origin, the first voxel lies at 0. Bytes
-    after the data are ignored.
+    or "space" are spatial; if no axis has such a kind, all axes are spatial. If the header has neither directions nor
+    the field `space`, the coordinates are LPS, as in ITK. Other axes become channels. Without an origin, the first
+    voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
             fewer than three spatial axes; the space, spacing, type of numbers, encoding or byte order is unknown;
-            lengths are not in millimetres; or the place is stated by `axis mins` or `axis maxs` (`_origin`).
+            lengths are not in millimetres; or a header with neither space nor origin states the image's position by
+            `axis mins` or `axis maxs`.
     """
     with library_errors(path, "a NRRD image"):
         header = read_nrrd_header(path)
@@ -133,8 +134,8 @@ def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
     """Return the centre of the first voxel in the file's space, (3,); 0 if the header states no origin.
 
     Raises:
-        InputError: the origin is damaged; or a header with neither space nor origin states the place by `axis mins` or
-            `axis maxs`.
+        InputError: the origin is damaged; or a header with neither space nor origin states the image's position by
+            `axis mins` or `axis maxs`.
     """
     text = header.fields.get("space origin")
     if text is None:
@@ -164,9 +165,9 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
 def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
     """Return the segments in the order of their numbers.
 
-    If all values are distinct and above 0, the values are the labels. Otherwise the first segment gets the label 1,
-    the second 2, and so on. In files from before Slicer 4.11, which lack label values and layers, segment n has the
-    value 1 in layer n.
+    If the segments' values in the file are distinct and above 0, each segment's `label` is its `value`. Otherwise the
+    first segment gets the label 1, the second 2, and so on. In files from before Slicer 4.11, which lack label values
+    and layers, segment n has the value 1 in layer n.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     places: list[tuple[int, int, int]] = []

@@ -84,7 +84,7 @@ def collect_curves(
 ) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice, as lines of (iteration, value) by name.
 
-    With `several_classes`, each line of the Dice names its class, also if the validation cases hold only one class.
+    A Dice line's name contains its class if `several_classes` is True or the validation scored more than one class.
 
     If a resumed run trained some iterations a second time, their first values are omitted.
     """
