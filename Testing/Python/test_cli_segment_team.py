@@ -1,4 +1,7 @@
-"""`dcamt segment` gives the same results in two processes as in one; it reports failures once and keeps results."""
+"""`dcamt segment` gives the same results in two processes as in one.
+
+A failure is reported once. If a process is killed or interrupted, the results of the finished scans are kept.
+"""
 
 from __future__ import annotations
 

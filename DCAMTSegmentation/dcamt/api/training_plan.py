@@ -81,7 +81,9 @@ def choose_recipe(
     settings: Mapping[str, Any] | Sequence[str] = (),
     effort: str | None = None,
 ) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
-    """Return the recipe with its settings, and the model and weights to start from; both None for random weights.
+    """Return the recipe changed by `effort` and `settings`, and the origin and weights of the model to start from.
+
+    Without `start_from`, origin and weights are None.
 
     Raises:
         InputError: recipe, setting, effort or model cannot be used, or the model's network differs from the recipe's.

@@ -1,4 +1,7 @@
-"""Compute the burden: the enhanced area of the whole wall and of each region, fast enough to follow a slider."""
+"""Compute the burden (the enhanced part of the area) of the whole wall and of each region.
+
+`count_burden` must be fast: it runs whenever the user moves the threshold's slider.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,19 @@ REGIONS = ("anterior", "posterior", "roof", "floor", "septal", "lateral")
 to the right of the left atrium."""
 
 DECAAF_STAGES = ((10.0, "I"), (20.0, "II"), (30.0, "III"))
-"""Upper bounds in percent of enhanced wall; stage IV is 30% or more (DECAAF: Marrouche, JAMA 311:498, 2014)."""
+"""Upper bounds (exclusive) of the burden in %, and the stages. Stage IV is 30% or more.
+
+Source: DECAAF (Marrouche, JAMA 311:498, 2014).
+"""
 
 
 @dataclass(frozen=True)
 class Burden:
-    """The wall's area and its enhanced part in a region, which is one of `REGIONS` or `WHOLE`."""
+    """The wall's area and enhanced area, for one region or for the whole wall.
+
+    Attributes:
+        region: one of `REGIONS`, or `WHOLE` for the whole wall.
+    """
 
     region: str
     wall_cm2: float
@@ -48,8 +58,8 @@ def count_burden(
     A point of the wall is enhanced if its ratio exceeds `threshold`.
 
     Args:
-        ratio, kind, region, areas_mm2: (N,), for each point of the surface its ratio to the blood pool's mean, its
-            kind (`WALL`, `OPENING` or `BORDER`), its region and its area.
+        ratio, kind, region, areas_mm2: (N,), for each point of the surface: its intensity divided by the blood pool's
+            mean, its kind (`WALL`, `OPENING` or `BORDER`), its region and its area.
     """
     cm2 = np.where(kind == WALL, areas_mm2, 0.0) / 100.0
     wall = np.bincount(region, weights=cm2, minlength=len(REGIONS))
@@ -59,7 +69,7 @@ def count_burden(
 
 
 def decaaf_stage(percent: float) -> str:
-    """Return the stage "I" to "IV", with bounds at 10, 20 and 30% of enhanced wall; "" for NaN.
+    """Return the stage "I" to "IV" (`DECAAF_STAGES`) of a burden in percent; "" for NaN.
 
     In DECAAF, readers chose the threshold for each scan. Stages at different thresholds are not comparable, so show
     the threshold with the stage.
