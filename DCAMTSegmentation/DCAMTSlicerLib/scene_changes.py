@@ -50,8 +50,8 @@ class SceneChanges:
     def save(self, node: Node | None) -> None:
         """Store the state of a node with its display nodes, so that undoing restores this state; do nothing for None.
 
-        The insertion must not change a volume's image, but give the node a new image: undoing restores the old image,
-        of which no copy is made. Of a segmentation node, undoing restores what `_SegmentationState` lists.
+        A volume's image is kept, not copied. Therefore, the insertion must give the volume a new image, and must not
+        change the voxels of the old image. Of a segmentation node, undoing restores what `_SegmentationState` lists.
         """
         if node is None:
             return
@@ -131,7 +131,7 @@ def _copier(node: Node) -> Callable[[], None]:
 
 
 def _copy(source: Node, target: Node) -> None:
-    """Copy a node's name, attributes, content and references, but of a volume's references only the transform."""
+    """Copy a node's name, attributes, content and references (for a volume, only the reference to its transform)."""
     modifying = target.StartModify()
     if source.IsA("vtkMRMLVolumeNode"):
         # `Copy` is not used, for two reasons: it copies the image, too, and it copies references, upon which slice

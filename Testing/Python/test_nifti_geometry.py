@@ -122,7 +122,9 @@ def test_spacing_that_is_zero_or_not_finite_is_refused(tmp_path: Path, codes: tu
 
 
 @pytest.mark.parametrize("scaling", [(2, math.nan), (2, math.inf), (math.nan, 5), (math.inf, 5), (0, 5), (math.nan, 0)])
-def test_scaling_that_is_not_finite_counts_as_zero_as_in_itk(tmp_path: Path, scaling: tuple[float, float]) -> None:
+def test_slope_and_intercept_that_are_zero_or_not_finite_are_read_as_by_itk(
+    tmp_path: Path, scaling: tuple[float, float]
+) -> None:
     path = save_nifti(tmp_path / "x.nii", scan("int16"))
     raw = bytearray(path.read_bytes())
     struct.pack_into("<2f", raw, 112, *scaling)  # scl_slope, scl_inter
@@ -132,7 +134,7 @@ def test_scaling_that_is_not_finite_counts_as_zero_as_in_itk(tmp_path: Path, sca
 
 
 @pytest.mark.parametrize("offset", [math.nan, math.inf, -5, 0, 1e20])
-def test_offset_of_the_voxels_that_is_impossible_is_ignored_or_refused(tmp_path: Path, offset: float) -> None:
+def test_impossible_offset_of_the_voxels_is_ignored_or_refused(tmp_path: Path, offset: float) -> None:
     path = save_nifti(tmp_path / "x.nii", scan("int16"))
     raw = bytearray(path.read_bytes())
     struct.pack_into("<f", raw, 108, offset)  # vox_offset

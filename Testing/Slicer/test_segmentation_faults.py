@@ -92,7 +92,7 @@ class WorkerFaultTest(FaultCase):
         self.assert_the_next_apply_works(volume)
 
     def fill_disk_at(self, file: str) -> None:
-        """Simulate a full disk whenever `file` is written for or by the worker."""
+        """Simulate a disk that is full when Slicer or the worker writes `file`."""
         real = self.worker.make_folder
 
         def make() -> str:

@@ -22,7 +22,8 @@ MITRAL = np.array([-0.66, 0.54, -0.52]) / np.linalg.norm([-0.66, 0.54, -0.52])
 VEIN = np.array([0.8, -0.6, 0.0])
 """The direction of the vein, RAS: right, posterior."""
 SAMPLE_MM = 1.0
-"""A voxel's intensity is the mean of samples at most this far apart, in mm. Smaller voxels have one central sample."""
+"""A voxel's intensity is the mean of samples at most this far apart, in mm: ceil(spacing / SAMPLE_MM) samples
+along each axis."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Ring(Atrium):
 
     The tube's surface is convex on the ring's outside and a saddle on the ring's inside. Angles about the tube's axis
     are 0 on the ring's outside. The bright patch is the wall at angles from -`patch_degrees` to `patch_degrees`.
-    `patch_axis` and the attributes of the ellipsoid, the valve and the vein have no effect.
+    `radii`, `patch_axis`, `valve_mm`, `vein_mm` and `vein_length_mm` have no effect on the scan and its label.
 
     Attributes:
         ring_mm: distance from the centre to the tube's own axis.

@@ -1,9 +1,10 @@
 """Distinguish scans from labels by the names of files and folders, and find the files that belong to one case.
 
-The commands and panels that read a folder use the words and rules of this module. They cover nnU-Net (channel suffix
-`_0000`), the Left Atrial Segmentation Challenge 2018 (`lgemri`, `laendo`, `lawall`), LAScarQS 2022 (`enhanced`,
-`atriumSegImgMO`, `scarSegImgM`), EMIDEC (`Images`, `Contours`), names with `_image`, `_label`, `_seg`, `_mask`, `_gt`
-and similar words, labels named with a structure (`p1_LA_gt` for the scan `p1`), and automatic results (`p1_pred`).
+The commands and panels that read a folder use the words and rules of this module. The words and rules cover nnU-Net
+(channel suffix `_0000`), the Left Atrial Segmentation Challenge 2018 (`lgemri`, `laendo`, `lawall`), LAScarQS 2022
+(`enhanced`, `atriumSegImgMO`, `scarSegImgM`), EMIDEC (`Images`, `Contours`), names with `_image`, `_label`, `_seg`,
+`_mask`, `_gt` and similar words, labels named with a structure (`p1_LA_gt` for the scan `p1`), and automatic results
+(`p1_pred`).
 """
 
 from __future__ import annotations
@@ -205,8 +206,8 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """Return the kind and the key of each file below `folder`; files with equal keys belong to one case.
 
     Three rules are added to those of `classify`:
-    - A word such as `output` marks a result if the file's key without the word is the key of a scan. A word in the
-      file's name, not in a folder's name, also marks a result if the key without the word is the key of a label.
+    - A word such as `output` marks a result if the file's key without the word is the key of a scan. If the word is in
+      the file's name, the key of a label suffices, too.
     - If a label's name is a scan's name with words for structures or qualifiers, the label gets the scan's key. A word
       for another structure changes the kind to `FileKind.OTHER_LABEL`.
     - Labels in a folder `original` without scans are results if a folder `final` beside it holds labels: in these
@@ -292,13 +293,15 @@ def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterato
 
 
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
-    """Find scans whose name is another scan's name with further words; yield the scan, the other scan and the words.
+    """Yield (file, scan, words) for two files that count as scans, if `file` is named like `scan` with further words.
 
     The words are in lower case and stand at the end or at the beginning of the name, or are the name of a folder of
-    masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If several other scans fit, those with the longest names
-    come first. Then a second comparison ignores the words of `MODALITY_WORDS`: without `lge`, the name of the other
-    scan `p1_lge` is `p1`, and the name `p1_LA` is `p1` with the further word `la`. Other scans that the second
-    comparison finds are yielded with their `loose_key` as key.
+    masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If several scans fit a file, those whose names have the
+    most words come first, and those beside a folder of masks come last.
+
+    For each file, a second comparison follows. There, the names of scans lose the words of `MODALITY_WORDS`: `p1_lge`
+    becomes `p1`, so that `p1_LA` is named like this scan with the further word `la`. Scans that the second comparison
+    finds are yielded with their `loose_key` as key.
     """
     scans = {_lower(without_first_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
     loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}

@@ -164,7 +164,7 @@ def add_rank(commands: Commands[Parser]) -> None:
         "--run",
         type=parse_path,
         metavar="FOLDER",
-        help="run whose model and cases are used, unless --model or CASES.csv is given",
+        help="run whose model and cases are used; --model replaces the model, CASES.csv replaces the cases",
     )
     parser.add_argument(
         "--model", metavar="NAME_OR_FILE", help=f"model that ranks (default: the run's, or {DEFAULT_MODEL})"

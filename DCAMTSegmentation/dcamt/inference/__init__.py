@@ -1,1 +1,4 @@
-"""Segment scans: locate organs, predict, choose labels and components, estimate doubt; calibrate and serve models."""
+"""Segment scans, calibrate models, and serve the requests to the worker process.
+
+Segmenting locates organs, predicts, chooses labels and components, and estimates doubt.
+"""
