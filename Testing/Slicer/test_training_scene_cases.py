@@ -48,7 +48,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(rows[1].source, SceneScan(second.GetID()))
         self.assertEqual((rows[0].size, rows[0].spacing), ((24, 22, 20), (2.0, 2.0, 2.0)))
 
-    def test_labelmaps_maps_of_doubt_and_empty_volumes_are_not_scans(self):
+    def test_labelmaps_and_empty_volumes_and_maps_of_doubt_are_not_scans(self):
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labelmap")
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing in it")
         add_case("scan")

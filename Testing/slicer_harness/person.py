@@ -55,7 +55,7 @@ class Person:
 
         Args:
             answer: the name of a button, a path ("open several": a sequence of paths), a text or, for a dialog, a
-                function that gets the dialog.
+                function that is called with the dialog.
         """
         self._expected.append((text, answer))
         return self

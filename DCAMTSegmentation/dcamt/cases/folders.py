@@ -242,7 +242,7 @@ def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
 
 
 def _with_distinct_names(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """Return the cases with distinct names: equal names get names of folders above the scan as prefixes."""
+    """Return the cases with distinct names: prefix equal names with the names of folders above the scan."""
     cases = list(cases)
     for depth in range(1, 64):
         seen: defaultdict[str, list[int]] = defaultdict(list)

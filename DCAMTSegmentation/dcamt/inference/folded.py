@@ -141,7 +141,7 @@ def _fold_normalisation(convolution: Folded, norm: nn.BatchNorm3d) -> None:
 
 
 def _fused_convolution(image: Tensor) -> Callable[..., Tensor] | None:
-    """Return oneDNN's convolution with optional ReLU for an image on a CPU; None if it is not available.
+    """Return oneDNN's convolution with optional ReLU; None if the operator does not work or the image is not on a CPU.
 
     PyTorch's compiler uses the same operator. `F.conv3d` would compute small or one-channel convolutions with a
     fallback that is several times slower and copies its result.
@@ -151,7 +151,10 @@ def _fused_convolution(image: Tensor) -> Callable[..., Tensor] | None:
 
 @lru_cache
 def _tested_operator(precision: torch.dtype) -> Callable[..., Tensor] | None:
-    """Return PyTorch's private operator; None if it is missing or gives wrong results in this precision."""
+    """Return oneDNN's convolution, a private operator of PyTorch.
+
+    None if the operator is missing, raises an error, or gives wrong results in this precision.
+    """
     operator: Callable[..., Tensor] | None = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
     if operator is None:
         return None

@@ -93,7 +93,8 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
     padded = stated * ((frame_bits + 7) // 8)
     if held < size:
         raise cut_file_error(path, held, size)
-    # A few more bytes at the end are harmless. DICOM (PS3.5 8.1.1) forbids frames that are padded to whole bytes.
+    # Frames padded to whole bytes, which DICOM (PS3.5 8.1.1) forbids, and pixels of a further frame are refused. Other
+    # additional bytes are harmless.
     if held > size + size % 2 and (held >= padded > size or 8 * (held - size) >= frame_bits):
         raise InputError(f"holds {held} bytes of pixels, but its frames need {size}", path=path, remedy=_REMEDY)
 

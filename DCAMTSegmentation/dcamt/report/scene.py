@@ -74,7 +74,7 @@ class Scene:
 
     def window(self) -> tuple[float, float]:
         """Return the intensities shown as black and as white."""
-        # A sample of at most about two million voxels gives nearly the same percentiles as a whole large scan.
+        # For a large scan, a sample of up to 2 million voxels has nearly the same percentiles as all voxels.
         sample = self.image[tuple(slice(None, None, max(1, n // 64)) for n in self.image.shape)]
         dark, bright = np.percentile(sample, WINDOW_PERCENTILES)
         return float(dark), max(float(bright), float(dark) + 1e-6)

@@ -83,7 +83,10 @@ def training_case_rows(recipe: Recipe, unlisted_only: bool = False) -> list[Case
 
 
 def is_scan(volume: VolumeNode) -> bool:
-    """Return whether a scalar volume node is a scan. Labelmaps, maps, previews, hidden and empty volumes are not."""
+    """Return whether a scalar volume node is a scan.
+
+    Labelmaps, maps of doubt or disagreement, previews, hidden volumes and empty volumes are not scans.
+    """
     is_labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode")
     is_result = review.is_map(volume) or is_preview(volume)
     return not (is_labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
@@ -146,8 +149,8 @@ def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[s
     If there is one segment and one class, the segment is matched to the class. Otherwise a segment is matched to a
     class by its terminology code, else by its name.
 
-    A model's segments are omitted unless the segmentation is a corrected result or a training case: a new model would
-    learn the mistakes of the old one.
+    A model's segments are included only if the segmentation is a corrected result or a training case. Otherwise a new
+    model would learn the mistakes of the old model.
     """
     segments = segmentation.GetSegmentation()
     free = _segments_of_a_person(segmentation)
@@ -187,7 +190,9 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
     for node in loaded:
         scans = fitting[node.GetID()]
         if scans == [volume]:
-            text = _("“{name}” fits this scan, but no segment is named like a class. Choose it with Segments….")
+            text = _(
+                "“{name}” fits this scan, but no segment is named like a class. Choose the segmentation with Segments…."
+            )
         elif volume in scans:
             text = _("“{name}” fits several scans. If it outlines this one, choose it with Segments….")
         elif not scans:
