@@ -101,7 +101,7 @@ def test_wrong_channel_count_and_unknown_label_values_are_reported(cases: list[C
     assert "The label holds 3, but the recipe 'la' knows only 1" in only_problem(cases, 3)
 
 
-def test_scan_in_place_of_a_label_is_named_as_one(cases: list[Case]) -> None:
+def test_scan_listed_as_a_label_is_reported(cases: list[Case]) -> None:
     values = np.random.default_rng(0).integers(0, 256, (24, 24, 24)).astype(np.uint8)
     other = cases[0].image.with_name("other.nrrd")
     assert cases[3].label

@@ -7,8 +7,9 @@ of --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
 - the number of doubtful places,
-- the rank of the first place, which has the largest summed doubt: the fraction of the outline's voxels that have fewer
-  wrong voxels around them than the place has.
+- the rank of the first place, which has the largest summed doubt. Wrong voxels near this place, or near a voxel of the
+  outline, are counted with a Gaussian weight (SD `GLANCE_MM`). The rank is the fraction of the outline's voxels whose
+  count is lower than the count of the place.
 """
 
 from __future__ import annotations

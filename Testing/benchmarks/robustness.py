@@ -9,7 +9,7 @@ MODEL is a model that was not trained with the labels of the held-out cases: the
 
 `segment` segments the last 20 cases of LA_FOLDER/cases.csv in both qualities: first undisturbed, then with one
 disturbance per case and round. Each result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the
-disturbed scan's grid, trust (Dice of the two branches), features of doubt. In quality `accurate`, lines of undisturbed
+disturbed scan's grid, trust (the branches' agreement), features of doubt. In quality `accurate`, lines of undisturbed
 scans also contain the voxel counts of `count_doubt`. Existing lines are not computed again.
 
 `table` prints

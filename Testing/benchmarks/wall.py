@@ -6,10 +6,10 @@ Segments the last 20 cases of LA_FOLDER/cases.csv into WORK (existing files are 
 trained with their labels, such as the shipped model's twin (`shipped_model.py`). Measures the wall on these
 segmentations and on the experts' labels, by every preset, openings excluded. No parameter was chosen on these cases.
 Prints
-- for each preset, both burdens, the intraclass correlation for absolute agreement of single measurements (ICC(A,1):
-  McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland and Altman, Lancet 327:307,
-  1986),
-- the same for IIR 1.2 with openings counted as wall, and for the areas of openings, border and wall,
+- for each preset, and for IIR 1.2 with openings counted as wall: both burdens, the intraclass correlation for absolute
+  agreement of single measurements (ICC(A,1): McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of
+  agreement (Bland and Altman, Lancet 327:307, 1986),
+- for openings, border and wall: both areas, with ICC, bias and limits of agreement,
 - the correlation between the presets' burdens on the experts' labels,
 - the overlap of the openings,
 - the seconds per case.
@@ -146,7 +146,7 @@ def table(pairs: list[Pair]) -> list[dict[str, Any]]:
 
 
 def correlations(pairs: list[Pair]) -> list[dict[str, Any]]:
-    """Return Pearson's correlation between the burdens of each two presets, on the experts' labels."""
+    """Return Pearson's correlations between the presets' burdens on the experts' labels."""
     names = [preset.threshold.name for preset in PRESETS]
     values = np.array([[p.expert.burdens(preset.threshold)[0].percent for preset in PRESETS] for p in pairs])
     with np.errstate(invalid="ignore"):

@@ -157,7 +157,8 @@ def _complete_header(image: Dataset, as_utf8: bool) -> None:
     to UTF-8.
 
     Args:
-        as_utf8: convert the header to UTF-8 in any case, since the result takes over its character set.
+        as_utf8: convert a header in any character set to UTF-8. The segmentation takes over the header's character set,
+            which may lack letters of the segments' names and codes.
 
     Raises:
         InputError: the image lacks one of `_REQUIRED`.

@@ -1,7 +1,7 @@
 """Read and write a model: one `.dcamt` file, a zip of weights (safetensors), recipe and card; no code, no pickle.
 
-A model may have a calibration (`models.calibration`), in the package or as a file beside it. Thanks to the file, a
-published model can be calibrated without publishing it again. If both exist, the one in the package is used.
+A model may have a calibration (`models.calibration`), in the package or as a file beside it. A calibration file serves
+to calibrate a published model without publishing the model again. A calibration in the package takes precedence.
 """
 
 from __future__ import annotations
