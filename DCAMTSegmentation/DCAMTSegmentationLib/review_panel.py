@@ -53,7 +53,7 @@ class ReviewPanel:
                 ui.measurementsTable.transposed = True
                 ui.measurementsTable.resizeColumnsToContents()
         if table is not None:
-            # Hidden again at each update: new measurements in the same table show all rows.
+            # Hide rows at each update: when the table node gets new measurements, the view shows all rows again.
             # `resultLabel` shows the scan's name, so hide the first row. If there is only one segment, also hide
             # the second row, which contains the segment's name.
             hidden = 2 if table.GetNumberOfRows() == 1 else 1
@@ -166,7 +166,7 @@ class ReviewPanel:
 
 
 def _short_number(text: str) -> str:
-    """Return a number with one decimal; a text that is no number, which a user can type into the table, unchanged."""
+    """Return `text` with one decimal if it is a number, else unchanged: a user can type any text into the table."""
     try:
         return f"{float(text):.1f}"
     except ValueError:

@@ -81,13 +81,16 @@ def scene_state() -> list[tuple[str, str, str | None]]:
 
 
 def scene_content() -> list[str]:
-    """Return lines that describe `scene_state`, the saved scene, and the data of tables, colour tables and models.
+    """Return lines that describe `scene_state`, the saved scene, and the data of nodes.
 
-    The saved scene contains attributes, references, display settings and the subject hierarchy. Images and arrays
-    are described by their checksums.
+    The saved scene contains attributes, references, display settings and the subject hierarchy. Data is
+    taken from tables, colour tables, volumes and Slicer's model nodes. Images and arrays are described by their
+    checksums.
     """
     scene, util = slicer.mrmlScene, slicer.util
-    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)  # creates the node, which Slicer always has
+    # Slicer always has a subject hierarchy node. In the simulated Slicer, this call creates the node; otherwise, its
+    # later creation would count as a change.
+    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     scene.SetSaveToXMLString(1)
     scene.Commit()
     lines = [*map(str, scene_state()), *scene.GetSceneXMLString().splitlines()]

@@ -137,7 +137,8 @@ def _without_smooth_noise(
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
-        # Each plane is tested only within the ordered box, so that noise beside tissue does not hide the tissue.
+        # Along the other axes, each plane is cropped to the ordered box, so that noise beside tissue does not hide the
+        # tissue.
         between = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *between)], axis + 1, 0)
         most = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
@@ -165,12 +166,13 @@ def _without_empty_faces(voxels: np.ndarray, box: Box, reach: Sequence[int]) -> 
 
 
 def _trim_ends(side: slice, planes: np.ndarray, most: tuple[int, int], is_empty: Callable[[np.ndarray], bool]) -> slice:
-    """Return the side of a box without the empty planes at both ends.
+    """Return `side` without the empty planes at both ends.
 
     At most `most` planes are removed at each end; none if nothing would remain.
 
     Args:
-        planes: the side's planes, (N, C, A, B).
+        side: a box's range of indices along one axis.
+        planes: the planes at these indices, (N, C, A, B).
     """
     first = sum(1 for _ in itertools.takewhile(is_empty, planes[: most[0]]))
     last = sum(1 for _ in itertools.takewhile(is_empty, planes[::-1][: most[1]]))

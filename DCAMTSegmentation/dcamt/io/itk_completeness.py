@@ -34,7 +34,7 @@ _EXPORT_AGAIN = "Correct the field in its header, or export the image again."
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
 _GIPL_BYTES = {1: 0, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
-"""Bytes of a voxel for each type of GIPL image; 0 for one-bit voxels, whose bytes are not counted."""
+"""Bytes of a voxel for each type of GIPL image; 0 for one-bit voxels, since the size of their data is not checked."""
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
 """Bytes of a voxel for each mode of an MRC image."""
 _STRIPS, _TILES = (273, 279), (324, 325)
@@ -123,15 +123,17 @@ def _check_meta_numbers(path: Path, fields: dict[str, str]) -> None:
 def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[str]:
     """Return the names of a MetaImage's data files.
 
+    A pattern or a list must name one file for each index along the last axis, for example for each slice. If the word
+    LIST is followed by a number n, 0 < n < number of axes, the list must name one file for each n-dimensional part.
+
     Args:
         value: the text of the field ElementDataFile.
         rest: the bytes after this field.
         sizes: the image's size along each axis.
 
     Raises:
-        InputError: no file is named; a pattern is damaged; or the number of files is not one for each slice or, if a
-            number n of axes follows the word LIST, one for each n-dimensional part. ITK would return random memory for
-            the voxels of missing files.
+        InputError: no file is named, a pattern is damaged, or the number of files is wrong. ITK would return random
+            memory for the voxels of missing files.
     """
     words = value.split()
     if not words:

@@ -1,4 +1,4 @@
-"""Write triangle meshes as STL, OBJ, PLY and VTP in LPS mm, with a mark of this space that 3D Slicer reads."""
+"""Write triangle meshes in LPS mm as STL, OBJ, PLY and VTP, with the mark `SPACE`, which 3D Slicer reads."""
 
 from __future__ import annotations
 
