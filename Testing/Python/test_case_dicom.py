@@ -12,7 +12,7 @@ import pytest
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import CONTOURS, NO_SCAN, OTHER_LABEL, RESULT, SEVERAL_LABELS
 from dcamt.cases.label_pairing import labelmaps_by_case
-from dcamt.commands.scan_jobs import expand_scan_path
+from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
@@ -149,11 +149,11 @@ def test_multi_frame_images_of_different_studies_are_separate_scans(tmp_path: Pa
         "p1": ("images/p1.dcm", "labels/a.dcm"),
         "p2": ("images/p2.dcm", "labels/p2.dcm"),
     }
-    assert expand_scan_path(tmp_path / "images") == images
+    assert find_scans(tmp_path / "images").scans == images
     one_study = tmp_path / "one study"
     for n in (1, 2):
         write_multi_frame(one_study / f"{n}.dcm", "1.3.1", f"1.2.{n}")
-    assert expand_scan_path(one_study) == [one_study]
+    assert find_scans(one_study).scans == [one_study]
     assert scans_and_labels(find_cases(one_study), one_study) == {"one study": (".", None)}
 
 

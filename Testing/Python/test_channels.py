@@ -11,7 +11,7 @@ import pytest
 from dcamt import cli
 from dcamt.cases.case_list import Case
 from dcamt.cases.suggestion import suggest_recipe
-from dcamt.commands.scan_jobs import expand_scan_path
+from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.channels import channel_files, channel_names, has_channel_files
@@ -136,7 +136,7 @@ def test_numbered_file_with_several_channels_is_a_separate_scan(tmp_path: Path) 
     assert np.array_equal(scan.voxels, np.moveaxis(np.asanyarray(nibabel.load(first).dataobj), -1, 0))
     assert scan.notes == ()
     assert read_header(first, channels=2).channels == 2
-    assert [path.name for path in expand_scan_path(tmp_path, channels=2)] == ["p_0000.nii.gz", "p_0001.nii.gz"]
+    assert [path.name for path in find_scans(tmp_path, channels=2).scans] == ["p_0000.nii.gz", "p_0001.nii.gz"]
 
 
 def test_notes_with_file_names_are_marked_as_identifying(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt import cli
-from dcamt.commands.scan_jobs import ScanJob, expand_scan_path
+from dcamt.commands.scan_jobs import ScanJob
+from dcamt.commands.scan_paths import find_scans
 from dcamt.commands.segment import file_stamp, jobs_without_result
 from dcamt.commands.segment_session import ScanRecord
 from dcamt.inference.predictor import Predictor
@@ -125,6 +126,25 @@ def test_other_files_in_a_folder_of_scans_are_skipped(noise_model: Path, tmp_pat
     assert names == ["la1_image.seg.nrrd", "la2.seg.nrrd", "la3_label.seg.nrrd"]
 
 
+def test_patient_folders_are_segmented_and_evaluated_under_the_names_of_their_cases(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out, table = tmp_path / "data", tmp_path / "out", tmp_path / "m.csv"
+    for number in range(2):
+        (data / f"P{number}").mkdir(parents=True)
+        save_noise_scan(data / f"P{number}" / "lgemri.nrrd", number)
+    arguments = [data, "-o", out, "--model", noise_model, "--measurements", table]
+    assert cli.main(["segment", *map(str, arguments)]) == 0
+    assert {path.name for path in out.iterdir()} == {"P0.seg.nrrd", "P1.seg.nrrd"}
+    assert {row["scan"] for row in read_table(table)} == {"P0", "P1"}
+    for number in range(2):
+        shutil.copy(out / f"P{number}.seg.nrrd", data / f"P{number}" / "laendo.nrrd")
+    capsys.readouterr()
+    assert cli.main(["evaluate", "--predictions", str(out), "--labels", str(data), "--json"]) == 0
+    scores = [one for one in events(capsys) if one["event"] == "score"]
+    assert [(one["case"], one["dice"]) for one in scores] == [("P0", 1.0), ("P1", 1.0), ("mean", 1.0), ("std", 0.0)]
+
+
 def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,7 +199,7 @@ def test_agreement_maps_are_neither_scans_nor_segmentations(
 def test_agreement_map_without_its_segmentation_is_a_scan(tmp_path: Path) -> None:
     for name in ("x_agreement.nrrd", "y.nrrd", "z.seg.nrrd", "z_agreement.nrrd"):
         (tmp_path / name).touch()
-    assert [path.name for path in expand_scan_path(tmp_path)] == ["x_agreement.nrrd", "y.nrrd"]
+    assert [path.name for path in find_scans(tmp_path).scans] == ["x_agreement.nrrd", "y.nrrd"]
 
 
 def test_help_version_model_list_and_missing_scan_import_no_heavy_package(tmp_path: Path) -> None:
@@ -233,7 +253,7 @@ def test_nifti_scan_is_segmented_to_nrrd_without_simpleitk(noise_model: Path, tm
 def test_result_is_found_by_a_change_of_its_file_and_not_by_the_clock(tmp_path: Path) -> None:
     """File systems with coarse time stamps may date a new file before the start of the command."""
     names = ("new", "replaced", "earlier", "missing", "recorded")
-    jobs = [ScanJob(tmp_path / f"{name}.nii.gz", tmp_path / f"{name}.seg.nrrd") for name in names]
+    jobs = [ScanJob(tmp_path / f"{name}.nii.gz", name, tmp_path / f"{name}.seg.nrrd") for name in names]
     for job in jobs[1:3]:
         job.segmentation.write_bytes(b"earlier")
     stamps = [file_stamp(job.segmentation) for job in jobs]

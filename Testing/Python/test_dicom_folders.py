@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from dcamt.commands.scan_jobs import expand_scan_path
+from dcamt.commands.scan_paths import find_scans
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
 from dcamt.volume import IdentifyingNote
@@ -20,7 +20,7 @@ def test_subfolders_of_one_study_are_one_scan_path_with_several_series(tmp_path:
     for series in ("1.2.3.1", "1.2.3.2"):
         for k in range(8):
             write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
-    assert expand_scan_path(tmp_path / "study") == [tmp_path / "study"]
+    assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
     refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series", "a folder of their own")
     assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
 
@@ -31,10 +31,10 @@ def test_files_of_other_kinds_do_not_split_a_study(tmp_path: Path) -> None:
             write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
     for name in ("0.txt", ".DS_Store", "0", "000.xml", "0.dcm.md5"):
         (tmp_path / "study" / "1.2.3.1" / name).write_text("no DICOM", encoding="utf-8")
-    assert expand_scan_path(tmp_path / "study") == [tmp_path / "study"]
+    assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
     (tmp_path / "study" / "notes").mkdir()
     (tmp_path / "study" / "notes" / "a").write_text("no DICOM", encoding="utf-8")
-    assert expand_scan_path(tmp_path / "study") != [tmp_path / "study"]
+    assert find_scans(tmp_path / "study").scans != [tmp_path / "study"]
 
 
 def test_subfolders_of_different_studies_are_separate_scans(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_subfolders_of_different_studies_are_separate_scans(tmp_path: Path) -> N
             data = pydicom.dcmread(file)
             data.StudyInstanceUID = f"1.2.4.{number}"
             data.save_as(file)
-    assert expand_scan_path(tmp_path / "all") == [tmp_path / "all" / "a", tmp_path / "all" / "b"]
+    assert find_scans(tmp_path / "all").scans == [tmp_path / "all" / "a", tmp_path / "all" / "b"]
 
 
 def write_study(folder: Path, ending: str = ".dcm") -> Path:

@@ -15,15 +15,15 @@ from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP, check_result_pa
 from dcamt.commands.scan_jobs import (
     RequestedResults,
     ScanJob,
-    expand_scan_path,
     kept_files,
     plan_scan_jobs,
-    skipped_files,
 )
+from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.writers import is_dcamt_result, write_labelmap, write_volume
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
+from dcamt_testing.dicom_positions import write_slice
 
 SEGMENTS = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium")),)
 GRID = Grid((8, 9, 10), np.eye(4))
@@ -34,7 +34,8 @@ def refuse_usage(message: str) -> NoReturn:
 
 
 def plan_jobs(scans: list[Path], output: Path, existing: str = REFUSE, **requested: object) -> list[ScanJob]:
-    return plan_scan_jobs(scans, output, None, RequestedResults(**requested), refuse_usage, existing)  # type: ignore[arg-type]
+    results = RequestedResults(**requested)  # type: ignore[arg-type]
+    return plan_scan_jobs([find_scans(scan) for scan in scans], output, None, results, refuse_usage, existing)
 
 
 def create_empty_files(folder: Path, *names: str) -> Path:
@@ -59,9 +60,9 @@ def test_labels_beside_their_scans_are_not_segmented(tmp_path: Path) -> None:
         "p01_agreement.nii.gz",
         "p01_probabilities.nrrd",
     )
-    scans = [path.name for path in expand_scan_path(tmp_path)]
+    scans = [path.name for path in find_scans(tmp_path).scans]
     assert scans == ["lone_seg.nrrd", "p01.nii.gz", "p02.nrrd", "p03.nii", "x_image.mha"]
-    skipped = {path.name for path in skipped_files(tmp_path)}
+    skipped = {path.name for path in find_scans(tmp_path).skipped_files}
     assert skipped == {"p01_seg.nii.gz", "p02_mask.nrrd", "p03_gt.nii", "x_label.mha"}
 
 
@@ -69,8 +70,8 @@ def test_mask_beside_a_scan_is_skipped_whatever_words_its_name_has(tmp_path: Pat
     values = np.arange(GRID.shape[0] * GRID.shape[1] * GRID.shape[2]).reshape(GRID.shape)
     for name, voxels in (("p1", values), ("p1_T1", values), ("p1_LA", values % 2), ("p1_roi", values % 9)):
         write_volume(Volume(voxels[np.newaxis].astype(np.int16), GRID), tmp_path / f"{name}.nii.gz")
-    assert [path.name for path in expand_scan_path(tmp_path)] == ["p1.nii.gz", "p1_T1.nii.gz"]
-    assert {path.name for path in skipped_files(tmp_path)} == {"p1_LA.nii.gz", "p1_roi.nii.gz"}
+    assert [path.name for path in find_scans(tmp_path).scans] == ["p1.nii.gz", "p1_T1.nii.gz"]
+    assert {path.name for path in find_scans(tmp_path).skipped_files} == {"p1_LA.nii.gz", "p1_roi.nii.gz"}
 
 
 def test_mask_named_like_a_label_is_skipped_beside_any_scan(tmp_path: Path) -> None:
@@ -84,27 +85,61 @@ def test_mask_named_like_a_label_is_skipped_beside_any_scan(tmp_path: Path) -> N
     }
     for name, voxels in files.items():
         write_volume(Volume(voxels[np.newaxis].astype(np.int16), GRID), tmp_path / f"{name}.nii.gz")
-    assert [path.name for path in expand_scan_path(tmp_path)] == ["p1.nii.gz", "p2_seg.nii.gz"]
+    assert [path.name for path in find_scans(tmp_path).scans] == ["p1.nii.gz", "p2_seg.nii.gz"]
     for name in ("p1", "p2_seg"):
         (tmp_path / f"{name}.nii.gz").unlink()
-    assert len(expand_scan_path(tmp_path)) == 3, "in a folder without scans, masks are not skipped"
+    assert len(find_scans(tmp_path).scans) == 3, "in a folder without scans, masks are not skipped"
 
 
 def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:
     create_empty_files(tmp_path / "P1", "lgemri.nrrd", "laendo.nrrd", "lawall.nrrd")
     create_empty_files(tmp_path / "train_1", "enhanced.nii.gz", "atriumSegImgMO.nii.gz", "scarSegImgM.nii.gz")
-    assert [path.name for path in expand_scan_path(tmp_path / "P1")] == ["lgemri.nrrd"]
-    assert [path.name for path in expand_scan_path(tmp_path / "train_1")] == ["enhanced.nii.gz"]
+    assert [path.name for path in find_scans(tmp_path / "P1").scans] == ["lgemri.nrrd"]
+    assert [path.name for path in find_scans(tmp_path / "train_1").scans] == ["enhanced.nii.gz"]
+
+
+def write_noise(path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 500, (1, *GRID.shape)).astype(np.int16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_volume(Volume(voxels, GRID), path)
+
+
+def test_scans_in_subfolders_are_named_like_their_cases(tmp_path: Path) -> None:
+    data = create_empty_files(tmp_path / "Training Set", "README.txt")
+    for patient in ("P1", "P2"):
+        write_noise(data / patient / "lgemri.nrrd")
+    write_dcamt_result(data / "P2" / "laendo.nrrd")
+    found = find_scans(data)
+    assert found.scans == [data / patient / "lgemri.nrrd" for patient in ("P1", "P2")]
+    assert found.names == ["P1", "P2"]
+    assert found.skipped_files == [data / "P2" / "laendo.nrrd"]
+    jobs = plan_jobs([data], tmp_path / "out", wall=True)
+    assert [path.name for path in jobs[1].files] == ["P2.seg.nrrd", "P2.wall.vtp", "P2.wall.csv"]
+
+
+def test_subfolders_of_dicom_slices_and_files_are_not_searched_for_files(tmp_path: Path) -> None:
+    """The file may be a converted copy of the slices."""
+    for patient in ("p1", "p2"):
+        for k in range(5):
+            write_slice(tmp_path / patient / f"{k}.dcm", k, StudyInstanceUID=f"1.2.{patient[1]}")
+        write_noise(tmp_path / patient / "lge.nii.gz")
+    assert find_scans(tmp_path).scans == [tmp_path / "p1", tmp_path / "p2"]
+
+
+def test_masks_in_subfolders_are_no_scans(tmp_path: Path) -> None:
+    write_dcamt_result(tmp_path / "p1" / "laendo.nrrd")
+    with pytest.raises(InputError, match=r"contains no usable scan \(p1/laendo\.nrrd: a label without a scan\)"):
+        find_scans(tmp_path)
 
 
 def test_channel_files_of_nnunet_are_one_scan(tmp_path: Path) -> None:
     names = ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
     create_empty_files(tmp_path / "imagesTs", *names)
     create_empty_files(tmp_path / "patients", *names)
-    assert [path.name for path in expand_scan_path(tmp_path / "imagesTs")] == ["a_0000.nii.gz", "b_0000.nii.gz"]
+    assert [path.name for path in find_scans(tmp_path / "imagesTs").scans] == ["a_0000.nii.gz", "b_0000.nii.gz"]
     # In a folder of another name, the numbers count patients, not channels.
-    assert [path.name for path in expand_scan_path(tmp_path / "patients")] == list(names)
-    scans = expand_scan_path(tmp_path / "patients", channels=2)
+    assert [path.name for path in find_scans(tmp_path / "patients").scans] == list(names)
+    scans = find_scans(tmp_path / "patients", channels=2).scans
     assert [path.name for path in scans] == ["a_0000.nii.gz", "b_0000.nii.gz"]
 
 
@@ -116,8 +151,8 @@ def test_labels_of_a_folder_are_searched_once(tmp_path: Path, monkeypatch: pytes
         searched.append(folder)
         return labels_beside_scans(files, folder)
 
-    monkeypatch.setattr("dcamt.commands.scan_jobs.labels_beside_scans", count)
-    assert len(expand_scan_path(tmp_path)) == 5
+    monkeypatch.setattr("dcamt.commands.scan_paths.labels_beside_scans", count)
+    assert len(find_scans(tmp_path).scans) == 5
     assert searched == [tmp_path]
 
 

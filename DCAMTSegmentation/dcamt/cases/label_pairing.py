@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..io.dicom_files import CONTOUR_REMEDY
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS
 from .dicom_labels import dicom_files_among
+from .folders import find_cases
 from .masks import has_few_values, masks_named_after_scans
 from .names import (
     ATRIUM_WORDS,
@@ -31,6 +32,8 @@ from .names import (
 def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path]:
     """Return the labelmap files of `folder` by the name of their case.
 
+    If the folder itself holds no labelmap, but its subfolders hold cases, return the labels of these cases.
+
     Args:
         skip_images: leave out each scan that has a label or a mask (`cases.masks`) in the folder.
 
@@ -43,6 +46,8 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
     files = image_files(entries)
     dicom_files = dicom_files_among(entries)
     files += dicom_files.segmentations
+    if not files and (labels := _labels_in_subfolders(folder)):
+        return labels
     if not files:
         endings = ", ".join((*LABEL_ENDINGS, DICOM_ENDING))
         if below := next(filter(_is_labelmap, sorted(folder.rglob("*"))), None):
@@ -63,6 +68,17 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
             raise InputError(f"is the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
         cases[case] = path
     return cases
+
+
+def _labels_in_subfolders(folder: Path) -> dict[str, Path]:
+    """Return the labels of the cases that `dcamt cases find` lists; {} if there is none, or if two have one name."""
+    try:
+        cases = find_cases(folder).cases
+    except InputError:  # The caller states what the folder lacks.
+        return {}
+    # With the ending of a file, since `case_name` expects the name of a file.
+    labels = [(case_name(f"{case.name}{DICOM_ENDING}"), case.label) for case in cases if case.label is not None]
+    return dict(labels) if len(dict(labels)) == len(labels) else {}
 
 
 def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:

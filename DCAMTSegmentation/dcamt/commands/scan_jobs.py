@@ -7,23 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cases.dicom_labels import dicom_files_among
-from ..cases.masks import has_few_values, recognise_masks
-from ..cases.names import FileKind, classify_all, image_files, labels_beside_scans
 from ..errors import InputError
-from ..io.channels import channel_files, has_channel_files
-from ..io.dicom import are_separate_scans, is_one_study
 from ..io.formats import (
     DICOM_ENDING,
     IMAGE_ENDINGS,
     LABELMAP_OUTPUTS,
-    SCAN_ENDINGS,
     VOLUME_OUTPUTS,
     agreement_path,
     ending,
     scan_name,
 )
-from ..io.readers import read_header
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..wall.files import wall_surface_path, wall_table_path
 from .result_files import (
@@ -35,6 +28,7 @@ from .result_files import (
     foreign_files,
     refuse_existing,
 )
+from .scan_paths import FoundScans
 
 # These endings belong to files, not folders, but segmentations cannot be written with them.
 _OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
@@ -107,10 +101,12 @@ class ScanJob:
     """A scan and the files for its results; None for results that are not requested.
 
     Attributes:
+        name: the scan's name in results and messages.
         wall: the files of the wall's measurement. If the measurement fails, the other results are still written.
     """
 
     scan: Path
+    name: str
     segmentation: Path
     agreement: Path | None = None
     probabilities: Path | None = None
@@ -139,30 +135,29 @@ class ScanJob:
 
 
 def plan_scan_jobs(
-    scans: Sequence[Path],
+    found: Sequence[FoundScans],
     output: Path,
     format_name: str | None,
     requested: RequestedResults,
     usage_error: Callable[[str], object],
     existing: str = REFUSE,
-    channels: int = 1,
 ) -> list[ScanJob]:
-    """Return one job for each scan that the paths `scans` stand for (`expand_scan_path`).
+    """Return one job for each scan.
 
     Wrong usage ends the process through `usage_error`. With `SKIP`, jobs are left out as `_is_skipped` states.
 
     Args:
+        found: the scans of each path of the command line.
         output: a file or a folder.
         format_name: one of `SEGMENTATION_FORMATS`; None takes the format of the output file, or `DEFAULT_FORMAT`.
         existing: `REFUSE`, `OVERWRITE` or `SKIP`, for results that exist.
-        channels: number of channels that the model needs.
 
     Raises:
         InputError: two results have the same path, a result would replace a scan (with `REFUSE`: any existing file),
             or the table has the ending of an image.
         OutputError: a result's path is a folder, or its folder cannot be written.
     """
-    files = [file for scan in scans for file in expand_scan_path(scan, channels)]
+    files = [scan for path in found for scan in path.scans]
     is_file, suffix = _segmentation_ending(output, format_name, len(files), usage_error)
     if requested.dicom_measurements and suffix != DICOM_ENDING:
         usage_error(
@@ -170,9 +165,9 @@ def plan_scan_jobs(
             " give --format dcm or -o FILE.dcm"
         )
     jobs = []
-    for scan in files:
-        segmentation = output if is_file else output / f"{scan_name(scan)}{suffix}"
-        jobs.append(_plan_scan_job(scan, segmentation, requested, len(files), usage_error))
+    for scan, name in zip(files, (name for path in found for name in path.names), strict=True):
+        segmentation = output if is_file else output / f"{name}{suffix}"
+        jobs.append(_plan_scan_job(scan, name, segmentation, requested, len(files), usage_error))
     results = _distinct_results(jobs)
     check_result_paths(results, files)
     if requested.table is not None:
@@ -183,7 +178,12 @@ def plan_scan_jobs(
 
 
 def _plan_scan_job(
-    scan: Path, segmentation: Path, requested: RequestedResults, scan_count: int, usage_error: Callable[[str], object]
+    scan: Path,
+    name: str,
+    segmentation: Path,
+    requested: RequestedResults,
+    scan_count: int,
+    usage_error: Callable[[str], object],
 ) -> ScanJob:
     """Return the job for one of `scan_count` scans."""
 
@@ -195,13 +195,14 @@ def _plan_scan_job(
     map_base = segmentation.with_name(f"{scan_name(segmentation)}.seg.nrrd") if is_dicom else segmentation
     return ScanJob(
         scan,
+        name,
         segmentation,
         agreement_path(map_base) if requested.agreement else None,
         side_result(PROBABILITIES, requested.probabilities),
         side_result(SURFACE, requested.surface),
         side_result(REPORT, requested.report),
         side_result(DICOM_MEASUREMENTS, requested.dicom_measurements),
-        _wall_files(scan, segmentation) if requested.wall else (),
+        _wall_files(name, segmentation) if requested.wall else (),
     )
 
 
@@ -240,9 +241,9 @@ def _segmentation_ending(
     return is_file, output_ending if is_file else f".{format_name or DEFAULT_FORMAT}"
 
 
-def _wall_files(scan: Path, segmentation: Path) -> tuple[Path, ...]:
+def _wall_files(name: str, segmentation: Path) -> tuple[Path, ...]:
     """Return the paths of the wall's files: beside the segmentation, named after the scan."""
-    folder, name = segmentation.parent, scan_name(scan)
+    folder = segmentation.parent
     return wall_surface_path(folder, name), wall_table_path(folder, name)
 
 
@@ -257,77 +258,3 @@ def _is_skipped(job: ScanJob) -> bool:
 def kept_files(jobs: Sequence[ScanJob]) -> list[Path]:
     """Return the existing result files of `jobs` that DCAMT did not write."""
     return [path for job in jobs for path in foreign_files(job.files)]
-
-
-def skipped_folders(scan: Path, output: Path) -> list[Path]:
-    """Return the subfolders of `scan` that are skipped because scans lie beside them; leave out `output`."""
-    inside = expand_scan_path(scan)
-    if inside == [scan]:
-        return []
-    folders = sorted(entry for entry in scan.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if folders == inside:
-        return []
-    return [folder for folder in folders if os.path.realpath(folder) != os.path.realpath(output)]
-
-
-def expand_scan_path(scan: Path, channels: int = 1) -> list[Path]:
-    """Return the scans that a path stands for.
-
-    A file is one scan. A folder with scan files stands for these scans. A folder that contains only folders stands
-    for one scan in each, unless they are the series of one DICOM study. A folder with multi-frame DICOM images of
-    different studies stands for these images. Any other folder is one scan of DICOM files.
-
-    In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
-    probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
-    in nnU-Net's data sets (`io.channels.has_channel_files`). If the model needs several `channels`, the files of
-    further channels are skipped in any folder. But if a scan's first file already has several channels, the files
-    numbered after the first are scans of their own.
-    """
-    if not os.path.isdir(scan):  # pathlib raises an error for names that the system does not allow.
-        return [scan]
-    entries = sorted(entry for entry in scan.iterdir() if not entry.name.startswith("."))
-    skipped = set(skipped_files(scan, channels))
-    inside = [file for file in _files_in(scan) if file not in skipped]
-    if inside:
-        return inside
-    folders = [entry for entry in entries if entry.is_dir()]
-    images = list(dicom_files_among(entries).slices)
-    if are_separate_scans(images):
-        return images
-    if not folders or len(folders) < len(entries) or is_one_study(folders):
-        return [scan]
-    return folders
-
-
-def skipped_files(folder: Path, channels: int = 1) -> list[Path]:
-    """Return the labels and the files of further channels in a folder, which `expand_scan_path` skips.
-
-    Hidden files and DCAMT's maps are skipped too, but not returned here.
-    """
-    files = _files_in(folder) if os.path.isdir(folder) else []
-    labels = labels_beside_scans(files, folder)
-    named = classify_all([file for file in files if file not in labels], folder)
-    labels += [mask.path for file, mask in zip(named, recognise_masks(named), strict=True) if mask is not file]
-    if any(file.kind is FileKind.SCAN and file.path not in labels for file in named):
-        # Files named like labels are labels if they have few values, even if their scans are missing.
-        lone_labels = [file.path for file in named if file.kind is not FileKind.SCAN and file.path not in labels]
-        labels += [path for path in lone_labels if has_few_values(path)]
-    first_channels = [file for file in files if (_is_first_channel(file) if channels > 1 else has_channel_files(file))]
-    further_channels = {other for file in first_channels for other in channel_files(file)[1:]}
-    return labels + [file for file in files if file in further_channels and file not in labels]
-
-
-def _is_first_channel(file: Path) -> bool:
-    """Return whether a file is the first channel of a scan whose other channels are files beside it."""
-    if not channel_files(file):
-        return False
-    try:
-        return read_header(file).channels == 1
-    except InputError:  # The error is reported when the scan is read.
-        return True
-
-
-def _files_in(folder: Path) -> list[Path]:
-    """Return the image files of a folder that may be scans."""
-    files = image_files(sorted(entry for entry in folder.iterdir() if entry.is_file()))
-    return [file for file in files if ending(file) in SCAN_ENDINGS]

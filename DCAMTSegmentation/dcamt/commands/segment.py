@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from ..distributed import Team, TeamLost, process_group, team_rank, wait_for_lea
 from ..errors import InputError
 from ..io.channels import channel_files
 from ..io.dicom_stacks import ScanChoice
-from ..io.formats import DICOM_ENDING, ending, scan_name
+from ..io.formats import DICOM_ENDING, ending
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..machine import without_garbage_collection
 from ..metrics.measurements import read_measurements_csv, write_measurements_csv
@@ -20,14 +21,8 @@ from ..models.store import model_path
 from ..recipe import FAST
 from .console import Console, print_error
 from .result_files import OVERWRITE, SKIP, existing_rule
-from .scan_jobs import (
-    RequestedResults,
-    ScanJob,
-    kept_files,
-    plan_scan_jobs,
-    skipped_files,
-    skipped_folders,
-)
+from .scan_jobs import RequestedResults, ScanJob, kept_files, plan_scan_jobs
+from .scan_paths import FoundScans, find_scans
 from .segment_session import ScanRecord, SegmentSession
 
 TEAM_TIMEOUT = timedelta(days=7)
@@ -53,23 +48,17 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
     jobs: list[ScanJob] | None = None
     if team_rank() == 0:
         existing = existing_rule(options)
-        planned = (options.scans, options.output, options.format, requested, usage_error)
         channels = _model_channels(options)
-        jobs = plan_scan_jobs(*planned, existing, channels)
+        found = [find_scans(path, channels) for path in options.scans]
+        planned = (found, options.output, options.format, requested, usage_error)
+        jobs = plan_scan_jobs(*planned, existing)
         if len(jobs) == 1 and not jobs[0].scan.exists():
             raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
         model_path(options.model)
-        for scan in options.scans:
-            if folders := skipped_folders(scan, options.output):
-                names = ", ".join(path.name for path in folders[:MAX_LISTED])
-                remedy = "To segment a skipped folder, give the folder's path in the command."
-                print_error(f"{scan}: skipped folders beside its scans ({names}). {remedy}")
-            if files := skipped_files(scan, channels):
-                names = ", ".join(path.name for path in files[:MAX_LISTED])
-                remedy = "To segment a skipped file, give the file's path in the command."
-                print_error(f"{scan}: skipped labels and further channels ({names}). {remedy}")
+        for path, scans in zip(options.scans, found, strict=True):
+            _print_skipped(path, scans, options.output)
         if existing == SKIP:
-            _print_kept(plan_scan_jobs(*planned, OVERWRITE, channels), jobs)
+            _print_kept(plan_scan_jobs(*planned, OVERWRITE), jobs)
     # Imported after the checks above, since torch loads slowly.
     with without_garbage_collection():
         import torch
@@ -94,6 +83,19 @@ def _model_channels(options: argparse.Namespace) -> int:
     """
     files = [file for folder in options.scans if folder.is_dir() for file in folder.iterdir()]
     return open_model(model_path(options.model)).recipe.input_channels if any(map(channel_files, files)) else 1
+
+
+def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
+    """Print which subfolders and files of a path are skipped; the folder of the results is not named."""
+    folders = [folder for folder in found.skipped_folders if os.path.realpath(folder) != os.path.realpath(output)]
+    if folders:
+        names = ", ".join(folder.name for folder in folders[:MAX_LISTED])
+        remedy = "To segment a skipped folder, give the folder's path in the command."
+        print_error(f"{path}: skipped folders beside its scans ({names}). {remedy}")
+    if found.skipped_files:
+        names = ", ".join(file.name for file in found.skipped_files[:MAX_LISTED])
+        remedy = "To segment a skipped file, give the file's path in the command."
+        print_error(f"{path}: skipped labels and further channels ({names}). {remedy}")
 
 
 def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
@@ -233,6 +235,6 @@ def _describe_missing(jobs: Sequence[ScanJob]) -> str:
     """Describe which scans have no result. If there are none, state that measurements may be missing."""
     if not jobs:
         return "all segmentations were written, but some measurements may be missing"
-    names = [scan_name(job.scan) for job in jobs[:MAX_LISTED]]
+    names = [job.name for job in jobs[:MAX_LISTED]]
     more = f" and {len(jobs) - MAX_LISTED} more" if len(jobs) > MAX_LISTED else ""
     return f"without a result: {', '.join(names)}{more}. Segment these scans again."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..cases.checks import few_values_warning
@@ -12,7 +12,7 @@ from ..errors import DCAMTError, user_error
 from ..io.atomic import atomic_paths
 from ..io.dicom_output import find_source_images
 from ..io.dicom_stacks import ScanChoice
-from ..io.formats import DICOM_ENDING, ending, scan_name
+from ..io.formats import DICOM_ENDING, ending
 from ..io.interruption import interrupt_on_sigterm
 from ..io.readers import read_scan
 from ..io.writers import write_volume
@@ -87,7 +87,6 @@ class SegmentSession:
     def _segment_scan(self, number: int) -> tuple[SegmentedScan, SourceImages | None]:
         """Return the segmented scan, and the images to which a DICOM segmentation refers (None for other formats)."""
         job = self.jobs[number]
-        name = scan_name(job.scan)
 
         def progress(stage: str, fraction: float) -> None:
             self.console.print_event(
@@ -98,7 +97,7 @@ class SegmentSession:
                 step=number,
                 of=len(self.jobs),
             )
-            self.console.show_progress(f"{name}: {stage}", (number + fraction) / len(self.jobs))
+            self.console.show_progress(f"{job.name}: {stage}", (number + fraction) / len(self.jobs))
 
         progress("reading", 0.0)
         volume = read_scan(job.scan, self.segmenter.channels, self.choice)
@@ -117,7 +116,8 @@ class SegmentSession:
             keep_probabilities=job.probabilities is not None,
             progress=progress,
         )
-        return result, source
+        measurements = tuple(replace(row, scan=job.name) for row in result.measurements)
+        return replace(result, measurements=measurements), source
 
     def _measure_wall(self, job: ScanJob, result: SegmentedScan) -> tuple[WallResult | None, DCAMTError | None]:
         """Measure the left atrium's wall and write its files; return the result and None, or None and the failure.
@@ -129,7 +129,7 @@ class SegmentSession:
         from ..wall.settings import WallSettings
         from .wall import WallJob, measure_wall
 
-        wall_job = WallJob(job.scan, job.segmentation, job.segmentation.parent)
+        wall_job = WallJob(job.scan, job.name, job.segmentation, job.segmentation.parent)
         label = next((info.label for info in result.segments if info.type.value == LEFT_ATRIUM), None)
         try:
             return measure_wall(result.scan, result.labelmap, wall_job, WallSettings(), label), None
@@ -139,10 +139,9 @@ class SegmentSession:
     def _print_wall(self, job: ScanJob, wall: WallResult, seconds: float) -> None:
         from .wall import WallJob, print_wall
 
-        print_wall(wall, WallJob(job.scan, job.segmentation, job.segmentation.parent), self.console, seconds)
+        print_wall(wall, WallJob(job.scan, job.name, job.segmentation, job.segmentation.parent), self.console, seconds)
 
     def _print_result(self, job: ScanJob, result: SegmentedScan, seconds: float) -> None:
-        name = scan_name(job.scan)
         lines: list[str] = []
         self.console.print_event(
             "segmented",
@@ -159,11 +158,11 @@ class SegmentSession:
         for row in result.measurements:
             if row.volume_ml == 0:
                 self.console.print_error(f"{job.scan}: no {row.segment.lower()} was found")
-            lines.append(f"{name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²")
+            lines.append(f"{job.name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²")
         trust = f", agreement of the branches {result.trust:.0%}" if result.trust is not None else ""
-        lines.append(f"{name}: segmented in {seconds:.1f} s{trust}")
+        lines.append(f"{job.name}: segmented in {seconds:.1f} s{trust}")
         if result.expected_overlap is not None:
-            lines.append(f"{name}: expected overlap with an expert's outline {result.expected_overlap}")
+            lines.append(f"{job.name}: expected overlap with an expert's outline {result.expected_overlap}")
         for note in result.notes:
             self.console.print_error(f"{job.scan}: {note}")
         lines.append(f"segmentation: {job.segmentation}")

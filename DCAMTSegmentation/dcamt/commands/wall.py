@@ -13,7 +13,7 @@ from ..cases.labels import parse_mapping
 from ..cases.names import case_name
 from ..errors import InputError, user_error
 from ..io.atomic import atomic_paths
-from ..io.formats import ending, scan_name
+from ..io.formats import DICOM_ENDING, ending
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_labelmap, read_scan, read_segments
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_mesh
@@ -41,7 +41,8 @@ from ..wall.files import (
 from ..wall.settings import METHODS_DISAGREE, WallSettings, parse_threshold
 from .console import Console, StdoutLost
 from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_paths, existing_rule, refuse_existing
-from .scan_jobs import REPORT, expand_scan_path
+from .scan_jobs import REPORT
+from .scan_paths import FoundScans, find_scans
 
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
 """The segment's name and colour in the report if the file gives none; without --identity, this name is always used."""
@@ -54,6 +55,7 @@ class WallJob:
     """A scan, its segmentation, and the files of its results.
 
     Attributes:
+        name: the scan's name; the names of the wall's surface and table begin with it.
         folder: gets the wall's surface and table.
         openings: the labelmap of the openings; None to propose openings.
         surface, report: the files for the surface without scalars and for the report, if requested.
@@ -62,6 +64,7 @@ class WallJob:
     """
 
     scan: Path
+    name: str
     segmentation: Path
     folder: Path
     openings: Path | None = None
@@ -69,11 +72,6 @@ class WallJob:
     report: Path | None = None
     with_identity: bool = False
     is_mapped: bool = False
-
-    @property
-    def name(self) -> str:
-        """The scan's name; the names of the wall's surface and table begin with it."""
-        return scan_name(self.scan)
 
     @property
     def results(self) -> tuple[Path, ...]:
@@ -202,10 +200,11 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     """
     output = options.output
     _check_usage(options, usage_error)
-    scans = expand_scan_path(options.scan)
-    if scans == [options.scan]:
+    found = find_scans(options.scan)
+    if found.scans == [options.scan]:
         job = WallJob(
             options.scan,
+            found.names[0],
             options.segmentation,
             output,
             options.openings,
@@ -216,7 +215,7 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
         )
         plan = WallPlan([job], None)
     else:
-        plan = WallPlan(_pair_scans(scans, options, usage_error), output / TABLE)
+        plan = WallPlan(_pair_scans(found, options, usage_error), output / TABLE)
     results = [path for job in plan.jobs for path in job.results]
     if plan.table is not None:
         results.append(plan.table)
@@ -241,9 +240,7 @@ def _check_usage(options: argparse.Namespace, usage_error: Callable[[str], objec
         usage_error(f"--report {options.report}: the file must end in {', '.join(REPORT.endings)}")
 
 
-def _pair_scans(
-    scans: Sequence[Path], options: argparse.Namespace, usage_error: Callable[[str], object]
-) -> list[WallJob]:
+def _pair_scans(found: FoundScans, options: argparse.Namespace, usage_error: Callable[[str], object]) -> list[WallJob]:
     """Return a job for each scan of a folder, with the segmentation of the same name from `options.segmentation`."""
     for option, value in (
         ("--openings", options.openings),
@@ -254,14 +251,15 @@ def _pair_scans(
             usage_error(f"{option} is for one scan, but {options.scan} is a folder of scans")
     if not options.segmentation.is_dir():
         usage_error(f"{options.scan} is a folder of scans: give a folder of segmentations too")
-    names = [case_name(file) for file in scans]
-    segmentations = pair_with_labels(names, labelmaps_by_case(options.segmentation, skip_images=True))
+    # Names with the ending of a file, since `case_name` expects the name of a file.
+    cases = [case_name(f"{name}{DICOM_ENDING}") for name in found.names]
+    segmentations = pair_with_labels(cases, labelmaps_by_case(options.segmentation, skip_images=True))
     jobs = []
-    for scan, case in zip(scans, names, strict=True):
+    for scan, name, case in zip(found.scans, found.names, cases, strict=True):
         if case not in segmentations:
             remedy = f"Put {case}.seg.nrrd there, or leave the scan out."
             raise InputError(f"has no segmentation in {options.segmentation}", path=scan, remedy=remedy)
-        jobs.append(WallJob(scan, segmentations[case], options.output))
+        jobs.append(WallJob(scan, name, segmentations[case], options.output))
     return jobs
 
 
