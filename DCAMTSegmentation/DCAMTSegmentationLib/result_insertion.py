@@ -137,7 +137,10 @@ class _Insertion:
     def _add_surface(
         self, built: BuiltSegment, item: SegmentResult, target: SegmentationNode | None, to_local: np.ndarray
     ) -> None:
-        """Add the worker's surface; compute one instead if it is missing or the target has other surface settings."""
+        """Add a surface to a built segment: the worker's surface, or a surface computed here.
+
+        The surface is computed here if the worker wrote none, or if the target's surface settings differ from DCAMT's.
+        """
         if item.surface is not None and uses_dcamt_conversion(target):
             points, triangles = read_surface(item.surface, self.options.volume.GetName())
             add_surface(built.segment, points @ to_local[:3, :3].T + to_local[:3, 3], triangles)
@@ -210,7 +213,8 @@ class _Insertion:
         segmentation.SetNodeReferenceID(review.DOUBT_MAP, map_id)
         segmentation.SetNodeReferenceID(review.MEASUREMENTS, parts.table.node.GetID())
         segmentation.SetNodeReferenceID(review.VOLUME, self.options.volume.GetID())
-        # A copy of the earlier result may keep the point, which `_insert` then does not remove.
+        # If a copy of the earlier result refers to the same Markups point, `_insert` does not remove the point.
+        # The new result must not refer to that point.
         segmentation.RemoveNodeReferenceIDs(review.PLACE_POINT)
         review.store_review_data(
             segmentation,

@@ -182,7 +182,9 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return outcomes[0].segmentation
 
     def measure(self, segmentation: SegmentationNode, onFinished: OnFinished | None = None) -> None:
-        """Start measuring a result's present segments, for example after a correction; `onFinished` is called once.
+        """Start measuring a result's DCAMT segments as they are now; `onFinished` is called once.
+
+        Call `measure` after a correction, for example.
 
         Raises:
             RuntimeError: a job of this logic is running.
@@ -266,7 +268,10 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         measurements_table.export_csv(review.get_referenced_node(segmentation, review.MEASUREMENTS), Path(path))
 
     def trust(self, segmentation: SegmentationNode) -> float | None:
-        """Return the Dice (0 to 1) of the branches' own segmentations; None without a result or in quality `fast`."""
+        """Return the trust, 0 to 1; None without a result or in quality `fast`.
+
+        The trust is the Dice between the two branches' own segmentations.
+        """
         return review.trust(segmentation)
 
     def doubtfulPlaces(self, segmentation: SegmentationNode) -> list[review.StoredDoubtfulPlace]:

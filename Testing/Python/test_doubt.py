@@ -160,7 +160,7 @@ def test_doubt_is_highest_at_the_outline_and_lower_for_sharper_probabilities() -
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_entropy_of_equal_probabilities_is_one_whatever_the_number_of_classes(classes: int) -> None:
+def test_entropy_of_each_voxel_is_one_for_equal_probabilities_of_any_number_of_classes(classes: int) -> None:
     labels = np.zeros((9, 9, 9), np.uint8)
     labels[3:6, 3:6, 3:6] = 1
     equal = torch.full((1, classes, 9, 9, 9), 1 / classes)

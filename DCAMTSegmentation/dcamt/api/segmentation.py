@@ -40,8 +40,8 @@ class SegmentedScan:
         disagreement: float32 (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
         doubt_map: float32 (I, J, K), the estimated probability that a voxel's label is wrong; 0 outside the region, if
             one was given; None in quality `fast`. Unless `is_doubt_calibrated`, the values serve only to rank voxels.
-        trust: Dice (0 to 1) of the two branches' own segmentations, within the region if one was given; None in quality
-            `fast`.
+        trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in
+            quality `fast`.
         probabilities: float32 (1 + classes, I, J, K), background first; None without `keep_probabilities`.
         notes: messages for the user, such as how the file was interpreted or that the GPU had too little memory.
         model: the card of the model.

@@ -24,7 +24,7 @@ STRAY_VOXELS = 4
 A class may vanish on that grid if all its components are stray and another class remains.
 """
 MANY_VALUES = 128
-"""Number of label values above which a labelmap may be a scan."""
+"""A labelmap with more label values than this number may be a scan."""
 MAXIMUM_CLASS = 255
 """The highest label value of a class in a label mapping."""
 _SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ".zip")
@@ -130,8 +130,8 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
         grid: the scan's grid.
 
     Raises:
-        InputError: as in `read_labelmap` and `fit_labelmap`; also if the label is the scan's own file, or the mapping
-            does not fit the recipe or the label file.
+        InputError: as in `read_labelmap` and `fit_labelmap`; also if the mapping does not fit the recipe or the label
+            file, or if label and scan are the same file in a format that cannot hold both.
     """
     assert case.label is not None
     are_files = case.label.is_file() and case.image.is_file()
@@ -172,10 +172,10 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
 
 
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
-    """Raise InputError if a class has no voxel on the network grid although one of its components is not stray.
+    """Raise InputError if a class has voxels in the label but none on the network grid.
 
-    `STRAY_VOXELS` defines stray components. If no class has a voxel there, stray components are refused, too: nothing
-    could be learnt from such a label.
+    A class that has only stray components (`STRAY_VOXELS`) may vanish if another class remains on the network grid.
+    If all classes vanished, nothing could be learnt from the label.
 
     Args:
         present: the label values that occur on the network grid (see `classes_on_grid`).

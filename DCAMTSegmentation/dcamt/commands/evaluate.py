@@ -15,7 +15,7 @@ MAX_NAMES = 5
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Print the scores as a table or JSON lines; with --csv, also write them to its file. Return 0."""
+    """Print the scores as a table or JSON lines; with `--csv FILE`, also write them to FILE. Return 0."""
     console = Console(options.json)
     if options.csv:
         check_table_path(options.csv, [], existing_rule(options))

@@ -99,7 +99,7 @@ def parse_threshold(name: str) -> Threshold:
 class WallSettings:
     """The sampling of the wall, and the threshold of enhancement.
 
-    Raises InputError if the sample is unknown, or if the distances are not in ascending order or lie beyond
+    Raises InputError if `sample` is not in `SAMPLES`, or if the distances are not in ascending order or lie beyond
     `LONGEST_NORMAL_MM`.
 
     Attributes:
