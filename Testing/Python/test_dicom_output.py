@@ -164,6 +164,9 @@ def test_scan_and_segmentation_are_read_from_the_same_folder_or_archive(
     np.testing.assert_array_equal(of_case.voxels, alone.voxels)
     assert [segment.name for segment in read_segments(path)] == [segment.name for segment in read_segments(written)]
     assert len(read_segments(path)) == len(SEGMENTS)
+    # As archives name files: the number after the last dot is no ending of a known format.
+    named_by_uid = Path(shutil.copy(written, folder.parent / "1.2.840.113619"))
+    assert read_segments(named_by_uid) == read_segments(written)
     if place == "folder":
         shutil.copy(written, folder / "SEG2")
         with pytest.raises(InputError, match="holds 2 segmentations: SEG, SEG2"):

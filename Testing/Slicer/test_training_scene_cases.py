@@ -111,7 +111,7 @@ class SceneSourceTest(unittest.TestCase):
         pair = replace(tiny_recipe(), classes=(*tiny_recipe().classes, other))
         image, label = ellipsoid(1)
         volume = add_volume("scan", image)
-        outline = add_outline(volume, label, ("something", "aorta", "Left Atrium"))
+        outline = add_outline(volume, label, ("something", "aorta", "left_atrium"))
         ids = outline.GetSegmentation().GetSegmentIDs()
         self.assertEqual(segments_of(outline, pair), ((ids[2], 1), (ids[1], 2)))
         coded = outline.GetSegmentation().GetSegment(ids[0])

@@ -30,7 +30,7 @@ from .dicom_files import (
 )
 from .dicom_segments import is_dicom_segmentation, open_dicom_segments
 from .dicom_stacks import ScanChoice
-from .formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
+from .formats import IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
 from .hdf5 import MAGIC as HDF5_MAGIC
 from .hdf5 import open_hdf5
 from .itk import open_itk
@@ -42,6 +42,7 @@ from .stored_image import StoredImage, StoredSegment, library_errors, read_head
 _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
 _DICOM_ENDINGS = (".dcm", ".ima", "")
+_ENDINGS_WITHOUT_SEGMENTS = {*IMAGE_ENDINGS} - {*_NRRD_ENDINGS, *_DICOM_ENDINGS}
 _ZIP_MAGIC = b"PK\x03\x04"
 _EMPTY_ZIP_MAGIC = b"PK\x05\x06"
 _OTHER_KINDS = {
@@ -155,13 +156,13 @@ def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelm
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     """Return the segments of a segmentation file with the labels that `read_labelmap` gives them without a mapping.
 
-    If the ending shows that the file is not NRRD, DICOM or zip, the file is not opened, and the result is ().
+    A file with the ending of a format without segments, such as `.nii.gz`, is not opened, and the result is ().
 
     Raises:
         InputError: the file cannot be opened, as in `read_labelmap`.
     """
     path = Path(path)
-    if ending(path) not in (*_NRRD_ENDINGS, *_DICOM_ENDINGS, ".zip") and not path.is_dir():
+    if ending(path) in _ENDINGS_WITHOUT_SEGMENTS and not path.is_dir():
         return ()
     with _open_image(path, ScanChoice(), label=True) as image:
         return image.segments
