@@ -87,7 +87,7 @@ def test_every_public_name_is_typed_in_the_stub_and_documented() -> None:
         _ = dcamt.paint
 
 
-def test_file_volume_and_array_give_the_same_labels_as_the_command(
+def test_segmentation_of_a_file_a_volume_or_an_array_equals_the_result_of_the_command(
     saved_model: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["segment", scan, "-o", tmp_path / "out.nrrd", "--model", saved_model, "--device", "cpu", "--json"]
@@ -219,7 +219,7 @@ def test_evaluate_refuses_fractional_labels_and_a_spacing_of_two_numbers() -> No
 
 
 @pytest.mark.parametrize("first", [0.0, -1.0, float("nan"), float("inf")])
-def test_evaluate_refuses_a_spacing_that_is_not_positive(first: float) -> None:
+def test_evaluate_refuses_a_spacing_that_is_not_positive_and_finite(first: float) -> None:
     label = np.ones((4, 4, 4), np.uint8)
     with pytest.raises(ValueError, match="three positive numbers"):
         dcamt.evaluate(label, label, spacing=(first, 1, 1))
@@ -236,7 +236,7 @@ def test_evaluate_refuses_a_file_that_is_prediction_and_label(tmp_path: Path) ->
     assert row.score.dice == 0
 
 
-def test_evaluate_names_the_case_of_a_scan_in_place_of_a_label() -> None:
+def test_evaluate_refuses_a_scan_given_as_label_and_names_its_case() -> None:
     scan = np.arange(512).reshape(8, 8, 8)
     with pytest.raises(dcamt.InputError, match=r"^case 1: holds 511 different values, like a scan"):
         dcamt.evaluate(scan % 2, scan, spacing=(1, 1, 1))

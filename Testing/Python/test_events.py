@@ -59,7 +59,7 @@ def test_every_event_is_one_line_of_json_and_is_parsed_back(event_class: type) -
     assert parse_run_event(json.loads(run_event_line(untimed))) == untimed
 
 
-def test_events_of_other_versions_and_of_wrong_types_are_parsed() -> None:
+def test_unknown_events_missing_fields_and_wrong_types_of_values_raise_no_error() -> None:
     assert parse_run_event({"event": "dance", "step": 1}) is None
     assert parse_run_event({"event": "checkpoint", "step": 7, "more": "x"}) == CheckpointSaved(7)
     old = {"event": "progress", "step": 1, "of": 2, "losses": {"total": None, "mmd": 0.5}, "learning_rate": 0.1}

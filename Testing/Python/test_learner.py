@@ -180,7 +180,7 @@ def test_students_are_distilled_from_the_teachers_logits_of_unmixed_patches(mixe
     network = copy.deepcopy(one.network)
     draws = torch.Generator().manual_seed(3)
     images, teacher_images = torch.randn(2, 4, 1, 16, 16, 16, generator=draws)
-    teacher_images[1] = 9 * teacher_images[1] + 9  # so that the two teachers' logits differ clearly
+    teacher_images[1] = 9 * teacher_images[1] + 9  # so that the logits of the two unlabelled patches differ clearly
     box = torch.zeros(16, 16, 16, dtype=torch.bool)
     box[4:12, 2:10, 6:14] = True
     own_tokens = torch.zeros(2, 4, dtype=torch.bool)
@@ -191,7 +191,7 @@ def test_students_are_distilled_from_the_teachers_logits_of_unmixed_patches(mixe
     with torch.no_grad():
         teachers = [branch.logits for branch in network.eval()(batch.teacher_images)]
         students = [branch.logits for branch in network.train()(images, own_tokens)]
-    if mixed:  # Inside the box, each of the two unlabelled patches has the values of the other one.
+    if mixed:  # Mixing exchanges the voxels in the box between the two unlabelled patches; the logits must follow.
         teachers = [torch.where(box, logits.flip(0), logits) for logits in teachers]
     a, b = (torch.cat([student[:2], teacher]) for student, teacher in zip(students, teachers, strict=True))
     expected = mutual_distillation((students[0], students[1]), (a, b), one.recipe.objective.distillation_temperature)

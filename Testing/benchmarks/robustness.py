@@ -16,9 +16,11 @@ scans also contain the voxel counts of `count_doubt`. Existing lines are not com
 - for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,
 - for each quality, the accuracy of the expected overlap, by two cross-validations: over cases, and over cases and
   disturbances,
-- how often voxels of about the same doubt are wrong, before and after a correction that was fitted to the other cases.
+- for each interval of doubt, the fraction of wrong voxels: first without a correction of the doubt, then with each
+  case's doubt corrected by a fit to all other cases.
 
-`calibrate` fits the calibration of the shipped model to all lines of its twin, and writes it beside the shipped model.
+`calibrate` fits the calibration of the shipped model to its twin's results in WORK/robustness.jsonl, and writes the
+calibration beside the shipped model.
 """
 
 from __future__ import annotations
@@ -116,7 +118,7 @@ def crop(scan: LabelledScan, axis: int, start: int, stop: int) -> LabelledScan:
 
 
 def add_bright_artefact(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
-    """Add a blurred ball with a radius of 8 mm and six times the highest intensity near the atrium's centre."""
+    """Add a blurred ball near the atrium's centre: radius 8 mm, intensity six times the scan's maximum."""
     spacing = scan.grid.spacing
     centre = np.argwhere(scan.labels).mean(axis=0) + draw.uniform(-15, 15, 3) / spacing
     place = np.indices(scan.grid.shape).transpose(1, 2, 3, 0)
@@ -347,7 +349,7 @@ def counts_by_case(rows: list[Row]) -> dict[str, np.ndarray]:
 
 
 def reliability_table(counts: dict[str, np.ndarray], is_corrected: bool) -> list[Row]:
-    """Return how often voxels of about the same doubt are wrong.
+    """Return the fraction of wrong voxels for each interval of doubt (`DOUBT_EDGES`).
 
     Args:
         is_corrected: whether the doubt of each case is corrected by a fit to the other cases.
@@ -391,7 +393,10 @@ def print_tables(work: Path) -> None:
 
 
 def calibrate(work: Path, shipped: Path) -> None:
-    """Fit the calibration to all lines of WORK/robustness.jsonl, and write it as the shipped model's calibration."""
+    """Fit a calibration to WORK/robustness.jsonl, and write it as the shipped model's calibration.
+
+    Empty results are left out of the fit of the expected overlap.
+    """
     rows, models, measured = read_lines(work), {}, {}
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]

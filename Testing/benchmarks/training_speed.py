@@ -203,8 +203,8 @@ def case_of(la: Path, name: str, role: str) -> Case:
 def serve(variant: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
     """Serve the requests from `pipe` until None is received; meant for a separate process.
 
-    A number requests that many iterations; the answer is their seconds, the seconds of waiting, and the peak memory in
-    bytes. "validate" requests a validation; the answer is the seconds for one case.
+    A number N requests N iterations. The answer is the seconds that the N iterations took, the seconds that they waited
+    for batches, and the peak memory in bytes. "validate" requests a validation; the answer is the seconds for one case.
     """
     torch.set_num_threads(options.threads)
     if variant not in ("baseline", "memory"):
@@ -243,7 +243,7 @@ def validation_seconds(options: argparse.Namespace, trainer: Trainer, names: lis
 
 
 def peak_bytes(device: str) -> int:
-    """Return the peak memory on the GPU, or of this process on a CPU."""
+    """Return this process's peak memory in bytes, on the GPU if `device` is "cuda"."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -25,7 +25,7 @@ class RunState:
 
     Attributes:
         state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`.
-        reason: why the run failed, or why it paused if a file could not be written; otherwise empty.
+        reason: the failure that ended the run, or the write error that paused the run; otherwise empty.
         iteration, iterations: iterations trained and planned; 0 if unknown.
         eta_s: estimated seconds to the end while the run trains; None if unknown.
         resumable: whether the run can resume from a checkpoint now; False while a process trains it, and once it is
