@@ -121,7 +121,7 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
     """
     channels = present_channels_of(segmentation_node)
     if len(channels) != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
-        what = _("was made from several channels, not all of which are in the scene any more")
+        what = _("was made from several channels, but the scene lacks one or more of them")
         if is_corrected(segmentation_node):
             # Apply would replace the corrections.
             remedy = _("Choose a task of one channel, or load a scene that was saved with all channels.")

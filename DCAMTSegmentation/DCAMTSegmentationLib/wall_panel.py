@@ -94,7 +94,7 @@ class WallPanel:
         self._show_wall()
 
     def _show_segments(self, segmentation: SegmentationNode | None) -> None:
-        """List the segments of the segmentation, and keep the selected one."""
+        """List the segmentation's segments; the selected segment stays selected if it is still in the list."""
         names: dict[str, str] = {}
         if segmentation is not None:
             held = segmentation.GetSegmentation()
@@ -246,13 +246,13 @@ def start_drawing(curve: CurveNode) -> None:
 
 
 def curve_in_space_of(curve: CurveNode, node: Node) -> np.ndarray:
-    """Return up to 239 points (P, 3) along a closed Markups curve, in mm in a node's space."""
+    """Return points (P, 3) along a closed Markups curve, in mm in a node's space; P is at most 239."""
     points = curve.GetCurvePointsWorld()
     local = [0.0, 0.0, 0.0]
     positions = []
     for index in range(points.GetNumberOfPoints()):
         node.TransformPointFromWorld(points.GetPoint(index), local)
         positions.append(list(local))
-    # Slicer interpolates many points between the control points; one or two hundred points suffice.
+    # Slicer interpolates many points between the control points; 120 to 239 of them suffice.
     step = max(1, len(positions) // 120)
     return np.array(positions[::step])

@@ -32,7 +32,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("(gaps of {0} to {1} mm)"),
         _(", and its axes are turned by {0} degrees"),
         _(", or crop the scan around the organ."),
-        _(", {0} mm apart"),
         _(": it lies up to {0} mm ({1} voxels) off"),
         _(": its centre lies {0} mm off{1}"),
         _(": its data file {0} {1}"),
@@ -40,6 +39,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _(": {0} from {1} and others"),
         _("; and {0} more"),
         _("; files that are not slices: {0}"),
+        _("; the grids' corners are up to {0} mm apart"),
         _(
             "A TIFF file does not store the distance between slices, the position or the orientation: a"
             " distance of 1 mm, a position at the origin, and axes along left, posterior and superior were"

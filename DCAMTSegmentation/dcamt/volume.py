@@ -276,7 +276,11 @@ def check_channel_grid(grid: Grid, path: str | Path, first: Grid, first_name: st
     """Raise InputError, naming `path`, if a further channel of a scan is not on the grid of its first channel."""
     if same_grid(grid, first):
         return
-    distance = f", {grid_difference(grid, first)[0]:.3g} mm apart" if grid.shape == first.shape else ""
+    distance = (
+        f"; the grids' corners are up to {grid_difference(grid, first)[0]:.3g} mm apart"
+        if grid.shape == first.shape
+        else ""
+    )
     what = f"lies on a different grid from {first_name}, the first channel of its scan{distance}"
     raise InputError(what, path=path, remedy="Resample the channel to the first channel's grid.")
 

@@ -221,7 +221,7 @@ def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPac
 
 
 class FakePredictor:
-    """Returns the doubt of a nonempty segmentation in the first `number` calls, later that of an empty one."""
+    """A predictor whose doubt reports nonempty segmentations in the first `number` calls, and empty ones later."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -302,7 +302,7 @@ def test_mean_dice_ignores_values_absent_from_label_and_prediction() -> None:
     assert mean_dice(0 * prediction, 0 * label, [1]) == 0
 
 
-def test_command_calibrates_with_validation_cases_only_and_keeps_them(
+def test_calibration_needs_no_training_cases_and_refuses_to_replace_a_scan(
     tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)

@@ -138,7 +138,8 @@ def test_separate_process_prints_events_and_fails_if_stdout_is_full(folders: tup
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()][-1] == "done"
     assert done.stderr.count("\n") == 1
     if os.path.exists("/dev/full"):
-        # On exit, Python tries again to write the buffered output that the full device refused.
+        # Without PYTHONUNBUFFERED, Python tries on exit to write the refused output again.
+        # This second failure must not add a line to stderr.
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with open("/dev/full", "w", encoding="utf-8") as full:
             lost = subprocess.run(
@@ -202,7 +203,7 @@ def test_values_of_predictions_are_mapped_to_the_labels_classes(
     assert scores_of(capsys)["a", 1] == pytest.approx(2 * 4 / 12)
 
 
-def test_mapping_may_name_a_segment_of_the_other_file(
+def test_mapping_may_name_a_segment_of_the_prediction(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     info = SegmentInfo(2, "Left atrium", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium"))
@@ -253,7 +254,7 @@ def test_proposed_mapping_of_the_predictions_is_accepted(
     assert call_evaluate(mapped[::-1], "--prediction-mapping", "420=1") == 0
 
 
-def test_segments_of_one_name_with_different_values_are_not_compared_by_value(
+def test_segment_with_different_values_in_prediction_and_label_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = tmp_path / "predictions", tmp_path / "labels"

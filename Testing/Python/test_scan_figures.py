@@ -43,7 +43,9 @@ def test_openings_have_light_stripes_and_enhanced_wall_is_dark() -> None:
 
 @pytest.mark.parametrize(("thickness_mm", "weight"), [(0.5, 0.0), (1.5, 0.5), (2.5, 1.0)])
 @pytest.mark.parametrize("axis", range(3))
-def test_surface_has_the_colour_of_the_thickness_of_wrong_labels(axis: int, thickness_mm: float, weight: float) -> None:
+def test_weight_of_the_doubt_colour_follows_the_thickness_of_the_doubtful_layer(
+    axis: int, thickness_mm: float, weight: float
+) -> None:
     spacing = np.ones(3)
     spacing[axis] = 0.5
     doubt = np.zeros([101 if n == axis else 51 for n in range(3)])

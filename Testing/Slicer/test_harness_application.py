@@ -162,7 +162,7 @@ class ApplicationTest(unittest.TestCase):
         slicer.app.clipboard().setText("copied")
         self.assertEqual(qt.QApplication.clipboard().text(), "copied")
 
-    def test_opened_links_are_sent_to_the_person(self) -> None:
+    def test_opening_a_link_asks_the_simulated_person(self) -> None:
         with Person() as person:
             person.expects("example.org", None)
             self.assertTrue(qt.QDesktopServices.openUrl(qt.QUrl("https://example.org/help")))
@@ -241,7 +241,7 @@ class ScriptedModuleTest(unittest.TestCase):
         slicer.util.selectModule("HarnessSample")
         return slicer.modules.harnesssample
 
-    def test_module_is_set_up_entered_left_and_cleaned_up(self) -> None:
+    def test_module_calls_setup_enter_exit_and_cleanup_in_this_order(self) -> None:
         module = self.open()
         calls = slicer.modules.HarnessSampleWidget.calls
         slicer.util.selectModule("Data")

@@ -159,7 +159,7 @@ class ChannelsTest(unittest.TestCase):
         segmentation = self.segment_all()
         row = row_of(self.volumes[0], segmentation, tiny_recipe())
         slicer.mrmlScene.RemoveNode(self.volumes[1])
-        message = "a segmentation: was made from several channels, not all of which are in the scene any more."
+        message = "a segmentation: was made from several channels, but the scene lacks one or more of them."
         click(self.ui.trainingCaseButton)
         self.assertTrue(training_cases.is_case(segmentation))
         texts = self.ui.trainingCaseLabel.text.split("\n")
@@ -238,8 +238,8 @@ class ChannelsTest(unittest.TestCase):
         moved = add_scan("moved", affine=np.array([[-1.5, 0, 0, 2], [0, -1.5, 0, 0], [0, 0, 1.5, 0], [0, 0, 0, 1.0]]))
         self.assert_refused(
             moved,
-            "moved: lies on a different grid from a, the first channel of its scan, 2 mm apart."
-            " Resample the channel to the first channel's grid.",
+            "moved: lies on a different grid from a, the first channel of its scan;"
+            " the grids' corners are up to 2 mm apart. Resample the channel to the first channel's grid.",
         )
 
     def test_channel_of_another_size_is_refused(self) -> None:
@@ -257,8 +257,8 @@ class ChannelsTest(unittest.TestCase):
         self.volumes[1].SetAndObserveTransformNodeID(transform.GetID())
         self.assert_refused(
             self.volumes[1],
-            "b: lies on a different grid from a, the first channel of its scan, 4 mm apart."
-            " Resample the channel to the first channel's grid.",
+            "b: lies on a different grid from a, the first channel of its scan;"
+            " the grids' corners are up to 4 mm apart. Resample the channel to the first channel's grid.",
         )
 
     def test_volume_chosen_twice_is_refused(self) -> None:

@@ -79,7 +79,7 @@ def refusal(path: Path, check: Callable[[Path], object] = open_model) -> str:
     """Return the message of the InputError that `check(path)` raises, without the path.
 
     Fail if the message is not one line that begins with the path, or if the check adds or removes a file in the
-    working directory, the file's folder or its parent.
+    working directory, the folder of `path` or the parent of this folder.
     """
     folders = (path.parent.parent, path.parent, Path())
     before = [sorted(os.listdir(folder)) for folder in folders]

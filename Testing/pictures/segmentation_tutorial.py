@@ -58,7 +58,8 @@ def segment_and_watch(module: Any, grab: Callable[[], Any]) -> Any:
     """Click Apply and wait for the result; return `grab`'s picture, taken when at least 30% of the work was done.
 
     Raises:
-        RuntimeError: the segmentation gave no result (with the panel's message) or ended before the picture.
+        RuntimeError: the segmentation gave no result, or ended before the picture was taken. Without a result, the
+            error has the text of the panel's message.
         AssertionError: the segmentation takes more than `PATIENCE_S` seconds.
     """
     ui, taken = module.ui, []
