@@ -26,7 +26,7 @@ def test_mask_without_a_word_for_labels_in_its_name_is_recognised_by_its_values(
         write_image(tmp_path / f"{scan}.nii.gz", 200)
     for mask in ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
-    # The file `q` is a mask, too, so `q_LA` is not its label. The two masks may belong to different patients.
+    # The file `q` is itself a mask, so `q_LA` is not taken for its label: both files are scans of cases.
     for mask in ("q", "q_LA"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
     found = find_cases(tmp_path)
@@ -55,7 +55,7 @@ def test_mask_whose_name_extends_that_of_another_mask_is_no_scan(tmp_path: Path)
     assert set(skip_reasons(found).values()) == {OTHER_LABEL}
 
 
-def test_masks_in_a_folder_of_an_unknown_name_are_no_scans(tmp_path: Path) -> None:
+def test_masks_in_a_folder_of_any_name_are_no_scans_if_each_has_a_scan_of_its_name(tmp_path: Path) -> None:
     for name in ("p1", "p2", "p3_0000"):
         write_image(tmp_path / "scans" / f"{name}.nii.gz", 200)
         write_image(tmp_path / "visit2" / f"{name}.nii.gz", 150)
@@ -91,7 +91,7 @@ def test_masks_in_a_folder_of_an_unknown_name_are_no_scans(tmp_path: Path) -> No
     ],
 )
 @pytest.mark.parametrize("patients", [1, 8])
-def test_mask_whose_path_adds_or_replaces_a_part_of_its_scans_path_is_no_scan(
+def test_mask_is_no_scan_if_its_path_is_a_scans_path_with_an_added_or_replaced_part(
     tmp_path: Path, scans: list[str], mask: str, patients: int
 ) -> None:
     images = [f"{scan.replace('{}', str(n))}.nii.gz" for scan in scans for n in range(patients)]
@@ -117,7 +117,7 @@ def test_mask_whose_path_adds_or_replaces_a_part_of_its_scans_path_is_no_scan(
         ("CT/p1_CT", "LA/p1_MR", False),
     ],
 )
-def test_mask_in_a_folder_of_its_own_is_a_label_if_it_adds_only_words_for_the_atrium(
+def test_mask_is_a_label_only_if_all_further_words_of_its_path_mean_the_atrium(
     tmp_path: Path, scan: str, mask: str, is_label: bool
 ) -> None:
     write_image(tmp_path / f"{scan}.nii.gz", 200)
@@ -130,7 +130,7 @@ def test_mask_in_a_folder_of_its_own_is_a_label_if_it_adds_only_words_for_the_at
     ("scan", "mask", "label"),
     [("cohort/p1", "LA/p1", "labels/p1"), ("p1/abc", "p1/LA", "p1/abc_seg"), ("a/p1_0000", "LA/p1", "labels/p1")],
 )
-def test_file_named_as_a_label_takes_precedence_over_a_mask_of_another_name(
+def test_file_named_as_a_label_takes_precedence_over_a_mask_without_a_word_for_labels_in_its_path(
     tmp_path: Path, scan: str, mask: str, label: str
 ) -> None:
     write_image(tmp_path / f"{scan}.nii.gz", 200)
@@ -157,7 +157,7 @@ def test_mask_of_a_patient_is_a_label_although_another_patient_has_a_named_label
     assert labels == {"p1/LA.nii.gz", "p2/LA.nii.gz", "p3/postcontrast_seg.nii.gz"}
 
 
-def test_folder_of_scans_to_predict_holds_scans(tmp_path: Path) -> None:
+def test_word_predict_marks_a_result_in_a_file_name_but_not_in_a_folder_name(tmp_path: Path) -> None:
     files = ("train/images/p1.nii.gz", "train/labels/p1.nii.gz", "predict/images/p9.nii.gz", "p1_predict.nii.gz")
     found = find_cases(make_files(tmp_path, *files))
     assert {case.image.relative_to(tmp_path).as_posix() for case in found.cases} == {files[0], files[2]}
@@ -430,7 +430,7 @@ def test_bids_label_belongs_to_the_scan_with_its_first_suffix(tmp_path: Path) ->
         ("label-LA_desc-nnUNet", RESULT),
     ],
 )
-def test_bids_label_of_another_structure_or_model_does_not_hide_the_label_of_the_atrium(
+def test_bids_label_of_the_atrium_is_paired_beside_a_label_of_another_structure_or_a_result(
     tmp_path: Path, entities: str, reason: str
 ) -> None:
     scan, other = "sub-01/anat/sub-01_LGE.nii.gz", f"derivatives/sub-01/sub-01_{entities}_mask.nii.gz"
@@ -493,7 +493,7 @@ def test_corrected_labels_of_monai_label_are_used_and_the_original_ones_are_resu
         ("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2_label.nii.gz"),
     ],
 )
-def test_original_labels_are_used_without_corrected_ones_or_beside_their_scan(
+def test_original_labels_are_used_if_there_are_no_corrected_labels_or_a_scan_lies_beside_them(
     tmp_path: Path, files: tuple[str, ...]
 ) -> None:
     found = find_cases(make_files(tmp_path, *files))
@@ -506,7 +506,7 @@ def test_lascarqs_submission_beside_its_scans_is_an_automatic_result(tmp_path: P
     assert skip_reasons(found) == {"LA_predict_1.nii.gz": RESULT}
 
 
-def test_word_for_results_marks_a_result_only_beside_a_scan_or_label_of_the_name(tmp_path: Path) -> None:
+def test_word_for_results_marks_a_result_only_if_a_scan_or_label_has_the_name_without_the_word(tmp_path: Path) -> None:
     found = find_cases(
         make_files(tmp_path, "a_label.nii", "a_output.nii", "b_output.nii", "output/c.nii", "c_label.nii")
     )

@@ -25,7 +25,9 @@ def test_subfolders_of_one_study_are_one_scan_path_with_several_series(tmp_path:
     assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
 
 
-def test_files_of_other_kinds_do_not_split_a_study(tmp_path: Path) -> None:
+def test_other_files_beside_the_slices_do_not_split_a_study_but_a_folder_without_dicom_files_does(
+    tmp_path: Path,
+) -> None:
     for series in ("1.2.3.1", "1.2.3.2"):
         for k in range(8):
             write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
@@ -126,7 +128,7 @@ def test_zip_of_several_images_is_refused_with_their_names(tmp_path: Path) -> No
     refused(lambda: read_scan(path), path, "holds 2 images (a.nrrd, b.nii.gz). Extract the archive")
 
 
-def test_dicomdir_is_read_and_refused_if_a_file_is_missing(tmp_path: Path) -> None:
+def test_dicomdir_is_read_if_all_its_files_exist_and_refused_otherwise(tmp_path: Path) -> None:
     write_study(tmp_path, "")
     shutil.rmtree(tmp_path / "study" / "series3")
     files = sorted(file for file in (tmp_path / "study").rglob("*") if file.is_file())

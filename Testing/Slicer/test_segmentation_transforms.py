@@ -184,7 +184,7 @@ class NonLinearTransformTest(PanelCase):
         with self.assertRaisesRegex(InputError, r"by a non-linear transform\. Harden the transform\.$"):
             self.logic.measureWall(volume, segmentation, identifier)
 
-    def test_segmentation_transformed_during_the_computation_is_left_unchanged(self) -> None:
+    def test_segment_keeps_its_voxels_if_the_segmentation_is_transformed_during_the_computation(self) -> None:
         volume = add_scan()
         segmentation, bend = self.segment(volume), add_bend()
         before = np.array(segment_mask(segmentation, volume))

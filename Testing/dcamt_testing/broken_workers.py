@@ -20,7 +20,7 @@ from dcamt.inference import predictor
 from torch.nn.modules.module import _global_forward_pre_hooks
 predict = predictor.predict_bounded
 def predict_bounded(*arguments, **options):
-    while _global_forward_pre_hooks:  # there is no hook while the worker times the model
+    while _global_forward_pre_hooks:  # a hook exists only while a request's scan is segmented
         predict(*arguments, **options)
     return predict(*arguments, **options)
 predictor.predict_bounded = predict_bounded
@@ -33,7 +33,7 @@ from dcamt.inference import predictor
 predict = predictor.predict_bounded
 def predict_bounded(*arguments, **options):
     layer, hooks = torch.nn.Identity(), torch.nn.modules.module._global_forward_pre_hooks
-    while hooks and os.path.exists({gate!r}):  # there is no hook while the worker times the model
+    while hooks and os.path.exists({gate!r}):  # a hook exists only while a request's scan is segmented
         layer(None)  # raises an error if the request was cancelled, as a layer of the network does
         time.sleep(0.01)
     return predict(*arguments, **options)

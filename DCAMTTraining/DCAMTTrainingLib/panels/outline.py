@@ -76,7 +76,7 @@ class OutlinePanel:
         self._watch = None
 
     def on_scene_closing(self) -> None:
-        """Cancel the opening of a case, which would add its nodes to the changed scene."""
+        """Cancel the opening of a case, so that no nodes are added after the scene is closed."""
         if self._opening is not None and self._opening.running:
             self._opening.cancel()
             self._show_text("")
@@ -233,7 +233,7 @@ class OutlinePanel:
             self._show_text(_("“{name}” was not added. Correct the proposal first.").format(name=name))
             return
         was_case = training_cases.is_case(segmentation)
-        # Added first, since `row_of` omits a proposal's segments unless the proposal is a training case.
+        # The case is added before its row is made: `row_of` omits the segments of a proposal that is no training case.
         scene_case = training_cases.add_case(volume, segmentation)
         row = replace(row_of(volume, segmentation, recipe), name=name)
         if row.role != LABELLED:
