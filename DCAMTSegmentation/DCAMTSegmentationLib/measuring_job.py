@@ -63,7 +63,7 @@ class MeasuringJob(WorkerJob):
         with SceneChanges() as changes:
             changes.save(self._segmentation)
             if review.own_helper(self._segmentation, review.MEASUREMENTS) is None:
-                # The table belongs to a copy, too, which keeps its measurements.
+                # Another segmentation node, such as a copy of this one, also refers to `table`: add a new table.
                 table = changes.add("vtkMRMLTableNode", slicer.mrmlScene.GenerateUniqueName(table.GetName()))
                 self._segmentation.SetNodeReferenceID(review.MEASUREMENTS, table.GetID())
                 place_below(table, self._segmentation)

@@ -17,7 +17,7 @@ from .segment_voxels import SegmentVoxels, labelmap_name, read_segment
 
 
 def fingerprint(segmentation_node: SegmentationNode, identifiers: Iterable[str] | None = None) -> str:
-    """Return a text that changes when voxels of segments are added, removed or moved on the grid of their image.
+    """Return a text that changes when voxels of segments are added, removed or moved on their labelmap's grid.
 
     Transforming the node, or hardening a linear transform, moves the grid with its voxels and keeps the text.
     Hardening a non-linear transform resamples the voxels and changes the text like an edit.

@@ -27,7 +27,7 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 from torch import Tensor
 
 
-def test_validation_dice_is_the_mean_over_cases_with_the_class_in_label_or_prediction(
+def test_validation_dice_of_a_class_is_the_mean_over_cases_whose_label_or_prediction_contains_the_class(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """There are two cases and two classes; the branches' predictions are fixed."""
@@ -56,7 +56,8 @@ def test_validation_dice_is_the_mean_over_cases_with_the_class_in_label_or_predi
     assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
     assert dice["mean"] == pytest.approx(dice["A"])  # branch A has the higher confidence
-    one_class = validation_dice(network, cases[:1], recipe)  # Scar is in no label
+    # Scar is omitted: branch B predicts the class, but no label contains the class.
+    one_class = validation_dice(network, cases[:1], recipe)
     assert one_class is not None
     assert [list(one_class[key]) for key in ("A", "B", "mean")] == [[info.name]] * 3
     assert validation_dice(network, [resident(label * 100, label * 0)], recipe) is None  # the label is empty

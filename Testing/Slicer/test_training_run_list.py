@@ -100,7 +100,7 @@ class ListOfRunsTest(TrainingCase):
         begun = {"event": "started", "step": 0, "of": 10}
         for name, last, text in (
             ("paused", {"event": "paused", "step": 4}, "Once resumed, it shows this case"),
-            ("finished", {"event": "finished", "step": 10, "model": ""}, "has ended without a preview"),
+            ("finished", {"event": "finished", "step": 10, "model": ""}, "ended without a preview"),
         ):
             run = self.make_run(name, [begun, last])
             run.cases.write_text("name,image,label,role\nlast case,a.nrrd,b.nrrd,validation\n", encoding="utf-8")

@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 Commands = argparse._SubParsersAction
-"""The type of a set of commands or actions, to which parsers are added."""
+"""The type of the set of all commands, and of the set of a command's actions (`find` in `dcamt cases find`)."""
 
 
 def add_command(commands: Commands[Parser], name: str, summary: str, example: str) -> Parser:

@@ -137,9 +137,9 @@ class CaseCheck:
 
 
 def _find_conflicting_row(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | None:
-    """Return a row that is for validation while `row` is not, or the reverse; None if there is none.
+    """Return the first row that conflicts with `row`; None if there is none.
 
-    Rows that are left out do not count.
+    Two rows of a scan conflict if exactly one of them is for validation. Rows that are left out do not count.
 
     Args:
         rows_of_scan: the other rows of the same scan.

@@ -202,7 +202,7 @@ def open_in_browser(path: Path) -> None:
 def read_scores(path: Path) -> list[dict[str, str]]:
     """Return the rows of a validation table; an empty list if the table cannot be read.
 
-    The standard deviation of a single case is meaningless, so its row is omitted.
+    The standard deviation of one case is meaningless: for one case, the row `std` is omitted.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:

@@ -186,4 +186,6 @@ def missing_preview_text(state: RunState) -> str:
         return str(_("The case appears with the next validation."))
     if state.resumable:
         return str(_("The run is not training. Once resumed, it shows this case with its next validation."))
-    return str(_("The run has ended without a preview of this case. Open it in DCAMT Segmentation with the model."))
+    return str(
+        _("The run ended without a preview of this case. Segment the case with the run's model in DCAMT Segmentation.")
+    )
