@@ -96,6 +96,6 @@ class DCAMTSegmentationTest(ScriptedLoadableModuleTest):
         finally:
             logic.shutdown()
         (row,) = logic.measurements(segmentation)
-        # The left atrium of the phantom has 50.9 mL.
+        # In the sample scan's label, the left atrium has 50.9 mL.
         assert abs(float(row["volume_ml"]) / 50.9 - 1) < 0.2
         self.delayDisplay("Test passed")

@@ -118,7 +118,8 @@ class DoubleClickGuard:
     def record(self) -> None:
         """Record that a click was handled or that its job ended.
 
-        Call this after the click's work, not before: a second click that comes during the work is delivered after it.
+        Call `record` at the end of the click's work. Qt delivers a second click only after this work, which may take
+        longer than `DOUBLE_CLICK_S`.
         """
         self._time = time.monotonic()
 

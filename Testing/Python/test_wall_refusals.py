@@ -70,7 +70,7 @@ def test_segmentation_mostly_outside_the_scan_is_refused(scan: tuple[Volume, Lab
 
 
 @pytest.mark.parametrize("empty_slices", [0, 2])
-def test_refusal_of_a_segment_that_fills_the_scan_names_the_border(
+def test_segment_that_fills_the_scan_is_refused_for_its_surface_at_the_scan_border(
     empty_slices: int, scan: tuple[Volume, Labelmap]
 ) -> None:
     volume, labels = scan

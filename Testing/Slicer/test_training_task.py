@@ -168,7 +168,7 @@ class EstimateTest(TrainingCase):
             self.assertEqual(self.ui.measureButton.text, "Measure")
             self.assertEqual(self.estimate_folders(), [])
 
-    def test_estimate_is_not_valid_if_another_model_to_start_from_changes_the_network(self) -> None:
+    def test_estimate_is_not_valid_after_choosing_a_start_model_with_another_network(self) -> None:
         self.measure()
         self.assertIsNotNone(self.session.estimation.estimate())
         recipe = self.session.recipe()
@@ -222,7 +222,7 @@ class EstimateTest(TrainingCase):
         self.assertEqual(self.session.estimation.estimate()["device"], "cpu")
         self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
 
-    def test_left_out_cases_are_not_estimated(self) -> None:
+    def test_estimate_ignores_left_out_cases(self) -> None:
         add_case("two", 2)
         click(self.ui.addSceneButton)
         lists, estimates = [], []

@@ -64,7 +64,7 @@ class CaseStatistics:
         spacing: mm.
         fractions: the fraction of the scan's voxels that each label value fills.
         single: label values with at least 95 % of their voxels in one component.
-        foreground: 0.5th and 99.5th percentile of the first channel's intensities within all labels.
+        foreground: 0.5th and 99.5th percentile of the first channel's intensities in the labelled voxels.
         lowest: the lowest intensity of all channels.
         channels: number of channels.
     """
@@ -207,9 +207,9 @@ def name_classes(
 ) -> tuple[SegmentInfo, ...]:
     """Return the classes 1 to the highest label value, with the names and colours that the files state.
 
-    With label mappings, the names are those of `mapped`. Otherwise, they come from `dataset.json`, or else from the
-    first label's own segments; the colours come from these segments. Classes without a name are called
-    "Structure 1", ...
+    With label mappings, the names are those of `mapped`, except names that are numbers; the files' colours are not
+    used. Without label mappings, names and colours are those of the first label's segments, but `dataset.json` takes
+    precedence for names. Classes without a name are called "Structure 1", ...
 
     Raises:
         InputError: the first label or a `dataset.json` cannot be read.
@@ -255,7 +255,10 @@ def median_shape(examined: Sequence[CaseStatistics], spacing: tuple[float, float
 
 
 def suggest_intensity(examined: Sequence[CaseStatistics], spacing: Sequence[float], hounsfield: bool) -> Intensity:
-    """Return the intensity rule: for CT, `clip` to the range within labels plus a margin; otherwise, `local`."""
+    """Return the intensity rule: for CT, `clip` with limits from the labelled voxels; otherwise, `local`.
+
+    The limits are the medians of the cases' percentiles (`CaseStatistics.foreground`), minus and plus a margin.
+    """
     if not hounsfield:
         return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))
     low, high = (median([case.foreground[end] for case in examined]) for end in (0, 1))
@@ -270,7 +273,7 @@ def plan_network(
 
     The patch starts as the whole scan and is shortened along its longest axis in mm, step by step. This ends when the
     training step fits into `MEMORY_FRACTION` of the memory and the patch has at most `LARGEST_PATCH` voxels, or when
-    each axis has its smallest length.
+    each axis of the patch has at most max(the network's stride along the axis, `SMALLEST_MAP`) voxels.
     """
     patch = [float(n) for n in shape]
     while True:

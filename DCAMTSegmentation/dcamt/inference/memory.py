@@ -19,7 +19,7 @@ def pass_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the peak memory in bytes of one pass over (X, Y, Z) voxels.
 
     The peak occurs when the finest level of a branch is decoded, with the skips of both branches in memory. With
-    strides of 2, the peak is at most eight float32 feature maps of the finest level (measured by
+    strides of 2, the peak is at most eight float32 arrays with all channels of the finest level (measured by
     Testing/benchmarks/inference.py). With strides of 1, deeper levels have more voxels. The peak is assumed to grow in
     proportion to the number of features in all levels.
     """
