@@ -105,8 +105,8 @@ def check_scan(volume: Volume) -> None:
     """Raise InputError if a scan cannot be segmented.
 
     A scan is refused if `check_scan_grid` refuses its grid, or if voxels are complex, colours, NaN or infinite. It is
-    also refused if a channel's intensities are all equal or exceed the range of float32, or if their largest
-    difference is below the fraction `_FLOAT32_STEP` of their largest magnitude.
+    also refused if all intensities of a channel are equal, if an intensity is outside the range of float32, or if the
+    largest difference of a channel's intensities is below the fraction `_FLOAT32_STEP` of their largest magnitude.
     """
     check_scan_grid(volume.grid, volume.path)
     voxels, path = volume.voxels, volume.path
@@ -337,7 +337,8 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
     """Return a labelmap whose slices have the spacing of `grid`, or the unchanged labelmap if they cannot have it.
 
-    A single slice gets the step of `grid`. Of several slices, every n-th is kept if the others are background.
+    A single slice gets the step of `grid`. If there are several slices, n is the spacing of `grid` divided by the
+    labelmap's, rounded. Every n-th slice is kept if n is at least 2 and all other slices are background.
     """
     affine, step = labelmap.grid.affine.copy(), labelmap.grid.affine[:3, 2]
     along = grid.affine[:3, :3].T @ step / grid.spacing
@@ -360,8 +361,8 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
 def enclosing_grid(grid: Grid, other: Grid) -> Grid:
     """Return the smallest grid on the lattice of `other` that contains both grids.
 
-    `grid` is first shifted to the nearest voxels of this lattice. If the axes are not parallel, the spacings differ,
-    or the result would exceed `MAXIMUM_VOXELS`, `other` is returned.
+    `grid` is first shifted to the nearest voxels of this lattice. `other` is returned if the axes are not parallel, if
+    the spacings differ, or if the result would exceed `MAXIMUM_VOXELS`.
     """
     turn = reorientation_between(grid, other)
     if turn is None:

@@ -85,7 +85,7 @@ def test_recipe_of_another_network_is_refused(model_copy: Path, network: dict[st
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"convolutions": (1, 1, 10**9)}, "convolutions must be at most 64."),  # all these layers would be built
+        ({"convolutions": (1, 1, 10**9)}, "convolutions must be at most 64."),  # otherwise, 10**9 layers are built
         ({"channels": (4, 2**40, 2**40)}, "channels must be at most 4096."),  # more weights than fit into memory
         ({"channels": (4, 2**70, 2**70)}, "channels must be at most 4096."),
     ],

@@ -309,8 +309,8 @@ def serve(descriptor: int) -> Request | None:
 def program_of(launcher: int) -> int:
     """Return the id of the process that runs a launcher's program: a child of the server, or the launcher itself.
 
-    A test kills the process with the returned id, not the launcher: a program runs on for a moment after its launcher
-    was killed.
+    A test kills the process with the returned id, since this ends the program at once. If a test killed the launcher
+    of a child, the child would run on for a moment.
     """
     for process in os.listdir("/proc"):
         with contextlib.suppress(OSError), open(f"/proc/{process}/comm", encoding="utf-8") as file:

@@ -91,7 +91,10 @@ def _find(node_class: str, run: str) -> Any | None:
 
 
 def _find_or_add(node_class: str, run: str, name: str, changes: SceneChanges) -> Any:
-    """Return the run's node of a class, with its state saved; add it, never saved with the scene, if there is none."""
+    """Return the run's node of a class; if there is none, add a node that is not saved with the scene.
+
+    If the node exists, `changes` stores its state, so that undoing restores the state.
+    """
     node = _find(node_class, run)
     if node is not None:
         changes.save(node)
