@@ -14,7 +14,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
     return (
         _('"{0}"{1} ({2} slice{3} of {4} x {5})'),
         _("'={0}' maps no label"),
-        _("'recipe.{0}.{1}' is {2}, but this part was removed from DCAMT"),
+        _("'recipe.{0}.{1}' is {2}, but this setting was removed from DCAMT"),
         _("'{0}' ({1} mL), which is too thin for the recipe's grid of {2} mm"),
         _("'{0}' has the unknown key '{1}'"),
         _("'{0}' is not a region"),

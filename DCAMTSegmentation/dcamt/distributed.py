@@ -162,7 +162,7 @@ class Team:
         return values
 
     def _describe_failure(self, failure: Exception) -> str:
-        """Return the message of this process's failure; in a process other than the leader, it names the process."""
+        """Return the message of this process's failure. If this process is not the leader, its name comes first."""
         text = str(failure) if isinstance(failure, DCAMTError) else repr(failure)
         return text if self.leads else f"{describe_process()}: {text}"
 
@@ -276,5 +276,7 @@ def _raising_team_lost(message: str = "another process of the run has ended. Go 
     """Raise the errors of torch.distributed within a block as TeamLost."""
     try:
         yield
-    except (RuntimeError, ValueError) as error:  # torch.distributed's own errors are RuntimeErrors
+    # RuntimeError: a process has ended or cannot be reached. ValueError: a variable that `torchrun` sets, such as
+    # MASTER_ADDR, is missing.
+    except (RuntimeError, ValueError) as error:
         raise TeamLost(message) from error

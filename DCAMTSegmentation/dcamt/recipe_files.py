@@ -24,7 +24,7 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
     """Check the content of a recipe file and return the recipe.
 
     Args:
-        source: the file that errors name.
+        source: the file to name in error messages.
         for_training: whether to refuse a removed key that is not switched off. If False, all removed keys are ignored.
 
     Raises:
@@ -47,7 +47,7 @@ def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_train
         if isinstance(values, Mapping) and key in values:
             if for_training and values[key] != off:
                 raise InputError(
-                    f"'recipe.{section}.{key}' is {values[key]!r}, but this part was removed from DCAMT",
+                    f"'recipe.{section}.{key}' is {values[key]!r}, but this setting was removed from DCAMT",
                     path=source,
                     remedy=f"Train with a recipe file in which this key is {off:g}, or use DCAMT 0.1.",
                 )

@@ -199,7 +199,7 @@ def test_removed_settings_are_accepted_only_when_turned_off(key: str) -> None:
     """Run folders and models of version 0.1 hold keys of the copy-paste loss and the blur, both removed later."""
     data = la_with({key: 0.0})
     assert recipe_from_dict(data, "old.json") == load_recipe("la")
-    with pytest.raises(InputError, match=rf"{key}' is 0\.5, but this part was removed"):
+    with pytest.raises(InputError, match=rf"{key}' is 0\.5, but this setting was removed"):
         recipe_from_dict(la_with({key: 0.5}), "old.json")
 
 
@@ -227,7 +227,7 @@ def test_model_with_a_removed_setting_opens_but_starts_a_run_only_with_another_r
         patch.setattr(Recipe, "to_json", lambda recipe: json.dumps(data))
         write_package(path, tiny_package)
     assert open_model(path).recipe == tiny_package.recipe
-    with pytest.raises(InputError, match=f"{key}' is 0.5, but this part was removed"):
+    with pytest.raises(InputError, match=f"{key}' is 0.5, but this setting was removed"):
         choose_recipe(start_from=path)
     assert choose_recipe(tiny_package.recipe, start_from=path)[0] == tiny_package.recipe
 

@@ -167,7 +167,7 @@ class ReportRequestTest(InsertedWallCase):
 
 
 class ResultReportRequestTest(PanelCase):
-    def test_report_of_a_result_without_a_stored_method_names_the_model(self) -> None:
+    def test_report_of_a_result_without_a_stored_outline_method_names_the_model(self) -> None:
         self.open(FakeReportWorker())
         segmentation = self.segment(add_scan())
         segmentation.SetAttribute("DCAMT.outlineMethod", None)
@@ -205,7 +205,7 @@ class ResultReportRequestTest(PanelCase):
             assert request is not None
             self.assertEqual(request.is_doubt_calibrated, is_calibrated)
 
-    def test_map_and_places_of_an_older_version_are_left_out(self) -> None:
+    def test_doubt_map_and_doubtful_places_stored_by_an_older_dcamt_are_left_out_of_the_report(self) -> None:
         self.open(FakeReportWorker())
         segmentation = self.segment(add_scan())
         request = request_report(self.module)

@@ -164,7 +164,7 @@ class NewVolumeTest(PanelCase):
 
 
 class ImportTest(PanelCase):
-    def test_scene_loaded_while_the_panel_is_open_keeps_its_result_and_its_map_can_be_hidden(self) -> None:
+    def test_open_panel_shows_an_imported_result_and_the_checkbox_hides_the_doubt_map(self) -> None:
         self.segment(add_scan())
         self.ui.doubtCheckBox.click()
         with scene_saved_and_closed():

@@ -31,7 +31,7 @@ CLASSES = ("CaseFacts", "ModelPackage", "Prediction", "StoredImage", "Violation"
 CONSTANTS = ("METHODS_DISAGREE",)
 """Constants of the engine that Slicer shows."""
 FEWEST_LETTERS = 6
-"""The fewest letters of a fixed text in the table: a shorter text would match parts of other messages."""
+"""The fewest letters, outside placeholders, of a table entry. A shorter entry would match parts of other messages."""
 TABLE = ENGINE.parent / "DCAMTSlicerLib" / "engine_sentences.py"
 HEAD = '''"""The engine's sentences, for translation.
 
@@ -61,7 +61,7 @@ def engine_modules() -> list[ast.Module]:
 
 
 def engine_sentences(modules: list[ast.Module] | None = None) -> set[str]:
-    """Return all messages of errors and notes, or their parts; `{}` is a placeholder for a value.
+    """Return the texts that form the messages of errors and notes; `{}` is a placeholder for a value.
 
     Args:
         modules: syntax trees to use instead of the engine's modules.

@@ -42,7 +42,7 @@ def write_case_arrays(image: Path, segmentation: Path, folder: Path, labels_only
     """Read a scan and its segmentation, and write their arrays into a folder.
 
     Args:
-        labels_only: write no scan; only its header is read.
+        labels_only: write only the labels. Of the scan, only the header is read.
 
     Raises:
         InputError: a file cannot be read, or the segmentation does not fit the scan's grid.
