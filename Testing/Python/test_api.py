@@ -221,7 +221,7 @@ def test_evaluate_refuses_fractional_labels_and_a_spacing_of_two_numbers() -> No
 @pytest.mark.parametrize("first", [0.0, -1.0, float("nan"), float("inf")])
 def test_evaluate_refuses_a_spacing_that_is_not_positive_and_finite(first: float) -> None:
     label = np.ones((4, 4, 4), np.uint8)
-    with pytest.raises(ValueError, match="three positive numbers"):
+    with pytest.raises(ValueError, match="three positive, finite numbers"):
         dcamt.evaluate(label, label, spacing=(first, 1, 1))
 
 

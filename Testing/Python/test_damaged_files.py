@@ -237,10 +237,10 @@ def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many
         (11, "LIST 2D\n" + "d{:03}.raw\n" * 11, ""),
         (11, "LIST 0\n" + "d{:03}.raw\n" * 11, ""),
         (11, "LIST 4\n" + "d{:03}.raw\n" * 11, ""),
-        (1, "LIST 3\nd{:03}.raw\n", "names 1 data files"),
-        (11, "LIST -1\n" + "d{:03}.raw\n" * 11, "names 11 data files"),
-        (11, "LIST\n" + "d{:03}.raw\n" * 10, "names 10 data files"),
-        (11, "d%03d.raw 0 9 1", "names 10 data files"),
+        (1, "LIST 3\nd{:03}.raw\n", "ElementDataFile (1) that does not fit"),
+        (11, "LIST -1\n" + "d{:03}.raw\n" * 11, "ElementDataFile (11) that does not fit"),
+        (11, "LIST\n" + "d{:03}.raw\n" * 10, "ElementDataFile (10) that does not fit"),
+        (11, "d%03d.raw 0 9 1", "ElementDataFile (10) that does not fit"),
         (11, "d%03d.raw 0 10 1 2", "damaged pattern of data files"),
     ],
 )
@@ -358,6 +358,10 @@ def test_nrrd_with_a_too_long_header_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("dcamt.io.nrrd_header.HEADER_LIMIT", 1000)
     path = tmp_path / "x.nrrd"
     path.write_bytes(nrrd_bytes(lambda header: header + b"note:=" + b"x" * 1000 + b"\n"))
+    refused(lambda: read_scan(path), path, "has a header of 16 MiB or more")
+    # Lines of the list beyond the limit would be cut without a message.
+    names = b"".join(b"%d.raw\n" % number for number in range(200))
+    path.write_bytes(nrrd_bytes(lambda header: header + b"data file: LIST\n" + names))
     refused(lambda: read_scan(path), path, "has a header of 16 MiB or more")
 
 

@@ -113,7 +113,8 @@ def test_stopping_a_paused_run_writes_the_model_of_its_checkpoint(
     stop = ["train", "--run", str(run.path), "--stop", "--device", "cpu"]
     assert call_dcamt(stop) == 1
     assert "no run to resume" in capfd.readouterr().err
-    assert call_dcamt([*stop, "--set", "batch=2"]) == 2
+    for unused in (["--set", "batch=2"], ["--labels", "1=left-atrium"], ["--resume"]):
+        assert call_dcamt([*stop, *unused]) == 2
     process = start_long_run(table, run)
     wait_until(lambda: event_kinds(run).count("validation") > 0)
     write_request(run, PAUSE)

@@ -25,7 +25,8 @@ def missing_attributes(dataset: Dataset) -> list[str]:
     """Describe the required attributes that are missing or empty in the SOP class's mandatory modules.
 
     Attributes of types 1 and 2 (DICOM PS3.3) are required; those of type 2 may be empty. Conditional attributes are not
-    checked. In a structured report, the content items are checked, too. `highdicom` ships the standard's tables.
+    checked. An attribute of a functional group counts as present if one item of either group has it. In a structured
+    report, the content items are checked, too. `highdicom` ships the standard's tables.
     """
     iods, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
     faults = _missing_in_content(dataset) if "ContentSequence" in dataset else []

@@ -177,21 +177,23 @@ def reload_scene() -> None:
         pass
 
 
-_settings_of_the_user: dict[str, Any] = {}
+_settings_of_the_user: dict[str, Any] | None = None
 
 
 def _keep_settings() -> None:
     """Remember the user's layout and the extension's settings, and restore them when Slicer ends."""
+    global _settings_of_the_user
     settings = slicer.app.settings()
+    if _settings_of_the_user is not None:
+        return
+    kept = [key for key in settings.allKeys() if key.startswith("DCAMT") or key == "MainWindow/layout"]
+    _settings_of_the_user = found = {key: settings.value(key) for key in kept}
 
     def restore() -> None:
-        for key, value in _settings_of_the_user.items():
+        for key, value in found.items():
             settings.setValue(key, value)
 
-    if not _settings_of_the_user:
-        kept = [key for key in settings.allKeys() if key.startswith("DCAMT") or key == "MainWindow/layout"]
-        _settings_of_the_user.update({key: settings.value(key) for key in kept})
-        slicer.app.connect("aboutToQuit()", restore)
+    slicer.app.connect("aboutToQuit()", restore)
 
 
 def start_afresh() -> None:

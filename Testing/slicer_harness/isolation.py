@@ -70,8 +70,9 @@ def run(classes: Sequence[str], title: str) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help="test files; all of Testing/Slicer if none is given")
-    parser.add_argument("--orders", nargs="*", type=int, metavar="SEED", help="run only the orders of these seeds")
-    parser.add_argument("--alone", action="store_true", help="skip the shuffled orders")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--orders", nargs="*", type=int, metavar="SEED", help="run only the orders of these seeds")
+    only.add_argument("--alone", action="store_true", help="skip the shuffled orders")
     parser.add_argument(
         "--part", default="1/1", help="NUMBER/COUNT: run every COUNT-th class alone, from the NUMBER-th"
     )

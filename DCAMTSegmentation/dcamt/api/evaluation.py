@@ -93,7 +93,7 @@ def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float]
 
     Raises:
         InputError: an array's values are not label values (whole numbers from 0 to 2^32 - 1).
-        ValueError: an array is not (I, J, K), or `spacing` is not three numbers.
+        ValueError: an array is not (I, J, K), or `spacing` is not three positive, finite numbers.
     """
     if isinstance(content, Labelmap):
         return content
@@ -102,7 +102,7 @@ def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float]
     if spacing is None or len(spacing) != 3:
         raise ValueError("arrays need their spacing (3,) in mm")
     if not all(np.isfinite(mm) and mm > 0 for mm in spacing):
-        raise ValueError(f"the spacing {tuple(spacing)} is not three positive numbers in mm")
+        raise ValueError(f"the spacing {tuple(spacing)} is not three positive, finite numbers in mm")
     if content.ndim != 3:
         raise ValueError(f"the array {content.shape} is not (I, J, K)")
     i, j, k = content.shape

@@ -18,18 +18,18 @@ from ..runs.requests import STOP, write_request
 from .console import Console, StdoutLost, print_error
 from .watch import show_event, watch_run
 
+_NEW_RUN = "CASES.csv, --recipe, --start-from, --effort, --set"
+
 
 def run_train(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     """Start, resume, stop or watch a run; return the exit status."""
     if options.watch:
-        others = (options.cases, options.resume, options.stop, options.set, options.recipe, options.start_from)
-        if any(others) or options.effort or options.labels:
-            usage_error("--watch only shows a run: give it --run and nothing else")
+        if any((*_new_run(options), options.labels, options.resume, options.stop)):
+            usage_error(f"--watch only shows a run: leave out {_NEW_RUN}, --labels, --resume and --stop")
         return watch_run(RunFolder(options.run), Console(options.json))
     if options.stop:
-        others = (options.cases, options.resume, options.set, options.recipe, options.start_from, options.effort)
-        if any(others) or team_size() > 1:
-            usage_error("--stop ends an existing run: give it only --run, without torchrun")
+        if any((*_new_run(options), options.labels, options.resume)) or team_size() > 1:
+            usage_error(f"--stop ends an existing run: leave out {_NEW_RUN}, --labels, --resume and torchrun")
         if is_held(RunFolder(options.run).lock):
             write_request(RunFolder(options.run), STOP)
             Console(options.json).print_text(f"{options.run}: asked to stop after the current iteration")
@@ -39,10 +39,8 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
         options.cases = Path(options.set.pop())  # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
     if options.labels and options.cases is None:
         usage_error("--labels maps the values of a new run's label files: give the CASES.csv, too")
-    new_run = (options.cases, options.recipe, options.start_from, options.effort, options.set)
-    if options.resume and any(new_run):
-        what = "leave out CASES.csv, --recipe, --start-from, --effort and --set"
-        usage_error(f"--resume continues with the run's own cases and recipe: {what}")
+    if options.resume and any(_new_run(options)):
+        usage_error(f"--resume continues with the run's own cases and recipe: leave out {_NEW_RUN}")
     if not options.resume and options.cases is None:
         usage_error("give the CASES.csv to train on")
     try:
@@ -53,6 +51,11 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
         raise
     except Exception as error:
         raise user_error(error, options.run) from error
+
+
+def _new_run(options: argparse.Namespace) -> tuple[object, ...]:
+    """Return the arguments in `_NEW_RUN`, which only a new run may have."""
+    return options.cases, options.recipe, options.start_from, options.effort, options.set
 
 
 def _train(options: argparse.Namespace) -> int:

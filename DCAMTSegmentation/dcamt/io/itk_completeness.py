@@ -156,7 +156,7 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
     else:
         return [value]
     if len(names) != wanted:
-        what = f"names {len(names)} data files in ElementDataFile, which do not fit its DimSize"
+        what = f"has a number of data files in ElementDataFile ({len(names)}) that does not fit its DimSize"
         raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
     return names
 

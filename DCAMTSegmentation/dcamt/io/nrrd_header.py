@@ -54,8 +54,7 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
         used = len(first_line)
         while line := file.readline(HEADER_LIMIT - used):
             used += len(line)
-            if used >= HEADER_LIMIT:
-                raise InputError("has a header of 16 MiB or more", path=path, remedy=OPEN_IN_SLICER)
+            _check_length(used, path)
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             if not text.strip():
                 break
@@ -71,12 +70,17 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
             name = " ".join(name.lower().split())
             header.fields[_ALIASES.get(name, name)] = value.strip()
             if _ALIASES.get(name, name) == "data file" and value.strip().upper().startswith("LIST"):
-                header.files = [
-                    text for item in file.read(HEADER_LIMIT).splitlines() if (text := item.decode("utf-8").strip())
-                ]
+                names = file.read(HEADER_LIMIT - used)
+                _check_length(used + len(names), path)
+                header.files = [name for item in names.splitlines() if (name := item.decode("utf-8").strip())]
                 break
         header.start = used
     return header
+
+
+def _check_length(used: int, path: Path) -> None:
+    if used >= HEADER_LIMIT:
+        raise InputError("has a header of 16 MiB or more", path=path, remedy=OPEN_IN_SLICER)
 
 
 def array_sizes(path: Path, header: NrrdHeader) -> list[int]:
