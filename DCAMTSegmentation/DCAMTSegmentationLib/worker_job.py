@@ -147,7 +147,7 @@ class WorkerJob(ABC):
     def _end(self, outcome: JobOutcome) -> None:
         self.running = False
         if self._task is not None:
-            # `cancel` closes the generator, which undoes its unfinished work.
+            # `SteppedTask.cancel` closes the task's generator; an unfinished generator then undoes its work.
             self._task.cancel()
         self._worker.remove_folder(str(self.folder))
         on_finished, self._on_finished = self._on_finished, _ignore
@@ -155,7 +155,7 @@ class WorkerJob(ABC):
 
 
 class SegmentJob(WorkerJob):
-    """A job that sends a volume and a segment to the worker; a linear transform may relate the two."""
+    """A job that sends a volume and a segment to the worker."""
 
     _snapshot: VolumeSnapshot
     """The state of the volume when the job starts; set by `start`."""

@@ -115,7 +115,7 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
     assert cost.memory_bytes == pytest.approx(900e6)
 
 
-def test_estimated_disk_space_suffices_and_estimated_memory_is_near_that_of_the_cases(tmp_path: Path) -> None:
+def test_run_fits_the_estimated_disk_space_and_its_cases_take_about_the_estimated_memory(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1, shape=(24, 20, 16), spacing_mm=1.5)
     recipe = tiny_recipe("channels=16,32,64")
     grids = [read_header(case.image).grid for case in read_cases(table)]
@@ -133,7 +133,7 @@ def test_estimated_disk_space_suffices_and_estimated_memory_is_near_that_of_the_
 
 
 def test_free_memory_is_read_before_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the trial, the process may keep memory until it ends. A run starts later and can use that memory."""
+    """The process may keep the trial's memory until the process ends; for a later run, this memory is free again."""
     taken: list[int] = []
     real = estimate_module.try_steps
 

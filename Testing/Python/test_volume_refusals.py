@@ -246,11 +246,11 @@ def test_unusable_voxel_values_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1024, 1024, 1025), (1, 1024, 1024, 1025), (8, 512, 0)])
-def test_image_without_voxels_or_of_more_than_2_to_the_30th_is_refused(shape: tuple[int, ...]) -> None:
+def test_image_without_voxels_or_with_more_than_2_to_the_30th_voxels_is_refused(shape: tuple[int, ...]) -> None:
     refused(lambda: check_size(shape, Path("x.nrrd")), Path("x.nrrd"), " x ".join(map(str, shape)))
 
 
-def test_image_of_2_to_the_30th_voxels_and_any_image_of_two_axes_are_accepted() -> None:
+def test_check_size_accepts_2_to_the_30th_voxels_and_has_no_upper_limit_for_2d_images() -> None:
     check_size((1024, 1024, 1024), None)
     check_size((2**20, 2**20), None)
 

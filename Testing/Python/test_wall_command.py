@@ -283,10 +283,10 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     assert call_wall(scan, label, "-o", folder / "out") == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = read_table(folder / "out" / "a_image.wall.csv")[0]
-    # A point lies 20 mm from the centre, and its outermost sample lies 23 mm from the centre. A point is measured if
-    # the scan contains its outermost sample. The lowest such sample lies 10 mm below the centre, so its point lies
-    # 10 mm * 20 / 23 = 8.7 mm below the centre. The measured area is 2 pi times the ball's radius times the height of
-    # the measured part, with lengths in cm.
+    # Each point of the surface lies 20 mm from the centre, and the point's outermost sample 23 mm. A point is measured
+    # if the scan contains the outermost sample, at most 10 mm below the centre. Hence the measured points lie at most
+    # 10 mm * 20 / 23 = 8.7 mm below the centre. A part of a ball with radius r and height h has an area of 2 pi r h:
+    # here r = 2 cm and h = 2 cm + 0.87 cm.
     measured_cm2 = 2 * np.pi * 2 * (2 + 0.87)
     assert float(row["wall_cm2"]) == pytest.approx(measured_cm2, rel=0.05)
     assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - measured_cm2, rel=0.1)
@@ -419,7 +419,7 @@ def test_scans_whose_wall_cannot_be_measured_count_as_segmented(
     assert sorted(path.name for path in out.iterdir()) == ["a_image.seg.nrrd", "copy.seg.nrrd"]
 
 
-def test_dicom_folder_is_one_scan_without_a_table_of_all_scans(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dicom_folder_is_one_scan_and_gets_no_table_of_all_scans(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     series = folder / "series"
     series.mkdir()
     (series / "IM1").touch()

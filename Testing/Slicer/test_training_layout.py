@@ -74,7 +74,7 @@ class SectionsTest(TrainingCase):
         process_events()
         return panel
 
-    def test_new_panel_shows_cases_and_start_on_a_laptop_without_scrolling(self) -> None:
+    def test_new_panel_shows_cases_and_start_button_on_a_laptop_without_scrolling(self) -> None:
         self.assertEqual(self.open_sections(), set(sections.PREPARE))
         self.session.table.add([CaseRow(f"case {number}", FileScan(f"{number}.nrrd"), LABELLED) for number in range(9)])
         process_events()

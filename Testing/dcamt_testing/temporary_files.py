@@ -15,7 +15,7 @@ REMOVER = 'read -r _; for _ in $(seq 100); do rm -rf -- "$1" 2>/dev/null; [ -e "
 KEPT = ("dcamt-python-", "dcamt-models-", "slicer-harness-", "torchinductor_", "torchelastic_")
 """Prefixes of folders that may stay until the process ends. `torchrun` leaves logs (torchelastic)."""
 _removers: list[subprocess.Popen[bytes]] = []
-"""Holds the process that removes the folder, so that its stdin stays open until this process ends."""
+"""Holds the process that runs `REMOVER`, so that the pipe to its stdin closes only when the test process ends."""
 
 
 def use_own_temporary_folder() -> None:

@@ -99,7 +99,7 @@ def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
 
 
 def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
-    """Print how many scans --skip-existing skips, and which of their files DCAMT did not write."""
+    """Print how many scans --skip-existing skips, and which result files of these scans another program wrote."""
     done = [job for job in planned if job not in jobs]
     if done:
         print_error(f"skipped scans that have a result already: {len(done)} of {len(planned)}")

@@ -17,7 +17,10 @@ from ..runs.preview import chosen_preview, shows_case, write_preview
 from .resident import ResidentCase
 
 Scores = dict[str, dict[str, float]]
-"""Mean Dice by branch ("A", "B", or "mean" for both together), then by class name."""
+"""Prediction -> class name -> mean Dice of the cases.
+
+The predictions are "A" and "B", from one branch each, and "mean", from the mean of both branches' probabilities.
+"""
 
 
 def validation_dice(
