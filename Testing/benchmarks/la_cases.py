@@ -35,7 +35,8 @@ def training_names(la: Path) -> list[str]:
 def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str, Any]:
     """Segment the held-out cases at their own resolution and compare the results with their labels.
 
-    Returns the mean of each of `METRICS`, and the standard deviation and the minimum of Dice.
+    Returns the mean of each of `METRICS`, and the standard deviation and the minimum of Dice. A distance that is
+    undefined in every case, as with empty segmentations, has the mean None.
     """
     predictions, labels = work / f"held_out_{quality}", work / "held_out_labels"
     for folder in (predictions, labels):
@@ -48,8 +49,9 @@ def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str
     dcamt("segment", *scans, "-o", predictions, "--model", model, "--quality", quality, "--format", "nii.gz")
     lines = dcamt("evaluate", "--predictions", predictions, "--labels", labels, "--json").splitlines()
     scores = {row["case"]: row for row in map(json.loads, lines) if "case" in row}
+    means = {metric: scores["mean"][metric] for metric in METRICS}
     return {
-        **{f"{metric}_mean": round(scores["mean"][metric], 4) for metric in METRICS},
+        **{f"{metric}_mean": value if value is None else round(value, 4) for metric, value in means.items()},
         "dice_std": round(scores["std"]["dice"], 4),
         "dice_lowest": round(min(scores[name]["dice"] for name in names), 4),
     }

@@ -1,6 +1,7 @@
 """Measure the gain from unlabelled scans, with all of DCA-MT and without each of its parts (ablation).
 
-    python Testing/benchmarks/semi_supervised.py LA_FOLDER WORK [--rows ROW …] [--seeds 0 1] [--labelled 8] [--set …]
+    python Testing/benchmarks/semi_supervised.py LA_FOLDER WORK [--rows ROW …] [--seeds 0 1] [--labelled 8]
+        [--coarse] [--set …]
 
 For each row of the table except `all-labelled`, `dcamt train` uses the labels of the first `--labelled` cases of
 LA_FOLDER/cases.csv; the other training cases are used without labels, or left out. `all-labelled` uses the labels of
@@ -9,7 +10,8 @@ evaluated on them. All rows have the same iterations and seeds, and the same aug
 `la-best` has another number of patches per iteration and another learning rate.
 
 Finished rows are not run again, so the command can be repeated after an interruption. Several processes can run
-different rows. The command prints a table, and writes `semi_supervised.json` and `semi_supervised.svg` to WORK.
+different rows. All rows in WORK have the same `--coarse` and `--set`. The command prints a table, and writes
+`semi_supervised.json` and `semi_supervised.svg` to WORK.
 """
 
 from __future__ import annotations
@@ -73,12 +75,19 @@ def list_cases(la: Path, row: str, labelled: int) -> list[Case]:
 
 
 def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: list[str]) -> None:
-    """Train a row and measure both qualities, unless the results exist."""
+    """Train a row and measure both qualities, unless the results exist.
+
+    Raises:
+        ValueError: the row was begun with other settings.
+    """
     folder = work / f"{row}-{labelled}-seed{seed}"
-    done = folder / "scores.json"
+    done, given = folder / "scores.json", folder / "settings.json"
+    if given.exists() and json.loads(given.read_text(encoding="utf-8")) != settings:
+        raise ValueError(f"{folder} was begun with other settings ({given}): choose another folder WORK")
     if done.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
+    given.write_text(json.dumps(settings), encoding="utf-8")
     write_cases(list_cases(la, row, labelled), folder / "cases.csv")
     options = ["--recipe", "la-best" if row == "la-best" else "la"]
     options += [word for setting in (*SCALE, *ROWS[row], f"seed={seed}", *settings) for word in ("--set", setting)]
@@ -134,8 +143,8 @@ def main() -> None:
     for seed in options.seeds:
         for row in options.rows:
             run_row(options.la, options.work, row, seed, options.labelled, settings)
-    done = (options.work / f"{row}-{options.labelled}-seed{seed}/scores.json" for row in ROWS for seed in range(10))
-    table = [entry for file in done if file.exists() for entry in json.loads(file.read_text(encoding="utf-8"))]
+    done = [file for row in ROWS for file in sorted(options.work.glob(f"{row}-{options.labelled}-seed*/scores.json"))]
+    table = [entry for file in done for entry in json.loads(file.read_text(encoding="utf-8"))]
     (options.work / "semi_supervised.json").write_text(json.dumps(table, indent=2), encoding="utf-8")
     draw(table, options.work / "semi_supervised.svg")
     print_table(table)

@@ -102,7 +102,7 @@ def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
     """Print how many scans --skip-existing skips, and which result files of these scans another program wrote."""
     done = [job for job in planned if job not in jobs]
     if done:
-        print_error(f"skipped scans that have a result already: {len(done)} of {len(planned)}")
+        print_error(f"skipped scans that have results already: {len(done)} of {len(planned)}")
     for path in kept_files(done):
         print_error(f"{path}: kept, since DCAMT did not write this file; the scan is not segmented")
 
