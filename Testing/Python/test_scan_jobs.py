@@ -74,7 +74,7 @@ def test_mask_beside_a_scan_is_skipped_whatever_words_its_name_has(tmp_path: Pat
     assert {path.name for path in find_scans(tmp_path).skipped_files} == {"p1_LA.nii.gz", "p1_roi.nii.gz"}
 
 
-def test_mask_named_like_a_label_is_skipped_beside_any_scan(tmp_path: Path) -> None:
+def test_mask_named_like_a_label_is_skipped_if_the_folder_contains_a_scan(tmp_path: Path) -> None:
     values = np.arange(GRID.shape[0] * GRID.shape[1] * GRID.shape[2]).reshape(GRID.shape)
     files = {
         "p1": values,
@@ -104,7 +104,7 @@ def write_noise(path: Path) -> None:
     write_volume(Volume(voxels, GRID), path)
 
 
-def test_scans_in_subfolders_are_named_like_their_cases(tmp_path: Path) -> None:
+def test_scans_in_subfolders_are_named_after_the_subfolders(tmp_path: Path) -> None:
     data = create_empty_files(tmp_path / "Training Set", "README.txt")
     for patient in ("P1", "P2"):
         write_noise(data / patient / "lgemri.nrrd")
@@ -117,8 +117,8 @@ def test_scans_in_subfolders_are_named_like_their_cases(tmp_path: Path) -> None:
     assert [path.name for path in jobs[1].files] == ["P2.seg.nrrd", "P2.wall.vtp", "P2.wall.csv"]
 
 
-def test_subfolders_of_dicom_slices_and_files_are_not_searched_for_files(tmp_path: Path) -> None:
-    """The file may be a converted copy of the slices."""
+def test_subfolder_with_dicom_slices_and_an_image_file_is_one_dicom_scan(tmp_path: Path) -> None:
+    """The image file may be a converted copy of the slices."""
     for patient in ("p1", "p2"):
         for k in range(5):
             write_slice(tmp_path / patient / f"{k}.dcm", k, StudyInstanceUID=f"1.2.{patient[1]}")
@@ -238,7 +238,7 @@ def test_existing_file_is_not_replaced_without_overwrite(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["scan.png", "recipe.json", "NAME.calibration.json", "scores.tsv"])
-def test_message_does_not_state_who_wrote_a_file_that_cannot_hold_a_mark(tmp_path: Path, name: str) -> None:
+def test_message_names_no_author_if_the_file_type_has_no_dcamt_mark(tmp_path: Path, name: str) -> None:
     create_empty_files(tmp_path, name)
     with pytest.raises(InputError, match=r": exists already\. "):
         refuse_existing([tmp_path / name])

@@ -65,7 +65,7 @@ class RowsTest(unittest.TestCase):
             self.table.add([scene_row("one")])
             self.assertEqual(self.table.rows[0].role, role)
 
-    def test_chosen_role_of_a_case_added_again_replaces_the_former_role(self):
+    def test_case_added_again_with_roles_chosen_gets_the_new_role(self):
         self.table.add([scene_row("one")])
         self.table.add([replace(scene_row("one"), role=VALIDATION)], roles_chosen=True)
         self.assertEqual(self.table.rows[0].role, VALIDATION)

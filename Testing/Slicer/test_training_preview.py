@@ -92,7 +92,7 @@ class PreviewTest(unittest.TestCase):
             run_to_end(show_preview(preview, tiny_recipe(), "run"))
             self.assertNotEqual(changed_content(before), [])
 
-    def test_preview_whose_scan_is_removed_during_the_steps_is_not_shown(self) -> None:
+    def test_preview_removed_during_its_update_is_not_shown_again(self) -> None:
         preview = self.make_preview(1, 10)
         run_to_end(show_preview(preview, tiny_recipe(), "run"))
         count = len(list(show_preview(preview, tiny_recipe(), "run")))

@@ -35,7 +35,8 @@ class FoundCases:
     """The cases found in a folder.
 
     Attributes:
-        layout: the convention that the folder follows, or the conventions of its data sets.
+        layout: the convention that the folder follows, such as "BIDS". If data sets in its subfolders follow different
+            conventions, all these are named: "nnU-Net and BIDS".
         cases: the cases; `find_cases` makes their names distinct.
         skipped: files that are not listed as a scan or label of a case.
         classes: label values above 0 and their names, if the data set lists them.

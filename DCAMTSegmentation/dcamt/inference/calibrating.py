@@ -104,7 +104,8 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
     """Yield (`CLEAN`, the case's scan), then `DISTURBED` pairs (disturbance's name, disturbed scan).
 
     Args:
-        number: the case's index; successive cases use successive disturbances of `CALIBRATING`.
+        number: the case's index. Case 0 gets the first `DISTURBED` disturbances of `CALIBRATING`, case 1 the next
+            `DISTURBED`, and so on; the last disturbance is followed by the first.
     """
     volume = read_scan(case.image, channels=recipe.input_channels)
     label = read_case_label(case, recipe, volume.grid)
