@@ -84,7 +84,7 @@ def test_segmentations_of_all_patients_may_lie_in_one_folder(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("label", ["labels/p1.dcm", "labels/p1/1-1.dcm", "p1/SEG/1-1.dcm"])
-def test_only_segmentation_of_a_folder_is_paired_by_the_name_of_folder_or_file(tmp_path: Path, label: str) -> None:
+def test_single_segmentation_of_a_folder_is_paired_by_the_name_of_folder_or_file(tmp_path: Path, label: str) -> None:
     scan = "p1/scan.nii.gz" if label.startswith("p1") else "images/p1.nii.gz"
     make_files(tmp_path, scan)
     write_object(tmp_path / label, "1.2.3")  # refers to the images from which the scan was converted

@@ -268,7 +268,7 @@ def test_run_can_be_resumed_when_a_validation_failed(
 
 
 @pytest.mark.parametrize("content", [b"", "other"])
-def test_run_with_a_damaged_best_checkpoint_ends_without_it(
+def test_run_with_a_damaged_best_checkpoint_resumes_after_the_file_is_removed(
     tmp_path: Path, table: Path, content: bytes | str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = RunFolder(tmp_path / "run")

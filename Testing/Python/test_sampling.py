@@ -327,7 +327,7 @@ def test_artefacts_change_only_the_images_of_the_students() -> None:
     assert (batch.images != before.images).flatten(1).any(dim=1).all()
 
 
-def test_patches_are_mixed_with_the_probability_of_the_recipe() -> None:
+def test_recipe_sets_the_fraction_of_batches_with_mixed_patches() -> None:
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
     sampler = sampler_of(
         [case], *no_augmentation_except("mix"), "mix=0.3", "patch=4,4,4", unlabelled=[resident(random_voxels(SIZE))]

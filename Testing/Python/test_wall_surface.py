@@ -102,8 +102,8 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
     assert euler_characteristic(extraction.surface) == 2
 
 
-def test_voxels_of_a_single_component_are_not_looked_up_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On fine masks, this would take several times as long as the surface."""
+def test_voxels_outside_the_surface_are_not_counted_for_a_single_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a single component, `_count_outside` always returns 0."""
     monkeypatch.setattr("dcamt.wall.surface._count_outside", lambda *_: pytest.fail("counted"))
     grid = grid_about(48, FINE)
     assert extract_surface(Atrium().mask(points_of(grid)), grid).separate_ml == 0

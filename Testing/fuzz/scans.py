@@ -93,7 +93,7 @@ def _change_digit(data: bytearray, rng: np.random.Generator) -> bytearray:
 
 
 def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
-    """Read a scan and put the outcome into the queue: "right", "refused", "other" or "failed", and details."""
+    """Read a scan and put the outcome into the queue: "refused", "failed" or an outcome of `judge`, and the details."""
     faulthandler.enable()
     from dcamt.errors import InputError
     from dcamt.io.readers import read_scan

@@ -52,8 +52,8 @@ def evaluate(
 
     Raises:
         InputError: a file, folder, array or mapping cannot be used; there is no prediction; a prediction in a folder
-            has no label; a prediction and its label do not fit on one grid; all labels are empty; or no label value of
-            the predictions occurs in a label.
+            has no label; a prediction and its label do not fit on one grid; all labels are empty; or the predictions
+            have label values, but none in common with the labels.
         ValueError: the numbers of predictions and labels differ; an array is not (I, J, K); or arrays are given
             without a `spacing` of three positive numbers.
 

@@ -55,7 +55,7 @@ def _first_study(folder: Path) -> str:
 
 
 def are_separate_scans(files: Sequence[Path]) -> bool:
-    """Return whether each of several DICOM files is a multi-frame image of a study of its own."""
+    """Return whether several DICOM files are all multi-frame images, each of a different study."""
     from pydicom import dcmread
 
     studies: set[str] = set()

@@ -255,7 +255,7 @@ def evaluate_pairs(
     Raises:
         InputError: there is no pair, a file cannot be read or its mapping does not fit, prediction and label do not fit
             on one grid, one of them is probably a scan (`_refuse_scan`), all labels are empty, all predictions are
-            empty after a mapping, or no label value of the predictions occurs in a label.
+            empty after a mapping, or the predictions have label values, but none in common with the labels.
     """
     if not pairs:
         raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
