@@ -165,7 +165,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Give x0,x1,y0,y1,z0,z1 in millimetres (RAS)."),
         _("Holds no geometry; voxels of {0} mm were assumed, as in the left atrium benchmark."),
         _("Holds {0} time points; the first was read (dcamt segment --time NUMBER chooses another)."),
-        _("If the {0} beside the header is it, delete the folder there."),
+        _("If the {0} beside the header is the data file, delete the folder's path in the header."),
         _("If {0} is the data file, rename it to {1}."),
         _("Import it with --overwrite, or first run: dcamt models remove {0}"),
         _("Install h5py (pip install h5py), or convert the file."),

@@ -48,8 +48,8 @@ class SegmentationSettings:
     Attributes:
         channelVolumes: the volumes of the second and further channels.
         model: the name of a model in the store, or the path of its file.
-        showDisagreement: whether the map of doubt is shown. The attribute must not be renamed, since saved scenes
-            contain its name.
+        showDisagreement: whether the map of doubt is shown; named as in scenes of older versions, whose maps show
+            disagreement.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode  # noqa: N815

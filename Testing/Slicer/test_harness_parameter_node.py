@@ -255,7 +255,7 @@ class GuiTest(unittest.TestCase):
         self.choices.quality = "fast"
         self.assertEqual((self.choices.note, quality.currentText), ("", "accurate"))
 
-    def test_connecting_a_combo_box_twice_resets_its_choice(self) -> None:
+    def test_second_connection_of_a_combo_box_sets_its_parameter_to_the_first_choice(self) -> None:
         self.choices.disconnectGui(self.choices.connectGui(self.ui))
         self.choices.quality = "fast"
         _Logic().choices().connectGui(self.ui)

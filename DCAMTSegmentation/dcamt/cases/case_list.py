@@ -60,7 +60,7 @@ def read_cases(path: Path, labels: str = "", for_training: bool = True) -> list[
     Args:
         labels: the label mapping for lines whose column `labels` is empty; by default, the mapping in the file's line
             `# labels:`.
-        for_training: whether a case must be labelled (`Rule.ONE_LABELLED`).
+        for_training: whether at least one case must be labelled (`Rule.ONE_LABELLED`).
 
     Raises:
         InputError: the file or a line is faulty (see `list_cases`), a scan or a label is missing, or the cases break a

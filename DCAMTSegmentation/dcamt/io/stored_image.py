@@ -49,8 +49,9 @@ class StoredImage:
 
     Attributes:
         load: reads the voxels (C, I, J, K); raises InputError if the file is damaged.
-        verify: raises InputError if the file is visibly incomplete; reads the voxels only if necessary. By default it
-            does nothing: the file was checked when it was opened, or is checked by `load`.
+        verify: raises InputError if the file has fewer bytes than its header states (see `check_complete`); reads the
+            voxels only if necessary. By default it does nothing: the file was checked when it was opened, or is
+            checked by `load`.
         segments: the segments of a segmentation, whose layers are the channels.
         notes: messages for the user on how the file was interpreted.
         frames: see `Volume`.
@@ -299,14 +300,14 @@ def refuse_other_unit(path: Path, unit: str) -> None:
 def missing_data_file_error(path: Path, data: Path) -> InputError:
     """Return the error for a missing data file `data`, which the header `path` names.
 
-    If a file may be the data file under another name, the remedy is to rename that file. Such a file is, in this order:
+    The first condition that holds decides the remedy:
 
-    - a file in the folder of `data` whose name differs from that of `data` only in upper and lower case;
-    - a file beside the header that has the header's name and the ending of `data`.
-
-    If the header names another folder, perhaps of another computer, and a file of the same name lies beside the header,
-    the remedy is to remove the folder from the header. If there is no such file, the remedy is to copy header and data
-    file.
+    - The header names another folder, perhaps of another computer, and a file with the name of `data` lies beside the
+      header: delete the folder's path in the header.
+    - A file in the folder of `data` has a name that differs from that of `data` only in upper and lower case: rename
+      this file.
+    - A file beside the header has the header's name and the ending of `data`: rename this file.
+    - Otherwise: copy header and data file.
     """
     remedy = "Copy both files."
     beside = [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]
@@ -319,7 +320,8 @@ def missing_data_file_error(path: Path, data: Path) -> InputError:
     if data != path.parent / name and name and (path.parent / name).is_file():
         folder = str(data).removeprefix(f"{path.parent}{os.sep}")[: -len(name)]
         what = f"needs its data file {name} in another folder, {folder}, where it is missing"
-        return InputError(what, path=path, remedy=f"If the {name} beside the header is it, delete the folder there.")
+        remedy = f"If the {name} beside the header is the data file, delete the folder's path in the header."
+        return InputError(what, path=path, remedy=remedy)
     return InputError(f"needs its data file {data.name}, which is missing", path=path, remedy=remedy)
 
 

@@ -266,7 +266,7 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
     new_row = replace(new_row, name=row.name, source=source)
     if role_chosen:
         return new_row
-    # A case without a label is unlabelled by default, not by choice.
+    # A row without a label got `UNLABELLED` by default. If its scan has a label now, the role becomes `LABELLED`.
     keeps = row.role == LEFT_OUT or (row.has_label and new_row.has_label)
     return replace(new_row, role=row.role if keeps else default_role(new_row.has_label))
 
