@@ -17,7 +17,11 @@ from .node_types import Node, VolumeNode
 SAME_VOXEL = 1e-3
 """Largest distance, in voxels along an axis, at which two voxel centres count as the same."""
 SAME_AXIS = 1e-4
-"""Largest difference, in voxels along an axis, at which a voxel step counts as the same in mask and volume."""
+"""Largest deviation of a mask's axes from a volume's axes.
+
+The step to the mask's next voxel, in voxels of the volume, may differ by this much from (1, 0, 0), (0, 1, 0) or
+(0, 0, 1), in each component.
+"""
 
 
 def voxels_of(volume: VolumeNode) -> np.ndarray:
@@ -93,7 +97,7 @@ def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarra
 def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Return a mask padded to a volume's grid, with that grid's affine, so that the worker need not interpolate.
 
-    Return mask and affine unchanged unless all of the mask's voxels coincide with voxels of the volume.
+    If a voxel of the mask does not coincide with a voxel of the volume, mask and affine are returned unchanged.
 
     Args:
         mask: (K, J, I).

@@ -28,18 +28,18 @@ def _write_series(folder: Path, **attributes: object) -> Path:
 
 @pytest.mark.parametrize("size", [100, 140, 330, 370])
 def test_scan_whose_last_slice_is_cut_in_the_header_is_refused(tmp_path: Path, size: int) -> None:
-    """A cut after 370 bytes shortens the SOP class UID. Such a slice must not be skipped."""
+    """A slice cut after 370 bytes has a shortened SOP class UID, and must not be skipped as another kind of object."""
     os.truncate(_write_series(tmp_path) / "IM007", size)
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
 
 
 @pytest.mark.parametrize("data", [bytes(3000), b"no slice" * 400])
-def test_damaged_file_without_ending_is_recognised_as_a_slice_by_its_name(tmp_path: Path, data: bytes) -> None:
+def test_damaged_file_named_like_the_slices_is_refused(tmp_path: Path, data: bytes) -> None:
     (_write_series(tmp_path) / "IM007").write_bytes(data)
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
 
 
-def test_other_file_without_ending_is_skipped_with_a_note(tmp_path: Path) -> None:
+def test_non_dicom_file_not_named_like_the_slices_is_skipped_with_a_note(tmp_path: Path) -> None:
     (_write_series(tmp_path) / "VERSION").write_bytes(b"1.2" * 400)
     volume = read_scan(tmp_path)
     assert_slices_in_place(volume, 8)
@@ -67,7 +67,7 @@ def test_inactive_and_empty_records_of_a_dicomdir_name_no_files(tmp_path: Path) 
     assert_slices_in_place(read_scan(tmp_path), 7)
 
 
-def test_dicomdir_two_levels_above_the_slices_counts_inside_the_chosen_folder(tmp_path: Path) -> None:
+def test_dicomdir_is_found_two_levels_above_the_slices_but_not_outside_the_chosen_folder(tmp_path: Path) -> None:
     slices = _write_series(tmp_path / "A" / "B")
     directory = write_dicomdir(slices)
     data = pydicom.dcmread(directory)
@@ -87,7 +87,7 @@ def test_damaged_slice_is_recognised_by_an_identifier_in_its_name(tmp_path: Path
     refused(lambda: read_scan(tmp_path), tmp_path, "MR.abfcdeab")
 
 
-def test_missing_file_of_an_image_is_noticed_without_the_number_of_files(tmp_path: Path) -> None:
+def test_concatenation_that_lacks_files_is_refused_even_if_its_headers_state_no_total(tmp_path: Path) -> None:
     for number in (1, 3):
         data = pydicom.dcmread(write_frames(tmp_path / f"{number}.dcm", range(6 * number, 6 * number + 6)))
         data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.7.{number}"
@@ -137,7 +137,7 @@ def test_image_in_several_files_may_be_several_stacks(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "number 2")
 
 
-def test_number_of_a_screenshot_does_not_count_as_missing(tmp_path: Path) -> None:
+def test_number_used_by_a_screenshot_causes_no_note_about_missing_slices(tmp_path: Path) -> None:
     for number in range(1, 9):
         if number != 4:
             place = number - 1 - (number > 4)

@@ -176,7 +176,7 @@ def scan_beside_larger_organ() -> tuple[Volume, np.ndarray, np.ndarray]:
 def test_larger_neighbour_does_not_replace_the_located_organ(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The box around the organ contains part of a larger organ, as happens with mirrored tissue."""
+    """The box around the organ contains part of a larger organ."""
     scan, own, _ = scan_beside_larger_organ()
     box = (slice(40, 90), slice(60, 125), slice(0, 24))
     organ = (slice(50, 78), slice(68, 94), slice(4, 21))
@@ -184,7 +184,7 @@ def test_larger_neighbour_does_not_replace_the_located_organ(
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, WHOLE_FIELD, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
-    # The same holds when the first box cuts the organ and the whole scan is segmented.
+    # The first box cuts the organ, so the whole scan is segmented. There, too, the organ is selected.
     monkeypatch.setattr(module, "ROUNDS", 1)
     cut = (slice(40, 70), *box[1:])
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(cut, WHOLE_FIELD, {1: organ}))
@@ -287,7 +287,10 @@ def test_whole_scan_is_segmented_when_no_organ_is_found_in_the_located_box(
 def test_box_does_not_grow_into_a_larger_organ_that_touches_the_located_organ(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A bridge connects the organ to a larger neighbour, as a vein connects an atrium to its mirror image."""
+    """In a scan padded with mirrored tissue, a vein may connect an atrium to its mirror image.
+
+    Here a bridge connects the organ to a larger neighbour.
+    """
     scan, own = scan_in("air")
     i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
     neighbour = ((i - 63) / 26) ** 2 + ((j - 120) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1

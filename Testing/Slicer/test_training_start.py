@@ -98,7 +98,7 @@ class StartTest(CasesCase):
             nothing = {"memory_bytes": 0, "disk_bytes": 0}
             estimates.append(self.session.estimation._with_scene_volumes(nothing, recipe)["memory_bytes"])
         self.assertGreater(estimates[0], 0)
-        # Two channels and a label are counted instead of one channel and a label.
+        # A voxel takes one byte for each channel and one for the label: 2 bytes with one channel, 3 bytes with two.
         self.assertAlmostEqual(estimates[1], 3 / 2 * estimates[0], delta=1)
 
     def test_terms_of_a_shipped_model_must_be_accepted_before_a_run_starts_from_it(self) -> None:
@@ -136,7 +136,7 @@ class StartTest(CasesCase):
     def open_files(self) -> list[str]:
         paths = []
         for descriptor in Path("/proc/self/fd").iterdir():
-            with suppress(OSError):  # iterdir() has closed its own descriptor
+            with suppress(OSError):  # iterdir() also lists its own descriptor, which is closed by now
                 paths.append(os.readlink(descriptor))
         return [path for path in paths if path.startswith(str(self.runs))]
 

@@ -117,7 +117,7 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
 
 
 class ctkComboBox(QtWidgets.QComboBox):
-    """A combo box. The default text, which CTK shows while nothing is chosen, is only stored here."""
+    """A combo box. CTK shows the default text while nothing is chosen; this class only stores the text."""
 
     defaultText = stored(str, "")
     defaultIcon = stored(QtGui.QIcon, QtGui.QIcon())

@@ -56,11 +56,16 @@ def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
 def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[list[NamedFile], list[Path]]:
     """Give each DICOM segmentation below `folder` the kind `FileKind.LABEL` and the key of its scan.
 
-    The scan of a segmentation is the series to which the segmentation refers. If this series is not found, the scan is
-    the series of slices that lies beside the segmentation or its folder. If there are no such slices, the scan is the
-    one whose key is the key of the segmentation's folder or file. Without a scan, a segmentation keeps its key.
-    Automatic results and labels of other structures are unchanged. Of several segmentations of a scan, those with a
-    word for another structure in their name are labels of other structures.
+    The path of a segmentation in `named` is a file, or a folder with one segmentation (`images_below`). The scan of a
+    segmentation is the first of these that is found:
+    - the series to which the segmentation refers;
+    - the series whose slices lie in the folder that contains the path;
+    - the scan with the same key as the path;
+    - the scan with the same key as the segmentation's file.
+
+    Without a scan, a segmentation keeps its key. Segmentations that `named` lists as automatic results or labels of
+    other structures are unchanged. If several of the remaining segmentations have the same key, those with a word for
+    another structure in their name get the kind `FileKind.OTHER_LABEL`.
 
     Returns:
         The files without contours, and the contours.

@@ -35,7 +35,10 @@ INNER = 0.6
 """Fraction of each axis that is searched first."""
 
 SMALLEST_ORGAN = 0.02
-"""Fraction of a training patch that an organ in the inner part must fill; each voxel counts with its certainty."""
+"""Smallest volume of an organ in the inner part, as a fraction of a training patch.
+
+Each voxel's volume is multiplied by the voxel's certainty (`components.certainty`).
+"""
 
 PredictCoarse = Callable[[Tensor], Tensor]
 """Returns one branch's probabilities (1, K, X, Y, Z) for an image (C, X, Y, Z) on a coarse grid."""
@@ -164,7 +167,7 @@ def grow_box(box: Box, labels: Labelmap, margin: tuple[int, int, int], shape: tu
 
 
 def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) -> bool:
-    """Return whether every organ in `selected` (X, Y, Z) is large enough; each voxel counts with its certainty."""
+    """Return whether every organ in `selected` (X, Y, Z) has at least the volume `SMALLEST_ORGAN`."""
     enough = SMALLEST_ORGAN * math.prod(recipe.training.patch) / COARSER**3
     labels = range(1, recipe.output_channels)
     return all(certainty(probabilities, label)[selected == label].sum() >= enough for label in labels)
@@ -173,7 +176,8 @@ def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) ->
 def _trim_to_strides(length: int, stride: int) -> slice:
     """Return the slice of an axis that the network predicts.
 
-    An axis that exceeds whole strides by at most a third of a stride is cut to whole strides; other axes are not cut.
+    An axis consists of n strides and a remainder. If n is at least 1 and the remainder is at most a third of a stride,
+    the remainder is cut off, half at each end. Otherwise the axis is not cut.
     """
     excess = length % stride if length > stride else 0
     return slice(excess // 2, length - (excess - excess // 2)) if excess <= stride // 3 else slice(0, length)
