@@ -88,7 +88,7 @@ def test_list_of_cases_may_name_all_channels_of_a_scan(tmp_path: Path) -> None:
     assert scans_and_labels(find_cases(home), home) == {"a": ("imagesTr/a_0000.nii.gz", None)}
 
 
-def test_only_the_first_of_listed_channels_without_numbers_is_used(tmp_path: Path) -> None:
+def test_only_the_first_listed_channel_is_used_if_file_names_have_no_channel_numbers(tmp_path: Path) -> None:
     home = make_files(tmp_path, "imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz")
     described = {"test": [["imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz"]]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
@@ -192,14 +192,18 @@ def test_value_that_nnunet_ignores_is_no_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [["background", "LA"], {"0": "background", "1": "LA", "\u00b2": "x"}])
-def test_classes_are_read_from_an_array_and_besides_keys_that_are_no_numbers(tmp_path: Path, labels: object) -> None:
+def test_classes_are_read_from_an_array_and_from_an_object_with_a_key_that_is_no_number(
+    tmp_path: Path, labels: object
+) -> None:
     home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     (home / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
     assert find_cases(home).classes == ((1, "LA"),)
 
 
 @pytest.mark.parametrize(("training", "validation", "test"), [("train", "val", "testing"), ("training", "val", "test")])
-def test_lists_of_other_names_are_read(tmp_path: Path, training: str, validation: str, test: str) -> None:
+def test_lists_of_cases_may_have_the_keys_train_val_and_testing(
+    tmp_path: Path, training: str, validation: str, test: str
+) -> None:
     files = [f"images{part}/{name}.nii.gz" for part, name in (("Tr", "a"), ("Tr", "b"), ("Ts", "c"))]
     labels = [f"labelsTr/{name}.nii.gz" for name in "ab"]
     home = make_files(tmp_path, *files, *labels)
@@ -285,7 +289,7 @@ def test_nnunet_data_set_without_labels_keeps_its_case_names_and_classes(tmp_pat
 
 
 @pytest.mark.parametrize("label", [None, "D1/GT/la_001.nii.gz"])
-def test_nnunet_data_set_without_labels_is_found_beside_another_data_set(tmp_path: Path, label: str | None) -> None:
+def test_nnunet_data_set_without_labelstr_is_found_beside_another_data_set(tmp_path: Path, label: str | None) -> None:
     other = ("D2/imagesTr/a_0000.nii.gz", "D2/labelsTr/a.nii.gz")
     described = {"labels": {"background": 0, "LA": 1}}
     home = make_files(tmp_path, *_SCANS, *other, *([label] if label else []))
@@ -312,7 +316,7 @@ def test_lists_of_case_names_do_not_count_as_lists_of_files(tmp_path: Path, furt
     assert {file.path.name for file in found.skipped} == ({"la_001.nii.gz"} if further else set())
 
 
-def test_texts_with_an_image_ending_and_existing_files_are_listed_cases(tmp_path: Path) -> None:
+def test_listed_text_is_a_file_if_it_has_an_image_ending_or_exists(tmp_path: Path) -> None:
     home = make_files(tmp_path, "x/a.nii.gz", "x/b", "x/c.nii.gz")
     described = {"train": ["x/a.nii.gz", "x/gone.nii.gz"], "val": ["x/b"]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
@@ -335,7 +339,7 @@ def test_texts_with_an_image_ending_and_existing_files_are_listed_cases(tmp_path
         ),
     ],
 )
-def test_array_names_classes_only_after_the_background(
+def test_array_of_labels_names_classes_only_if_the_background_comes_first(
     tmp_path: Path, labels: list[object], classes: tuple[tuple[int, str], ...]
 ) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")

@@ -70,7 +70,7 @@ def test_only_a_cpu_with_avx512_bf16_or_amx_is_fast_in_bfloat16(
     assert fast_bfloat16(CPU) is fast
 
 
-def test_cpu_with_unknown_features_and_apple_gpu_count_as_slow_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apple_gpu_and_cpu_with_unknown_features_count_as_slow_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in CPU_CHECKS:
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert fast_bfloat16(CPU) is False

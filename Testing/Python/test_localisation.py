@@ -50,7 +50,10 @@ def locate_in_scan(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> Or
 
 
 def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
-    """Return whether each side of a box is within 4 voxels of the mask's bounding box; coarse voxels are 3 mm wide."""
+    """Return whether each face of a box is within 4 scan voxels of the same face of the mask's bounding box.
+
+    A voxel of the coarse grid is at most 3 scan voxels wide.
+    """
     exact = bounding_box(mask)
     assert exact is not None
     return all(
@@ -136,11 +139,11 @@ def test_box_is_the_whole_anatomy_without_a_search_when_the_recipe_keeps_all_com
     assert location == OrganLocation(location.anatomy, location.anatomy)
 
 
-def test_inner_part_is_at_least_two_patches() -> None:
+def test_inner_part_is_at_least_two_patches_wide() -> None:
     assert inner_box(network_grid(centred_grid((400, 100, 40), (1.0, 2.0, 2.0)), RECIPE.spacing), RECIPE) == (
         slice(80, 320),  # 60%
         slice(20, 80),
-        slice(4, 36),  # 64 mm
+        slice(4, 36),  # two patches: 64 mm
     )
 
 
@@ -152,7 +155,7 @@ def test_cropped_scan_keeps_the_positions_of_voxels() -> None:
     assert np.shares_memory(part.voxels, turned.voxels)
 
 
-def test_box_grows_only_at_touched_faces_and_within_the_scan() -> None:
+def test_box_grows_only_at_faces_that_labels_touch_and_within_the_scan() -> None:
     box = (slice(10, 20), slice(2, 12), slice(0, 10))
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[3:10, 0:4, 0] = 2

@@ -22,7 +22,8 @@ def agreement_map(branches: Tensor) -> Tensor:
 def branch_dice(branches: Tensor) -> float:
     """Return the Dice coefficient of the two branches' segmentations, from probabilities (2, K, X, Y, Z).
 
-    A voxel is common if both branches give it the same foreground class. Returns 1 if both segmentations are empty.
+    A voxel counts as overlap if both branches give it the same foreground class. Returns 1 if both segmentations are
+    empty.
     """
     a, b = (most_likely(branch) for branch in branches)
     total = int(a.count_nonzero() + b.count_nonzero())
