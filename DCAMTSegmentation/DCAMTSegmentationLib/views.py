@@ -109,8 +109,8 @@ def show_point(segmentation: SegmentationNode, position: tuple[float, float, flo
 class MapOverlay:
     """Shows a result's map as the foreground of all slice views.
 
-    `show(None)` restores the previous foreground. If the previous foreground was a map, no foreground is shown. A view
-    whose foreground the user has replaced meanwhile keeps it.
+    `show(None)` restores the previous foreground. If the previous foreground was a map, no foreground is shown. If the
+    user has meanwhile replaced the map in a view by a volume that is not a map, the view keeps that volume.
     """
 
     def __init__(self) -> None:

@@ -123,8 +123,9 @@ class Reorientation:
 def canonical_orientation(grid: Grid) -> Reorientation:
     """Return the reorientation that turns a grid's axes nearest to patient right, anterior and superior.
 
-    Its order has the largest sum of absolute cosines between each axis and its patient direction. An axis is flipped if
-    it runs opposite to that direction.
+    Of the six orders of the axes, the order with the largest |cos a| + |cos b| + |cos c| is chosen. Here, a, b and c
+    are the angles of the first axis to patient right, the second to anterior and the third to superior. An axis is
+    flipped if its cosine is negative.
     """
     directions = grid.affine[:3, :3] / grid.spacing
 
@@ -218,8 +219,9 @@ class NetworkGrid:
         for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
             side, cells, length = box[axis], self.shape[axis], self.canonical_shape[axis]
             step = self.spacing[axis] / self.canonical_spacing[axis]
-            # `low` and `high` are the distances of the box's faces from the scan's border, in voxels of the scan. They
-            # are rounded before floor and ceil, so that floating-point errors do not change the result.
+            # `low` and `high` are the positions of the box's two faces, in voxels of the scan from the lower end of the
+            # canonical axis. Both are rounded before floor and ceil, so that floating-point errors do not change the
+            # result.
             low, high = (round((face - cells / 2) * step + length / 2, 6) for face in (side.start, side.stop))
             start = max(0, math.floor(low)) if side.start > 0 else 0
             stop = min(length, math.ceil(high)) if side.stop < cells else length
@@ -321,19 +323,19 @@ def pad_box(box: Sequence[slice], margin: Sequence[int], within: Sequence[slice]
 
 
 def box_in_parent(box: Sequence[slice], part: Sequence[slice]) -> Box:
-    """Convert a box from the indices of a grid's part `part` to those of the grid."""
+    """Return `box` in indices of a grid; `box` is given in indices of `part`, a box of the grid."""
     i, j, k = (slice(b.start + p.start, b.stop + p.start) for b, p in zip(box, part, strict=True))
     return i, j, k
 
 
 def box_in_part(box: Sequence[slice], part: Sequence[slice]) -> Box:
-    """Convert a box from the indices of a grid to those of its part `part`, which contains the box."""
+    """Return `box` in indices of `part`; both boxes are given in indices of a grid, and `part` contains `box`."""
     i, j, k = (slice(b.start - p.start, b.stop - p.start) for b, p in zip(box, part, strict=True))
     return i, j, k
 
 
 def reverse_slice(side: slice, length: int, flipped: bool) -> slice:
-    """Return `side`, a slice of an axis of `length` voxels; if `flipped`, counted from the axis's other end."""
+    """Return `side` or, if `flipped`, the slice of the same voxels on the reversed axis of `length` voxels."""
     return slice(length - side.stop, length - side.start) if flipped else side
 
 

@@ -124,7 +124,7 @@ def test_error_names_the_truncated_data_file_and_counts_its_bytes(
 
 
 @pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
-def test_error_suggests_renaming_another_data_file(tmp_path: Path, ending: str) -> None:
+def test_error_suggests_renaming_a_file_that_may_be_the_data_file(tmp_path: Path, ending: str) -> None:
     path = write_scan(tmp_path / f"x{ending}")
     (tmp_path / "x.raw").rename(tmp_path / "X.RAW")
     refused(lambda: read_scan(path), path, "needs its data file x.raw", "If X.RAW is the data file, rename it to x.raw")
@@ -247,7 +247,11 @@ def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many
 def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(
     tmp_path: Path, files: int, names: str, message: str
 ) -> None:
-    """ITK returns random memory for the voxels without a file. Every file is longer than a slice."""
+    """ITK returns random memory for a slice for which no file is named.
+
+    Each file ends with 100 further bytes. Even 10 files hold more bytes than the scan, so no refusal is due to missing
+    bytes.
+    """
     per_file = len(RAW) // files
     for k in range(files):
         (tmp_path / f"d{k:03}.raw").write_bytes(RAW[k * per_file : (k + 1) * per_file] + bytes(100))
@@ -272,7 +276,7 @@ def test_metaimage_with_colons_after_the_names_of_its_fields_is_read_as_by_itk(t
 
 
 def test_bzip2_data_of_several_streams_is_read_to_its_end(tmp_path: Path) -> None:
-    """Such data is written by programs that compress on several CPUs, such as pbzip2."""
+    """Programs that compress on several CPUs, such as pbzip2, write several streams."""
     path, half = tmp_path / "x.nrrd", len(RAW) // 2
     streams = bz2.compress(RAW[:half]) + bz2.compress(RAW[half:])
     path.write_bytes(nrrd_bytes(lambda h: h, encoding="bzip2", data=streams))
@@ -284,7 +288,9 @@ def test_bzip2_data_of_several_streams_is_read_to_its_end(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("folder", ["C:\\scans\\", "other/"])
-def test_error_names_the_missing_folder_if_the_data_file_lies_beside_its_header(tmp_path: Path, folder: str) -> None:
+def test_error_points_to_a_file_beside_the_header_if_the_header_names_a_missing_folder(
+    tmp_path: Path, folder: str
+) -> None:
     (tmp_path / "d.raw").write_bytes(RAW)
     path = tmp_path / "x.nhdr"
     field = f"data file: {folder}d.raw\n".encode()
@@ -481,7 +487,7 @@ def test_meta_image_with_a_missing_or_wrong_size_of_its_compressed_data_is_refus
         ("ElementSpacing", "1 1 x", "has damaged numbers in ElementSpacing"),
         ("ElementType", "MET_OTHER", 'the unknown ElementType "MET_OTHER"'),
         ("ElementType", "met_short", 'the unknown ElementType "met_short"'),
-        ("BinaryData", "False", "has voxels that are not text, but its header lacks BinaryData = True"),
+        ("BinaryData", "False", "seems to have binary voxels, but its header lacks BinaryData = True"),
         ("DistanceUnits", "um", 'has the unit "um"'),
     ],
 )

@@ -22,10 +22,10 @@ _NAME_KEPT = 60
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write to; when the block ends, the file is renamed to `path`.
 
-    The temporary file lies in the folder of the file and has the same ending, since libraries choose the format by the
-    ending. It is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is replaced.
-    Missing parent folders are created. If the block raises, the temporary file and any created folder that is empty
-    are removed, and `path` stays unchanged.
+    The temporary file lies in the final file's folder and has the final file's ending, since libraries choose the
+    format by the ending. It is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is
+    replaced. Missing parent folders are created. If the block raises, the temporary file and any created folder that is
+    empty are removed, and `path` stays unchanged.
 
     Raises:
         OutputError: the file cannot be written, or the block raises an OSError about writing it. An OSError that names

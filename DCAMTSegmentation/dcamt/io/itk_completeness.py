@@ -208,7 +208,7 @@ def _check_data(path: Path, data: Path, start: int, size: int, each: int, compre
             try:
                 held = len([float(word) for word in file.read().split()]) * each
             except ValueError as error:
-                what = "has voxels that are not text, but its header lacks BinaryData = True"
+                what = "seems to have binary voxels, but its header lacks BinaryData = True"
                 raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
     if held < size or not has_end:
         raise cut_file_error(data, held, size, path)

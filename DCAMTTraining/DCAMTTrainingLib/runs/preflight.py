@@ -43,7 +43,7 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
     if faulty:
         text = _("{name} (and {count} more): {remark}") if len(faulty) > 1 else _("{name}: {remark}")
         text = text.format(name=faulty[0].name, count=len(faulty) - 1, remark=faulty[0].remark)
-        problems.append(Problem(_("{text} Or set its role to “left out”.").format(text=text)))
+        problems.append(Problem(_("{text} Or set the case's role to “left out”.").format(text=text)))
     labelled = any(row.role == LABELLED for row in rows)
     if labelled and not any(row.role == VALIDATION for row in rows):
         text = _(

@@ -114,5 +114,5 @@ def split(annotated: Any) -> tuple[Any, list[Any]]:
 
 
 def first(annotations: list[Any], kind: type) -> Any:
-    """Return the first annotation of a class; None if there is none."""
+    """Return the first annotation that is an instance of `kind`; None if there is none."""
     return next((annotation for annotation in annotations if isinstance(annotation, kind)), None)
