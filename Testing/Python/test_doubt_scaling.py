@@ -44,7 +44,7 @@ def test_counts_of_two_halves_add_up_to_the_counts_of_the_whole() -> None:
     assert wrong == np.count_nonzero((chance < doubt)[doubt >= 0.01])
 
 
-def test_no_correction_is_fitted_without_voxels_or_if_wrong_voxels_are_not_more_doubtful() -> None:
+def test_fit_returns_none_without_voxels_or_if_errors_do_not_increase_with_doubt() -> None:
     assert fit_doubt_scaling(np.zeros((3, BINS))) is None
     draw = np.random.default_rng(2)
     doubt, chance = draw.random((2, 40, 40, 40))

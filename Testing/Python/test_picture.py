@@ -181,7 +181,7 @@ def test_all_slices_have_the_same_scale(figure, name: str) -> None:  # type: ign
     assert across == pytest.approx(pixels_per_mm("Axial")[0], rel=0.02)
 
 
-def test_both_views_show_the_bar_at_the_left_of_the_patient(figure) -> None:  # type: ignore[no-untyped-def]
+def test_views_from_behind_and_front_show_the_bar_of_the_mask_at_the_left_of_the_patient(figure) -> None:  # type: ignore[no-untyped-def]
     image = pixels_of(figure)
     for name, side in (("Behind", -1), ("Front", 1)):
         box = find_panel(figure, name).get_window_extent()
@@ -232,7 +232,10 @@ def test_surface_is_amber_only_where_the_doubtful_layer_is_thick() -> None:
 def test_weight_of_amber_follows_the_expected_thickness_of_the_doubtful_layer(
     thickness_mm: float, weight: float
 ) -> None:
-    """The expected thickness is the doubt times the layer's thickness: here 0.5 * (2 * thickness_mm)."""
+    """The expected thickness is the doubt times the layer's thickness.
+
+    Here the layer extends `thickness_mm` to both sides of index 80: 0.5 * (2 * thickness_mm) = thickness_mm.
+    """
     spacing = np.array([0.2, 1.0, 1.0])
     place = np.abs(np.arange(161) - 80) * spacing[0]
     doubt = np.broadcast_to(np.where(place < thickness_mm, 0.5, 0.0)[:, None, None], (161, 33, 33))
@@ -267,7 +270,7 @@ def test_single_voxel_at_the_border_is_drawn(corner: tuple[int, int, int]) -> No
     assert np.abs(drawn - np.array(corner)[[0, 2]] * SPACING[[0, 2]]).max() < SPACING.max()
 
 
-def test_slice_is_moved_to_the_segment_when_the_central_slice_is_empty() -> None:
+def test_nearest_slice_with_the_segment_is_shown_if_the_centroid_lies_in_a_gap() -> None:
     mask = np.zeros(SHAPE, bool)
     mask[30:40, 10:30, [4, 5, 6, 19, 20, 21]] = True
     figure = render_figure(*make_case(mask))
@@ -315,7 +318,7 @@ def test_command_takes_names_and_colors_from_a_segmentation(tmp_path: Path, caps
 
 @pytest.mark.parametrize("values", [(1, 2, 1), (3, 2, 9)])
 def test_segments_in_layers_keep_their_names_and_colors(tmp_path: Path, values: tuple[int, int, int]) -> None:
-    """Segments in different layers may have the same value; `read_labelmap` then renumbers all segments 1, 2, 3."""
+    """If segments in different layers have the same value, `read_labelmap` renumbers all segments 1, 2, 3."""
     boxes = [np.zeros(SHAPE, bool) for _ in values]
     for box, start in zip(boxes, (5, 25, 45), strict=True):
         box[start : start + 10, 10:30, 5:20] = True
@@ -415,7 +418,7 @@ def test_text_stays_in_its_panel_for_any_number_of_segments(count: int) -> None:
     assert rest == ([f"and {count - written} more"] if written < count else [])
 
 
-def test_segments_of_the_same_name_have_their_labels_in_the_legend() -> None:
+def test_segments_of_the_same_name_have_their_label_values_in_the_legend() -> None:
     volume, labelmap = make_case()
 
     def legend(*names: str) -> list[str]:

@@ -52,7 +52,7 @@ def test_surface_that_vtk_cannot_write_is_an_output_error(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("kind", SURFACE_OUTPUTS)
-def test_vtk_reads_the_same_mesh(kind: str, result: WallResult, tmp_path: Path) -> None:
+def test_vtk_reads_the_mesh_that_was_written(kind: str, result: WallResult, tmp_path: Path) -> None:
     surface, path = result.surface, tmp_path / f"x{kind}"
     write_mesh(surface.points, surface.triangles, path)
     mesh = read_with_vtk(path)

@@ -25,7 +25,8 @@ from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, is_
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.inference import predictor, serving, tiling
-# No GPU is needed: the network stays on the CPU, and each pass on the device named "cuda" runs out of memory.
+# The script simulates a GPU: the network for the device "cuda" stays on the CPU. For this network, `_predict_or_none`
+# returns None, as if the GPU's memory had run out.
 serving.choose_device = lambda name: torch.device("cuda")
 tiling.usable_memory = lambda device: 1 << 30
 real_init = predictor.Predictor.__init__

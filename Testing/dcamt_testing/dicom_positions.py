@@ -49,7 +49,11 @@ def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attrib
 
 
 def pixels(places: Sequence[float], add: int = 100) -> bytes:
-    """Return the pixels of one frame per place. A pixel is `add` + 10 * place; a frame's first pixel is 1 higher."""
+    """Return the pixels of one frame for each place.
+
+    A place is the z of a slice in mm, divided by `STEP`. A pixel is `add` + 10 * place; a frame's first pixel is 1
+    higher.
+    """
     frames = [np.full((SIZE, SIZE), add + 10 * place, "<u2") for place in places]
     for frame in frames:
         frame[0, 0] += 1  # an image of one intensity would be refused

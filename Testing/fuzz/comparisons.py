@@ -21,7 +21,7 @@ def judge(path: Path, read: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     if same_voxels and close(affine, expected_affine):
         return "right", ""
     if path.stem == "nifti":
-        return "failed", "the archive's checksums did not reveal that its voxels or geometry changed"
+        return "failed", "the zip file's checksums did not reveal that voxels or geometry changed"
     if path.suffix == ".h5":
         return compare_with_h5py(path, read, affine)
     if is_dicom(path):
@@ -50,7 +50,7 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
     import pydicom
 
     if path.suffix == ".zip":
-        return "failed", "the archive's checksums did not reveal that its voxels or geometry changed"
+        return "failed", "the zip file's checksums did not reveal that voxels or geometry changed"
     folder = path.parent if path.name == "DICOMDIR" else path
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()] if folder.is_dir() else [path]
     frames = []

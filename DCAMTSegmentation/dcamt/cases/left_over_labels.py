@@ -29,11 +29,11 @@ _Simplify = Callable[[NamedFile], Hashable]
 
 
 def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
-    """Give each label without a scan the key of the only scan whose name fits, if that scan has no label.
+    """Replace the key of each label that has no scan by the key of the only scan whose name fits.
 
-    If several scans fit, or the label names another modality, the label keeps its key. If there are scans `p1_lge` and
-    `p1_post`, a label `p1` also keeps its key, since both scans' names start with `p1`. Several labels may get the key
-    of the same scan.
+    A scan that has a label when the function is called gets no other label; several labels may get the key of a scan
+    that has none. If several scans fit, or the label names another modality, the label keeps its key. If there are
+    scans `p1_lge` and `p1_post`, a label `p1` also keeps its key, since both scans' names start with `p1`.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
     rules: tuple[tuple[_Simplify, _Simplify], ...] = (
@@ -96,7 +96,7 @@ def _without_structure(file: NamedFile) -> Hashable:
 
 
 def _beside(file: NamedFile) -> Hashable:
-    """Return the folder above a file's folder, and the file's name as in `loose_key`.
+    """Return the folder above a file's folder, and the file's name in lower case without `MODALITY_WORDS`.
 
     `_0000` at the end of the name is removed, unless the file's folder also holds a file with `_0001` in place of
     `_0000`. If the name is empty, return the file's path.

@@ -72,9 +72,10 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
 
 
 def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str | None) -> tuple[list[Case], Path]:
-    """Return the unlabelled cases of the case list `table`, and the file of the ranking model.
+    """Return the unlabelled cases of the case list `table`, and the file of the model that ranks them.
 
-    If `table` is None, the run's case list is used.
+    If `table` is None, the run's case list is used. If `model` is None, the run's model is used; without a run,
+    `DEFAULT_MODEL` is used.
 
     Raises:
         InputError: the list cannot be used, no case is unlabelled, or the model does not exist.

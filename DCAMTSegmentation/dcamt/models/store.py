@@ -107,7 +107,7 @@ def import_model(
     if existing is not None and existing.shipped:
         raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy="Give the model another name.")
     if existing is not None and not replace:
-        remedy = f"Import it with --overwrite, or first run: dcamt models remove {name}"
+        remedy = f"Replace that model with --overwrite, or first run: dcamt models remove {name}"
         raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
     return _store(name, data, calibration)
 
