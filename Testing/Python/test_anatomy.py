@@ -104,7 +104,7 @@ def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
         assert side.stop >= tissue.stop - rim
 
 
-def test_only_empty_planes_are_removed_up_to_the_given_number() -> None:
+def test_empty_planes_are_removed_at_each_end_up_to_the_given_number() -> None:
     white = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.float32)
     box: Box = (slice(1, 25), slice(0, 25), slice(2, 24))
     noise = white.copy()

@@ -80,7 +80,7 @@ def test_suggested_recipe_names_the_channels(tmp_path: Path) -> None:
     assert recipe_from_dict(old, "x.json").channel_names == ()
 
 
-def test_numbered_patients_are_not_read_as_channels(tmp_path: Path) -> None:
+def test_numbered_files_outside_nnunet_folders_are_not_taken_for_channels(tmp_path: Path) -> None:
     write_channels(tmp_path, "patient")
     assert read_scan(tmp_path / "patient_0000.nii.gz").notes == ()
 

@@ -164,7 +164,7 @@ def test_scan_and_segmentation_are_read_from_the_same_folder_or_archive(
     np.testing.assert_array_equal(of_case.voxels, alone.voxels)
     assert [segment.name for segment in read_segments(path)] == [segment.name for segment in read_segments(written)]
     assert len(read_segments(path)) == len(SEGMENTS)
-    # As archives name files: the number after the last dot is no ending of a known format.
+    # PACS name exported files by UID: `.113619` must not be taken for a file ending.
     named_by_uid = Path(shutil.copy(written, folder.parent / "1.2.840.113619"))
     assert read_segments(named_by_uid) == read_segments(written)
     if place == "folder":
@@ -327,7 +327,7 @@ def test_image_of_another_size_or_spacing_at_the_same_place_is_no_source(
             continue
         for file in write_mr_series(tmp_path / name, image, place):
             header = pydicom.dcmread(file)
-            header.SeriesInstanceUID = "1.2.3"  # Both are of one series.
+            header.SeriesInstanceUID = "1.2.3"  # the images of both sizes or spacings belong to one series
             header.save_as(file)
     found = find_source_images(tmp_path, Grid(SHAPE, affine)).datasets
     assert {(header.Columns, header.Rows) for header in found} == {SHAPE[:2]}
@@ -335,7 +335,7 @@ def test_image_of_another_size_or_spacing_at_the_same_place_is_no_source(
         assert {round(float(header.PixelSpacing[1]), 4) for header in found} == {0.75}
 
 
-def test_series_number_shows_the_last_digits_of_the_number_of_the_source(
+def test_series_number_is_the_last_four_digits_of_the_source_series_number_then_01(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:
     folder, labelmap = case

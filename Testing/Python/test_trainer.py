@@ -161,7 +161,7 @@ def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_
     assert received[-1][0] == 300
     for number, (step, elapsed) in enumerate(received[:-1]):
         assert step % every == 0
-        # The first validation may take more, since the trainer can only estimate its duration.
+        # The first validation is exempt from the limit, since the trainer can only estimate its duration.
         assert (number + 1 if number else 0) * seconds <= 0.1 * elapsed + 1e-6
     total = clock.now - began
     if seconds == 500.0:
@@ -173,7 +173,7 @@ def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_
 
 
 @pytest.mark.parametrize(("iterations", "before_the_last"), [(30, False), (80, False), (400, True)])
-def test_first_validation_is_made_only_if_time_remains_for_the_final_validation(
+def test_first_validation_requires_that_two_validations_fit_in_a_tenth_of_the_run(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
     # The trainer assumes that an iteration takes as long as three passes on its batch, here two patches of 8^3 voxels.

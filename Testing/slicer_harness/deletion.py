@@ -58,7 +58,7 @@ def emission(sender: QtCore.QObject | None) -> Iterator[None]:
 def refuse_release_in_own_signal(target: QtCore.QObject) -> None:
     """Raise FatalConnection if an object that shall lose its parent is emitting a signal.
 
-    Python owns an object without a parent. PythonQt deletes such an object as soon as its last Python reference is
+    After `setParent(None)`, Python owns the object. PythonQt deletes the object as soon as its last Python reference is
     gone, even while the object is emitting a signal.
     """
     if any(sender is target for sender in _emitting):
@@ -86,8 +86,9 @@ class _Watcher(QtCore.QObject):
             if had_reference and self._wrapper() is None:
                 with slot_errors.keep_errors():
                     raise FatalConnection(
-                        f"a slot connected to {type(watched).__name__} {watched.objectName()!r} or its child holds the"
-                        " last reference to this object: Slicer would end here with a segmentation fault"
+                        f"the last reference to {type(watched).__name__} {watched.objectName()!r} is held by a slot"
+                        " connected to this object or to one of its children: Slicer would end here with a"
+                        " segmentation fault"
                     )
         return False
 

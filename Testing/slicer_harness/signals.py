@@ -147,7 +147,8 @@ class SignalConnections:
                     break
         if known in _signatures:
             return target, _signatures[known]
-        # The signatures of Slicer's widgets contain C++ classes that the harness's meta-objects lack.
+        # Slicer's widgets have signals with MRML arguments, which the harness's widgets declare as PyObject.
+        # SIGNATURES maps Slicer's signature of a signal to the harness's signature.
         declared = getattr(type(target), "SIGNATURES", {}).get(wanted)
         if declared is not None:
             return target, declared

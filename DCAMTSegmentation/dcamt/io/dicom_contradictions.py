@@ -41,8 +41,8 @@ def separate_other_classes(collected: FoundFiles) -> list[Frame]:
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of another class lie in gaps between the scan's slices or beyond the scan's ends.
 
-    Such a frame has the scan's series and geometry, and its distance from the scan's nearest slice is a whole multiple
-    of the slice spacing, but not 0. Other frames, such as screenshots at the place of a slice, are ignored.
+    A frame is refused if it has the scan's series and geometry, and if it lies a whole number of slice steps, at least
+    one, from the scan's nearest slice. Other frames, such as screenshots at the place of a slice, are ignored.
 
     Args:
         separated: the frames that `separate_other_classes` moved, of all series.
@@ -70,7 +70,8 @@ def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
 
     A missing attribute is not a difference. But if a frame has a rescale slope other than 1, all frames must state a
     slope; if a frame has an intercept other than 0, all must state an intercept. The message names the files that
-    differ from most others, or that lack the slope or intercept. It contains no values, which may identify a patient.
+    differ from most others, or that lack the slope or intercept. The message contains no values, since a value may
+    identify a patient.
     """
     for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
         files_of_value: defaultdict[str, list[str]] = defaultdict(list)

@@ -21,7 +21,7 @@ SMOOTHING_VOXELS = 0.7
 MARGIN_MM = 4.0
 """Empty rim around the segment, so that the surface is closed even at the scan's border."""
 REPORTED_VOLUME_ML = 0.05
-"""A note reports separate parts, or hollows, if their total volume is larger than this."""
+"""If the separate parts have a larger total volume, a note reports them. The same limit holds for the hollows."""
 
 
 def plane_distances(grid: Grid) -> np.ndarray:
@@ -107,7 +107,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
     depend on the scan's orientation. The surface is a contour (flying edges: W. Schroeder, R. Maynard and B. Geveci,
     LDAV 2015) of the largest part with filled hollows. The points are moved so that the surface encloses the volume
-    of the part's voxels and hollows. Smoothing removes parts and hollows of a few voxels; they count, too.
+    of the part's voxels and hollows. Smoothing removes parts of a few voxels; `separate_ml` includes their volume.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
     """
@@ -126,7 +126,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     volume_mm3 = float(np.count_nonzero(cropped)) * voxel_mm3
     components, number = connected_components(cropped > 0)
     smoothed_away_mm3 = 0.0
-    # The second level encloses the volume without the components that lie outside the first level.
+    # Smoothing may remove small components. The first pass finds the components that lie outside the surface; the
+    # second pass computes the level without their volume.
     for _ in range(1 if number == 1 else 2):
         level = _volume_level(field, (volume_mm3 - smoothed_away_mm3) / cell_mm3)
         inside = field > level
@@ -175,7 +176,7 @@ def _closed_hollows(mask: np.ndarray) -> np.ndarray:
 
 
 def _count_outside(components: np.ndarray, grid: Grid, inside: np.ndarray, affine: np.ndarray) -> int:
-    """Count the voxels of the components that have no voxel in `inside`; 0 if no component has one.
+    """Count the voxels of the components that lie entirely outside `inside`; 0 if all components lie outside.
 
     Args:
         components: (I, J, K), numbers from 1, and 0 for background.
@@ -190,7 +191,8 @@ def _count_outside(components: np.ndarray, grid: Grid, inside: np.ndarray, affin
 
     sizes = np.bincount(components.ravel())
     largest = int(sizes[1:].argmax()) + 1
-    # If one of a few voxels of the largest component is inside, its other voxels need not be looked up.
+    # A sample of the largest component's voxels is looked up first. If a voxel of the sample is inside, the component's
+    # other voxels need no lookup.
     is_known = bool(is_inside(np.argwhere(components[::4, ::4, ::4] == largest) * 4).any())
     voxels = np.argwhere((components > 0) & (components != largest) if is_known else components > 0)
     reached = np.bincount(components[tuple(voxels.T)], weights=is_inside(voxels), minlength=len(sizes)) > 0
