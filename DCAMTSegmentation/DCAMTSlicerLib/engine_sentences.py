@@ -626,6 +626,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("the calibration belongs to another model"),
         _("the calibration cannot be read ({0})"),
         _("the calibration is of format {0}; this DCAMT reads formats up to {1}"),
+        _("the calibration's format is invalid ({0})"),
         _("the calibration's {0} cannot be used"),
         _("the checkpoint does not belong to this run's recipe"),
         _("the checkpoint is damaged"),

@@ -8,13 +8,14 @@ import re
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
 from dcamt.cases.case_list import VALIDATION, read_cases
 from dcamt.cli import main
-from dcamt.errors import Cancelled, InputError
+from dcamt.errors import Cancelled, InputError, OutputError
 from dcamt.geometry import Grid
 from dcamt.inference.calibrating import calibrate, mean_dice
 from dcamt.inference.predictor import Prediction, Predictor
@@ -132,8 +133,8 @@ def test_calibration_of_an_older_version_is_read_without_a_correction_of_the_dou
 
 
 def test_text_that_is_not_a_calibration_is_refused() -> None:
-    for text in ("", "[]", "{", "3", '{"format": 1}'):
-        with pytest.raises(InputError):
+    for text in ("", "[]", "{", "3", '{"format": 1}', '{"format": 0}', '{"format": [1]}', "{}"):
+        with pytest.raises(InputError, match="Calibrate the model again"):
             parse_calibration(text, Path("x.json"))
 
 
@@ -154,6 +155,29 @@ def test_store_imports_and_removes_the_calibration_with_its_model(
     calibration_path(stored).write_text("left over", encoding="utf-8")
     remove_model(stored.stem)
     assert list(stored.parent.iterdir()) == []
+
+
+def test_calibration_stays_if_its_model_can_be_neither_replaced_nor_removed(
+    tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
+    path = tmp_path / "m.dcamt"
+    card = write_package(path, tiny_package)
+    calibration = replace(calibration_of(tiny_package), model=card.checksum)
+    calibration_path(path).write_text(calibration.to_json(), encoding="utf-8")
+    stored = import_model(path).path
+    write_package(path, replace(tiny_package, card=replace(tiny_package.card, notes="another")))
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    unlink = Path.unlink
+    monkeypatch.setattr("dcamt.io.atomic.os.replace", refuse)
+    monkeypatch.setattr(Path, "unlink", lambda file, **given: refuse() if file == stored else unlink(file, **given))
+    for change in (lambda: import_model(path, replace=True), lambda: remove_model(stored.stem)):
+        with pytest.raises(OutputError):
+            change()
+        assert open_model(stored).calibration == calibration
 
 
 def test_segmentation_gets_the_overlap_expected_for_its_doubt(tiny_package: ModelPackage, oblique_scan: Volume) -> None:

@@ -252,8 +252,8 @@ def make_members(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
     ("change", "message"),
     [
         ({"format": 2}, "is a model of format 2; this DCAMT reads format 1. Update DCAMT."),
-        ({"format": "1"}, "is a model of format 1; this DCAMT reads format 1. Update DCAMT."),
-        ({"format": None}, "is a model of format None; this DCAMT reads format 1. Update DCAMT."),
+        ({"format": "1"}, "its card cannot be read (its format is invalid, 1)"),
+        ({"format": None}, "its card cannot be read (its format is invalid, None)"),
         ({"name": 5}, "its card cannot be read"),
         ({"title": None}, "its card cannot be read"),
         ({"checksum": ["x"]}, "its card cannot be read"),

@@ -165,12 +165,11 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
         file_format = data.get("format")
     except (ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"the calibration cannot be read ({error})", path=path, remedy=_CALIBRATE_AGAIN) from error
+    if isinstance(file_format, int) and file_format > FORMAT:
+        what = f"the calibration is of format {file_format}; this DCAMT reads formats up to {FORMAT}"
+        raise InputError(what, path=path, remedy="Update DCAMT.")
     if file_format not in READABLE:
-        raise InputError(
-            f"the calibration is of format {file_format}; this DCAMT reads formats up to {FORMAT}",
-            path=path,
-            remedy="Update DCAMT.",
-        )
+        raise InputError(f"the calibration's format is invalid ({file_format})", path=path, remedy=_CALIBRATE_AGAIN)
     calibration: Calibration = replace(build(Calibration, data, path, "calibration"), format=FORMAT)
     for quality, function in calibration.qualities.items():
         known = quality in QUALITIES and set(function.features) <= set(quality_features(quality))

@@ -326,10 +326,11 @@ def _read_card(data: bytes, path: Path) -> Card:
     try:
         values = json.loads(data)
         version = values["format"]
+        if isinstance(version, int) and version > FORMAT:
+            what = f"is a model of format {version}; this DCAMT reads format {FORMAT}"
+            raise InputError(what, path=path, remedy="Update DCAMT.")
         if version != FORMAT:
-            raise InputError(
-                f"is a model of format {version}; this DCAMT reads format {FORMAT}", path=path, remedy="Update DCAMT."
-            )
+            raise ValueError(f"its format is invalid, {version}")
         known = {item.name for item in fields(Card)}
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         texts = [values[item.name] for item in fields(Card) if item.type == "str" and item.name in values]

@@ -137,12 +137,13 @@ def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredMod
     target = user_folder() / f"{name}{MODEL_ENDING}"
     with atomic_path(target) as partial:
         partial.write_bytes(data)
-        # The old model's calibration is removed before the new model appears.
+    # Until the old model's calibration is replaced or removed, it has no effect: it names the old model's checksum.
+    if calibration is None:
         try:
             calibration_path(target).unlink(missing_ok=True)
         except OSError as error:
             raise write_error(error, calibration_path(target)) from error
-    if calibration is not None:
+    else:
         with atomic_path(calibration_path(target)) as partial:
             partial.write_text(calibration.to_json(), encoding="utf-8")
     return StoredModel(name, target, shipped=False)
@@ -160,8 +161,8 @@ def remove_model(name: str) -> StoredModel:
             if model.shipped:
                 raise InputError(f"the model '{name}' is shipped with DCAMT and cannot be removed")
             try:
-                calibration_path(model.path).unlink(missing_ok=True)
                 model.path.unlink()
+                calibration_path(model.path).unlink(missing_ok=True)
             except OSError as error:
                 what = f"cannot be removed ({error.strerror}). Close programs that use the file, and try again."
                 raise OutputError(f"{model.path}: {what}") from error
