@@ -166,7 +166,9 @@ def _pair_by_names(folder: Path) -> FoundCases:
         images = [named_file.path for named_file in files_of_scan]
         label_paths = [named_file.path for named_file in labels.pop(key, [])]
         if len(images) > 1 and label_paths:
-            skipped += [SkippedFile(path, "several scans and labels have one name") for path in (*images, *label_paths)]
+            skipped += [
+                SkippedFile(path, "several scans and labels have the same name") for path in (*images, *label_paths)
+            ]
         elif len(label_paths) > 1:
             skipped += [SkippedFile(path, SEVERAL_LABELS) for path in (*images, *label_paths)]
         else:

@@ -71,12 +71,15 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
 
 
 def _labels_in_subfolders(folder: Path) -> dict[str, Path]:
-    """Return the labels of the cases that `dcamt cases find` lists; {} if there is none, or if two have one name."""
+    """Return the labels of the cases that `dcamt cases find` lists, by the names of the cases.
+
+    Return {} if no case has a label, or if two labelled cases have the same name.
+    """
     try:
         cases = find_cases(folder).cases
     except InputError:  # The caller states what the folder lacks.
         return {}
-    # With the ending of a file, since `case_name` expects the name of a file.
+    # `case_name` expects the name of a file, so an ending is added to the case's name.
     labels = [(case_name(f"{case.name}{DICOM_ENDING}"), case.label) for case in cases if case.label is not None]
     return dict(labels) if len(dict(labels)) == len(labels) else {}
 
@@ -109,8 +112,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     A case gets the first of these labels that exists:
     - the label of the same name;
     - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`);
-    - the only label whose name is the same without words for the kind of file or the modality (`p1_lge`), ignoring
-      capitals;
+    - the only label whose name is the same without words for the kind of file or the modality, ignoring capitals
+      (`p1_lge` and `P1_label`);
     - the only label that has the case's name among its `short_names`. If a label's short names include the names of
       several cases, the label fits only the case with the longest name.
 
@@ -145,8 +148,8 @@ def _paired_by_simplified_names(
 ) -> dict[str, Path]:
     """Return the labels by the names of their cases, and the labels without a case by their own names.
 
-    A label and a case are paired if `simplified` gives both the same name, and no other label or case this name. The
-    case must name every modality that the label names.
+    A label and a case are paired if `simplified` returns the same name for both, and another name for every other label
+    and case. The case must name every modality that the label names.
     """
     paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)

@@ -73,7 +73,7 @@ class Predictor:
     """A model loaded on a device, which segments scans.
 
     If the memory is too small for a scan (see `memory.usable_memory`), the scan is predicted in tiles, with the same
-    result up to rounding. A network with instance normalisation is never run in tiles.
+    result up to rounding. Exception: a network with instance normalisation predicts every scan in one pass.
 
     Args:
         package: the model.

@@ -371,7 +371,8 @@ def read_pair(
 def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
     """Raise InputError if a segment of a prediction has another value than the label's segment of the same name.
 
-    Names that occur several times in a file are not compared, nor are files with values above `MAXIMUM_CLASS`.
+    Names that occur several times in a file are not compared. Nothing is compared if a name that occurs in both files
+    has a value above `MAXIMUM_CLASS` in the label.
     """
     predicted, labelled = (_segments_by_name(read_segments(path)) for path in (prediction, label))
     common = [(predicted[name], labelled[name]) for name in predicted if name in labelled]
@@ -398,8 +399,8 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
     """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
 
     Args:
-        other: the label, if `source` is a prediction; the prediction, if `source` is a label; None if a mapping is
-            given for that labelmap, too. If `other` is a file, `mapping` may use the names of its segments as classes.
+        other: the counterpart of `source`: the label of a prediction, or the prediction of a label; None if the
+            counterpart has a mapping. If `other` is a file, `mapping` may use the names of its segments as classes.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source)

@@ -139,7 +139,7 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
     for step, weight in zip(steps, weights, strict=True):
         head = tuple(slice(max(0, -d), max(0, size - max(0, d))) for d, size in zip(step, inside.shape, strict=True))
         tail = tuple(slice(max(0, d), max(0, size - max(0, -d))) for d, size in zip(step, inside.shape, strict=True))
-        # Each voxel inside is the head of one pair and the tail of another; a pair of two such voxels is no crossing.
+        # `count - both` pairs have only their head inside, and as many have only their tail inside: the crossings.
         both = np.count_nonzero(inside[head] & inside[tail])
         total += weight * 2.0 * (count - both)
     return float(2.0 * abs(np.linalg.det(axes)) * total)

@@ -116,7 +116,7 @@ class RunFolder:
         return self.path / "report.html"
 
     def check_new(self) -> None:
-        """Raise InputError if the folder contains a run or foreign files, or if `path` is no folder.
+        """Raise InputError if the folder contains a run or foreign files, or if `path` is a file.
 
         The folder may contain the files that an application writes before it starts the run, and the files of a
         process that was killed before the run began.
