@@ -133,9 +133,11 @@ def test_calibration_of_an_older_version_is_read_without_a_correction_of_the_dou
 
 
 def test_text_that_is_not_a_calibration_is_refused() -> None:
-    for text in ("", "[]", "{", "3", '{"format": 1}', '{"format": 0}', '{"format": [1]}', "{}"):
+    for text in ("", "[]", "{", "3", '{"format": 0}', '{"format": [1]}', "{}"):
         with pytest.raises(InputError, match="Calibrate the model again"):
             parse_calibration(text, Path("x.json"))
+    with pytest.raises(InputError, match="lacks the key 'model'"):
+        parse_calibration('{"format": 1}', Path("x.json"))
 
 
 def test_store_imports_and_removes_the_calibration_with_its_model(
