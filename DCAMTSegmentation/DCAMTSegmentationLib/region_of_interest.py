@@ -22,8 +22,10 @@ MARGIN_MM = 20.0
 COLOR = (1.0, 0.85, 0.2)
 """Colour of a region's edges: red, green, blue, each 0 to 1."""
 LINEAR_WITHIN_MM = 0.1
-"""Tolerance along each axis. A region's transform counts as linear if an affine map moves each of `_CUBOID_POINTS` to
-the same place as the transform does, within this tolerance."""
+"""Tolerance for counting a region's transform as linear.
+
+An affine map is fitted to the region's transformed corners. The transform counts as linear if, at each of
+`_CUBOID_POINTS`, map and transform differ by at most the tolerance along each axis."""
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
 """Corners, mid-points of edges and faces, and centre of the cuboid from -1 to 1 along each axis: (27, 3). The corners
 are not enough, since a transform can bend a cuboid and leave its corners in place."""

@@ -29,7 +29,7 @@ ENDED = "ended"
 CANCEL_GRACE_MS = 20000
 """Milliseconds until a process that does not stop a cancelled request is killed.
 
-A new process loads the model again.
+Killing the process costs time, since a new process must load the model again.
 """
 OnEvent = Callable[[WorkerEvent], None]
 

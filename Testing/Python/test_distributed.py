@@ -209,7 +209,7 @@ def test_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def test_failure_of_all_processes_is_reported_once(table: Path, tmp_path: Path) -> None:
+def test_failure_of_a_team_is_reported_once(table: Path, tmp_path: Path) -> None:
     """`test_leader_that_starts_late_still_reports_the_failure` tests a wrong option and a missing recipe."""
     rows = table.read_text(encoding="utf-8").splitlines()
     broken = table.with_name("broken.csv")

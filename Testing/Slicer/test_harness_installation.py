@@ -1,4 +1,4 @@
-"""Test the installation of the harness, the imports of harness, modules and tests, and rules for source files."""
+"""Test the installation of the harness, what the harness, modules and tests import, and rules for source files."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class StartTest(unittest.TestCase):
         self.assertEqual(set(self.seen["tests"]), files)
         self.assertGreater(min(self.seen["tests"].values()), 0)
 
-    def test_double_click_time_is_zero_without_pytest(self) -> None:
+    def test_module_tests_set_the_double_click_time_to_zero_without_pytest(self) -> None:
         self.assertEqual(self.seen["double_click_s"], 0)
 
 
@@ -120,7 +120,7 @@ class InstallationTest(unittest.TestCase):
 
 class SourceTest(unittest.TestCase):
     def test_no_wait_sets_a_number_as_its_time_limit(self) -> None:
-        """A number could be too short on a slow computer; only a test that hangs exceeds the default limit."""
+        """A test's own limit may be too short on slow computers. Only a test that hangs exceeds the default limit."""
         calls, limits = 0, []
         for path in sorted(HERE.glob("*.py")):
             for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -19,7 +19,7 @@ r is 1 at the centre of each face of the anatomy's box.
 Scans are planned around the organ of interest, so of two similar components the central one is more likely the organ.
 """
 SPECK = 64
-"""A component of fewer voxels of the coarse grid is not an organ."""
+"""Smallest size of a component that may be selected, in voxels of the grid on which organs are located."""
 SURE = 0.95
 """Smallest probability of the voxels in a component's core.
 
@@ -61,7 +61,7 @@ class CentrePrior:
         return cls((np.linalg.inv(grid.affine) @ centre)[:3], edges / grid.spacing / 2)
 
     def crop_to(self, box: Sequence[slice]) -> CentrePrior:
-        """Return the same prior in voxels of the grid's part `box`."""
+        """Return this prior in voxels of `box`, a part of the prior's grid."""
         return CentrePrior(self.centre - [side.start for side in box], self.half_edges)
 
     def weights(self, components: np.ndarray, length: int) -> np.ndarray:
@@ -95,8 +95,8 @@ def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePr
     Of equally large components, the first in array order is kept. An empty mask stays empty.
 
     Args:
-        near: the box in which the organ was located. Only voxels in this box count for a component's size, unless no
-            component has voxels in the box.
+        near: the box in which the organ was located. If any component has voxels in this box, a component's size is
+            the number of its voxels in the box.
         prior: the prior in voxels of the mask; its weights multiply the sizes.
     """
     kept = np.zeros(mask.shape, dtype=bool)

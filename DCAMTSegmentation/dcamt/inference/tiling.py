@@ -217,8 +217,8 @@ def fine_reach(network: DualVNet) -> Shape:
     for level in range(fine):
         convolutions = sum(isinstance(layer, nn.Conv3d) for layer in network.vnets[0].encoder.levels[level].modules())
         # A level's encoder and decoder have equally many convolutions, each with a reach of one voxel of the level.
-        # Upsampling has a reach of one voxel of the next level. Along each axis, such a voxel has the length of one or
-        # two voxels of this level; two are counted.
+        # Upsampling to the level has a reach of one voxel of the next coarser level. A voxel of the coarser level is
+        # as long as one or two voxels of the level, depending on the axis. The sum counts two.
         for axis, step in enumerate(fine_stride(network, level)):
             voxels[axis] += step * (2 * convolutions + 2)
     x, y, z = (-(-n // step) * step for n, step in zip(voxels, fine_stride(network, fine), strict=True))
@@ -251,7 +251,7 @@ def add_channel_axis(box: Box) -> tuple[slice, ...]:
 
 
 def coarsen(box: Box, step: Shape) -> Box:
-    """Convert a box, whose limits are multiples of `step`, to the grid that is coarser by these factors."""
+    """Convert a box to the grid with `step` times the spacing; the box's limits must be multiples of `step`."""
     x, y, z = (slice(part.start // s, part.stop // s) for part, s in zip(box, step, strict=True))
     return x, y, z
 
