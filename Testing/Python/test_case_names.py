@@ -81,7 +81,7 @@ def test_label_is_recognised_only_beside_its_scan() -> None:
 @pytest.mark.parametrize(
     "word", ["pred", "prediction", "auto", "result", "output", "dcamt", "auto_seg", "LA_gt", "RV_mask"]
 )
-def test_result_or_structure_label_is_recognised_beside_its_scan(word: str) -> None:
+def test_results_and_labels_of_structures_are_recognised_beside_their_scan(word: str) -> None:
     folder = Path("patients")
     files = [folder / "p1.nii.gz", folder / f"p1_{word}.nii.gz"]
     assert labels_beside_scans(files, folder) == files[1:]
@@ -148,14 +148,14 @@ def test_label_belongs_to_the_case_with_the_longest_matching_name() -> None:
     assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
 
 
-def test_shortened_name_is_paired_with_other_capitals_unless_two_cases_differ_in_them() -> None:
+def test_capitals_of_a_short_name_matter_only_if_two_cases_differ_in_capitals() -> None:
     labels = {"P1_LA": Path("P1_LA")}
     assert pair_with_labels(["p1"], labels) == {"p1": Path("P1_LA")}
     assert pair_with_labels(["p1", "P1"], labels) == {"P1": Path("P1_LA")}
     assert pair_with_labels(["pa1", "PA1"], {"Pa1_LA": Path("x")}) == {"Pa1_LA": Path("x")}
 
 
-def test_short_name_keeps_one_word() -> None:
+def test_short_name_keeps_at_least_one_word() -> None:
     assert short_names("LA_final") == ["LA"]
     assert short_names("LA_manual_2") == ["manual_2", "2"]
 

@@ -250,7 +250,7 @@ def test_nifti_scan_is_segmented_to_nrrd_without_simpleitk(noise_model: Path, tm
     assert done.stderr == ""
 
 
-def test_result_is_found_by_a_change_of_its_file_and_not_by_the_clock(tmp_path: Path) -> None:
+def test_new_or_changed_file_counts_as_a_result_even_if_dated_before_the_command(tmp_path: Path) -> None:
     """File systems with coarse time stamps may date a new file before the start of the command."""
     names = ("new", "replaced", "earlier", "missing", "recorded")
     jobs = [ScanJob(tmp_path / f"{name}.nii.gz", name, tmp_path / f"{name}.seg.nrrd") for name in names]

@@ -12,7 +12,7 @@ from dcamt.runs.preview import choose_preview, chosen_preview, read_preview
 from dcamt_testing.synthetic import new_trainer, write_cases_folder
 
 
-def test_preview_shows_the_requested_case_and_has_the_dice_of_the_validation(tmp_path: Path) -> None:
+def test_preview_holds_the_requested_case_and_the_prediction_that_validation_scored(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1, validation=2)
     run = RunFolder(tmp_path / "run")
     assert chosen_preview(run) is None
@@ -47,7 +47,7 @@ def test_preview_shows_the_requested_case_and_has_the_dice_of_the_validation(tmp
     labels = np.load(changed.labels)
     second = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
     # The validation's Dice is computed on the network grid. The scans have the recipe's spacing, so each scan's
-    # network grid is its own grid.
+    # network grid equals the scan's grid.
     np.testing.assert_allclose((dice + second) / 2, mean_dice[-1], atol=1e-6)
     assert len(list(run.preview.glob("*.npy"))) == 2  # the files of earlier previews were removed
 

@@ -149,7 +149,7 @@ def test_command_rewrites_the_report(run: Path, tmp_path: Path, capsys: pytest.C
     assert "holds no run" in capsys.readouterr().err
 
 
-def test_resuming_a_run_removes_later_values_from_its_curves() -> None:
+def test_resuming_at_an_iteration_removes_the_values_of_later_iterations_from_the_curves() -> None:
     def progress_event(step: int, loss: float | None) -> dict[str, object]:
         return {"event": "progress", "step": step, "losses": {"total": loss}}
 
@@ -166,7 +166,7 @@ def test_resuming_a_run_removes_later_values_from_its_curves() -> None:
     assert dice == {"branch A": [(25, 0.5)], "both branches": [(25, 0.6)]}
 
 
-def test_curves_of_several_classes_name_the_only_validated_class() -> None:
+def test_dice_curves_name_the_class_if_only_one_of_several_classes_is_validated() -> None:
     scored = ValidationScored(25, {"A": {"LA": 0.5}, "mean": {"LA": 0.6}}, 1.0)
     _, dice = collect_curves([scored], several_classes=True)
     assert dice == {"LA, branch A": [(25, 0.5)], "LA, both branches": [(25, 0.6)]}

@@ -27,7 +27,7 @@ RUN_WIDGETS = (
 )
 """Widgets that are useful only if there is a run."""
 TITLE_LENGTH = 40
-"""A section's title shows at most this many characters of the user's choice."""
+"""Maximum number of characters of the selected task, effort or run in a section's title."""
 
 
 class Sections:
