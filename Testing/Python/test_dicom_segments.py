@@ -90,7 +90,7 @@ def test_segments_lie_on_the_voxels_of_the_scan(
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
-def test_segments_are_mapped_by_name_and_are_no_scan(series: Path, tmp_path: Path, kind: str) -> None:
+def test_segments_are_mapped_by_name_and_refused_as_a_scan(series: Path, tmp_path: Path, kind: str) -> None:
     labels = organs((2, 3, 5))
     path = write_segmentation(tmp_path / "named.dcm", series, labels, kind)
     mapped = fit_labelmap(read_labelmap(path, {"Wall": 7}), read_scan(series).grid, series)
@@ -309,7 +309,7 @@ def test_fractions_without_their_highest_value_are_refused(series: Path, tmp_pat
     ],
     ids=["no description", "frames without a number", "8 bits"],
 )
-def test_only_segment_needs_no_description_and_may_have_any_mask_value(
+def test_single_segment_needs_no_description_and_may_have_any_mask_value(
     series: Path, tmp_path: Path, change: Callable[[Any], object]
 ) -> None:
     labels = np.minimum(organs((2, 3, 5)), 1)

@@ -1,4 +1,4 @@
-"""Test prediction in one pass and in tiles: padding, equal results, margins, progress, and a network without tiles."""
+"""Test prediction in one pass and in tiles: padding, equal results, margins, progress, and instance normalisation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ NETWORKS = [
 
 
 def network_of(recipe: Recipe, settings: Network) -> DualVNet:
-    """Return a network for inference with random running statistics, and with cross-attention that has an effect."""
+    """Return a network in evaluation mode, with random running statistics and random output weights of the attention.
+
+    With the initial output weights, which are 0, cross-attention would have no effect.
+    """
     torch.manual_seed(0)
     network = DualVNet(dataclasses.replace(recipe, network=settings)).eval()
     for module in network.modules():
@@ -162,7 +165,7 @@ def test_network_with_instance_normalisation_is_not_predicted_in_tiles(
         predict_bounded(network, image, recipe)
 
 
-def test_progress_counts_every_tile(tiny_recipe: Recipe) -> None:
+def test_progress_counts_up_to_the_number_of_steps(tiny_recipe: Recipe) -> None:
     ticks: list[tuple[int, int]] = []
     with torch.no_grad():
         predict_tiled(

@@ -65,7 +65,7 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
 
 
 def _other_name(frame: Frame) -> str:
-    """Return a name for a frame whose component is not stated: its first other property, such as the image type."""
+    """Return a name for a frame that states no component: the first stated item of its `properties`."""
     return next(filter(None, frame.properties), "without a name")
 
 

@@ -188,13 +188,13 @@ def _triplet(code: Code) -> list[str]:
 
 
 def _to_ascii(text: str) -> str:
-    """Return one line in ASCII, since pynrrd writes no other characters; `_restore_characters` restores them."""
+    """Return the text as one ASCII line, since pynrrd writes only ASCII; codes replace all other characters."""
     line = " ".join(text.splitlines())
     return "".join(character if character.isascii() else f"{_MARKER}{ord(character)};" for character in line)
 
 
 def _restore_characters(path: Path) -> None:
-    """Write the characters that `_to_ascii` replaced as UTF-8 into a NRRD header, as 3D Slicer does."""
+    """Replace the codes of `_to_ascii` in a NRRD header by their characters in UTF-8, as 3D Slicer writes them."""
     header, blank, data = path.read_bytes().partition(b"\n\n")
     text = re.sub(rf"{_MARKER}(\d+);", lambda match: chr(int(match[1])), header.decode("ascii"))
     path.write_bytes(text.encode("utf-8", "backslashreplace") + blank + data)

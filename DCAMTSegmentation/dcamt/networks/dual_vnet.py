@@ -80,7 +80,7 @@ class DualVNet(nn.Module):
         return outputs[0], outputs[1]
 
     def forward_one(self, image: Tensor) -> Tensor:
-        """Return the logits (B, K, X, Y, Z) of branch A alone, attending to its own tokens: the fast quality."""
+        """Return the logits (B, K, X, Y, Z) of branch A for fast quality; branch A attends to its own tokens."""
         vnet = self.vnets[0]
         features = vnet.encode(image)
         features[-1] = self.exchange_at_inference(features[-1:], (0,))[0]

@@ -24,8 +24,8 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
 
     Args:
         lines: name -> points (iteration, value).
-        bounds: range of the value axis. By default, it begins at 0, or at the lowest value if that is negative, and
-            ends at the largest value (at 1 if that is 0).
+        bounds: range of the value axis. By default, from min(0, lowest value) to the largest value, or to 1 if the
+            largest value is 0.
     """
     shown = {name: thin_line([p for p in line if math.isfinite(p[1])]) for name, line in lines.items()}
     points = [point for line in shown.values() for point in line]
