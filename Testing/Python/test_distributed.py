@@ -219,7 +219,7 @@ def test_failure_of_a_team_is_reported_once(table: Path, tmp_path: Path) -> None
         # Only the leader detects these failures.
         ([table, "--set", "colour=1"], "there is no setting 'colour'"),
         ([table.with_name("none.csv")], "none.csv"),
-        (["--resume"], "holds no run to resume"),
+        (["--resume"], "holds no run"),
         # Every process detects this failure.
         ([broken, *set_options(*BATCH)], "broken.nii.gz"),
     ):

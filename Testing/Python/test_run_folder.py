@@ -128,7 +128,9 @@ def test_damaged_origin_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone"):
-        with pytest.raises(InputError, match=r"holds no run to resume\. Start a run without --resume\.$"):
+        with pytest.raises(
+            InputError, match=r"holds no run\. Give the folder of a run, or start a new run with CASES\.csv\.$"
+        ):
             RunFolder(path).open()
 
 

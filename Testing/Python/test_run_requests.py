@@ -112,7 +112,7 @@ def test_stopping_a_paused_run_writes_the_model_of_its_checkpoint(
     run = RunFolder(tmp_path / "run")
     stop = ["train", "--run", str(run.path), "--stop", "--device", "cpu"]
     assert call_dcamt(stop) == 1
-    assert "no run to resume" in capfd.readouterr().err
+    assert "holds no run" in capfd.readouterr().err
     for unused in (["--set", "batch=2"], ["--labels", "1=left-atrium"], ["--resume"]):
         assert call_dcamt([*stop, *unused]) == 2
     process = start_long_run(table, run)

@@ -172,7 +172,9 @@ class RunFolder:
             InputError: the folder contains no run, or the run's files cannot be used.
         """
         if not self.recipe.exists():
-            raise InputError("holds no run to resume", path=self.path, remedy="Start a run without --resume.")
+            raise InputError(
+                "holds no run", path=self.path, remedy="Give the folder of a run, or start a new run with CASES.csv."
+            )
         return load_recipe(self.recipe, for_training), read_cases(self.cases)
 
     def read_origin(self) -> Origin | None:
