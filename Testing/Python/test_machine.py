@@ -133,7 +133,7 @@ def test_objects_of_the_caller_are_searched_if_torch_was_imported_before(monkeyp
 
 @pytest.mark.usefixtures("restore_garbage_collection")
 @pytest.mark.parametrize("is_process", [True, False])
-def test_main_exempts_objects_from_garbage_collection_at_exit_only_if_run_as_a_process(
+def test_main_exempts_objects_from_garbage_collection_only_if_called_without_arguments(
     is_process: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["dcamt", "models", "list"])

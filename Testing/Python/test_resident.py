@@ -41,7 +41,7 @@ def test_rounding_to_8_bits_is_off_by_at_most_half_a_step(
     assert held.image.shape == exact.shape
     error = (held.image * scale + offset - exact).abs()
     assert float(error.max()) <= reach / 255 * (1 + 1e-4)
-    # Some intensities lie almost midway between two steps.
+    # Some intensities lie almost midway between two 8-bit values.
     assert float(error.max()) > 0.9 * reach / 255
     assert (offset, 255 * scale + offset) == pytest.approx((-reach, reach))
 
@@ -83,7 +83,7 @@ def refusal_text(case: Case, recipe: Recipe | None = None) -> str:
 
 
 def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> None:
-    """A class that vanishes on a grid of 8 mm is refused if it has a sheet, but not if it has only single voxels."""
+    """A class may vanish on a grid of 8 mm if it has only single voxels, but not if it has a sheet one voxel thick."""
     image, label = ellipsoid_scan((20, 20, 20))
     two = with_settings(tiny_recipe(), ["spacing=8,8,8"])
     two = replace(two, classes=(*two.classes, replace(two.classes[0], label=2, name="Scar")))
@@ -99,7 +99,7 @@ def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> N
 
 
 def test_label_that_vanishes_on_the_network_grid_is_refused(tmp_path: Path) -> None:
-    """Nothing can be learnt from it, even if its only component is smaller than a stray one."""
+    """The label's only component is stray (see `STRAY_VOXELS`), but no other class remains on the network grid."""
     image, label = ellipsoid_scan((20, 20, 20))
     label[:] = 0
     label[9, 9, 9] = 1

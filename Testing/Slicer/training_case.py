@@ -79,7 +79,7 @@ class TrainingCase(EngineCase):
         """Pause the runs that this test started, and wait for the end of their processes."""
         processes = [one for one in started if one.run.path.parent == self.runs]
         for one in processes:
-            # A run is paused below only if its process holds the lock.
+            # Wait, since a starting process does not hold the run's lock yet. The loop below pauses only locked runs.
             process_events_until(lambda one=one: is_held(one.run.lock) or one.process.poll() is not None)
         for path in self.runs.iterdir() if self.runs.exists() else ():
             run = RunFolder(path)

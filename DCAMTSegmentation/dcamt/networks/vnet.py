@@ -174,7 +174,7 @@ class VNet(nn.Module):
         self.head: nn.Conv3d = Pointwise(shape.channels[0], outputs)
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        """Return the features of each level, finest first, for an image (B, C, X, Y, Z); the last is the bottleneck."""
+        """Encode an image (B, C, X, Y, Z); return the features of each level, from the finest to the bottleneck."""
         features: list[Tensor] = self.encoder(image)
         return features
 
