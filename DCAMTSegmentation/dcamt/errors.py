@@ -89,8 +89,10 @@ _NO_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means, by its type or text, that Python or torch ran out of memory."""
-    return isinstance(error, MemoryError) or any(sign in " ".join(str(error).split()) for sign in _NO_MEMORY)
+    """Return whether an error means, by its type, number or text, that Python, torch or the system lacks memory."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return any(sign in " ".join(str(error).split()) for sign in _NO_MEMORY)
 
 
 def write_error(error: OSError, path: str | Path) -> OutputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,9 @@ def test_error_with_an_added_path_keeps_class_and_detail(kind: type[DCAMTError])
 def test_error_that_names_the_file_is_returned_unchanged() -> None:
     error = InputError("is empty", path=SCAN)
     assert user_error(error, SCAN) is error
+
+
+def test_lack_of_memory_reported_by_the_system_is_not_called_a_fault_of_the_file() -> None:
+    error = user_error(OSError(errno.ENOMEM, "Cannot allocate memory"), SCAN)
+    assert isinstance(error, MemoryShortage)
+    assert str(error).startswith("scan.nii.gz: not enough memory. Close other programs")
