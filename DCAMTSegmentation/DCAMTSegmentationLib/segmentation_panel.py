@@ -270,7 +270,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._review.show(segmentation_node)
         self._wall.show(segmentation_node, settings.inputVolume is not None and not running)
         self._ui.measureButton.enabled = self._review.has_measurements and not running
-        # A report, like the wall, needs a volume and one segment.
+        # A report needs what the measurement of a wall needs: a volume, a segment, and no running job.
         self._ui.reportButton.enabled = self._wall.can_measure
         self._ui.placeRegionButton.enabled = settings.inputVolume is not None
         doubt_map = review.get_referenced_node(segmentation_node, review.DOUBT_MAP)

@@ -41,7 +41,7 @@ def insert_wall(
 ) -> ModelNode:
     """Insert a segmentation's wall into the scene, replacing an earlier wall; return the wall's model node.
 
-    An earlier wall to which a copy of the segmentation also refers is hidden instead.
+    If another segmentation, such as a copy, also refers to the earlier wall, that wall is kept and hidden.
 
     Args:
         wall: the wall in the volume's own space, before the volume's transform.
@@ -55,7 +55,7 @@ def insert_wall(
         changes.save(node)
     name = _("{volume} wall").format(volume=volume.GetName() if volume is not None else wall.scan)
     if earlier is not None and model is None:
-        # A copy of the segmentation keeps this wall, which lies at the place of the new wall.
+        # A copy of the segmentation keeps the earlier wall. Both walls lie at one place, so hide the earlier wall.
         earlier.SetDisplayVisibility(False)
     is_new = model is None or colors is None
     # The user may have removed one of the nodes.

@@ -53,7 +53,7 @@ class StartJob:
         )
 
     def start(self) -> StartJob:
-        """Begin with the first step that is still missing; return the job itself."""
+        """Check the cases if they are not checked yet, then take the next step; return the job itself."""
         self.running = True
         self._session.on_news.append(self._advance)
         if self._session.checked:
@@ -73,7 +73,7 @@ class StartJob:
             self._on_end(None, _("Cancelled; nothing was started."))
 
     def _advance(self) -> None:
-        """Take the next step if the check or the measurement for which the job waits has ended."""
+        """Take the next step, or end the job with a failure; do nothing while a step is in progress."""
         session = self._session
         if not self.running or self._writing is not None or session.estimation.running:
             return

@@ -181,7 +181,7 @@ def test_cancelled_scan_ends_and_the_model_stays_loaded(
     assert not any(isinstance(event, WorkerProgress) and event.stage == "loading" for event in events)
 
 
-def test_request_cancelled_before_it_starts_is_not_served(
+def test_request_whose_cancellation_arrives_first_is_not_served(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()

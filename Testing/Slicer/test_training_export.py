@@ -59,7 +59,7 @@ class ExportTest(unittest.TestCase):
             self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
             self.assertIsNone(volume.GetStorageNode())
 
-    def test_corrected_proposal_keeps_all_channels_of_its_file_and_the_file_must_exist_and_match(self):
+    def test_case_with_several_channels_uses_the_scan_file_which_must_exist_and_match_the_volume(self):
         image, label = ellipsoid(4)
         path = self.folder / "two.nrrd"
         volume = add_volume("two", image)

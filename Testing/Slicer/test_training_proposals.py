@@ -132,7 +132,7 @@ class ProposalTest(TrainingCase):
         self.module.enter()
         self.assertEqual(len(self.session.table), 0)
 
-    def test_proposal_without_a_segment_for_a_class_does_not_become_a_case(self) -> None:
+    def test_proposal_becomes_a_case_only_if_a_segment_belongs_to_a_class(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case = {**self.make_ranked_case(volume), "score": 0.4}
         self.save_ranking([case])
@@ -147,7 +147,7 @@ class ProposalTest(TrainingCase):
         click(self.ui.addCaseButton)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
         self.assertEqual(training_cases.unlisted_cases(), [])
-        # A case that loses its segments stays a case, and is listed when the module is opened.
+        # A case that loses its segments stays a case, but is unlisted: the module lists it the next time it is opened.
         segments.RemoveAllSegments()
         self.session.table.remove([0])
         click(self.ui.addCaseButton)

@@ -30,7 +30,8 @@ from .result_files import (
 )
 from .scan_paths import FoundScans
 
-# These endings belong to files, not folders, but segmentations cannot be written with them.
+# Endings of files that cannot hold a segmentation. A path with one of these endings is refused as the output, unless
+# the path is an existing folder.
 _OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
 
@@ -250,7 +251,7 @@ def _wall_files(name: str, segmentation: Path) -> tuple[Path, ...]:
 def _is_skipped(job: ScanJob) -> bool:
     """Return whether a job is skipped: all its results exist, or another program wrote one of its files.
 
-    Missing files of the wall do not count, since not every segmentation has a wall.
+    A job is skipped even if files of the wall are missing, since not every segmentation has a wall.
     """
     return all(path.exists() for path in job.results) or bool(foreign_files(job.files))
 
