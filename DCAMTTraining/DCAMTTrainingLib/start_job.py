@@ -88,9 +88,7 @@ class StartJob:
             self._fail(" ".join(blocking))
         elif session.estimation.estimate(self._device) is not None:
             self._write()
-        elif self._measured:
-            self._fail(_("The settings were changed during the estimation. Press Start again."))
-        else:
+        elif not self._measured:
             self._measured = True
             self._on_step(_("Measuring how long the run will take…"))
             try:
@@ -99,8 +97,9 @@ class StartJob:
                 self._fail(error_text(error))
 
     def _on_measured(self, message: str) -> None:
-        if self.running and message:
-            self._fail(message)
+        """End the job if the estimation gave no estimate of its settings; `_advance` was called just before."""
+        if self.running and self._writing is None:
+            self._fail(message or _("The settings were changed during the estimation. Press Start again."))
 
     def _write(self) -> None:
         def on_step(progress: tuple[int, int]) -> None:

@@ -15,6 +15,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
 from DCAMTSlicerLib import engine_process, stepped_task
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP
+from DCAMTTrainingLib import estimation as estimation_module
 from DCAMTTrainingLib.panels import start as start_panel
 from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start, resume, start_writing_models, started
@@ -160,6 +161,19 @@ class StartTest(CasesCase):
             close_scene()
         process_events()
         self.assertFalse(self.session.estimation.running)
+        self.assertEqual(list(self.runs.iterdir()), [])
+
+    def test_reason_of_a_failed_estimation_is_shown(self) -> None:
+        self.choose_tiny_model_and_settings()
+        for reason, shown in (("The disk is full.", "The disk is full."), ("", "changed during the estimation")):
+            with mock.patch.object(estimation_module, "EngineCommand") as command:
+                command.return_value.running = False
+                click(self.ui.startButton)
+                self.wait_for(lambda command=command: command.called, "the estimation")
+            _arguments, _on_event, on_end = command.call_args.args
+            on_end(reason)
+            self.assertIn(shown, self.ui.problemsLabel.text)
+            self.assertEqual(self.ui.startButton.text, "Start")
         self.assertEqual(list(self.runs.iterdir()), [])
 
     def test_reason_of_a_failed_start_is_shown(self) -> None:
