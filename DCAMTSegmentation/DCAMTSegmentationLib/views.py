@@ -31,7 +31,7 @@ def background_scan() -> VolumeNode | None:
 def show_scan(volume: VolumeNode) -> None:
     """Make a scan the background of all slice views, and show its results instead of those of other scans.
 
-    If all views show the scan already, they keep their position and zoom; otherwise all views are fitted to the scan.
+    If all views show the scan already, each keeps its position and zoom; otherwise all views are fitted to the scan.
     Results that the user hid stay hidden. Points at doubtful places of other scans' results are removed. Nothing
     changes if the scan has no image.
     """

@@ -62,7 +62,7 @@ def test_stripes_have_wavelength_and_amplitude_within_the_limits() -> None:
 
 
 def test_height_of_spots_is_within_the_limits_and_their_edge_has_the_given_width() -> None:
-    """Far from the spot, the logarithm of its brightness falls by 1 / SPOT_EDGE_MM per mm in every direction."""
+    """Far outside its radius, a spot adds a brightness proportional to exp(-d / SPOT_EDGE_MM), d mm from its centre."""
     spots = [artefact for wave, artefact in zip(WAVES, ARTEFACTS, strict=True) if wave is None]
     assert len(spots) > 5
     for spot in spots:

@@ -99,7 +99,7 @@ class StartTest(CasesCase):
             nothing = {"memory_bytes": 0, "disk_bytes": 0}
             estimates.append(self.session.estimation._with_scene_volumes(nothing, recipe)["memory_bytes"])
         self.assertGreater(estimates[0], 0)
-        # A voxel takes one byte for each channel and one for the label: 2 bytes with one channel, 3 bytes with two.
+        # A voxel of a resident case takes 1 byte for each channel and 1 for the label: 2 or 3 bytes in total.
         self.assertAlmostEqual(estimates[1], 3 / 2 * estimates[0], delta=1)
 
     def test_terms_of_a_shipped_model_must_be_accepted_before_a_run_starts_from_it(self) -> None:
@@ -187,7 +187,7 @@ class StartTest(CasesCase):
         )
         for _ in prepare_and_start(plan):
             pass
-        self.wait_for(lambda: not is_starting(plan.run), "its end")
+        self.wait_for(lambda: not is_starting(plan.run), "the end of the process that trains")
         self.module.widget.runs.show(plan.run)
         self.assertIn("Failed", self.ui.runStatusLabel.text)
         self.assertIn("patch must be a multiple", self.ui.runStatusLabel.text)

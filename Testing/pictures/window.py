@@ -86,7 +86,7 @@ def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QIm
 
     Args:
         width, height: size of the whole picture in pixels of the screen.
-        fit: show the whole volume; else slices keep their centre and zoom.
+        fit: whether to show the whole volume; if not, each slice view keeps its centre and zoom.
         camera: see `views.three_d_picture`.
     """
     size = (round(width * SCALE / 2), round((height / 2 - BAR) * SCALE))

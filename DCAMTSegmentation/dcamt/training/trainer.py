@@ -326,7 +326,11 @@ class Trainer:
             )
 
     def _validation_due(self, cases: Sequence[ResidentCase]) -> bool:
-        """Return whether a validation is due and `VALIDATION_FRACTION` leaves time for it and the final one."""
+        """Return whether a validation is due and fits into `VALIDATION_FRACTION`.
+
+        The earlier validations and this one must fit into this fraction of the run's time so far. Together with the
+        final validation, they must fit into this fraction of the whole run's expected time.
+        """
         training = self.recipe.training
         if self.step % training.validate_every:
             return False
