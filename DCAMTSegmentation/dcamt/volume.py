@@ -24,7 +24,7 @@ GRID_TOLERANCE = 0.05
 """Two grids count as equal if they differ by at most this many voxels along each axis; files hold rounded geometry."""
 MASK_VALUE = 255
 """Value that many programs write into a mask of one structure."""
-_LABEL_ROUNDING = 1e-4  # Tolerance for whole numbers: 255 stored with a slope of 1/255 is read as 1.0000001.
+_LABEL_ROUNDING = 1e-4  # Tolerance for whole numbers: 255 times a slope of 1/255 in float32 gives 1.00000006, not 1.
 
 
 class IdentifyingNote(str):
@@ -60,7 +60,7 @@ class Labelmap:
 
     Attributes:
         path: the file that the labels were read from, if any.
-        partial: whether the grid may cover only the surroundings of the segments, as in many `.seg.nrrd` files;
+        partial: whether the grid may be only a box around the segments, as in many `.seg.nrrd` files;
             everything outside the grid is then background.
     """
 
@@ -335,10 +335,11 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
 
 def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
-    """Return a labelmap whose slices have the spacing of `grid`, or the unchanged labelmap if they cannot have it.
+    """Return a labelmap with the slice spacing of `grid`, if possible without interpolation.
 
     A single slice gets the step of `grid`. If there are several slices, n is the spacing of `grid` divided by the
     labelmap's, rounded. Every n-th slice is kept if n is at least 2 and all other slices are background.
+    Several slices are returned unchanged otherwise, and also if all of them are background.
     """
     affine, step = labelmap.grid.affine.copy(), labelmap.grid.affine[:3, 2]
     along = grid.affine[:3, :3].T @ step / grid.spacing

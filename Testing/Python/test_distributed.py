@@ -180,7 +180,7 @@ def test_team_saves_a_checkpoint_before_validating(
 
 
 @pytest.mark.parametrize(("signalled", "wait_count"), [(False, 1), (True, 0)])
-def test_follower_of_a_failed_team_waits_for_the_leader_unless_it_got_a_signal(
+def test_follower_of_a_failed_team_waits_for_the_leader_unless_the_follower_got_a_signal(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool, wait_count: int
 ) -> None:
     plan = TrainingPlan(RunFolder(Path()), tiny_recipe("iterations=4"), read_cases(table), device="cpu")
@@ -242,7 +242,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.parametrize("arguments", [["--colour"], ["--recipe", "none"]], ids=["usage", "input"])
 def test_leader_that_starts_late_still_reports_the_failure(table: Path, tmp_path: Path, arguments: list[str]) -> None:
-    """The other process fails first, but must not end first, since torchrun would then terminate the leader."""
+    """Process 1 fails first, but waits: when process 1 ends, `run_team` terminates the leader, as torchrun does."""
     script = tmp_path / "late_leader.py"
     script.write_text(LATE_LEADER, encoding="utf-8")
     status, _, errors = run_team(2, "train", table, "--run-folder", tmp_path / "run", *arguments, script=script)

@@ -63,7 +63,7 @@ def test_class_weights_balance_foreground_classes_and_keep_the_total_weight_of_t
     weights = class_weights(target, torch.float64)
     mean = (500 + 100 + 10) / 3
     assert weights[0].tolist() == pytest.approx([1, mean / 500, mean / 100, 10])  # 203 / 10 is clipped to 10
-    assert float(weights[1, 2]) == 1  # the only class of its sample
+    assert float(weights[1, 2]) == 1  # the only foreground class of sample 1
     labels[0, 6, :1] = 0
     sizes = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1).sum((2, 3, 4))
     weights = class_weights(torch.nn.functional.one_hot(labels, 4).movedim(-1, 1), torch.float64)

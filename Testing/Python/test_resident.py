@@ -83,7 +83,7 @@ def refusal_text(case: Case, recipe: Recipe | None = None) -> str:
 
 
 def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> None:
-    """A class may vanish on a grid of 8 mm if it has only single voxels, but not if it has a sheet one voxel thick."""
+    """On a grid of 8 mm, a class of single voxels vanishes without an error; a class with a thin sheet is refused."""
     image, label = ellipsoid_scan((20, 20, 20))
     two = with_settings(tiny_recipe(), ["spacing=8,8,8"])
     two = replace(two, classes=(*two.classes, replace(two.classes[0], label=2, name="Scar")))
@@ -99,7 +99,7 @@ def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> N
 
 
 def test_label_that_vanishes_on_the_network_grid_is_refused(tmp_path: Path) -> None:
-    """The label's only component is stray (see `STRAY_VOXELS`), but no other class remains on the network grid."""
+    """A class of stray components (`STRAY_VOXELS`) may vanish only if another class remains; here, none remains."""
     image, label = ellipsoid_scan((20, 20, 20))
     label[:] = 0
     label[9, 9, 9] = 1
