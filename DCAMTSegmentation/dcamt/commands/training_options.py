@@ -110,7 +110,7 @@ def add_train(commands: Commands[Parser]) -> None:
         "dcamt train cases.csv --run runs/first --set iterations=2000",
     )
     parser.add_argument(
-        "cases", type=parse_path, metavar="CASES.csv", nargs="?", help=f"{CASE_LIST}; not needed with --resume"
+        "cases", type=parse_path, metavar="CASES.csv", nargs="?", help=f"{CASE_LIST}; only for a new run"
     )
     parser.add_argument(
         "--run",
