@@ -53,9 +53,10 @@ class ReviewPanel:
                 ui.measurementsTable.transposed = True
                 ui.measurementsTable.resizeColumnsToContents()
         if table is not None:
-            # Hide rows at each update: when the table node gets new measurements, the view shows all rows again.
-            # `resultLabel` shows the scan's name, so hide the first row. If there is only one segment, also hide
-            # the second row, which contains the segment's name.
+            # The view is transposed: its rows are the table's columns. Hide rows at each update: when the table node
+            # gets new measurements, the view shows all rows again. `resultLabel` shows the scan's name, so hide the
+            # view's first row. If there is only one segment, also hide the view's second row, which contains the
+            # segment's name.
             hidden = 2 if table.GetNumberOfRows() == 1 else 1
             for row in range(table.GetNumberOfColumns()):
                 ui.measurementsTable.setRowHidden(row, row < hidden)
@@ -148,7 +149,8 @@ class ReviewPanel:
 
     def on_correct(self, checked: bool = False) -> None:
         volume = review.get_referenced_node(self._node, review.VOLUME)
-        # Segment Editor replaces all layers, and so removes the map of doubt, unless the views show this volume.
+        # If the slice views did not show this volume, Segment Editor would replace all their layers, including the map
+        # of doubt.
         views.show_scan(volume)
         open_in_segment_editor(self._node, volume, back_to="DCAMTSegmentation")
 

@@ -45,7 +45,7 @@ def peak_memory_bytes() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     # psutil does not report the peak on Linux and macOS.
     if sys.platform == "linux":
-        # Not `ru_maxrss`, which begins with the peak of the program that started this one.
+        # Not `ru_maxrss`: in a new process, its value can start at the parent process's peak.
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
     import resource
@@ -77,9 +77,9 @@ def without_garbage_collection() -> Iterator[None]:
     """Keep the garbage collector from searching the objects of the packages that a block imports.
 
     PyTorch, SciPy and vtk create 240,000 objects. Python would search all of them for reference cycles several times
-    during the import, and again at the end of the process. At the end of the block, all existing objects are
-    exempted from later searches, even those older than the block. If PyTorch is imported already, as in a notebook
-    that calls the command again, there is little to gain, and the collector is left alone.
+    during the import, and again at the end of the process. At the end of the block, all existing objects,
+    including objects created before the block, are exempted from later searches. If PyTorch is imported already, as in
+    a notebook that calls the command again, there is little to gain, and the collector is left alone.
     """
     if "torch" in sys.modules:
         yield

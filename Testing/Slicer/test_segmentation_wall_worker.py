@@ -189,7 +189,7 @@ class WorkerWallTest(WorkerWallCase):
         self.assertIn("at the scan's border", self.ui.wallLabel.text)
         self.assertTrue((scalars(segmentation, "opening") == BORDER).any())
 
-    def test_measurement_ends_with_the_scene_and_works_again_in_the_next_scene(self) -> None:
+    def test_closing_the_scene_ends_the_measurement_and_the_next_scene_can_be_measured(self) -> None:
         self.worker.meanwhile = close_scene
         self.measure()
         self.assertIsNone(self.worker.meanwhile)
@@ -314,7 +314,10 @@ class InterruptedInsertionTest(ChosenPhantomCase):
         process_events_until(lambda: not self.module.logic.isRunning(), "the wall")
 
     def fail_after_each_step(self) -> None:
-        """Measure for each call in `INSERTION_STEPS`. The call fails at its end; the scene must stay unchanged."""
+        """Measure the wall once for each call in `INSERTION_STEPS`, and let this call raise an error at its end.
+
+        After each failed measurement, the scene must be unchanged.
+        """
         before = scene_content()
         for module, steps in INSERTION_STEPS.items():
             for name, calls in steps.items():
@@ -333,7 +336,10 @@ class InterruptedInsertionTest(ChosenPhantomCase):
         self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
 
     def insert_earlier_wall(self) -> None:
-        """Insert a wall with other ratios; then change settings of its nodes that the next insertion overwrites."""
+        """Insert a wall with other ratios; then change its model's attribute, visibility and legend title.
+
+        The next insertion overwrites the visibility and the title.
+        """
         wall = expected_wall()
         self.module.worker.wall = replace(wall, ratio=wall.ratio * np.float32(0.9))
         self.measure()

@@ -31,9 +31,9 @@ _Simplify = Callable[[NamedFile], Hashable]
 def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     """Replace the key of each label that has no scan by the key of the only scan whose name fits.
 
-    A scan that has a label when the function is called gets no other label; several labels may get the key of a scan
-    that has none. If several scans fit, or the label names another modality, the label keeps its key. If there are
-    scans `p1_lge` and `p1_post`, a label `p1` also keeps its key, since both scans' names start with `p1`.
+    A scan that has a label before the call gets no other label. Several labels may get the key of a scan that has no
+    label before the call. If several scans fit, or the label names another modality, the label keeps its key. If there
+    are scans `p1_lge` and `p1_post`, a label `p1` also keeps its key, since both scans' names start with `p1`.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
     rules: tuple[tuple[_Simplify, _Simplify], ...] = (
@@ -109,6 +109,7 @@ def _beside(file: NamedFile) -> Hashable:
 def _beside_folder_of_labels(file: NamedFile) -> Hashable:
     """Return the result of `_beside` if the file lies in a folder of labels, otherwise the path, which fits no scan.
 
-    Any other folder may belong to another patient, site or time (`p1/heart`, `p2/heart_label`).
+    In other folders, a scan and a label of the same name may belong to different patients, sites or times: `p1/heart`
+    and `p2/heart_label`.
     """
     return _beside(file) if is_folder_of_labels(file.path.parent.name) else file.path

@@ -166,8 +166,8 @@ class EvaluationPair:
     """A case to evaluate.
 
     Attributes:
-        read: returns the prediction and the label, in this order. `evaluate_pairs` calls it once or twice for each
-            case, since the labelmaps of all cases may not fit into memory.
+        read: returns the prediction and the label, in this order. `read` is a function, since the labelmaps of all
+            cases together may be too large for memory. `evaluate_pairs` calls `read` once or twice for each case.
     """
 
     case: str
@@ -314,7 +314,8 @@ def _refuse_scan(
     Args:
         case: the case's name, for the message about a labelmap without a file.
         values: the label values of the labelmap.
-        others: the label values of the counterpart: the label of a prediction, or the prediction of a label.
+        others: the label values of the counterpart. A prediction's counterpart is its label; a label's counterpart is
+            its prediction.
         counterpart: "prediction" or "label".
         option: the option that maps the labelmap's values.
     """
@@ -399,8 +400,9 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
     """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
 
     Args:
-        other: the counterpart of `source`: the label of a prediction, or the prediction of a label; None if the
-            counterpart has a mapping. If `other` is a file, `mapping` may use the names of its segments as classes.
+        other: the counterpart of `source`; None if the counterpart has a mapping. A prediction's counterpart is its
+            label; a label's counterpart is its prediction. If `other` is a file, `mapping` may use the names of its
+            segments as classes.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source)

@@ -127,7 +127,7 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 
     The error is below 2% for smooth shapes of more than about 10 voxels in diameter. Sharp edges and details smaller
     than two voxels are smoothed: the area of a box is about 5% too small, or up to 10% if it is only 10 voxels thick.
-    The area of a few voxels is underestimated by more.
+    The area of a segment of a few voxels is underestimated by more.
     """
     box = bounding_box(mask)
     if box is None:
@@ -139,7 +139,8 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
     for step, weight in zip(steps, weights, strict=True):
         head = tuple(slice(max(0, -d), max(0, size - max(0, d))) for d, size in zip(step, inside.shape, strict=True))
         tail = tuple(slice(max(0, d), max(0, size - max(0, -d))) for d, size in zip(step, inside.shape, strict=True))
-        # `count - both` pairs have only their head inside, and as many have only their tail inside: the crossings.
+        # Each voxel inside is the head of one pair and the tail of another. So `count - both` pairs have only their
+        # head inside, and equally many have only their tail inside. These pairs are the crossings.
         both = np.count_nonzero(inside[head] & inside[tail])
         total += weight * 2.0 * (count - both)
     return float(2.0 * abs(np.linalg.det(axes)) * total)
@@ -222,7 +223,8 @@ def measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) ->
         return Measurements(scan, segment, 0.0, 0.0, 0.0, 0.0, 0.0, nan)
     mask = mask[box]
     volume_mm3 = float(np.count_nonzero(mask) * abs(np.linalg.det(axes)))
-    # No shape has a smaller area than a ball of equal volume, but the computed area of a few voxels can be smaller.
+    # No shape has a smaller area than a ball of equal volume, but the area computed for a segment of a few voxels can
+    # be smaller than the ball's.
     ball_mm2 = pi ** (1 / 3) * (6.0 * volume_mm3) ** (2 / 3)
     surface_mm2 = max(surface_area(mask, axes), ball_mm2)
     hull = _hull_vertices(mask, axes)
