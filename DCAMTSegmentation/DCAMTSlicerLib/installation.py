@@ -72,7 +72,7 @@ def ensure_packages() -> None:
     ).format(packages=", ".join(missing))
     if not slicer.util.confirmOkCancelDisplay(question, _("DCAMT: install packages")):
         raise InstallationDeclined(
-            _("Nothing was installed, so nothing can be computed. Try again to be asked once more.")
+            _("Nothing was installed, so nothing can be computed. To install the packages, try again.")
         )
     from slicer.packaging import pip_ensure
 
@@ -161,7 +161,7 @@ def _refuse_old_slicer() -> None:
 def _refuse_old_torch() -> None:
     """Raise NotInstalledError if PyTorch is too old.
 
-    DCAMT does not replace PyTorch itself, since other extensions may need the installed version.
+    Only the user may replace PyTorch, since other extensions may need the installed version.
     """
     from packaging.specifiers import SpecifierSet
 

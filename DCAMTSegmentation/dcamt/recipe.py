@@ -110,7 +110,8 @@ class Augmentation:
     """Probability, for each batch, that its unlabelled patches are mixed: a box in each patch is replaced by the same
     box of the next patch. Teacher logits come from unmixed patches."""
     mix_labelled: float = 0.0
-    """Probability, for each batch, that its labelled patches and their labels are mixed, with a box as for `mix`."""
+    """Probability, for each batch, that its labelled patches and their labels are mixed as described for `mix`. The box
+    is drawn independently of the box of the unlabelled patches."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Training:
 
     iterations: int = 6000
     patch: tuple[int, int, int] = (112, 112, 80)
-    """Size of a patch in voxels of the network grid along R-L, A-P, S-I; multiples of the network's `stride`."""
+    """Size of a patch in voxels of the network grid along R-L, A-P, S-I; multiples of `Recipe.stride`."""
     batch: int = 4
     """Number of patches in an iteration, labelled and unlabelled."""
     labelled_per_batch: int = 2
@@ -146,8 +147,11 @@ class Training:
     checkpoint_every_s: float = 120.0
     """Seconds between checkpoints; additional checkpoints are saved before some validations and at the end."""
     validate_every: int = 500
-    """Iterations between validations. A validation is skipped if all validations together would then take more than
-    10% of the run's time; the validation at the end is never skipped."""
+    """Iterations between validations.
+
+    A validation is skipped if it would raise the time of all validations above 10% of the run's time so far. A
+    validation is also skipped if less than the time of the final validation would remain of 10% of the run's expected
+    time. The final validation is never skipped."""
 
 
 @dataclass(frozen=True)

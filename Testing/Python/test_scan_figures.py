@@ -1,4 +1,4 @@
-"""Test the colours of surfaces and the numbers of slices in a report."""
+"""Test the colours of surfaces, the numbering of slices and the units in a report."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_weight_of_the_doubt_colour_follows_the_thickness_of_the_doubtful_layer(
 
 
 @pytest.mark.parametrize("direction", [1, -1], ids=["upwards", "downwards"])
-def test_axial_slices_are_numbered_from_the_lowest_in_picture_and_text(direction: int) -> None:
+def test_axial_slices_are_numbered_from_the_lowest_and_measurements_have_units(direction: int) -> None:
     grid = Grid((30, 30, 20), np.diag([1.0, 1.0, 2.0 * direction, 1.0]))
     labels = np.zeros(grid.shape, np.uint8)
     labels[10:20, 10:20, 6] = 1

@@ -56,7 +56,7 @@ def test_validation_dice_of_a_class_is_the_mean_over_cases_whose_label_or_predic
     assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
     assert dice["mean"] == pytest.approx(dice["A"])  # branch A has the higher confidence
-    # Scar is omitted: branch B predicts the class, but no label contains the class.
+    # The scores omit a class that no label contains, here Scar, even if a branch predicts the class.
     one_class = validation_dice(network, cases[:1], recipe)
     assert one_class is not None
     assert [list(one_class[key]) for key in ("A", "B", "mean")] == [[info.name]] * 3

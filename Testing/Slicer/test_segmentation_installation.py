@@ -122,7 +122,7 @@ class InstallationTest(PanelCase):
         self.assertEqual(person.errors(), [])  # declining causes no error message
         self.assertFalse(self.logic.isRunning())
         self.assertEqual(pip.installed, [])
-        self.assertIn("Try again to be asked once more", self.ui.statusLabel.text)
+        self.assertIn("To install the packages, try again.", self.ui.statusLabel.text)
         pip.reset()
         self.assert_apply_works()
 

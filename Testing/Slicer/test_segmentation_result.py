@@ -1,4 +1,4 @@
-"""A result in the scene: voxels, geometry, name, terminology code and folder; later results; saving with the scene."""
+"""A result in the scene: voxels, geometry, name, code and folder; replacement by a new result; saving."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class PlacementTest(PanelCase):
         map_node = slicer.util.getNode("LGE doubt")
         self.assertEqual(map_node.GetParentTransformNode(), transform)
 
-    def test_result_is_placed_correctly_in_a_segmentation_under_another_transform(self) -> None:
+    def test_result_in_a_transformed_segmentation_lies_at_the_same_world_position(self) -> None:
         volume = add_scan()
         alone = self.segment(volume)
         expected, places = np.array(segment_mask(alone, volume)), self.logic.doubtfulPlaces(alone)

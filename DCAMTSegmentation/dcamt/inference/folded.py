@@ -1,4 +1,4 @@
-"""Fold batch normalisation into the convolutions of a network for inference, and fuse them with ReLU.
+"""Fold batch normalisation and ReLU into the convolutions of a network for inference.
 
 At inference, batch normalisation scales and offsets each channel by constants. The preceding convolution can include
 these constants: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). An interpolation

@@ -18,7 +18,7 @@ PROPOSAL_FILE = "DCAMT.proposal"
 SCAN_FILE = "DCAMT.scanFile"
 """Attribute of a proposal's volume that DCAMT Training read from a file: the file's path."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
-"""Attribute of a proposal's volume, set if the proposal's run reads further channels, which the volume lacks."""
+"""Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first."""
 
 
 def is_preview(node: Any) -> bool:

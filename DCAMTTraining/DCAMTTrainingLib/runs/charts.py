@@ -101,14 +101,14 @@ class TrainingCharts:
             chart.SetYAxisTitle(axis)
 
     def _series(self, kind: str, name: str, number: int) -> Any:
-        """Return the series node of a curve; create it in the style of its chart if it is not in the scene."""
+        """Return the series node of a curve; create the node if the scene has none."""
         key = self._key(kind, name)
         series = _find("vtkMRMLPlotSeriesNode", key)
         if series is None:
             series = self._node("vtkMRMLPlotSeriesNode", key, name)
             series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
             markers = slicer.vtkMRMLPlotSeriesNode
-            # Without a marker, a single validation would not be visible.
+            # The scores of a single validation are points, which only markers make visible.
             series.SetMarkerStyle(markers.MarkerStyleCircle if kind == SCORES else markers.MarkerStyleNone)
             series.SetLineWidth(2)
             hexadecimal = CHART_COLORS[number % len(CHART_COLORS)]
@@ -199,7 +199,7 @@ def _find(node_class: str, key: str) -> Any | None:
 
 
 def _restore_layout(layout: int) -> None:
-    """Restore a layout to which a plot view was added, unless the user has chosen another layout since."""
+    """Restore `layout` if its variant with a plot view is still shown; keep a layout that the user has chosen since."""
     manager = slicer.app.layoutManager()
     if manager.layout == slicer.modules.plots.logic().GetLayoutWithPlot(layout):
         manager.setLayout(layout)
