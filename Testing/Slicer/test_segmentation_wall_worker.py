@@ -336,16 +336,16 @@ class InterruptedInsertionTest(ChosenPhantomCase):
         self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
 
     def insert_earlier_wall(self) -> None:
-        """Insert a wall with other ratios; then change its model's attribute, visibility and legend title.
+        """Insert a wall with other ratios; then mark it as outdated, hide it and change its legend's title.
 
-        The next insertion overwrites the visibility and the title.
+        The next insertion overwrites all three.
         """
         wall = expected_wall()
         self.module.worker.wall = replace(wall, ratio=wall.ratio * np.float32(0.9))
         self.measure()
         self.module.worker.wall = wall
         model = review.get_referenced_node(self.segmentation, review.WALL)
-        model.SetAttribute("DCAMT.wallOutdated", "1")
+        self.segmentation.SetAttribute("DCAMT.wallOutdated", "1")
         model.GetDisplayNode().SetVisibility(False)
         slicer.modules.colors.logic().GetColorLegendDisplayNode(model).SetTitleText("mine")
 
