@@ -455,7 +455,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("holds {0} slices, some of them at the same place"),
         _("holds {0} stacks of slices{1}"),
         _("holds {0} time points with different numbers of slices ({1})"),
-        _("holds {0} time points, not {1}"),
+        _("holds {0} time points, but no time point {1}"),
         _("holds {0} volumes (4D)"),
         _("holds {0} volumes, not one labelmap"),
         _("holds {0} voxels, not intensities"),

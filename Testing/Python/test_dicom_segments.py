@@ -241,11 +241,11 @@ def test_segmentation_without_a_common_grid_is_refused(
         "longer",
         "padded",
         "segment 7",
-        "equal",
-        "number",
-        "none",
-        "one",
-        "8",
+        "equal segment numbers",
+        "no segment number",
+        "no frame states its segment",
+        "one frame does not state its segment",
+        "two 8-bit mask values",
     ],
 )
 def test_incomplete_or_contradictory_segmentation_is_refused(

@@ -270,7 +270,7 @@ def install_core_modules(application_logic: Any) -> None:
     """Install the core modules that the extension uses, and connect their logics to the scene."""
     slicer.modules = Modules()
     scene = slicer.mrmlScene
-    # Hide the logics' warnings that the wheel lacks the terminology and colour files.
+    # Hide the logics' warnings about terminology and colour files, which the package slicer-core lacks.
     shown = vtk.vtkLogger.GetCurrentVerbosityCutoff()
     vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
     for name, kind in (

@@ -124,8 +124,8 @@ def keep_largest_components(
 ) -> np.ndarray:
     """Return a copy of `labelmap` (I, J, K) in which each class of `labels` keeps only its `largest_component`.
 
-    The class's other voxels become background (0). Classes not in `labels` stay unchanged. Voxels of another class do
-    not connect a class's components.
+    The class's other voxels become background (0). Classes not in `labels` stay unchanged. The components of each class
+    are computed separately.
     """
     tidied = labelmap.copy()
     for label in labels:

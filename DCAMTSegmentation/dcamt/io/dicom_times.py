@@ -110,7 +110,7 @@ def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: lis
 
 
 def _time_number(path: Path, count: int, choice: ScanChoice, notes: list[str]) -> int:
-    """Return the number, from 1, of the chosen one of `count` time points.
+    """Return the number of the chosen time point, from 1 to `count`.
 
     Without a choice, return 1 and add a note to `notes`.
 
@@ -119,7 +119,8 @@ def _time_number(path: Path, count: int, choice: ScanChoice, notes: list[str]) -
     """
     wanted = 1 if choice.time is None else choice.time
     if not 1 <= wanted <= count:
-        raise InputError(f"holds {count} time points, not {wanted}", path=path, remedy=f"Choose 1 to {count}.")
+        what = f"holds {count} time points, but no time point {wanted}"
+        raise InputError(what, path=path, remedy=f"Choose 1 to {count}.")
     if choice.time is None:
         notes.append(f"Holds {count} time points; the first was read (dcamt segment --time NUMBER chooses another).")
     return wanted

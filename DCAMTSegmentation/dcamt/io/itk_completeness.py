@@ -382,4 +382,4 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys((".mrc", ".rec"), _check_mrc),
     **dict.fromkeys((".mnc", ".hdf5"), lambda path: None),
 }
-"""The check of each format by the file's ending. A format without a check is not read."""
+"""The check of each format by the file's ending. The ITK reader refuses a file with any other ending."""
