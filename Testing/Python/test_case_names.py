@@ -92,7 +92,7 @@ def test_label_of_a_scan_whose_name_has_a_modality_is_recognised() -> None:
     assert labels_beside_scans(files, Path("patients")) == [files[1], files[3]]
 
 
-def test_label_that_fits_two_modalities_is_not_paired() -> None:
+def test_label_that_fits_scans_of_two_modalities_is_not_paired() -> None:
     labels = {"p1_seg": Path("p1_seg")}
     assert pair_with_labels(["p1_lge", "p1_t2"], labels) == labels
 

@@ -41,10 +41,10 @@ def test_frame_without_a_position_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(path), path, "lacks the position")
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_first_time_point_is_read_with_a_note(tmp_path: Path, named: bool) -> None:
+@pytest.mark.parametrize("numbered", [True, False])
+def test_first_time_point_is_read_with_a_note(tmp_path: Path, numbered: bool) -> None:
     places = [*range(12)] * 3
-    path = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(12), 3) if named else ())
+    path = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(12), 3) if numbered else ())
     data = pydicom.dcmread(path)
     moved = np.frombuffer(data.PixelData, "<u2").reshape(3, -1) + np.array([[0], [1000], [2000]], "<u2")
     data.PixelData = moved.astype("<u2").tobytes()
@@ -129,7 +129,9 @@ def test_time_points_before_and_after_midnight_are_in_order(tmp_path: Path, keyw
         assert_slices_in_place(volume, 8, 100 + 1000 * (number - 1))
 
 
-@pytest.mark.parametrize("dates", [("20240510", "20240510"), ("20240510", "")], ids=["dated", "one date"])
+@pytest.mark.parametrize(
+    "dates", [("20240510", "20240510"), ("20240510", "")], ids=["both dated", "only the first dated"]
+)
 def test_time_points_two_milliseconds_apart_are_in_order(tmp_path: Path, dates: tuple[str, str]) -> None:
     for point, (date, time) in enumerate(zip(dates, ("103012.421", "103012.423"), strict=True)):
         for k in range(8):
@@ -154,7 +156,7 @@ def test_times_with_a_time_zone_sort_the_time_points(tmp_path: Path, zone: str) 
     assert {index // 8 for _, index in read_scan(path).frames} == {1}
 
 
-def test_numbered_parts_whose_ranges_overlap_slightly_are_one_scan(tmp_path: Path) -> None:
+def test_numbered_groups_of_slices_nearly_side_by_side_are_not_time_points(tmp_path: Path) -> None:
     parts = [1, 1, 1, 2, 1, 2, 2, 2]
     groups = [{"FrameContentSequence": {"TemporalPositionIndex": part}} for part in parts]
     assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)
@@ -169,7 +171,7 @@ def test_kinds_t1_and_t1_map_can_each_be_chosen_by_name(tmp_path: Path, name: st
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type=name)), 8, add)
 
 
-def test_error_lists_the_image_type_if_no_component_is_stated(tmp_path: Path) -> None:
+def test_kind_without_a_complex_component_is_named_after_its_image_type(tmp_path: Path) -> None:
     for number, image_type in enumerate((["ORIGINAL", "PRIMARY", "M"], ["DERIVED", "PRIMARY", "PSIR"])):
         for k in range(8):
             attributes = {"number": 8 * number + k + 1, "add": 100 + 1000 * number, "ImageType": image_type}

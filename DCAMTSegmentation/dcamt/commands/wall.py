@@ -251,7 +251,7 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace, usage_error: Cal
             usage_error(f"{option} is for one scan, but {options.scan} is a folder of scans")
     if not options.segmentation.is_dir():
         usage_error(f"{options.scan} is a folder of scans: give a folder of segmentations too")
-    # Names with the ending of a file, since `case_name` expects the name of a file.
+    # `case_name` expects the name of a file, so an ending is added to each scan's name.
     cases = [case_name(f"{name}{DICOM_ENDING}") for name in found.names]
     segmentations = pair_with_labels(cases, labelmaps_by_case(options.segmentation, skip_images=True))
     jobs = []
