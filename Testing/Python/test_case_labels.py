@@ -32,7 +32,7 @@ def write_label_case(path: Path, values: np.ndarray, labels: str = "") -> Case:
 
 
 def label_voxels(*values: int) -> np.ndarray:
-    """Return label values on `GRID` whose first voxels, in C order, have the given values; the others are 0."""
+    """Return an array on `GRID`: its first voxels, in C order, hold the given label values; all other voxels are 0."""
     array = np.zeros(GRID.shape, np.uint16)
     array.ravel()[: len(values)] = values
     return array
@@ -63,7 +63,7 @@ def test_error_quotes_a_mapping_that_has_no_label_value() -> None:
         parse_mapping(" =left-atrium", two_class_recipe().classes)
 
 
-def test_class_above_255_is_refused() -> None:
+def test_class_with_a_label_value_above_255_is_refused() -> None:
     with pytest.raises(InputError, match="'Left atrium' has the label value 420, which is above 255"):
         parse_value_mapping("1=Left atrium", [("Left atrium", 420)])
     classes = [replace(two_class_recipe().classes[0], label=300)]

@@ -70,9 +70,9 @@ def test_free_disk_space_is_found_for_a_folder_that_does_not_exist_yet(tmp_path:
     assert abs(free - shutil.disk_usage(tmp_path).free) < 1e9
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only glibc has the setting")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's mallopt")
 def test_freed_memory_is_reused_without_page_faults() -> None:
-    """Count the page faults of ten allocations of 64 MiB, in child processes because the setting is permanent."""
+    """Count the page faults of ten allocations of 64 MiB, in child processes because mallopt's setting is permanent."""
     faults = []
     for first in ("", "assert keep_freed_memory()"):
         command = [sys.executable, "-c", REPEATED.format(first=first)]
@@ -82,7 +82,7 @@ def test_freed_memory_is_reused_without_page_faults() -> None:
     assert if_kept < 50 < by_default / 5
 
 
-def test_keeping_memory_does_nothing_on_other_c_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_freed_memory_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
     assert not keep_freed_memory()
     monkeypatch.setattr(sys, "platform", "win32")
@@ -123,7 +123,7 @@ def test_objects_created_without_garbage_collection_are_not_searched_for_cycles(
 
 
 @pytest.mark.usefixtures("restore_garbage_collection")
-def test_objects_of_the_caller_are_searched_if_torch_was_imported_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_garbage_collection_does_nothing_if_torch_is_already_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     callers: list[int] = []
     with without_garbage_collection():

@@ -259,7 +259,9 @@ def test_full_disk_during_import_leaves_no_partial_model(
     assert not (tmp_path / "home").exists()
 
 
-def test_shipped_models_are_searched_in_and_near_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_folders_are_those_of_source_tree_slicer_extension_and_pip_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.undo()
     engine = Path(model_store.__file__).parents[1]
     assert model_store.shipped_folders() == [

@@ -77,7 +77,7 @@ OTHER_LABEL_WORDS = frozenset(
         *(f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES),
     ]
 )
-"""Words for labels of other structures, such as the wall. Such files are neither scans nor labels of the atrium."""
+"""Words for labels of structures other than the left atrium, such as the wall (`FileKind.OTHER_LABEL`)."""
 PREDICTION_WORDS = frozenset(("pred", "preds", "predict", "prediction", "predictions", "predicted", "autoseg"))
 """Words for automatic results, which are neither scans nor labels."""
 RESULT_WORDS = frozenset(
@@ -206,8 +206,8 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """Return the kind and the key of each file below `folder`; files with equal keys belong to one case.
 
     Three rules are added to those of `classify`:
-    - A word such as `output` marks a result if the file's key without the word is the key of a scan. If the word is in
-      the file's name, the key of a label suffices, too.
+    - A word such as `output` marks a result if the file's key without the word is the key of a scan. In the
+      file's name, the word also marks a result if the key without the word is the key of a label.
     - If a label's name is a scan's name with words for structures or qualifiers, the label gets the scan's key. A word
       for another structure changes the kind to `FileKind.OTHER_LABEL`.
     - Labels in a folder `original` without scans are results if a folder `final` beside it holds labels: in these
@@ -297,7 +297,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     The words are in lower case and stand at the end or at the beginning of the name, or are the name of a folder of
     masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If several scans fit a file, those whose names have the
-    most words come first, and those beside a folder of masks come last.
+    most words come first. Scans that fit because a folder's name is left out come last.
 
     For each file, a second comparison follows. There, the names of scans lose the words of `MODALITY_WORDS`: `p1_lge`
     becomes `p1`, so that `p1_LA` is named like this scan with the further word `la`. Scans that the second comparison
