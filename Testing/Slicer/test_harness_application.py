@@ -282,7 +282,7 @@ class ScriptedModuleTest(unittest.TestCase):
         logic.isSingletonParameterNode = False
         self.assertIs(logic.getParameterNode(), node)
 
-    def test_module_provides_the_four_base_classes(self) -> None:
+    def test_star_import_provides_the_four_base_classes(self) -> None:
         names = set(sys.modules["slicer.ScriptedLoadableModule"].__all__)
         classes = (
             ScriptedLoadableModule,

@@ -11,7 +11,7 @@ from dcamt_testing.temporary_files import use_own_temporary_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALE = 1.25
-"""Pixels of a picture per pixel of the screen: enough for small text, few enough for small files."""
+"""Pixels of a picture per logical pixel of Qt: enough for small text, few enough for small files."""
 FONT_PIXELS = 13
 
 

@@ -21,7 +21,7 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
 
     Args:
         size: width and height in pixels.
-        scale: pixels of the picture per pixel of the screen, for fonts, lines and markers.
+        scale: pixels of the picture per logical pixel of Qt, for fonts, lines and markers.
     """
     view = vtk.vtkContextView()
     window = view.GetRenderWindow()

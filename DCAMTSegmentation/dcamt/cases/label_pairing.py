@@ -35,7 +35,8 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
     If the folder itself holds no labelmap, but its subfolders hold cases, return the labels of these cases.
 
     Args:
-        skip_images: leave out each scan that has a label or a mask (`cases.masks`) in the folder.
+        skip_images: leave out each scan that has a label or a mask (`cases.masks`) in the folder, and each automatic
+            result whose case has a label.
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
@@ -57,7 +58,9 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
         if dicom_files.contours:
             what = f"holds no segmentation, but contours (RT Structure Set), such as {dicom_files.contours[0].name}"
             raise InputError(what, path=folder, remedy=CONTOUR_REMEDY)
-        raise InputError("holds no segmentation", path=folder, remedy=f"Files end in {endings}.")
+        raise InputError(
+            "holds no segmentation", path=folder, remedy=f"Choose a folder of files that end in {endings}."
+        )
     if skip_images:
         files = _without_scans(files, folder)
     cases: dict[str, Path] = {}
@@ -85,7 +88,7 @@ def _labels_in_subfolders(folder: Path) -> dict[str, Path]:
 
 
 def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Leave out each scan that has a label or a mask among the files, and each automatic result that has a label."""
+    """Leave out scans that have a label or a mask among the files, and automatic results whose case has a label."""
     named = classify_all(files, folder)
     labels = set(labels_beside_scans(files, folder))
     results = {file.path for file in named if file.kind is FileKind.RESULT}
@@ -169,7 +172,8 @@ def _paired_by_simplified_names(
 def short_names(name: str) -> list[str]:
     """Return shorter forms of a label's name, the longest first.
 
-    Each step removes one word for the atrium or one qualifier: first at the end, then at the beginning.
+    Each step removes one word for the atrium or one qualifier: the last word, as long as it is one of these, then the
+    first word.
 
     >>> short_names("p1_LA_final")
     ['p1_LA', 'p1']

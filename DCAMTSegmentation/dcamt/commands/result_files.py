@@ -43,7 +43,7 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
 
     Raises:
         InputError: the result would replace one of the `inputs`.
-        OutputError: the path is a folder, or its folder cannot be written.
+        OutputError: the path is a folder, device or pipe, or its nearest existing parent is not a writable folder.
     """
     check_result_paths([path], inputs)
 
@@ -51,7 +51,7 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
 def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise the errors of `check_result_path` for the first of `paths` that cannot be written.
 
-    InputError is also raised if two of `paths` are the same file, since one result would replace the other.
+    InputError is also raised if two of `paths` resolve to one path, since one result would replace the other.
     """
     known: dict[object, Path] = {}
     for other in inputs:
@@ -86,7 +86,7 @@ def _file_keys(path: Path) -> tuple[object, ...]:
 
 
 def _check_place(path: Path) -> None:
-    """Raise OutputError if `path` is a folder, or if its folder cannot be written."""
+    """Raise the OutputError of `check_result_path` if a result cannot be written to `path`."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder. Give a file name.")
     refuse_device(path, path)

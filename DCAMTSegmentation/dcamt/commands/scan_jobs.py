@@ -156,7 +156,8 @@ def plan_scan_jobs(
     Raises:
         InputError: two results have the same path, a result would replace a scan (with `REFUSE`: any existing file),
             or the table has the ending of an image.
-        OutputError: a result's path is a folder, or its folder cannot be written.
+        OutputError: a result's path is a folder, device or pipe, or its nearest existing parent is not a writable
+            folder.
     """
     files = [scan for path in found for scan in path.scans]
     is_file, suffix = _segmentation_ending(output, format_name, len(files), usage_error)

@@ -194,9 +194,10 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
 
     Raises:
         InputError: the segmentations cannot be paired with the scans, the ending of --surface is unknown, two results
-            are the same file, a result would replace an input, or a result exists already and neither --overwrite nor
+            have the same path, a result would replace an input, or a result exists already and neither --overwrite nor
             --skip-existing is given.
-        OutputError: a result's path is a folder, or its folder cannot be written.
+        OutputError: a result's path is a folder, device or pipe, or its nearest existing parent is not a writable
+            folder.
     """
     output = options.output
     _check_usage(options, usage_error)

@@ -93,8 +93,8 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
     padded = stated * ((frame_bits + 7) // 8)
     if held < size:
         raise cut_file_error(path, held, size)
-    # Frames padded to whole bytes, which DICOM (PS3.5 8.1.1) forbids, and pixels of a further frame are refused. Other
-    # additional bytes are harmless.
+    # Two kinds of additional bytes are refused: the pixels of a further frame, and the padding of each frame to whole
+    # bytes, which DICOM (PS3.5 8.1.1) forbids. Other additional bytes are harmless.
     if held > size + size % 2 and (held >= padded > size or 8 * (held - size) >= frame_bits):
         raise InputError(f"holds {held} bytes of pixels, but its frames need {size}", path=path, remedy=_REMEDY)
 
@@ -174,8 +174,9 @@ def _geometry(
             stated = abs(float(value(frames[0], "PixelMeasuresSequence", keyword)))
         except (InputError, TypeError, ValueError):
             continue
-        # If empty frames are omitted, even the smallest gap may be a multiple of the slice spacing. The slice thickness
-        # may be less than the slice spacing; `fit_labelmap` then corrects the spacing.
+        # If empty frames are omitted, the smallest distance between frames can be a multiple of the slice spacing. If
+        # the thickness is less than the slice spacing (1 mm instead of 2 mm), the grid gets empty slices between the
+        # frames; `fit_labelmap` removes these slices.
         if stated > 0 and (not step or abs(step / stated - round(step / stated)) < 0.02):
             step = stated
             break
@@ -206,9 +207,10 @@ def _geometry(
 
 
 def _has_fractions(path: Path, data: Any) -> bool:
-    """Return whether pixels lie between 0 and the value that stands for 1.
+    """Return whether pixels are fractions other than 0 and 1.
 
-    In a binary segmentation with several bits for each pixel, one value other than 0 may stand for 1.
+    In a fractional segmentation, `MaximumFractionalValue` stands for 1. A binary segmentation with several bits for
+    each pixel has fractions if its pixels have two or more values other than 0.
     """
     if int(data.BitsAllocated) == 1:
         return False

@@ -32,9 +32,9 @@ def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file; its data follow the header or lie in other files.
 
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
-    or "space" are spatial; if no axis has such a kind, all axes are spatial. If the header has neither directions nor
-    the field `space`, the coordinates are LPS, as in ITK. Other axes become channels. Without an origin, the first
-    voxel lies at 0. Bytes after the data are ignored.
+    or "space" are spatial; if no axis has such a kind, all axes are spatial. The axes that are not spatial become
+    channels. If the header has neither directions nor the field `space`, the coordinates are LPS, as in ITK. Without an
+    origin, the first voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
@@ -166,8 +166,8 @@ def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[St
     """Return the segments in the order of their numbers.
 
     If the segments' values in the file are distinct and above 0, each segment's `label` is its `value`. Otherwise the
-    first segment gets the label 1, the second 2, and so on. In files from before Slicer 4.11, which lack label values
-    and layers, segment n has the value 1 in layer n.
+    first segment gets the label 1, the second 2, and so on. Files from before Slicer 4.11 lack the fields `LabelValue`
+    and `Layer`: segment n has the value 1 in channel n of the file.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     places: list[tuple[int, int, int]] = []
@@ -178,7 +178,8 @@ def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[St
         except ValueError as error:
             raise InputError(f"has a damaged segment {number}", path=path, remedy=OPEN_IN_SLICER) from error
         if not 0 <= layer < layers:
-            raise InputError(f"names layer {layer} of {layers} in a segment", path=path, remedy=OPEN_IN_SLICER)
+            what = f"has a segment in layer {layer} (counted from 0), but the number of layers is {layers}"
+            raise InputError(what, path=path, remedy=OPEN_IN_SLICER)
         places.append((number, layer, value))
     values = [value for _, _, value in places]
     unique = len(set(values)) == len(values) and min(values, default=1) > 0
