@@ -170,7 +170,7 @@ def test_lock_is_refused_while_another_program_keeps_its_file_locked(
         pass
 
 
-def test_no_holder_is_refused_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_is_granted_to_all_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
