@@ -99,8 +99,8 @@ def shipped_recipes() -> list[str]:
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Return the recipe with `key=value` settings applied, as given to `dcamt train --set`.
 
-    A key such as `spacing` or `iterations` names a field of the recipe or of one of its sections. The section's name may
-    precede the field (`training.iterations`). Lists are written with commas (`64,64,32`).
+    A key such as `spacing` or `iterations` names a field of the recipe or of one of its sections. The section's name
+    may precede the field (`training.iterations`). Lists are written with commas (`64,64,32`).
 
     Raises:
         InputError: a setting is not `key=value`, a key is unknown, or a value does not fit its key or the other values.
