@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +75,23 @@ def list_cases(la: Path, row: str, labelled: int) -> list[Case]:
     ]
 
 
-def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: list[str]) -> None:
-    """Train a row and measure both qualities, unless the results exist.
+def claim_settings(work: Path, settings: list[str]) -> None:
+    """Create the folder `work` for rows with these settings; end the process if it has rows with other settings."""
+    file, text = work / "settings.json", json.dumps(settings)
+    work.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        file.write_text(text, encoding="utf-8")
+    elif file.read_text(encoding="utf-8") != text:
+        sys.exit(f"{work} has rows with other settings ({file}); choose another folder")
 
-    Raises:
-        ValueError: the row was begun with other settings.
-    """
+
+def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: list[str]) -> None:
+    """Train a row and measure both qualities, unless the results exist."""
     folder = work / f"{row}-{labelled}-seed{seed}"
-    done, given = folder / "scores.json", folder / "settings.json"
-    if given.exists() and json.loads(given.read_text(encoding="utf-8")) != settings:
-        raise ValueError(f"{folder} was begun with other settings ({given}): choose another folder WORK")
+    done = folder / "scores.json"
     if done.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    given.write_text(json.dumps(settings), encoding="utf-8")
     write_cases(list_cases(la, row, labelled), folder / "cases.csv")
     options = ["--recipe", "la-best" if row == "la-best" else "la"]
     options += [word for setting in (*SCALE, *ROWS[row], f"seed={seed}", *settings) for word in ("--set", setting)]
@@ -140,6 +144,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="recipe settings for all rows")
     options = parser.parse_args()
     settings = [*(COARSE if options.coarse else ()), *options.set]
+    claim_settings(options.work, settings)
     for seed in options.seeds:
         for row in options.rows:
             run_row(options.la, options.work, row, seed, options.labelled, settings)
