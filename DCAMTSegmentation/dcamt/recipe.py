@@ -149,9 +149,9 @@ class Training:
     validate_every: int = 500
     """Iterations between validations.
 
-    A validation is skipped if it would raise the time of all validations above 10% of the run's time so far. A
-    validation is also skipped if less than the time of the final validation would remain of 10% of the run's expected
-    time. The final validation is never skipped."""
+    A validation is skipped if the time of all validations would exceed 10% of the run's time so far. It is also skipped
+    if the time of all validations, including the final one, would exceed 10% of the run's expected time. The final
+    validation is never skipped."""
 
 
 @dataclass(frozen=True)

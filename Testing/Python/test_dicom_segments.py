@@ -362,6 +362,17 @@ def test_slices_may_be_thinner_than_their_distance(series: Path, tmp_path: Path,
                 fit_labelmap(labelmap, grid, series)
 
 
+@pytest.mark.parametrize("slices", SOME_SLICES, ids=str)
+def test_impossible_slice_spacing_is_not_used(series: Path, tmp_path: Path, slices: tuple[int, ...]) -> None:
+    """The stated spacing is more than 50 times the distance of the slices."""
+    labels, grid = organs(slices), read_scan(series).grid
+    path = write_segmentation(tmp_path / "x.dcm", series, labels, "BINARY", False)
+    data = pydicom.dcmread(path)
+    data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 1000.0
+    data.save_as(path)
+    np.testing.assert_array_equal(fit_labelmap(read_labelmap(path), grid, series).voxels, labels)
+
+
 @pytest.mark.parametrize(
     ("size", "message"), [(400, "lacks its pixels"), (-740, "lacks its pixels"), (-2, "ends too early")]
 )

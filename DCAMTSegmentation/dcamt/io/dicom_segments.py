@@ -177,7 +177,8 @@ def _geometry(
         # If empty frames are omitted, the smallest distance between frames can be a multiple of the slice spacing. If
         # the thickness is less than the slice spacing (1 mm instead of 2 mm), the grid gets empty slices between the
         # frames; `fit_labelmap` removes these slices.
-        if stated > 0 and (not step or abs(step / stated - round(step / stated)) < 0.02):
+        count = round(step / stated) if stated > 0 else 0
+        if stated > 0 and (not step or (count > 0 and abs(step / stated - count) < 0.02)):
             step = stated
             break
     if not step:
