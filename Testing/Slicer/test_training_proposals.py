@@ -147,7 +147,8 @@ class ProposalTest(TrainingCase):
         click(self.ui.addCaseButton)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
         self.assertEqual(training_cases.unlisted_cases(), [])
-        # A case that loses its segments stays a case, but is unlisted: the module lists it the next time it is opened.
+        # Without segments, the button adds no row. An existing case stays a case, but its mark as listed is cleared:
+        # DCAMT Training lists the case again when the module is opened.
         segments.RemoveAllSegments()
         self.session.table.remove([0])
         click(self.ui.addCaseButton)

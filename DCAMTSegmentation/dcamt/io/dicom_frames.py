@@ -242,7 +242,10 @@ def _component(stated: str, image_type: Sequence[str]) -> str:
 
 
 def _plain_text(value: Any) -> str:
-    """Return an attribute's text for comparisons: in lower case, with single spaces for blanks and carets."""
+    """Return an attribute's text for comparisons: its words in lower case, joined by single spaces.
+
+    Blanks and carets separate words ("DOE^JANE": "doe jane").
+    """
     return "" if value is None else " ".join(str(value).casefold().replace("^", " ").split())
 
 
