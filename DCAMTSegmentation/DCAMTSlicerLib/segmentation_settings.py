@@ -48,8 +48,8 @@ class SegmentationSettings:
     Attributes:
         channelVolumes: the volumes of the second and further channels.
         model: the name of a model in the store, or the path of its file.
-        showDisagreement: whether the map of doubt is shown; named as in scenes of older versions, whose maps show
-            disagreement.
+        showDisagreement: whether the map of doubt is shown. Scenes of older versions, whose maps show disagreement,
+            store the setting under this name.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode  # noqa: N815

@@ -10,8 +10,8 @@ evaluated on them. All rows have the same iterations and seeds, and the same aug
 `la-best` has another number of patches per iteration and another learning rate.
 
 Finished rows are not run again, so the command can be repeated after an interruption. Several processes can run
-different rows. For another `--coarse` or `--set`, choose another folder WORK. The command prints a table, and writes
-`semi_supervised.json` and `semi_supervised.svg` to WORK.
+different rows. Use a separate folder WORK for each combination of `--coarse` and `--set`. The command prints a table,
+and writes `semi_supervised.json` and `semi_supervised.svg` to WORK.
 """
 
 from __future__ import annotations

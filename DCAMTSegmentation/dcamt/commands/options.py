@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 Commands = argparse._SubParsersAction
-"""The type of the set of all commands, and of the set of a command's actions (`find` in `dcamt cases find`)."""
+"""What `add_subparsers` returns: the commands of `dcamt`, or a command's actions (`find` in `dcamt cases find`)."""
 
 
 def add_command(commands: Commands[Parser], name: str, summary: str, example: str) -> Parser:
@@ -100,5 +100,5 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the options --json and, for applications, --end-with-stdin."""
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each event")
-    # Not the default: a command that a shell starts with a closed stdin would end at once.
+    # An option, since a shell may start a command whose stdin is closed. Such a command must not end at once.
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)
