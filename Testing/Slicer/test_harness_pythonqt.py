@@ -245,7 +245,7 @@ class TimerAndMenuTest(unittest.TestCase):
 
 class ReferenceCountTest(unittest.TestCase):
     def test_calls_that_return_none_lose_no_reference_to_none(self) -> None:
-        """PySide6 6.12.0 loses a reference to None in calls that return None; Python 3.11 aborts when none is left."""
+        """PySide6 6.12.0 loses a reference to None in calls that return None; Python 3.11 aborts at a count of 0."""
         from PySide6.QtCore import QObject
 
         without_parent, before = QObject(), sys.getrefcount(None)

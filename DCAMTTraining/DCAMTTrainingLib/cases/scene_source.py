@@ -207,10 +207,10 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     """Return the identifiers of the segments that a person drew, corrected or made a training case.
 
-    Which segments these are depends on the node:
+    The first line that applies to the node decides which segments these are:
 
     - training case or corrected result: all segments;
-    - other preview or proposal: none;
+    - preview or proposal: none;
     - other node: the segments that DCAMT did not write.
     """
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
