@@ -238,7 +238,7 @@ def test_existing_file_is_not_replaced_without_overwrite(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["scan.png", "recipe.json", "NAME.calibration.json", "scores.tsv"])
-def test_message_names_no_author_if_the_file_type_has_no_dcamt_mark(tmp_path: Path, name: str) -> None:
+def test_message_does_not_say_who_wrote_the_file_if_its_type_has_no_dcamt_mark(tmp_path: Path, name: str) -> None:
     create_empty_files(tmp_path, name)
     with pytest.raises(InputError, match=r": exists already\. "):
         refuse_existing([tmp_path / name])

@@ -18,7 +18,8 @@ def make_files(home: Path, *files: str) -> Path:
 def scans_and_labels(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
     """Return {name: (image, label)} with paths relative to `home`.
 
-    Check that every case with a label is labelled, every other case is unlabelled, and all names differ.
+    Check that a case has the role labelled if it has a label, and otherwise the role unlabelled. Check that all names
+    differ.
     """
     assert all(case.role == ("labelled" if case.label else "unlabelled") for case in found_cases.cases)
     by_name = {
