@@ -191,10 +191,11 @@ class RemovedSegmentTest(SceneCase):
     def assert_requested(self, job: WorkerJob) -> None:
         """Fail if a job for the aorta sends no request.
 
-        The caller must replace the job's `write_npy_in_slabs` by `remove_instead_of_writing`, which removes the aorta.
+        The caller must replace the job's `write_npy_in_slabs` by `remove_instead_of_writing`, which removes all
+        segments when the job writes the aorta's mask.
         """
-        # Otherwise a report's job would read the spleen after the aorta. `remove_instead_of_writing` has removed all
-        # segments by then, so the job would end with a message.
+        # A report's job reads the aorta, then the spleen if there is one. `remove_instead_of_writing` would remove the
+        # spleen before the job reads it, and the job would end with a message.
         self.node.GetSegmentation().RemoveSegment("spleen")
         job.start()
         process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")
