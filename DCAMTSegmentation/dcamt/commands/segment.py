@@ -110,7 +110,8 @@ def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
 def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob]) -> int:
     """Segment this process's part of the jobs; in the leader, also write the table and print the summary."""
     console = Console(options.json, with_bar=team.leads)
-    # No process of the team writes a result before all have entered `_start_session`.
+    # Each process takes the stamps before it calls `_start_session`, which waits for all processes of the team. Hence
+    # the stamps are older than any result of this command.
     stamps = [file_stamp(job.segmentation) for job in jobs]
     session = _start_session(options, team, jobs, console)
     records: list[ScanRecord] = []
