@@ -31,9 +31,9 @@ from .names import (
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
 _PARALLEL_PARTS = 6
-"""Largest number of different names of one part of otherwise equal paths: 2 in `reader1/p1` and `reader2/p1`.
+"""Paths that differ only in one part are compared if this part has at most this many different names.
 
-If the part has more names, paths that differ in it are not compared.
+For example, `reader1/p1` and `reader2/p1` differ only in the first part, which has two different names.
 """
 _Key = tuple[str, ...]
 _SAMPLE = 1 << 16
@@ -51,7 +51,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     labelled = {loose_key(file.key) for file in named if file.kind is FileKind.LABEL}
     for file, scan, fits in _masks_with_further_parts(rest):
         if file.path not in masks:
-            # A file that is named as a label of the scan takes precedence.
+            # If the scan has a label by name (`labels/p1` for `cohort/p1`), the mask does not become a second label.
             key = loose_key(without_first_channel(scan.key))
             is_label = fits and labelled.isdisjoint(key[n:] for n in range(len(key)))
             kind = FileKind.LABEL if is_label else FileKind.OTHER_LABEL
@@ -119,7 +119,8 @@ class _Parts:
 
         The part may be a folder (`reader1/p1` fits `scans/p1`, and `p1/reader1/lge` fits `p1/lge`) or the file's name
         (`p1/observerA` fits `p1/p1`). If the part is a folder, the file's name may have words at its end that the
-        scan's key lacks: `gd/p1_gd` fits `de/p1_de`, whose key is `p1` without the modality `de`.
+        scan's key lacks: `gd/p1_gd` fits `de/p1_de`. The key of `de/p1_de` is `p1`, since `_plain_key` removes words
+        for the modality, such as `de`.
 
         The second result holds the further words of the file's name and the words of part `n`.
         """
