@@ -148,7 +148,7 @@ def test_cpu_is_used_when_the_gpu_is_too_small_for_the_scan_even_in_tiles(
     tmp_path: Path,
 ) -> None:
     child = start_worker(GPU_TOO_SMALL_FOR_THE_SCAN)
-    # Large enough for tiles: the smallest tile has four strides (16 voxels) along each axis.
+    # The scan is larger than the smallest tile (16 x 16 x 16 voxels, four times the network's stride on each axis).
     large = analytic_scan(centred_grid((40, 20, 16), (1.5, 1.5, 1.5)))
     child.send(write_request(large, worker_model, tmp_path / "scan", device="auto"))
     finished, events = child.wait_for(is_answer_to("1"))

@@ -25,8 +25,9 @@ def missing_attributes(dataset: Dataset) -> list[str]:
     """Describe the required attributes that are missing or empty in the SOP class's mandatory modules.
 
     Attributes of types 1 and 2 (DICOM PS3.3) are required; those of type 2 may be empty. Conditional attributes are not
-    checked. An attribute of a functional group counts as present if one item of either group has it. In a structured
-    report, the content items are checked, too. `highdicom` ships the standard's tables.
+    checked. A functional group, for example PixelMeasuresSequence, counts as present if one item of
+    SharedFunctionalGroupsSequence or PerFrameFunctionalGroupsSequence has it. In a structured report, the content items
+    are checked, too. `highdicom` ships the standard's tables.
     """
     iods, modules, attributes = map(_table, ("sop_class_iod_map", "iod_module_map", "module_attribute_map"))
     faults = _missing_in_content(dataset) if "ContentSequence" in dataset else []
@@ -38,7 +39,7 @@ def missing_attributes(dataset: Dataset) -> list[str]:
             if attribute["type"] not in ("1", "2") or name == "PlanePositionSlideSequence":  # for microscopy only
                 continue
             groups = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
-            if path in ([group] for group in groups):  # either group may hold the attribute
+            if path in ([group] for group in groups):  # either sequence may hold the functional group
                 holders = [holder for group in groups for holder in _holders(dataset, [group])]
                 holders = [] if any(name in holder for holder in holders) else holders[:1]
             else:
