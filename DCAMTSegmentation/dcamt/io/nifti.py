@@ -135,8 +135,8 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     - another sform (code above 0).
 
     Without sform and qform, the origin is 0 and the axes run to the patient's left, posterior and superior. The
-    spacing comes from `pixdim`; a negative spacing reverses its axis. (nibabel, in contrast, uses every sform with the
-    sform's own spacing.)
+    spacing comes from `pixdim`; a negative spacing reverses its axis. (If the sform's code is not 0, nibabel ignores
+    the qform and `pixdim`, and takes directions, origin and spacing from the sform.)
 
     Exception: ITK refuses a sheared sform without a qform; here this sform is returned, with its own spacing.
 
