@@ -8,6 +8,7 @@ import pydicom
 import pytest
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_header, read_scan
+from dcamt.volume import Volume
 from dcamt_testing.dicom_positions import (
     RT_DOSE,
     SIZE,
@@ -209,6 +210,26 @@ def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
         add = 100 if kind == "frames" else 100 + 1000 * n
         assert_slices_in_place(read_scan(path, choice=ScanChoice(frame_type=name)), 10, add)
     refused(lambda: read_scan(path, choice=ScanChoice(frame_type="real")), path, "magnitude, phase")
+
+
+def test_kinds_that_differ_in_two_properties_are_chosen_by_both(tmp_path: Path) -> None:
+    kinds = [(component, echo) for component in ("MAGNITUDE", "PHASE") for echo in (2, 5)]
+    for number, (component, echo) in enumerate(kinds):
+        for k in range(8):
+            stated = {"ImageType": ["ORIGINAL", "PRIMARY", component[0]], "EchoTime": echo}
+            write_slice(tmp_path / f"{number}-{k}.dcm", k, number=8 * number + k, add=100 + 1000 * number, **stated)
+
+    def read(frame_type: str | None) -> Volume:
+        return read_scan(tmp_path, choice=ScanChoice(frame_type=frame_type))
+
+    refused(lambda: read(None), tmp_path, "holds 2 kinds of images at the same places: magnitude, phase. Choose")
+    both = "holds 2 kinds of images at the same places: phase + echo 2 ms, phase + echo 5 ms. Choose"
+    refused(lambda: read("phase"), tmp_path, both)
+    refused(lambda: read("echo 5 ms"), tmp_path, "echo 5 ms + magnitude, echo 5 ms + phase. Choose")
+    refused(lambda: read("phase + echo 7 ms"), tmp_path, both)
+    for frame_type in ("phase + echo 5 ms", "Echo 5 ms + Phase"):
+        assert_slices_in_place(read(frame_type), 8, 3100)
+    refused(lambda: read("phase + echo 5 ms + t1"), tmp_path, 'no images of the kind "t1", but phase. Leave out this')
 
 
 def test_letters_of_a_single_image_type_value_are_not_kinds_of_images(tmp_path: Path) -> None:

@@ -339,6 +339,17 @@ def test_segments_in_layers_keep_their_names_and_colors(tmp_path: Path, values: 
         assert described[name].color == color
 
 
+def test_backslashes_in_names_of_segments_are_read_by_the_rules_of_nrrd(tmp_path: Path) -> None:
+    path = tmp_path / "x.seg.nrrd"
+    header = {"space": "LPS", "space directions": np.eye(3), "kinds": ["domain"] * 3}
+    header |= {"Segment0_LabelValue": "1", "Segment0_Name": "new NAME"}
+    nrrd.write(str(path), np.ones(SHAPE, np.uint8), header)
+    for stored, name in ((rb"C:\\new", r"C:\new"), (rb"a\nb", "a\nb"), (rb"a\tb", r"a\tb"), (rb"\\\\n", r"\\n")):
+        path.write_bytes(path.read_bytes().replace(b"new NAME", stored))
+        assert [segment.name for segment in read_segments(path)] == [name]
+        path.write_bytes(path.read_bytes().replace(stored, b"new NAME"))
+
+
 def test_missing_or_invalid_names_and_colors_get_defaults(tmp_path: Path) -> None:
     path = tmp_path / "x.seg.nrrd"
     voxels = np.zeros(SHAPE, np.uint8)

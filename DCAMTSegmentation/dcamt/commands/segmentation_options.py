@@ -70,7 +70,9 @@ def _add_scan_choice(parser: Parser) -> None:
         "--series", metavar="NUMBER|UID|NAME", help="the DICOM series to read, if the folder holds several"
     )
     parser.add_argument(
-        "--frame-type", metavar="NAME", help="the kind of DICOM images to read, if there are several: magnitude, ..."
+        "--frame-type",
+        metavar="NAME",
+        help="the kind of DICOM images to read, if there are several: magnitude, ..., magnitude + echo 5 ms",
     )
     parser.add_argument(
         "--time", type=parse_number, metavar="N", help="the time point to read, if there are several (first: 1)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from .dicom_frames import NUMBERED_TIMES, TIME_ATTRIBUTES, Frame
 from .dicom_stacks import ScanChoice, Stack, group_places, same_place_error
 
 _CHOOSE_KIND = "Choose a kind of image with dcamt segment --frame-type NAME, or export the images of one kind."
+_AND = " + "
+"""Joins properties of one kind of image, as in "magnitude + echo 5 ms"."""
 _CHOOSE_TIME = "Choose a time point with dcamt segment --time NUMBER, or export one time point."
 
 
@@ -30,38 +32,58 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
             out one; its time points have different numbers of slices, and none is chosen; frames at one place cannot
             be told apart by time; or frames contradict each other (`refuse_contradictions`).
     """
-    frames = _without_copies(stack.frames, notes)
-    wanted = (choice.frame_type or "").casefold().strip()
-    is_chosen, offered = False, list[str]()
-    # `component`, such as "phase", always distinguishes kinds of images. A value of `properties`, such as an echo time,
-    # distinguishes kinds only if several frames lie at one place.
-    for number in range(1 + len(stack.first.properties)):
+    frames = _choose_kind(path, _without_copies(stack.frames, notes), choice.frame_type or "")
+    refuse_contradictions(path, frames)
+    return _choose_time(path, frames, choice, notes)
 
-        def kind_of(frame: Frame, number: int = number) -> str:
-            return frame.properties[number - 1] if number else frame.component
 
-        kinds = sorted({kind_of(frame) for frame in frames})
-        if len(kinds) < 2 or (number > 0 and not _share_places(frames)):
+def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame]:
+    """Return the frames of the chosen kind; `frame_type` joins several properties of a kind by `_AND`."""
+    words = [word.strip() for word in frame_type.casefold().split(_AND) if word.strip()]
+    properties = _properties(frames[0])
+    chosen: list[str] = []
+    for number, kind_of in enumerate(properties):
+        kinds = {kind_of(frame) for frame in frames}
+        if not _are_separate_kinds(frames, number, kinds):
             continue
-        matching = [kind for kind in kinds if wanted and kind == wanted]
-        if wanted and number > 0 and not matching:
-            matching = [kind for kind in kinds if wanted in kind]
-        offered = offered or sorted({kind_of(frame) or _other_name(frame) for frame in frames})
-        if len(matching) != 1:
-            if wanted and number == 0 and not matching:
-                continue  # `wanted` may be the value of another property.
+        matching = [kind for kind in kinds if kind in words]
+        if not matching and number > 0:
+            matching = [kind for kind in kinds if any(word in kind for word in words)]
+        if len(matching) == 1:
+            frames = [frame for frame in frames if kind_of(frame) == matching[0]]
+            chosen += matching
+    for number, kind_of in enumerate(properties):
+        kinds = {kind_of(frame) for frame in frames}
+        if _are_separate_kinds(frames, number, kinds):
+            offered = sorted({_AND.join([*chosen, kind_of(frame) or _other_name(frame)]) for frame in frames})
             same = " at the same places" if _share_places(frames) else ""
             what = f"holds {len(offered)} kinds of images{same}: {', '.join(offered)}"
             raise InputError(what, path=path, remedy=_CHOOSE_KIND)
-        frames = [frame for frame in frames if kind_of(frame) == matching[0]]
-        is_chosen = True
-    if wanted and not is_chosen and wanted not in {frame.component for frame in frames}:
-        known = sorted({frame.component for frame in frames if frame.component})
-        what = f'holds no images of the kind "{choice.frame_type}"'
-        remedy = "Leave out --frame-type."
+    components = {frame.component for frame in frames}
+    unknown = [word for word in words if word not in components and not any(word in kind for kind in chosen)]
+    if unknown:
+        known = sorted(filter(None, components))
+        what = f'holds no images of the kind "{unknown[0]}"'
+        remedy = f"Leave out {'--frame-type' if len(words) == 1 else 'this kind'}."
         raise InputError(f"{what}, but {', '.join(known)}" if known else what, path=path, remedy=remedy)
-    refuse_contradictions(path, frames)
-    return _choose_time(path, frames, choice, notes)
+    return frames
+
+
+def _properties(frame: Frame) -> list[Callable[[Frame], str]]:
+    """Return functions that return the component and each of the `properties` of a frame."""
+    return [
+        lambda frame: frame.component,
+        *(lambda frame, number=number: frame.properties[number] for number in range(len(frame.properties))),
+    ]
+
+
+def _are_separate_kinds(frames: Sequence[Frame], number: int, kinds: Collection[str]) -> bool:
+    """Return whether frames whose `_properties` have these values in place `number` are different kinds of images.
+
+    Components, such as "phase", always distinguish kinds. Values of other properties, such as an echo time, distinguish
+    kinds only if several frames lie at one place.
+    """
+    return len(kinds) > 1 and (number == 0 or _share_places(frames))
 
 
 def _other_name(frame: Frame) -> str:

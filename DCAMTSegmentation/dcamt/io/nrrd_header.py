@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ _ALIASES = {
     "lineskip": "line skip",
     "byteskip": "byte skip",
 }
+_ESCAPES = {r"\n": "\n", r"\\": "\\"}
 HEADER_LIMIT = 1 << 24  # bytes
 _HEADER_BUFFER = 1 << 12
 OPEN_IN_SLICER = "Open the file in 3D Slicer and save it again."
@@ -62,7 +64,7 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
                 continue
             if ":=" in text and (": " not in text or text.index(":=") < text.index(": ")):
                 key, value = text.split(":=", 1)
-                header.pairs[key.strip()] = value.replace("\\n", "\n").replace("\\\\", "\\")
+                header.pairs[key.strip()] = re.sub(r"\\[\\n]", lambda escape: _ESCAPES[escape[0]], value)
                 continue
             name, colon, value = text.partition(":")
             if not colon:
