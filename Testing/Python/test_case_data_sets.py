@@ -316,7 +316,7 @@ def test_lists_of_case_names_do_not_count_as_lists_of_files(tmp_path: Path, furt
     assert {file.path.name for file in found.skipped} == ({"la_001.nii.gz"} if further else set())
 
 
-def test_listed_text_is_a_file_if_it_has_an_image_ending_or_exists(tmp_path: Path) -> None:
+def test_list_entry_names_a_file_if_it_has_an_image_ending_or_the_file_exists(tmp_path: Path) -> None:
     home = make_files(tmp_path, "x/a.nii.gz", "x/b", "x/c.nii.gz")
     described = {"train": ["x/a.nii.gz", "x/gone.nii.gz"], "val": ["x/b"]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")

@@ -103,7 +103,7 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
 
 
 def test_voxels_outside_the_surface_are_not_counted_for_a_single_component(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a single component, `_count_outside` always returns 0."""
+    """The count would always be 0, so `extract_surface` does not call `_count_outside`."""
     monkeypatch.setattr("dcamt.wall.surface._count_outside", lambda *_: pytest.fail("counted"))
     grid = grid_about(48, FINE)
     assert extract_surface(Atrium().mask(points_of(grid)), grid).separate_ml == 0
