@@ -128,7 +128,13 @@ def test_mask_is_a_label_only_if_all_further_words_of_its_path_mean_the_atrium(
 
 @pytest.mark.parametrize(
     ("scan", "mask", "label"),
-    [("cohort/p1", "LA/p1", "labels/p1"), ("p1/abc", "p1/LA", "p1/abc_seg"), ("a/p1_0000", "LA/p1", "labels/p1")],
+    [
+        ("cohort/p1", "LA/p1", "labels/p1"),
+        ("scans/p1", "LA/p1", "labels/p1"),
+        ("p1", "p1_LA", "p1_label"),
+        ("p1/abc", "p1/LA", "p1/abc_seg"),
+        ("a/p1_0000", "LA/p1", "labels/p1"),
+    ],
 )
 def test_file_named_as_a_label_takes_precedence_over_a_mask_without_a_word_for_labels_in_its_path(
     tmp_path: Path, scan: str, mask: str, label: str

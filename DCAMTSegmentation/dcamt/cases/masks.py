@@ -48,14 +48,16 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """
     masks = masks_named_after_scans(named)
     rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
-    labelled = {loose_key(file.key) for file in named if file.kind is FileKind.LABEL}
     for file, scan, fits in _masks_with_further_parts(rest):
         if file.path not in masks:
-            # If the scan has a label by name (`labels/p1` for `cohort/p1`), the mask does not become a second label.
-            key = loose_key(without_first_channel(scan.key))
-            is_label = fits and labelled.isdisjoint(key[n:] for n in range(len(key)))
-            kind = FileKind.LABEL if is_label else FileKind.OTHER_LABEL
+            kind = FileKind.LABEL if fits else FileKind.OTHER_LABEL
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
+    # If a scan has a label by name (`labels/p1` for `cohort/p1`), its masks do not become further labels.
+    labelled = {loose_key(file.key) for file in named if file.kind is FileKind.LABEL}
+    for path, mask in masks.items():
+        key = loose_key(mask.key)
+        if not labelled.isdisjoint(key[n:] for n in range(len(key))):
+            masks[path] = replace(mask, kind=FileKind.OTHER_LABEL)
     return [masks.get(file.path, file) for file in named]
 
 
