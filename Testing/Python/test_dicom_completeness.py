@@ -80,7 +80,7 @@ def test_dicomdir_is_found_two_levels_above_the_slices_but_not_outside_the_chose
     assert_slices_in_place(read_scan(slices), 7)
 
 
-def test_damaged_slice_is_recognised_by_an_identifier_in_its_name(tmp_path: Path) -> None:
+def test_damaged_slice_is_recognised_by_a_hexadecimal_identifier_in_its_name(tmp_path: Path) -> None:
     for k in range(8):
         write_slice(tmp_path / f"MR.ab{k}cd{k}ef", k)
     (tmp_path / "MR.abfcdeab").write_text("no DICOM", encoding="utf-8")

@@ -139,7 +139,7 @@ def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> Non
 
 
 def _pattern(file: Path) -> str:
-    """Return a file's name with "#" for numbers and identifiers, or the whole path if the name has none."""
+    """Return a file's name with "#" for numbers and hexadecimal identifiers, or the whole path if the name has none."""
     pattern = re.sub(r"#(\.#)*", "#", _NUMBERS.sub("#", file.name.casefold()))
     return pattern if "#" in pattern else str(file)
 

@@ -107,7 +107,7 @@ class NrrdData:
                     with open(name, "rb") as file, data_file_errors(self._path, name):
                         parts.append(self._decode(file, per_file))
                 except EOFError as error:
-                    self.verify()  # its error states the numbers of bytes
+                    self.verify()  # For most raw and gzip data, `verify` raises a more detailed error.
                     what = f"ends too early: its data file {name.name} is cut"
                     raise InputError(what, path=self._path, remedy=COPY_AGAIN) from error
             numbers = np.concatenate(parts)
