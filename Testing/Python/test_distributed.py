@@ -242,7 +242,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.mark.parametrize("arguments", [["--colour"], ["--recipe", "none"]], ids=["usage", "input"])
 def test_leader_that_starts_late_still_reports_the_failure(table: Path, tmp_path: Path, arguments: list[str]) -> None:
-    """Process 1 fails first, but waits: when process 1 ends, `run_team` terminates the leader, as torchrun does."""
+    """Process 1 waits for the leader. If process 1 ended first, `run_team` would end the leader, as torchrun does."""
     script = tmp_path / "late_leader.py"
     script.write_text(LATE_LEADER, encoding="utf-8")
     status, _, errors = run_team(2, "train", table, "--run-folder", tmp_path / "run", *arguments, script=script)

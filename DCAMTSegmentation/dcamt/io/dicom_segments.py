@@ -175,8 +175,8 @@ def _geometry(
         except (InputError, TypeError, ValueError):
             continue
         # If empty frames are omitted, the smallest distance between frames can be a multiple of the slice spacing. If
-        # the thickness is less than the slice spacing (1 mm instead of 2 mm), the grid gets empty slices between the
-        # frames; `fit_labelmap` removes these slices.
+        # the file states no usable slice spacing, the slice thickness is used instead. With slices of 1 mm at distances
+        # of 2 mm, the grid then gets empty slices between the frames; `fit_labelmap` removes the empty slices.
         count = round(step / stated) if stated > 0 else 0
         if stated > 0 and (not step or (count > 0 and abs(step / stated - count) < 0.02)):
             step = stated

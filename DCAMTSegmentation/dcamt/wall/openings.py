@@ -136,8 +136,10 @@ class Cut:
 def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | None:
     """Return a flat patch of `blood` (N,) that faces as the mitral valve does; None if smaller than `MITRAL_LEAST_CM2`.
 
-    First, a plane is fitted to the largest patch of points that face as the valve does. Then, three times, a new plane
-    is fitted to the largest patch of points that also lie near the previous plane and face as that plane does.
+    First, a plane is fitted to the largest patch of points that face as the valve does. Of all points that face as the
+    valve does, those near the plane are selected: their distance from the plane is less than `MITRAL_FLAT_MM`, and
+    their normals deviate from the patch's mean normal by less than `MITRAL_FLAT_DEGREES`. The largest patch of the
+    selected points replaces the patch. Fit, selection and replacement are done four times.
     """
     direction = np.array(MITRAL_DIRECTION) / np.linalg.norm(MITRAL_DIRECTION)
     facing = blood & (normals @ direction > np.cos(np.radians(MITRAL_CONE_DEGREES)))
