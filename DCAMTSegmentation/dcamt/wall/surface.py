@@ -168,7 +168,7 @@ def _crop_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, slice, sli
 
 
 def _closed_hollows(mask: np.ndarray) -> np.ndarray:
-    """Return the mask (I, J, K) bool of the background voxels that no path through faces links to the empty rim."""
+    """Return the mask (I, J, K) bool of the background voxels that are not connected through faces to the empty rim."""
     from scipy import ndimage
 
     background, _ = ndimage.label(mask == 0)
