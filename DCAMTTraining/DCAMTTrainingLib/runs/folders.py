@@ -46,9 +46,9 @@ def is_name_taken(name: str) -> bool:
 
 
 def free_name(name: str) -> str:
-    """Return `name` if it is unused; otherwise with the first unused number at the end: `run-1`, `run-2`, …
+    """Return an unused name for a run: `name` itself or, if `name` is taken, `name` with a number appended.
 
-    A number at the end of `name` is replaced.
+    The number is the smallest that gives an unused name: `run-1`, `run-2`, … A number at the end of `name` is replaced.
     """
     stem, number = re.sub(r"-\d+$", "", name.strip()) or "run", 1
     while is_name_taken(name):
