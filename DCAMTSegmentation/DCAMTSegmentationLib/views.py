@@ -33,7 +33,7 @@ def show_scan(volume: VolumeNode) -> None:
 
     If all views show the scan already, each keeps its position and zoom; otherwise all views are fitted to the scan.
     Results that the user hid stay hidden. Points at doubtful places of other scans' results are removed. Nothing
-    changes if the scan has no image.
+    changes if the scan has no image. A result made from several channels is a result of each of them.
     """
     if volume.GetImageData() is None:
         return
@@ -41,7 +41,7 @@ def show_scan(volume: VolumeNode) -> None:
     if slicer.app.layoutManager() is not None and any(v.GetBackgroundVolumeID() != volume.GetID() for v in views):
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
     for segmentation in review.results():
-        _show_result(segmentation, review.get_referenced_node(segmentation, review.VOLUME) is volume)
+        _show_result(segmentation, volume in _scans_of(segmentation))
 
 
 def hide_over_other_scan(segmentation: SegmentationNode) -> None:
@@ -50,13 +50,18 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
     All channels that the result was made from count as its own scan. A result whose scan was removed stays visible,
     since nothing would show it again.
     """
-    volume = review.get_referenced_node(segmentation, review.VOLUME)
-    if volume is None:
+    if review.get_referenced_node(segmentation, review.VOLUME) is None:
         return
-    own = {node.GetID() for node in (volume, *review.present_channels_of(segmentation))}
+    own = {node.GetID() for node in _scans_of(segmentation)}
     views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
     if any(view.GetBackgroundVolumeID() not in (None, "", *own) for view in views):
         _show_result(segmentation, False)
+
+
+def _scans_of(segmentation: SegmentationNode) -> list[VolumeNode]:
+    """Return the volumes of all channels from which a result was made, without those no longer in the scene."""
+    first = review.get_referenced_node(segmentation, review.VOLUME)
+    return [node for node in (first, *review.present_channels_of(segmentation)) if node is not None]
 
 
 def _show_result(segmentation: SegmentationNode, shown: bool) -> None:

@@ -128,6 +128,17 @@ class ChannelsTest(unittest.TestCase):
         self.apply()
         return self.module.settings.outputSegmentation
 
+    def test_result_stays_visible_with_any_of_its_channels(self) -> None:
+        segmentation, other = self.segment_all(), add_scan("other", seed=3)
+        for volume, shown in (
+            (self.volumes[1], True),
+            (other, False),
+            (self.volumes[0], True),
+            (self.volumes[2], True),
+        ):
+            choose(self.ui.inputSelector, volume)
+            self.assertEqual(bool(segmentation.GetDisplayNode().GetVisibility()), shown)
+
     def test_training_case_has_all_channels_of_the_scan(self) -> None:
         self.segment_all()
         click(self.ui.trainingCaseButton)
