@@ -90,7 +90,7 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
 
 
 def _has_one_channel(path: Path, choice: ScanChoice | None) -> bool:
-    """Return whether a file has one channel; a file with several is a complete scan, whatever its name."""
+    """Return whether a file has one channel. A file `x_0000` with several channels is a complete scan."""
     with _open_image(path, choice or ScanChoice()) as image:
         return image.channels == 1
 

@@ -192,8 +192,8 @@ def is_gzip(path: Path) -> bool:
 def read_head(path: Path, size: int = 1024) -> bytes:
     """Return the first `size` bytes of a file, decompressed if the file is gzip.
 
-    A shorter file gives fewer bytes. A file that cannot be read, or whose gzip data is damaged or cut within `size`
-    bytes, gives none.
+    A shorter file gives fewer bytes. A file gives none if it cannot be read, or if its decompression fails before
+    `size` decompressed bytes.
     """
     try:
         with open_plain_or_gzip(path, size) as file:
