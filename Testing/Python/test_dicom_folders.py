@@ -126,6 +126,9 @@ def test_zip_of_several_images_is_refused_with_their_names(tmp_path: Path) -> No
         archive.writestr("x/a.nrrd", b"a")
         archive.writestr("x/b.nii.gz", b"b")
     refused(lambda: read_scan(path), path, "holds 2 images (a.nrrd, b.nii.gz). Extract the archive")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("README", "no DICOM")
+    refused(lambda: read_scan(path), path, "holds 2 images (a.nrrd, b.nii.gz). Extract the archive")
 
 
 def test_dicomdir_is_read_if_all_its_files_exist_and_refused_otherwise(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from .dicom_files import (
     files_below,
     list_names,
     quiet_pydicom,
+    stated_class,
 )
 from .dicom_segments import is_dicom_segmentation, open_dicom_segments
 from .dicom_stacks import ScanChoice
@@ -301,7 +302,7 @@ def _unzipped(path: Path) -> Iterator[Path]:
         all extracted files.
 
     Raises:
-        InputError: the zip file is damaged or too large, holds only zip files, or holds several images and no other
+        InputError: the zip file is damaged or too large, holds only zip files, or holds several images and no DICOM
             file. An InputError of the block is raised again with the zip file's path instead of the extracted path.
     """
     with tempfile.TemporaryDirectory(prefix="dcamt-") as folder:
@@ -317,7 +318,7 @@ def _unzipped(path: Path) -> Iterator[Path]:
         if packed and not images and len(packed) == len(files):
             what = f"holds {'another zip file' if len(packed) == 1 else 'zip files'} ({list_names(sorted(packed))})"
             raise InputError(what, path=path, remedy="Extract the archive, and choose a zip file inside.")
-        if len(images) > 1 and len(images) == len(files):
+        if len(images) > 1 and not any(_is_stated_dicom(file) for file in files if file not in images):
             names = ", ".join(sorted(file.name for file in images)[:5])
             what = f"holds {len(images)} images ({names}{', ...' if len(images) > 5 else ''})"
             raise InputError(what, path=path, remedy="Extract the archive, and choose one of its images.")
@@ -327,6 +328,11 @@ def _unzipped(path: Path) -> Iterator[Path]:
             inner = images[0] if len(images) == 1 else Path(folder)
             text = str(error).removeprefix(f"{path}: ").removeprefix(f"{inner}: ").replace(f"{folder}{os.sep}", "")
             raise InputError(text, path=path) from error
+
+
+def _is_stated_dicom(file: Path) -> bool:
+    """Return whether a file is DICOM by its first bytes or by its ending."""
+    return stated_class(file) is not None or ending(file) in (".dcm", ".ima")
 
 
 def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -> np.ndarray:
