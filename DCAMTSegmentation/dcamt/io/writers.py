@@ -19,7 +19,7 @@ from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
 
 _COMPRESSION = 4  # of 9; higher levels hardly make files smaller, and take seconds longer for large labelmaps
 _HEAD_BYTES = 1 << 16
-_MARKER = "\x1a"  # before the number of a character that is not ASCII
+_MARKER = "\x1a"  # starts the code of a character that is not ASCII: `_to_ascii` writes "ä" as "\x1a228;"
 _DESCRIP = 148  # offset of `descrip` in the NIfTI-1 header
 TERMINOLOGY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _ANATOMY_CONTEXT = "Anatomic codes - DICOM master list"

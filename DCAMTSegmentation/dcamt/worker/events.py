@@ -122,7 +122,7 @@ class ReportWritten:
 
 @dataclass(frozen=True)
 class RequestFailed:
-    """A request failed; if `id` is None, the worker failed or a line had no `id`.
+    """A request or the worker failed. `id` is None if the worker failed, or if the JSON of the request had no `id`.
 
     Attributes:
         reason: as in `errors.DCAMTError`, or "ended" if the worker's process ended or sent an unknown event.
