@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from dcamt.errors import InputError, OutputError
+from dcamt.io.atomic import atomic_path
 from dcamt.models import package as model_package
 from dcamt.models import store as model_store
 from dcamt.models.package import Card, calibration_path, open_model, write_package
@@ -278,3 +279,10 @@ def test_model_is_not_replaced_if_its_old_calibration_cannot_be_removed(download
     with pytest.raises(OutputError, match=rf"^{re.escape(str(calibration_path(old.path)))}: "):
         import_model(download, replace=True)
     assert old.path.read_bytes() == before
+
+
+def test_temporary_file_of_a_killed_import_is_not_listed(download: Path) -> None:
+    model = import_model(download)
+    with atomic_path(model.path.with_name("other.dcamt")) as temporary:
+        temporary.write_bytes(b"half")
+        assert stored_names() == [("left-atrium", True), ("mine", False)]

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
 from dcamt_testing import temporary_files
-from dcamt_testing.processes import wait_until
+from dcamt_testing.processes import HANGING_S, open_dcamt, wait_until
+from dcamt_testing.synthetic import save_noise_scan
 
 TESTING = Path(temporary_files.__file__).parents[1]
 TEST_PROCESS = """
@@ -59,3 +61,26 @@ def test_only_added_files_that_remain_are_named(tmp_path: Path, monkeypatch: pyt
     assert "removed_meanwhile" not in str(caught.value)
     (tmp_path / "left").unlink()
     temporary_files.wait_until_added_files_are_removed({tmp_path / "earlier"}, at_most=1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_sigterm_removes_the_scan_extracted_from_a_zip_file(tmp_path: Path) -> None:
+    scan, temporary = save_noise_scan(tmp_path / "x.nrrd"), tmp_path / "temporary"
+    temporary.mkdir()
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.write(scan, "x.nrrd")
+    script = f"""
+import os, signal, sys, tempfile
+from dcamt import cli
+from dcamt.io import readers
+tempfile.tempdir = {str(temporary)!r}
+readers.open_nrrd = lambda path: print(len(os.listdir(tempfile.tempdir))) or os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+    cases = tmp_path / "cases.csv"
+    cases.write_text("name,image,label,role\nx,x.zip,,unlabelled\n", encoding="utf-8")
+    process = open_dcamt("cases", "check", cases, script=script)
+    printed, errors = process.communicate(timeout=HANGING_S)
+    assert printed == "1\n"
+    assert list(temporary.iterdir()) == []
+    assert (process.returncode, errors) == (1, "dcamt: cancelled\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dcamt.wall.burden import BORDER, REGIONS, WALL
 from dcamt.wall.files import WALL_COLUMNS, read_wall, write_wall, write_wall_csv, write_wall_surface
 from dcamt.wall.settings import PRESETS
 from dcamt_testing.analytic_scans import CENTRE
+from dcamt_testing.processes import run_with_file_size_limit
 from dcamt_testing.synthetic import read_table
 from dcamt_testing.wall_phantoms import Atrium, grid_about
 from vtkmodules import vtkIOXML
@@ -148,3 +150,20 @@ def test_surface_with_the_ending_of_an_image_is_refused(result: WallResult, tmp_
     with pytest.raises(InputError, match=r"not that of a surface\. Use \.stl, \.obj"):
         write_mesh(result.surface.points, result.surface.triangles, tmp_path / "x.nii")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit of the file size")
+def test_vtk_prints_nothing_if_a_surface_cannot_be_written(tmp_path: Path) -> None:
+    script = """
+import numpy as np
+from vtkmodules import vtkIOXML
+from dcamt.errors import OutputError
+from dcamt.io.surfaces import write_mesh
+try:
+    write_mesh(np.random.rand(9000, 3), np.arange(9000).reshape(-1, 3), sys.argv[1])
+except OutputError as error:
+    print(error)
+"""
+    done = run_with_file_size_limit(20000, [tmp_path / "x.vtp"], script)
+    assert done.stdout.startswith(f"{tmp_path / 'x.vtp'}: ")
+    assert done.stderr == ""

@@ -34,6 +34,7 @@ from .dicom_stacks import ScanChoice
 from .formats import IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
 from .hdf5 import MAGIC as HDF5_MAGIC
 from .hdf5 import open_hdf5
+from .interruption import interrupt_on_sigterm
 from .itk import open_itk
 from .nifti import open_nifti
 from .nrrd import open_nrrd
@@ -305,7 +306,8 @@ def _unzipped(path: Path) -> Iterator[Path]:
         InputError: the zip file is damaged or too large, holds only zip files, or holds several images and no DICOM
             file. An InputError of the block is raised again with the zip file's path instead of the extracted path.
     """
-    with tempfile.TemporaryDirectory(prefix="dcamt-") as folder:
+    # A signal would otherwise end the process at once and leave the extracted scan on the disk.
+    with interrupt_on_sigterm(), tempfile.TemporaryDirectory(prefix="dcamt-") as folder:
         with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:
             size = sum(item.file_size for item in archive.infolist())
             if size > min(_MAXIMUM_UNZIPPED, shutil.disk_usage(folder).free):

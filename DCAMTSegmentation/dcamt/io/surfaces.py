@@ -128,6 +128,9 @@ def _write_vtp(
     writer: Any = vtkXMLPolyDataWriter()
     writer.SetFileName(str(path))
     writer.SetInputData(mesh)
+    # Without an observer, VTK prints the error over several lines.
+    writer.GetExecutive().AddObserver("ErrorEvent", lambda *_: None)
+    writer.AddObserver("ErrorEvent", lambda *_: None)
     if not writer.Write():
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))  # VTK does not state the reason.
     first_line, _, rest = path.read_bytes().partition(b"\n")

@@ -54,7 +54,9 @@ def stored_models() -> list[StoredModel]:
     models: dict[str, StoredModel] = {}
     for folder, shipped in [*((folder, True) for folder in shipped_folders()), (user_folder(), False)]:
         for path in sorted(folder.glob(f"*{MODEL_ENDING}")) if folder.is_dir() else []:
-            models.setdefault(path.stem, StoredModel(path.stem, path, shipped))
+            # A killed import leaves a hidden temporary file, and no model's name begins with a full stop.
+            if not path.name.startswith("."):
+                models.setdefault(path.stem, StoredModel(path.stem, path, shipped))
     return list(models.values())
 
 
