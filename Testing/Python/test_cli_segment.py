@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt import cli
+from dcamt.commands.result_files import file_stamp
 from dcamt.commands.scan_jobs import ScanJob
 from dcamt.commands.scan_paths import find_scans
-from dcamt.commands.segment import file_stamp, jobs_without_result
+from dcamt.commands.segment import jobs_without_result
 from dcamt.commands.segment_session import ScanRecord
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan

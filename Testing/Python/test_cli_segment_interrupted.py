@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dcamt.commands.console import Console, StdoutLost
+from dcamt.commands.scan_jobs import ScanJob
+from dcamt.commands.segment_session import write_results
+from dcamt.errors import write_error
 from dcamt.io.readers import read_labelmap
 from dcamt_testing.processes import HANGING_S, call_dcamt, open_dcamt, read_until
 from dcamt_testing.synthetic import NOISE_GRID, read_table, save_noise_scan
@@ -170,3 +175,94 @@ def test_progress_bar_is_drawn_only_on_a_terminal_and_then_removed(
     printed = capfd.readouterr()
     assert printed.err == ""
     assert len(printed.out.splitlines()) == 3
+
+
+def test_table_of_a_killed_command_is_completed_with_skip_existing(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A killed command leaves two segmentations without a table; a user deletes one of two results that have rows."""
+    scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
+    out, table = tmp_path / "out", tmp_path / "m.csv"
+    segment = ["segment", *scans, "-o", out, "--model", noise_model, "--measurements", table]
+    assert call_dcamt([*segment[:3], *segment[5:-2]]) == 0  # s0 and s1, without a table
+    assert call_dcamt([*segment, "--skip-existing"]) == 0
+    assert f"{table}: skipped scans measured from their segmentations, without overlap: 2" in capsys.readouterr().err
+    rows = read_table(table)
+    assert [row["scan"] for row in rows] == ["s0", "s1", "s2", "s3"]
+    whole = tmp_path / "whole.csv"
+    assert call_dcamt(["segment", *scans, "-o", tmp_path / "again", *segment[-4:-1], whole]) == 0
+    columns = ("segment", "volume_ml", "surface_cm2", "long_diameter_mm", "sphericity")
+    assert [[row[key] for key in columns] for row in rows] == [
+        [row[key] for key in columns] for row in read_table(whole)
+    ]
+
+    (out / "s2.seg.nrrd").unlink()
+    assert call_dcamt([*segment, "--skip-existing"]) == 0
+    assert sorted(measured_scans(table)) == ["s0", "s1", "s2", "s3"]
+
+
+def test_different_rows_of_scans_of_the_same_name_are_kept_with_a_message(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "m.csv"
+    for number, patient in enumerate(("a", "b")):
+        scan = save_noise_scan(tmp_path / patient / "lge.nrrd", number)
+        arguments = ["segment", scan, "-o", tmp_path / f"{patient}.seg.nrrd", "--model", noise_model]
+        assert call_dcamt([*arguments, "--measurements", table, "--skip-existing"]) == 0
+    assert measured_scans(table) == ["lge", "lge"]
+    assert f"{table}: has earlier, different rows of lge. " in capsys.readouterr().err
+
+
+def test_table_of_another_kind_is_refused_before_any_scan_is_segmented(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "m.csv"
+    table.write_text("patient,age\n", encoding="utf-8")
+    arguments = ["segment", save_noise_scan(tmp_path / "s.nrrd"), "-o", tmp_path / "out", "--model", noise_model]
+    assert call_dcamt([*arguments, "--measurements", table, "--skip-existing"]) == 1
+    assert f"{table}: is not a table of measurements" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_failures_of_scans_are_printed_even_if_the_table_cannot_be_written(
+    noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(rows: object, path: Path) -> None:
+        raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
+
+    monkeypatch.setattr("dcamt.commands.measurement_table.write_measurements_csv", fail)
+    scan, damaged, table = save_noise_scan(tmp_path / "s.nrrd"), tmp_path / "t.nrrd", tmp_path / "m.csv"
+    damaged.write_bytes(scan.read_bytes()[:2000])
+    arguments = ["segment", scan, damaged, "-o", tmp_path / "out", "--model", noise_model, "--measurements", table]
+    assert call_dcamt(arguments) == 1
+    printed = capsys.readouterr()
+    assert f"{table}: the disk is full" in printed.err
+    assert f"{damaged}: " in printed.err
+    assert "1 of 2 scans segmented" in printed.out
+    assert f"measurements: {table}" not in printed.out
+
+
+@pytest.mark.parametrize(("option", "status"), [([], 1), (["--skip-existing"], 0), (["--overwrite"], 0)])
+def test_file_that_another_program_writes_meanwhile_is_replaced_only_with_overwrite(
+    noise_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: list[str],
+    status: int,
+) -> None:
+    """While the first scan is segmented, somebody saves an outline of the second scan in the folder of the results."""
+    scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
+    out = tmp_path / "out"
+
+    def write_and_save(job: ScanJob, *rest: Any) -> None:
+        write_results(job, *rest)
+        if job.name == "s0":
+            (out / "s1.seg.nrrd").write_text("drawn by hand", encoding="utf-8")
+
+    monkeypatch.setattr("dcamt.commands.segment_session.write_results", write_and_save)
+    assert call_dcamt(["segment", *scans, "-o", out, "--model", noise_model, *option]) == status
+    is_kept = (out / "s1.seg.nrrd").read_bytes() == b"drawn by hand"
+    assert is_kept == (option != ["--overwrite"])
+    message = f"{out / 's1.seg.nrrd'}: was written by another program after this command had begun"
+    assert (message in capsys.readouterr().err) == is_kept

@@ -6,9 +6,11 @@ import errno
 import gzip
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from dcamt.errors import write_error
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
+from dcamt.wall.analysis import WallResult
+from dcamt.wall.files import write_wall_csv
 from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
 from dcamt_testing.synthetic import read_table, save_tiny_model
@@ -427,3 +431,50 @@ def test_dicom_folder_is_one_scan_and_gets_no_table_of_all_scans(folder: Path, m
     monkeypatch.setattr("dcamt.commands.wall.read_scan", lambda path: volume)
     assert call_wall(series, folder / "labels" / "a_label.nii.gz", "-o", folder / "out") == 0
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["series.wall.csv", "series.wall.vtp"]
+
+
+def test_failures_are_printed_even_if_the_table_cannot_be_written(
+    folder: Path,
+    phantom: tuple[Volume, Labelmap],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail_for_all_scans(results: Sequence[WallResult], path: Path, *rest: Any) -> None:
+        if path.name == "wall.csv":
+            raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
+        write_wall_csv(results, path, *rest)
+
+    monkeypatch.setattr("dcamt.commands.wall.write_wall_csv", fail_for_all_scans)
+    (folder / "scans" / "b_image.nrrd").write_bytes((folder / "scans" / "a_image.nrrd").read_bytes()[:2000])
+    write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
+    assert call_wall(folder / "scans", folder / "labels", "-o", folder / "out") == 1
+    printed = capsys.readouterr()
+    assert f"{folder / 'out' / 'wall.csv'}: the disk is full" in printed.err
+    assert f"{folder / 'scans' / 'b_image.nrrd'}: " in printed.err
+    assert "1 of 2 scans measured" in printed.out
+
+
+@pytest.mark.parametrize(("option", "status"), [([], 1), (["--skip-existing"], 0), (["--overwrite"], 0)])
+def test_surface_that_another_program_writes_meanwhile_is_replaced_only_with_overwrite(
+    folder: Path,
+    phantom: tuple[Volume, Labelmap],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: list[str],
+    status: int,
+) -> None:
+    write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
+    write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
+    surface = folder / "out" / "b_image.wall.vtp"
+
+    def read_and_save(path: Path) -> Volume:
+        if path.name == "a_image.nrrd":
+            surface.parent.mkdir(exist_ok=True)
+            surface.write_text("other", encoding="utf-8")
+        return phantom[0]
+
+    monkeypatch.setattr("dcamt.commands.wall.read_scan", read_and_save)
+    assert call_wall(folder / "scans", folder / "labels", "-o", folder / "out", *option) == status
+    is_kept = surface.read_bytes() == b"other"
+    assert is_kept == (option != ["--overwrite"])
+    assert (f"{surface}: was written by another program" in capsys.readouterr().err) == is_kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..cases.case_list import Case
@@ -26,6 +26,14 @@ _MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, ".html", "
 
 Pictures, recipes and tables have no mark; a table of the wall is recognised by its header.
 """
+
+
+FileStamp = tuple[int, int, int]
+"""A file's modification time (ns), size (bytes) and inode."""
+
+
+class ResultAppeared(InputError):
+    """Raised when another program has written a result's file since the command began."""
 
 
 def existing_rule(options: argparse.Namespace) -> str:
@@ -106,6 +114,27 @@ def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> No
             is_foreign = ending(path) in _MARKED_ENDINGS and not is_dcamt_file(path)
             author = ", and DCAMT did not write it" if is_foreign else ""
             raise InputError(f"exists already{author}", path=path, remedy=remedy)
+
+
+def file_stamp(path: Path) -> FileStamp | None:
+    """Return a file's stamp; None if the file does not exist."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | None]) -> None:
+    """Raise ResultAppeared for the first of `paths` that exists and no longer has its stamp.
+
+    Args:
+        stamps: the stamps of files when the command began; files that are not listed are not checked.
+    """
+    for path in paths:
+        if path in stamps and file_stamp(path) not in (None, stamps[path]):
+            what = "was written by another program after this command had begun, and is kept"
+            raise ResultAppeared(what, path=path, remedy=OVERWRITE_REMEDY)
 
 
 def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:

@@ -15,12 +15,13 @@ from ..io.dicom_stacks import ScanChoice
 from ..io.formats import DICOM_ENDING, ending
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..machine import without_garbage_collection
-from ..metrics.measurements import read_measurements_csv, write_measurements_csv
+from ..metrics.measurements import Measurements, read_measurements_csv
 from ..models.package import open_model
 from ..models.store import model_path
 from ..recipe import FAST
 from .console import Console, print_error
-from .result_files import OVERWRITE, SKIP, existing_rule
+from .measurement_table import measure_skipped, write_measurement_table
+from .result_files import OVERWRITE, SKIP, FileStamp, existing_rule, file_stamp
 from .scan_jobs import RequestedResults, ScanJob, kept_files, plan_scan_jobs
 from .scan_paths import FoundScans, find_scans
 from .segment_session import ScanRecord, SegmentSession
@@ -46,6 +47,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
         usage_error("--identity is for the report: it needs --report")
     requested = _requested_results(options)
     jobs: list[ScanJob] | None = None
+    skipped: list[ScanJob] = []
     if team_rank() == 0:
         existing = existing_rule(options)
         channels = _model_channels(options)
@@ -58,7 +60,11 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
         for path, scans in zip(options.scans, found, strict=True):
             _print_skipped(path, scans, options.output)
         if existing == SKIP:
-            _print_kept(plan_scan_jobs(*planned, OVERWRITE), jobs)
+            if requested.table is not None:
+                read_measurements_csv(requested.table)  # Refuses a table of another kind before the work.
+            every_job, remaining = plan_scan_jobs(*planned, OVERWRITE), set(jobs)
+            skipped = [job for job in every_job if job not in remaining]
+            _print_kept(skipped, len(every_job))
     # Imported after the checks above, since torch loads slowly.
     with without_garbage_collection():
         import torch
@@ -67,7 +73,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
 
     try:
         with process_group(torch.device("cpu"), TEAM_TIMEOUT) as team:
-            return _segment_with_team(options, requested.table, team, team.broadcast(jobs))
+            return _segment_with_team(options, requested.table, team, team.broadcast(jobs), skipped)
     except TeamLost:
         if team_rank() > 0:  # the leader prints the failures
             wait_for_leader()
@@ -98,26 +104,35 @@ def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
         print_error(f"{path}: skipped labels and further channels ({names}). {remedy}")
 
 
-def _print_kept(planned: Sequence[ScanJob], jobs: Sequence[ScanJob]) -> None:
+def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
     """Print how many scans --skip-existing skips, and which result files of these scans another program wrote."""
-    done = [job for job in planned if job not in jobs]
-    if done:
-        print_error(f"skipped scans that have results already: {len(done)} of {len(planned)}")
-    for path in kept_files(done):
+    if skipped:
+        print_error(f"skipped scans that have results already: {len(skipped)} of {scan_count}")
+    for path in kept_files(skipped):
         print_error(f"{path}: kept, since DCAMT did not write this file; the scan is not segmented")
 
 
-def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob]) -> int:
-    """Segment this process's part of the jobs; in the leader, also write the table and print the summary."""
+def _segment_with_team(
+    options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob], skipped: Sequence[ScanJob]
+) -> int:
+    """Segment this process's part of the jobs; in the leader, also write the table and print the summary.
+
+    Args:
+        skipped: the jobs that --skip-existing skips, in the leader.
+    """
     console = Console(options.json, with_bar=team.leads)
     # Each process takes the stamps before it calls `_start_session`, which waits for all processes of the team. Hence
     # the stamps are older than any result of this command.
     stamps = [file_stamp(job.segmentation) for job in jobs]
     session = _start_session(options, team, jobs, console)
     records: list[ScanRecord] = []
+    again: list[Measurements] = []
+    is_written = True
     lost: str | None = None
     with interrupt_on_sigterm():
         try:
+            if skipped and table:
+                again = measure_skipped(table, skipped, session.segmenter.segments, console)
             for number in range(team.rank, len(jobs), team.size):
                 session.run_job(number, records)
             try:
@@ -137,15 +152,14 @@ def _segment_with_team(options: argparse.Namespace, table: Path | None, team: Te
                 if lost and team.leads:
                     console.print_error(f"{lost}; {_describe_missing(missing)}")
                 rows = [row for record in records for row in record.measurements]
-                if rows and table and team.leads:
-                    earlier = read_measurements_csv(table) if options.skip_existing else []
-                    write_measurements_csv([*earlier, *rows], table)
+                if (rows or again) and table and team.leads:
+                    is_written = write_measurement_table(table, rows, again, not options.overwrite, console)
     if not team.leads:
         return 0  # With status 1, torchrun would end the leader, which still has to print the failures.
-    if rows and table:
+    if (rows or again) and table and is_written:
         console.print_text(f"measurements: {table}")
     has_failed = _print_summary(console, jobs, records, missing, options.wall)
-    return 1 if has_failed or lost else 0
+    return 1 if has_failed or lost or not is_written else 0
 
 
 def _start_session(
@@ -163,7 +177,19 @@ def _start_session(
         # vtk loads slowly; meanwhile, the first scan is read and segmented.
         import_in_background(VTK_MODULES)
     choice = ScanChoice(options.series, options.frame_type, options.time)
-    return SegmentSession(segmenter, options.quality, region, jobs, console, choice, options.wall, options.identity)
+    stamps = {} if options.overwrite else {path: file_stamp(path) for job in jobs for path in job.files}
+    return SegmentSession(
+        segmenter,
+        options.quality,
+        region,
+        jobs,
+        console,
+        choice,
+        options.wall,
+        options.identity,
+        stamps,
+        options.skip_existing,
+    )
 
 
 def _print_summary(
@@ -205,17 +231,8 @@ def _requested_results(options: argparse.Namespace) -> RequestedResults:
     )
 
 
-def file_stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return a file's modification time (ns), size (bytes) and inode; None if the file does not exist."""
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_mtime_ns, state.st_size, state.st_ino
-
-
 def jobs_without_result(
-    jobs: Sequence[ScanJob], records: Sequence[ScanRecord], stamps: Sequence[tuple[int, int, int] | None]
+    jobs: Sequence[ScanJob], records: Sequence[ScanRecord], stamps: Sequence[FileStamp | None]
 ) -> list[ScanJob]:
     """Return the jobs that have no record and whose segmentation is missing or still has its earlier `file_stamp`.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cases.checks import few_values_warning
@@ -19,6 +20,7 @@ from ..io.writers import write_volume
 from ..metrics.measurements import Measurements
 from ..volume import Volume
 from .console import Console, StdoutLost
+from .result_files import FileStamp, ResultAppeared, refuse_appeared
 from .scan_jobs import ScanJob
 
 if TYPE_CHECKING:
@@ -47,7 +49,12 @@ class ScanRecord:
 
 @dataclass(frozen=True)
 class SegmentSession:
-    """Segments the scans of `jobs`, writes their results and prints a summary of each scan on the console."""
+    """Segments the scans of `jobs`, writes their results and prints a summary of each scan on the console.
+
+    Attributes:
+        stamps: the stamps of result files that must not have been written since the command began.
+        skips_existing: whether a scan is skipped, instead of failing, if one of these files has been written.
+    """
 
     segmenter: Segmenter
     quality: str
@@ -57,13 +64,17 @@ class SegmentSession:
     choice: ScanChoice
     with_wall: bool = False
     with_identity: bool = False
+    stamps: Mapping[Path, FileStamp | None] = field(default_factory=dict)
+    skips_existing: bool = False
 
     def run_job(self, number: int, records: list[ScanRecord]) -> None:
         """Segment the scan at index `number` of the jobs, append its records to `records` and print its results."""
         job = self.jobs[number]
         try:
             start = time.monotonic()
+            refuse_appeared(job.files, self.stamps)
             result, source = self._segment_scan(number)
+            refuse_appeared(job.files, self.stamps)
             wall, wall_failure, wall_start = None, None, time.monotonic()
             if self.with_wall:
                 wall, wall_failure = self._measure_wall(job, result)
@@ -80,6 +91,9 @@ class SegmentSession:
         except StdoutLost:
             raise
         except Exception as error:
+            if isinstance(error, ResultAppeared) and self.skips_existing:
+                self.console.print_error(str(error))
+                return
             failure = str(user_error(error, None if _names_file_of(error, job) else job.scan))
             records.append(ScanRecord(number, failure=failure))
             self.console.print_event("failed", scan=str(job.scan), message=failure)

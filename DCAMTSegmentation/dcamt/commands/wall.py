@@ -11,7 +11,7 @@ from pathlib import Path
 from ..cases.label_pairing import labelmaps_by_case, pair_with_labels
 from ..cases.labels import parse_mapping
 from ..cases.names import case_name
-from ..errors import InputError, user_error
+from ..errors import DCAMTError, InputError, user_error
 from ..io.atomic import atomic_paths
 from ..io.formats import DICOM_ENDING, ending
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
@@ -40,7 +40,19 @@ from ..wall.files import (
 )
 from ..wall.settings import METHODS_DISAGREE, WallSettings, parse_threshold
 from .console import Console, StdoutLost
-from .result_files import REFUSE, SKIP, SKIP_REMEDY, check_result_paths, existing_rule, refuse_existing
+from .result_files import (
+    OVERWRITE,
+    REFUSE,
+    SKIP,
+    SKIP_REMEDY,
+    FileStamp,
+    ResultAppeared,
+    check_result_paths,
+    existing_rule,
+    file_stamp,
+    refuse_appeared,
+    refuse_existing,
+)
 from .scan_jobs import REPORT
 from .scan_paths import FoundScans, find_scans
 
@@ -94,13 +106,17 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     console = Console(options.json)
     can_skip = existing_rule(options) == SKIP
     skipped = [job for job in plan.jobs if can_skip and any(path.exists() for path in job.results)]
-    jobs = [job for job in plan.jobs if job not in skipped]
+    done = set(skipped)
+    jobs = [job for job in plan.jobs if job not in done]
     earlier = _earlier_rows(plan.table, skipped) if can_skip and plan.table is not None else []
     if skipped:
         console.print_error(f"skipped scans that have results already: {len(skipped)} of {len(plan.jobs)}")
-    session = WallSession(settings, mapping, options.label, console)
+    checked = jobs if existing_rule(options) != OVERWRITE else []
+    stamps = {path: file_stamp(path) for job in checked for path in job.results}
+    session = WallSession(settings, mapping, options.label, console, stamps, can_skip)
     # SciPy and vtk load slowly; meanwhile, the first scan is read.
     import_in_background((*SCIPY_MODULES, *VTK_MODULES) if jobs else ())
+    is_written = True
     with interrupt_on_sigterm():
         try:
             for number, job in enumerate(jobs):
@@ -111,11 +127,11 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
             table = plan.table if session.results or earlier else None
             if table is not None:
                 with ignore_sigterm():
-                    write_wall_csv(session.results, table, earlier)
-    if table is not None:
+                    is_written = session.write_table(table, earlier)
+    if table is not None and is_written:
         console.print_text(f"table of all scans: {table}")
     session.print_summary(len(jobs))
-    return 1 if session.failures else 0
+    return 1 if session.failures or not is_written else 0
 
 
 @dataclass
@@ -125,6 +141,8 @@ class WallSession:
     Attributes:
         mapping: the classes of the segmentations' values or segments; None without a mapping.
         label: the value of the segment to measure; None if there is only one segment.
+        stamps: the stamps of result files that must not have been written since the command began.
+        skips_existing: whether a scan is skipped, instead of failing, if one of these files has been written.
         results, failures: the walls measured so far, and the messages about the scans that failed.
     """
 
@@ -132,6 +150,8 @@ class WallSession:
     mapping: Mapping[int | str, int] | None
     label: int | None
     console: Console
+    stamps: Mapping[Path, FileStamp | None] = field(default_factory=dict)
+    skips_existing: bool = False
     results: list[WallResult] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -139,6 +159,7 @@ class WallSession:
         """Measure the wall of a scan, and write and print the results; after a failure, record the message."""
         try:
             start = time.monotonic()
+            refuse_appeared(job.results, self.stamps)
             volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping)
             openings = read_labelmap(job.openings) if job.openings is not None else None
             result = measure_wall(volume, labelmap, job, self.settings, self.label, openings)
@@ -147,10 +168,22 @@ class WallSession:
         except StdoutLost:
             raise
         except Exception as error:
+            if isinstance(error, ResultAppeared) and self.skips_existing:
+                self.console.print_error(str(error))
+                return
             files = (job.scan, job.segmentation, job.openings, *job.results)
             is_named = isinstance(error, InputError) and any(str(path) in str(error) for path in files)
             self.failures.append(str(user_error(error, None if is_named else job.scan)))
             self.console.print_event("failed", scan=str(job.scan), message=self.failures[-1])
+
+    def write_table(self, table: Path, earlier: Sequence[Sequence[str]]) -> bool:
+        """Write the table of all scans and return True; if that is impossible, print the error and return False."""
+        try:
+            write_wall_csv(self.results, table, earlier)
+        except DCAMTError as error:
+            self.console.print_error(str(error))
+            return False
+        return True
 
     def print_summary(self, scan_count: int) -> None:
         """Print the failures and how many of `scan_count` scans were measured."""

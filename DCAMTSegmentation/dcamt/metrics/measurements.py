@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import bounding_box
 from ..io.formats import scan_name
-from ..io.tables import write_table
+from ..io.tables import csv_cell, write_table
 from ..volume import Labelmap, SegmentInfo
 
 MEASUREMENT_COLUMNS = (
@@ -83,7 +83,7 @@ def write_measurements_csv(rows: Iterable[Measurements], path: str | Path) -> No
 
     Raises OutputError if the file cannot be written; an earlier file of that name then stays unchanged.
     """
-    write_table(path, TABLE_COLUMNS, ([getattr(row, column) for column in TABLE_COLUMNS] for row in rows))
+    write_table(path, TABLE_COLUMNS, map(_cells, rows))
 
 
 def read_measurements_csv(path: str | Path) -> list[Measurements]:
@@ -103,6 +103,16 @@ def read_measurements_csv(path: str | Path) -> list[Measurements]:
     except (OSError, ValueError, TypeError, csv.Error) as error:
         remedy = "Give another name, or replace the file with --overwrite."
         raise InputError(f"is not a table of measurements ({error})", path=path, remedy=remedy) from error
+
+
+def without_equal_rows(rows: Iterable[Measurements], others: Iterable[Measurements]) -> list[Measurements]:
+    """Return the rows that would not have the same cells in a table as one of the `others`."""
+    known = {_cells(row) for row in others}
+    return [row for row in rows if _cells(row) not in known]
+
+
+def _cells(row: Measurements) -> tuple[str, ...]:
+    return tuple(csv_cell(getattr(row, column)) for column in TABLE_COLUMNS)
 
 
 def _from_cells(row: Mapping[str, str]) -> Measurements:

@@ -1,0 +1,72 @@
+"""Complete and write the table of measurements of `dcamt segment`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..errors import DCAMTError
+from ..io.readers import read_labelmap
+from ..metrics.measurements import (
+    Measurements,
+    measure,
+    read_measurements_csv,
+    without_equal_rows,
+    write_measurements_csv,
+)
+from ..volume import SegmentInfo
+from .console import Console
+from .result_files import foreign_files
+from .scan_jobs import ScanJob
+
+
+def measure_skipped(
+    table: Path, jobs: Iterable[ScanJob], segments: Sequence[SegmentInfo], console: Console
+) -> list[Measurements]:
+    """Return the measurements of skipped scans that have no row in the table, from their segmentations.
+
+    A command that was killed leaves segmentations without rows. The rows have no expected overlap. A segmentation that
+    another program saved is not measured; a segmentation that cannot be read causes a message.
+
+    Raises InputError if the table is another kind of table or cannot be read.
+    """
+    listed = {row.scan for row in read_measurements_csv(table)}
+    rows: list[Measurements] = []
+    measured = 0
+    for job in jobs:
+        if job.name in listed or not job.segmentation.exists() or foreign_files([job.segmentation]):
+            continue
+        try:
+            rows += measure(read_labelmap(job.segmentation), segments, job.name)
+            measured += 1
+        except DCAMTError as error:
+            console.print_error(str(error))
+    if measured:
+        console.print_error(f"{table}: skipped scans measured from their segmentations, without overlap: {measured}")
+    return rows
+
+
+def write_measurement_table(
+    table: Path, rows: Sequence[Measurements], skipped: Sequence[Measurements], keep: bool, console: Console
+) -> bool:
+    """Write the table and return True; if it cannot be written, print the error and return False.
+
+    Args:
+        rows: the measurements of this command's scans.
+        skipped: the rows of `measure_skipped`.
+        keep: whether rows that are in the table already are kept. Of equal rows, one is kept. Different rows of scans
+            of the same name are kept with a message, since a table may list scans of several folders.
+    """
+    try:
+        earlier = read_measurements_csv(table) if keep else []
+        listed = {row.scan for row in earlier}
+        added = [row for row in skipped if row.scan not in listed]
+        kept = without_equal_rows(earlier, rows)
+        write_measurements_csv([*kept, *added, *rows], table)
+    except DCAMTError as error:
+        console.print_error(str(error))
+        return False
+    if doubled := sorted({row.scan for row in kept} & {row.scan for row in rows}):
+        remedy = "Delete the rows that are out of date."
+        console.print_error(f"{table}: has earlier, different rows of {', '.join(doubled)}. {remedy}")
+    return True
