@@ -229,8 +229,8 @@ def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> It
     """Yield tiles that together fill a volume of `size`.
 
     All sizes are in voxels. Tiles start at multiples of `step`. Along each axis, a tile and its margins together
-    measure at most `tile`. If `tile` is too small for one `step` and its margins, each tile measures one `step`, and
-    its margins are added.
+    measure at most `tile`. Exception: if the axis is longer than `tile`, and `tile` is shorter than one `step` plus
+    two margins, a tile without its margins measures one `step`. With its margins, this tile may be longer than `tile`.
     """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):

@@ -81,7 +81,8 @@ def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
         if len(files_of_value) > 1:
             *rare, usual = sorted(files_of_value.values(), key=len)
             differing = list_names(sorted({file for files in rare for file in files}))
-            # If one file holds all the frames, the message would say that the file differs from itself.
+            # If `differing` and `usual[0]` are the same multi-frame file, the message names no file, since "a.dcm from
+            # a.dcm" would tell the user nothing.
             which = f": {differing} from {usual[0]} and others" if differing != usual[0] else ""
             what = f"holds slices of one series that differ in their {name}{which}"
             raise InputError(what, path=path, remedy="Move the files that belong together to a folder of their own.")
