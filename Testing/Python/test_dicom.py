@@ -1,4 +1,4 @@
-"""Folders of DICOM slices: every voxel is read at its RAS position, and unusable series are refused in one line."""
+"""DICOM folders: every voxel is read at its RAS position, or the folder is refused with a one-line message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multi-frame DICOM files: every frame is read at its position, or the file is refused in one line."""
+"""Multi-frame DICOM files: every frame is read at its position, or the file is refused with a one-line message."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -124,7 +124,7 @@ def test_untrained_branches_do_not_affect_each_other() -> None:
 
 
 @pytest.mark.parametrize("branch", [0, 1])
-def test_setting_own_tokens_for_one_branch_changes_only_the_logits_of_this_branch(branch: int) -> None:
+def test_branch_that_attends_to_its_own_tokens_changes_only_its_own_logits(branch: int) -> None:
     network = exchanging_network(small_recipe(classes=2, input_channels=2))
     scan = random_image(2, 2, 8, 12, 8)
     own_tokens = torch.zeros(2, 2, dtype=torch.bool)  # (branch, sample)
@@ -164,7 +164,7 @@ def test_network_without_attention_exchanges_nothing_at_inference() -> None:
         assert all(map(torch.equal, without_attention.exchange_at_inference(deepest, (0, 1)), deepest))
 
 
-def test_own_tokens_can_be_set_for_each_sample_and_branch() -> None:
+def test_branch_can_attend_to_its_own_tokens_for_some_samples_only() -> None:
     network = exchanging_network(small_recipe())
     scan = random_image(3, 1, 8, 8, 8)
     own_tokens = torch.tensor([[True, False, True], [False, False, True]])  # (branch, sample)

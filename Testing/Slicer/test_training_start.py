@@ -85,7 +85,7 @@ class StartTest(CasesCase):
             click(self.ui.startButton)
             jobs[1].cancel.assert_called_once()
 
-    def test_only_one_channel_is_written_and_estimated_for_a_task_of_one_channel(self) -> None:
+    def test_recipe_determines_which_channels_are_written_and_estimated(self) -> None:
         estimates, task_recipe = [], self.session.recipe()
         for channels in (1, 2):
             recipe = replace(task_recipe, input_channels=channels)

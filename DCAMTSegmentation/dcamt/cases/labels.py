@@ -19,7 +19,7 @@ from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabe
 from .case_list import Case
 
 STRAY_VOXELS = 4
-"""Volume of the smallest component that is not stray, in voxels of the network grid.
+"""A component with a smaller volume than this number of voxels of the network grid is stray.
 
 A class may vanish on that grid if all its components are stray and another class remains.
 """
