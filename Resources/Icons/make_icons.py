@@ -86,7 +86,7 @@ def atrium(size: float) -> Image.Image:
 
 
 def rim(mask: Image.Image, width: float) -> Image.Image:
-    """Return the band inside the border of a mask, `width` icon pixels wide."""
+    """Return the band inside the border of a mask; the band is about `width` / 2 icon pixels wide."""
     step = 2 * round(width * SCALE / 2) + 1
     # The mask is reduced first, since the time of the minimum filter grows with its window.
     small = mask.resize((CANVAS // 4, CANVAS // 4), Image.Resampling.LANCZOS)

@@ -77,7 +77,7 @@ def _remove_folder(folder: str) -> None:
 
 
 def main(arguments: Sequence[str] = (), write_report: Callable[[ReportRequest], ReportWritten] | None = None) -> int:
-    """Serve requests until an internal error; return the exit status.
+    """Serve requests; return the exit status 1 after an internal error, or 3 if a Python package is missing.
 
     Once stdin or stdout closes, the process ends with status 0, and this function does not return.
 

@@ -130,7 +130,7 @@ def is_image_class(sop_class: str) -> bool:
 def read_file(path: Path, collected: FoundFiles) -> None:
     """Add the frames of a file, or the reason why the file has none, to `collected`.
 
-    Nothing is added for a DICOMDIR, or for a file that has one of `_OTHER_ENDINGS`.
+    Nothing is added for a file that is not DICOM by its name (`is_dicom_name`).
     """
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
