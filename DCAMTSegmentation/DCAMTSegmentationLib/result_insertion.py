@@ -213,8 +213,8 @@ class _Insertion:
         segmentation.SetNodeReferenceID(review.DOUBT_MAP, map_id)
         segmentation.SetNodeReferenceID(review.MEASUREMENTS, parts.table.node.GetID())
         segmentation.SetNodeReferenceID(review.VOLUME, self.options.volume.GetID())
-        # If a copy of the earlier result refers to the same Markups point, `_insert` does not remove the point.
-        # The new result must not refer to that point.
+        # The Markups point shows a doubtful place of the earlier result, so this node's reference to it is removed.
+        # `_insert` removes the point itself, unless a copy of the segmentation node also refers to the point.
         segmentation.RemoveNodeReferenceIDs(review.PLACE_POINT)
         review.store_review_data(
             segmentation,

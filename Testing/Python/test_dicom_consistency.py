@@ -227,7 +227,7 @@ def test_impossible_orientation_or_pixel_spacing_is_refused(tmp_path: Path, chan
     refused(lambda: read_scan(tmp_path), tmp_path, "has an impossible orientation or pixel spacing")
 
 
-def test_error_counts_slices_if_one_place_holds_three_or_two_places_hold_two(tmp_path: Path) -> None:
+def test_error_about_two_surplus_slices_counts_all_slices(tmp_path: Path) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     write_slice(tmp_path / "again.dcm", 4, number=30)

@@ -69,7 +69,7 @@ class EngineMessagesTest(unittest.TestCase):
             self.assertEqual(translated("Is empty."), "Ist leer.")
             self.assertEqual(translated("this emptyness"), "this emptyness")
 
-    def test_error_text_names_the_file_or_the_type_of_an_unexpected_error(self) -> None:
+    def test_error_text_names_the_file_of_an_input_error_and_the_type_of_an_unexpected_error(self) -> None:
         self.assertEqual(error_text(InputError("is empty", path="scan.nrrd")), "scan.nrrd: is empty.")
         self.assertIn("ValueError: odd", error_text(ValueError("odd")))
         self.assertEqual(error_text(None), "")
