@@ -97,7 +97,11 @@ class StartJob:
                 self._fail(error_text(error))
 
     def _on_measured(self, message: str) -> None:
-        """End the job if the estimation gave no estimate of its settings; `_advance` was called just before."""
+        """End the job unless `_advance` has begun to write the run.
+
+        `Estimation` calls `_advance` before this method. `_advance` writes the run only if there is an estimate for
+        the current settings and cases.
+        """
         if self.running and self._writing is None:
             self._fail(message or _("The settings were changed during the estimation. Press Start again."))
 

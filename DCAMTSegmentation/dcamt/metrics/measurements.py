@@ -106,7 +106,7 @@ def read_measurements_csv(path: str | Path) -> list[Measurements]:
 
 
 def without_equal_rows(rows: Iterable[Measurements], others: Iterable[Measurements]) -> list[Measurements]:
-    """Return the rows that would not have the same cells in a table as one of the `others`."""
+    """Return the rows that are not among `others`; two rows are equal if all their table cells are equal."""
     known = {_cells(row) for row in others}
     return [row for row in rows if _cells(row) not in known]
 
