@@ -271,6 +271,21 @@ def test_cases_are_found_in_the_folders_if_dataset_json_lists_none(tmp_path: Pat
     assert scans_and_labels(find_in_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}
 
 
+def test_names_of_cases_lead_to_no_other_folder(tmp_path: Path) -> None:
+    listed = {"../../a": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
+    files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"dataset": listed}), encoding="utf-8")
+    assert [case.name for case in find_cases(make_files(tmp_path, *files)).cases] == [".._.._a"]
+
+
+def test_folders_beside_a_data_set_are_named_as_skipped(tmp_path: Path) -> None:
+    data_set = ("Task02/imagesTr/x_0000.nii.gz", "Task02/labelsTr/x.nii.gz")
+    found = find_cases(make_files(tmp_path, *data_set, "Hospital/p1/lge.nrrd", "notes/read me.txt"))
+    assert [*scans_and_labels(found, tmp_path)] == ["x"]
+    assert [file.path for file in found.skipped] == [tmp_path / "Hospital"]
+    assert "beside a data set" in found.skipped[0].reason
+
+
 def test_labels_of_nnunet_scans_may_lie_in_a_folder_of_another_name(tmp_path: Path) -> None:
     files = ("D/imagesTr/x_0000.nii.gz", "D/labels/x.nii.gz")
     assert [*scans_and_labels(find_cases(make_files(tmp_path, *files)), tmp_path).values()] == [files]

@@ -144,6 +144,8 @@ def test_patient_folders_are_segmented_and_evaluated_under_the_names_of_their_ca
     assert cli.main(["evaluate", "--predictions", str(out), "--labels", str(data), "--json"]) == 0
     scores = [one for one in events(capsys) if one["event"] == "score"]
     assert [(one["case"], one["dice"]) for one in scores] == [("P0", 1.0), ("P1", 1.0), ("mean", 1.0), ("std", 0.0)]
+    assert cli.main(["segment", *map(str, arguments[:5]), "--skip-existing"]) == 0
+    assert "(P0/laendo.nrrd, P1/laendo.nrrd)" in capsys.readouterr().err
 
 
 def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(

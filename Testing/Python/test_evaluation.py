@@ -13,7 +13,7 @@ from dcamt.cases.label_pairing import labelmaps_by_case
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.dicom_files import SEGMENTATION_CLASSES
-from dcamt.io.writers import write_labelmap
+from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.metrics.evaluation import (
     SCORE_COLUMNS,
     EvaluationRow,
@@ -22,7 +22,7 @@ from dcamt.metrics.evaluation import (
     score,
     summarize_rows,
 )
-from dcamt.volume import Code, Labelmap, SegmentInfo
+from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt_testing.dicom_positions import REPORT, new_data_set
 from dcamt_testing.synthetic import read_table
 from scipy import ndimage
@@ -165,6 +165,22 @@ def test_files_of_two_folders_are_paired_scored_and_averaged(folders: tuple[Path
     assert rows[3]["hd95_mm"] == ""
     assert rows[3]["dice"] == "0"
     assert rows[3]["undefined"] == "1"
+
+
+def test_predictions_below_the_folder_of_the_labels_are_no_labels(tmp_path: Path) -> None:
+    grid = Grid((8, 9, 10), np.eye(4))
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[2:5, 2:5, 2:5] = 1
+    segments = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium")),)
+    for patient in ("p1", "p2"):
+        write_labelmap(Labelmap(mask, grid), tmp_path / patient / "laendo.nrrd", segments)
+        write_labelmap(Labelmap(mask, grid), tmp_path / "segmentations" / f"{patient}.seg.nrrd", segments)
+        noise = np.random.default_rng(0).integers(0, 500, (1, *grid.shape)).astype(np.int16)
+        write_volume(Volume(noise, grid), tmp_path / patient / "lgemri.nrrd")
+    evaluation = evaluate_folders(tmp_path / "segmentations", tmp_path)
+    assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1.0), ("p2", 1.0)]
+    with pytest.raises(InputError, match=r"several labels for one scan \(p1/laendo\.nrrd, segmentations/p1"):
+        labelmaps_by_case(tmp_path)
 
 
 def test_class_in_neither_label_nor_prediction_scores_1_and_unscored_values_are_reported(

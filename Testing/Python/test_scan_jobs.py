@@ -99,9 +99,10 @@ def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:
 
 
 def write_noise(path: Path) -> None:
-    voxels = np.random.default_rng(0).integers(0, 500, (1, *GRID.shape)).astype(np.int16)
+    """Write a scan without DCAMT's mark."""
+    voxels = np.random.default_rng(0).integers(0, 500, GRID.shape).astype(np.int16)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_volume(Volume(voxels, GRID), path)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(path))
 
 
 def test_scans_in_subfolders_are_named_after_the_subfolders(tmp_path: Path) -> None:
@@ -130,6 +131,75 @@ def test_masks_in_subfolders_are_no_scans(tmp_path: Path) -> None:
     write_dcamt_result(tmp_path / "p1" / "laendo.nrrd")
     with pytest.raises(InputError, match=r"contains no usable scan \(p1/laendo\.nrrd: a label without a scan\)"):
         find_scans(tmp_path)
+
+
+def test_scans_with_several_labels_and_test_cases_are_segmented(tmp_path: Path) -> None:
+    """A repeated command finds the earlier results in the folder, as further labels."""
+    for patient in ("p1", "p2"):
+        write_noise(tmp_path / "clinic" / patient / "lgemri.nrrd")
+        write_dcamt_result(tmp_path / "clinic" / patient / "laendo.nrrd")
+    write_dcamt_result(tmp_path / "clinic" / "segmentations" / "p1.seg.nrrd")
+    assert sorted(find_scans(tmp_path / "clinic").names) == ["p1", "p2"]
+    data_set = create_empty_files(tmp_path / "nnUNet_raw" / "Dataset001_LA")
+    create_empty_files(data_set / "imagesTr", "a_0000.nii.gz")
+    create_empty_files(data_set / "imagesTs", "a_0000.nii.gz", "b_0000.nii.gz")
+    create_empty_files(data_set / "labelsTr", "a.nii.gz")
+    create_empty_files(data_set / "labelsTs", "a.nii.gz", "b.nii.gz")
+    found = find_scans(data_set)
+    assert [path.parent.name for path in found.scans] == ["imagesTr", "imagesTs", "imagesTs"]
+    assert found.names == ["a", "imagesTs_a", "b"]
+
+
+def test_linked_patient_folders_are_searched_once(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        write_noise(tmp_path / "archive" / patient / "lgemri.nrrd")
+    data = create_empty_files(tmp_path / "data" / "p0", "list.txt").parent
+    write_noise(data / "p0" / "lgemri.nrrd")
+    links = {"p1": tmp_path / "archive" / "p1", "p2": tmp_path / "archive" / "p2", "latest": data / "p0"}
+    for name, target in {**links, "p0/up": data, "p0/above": tmp_path}.items():
+        (data / name).symlink_to(target)
+    assert find_scans(data).scans == [data / patient / "lgemri.nrrd" for patient in ("p0", "p1", "p2")]
+
+
+def test_masks_beside_patient_folders_hide_no_scans(tmp_path: Path) -> None:
+    """The results of an earlier command may lie there."""
+    for patient in ("p1", "p2"):
+        write_noise(tmp_path / patient / "lgemri.nrrd")
+        write_dcamt_result(tmp_path / f"{patient}.nii.gz")
+    assert [path.name for path in find_scans(tmp_path).scans] == ["lgemri.nrrd"] * 2
+
+
+@pytest.mark.parametrize("results", ["nii", "nifti", "out", "x"])
+def test_results_below_the_patient_folders_are_no_scans(tmp_path: Path, results: str) -> None:
+    for patient in ("p1", "p2"):
+        write_noise(tmp_path / patient / "lgemri.nrrd")
+        write_dcamt_result(tmp_path / patient / "laendo.nrrd")
+        write_dcamt_result(tmp_path / results / f"{patient}.nii.gz")
+    scans = [tmp_path / patient / "lgemri.nrrd" for patient in ("p1", "p2")]
+    assert sorted(find_scans(tmp_path).scans) == scans
+    assert find_scans(tmp_path, results=[tmp_path / results]).scans == scans
+    # A folder that also contains a scan is searched.
+    assert find_scans(tmp_path, results=[tmp_path / "p1"]).names == find_scans(tmp_path).names
+
+
+def test_folder_of_results_beside_folders_of_dicom_slices_is_no_scan(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        for k in range(5):
+            write_slice(tmp_path / patient / f"{k}.dcm", k, StudyInstanceUID=f"1.2.{patient[1]}")
+    write_dcamt_result(tmp_path / "out" / "p1.seg.nrrd")
+    scans = [tmp_path / "p1", tmp_path / "p2"]
+    assert find_scans(tmp_path, results=[tmp_path / "out"]).scans == scans
+    # A folder that also contains DICOM slices is a scan.
+    assert tmp_path / "p1" in find_scans(tmp_path, results=[tmp_path / "p1"]).scans
+
+
+def test_channel_files_in_patient_folders_are_one_scan(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        for channel in range(2):
+            write_noise(tmp_path / patient / f"{patient}_000{channel}.nii.gz")
+    scans = find_scans(tmp_path, channels=2).scans
+    assert [path.name for path in scans] == ["p1_0000.nii.gz", "p2_0000.nii.gz"]
+    assert len(find_scans(tmp_path).scans) == 4
 
 
 def test_channel_files_of_nnunet_are_one_scan(tmp_path: Path) -> None:

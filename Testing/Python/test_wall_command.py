@@ -478,3 +478,13 @@ def test_surface_that_another_program_writes_meanwhile_is_replaced_only_with_ove
     is_kept = surface.read_bytes() == b"other"
     assert is_kept == (option != ["--overwrite"])
     assert (f"{surface}: was written by another program" in capsys.readouterr().err) == is_kept
+
+
+def test_folder_of_one_series_is_measured_with_one_segmentation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports have folders for the patient, the study and the series."""
+    (folder / "patient" / "study" / "series").mkdir(parents=True)
+    (folder / "patient" / "study" / "series" / "IM1").touch()
+    volume = read_scan(folder / "scans" / "a_image.nrrd")
+    monkeypatch.setattr("dcamt.commands.wall.read_scan", lambda path: volume)
+    assert call_wall(folder / "patient", folder / "labels" / "a_label.nii.gz", "-o", folder / "out") == 0
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["patient.wall.csv", "patient.wall.vtp"]

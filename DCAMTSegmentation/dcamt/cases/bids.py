@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ..io.formats import scan_name
@@ -25,19 +25,20 @@ _DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
 """Entities that a derivative's name may add to the name of its source image."""
 
 
-def find_bids_cases(folder: Path) -> FoundCases:
+def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     """Pair the scans of a BIDS data set with their labels by the entities in the files' names.
 
     A label fits a scan that has all the label's entities; `_DERIVATIVE_ENTITIES` are ignored. If several scans fit,
     those that have no entity besides the label's are preferred. If several scans remain, those with the label's first
     suffix are preferred (`T1w` for a label `T1w_dseg`). A label for which several scans or no scan remain is skipped,
     and so is an automatic result (`desc-pred`). Of several labels for a scan, those of other structures (`label-RA`)
-    are skipped; if several labels remain, the scan and these labels are skipped, too.
+    are skipped; if several labels remain, the scan and these labels are skipped, too. The folders `ignored` are not
+    searched.
     """
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []
     skipped: list[SkippedFile] = []
-    for path in images_below(folder):
+    for path in images_below(folder, ignored):
         if path.is_dir() or not image_files([path]):
             continue
         entities, suffixes = _bids_name(path)
@@ -73,7 +74,7 @@ def find_bids_cases(folder: Path) -> FoundCases:
             labels_of_scan[chosen[0]].append(path)
         else:
             skipped.append(SkippedFile(path, "its name fits several scans" if chosen else NO_SCAN))
-    cases = []
+    cases, unused = [], []
     for image, _ in images:
         own_labels = labels_of_scan[image]
         others = [path for path in own_labels if _is_other_structure(path)]
@@ -82,10 +83,11 @@ def find_bids_cases(folder: Path) -> FoundCases:
             own_labels = [path for path in own_labels if path not in others]
         if len(own_labels) > 1:
             skipped += [SkippedFile(path, SEVERAL_LABELS) for path in (image, *own_labels)]
+            unused.append(Case(scan_name(image), image, None, UNLABELLED))
         else:
             label = own_labels[0] if own_labels else None
             cases.append(Case(scan_name(image), image, label, LABELLED if label else UNLABELLED))
-    return FoundCases(BIDS, tuple(cases), tuple(skipped))
+    return FoundCases(BIDS, tuple(cases), tuple(skipped), unused=tuple(unused))
 
 
 def _has_word(path: Path, words: Collection[str]) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -149,6 +151,7 @@ class _ListedCases:
         self._listed: set[tuple[Path, Path | None]] = set()
         self._files_by_name: dict[tuple[Path, Sequence[str]], defaultdict[str, list[Path]]] = {}
         self.cases: list[Case] = []
+        self.unused: list[Case] = []
         self.skipped: list[SkippedFile] = []
 
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
@@ -170,13 +173,15 @@ class _ListedCases:
         if (files[0], label_path) in self._listed:
             return
         self._listed.add((files[0], label_path))
-        self.cases.append(Case(name or case_name(files[0]), files[0], label_path, role))
+        self.cases.append(Case(_file_name(name) or case_name(files[0]), files[0], label_path, role))
 
-    def skip(self, images: Sequence[object]) -> None:
-        """Skip the image files of all channels of a test case."""
+    def skip(self, images: Sequence[object], labels: Mapping[str, Path]) -> None:
+        """Skip the image files of all channels of a test case; `labels` are the test cases' labels by name."""
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         channels = [channel for file in files for channel in channel_files(file) if channel not in files]
         self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
+        if files and files[0].exists():
+            self.unused.append(_unused_case(files[0], labels))
 
     def skip_unlisted(self, folders: Sequence[str]) -> None:
         """In the subfolders `folders`, skip the scans and labels that `dataset.json` does not list."""
@@ -186,7 +191,11 @@ class _ListedCases:
         for name in folders:
             files = files_in(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))
             reason = _TEST_CASE if name == "labelsTs" else "dataset.json does not list it"
-            self.skipped += [SkippedFile(file, reason) for file in files if file not in named]
+            unlisted = [file for file in files if file not in named]
+            self.skipped += [SkippedFile(file, reason) for file in unlisted]
+            if name.startswith("images"):
+                scans = [file for file in unlisted if not channel_of(file)]
+                self.unused += [_unused_case(file, {}) for file in scans]
 
     def _file(self, text: str, endings: Sequence[str] = SCAN_ENDINGS) -> Path:
         """Return the path of the file that `dataset.json` names as `text`.
@@ -229,17 +238,23 @@ def find_listed_cases(folder: Path) -> FoundCases:
     The test cases are skipped if the folder `labelsTs` has labels.
     """
     described, listed = read_description(folder), _ListedCases(folder)
-    has_test_labels = bool(files_in(folder / "labelsTs", LABEL_ENDINGS))
+    test_labels = {scan_name(file): file for file in files_in(folder / "labelsTs", LABEL_ENDINGS)}
     for key in _LISTS:
         for images, label, name in _listed_entries(described, key, folder):
-            if key in _TEST_LISTS and has_test_labels:
-                listed.skip(images)
+            if key in _TEST_LISTS and test_labels:
+                listed.skip(images, test_labels)
             else:
                 listed.add(images, label, name)
     listed.skip_unlisted(("imagesTr", "labelsTr", "imagesTs", "labelsTs"))
     has_channels = any(channel_of(case.image) is not None for case in listed.cases)
     layout = NNUNET if has_channels else DECATHLON
-    return FoundCases(layout, tuple(listed.cases), tuple(listed.skipped), _classes(described))
+    return FoundCases(
+        layout,
+        tuple(listed.cases),
+        tuple(listed.skipped),
+        _classes(described),
+        _without_names_of(listed.cases, listed.unused),
+    )
 
 
 def find_listed_nnunet_cases(folder: Path) -> FoundCases:
@@ -254,6 +269,7 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
     """Pair `imagesTr/x_0000` with `labelsTr/x`; `imagesTs` is unlabelled, or skipped if `labelsTs` has labels."""
     cases: list[Case] = []
     skipped: list[SkippedFile] = []
+    unused: list[Case] = []
     for part in ("Tr", "Ts"):
         images, labels = folder / f"images{part}", folder / f"labels{part}"
         labels_by_name = {scan_name(file): file for file in files_in(labels, LABEL_ENDINGS)}
@@ -261,6 +277,8 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
             skipped += [
                 SkippedFile(file, _TEST_CASE) for file in (*files_in(images, SCAN_ENDINGS), *labels_by_name.values())
             ]
+            scans = [file for file in files_in(images, SCAN_ENDINGS) if not channel_of(file)]
+            unused += [_unused_case(file, labels_by_name) for file in scans]
             continue
         used = set()
         for file in files_in(images, SCAN_ENDINGS):
@@ -274,4 +292,25 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
             used.add(name)
             cases.append(Case(name, file, label, LABELLED if label else UNLABELLED))
         skipped += [SkippedFile(file, NO_SCAN) for name, file in labels_by_name.items() if name not in used]
-    return FoundCases(NNUNET, tuple(cases), tuple(skipped), _classes(read_description(folder)))
+    return FoundCases(
+        NNUNET, tuple(cases), tuple(skipped), _classes(read_description(folder)), _without_names_of(cases, unused)
+    )
+
+
+def _unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
+    """Return a case that is not used for training, such as a test case; `labels` are those of such cases, by name."""
+    label = labels.get(without_channel(scan_name(image))) or labels.get(scan_name(image))
+    return Case(case_name(image), image, label, LABELLED if label else UNLABELLED)
+
+
+def _without_names_of(cases: Iterable[Case], unused: Iterable[Case]) -> tuple[Case, ...]:
+    """Return the `unused` cases; if one has the name of one of `cases`, its name gets its folder's name in front."""
+    names = {case.name for case in cases}
+    return tuple(
+        replace(case, name=f"{case.image.parent.name}_{case.name}") if case.name in names else case for case in unused
+    )
+
+
+def _file_name(name: str) -> str:
+    """Return a case's name for the names of files: without slashes, which would lead to another folder."""
+    return re.sub(r"[/\\]", "_", name)

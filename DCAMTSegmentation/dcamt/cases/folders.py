@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files, without_channel
+from ..io.dicom_files import walk_folders
 from ..io.formats import BENCHMARK_ENDING, SCAN_ENDINGS, ending, scan_name
 from .bids import find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
@@ -39,6 +41,7 @@ from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all
 
 MAX_REASONS = 5
 """If no case is found, the error names at most this many skipped files."""
+_BESIDE_DATA_SET = "not searched, since it lies beside a data set; search this folder by itself"
 _DEPTH = 3
 """How many levels of folders are searched for data sets."""
 
@@ -51,21 +54,52 @@ def find_cases(folder: Path) -> FoundCases:
     Raises:
         InputError: `folder` is not a folder or contains no usable scan, or a `dataset.json` cannot be read.
     """
-    if not folder.is_dir():
-        raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the scans.")
-    found_cases = _find(folder)
+    found_cases = find_all_scans(folder)
     if not found_cases.cases:
         raise _nothing_found(folder, found_cases)
-    return replace(found_cases, cases=_with_distinct_names(found_cases.cases))
+    return found_cases
 
 
-def _find(folder: Path) -> FoundCases:
+def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
+    """Return the result of `find_cases`, but without an error if all scans are `FoundCases.unused`.
+
+    The folders `ignored` below `folder` are not searched.
+
+    Raises:
+        InputError: as `find_cases`.
+    """
+    if not folder.is_dir():
+        raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the scans.")
+    found_cases = _find(folder, tuple(ignored))
+    if not found_cases.cases and not found_cases.unused:
+        raise _nothing_found(folder, found_cases)
+    cases = _with_distinct_names((*found_cases.cases, *found_cases.unused))
+    count = len(found_cases.cases)
+    return replace(found_cases, cases=cases[:count], unused=cases[count:])
+
+
+def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Return the cases of the data set in a folder, else of the data sets below it, else those paired by file names."""
-    reader = _data_set_reader(folder)
+    reader = _data_set_reader(folder, ignored)
     if reader is not None:
         return reader(folder)
     below = _data_sets_below(folder, _DEPTH)
-    return _join([_find(inner) for inner in below]) if below else _pair_by_names(folder)
+    if not below:
+        return _pair_by_names(folder, ignored)
+    found_cases = _join([_find(inner, ignored) for inner in below])
+    beside = tuple(SkippedFile(path, _BESIDE_DATA_SET) for path in _folders_beside(folder, below, ignored))
+    return replace(found_cases, skipped=found_cases.skipped + beside)
+
+
+def _folders_beside(folder: Path, data_sets: Sequence[Path], ignored: Sequence[Path]) -> Iterator[Path]:
+    """Yield the folders below `folder` that contain images, but neither are nor contain one of the `data_sets`."""
+    for place, folders, _ in walk_folders(folder, ignored):
+        for name in list(folders):
+            inner = place / name
+            if not any(inner in data_set.parents for data_set in data_sets):
+                folders.remove(name)
+                if inner not in data_sets and any(images_below(inner, ignored)):
+                    yield inner
 
 
 def _nothing_found(folder: Path, found_cases: FoundCases) -> InputError:
@@ -86,8 +120,11 @@ def _below(path: Path, folder: Path) -> str:
         return str(path)
 
 
-def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
-    """Return the function that reads the data set in this folder; None if the folder is no known data set."""
+def _data_set_reader(folder: Path, ignored: Sequence[Path] = ()) -> Callable[[Path], FoundCases] | None:
+    """Return the function that reads the data set in this folder; None if the folder is no known data set.
+
+    The function does not search the folders `ignored`.
+    """
     described = read_description(folder)
     if isinstance(described.get("dataset"), Mapping) and described["dataset"]:
         return find_listed_nnunet_cases
@@ -95,23 +132,24 @@ def _data_set_reader(folder: Path) -> Callable[[Path], FoundCases] | None:
         return find_listed_cases
     if (folder / "imagesTr").is_dir():
         has_labels = any((folder / name).is_dir() for name in ("labelsTr", "labelsTs"))
-        return find_nnunet_cases if has_labels else _find_nnunet_cases_by_names
+        return find_nnunet_cases if has_labels else partial(_find_nnunet_cases_by_names, ignored=ignored)
     if any(entry.is_dir() and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in folder.iterdir()):
-        return find_bids_cases
+        return partial(find_bids_cases, ignored=ignored)
     return None
 
 
-def _find_nnunet_cases_by_names(folder: Path) -> FoundCases:
+def _find_nnunet_cases_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Find the cases of an nnU-Net data set without `labelsTr` and `labelsTs`, whose labels may lie in other folders.
 
     If names pair no label with a scan, the cases are those of `find_nnunet_cases`, if it finds any.
     """
-    paired, found_cases = _pair_by_names(folder), find_nnunet_cases(folder)
+    paired, found_cases = _pair_by_names(folder, ignored), find_nnunet_cases(folder)
     if any(case.label for case in paired.cases) or not found_cases.cases:
         return replace(paired, classes=found_cases.classes)
     known = {case.image for case in found_cases.cases} | {file.path for file in found_cases.skipped}
     further = tuple(file for file in paired.skipped if file.path not in known)
-    return replace(found_cases, skipped=found_cases.skipped + further)
+    unused = tuple(case for case in paired.unused if case.image not in known)
+    return replace(found_cases, skipped=found_cases.skipped + further, unused=found_cases.unused + unused)
 
 
 def _data_sets_below(folder: Path, depth: int) -> list[Path]:
@@ -134,6 +172,7 @@ def _join(parts: Sequence[FoundCases]) -> FoundCases:
         tuple(case for part in parts for case in part.cases),
         tuple(file for part in parts for file in part.skipped),
         classes.pop() if len(classes) == 1 else (),
+        tuple(case for part in parts for case in part.unused),
     )
 
 
@@ -143,7 +182,7 @@ _SKIPPED_KINDS = {
 }
 
 
-def _pair_by_names(folder: Path) -> FoundCases:
+def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Pair scans and labels whose paths are equal without the words for image and label (`names.classify_all`).
 
     Masks that are named after scans are recognised by their values (`masks`). Scans without a label become unlabelled
@@ -151,7 +190,7 @@ def _pair_by_names(folder: Path) -> FoundCases:
     """
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
-    files, contours = pair_dicom_segmentations(classify_all(images_below(folder), folder), folder)
+    files, contours = pair_dicom_segmentations(classify_all(images_below(folder, ignored), folder), folder)
     skipped = [SkippedFile(path, CONTOURS) for path in contours]
     for named in recognise_masks(files):
         if named.kind in _SKIPPED_KINDS:
@@ -162,9 +201,13 @@ def _pair_by_names(folder: Path) -> FoundCases:
     _pair_lone_labels(scans, labels)
     pair_left_over_labels(scans, labels)
     cases: list[Case] = []
+    unused: list[Case] = []
     for key, files_of_scan in scans.items():
         images = [named_file.path for named_file in files_of_scan]
         label_paths = [named_file.path for named_file in labels.pop(key, [])]
+        name = "_".join(key[-1:]) or scan_name(folder)
+        if label_paths and len(images) + len(label_paths) > 2:
+            unused += [Case(name, image, None, UNLABELLED) for image in images]
         if len(images) > 1 and label_paths:
             skipped += [
                 SkippedFile(path, "several scans and labels have the same name") for path in (*images, *label_paths)
@@ -172,13 +215,12 @@ def _pair_by_names(folder: Path) -> FoundCases:
         elif len(label_paths) > 1:
             skipped += [SkippedFile(path, SEVERAL_LABELS) for path in (*images, *label_paths)]
         else:
-            name = "_".join(key[-1:]) or scan_name(folder)
             for image in images:
                 # A benchmark file (.h5) contains its own label.
                 label = label_paths[0] if label_paths else image if ending(image) == BENCHMARK_ENDING else None
                 cases.append(Case(name, image, label, LABELLED if label else UNLABELLED))
     skipped += [SkippedFile(named_file.path, NO_SCAN) for files in labels.values() for named_file in files]
-    return FoundCases(NAMES, tuple(cases), tuple(skipped))
+    return FoundCases(NAMES, tuple(cases), tuple(skipped), unused=tuple(unused))
 
 
 def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:

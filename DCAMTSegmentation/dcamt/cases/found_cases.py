@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..io.dicom import are_separate_scans
+from ..io.dicom_files import walk_folders
 from ..io.formats import ending
 from .case_list import Case
 from .dicom_labels import dicom_files_among
@@ -39,6 +39,7 @@ class FoundCases:
             conventions, all these are named: "nnU-Net and BIDS".
         cases: the cases; `find_cases` makes their names distinct.
         skipped: files that are not listed as a scan or label of a case.
+        unused: scans among `skipped` that are no cases for training, such as test cases, with their labels.
         classes: label values above 0 and their names, if the data set lists them.
     """
 
@@ -46,6 +47,7 @@ class FoundCases:
     cases: tuple[Case, ...]
     skipped: tuple[SkippedFile, ...] = ()
     classes: tuple[tuple[int, str], ...] = ()
+    unused: tuple[Case, ...] = ()
 
 
 def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
@@ -56,25 +58,23 @@ def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
     return [file for file in image_files(sorted(folder.iterdir())) if file.is_file() and ending(file) in kinds]
 
 
-def images_below(folder: Path) -> Iterator[Path]:
-    """Yield scans and labels at any depth; skip hidden entries.
+def images_below(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[Path]:
+    """Yield scans and labels at any depth; skip hidden entries and the folders `ignored` (`walk_folders`).
 
     A folder of DICOM slices is yielded as one path. If a folder holds multi-frame images of different studies
     instead, the path of each image is yielded. A subfolder with one DICOM segmentation, but without slices, contours
     or subfolders, is yielded as one path. The files of all other DICOM segmentations and of all contours are yielded.
     """
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = [Path(place, name) for name in sorted(files)]
+    for place, folders, paths in walk_folders(folder, ignored):
         yield from image_files(paths)
         found = dicom_files_among(paths)
         is_only_segmentation = len(found.segmentations) == 1 and not (
-            found.slices or found.contours or folders or Path(place) == folder
+            found.slices or found.contours or folders or place == folder
         )
         if are_separate_scans(found.slices):
             yield from found.slices
         elif found.slices or is_only_segmentation:
-            yield Path(place)
+            yield place
         if not is_only_segmentation:
             yield from found.segmentations
         yield from found.contours

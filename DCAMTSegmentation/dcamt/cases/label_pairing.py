@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
 from ..io.dicom_files import CONTOUR_REMEDY
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS
 from .dicom_labels import dicom_files_among
-from .folders import find_cases
+from .folders import MAX_REASONS, find_all_scans
+from .found_cases import SEVERAL_LABELS
 from .masks import has_few_values, masks_named_after_scans
 from .names import (
     ATRIUM_WORDS,
@@ -29,7 +30,7 @@ from .names import (
 )
 
 
-def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path]:
+def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable[Path] = ()) -> dict[str, Path]:
     """Return the labelmap files of `folder` by the name of their case.
 
     If the folder itself holds no labelmap, but its subfolders hold cases, return the labels of these cases.
@@ -37,6 +38,7 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
     Args:
         skip_images: leave out each scan that has a label or a mask (`cases.masks`) in the folder, and each automatic
             result whose case has a label.
+        ignored: subfolders that are not searched, such as the folder of the predictions.
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
@@ -47,7 +49,7 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
     files = image_files(entries)
     dicom_files = dicom_files_among(entries)
     files += dicom_files.segmentations
-    if not files and (labels := _labels_in_subfolders(folder)):
+    if not files and (labels := _labels_in_subfolders(folder, ignored)):
         return labels
     if not files:
         endings = ", ".join((*LABEL_ENDINGS, DICOM_ENDING))
@@ -73,17 +75,28 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False) -> dict[str, Path
     return cases
 
 
-def _labels_in_subfolders(folder: Path) -> dict[str, Path]:
-    """Return the labels of the cases that `dcamt cases find` lists, by the names of the cases.
+def _labels_in_subfolders(folder: Path, ignored: Iterable[Path]) -> dict[str, Path]:
+    """Return the labels of the cases that `dcamt cases find` lists, and of test cases, by the names of the cases.
 
     Return {} if no case has a label, or if two labelled cases have the same name.
+
+    Raises:
+        InputError: there are labels, but each scan that has labels has several.
     """
     try:
-        cases = find_cases(folder).cases
+        found_cases = find_all_scans(folder, ignored)
     except InputError:  # The caller states what the folder lacks.
         return {}
+    cases = (*found_cases.cases, *found_cases.unused)
     # `case_name` expects the name of a file, so an ending is added to the case's name.
     labels = [(case_name(f"{case.name}{DICOM_ENDING}"), case.label) for case in cases if case.label is not None]
+    scans = {case.image for case in cases}
+    skipped = [file.path for file in found_cases.skipped if file.reason == SEVERAL_LABELS]
+    several = [path for path in skipped if path not in scans]
+    if several and not labels:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in several[:MAX_REASONS])
+        remedy = "Keep one label for each scan, or put the labels of all cases into one folder."
+        raise InputError(f"holds several labels for one scan ({names})", path=folder, remedy=remedy)
     return dict(labels) if len(dict(labels)) == len(labels) else {}
 
 

@@ -52,6 +52,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
         if file.path not in masks:
             kind = FileKind.LABEL if fits else FileKind.OTHER_LABEL
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
+    for file, scan in _masks_named_like_scans([file for file in rest if file.path not in masks]):
+        masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
     # If a scan has a label by name (`labels/p1` for `cohort/p1`), its masks do not become further labels.
     labelled = {loose_key(file.key) for file in named if file.kind is FileKind.LABEL}
     for path, mask in masks.items():
@@ -59,6 +61,16 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
         if not labelled.isdisjoint(key[n:] for n in range(len(key))):
             masks[path] = replace(mask, kind=FileKind.OTHER_LABEL)
     return [masks.get(file.path, file) for file in named]
+
+
+def _masks_named_like_scans(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile]]:
+    """Yield (mask, scan) for each mask whose path differs from a scan's only in words for the format (`nifti/p1`)."""
+    similar: defaultdict[tuple[_Key, frozenset[str]], list[NamedFile]] = defaultdict(list)
+    for file in scans:
+        similar[_plain_key(file.key), frozenset(modalities(file.key))].append(file)
+    for files in similar.values():
+        if len(files) > 1 and (scan := next((file for file in files if not has_few_values(file.path)), None)):
+            yield from ((file, scan) for file in files if file is not scan and has_few_values(file.path))
 
 
 def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..cases.dicom_labels import dicom_files_among
-from ..cases.folders import find_cases
+from ..cases.folders import find_all_scans
 from ..cases.found_cases import images_below
 from ..cases.masks import has_few_values, recognise_masks
 from ..cases.names import FileKind, classify_all, image_files, labels_beside_scans
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files
 from ..io.dicom import are_separate_scans, is_one_study
+from ..io.dicom_files import files_below
 from ..io.formats import SCAN_ENDINGS, ending, scan_name
 from ..io.readers import read_header
+from ..io.writers import is_dcamt_result
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class FoundScans:
 
     Attributes:
         names: one name for each scan; the scan's results are named after it.
-        skipped_files: labels and the files of further channels.
-        skipped_folders: subfolders beside the scans.
+        skipped_files: labels, automatic results and the files of further channels.
+        skipped_folders: folders beside the scans.
     """
 
     scans: list[Path]
@@ -34,13 +37,14 @@ class FoundScans:
     skipped_folders: list[Path]
 
 
-def find_scans(path: Path, channels: int = 1) -> FoundScans:
+def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> FoundScans:
     """Return the scans that a path stands for.
 
     A file is one scan. A folder with scan files stands for these scans. A folder with multi-frame DICOM images of
-    different studies stands for these images. If only the subfolders contain scan files, the folder stands for the
-    cases that `dcamt cases find` lists, with their names. If a folder contains only folders of DICOM files, each of
-    them is one scan, unless all are series of one study. Any other folder is one scan of DICOM files.
+    different studies stands for these images. If only the subfolders contain scan files, beside masks at most, the
+    folder stands for the cases that `dcamt cases find` lists, with their names, and for the scans that cannot be used
+    for training, such as test cases. If a folder contains only folders of DICOM files, each of them is one scan, unless
+    all are series of one study. Any other folder is one scan of DICOM files.
 
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
     probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
@@ -48,23 +52,35 @@ def find_scans(path: Path, channels: int = 1) -> FoundScans:
     further channels are skipped in any folder. But if a scan's first file already has several channels, the files
     numbered after the first are scans of their own.
 
+    Args:
+        channels: the number of channels that the model needs.
+        results: folders of results; such a subfolder is not searched unless it contains a scan.
+
     Raises:
         InputError: no file below the folder is a scan, or a `dataset.json` cannot be read.
     """
     if not os.path.isdir(path):  # pathlib raises an error for names that the system does not allow.
         return _named([path])
-    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    result_folders = [folder for folder in results if _is_below(folder, path) and _holds_only_results(folder)]
+    left_out = {os.path.realpath(folder) for folder in result_folders}
+    shown = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    entries = [entry for entry in shown if os.path.realpath(entry) not in left_out]
     folders = [entry for entry in entries if entry.is_dir()]
     files = _files_in(path)
+    skipped: list[Path] = []
+    inside: list[Path] = []
     if files:
         skipped = _skipped_files(files, path, channels)
-        if inside := [file for file in files if file not in skipped]:
-            return _named(inside, skipped, folders)
+        inside = [file for file in files if file not in skipped]
+    if inside and not (folders and all(map(has_few_values, inside))):
+        return _named(inside, skipped, folders)
     images = list(dicom_files_among(entries).slices)
     if are_separate_scans(images):
         return _named(images, skipped_folders=folders)
-    if not images and not files and (cases := _find_cases_of_files(path)):
+    if not images and (cases := _find_cases_of_files(path, channels, result_folders)):
         return cases
+    if inside:
+        return _named(inside, skipped, folders)
     if not folders or len(folders) < len(entries) or is_one_study(folders):
         return _named([path])
     return _named(folders)
@@ -77,20 +93,45 @@ def _named(
     return FoundScans(scans, [scan_name(scan) for scan in scans], skipped_files or [], skipped_folders or [])
 
 
-def _find_cases_of_files(folder: Path) -> FoundScans | None:
-    """Return the cases in subfolders; None if the subfolders contain no scan files, or DICOM files too.
+def _is_below(path: Path, folder: Path) -> bool:
+    """Return whether a path lies below a folder, after links are resolved."""
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
-    A scan in DICOM may also lie in the folder as a converted file, which would be segmented twice.
+
+def _holds_only_results(path: Path) -> bool:
+    """Return whether a path is a folder without DICOM slices, and all images below it are segmentations or maps."""
+    if not path.is_dir():
+        return False
+    files = files_below(path)
+    images = [file for file in image_files(files) if ending(file) in SCAN_ENDINGS]
+    # DCAMT's mark is looked for first, since reading voxels takes longer.
+    return all(is_dcamt_result(file) or has_few_values(file) for file in images) and not dicom_files_among(files).slices
+
+
+def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
+    """Return the scans in subfolders; None if the subfolders contain no scan files, or DICOM files too.
+
+    A scan in DICOM may also lie in the folder as a converted file, which would be segmented twice. The folders
+    `ignored` are not searched.
     """
-    if not any(ending(file) in SCAN_ENDINGS for file in images_below(folder)):
+    if not any(ending(file) in SCAN_ENDINGS for file in images_below(folder, ignored) if file.parent != folder):
         return None
-    found = find_cases(folder)
-    scans = [case.image for case in found.cases]
-    if any(ending(scan) not in SCAN_ENDINGS or scan.is_dir() for scan in scans):
+    found = find_all_scans(folder, ignored)
+    cases = [*found.cases, *found.unused]
+    if any(ending(case.image) not in SCAN_ENDINGS or case.image.is_dir() for case in cases):
         return None
-    labels = [case.label for case in found.cases if case.label is not None and case.label != case.image]
-    skipped = [*labels, *(file.path for file in found.skipped)]
-    return FoundScans(scans, [case.name for case in found.cases], skipped, [])
+    images = [case.image for case in cases]
+    further = set(_further_channels(images, channels))
+    labels = [case.label for case in cases if case.label is not None and case.label != case.image]
+    known = {*labels, *further, *images}
+    skipped = [*labels, *further, *(file.path for file in found.skipped if file.path not in known)]
+    kept = [case for case in cases if case.image not in further]
+    return FoundScans(
+        [case.image for case in kept],
+        [case.name for case in kept],
+        sorted(path for path in skipped if not path.is_dir()),
+        sorted(path for path in skipped if path.is_dir()),
+    )
 
 
 def _skipped_files(files: list[Path], folder: Path, channels: int) -> list[Path]:
@@ -102,9 +143,14 @@ def _skipped_files(files: list[Path], folder: Path, channels: int) -> list[Path]
         # Files named like labels are labels if they have few values, even if their scans are missing.
         lone_labels = [file.path for file in named if file.kind is not FileKind.SCAN and file.path not in labels]
         labels += [path for path in lone_labels if has_few_values(path)]
+    further = set(_further_channels(files, channels))
+    return labels + [file for file in files if file in further and file not in labels]
+
+
+def _further_channels(files: Sequence[Path], channels: int) -> list[Path]:
+    """Return the files of further channels that belong to a scan among `files`."""
     first_channels = [file for file in files if (_is_first_channel(file) if channels > 1 else has_channel_files(file))]
-    further_channels = {other for file in first_channels for other in channel_files(file)[1:]}
-    return labels + [file for file in files if file in further_channels and file not in labels]
+    return [other for file in first_channels for other in channel_files(file)[1:]]
 
 
 def _is_first_channel(file: Path) -> bool:

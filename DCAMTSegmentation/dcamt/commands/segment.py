@@ -11,6 +11,7 @@ from pathlib import Path
 from ..distributed import Team, TeamLost, process_group, team_rank, wait_for_leader
 from ..errors import InputError
 from ..io.channels import channel_files
+from ..io.dicom_files import walk_folders
 from ..io.dicom_stacks import ScanChoice
 from ..io.formats import DICOM_ENDING, ending
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
@@ -51,7 +52,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
     if team_rank() == 0:
         existing = existing_rule(options)
         channels = _model_channels(options)
-        found = [find_scans(path, channels) for path in options.scans]
+        found = [find_scans(path, channels, [options.output]) for path in options.scans]
         planned = (found, options.output, options.format, requested, usage_error)
         jobs = plan_scan_jobs(*planned, existing)
         if len(jobs) == 1 and not jobs[0].scan.exists():
@@ -87,7 +88,8 @@ def _model_channels(options: argparse.Namespace) -> int:
     If no scan in the folders consists of several channel files, the number makes no difference: the model is not read,
     and the result is 1.
     """
-    files = [file for folder in options.scans if folder.is_dir() for file in folder.iterdir()]
+    folders = [walk_folders(folder) for folder in options.scans if folder.is_dir()]
+    files = (file for folder in folders for _, _, inside in folder for file in inside)
     return open_model(model_path(options.model)).recipe.input_channels if any(map(channel_files, files)) else 1
 
 
@@ -95,13 +97,25 @@ def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
     """Print which subfolders and files of a path are skipped; the folder of the results is not named."""
     folders = [folder for folder in found.skipped_folders if os.path.realpath(folder) != os.path.realpath(output)]
     if folders:
-        names = ", ".join(folder.name for folder in folders[:MAX_LISTED])
+        names = _names_below(path, folders)
         remedy = "To segment a skipped folder, give the folder's path in the command."
         print_error(f"{path}: skipped folders beside its scans ({names}). {remedy}")
-    if found.skipped_files:
-        names = ", ".join(file.name for file in found.skipped_files[:MAX_LISTED])
+    existing = [file for file in found.skipped_files if file.exists()]
+    missing = [file for file in found.skipped_files if not file.exists()]
+    if existing:
         remedy = "To segment a skipped file, give the file's path in the command."
-        print_error(f"{path}: skipped labels and further channels ({names}). {remedy}")
+        names = _names_below(path, existing)
+        print_error(f"{path}: skipped labels, automatic results and further channels ({names}). {remedy}")
+    if missing:
+        names = _names_below(path, missing)
+        print_error(f"{path}: skipped files that a dataset.json names, but that do not exist ({names})")
+
+
+def _names_below(folder: Path, paths: Sequence[Path]) -> str:
+    """Return the first `paths`, relative to a folder if they lie below it, for a message."""
+    listed = paths[:MAX_LISTED]
+    names = [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in listed]
+    return ", ".join(names) + (f" and {len(paths) - len(listed)} more" if len(paths) > len(listed) else "")
 
 
 def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:

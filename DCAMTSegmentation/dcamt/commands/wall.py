@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..cases.dicom_labels import dicom_files_among
 from ..cases.label_pairing import labelmaps_by_case, pair_with_labels
 from ..cases.labels import parse_mapping
-from ..cases.names import case_name
+from ..cases.names import case_name, image_files
 from ..errors import DCAMTError, InputError, user_error
 from ..io.atomic import atomic_paths
-from ..io.formats import DICOM_ENDING, ending
+from ..io.formats import DICOM_ENDING, ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_labelmap, read_scan, read_segments
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_mesh
@@ -234,11 +235,12 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     """
     output = options.output
     _check_usage(options, usage_error)
-    found = find_scans(options.scan)
-    if found.scans == [options.scan]:
+    found = find_scans(options.scan, results=[options.segmentation, output])
+    one_series = len(found.scans) == 1 and found.scans[0].is_dir() and _is_one_segmentation(options.segmentation)
+    if found.scans == [options.scan] or one_series:
         job = WallJob(
             options.scan,
-            found.names[0],
+            scan_name(options.scan),
             options.segmentation,
             output,
             options.openings,
@@ -272,6 +274,14 @@ def _check_usage(options: argparse.Namespace, usage_error: Callable[[str], objec
         surface_ending(options.surface)
     if options.report is not None and ending(options.report) not in REPORT.endings:
         usage_error(f"--report {options.report}: the file must end in {', '.join(REPORT.endings)}")
+
+
+def _is_one_segmentation(path: Path) -> bool:
+    """Return whether a path is not a folder, or a folder of one DICOM segmentation."""
+    if not path.is_dir():
+        return True
+    files = [file for file in path.iterdir() if file.is_file()]
+    return not image_files(files) and len(dicom_files_among(files).segmentations) == 1
 
 
 def _pair_scans(found: FoundScans, options: argparse.Namespace, usage_error: Callable[[str], object]) -> list[WallJob]:

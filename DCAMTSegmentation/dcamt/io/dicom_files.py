@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,19 +78,45 @@ class FoundFiles:
     color: set[str] = field(default_factory=set)
 
 
-def files_below(folder: Path) -> list[Path]:
-    """Return the files of a folder, then those of each subfolder, in the order of names.
+def walk_folders(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[tuple[Path, list[str], list[Path]]]:
+    """Yield each folder from `folder` down, its subfolders' names and its files, in the order of names.
 
-    Hidden files, hidden folders and folders named `__MACOSX...` are left out.
+    Hidden files, hidden folders, folders named `__MACOSX...` and the folders `ignored` are left out. Links to folders
+    are followed, except links to `folder`, to a folder below it, or to a folder above the link.
+    """
+    root = os.path.realpath(folder)
+    left_out = {os.path.realpath(path) for path in ignored}
+
+    def is_searched(path: str) -> bool:
+        is_link = os.path.islink(path)
+        if not (is_link or left_out):
+            return True
+        real = os.path.realpath(path)
+        is_searched_anyway = is_link and (
+            _is_within(real, root) or _is_within(os.path.realpath(os.path.dirname(path)), real)
+        )
+        return real not in left_out and not is_searched_anyway
+
+    for place, folders, names in os.walk(folder, followlinks=True):
+        shown = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        folders[:] = [name for name in shown if is_searched(os.path.join(place, name))]
+        yield Path(place), folders, [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files of a folder, then those of each subfolder, as `walk_folders` finds them.
 
     Raises:
         InputError: there are more than 100000 files.
     """
     files: list[Path] = []
     with library_errors(folder, "a folder"):
-        for parent, folders, names in os.walk(folder):
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-            files += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
+        for _, _, inside in walk_folders(folder):
+            files += inside
             if len(files) > _MAXIMUM_FILES:
                 raise InputError("holds more than 100000 files", path=folder, remedy="Choose the series' own folder.")
     return files

@@ -198,7 +198,8 @@ def evaluate_folders(
         InputError: a folder is missing or empty, two files of a folder belong to one case, a prediction has no label or
             is its own label, or `evaluate_pairs` raises InputError.
     """
-    predicted, labelled = labelmaps_by_case(Path(predictions)), labelmaps_by_case(Path(labels), skip_images=True)
+    predicted = labelmaps_by_case(Path(predictions))
+    labelled = labelmaps_by_case(Path(labels), skip_images=True, ignored=[Path(predictions)])
     labelled = pair_with_labels(predicted, labelled)
     for case in sorted(predicted.keys() - labelled.keys()):
         fitting = [name for name in sorted(labelled) if case.casefold() in map(str.casefold, short_names(name))]
