@@ -134,8 +134,7 @@ def _copy(source: Node, target: Node) -> None:
     """Copy a node's name, attributes, content and references (for a volume, only the reference to its transform)."""
     modifying = target.StartModify()
     if source.IsA("vtkMRMLVolumeNode"):
-        # `Copy` is not used, for two reasons: it copies the image, too, and it copies references, upon which slice
-        # views would add a display node.
+        # `Copy` would also copy the voxels of the image.
         target.SetName(source.GetName())
         target.SetAndObserveTransformNodeID(source.GetTransformNodeID())
         target.CopyContent(source, False)
