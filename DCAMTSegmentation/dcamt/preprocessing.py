@@ -106,7 +106,11 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
 
 
 def source_box_of(box: Box, grid: NetworkGrid) -> Box:
-    """Return the box (I, J, K) of the scan's voxels for which `to_source` uses values in `box` of the network grid."""
+    """Return the box (I, J, K) of the scan's voxels that `to_source` computes from at least one voxel in `box`.
+
+    Args:
+        box: a box (X, Y, Z) of the network grid.
+    """
     reached = [slice(0)] * 3
     for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
         weights = _axis_weights(grid, axis, backward=True)
