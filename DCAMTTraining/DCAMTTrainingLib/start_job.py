@@ -103,7 +103,7 @@ class StartJob:
         the current settings and cases.
         """
         if self.running and self._writing is None:
-            self._fail(message or _("The settings were changed during the estimation. Press Start again."))
+            self._fail(message or _("The settings or cases were changed during the estimation. Press Start again."))
 
     def _write(self) -> None:
         def on_step(progress: tuple[int, int]) -> None:

@@ -206,6 +206,12 @@ class ProposalTest(TrainingCase):
         self.write_ranking(cases)
         self.module.widget.runs.refresh()
 
+    def test_damaged_cases_of_a_saved_ranking_are_not_listed(self) -> None:
+        case = {**self.make_ranked_case(add_volume("LGE", ellipsoid(1)[0])), "score": 0.4}
+        damaged = [{"score": "high"}, {"score": None}, {"place": [1, 2]}, {"place": 3}, {"image": 5}, {"name": None}]
+        self.save_ranking([{**case, **change} for change in damaged] + [[], "case", {}, case])
+        self.assertEqual(self.ui.rankTable.model().rowCount(), 1)
+
     def test_two_runs_have_separate_proposals(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case = self.make_ranked_case(volume)

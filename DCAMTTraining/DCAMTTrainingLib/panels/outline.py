@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -275,9 +276,23 @@ def _ranking_file(run: Path) -> Path:
 
 
 def _read_ranking(run: Path) -> list[dict[str, Any]]:
-    """Return the saved ranking of a run; an empty list if the file is missing or damaged."""
+    """Return the saved ranking of a run, without damaged cases; an empty list if the file is missing or damaged."""
     try:
         cases = json.loads(_ranking_file(run).read_text(encoding="utf-8"))
-        return [case for case in cases if case.keys() >= set(RANKING_KEYS)]
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError):
         return []
+    return [case for case in cases if _is_ranked_case(case)] if isinstance(cases, list) else []
+
+
+def _is_ranked_case(case: Any) -> bool:
+    """Return whether a value from a JSON file is a case of a ranking, with the types that `dcamt rank` writes."""
+    if not isinstance(case, dict) or not case.keys() >= set(RANKING_KEYS):
+        return False
+    texts, place = (case["name"], case["image"], case["segmentation"]), case["place"]
+    is_point = isinstance(place, list) and len(place) == 3
+    numbers = (case["score"], *place) if is_point else ()
+    return is_point and all(isinstance(text, str) for text in texts) and all(map(_is_number, numbers))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
