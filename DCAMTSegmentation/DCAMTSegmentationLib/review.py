@@ -28,7 +28,7 @@ from slicer.i18n import tr as _
 
 VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
 DOUBT_MAP = "DCAMT.disagreement"
-"""Role of the map of doubt; scenes of older versions, whose maps show disagreement, use this name for their maps."""
+"""Role of the map of doubt; named as in scenes of older versions, whose maps show disagreement."""
 PLACE_POINT = "DCAMT.mark"
 """Role of the Markups point that shows a doubtful place; named as in scenes of older versions."""
 CHANNELS = "DCAMT.channels"
@@ -197,8 +197,8 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
 def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
     """Record that the table holds the measurements of the segments with the fingerprint `measured`.
 
-    If the segments now have another fingerprint, the mark of outdated measurements stays. Otherwise the mark is
-    removed, also if a segment has no labelmap to compare.
+    If the segments now have another fingerprint, the mark of outdated measurements stays. If both fingerprints are
+    the same, or if the present one is empty because a segment has no labelmap, the mark is removed.
     """
     segmentation_node.SetAttribute(_MEASURED, measured)
     now = fingerprint(segmentation_node)
