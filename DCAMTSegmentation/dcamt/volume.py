@@ -290,9 +290,10 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
     The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. The grid
     of a `partial` labelmap may also be a part of the scan's lattice; this part may reach beyond the scan if the labels
-    there are background. If a `partial` labelmap has only one slice, the slice's thickness is ignored. If the slices
-    of a `partial` labelmap are closer together than the scan's slices, those that lie between the scan's slices must
-    be background. Voxel positions may deviate by `GRID_TOLERANCE` voxels.
+    there are background. If a `partial` labelmap has only one slice, the slice's thickness is ignored. The slice
+    spacing of a `partial` labelmap may be 1/2, 1/3, … of the scan's. Then at least one slice must have labels, and
+    only slices that coincide with the scan's slices may have labels. Voxel positions may deviate by `GRID_TOLERANCE`
+    voxels.
 
     Args:
         scan: the name of the scan in messages.
@@ -337,9 +338,10 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
     """Return a labelmap with the slice spacing of `grid`, if possible without interpolation.
 
-    A single slice gets the step of `grid`. If there are several slices, n is the spacing of `grid` divided by the
-    labelmap's, rounded. Every n-th slice is kept if n is at least 2 and all other slices are background.
-    Several slices are returned unchanged otherwise, and also if all of them are background.
+    A single slice gets the step of `grid` along the axis of `grid` that is nearest to the labelmap's slice axis. Of
+    several slices, every n-th is kept: n is the spacing of `grid` along this axis, divided by the labelmap's slice
+    spacing and rounded. The labelmap is returned unchanged if n is below 2, if a slice between the kept slices has
+    labels, or if all slices are background.
     """
     affine, step = labelmap.grid.affine.copy(), labelmap.grid.affine[:3, 2]
     along = grid.affine[:3, :3].T @ step / grid.spacing

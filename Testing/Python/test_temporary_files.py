@@ -49,7 +49,7 @@ def test_temporary_folder_is_removed_at_the_end_and_after_a_kill(tmp_path: Path,
     wait_until(lambda: list(tmp_path.iterdir()) == [], "the folder's removal")
 
 
-def test_only_added_files_that_remain_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_only_files_that_were_added_and_remain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in ("earlier", "removed_meanwhile", "left"):
         (tmp_path / name).touch()

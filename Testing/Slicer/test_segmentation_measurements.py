@@ -151,7 +151,7 @@ class MeasurementsTest(PanelCase):
             self.wait()
         self.assertEqual(self.logic.measurements(segmentation), rows)
 
-    def test_scan_row_stays_hidden_and_segment_row_is_shown_only_for_several_segments(self) -> None:
+    def test_scan_name_stays_hidden_and_segment_names_are_shown_only_for_several_segments(self) -> None:
         held = self.segment(add_scan()).GetSegmentation()
         table = self.ui.measurementsTable
         self.assertEqual([table.isRowHidden(row) for row in range(3)], [True, True, False])

@@ -206,8 +206,8 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """Return the kind and the key of each file below `folder`; files with equal keys belong to one case.
 
     Three rules are added to those of `classify`:
-    - A word such as `output` marks a result if the file's key without the word is the key of a scan. In the
-      file's name, the word also marks a result if the key without the word is the key of a label.
+    - A word such as `output`, in the name of the file or of a folder, marks a result if the file's key without the
+      word is the key of a scan. If the word is in the file's name, the key of a label suffices, too.
     - If a label's name is a scan's name with words for structures or qualifiers, the label gets the scan's key. A word
       for another structure changes the kind to `FileKind.OTHER_LABEL`.
     - Labels in a folder `original` without scans are results if a folder `final` beside it holds labels: in these
