@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from dcamt.api.outputs import write_probabilities
 from dcamt.api.training import EventObserver, TrainingSession
-from dcamt.api.training_plan import plan_new_run
+from dcamt.api.training_plan import plan_new_run, plan_resumed_run
 from dcamt.io.writers import write_volume
 from dcamt.metrics.doubtful_places import doubtful_places
 from dcamt.models.package import open_model
@@ -289,8 +289,15 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
     lines = run.events.read_text(encoding="utf-8").splitlines(keepends=True)
     run.events.write_text("".join(lines[:-1]), encoding="utf-8")
     assert run_state(run).state == FAILED
-    assert dcamt.train(run=run.path, device="cpu", resume=True).iterations == 2
+    observer = WarningObserver()
+    assert TrainingSession(plan_resumed_run(run.path, "cpu"), observer).run().iterations == 2
     assert run_state(run).state == FINISHED
+    # The run stays without calibration and report, and the warnings state how to make them.
+    assert [warning.split(". ")[0] for warning in observer.warnings] == [
+        "the model is not calibrated",
+        f"{run.path}: there is no report",
+    ]
+    assert f"dcamt models calibrate {run.model} {run.cases}" in observer.warnings[0]
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt import cli
-from dcamt.errors import InputError
+from dcamt.errors import InputError, write_error
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap
+from dcamt.metrics.evaluation import Evaluation
 from dcamt.volume import Code, Labelmap, SegmentInfo
 from dcamt_testing.synthetic import read_table
 from dcamt_testing.warm_python import interpreter
@@ -335,3 +337,17 @@ def test_python_api_maps_files_folders_and_arrays(mapped: tuple[Path, Path]) -> 
     assert (row.label, row.score.dice) == (1, pytest.approx(2 * 4 / 12))
     with pytest.raises(InputError, match='has no segment "atrium"'):
         dcamt.evaluate(*arrays, spacing=(2.0, 2.0, 2.0), label_mapping="atrium=1")
+
+
+def test_scores_are_printed_even_if_the_table_cannot_be_written(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(scores: Evaluation, path: Path) -> None:
+        raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
+
+    monkeypatch.setattr(Evaluation, "write_csv", fail)
+    assert call_evaluate(folders, "--csv", tmp_path / "scores.csv") == 1
+    printed = capsys.readouterr()
+    assert "scores.csv: the disk is full" in printed.err
+    assert "mean " in printed.out
+    assert "scores: " not in printed.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dcamt.cases.case_list import UNLABELLED, Case
+from dcamt.errors import write_error
 from dcamt.inference.predictor import Prediction
 from dcamt.io.readers import read_labelmap
 from dcamt.metrics.doubtful_places import densest_voxel
@@ -118,3 +120,20 @@ def test_run_without_a_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     write_cases_folder(tmp_path / "run", labelled=1, unlabelled=1)
     assert call_dcamt(["rank", "--run", tmp_path / "run"]) == 1
     assert "the run has no model yet" in capsys.readouterr().err
+
+
+def test_ranking_and_failures_are_printed_even_if_the_table_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(ranked: object, path: Path) -> None:
+        raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
+
+    monkeypatch.setattr("dcamt.commands.rank.write_ranking", fail)
+    cases = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=2)
+    (tmp_path / "cases" / "unlabelled1.nii.gz").write_bytes(b"damaged")
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
+    assert call_dcamt(["rank", cases, "--model", model, "--csv", tmp_path / "next.csv"]) == 1
+    printed = capsys.readouterr()
+    assert "unlabelled0" in printed.out
+    assert "unlabelled1.nii.gz: " in printed.err
+    assert "next.csv: the disk is full" in printed.err

@@ -23,7 +23,7 @@ from ..distributed import (
 from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
 from ..io.interruption import interrupt_on_sigterm
 from ..models.calibration import MIN_CASES
-from ..models.package import Card, write_package
+from ..models.package import Card, open_model, write_package
 from ..recipe import Recipe
 from ..runs.events import EventLog, RunEvent, RunFinished, RunStarted
 from ..runs.failure_note import FailureNote, write_note
@@ -218,6 +218,7 @@ class TrainingSession:
                         self._observer.on_event(finished)
                     else:  # an earlier process was killed after it had written the model
                         log(finished)
+                    self._warn_of_missing_results()
                     return self._build_trained_run(trainer.step)
             try:
                 if not plan.resume:
@@ -256,6 +257,25 @@ class TrainingSession:
             card = model_card(plan, best)
             save_model(run.best, best.weights, plan.recipe, replace(card, name=f"{card.name}-best"))
 
+    def _warn_of_missing_results(self) -> None:
+        """Warn that a finished run lacks its calibration or report, as after a kill during the last steps."""
+        run = self._plan.run
+        if self._has_calibration_cases() and open_model(run.model).calibration is None:
+            self._observer.on_warning(f"the model is not calibrated. {self._how_to_calibrate()}")
+        if not run.report.exists():
+            self._observer.on_warning(f"{run.path}: there is no report. {self._how_to_report()}")
+
+    def _has_calibration_cases(self) -> bool:
+        return sum(case.role == VALIDATION for case in self._plan.cases) >= MIN_CASES
+
+    def _how_to_calibrate(self) -> str:
+        run = self._plan.run
+        command = f"dcamt models calibrate {shlex.quote(str(run.model))} {shlex.quote(str(run.cases))}"
+        return f"Calibrate the model with: {command}"
+
+    def _how_to_report(self) -> str:
+        return f"Write the report with: dcamt report {shlex.quote(str(self._plan.run.path))}"
+
     def _calibrate(self, trainer: Trainer, device: torch.device) -> None:
         """Calibrate the run's model on its validation cases, if there are enough.
 
@@ -266,7 +286,7 @@ class TrainingSession:
         from ..networks.packaging import verify_model
 
         run, cases = self._plan.run, [case for case in self._plan.cases if case.role == VALIDATION]
-        if len(cases) < MIN_CASES:
+        if not self._has_calibration_cases():
             return
 
         def check() -> None:
@@ -280,25 +300,23 @@ class TrainingSession:
                 calibration = calibrate(package, cases, Predictor(package, device), notes, check=check)
                 write_package(run.model, replace(package, calibration=calibration))
         except (Exception, KeyboardInterrupt) as error:
-            again = f"dcamt models calibrate {shlex.quote(str(run.model))} {shlex.quote(str(run.cases))}"
             if isinstance(error, KeyboardInterrupt | Cancelled):
                 reason = "cancelled."
             else:
                 reason = str(user_error(error, run.path))
-            self._observer.on_warning(f"the model was not calibrated: {reason} Calibrate the model with: {again}")
+            self._observer.on_warning(f"the model was not calibrated: {reason} {self._how_to_calibrate()}")
 
     def _write_report(self, device: torch.device) -> None:
         """Write the run's report. A failure only causes a warning, since the model is already saved."""
         from ..report.run_report import write_run_report
 
         run = self._plan.run
-        again = f"Write the report with: dcamt report {shlex.quote(str(run.path))}"
         try:
             write_run_report(run, device, self._observer.on_report_progress)
         except KeyboardInterrupt:
-            self._observer.on_warning(f"{run.path}: the report was cancelled. {again}")
+            self._observer.on_warning(f"{run.path}: the report was cancelled. {self._how_to_report()}")
         except Exception as error:
-            self._observer.on_warning(f"no report was written: {user_error(error, run.path)} {again}")
+            self._observer.on_warning(f"no report was written: {user_error(error, run.path)} {self._how_to_report()}")
 
     def _on_event(self, event: RunEvent) -> None:
         self._has_started = self._has_started or isinstance(event, RunStarted)

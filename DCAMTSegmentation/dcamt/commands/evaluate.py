@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from ..errors import OutputError
 from ..metrics.evaluation import Evaluation, EvaluationRow, evaluate_folders
 from .console import Console
 from .result_files import check_table_path, existing_rule
@@ -15,7 +16,10 @@ MAX_NAMES = 5
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Print the scores as a table or JSON lines; with `--csv FILE`, also write them to FILE. Return 0."""
+    """Print the scores as a table or JSON lines; with `--csv FILE`, also write them to FILE. Return 0.
+
+    Raises OutputError if the file cannot be written; the scores are printed before.
+    """
     console = Console(options.json)
     if options.csv:
         check_table_path(options.csv, [], existing_rule(options))
@@ -27,8 +31,13 @@ def run_evaluate(options: argparse.Namespace) -> int:
     evaluation = evaluate_folders(
         options.predictions, options.labels, progress, options.label_mapping, options.prediction_mapping
     )
+    write_failure: OutputError | None = None
     if options.csv:
-        evaluation.write_csv(options.csv)
+        # Written before printing, which fails if stdout is closed.
+        try:
+            evaluation.write_csv(options.csv)
+        except OutputError as error:
+            write_failure = error
     rows = (*evaluation.rows, *evaluation.mean, *evaluation.std)
     width = max(20, *(len(row.title) for row in rows))
     console.print_text(
@@ -46,6 +55,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
         labels_without_prediction=len(evaluation.labels_without_prediction),
         unscored_labels=list(evaluation.unscored_labels),
     )
+    if write_failure is not None:
+        raise write_failure
     if options.csv:
         console.print_text(f"scores: {options.csv}")
     return 0

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..cases.case_list import UNLABELLED, Case, list_cases
-from ..errors import DCAMTError, InputError, user_error
+from ..errors import DCAMTError, InputError, OutputError, user_error
 from ..io.interruption import interrupt_on_sigterm
 from ..io.writers import write_labelmap
 from ..models.store import DEFAULT_MODEL, model_path
@@ -19,7 +19,7 @@ from .result_files import REFUSE, case_files, check_result_paths, check_table_pa
 
 
 def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
-    """Segment every unlabelled case and print the ranking, then the failures; return 1 if a case failed."""
+    """Segment every unlabelled case and print the ranking, then the failures; return 1 if there are failures."""
     if options.run is None and options.cases is None:
         usage_error("give CASES.csv or --run FOLDER")
     run = RunFolder(options.run) if options.run else None
@@ -57,8 +57,12 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
             continue
         ranked.append(ranked_case)
         console.print_event("scored", **_event_fields(ranked_case), segmentation=str(target) if target else None)
+    failed_cases = len(failures)
     if options.csv and ranked:
-        write_ranking(ranked, options.csv)
+        try:
+            write_ranking(ranked, options.csv)
+        except OutputError as error:
+            failures.append(error)
     for rank, ranked_case in enumerate(sort_by_score(ranked), start=1):
         place = ", ".join(str(round(mm)) for mm in ranked_case.place)
         console.print_text(
@@ -66,7 +70,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         )
     for failure in failures:
         console.print_error(str(failure))
-    console.print_event("ranked", cases=[case.name for case in sort_by_score(ranked)], failed=len(failures))
+    console.print_event("ranked", cases=[case.name for case in sort_by_score(ranked)], failed=failed_cases)
     console.clear_progress()
     return 1 if failures else 0
 
