@@ -137,3 +137,24 @@ def test_ranking_and_failures_are_printed_even_if_the_table_cannot_be_written(
     assert "unlabelled0" in printed.out
     assert "unlabelled1.nii.gz: " in printed.err
     assert "next.csv: the disk is full" in printed.err
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_outline_saved_meanwhile_is_replaced_only_with_overwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_replaced: bool
+) -> None:
+    """While a case is ranked, somebody saves an outline of the case in the folder of the segmentations."""
+    outline = tmp_path / "proposed" / "unlabelled0.seg.nrrd"
+    outline.parent.mkdir()
+
+    def rank_and_save(*arguments: Any) -> Any:
+        outline.write_text("drawn by hand", encoding="utf-8")
+        return rank_case(*arguments)
+
+    monkeypatch.setattr("dcamt.commands.rank.rank_case", rank_and_save)
+    cases = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=1)
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
+    arguments = ["rank", cases, "--model", model, "--segmentations", outline.parent]
+    assert call_dcamt([*arguments, "--overwrite"] if is_replaced else arguments) == (0 if is_replaced else 1)
+    assert (outline.read_bytes() != b"drawn by hand") == is_replaced
+    assert (f"{outline}: was written by another program" in capsys.readouterr().err) != is_replaced

@@ -15,7 +15,16 @@ from ..models.store import DEFAULT_MODEL, model_path
 from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from .console import Console, StdoutLost
-from .result_files import REFUSE, case_files, check_result_paths, check_table_path, existing_rule, refuse_existing
+from .result_files import (
+    REFUSE,
+    case_files,
+    check_result_paths,
+    check_table_path,
+    existing_rule,
+    file_stamp,
+    refuse_appeared,
+    refuse_existing,
+)
 
 
 def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
@@ -32,6 +41,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     check_result_paths(filter(None, targets), inputs)
     if existing == REFUSE:
         refuse_existing(filter(None, targets))
+    stamps = {target: file_stamp(target) for target in targets if target} if existing == REFUSE else {}
     console = Console(options.json)
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
@@ -47,6 +57,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         try:
             ranked_case, result = rank_case(case, predictor)
             if target:
+                refuse_appeared([target], stamps)
                 with interrupt_on_sigterm():
                     write_labelmap(result.labelmap, target, predictor.recipe.classes)
         except StdoutLost:
