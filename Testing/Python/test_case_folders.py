@@ -91,7 +91,7 @@ def test_masks_in_a_folder_of_any_name_are_no_scans_if_each_has_a_scan_of_its_na
     ],
 )
 @pytest.mark.parametrize("patients", [1, 8])
-def test_mask_is_no_scan_if_its_path_is_a_scans_path_with_an_added_or_replaced_part(
+def test_mask_is_no_scan_if_its_path_is_that_of_a_scan_with_an_added_or_replaced_part(
     tmp_path: Path, scans: list[str], mask: str, patients: int
 ) -> None:
     images = [f"{scan.replace('{}', str(n))}.nii.gz" for scan in scans for n in range(patients)]
@@ -147,13 +147,13 @@ def test_file_named_as_a_label_takes_precedence_over_a_mask_without_a_word_for_l
     assert skip_reasons(found) == {Path(f"{mask}.nii.gz").name: OTHER_LABEL}
 
 
-def test_few_valued_scan_beside_several_scans_in_the_top_folder_stays_a_scan(tmp_path: Path) -> None:
+def test_scan_with_few_values_beside_several_other_scans_in_the_top_folder_is_no_mask(tmp_path: Path) -> None:
     for name, values in (("a", 200), ("b", 200), ("phantom", 2)):
         write_image(tmp_path / f"{name}.nii.gz", values)
     assert len(find_cases(tmp_path).cases) == 3
 
 
-def test_mask_of_a_patient_is_a_label_although_another_patient_has_a_named_label(tmp_path: Path) -> None:
+def test_mask_of_a_patient_is_a_label_although_another_patient_has_a_file_named_as_a_label(tmp_path: Path) -> None:
     for patient in ("p1", "p2", "p3"):
         write_image(tmp_path / patient / "postcontrast.nii.gz", 200)
     for label in ("p1/LA", "p2/LA", "p3/postcontrast_seg"):
@@ -420,7 +420,7 @@ def test_bids_label_belongs_to_the_scan_without_further_entities(tmp_path: Path)
     assert scans_and_labels(found, tmp_path) == {"sub-01_T1w": (scan, label), "sub-01_run-2_T1w": (other, None)}
 
 
-def test_bids_label_belongs_to_the_scan_with_its_first_suffix(tmp_path: Path) -> None:
+def test_bids_label_with_the_suffixes_t1w_dseg_belongs_to_the_t1w_scan(tmp_path: Path) -> None:
     scan, other = (f"sub-01/anat/sub-01_acq-lge_{suffix}.nii.gz" for suffix in ("T1w", "T2w"))
     label = "derivatives/sub-01/sub-01_T1w_dseg.nii.gz"
     found = find_cases(make_files(tmp_path, scan, other, label))
@@ -499,7 +499,7 @@ def test_corrected_labels_of_monai_label_are_used_and_the_original_ones_are_resu
         ("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2_label.nii.gz"),
     ],
 )
-def test_original_labels_are_used_if_there_are_no_corrected_labels_or_a_scan_lies_beside_them(
+def test_original_labels_are_used_if_there_are_no_corrected_labels_or_a_scan_lies_in_their_folder(
     tmp_path: Path, files: tuple[str, ...]
 ) -> None:
     found = find_cases(make_files(tmp_path, *files))

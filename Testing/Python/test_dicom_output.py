@@ -164,7 +164,7 @@ def test_scan_and_segmentation_are_read_from_the_same_folder_or_archive(
     np.testing.assert_array_equal(of_case.voxels, alone.voxels)
     assert [segment.name for segment in read_segments(path)] == [segment.name for segment in read_segments(written)]
     assert len(read_segments(path)) == len(SEGMENTS)
-    # PACS name exported files by UID: `.113619` must not be taken for a file ending.
+    # A PACS may name exported files by UID: `.113619` must not be taken for a file ending.
     named_by_uid = Path(shutil.copy(written, folder.parent / "1.2.840.113619"))
     assert read_segments(named_by_uid) == read_segments(written)
     if place == "folder":
