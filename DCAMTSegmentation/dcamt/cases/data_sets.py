@@ -298,13 +298,13 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
 
 
 def _unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
-    """Return a case that is not used for training, such as a test case; `labels` are those of such cases, by name."""
+    """Return a case that is not used for training, such as a test case; its label is looked up by name in `labels`."""
     label = labels.get(without_channel(scan_name(image))) or labels.get(scan_name(image))
     return Case(case_name(image), image, label, LABELLED if label else UNLABELLED)
 
 
 def _without_names_of(cases: Iterable[Case], unused: Iterable[Case]) -> tuple[Case, ...]:
-    """Return the `unused` cases; if one has the name of one of `cases`, its name gets its folder's name in front."""
+    """Return the `unused` cases; a name that one of `cases` also has is changed to `<image's folder>_<name>`."""
     names = {case.name for case in cases}
     return tuple(
         replace(case, name=f"{case.image.parent.name}_{case.name}") if case.name in names else case for case in unused

@@ -41,10 +41,10 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     """Return the scans that a path stands for.
 
     A file is one scan. A folder with scan files stands for these scans. A folder with multi-frame DICOM images of
-    different studies stands for these images. If only the subfolders contain scan files, beside masks at most, the
-    folder stands for the cases that `dcamt cases find` lists, with their names, and for the scans that cannot be used
-    for training, such as test cases. If a folder contains only folders of DICOM files, each of them is one scan, unless
-    all are series of one study. Any other folder is one scan of DICOM files.
+    different studies stands for these images. If scan files lie only in subfolders (masks in the folder itself do
+    not count), the folder stands for the cases that `dcamt cases find` lists, with their names, and for the scans that
+    cannot be used for training, such as test cases. If a folder contains only folders of DICOM files, each of them is
+    one scan, unless all are series of one study. Any other folder is one scan of DICOM files.
 
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
     probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
@@ -111,8 +111,8 @@ def _holds_only_results(path: Path) -> bool:
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
     """Return the scans in subfolders; None if the subfolders contain no scan files, or DICOM files too.
 
-    A scan in DICOM may also lie in the folder as a converted file, which would be segmented twice. The folders
-    `ignored` are not searched.
+    DICOM files lead to None because a scan that lies there as DICOM and as a converted file would be segmented twice.
+    The folders `ignored` are not searched.
     """
     if not any(ending(file) in SCAN_ENDINGS for file in images_below(folder, ignored) if file.parent != folder):
         return None
