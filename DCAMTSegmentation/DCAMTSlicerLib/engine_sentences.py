@@ -411,6 +411,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("holds damaged compressed data ({0})"),
         _("holds fractional values, not labels"),
         _("holds fractions, not segments"),
+        _('holds images of the kind "{0}", but none of the kind "{1}"'),
         _("holds intensities beyond 3e38"),
         _("holds intensities from {0} to {1}, whose differences are lost in 32-bit numbers"),
         _("holds more than 100000 files"),

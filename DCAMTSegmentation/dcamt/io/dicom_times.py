@@ -62,10 +62,12 @@ def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame
     components = {frame.component for frame in frames}
     unknown = [word for word in words if word not in components and not any(word in kind for kind in chosen)]
     if unknown:
-        known = sorted(filter(None, components))
+        known = ", ".join(sorted(filter(None, components)))
         what = f'holds no images of the kind "{unknown[0]}"'
+        if known:
+            what = f'holds images of the kind "{known}", but none of the kind "{unknown[0]}"'
         remedy = f"Leave out {'--frame-type' if len(words) == 1 else 'this kind'}."
-        raise InputError(f"{what}, but {', '.join(known)}" if known else what, path=path, remedy=remedy)
+        raise InputError(what, path=path, remedy=remedy)
     return frames
 
 
