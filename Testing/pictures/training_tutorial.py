@@ -92,7 +92,8 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
         getattr(ui, name).text = text
     click(ui.measureButton)
     process_events_until(lambda: not module.logic.session.estimation.running, "the measurement", timeout=PATIENCE_S)
-    # A window of limited size shows the sections that the panel itself opened; any other window shows these sections.
+    # The picture of a window of limited size shows the sections that the panel itself opened. In any other picture, the
+    # sections *Cases*, *Task* and *Effort* are open.
     if not is_limited_to_window():
         _open(ui, "casesButton", "taskButton", "effortButton")
     with _shown_folder(ui, runs):

@@ -139,7 +139,8 @@ def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredMod
     target = user_folder() / f"{name}{MODEL_ENDING}"
     with atomic_path(target) as partial:
         partial.write_bytes(data)
-    # Until the old model's calibration is replaced or removed, it has no effect: it names the old model's checksum.
+    # The old model's calibration file may now lie beside the new model. The file contains the old model's checksum, so
+    # the new model does not use the file.
     if calibration is None:
         try:
             calibration_path(target).unlink(missing_ok=True)
