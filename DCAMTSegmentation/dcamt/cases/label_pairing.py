@@ -76,7 +76,9 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable
 
 
 def _labels_in_subfolders(folder: Path, ignored: Iterable[Path]) -> dict[str, Path]:
-    """Return the labels of the cases that `dcamt cases find` lists, and of test cases, by the names of the cases.
+    """Return the labels of the cases that `find_all_scans` finds, by the names of the cases.
+
+    The cases include a data set's test cases, which are not used for training.
 
     Return {} if no case has a label, or if two labelled cases have the same name.
 
@@ -185,8 +187,8 @@ def _paired_by_simplified_names(
 def short_names(name: str) -> list[str]:
     """Return shorter forms of a label's name, the longest first.
 
-    Each step removes one word for the atrium or one qualifier: the last word, as long as it is one of these, then the
-    first word.
+    Words for the atrium and qualifiers are removed one at a time, first at the end of the name, then at its beginning.
+    Each removal gives one form. At least one word remains.
 
     >>> short_names("p1_LA_final")
     ['p1_LA', 'p1']
