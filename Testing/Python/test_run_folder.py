@@ -159,7 +159,7 @@ def test_error_names_the_missing_scan(tmp_path: Path, table: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["null", "[1]", "{}", '{"name": "a", "title": "", "licence": "", "checksum": 1}'])
-def test_error_for_an_origin_of_another_form_lists_the_required_texts(tmp_path: Path, text: str) -> None:
+def test_error_for_an_invalid_origin_file_lists_the_required_texts(tmp_path: Path, text: str) -> None:
     run = RunFolder(tmp_path)
     run.origin.write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as refused:

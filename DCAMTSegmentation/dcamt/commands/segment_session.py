@@ -52,8 +52,9 @@ class SegmentSession:
     """Segments the scans of `jobs`, writes their results and prints a summary of each scan on the console.
 
     Attributes:
-        stamps: the stamps of result files that must not have been written since the command began.
-        skips_existing: whether a scan is skipped, instead of failing, if one of these files has been written.
+        stamps: the stamp of each result file when the command began; None if the file did not exist. If another program
+            has written one of a scan's files since then, the scan's results are not written.
+        skips_existing: whether a scan with a file of another program is skipped; otherwise, the scan fails.
     """
 
     segmenter: Segmenter

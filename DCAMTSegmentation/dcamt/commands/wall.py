@@ -142,8 +142,9 @@ class WallSession:
     Attributes:
         mapping: the classes of the segmentations' values or segments; None without a mapping.
         label: the value of the segment to measure; None if there is only one segment.
-        stamps: the stamps of result files that must not have been written since the command began.
-        skips_existing: whether a scan is skipped, instead of failing, if one of these files has been written.
+        stamps: the stamp of each result file when the command began; None if the file did not exist. If another program
+            has written one of a scan's files since then, the scan's results are not written.
+        skips_existing: whether a scan with a file of another program is skipped; otherwise, the scan fails.
         results, failures: the walls measured so far, and the messages about the scans that failed.
     """
 
@@ -277,7 +278,11 @@ def _check_usage(options: argparse.Namespace, usage_error: Callable[[str], objec
 
 
 def _is_one_segmentation(path: Path) -> bool:
-    """Return whether a path is not a folder, or a folder of one DICOM segmentation."""
+    """Return whether a path leads to a single segmentation.
+
+    A folder must contain exactly one DICOM segmentation and no image files of other formats. All other paths count as
+    a single segmentation.
+    """
     if not path.is_dir():
         return True
     files = [file for file in path.iterdir() if file.is_file()]
