@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ if find_spec("DCAMTSlicerLib") is None:
 from dcamt.machine import AUTO
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
+from DCAMTTrainingLib.cases.rows import CaseRow
 from DCAMTTrainingLib.cases.scene_source import scene_rows
 from DCAMTTrainingLib.panels.cases import CasesPanel
 from DCAMTTrainingLib.panels.effort import EffortPanel
@@ -76,6 +77,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic: Any = None
         self.ui: Any = None
         self._gui_tag: Any = None
+        self._cases_before_import: tuple[CaseRow, ...] = ()
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -99,8 +101,8 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndCloseEvent, self._on_scene_end_close)
         # An imported scene may bring cases and settings of its own, which are loaded after the import.
-        self.addObserver(scene, scene.StartImportEvent, self._on_scene_start_close)
-        self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_close)
+        self.addObserver(scene, scene.StartImportEvent, self._on_scene_start_import)
+        self.addObserver(scene, scene.EndImportEvent, self._on_scene_end_import)
         # The charts are hidden before Slicer stores the layout, so that the next session starts without them.
         slicer.app.aboutToQuit.connect(self._on_quit)
         self._attach()
@@ -142,6 +144,16 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.logic.session.settings is None:
             self._attach()
 
+    def _on_scene_start_import(self, caller: Any, event: Any) -> None:
+        # The imported scene's parameter node may replace the open scene's node, which holds the cases.
+        self._cases_before_import = tuple(self.logic.session.table.rows)
+        self._on_scene_start_close(caller, event)
+
+    def _on_scene_end_import(self, caller: Any, event: Any) -> None:
+        if self.logic.session.settings is None:
+            self._attach(self._cases_before_import)
+        self._cases_before_import = ()
+
     def _on_settings_modified(self, caller: Any, event: Any) -> None:
         device = self.logic.session.settings.device
         if device is not (last_device() or Device.AUTOMATIC):
@@ -156,8 +168,8 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for part in (self.watching, self.results, self.outlining, self.sections):
             part.update()
 
-    def _attach(self) -> None:
-        settings = self.logic.attach()
+    def _attach(self, earlier: Sequence[CaseRow] = ()) -> None:
+        settings = self.logic.attach(earlier)
         self._gui_tag = settings.connectParametersToGui(parameter_widgets(self.ui))
         self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self._on_settings_modified)
         for part in (self.cases, self.effort):
@@ -201,12 +213,16 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
     def getParameterNode(self) -> Any:
         return TrainingSettings(super().getParameterNode())  # type: ignore[call-arg]
 
-    def attach(self) -> Any:
-        """Load the cases and settings of the open scene; return the settings."""
+    def attach(self, earlier: Sequence[CaseRow] = ()) -> Any:
+        """Load the cases and settings of the open scene; return the settings.
+
+        Args:
+            earlier: cases that come before the scene's saved cases in the table.
+        """
         settings = self.getParameterNode()
         # The settings belong to the scene, but the device is a choice for this computer.
         settings.device = last_device() or settings.device
-        self.session.attach(settings.parameterNode, settings)
+        self.session.attach(settings.parameterNode, settings, earlier)
         return settings
 
     def close(self) -> None:

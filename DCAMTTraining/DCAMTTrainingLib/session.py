@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from slicer.i18n import tr as _
 
 from .cases.check import CaseCheck
 from .cases.lists import read_rows_in_steps
-from .cases.rows import CaseTable
+from .cases.rows import CaseRow, CaseTable
 from .cases.scene_source import training_case_rows
 from .cases.store import load_rows, save_rows, save_rows_in_steps
 from .estimation import Estimation
@@ -58,10 +58,17 @@ class TrainingSession:
         self._settling = DelayedCall(self._on_settled)
         self.table.on_edited.append(self._on_edited)
 
-    def attach(self, node: Any, settings: TrainingSettings) -> None:
-        """Load cases and settings of a scene; `node` is the parameter node, `settings` its wrapper."""
-        self._node, self.settings = None, settings
-        self.table.replace_all(load_rows(node))  # No node is set yet, so this change is not saved.
+    def attach(self, node: Any, settings: TrainingSettings, earlier: Sequence[CaseRow] = ()) -> None:
+        """Load cases and settings of a scene.
+
+        Args:
+            node: the parameter node; `settings` is its wrapper.
+            earlier: cases that come before the loaded ones. A loaded case of the same scan is omitted.
+        """
+        self._node, self.settings = None, settings  # No node is set yet, so the changes of the table are not saved.
+        known = {row.scan for row in earlier}
+        self.table.replace_all(earlier)
+        self.table.add([row for row in load_rows(node) if row.scan not in known])
         self._node = node
         self._settling.start(SETTLE_MS)
 

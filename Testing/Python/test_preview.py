@@ -8,7 +8,7 @@ import numpy as np
 from dcamt.cases.case_list import read_cases
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.runs.folder import RunFolder
-from dcamt.runs.preview import choose_preview, chosen_preview, read_preview
+from dcamt.runs.preview import choose_preview, chosen_preview, read_preview, shows_case, write_preview
 from dcamt_testing.synthetic import new_trainer, write_cases_folder
 
 
@@ -65,3 +65,14 @@ def test_preview_is_written_only_on_request_and_a_failure_to_write_it_is_ignored
     assert read_preview(run) is None
     choose_preview(run, None)
     assert chosen_preview(run) is None
+
+
+def test_preview_of_a_moved_run_is_read(tmp_path: Path) -> None:
+    run, voxels = RunFolder(tmp_path / "run"), np.zeros((3, 4, 5), np.uint8)
+    run.preview.mkdir(parents=True)
+    write_preview(run, "case", 7, voxels, np.eye(4), voxels)
+    moved = RunFolder(run.path.rename(tmp_path / "moved"))
+    preview = read_preview(moved)
+    assert preview is not None
+    assert np.load(preview.scan).shape == np.load(preview.labels).shape == (5, 4, 3)
+    assert shows_case(moved, "case")

@@ -13,10 +13,12 @@ from unittest import mock
 import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
+from dcamt.errors import InputError
 from dcamt.recipe_files import load_recipe
 from DCAMTSlicerLib import engine_process
 from DCAMTSlicerLib.engine_process import wait_for_killed
 from DCAMTTrainingLib.cases.check import CaseCheck
+from DCAMTTrainingLib.cases.lists import write_lines
 from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan, parse_rows, rows_to_json
 from DCAMTTrainingLib.cases.scene_source import row_of, scene_rows
 from DCAMTTrainingLib.cases.store import load_rows, save_rows
@@ -102,6 +104,20 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.received[-1], (0, 1))
         with self.assertRaises(ValueError):
             self.table.set_role([0], "dancer")
+
+    def test_label_mapping_is_set_for_label_files_in_one_edit(self):
+        edits = []
+        self.table.on_edited.append(lambda: edits.append(len(self.table)))
+        self.table.add(
+            [file_row("a"), *(file_row(f"l{n}", LABELLED, f"/l{n}.nrrd") for n in range(3)), scene_row("one")]
+        )
+        edits.clear()
+        self.assertEqual(self.table.set_label_mapping([0, 1, 3, 4], "420=1"), 2)
+        labels = [getattr(row.source, "labels", "") for row in self.table.rows]
+        self.assertEqual(labels, ["", "420=1", "", "420=1", ""])
+        self.assertEqual((self.received[-1], len(edits)), ((1, 3), 1))
+        self.assertEqual(self.table.set_label_mapping([0], "420=1"), 0)
+        self.assertEqual(len(edits), 1)
 
     def test_use_for_validation_leaves_at_least_one_case_for_training(self):
         self.table.add([file_row(f"l{n}", LABELLED, f"/l{n}.nrrd") for n in range(4)] + [file_row("u")])
@@ -214,6 +230,53 @@ class SavedWithTheSceneTest(unittest.TestCase):
         self.assertEqual(outline.GetName(), "scan outline")
         self.assertEqual(loaded[1].source.segmentation, "")
 
+    def test_removed_node_does_not_change_the_nodes_of_other_cases(self):
+        recipe = load_recipe("la")
+        for reloads in (False, True):
+            for removed in ("volume", "segmentation"):
+                close_scene()
+                for number in range(3):
+                    add_case(f"scan{number}", number)
+                rows = scene_rows(recipe)
+                node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "node with cases")
+                save_rows(node, rows)
+                slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(getattr(rows[0].source, removed)))
+                if reloads:
+                    save_rows(node, rows)
+                    with scene_saved_and_closed():
+                        add_case("already here", 3)  # these nodes take the IDs of the saved nodes
+                    node = slicer.util.getFirstNodeByName("node with cases")
+                loaded = load_rows(node)
+                with self.subTest(reloads=reloads, removed=removed):
+                    self.assertEqual([row.name for row in loaded], ["scan0", "scan1", "scan2"])
+                    for row in loaded:
+                        volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
+                        outline = slicer.mrmlScene.GetNodeByID(row.source.segmentation)
+                        names = [one and one.GetName() for one in (volume, outline)]
+                        expected = [row.name, f"{row.name} outline"]
+                        if row.name == "scan0":
+                            expected[("volume", "segmentation").index(removed)] = None
+                        self.assertEqual(names, expected)
+                    save_rows(node, loaded)
+                    self.assertEqual(load_rows(node), loaded)
+
+    def test_cases_of_a_scene_of_an_older_version_are_restored(self):
+        close_scene()
+        for number in range(2):
+            add_case(f"scan{number}", number)
+        rows = scene_rows(load_recipe("la"))
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "node with cases")
+        for row in rows:
+            node.AddNodeReferenceID("DCAMT.caseVolume", row.source.volume)
+            node.AddNodeReferenceID("DCAMT.caseSegmentation", row.source.segmentation)
+        text = rows_to_json(rows)
+        node.SetParameter("cases", text.replace("Node1", "Node7"))  # the IDs before an import
+        self.assertEqual(load_rows(node), rows)
+        # After the removal of a node, the order no longer shows which reference belongs to which row.
+        node.SetParameter("cases", text)
+        slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(rows[0].source.volume))
+        self.assertEqual(load_rows(node), rows)
+
     def test_invalid_text_gives_no_rows(self):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "any")
         self.assertEqual(load_rows(node), [])
@@ -257,6 +320,20 @@ class CaseCheckTest(unittest.TestCase):
         self.ended.clear()
         self.check(table)
         self.assertIn("a different grid", table.rows[1].remark)
+
+    @unittest.skipIf(os.name == "nt", "names of files are UTF-16 on Windows")
+    def test_case_whose_path_is_not_utf_8_is_reported_and_the_others_are_checked(self):
+        write_scan(self.folder / "good.nrrd", ellipsoid()[0])
+        table = CaseTable()
+        # Python represents the byte 0xfc of such a name by the character U+DCFC.
+        for name in ("M\udcfcller", "good"):
+            table.add([CaseRow(name, FileScan(str(self.folder / f"{name}.nrrd")), UNLABELLED)])
+        self.check(table)
+        self.assertEqual(self.ended, [""])
+        self.assertIn("path is not UTF-8. Rename the files", table.rows[0].remark)
+        self.assertEqual((table.rows[1].size, table.rows[1].remark), ((24, 22, 20), ""))
+        with self.assertRaisesRegex(InputError, "path is not UTF-8"):
+            write_lines([("a", table.rows[0].scan, "", UNLABELLED, "")], self.folder / "list.csv")
 
     def test_scan_in_validation_as_a_node_and_in_training_as_a_file_is_reported(self):
         volume, outline = add_case("scan")

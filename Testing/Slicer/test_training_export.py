@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 import vtk
+from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.recipe_files import load_recipe
@@ -58,6 +59,15 @@ class ExportTest(unittest.TestCase):
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), before)
             self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
             self.assertIsNone(volume.GetStorageNode())
+
+    def test_case_whose_segment_was_removed_after_the_check_is_refused(self):
+        image, label = ellipsoid(4)
+        volume = add_volume("scan", image)
+        outline = add_outline(volume, label)
+        row = row_of(volume, outline, self.recipe)
+        outline.GetSegmentation().RemoveSegment(row.source.segments[0][0])
+        with self.assertRaisesRegex(InputError, "scan: no longer has a segment that belongs to its label"):
+            run_to_end(export_case(row, self.folder, 1))
 
     def test_case_with_several_channels_uses_the_scan_file_which_must_exist_and_match_the_volume(self):
         image, label = ellipsoid(4)

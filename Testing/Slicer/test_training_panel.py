@@ -14,7 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import slicer
-from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from DCAMTSlicerLib import engine_messages
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
@@ -110,6 +110,26 @@ class SavedStateTest(TrainingCase):
         self.assertEqual(self.ui.iterationsEdit.text, "123")
         self.assertEqual(self.ui.effortSelector.currentText, "Quick try")
         self.assertEqual(self.ui.casesTable.model().rowCount(), 2)
+
+    def test_cases_are_kept_when_a_scene_with_other_cases_is_imported(self) -> None:
+        add_case("imported", 1)
+        click(self.ui.addSceneButton)
+        file = str(self.folder / "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(file))
+        close_scene()
+        add_case("mine", 2)
+        click(self.ui.addSceneButton)
+        self.add_list(self.write_case_list())
+        self.session.table.set_role([0], LEFT_OUT)
+        before = list(self.session.table.rows)
+        slicer.mrmlScene.ReadFromMRB(file, False)
+        process_events()
+        rows = self.session.table.rows
+        self.assertEqual([row.name for row in rows], ["mine", "A", "imported"])
+        self.assertEqual([(row.source, row.role) for row in rows[:2]], [(row.source, row.role) for row in before])
+        self.assertEqual(slicer.mrmlScene.GetNodeByID(rows[2].source.volume).GetName(), "imported")
+        self.session.save()
+        self.assertEqual([row.name for row in load_rows(self.session._node)], ["mine", "A", "imported"])
 
     def test_cases_are_kept_when_the_module_is_closed(self) -> None:
         add_case("scan", 1)

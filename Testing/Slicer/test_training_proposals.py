@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,22 @@ class CaseFilesTest(TrainingCase):
         self.assertEqual((row.name, row.role, row.source.volume), ("plain", LABELLED, loaded.GetID()))
         labels = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, row.source.segments[0][0], loaded)
         np.testing.assert_array_equal(labels, saved.label)
+
+    def test_proposal_of_a_moved_run_is_opened(self) -> None:
+        saved = self.save_proposal_of_earlier_run()
+        run = self.runs / "earlier"
+        scan, proposal = run / "scans" / "00001.nrrd", run / "ranking" / "plain.seg.nrrd"
+        scan.parent.mkdir()
+        saved.scan_path.rename(scan)
+        (self.folder / "plain.seg.nrrd").rename(proposal)
+        case = {"name": "plain", "image": str(scan), "score": 0.4, "place": [0, 0, 0], "segmentation": str(proposal)}
+        (run / "ranking" / "ranking.json").write_text(json.dumps([case]), encoding="utf-8")
+        run.rename(self.runs / "renamed")
+        self.module.widget.runs.refresh()
+        self.open_case()
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(editor.sourceVolumeNode()), saved.image)
+        self.assertEqual(editor.segmentationNode().GetName(), "plain (proposed)")
 
 
 class ProposalTest(TrainingCase):

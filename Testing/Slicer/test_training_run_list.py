@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -201,6 +202,18 @@ class ListOfRunsTest(TrainingCase):
             click(self.ui.discardButton)
         self.assertFalse(run.path.exists())
         self.assertEqual(self.ui.runStatusLabel.text, "No runs yet.")
+
+    @unittest.skipIf(os.name == "nt", "links need a permission on Windows")
+    def test_run_behind_a_link_is_deleted(self) -> None:
+        run = self.make_run("ended", [{"event": "started", "step": 0, "of": 2}])
+        moved = self.folder / "on a larger disk"
+        run.path.rename(moved)
+        run.path.symlink_to(moved)
+        self.module.widget.runs.refresh()
+        with Person() as person:
+            person.expects("Delete the run", "Ok")
+            click(self.ui.discardButton)
+        self.assertFalse(run.path.is_symlink() or moved.exists())
 
     def test_status_shows_speed_remaining_time_and_memory(self) -> None:
         losses = {"total": 1.0}

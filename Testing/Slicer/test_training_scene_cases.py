@@ -192,6 +192,34 @@ class SceneSourceTest(unittest.TestCase):
         slicer.mrmlScene.RemoveNode(volume)
         self.assertIn("volume is no longer", scene_remark(row.source, UNLABELLED, self.recipe)[0])
 
+    def test_remark_says_that_a_segment_was_removed(self):
+        image, label = ellipsoid()
+        classes = tuple(replace(self.recipe.classes[0], label=n, name=name) for n, name in ((1, "LV"), (2, "RV")))
+        recipe = replace(self.recipe, classes=classes)
+        volume = add_volume("scan", image)
+        halves = label * (1 + np.arange(label.shape[2]) // (label.shape[2] // 2))
+        outline = add_outline(volume, halves, ("LV", "RV"))
+        row = row_of(volume, outline, recipe)
+        self.assertEqual(scene_remark(row.source, LABELLED, recipe), ("", (1, 2)))
+        segments = outline.GetSegmentation()
+        segments.RemoveSegment(row.source.segments[1][0])
+        segments.AddEmptySegment("", "RV")  # another segment, which the case does not use
+        text, values = scene_remark(row.source, LABELLED, recipe)
+        self.assertIn("segment of “RV” is no longer in the segmentation", text)
+        self.assertEqual(values, (1,))
+        self.assertEqual(scene_remark(row.source, UNLABELLED, recipe)[0], "")
+
+    def test_remark_states_why_a_volume_is_not_a_usable_scan(self):
+        image = ellipsoid()[0]
+        far = add_volume("far", image)
+        far.SetOrigin(1e7, 0, 0)
+        for volume, problem in (
+            (add_volume("localizer", image[:1]), "The scan holds one slice only (24 x 22 x 1 voxels)"),
+            (add_volume("in metres", image, spacing=0.002), "The scan measures 0.048"),
+            (far, "The scan lies 1e+04 m from the origin"),
+        ):
+            self.assertIn(problem, scene_remark(SceneScan(volume.GetID()), UNLABELLED, self.recipe)[0])
+
 
 if __name__ == "__main__":
     unittest.main()

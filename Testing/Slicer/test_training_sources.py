@@ -295,6 +295,14 @@ class LabelValuesTest(TrainingCase):
             click(self.ui.exportListButton)
         self.assertEqual(list_cases(self.folder / "out.csv")[0].labels, "420=Left atrium")
 
+    def test_user_is_told_if_no_selected_case_has_a_label_file(self) -> None:
+        self.add_list_of("name,image,label,role\nA,a.nrrd,,unlabelled\n")
+        self.ui.casesTable.selectRow(0)
+        with Person() as person:
+            person.expects("Values of the label files", self.enter_mapping("420=Left atrium"))
+            click(self.ui.segmentsButton)
+        self.assertEqual(self.ui.casesSummary.text, "No selected case has a label file.")
+
     def enter_mapping(self, text: str) -> Any:
         def act(dialog: Any) -> None:
             (edit,) = (child for child in dialog.children() if child.className() == "QLineEdit")

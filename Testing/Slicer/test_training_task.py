@@ -12,6 +12,7 @@ from unittest import mock
 import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION
 from dcamt.errors import InputError
+from dcamt.models.store import user_folder
 from dcamt.recipe_files import load_recipe
 from DCAMTTrainingLib import estimation as estimation_module
 from DCAMTTrainingLib import session as session_module
@@ -118,6 +119,17 @@ class TaskTest(TrainingCase):
         self.assertIn("the number of classes is 1 in the model, but 2 in the task", self.ui.problemsLabel.text)
         choose(self.ui.startFromSelector, "Scratch (random weights)")
         self.assertEqual(self.session.settings.startFrom, "")
+
+    def test_removed_model_is_shown_and_another_start_can_be_chosen(self) -> None:
+        self.choose_tiny_model_and_settings()
+        (user_folder() / "tiny.dcamt").unlink()
+        self.module.leave()
+        self.module.enter()
+        self.assertEqual(self.ui.startFromSelector.currentText, "tiny (not in the list of models)")
+        self.assertIn("tiny: there is no such model file", self.ui.problemsLabel.text)
+        choose(self.ui.startFromSelector, "Scratch (random weights)")
+        self.assertEqual(self.session.settings.startFrom, "")
+        self.assertNotIn("tiny", self.ui.problemsLabel.text)
 
     def test_training_cannot_start_from_a_model_with_a_different_number_of_channels(self) -> None:
         self.choose_tiny_model_and_settings()

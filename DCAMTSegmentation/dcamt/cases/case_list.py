@@ -126,11 +126,18 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
     mapped = any(case.labels for case in cases)
     rows = [(case.name, relative(case.image), relative(case.label), case.role, case.labels) for case in cases]
     for case, row in zip(cases, rows, strict=True):
-        if any("\ud800" <= character <= "\udfff" for text in row for character in text):
-            what = "cannot stand in a case list, since its path or its label's path is not UTF-8"
-            raise InputError(what, path=case.image, remedy="Rename the files or their folders.")
+        check_encoding(case.image, row)
     columns = (*CASE_COLUMNS, LABELS_COLUMN) if mapped else CASE_COLUMNS
     write_table(path, columns, (row[: len(columns)] for row in rows))
+
+
+def check_encoding(image: str | Path, row: Sequence[str]) -> None:
+    """Raise InputError, naming `image`, if the row of a case list contains a path that is not UTF-8."""
+    try:
+        "".join(row).encode()
+    except UnicodeEncodeError as error:
+        what = "cannot stand in a case list, since its path or its label's path is not UTF-8"
+        raise InputError(what, path=image, remedy="Rename the files or their folders.") from error
 
 
 class Rule(Enum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +59,14 @@ def chosen_preview(run: RunFolder) -> str | None:
 
 
 def read_preview(run: RunFolder) -> Preview | None:
-    """Return the last preview; None if there is none, or it cannot be read."""
+    """Return the last preview; None if there is none, or it cannot be read.
+
+    Its files are looked for in the run's present folder, since the run may have been moved.
+    """
     with suppress(OSError, ValueError, TypeError):
-        return Preview(**json.loads((run.preview / "preview.json").read_text(encoding="utf-8")))
+        preview = Preview(**json.loads((run.preview / "preview.json").read_text(encoding="utf-8")))
+        scan, labels = (str(run.preview / Path(file).name) for file in (preview.scan, preview.labels))
+        return replace(preview, scan=scan, labels=labels)
     return None
 
 

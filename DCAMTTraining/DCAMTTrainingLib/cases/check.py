@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION, check_encoding
 from dcamt.errors import InputError
-from dcamt.geometry import Grid
 from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
+from dcamt.volume import check_scan_grid
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.stepped_task import SteppedTask
-from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -73,7 +73,13 @@ class CaseCheck:
         lines = []
         for index, row in enumerate(self._table.rows):
             if isinstance(row.source, FileScan):
-                lines.append((row.name, row.source.image, row.source.label, row.role, row.source.labels))
+                line = (row.name, row.source.image, row.source.label, row.role, row.source.labels)
+                try:
+                    check_encoding(row.source.image, line)
+                except InputError as error:
+                    self._table.set_facts(index, row.size, row.spacing, error_text(error), "")
+                    continue
+                lines.append(line)
                 self._index.append(index)
         if lines:
             yield
@@ -162,6 +168,9 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     if volume is None or volume.GetImageData() is None:
         return _("The volume is no longer in the scene. Remove the case, or load the volume again."), ()
     components, file = volume.GetImageData().GetNumberOfScalarComponents(), file_of_all_channels(volume)
+    remark = _grid_remark(volume)
+    if remark:
+        return remark, ()
     try:
         if recipe.input_channels == 1:
             channels = components  # A recipe of one channel uses only the first of the scan's volumes.
@@ -170,7 +179,7 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
             channels = recipe.input_channels
         elif file is not None:
             header = read_header(file, channels=recipe.input_channels)
-            if not header.grid.matches(Grid(volume.GetImageData().GetDimensions(), ijk_to_ras(volume))):
+            if not header.grid.matches(grid_of(volume)):
                 what = _("The volume was changed, but training with several channels reads its file {file}.")
                 return f"{what.format(file=file.name)} {_('Load the volume from the file again.')}", ()
             channels = header.channels
@@ -187,12 +196,27 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
         return "", ()
     if segmentation is None:
         return _("The segmentation is no longer in the scene. Outline the scan, or set the role “unlabelled”."), ()
+    segments = segmentation.GetSegmentation()
+    removed = [label for identifier, label in source.segments if segments.GetSegment(identifier) is None]
     values = tuple(label for identifier, label in source.segments if _is_drawn(segmentation, identifier))
     if not values:
         return _("The label is empty. Outline the scan, choose its segments, or set the role “unlabelled”."), ()
     if any(label >= recipe.output_channels for _identifier, label in source.segments):
         return _("A segment belongs to a class that the recipe does not have. Choose the segments again."), values
+    if removed:
+        names = ", ".join(f"“{info.name}”" for info in recipe.classes if info.label in removed)
+        text = _("The segment of {names} is no longer in the segmentation. Choose the segments again.")
+        return text.format(names=names), values
     return "", values
+
+
+def _grid_remark(volume: VolumeNode) -> str:
+    """Return why a volume node that holds an image cannot be a scan because of its size or geometry; else empty."""
+    try:
+        check_scan_grid(grid_of(volume), None)
+    except InputError as error:
+        return translated(f"The scan {error}")
+    return ""
 
 
 def channels_note(source: SceneScan, recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
-from dcamt.cases.case_list import CASE_COLUMNS, LABELS_COLUMN, Case, iterate_cases, write_cases
+from dcamt.cases.case_list import CASE_COLUMNS, LABELS_COLUMN, Case, check_encoding, iterate_cases, write_cases
 from dcamt.io.atomic import atomic_path
 
 from .rows import CaseRow, FileScan
@@ -46,16 +46,22 @@ def write_rows(rows: Iterable[CaseRow], path: Path) -> int:
 
 
 def write_list(cases: Iterable[Case], path: Path) -> None:
-    """Write cases as a list for a child process; raise OutputError if writing fails."""
+    """Write cases as a list for a child process; raise the errors of `write_lines`."""
     write_lines(((case.name, str(case.image), str(case.label or ""), case.role, case.labels) for case in cases), path)
 
 
 def write_lines(lines: Iterable[tuple[str, str, str, str, str]], path: Path) -> None:
-    """Write lines of name, image, label, role and label mapping as a case list; raise OutputError if writing fails.
+    """Write lines of name, image, label, role and label mapping as a case list.
 
     Paths are written unchanged. `write_cases` makes paths relative, which takes long for thousands of cases.
+
+    Raises:
+        InputError: a path is not UTF-8.
+        OutputError: the file cannot be written.
     """
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*CASE_COLUMNS, LABELS_COLUMN])
-        writer.writerows(lines)
+        for line in lines:
+            check_encoding(line[1], line)
+            writer.writerow(line)

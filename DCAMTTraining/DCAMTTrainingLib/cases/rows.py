@@ -150,6 +150,19 @@ class CaseTable:
             self._notify_edited()
         return refused
 
+    def set_label_mapping(self, indices: Iterable[int], labels: str) -> int:
+        """Set the label mapping of those cases that have a label file; return how many these are."""
+        changed = []
+        for index in indices:
+            row = self.rows[index]
+            if isinstance(row.source, FileScan) and row.source.label:
+                self.rows[index] = replace(row, source=replace(row.source, labels=labels))
+                changed.append(index)
+        if changed:
+            self._notify_changed(min(changed), max(changed))
+            self._notify_edited()
+        return len(changed)
+
     def use_for_validation(self, count: int) -> int:
         """Use the last `count` of the labelled and validation cases for validation, and the others for training.
 

@@ -58,6 +58,10 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
     if segmentation is None:
         raise InputError(_("no longer has a segmentation"), path=row.name, remedy=_("Set its role to “unlabelled”."))
+    segments = segmentation.GetSegmentation()
+    if any(segments.GetSegment(identifier) is None for identifier, _label in source.segments):
+        what = _("no longer has a segment that belongs to its label")
+        raise InputError(what, path=row.name, remedy=_("Choose the segments again."))
     labels = yield from label_array(segmentation, source.segments, volume)
     label = folder / f"{number:05d}-label.nrrd"
     yield from write_nrrd_in_slabs(labels, ijk_to_ras(volume), label)

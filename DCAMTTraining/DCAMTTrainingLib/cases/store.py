@@ -6,10 +6,17 @@ import json
 from collections.abc import Generator, Sequence
 from typing import Any
 
+import slicer
+
 from .rows import CaseRow, SceneScan, parse_rows, rows_to_json
 
 _CASES = "cases"
-_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
+_REFERENCE = "DCAMT.caseNode."
+"""Each node of a case has a reference whose role is this text and the node's ID at the time of saving."""
+_ORDERED_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
+"""Roles in scenes of older versions, whose references are matched to the rows by order."""
+_REMOVED = "removed."
+"""Begins the ID of a volume that was removed from the scene; no node has such an ID."""
 ROWS_PER_STEP = 1000
 """Maximum number of rows that are formatted between two turns of the event loop."""
 
@@ -31,13 +38,7 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, No
         yield
     changing = node.StartModify()
     try:
-        for role in _REFERENCES:
-            node.RemoveNodeReferenceIDs(role)
-        for row in rows:
-            if isinstance(row.source, SceneScan):
-                node.AddNodeReferenceID(_REFERENCES[0], row.source.volume)
-                # References are matched to rows by order, so a case without a segmentation refers to its volume twice.
-                node.AddNodeReferenceID(_REFERENCES[1], row.source.segmentation or row.source.volume)
+        _save_references(node, rows)
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
         node.EndModify(changing)
@@ -47,20 +48,59 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, No
 
 
 def load_rows(node: Any) -> list[CaseRow]:
-    """Return the saved rows; an empty list if nothing was saved or the text is damaged."""
+    """Return the saved rows; an empty list if nothing was saved or the text is damaged.
+
+    The row of a volume that was removed from the scene is kept, so that the user learns which scan is missing.
+    """
     text = node.GetParameter(_CASES)
     if not text:
         return []
     try:
         listed = json.loads(text)
-        place = 0
-        for data in listed:
-            source = data["source"]
-            if "volume" in source:
-                source["volume"] = node.GetNthNodeReferenceID(_REFERENCES[0], place) or source["volume"]
-                if source["segmentation"]:
-                    source["segmentation"] = node.GetNthNodeReferenceID(_REFERENCES[1], place) or source["segmentation"]
-                place += 1
+        sources = [data["source"] for data in listed if "volume" in data["source"]]
+        if any(node.GetNumberOfNodeReferences(role) for role in _ORDERED_REFERENCES):
+            _update_ids_by_order(node, sources)
+        else:
+            _update_ids(node, sources)
         return parse_rows(listed)
     except (ValueError, TypeError, KeyError):
         return []
+
+
+def _save_references(node: Any, rows: Sequence[CaseRow]) -> None:
+    """Make the node refer to the nodes of the cases, and to no other node of earlier cases."""
+    sources = [row.source for row in rows if isinstance(row.source, SceneScan)]
+    identifiers = {identifier for source in sources for identifier in (source.volume, source.segmentation)}
+    # After an import, a reference to the ID of a removed node would lead to another node that has this ID.
+    present = [identifier for identifier in identifiers if identifier and slicer.mrmlScene.GetNodeByID(identifier)]
+    roles = {_REFERENCE + identifier: identifier for identifier in present}
+    known = [node.GetNthNodeReferenceRole(index) for index in range(node.GetNumberOfNodeReferenceRoles())]
+    for role in known:
+        if role in _ORDERED_REFERENCES or (role.startswith(_REFERENCE) and role not in roles):
+            node.RemoveNodeReferenceIDs(role)
+    for role, identifier in roles.items():
+        if node.GetNodeReferenceID(role) != identifier:
+            node.SetNodeReferenceID(role, identifier)
+
+
+def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
+    """Replace the saved node IDs in `sources` with the present ones.
+
+    The reference to a removed node is gone, and another node may have got its ID. Therefore a removed volume gets an
+    ID that no node has, and a removed segmentation an empty one.
+    """
+    for source in sources:
+        volume, segmentation = source["volume"], source["segmentation"]
+        source["volume"] = node.GetNodeReferenceID(_REFERENCE + volume) or _REMOVED + volume.removeprefix(_REMOVED)
+        if segmentation:
+            source["segmentation"] = node.GetNodeReferenceID(_REFERENCE + segmentation) or ""
+
+
+def _update_ids_by_order(node: Any, sources: Sequence[dict[str, Any]]) -> None:
+    """Replace the node IDs that an older version saved, unless a node was removed, so that the order is unknown."""
+    if any(node.GetNumberOfNodeReferences(role) != len(sources) for role in _ORDERED_REFERENCES):
+        return
+    for place, source in enumerate(sources):
+        source["volume"] = node.GetNthNodeReferenceID(_ORDERED_REFERENCES[0], place)
+        if source["segmentation"]:
+            source["segmentation"] = node.GetNthNodeReferenceID(_ORDERED_REFERENCES[1], place)

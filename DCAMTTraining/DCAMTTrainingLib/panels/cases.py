@@ -252,10 +252,8 @@ class CasesPanel:
         except DCAMTError as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=_("Values of the label files"))
             return
-        for index in selected:
-            row = self._table.rows[index]
-            if isinstance(row.source, FileScan) and row.source.label:
-                self._table.replace_row(index, replace(row, source=replace(row.source, labels=labels)))
+        if not self._table.set_label_mapping(selected, labels):
+            self._show_text(_("No selected case has a label file."))
 
 
 def _row_of_found_case(case: dict[str, Any]) -> CaseRow:

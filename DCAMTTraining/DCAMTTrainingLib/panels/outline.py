@@ -281,7 +281,8 @@ def _read_ranking(run: Path) -> list[dict[str, Any]]:
         cases = json.loads(_ranking_file(run).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return []
-    return [case for case in cases if _is_ranked_case(case)] if isinstance(cases, list) else []
+    ranked = [case for case in cases if _is_ranked_case(case)] if isinstance(cases, list) else []
+    return [_with_present_paths(case, run) for case in ranked]
 
 
 def _is_ranked_case(case: Any) -> bool:
@@ -296,3 +297,15 @@ def _is_ranked_case(case: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _with_present_paths(case: dict[str, Any], run: Path) -> dict[str, Any]:
+    """Return a ranked case with the present paths of its files if the run's folder was moved since the ranking."""
+    saved = Path(case["segmentation"])
+    present = _ranking_file(run).parent / saved.name
+    if saved.exists() or not present.exists():
+        return case
+    image, folder_before = Path(case["image"]), saved.parent.parent
+    if image.is_relative_to(folder_before):
+        image = run / image.relative_to(folder_before)
+    return {**case, "image": str(image), "segmentation": str(present)}

@@ -70,8 +70,12 @@ class TaskPanel:
         for choice in choices:
             title = choice.title if choice.name in choice.title else f"{choice.title} ({choice.name})"
             self._ui.startFromSelector.addItem(title)
-        known = settings.startFrom in self._models
-        self._ui.startFromSelector.setCurrentIndex(self._models.index(settings.startFrom) if known else 0)
+        if settings.startFrom not in self._models:
+            # The model was removed, or the scene comes from another computer. Without an item, the selector would show
+            # “Scratch”, and choosing “Scratch” would change nothing.
+            self._models.append(settings.startFrom)
+            self._ui.startFromSelector.addItem(_("{name} (not in the list of models)").format(name=settings.startFrom))
+        self._ui.startFromSelector.setCurrentIndex(self._models.index(settings.startFrom))
         self._show_classes(classes_from_json(settings.ownClasses))
         self._filling = False
         self._show_suggestion()

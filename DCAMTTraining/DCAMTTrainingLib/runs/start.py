@@ -172,7 +172,7 @@ def is_starting(run: RunFolder) -> bool:
 
 
 def discard(run: RunFolder) -> None:
-    """Delete a run's folder, if it exists.
+    """Delete a run's folder, if it exists; if it is a link, delete the folder to which it leads, and the link.
 
     Raises:
         InputError: a process trains the run.
@@ -180,12 +180,14 @@ def discard(run: RunFolder) -> None:
     """
     _refuse_if_trained(run, _("Pause or stop the run first."))
     try:
-        shutil.rmtree(run.path)
+        shutil.rmtree(run.path.resolve())
+        if run.path.is_symlink():
+            run.path.unlink()
     except FileNotFoundError:
         return
     except OSError as error:
         what = _("could not be removed ({reason}). Close programs that use it, and discard the run again.")
-        raise OutputError(f"{run.path}: {what.format(reason=error.strerror)}") from error
+        raise OutputError(f"{run.path}: {what.format(reason=error.strerror or error)}") from error
 
 
 def _refuse_if_trained(run: RunFolder, remedy: str) -> None:
