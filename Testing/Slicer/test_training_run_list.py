@@ -9,10 +9,12 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import slicer
 from dcamt.runs.failure_note import FailureNote, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
+from dcamt.runs.preview import write_preview
 from DCAMTTrainingLib.panels import watch as watch_panel
 from DCAMTTrainingLib.runs.folders import runs_folder
 from slicer_harness import (
@@ -25,6 +27,7 @@ from slicer_harness import (
     close_scene,
 )
 from training_case import TrainingCase
+from training_scenes import ellipsoid
 
 
 class ListOfRunsTest(TrainingCase):
@@ -109,6 +112,18 @@ class ListOfRunsTest(TrainingCase):
             self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
             choose(self.ui.previewSelector, "last case")
             self.assertIn(text, self.ui.previewStatusLabel.text)
+
+    def test_text_of_a_preview_returns_with_its_case(self) -> None:
+        run = self.make_run("paused", [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}])
+        run.cases.write_text("name,image,label,role\none,a,b,validation\ntwo,c,d,validation\n", encoding="utf-8")
+        run.preview.mkdir(parents=True)
+        scan, label = ellipsoid(1)
+        write_preview(run, "one", 4, label.T, np.eye(4), scan.T)
+        self.module.widget.runs.show(run)
+        self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
+        for case, text in (("one", "after iteration 4"), ("two", "Once resumed"), ("one", "after iteration 4")):
+            choose(self.ui.previewSelector, case)
+            self.wait_for(lambda text=text: text in self.ui.previewStatusLabel.text, text)
 
     def test_failed_request_for_a_preview_is_reported(self) -> None:
         run = self.make_run("paused", [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}])

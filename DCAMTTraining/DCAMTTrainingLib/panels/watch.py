@@ -94,6 +94,8 @@ class WatchPanel:
             return
         if preview is None or preview.case != wanted:
             self._show_text(missing_preview_text(watch.state))
+            # If the user chooses the case of `preview` again, the preview is loaded again and its iteration shown.
+            self._shown = None
             return
         key = (watch.run.path.name, preview.case, preview.step)
         if key != self._shown and (self._loading is None or not self._loading.running):
