@@ -68,7 +68,7 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[
     another structure in their name get the kind `FileKind.OTHER_LABEL`.
 
     Returns:
-        The files without contours, and the contours.
+        The files of `named` that are not contours, with the new kinds and keys; the paths of the contours.
     """
     segmentation_of: dict[Path, Path] = {}
     first_slices: dict[Path, tuple[Path, NamedFile]] = {}

@@ -21,7 +21,7 @@ from .sampling import BatchSampler
 from .trainer import VALIDATION_FRACTION, Trainer, memory_taken
 
 BUDGET_S = 15.0
-"""A larger patch is measured only if all measurements, including that of the patch, should take at most this time."""
+"""A larger patch is measured only if the elapsed time plus the patch's expected measuring time is at most this."""
 STEADY_S = 1.0
 """Steps are repeated for this time, at most ten times. The fastest counts, since other programs may slow steps down."""
 
