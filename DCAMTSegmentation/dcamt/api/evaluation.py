@@ -78,7 +78,8 @@ def evaluate(
             _file_or_labelmap(label, f"label {number}", spacing),
         )
         if isinstance(sources[0], Path) and isinstance(sources[1], Path) and label_mapping == prediction_mapping:
-            refuse_same_file(sources[0], sources[1])  # With two mappings, two segments of one file may be compared.
+            # With different mappings, two segments of one file can be compared.
+            refuse_same_file(sources[0], sources[1])
         read = partial(read_pair, *sources, label_mapping, prediction_mapping)
         pairs.append(EvaluationPair(_case_name(label, number), read))
     return evaluate_pairs(pairs, label_mapping=label_mapping, prediction_mapping=prediction_mapping)

@@ -133,9 +133,10 @@ def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> 
 
 
 def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResult | None) -> str:
-    """Return the views of the surface as HTML: one group with doubt, if known, and one with the wall, if measured.
+    """Return the views of the surface as HTML.
 
-    The scene must contain a labelled voxel.
+    The first group of views marks doubt if the doubt is known. If `wall` is given, a second group shows the wall's
+    ratios. The scene must contain a labelled voxel.
     """
     doubt = doubt_painter(scene.doubt, scene.spacing) if scene.doubt is not None else None
     off = f"Outline probably off by {OFF_MM[0]:.0f} mm (pale) to {OFF_MM[1]:.0f} mm"
