@@ -128,8 +128,8 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
     printed.
 
     Args:
-        path: the file being processed. The message of the returned error begins with this path, with three exceptions.
-            A `DCAMTError` whose message contains the path is returned unchanged. For an `OSError` about another file,
+        path: the file being processed. The returned error's message begins with this path, except in three cases. A
+            `DCAMTError` whose message contains the path is returned unchanged. For an `OSError` about another file,
             the message names that file instead. For a `ModuleNotFoundError`, the message names no file.
     """
     text = " ".join(str(error).split())
