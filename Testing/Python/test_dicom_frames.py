@@ -157,7 +157,7 @@ def test_times_with_a_time_zone_sort_the_time_points(tmp_path: Path, zone: str) 
     assert {index // 8 for _, index in read_scan(path).frames} == {1}
 
 
-def test_numbered_groups_of_slices_that_overlap_by_a_quarter_are_not_time_points(tmp_path: Path) -> None:
+def test_numbered_groups_whose_position_ranges_overlap_by_a_quarter_are_not_time_points(tmp_path: Path) -> None:
     parts = [1, 1, 1, 2, 1, 2, 2, 2]
     groups = [{"FrameContentSequence": {"TemporalPositionIndex": part}} for part in parts]
     assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)
