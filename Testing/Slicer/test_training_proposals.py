@@ -164,8 +164,8 @@ class ProposalTest(TrainingCase):
         click(self.ui.addCaseButton)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
         self.assertEqual(training_cases.unlisted_cases(), [])
-        # Without segments, the button adds no row. An existing case stays a case, but its mark as listed is cleared:
-        # DCAMT Training lists the case again when the module is opened.
+        # Without segments, the button adds no row, and the proposal stays a case. When the module is opened next, it
+        # lists this case again, although the user has removed the row.
         segments.RemoveAllSegments()
         self.session.table.remove([0])
         click(self.ui.addCaseButton)

@@ -42,8 +42,8 @@ class Person:
             click(ui.applyButton)
         assert person.seen[0].kind == "question"
 
-    In a real Slicer, message boxes of `slicer.util`, file dialogs and text inputs do not open: the person is asked
-    directly. Other modal dialogs open, and `DialogWatcher` asks the person.
+    If the tests run in a real Slicer, this class answers message boxes of `slicer.util`, file dialogs and text inputs
+    without opening them. Other modal dialogs open, and `DialogWatcher` asks the person.
     """
 
     seen: list[Question] = field(default_factory=list)
