@@ -93,9 +93,7 @@ def test_unknown_doubtful_places_are_not_counted(request_: ReportRequest) -> Non
     assert not re.search(r"\d+ doubtful place", unknown)
 
 
-def test_report_of_an_outline_of_unknown_origin_names_no_model_and_needs_no_other_file(
-    request_: ReportRequest,
-) -> None:
+def test_report_of_an_outline_of_unknown_origin_is_self_contained_and_names_no_model(request_: ReportRequest) -> None:
     outline_report.write_requested_report(request_)
     text = request_.report.read_text(encoding="utf-8")
     assert "Outline: of unknown origin (drawn by hand, or made by a program)." in text

@@ -101,7 +101,7 @@ class Page(HTMLParser):
             self.rows[-1].append(data)
 
 
-def test_report_needs_no_other_file(run: Path) -> None:
+def test_report_is_self_contained(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.tags.count("img") == 3
