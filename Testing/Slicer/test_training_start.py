@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import unittest
 from contextlib import suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import slicer
-from dcamt.errors import InputError
+from dcamt.errors import InputError, OutputError
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
 from DCAMTSlicerLib import engine_process, stepped_task
@@ -28,7 +29,7 @@ from slicer_harness import (
     process_events,
 )
 from training_case import CasesCase
-from training_scenes import add_case, write_endless_program
+from training_scenes import add_case, run_to_end, write_endless_program
 
 
 class StartTest(CasesCase):
@@ -133,6 +134,16 @@ class StartTest(CasesCase):
         with mock.patch.object(run_start, "discard", side_effect=lambda run: seen.append(self.open_files())):
             steps.close()
         self.assertEqual(seen, [[]])
+
+    def test_failure_is_reported_although_the_folder_cannot_be_removed_either(self) -> None:
+        plan = RunPlan(RunFolder(self.runs / "x"), self.session.recipe(), self.session.table.rows, "quick")
+        full, busy = OSError(errno.ENOSPC, "No space left on device"), OutputError("x: could not be removed")
+        with (
+            mock.patch.object(run_start, "write_list", side_effect=full),
+            mock.patch.object(run_start, "discard", side_effect=busy),
+            self.assertRaisesRegex(OutputError, "No space left on device"),
+        ):
+            run_to_end(prepare_and_start(plan))
 
     def open_files(self) -> list[str]:
         paths = []

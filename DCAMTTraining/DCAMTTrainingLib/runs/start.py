@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dcamt.cases.case_list import LEFT_OUT, Case
-from dcamt.errors import InputError, OutputError
+from dcamt.errors import DCAMTError, InputError, OutputError
 from dcamt.machine import AUTO
 from dcamt.recipe import Recipe
 from dcamt.runs.folder import RunFolder
@@ -94,7 +94,8 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         yield len(used), len(used)
         start_process(run, train_arguments(plan))
     except BaseException as error:
-        discard(run)
+        with suppress(DCAMTError):  # The first error is the one that explains the failure.
+            discard(run)
         if isinstance(error, OSError):
             raise OutputError(f"{run.path}: {_('could not be written')} ({error.strerror}).") from error
         raise
