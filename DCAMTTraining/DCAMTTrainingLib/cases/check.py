@@ -211,7 +211,10 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
 
 
 def _grid_remark(volume: VolumeNode) -> str:
-    """Return why a volume node that holds an image cannot be a scan because of its size or geometry; else empty."""
+    """Return the problem that `check_scan_grid` finds in a volume's grid; empty if there is none.
+
+    The volume must hold an image.
+    """
     try:
         check_scan_grid(grid_of(volume), None)
     except InputError as error:
