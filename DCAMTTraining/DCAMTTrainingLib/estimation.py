@@ -80,7 +80,8 @@ class Estimation:
             OutputError: the files of the estimation cannot be written.
         """
         recipe = self._planned_recipe()
-        key = self._key(recipe, device)
+        # The cases may change before the estimate arrives.
+        key, scene_bytes = self._key(recipe, device), self._scene_bytes(recipe)
         try:
             files = self._folder.create()
             cases, recipe_file = files / "cases.csv", files / "recipe.json"
@@ -92,7 +93,7 @@ class Estimation:
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "estimate":
-                self._estimates[key] = self._with_scene_volumes(event, recipe)
+                self._estimates[key] = _with_scene_volumes(event, *scene_bytes)
 
         def on_command_end(message: str) -> None:
             self._folder.remove()
@@ -112,8 +113,8 @@ class Estimation:
             self._folder.remove()
             self._on_change()
 
-    def _with_scene_volumes(self, event: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-        """Return the estimate plus memory and disk space for the scene's volumes, which are not files yet.
+    def _scene_bytes(self, recipe: Recipe) -> tuple[int, int]:
+        """Return the bytes of memory and disk space that the scene's volumes will take, which are not files yet.
 
         Every case is counted as if it had a label.
         """
@@ -126,9 +127,7 @@ class Estimation:
                 memory += network_voxels * (recipe.input_channels + 1)
                 images = [node.GetImageData() for node in _used_channels(row.source, recipe)]
                 disk += count * (1 + sum(image.GetScalarSize() for image in images if image is not None))
-        measured = event["memory_bytes"]
-        more = {"memory_bytes": None if measured is None else measured + round(memory)}
-        return {**event, **more, "disk_bytes": event["disk_bytes"] + disk}
+        return round(memory), disk
 
     def _used_rows(self) -> list[CaseRow]:
         """Return the cases that a run reads."""
@@ -137,6 +136,13 @@ class Estimation:
     def _key(self, recipe: Recipe, device: str) -> tuple[Any, ...]:
         """Return the key of an estimate: the recipe, the device, and the scan and role of each used case."""
         return recipe, device, tuple((row.scan, row.role) for row in self._used_rows())
+
+
+def _with_scene_volumes(event: dict[str, Any], memory_bytes: int, disk_bytes: int) -> dict[str, Any]:
+    """Return an estimate plus memory and disk space for the scene's volumes."""
+    measured = event["memory_bytes"]
+    more = {"memory_bytes": None if measured is None else measured + memory_bytes}
+    return {**event, **more, "disk_bytes": event["disk_bytes"] + disk_bytes}
 
 
 def _used_channels(source: SceneScan, recipe: Recipe) -> tuple[Any, ...]:

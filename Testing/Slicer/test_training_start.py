@@ -97,8 +97,7 @@ class StartTest(CasesCase):
             ):
                 list(prepare_and_start(plan))
             self.assertEqual(export.call_args.args[3], channels == 1)
-            nothing = {"memory_bytes": 0, "disk_bytes": 0}
-            estimates.append(self.session.estimation._with_scene_volumes(nothing, recipe)["memory_bytes"])
+            estimates.append(self.session.estimation._scene_bytes(recipe)[0])
         self.assertGreater(estimates[0], 0)
         # A voxel of a resident case takes 1 byte for each channel and 1 for the label: 2 or 3 bytes in total.
         self.assertAlmostEqual(estimates[1], 3 / 2 * estimates[0], delta=1)

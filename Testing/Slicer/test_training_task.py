@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import unittest
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -239,21 +240,26 @@ class EstimateTest(TrainingCase):
         click(self.ui.addSceneButton)
         lists, estimates = [], []
 
-        def memory_and_disk() -> tuple[int, int]:
+        def memory_and_disk(meanwhile: Callable[[], object] = lambda: None) -> tuple[int, int]:
             with mock.patch.object(estimation_module, "EngineCommand") as command:
                 self.session.estimation.start(self.folder, self.session.device(), lambda message: None)
                 (path,) = (Path(text) for text in command.call_args.args[0] if text.endswith("cases.csv"))
                 lists.append(path.read_text(encoding="utf-8"))
                 on_event = command.call_args.args[1]
+                roles = [row.role for row in self.session.table.rows]
+                meanwhile()
                 on_event({"event": "estimate", "memory_bytes": 0, "disk_bytes": 0})
+                for index, role in enumerate(roles):
+                    self.session.table.set_role([index], role)
                 estimates.append(self.session.estimation.estimate())
                 self.session.estimation.cancel()
             return estimates[-1]["memory_bytes"], estimates[-1]["disk_bytes"]
 
         both = memory_and_disk()
+        self.assertEqual(memory_and_disk(lambda: self.session.table.set_role([1], LEFT_OUT)), both)
         self.session.table.set_role([1], LEFT_OUT)
         self.assertEqual(memory_and_disk(), (both[0] / 2, both[1] / 2))
-        self.assertEqual([len(text.splitlines()) for text in lists], [3, 2])
+        self.assertEqual([len(text.splitlines()) for text in lists], [3, 3, 2])
 
     def test_chosen_device_is_passed_to_the_command(self) -> None:
         choose(self.ui.deviceSelector, "CPU")
