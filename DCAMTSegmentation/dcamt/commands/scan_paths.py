@@ -54,7 +54,7 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
 
     Args:
         channels: the number of channels that the model needs.
-        results: folders of results; such a subfolder is not searched unless it contains a scan.
+        results: folders of results; a folder of results below `path` is searched only if it contains a scan.
 
     Raises:
         InputError: no file below the folder is a scan, or a `dataset.json` cannot be read.
@@ -109,7 +109,7 @@ def _holds_only_results(path: Path) -> bool:
 
 
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
-    """Return the scans in subfolders; None if the subfolders contain no scan files, or DICOM files too.
+    """Return the scans in subfolders; None if the subfolders contain no scan files, or contain DICOM scans.
 
     DICOM files lead to None because a scan that lies there as DICOM and as a converted file would be segmented twice.
     The folders `ignored` are not searched.

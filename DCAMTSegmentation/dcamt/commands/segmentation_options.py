@@ -72,7 +72,7 @@ def _add_scan_choice(parser: Parser) -> None:
     parser.add_argument(
         "--frame-type",
         metavar="NAME",
-        help="the kind of DICOM images to read, if there are several: magnitude, ..., magnitude + echo 5 ms",
+        help="the kind of DICOM images to read, if there are several; examples: magnitude, magnitude + echo 5 ms",
     )
     parser.add_argument(
         "--time", type=parse_number, metavar="N", help="the time point to read, if there are several (first: 1)"
