@@ -84,7 +84,7 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
         ("late", 200),
     ],
 )
-def test_series_is_chosen_by_number_in_the_error_list_uid_or_description(tmp_path: Path, series: str, add: int) -> None:
+def test_series_is_chosen_by_uid_description_or_number_in_the_error_list(tmp_path: Path, series: str, add: int) -> None:
     for number, uid, title, first in (
         (12, "1.2.840.77", "cine", 100),
         (7, "1.2.1", "LGE late", 200),
