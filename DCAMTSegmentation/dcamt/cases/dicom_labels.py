@@ -56,12 +56,12 @@ def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
 def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[list[NamedFile], list[Path]]:
     """Give each DICOM segmentation below `folder` the kind `FileKind.LABEL` and the key of its scan.
 
-    The path of a segmentation in `named` is a file, or a folder with one segmentation (`images_below`). The scan of a
+    In `named`, the path of a segmentation is its file or its folder; `images_below` decides which. The scan of a
     segmentation is the first of these that is found:
     - the series to which the segmentation refers;
     - the series whose slices lie in the folder that contains the path;
     - the scan with the same key as the path;
-    - the scan with the same key as the segmentation's file.
+    - if the path is a folder, the scan with the same key as the segmentation's file in this folder.
 
     Without a scan, a segmentation keeps its key. Segmentations that `named` lists as automatic results or labels of
     other structures are unchanged. If several of the remaining segmentations have the same key, those with a word for
