@@ -259,7 +259,7 @@ def test_new_or_changed_file_counts_as_a_result_even_if_dated_before_the_command
     jobs = [ScanJob(tmp_path / f"{name}.nii.gz", name, tmp_path / f"{name}.seg.nrrd") for name in names]
     for job in jobs[1:3]:
         job.segmentation.write_bytes(b"earlier")
-    stamps = [file_stamp(job.segmentation) for job in jobs]
+    stamps = {job.segmentation: file_stamp(job.segmentation) for job in jobs}
     for job in jobs[:2]:
         job.segmentation.write_bytes(b"written now")
         hour = time.time() // 3600 * 3600

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dcamt.api.segmentation import Segmenter
 from dcamt.commands.console import Console, StdoutLost
 from dcamt.commands.scan_jobs import ScanJob
 from dcamt.commands.segment_session import write_results
@@ -265,4 +266,21 @@ def test_file_that_another_program_writes_meanwhile_is_replaced_only_with_overwr
     is_kept = (out / "s1.seg.nrrd").read_bytes() == b"drawn by hand"
     assert is_kept == (option != ["--overwrite"])
     message = f"{out / 's1.seg.nrrd'}: was written by another program after this command had begun"
-    assert (message in capsys.readouterr().err) == is_kept
+    printed = capsys.readouterr()
+    assert (message in printed.err) == is_kept
+    assert f"{1 if is_kept else 2} of 2 scans segmented" in printed.out
+
+
+def test_file_that_another_program_writes_while_the_model_is_loaded_is_kept(
+    noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, result = save_noise_scan(tmp_path / "s.nrrd"), tmp_path / "s.seg.nrrd"
+    load = Segmenter.load
+
+    def load_and_save(*arguments: Any) -> Segmenter:
+        result.write_text("drawn by hand", encoding="utf-8")
+        return load(*arguments)
+
+    monkeypatch.setattr(Segmenter, "load", load_and_save)
+    assert call_dcamt(["segment", scan, "-o", result, "--model", noise_model]) == 1
+    assert result.read_bytes() == b"drawn by hand"

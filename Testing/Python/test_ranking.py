@@ -158,3 +158,24 @@ def test_outline_saved_meanwhile_is_replaced_only_with_overwrite(
     assert call_dcamt([*arguments, "--overwrite"] if is_replaced else arguments) == (0 if is_replaced else 1)
     assert (outline.read_bytes() != b"drawn by hand") == is_replaced
     assert (f"{outline}: was written by another program" in capsys.readouterr().err) != is_replaced
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_table_saved_meanwhile_is_replaced_only_with_overwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_replaced: bool
+) -> None:
+    table = tmp_path / "next.csv"
+
+    def rank_and_save(*arguments: Any) -> Any:
+        table.write_text("mine", encoding="utf-8")
+        return rank_case(*arguments)
+
+    monkeypatch.setattr("dcamt.commands.rank.rank_case", rank_and_save)
+    cases = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=1)
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
+    arguments = ["rank", cases, "--model", model, "--csv", table]
+    assert call_dcamt([*arguments, "--overwrite"] if is_replaced else arguments) == (0 if is_replaced else 1)
+    assert (table.read_bytes() != b"mine") == is_replaced
+    printed = capsys.readouterr()
+    assert "unlabelled0" in printed.out
+    assert (f"{table}: was written by another program" in printed.err) != is_replaced

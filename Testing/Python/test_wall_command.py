@@ -18,10 +18,11 @@ from dcamt import cli
 from dcamt.commands import wall as wall_command
 from dcamt.errors import write_error
 from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.tables import write_table
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt.wall.analysis import WallResult
-from dcamt.wall.files import write_wall_csv
+from dcamt.wall.files import WALL_COLUMNS, write_wall_csv
 from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
 from dcamt_testing.synthetic import read_table, save_tiny_model
@@ -358,6 +359,41 @@ def test_table_of_interrupted_work_is_completed_later(
     assert read_table(table) == own + read_table(folder / "out" / "b_image.wall.csv")
 
 
+@pytest.mark.parametrize("lost", ["a_image.wall.vtp", "a_image.wall.csv"])
+def test_scan_with_one_of_its_two_files_is_measured_again(folder: Path, lost: str) -> None:
+    """A command that is killed between two renames leaves one file."""
+    arguments = (folder / "scans", folder / "labels", "-o", folder / "out")
+    assert call_wall(*arguments) == 0
+    (folder / "out" / lost).unlink()
+    assert call_wall(*arguments, "--skip-existing") == 0
+    assert (folder / "out" / lost).exists()
+
+
+def test_scan_with_a_file_of_another_program_is_skipped(folder: Path) -> None:
+    surface = folder / "out" / "a_image.wall.vtp"
+    surface.parent.mkdir()
+    surface.write_text("other", encoding="utf-8")
+    assert call_wall(folder / "scans", folder / "labels", "-o", folder / "out", "--skip-existing") == 0
+    assert [path.read_bytes() for path in surface.parent.iterdir()] == [b"other"]
+
+
+@pytest.mark.parametrize("option", [[], ["--skip-existing"], ["--overwrite"]])
+def test_rows_that_another_process_adds_meanwhile_are_replaced_only_with_overwrite(
+    folder: Path, phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, option: list[str]
+) -> None:
+    table = folder / "out" / "wall.csv"
+
+    def read_and_save(path: Path) -> Volume:
+        table.parent.mkdir()
+        write_table(table, WALL_COLUMNS, [["other", *("" for _ in WALL_COLUMNS[1:])]])
+        return phantom[0]
+
+    monkeypatch.setattr("dcamt.commands.wall.read_scan", read_and_save)
+    assert call_wall(folder / "scans", folder / "labels", "-o", folder / "out", *option) == 0
+    scans = [row["scan"] for row in read_table(table)]
+    assert scans == [*([] if option == ["--overwrite"] else ["other"]), *["a_image"] * 13]
+
+
 def test_write_error_names_the_result_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -454,6 +490,7 @@ def test_failures_are_printed_even_if_the_table_cannot_be_written(
     assert "1 of 2 scans measured" in printed.out
 
 
+@pytest.mark.parametrize("read", ["a_image.nrrd", "b_image.nrrd"])
 @pytest.mark.parametrize(("option", "status"), [([], 1), (["--skip-existing"], 0), (["--overwrite"], 0)])
 def test_surface_that_another_program_writes_meanwhile_is_replaced_only_with_overwrite(
     folder: Path,
@@ -462,13 +499,15 @@ def test_surface_that_another_program_writes_meanwhile_is_replaced_only_with_ove
     capsys: pytest.CaptureFixture[str],
     option: list[str],
     status: int,
+    read: str,
 ) -> None:
+    """The other program writes while the scan `read` is read."""
     write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
     write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
     surface = folder / "out" / "b_image.wall.vtp"
 
     def read_and_save(path: Path) -> Volume:
-        if path.name == "a_image.nrrd":
+        if path.name == read:
             surface.parent.mkdir(exist_ok=True)
             surface.write_text("other", encoding="utf-8")
         return phantom[0]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..cases.case_list import UNLABELLED, Case, list_cases
-from ..errors import DCAMTError, InputError, OutputError, user_error
+from ..errors import DCAMTError, InputError, user_error
 from ..io.interruption import interrupt_on_sigterm
 from ..io.writers import write_labelmap
 from ..models.store import DEFAULT_MODEL, model_path
@@ -41,7 +41,8 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     check_result_paths(filter(None, targets), inputs)
     if existing == REFUSE:
         refuse_existing(filter(None, targets))
-    stamps = {target: file_stamp(target) for target in targets if target} if existing == REFUSE else {}
+    results = [path for path in (*targets, options.csv) if path]
+    stamps = {path: file_stamp(path) for path in results} if existing == REFUSE else {}
     console = Console(options.json)
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
@@ -71,8 +72,9 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     failed_cases = len(failures)
     if options.csv and ranked:
         try:
+            refuse_appeared([options.csv], stamps)
             write_ranking(ranked, options.csv)
-        except OutputError as error:
+        except DCAMTError as error:
             failures.append(error)
     for rank, ranked_case in enumerate(sort_by_score(ranked), start=1):
         place = ", ".join(str(round(mm)) for mm in ranked_case.place)

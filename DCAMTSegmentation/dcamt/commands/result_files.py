@@ -156,6 +156,14 @@ def is_dcamt_file(path: Path) -> bool:
     return is_dcamt_result(path) or is_wall_table(path)
 
 
+def is_finished(results: Sequence[Path], others: Sequence[Path] = ()) -> bool:
+    """Return whether --skip-existing skips a scan.
+
+    It does if all `results` exist, or if another program wrote one of the scan's files (`results` and `others`).
+    """
+    return all(path.exists() for path in results) or bool(foreign_files([*results, *others]))
+
+
 def foreign_files(paths: Sequence[Path]) -> list[Path]:
     """Return the existing files that `is_dcamt_file` does not recognise."""
     return [path for path in paths if path.exists() and not is_dcamt_file(path)]

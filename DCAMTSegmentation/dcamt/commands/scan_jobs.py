@@ -26,6 +26,7 @@ from .result_files import (
     check_result_paths,
     check_table_path,
     foreign_files,
+    is_finished,
     refuse_existing,
 )
 from .scan_paths import FoundScans
@@ -145,7 +146,8 @@ def plan_scan_jobs(
 ) -> list[ScanJob]:
     """Return one job for each scan.
 
-    Wrong usage ends the process through `usage_error`. With `SKIP`, jobs are left out as `_is_skipped` states.
+    Wrong usage ends the process through `usage_error`. With `SKIP`, a job is left out if its results are finished
+    (`is_finished`), even if files of the wall are missing, since not every segmentation has a wall.
 
     Args:
         found: the scans of each path of the command line.
@@ -176,7 +178,7 @@ def plan_scan_jobs(
         check_table_path(requested.table, [*files, *results], existing)
     if existing == REFUSE:
         refuse_existing(results, SKIP_REMEDY)
-    return [job for job in jobs if not _is_skipped(job)] if existing == SKIP else jobs
+    return [job for job in jobs if not is_finished(job.results, job.wall)] if existing == SKIP else jobs
 
 
 def _plan_scan_job(
@@ -247,14 +249,6 @@ def _wall_files(name: str, segmentation: Path) -> tuple[Path, ...]:
     """Return the paths of the wall's files: beside the segmentation, named after the scan."""
     folder = segmentation.parent
     return wall_surface_path(folder, name), wall_table_path(folder, name)
-
-
-def _is_skipped(job: ScanJob) -> bool:
-    """Return whether a job is skipped: all its results exist, or another program wrote one of its files.
-
-    A job is skipped even if files of the wall are missing, since not every segmentation has a wall.
-    """
-    return all(path.exists() for path in job.results) or bool(foreign_files(job.files))
 
 
 def kept_files(jobs: Sequence[ScanJob]) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
     if options.identity and options.report is None:
         usage_error("--identity is for the report: it needs --report")
     requested = _requested_results(options)
-    jobs: list[ScanJob] | None = None
+    work: tuple[list[ScanJob], dict[Path, FileStamp | None]] | None = None
     skipped: list[ScanJob] = []
     if team_rank() == 0:
         existing = existing_rule(options)
@@ -55,6 +55,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
         found = [find_scans(path, channels, [options.output]) for path in options.scans]
         planned = (found, options.output, options.format, requested, usage_error)
         jobs = plan_scan_jobs(*planned, existing)
+        work = jobs, {path: file_stamp(path) for job in jobs for path in job.files}
         if len(jobs) == 1 and not jobs[0].scan.exists():
             raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
         model_path(options.model)
@@ -74,7 +75,7 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
 
     try:
         with process_group(torch.device("cpu"), TEAM_TIMEOUT) as team:
-            return _segment_with_team(options, requested.table, team, team.broadcast(jobs), skipped)
+            return _segment_with_team(options, requested.table, team, *team.broadcast(work), skipped)
     except TeamLost:
         if team_rank() > 0:  # the leader prints the failures
             wait_for_leader()
@@ -127,18 +128,21 @@ def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
 
 
 def _segment_with_team(
-    options: argparse.Namespace, table: Path | None, team: Team, jobs: Sequence[ScanJob], skipped: Sequence[ScanJob]
+    options: argparse.Namespace,
+    table: Path | None,
+    team: Team,
+    jobs: Sequence[ScanJob],
+    stamps: Mapping[Path, FileStamp | None],
+    skipped: Sequence[ScanJob],
 ) -> int:
     """Segment this process's part of the jobs; in the leader, also write the table and print the summary.
 
     Args:
+        stamps: the stamps of the jobs' files when the jobs were planned.
         skipped: the jobs that --skip-existing skips, in the leader.
     """
     console = Console(options.json, with_bar=team.leads)
-    # Each process takes the stamps before it calls `_start_session`, which waits for all processes of the team. Hence
-    # the stamps are older than any result of this command.
-    stamps = [file_stamp(job.segmentation) for job in jobs]
-    session = _start_session(options, team, jobs, console)
+    session = _start_session(options, team, jobs, {} if options.overwrite else stamps, console)
     records: list[ScanRecord] = []
     again: list[Measurements] = []
     is_written = True
@@ -177,7 +181,11 @@ def _segment_with_team(
 
 
 def _start_session(
-    options: argparse.Namespace, team: Team, jobs: Sequence[ScanJob], console: Console
+    options: argparse.Namespace,
+    team: Team,
+    jobs: Sequence[ScanJob],
+    stamps: Mapping[Path, FileStamp | None],
+    console: Console,
 ) -> SegmentSession:
     """Load the model and return the session; with --wall, also start to import the modules that measure a wall."""
     from ..api.segmentation import Segmenter
@@ -191,7 +199,6 @@ def _start_session(
         # vtk loads slowly; meanwhile, the first scan is read and segmented.
         import_in_background(VTK_MODULES)
     choice = ScanChoice(options.series, options.frame_type, options.time)
-    stamps = {} if options.overwrite else {path: file_stamp(path) for job in jobs for path in job.files}
     return SegmentSession(
         segmenter,
         options.quality,
@@ -213,7 +220,7 @@ def _print_summary(
 
     A scan whose wall could not be measured counts as segmented, although it has a failure.
     """
-    segmented = {record.number for record in records if record.failure is None}
+    segmented = {record.number for record in records if record.failure is None and not record.is_skipped}
     if wall and segmented:
         from ..wall.settings import METHODS_DISAGREE
 
@@ -221,7 +228,7 @@ def _print_summary(
     failures = [record for record in records if record.failure is not None]
     for record in failures:
         console.print_error(record.failure or "")
-    unsegmented = len(missing) + sum(record.number not in segmented for record in failures)
+    unsegmented = len(missing) + len({record.number for record in records} - segmented)
     if len(jobs) > 1:
         console.print_text(f"{len(jobs) - unsegmented} of {len(jobs)} scans segmented")
     console.print_event("done", scans=len(jobs), failed=len(failures) + len(missing))
@@ -246,20 +253,20 @@ def _requested_results(options: argparse.Namespace) -> RequestedResults:
 
 
 def jobs_without_result(
-    jobs: Sequence[ScanJob], records: Sequence[ScanRecord], stamps: Sequence[FileStamp | None]
+    jobs: Sequence[ScanJob], records: Sequence[ScanRecord], stamps: Mapping[Path, FileStamp | None]
 ) -> list[ScanJob]:
     """Return the jobs that have no record and whose segmentation is missing or still has its earlier `file_stamp`.
 
     The stamps of a file are compared with each other and not with the clock, since some file systems round times down.
 
     Args:
-        stamps: the stamp of each job's segmentation before the work.
+        stamps: the stamps of the segmentations before the work.
     """
     recorded = {record.number for record in records}
     return [
         job
-        for number, (job, stamp) in enumerate(zip(jobs, stamps, strict=True))
-        if number not in recorded and file_stamp(job.segmentation) in (None, stamp)
+        for number, job in enumerate(jobs)
+        if number not in recorded and file_stamp(job.segmentation) in (None, stamps[job.segmentation])
     ]
 
 

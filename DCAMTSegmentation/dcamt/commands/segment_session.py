@@ -40,11 +40,15 @@ class ScanRecord:
 
     The processes of a team exchange these records. If a scan's results were written but its wall could not be
     measured, the scan has two records: one with measurements and one with a failure.
+
+    Attributes:
+        is_skipped: whether the scan was skipped, since another program wrote one of its files meanwhile.
     """
 
     number: int
     measurements: tuple[Measurements, ...] = ()
     failure: str | None = None
+    is_skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class SegmentSession:
             raise
         except Exception as error:
             if isinstance(error, ResultAppeared) and self.skips_existing:
+                records.append(ScanRecord(number, is_skipped=True))
                 self.console.print_error(str(error))
                 return
             failure = str(user_error(error, None if _names_file_of(error, job) else job.scan))

@@ -51,6 +51,7 @@ from .result_files import (
     check_result_paths,
     existing_rule,
     file_stamp,
+    is_finished,
     refuse_appeared,
     refuse_existing,
 )
@@ -106,7 +107,7 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     mapping = parse_mapping(options.labels, load_recipe("la").classes) if options.labels else None
     console = Console(options.json)
     can_skip = existing_rule(options) == SKIP
-    skipped = [job for job in plan.jobs if can_skip and any(path.exists() for path in job.results)]
+    skipped = [job for job in plan.jobs if can_skip and is_finished(job.results)]
     done = set(skipped)
     jobs = [job for job in plan.jobs if job not in done]
     earlier = _earlier_rows(plan.table, skipped) if can_skip and plan.table is not None else []
@@ -128,7 +129,7 @@ def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) 
             table = plan.table if session.results or earlier else None
             if table is not None:
                 with ignore_sigterm():
-                    is_written = session.write_table(table, earlier)
+                    is_written = session.write_table(table, skipped, existing_rule(options) != OVERWRITE)
     if table is not None and is_written:
         console.print_text(f"table of all scans: {table}")
     session.print_summary(len(jobs))
@@ -164,7 +165,7 @@ class WallSession:
             refuse_appeared(job.results, self.stamps)
             volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping)
             openings = read_labelmap(job.openings) if job.openings is not None else None
-            result = measure_wall(volume, labelmap, job, self.settings, self.label, openings)
+            result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, self.stamps)
             self.results.append(result)
             print_wall(result, job, self.console, time.monotonic() - start)
         except StdoutLost:
@@ -178,10 +179,14 @@ class WallSession:
             self.failures.append(str(user_error(error, None if is_named else job.scan)))
             self.console.print_event("failed", scan=str(job.scan), message=self.failures[-1])
 
-    def write_table(self, table: Path, earlier: Sequence[Sequence[str]]) -> bool:
-        """Write the table of all scans and return True; if that is impossible, print the error and return False."""
+    def write_table(self, table: Path, skipped: Sequence[WallJob], keep: bool) -> bool:
+        """Write the table of all scans and return True; if that is impossible, print the error and return False.
+
+        Args:
+            keep: whether to keep the rows of other scans, which another process may have added meanwhile.
+        """
         try:
-            write_wall_csv(self.results, table, earlier)
+            write_wall_csv(self.results, table, _earlier_rows(table, skipped) if keep else [])
         except DCAMTError as error:
             self.console.print_error(str(error))
             return False
@@ -319,14 +324,19 @@ def measure_wall(
     settings: WallSettings,
     label: int | None = None,
     openings: Labelmap | None = None,
+    stamps: Mapping[Path, FileStamp | None] | None = None,
 ) -> WallResult:
     """Analyse the wall of a scan, write the job's files (all or none) and return the analysis.
 
+    Args:
+        stamps: see `refuse_appeared`.
+
     Raises:
-        InputError: the wall cannot be analysed.
+        InputError: the wall cannot be analysed, or one of the files no longer has its stamp.
         OutputError: a file cannot be written.
     """
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
+    refuse_appeared(job.results, stamps or {})
     with atomic_paths(job.results) as temporary:
         write_wall_surface(result, temporary[wall_surface_path(job.folder, job.name)])
         write_wall_csv([result], temporary[wall_table_path(job.folder, job.name)])
