@@ -181,7 +181,7 @@ def test_progress_bar_is_drawn_only_on_a_terminal_and_then_removed(
 def test_table_of_a_killed_command_is_completed_with_skip_existing(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A killed command leaves two segmentations without a table; a user deletes one of two results that have rows."""
+    """As after a killed command, s0 and s1 have segmentations but no table. Later, the result of s2 is deleted."""
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
     segment = ["segment", *scans, "-o", out, "--model", noise_model, "--measurements", table]
