@@ -63,5 +63,5 @@ def unlisted_cases() -> list[SceneCase]:
 
 
 def mark_listed(case: SceneCase) -> None:
-    """Record that DCAMT Training has listed a case, so that it is not listed again after a user removes it."""
+    """Record that DCAMT Training has listed a case; `unlisted_cases` omits the case even if its row is removed."""
     case.segmentation.SetAttribute(_LISTED, "1")

@@ -153,7 +153,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
 
 
 def _with_path(error: DCAMTError, text: str, path: Path) -> DCAMTError:
-    """Return an error of the same class and with the same detail, whose message is `text` after the path."""
+    """Return an error with the class and the detail of `error`, and with the message "{path}: {text}"."""
     named = type(error)(text, path=path) if isinstance(error, InputError) else type(error)(f"{path}: {text}")
     named.detail = error.detail
     return named

@@ -247,7 +247,10 @@ def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPac
 
 
 class FakePredictor:
-    """A predictor whose doubt reports nonempty segmentations in the first `number` calls, and empty ones later."""
+    """A predictor whose results count as nonempty in the first `number` calls, and as empty in later calls.
+
+    A result counts as empty if the feature "nothing" of its doubt is 1.
+    """
 
     def __init__(self, number: int) -> None:
         self._left = number

@@ -13,7 +13,7 @@ class Format:
     """A file ending and its uses.
 
     Attributes:
-        scan: whether a file with this ending in a folder counts as a scan.
+        scan: whether a file with this ending counts as a scan when a folder is searched.
         labels: whether such a file counts as a labelmap.
         writes_labels: whether `io.writers` writes labelmaps with this ending.
         writes_volume: whether `io.writers` writes other volumes with this ending.
