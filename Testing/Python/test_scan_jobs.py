@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +22,7 @@ from dcamt.commands.scan_jobs import (
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
+from dcamt.io.dicom_files import walk_folders
 from dcamt.io.writers import is_dcamt_result, write_labelmap, write_volume
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt_testing.dicom_positions import write_slice
@@ -159,6 +161,23 @@ def test_linked_patient_folders_are_searched_once(tmp_path: Path) -> None:
     for name, target in {**links, "p0/up": data, "p0/above": tmp_path}.items():
         (data / name).symlink_to(target)
     assert find_scans(data).scans == [data / patient / "lgemri.nrrd" for patient in ("p0", "p1", "p2")]
+
+
+def test_folders_that_are_linked_to_each_other_are_searched_once(tmp_path: Path) -> None:
+    """Without a limit, the number of paths doubles with each link that is followed."""
+    scan = create_empty_files(tmp_path / "p1", "lge.nrrd") / "lge.nrrd"
+    earlier = create_empty_files(tmp_path / "p0", "lge.nrrd")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "p1").symlink_to(scan.parent)
+    for name in ("earlier", "same"):
+        (scan.parent / name).symlink_to(earlier)
+        (earlier / name).symlink_to(scan.parent)
+    found = itertools.islice(walk_folders(data), 100)
+    assert [path for _, _, files in found for path in files] == [
+        data / "p1" / "lge.nrrd",
+        data / "p1" / "earlier" / "lge.nrrd",
+    ]
 
 
 def test_masks_beside_patient_folders_hide_no_scans(tmp_path: Path) -> None:

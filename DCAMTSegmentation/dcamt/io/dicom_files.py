@@ -82,20 +82,24 @@ def walk_folders(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[tuple[P
     """Yield each folder from `folder` down, its subfolders' names and its files, in the order of names.
 
     Hidden files, hidden folders, folders named `__MACOSX...` and the folders `ignored` are left out. Links to folders
-    are followed, except links to `folder`, to a folder below it, or to a folder above the link.
+    are followed, except links to `folder`, to a folder below it, or to a folder above the link. Of several links to
+    one folder, the first that is found is followed.
     """
     root = os.path.realpath(folder)
     left_out = {os.path.realpath(path) for path in ignored}
+    followed: set[str] = set()
 
     def is_searched(path: str) -> bool:
         is_link = os.path.islink(path)
         if not (is_link or left_out):
             return True
         real = os.path.realpath(path)
-        is_searched_anyway = is_link and (
-            _is_within(real, root) or _is_within(os.path.realpath(os.path.dirname(path)), real)
-        )
-        return real not in left_out and not is_searched_anyway
+        if real in left_out or not is_link:
+            return real not in left_out
+        above = os.path.realpath(os.path.dirname(path))
+        is_searched_anyway = real in followed or _is_within(real, root) or _is_within(above, real)
+        followed.add(real)
+        return not is_searched_anyway
 
     for place, folders, names in os.walk(folder, followlinks=True):
         shown = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
