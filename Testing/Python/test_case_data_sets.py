@@ -286,6 +286,19 @@ def test_folders_beside_a_data_set_are_named_as_skipped(tmp_path: Path) -> None:
     assert "beside a data set" in found.skipped[0].reason
 
 
+def test_linked_data_set_is_read_once(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "Task02/imagesTr/x_0000.nii.gz", "Task02/labelsTr/x.nii.gz")
+    (home / "latest").symlink_to(home / "Task02")
+    assert [*scans_and_labels(find_cases(home), home)] == ["x"]
+
+
+def test_test_case_that_is_listed_twice_or_for_training_is_one_case(tmp_path: Path) -> None:
+    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b.nii.gz", "labelsTs/b.nii.gz")
+    training, test = [{"image": files[0], "label": files[1]}], [files[2], files[0]]
+    found = find_in_data_set(tmp_path, training, *files, test=test, testing=test)
+    assert [case.name for case in (*found.cases, *found.unused)] == ["a", "b"]
+
+
 def test_labels_of_nnunet_scans_may_lie_in_a_folder_of_another_name(tmp_path: Path) -> None:
     files = ("D/imagesTr/x_0000.nii.gz", "D/labels/x.nii.gz")
     assert [*scans_and_labels(find_cases(make_files(tmp_path, *files)), tmp_path).values()] == [files]

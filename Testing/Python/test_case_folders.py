@@ -134,6 +134,7 @@ def test_mask_is_a_label_only_if_all_further_words_of_its_path_mean_the_atrium(
         ("p1", "p1_LA", "p1_label"),
         ("p1/abc", "p1/LA", "p1/abc_seg"),
         ("a/p1_0000", "LA/p1", "labels/p1"),
+        ("lge", "lge_LA", "lge_seg"),
     ],
 )
 def test_file_named_as_a_label_takes_precedence_over_a_mask_without_a_word_for_labels_in_its_path(
@@ -145,6 +146,15 @@ def test_file_named_as_a_label_takes_precedence_over_a_mask_without_a_word_for_l
     found = find_cases(tmp_path)
     assert [case.label for case in found.cases] == [tmp_path / f"{label}.nii.gz"]
     assert skip_reasons(found) == {Path(f"{mask}.nii.gz").name: OTHER_LABEL}
+
+
+def test_label_of_another_modality_takes_no_precedence_over_a_mask(tmp_path: Path) -> None:
+    for name, values in (("lge", 200), ("lge_LA", 2), ("cine", 200), ("cine_seg", 2)):
+        write_image(tmp_path / f"p1_{name}.nii.gz", values)
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
+        "p1_cine": ("p1_cine.nii.gz", "p1_cine_seg.nii.gz"),
+        "p1_lge": ("p1_lge.nii.gz", "p1_lge_LA.nii.gz"),
+    }
 
 
 def test_scan_with_few_values_beside_several_other_scans_in_the_top_folder_is_no_mask(tmp_path: Path) -> None:

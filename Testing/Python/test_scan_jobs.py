@@ -129,6 +129,15 @@ def test_subfolder_with_dicom_slices_and_an_image_file_is_one_dicom_scan(tmp_pat
     assert find_scans(tmp_path).scans == [tmp_path / "p1", tmp_path / "p2"]
 
 
+def test_subfolders_of_dicom_slices_may_be_named_like_subjects_of_bids(tmp_path: Path) -> None:
+    for number in (1, 2):
+        for k in range(5):
+            write_slice(tmp_path / f"sub-{number}" / f"{k}.dcm", k, StudyInstanceUID=f"1.2.{number}")
+    for name in ("label-LA_mask", "T1w"):
+        write_noise(tmp_path / "sub-1" / f"sub-1_{name}.nii.gz")
+        assert find_scans(tmp_path).scans == [tmp_path / "sub-1", tmp_path / "sub-2"]
+
+
 def test_masks_in_subfolders_are_no_scans(tmp_path: Path) -> None:
     write_dcamt_result(tmp_path / "p1" / "laendo.nrrd")
     with pytest.raises(InputError, match=r"contains no usable scan \(p1/laendo\.nrrd: a label without a scan\)"):
@@ -178,6 +187,13 @@ def test_folders_that_are_linked_to_each_other_are_searched_once(tmp_path: Path)
         data / "p1" / "lge.nrrd",
         data / "p1" / "earlier" / "lge.nrrd",
     ]
+
+
+def test_scan_of_two_given_folders_is_refused(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        write_noise(tmp_path / patient / "lgemri.nrrd")
+    with pytest.raises(InputError, match=r"p2/lgemri\.nrrd: is given twice"):
+        plan_jobs([tmp_path, tmp_path / "p2"], tmp_path / "out")
 
 
 def test_masks_beside_patient_folders_hide_no_scans(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..io.formats import scan_name
 from .case_list import LABELLED, UNLABELLED, Case
+from .dicom_labels import dicom_files_among
 from .found_cases import (
     BIDS,
     NO_SCAN,
@@ -33,13 +34,19 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     suffix are preferred (`T1w` for a label `T1w_dseg`). A label for which several scans or no scan remain is skipped,
     and so is an automatic result (`desc-pred`). Of several labels for a scan, those of other structures (`label-RA`)
     are skipped; if several labels remain, the scan and these labels are skipped, too. The folders `ignored` are not
-    searched.
+    searched. Folders of DICOM images are skipped; folders below `sub-...` are also `FoundCases.unused`.
     """
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []
     skipped: list[SkippedFile] = []
+    unused: list[Case] = []
     for path in images_below(folder, ignored):
         if path.is_dir() or not image_files([path]):
+            if path.relative_to(folder).as_posix().startswith("sub-") and _has_slices(path):
+                skipped.append(
+                    SkippedFile(path, "DICOM images, which are not read in a BIDS data set; convert them to NIfTI")
+                )
+                unused.append(Case(scan_name(path), path, None, UNLABELLED))
             continue
         entities, suffixes = _bids_name(path)
         if not entities.get("sub"):
@@ -74,7 +81,7 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
             labels_of_scan[chosen[0]].append(path)
         else:
             skipped.append(SkippedFile(path, "its name fits several scans" if chosen else NO_SCAN))
-    cases, unused = [], []
+    cases = []
     for image, _ in images:
         own_labels = labels_of_scan[image]
         others = [path for path in own_labels if _is_other_structure(path)]
@@ -88,6 +95,11 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
             label = own_labels[0] if own_labels else None
             cases.append(Case(scan_name(image), image, label, LABELLED if label else UNLABELLED))
     return FoundCases(BIDS, tuple(cases), tuple(skipped), unused=tuple(unused))
+
+
+def _has_slices(path: Path) -> bool:
+    """Return whether a path is a DICOM image or a folder that contains DICOM images."""
+    return bool(dicom_files_among(path.iterdir() if path.is_dir() else [path]).slices)
 
 
 def _has_word(path: Path, words: Collection[str]) -> bool:

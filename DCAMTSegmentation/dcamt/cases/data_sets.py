@@ -253,7 +253,7 @@ def find_listed_cases(folder: Path) -> FoundCases:
         tuple(listed.cases),
         tuple(listed.skipped),
         _classes(described),
-        _without_names_of(listed.cases, listed.unused),
+        _distinct_from(listed.cases, listed.unused),
     )
 
 
@@ -293,7 +293,7 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
             cases.append(Case(name, file, label, LABELLED if label else UNLABELLED))
         skipped += [SkippedFile(file, NO_SCAN) for name, file in labels_by_name.items() if name not in used]
     return FoundCases(
-        NNUNET, tuple(cases), tuple(skipped), _classes(read_description(folder)), _without_names_of(cases, unused)
+        NNUNET, tuple(cases), tuple(skipped), _classes(read_description(folder)), _distinct_from(cases, unused)
     )
 
 
@@ -303,11 +303,16 @@ def _unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
     return Case(case_name(image), image, label, LABELLED if label else UNLABELLED)
 
 
-def _without_names_of(cases: Iterable[Case], unused: Iterable[Case]) -> tuple[Case, ...]:
-    """Return the `unused` cases; a name that one of `cases` also has is changed to `<image's folder>_<name>`."""
-    names = {case.name for case in cases}
+def _distinct_from(cases: Iterable[Case], unused: Iterable[Case]) -> tuple[Case, ...]:
+    """Return the `unused` cases, one for each image that is not the image of one of `cases`.
+
+    A name that one of `cases` also has is changed to `<image's folder>_<name>`.
+    """
+    names, images = {case.name for case in cases}, {case.image for case in cases}
+    by_image = {case.image: case for case in unused if case.image not in images}
     return tuple(
-        replace(case, name=f"{case.image.parent.name}_{case.name}") if case.name in names else case for case in unused
+        replace(case, name=f"{case.image.parent.name}_{case.name}") if case.name in names else case
+        for case in by_image.values()
     )
 
 

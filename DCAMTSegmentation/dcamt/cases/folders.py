@@ -83,7 +83,7 @@ def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     reader = _data_set_reader(folder, ignored)
     if reader is not None:
         return reader(folder)
-    below = _data_sets_below(folder, _DEPTH)
+    below = _data_sets_below(folder, ignored)
     if not below:
         return _pair_by_names(folder, ignored)
     found_cases = _join([_find(inner, ignored) for inner in below])
@@ -152,15 +152,15 @@ def _find_nnunet_cases_by_names(folder: Path, ignored: Sequence[Path]) -> FoundC
     return replace(found_cases, skipped=found_cases.skipped + further, unused=found_cases.unused + unused)
 
 
-def _data_sets_below(folder: Path, depth: int) -> list[Path]:
-    """Return the data sets up to `depth` levels below a folder such as `nnUNet_raw`; skip hidden folders."""
+def _data_sets_below(folder: Path, ignored: Sequence[Path]) -> list[Path]:
+    """Return the data sets up to `_DEPTH` levels below a folder such as `nnUNet_raw` (`walk_folders`)."""
     data_sets: list[Path] = []
-    for inner in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        if _data_set_reader(inner) is not None:
-            data_sets.append(inner)
-        elif depth > 1:
-            data_sets += _data_sets_below(inner, depth - 1)
-    return data_sets
+    for place, folders, _ in walk_folders(folder, ignored):
+        found = [name for name in folders if _data_set_reader(place / name) is not None]
+        data_sets += [place / name for name in found]
+        is_deepest = len(place.relative_to(folder).parts) == _DEPTH - 1
+        folders[:] = [] if is_deepest else [name for name in folders if name not in found]
+    return sorted(data_sets)
 
 
 def _join(parts: Sequence[FoundCases]) -> FoundCases:

@@ -33,7 +33,7 @@ from .names import (
 def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable[Path] = ()) -> dict[str, Path]:
     """Return the labelmap files of `folder` by the name of their case.
 
-    If the folder itself holds no labelmap, but its subfolders hold cases, return the labels of these cases.
+    If the folder itself holds no files or only scans, but its subfolders hold labelled cases, return their labels.
 
     Args:
         skip_images: leave out each scan that has a label or a mask (`cases.masks`) in the folder, and each automatic
@@ -49,7 +49,8 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable
     files = image_files(entries)
     dicom_files = dicom_files_among(entries)
     files += dicom_files.segmentations
-    if not files and (labels := _labels_in_subfolders(folder, ignored)):
+    has_subfolders = any(map(Path.is_dir, folder.iterdir()))
+    if has_subfolders and not any(map(has_few_values, files)) and (labels := _labels_in_subfolders(folder, ignored)):
         return labels
     if not files:
         endings = ", ".join((*LABEL_ENDINGS, DICOM_ENDING))

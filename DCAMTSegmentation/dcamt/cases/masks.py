@@ -54,11 +54,14 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     for file, scan in _masks_named_like_scans([file for file in rest if file.path not in masks]):
         masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
-    # If a scan has a label by name (`labels/p1` for `cohort/p1`), its masks do not become further labels.
-    labelled = {loose_key(file.key) for file in named if file.kind is FileKind.LABEL}
+    # If a scan has a label by name (`labels/p1` for `cohort/p1`), its masks do not become further labels. The label of
+    # another scan (`p1_cine`) does not count.
+    labelled = {file.key for file in named if file.kind is FileKind.LABEL}
+    scans = {without_first_channel(file.key) for file in rest}
+    without_scan = {loose_key(key) for key in labelled - scans}
     for path, mask in masks.items():
         key = loose_key(mask.key)
-        if not labelled.isdisjoint(key[n:] for n in range(len(key))):
+        if mask.key in labelled or not without_scan.isdisjoint(key[n:] for n in range(len(key))):
             masks[path] = replace(mask, kind=FileKind.OTHER_LABEL)
     return [masks.get(file.path, file) for file in named]
 

@@ -161,6 +161,7 @@ def plan_scan_jobs(
         OutputError: a result's path is a folder, device or pipe, or its nearest existing parent is not a writable
             folder.
     """
+    _refuse_repeated_scans(found)
     files = [scan for path in found for scan in path.scans]
     is_file, suffix = _segmentation_ending(output, format_name, len(files), usage_error)
     if requested.dicom_measurements and suffix != DICOM_ENDING:
@@ -179,6 +180,15 @@ def plan_scan_jobs(
     if existing == REFUSE:
         refuse_existing(results, SKIP_REMEDY)
     return [job for job in jobs if not is_finished(job.results, job.wall)] if existing == SKIP else jobs
+
+
+def _refuse_repeated_scans(found: Sequence[FoundScans]) -> None:
+    """Raise InputError if two paths of the command line stand for the same scan."""
+    found_by_scan: dict[str, FoundScans] = {}
+    for path in found:
+        for scan in path.scans:
+            if found_by_scan.setdefault(os.path.abspath(scan), path) is not path:
+                raise InputError("is given twice", path=scan, remedy="Give each scan once.")
 
 
 def _plan_scan_job(
