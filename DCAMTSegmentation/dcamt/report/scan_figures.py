@@ -176,7 +176,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
 def wall_painter(wall: WallResult, scene: Scene) -> Painter:
     """Return a painter that shows the wall's ratio to the blood pool as a colour, and the scan's border in grey.
 
-    Openings have stripes, since their grey would look like scar in black-and-white print.
+    Openings are dark grey with light stripes. Without the stripes, they would look like scar in black-and-white print.
     """
     from scipy.spatial import cKDTree
 
