@@ -59,7 +59,12 @@ def scene_cases() -> list[SceneCase]:
 
 def unlisted_cases() -> list[SceneCase]:
     """Return the cases that DCAMT Training has not listed since they were added."""
-    return [case for case in scene_cases() if case.segmentation.GetAttribute(_LISTED) is None]
+    return [case for case in scene_cases() if not is_listed(case.segmentation)]
+
+
+def is_listed(segmentation: SegmentationNode) -> bool:
+    """Return whether DCAMT Training has listed a case since it was added, as `mark_listed` records."""
+    return segmentation.GetAttribute(_LISTED) is not None
 
 
 def mark_listed(case: SceneCase) -> None:

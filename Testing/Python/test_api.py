@@ -298,6 +298,10 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
         f"{run.path}: there is no report",
     ]
     assert f"dcamt models calibrate {run.model} {run.cases}" in observer.warnings[0]
+    run.model.write_bytes(b"damaged")
+    observer = WarningObserver()
+    assert TrainingSession(plan_resumed_run(run.path, "cpu"), observer).run().iterations == 2
+    assert observer.warnings[0].startswith(f"{run.model}: ")
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])

@@ -260,8 +260,11 @@ class TrainingSession:
     def _warn_of_missing_results(self) -> None:
         """Warn that a finished run lacks its calibration or report, as after a kill during the last steps."""
         run = self._plan.run
-        if self._has_calibration_cases() and open_model(run.model).calibration is None:
-            self._observer.on_warning(f"the model is not calibrated. {self._how_to_calibrate()}")
+        try:
+            if self._has_calibration_cases() and open_model(run.model).calibration is None:
+                self._observer.on_warning(f"the model is not calibrated. {self._how_to_calibrate()}")
+        except InputError as error:
+            self._observer.on_warning(str(error))
         if not run.report.exists():
             self._observer.on_warning(f"{run.path}: there is no report. {self._how_to_report()}")
 

@@ -60,7 +60,8 @@ def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame
             what = f"holds {len(offered)} kinds of images{same}: {', '.join(offered)}"
             raise InputError(what, path=path, remedy=_CHOOSE_KIND)
     components = {frame.component for frame in frames}
-    unknown = [word for word in words if word not in components and not any(word in kind for kind in chosen)]
+    known_kinds = {*chosen, *frames[0].properties}
+    unknown = [word for word in words if word not in components and not any(word in kind for kind in known_kinds)]
     if unknown:
         known = ", ".join(sorted(filter(None, components)))
         what = f'holds no images of the kind "{unknown[0]}"'

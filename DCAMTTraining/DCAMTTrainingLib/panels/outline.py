@@ -233,13 +233,15 @@ class OutlinePanel:
         if is_unchanged(segmentation) and not slicer.util.confirmOkCancelDisplay(question.format(name=name), title):
             self._show_text(_("“{name}” was not added. Correct the proposal first.").format(name=name))
             return
-        was_case = training_cases.is_case(segmentation)
+        was_case, was_listed = training_cases.is_case(segmentation), training_cases.is_listed(segmentation)
         # The case is added before its row is made: `row_of` omits the segments of a proposal that is no training case.
         scene_case = training_cases.add_case(volume, segmentation)
         row = replace(row_of(volume, segmentation, recipe), name=name)
         if row.role != LABELLED:
             if not was_case:
                 training_cases.remove_case(scene_case)
+            elif was_listed:
+                training_cases.mark_listed(scene_case)
             self._show_text(_("No segment of “{name}” belongs to a class of the recipe.").format(name=name))
             return
         table = self._session.table
