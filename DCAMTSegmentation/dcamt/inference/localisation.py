@@ -127,7 +127,7 @@ def locate_organs_in(
 
 
 def inner_box(grid: NetworkGrid, recipe: Recipe) -> Box:
-    """Return the inner box in the scan's own voxels: the fraction `INNER` of each axis, but at least two patches."""
+    """Return the box in the middle of `grid.source`: the fraction `INNER` of each axis, but at least two patches."""
     box = [slice(0)] * 3
     for axis, stored in enumerate(grid.order):
         length = grid.source.shape[stored]
