@@ -113,7 +113,7 @@ class ListOfRunsTest(TrainingCase):
             choose(self.ui.previewSelector, "last case")
             self.assertIn(text, self.ui.previewStatusLabel.text)
 
-    def test_text_of_a_preview_returns_with_its_case(self) -> None:
+    def test_preview_text_is_shown_again_when_its_case_is_chosen_again(self) -> None:
         run = self.make_run("paused", [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}])
         run.cases.write_text("name,image,label,role\none,a,b,validation\ntwo,c,d,validation\n", encoding="utf-8")
         run.preview.mkdir(parents=True)
