@@ -33,7 +33,7 @@ SETTLE_MS = 400
 """Milliseconds from the last edit until the cases are saved and checked."""
 
 SAVED_AT_ONCE = 1000
-"""A table of up to this many cases is saved immediately after each edit; this takes no noticeable time."""
+"""A table of up to this many cases is also saved immediately after each edit; this takes no noticeable time."""
 
 
 class TrainingSession:

@@ -144,7 +144,7 @@ def test_masks_in_subfolders_are_no_scans(tmp_path: Path) -> None:
         find_scans(tmp_path)
 
 
-def test_scans_with_several_labels_and_test_cases_are_segmented(tmp_path: Path) -> None:
+def test_scans_with_several_labels_and_scans_in_images_ts_are_segmented(tmp_path: Path) -> None:
     """A repeated command finds the earlier results in the folder, as further labels."""
     for patient in ("p1", "p2"):
         write_noise(tmp_path / "clinic" / patient / "lgemri.nrrd")
@@ -189,7 +189,7 @@ def test_folders_that_are_linked_to_each_other_are_searched_once(tmp_path: Path)
     ]
 
 
-def test_scan_of_two_given_folders_is_refused(tmp_path: Path) -> None:
+def test_scan_in_both_of_two_given_folders_is_refused(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         write_noise(tmp_path / patient / "lgemri.nrrd")
     with pytest.raises(InputError, match=r"p2/lgemri\.nrrd: is given twice"):
