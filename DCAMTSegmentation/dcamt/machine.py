@@ -78,8 +78,8 @@ def without_garbage_collection() -> Iterator[None]:
 
     PyTorch, SciPy and vtk create 240,000 objects. Python would search all of them for reference cycles several times
     during the import, and again at the end of the process. At the end of the block, all existing objects,
-    including objects created before the block, are exempted from later searches. If PyTorch is imported already, as in
-    a notebook that calls the command again, there is little to gain, and the collector is left alone.
+    including objects created before the block, are exempted from later searches. If PyTorch is already
+    imported, as when a notebook calls `cli.main` twice, the collector keeps running, since little time could be saved.
     """
     if "torch" in sys.modules:
         yield

@@ -21,7 +21,8 @@ MAX_STEPS = 200
 STEP_FRACTION = 0.95
 """Length of a ray's step, as a fraction of the interpolated distance to the surface.
 
-The interpolated distance may be too large; a step of that length could pass through the surface.
+The interpolated distance may exceed the true distance; a step of the full interpolated distance could pass through
+the surface.
 """
 SILHOUETTE_MM = 3.0
 """Smallest cell size of the coarse silhouette; rays outside the silhouette are not traced."""
