@@ -6,7 +6,7 @@ import pytest
 from dcamt.worker.progress import LARGEST_GUESS, ProgressEstimate
 
 
-def test_fraction_follows_the_expected_duration_until_a_stage_has_reported_an_increase() -> None:
+def test_expected_duration_gives_fraction_and_remaining_time_while_a_stage_has_one_report() -> None:
     estimate = ProgressEstimate(100.0, expected_s=20.0)
     estimate.report("segmenting", 0.1, 101.0)
     assert estimate.fraction(105.0) == pytest.approx(0.25)
@@ -44,7 +44,7 @@ def test_fraction_does_not_decrease() -> None:
     estimate = ProgressEstimate(0.0, expected_s=10.0)
     fractions = [estimate.fraction(8.0)]
     estimate.report("segmenting", 0.1, 8.0)
-    estimate.report("segmenting", 0.2, 9.0)  # slower than expected; from here the measured speed is used
+    estimate.report("segmenting", 0.2, 9.0)  # the expected fraction is 0.9; from here only the reports count
     fractions += [estimate.fraction(9.0), estimate.fraction(12.0)]
     assert fractions == sorted(fractions)
     assert estimate.remaining_s(9.0) == pytest.approx(8)
