@@ -29,7 +29,9 @@ _Simplify = Callable[[NamedFile], Hashable]
 
 
 def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
-    """Replace the key of each label that has no scan by the key of the only scan whose name fits.
+    """Give labels the keys of their scans, where the keys differ.
+
+    A label whose key is not the key of a scan gets the key of the only scan whose name fits.
 
     A scan that has a label before the call gets no other label. Several labels may get the key of a scan that has no
     label before the call. If several scans fit, or the label names another modality, the label keeps its key. If there
