@@ -46,7 +46,7 @@ from dcamt.inference import serving
 expected_s = serving.Worker._expected_s
 serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) else None
 """
-"""A script after which the worker expects ten minutes for each scan, if the model was timed."""
+"""A script after which a worker that has measured the model's speed expects each scan to take ten minutes."""
 
 SLOW_TRAINING = """
 import time

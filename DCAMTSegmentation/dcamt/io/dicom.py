@@ -77,8 +77,9 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
     """Open the only or the chosen image among the DICOM files in `folder` and its subfolders.
 
     k increases along the normal of the slices. The affine is computed from the positions of the slices (DICOM PS3.3
-    C.7.6.2.1.1), so a tilted stack stays sheared. Rescale slope and intercept are applied slice by slice. Files of
-    other kinds beside the slices are skipped; a note names them, except those that `read_file` ignores.
+    C.7.6.2.1.1). It is sheared if the step from slice to slice is not perpendicular to the slices (tilted gantry).
+    Rescale slope and intercept are applied slice by slice. Files of other kinds beside the slices are skipped; a note
+    names them, except those that `read_file` ignores.
 
     Raises:
         InputError: there is no image, `choice` does not choose one of several images, the image has one slice, a file

@@ -138,7 +138,8 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     spacing comes from `pixdim`; a negative spacing reverses its axis. (If the sform's code is not 0, nibabel ignores
     the qform and `pixdim`, and takes directions, origin and spacing from the sform.)
 
-    Exception: ITK refuses a sheared sform without a qform; here this sform is returned, with its own spacing.
+    Exception: if there is no qform and the sform is sheared, ITK refuses the file. This function then returns the
+    sform and ignores `pixdim`.
 
     Raises:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
