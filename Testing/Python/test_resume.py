@@ -7,7 +7,7 @@ import random
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -214,6 +214,20 @@ def test_checkpoint_of_another_recipe_is_refused(tmp_path: Path, table: Path) ->
     torch.save({"step": 3}, tmp_path / "run" / "checkpoints" / "last.pt")
     with pytest.raises(InputError, match="does not belong to this run's recipe"):
         new_trainer(tmp_path / "run", table).resume()
+
+
+def test_lack_of_memory_is_not_called_a_checkpoint_of_another_recipe(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = new_trainer(tmp_path / "run", table)
+    trainer.save()
+
+    def fail(_state: object) -> NoReturn:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(trainer, "_load_state", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.resume()
 
 
 def test_run_resumed_after_its_last_iteration_validates(tmp_path: Path, table: Path) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case
 from ..distributed import ALONE, Team, TeamLost, running_statistics
-from ..errors import InputError
+from ..errors import InputError, is_out_of_memory
 from ..machine import peak_memory_bytes
 from ..recipe import Recipe
 from ..runs.events import (
@@ -156,6 +156,8 @@ class Trainer:
         try:
             self._load_state(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 "the checkpoint does not belong to this run's recipe",
                 path=self.run.checkpoint,
