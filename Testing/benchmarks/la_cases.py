@@ -15,8 +15,9 @@ from dcamt.models.package import open_model
 HELD_OUT = 20
 """The number of held-out cases: the last cases of `cases.csv`.
 
-Only the shipped model is trained with the labels of these cases; its twin is measured instead. The run `second` of
-`shipped_model.py` trains with the images of these cases, but without their labels.
+Only the shipped model is trained with the labels of these cases, so these cases cannot measure it. Instead, its twin is
+measured: the model that is trained in the same way, but without these labels. The run `second` of `shipped_model.py`
+trains with the images of these cases, but without their labels.
 """
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 
