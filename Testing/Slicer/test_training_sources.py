@@ -166,7 +166,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addResultsButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
-    def test_adding_results_sets_an_empty_start_from_to_the_segmentation_modules_model(self) -> None:
+    def test_adding_results_replaces_random_weights_by_the_segmentation_modules_model(self) -> None:
         self.choose_tiny_model_and_settings()
         self.session.settings.startFrom = ""
         segmentation_module = open_module("DCAMTSegmentation")

@@ -201,8 +201,8 @@ class _ListedCases:
         """Return the path of the file that `dataset.json` names as `text`.
 
         nnU-Net v1 omits the suffix `_0000` of image names. nnU-Net v2 allows environment variables in file names.
-        If none of these files exists, the ending in `text` may be wrong or missing: if exactly one file in the folder
-        has this name with one of the `endings`, that file is returned.
+        The ending in `text` may be wrong or missing. If neither the named file nor its variant with `_0000` exists, all
+        `endings` are tried in the same folder, with and without `_0000`. If exactly one file fits, it is returned.
         """
         if not (self._folder / text).exists():
             text = os.path.expandvars(text)
@@ -304,9 +304,9 @@ def _unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
 
 
 def _distinct_from(cases: Iterable[Case], unused: Iterable[Case]) -> tuple[Case, ...]:
-    """Return the `unused` cases, one for each image that is not the image of one of `cases`.
+    """Return one of the `unused` cases for each image; omit images that already occur in `cases`.
 
-    A name that one of `cases` also has is changed to `<image's folder>_<name>`.
+    If one of `cases` has the same name as an unused case, the unused case is renamed to `<image's folder>_<name>`.
     """
     names, images = {case.name for case in cases}, {case.image for case in cases}
     by_image = {case.image: case for case in unused if case.image not in images}
