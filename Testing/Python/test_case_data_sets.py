@@ -271,7 +271,7 @@ def test_cases_are_found_in_the_folders_if_dataset_json_lists_none(tmp_path: Pat
     assert scans_and_labels(find_in_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}
 
 
-def test_names_of_cases_lead_to_no_other_folder(tmp_path: Path) -> None:
+def test_slashes_in_names_of_cases_are_replaced(tmp_path: Path) -> None:
     listed = {"../../a": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     (tmp_path / "dataset.json").write_text(json.dumps({"dataset": listed}), encoding="utf-8")
@@ -292,7 +292,7 @@ def test_linked_data_set_is_read_once(tmp_path: Path) -> None:
     assert [*scans_and_labels(find_cases(home), home)] == ["x"]
 
 
-def test_test_case_that_is_listed_twice_or_for_training_is_one_case(tmp_path: Path) -> None:
+def test_scan_in_several_lists_is_one_case(tmp_path: Path) -> None:
     files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b.nii.gz", "labelsTs/b.nii.gz")
     training, test = [{"image": files[0], "label": files[1]}], [files[2], files[0]]
     found = find_in_data_set(tmp_path, training, *files, test=test, testing=test)

@@ -260,7 +260,7 @@ class ChangedWhileMeasuredTest(ChosenPhantomCase):
             self.measure(lambda: self.segmentation.GetSegmentation().RemoveSegment("blood"))
         self.assertIsNone(review.get_referenced_node(self.segmentation, review.WALL))
 
-    def test_output_chosen_during_a_measurement_keeps_its_surface(self) -> None:
+    def test_output_chosen_during_a_measurement_stays_visible_in_3d(self) -> None:
         other = add_phantom()[1]
         choose(self.ui.outputSelector, self.segmentation)
         self.assertTrue(self.ui.show3DCheckBox.checked)
