@@ -288,12 +288,11 @@ def check_channel_grid(grid: Grid, path: str | Path, first: Grid, first_name: st
 def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     """Return a labelmap on the grid of its scan, without interpolation.
 
-    The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. The grid
-    of a `partial` labelmap may also be a part of the scan's lattice; this part may reach beyond the scan if the labels
-    there are background. If a `partial` labelmap has only one slice, the slice's thickness is ignored. The slice
-    spacing of a `partial` labelmap may be 1/2, 1/3, … of the scan's. Then at least one slice must have labels, and
-    only slices that coincide with the scan's slices may have labels. Voxel positions may deviate by `GRID_TOLERANCE`
-    voxels.
+    The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. A
+    `partial` labelmap may also have another size and position on the scan's lattice, if all its labels lie inside the
+    scan. If a `partial` labelmap has only one slice, the slice's thickness is ignored. The slice spacing of a
+    `partial` labelmap may be 1/2, 1/3, … of the scan's. Then at least one slice must have labels, and only slices that
+    coincide with the scan's slices may have labels. Voxel positions may deviate by `GRID_TOLERANCE` voxels.
 
     Args:
         scan: the name of the scan in messages.

@@ -81,7 +81,7 @@ def test_label_is_recognised_only_beside_its_scan() -> None:
 @pytest.mark.parametrize(
     "word", ["pred", "prediction", "auto", "result", "output", "dcamt", "auto_seg", "LA_gt", "RV_mask"]
 )
-def test_results_and_labels_of_structures_are_recognised_beside_their_scan(word: str) -> None:
+def test_labels_named_with_a_structure_and_results_are_recognised_beside_their_scan(word: str) -> None:
     folder = Path("patients")
     files = [folder / "p1.nii.gz", folder / f"p1_{word}.nii.gz"]
     assert labels_beside_scans(files, folder) == files[1:]
