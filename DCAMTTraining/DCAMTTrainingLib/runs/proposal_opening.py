@@ -148,7 +148,11 @@ class ProposalOpening:
             self._on_end(message, *nodes)
 
     def _remove_files(self) -> None:
-        """End the process and remove the folder of the arrays. If Slicer crashes, the process removes this folder."""
+        """End the child process and remove the folder of the arrays.
+
+        If Slicer crashes, this method does not run; the child process (`dcamt.commands.case_arrays`) then removes the
+        folder and ends.
+        """
         if self._process is not None:
             self._process.kill()
         _remove_folder(self._folder)
