@@ -58,7 +58,8 @@ class SegmentSession:
     Attributes:
         stamps: the stamp of each result file when the command began; None if the file did not exist. If another program
             has written one of a scan's files since then, the scan's results are not written.
-        skips_existing: whether a scan with a file of another program is skipped; otherwise, the scan fails.
+        skips_existing: whether to skip a scan if another program has written one of the scan's result files; if False,
+            this scan fails.
     """
 
     segmenter: Segmenter

@@ -1,1 +1,1 @@
-"""Segment scans, calibrate models, and serve the requests to the worker process."""
+"""Segment scans, calibrate models, and serve an application's requests in the worker process."""

@@ -1,4 +1,4 @@
-"""Serve the requests to the worker process: keep a model loaded, report progress, write results."""
+"""Serve an application's requests in the worker process: keep a model loaded, report progress, write results."""
 
 from __future__ import annotations
 

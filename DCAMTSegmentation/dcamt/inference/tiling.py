@@ -217,8 +217,8 @@ def fine_reach(network: DualVNet) -> Shape:
     for level in range(fine):
         convolutions = sum(isinstance(layer, nn.Conv3d) for layer in network.vnets[0].encoder.levels[level].modules())
         # A level's encoder and decoder have equally many convolutions, each with a reach of one voxel of the level.
-        # Upsampling to the level has a reach of one voxel of the next coarser level. A voxel of the coarser level is
-        # as long as one or two voxels of the level, depending on the axis. The sum counts two.
+        # Upsampling to the level has a reach of one voxel of the next coarser level: one or two voxels of the level,
+        # depending on the axis. The term `+ 2` takes the larger number for all axes.
         for axis, step in enumerate(fine_stride(network, level)):
             voxels[axis] += step * (2 * convolutions + 2)
     x, y, z = (-(-n // step) * step for n, step in zip(voxels, fine_stride(network, fine), strict=True))
@@ -228,9 +228,10 @@ def fine_reach(network: DualVNet) -> Shape:
 def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> Iterator[Tile]:
     """Yield tiles that together fill a volume of `size`.
 
-    All sizes are in voxels. Tiles start at multiples of `step`. Along each axis, a tile and its margins together
-    measure at most `tile`. Exception: if the axis is longer than `tile`, and `tile` is shorter than one `step` plus
-    two margins, a tile without its margins measures one `step`. With its margins, this tile may be longer than `tile`.
+    All sizes are in voxels. Tiles start at multiples of `step`. An axis of at most `tile` voxels is not split. Along a
+    longer axis, a tile and its margins together measure at most `tile`. Exception: if `tile` is shorter than one `step`
+    plus two margins, a tile without its margins measures one `step`. With its margins, this tile may be longer than
+    `tile`.
     """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):
