@@ -270,7 +270,8 @@ class SavedWithTheSceneTest(unittest.TestCase):
             node.AddNodeReferenceID("DCAMT.caseVolume", row.source.volume)
             node.AddNodeReferenceID("DCAMT.caseSegmentation", row.source.segmentation)
         text = rows_to_json(rows)
-        node.SetParameter("cases", text.replace("Node1", "Node7"))  # the IDs before an import
+        # After the import of a scene, the references have the nodes' new IDs, and the text still has the old IDs.
+        node.SetParameter("cases", text.replace("Node1", "Node7"))
         self.assertEqual(load_rows(node), rows)
         # After the removal of a node, the order no longer shows which reference belongs to which row.
         node.SetParameter("cases", text)
