@@ -28,7 +28,7 @@ from slicer.i18n import tr as _
 
 VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
 DOUBT_MAP = "DCAMT.disagreement"
-"""Role of the map of doubt; named as in scenes of older versions, whose maps show disagreement."""
+"""Role of the map of doubt. In scenes of older versions of DCAMT, this role refers to a map of disagreement."""
 PLACE_POINT = "DCAMT.mark"
 """Role of the Markups point that shows a doubtful place; named as in scenes of older versions."""
 CHANNELS = "DCAMT.channels"

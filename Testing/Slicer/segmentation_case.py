@@ -88,8 +88,8 @@ def scene_content() -> list[str]:
     checksums.
     """
     scene, util = slicer.mrmlScene, slicer.util
-    # Slicer always has a subject hierarchy node. In the simulated Slicer, this call creates the node; otherwise, its
-    # later creation would count as a change.
+    # In the simulated Slicer, this call creates the scene's subject hierarchy node if there is none. Without the call,
+    # a later creation of the node would count as a change. Slicer itself always has the node.
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     scene.SetSaveToXMLString(1)
     scene.Commit()

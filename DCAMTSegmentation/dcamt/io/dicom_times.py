@@ -81,10 +81,14 @@ def _properties(frame: Frame) -> list[Callable[[Frame], str]]:
 
 
 def _are_separate_kinds(frames: Sequence[Frame], number: int, kinds: Collection[str]) -> bool:
-    """Return whether frames whose `_properties` have these values in place `number` are different kinds of images.
+    """Return whether one of the `_properties` divides the frames into different kinds of images.
 
     Components, such as "phase", always distinguish kinds. Values of other properties, such as an echo time, distinguish
     kinds only if several frames lie at one place.
+
+    Args:
+        number: index of the property in `_properties`; 0 is the component.
+        kinds: the values of the property in `frames`.
     """
     return len(kinds) > 1 and (number == 0 or _share_places(frames))
 
