@@ -100,5 +100,5 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the options --json and, for applications, --end-with-stdin."""
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each event")
-    # An option, since a shell may start a command whose stdin is closed. Such a command must not end at once.
+    # By default, commands do not end when stdin closes: a shell may start a command with stdin closed already.
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)

@@ -215,7 +215,7 @@ def _check_data(path: Path, data: Path, start: int, size: int, each: int, compre
 
 
 def _check_gipl(path: Path) -> None:
-    """Raise EOFError if a GIPL file is shorter than its header (256 bytes, big-endian) states.
+    """Raise EOFError if a GIPL file is shorter than its header states.
 
     Raises:
         InputError: `check_size` refuses the size in the header.
