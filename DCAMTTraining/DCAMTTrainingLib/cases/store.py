@@ -97,7 +97,10 @@ def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
 
 
 def _update_ids_by_order(node: Any, sources: Sequence[dict[str, Any]]) -> None:
-    """Replace the node IDs that an older version saved, unless a node was removed, so that the order is unknown."""
+    """Replace the node IDs that an older version saved in `sources` with the present ones.
+
+    If a node was removed, the order no longer shows which reference belongs to which row. Then all IDs stay unchanged.
+    """
     if any(node.GetNumberOfNodeReferences(role) != len(sources) for role in _ORDERED_REFERENCES):
         return
     for place, source in enumerate(sources):
