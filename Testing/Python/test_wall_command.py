@@ -21,7 +21,7 @@ from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.tables import write_table
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
-from dcamt.wall.analysis import WallResult
+from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.files import WALL_COLUMNS, write_wall_csv
 from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
@@ -441,6 +441,25 @@ def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
     printed = capsys.readouterr().out
     assert "method IIR > 1.2" in printed
     assert printed.count(METHODS_DISAGREE) == 1
+
+
+@pytest.mark.parametrize("name", ["a_image.seg.nrrd", "a_image.wall.csv"])
+def test_file_that_another_program_writes_while_the_wall_is_analysed_is_kept(
+    folder: Path, phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    written, wall = folder / "out" / name, analyse_wall(*phantom, scan="a_image")
+
+    def analyse_and_save(*arguments: object, **more: object) -> object:
+        written.parent.mkdir(exist_ok=True)
+        written.write_text("drawn by hand", encoding="utf-8")
+        return wall
+
+    monkeypatch.setattr("dcamt.commands.wall.analyse_wall", analyse_and_save)
+    model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
+    scan = folder / "scans" / "a_image.nrrd"
+    arguments = ["segment", scan, "-o", written.parent, "--model", model, "--device", "cpu", "--wall"]
+    assert cli.main([str(argument) for argument in arguments]) == 1
+    assert written.read_bytes() == b"drawn by hand"
 
 
 def test_scans_whose_wall_cannot_be_measured_count_as_segmented(

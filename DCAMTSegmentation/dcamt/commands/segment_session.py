@@ -85,6 +85,7 @@ class SegmentSession:
             if self.with_wall:
                 wall, wall_failure = self._measure_wall(job, result)
             wall_seconds = time.monotonic() - wall_start
+            refuse_appeared(job.results, self.stamps)
             with interrupt_on_sigterm():
                 write_results(job, result, source, wall, self.with_identity)
             # Recorded before printing, which fails if stdout is closed.
@@ -153,7 +154,8 @@ class SegmentSession:
         wall_job = WallJob(job.scan, job.name, job.segmentation, job.segmentation.parent)
         label = next((info.label for info in result.segments if info.type.value == LEFT_ATRIUM), None)
         try:
-            return measure_wall(result.scan, result.labelmap, wall_job, WallSettings(), label), None
+            settings = WallSettings()
+            return measure_wall(result.scan, result.labelmap, wall_job, settings, label, stamps=self.stamps), None
         except DCAMTError as error:
             return None, error
 
