@@ -1,4 +1,4 @@
-"""The harness's module `qt` follows conventions of PythonQt; the installed PySide6 is free of a fault of 6.12.0."""
+"""The harness's module `qt` follows conventions of PythonQt; calls of PySide6 lose no reference to None."""
 
 from __future__ import annotations
 

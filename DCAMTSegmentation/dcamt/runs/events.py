@@ -37,7 +37,7 @@ class _Timed:
 
 @dataclass(frozen=True)
 class RunStarted(_Timed):
-    """The run begins or resumes after `iteration` of `iterations`.
+    """The run begins or resumes; so far, `iteration` of its `iterations` iterations are trained.
 
     `labelled`, `unlabelled` and `validation` are numbers of cases.
     """
