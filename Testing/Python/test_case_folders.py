@@ -26,7 +26,7 @@ def test_mask_without_a_word_for_labels_in_its_name_is_recognised_by_its_values(
         write_image(tmp_path / f"{scan}.nii.gz", 200)
     for mask in ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
-    # The file `q` is itself a mask, so `q_LA` is not taken for its label: both files are scans of cases.
+    # `q` has as few values as a mask. Therefore `q_LA` does not become the label of `q`, and both files become cases.
     for mask in ("q", "q_LA"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
     found = find_cases(tmp_path)
@@ -256,9 +256,7 @@ def test_masks_beside_scans_named_by_modality_and_masks_in_folders_are_recognise
         ("s1/ct", "s1/segmentations/heart_atrium_left"),
     ],
 )
-def test_label_is_paired_if_its_name_fits_one_scan_apart_from_capitals_modality_and_folder(
-    tmp_path: Path, image: str, label: str
-) -> None:
+def test_label_is_paired_with_the_only_scan_of_a_similar_name(tmp_path: Path, image: str, label: str) -> None:
     home = make_files(tmp_path, f"{image}.nii.gz", f"{label}.nii.gz", "other/q.nii.gz", "other/q_seg.nii.gz")
     paired = scans_and_labels(find_cases(home), home)
     assert paired.pop("q") == ("other/q.nii.gz", "other/q_seg.nii.gz")
@@ -387,7 +385,7 @@ def test_slicer_segmentation_belongs_to_the_only_scan_in_its_folder(tmp_path: Pa
     found_cases = find_cases(make_files(tmp_path, *files))
     assert set(scans_and_labels(found_cases, tmp_path).values()) == {files[:2], files[2:4], files[4:]}
     unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd")  # the label may belong to either scan
-    # The label's name may be that of another scan.
+    # The names differ, so the label may belong to a scan that is missing.
     unsure += ("r/a.nrrd", "r/other.seg.nrrd", "s/p1.nrrd", "s/p2_seg.nrrd", "t/p1.nrrd", "t/p12_seg.nrrd")
     found_cases = find_cases(make_files(tmp_path / "unsure", *unsure))
     assert all(case.label is None for case in found_cases.cases)
@@ -509,7 +507,7 @@ def test_corrected_labels_of_monai_label_are_used_and_the_original_ones_are_resu
         ("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2_label.nii.gz"),
     ],
 )
-def test_original_labels_are_used_if_there_are_no_corrected_labels_or_a_scan_lies_in_their_folder(
+def test_labels_in_folder_original_are_used_if_it_also_holds_a_scan_or_folder_final_holds_no_label(
     tmp_path: Path, files: tuple[str, ...]
 ) -> None:
     found = find_cases(make_files(tmp_path, *files))

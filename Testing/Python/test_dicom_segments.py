@@ -366,7 +366,8 @@ def test_slices_may_be_thinner_than_their_distance(series: Path, tmp_path: Path,
 def test_impossible_slice_spacing_is_not_used(series: Path, tmp_path: Path, slices: tuple[int, ...]) -> None:
     """Slices 2.5 mm apart have a stated spacing of 1000 mm.
 
-    The ratio, 0.0025, differs from 0 by less than the reader's tolerance (0.02), but the smallest valid ratio is 1.
+    The stated spacing is valid if the slices' distance is 1, 2, 3, ... times this spacing. The factor has a tolerance
+    of 0.02. Here, the factor is 0.0025, which must not be accepted as 0.
     """
     labels, grid = organs(slices), read_scan(series).grid
     path = write_segmentation(tmp_path / "x.dcm", series, labels, "BINARY", False)

@@ -143,8 +143,8 @@ def _without_smooth_noise(
         planes = np.moveaxis(volume.voxels[(slice(None), *between)], axis + 1, 0)
         most = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, most, _is_smooth_noise)
-        # If all planes that may be removed are noise, this end is not trimmed: noise that reaches so far into the
-        # ordered box probably hides tissue.
+        # If all planes that may be removed are classified as noise, this end is not trimmed. Planes so far inside the
+        # ordered box are probably tissue whose noise is stronger than its structure.
         sides[axis] = slice(
             trimmed.start if trimmed.start < side.start + most[0] else side.start,
             trimmed.stop if trimmed.stop > side.stop - most[1] else side.stop,
@@ -183,8 +183,8 @@ def _is_empty(plane: np.ndarray) -> bool:
     """Return whether each channel of (C, A, B) is constant or white noise.
 
     The test is the ratio of the mean square of successive differences to the variance. This ratio is 2 for independent
-    values (J. von Neumann, Annals of Mathematical Statistics 1941). A few outliers, or a chessboard, also count as
-    noise.
+    values (J. von Neumann, Annals of Mathematical Statistics 1941). A chessboard also counts as white noise, as does a
+    plane in which a few isolated outliers dominate the variance.
     """
     values = plane - plane[:, :1, :1].astype(np.float64)  # Exact for any type; a constant becomes 0.
     differences = np.concatenate([np.diff(values, axis=axis).reshape(len(values), -1) for axis in (1, 2)], axis=1)
