@@ -112,7 +112,12 @@ def choose_recipe(
 
 
 def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
-    """Raise InputError if the cases break a rule (`cases.case_list.violations`), or a team cannot split a batch."""
+    """Check that a training can use the cases and split its batches among its processes.
+
+    Raises:
+        InputError: the cases break a rule (`cases.case_list.violations`), or the number of processes started by
+            `torchrun` does not divide both the labelled and the unlabelled patches of a batch.
+    """
     training = recipe.training
     refuse_violations(violations(cases, recipe))
     mixed = any(case.role == UNLABELLED for case in cases)

@@ -38,7 +38,7 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     reach = [int(n) for n in np.ceil(distance_mm / plane_distances(grid))]
     outside = ~np.pad(mask[box], [(n, n) for n in reach])
     near = np.zeros([side.stop - side.start for side in box], bool)
-    # Dilate the outside by a ball, row by row. A row has one j, one k, and a range of i.
+    # Dilate the outside by a ball, one row of the ball at a time. Each row has one j, one k, and a range of i.
     grown: dict[tuple[int, int], np.ndarray] = {}
     for j in range(-reach[1], reach[1] + 1):
         for k in range(-reach[2], reach[2] + 1):
@@ -57,7 +57,10 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
 
 
 def _run_within(axes: np.ndarray, j: int, k: int, distance_mm: float) -> tuple[int, int] | None:
-    """Return the first and last i of the voxel steps (i, j, k) shorter than `distance_mm`; None if there are none."""
+    """Return the smallest and largest i for which the offset (i, j, k) is shorter than `distance_mm`.
+
+    The result is None if there is no such i. The columns of `axes` (3, 3) are the voxel steps in mm.
+    """
     fixed = axes[:, 1] * j + axes[:, 2] * k
     # |fixed + i a|^2 < d^2 is a quadratic inequality in i.
     a, b, c = axes[:, 0] @ axes[:, 0], axes[:, 0] @ fixed, fixed @ fixed - distance_mm**2

@@ -19,7 +19,7 @@ from ..cases.derived_nodes import PREVIEW_OF
 from .array_nodes import build_segments, read_image, set_image
 
 _SCAN = f"{PREVIEW_OF}.scan"
-"""Attribute: the file of the scan that a run's own volume node shows."""
+"""Attribute of a volume node that a preview added: the file of the scan that the node shows."""
 
 
 def show_preview(
