@@ -179,7 +179,8 @@ def test_predictions_below_the_folder_of_the_labels_are_no_labels(tmp_path: Path
         write_volume(Volume(noise, grid), tmp_path / patient / "lgemri.nrrd")
     evaluation = evaluate_folders(tmp_path / "segmentations", tmp_path)
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1.0), ("p2", 1.0)]
-    write_volume(Volume(noise, grid), tmp_path / "average.nrrd")  # A scan beside the patients hides no labels.
+    # The labels in the subfolders are found even if the folder itself holds a scan.
+    write_volume(Volume(noise, grid), tmp_path / "average.nrrd")
     assert evaluate_folders(tmp_path / "segmentations", tmp_path) == evaluation
     with pytest.raises(InputError, match=r"several labels for one scan \(p1/laendo\.nrrd, segmentations/p1"):
         labelmaps_by_case(tmp_path)
