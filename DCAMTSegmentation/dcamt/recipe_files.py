@@ -150,5 +150,5 @@ def _parse(text: str, hint: Any, where: str) -> Any:
     try:
         data = json.loads(f"[{text}]") if typing.get_origin(hint) is tuple else json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"'{text}' is not a value", path=where) from error
+        raise InputError(f"'{text}' is not a valid value of this setting", path=where) from error
     return value_of(data, hint, where, "value")

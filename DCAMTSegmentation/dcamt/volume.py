@@ -113,7 +113,9 @@ def check_scan(volume: Volume) -> None:
     if voxels.dtype.kind == "c":
         raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
     if voxels.dtype.kind not in "biuf":
-        raise InputError(f"holds {voxels.dtype} voxels, not intensities", path=path, remedy=GREY_SCALE_REMEDY)
+        raise InputError(
+            f"holds voxels of the type {voxels.dtype}, not intensities", path=path, remedy=GREY_SCALE_REMEDY
+        )
     if voxels.dtype.kind == "f":
         bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
         if bad:
@@ -144,8 +146,11 @@ def check_channels(channels: int, needed: int, path: Path | None) -> None:
         )
         raise InputError(f"holds one channel, but {needed} are needed", path=path, remedy=remedy)
     if channels != needed:
-        remedy = "Save one as a file of its own." if needed == 1 else f"Give a scan of {needed} volumes."
-        raise InputError(f"holds {channels} volumes (4D)", path=path, remedy=remedy)
+        what, remedy = f"holds {channels} volumes (4D), but one is needed", "Save one volume as a file of its own."
+        if needed > 1:
+            what = f"holds {channels} volumes (4D), but {needed} are needed"
+            remedy = f"Give a scan of {needed} volumes, one for each channel."
+        raise InputError(what, path=path, remedy=remedy)
 
 
 def check_scan_grid(grid: Grid, path: Path | None) -> None:
@@ -168,14 +173,15 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
         )
     check_grid(grid, path)
     if (distance := float(np.abs(grid.affine[:3, 3]).max())) > MAXIMUM_DISTANCE_MM:
-        what = f"lies {distance / 1000:.3g} m from the origin of its space"
+        what = f"lies too far from the origin of its coordinate system: {distance / 1000:.3g} m"
         raise InputError(what, path=path, remedy="Correct the scan's origin, or export the scan again.")
     sides = grid.spacing * grid.shape
     if sides.max() > MAXIMUM_MM or sides.max() < MINIMUM_MM or sides.min() < MINIMUM_THICKNESS_MM:
         metres = sides.max() > MAXIMUM_MM
         size = " x ".join(f"{side / 1000 if metres else side:.2g}" for side in sides)
         raise InputError(
-            f"measures {size} {'m' if metres else 'mm'} with a voxel spacing of {_millimetres(grid)} mm",
+            f"has an implausible size: {size} {'m' if metres else 'mm'}"
+            f" with a voxel spacing of {_millimetres(grid)} mm",
             path=path,
             remedy="Correct the spacing, which may be in a unit other than millimetres"
             + (", or crop the scan around the organ." if metres else "."),
@@ -229,7 +235,7 @@ def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
     """
     remedy = "Choose a labelmap rather than a scan."
     if voxels.dtype.kind not in "biuf":
-        raise InputError(f"holds {voxels.dtype} voxels, not labels", path=path, remedy=remedy)
+        raise InputError(f"holds voxels of the type {voxels.dtype}, not labels", path=path, remedy=remedy)
     if voxels.dtype.kind == "f":
         if not np.isfinite(voxels).all():
             raise InputError("holds NaN or infinite values, not labels", path=path, remedy="Replace these values by 0.")
@@ -316,7 +322,9 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     placed = _shift_grid(grid, offset, turned.shape)
     mm, fraction = grid_difference(turned, placed)
     if fraction > GRID_TOLERANCE:
-        raise _grid_mismatch(labelmap, grid, scan, f": it lies up to {mm:.2g} mm ({fraction:.2g} voxels) off")
+        raise _grid_mismatch(
+            labelmap, grid, scan, f": corresponding voxels lie up to {mm:.2g} mm ({fraction:.2g} voxels) apart"
+        )
     if not labelmap.partial and (placed.shape != grid.shape or offset.any()):
         raise _grid_mismatch(labelmap, grid, scan, "")
     target = np.zeros(grid.shape, voxels.dtype)
@@ -328,7 +336,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     overlaps = all(in_scan.start < in_scan.stop for in_scan, _ in overlap)
     kept = voxels[tuple(in_labels for _, in_labels in overlap)] if overlaps else voxels[:0]
     if np.count_nonzero(kept) < np.count_nonzero(voxels):
-        raise _grid_mismatch(labelmap, grid, scan, ": its labels reach beyond the scan")
+        raise _grid_mismatch(labelmap, grid, scan, ": some of its labelled voxels lie outside that grid")
     if overlaps:
         target[tuple(in_scan for in_scan, _ in overlap)] = kept
     return Labelmap(target, grid, labelmap.path)
@@ -392,8 +400,8 @@ def _position_difference(grid: Grid, other: Grid) -> str:
     axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]
     nearest = np.abs(axes[0].T @ axes[1]).max(axis=0)  # cosine of each axis of `other` to the closest axis of `grid`
     angle = float(np.degrees(np.arccos(np.clip(nearest.min(), 0, 1))))
-    rotation = f", and its axes are turned by {angle:.2g} degrees" if angle > 0.05 else ""
-    return f": its centre lies {np.linalg.norm(centres[0] - centres[1]):.3g} mm off{rotation}"
+    rotation = f", and their axes are turned by {angle:.2g} degrees" if angle > 0.05 else ""
+    return f": the centres of the two grids lie {np.linalg.norm(centres[0] - centres[1]):.3g} mm apart{rotation}"
 
 
 def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str) -> InputError:

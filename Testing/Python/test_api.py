@@ -229,7 +229,9 @@ def test_evaluate_refuses_a_file_that_is_prediction_and_label(tmp_path: Path) ->
     path = tmp_path / "a.nii.gz"
     values = np.eye(4, dtype=np.uint8) + 2 * np.eye(4, dtype=np.uint8)[::-1]
     dcamt.write_labelmap(dcamt.Labelmap(values[None].repeat(4, 0), dcamt.Grid((4, 4, 4), np.eye(4))), path)
-    with pytest.raises(dcamt.InputError, match=r"a\.nii\.gz: is the prediction and the label of its case"):
+    with pytest.raises(
+        dcamt.InputError, match=r"a\.nii\.gz: was given both as the prediction and as the label of its case"
+    ):
         dcamt.evaluate([path], [path])
     # Value 2 of the file may be compared with value 1 of the same file; these values share no voxel.
     (row,) = dcamt.evaluate(path, path, label_mapping="1=1", prediction_mapping="2=1").rows
@@ -238,7 +240,7 @@ def test_evaluate_refuses_a_file_that_is_prediction_and_label(tmp_path: Path) ->
 
 def test_evaluate_refuses_a_scan_given_as_label_and_names_its_case() -> None:
     scan = np.arange(512).reshape(8, 8, 8)
-    with pytest.raises(dcamt.InputError, match=r"^case 1: holds 511 different values, like a scan"):
+    with pytest.raises(dcamt.InputError, match=r"^case 1: is probably a scan: it holds 511 different values"):
         dcamt.evaluate(scan % 2, scan, spacing=(1, 1, 1))
 
 

@@ -221,7 +221,7 @@ def test_command_calibrates_a_model(
     assert main(["models", "calibrate", str(path), str(few)]) == 1
     assert "lists too few validation cases (7); a calibration needs 8 or more" in capsys.readouterr().err
     assert main(["models", "calibrate", str(path), str(cases), "--device", "cpu", "--labels", "1=aorta"]) == 1
-    assert "'1=aorta' names no class" in capsys.readouterr().err
+    assert "'1=aorta' names no known class" in capsys.readouterr().err
     assert main(["models", "calibrate", str(path), str(cases), "--device", "cpu", "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["step"] for one in events if one["event"] == "progress"] == [*range(1, 9)]
@@ -269,7 +269,7 @@ def test_calibration_is_refused_when_fewer_than_three_cases_have_a_nonempty_segm
     table = write_cases_folder(tmp_path, labelled=1, validation=8, shape=(8, 8, 8))
     cases = [case for case in read_cases(table) if case.role == VALIDATION]
     qualities = 2  # the predictor segments each case once in each quality
-    with pytest.raises(InputError, match="in fast quality the model segments something in 2 of these cases"):
+    with pytest.raises(InputError, match="in fast quality the model finds an organ in only 2 of these cases"):
         calibrate(tiny_package, cases, FakePredictor(2 * qualities))  # type: ignore[arg-type]
     assert calibrate(tiny_package, cases, FakePredictor(3 * qualities)).cases == 8  # type: ignore[arg-type]
 

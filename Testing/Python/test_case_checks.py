@@ -98,7 +98,7 @@ def test_wrong_channel_count_and_unknown_label_values_are_reported(cases: list[C
     )
     assert cases[3].label
     write_nifti(cases[3].label, 3 * ellipsoid_scan()[1])
-    assert "The label holds 3, but the recipe 'la' knows only 1" in only_problem(cases, 3)
+    assert "The label holds the label value 3, but the recipe 'la' has only the label value 1" in only_problem(cases, 3)
 
 
 def test_scan_listed_as_a_label_is_reported(cases: list[Case]) -> None:
@@ -119,11 +119,11 @@ def test_value_255_alone_means_the_class_of_a_recipe_with_one_class(cases: list[
     assert facts_of(cases)[3].problems == ()
     mask[0, 0, 0] = 7
     write_nifti(cases[3].label, np.where(mask == 1, 255, mask).astype(np.uint8))
-    assert "The label holds 7, 255, but the recipe" in only_problem(cases, 3)
+    assert "The label holds the label values 7, 255, but the recipe" in only_problem(cases, 3)
     # With several classes, 255 could mean any class.
     wall = replace(RECIPE.classes[0], label=2, name="Wall")
     write_nifti(cases[3].label, 255 * ellipsoid_scan()[1])
-    assert "The label holds 255, but the recipe" in only_problem(
+    assert "The label holds the label value 255, but the recipe" in only_problem(
         cases, 3, replace(RECIPE, classes=(*RECIPE.classes, wall))
     )
 
@@ -161,10 +161,10 @@ def test_validation_scan_that_is_also_a_training_scan_is_reported(cases: list[Ca
     facts = facts_of(cases)
     same = "content" if how == "content" else "file"
     assert facts[3].problems == (
-        f"The scan is also a training case: its {same} equals that of 'unlabelled0'. Leave one of them out.",
+        f"The scan has the same {same} as the training case 'unlabelled0'. Leave one of these cases out.",
     )
     assert facts[2].problems == (
-        f"The scan is also a validation case: its {same} equals that of 'validation0'. Leave one of them out.",
+        f"The scan has the same {same} as the validation case 'validation0'. Leave one of these cases out.",
     )
     assert facts[0].problems == facts[1].problems == ()
     cases[2] = replace(cases[2], role=LEFT_OUT)
@@ -225,7 +225,7 @@ def test_commands_find_and_check_the_cases_of_a_folder(tmp_path: Path, capsys: p
     assert call_dcamt(["cases", "find", tmp_path / "data", "--validation", "3"]) == 1
     assert "--validation 3 leaves no labelled case for training" in capsys.readouterr().err
     assert call_dcamt(["cases", "find", tmp_path / "data", "--labels", "420:1"]) == 1
-    assert "'420:1' maps no label. Write VALUE=CLASS" in capsys.readouterr().err
+    assert "'420:1' is not a label mapping. Write VALUE=CLASS" in capsys.readouterr().err
 
 
 def test_case_list_with_a_missing_image_path_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,8 +260,8 @@ def test_structure_too_thin_for_the_network_grid_is_reported(tmp_path: Path) -> 
     case = Case("a", tmp_path / "scan.nii.gz", tmp_path / "label.nii.gz", LABELLED)
     two = replace(RECIPE, classes=(*RECIPE.classes, replace(RECIPE.classes[0], label=2, name="Scar")))
     assert only_problem([case], 0, replace(two, spacing=(8.0, 8.0, 8.0))) == (
-        "The label holds 'Scar' (3.2 mL), which is too thin for the recipe's grid of 8 x 8 x 8 mm."
-        " No voxel of the class remains there. Set a finer spacing in the recipe."
+        "The label holds the class 'Scar' (largest component: 3.2 mL), which has no voxel on the recipe's grid"
+        " (spacing: 8 x 8 x 8 mm). Set a finer spacing in the recipe."
     )
     (facts,) = facts_of([case], replace(two, spacing=(2.0, 2.0, 2.0)))
     assert facts.problems == ()
@@ -330,7 +330,7 @@ def test_mapped_labels_are_checked_after_mapping(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=0, validation=0))
     assert cases[0].label is not None
     write_nifti(cases[0].label, ellipsoid_scan()[1].astype(np.int16) * 420)
-    assert "holds 420, but the recipe" in facts_of(cases)[0].problems[0]
+    assert "holds the label value 420, but the recipe" in facts_of(cases)[0].problems[0]
     mapped = replace(cases[0], labels=f"420={RECIPE.classes[0].name}")
     assert (facts_of([mapped])[0].labels, facts_of([mapped])[0].problems) == ((1,), ())
     loaded = load_case(mapped, RECIPE, torch.device("cpu"))

@@ -59,7 +59,7 @@ def test_invalid_mapping_is_refused(text: str) -> None:
 
 
 def test_error_quotes_a_mapping_that_has_no_label_value() -> None:
-    with pytest.raises(InputError, match="'=left-atrium' maps no label"):
+    with pytest.raises(InputError, match="the label mapping has no value before '=left-atrium'"):
         parse_mapping(" =left-atrium", two_class_recipe().classes)
 
 
@@ -90,8 +90,8 @@ def test_label_that_is_empty_or_has_an_unknown_value_or_another_grid_is_refused(
     recipe = tiny_recipe()
     for values, labels, message in (
         (label_voxels(0), "", "is empty: no voxel is labelled. Outline the scan"),
-        (label_voxels(5), "420=1", "is empty: no voxel is labelled with a value of its mapping."),
-        (label_voxels(420, 421), "", "holds 420, 421, but the recipe"),
+        (label_voxels(5), "420=1", "has no voxel with a value of the label mapping '420=1'."),
+        (label_voxels(420, 421), "", "holds the label values 420, 421, but the recipe"),
     ):
         case = write_label_case(tmp_path / "l.nii.gz", values, labels)
         with pytest.raises(InputError) as caught:

@@ -90,10 +90,13 @@ def test_written_list_is_read_even_if_it_was_moved_with_its_scans(folder: Path) 
     [
         ([["", "a.nii", "l.nii", "labelled"]], "line 2 has no name or no image. Fill in both, or remove the line."),
         ([["x", "", "l.nii", "labelled"]], "line 2 has no name or no image. Fill in both, or remove the line."),
-        ([["x", "a.nii", "l.nii"]], "line 2 ('x') has the role ''. Use labelled, unlabelled, validation or left out."),
+        (
+            [["x", "a.nii", "l.nii"]],
+            "line 2 ('x') has the unknown role ''. Use labelled, unlabelled, validation or left out.",
+        ),
         (
             [["x", "a.nii", "l.nii", "test"]],
-            "line 2 ('x') has the role 'test'. Use labelled, unlabelled, validation or left out.",
+            "line 2 ('x') has the unknown role 'test'. Use labelled, unlabelled, validation or left out.",
         ),
         (
             [["x", "a.nii", "", "labelled"]],
@@ -265,5 +268,6 @@ def test_violations_are_found_without_reading_files() -> None:
     (missing,) = violations(good, recipe, {0: ()})
     name = recipe.classes[0].name
     assert (
-        str(missing) == f"No labelled case holds the class '{name}' (label value 1). Add one, or leave the class out."
+        str(missing) == f"No labelled case holds the class '{name}' (label value 1)."
+        " Add a case that holds the class, or leave the class out."
     )

@@ -264,8 +264,11 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
     save_segments(folders[1] / "a.seg.nrrd", (2, "left-atrium"), (1, "wall"))
     assert call_evaluate(folders) == 1
     errors = capsys.readouterr().err
-    assert "a.seg.nrrd: has the segment 'Left atrium' with the value 1, but its label" in errors
-    assert "has it with the value 2. Map the predictions' values: --prediction-mapping 1=2,2=1 (in Python" in errors
+    assert "a.seg.nrrd: has the value 1 for the segment 'Left atrium', but its label" in errors
+    assert (
+        "has the value 2 for this segment. Map the predictions' values: --prediction-mapping 1=2,2=1 (in Python"
+        in errors
+    )
     assert call_evaluate(folders, "--prediction-mapping", "1=2,2=1", "--json") == 0
     assert scores_of(capsys)["a", 2] == 1
     save_segments(folders[1] / "a.seg.nrrd", (2, "LA"), (1, "other"))
@@ -313,9 +316,9 @@ def test_evaluation_without_a_pair_is_refused() -> None:
     [
         (
             "420=left-atrium",
-            "'420=left-atrium' names no class. After the sign =, write a label value from 1 to 255, as in 420=1.",
+            "'420=left-atrium' names no known class. After the sign =, write a label value from 1 to 255, as in 420=1.",
         ),
-        ("420", "'420' maps no label. Write VALUE=CLASS, such as 420=left-atrium."),
+        ("420", "'420' is not a label mapping. Write VALUE=CLASS, such as 420=left-atrium."),
         ("420=1;420=2", "the label mapping names 420 twice. Map each value to one class."),
     ],
 )

@@ -226,7 +226,7 @@ def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many
     if last == 10:
         np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
     else:
-        refused(lambda: read_scan(path), path, "pattern of data files")
+        refused(lambda: read_scan(path), path, "pattern for the names of its data files")
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many
         (11, "LIST -1\n" + "d{:03}.raw\n" * 11, "ElementDataFile (11) that does not fit"),
         (11, "LIST\n" + "d{:03}.raw\n" * 10, "ElementDataFile (10) that does not fit"),
         (11, "d%03d.raw 0 9 1", "ElementDataFile (10) that does not fit"),
-        (11, "d%03d.raw 0 10 1 2", "damaged pattern of data files"),
+        (11, "d%03d.raw 0 10 1 2", "damaged pattern for the names of its data files"),
     ],
 )
 def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(
@@ -479,11 +479,11 @@ def test_meta_image_with_a_missing_or_wrong_size_of_its_compressed_data_is_refus
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("ElementSpacing", "1 1", "has 2 numbers in ElementSpacing, not 3"),
-        ("TransformMatrix", "1 0 0 1", "has 4 numbers in TransformMatrix, not 9"),
-        ("Offset", "1 2 3 4", "has 4 numbers in Offset, not 3"),
-        ("DimSize", "9 10", "has 2 numbers in DimSize, not 3"),
-        ("DimSize", "9", "has one number in DimSize, not 3"),
+        ("ElementSpacing", "1 1", "has 2 numbers in the field ElementSpacing instead of 3"),
+        ("TransformMatrix", "1 0 0 1", "has 4 numbers in the field TransformMatrix instead of 9"),
+        ("Offset", "1 2 3 4", "has 4 numbers in the field Offset instead of 3"),
+        ("DimSize", "9 10", "has 2 numbers in the field DimSize instead of 3"),
+        ("DimSize", "9", "has one number in the field DimSize instead of 3"),
         ("ElementSpacing", "1 1 x", "has damaged numbers in ElementSpacing"),
         ("ElementType", "MET_OTHER", 'the unknown ElementType "MET_OTHER"'),
         ("ElementType", "met_short", 'the unknown ElementType "met_short"'),

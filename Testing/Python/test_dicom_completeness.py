@@ -178,7 +178,7 @@ def test_large_slice_numbers_take_little_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("attributes", "message_part"),
-    [({"ImagesInAcquisition": 20}, "20 images, of which 8"), ({"SpacingBetweenSlices": 1.0}, "1 mm according")],
+    [({"ImagesInAcquisition": 20}, "20 images, but 8 were found"), ({"SpacingBetweenSlices": 1.0}, "1 mm according")],
 )
 def test_headers_that_contradict_the_number_or_distance_of_slices_cause_a_note(
     tmp_path: Path, attributes: dict[str, object], message_part: str
@@ -212,7 +212,7 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
     ("change", "message_part"),
     [
         (_describe_one_frame_less, "more pixels than its header states"),
-        (lambda data: setattr(data, "NumberOfFrames", 11), "has 11 frames, but positions for 12"),
+        (lambda data: setattr(data, "NumberOfFrames", 11), "has 11 frames, but states the positions of 12 frames"),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence"), "lacks the pixel spacing"),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PlaneOrientationSequence"), "lacks the orientation"),
         (lambda data: setattr(data, "ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "mosaic"),

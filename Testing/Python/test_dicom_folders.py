@@ -64,7 +64,7 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
     refused(lambda: read_scan(folder), folder, '2 "LGE 3D" (10 slices of 16 x 16)', '3 "Cine" (12 slices', "--series")
     for wanted in ("2", "lge 3d", "LGE", "1.2.2"):
         assert_slices_in_place(read_scan(folder, choice=ScanChoice(series=wanted)), 10, 2000)
-    refused(lambda: read_scan(folder, choice=ScanChoice(series="T2")), folder, 'no image "T2"', "LGE 3D")
+    refused(lambda: read_scan(folder, choice=ScanChoice(series="T2")), folder, 'no image that fits "T2"', "LGE 3D")
     shutil.rmtree(folder / "study" / "series3")
     volume = read_scan(folder)
     assert_slices_in_place(volume, 10, 2000)
@@ -94,7 +94,8 @@ def test_series_is_chosen_by_uid_description_or_number_in_the_error_list(tmp_pat
             attributes = {"SeriesNumber": number, "SeriesDescription": title}
             write_slice(tmp_path / f"{number}-{k}.dcm", k, series=uid, add=first, **attributes)
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=series)), 8, add)
-    what = 'has 2 images "lg": 1 "LGE" (8 slices of 16 x 16), 2 "LGE late" (8 slices of 16 x 16), 3 "cine"'
+    listed = '1 "LGE" (8 slices of 16 x 16), 2 "LGE late" (8 slices of 16 x 16), 3 "cine"'
+    what = f'has 2 images that fit "lg" among these: {listed}'
     refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="lg")), tmp_path, what)
 
 
@@ -142,4 +143,4 @@ def test_dicomdir_is_read_if_all_its_files_exist_and_refused_otherwise(tmp_path:
     assert_slices_in_place(read_scan(tmp_path / "DICOMDIR"), 10, 2000)
     assert_slices_in_place(read_scan(tmp_path), 10, 2000)
     (tmp_path / "IM004").unlink()
-    refused(lambda: read_scan(tmp_path / "DICOMDIR"), tmp_path / "DICOMDIR", "a file that is missing", "IM004")
+    refused(lambda: read_scan(tmp_path / "DICOMDIR"), tmp_path / "DICOMDIR", "a missing file", "IM004")

@@ -217,8 +217,14 @@ def test_segmentation_without_a_common_grid_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: delattr(data, "PerFrameFunctionalGroupsSequence"), "has 18 frames, but positions for 0"),
-        (lambda data: data.PerFrameFunctionalGroupsSequence.pop(), "has 18 frames, but positions for 17"),
+        (
+            lambda data: delattr(data, "PerFrameFunctionalGroupsSequence"),
+            "has 18 frames, but states the positions of 0 frames",
+        ),
+        (
+            lambda data: data.PerFrameFunctionalGroupsSequence.pop(),
+            "has 18 frames, but states the positions of 17 frames",
+        ),
         (lambda data: delattr(data, "PixelData"), "lacks its pixels"),
         (lambda data: setattr(data, "PixelData", data.PixelData[:-2]), "ends too early"),
         (

@@ -251,7 +251,9 @@ def test_errors_name_the_unusable_file_or_folder(folders: tuple[Path, Path], tmp
 
 
 def test_prediction_that_is_its_own_label_is_refused(folders: tuple[Path, Path]) -> None:
-    assert_refused((folders[0], folders[0]), "la000_image.nrrd", "is the prediction and the label of its case")
+    assert_refused(
+        (folders[0], folders[0]), "la000_image.nrrd", "was given both as the prediction and as the label of its case"
+    )
 
 
 def test_dicom_segmentations_are_predictions_and_reports_are_not(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -329,7 +331,7 @@ def scan_voxels() -> np.ndarray:
 @pytest.mark.parametrize("name", ["predictions/la000_image.nrrd", "labels/la000_label.nii.gz"])
 def test_scan_in_place_of_a_label_or_prediction_is_refused(folders: tuple[Path, Path], name: str) -> None:
     save(folders[0].parent / name, scan_voxels())
-    message = rf"{name}: holds \d+ different values, like a scan, but its \w+ holds 2\. Choose the labelmap"
+    message = rf"{name}: is probably a scan: it holds \d+ different values, but its \w+ holds 2\. Choose the labelmap"
     with pytest.raises(InputError, match=message):
         evaluate_folders(*folders)
 

@@ -45,7 +45,9 @@ def test_tolerance_is_a_fraction_of_a_voxel(fraction: float) -> None:
     if fraction <= GRID_TOLERANCE:
         assert fit_labelmap(moved, GRID, "scan.nrrd").grid is GRID
     else:
-        with pytest.raises(InputError, match=rf"label.nrrd: .*{1.25 * fraction:.2g} mm \({fraction:.2g} voxels\) off"):
+        with pytest.raises(
+            InputError, match=rf"label.nrrd: .*{1.25 * fraction:.2g} mm \({fraction:.2g} voxels\) apart"
+        ):
             fit_labelmap(moved, GRID, "scan.nrrd")
 
 
@@ -91,7 +93,7 @@ def test_only_background_may_extend_beyond_the_scan() -> None:
     part = Labelmap(wide, Grid(wide.shape, affine), partial=True)
     np.testing.assert_array_equal(fit_labelmap(part, GRID, "scan").voxels, two_boxes())
     wide[0, 0, 0] = 1
-    with pytest.raises(InputError, match="its labels reach beyond the scan"):
+    with pytest.raises(InputError, match="some of its labelled voxels lie outside that grid"):
         fit_labelmap(part, GRID, "scan")
 
 

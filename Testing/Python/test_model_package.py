@@ -195,10 +195,10 @@ def test_rezipped_package_is_the_same_model(model_copy: Path) -> None:
 )
 def test_unknown_member_is_refused(model_copy: Path, name: str) -> None:
     write_zip(model_copy, [*read_members(model_copy).items(), (name, b"evil")])
-    assert refusal(model_copy) == f"holds '{name.replace(os.sep, '/')}', which no model contains; nothing was read."
+    assert refusal(model_copy) == f"is not a DCAMT model: it contains the unknown file '{name.replace(os.sep, '/')}'."
     original = read_members(model_copy)
     write_zip(model_copy, [(CARD, original[CARD]), (name, b"evil"), (WEIGHTS, original[WEIGHTS])])
-    assert "which no model contains" in refusal(model_copy)
+    assert "is not a DCAMT model: it contains the unknown file" in refusal(model_copy)
 
 
 @pytest.mark.parametrize("name", [CARD, RECIPE, WEIGHTS])
@@ -252,19 +252,19 @@ def make_members(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
     ("change", "message"),
     [
         ({"format": 2}, "is a model of format 2; this DCAMT reads format 1. Update DCAMT."),
-        ({"format": "1"}, "its card cannot be read (its format is invalid, 1)"),
-        ({"format": None}, "its card cannot be read (its format is invalid, None)"),
-        ({"name": 5}, "its card cannot be read"),
-        ({"title": None}, "its card cannot be read"),
-        ({"checksum": ["x"]}, "its card cannot be read"),
-        ({"segments": [1, 2]}, "its card cannot be read"),
-        ({"segments": 3}, "its card cannot be read"),
-        ({"segments": []}, "its card cannot be read (it names no segment)"),
-        ({"measured": ["ninety percent"]}, "its card cannot be read"),
-        ({"measured": 90}, "its card cannot be read"),
-        ({"measured": [{"dice": {"mean": 0.9}}]}, "its card cannot be read"),
-        ({"measured": [{"dice": {"mean": {"Left atrium": "0.9"}}}]}, "its card cannot be read"),
-        ({"trained_on": "sixty scans"}, "its card cannot be read"),
+        ({"format": "1"}, "its model card cannot be read (its format is invalid, 1)"),
+        ({"format": None}, "its model card cannot be read (its format is invalid, None)"),
+        ({"name": 5}, "its model card cannot be read"),
+        ({"title": None}, "its model card cannot be read"),
+        ({"checksum": ["x"]}, "its model card cannot be read"),
+        ({"segments": [1, 2]}, "its model card cannot be read"),
+        ({"segments": 3}, "its model card cannot be read"),
+        ({"segments": []}, "its model card cannot be read (it names no segment)"),
+        ({"measured": ["ninety percent"]}, "its model card cannot be read"),
+        ({"measured": 90}, "its model card cannot be read"),
+        ({"measured": [{"dice": {"mean": 0.9}}]}, "its model card cannot be read"),
+        ({"measured": [{"dice": {"mean": {"Left atrium": "0.9"}}}]}, "its model card cannot be read"),
+        ({"trained_on": "sixty scans"}, "its model card cannot be read"),
     ],
 )
 def test_card_of_another_format_or_with_wrong_value_is_refused(
@@ -282,7 +282,7 @@ def test_card_of_another_format_or_with_wrong_value_is_refused(
 def test_text_that_is_not_a_card_or_a_recipe_is_refused(model_copy: Path, data: bytes) -> None:
     original = read_members(model_copy)
     write_zip(model_copy, list({**original, CARD: data}.items()))
-    assert refusal(model_copy).startswith("its card cannot be read")
+    assert refusal(model_copy).startswith("its model card cannot be read")
     write_with_checksum(model_copy, json.loads(original[CARD]), data, original[WEIGHTS])
     assert refusal(model_copy)
 

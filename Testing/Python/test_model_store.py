@@ -132,7 +132,7 @@ def test_model_whose_weights_do_not_fit_its_network_is_refused(download: Path) -
 
 def test_file_larger_than_any_model_is_refused(download: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_package, "_LARGEST", 1000)
-    with pytest.raises(InputError, match="is larger than any model"):
+    with pytest.raises(InputError, match="is too large for a model"):
         import_model(download)
 
 

@@ -142,7 +142,7 @@ def test_error_of_a_damaged_map_of_doubt_names_the_scan_and_the_map(request_: Re
     request_.doubt_map.write_bytes(b"not an array")
     with pytest.raises(InputError) as caught:
         outline_report.write_requested_report(replace(request_, name="MRHead"))
-    assert str(caught.value) == "MRHead, map of doubt: was damaged on its way to the worker. Try again."
+    assert str(caught.value) == "MRHead, map of doubt: was damaged on its way to DCAMT's background process. Try again."
 
 
 def test_outline_of_each_slice_has_a_black_rim(request_: ReportRequest) -> None:

@@ -120,7 +120,7 @@ def test_rounding_of_half_voxels_does_not_depend_on_rotation() -> None:
 
 def test_error_names_the_scan_with_too_many_channels(tiny_recipe: Recipe) -> None:
     volume = Volume(np.zeros((2, 8, 8, 8)), centred_grid((8, 8, 8), (1, 1, 1)), Path("two.nii"))
-    with pytest.raises(InputError, match=r"two\.nii: holds 2 volumes \(4D\)\. Save one"):
+    with pytest.raises(InputError, match=r"two\.nii: holds 2 volumes \(4D\), but one is needed\. Save one"):
         scan_to_network(volume, tiny_recipe)
 
 

@@ -129,8 +129,8 @@ def test_undefined_measurements_are_parsed_as_nan() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"protocol": 1}, "the request is of protocol 1; this worker reads 4. Restart Slicer."),
-        ({"protocol": 3}, "the request is of protocol 3; this worker reads 4. Restart Slicer."),
+        ({"protocol": 1}, "Slicer and DCAMT's background process have different protocols (1 and 4). Restart Slicer."),
+        ({"protocol": 3}, "Slicer and DCAMT's background process have different protocols (3 and 4). Restart Slicer."),
         ({"quality": "best"}, "the quality 'best' is unknown. Choose one of: fast, accurate."),
         ({"device": "tpu"}, "the device 'tpu' is unknown. Choose one of: auto, cpu, cuda, mps."),
         ({"affine": [[1, 0], [0, 1]]}, "the affine must hold 4 x 4 numbers, not 2 x 2."),

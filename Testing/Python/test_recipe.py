@@ -187,17 +187,17 @@ def test_ambiguous_short_name_is_refused_and_full_name_accepted(monkeypatch: pyt
         ("classes=1", "there is no setting 'classes'"),
         ("format=2", "there is no setting 'format'"),
         ("training=5", "there is no setting 'training'"),
-        ("iterations=many", "--set iterations: 'many' is not a value"),
-        ("iterations=", "--set iterations: '' is not a value"),
+        ("iterations=many", "--set iterations: 'many' is not a valid value of this setting"),
+        ("iterations=", "--set iterations: '' is not a valid value of this setting"),
         ("iterations=5.5", "--set iterations: 'value' must be of type int, not 5.5"),
         ("iterations=true", "--set iterations: 'value' must be of type int, not True"),
-        ("iterations=5,6", "--set iterations: '5,6' is not a value"),
+        ("iterations=5,6", "--set iterations: '5,6' is not a valid value of this setting"),
         (f"mmd=1{400 * '0'}", "--set mmd: 'value' is too large a number"),
         ("mmd=null", "--set mmd: 'value' must be of type float, not None"),
         ("largest_component=1", "--set largest_component: 'value' must be of type bool, not 1"),
         ("patch=64,64", "--set patch: 'value' must hold 3 values, not 2"),
         ("patch=64", "--set patch: 'value' must hold 3 values, not 1"),
-        ("patch=64,64,x", "--set patch: '64,64,x' is not a value"),
+        ("patch=64,64,x", "--set patch: '64,64,x' is not a valid value of this setting"),
         ("patch=64,64,32.5", "--set patch: 'value' must be of type int, not 32.5"),
         ("patch=64,64,30", "--set: patch must be a multiple of 16 (the network's stride)"),
         ("iterations=0", "--set: iterations must be at least 1"),
@@ -270,5 +270,5 @@ def test_json_that_python_cannot_read_is_refused(text: str, tmp_path: Path) -> N
     unreadable.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"unreadable\.json: cannot be read"):
         load_recipe(unreadable)
-    with pytest.raises(InputError, match=r"is not a value"):
+    with pytest.raises(InputError, match=r"is not a valid value of this setting"):
         with_settings(load_recipe("la"), [f"iterations={text}"])

@@ -94,7 +94,7 @@ def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> N
     label[:, 7, :] = 2
     case = write_case(tmp_path, image, label)
     assert refusal_text(case, two).startswith(
-        f"{case.label}: holds 'Scar' (3.2 mL), which is too thin for the recipe's grid of 8 x"
+        f"{case.label}: holds the class 'Scar' (largest component: 3.2 mL), which has no voxel on the recipe's grid"
     )
 
 
@@ -105,7 +105,7 @@ def test_label_that_vanishes_on_the_network_grid_is_refused(tmp_path: Path) -> N
     label[9, 9, 9] = 1
     case = write_case(tmp_path, image, label)
     coarse = with_settings(tiny_recipe(), ["spacing=8,8,8"])
-    assert "which is too thin for the recipe's grid of 8 x 8 x 8 mm" in refusal_text(case, coarse)
+    assert "which has no voxel on the recipe's grid (spacing: 8 x 8 x 8 mm)" in refusal_text(case, coarse)
 
 
 def test_value_255_is_read_as_the_only_class(tmp_path: Path) -> None:
@@ -122,7 +122,9 @@ def test_errors_about_a_label_name_its_file(tmp_path: Path) -> None:
     case = write_case(tmp_path, image, label * 0)
     assert refusal_text(case).startswith(f"{case.label}: is empty: no voxel is labelled. ")
     case = write_case(tmp_path, image, label * 7)
-    assert refusal_text(case).startswith(f"{case.label}: holds 7, but the recipe 'la' knows only 1. ")
+    assert refusal_text(case).startswith(
+        f"{case.label}: holds the label value 7, but the recipe 'la' has only the label value 1. "
+    )
     case = write_case(tmp_path, image, label[:-1])
     assert refusal_text(case).startswith(f"{case.label}: lies on a different grid (23 x 24 x 24 voxels")
     moved = np.diag([2.0, 2.0, 2.0, 1.0])

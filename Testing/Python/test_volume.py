@@ -187,7 +187,7 @@ def test_written_channels_are_read_back_and_a_wrong_number_is_refused(tmp_path: 
     again = read_scan(path, channels=2)
     np.testing.assert_array_equal(again.voxels, voxels)
     assert corner_distance_mm(again.grid, Grid(SHAPE, SHEARED["sheared"])) <= 1e-4
-    refused(lambda: read_scan(path), path, "2 volumes", "Save one as a file")
+    refused(lambda: read_scan(path), path, "2 volumes", "Save one volume as a file")
     refused(lambda: read_scan(path, channels=3), path, "2 volumes", "Give a scan of 3")
     refused(lambda: read_labelmap(path), path, "2 volumes")
 

@@ -141,7 +141,7 @@ def test_missing_or_unusable_nrrd_geometry_is_refused(tmp_path: Path) -> None:
     directions = np.eye(3)
     cases: list[tuple[dict[str, object], str]] = [
         ({}, "no space directions"),
-        ({"space_dimension": 3, "space_directions": directions}, "names no space"),
+        ({"space_dimension": 3, "space_directions": directions}, "lacks the coordinate system"),
         ({"space": "scanner-xyz", "space_directions": directions}, "scanner-xyz"),
         ({"space": "RAS", "space_directions": np.diag([1.0, 1, 0])}, "spacing of zero"),
         ({"space": "RAS", "space_directions": np.ones((3, 3))}, "singular"),
@@ -168,11 +168,14 @@ def test_stack_of_five_slices_is_read_and_a_stack_of_two_is_refused(tmp_path: Pa
 @pytest.mark.parametrize(
     ("spacing", "message_part"),
     [
-        ((100.0, 100.0, 200.0), "measures 0.9 x 1 x 2.2 m with a voxel spacing of 100 x 100 x 200 mm"),
+        ((100.0, 100.0, 200.0), "has an implausible size: 0.9 x 1 x 2.2 m with a voxel spacing of 100 x 100 x 200 mm"),
         ((625.0, 625.0, 625.0), "5.6 x 6.2 x 6.9 m"),
         ((6e-4, 6e-4, 6e-4), "0.0006 x 0.0006 x 0.0006 mm"),
-        ((1e-3, 1e-3, 2.0), "measures 0.009 x 0.01 x 22 mm with a voxel spacing of 0.001 x 0.001 x 2 mm"),
-        ((2.0, 2.0, 2e-3), "measures 18 x 20 x 0.022 mm"),
+        (
+            (1e-3, 1e-3, 2.0),
+            "has an implausible size: 0.009 x 0.01 x 22 mm with a voxel spacing of 0.001 x 0.001 x 2 mm",
+        ),
+        ((2.0, 2.0, 2e-3), "has an implausible size: 18 x 20 x 0.022 mm"),
     ],
 )
 def test_error_states_the_impossible_size_or_spacing(
@@ -275,7 +278,7 @@ def test_intensities_that_float32_cannot_distinguish_are_refused(tmp_path: Path,
 
 def test_message_states_the_distance_or_angle_between_grids_of_the_same_size(tmp_path: Path) -> None:
     labelmap = Labelmap(np.ones((8, 8, 8), np.uint8), Grid((8, 8, 8), np.diag([-1.0, -1, 1, 1])), tmp_path / "x.nii")
-    refused(lambda: fit_labelmap(labelmap, Grid((8, 8, 8), np.eye(4)), "scan"), tmp_path / "x.nii", "9.9 mm off")
+    refused(lambda: fit_labelmap(labelmap, Grid((8, 8, 8), np.eye(4)), "scan"), tmp_path / "x.nii", "9.9 mm apart")
     turned = np.eye(4)
     turned[:2, :2] = [[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]
     labelmap = Labelmap(labelmap.voxels, Grid((8, 8, 8), turned), labelmap.path)

@@ -210,7 +210,7 @@ def test_painted_openings_are_excluded_from_the_wall(
         ),
         (["--openings", "missing.nrrd"], 1, "missing.nrrd: does not exist"),
         (["--sample", "median"], 2, "invalid choice"),
-        (["--labels", "1=aorta"], 1, "'1=aorta' names no class. Choose one of: Left atrium."),
+        (["--labels", "1=aorta"], 1, "'1=aorta' names no known class. Choose one of: Left atrium."),
         (["--labels", "1=left-atrium", "--label", "1"], 2, "not allowed with argument"),
     ],
 )
@@ -242,7 +242,7 @@ def test_invalid_input_is_refused_with_the_reason(
         ("dark", r"a_image\.nrrd: .*Choose the late-enhancement scan, and the segment of the left atrium"),
         ("constant", r"a_image\.nrrd: .*intensity.*Choose the late-enhancement scan, not a mask"),
         ("offset", r"a_image\.nrrd: .*negative intensities .*Use the scanner.s original magnitude image"),
-        ("small", r"a_label\.nii\.gz: .*blood pool .*\(voxels: \d+, .*Choose the segment of the whole left atrium"),
+        ("small", r"a_label\.nii\.gz: .*blood pool: \d+ voxels .*Choose the segment of the whole left atrium"),
         ("voxel", r"a_label\.nii\.gz: is too small to have a surface\. Choose the segment"),
         ("no wall", r"openings\.nrrd: leaves no wall: .*Mark only the openings"),
     ],

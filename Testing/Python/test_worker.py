@@ -136,7 +136,7 @@ def test_outline_is_measured_and_a_missing_mask_is_reported(shared_worker: Child
     shared_worker.send(MeasureRequest((replace(outline, mask=Path("nowhere.npy")),), id="n"))
     failed, _ = shared_worker.wait_for(is_answer_to("n"))
     assert failed.reason == "input"
-    assert "Ball: could not be passed to the worker" in failed.message
+    assert "Ball: could not be passed to DCAMT's background process" in failed.message
 
 
 def test_changed_model_file_is_loaded_again(

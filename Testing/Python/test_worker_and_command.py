@@ -60,8 +60,12 @@ class UnusableScan:
 
 
 UNUSABLE_SCANS = {
-    "spacing in micrometres": UnusableScan(intensities, "measures 15 x 18 x 32 m with", (1500, 1500, 2000)),
-    "spacing in metres": UnusableScan(intensities, "measures 0.015 x 0.018 x 0.032 mm with", (0.0015, 0.0015, 0.002)),
+    "spacing in micrometres": UnusableScan(
+        intensities, "has an implausible size: 15 x 18 x 32 m with", (1500, 1500, 2000)
+    ),
+    "spacing in metres": UnusableScan(
+        intensities, "has an implausible size: 0.015 x 0.018 x 0.032 mm with", (0.0015, 0.0015, 0.002)
+    ),
     "NaN": UnusableScan(lambda: intensities_with(np.nan), "holds NaN or infinite values in 1 of "),
     "infinite": UnusableScan(lambda: intensities_with(-np.inf), "holds NaN or infinite values in 1 of "),
     "beyond float32": UnusableScan(lambda: intensities_with(1e39), "beyond 3e38"),

@@ -48,7 +48,7 @@ tiling._predict_or_none = fails_on_gpu
         ("not json", "cannot be read"),
         ("[]", "cannot be read"),
         ('{"request": "segment", "id": "1", "model": "m"}', "cannot be read (KeyError: 'protocol')"),
-        ('{"request": "segment", "protocol": 0, "id": "1", "model": "m"}', "is of protocol 0; this worker reads 4"),
+        ('{"request": "segment", "protocol": 0, "id": "1", "model": "m"}', "have different protocols (0 and 4)"),
         ('{"request": "dance", "protocol": 4, "id": "1", "model": "m", "device": "cpu"}', "'dance' is unknown"),
         ('{"request": "segment", "protocol": 4, "id": "1", "model": "m", "device": "cpu"}', "lacks the key 'volume'"),
         (
@@ -72,7 +72,7 @@ def test_invalid_request_is_refused_and_the_next_request_served(
     ("change", "message"),
     [
         ({"model": "no-such-model"}, "no such model file"),
-        ({"volume": Path("nowhere.npy")}, "LGE: could not be passed to the worker"),
+        ({"volume": Path("nowhere.npy")}, "LGE: could not be passed to DCAMT's background process"),
         ({"device": "tpu"}, "'tpu'"),
         ({"quality": "best"}, "'best' is unknown"),
         ({"affine": np.zeros((4, 4))}, "LGE"),

@@ -145,7 +145,7 @@ class SourcesTest(TrainingCase):
         table.write_text("\n".join(["name,image,label,role", *lines, "last,x.nrrd,,dancer"]), encoding="utf-8")
         with Person() as person:
             person.expects("List of cases", str(table))
-            person.expects("line 5002 ('last') has the role 'dancer'", "Ok")
+            person.expects("line 5002 ('last') has the unknown role 'dancer'", "Ok")
             click(self.ui.addListButton)
             self.wait_for(lambda: person.errors(), "the message")
         self.assertEqual(len(self.table), 0)
@@ -278,7 +278,7 @@ class LabelValuesTest(TrainingCase):
         self.assertIn("420", self.session.table.rows[0].remark)
         self.assertFalse(self.ui.startButton.enabled)
         self.ui.casesTable.selectRow(0)
-        for text, failure in (("420=aorta", "names no class"), ("420=Left atrium", "")):
+        for text, failure in (("420=aorta", "names no known class"), ("420=Left atrium", "")):
             with Person() as person:
                 person.expects("Values of the label files", self.enter_mapping(text))
                 if failure:

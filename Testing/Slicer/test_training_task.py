@@ -270,7 +270,7 @@ class EstimateTest(TrainingCase):
 
     def test_invalid_number_of_iterations_prevents_a_run(self) -> None:
         self.session.settings.iterations = "4²"
-        self.assertIn("'4²' is not a value", self.ui.problemsLabel.text)
+        self.assertIn("'4²' is not a valid value of this setting", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 
     def test_lack_of_disk_space_or_memory_is_reported_before_the_start(self) -> None:

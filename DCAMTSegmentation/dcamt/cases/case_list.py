@@ -136,7 +136,7 @@ def check_encoding(image: str | Path, row: Sequence[str]) -> None:
     try:
         "".join(row).encode()
     except UnicodeEncodeError as error:
-        what = "cannot stand in a case list, since its path or its label's path is not UTF-8"
+        what = "cannot be written to a case list, since its path or its label's path is not UTF-8"
         raise InputError(what, path=image, remedy="Rename the files or their folders.") from error
 
 
@@ -226,7 +226,8 @@ def violations(
         for info in recipe.classes:
             if info.label not in present:
                 text = f"no labelled case holds the class '{info.name}' (label value {info.label})"
-                broken.append(Violation(Rule.EVERY_CLASS, text, "Add one, or leave the class out.", info=info))
+                remedy = "Add a case that holds the class, or leave the class out."
+                broken.append(Violation(Rule.EVERY_CLASS, text, remedy, info=info))
     return broken
 
 
@@ -317,7 +318,7 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
     role = _OTHER_SPELLINGS.get(role.lower(), role)
     if role.lower() not in (*ROLES, LEFT_OUT):
         remedy = f"Use {', '.join(ROLES)} or {LEFT_OUT}."
-        raise InputError(f"line {line} ('{name}') has the role '{role}'", path=path, remedy=remedy)
+        raise InputError(f"line {line} ('{name}') has the unknown role '{role}'", path=path, remedy=remedy)
     label_file = _file(path, label) if label else None
     return Case(name, _file(path, image), label_file, role.lower(), values.get(LABELS_COLUMN, ""))
 

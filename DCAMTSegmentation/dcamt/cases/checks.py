@@ -198,12 +198,12 @@ def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
             if not validated or not trained:
                 continue
             for group, role, other in (
-                (validated, "a training case", cases[trained[0]].name),
-                (trained, "a validation case", cases[validated[0]].name),
+                (validated, "training case", cases[trained[0]].name),
+                (trained, "validation case", cases[validated[0]].name),
             ):
                 for index in (index for index in group if index not in reported):
                     reported.add(index)
-                    text = f"The scan is also {role}: its {what} equals that of '{other}'. Leave one of them out."
+                    text = f"The scan has the same {what} as the {role} '{other}'. Leave one of these cases out."
                     yield index, text
 
 

@@ -71,7 +71,7 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable
         case = case_name(path)
         if case in cases:
             remedy = "Keep one file for each case."
-            raise InputError(f"is the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
+            raise InputError(f"belongs to the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
         cases[case] = path
     return cases
 

@@ -62,13 +62,11 @@ def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int
     >>> parse_value_mapping("420,421=left-atrium; 500=2", [("Left atrium", 1)])
     {420: 1, 421: 1, 500: 2}
     """
-    listed = f" Choose one of: {', '.join(name for name, _ in named)}." if named else ""
-    return _parse(
-        text,
-        range(1, MAXIMUM_CLASS + 1),
-        named,
-        f"After the sign =, write a label value from 1 to {MAXIMUM_CLASS}, as in 420=1.{listed}",
-    )
+    remedy = f"After the sign =, write a label value from 1 to {MAXIMUM_CLASS}, as in 420=1."
+    if named:
+        names = ", ".join(name for name, _ in named)
+        remedy = f"After the sign =, write a label value from 1 to {MAXIMUM_CLASS}, or one of these names: {names}."
+    return _parse(text, range(1, MAXIMUM_CLASS + 1), named, remedy)
 
 
 def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], remedy: str) -> dict[int | str, int]:
@@ -82,9 +80,10 @@ def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], r
         sources = [word.strip() for word in re.split(r"[,;|]", left) if word.strip()]
         labels = known.get(plain_name(right), set())
         if not sources:
-            raise InputError(f"'={right.strip()}' maps no label", remedy="Write VALUE=CLASS, such as 420=left-atrium.")
+            what = f"the label mapping has no value before '={right.strip()}'"
+            raise InputError(what, remedy="Write VALUE=CLASS, such as 420=left-atrium.")
         if not labels:
-            raise InputError(f"'{left.strip(' ,;|')}={right.strip()}' names no class", remedy=remedy)
+            raise InputError(f"'{left.strip(' ,;|')}={right.strip()}' names no known class", remedy=remedy)
         if len(labels) > 1:
             listed = ", ".join(map(str, sorted(labels)))
             what = f"'{right.strip()}' is the name of several segments, with the label values {listed}"
@@ -116,7 +115,9 @@ def _entries(text: str) -> list[tuple[str, str]]:
     entries = re.findall(r"([^=]+)=([^=,;|]*)", text)
     rest = re.sub(r"[^=]+=[^=,;|]*", "", text).strip(" ,;|")
     if rest or not entries:
-        raise InputError(f"'{rest or text}' maps no label", remedy="Write VALUE=CLASS, such as 420=left-atrium.")
+        raise InputError(
+            f"'{rest or text}' is not a label mapping", remedy="Write VALUE=CLASS, such as 420=left-atrium."
+        )
     return [(left, right) for left, right in entries]
 
 
@@ -154,20 +155,24 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
     """
     values = tuple(int(value) for value in np.unique(labelmap.voxels) if value)
     if not values:
-        what = "is empty: no voxel is labelled" + (" with a value of its mapping" if case.labels else "")
-        raise InputError(what, path=case.label, remedy="Outline the scan, or make the case unlabelled.")
+        what, remedy = "is empty: no voxel is labelled", "Outline the scan, or make the case unlabelled."
+        if case.labels:
+            what = f"has no voxel with a value of the label mapping '{case.labels}'"
+            remedy = "Correct the mapping, outline the scan, or make the case unlabelled."
+        raise InputError(what, path=case.label, remedy=remedy)
     unknown = [value for value in values if value >= recipe.output_channels]
     if len(unknown) > MANY_VALUES:
         what = f"holds {len(values)} different values, like a scan"
         raise InputError(what, path=case.label, remedy="Choose the case's label, or map its values.")
     if unknown:
         listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        held = f"holds the label value {listed}" if len(unknown) == 1 else f"holds the label values {listed}"
         highest = recipe.output_channels - 1
-        known = f"the recipe '{recipe.name}' knows only 1"
+        known = f"the recipe '{recipe.name}' has only the label value 1"
         if highest > 1:
-            known = f"the recipe '{recipe.name}' knows only 1 to {highest}"
+            known = f"the recipe '{recipe.name}' has only the label values 1 to {highest}"
         remedy = "Map the values by --labels or the column 'labels' (420=left-atrium), or take another recipe."
-        raise InputError(f"holds {listed}, but {known}", path=case.label, remedy=remedy)
+        raise InputError(f"{held}, but {known}", path=case.label, remedy=remedy)
     return values
 
 
@@ -189,9 +194,11 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
         largest = np.bincount(components.ravel())[1:].max() * voxel_mm3 if number else 0.0
         if largest >= STRAY_VOXELS * math.prod(recipe.spacing) or (is_empty and number):
             spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
-            thin = f"'{info.name}' ({largest / 1000:.2g} mL), which is too thin for the recipe's grid of {spacing} mm"
-            remedy = "No voxel of the class remains there. Set a finer spacing in the recipe."
-            raise InputError(f"holds {thin}", path=path, remedy=remedy)
+            what = (
+                f"holds the class '{info.name}' (largest component: {largest / 1000:.2g} mL), which has no voxel on the"
+                f" recipe's grid (spacing: {spacing} mm)"
+            )
+            raise InputError(what, path=path, remedy="Set a finer spacing in the recipe.")
 
 
 def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:

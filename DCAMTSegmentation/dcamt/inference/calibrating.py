@@ -127,8 +127,8 @@ def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[Ov
     count = len({scan.case for scan in segmented})
     if count < MIN_SEGMENTED:
         raise InputError(
-            f"in {quality} quality the model segments something in {count} of these cases: a calibration needs"
-            f" {MIN_SEGMENTED} such cases or more",
+            f"in {quality} quality the model finds an organ in only {count} of these cases, but a calibration needs"
+            f" {MIN_SEGMENTED} such cases",
             remedy="Add cases that show the organ.",
         )
     features = [scan.features for scan in segmented]

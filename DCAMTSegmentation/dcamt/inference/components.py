@@ -82,7 +82,7 @@ class ExpectedOrgans:
 
     Attributes:
         boxes: the box in which each class was located.
-        prior: the prior for the anatomy's centre.
+        prior: the prior for the organs' places; it favours places near the anatomy's centre.
     """
 
     boxes: Mapping[int, Box]
@@ -155,8 +155,8 @@ def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior:
     """Return the heaviest component of a class's mask (X, Y, Z), reduced to its core (see `SURE` and `CORE`).
 
     On a coarse grid an organ may touch a similar structure, but the parts with a probability of `SURE` or more mostly
-    do not touch. A network that is uncertain about the whole scan gives small cores, which are ignored. The result is
-    empty if all components are too small.
+    do not touch. If the network is uncertain about the whole scan, the core is small. A component whose core has less
+    than the fraction `CORE` of its weight is returned whole. The result is empty if all components are too small.
     """
     certain = certainty(probabilities, label)
     component, weight = _heaviest_component(mask, certain, prior)

@@ -29,8 +29,10 @@ def dicomdir_files(path: Path) -> list[Path]:
 
 
 def _missing_files_error(path: Path, missing: Sequence[str], remedy: str) -> InputError:
-    files = f"{len(missing)} files that are" if len(missing) > 1 else "a file that is"
-    return InputError(f"names {files} missing ({list_names(missing)})", path=path, remedy=remedy)
+    what = f"names {len(missing)} missing files: {list_names(missing)}"
+    if len(missing) == 1:
+        what = f"names a missing file: {list_names(missing)}"
+    return InputError(what, path=path, remedy=remedy)
 
 
 def _named_files(path: Path) -> list[tuple[str, Path]]:
@@ -86,8 +88,9 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
         if kind == "no DICOM" and (file.parent, _pattern(file)) in patterns
     ]
     if damaged:
-        files = f"{len(damaged)} files" if len(damaged) > 1 else "a file"
-        what = f"holds {files} named like its slices, but not DICOM: {list_names(damaged)}"
+        what = f"holds {len(damaged)} files that are named like its slices, but are not DICOM: {list_names(damaged)}"
+        if len(damaged) == 1:
+            what = f"holds a file that is named like its slices, but is not DICOM: {list_names(damaged)}"
         raise InputError(what, path=path, remedy="Copy the whole series again, or move these files.")
     if path.is_dir():
         # Look for a DICOMDIR in the slices' folder and up to two levels above, but not outside `path`.
@@ -133,7 +136,7 @@ def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> Non
         if missing:
             listed = list_names([str(number) for number in missing])
             which = f"number {listed} is missing" if len(missing) == 1 else f"numbers {listed} are missing"
-            what = f"is one image in {totals[uid]} files, of which {which}"
+            what = f"is an image that consists of {totals[uid]} files, of which {which}"
             remedy = "Choose the folder that holds all files of the series, or export the series again."
             raise InputError(what, path=path, remedy=remedy)
 
@@ -171,7 +174,7 @@ def missing_slices_notes(
         )
         notes.append(IdentifyingNote(f"The series lacks {which}: slices may be missing."))
     elif counted > held:
-        notes.append(f"The headers count {counted} images, of which {held} are here: slices may be missing.")
+        notes.append(f"The headers state {counted} images, but {held} were found: slices may be missing.")
     return notes
 
 

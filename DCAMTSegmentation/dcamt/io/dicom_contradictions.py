@@ -60,7 +60,7 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
         if steps and np.linalg.norm(offset - steps * step) <= 0.05 * length:
             filling.append(f"{frame.file.name} ({class_name(frame.sop_class)})")
     if filling:
-        what = f"has images of another class in place of slices: {list_names(sorted(filling))}"
+        what = f"has other images in place of some slices: {list_names(sorted(filling))}"
         remedy = f"{EXPORT_AGAIN} If these images do not belong to the scan, move them to another folder."
         raise InputError(what, path=path, remedy=remedy)
 
@@ -81,13 +81,13 @@ def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
         if len(files_of_value) > 1:
             *rare, usual = sorted(files_of_value.values(), key=len)
             differing = list_names(sorted({file for files in rare for file in files}))
-            # If `differing` and `usual[0]` are the same multi-frame file, the message names no file, since "a.dcm from
-            # a.dcm" would tell the user nothing.
-            which = f": {differing} from {usual[0]} and others" if differing != usual[0] else ""
+            # If `differing` and `usual[0]` are the same multi-frame file, the message names no file, since "compare
+            # a.dcm with a.dcm" would tell the user nothing.
+            which = f": compare {differing} with {usual[0]}" if differing != usual[0] else ""
             what = f"holds slices of one series that differ in their {name}{which}"
             raise InputError(what, path=path, remedy="Move the files that belong together to a folder of their own.")
     for number, name in enumerate(("rescale slope", "rescale intercept")):
         lacking = sorted({frame.file.name for frame in frames if not frame.stated_scaling[number]})
         if lacking and any((frame.slope - 1, frame.intercept)[number] for frame in frames):
-            what = f"lacks the {name} in some of its slices, but not in others: {list_names(lacking)}"
+            what = f"lacks the {name} in some of its slices: {list_names(lacking)}"
             raise InputError(what, path=path, remedy=EXPORT_AGAIN)

@@ -183,7 +183,7 @@ def frames_of(path: Path, data: Any) -> list[Frame]:
     if per_frame is None:
         raise UnplacedError(f"lacks the positions of its {number} frames")
     if len(per_frame) != number:
-        raise UnplacedError(f"has {number} frames, but positions for {len(per_frame)}")
+        raise UnplacedError(f"has {number} frames, but states the positions of {len(per_frame)} frames")
     common = () if shared is None else (shared,)
     return [_frame(path, index, _FrameHeader(data, (own, *common))) for index, own in enumerate(per_frame)]
 

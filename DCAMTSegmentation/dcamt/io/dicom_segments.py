@@ -84,7 +84,9 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
     stated = int(data.get("NumberOfFrames") or 1)
     described = len(data.get("PerFrameFunctionalGroupsSequence") or ())
     if described != stated:
-        raise InputError(f"has {stated} frames, but positions for {described}", path=path, remedy=_REMEDY)
+        raise InputError(
+            f"has {stated} frames, but states the positions of {described} frames", path=path, remedy=_REMEDY
+        )
     if data["PixelData"].is_undefined_length:
         return  # The pixels are compressed.
     held = len(data.PixelData)

@@ -107,7 +107,9 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: lis
         chosen = _matching(stacks, wanted)
         if len(chosen) == 1:
             return chosen[0]
-        what = f'has no image "{wanted}"' if not chosen else f'has {len(chosen)} images "{wanted}"'
+        what = f'has no image that fits "{wanted}" among these'
+        if chosen:
+            what = f'has {len(chosen)} images that fit "{wanted}" among these'
         raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy=_CHOOSE_SERIES)
     if len(stacks) == 1:
         return stacks[0]
@@ -201,7 +203,7 @@ def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
     elif 1 < fewest < most:
         odd = [size for size in sizes if size != usual]
         counts = f"{min(odd)}" if min(odd) == max(odd) else f"{min(odd)} to {max(odd)}"
-        numbers = f"{usual} slices per place, but {counts} slices at {len(odd)} of the places"
+        numbers = f"usually {usual} slices per place, but {counts} slices per place at {len(odd)} of the places"
         what = f"holds {len(frames)} slices at {len(places)} places: {numbers}"
         remedy = "A time point lacks slices or has them twice: export the whole series again."
     return InputError(what, path=path, remedy=remedy)

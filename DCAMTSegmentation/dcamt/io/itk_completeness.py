@@ -112,7 +112,7 @@ def _check_meta_numbers(path: Path, fields: dict[str, str]) -> None:
             continue
         if len(words) != number:
             count = "one number" if len(words) == 1 else f"{len(words)} numbers"
-            what = f"has {count} in {name}, not {number}"
+            what = f"has {count} in the field {name} instead of {number}"
             raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
         try:
             [float(word) for word in words]
@@ -147,11 +147,11 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
         wanted = math.prod(sizes[axes_in_file:]) if 0 < axes_in_file < len(sizes) else 0
     elif "%" in words[0]:
         if len(words) not in (1, 4):
-            raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
+            raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
         first, last, step = (int(word) for word in words[1:]) if len(words) == 4 else (1, sizes[-1], 1)
         numbers = range(first, last + 1, max(1, step))
         if len(numbers) > math.prod(sizes):
-            raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
+            raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
         names, wanted = [words[0] % number for number in numbers], sizes[-1]
     else:
         return [value]

@@ -113,7 +113,7 @@ def _directions(path: Path, header: NrrdHeader, axes: int, kinds: list[str]) -> 
 
 def _require_three_axes(path: Path, spatial: list[int], axes: int) -> None:
     if axes < 3 or len(spatial) < 3:
-        what = f"is a {axes}D image" if axes < 3 else f"has {len(spatial)} spatial axes of {axes}"
+        what = f"is a {axes}D image" if axes < 3 else f"has {axes} axes, but only {len(spatial)} of them are spatial"
         raise InputError(what, path=path, remedy="A three-dimensional scan is needed.")
     if len(spatial) > 3:
         raise InputError(f"is a {axes}D image", path=path, remedy="Extract one three-dimensional volume.")
@@ -142,7 +142,7 @@ def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
         names = ("axis mins", "axismins", "axis maxs", "axismaxs")
         stated = [name for name in names if set(header.fields.get(name, "").lower().split()) - {"nan"}]
         if stated and "space" not in header.fields:  # ITK computes the origin from these fields.
-            what = f"states its place by {stated[0]}, which DCAMT does not read"
+            what = f'states its position in the field "{stated[0]}", which DCAMT does not read'
             raise InputError(what, path=path, remedy=OPEN_IN_SLICER)
         return np.zeros(3)
     (row,) = _vectors(text)
@@ -157,7 +157,9 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
         return _TO_RAS["lps"]
     signs = _TO_RAS.get(str(space).lower())
     if signs is None:
-        what = "names no space" if space is None else f'lies in the space "{space}"'
+        what = "lacks the coordinate system (space) in its header"
+        if space is not None:
+            what = f'has the unknown coordinate system (space) "{space}" in its header'
         raise InputError(f"{what}, so left and right are unknown", path=path, remedy=OPEN_IN_SLICER)
     return signs
 

@@ -185,7 +185,7 @@ def _data_files(path: Path, header: NrrdHeader, sizes: Sequence[int]) -> list[Pa
         first, last, step = (int(word) for word in words[1:4])
         numbers = range(first, last + (1 if step > 0 else -1), step) if step else range(0)
         if step == 0 or len(numbers) > math.prod(sizes):
-            raise InputError("has a damaged pattern of data files", path=path, remedy=DAMAGED)
+            raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
         names = [words[0].replace("%u", "%d") % number for number in numbers]
     else:
         names = [value]

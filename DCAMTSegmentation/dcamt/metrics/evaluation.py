@@ -230,7 +230,9 @@ def refuse_same_file(prediction: Path, label: Path) -> None:
     """Raise InputError if a prediction and its label are the same existing file or folder."""
     if prediction.exists() and label.exists() and prediction.samefile(label):
         remedy = "Choose different files for the predictions and the labels."
-        raise InputError("is the prediction and the label of its case", path=prediction, remedy=remedy)
+        raise InputError(
+            "was given both as the prediction and as the label of its case", path=prediction, remedy=remedy
+        )
 
 
 def evaluate_pairs(
@@ -322,7 +324,7 @@ def _refuse_scan(
     """
     if len(values) > max(MANY_VALUES, 2 * len(others)):
         raise InputError(
-            f"holds {len(values)} different values, like a scan, but its {counterpart} holds {len(others)}",
+            f"is probably a scan: it holds {len(values)} different values, but its {counterpart} holds {len(others)}",
             path=labelmap.path or case,
             remedy=f"Choose the labelmap of this case, or map the values of interest by {option}.",
         )
@@ -384,8 +386,8 @@ def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
         if segment.label != other.label:
             mapping = ",".join(f"{mine.label}={its.label}" for mine, its in common)
             raise InputError(
-                f"has the segment '{segment.name}' with the value {segment.label}, but its label {label} has it with"
-                f" the value {other.label}",
+                f"has the value {segment.label} for the segment '{segment.name}', but its label {label} has the value"
+                f" {other.label} for this segment",
                 path=prediction,
                 remedy=f"Map the predictions' values: --prediction-mapping {mapping} (in Python: prediction_mapping).",
             )

@@ -107,7 +107,7 @@ def read_model(path: Path) -> bytes:
     """Return the bytes of a package's file; only the size is checked.
 
     Raises:
-        InputError: the file does not exist, cannot be read, or is larger than any model.
+        InputError: the file does not exist, cannot be read, or is too large for a model.
     """
     _check_exists(path)
     try:
@@ -116,7 +116,7 @@ def read_model(path: Path) -> bytes:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path) from error
     if len(data) > _LARGEST:
-        raise InputError(f"is larger than any model ({_LARGEST >> 20} MB)", path=path)
+        raise InputError(f"is too large for a model (more than {_LARGEST >> 20} MB)", path=path)
     return data
 
 
@@ -229,7 +229,7 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Ca
         names = [info.filename for info in archive.infolist()]
         for name in sorted(set(names)):
             if name not in LIMITS:
-                raise InputError(f"holds '{name}', which no model contains; nothing was read", path=path)
+                raise InputError(f"is not a DCAMT model: it contains the unknown file '{name}'", path=path)
         if len(names) != len(set(names)) or not set(LIMITS) - set(OPTIONAL) <= set(names):
             raise InputError("is not a whole model: a part is missing or occurs twice", path=path, remedy=_COPY_AGAIN)
         parts = {info.filename: _read(archive, info, path) for info in archive.infolist()}
@@ -343,7 +343,7 @@ def _read_card(data: bytes, path: Path) -> Card:
             raise TypeError("'trained_on' or 'measured' is invalid")
         return Card(**{key: value for key, value in values.items() if key in known})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"its card cannot be read ({error})", path=path) from error
+        raise InputError(f"its model card cannot be read ({error})", path=path) from error
 
 
 def _is_measurement(entry: Any) -> bool:

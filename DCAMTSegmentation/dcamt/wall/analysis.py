@@ -257,8 +257,8 @@ def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_
     """
     if pool.voxels < LEAST_POOL_VOXELS:
         raise InputError(
-            f"leaves too small a blood pool after erosion by {EROSION_MM:g} mm (voxels: {pool.voxels}, but"
-            f" {LEAST_POOL_VOXELS} are needed)",
+            f"has too small a blood pool: {pool.voxels} voxels remain after erosion by {EROSION_MM:g} mm, but"
+            f" {LEAST_POOL_VOXELS} are needed",
             path=segment_file,
             remedy="Choose the segment of the whole left atrium's blood.",
         )

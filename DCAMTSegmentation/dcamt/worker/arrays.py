@@ -53,7 +53,11 @@ def _load(file: Path, name: str | Path) -> np.ndarray:
         array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"could not be passed to the worker ({reason})", path=name, remedy="Try again.") from error
+        raise InputError(
+            f"could not be passed to DCAMT's background process ({reason})", path=name, remedy="Try again."
+        ) from error
     except (ValueError, EOFError) as error:  # numpy's own message advises an unsafe way to load.
-        raise InputError("was damaged on its way to the worker", path=name, remedy="Try again.") from error
+        raise InputError(
+            "was damaged on its way to DCAMT's background process", path=name, remedy="Try again."
+        ) from error
     return array

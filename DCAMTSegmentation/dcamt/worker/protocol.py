@@ -71,7 +71,8 @@ def parse_request(line: str) -> Request:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"the request cannot be read ({type(error).__name__}: {error})") from error
     if version != VERSION:
-        raise InputError(f"the request is of protocol {version}; this worker reads {VERSION}", remedy="Restart Slicer.")
+        what = f"Slicer and DCAMT's background process have different protocols ({version} and {VERSION})"
+        raise InputError(what, remedy="Restart Slicer.")
     if not isinstance(kind, str) or kind not in _REQUESTS:
         raise InputError(f"the request '{kind}' is unknown")
     request: Request = build(_REQUESTS[kind], data, None, "request")
