@@ -134,6 +134,7 @@ def test_mask_is_a_label_only_if_all_further_words_of_its_path_mean_the_atrium(
         ("p1", "p1_LA", "p1_label"),
         ("p1/abc", "p1/LA", "p1/abc_seg"),
         ("a/p1_0000", "LA/p1", "labels/p1"),
+        ("images/p1_0000", "images/p1_LA", "labels/p1_0000"),
         ("lge", "lge_LA", "lge_seg"),
     ],
 )

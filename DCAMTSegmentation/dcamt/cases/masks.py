@@ -57,7 +57,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     # If a scan has a label by name (`labels/p1` for `cohort/p1`), its masks do not become further labels. A label
     # whose key equals another scan's key is not a label of this scan: `p1_cine_seg` belongs to `p1_cine`, not to
     # `p1_lge`, although the loose key of all three is `p1`.
-    labelled = {file.key for file in named if file.kind is FileKind.LABEL}
+    labelled = {without_first_channel(file.key) for file in named if file.kind is FileKind.LABEL}
     scans = {without_first_channel(file.key) for file in rest}
     without_scan = {loose_key(key) for key in labelled - scans}
     for path, mask in masks.items():
