@@ -315,7 +315,7 @@ def _refuse_scan(
     counterpart.
 
     Args:
-        case: the case's name, for the message about a labelmap without a file.
+        case: the case's name; if the labelmap has no file, the message names the case instead.
         values: the label values of the labelmap.
         others: the label values of the counterpart. A prediction's counterpart is its label; a label's counterpart is
             its prediction.

@@ -27,8 +27,8 @@ def show_preview(
 ) -> Generator[None, None, None]:
     """Show the preview of a run, in short steps; later previews of the run reuse its nodes.
 
-    Only the last step changes the scene. If a step fails, if the generator is closed before, or if the volume node
-    that shows the scan was removed meanwhile, nothing changes.
+    Only the last step changes the scene. If the last step fails, its changes are undone. If the volume node that
+    shows the scan was removed during the earlier steps, the last step changes nothing.
 
     Args:
         scene_volume: the node of the case's scan. If it is None, or has no image or a different grid, the run gets
