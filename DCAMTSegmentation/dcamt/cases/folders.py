@@ -92,7 +92,10 @@ def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _folders_beside(folder: Path, data_sets: Sequence[Path], ignored: Sequence[Path]) -> Iterator[Path]:
-    """Yield the folders below `folder` that contain images, but neither are nor contain one of the `data_sets`."""
+    """Yield the outermost folders below `folder` that contain images and no data set.
+
+    The `data_sets` themselves and their subfolders are not yielded.
+    """
     for place, folders, _ in walk_folders(folder, ignored):
         for name in list(folders):
             inner = place / name
