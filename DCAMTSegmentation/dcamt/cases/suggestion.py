@@ -207,9 +207,10 @@ def name_classes(
 ) -> tuple[SegmentInfo, ...]:
     """Return the classes 1 to the highest label value, with the names and colours that the files state.
 
-    With label mappings, the names are those of `mapped`, except names that are numbers; the files' colours are not
-    used. Without label mappings, names and colours are those of the first label's segments, but `dataset.json` takes
-    precedence for names. Classes without a name are called "Structure 1", ...
+    With label mappings, the names are those of `mapped`, and the files' colours are not used. A class whose name in
+    `mapped` is a number counts as a class without a name. Without label mappings, names and colours are those of the
+    first label's segments, but `dataset.json` takes precedence for names. Classes without a name are called
+    "Structure 1", ...
 
     Raises:
         InputError: the first label or a `dataset.json` cannot be read.
@@ -294,9 +295,9 @@ def plan_network(
 def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stride, ...]:
     """Return the strides from each level to the next; there are 2 to 5 levels.
 
-    An axis can be halved if at least `SMALLEST_MAP` voxels remain. Each level considers only the axes that can be
-    halved, and halves those with less than twice the finest spacing among these axes. If no axis can be halved even
-    once, there are 2 levels with the strides 2, 2, 1.
+    At each level, an axis can be halved if at least `SMALLEST_MAP` voxels remain. Such an axis is halved if its spacing
+    at the level is below twice the finest spacing of all axes that can be halved. If no axis can be halved even once,
+    there are 2 levels with the strides 2, 2, 1.
     """
     steps, sizes = list(map(float, spacing)), list(map(float, patch))
     strides: list[Stride] = []

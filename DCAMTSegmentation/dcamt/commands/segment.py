@@ -257,7 +257,8 @@ def jobs_without_result(
 ) -> list[ScanJob]:
     """Return the jobs that have no record and whose segmentation is missing or still has its earlier `file_stamp`.
 
-    The stamps of a file are compared with each other and not with the clock, since some file systems round times down.
+    A file's stamp is compared with its earlier stamp, not with the time at which the command began, since some file
+    systems round times down.
 
     Args:
         stamps: the stamps of the segmentations before the work.
