@@ -137,7 +137,7 @@ class SegmentationPanel(VTKObservationMixin):
     def _on_node_added(self, caller: Any, event: Any, node: Node) -> None:
         if not self._is_connected or not node.IsA("vtkMRMLScalarVolumeNode") or slicer.mrmlScene.IsBatchProcessing():
             return
-        # After this event, the node gets its image, and a map of doubt gets its mark.
+        # The node's image, and the attribute that `review.is_map` reads, are set only after this event.
         qt.QTimer.singleShot(0, lambda: self._select_new_volume(node))
 
     def _select_new_volume(self, node: VolumeNode) -> None:
