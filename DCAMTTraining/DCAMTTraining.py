@@ -21,6 +21,7 @@ from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTTrainingLib.cases.rows import CaseRow
 from DCAMTTrainingLib.cases.scene_source import scene_rows
+from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.panels.cases import CasesPanel
 from DCAMTTrainingLib.panels.effort import EffortPanel
 from DCAMTTrainingLib.panels.outline import OutlinePanel
@@ -136,6 +137,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_start_close(self, caller: Any, event: Any) -> None:
         self.starting.cancel()
+        self.task.on_scene_closing()
         self.outlining.on_scene_closing()
         self.watching.on_scene_closing()
         self._detach()
@@ -145,8 +147,13 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._attach()
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
-        # The imported scene's parameter node may replace the open scene's node, which holds the cases.
-        self._cases_before_import = tuple(self.logic.session.table.rows)
+        # The imported scene's parameter node may replace the open scene's node, which holds the cases. An imported node
+        # may get the ID of a removed node; such IDs are replaced by `load_rows`.
+        session = self.logic.session
+        session.save()
+        self._cases_before_import = (
+            tuple(load_rows(session.settings.parameterNode)) if session.settings is not None else ()
+        )
         self._on_scene_start_close(caller, event)
 
     def _on_scene_end_import(self, caller: Any, event: Any) -> None:

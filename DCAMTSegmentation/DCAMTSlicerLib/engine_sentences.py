@@ -85,6 +85,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose another model, or add or remove files of this scan."),
         _("Choose another model, or give each channel as a file (x_0000, x_0001, ...) or, in 3D Slicer, as a volume."),
         _("Choose another model."),
+        _("Choose another run."),
         _("Choose another scan."),
         _("Choose at least one of each."),
         _("Choose different files for the predictions and the labels."),

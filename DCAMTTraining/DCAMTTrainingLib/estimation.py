@@ -27,6 +27,9 @@ class Estimation:
     Args:
         planned_recipe, device: functions that return the recipe and the device of the next run.
         on_change: called as on_change() when an estimation has ended or was cancelled.
+
+    Attributes:
+        failure: why the last estimation failed; empty if it succeeded, was cancelled or is running.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Estimation:
     ) -> None:
         self._table, self._planned_recipe = table, planned_recipe
         self._device, self._on_change = device, on_change
+        self.failure = ""
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._folder = TemporaryFolder("dcamt-estimate-")
@@ -67,7 +71,7 @@ class Estimation:
             return None
         return None if known is None else {**known, "disk_free": free_disk_bytes(runs_folder())}
 
-    def start(self, folder: Path, device: str, on_end: Callable[[str], None]) -> None:
+    def start(self, folder: Path, device: str, on_end: Callable[[str], None] = lambda message: None) -> None:
         """Measure a few iterations in the background.
 
         Args:
@@ -79,6 +83,7 @@ class Estimation:
             InputError: the task, a setting or the model to start from is not usable.
             OutputError: the files of the estimation cannot be written.
         """
+        self.failure = ""
         recipe = self._planned_recipe()
         # The cases may change before the estimate arrives.
         key, scene_bytes = self._key(recipe, device), self._scene_bytes(recipe)
@@ -96,6 +101,7 @@ class Estimation:
                 self._estimates[key] = _with_scene_volumes(event, *scene_bytes)
 
         def on_command_end(message: str) -> None:
+            self.failure = message
             self._folder.remove()
             self._on_change()
             on_end(message)

@@ -88,22 +88,16 @@ class StartJob:
             self._fail(" ".join(blocking))
         elif session.estimation.estimate(self._device) is not None:
             self._write()
-        elif not self._measured:
+        elif self._measured:
+            text = _("The estimation was stopped, or the settings or cases were changed during it. Press Start again.")
+            self._fail(session.estimation.failure or text)
+        else:
             self._measured = True
             self._on_step(_("Measuring how long the run will take…"))
             try:
-                session.estimation.start(self._run.path.parent, self._device, self._on_measured)
+                session.estimation.start(self._run.path.parent, self._device)
             except DCAMTError as error:
                 self._fail(error_text(error))
-
-    def _on_measured(self, message: str) -> None:
-        """End the job unless `_advance` has begun to write the run.
-
-        `Estimation` calls `_advance` before this method. `_advance` writes the run only if there is an estimate for
-        the current settings and cases.
-        """
-        if self.running and self._writing is None:
-            self._fail(message or _("The settings or cases were changed during the estimation. Press Start again."))
 
     def _write(self) -> None:
         def on_step(progress: tuple[int, int]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dcamt.errors import InputError
 from dcamt.networks.packaging import build_network, verify_model
 from dcamt.runs.events import CasesLoading, EventLog, RunFinished, RunStarted
 from dcamt.runs.failure_note import FailureNote, read_note, write_note
@@ -57,6 +58,13 @@ def resume(run: RunFolder) -> subprocess.Popen[bytes]:
 
 def event_kinds(run: RunFolder) -> list[str]:
     return [str(event.kind) for event in run.read_events()]
+
+
+def test_request_to_a_removed_run_creates_no_folder(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "removed")
+    with pytest.raises(InputError, match=r"removed: does not exist"):
+        write_request(run, PAUSE)
+    assert not run.path.exists()
 
 
 def test_paused_run_resumes_at_the_same_iteration(tmp_path: Path, table: Path) -> None:

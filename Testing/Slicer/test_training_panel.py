@@ -131,6 +131,20 @@ class SavedStateTest(TrainingCase):
         self.session.save()
         self.assertEqual([row.name for row in load_rows(self.session._node)], ["mine", "A", "imported"])
 
+    def test_case_of_a_removed_node_gets_no_node_of_an_imported_scene(self) -> None:
+        add_case("imported", 1)
+        click(self.ui.addSceneButton)
+        file = str(self.folder / "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(file))
+        close_scene()
+        volume, _outline = add_case("mine", 2)
+        click(self.ui.addSceneButton)
+        slicer.mrmlScene.RemoveNode(volume)  # the imported volume takes its ID
+        slicer.mrmlScene.ReadFromMRB(file, False)
+        process_events()
+        volumes = [slicer.mrmlScene.GetNodeByID(row.source.volume) for row in self.session.table.rows]
+        self.assertEqual([one and one.GetName() for one in volumes], [None, "imported"])
+
     def test_cases_are_kept_when_the_module_is_closed(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from slicer_harness import (
     click,
     process_events_until,
 )
-from training_case import TrainingCase
+from training_case import SavedProposal, TrainingCase
 from training_scenes import add_outline, add_volume, ellipsoid
 
 
@@ -79,6 +80,36 @@ class CaseFilesTest(TrainingCase):
         np.testing.assert_array_equal(labels, saved.label)
 
     def test_proposal_of_a_moved_run_is_opened(self) -> None:
+        saved = self.save_proposal_in_run()
+        run = self.runs / "earlier"
+        run.rename(self.runs / "renamed")
+        # Another run, with another proposal, has the former path.
+        other = run / "ranking" / "plain.seg.nrrd"
+        other.parent.mkdir(parents=True)
+        shutil.copy(self.folder / "other.seg.nrrd", other)
+        self.module.widget.runs.refresh()
+        self.open_case()
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        volume, proposal = editor.sourceVolumeNode(), editor.segmentationNode()
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), saved.image)
+        self.assertEqual(proposal.GetName(), "plain (proposed)")
+        identifier = proposal.GetSegmentation().GetNthSegmentID(0)
+        labels = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, identifier, volume)
+        np.testing.assert_array_equal(labels, saved.proposed)
+
+    def test_proposal_in_the_scene_is_used_after_its_run_was_moved(self) -> None:
+        self.save_proposal_in_run()
+        self.module.widget.runs.refresh()
+        self.open_case()
+        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
+        proposal = editor.segmentationNode()
+        (self.runs / "earlier").rename(self.runs / "renamed")
+        self.module.enter()
+        self.open_case()
+        self.assertIs(editor.segmentationNode(), proposal)
+
+    def save_proposal_in_run(self) -> SavedProposal:
+        """Write a run with a ranked case; scan and proposal are in the run's folder. Write `other.seg.nrrd`, too."""
         saved = self.save_proposal_of_earlier_run()
         run = self.runs / "earlier"
         scan, proposal = run / "scans" / "00001.nrrd", run / "ranking" / "plain.seg.nrrd"
@@ -87,12 +118,12 @@ class CaseFilesTest(TrainingCase):
         (self.folder / "plain.seg.nrrd").rename(proposal)
         case = {"name": "plain", "image": str(scan), "score": 0.4, "place": [0, 0, 0], "segmentation": str(proposal)}
         (run / "ranking" / "ranking.json").write_text(json.dumps([case]), encoding="utf-8")
-        run.rename(self.runs / "renamed")
-        self.module.widget.runs.refresh()
-        self.open_case()
-        editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
-        np.testing.assert_array_equal(slicer.util.arrayFromVolume(editor.sourceVolumeNode()), saved.image)
-        self.assertEqual(editor.segmentationNode().GetName(), "plain (proposed)")
+        volume = add_volume("scan", saved.image)
+        outline = add_outline(volume, saved.label)
+        self.assertTrue(slicer.util.saveNode(outline, str(self.folder / "other.seg.nrrd")))
+        for node in (outline, volume):
+            slicer.mrmlScene.RemoveNode(node)
+        return saved
 
 
 class ProposalTest(TrainingCase):

@@ -14,7 +14,7 @@ import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED
 from dcamt.recipe_files import load_recipe
 from dcamt.runs.preview import Preview
-from dcamt.volume import Code, SegmentInfo
+from dcamt.volume import TISSUE, Code, SegmentInfo
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import CLASS_TAG
@@ -123,6 +123,14 @@ class SceneSourceTest(unittest.TestCase):
         only = add_outline(volume, label, ("Segment_1",))
         self.assertEqual(len(segments_of(only, self.recipe)), 1)
         self.assertEqual(segments_of(only, pair), ())
+
+    def test_segment_with_exactly_the_name_of_a_class_is_preferred(self):
+        classes = tuple(replace(self.recipe.classes[0], label=n, name=name) for n, name in ((1, "A+"), (2, "A-")))
+        recipe = replace(self.recipe, classes=tuple(replace(one, type=TISSUE) for one in classes))
+        image, label = ellipsoid(1)
+        outline = add_outline(add_volume("scan", image), label, ("A-", "a+"))
+        first, second = outline.GetSegmentation().GetSegmentIDs()
+        self.assertEqual(segments_of(outline, recipe), ((second, 1), (first, 2)))
 
     def test_added_training_case_has_priority_over_other_segmentations(self):
         volume, added = add_case("scan", 1)

@@ -256,6 +256,16 @@ class SourcesTest(TrainingCase):
             click(self.ui.segmentsButton)
         self.assertEqual(self.table.rows[0].role, VALIDATION)
 
+    def test_segments_are_chosen_for_one_case_of_the_scene_at_a_time(self) -> None:
+        for number in range(2):
+            add_case(f"scan{number}", number)
+        click(self.ui.addSceneButton)
+        before = list(self.table.rows)
+        self.ui.casesTable.selectAll()
+        click(self.ui.segmentsButton)
+        self.assertIn("Select only one case of the scene", self.ui.casesSummary.text)
+        self.assertEqual([row.source for row in self.table.rows], [row.source for row in before])
+
 
 class LabelValuesTest(TrainingCase):
     """Label files whose values are not the label values of the recipe's classes."""

@@ -175,7 +175,7 @@ class StartTest(CasesCase):
 
     def test_reason_of_a_failed_estimation_is_shown(self) -> None:
         self.choose_tiny_model_and_settings()
-        for reason, shown in (("The disk is full.", "The disk is full."), ("", "changed during the estimation")):
+        for reason, shown in (("The disk is full.", "The disk is full."), ("", "changed during it")):
             with mock.patch.object(estimation_module, "EngineCommand") as command:
                 command.return_value.running = False
                 click(self.ui.startButton)
@@ -185,6 +185,16 @@ class StartTest(CasesCase):
             self.assertIn(shown, self.ui.problemsLabel.text)
             self.assertEqual(self.ui.startButton.text, "Start")
         self.assertEqual(list(self.runs.iterdir()), [])
+
+    @unittest.skipIf(os.name == "nt", "runs a shell script")
+    def test_stopping_the_estimation_of_a_start_ends_the_start(self) -> None:
+        self.choose_tiny_model_and_settings()
+        with mock.patch.object(engine_process, "python_program", return_value=write_endless_program(self.folder)):
+            click(self.ui.startButton)
+            self.wait_for(lambda: self.session.estimation.running, "the estimation")
+            click(self.ui.measureButton)
+        self.assertIn("The estimation was stopped", self.ui.problemsLabel.text)
+        self.assertEqual(self.ui.startButton.text, "Start")
 
     def test_reason_of_a_failed_start_is_shown(self) -> None:
         self.choose_tiny_model_and_settings()

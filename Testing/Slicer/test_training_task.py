@@ -25,6 +25,7 @@ from slicer_harness import (
     assert_stays_responsive,
     choose,
     click,
+    close_scene,
 )
 from training_case import TrainingCase
 from training_scenes import add_case, add_volume, ellipsoid
@@ -95,6 +96,16 @@ class TaskTest(TrainingCase):
         self.wait_for(lambda: self.ui.suggestButton.text != "Cancel", "the failure")
         self.assertIn("broken.nrrd", self.ui.suggestionLabel.text)
         self.assertEqual(self.session.settings.task, "la")
+
+    def test_closing_the_scene_cancels_a_suggestion(self) -> None:
+        broken = self.folder / "broken.nrrd"
+        broken.write_text("not an image", encoding="utf-8")
+        self.session.table.add([CaseRow("broken", FileScan(str(broken), str(broken)), "labelled")])
+        click(self.ui.suggestButton)
+        suggestion = self.module.widget.task._suggestion
+        close_scene()
+        self.assertFalse(suggestion.running)
+        self.assertEqual((self.ui.suggestButton.text, self.ui.suggestionLabel.text), ("Suggest from cases", ""))
 
     def test_missing_suggested_recipe_is_reported_with_a_remedy(self) -> None:
         choose(self.ui.taskSelector, "Suggested from the cases")

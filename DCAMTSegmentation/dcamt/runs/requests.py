@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import InputError
 from ..io.atomic import write_text
 from .folder import RunFolder
 
@@ -13,8 +14,11 @@ def write_request(run: RunFolder, request: str) -> None:
     """Write the request `PAUSE` or `STOP`. The process obeys it at its next check, usually after an iteration.
 
     Raises:
+        InputError: the run's folder does not exist, since it was removed.
         OutputError: the file cannot be written.
     """
+    if not run.path.is_dir():
+        raise InputError("does not exist", path=run.path, remedy="Choose another run.")
     write_text(run.request, request)
 
 

@@ -148,7 +148,7 @@ def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[s
     """Return pairs of segment identifier and label value, ordered by label value.
 
     If there is one segment and one class, the segment is matched to the class. Otherwise a segment is matched to a
-    class by its terminology code, else by its `plain_name`.
+    class by its terminology code, else by its name in lower case, else by its `plain_name`.
 
     A model's segments are included only if the segmentation is a corrected result or a training case. Otherwise a new
     model would learn the mistakes of the old model.
@@ -159,11 +159,13 @@ def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[s
     if len(recipe.classes) == len(free) == 1:
         return ((free[0], recipe.classes[0].label),)
     codes = {identifier: _type_code(segments.GetSegment(identifier)) for identifier in free}
-    names = {identifier: plain_name(segments.GetSegment(identifier).GetName()) for identifier in free}
+    names = {identifier: segments.GetSegment(identifier).GetName().lower() for identifier in free}
+    plain_names = {identifier: plain_name(name) for identifier, name in names.items()}
     for known, wanted in (
         # "Tissue", the code of an unknown type, does not identify a class.
         (codes, {c.label: (c.type.scheme, c.type.value) for c in recipe.classes if c.type.value != TISSUE.value}),
-        (names, {c.label: plain_name(c.name) for c in recipe.classes}),
+        (names, {c.label: c.name.lower() for c in recipe.classes}),
+        (plain_names, {c.label: plain_name(c.name) for c in recipe.classes}),
     ):
         for label, key in wanted.items():
             same = next((identifier for identifier in free if known[identifier] == key), None)

@@ -233,6 +233,9 @@ class CasesPanel:
             return
         row = self._table.rows[selected[0]]
         if isinstance(row.source, SceneScan):
+            if len(selected) > 1:
+                self._show_text(_("Select only one case of the scene, since each case has segments of its own."))
+                return
             source = choose_segments(row.source, recipe)
             if source is not None:
                 keeps_role = row.role == VALIDATION and bool(source.segments)

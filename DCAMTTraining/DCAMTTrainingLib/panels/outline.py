@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ..cases.derived_nodes import scan_of
 from ..cases.rows import CaseRow, SceneScan
 from ..cases.scene_source import row_of
 from ..engine_command import EngineCommand
-from ..runs.proposal import is_unchanged, proposal_of
+from ..runs.proposal import FORMER_SEGMENTATION, is_unchanged, proposal_of
 from ..runs.proposal_opening import ProposalOpening
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
@@ -302,12 +303,23 @@ def _is_number(value: Any) -> bool:
 
 
 def _with_present_paths(case: dict[str, Any], run: Path) -> dict[str, Any]:
-    """Return a ranked case with the present paths of its files if the run's folder was moved since the ranking."""
+    """Return a ranked case with the present paths of its files if the run's folder was moved since the ranking.
+
+    The former path may now belong to another run. If it does not, a proposal in the scene may still be marked with it.
+    """
     saved = Path(case["segmentation"])
     present = _ranking_file(run).parent / saved.name
-    if saved.exists() or not present.exists():
+    if not present.exists() or _is_same_file(saved, present):
         return case
     image, folder_before = Path(case["image"]), saved.parent.parent
     if image.is_relative_to(folder_before):
         image = run / image.relative_to(folder_before)
-    return {**case, "image": str(image), "segmentation": str(present)}
+    former = {} if os.path.exists(saved) else {FORMER_SEGMENTATION: str(saved)}
+    return {**case, "image": str(image), "segmentation": str(present), **former}
+
+
+def _is_same_file(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False

@@ -54,6 +54,12 @@ class TaskPanel:
         if self._suggestion is not None:
             self._suggestion.cancel()
 
+    def on_scene_closing(self) -> None:
+        """Cancel the suggestion, whose cases belong to the closing scene."""
+        self.close()
+        self._ui.suggestionLabel.text = ""
+        self._show_suggestion()
+
     def refresh(self) -> None:
         """Show the scene's task and classes, and the models to start from."""
         settings = self._session.settings

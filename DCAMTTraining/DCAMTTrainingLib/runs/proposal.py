@@ -1,7 +1,7 @@
 """Add a model's proposal for a case to the scene, so that a person can correct it.
 
 `case` is an entry of a run's ranking, with the keys name, image, segmentation, score and place. The place is the point
-around which the branches disagree most, in RAS mm.
+around which the branches disagree most, in RAS mm. If the run was moved, the key `FORMER_SEGMENTATION` may be added.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from ..cases.derived_nodes import PROPOSAL_FILE, SCAN_FILE, SEVERAL_CHANNELS
 from ..cases.rows import CaseRow, SceneScan
 from .array_nodes import set_image
 
+FORMER_SEGMENTATION = "former_segmentation"
+"""Key of a ranked case: the path of the segmentation before the run's folder was moved."""
 _VOXELS = "DCAMT.proposalVoxels"
 """Attribute that holds the fingerprint of a proposal's segments, taken when the proposal was read."""
 
 
 def proposal_of(case: Mapping[str, Any]) -> Any | None:
     """Return the segmentation node of the case's proposal; None if the scene has none."""
+    files = [case["segmentation"], case.get(FORMER_SEGMENTATION, case["segmentation"])]
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return next((node for node in nodes if node.GetAttribute(PROPOSAL_FILE) == case["segmentation"]), None)
+    return next((node for node in nodes if node.GetAttribute(PROPOSAL_FILE) in files), None)
 
 
 def is_unchanged(segmentation: SegmentationNode) -> bool:
